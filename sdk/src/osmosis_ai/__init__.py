@@ -1,0 +1,84 @@
+"""The Osmosis SDK, 0.2 line: write an agent loop, serve it to a trainer, try it without one.
+
+Every name is imported on first use. Spec: core.md, section 1.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from osmosis_ai import consts
+from osmosis_ai._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.client import (
+        CompletionsResult as CompletionsResult,
+        OsmosisLLMClient as OsmosisLLMClient,
+    )
+    from osmosis_ai.rollout.core.base import (
+        RolloutAgentLoop as RolloutAgentLoop,
+        RolloutContext as RolloutContext,
+        RolloutResult as RolloutResult,
+    )
+    from osmosis_ai.rollout.core.exceptions import (
+        OsmosisRolloutError as OsmosisRolloutError,
+        OsmosisServerError as OsmosisServerError,
+        OsmosisTimeoutError as OsmosisTimeoutError,
+        OsmosisTransportError as OsmosisTransportError,
+        OsmosisValidationError as OsmosisValidationError,
+    )
+    from osmosis_ai.rollout.core.schemas import (
+        InitResponse as InitResponse,
+        OpenAIFunctionToolSchema as OpenAIFunctionToolSchema,
+        RolloutMetrics as RolloutMetrics,
+        RolloutRequest as RolloutRequest,
+        RolloutResponse as RolloutResponse,
+    )
+    from osmosis_ai.rollout.registry import (
+        get_agent_loop as get_agent_loop,
+        list_agent_loops as list_agent_loops,
+        register_agent_loop as register_agent_loop,
+    )
+    from osmosis_ai.rollout.server.app import (
+        create_app as create_app,
+    )
+    from osmosis_ai.rubric_eval import (
+        MissingAPIKeyError as MissingAPIKeyError,
+        evaluate_rubric as evaluate_rubric,
+    )
+    from osmosis_ai.rubric_types import (
+        ModelNotFoundError as ModelNotFoundError,
+        ProviderRequestError as ProviderRequestError,
+    )
+    from osmosis_ai.utils import (
+        osmosis_reward as osmosis_reward,
+        osmosis_rubric as osmosis_rubric,
+    )
+
+_EXPORTS = {
+    "rollout.client": ("CompletionsResult", "OsmosisLLMClient"),
+    "rollout.core.base": ("RolloutAgentLoop", "RolloutContext", "RolloutResult"),
+    "rollout.core.exceptions": (
+        "OsmosisRolloutError",
+        "OsmosisServerError",
+        "OsmosisTimeoutError",
+        "OsmosisTransportError",
+        "OsmosisValidationError",
+    ),
+    "rollout.core.schemas": (
+        "InitResponse",
+        "OpenAIFunctionToolSchema",
+        "RolloutMetrics",
+        "RolloutRequest",
+        "RolloutResponse",
+    ),
+    "rollout.registry": ("get_agent_loop", "list_agent_loops", "register_agent_loop"),
+    "rollout.server.app": ("create_app",),
+    "rubric_eval": ("MissingAPIKeyError", "evaluate_rubric"),
+    "rubric_types": ("ModelNotFoundError", "ProviderRequestError"),
+    "utils": ("osmosis_reward", "osmosis_rubric"),
+}
+
+__version__ = consts.PACKAGE_VERSION
+
+_names, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)
+__all__ = ["__version__", *_names]

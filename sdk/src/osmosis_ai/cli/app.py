@@ -1,0 +1,114 @@
+"""The Typer application: global options, the commands, and what their errors and exit codes mean.
+
+Exit codes: 0 done, 1 failed (one sentence on stderr), 2 command line not understood, 130 interrupted.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from osmosis_ai.cli.serve import serve
+from osmosis_ai.cli.trainer import trainer
+from osmosis_ai.cli.validate import validate
+from osmosis_ai.cli_services import CLIError
+from osmosis_ai.consts import PACKAGE_VERSION, package_name
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
+
+
+HELP = "Serve, validate and try rollout agents."
+COMMANDS: dict[str, Callable[..., int]] = {command.__name__: command for command in (serve, validate, trainer)}
+
+
+class _Group(TyperGroup):
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: ")
+
+
+app = typer.Typer(
+    cls=_Group,
+    help=HELP,
+    add_completion=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _Finished(Exception):  # noqa: N818 - no error: it carries an exit code past Typer, which has none to return
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def run(argv: list[str] | None) -> int:
+    """Run one command line; see ``osmosis_ai.cli.main``."""
+    _load_dotenv()
+    try:
+        app(args=argv, prog_name="osmosis")
+    except _Finished as finished:
+        return finished.exit_code
+    return 0
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{package_name} {PACKAGE_VERSION}")  # noqa: T201 - the answer itself
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())  # noqa: T201 - the answer itself
+        raise _Finished(EXIT_FAILED)
+
+
+def _add(name: str, command: Callable[..., int]) -> None:
+    @functools.wraps(command)
+    def finish(**options: Any) -> None:
+        raise _Finished(exit_code_of(command, **options))
+
+    app.command(name)(finish)
+
+
+def exit_code_of(command: Callable[..., int], **options: Any) -> int:
+    """Run a command function; a user's mistake becomes one sentence on stderr and exit code 1."""
+    try:
+        return command(**options)
+    except CLIError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _load_dotenv() -> None:
+    """Load the nearest ``.env`` at or above the current directory, if it is the user's own; the environment wins."""
+    if os.environ.get(NO_DOTENV_VARIABLE):
+        return
+    here = Path.cwd()
+    file = next((file for folder in (here, *here.parents) if (file := folder / ".env").is_file()), None)
+    if file is None or (hasattr(os, "getuid") and file.stat().st_uid != os.getuid()):
+        return
+    from dotenv import load_dotenv
+
+    load_dotenv(file)
+
+
+for _name, _command in COMMANDS.items():
+    _add(_name, _command)

@@ -1,0 +1,88 @@
+"""``osmosis serve``. Spec: server.md, section 12."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from osmosis_ai.cli.common import ModuleOption
+from osmosis_ai.cli_services import CLIError
+
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the documented default; a key is asked for
+LOOPBACK = "127.0.0.1"
+
+
+class LogLevel(StrEnum):
+    """Levels of ``--log-level``."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+def serve(
+    module: ModuleOption,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 9000,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", "-H", help=f"Address to bind [default: {ALL_INTERFACES}; {LOOPBACK} with --local]"),
+    ] = None,
+    no_validate: Annotated[bool, typer.Option("--no-validate", help="Skip the check of the agent loop.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a Python file changes.")] = False,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
+    skip_register: Annotated[
+        bool, typer.Option("--skip-register", help="No effect: registration is not available.")
+    ] = False,
+    local_debug: Annotated[
+        bool, typer.Option("--local", "--local-debug", help="Serve this machine only, without a key.")
+    ] = False,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            help="Key a trainer must send. Others on this machine can read it in the process list: prefer the "
+            "variable OSMOSIS_ROLLOUT_SERVER_API_KEY. Without either, one is generated and shown.",
+        ),
+    ] = None,
+    debug_dir: Annotated[
+        str | None, typer.Option("--log", metavar="DIR", help="Write traces to DIR/<unix time of start>/.")
+    ] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(
+            "--journal", metavar="PATH|off", help="Where accepted rollouts are kept [default: .osmosis/journal.db]"
+        ),
+    ] = None,
+    fd: Annotated[
+        int | None, typer.Option("--fd", metavar="N", help="Serve on this inherited listening socket.")
+    ] = None,
+) -> int:
+    """Serve an agent loop to a trainer."""
+    from osmosis_ai.rollout.cli_utils import load_agent_loop
+    from osmosis_ai.rollout.server.serve import ServeError, serve_agent_loop
+    from osmosis_ai.rollout.validator import AgentLoopValidationError
+
+    agent_loop = load_agent_loop(module)
+    try:
+        serve_agent_loop(
+            agent_loop,
+            host=host or (LOOPBACK if local_debug else ALL_INTERFACES),
+            port=port,
+            validate=not no_validate,
+            log_level=str(log_level),
+            reload=reload,
+            skip_register=skip_register,
+            api_key=api_key,
+            local_debug=local_debug,
+            debug_dir=debug_dir,
+            journal=journal,
+            fd=fd,
+            module_path=module,
+        )
+    except AgentLoopValidationError:
+        return 1
+    except (ServeError, ImportError) as error:
+        raise CLIError(str(error)) from error
+    return 0

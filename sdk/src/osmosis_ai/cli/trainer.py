@@ -1,0 +1,293 @@
+"""``osmosis trainer``: drives a rollout server from the trainer's side, without a model.
+
+Exit codes: 0 every rollout reached a terminal COMPLETED callback, 1 one did not, 2 usage, 130 Ctrl-C (or 128 plus the
+number of another signal). Arguments and dataset are checked before anything is started.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Coroutine
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from osmosis_ai.rollout.trainer import defaults
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+    from osmosis_ai.rollout.trainer.report import Report
+    from osmosis_ai.rollout.trainer.results_file import ResultsFile
+    from osmosis_ai.rollout.trainer.session import OwnServer, ServerAddress, Session
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SIGNAL_BASE = 128
+
+ALL_INTERFACES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
+
+
+def trainer(
+    dataset: Annotated[Path, typer.Option("-d", "--dataset", help="Rows to run: .jsonl, .csv or .parquet.")],
+    module: Annotated[
+        str | None,
+        typer.Option("-m", "--module", help="Start a server for this agent loop, as module:attribute."),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="Use the rollout server at this address.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="Rollouts in flight at a time.")
+    ] = defaults.CONCURRENCY,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Rollouts of each row.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Run at most this many rows.")] = None,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many rows.")] = 0,
+    max_turns: Annotated[
+        int, typer.Option("--max-turns", min=1, help="Model calls a rollout may make.")
+    ] = defaults.MAX_TURNS,
+    max_tokens_total: Annotated[
+        int, typer.Option("--max-tokens-total", min=1, help="Tokens a rollout may use.")
+    ] = defaults.MAX_TOKENS_TOTAL,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, help="Sampling temperature sent with the rollout.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="Tokens of one reply, sent with the rollout.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            envvar=defaults.SERVER_KEY_VARIABLE,
+            show_envvar=True,
+            help="Key of the server at --server.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="The policy: builtin/arithmetic is a script, no language model.")
+    ] = defaults.MODEL,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of one rollout.")
+    ] = defaults.ROLLOUT_TIMEOUT_SECONDS,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write all results to this JSON file.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    host: Annotated[
+        str, typer.Option("--host", help="Interface that the callbacks are served on.")
+    ] = defaults.CALLBACK_HOST,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
+    ] = 0,
+    callback_url: Annotated[
+        str | None,
+        typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="DIR", help="Where the server of -m writes its traces.")
+    ] = None,
+) -> int:
+    """Run every row of a dataset as a rollout, over HTTP, with a scripted policy in the trainer's place."""
+    try:
+        from osmosis_ai.rollout.eval.common import DatasetReader, LocalExecutionError
+        from osmosis_ai.rollout.policies import BUILTIN_POLICIES
+        from osmosis_ai.rollout.trainer import TrainerError, TrainerLimits, completer_of
+        from osmosis_ai.rollout.trainer.jobs import JobPlan
+        from osmosis_ai.rollout.trainer.session import Session
+    except ImportError as error:
+        return _fail(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.")
+
+    try:
+        target = _server(module, server, api_key, log)
+        if model not in BUILTIN_POLICIES:
+            raise _UsageError(f"--model {model} is not available in this version: use {', '.join(BUILTIN_POLICIES)}.")
+        session = Session(
+            plan=JobPlan(
+                reader=_reader(DatasetReader, dataset),
+                limit=limit,
+                offset=offset,
+                repeat=repeat,
+                max_turns=max_turns,
+                max_tokens_total=max_tokens_total,
+                completion_params=_completion_params(temperature=temperature, max_tokens=max_tokens),
+            ),
+            server=target,
+            complete=completer_of(BUILTIN_POLICIES[model]),
+            limits=TrainerLimits(concurrency=concurrency, rollout_timeout_seconds=timeout),
+            host=host,
+            port=port,
+            callback_url=_callback_url(callback_url, host, target),
+        )
+        return _run(session, model, output, quiet)
+    except _UsageError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except (LocalExecutionError, TrainerError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return EXIT_SIGNAL_BASE + signal.SIGINT
+
+
+class _UsageError(Exception):
+    """One sentence about an argument."""
+
+
+def _fail(message: str, exit_code: int = EXIT_FAILED) -> int:
+    from osmosis_ai.rollout.trainer.text import printable
+
+    sys.stdout.flush()
+    typer.echo(f"Error: {printable(message, sys.stderr.encoding or 'utf-8')}", err=True)
+    return exit_code
+
+
+def _server(
+    module: str | None, server: str | None, api_key: str | None, log: Path | None
+) -> "OwnServer | ServerAddress":
+    from osmosis_ai.rollout.trainer.session import OwnServer, ServerAddress
+
+    if (module is None) == (server is None):
+        raise _UsageError("Give either -m module:attribute to start a server or --server URL to use one.")
+    if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
+        raise _UsageError(f"The key of --api-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text.")
+    if server is not None:
+        if log is not None:
+            raise _UsageError("--log goes with -m: the server at --server writes its own traces.")
+        return ServerAddress(_checked_url("--server", server), api_key)
+    if module is None or not all(module.rpartition(":")):
+        raise _UsageError(f"-m {module} is not of the form module:attribute, as in server:agent_loop.")
+    return OwnServer(module, log)
+
+
+def _checked_url(option: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or url != url.strip() or not url.isprintable() or "?" in url or "#" in url or "@" in url:
+        raise _UsageError(f"{option} {url!r} is not a base URL such as http://127.0.0.1:9000.")
+    return url.rstrip("/")
+
+
+def _callback_url(given: str | None, host: str, target: "OwnServer | ServerAddress") -> str | None:
+    from osmosis_ai.rollout.trainer.session import ServerAddress
+
+    if given is not None:
+        return _checked_url("--callback-url", given)
+    if isinstance(target, ServerAddress) and host in ALL_INTERFACES:
+        raise _UsageError(f"--host {host} is no address to call back: give --callback-url too.")
+    return None
+
+
+def _reader(reader_class: "type[DatasetReader]", dataset: Path) -> "DatasetReader":
+    try:
+        return reader_class(dataset)
+    except FileNotFoundError as error:
+        raise _UsageError(f"{error}.") from None
+
+
+def _completion_params(**given: float | None) -> dict[str, Any]:
+    for name, value in given.items():
+        if value is not None and not math.isfinite(value):
+            raise _UsageError(f"--{name.replace('_', '-')} {value} is not a finite number.")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _run(session: "Session", model: str, output: Path | None, quiet: bool) -> int:
+    from osmosis_ai.rollout.trainer.render import ReportPrinter
+    from osmosis_ai.rollout.trainer.report import Report
+    from osmosis_ai.rollout.trainer.results_file import ResultsFile
+
+    report = Report(planned=session.plan.count())
+    if not report.planned:
+        return _fail(f"{session.plan.reader.file_path} has no rows to run.")
+    printer = ReportPrinter(sys.stdout)
+    with ResultsFile(output) if output else nullcontext() as results:
+        if not quiet:
+            printer.say(f"{report.planned} rollouts. Policy: {model}, a script and no language model.")
+        ending = _drive(session, report, results, shows_progress=not quiet)
+        if report.lines and not quiet:
+            printer.print_table(report)
+            printer.print_summary(report)
+        if results and (report.lines or not ending.failure):
+            results.publish(report, {"model": model, **session.settings()})
+            if not quiet:
+                printer.say(f"Results: {output}")
+    return _exit_code(report, ending)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    signal_number: int = 0
+    failure: Exception | None = None
+
+
+def _drive(session: "Session", report: "Report", results: "ResultsFile | None", shows_progress: bool) -> _Ending:
+    from osmosis_ai.rollout.eval.common import LocalExecutionError
+    from osmosis_ai.rollout.trainer import RolloutOutcome, TrainerError
+    from osmosis_ai.rollout.trainer.render import RunProgress
+    from osmosis_ai.rollout.trainer.report import ReportLine
+
+    with RunProgress(sys.stderr, report, shown=shows_progress) as progress:
+
+        def take(line: ReportLine, outcome: RolloutOutcome) -> None:
+            if results:
+                results.add(line, outcome)
+            progress.advance()
+
+        try:
+            signal_number = asyncio.run(_until_signal(session.run(report, take)))
+        except KeyboardInterrupt:
+            signal_number = int(signal.SIGINT)
+        except (TrainerError, LocalExecutionError) as error:
+            return _Ending(failure=error)
+    report.interrupted = signal_number != 0
+    return _Ending(signal_number)
+
+
+async def _until_signal(work: Coroutine[Any, Any, None]) -> int:
+    """Run ``work``; return 0, or the number of the signal that cancelled it."""
+    received: list[int] = []
+    task = asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread() and os.name == "posix":
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, _cancel, task, received, int(number))
+    try:
+        await work
+    except asyncio.CancelledError:
+        # Ctrl-C comes as a bare cancellation from asyncio.run.
+        return received[0] if received else int(signal.SIGINT)
+    return 0
+
+
+def _cancel(task: "asyncio.Task[Any]", received: list[int], number: int) -> None:
+    received.append(number)
+    task.cancel()
+
+
+def _exit_code(report: "Report", ending: _Ending) -> int:
+    from osmosis_ai.rollout.trainer import ServerEndedError
+
+    if ending.signal_number:
+        typer.echo(f"Interrupted: {len(report.lines)} of {report.planned} rollouts had ended.", err=True)
+        return EXIT_SIGNAL_BASE + ending.signal_number
+    if ending.failure:
+        if isinstance(ending.failure, ServerEndedError):
+            for line in ending.failure.output:
+                typer.echo(f"  | {line}", err=True)
+        return _fail(str(ending.failure))
+    if report.stop_reason:
+        return _fail(report.stop_reason)
+    if report.contradictions:
+        return _fail("The server sent contradicting results for a rollout; at most one of them can be true.")
+    if not report.is_success:
+        failed = report.planned - report.completed
+        return _fail(f"{failed} of {report.planned} rollouts did not reach a COMPLETED result.")
+    return EXIT_OK

@@ -1,0 +1,50 @@
+"""``osmosis validate``. Spec: server.md, section 12."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from osmosis_ai.cli.common import ModuleOption
+from osmosis_ai.cli_services import CLIError
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.core.schemas import RolloutRequest
+
+
+def validate(
+    module: ModuleOption,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the warnings too.")] = False,
+    request: Annotated[
+        str | None,
+        typer.Option("--request", metavar="FILE", help="JSON file of an init request to ask the agent's tools with."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Check that an agent loop can be served."""
+    from osmosis_ai.rollout.cli_utils import load_agent_loop
+    from osmosis_ai.rollout.server.serve import print_report, print_report_json
+    from osmosis_ai.rollout.validator import validate_agent_loop
+
+    sample = _read_request(Path(request)) if request is not None else None
+    result = validate_agent_loop(load_agent_loop(module), request=sample)
+    if as_json:
+        print_report_json(result)
+    else:
+        print_report(result, verbose=verbose)
+    return 0 if result.valid else 1
+
+
+def _read_request(file: Path) -> "RolloutRequest":
+    from pydantic import ValidationError
+
+    from osmosis_ai.rollout.core.schemas import RolloutRequest
+
+    try:
+        return RolloutRequest.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise CLIError(f"Cannot read {file}: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise CLIError(f"{file} is no init request: {field}: {first['msg']}.") from error

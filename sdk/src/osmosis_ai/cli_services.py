@@ -1,0 +1,5 @@
+"""The error every `osmosis` command ends with when the user can put it right. Spec: server.md, section 13."""
+
+
+class CLIError(Exception):
+    """Root of the command line's own errors: one sentence, shown as ``Error: <text>``; the exit code is 1."""

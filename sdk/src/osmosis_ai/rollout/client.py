@@ -1,0 +1,453 @@
+"""Calls from a rollout to its trainer: chat completions and the completion callback.
+
+One client belongs to one rollout. Connections and the TLS context are shared between clients (``transport``); closing
+a client leaves them open. Spec: core.md, sections 8 and 15.
+"""
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from http import HTTPStatus
+from secrets import token_hex
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from osmosis_ai.rollout.config.settings import RolloutClientSettings, get_settings
+from osmosis_ai.rollout.core.exceptions import (
+    OsmosisAuthenticationError,
+    OsmosisNotFoundError,
+    OsmosisPayloadTooLargeError,
+    OsmosisProtocolError,
+    OsmosisRateLimitError,
+    OsmosisReplyError,
+    OsmosisRolloutError,
+    OsmosisServerError,
+    OsmosisTimeoutError,
+    OsmosisTransportError,
+    OsmosisValidationError,
+    is_retryable_status,
+)
+from osmosis_ai.rollout.core.schemas import (
+    CompletionsRequest,
+    MessageDict,
+    RolloutMetrics,
+    RolloutResponse,
+    RolloutStatus,
+)
+from osmosis_ai.rollout.transport import SharedTransport
+from osmosis_ai.rollout.utils import normalize_stop
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["CompletionsResult", "OsmosisLLMClient"]
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+MAX_ERROR_TEXT_LENGTH = 500
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+
+CHAT_PATH = "/v1/chat/completions"
+COMPLETED_PATH = "/v1/rollout/completed"
+
+# Ours, or known to the trainer already: never taken from the caller's sampling fields.
+_NOT_SAMPLING_FIELDS = frozenset({"rollout_id", "tools"})
+
+_ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
+    HTTPStatus.UNAUTHORIZED: OsmosisAuthenticationError,
+    HTTPStatus.FORBIDDEN: OsmosisAuthenticationError,
+    HTTPStatus.NOT_FOUND: OsmosisNotFoundError,
+    HTTPStatus.GONE: OsmosisNotFoundError,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: OsmosisPayloadTooLargeError,
+    HTTPStatus.REQUEST_TIMEOUT: OsmosisRateLimitError,
+    HTTPStatus.TOO_EARLY: OsmosisRateLimitError,
+    HTTPStatus.TOO_MANY_REQUESTS: OsmosisRateLimitError,
+}
+
+_call_id: ContextVar[str] = ContextVar("_call_id", default="")
+
+
+@dataclass(frozen=True)
+class CompletionsResult:
+    """One generated message. ``usage`` holds token counts as the trainer sent them."""
+
+    message: dict[str, Any]
+    token_ids: list[int]
+    logprobs: list[float]
+    usage: dict[str, int]
+    finish_reason: str
+
+    @property
+    def has_tool_calls(self) -> bool:
+        """Whether the message calls a tool."""
+        return bool(self.message.get("tool_calls"))
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The message's tool calls; ``[]`` where absent or null."""
+        return self.message.get("tool_calls") or []
+
+    @property
+    def content(self) -> str | None:
+        """The message's text; ``None`` where absent."""
+        return self.message.get("content")
+
+
+class OsmosisLLMClient:
+    """The trainer, as one rollout sees it; an ``LLMClientProtocol``.
+
+    Makes no connection until it is used. ``close`` may be called at any time and more than once; a later call opens a
+    fresh HTTP client. Every attempt of one call carries the same ``Idempotency-Key`` header.
+
+    Args:
+        timeout_seconds: limit of one attempt, above 0; a whole call with its retries is limited by the setting
+            ``call_deadline_seconds``.
+        max_retries, complete_rollout_retries: attempts after the first, 0 or more.
+        settings: defaults to ``get_settings().client``; fills in what is ``None``.
+
+    Raises:
+        ValueError: a time or a count is out of bounds.
+    """
+
+    def __init__(
+        self,
+        server_url: str,
+        rollout_id: str,
+        api_key: str | None = None,
+        timeout_seconds: float | None = None,
+        max_retries: int | None = None,
+        complete_rollout_retries: int | None = None,
+        settings: RolloutClientSettings | None = None,
+    ) -> None:
+        settings = settings or get_settings().client
+        self.server_url = server_url.rstrip("/")
+        self.rollout_id = rollout_id
+        self.api_key = api_key
+        self.timeout_seconds = settings.timeout_seconds if timeout_seconds is None else timeout_seconds
+        self.max_retries = settings.max_retries if max_retries is None else max_retries
+        self.complete_rollout_retries = (
+            settings.complete_rollout_retries if complete_rollout_retries is None else complete_rollout_retries
+        )
+        if not self.timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds must be above 0, got {self.timeout_seconds}.")
+        if self.max_retries < 0 or self.complete_rollout_retries < 0:
+            raise ValueError(
+                f"Retry counts must be 0 or more, got max_retries={self.max_retries}, "
+                f"complete_rollout_retries={self.complete_rollout_retries}."
+            )
+        self.backing_off = False
+        self._settings = settings
+        self._client: httpx.AsyncClient | None = None
+        self._completion: dict[str, Any] | None = None
+        self._acknowledged = False
+        self._llm_latency_ms = 0.0
+        self._num_llm_calls = 0
+        self._prompt_tokens = 0
+        self._response_tokens = 0
+        self._max_context_tokens = 0
+
+    def __repr__(self) -> str:
+        return f"OsmosisLLMClient(server_url={self.server_url!r}, rollout_id={self.rollout_id!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the HTTP client, if there is one."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def chat_completions(
+        self,
+        messages: list[MessageDict],
+        temperature: float | None = 1.0,
+        top_p: float | None = 1.0,
+        max_tokens: int | None = 512,
+        stop: Any = None,
+        logprobs: bool | None = True,
+        **kwargs: Any,
+    ) -> CompletionsResult:
+        """Generate the next message of the conversation ``messages``.
+
+        Every further sampling field (``top_k``, ``seed``, ``min_p``, ...) is sent as it is; a null one is left out, and
+        a null one named in the signature means its default. ``tools`` and ``rollout_id`` are not sent from here: the
+        trainer knows the tools from the init.
+
+        Raises:
+            pydantic.ValidationError: a named field has the wrong type.
+            OsmosisValidationError: the trainer refused (4xx), or answered something unusable (``OsmosisReplyError``).
+            OsmosisServerError, OsmosisTimeoutError, OsmosisTransportError: the last failure, after all attempts.
+            OsmosisProtocolError: the rollout's result was sent already.
+        """
+        if self._completion is not None:
+            raise OsmosisProtocolError(f"Rollout {self.rollout_id!r} is completed; no chat call may follow.")
+        named = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "stop": normalize_stop(stop),
+            "logprobs": logprobs,
+        }
+        payload = self._chat_payload(messages, {**kwargs, **named})
+        response, latency_ms = await self._post(CHAT_PATH, payload, self.max_retries + 1, _is_ok, token_hex(8))
+        result = self._parse_reply(response)
+        self._count(result, latency_ms)
+        return result
+
+    async def complete_rollout(
+        self,
+        status: str,
+        final_messages: list[MessageDict],
+        finish_reason: str = "stop",
+        error_message: str | None = None,
+        metrics: RolloutMetrics | None = None,
+        reward: float | None = None,
+        extra_fields: dict[str, Any] | None = None,
+    ) -> None:
+        """Post the rollout's terminal result; any 2xx is an acknowledgement.
+
+        May be repeated with the same result until it is acknowledged.
+
+        Raises:
+            ValueError: ``status`` is no ``RolloutStatus``, or ``reward`` is not finite.
+            OsmosisProtocolError: another result was sent before, or this one was acknowledged.
+            OsmosisValidationError, OsmosisServerError, OsmosisTimeoutError, OsmosisTransportError: as for chat.
+        """
+        response = RolloutResponse(
+            rollout_id=self.rollout_id,
+            status=RolloutStatus(status),
+            final_messages=final_messages,
+            finish_reason=finish_reason,
+            error_message=error_message,
+            reward=reward,
+            metrics=metrics or self.get_metrics(),
+            extra_fields=extra_fields or {},
+        )
+        if response.reward is not None and not abs(response.reward) < float("inf"):
+            raise ValueError(f"reward must be a finite number, got {response.reward}.")
+        await self.send_completion(
+            response.model_dump(mode="json", exclude_none=True), self.complete_rollout_retries + 1
+        )
+
+    async def send_completion(self, payload: dict[str, Any], attempts: int) -> None:
+        """Post a terminal result that is ready for the wire, in at most ``attempts`` attempts.
+
+        Raises:
+            As ``complete_rollout``, but for ``ValueError``.
+        """
+        if self._acknowledged or self._completion not in (None, payload):
+            raise OsmosisProtocolError(
+                f"Rollout {self.rollout_id!r} has sent its result already; there is exactly one."
+            )
+        self._completion = payload
+        call_id = sha256(self.rollout_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        await self._post(COMPLETED_PATH, payload, attempts, _is_success, call_id)
+        self._acknowledged = True
+
+    def get_metrics(self) -> RolloutMetrics:
+        """Calls, latency and tokens so far, as a new object."""
+        return RolloutMetrics(
+            llm_latency_ms=self._llm_latency_ms,
+            num_llm_calls=self._num_llm_calls,
+            prompt_tokens=self._prompt_tokens,
+            response_tokens=self._response_tokens,
+            max_context_tokens=self._max_context_tokens,
+        )
+
+    async def _get_client(self) -> httpx.AsyncClient:
+        if self._client is None:
+            headers = {"Content-Type": "application/json"}
+            if self.api_key:
+                headers["Authorization"] = f"Bearer {self.api_key}"
+            limits = self._settings.max_connections, self._settings.max_keepalive_connections
+            self._client = httpx.AsyncClient(
+                transport=SharedTransport(*limits),
+                timeout=httpx.Timeout(self.timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, self.timeout_seconds)),
+                limits=httpx.Limits(max_connections=limits[0], max_keepalive_connections=limits[1]),
+                headers=headers,
+                event_hooks={"request": [_mark_call]},
+                follow_redirects=False,
+                trust_env=False,
+            )
+        return self._client
+
+    def _chat_payload(self, messages: list[MessageDict], fields: dict[str, Any]) -> dict[str, Any]:
+        for name in _NOT_SAMPLING_FIELDS & fields.keys():
+            logger.debug("Rollout %a: chat field %r is not sent.", self.rollout_id, name)
+        sampling = {
+            name: value for name, value in fields.items() if value is not None and name not in _NOT_SAMPLING_FIELDS
+        }
+        whole = all(type(message) is dict for message in messages)
+        request = CompletionsRequest(messages=[] if whole else messages, rollout_id=self.rollout_id, **sampling)
+        known = request.model_dump(mode="json", exclude_none=True)
+        return {**sampling, **known, "messages": messages if whole else known["messages"]}
+
+    async def _post(
+        self, path: str, payload: dict[str, Any], attempts: int, accepts: Callable[[int], bool], call_id: str
+    ) -> tuple[httpx.Response, float]:
+        """POST until an accepted status; give the response and the latency of that attempt in milliseconds."""
+        url = self.server_url + path
+        started = time.monotonic()
+        deadline = started + self._settings.call_deadline_seconds
+        _call_id.set(call_id)
+        failure: OsmosisRolloutError | None = None
+        for attempt in range(attempts):
+            where = f"POST {url}, attempt {attempt + 1} of {attempts}"
+            if failure is not None:
+                delay = self._delay_seconds(attempt - 1, failure)
+                if time.monotonic() + delay >= deadline:
+                    break
+                await self._back_off(delay)
+            attempt_started = time.monotonic()
+            try:
+                client = await self._get_client()
+                async with asyncio.timeout(deadline - attempt_started):
+                    response = await client.post(url, json=payload)
+            except (httpx.TimeoutException, TimeoutError) as error:
+                after = f"{where}, {time.monotonic() - started:.1f} s"
+                failure = _caused(OsmosisTimeoutError(f"{str(error) or 'Timed out'} ({after})"), error)
+                continue
+            except httpx.RequestError as error:
+                failure = _caused(OsmosisTransportError(f"{_describe(error)} ({where})"), error)
+                continue
+            except (httpx.InvalidURL, UnicodeError) as error:
+                # A UnicodeError's text would quote the callback key.
+                reason = str(error) if isinstance(error, httpx.InvalidURL) else "the callback key is not ASCII"
+                raise OsmosisTransportError(f"{type(error).__name__}: {reason} (POST {url})") from error
+            except (TypeError, ValueError, RecursionError) as error:
+                raise OsmosisProtocolError(f"The request cannot be written as JSON: {error} (POST {url})") from error
+            status = response.status_code
+            if accepts(status):
+                return response, (time.monotonic() - attempt_started) * 1000
+            failure = self._error_of(response, where)
+            if not is_retryable_status(status):
+                break
+        raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
+
+    def _error_of(self, response: httpx.Response, where: str) -> OsmosisRolloutError:
+        status = response.status_code
+        text = self._safe_text(response)
+        error: OsmosisServerError | OsmosisValidationError
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            error = OsmosisServerError(f"{text} (HTTP {status}, {where})", status)
+        elif status >= HTTPStatus.BAD_REQUEST:
+            error_class = _ERROR_OF_STATUS.get(status, OsmosisValidationError)
+            error = error_class(f"{text} (HTTP {status}, {where})", status)
+        else:
+            return OsmosisValidationError(f"Unexpected status code {status} ({where})", status)
+        error.retry_after_seconds = _retry_after_seconds(response)
+        return error
+
+    def _safe_text(self, response: httpx.Response) -> str:
+        text = str(response.text)[: 2 * MAX_ERROR_TEXT_LENGTH]
+        if self.api_key:
+            text = text.replace(self.api_key, "***")
+        text = re.sub(r"(?i)\b(bearer)\s+\S+", r"\1 ***", text)
+        return text if len(text) <= MAX_ERROR_TEXT_LENGTH else text[:MAX_ERROR_TEXT_LENGTH] + "..."
+
+    def _delay_seconds(self, failed_attempts: int, failure: OsmosisRolloutError) -> float:
+        settings = self._settings
+        asked: float | None = getattr(failure, "retry_after_seconds", None)
+        if asked is not None:
+            return min(asked, settings.retry_max_delay)
+        delay: float = min(settings.retry_base_delay * 2**failed_attempts, settings.retry_max_delay)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
+
+    async def _back_off(self, delay_seconds: float) -> None:
+        self.backing_off = True
+        try:
+            await asyncio.sleep(delay_seconds)
+        finally:
+            self.backing_off = False
+
+    def _parse_reply(self, response: httpx.Response) -> CompletionsResult:
+        try:
+            body = response.json()
+        except ValueError as error:
+            raise self._bad_reply(response, "is not JSON") from error
+        choices = body.get("choices") if isinstance(body, dict) else None
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or not isinstance(message, dict):
+            raise self._bad_reply(response, "has no choices[0].message")
+        usage = body.get("usage")
+        return CompletionsResult(
+            message=message,
+            token_ids=body.get("token_ids") or [],
+            logprobs=body.get("logprobs") or [],
+            usage=usage if isinstance(usage, dict) else {},
+            finish_reason=choice.get("finish_reason") or "stop",
+        )
+
+    def _bad_reply(self, response: httpx.Response, problem: str) -> OsmosisReplyError:
+        return OsmosisReplyError(
+            f"The reply of POST {self.server_url}{CHAT_PATH} {problem}: {self._safe_text(response)}",
+            response.status_code,
+        )
+
+    def _count(self, result: CompletionsResult, latency_ms: float) -> None:
+        prompt_tokens = _token_count(result.usage, "prompt_tokens")
+        self._llm_latency_ms += latency_ms
+        self._num_llm_calls += 1
+        self._prompt_tokens += prompt_tokens
+        self._response_tokens += _token_count(result.usage, "completion_tokens")
+        self._max_context_tokens = max(self._max_context_tokens, prompt_tokens)
+
+
+def _is_ok(status: int) -> bool:
+    return status == HTTPStatus.OK
+
+
+def _is_success(status: int) -> bool:
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+
+
+async def _mark_call(request: httpx.Request) -> None:
+    if call_id := _call_id.get():
+        request.headers[IDEMPOTENCY_HEADER] = call_id
+
+
+def _token_count(usage: dict[str, Any], name: str) -> int:
+    count = usage.get(name)
+    return int(count) if isinstance(count, int | float) and 0 <= count < float("inf") else 0
+
+
+def _describe(error: Exception) -> str:
+    name = type(error).__name__
+    return f"{name}: {error}" if str(error) else name
+
+
+def _caused(error: OsmosisRolloutError, cause: Exception) -> OsmosisRolloutError:
+    error.__cause__ = cause
+    return error
+
+
+def _retry_after_seconds(response: httpx.Response) -> float | None:
+    """The ``Retry-After`` of a reply in seconds from now, where it is one (RFC 9110, 10.2.3)."""
+    try:
+        value = response.headers.get("Retry-After")
+    except (AttributeError, TypeError):
+        return None
+    if not isinstance(value, str):
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())

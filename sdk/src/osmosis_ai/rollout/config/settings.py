@@ -1,0 +1,147 @@
+"""Settings: constructor argument, then environment, then ``.env`` in the current directory, then default.
+
+Values out of bounds raise pydantic's ``ValidationError`` naming the field. Spec: server.md, section 6; the fields that
+are new here say so in the README's configuration table.
+"""
+
+import logging
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from osmosis_ai.rollout._compat import PYDANTIC_SETTINGS_AVAILABLE
+
+if TYPE_CHECKING or PYDANTIC_SETTINGS_AVAILABLE:
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+else:
+    BaseSettings, SettingsConfigDict = BaseModel, ConfigDict
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "RolloutClientSettings",
+    "RolloutServerSettings",
+    "RolloutSettings",
+    "configure",
+    "get_settings",
+    "reset_settings",
+]
+
+_PREFIX = "OSMOSIS_ROLLOUT_"
+JOURNAL_OFF = "off"
+
+
+def _config(prefix: str) -> Any:
+    if not PYDANTIC_SETTINGS_AVAILABLE:
+        return ConfigDict(extra="ignore")
+    return SettingsConfigDict(
+        env_prefix=prefix, env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True
+    )
+
+
+class RolloutClientSettings(BaseSettings):
+    """Calls to the trainer. Times are seconds; ``*_retries`` count the attempts after the first."""
+
+    model_config = _config(_PREFIX + "CLIENT_")
+
+    timeout_seconds: Annotated[float, Field(ge=1.0, le=3600.0)] = 300.0
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 3
+    complete_rollout_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    retry_base_delay: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
+    retry_max_delay: Annotated[float, Field(ge=1.0, le=300.0)] = 30.0
+    max_connections: Annotated[int, Field(ge=1, le=1000)] = 100
+    max_keepalive_connections: Annotated[int, Field(ge=1, le=100)] = 20
+    call_deadline_seconds: Annotated[float, Field(ge=1.0, le=86400.0)] = 1200.0
+
+    @model_validator(mode="after")
+    def _delays_are_ordered(self) -> Self:
+        if self.retry_base_delay > self.retry_max_delay:
+            raise ValueError(
+                f"retry_base_delay ({self.retry_base_delay:g} s) must not exceed "
+                f"retry_max_delay ({self.retry_max_delay:g} s)"
+            )
+        return self
+
+
+class RolloutServerSettings(BaseSettings):
+    """The server. Times are seconds, sizes bytes."""
+
+    model_config = _config(_PREFIX + "SERVER_")
+
+    max_concurrent_rollouts: Annotated[int, Field(ge=1, le=10000)] = 100
+    record_ttl_seconds: Annotated[float, Field(ge=60.0, le=86400.0)] = 3600.0
+    cleanup_interval_seconds: Annotated[float, Field(ge=10.0, le=3600.0)] = 60.0
+    request_timeout_seconds: Annotated[float, Field(ge=10.0, le=3600.0)] = 600.0
+    registration_readiness_timeout_seconds: Annotated[float, Field(ge=1.0, le=60.0)] = 10.0
+    registration_readiness_poll_interval_seconds: Annotated[float, Field(ge=0.05, le=5.0)] = 0.2
+    registration_shutdown_timeout_seconds: Annotated[float, Field(ge=1.0, le=300.0)] = 30.0
+    api_key: SecretStr | None = None
+    max_queued_rollouts: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    max_total_rollouts: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = 33_554_432
+    body_timeout_seconds: Annotated[float, Field(ge=0.1, le=600.0)] = 30.0
+    tools_timeout_seconds: Annotated[float, Field(ge=0.1, le=600.0)] = 30.0
+    drain_seconds: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
+    flush_seconds: Annotated[float, Field(ge=0.0, le=300.0)] = 5.0
+    delivery_deadline_seconds: Annotated[float, Field(ge=0.0, le=604_800.0)] = 86_400.0
+    journal: str = JOURNAL_OFF
+    allowed_trainer_hosts: str = ""
+
+    @field_validator("api_key")
+    @classmethod
+    def _empty_key_locks_everyone_out(cls, api_key: SecretStr | None) -> SecretStr | None:
+        if api_key is not None and not api_key.get_secret_value().strip():
+            raise ValueError("api_key must not be empty: unset the variable to serve without a key")
+        return api_key
+
+
+class RolloutSettings(BaseSettings):
+    """Everything; ``client`` and ``server`` read their own variables."""
+
+    model_config = _config(_PREFIX)
+
+    client: RolloutClientSettings = Field(default_factory=RolloutClientSettings)
+    server: RolloutServerSettings = Field(default_factory=RolloutServerSettings)
+    max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
+
+
+_settings: RolloutSettings | None = None
+
+
+def get_settings() -> RolloutSettings:
+    """The process-wide settings, built from the environment on the first call.
+
+    Raises:
+        pydantic.ValidationError: a variable is out of bounds or cannot be parsed.
+    """
+    global _settings
+    if _settings is None:
+        _warn_where_the_environment_is_not_read()
+        _settings = RolloutSettings()
+    return _settings
+
+
+def configure(settings: RolloutSettings) -> None:
+    """Replace the process-wide settings.
+
+    Raises:
+        TypeError: if ``settings`` is not a ``RolloutSettings``.
+    """
+    if not isinstance(settings, RolloutSettings):
+        raise TypeError(f"configure() takes a RolloutSettings, got {type(settings).__name__}.")
+    global _settings
+    _settings = settings
+
+
+def reset_settings() -> None:
+    """Forget the process-wide settings, so that the next ``get_settings`` reads the environment again."""
+    global _settings
+    _settings = None
+
+
+def _warn_where_the_environment_is_not_read() -> None:
+    if not PYDANTIC_SETTINGS_AVAILABLE and any(name.upper().startswith(_PREFIX) for name in os.environ):
+        logger.warning(
+            "%s* variables are set but not read: install pydantic-settings (pip install osmosis-ai[server]).", _PREFIX
+        )

@@ -1,0 +1,237 @@
+"""What an agent author writes against: the agent loop, its context, and its result.
+
+The server builds one ``RolloutContext`` a rollout and awaits ``RolloutAgentLoop.run(context)``. One agent loop serves
+many rollouts at once, so ``run`` keeps its state in local variables. Spec: core.md, section 7.
+"""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from osmosis_ai.rollout.core.schemas import (
+    MessageDict,
+    OpenAIFunctionToolSchema,
+    RolloutMetrics,
+    RolloutRequest,
+)
+from osmosis_ai.rollout.traces.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.client import CompletionsResult
+    from osmosis_ai.rollout.core.llm_client import LLMClientProtocol
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RolloutResult:
+    """How an agent loop ended; made by ``RolloutContext.complete`` or ``error``.
+
+    ``extra_fields`` travels to the trainer as it is; it must be JSON.
+    """
+
+    status: str
+    final_messages: list[dict[str, Any]]
+    finish_reason: str
+    error_message: str | None = None
+    metrics: RolloutMetrics | None = None
+    reward: float | None = None
+    extra_fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RolloutContext:
+    """One rollout as its agent loop sees it: the request, the tools, and the policy to call."""
+
+    request: RolloutRequest
+    tools: list[OpenAIFunctionToolSchema]
+    llm: "LLMClientProtocol"
+    _start_time: float = field(default=0.0, repr=False)
+    _tool_latency_ms: float = field(default=0.0, repr=False)
+    _num_tool_calls: int = field(default=0, repr=False)
+    _debug_dir: str | None = field(default=None, repr=False)
+    _trace: TraceWriter | None = field(default=None, init=False, repr=False, compare=False)
+    _transcript: "Transcript" = field(default_factory=lambda: Transcript(), init=False, repr=False, compare=False)
+
+    async def chat(self, messages: list[MessageDict], **kwargs: Any) -> "CompletionsResult":
+        """Generate the next message.
+
+        ``messages`` is the whole conversation so far; from call to call it only grows. The request's sampling
+        settings are not added: pass ``**ctx.request.completion_params``.
+
+        Raises:
+            OsmosisRolloutError: as ``OsmosisLLMClient.chat_completions`` does.
+        """
+        if not kwargs and self.request.completion_params and not self._transcript.sent:
+            logger.warning(
+                "Rollout %a: chat() was called without the request's completion_params; the trainer's sampling "
+                "settings do not apply. Pass **ctx.request.completion_params.",
+                self.request.rollout_id,
+            )
+        self._transcript.sending(messages)
+        try:
+            result = await self.llm.chat_completions(messages, **kwargs)
+        except Exception as error:
+            self._transcript.failed(error)
+            raise
+        self._transcript.received(result.message)
+        return result
+
+    def complete(
+        self, final_messages: list[MessageDict], finish_reason: str = "stop", reward: float | None = None
+    ) -> RolloutResult:
+        """The result of a rollout that ran to its end; the list is copied."""
+        return RolloutResult(
+            status="COMPLETED",
+            final_messages=list(final_messages),
+            finish_reason=finish_reason,
+            metrics=self._build_metrics(),
+            reward=reward,
+        )
+
+    def error(self, error_message: str, final_messages: list[MessageDict] | None = None) -> RolloutResult:
+        """The result of a rollout that failed; it carries no reward."""
+        return RolloutResult(
+            status="ERROR",
+            final_messages=list(final_messages or []),
+            finish_reason="error",
+            error_message=error_message,
+            metrics=self._build_metrics(),
+        )
+
+    def transcript_so_far(self) -> list[MessageDict]:
+        """The conversation as far as it is known from outside the agent; ``[]`` before the first chat call."""
+        return self._transcript.messages()
+
+    def last_chat_error(self) -> Exception | None:
+        """The error of the last chat call, where it failed."""
+        return self._transcript.error
+
+    def metrics_so_far(self) -> RolloutMetrics | None:
+        """The rollout's metrics; ``None`` where the LLM client cannot give its own."""
+        try:
+            return self._build_metrics()
+        except Exception:
+            logger.exception("Rollout %a: the LLM client gave no metrics.", self.request.rollout_id)
+            return None
+
+    def close_trace(self) -> None:
+        """Close the trace file; a later ``log_event`` opens it again."""
+        if self._trace is not None:
+            self._trace.close()
+
+    def record_tool_call(self, latency_ms: float = 0.0) -> None:
+        """Count one tool call and its duration in milliseconds."""
+        self._num_tool_calls += 1
+        self._tool_latency_ms += latency_ms
+
+    @property
+    def debug_enabled(self) -> bool:
+        """Whether ``log_event`` writes anything."""
+        return bool(self._debug_dir)
+
+    def log_event(self, event_type: str, **data: Any) -> None:
+        """Append one line to the rollout's trace file; does nothing without a trace directory, and never raises.
+
+        The line is a JSON object of ``event``, ``rollout_id``, ``data`` in order, and ``time`` (unix seconds); those
+        three names are reserved. Values JSON cannot express are written through ``str()``.
+        """
+        if not self._debug_dir:
+            return
+        if self._trace is None or self._trace.directory != self._debug_dir:
+            self._trace = TraceWriter(self._debug_dir, self.request.rollout_id)
+        self._trace.write(event_type, data)
+
+    def _get_debug_file_path(self) -> str | None:
+        return TraceWriter(self._debug_dir, self.request.rollout_id).path if self._debug_dir else None
+
+    def _build_metrics(self) -> RolloutMetrics:
+        llm = self.llm.get_metrics()
+        elapsed_ms = (time.monotonic() - self._start_time) * 1000 if self._start_time > 0 else 0.0
+        return RolloutMetrics(
+            total_latency_ms=elapsed_ms,
+            llm_latency_ms=llm.llm_latency_ms,
+            tool_latency_ms=self._tool_latency_ms,
+            num_llm_calls=llm.num_llm_calls,
+            num_tool_calls=self._num_tool_calls,
+            prompt_tokens=llm.prompt_tokens,
+            response_tokens=llm.response_tokens,
+            max_context_tokens=llm.max_context_tokens,
+        )
+
+
+class Transcript:
+    """The conversation as far as it is known from outside the agent: what was last sent, and the reply to it."""
+
+    def __init__(self) -> None:
+        self.sent: list[MessageDict] = []
+        self.error: Exception | None = None
+        self._sent_count = 0
+        self._reply: MessageDict | None = None
+
+    def sending(self, messages: list[MessageDict]) -> None:
+        """Note the list of a chat call, which the agent goes on appending to."""
+        self.sent = messages
+        self._sent_count = len(messages)
+        self._reply = None
+        self.error = None
+
+    def received(self, reply: MessageDict) -> None:
+        """Note the reply to the last call."""
+        self._reply = reply
+
+    def failed(self, error: Exception) -> None:
+        """Note that the last call failed."""
+        self.error = error
+
+    def messages(self) -> list[MessageDict]:
+        """What ran so far, the last reply included even where the agent had no time to append it."""
+        known = list(self.sent)
+        if self._reply is not None and len(known) == self._sent_count:
+            known.append(self._reply)
+        return known
+
+
+class RolloutAgentLoop(ABC):
+    """An agent: its name, its tools, and the loop that drives them.
+
+    A concrete subclass sets the class attribute ``name`` and implements ``get_tools`` and ``run``; a class that still
+    has an abstract method may leave the name to its subclasses.
+
+    Raises:
+        TypeError: when the class is created without a name, or instantiated with a method missing.
+    """
+
+    name: str
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not getattr(cls, "name", None) and not _has_abstract_methods(cls):
+            raise TypeError(f"Agent loop class {cls.__name__} must define a 'name' class attribute.")
+
+    @abstractmethod
+    def get_tools(self, request: RolloutRequest) -> list[OpenAIFunctionToolSchema]:
+        """The tools offered for ``request``; called once, before the rollout starts."""
+
+    @abstractmethod
+    async def run(self, ctx: RolloutContext) -> RolloutResult:
+        """Run one rollout.
+
+        Start from a copy of ``ctx.request.messages`` and only append to it. An exception that escapes makes the server
+        report an ERROR result.
+        """
+
+    def get_default_tools(self) -> list[OpenAIFunctionToolSchema]:
+        """The tools for a request that asks for nothing in particular (``rollout_id="discovery"``)."""
+        request = RolloutRequest(
+            rollout_id="discovery", server_url="http://localhost", messages=[], completion_params={}
+        )
+        return self.get_tools(request)
+
+
+def _has_abstract_methods(cls: type) -> bool:
+    # ABCMeta fills in __abstractmethods__ only after __init_subclass__ has run.
+    names = {name for base in cls.__mro__ for name in vars(base)}
+    return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in names)

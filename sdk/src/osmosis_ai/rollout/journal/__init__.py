@@ -1,0 +1,49 @@
+"""The rollout journal: what has been promised, what came of it, and whether the trainer has it.
+
+``types`` is the vocabulary, ``base`` the contract, ``memory`` and ``sqlite`` its two implementations. Behind
+``sqlite``: ``writer`` (one thread, grouped commits), ``table`` (the SQL), ``file`` (opening it safely), ``owner``
+(who is alive). Each name is imported on first use.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from osmosis_ai._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.journal.base import (
+        Journal as Journal,
+    )
+    from osmosis_ai.rollout.journal.errors import (
+        JournalError as JournalError,
+        UnknownKeyError as UnknownKeyError,
+    )
+    from osmosis_ai.rollout.journal.file import (
+        Synchronous as Synchronous,
+    )
+    from osmosis_ai.rollout.journal.memory import (
+        MemoryJournal as MemoryJournal,
+    )
+    from osmosis_ai.rollout.journal.sqlite import (
+        SqliteJournal as SqliteJournal,
+    )
+    from osmosis_ai.rollout.journal.types import (
+        SETTLED as SETTLED,
+        TRANSITIONS as TRANSITIONS,
+        UNSETTLED as UNSETTLED,
+        Acceptance as Acceptance,
+        JournalRecord as JournalRecord,
+        Move as Move,
+        RolloutState as RolloutState,
+    )
+
+_EXPORTS = {
+    "base": ("Journal",),
+    "errors": ("JournalError", "UnknownKeyError"),
+    "file": ("Synchronous",),
+    "memory": ("MemoryJournal",),
+    "sqlite": ("SqliteJournal",),
+    "types": ("SETTLED", "TRANSITIONS", "UNSETTLED", "Acceptance", "JournalRecord", "Move", "RolloutState"),
+}
+
+__all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

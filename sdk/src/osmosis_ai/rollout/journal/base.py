@@ -1,0 +1,116 @@
+"""The contract of a journal, kept by ``MemoryJournal`` and ``SqliteJournal`` alike.
+
+The order that makes the promise hold: ``accept`` before the 202 leaves, ``finish`` before delivery starts, ``settle``
+after the acknowledgement. Each opened journal is an *owner*; a record belongs to the owner that runs or delivers it,
+and only a record whose owner is gone can be claimed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Self
+
+from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, RolloutState
+
+CLAIM_LIMIT = 200
+RECORDS_LIMIT = 100
+
+
+class Journal(ABC):
+    """Opened once, used by many tasks, closed once; it may be opened again and is then a new owner.
+
+    Each method raises ``JournalError`` if the journal is not open or could not do what was asked, and then nothing of
+    it was done. Cancelling a caller does not undo its operation, which is carried out all the same: whoever may be
+    cancelled during ``accept`` shields it, or the rollout has nobody to run it until this owner is gone.
+    """
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make the journal usable, as a new owner."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was asked, then give up all records that are not settled. No-op on a closed journal."""
+
+    @abstractmethod
+    async def accept(
+        self, acceptance: Acceptance, *, replace_settled_before: float | None = None
+    ) -> JournalRecord | None:
+        """Promise a rollout; ``None`` means that it is on record and this owner's to run.
+
+        A record means that the key is taken and nothing was written; compare its fingerprint. A record settled before
+        ``replace_settled_before`` (unix seconds) has outlived its key and is replaced.
+        """
+
+    @abstractmethod
+    async def finish(self, key: str, result: bytes) -> bool:
+        """Record the result; true means that it is on record and this owner's to deliver.
+
+        False means that another result stands and this one must not be delivered: the first wins. Raises
+        ``UnknownKeyError``.
+        """
+
+    @abstractmethod
+    async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
+        """Record that the result was ``DELIVERED`` or is ``UNDELIVERABLE``; false if that changed nothing.
+
+        An acknowledgement outranks giving up, whichever comes first. Raises ``UnknownKeyError``, and ``JournalError``
+        for a rollout without a result or for another state.
+        """
+
+    @abstractmethod
+    async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
+        """Note a failed delivery of a finished rollout. For the operator's eyes: may be written later, or be lost."""
+
+    @abstractmethod
+    async def reopen(self, key: str) -> JournalRecord | None:
+        """Make a settled record finished again, this owner's to deliver; ``None`` if there is no settled record."""
+
+    @abstractmethod
+    async def get(self, key: str) -> JournalRecord | None:
+        """The record under ``key``, if any."""
+
+    @abstractmethod
+    async def find(self, rollout_id: str) -> list[JournalRecord]:
+        """The records of a rollout id (several, if it came under several keys), newest first."""
+
+    @abstractmethod
+    async def records(
+        self, states: Iterable[RolloutState] | None = None, *, limit: int = RECORDS_LIMIT, offset: int = 0
+    ) -> list[JournalRecord]:
+        """A page of the records in any of ``states`` (default: all), newest first."""
+
+    @abstractmethod
+    async def claim_abandoned(self, limit: int = CLAIM_LIMIT) -> list[JournalRecord]:
+        """Take over up to ``limit`` accepted or finished records whose owner is gone, each by exactly one claimer.
+
+        Call it until it returns none: at startup, and now and then for the sake of other processes that died.
+        """
+
+    @abstractmethod
+    async def counts(self) -> dict[RolloutState, int]:
+        """The number of records in each state, zeros included."""
+
+    @abstractmethod
+    async def oldest_unsettled(self) -> float | None:
+        """When the oldest record that is not settled was accepted (unix seconds)."""
+
+    @abstractmethod
+    async def prune(self, settled_before: float, *, undeliverable_before: float | None = None) -> int:
+        """Remove delivered records settled before a time (unix seconds), give space back, return how many were removed.
+
+        Undeliverable records go only if settled before ``undeliverable_before``; by default they stay.
+        """
+
+    @abstractmethod
+    async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:
+        """Remove, on an operator's word, the records under ``keys`` and those in ``states``; return how many went.
+
+        A record that is not settled stays while its owner lives, this one included: somebody is working on it.
+        """
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()

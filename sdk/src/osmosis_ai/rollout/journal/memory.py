@@ -1,0 +1,181 @@
+"""The journal in memory: the same rules, gone with the process. No method awaits, so each is atomic in its loop."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+
+from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.types import (
+    SETTLED,
+    UNSETTLED,
+    Acceptance,
+    JournalRecord,
+    Move,
+    RolloutState,
+    next_state,
+    settling_move,
+    storable_error,
+)
+
+
+class MemoryJournal(Journal):
+    """A journal for one process and one event loop at a time. ``clock``: unix seconds.
+
+    Records stay when it is closed, so that what was cut off can be claimed when it is opened again.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._owner: str | None = None
+        self._records: dict[str, JournalRecord] = {}
+        self._keys_by_rollout_id: dict[str, list[str]] = {}
+
+    async def open(self) -> None:
+        if self._owner is not None:
+            raise JournalError("The journal is open already: close it first.")
+        self._owner = secrets.token_hex(16)
+
+    async def close(self) -> None:
+        self._owner = None
+
+    async def accept(
+        self, acceptance: Acceptance, *, replace_settled_before: float | None = None
+    ) -> JournalRecord | None:
+        owner = self._require_owner()
+        standing = self._records.get(acceptance.key)
+        if standing is not None:
+            if not _settled_before(standing, replace_settled_before):
+                return standing
+            self._remove(standing)
+        self._records[acceptance.key] = JournalRecord(
+            **asdict(acceptance), state=RolloutState.ACCEPTED, owner=owner, accepted_at=self._clock()
+        )
+        self._keys_by_rollout_id.setdefault(acceptance.rollout_id, []).append(acceptance.key)
+        return None
+
+    async def finish(self, key: str, result: bytes) -> bool:
+        owner = self._require_owner()
+        state = self._next_state(key, Move.FINISH)
+        if state is None:
+            return False
+        self._change(key, state=state, owner=owner, finished_at=self._clock(), request=None, result=result)
+        return True
+
+    async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
+        self._require_owner()
+        settled = self._next_state(key, settling_move(state))
+        if settled is None:
+            return False
+        self._change(
+            key,
+            state=settled,
+            settled_at=self._clock(),
+            delivery_attempts=attempts,
+            last_error=storable_error(error),
+        )
+        return True
+
+    async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
+        self._require_owner()
+        record = self._records.get(key)
+        if record is not None and record.state is RolloutState.FINISHED:
+            self._change(key, delivery_attempts=attempts, last_error=storable_error(error))
+
+    async def reopen(self, key: str) -> JournalRecord | None:
+        owner = self._require_owner()
+        state = self._next_state(key, Move.REOPEN) if key in self._records else None
+        if state is None:
+            return None
+        return self._change(
+            key,
+            state=state,
+            owner=owner,
+            reopened_at=self._clock(),
+            settled_at=None,
+            delivery_attempts=0,
+            last_error=None,
+        )
+
+    async def get(self, key: str) -> JournalRecord | None:
+        self._require_owner()
+        return self._records.get(key)
+
+    async def find(self, rollout_id: str) -> list[JournalRecord]:
+        self._require_owner()
+        return [self._records[key] for key in reversed(self._keys_by_rollout_id.get(rollout_id, []))]
+
+    async def records(
+        self, states: Iterable[RolloutState] | None = None, *, limit: int = RECORDS_LIMIT, offset: int = 0
+    ) -> list[JournalRecord]:
+        self._require_owner()
+        wanted = frozenset(RolloutState if states is None else states)
+        found = [record for record in reversed(self._records.values()) if record.state in wanted]
+        return found[offset : offset + limit]
+
+    async def claim_abandoned(self, limit: int = CLAIM_LIMIT) -> list[JournalRecord]:
+        owner = self._require_owner()
+        abandoned = [record for record in self._records.values() if record.state in UNSETTLED and record.owner != owner]
+        return [self._change(record.key, owner=owner) for record in abandoned[:limit]]
+
+    async def counts(self) -> dict[RolloutState, int]:
+        self._require_owner()
+        counts = dict.fromkeys(RolloutState, 0)
+        for record in self._records.values():
+            counts[record.state] += 1
+        return counts
+
+    async def oldest_unsettled(self) -> float | None:
+        self._require_owner()
+        return min((r.accepted_at for r in self._records.values() if r.state in UNSETTLED), default=None)
+
+    async def prune(self, settled_before: float, *, undeliverable_before: float | None = None) -> int:
+        self._require_owner()
+        cutoffs = {RolloutState.DELIVERED: settled_before, RolloutState.UNDELIVERABLE: undeliverable_before}
+        return self._remove_all(r for r in self._records.values() if _settled_before(r, cutoffs.get(r.state)))
+
+    async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:
+        owner = self._require_owner()
+        doomed_keys, doomed_states = frozenset(keys), frozenset(states)
+        return self._remove_all(
+            record
+            for record in self._records.values()
+            if (record.key in doomed_keys or record.state in doomed_states)
+            and (record.state in SETTLED or record.owner != owner)
+        )
+
+    def _require_owner(self) -> str:
+        if self._owner is None:
+            raise JournalError("The journal is not open: open it first.")
+        return self._owner
+
+    def _next_state(self, key: str, move: Move) -> RolloutState | None:
+        record = self._records.get(key)
+        return next_state(key, None if record is None else record.state, move)
+
+    def _change(self, key: str, **values: object) -> JournalRecord:
+        changed = self._records[key] = replace(self._records[key], **values)  # type: ignore[arg-type]
+        return changed
+
+    def _remove(self, record: JournalRecord) -> None:
+        del self._records[record.key]
+        keys = self._keys_by_rollout_id[record.rollout_id]
+        keys.remove(record.key)
+        if not keys:
+            del self._keys_by_rollout_id[record.rollout_id]
+
+    def _remove_all(self, records: Iterable[JournalRecord]) -> int:
+        doomed = list(records)
+        for record in doomed:
+            self._remove(record)
+        return len(doomed)
+
+
+def _settled_before(record: JournalRecord, time_seconds: float | None) -> bool:
+    return (
+        time_seconds is not None
+        and record.state in SETTLED
+        and record.settled_at is not None
+        and record.settled_at < time_seconds
+    )

@@ -1,0 +1,224 @@
+"""One thread that owns the open file: operations come from any event loop, commits are shared.
+
+The thread takes all operations that wait, runs those that write in one transaction, commits, and only then wakes their
+callers, each loop once. Those that only read follow outside a transaction, so nobody sees what may yet be rolled back.
+
+Invariants: operations run in the order in which they were submitted, except that reads come after the writes of their
+batch; one that fails does not harm its neighbours; whether the caller still waits makes no difference to its operation.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from osmosis_ai.rollout.journal.errors import JournalError, journal_error
+from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file
+
+logger = logging.getLogger(__name__)
+
+BATCH_LIMIT = 256
+T = TypeVar("T")
+_Work = Callable[[OpenFile], T]
+
+
+@dataclass(slots=True)
+class _Operation:
+    work: _Work[Any]
+    writes: bool
+    loop: asyncio.AbstractEventLoop | None
+    future: asyncio.Future[Any] | None
+    value: Any = None
+    error: JournalError | None = None
+
+
+class Writer:
+    """Runs operations on the file at ``path``, opened and closed in the thread."""
+
+    def __init__(self, path: Path, options: FileOptions) -> None:
+        self._path = path
+        self._options = options
+        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._accepts = False
+        self._process_id = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="osmosis-journal", daemon=True)
+
+    async def start(self) -> None:
+        """Start the thread and wait until it has opened the file."""
+        self._accepts = True
+        opened = self._submit(lambda file: None, writes=False)
+        self._thread.start()
+        await opened
+
+    def request_stop(self) -> None:
+        """Refuse new operations; the thread runs those submitted, closes the file and ends. No-op in a forked child."""
+        if os.getpid() != self._process_id:
+            return
+        with self._lock:
+            if self._accepts:
+                self._accepts = False
+                self._queue.put(None)
+
+    async def stop(self) -> None:
+        """``request_stop``, and wait for the thread."""
+        self.request_stop()
+        if os.getpid() == self._process_id:
+            await asyncio.to_thread(self._thread.join)
+
+    async def write(self, work: _Work[T]) -> T:
+        """Run ``work`` in a transaction; returns when it is committed. Raises ``JournalError``: it was not."""
+        return await self._submit(work, writes=True)
+
+    async def read(self, work: _Work[T]) -> T:
+        """Run ``work``, which does not write or cares for its own transaction."""
+        return await self._submit(work, writes=False)
+
+    def write_later(self, work: _Work[None]) -> None:
+        """Run ``work`` in a transaction; nobody waits, and a failure is only logged."""
+        self._put(_Operation(work, True, None, None))
+
+    def _submit(self, work: _Work[T], *, writes: bool) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Operation(work, writes, loop, future))
+        return future
+
+    def _put(self, operation: _Operation) -> None:
+        if os.getpid() != self._process_id:
+            raise JournalError("The journal was opened before this process was forked: open another one here.")
+        with self._lock:
+            if not self._accepts:
+                raise JournalError("The journal is closed: open it first.")
+            self._queue.put(operation)
+
+    def _run(self) -> None:
+        try:
+            file = open_file(self._path, self._options)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller of open gets it
+            self.request_stop()
+            while operations := self._take():
+                _wake(_failed(operations, self._explain(error)))
+            return
+        while operations := self._take():
+            self._run_batch(file, operations)
+        try:
+            file.close()
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("The journal did not close well: %s", self._explain(error))
+
+    def _take(self) -> list[_Operation]:
+        """Wait for an operation and take all that follow; an empty list at the end."""
+        operations: list[_Operation] = []
+        operation = self._queue.get()
+        while operation is not None:
+            operations.append(operation)
+            if len(operations) == BATCH_LIMIT:
+                break
+            try:
+                operation = self._queue.get_nowait()
+            except queue.Empty:
+                break
+        else:
+            if operations:
+                self._queue.put(None)
+        return operations
+
+    def _run_batch(self, file: OpenFile, operations: list[_Operation]) -> None:
+        writes = [operation for operation in operations if operation.writes]
+        if writes:
+            self._commit(file, writes)
+            _wake(writes)
+        for operation in operations:
+            if not operation.writes:
+                self._attempt(file, operation)
+                _wake([operation])
+
+    def _commit(self, file: OpenFile, operations: list[_Operation]) -> bool:
+        """Run ``operations`` in one transaction, or each in its own if that fails; false if none could be begun."""
+        try:
+            file.require_in_place()
+            file.connection.execute("BEGIN IMMEDIATE")
+        except Exception as error:  # noqa: BLE001 - the thread must live on
+            _failed(operations, self._explain(error))
+            return False
+        try:
+            for operation in operations:
+                _carry_out(file, operation)
+            file.connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - the thread must live on
+            _roll_back(file.connection)
+            if len(operations) == 1:
+                _failed(operations, self._explain(error))
+            else:
+                self._commit_one_by_one(file, operations)
+        return True
+
+    def _commit_one_by_one(self, file: OpenFile, operations: list[_Operation]) -> None:
+        for index, operation in enumerate(operations):
+            if not self._commit(file, [operation]):
+                if operation.error is not None:
+                    _failed(operations[index:], operation.error)
+                return
+
+    def _explain(self, error: Exception) -> JournalError:
+        return journal_error(self._path, error)
+
+    def _attempt(self, file: OpenFile, operation: _Operation) -> None:
+        try:
+            _carry_out(file, operation)
+        except Exception as error:  # noqa: BLE001 - the thread must live on
+            _roll_back(file.connection)
+            _failed([operation], self._explain(error))
+
+
+def _carry_out(file: OpenFile, operation: _Operation) -> None:
+    operation.value = operation.error = None
+    try:
+        operation.value = operation.work(file)
+    except JournalError as refusal:
+        operation.error = refusal
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            logger.warning("The journal could not roll back: %s", error)
+
+
+def _failed(operations: list[_Operation], error: JournalError) -> list[_Operation]:
+    for operation in operations:
+        operation.error = JournalError(*error.args)
+    return operations
+
+
+def _wake(operations: list[_Operation]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Operation]] = {}
+    for operation in operations:
+        if operation.loop is not None:
+            by_loop.setdefault(operation.loop, []).append(operation)
+        elif operation.error is not None:
+            logger.warning("A note for the journal was lost: %s", operation.error)
+    for loop, waiting in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, waiting)
+        except RuntimeError:
+            logger.debug("The event loop of %d journal operations is closed", len(waiting))
+
+
+def _resolve(operations: list[_Operation]) -> None:
+    for operation in operations:
+        if operation.future is None or operation.future.done():
+            continue
+        if operation.error is not None:
+            operation.future.set_exception(operation.error)
+        else:
+            operation.future.set_result(operation.value)

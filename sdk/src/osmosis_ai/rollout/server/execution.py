@@ -1,0 +1,80 @@
+"""Running one agent, contained: whatever it does ends in exactly one ``TerminalResult``, and harms nobody else.
+
+The agent runs in a task of its own, so that a stop (time limit, cancel, shutdown) does not depend on its cooperation:
+it is cancelled, given ``CANCEL_GRACE_SECONDS``, and abandoned if it swallows that.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.server.results import (
+    StopReason,
+    TerminalResult,
+    result_of_exception,
+    result_of_return,
+    result_of_stop,
+    time_limit,
+)
+
+logger = logging.getLogger(__name__)
+
+CANCEL_GRACE_SECONDS = 1.0
+
+
+class Execution:
+    """One run of ``agent_loop`` over ``ctx``, of at most ``limit_seconds``."""
+
+    def __init__(self, agent_loop: RolloutAgentLoop, ctx: RolloutContext, limit_seconds: float) -> None:
+        self._agent_loop = agent_loop
+        self._ctx = ctx
+        self._limit_seconds = limit_seconds
+        self._stopped: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+
+    def stop(self, reason: StopReason) -> None:
+        """End the run for ``reason``; the first reason stands."""
+        if not self._stopped.done():
+            self._stopped.set_result(reason)
+
+    async def result(self) -> TerminalResult:
+        """Run to the end; to be awaited once."""
+        run = asyncio.create_task(self._run())
+        try:
+            either: set[asyncio.Future[Any]] = {run, self._stopped}
+            await asyncio.wait(either, timeout=self._limit_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if run.done():
+                return self._result_of(run)
+            reason = self._stopped.result() if self._stopped.done() else time_limit(self._limit_seconds)
+            return await self._cut_short(run, reason)
+        finally:
+            run.cancel()
+            self._ctx.close_trace()
+
+    async def _run(self) -> RolloutResult | BaseException:
+        try:
+            return await self._agent_loop.run(self._ctx)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit and a stray CancelledError are the agent's failure too
+            return error
+
+    def _result_of(self, run: "asyncio.Task[RolloutResult | BaseException]") -> TerminalResult:
+        returned = run.result()
+        if not isinstance(returned, BaseException):
+            return result_of_return(self._ctx, returned)
+        logger.error("Rollout %a: the agent failed.", self._ctx.request.rollout_id, exc_info=returned)
+        self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {returned}")
+        return result_of_exception(self._ctx, returned)
+
+    async def _cut_short(
+        self, run: "asyncio.Task[RolloutResult | BaseException]", reason: StopReason
+    ) -> TerminalResult:
+        result = result_of_stop(self._ctx, reason)
+        logger.warning("Rollout %a: %s.", self._ctx.request.rollout_id, reason.message)
+        self._ctx.log_event("rollout_error", error=reason.message)
+        run.cancel()
+        _, unended = await asyncio.wait({run}, timeout=CANCEL_GRACE_SECONDS)
+        if unended:
+            logger.error("Rollout %a: the agent ignores its cancellation; abandoned.", self._ctx.request.rollout_id)
+        return result

@@ -1,0 +1,30 @@
+"""What the server asks of its process: log handlers and file descriptors."""
+
+import logging
+
+
+def follow_uvicorn_logging() -> None:
+    """Show the SDK's log records where and as verbosely as uvicorn shows its own.
+
+    Does nothing where the application has set up logging itself, or where uvicorn has not.
+    """
+    ours, root, uvicorn = (logging.getLogger(name) for name in ("osmosis_ai", None, "uvicorn"))
+    if ours.handlers or root.handlers or not uvicorn.handlers:
+        return
+    ours.handlers = list(uvicorn.handlers)
+    ours.setLevel(uvicorn.level)
+    ours.propagate = False
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system permits this process: each rollout in flight holds a connection or two."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            logging.getLogger(__name__).debug("The limit of %d open files stays: %s", soft, error)

@@ -1,0 +1,162 @@
+"""Reading an init request: everything that is refused is refused here, before anything is remembered.
+
+Order: credentials, size, time, encoding, JSON, schema, limits. A refusal is one JSON object whose ``detail`` names what
+was wrong, and never echoes a secret.
+"""
+
+import asyncio
+import hashlib
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from osmosis_ai.rollout.core.schemas import RolloutRequest
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+MAX_IDEMPOTENCY_KEY_LENGTH = 256
+MAX_API_KEY_LENGTH = 4096
+MAX_TURNS = 100_000
+MAX_TOKENS_TOTAL = 1_000_000_000
+
+# They would collide with the arguments of the chat call itself.
+_RESERVED_COMPLETION_PARAMS = ("messages", "rollout_id", "self")
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error and leaves no trace.
+
+    ``detail`` is a sentence, or the list FastAPI uses for validation errors. ``code`` is stable, for programs.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        detail: str | list[dict[str, Any]],
+        code: str | None = None,
+        *,
+        retry_after_seconds: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status_code = status_code
+        self.detail = detail
+        self.code = code
+        self.headers = dict(headers or {})
+        if retry_after_seconds is not None:
+            self.headers["Retry-After"] = str(retry_after_seconds)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON body of the answer."""
+        return {"detail": self.detail} if self.code is None else {"detail": self.detail, "code": self.code}
+
+
+def invalid_field(field: str, problem: str) -> RefusedError:
+    """A 422 that names one field of the body, in FastAPI's form."""
+    detail = [{"type": "value_error", "loc": ["body", field], "msg": f"Value error, {problem}"}]
+    return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+
+async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        RefusedError: 415 for a body that says it is not JSON, 413 over ``max_bytes``, 408 over ``timeout_seconds``.
+    """
+    _require_json(request)
+    too_large = RefusedError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.", "body_too_large"
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > max_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise RefusedError(
+            HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {timeout_seconds:g} s.", "body_too_slow"
+        ) from None
+    return bytes(body)
+
+
+def parse_init(body: bytes, allowed_trainer_hosts: frozenset[str]) -> RolloutRequest:
+    """The request in ``body``; completion parameters that would collide with the chat call are taken out.
+
+    Raises:
+        RefusedError: 422 with FastAPI's ``detail`` list, which names the field and leaves the input out.
+    """
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        detail = [{"type": "json_invalid", "loc": ["body"], "msg": f"JSON decode error: {error}"}]
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
+    try:
+        request = RolloutRequest.model_validate(fields)
+    except ValidationError as error:
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, _details(error)) from None
+    _check_limits(request)
+    _check_trainer(request, allowed_trainer_hosts)
+    for name in _RESERVED_COMPLETION_PARAMS:
+        request.completion_params.pop(name, None)
+    return request
+
+
+def idempotency_key(request: RolloutRequest) -> str:
+    """The key under which a request is accepted once: its explicit key, or else its rollout id, in separate spaces."""
+    return f"key:{request.idempotency_key}" if request.idempotency_key else f"id:{request.rollout_id}"
+
+
+def fingerprint(request: RolloutRequest) -> str:
+    """SHA-256 of what the request asks for. The callback key may rotate, and two ids may share an explicit key."""
+    asked = request.model_dump(exclude={"api_key", "rollout_id", "idempotency_key"})
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _require_json(request: "Request") -> None:
+    # A browser sends other types across origins without asking; a missing type is a program's, unless Origin is there.
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    is_json = media_type == "application/json" or media_type.endswith("+json")
+    if not is_json and (media_type or "origin" in request.headers):
+        raise RefusedError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.", "not_json"
+        )
+
+
+def _details(error: ValidationError) -> list[dict[str, Any]]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [{"type": item["type"], "loc": ["body", *item["loc"]], "msg": item["msg"]} for item in found]
+
+
+def _check_limits(request: RolloutRequest) -> None:
+    for field, value, largest in (
+        ("max_turns", request.max_turns, MAX_TURNS),
+        ("max_tokens_total", request.max_tokens_total, MAX_TOKENS_TOTAL),
+    ):
+        if not 1 <= value <= largest:
+            raise invalid_field(field, f"{field} must be between 1 and {largest}")
+    if len(request.idempotency_key or "") > MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise invalid_field(
+            "idempotency_key", f"idempotency_key must have at most {MAX_IDEMPOTENCY_KEY_LENGTH} characters"
+        )
+    key = request.api_key or ""
+    if len(key) > MAX_API_KEY_LENGTH or not (key.isascii() and key.isprintable()):
+        raise invalid_field("api_key", f"api_key must be printable ASCII of at most {MAX_API_KEY_LENGTH} characters")
+
+
+def _check_trainer(request: RolloutRequest, allowed_hosts: frozenset[str]) -> None:
+    if not allowed_hosts:
+        return
+    trainer = urlsplit(request.server_url)
+    if not {trainer.hostname, trainer.netloc.lower()} & allowed_hosts:
+        raise invalid_field("server_url", "server_url names a host that is not in this server's allowed_trainer_hosts")

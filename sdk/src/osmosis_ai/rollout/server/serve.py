@@ -1,0 +1,232 @@
+"""Serving an agent loop from this process until it is told to stop. Spec: server.md, section 5.
+
+Order: what can be refused is refused before the port is bound, and the banner appears after.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
+from osmosis_ai.rollout.config.settings import RolloutSettings, get_settings
+from osmosis_ai.rollout.console import console
+from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.network import PublicIPDetectionError, all_interfaces, detect_public_ip
+from osmosis_ai.rollout.server import reload as reloading
+from osmosis_ai.rollout.server.api_key import generate_api_key
+from osmosis_ai.rollout.server.app import create_app
+from osmosis_ai.rollout.validator import ValidationResult, validate_agent_loop
+
+__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - a rollout server is called from other machines, and asks for a key
+DEFAULT_PORT = 9000
+DEFAULT_JOURNAL = ".osmosis/journal.db"
+API_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
+
+SOCKET_BACKLOG = 4096
+GRACEFUL_SHUTDOWN_SECONDS = 5
+RELOAD_DRAIN_SECONDS = 2.0
+
+
+class ServeError(Exception):
+    """The server cannot be started as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class _Key:
+    value: str | None
+    shown: str
+
+
+def serve_agent_loop(
+    agent_loop: RolloutAgentLoop,
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    validate: bool = True,
+    log_level: str = "info",
+    reload: bool = False,
+    settings: RolloutSettings | None = None,
+    skip_register: bool = False,
+    api_key: str | None = None,
+    local_debug: bool = False,
+    debug_dir: str | None = None,
+    journal: str | None = None,
+    fd: int | None = None,
+    module_path: str | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; blocks.
+
+    Args:
+        port: 0 takes a free one.
+        reload: restart when a Python file below the current directory changes.
+        skip_register: registration is not available either way; kept for compatibility.
+        api_key: the key a trainer must send; ``None`` takes the setting, or else generates one and shows it once.
+        local_debug: serve without a key. Bind a loopback ``host`` with it.
+        debug_dir: traces go to ``<debug_dir>/<unix time of start>/``.
+        journal: path of the journal, or ``off``; ``None`` takes the setting, or else ``.osmosis/journal.db``.
+        fd: an inherited listening socket, in place of ``host`` and ``port``.
+        module_path: ``module:attribute`` of the agent loop, for ``reload``; found by itself for a module-level object.
+
+    Raises:
+        ImportError: FastAPI or uvicorn is not installed.
+        ServeError: the arguments contradict each other, or the address cannot be bound.
+        AgentLoopValidationError: the agent loop is invalid; the report has been printed.
+    """
+    for package, available in (("FastAPI", FASTAPI_AVAILABLE), ("uvicorn", UVICORN_AVAILABLE)):
+        if not available:
+            raise ImportError(f"{package} is required to serve an agent loop: pip install osmosis-ai[server].")
+    if local_debug and api_key is not None:
+        raise ServeError("local_debug=True disables API key authentication: leave out the api_key, or local_debug.")
+    if not 0 <= port <= 65535:
+        raise ServeError(f"Port {port} is out of range: choose one from 0 to 65535.")
+    if validate:
+        validate_and_report(agent_loop).raise_if_invalid()
+    settings = settings or get_settings()
+    key = _choose_key(settings, api_key, local_debug)
+    settings = _settings_for(settings, key, journal, reload)
+    listener = socket.socket(fileno=fd) if fd is not None else _bind(host, port)
+    if fd is None and port == 0:
+        port = listener.getsockname()[1]
+    traces = _new_trace_folder(debug_dir) if debug_dir else None
+    registration: Literal["local debug", "local testing"] | None = None
+    if local_debug or skip_register:
+        registration = "local debug" if local_debug else "local testing"
+    _print_banner(agent_loop.name, host, port, key, registration, traces)
+    if local_debug and all_interfaces(host) and fd is None:
+        logger.warning("Serving without a key on every interface: anyone who reaches port %d can use it.", port)
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "log_level": log_level,
+        "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
+    }
+    with listener:
+        if reload:
+            plan = reloading.Plan(module_path or reloading.import_string_of(agent_loop), traces, settings)
+            reloading.run(plan, listener, options)
+        else:
+            import uvicorn
+
+            app = create_app(agent_loop, settings=settings, server_host=host, server_port=port, debug_dir=traces)
+            uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+
+
+def validate_and_report(agent_loop: RolloutAgentLoop, *, verbose: bool = False) -> ValidationResult:
+    """Validate ``agent_loop`` and print the result: to stdout if it is valid, else to stderr."""
+    result = validate_agent_loop(agent_loop)
+    print_report(result, verbose=verbose)
+    return result
+
+
+def print_report(result: ValidationResult, *, verbose: bool = False) -> None:
+    """Print a validation result; ``verbose`` lists the warnings too."""
+    warnings = [f"    - {warning}" for warning in result.warnings] if verbose else []
+    if result.valid:
+        console.print(f"Agent loop '{result.agent_name}' validated successfully.", markup=False)
+        console.print(f"  - Tools: {result.tool_count}")
+        if result.warnings:
+            console.print(f"  - Warnings: {len(result.warnings)}")
+        for line in warnings:
+            console.print(line, markup=False)
+        return
+    console.print_error(f"Agent loop validation failed with {len(result.errors)} error(s):")
+    for error in result.errors:
+        console.print_error(f"  - {error}")
+    if warnings:
+        console.print_error("")
+        console.print_error(f"Warnings ({len(warnings)}):")
+        for line in warnings:
+            console.print_error(line)
+
+
+def print_report_json(result: ValidationResult) -> None:
+    """Print a validation result to stdout as one JSON object."""
+    sys.stdout.write(json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+
+
+def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: bool) -> _Key:
+    if local_debug:
+        return _Key(None, "(disabled - local debug)")
+    if api_key is not None:
+        if not api_key.strip():
+            raise ServeError("The API key is empty: give one, or leave it out to have one generated.")
+        return _Key(api_key, "(provided)")
+    if settings.server.api_key is not None:
+        return _Key(settings.server.api_key.get_secret_value(), f"(provided by {API_KEY_VARIABLE})")
+    generated = generate_api_key()
+    return _Key(generated, generated)
+
+
+def _settings_for(settings: RolloutSettings, key: _Key, journal: str | None, reload: bool) -> RolloutSettings:
+    changes: dict[str, Any] = {"api_key": SecretStr(key.value) if key.value is not None else None}
+    if journal is not None:
+        changes["journal"] = journal
+    elif "journal" not in settings.server.model_fields_set:
+        changes["journal"] = DEFAULT_JOURNAL
+    if reload:
+        changes["drain_seconds"] = min(settings.server.drain_seconds, RELOAD_DRAIN_SECONDS)
+    return settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(SOCKET_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else str(error)
+        raise ServeError(
+            f"Cannot listen on {host}:{port} ({reason}): choose another address with --host and --port."
+        ) from None
+    return listener
+
+
+def _new_trace_folder(debug_dir: str) -> str:
+    started = int(time.time())
+    for name in (f"{started}", *(f"{started}-{number}" for number in range(2, 1000))):
+        folder = Path(debug_dir) / name
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.parent.is_dir():
+                raise ServeError(f"Traces cannot be written to {debug_dir}: it is not a folder.") from None
+            continue
+        except OSError as error:
+            raise ServeError(f"Traces cannot be written to {debug_dir}: {error.strerror}.") from None
+        return str(folder)
+    raise ServeError(f"Traces cannot be written to {debug_dir}: too many servers were started there at once.")
+
+
+def _print_banner(name: str, host: str, port: int, key: _Key, registration: str | None, traces: str | None) -> None:
+    rows = [("Agent:", name), ("Address:", f"{host}:{port}")]
+    if all_interfaces(host):
+        try:
+            rows.append(("Public IP:", detect_public_ip()))
+        except PublicIPDetectionError:
+            rows.append(("Public IP:", "(could not detect)"))
+    rows.append(("API Key:", key.shown))
+    rows.append(("Registration:", f"skipped ({registration} mode)" if registration else "not available in this SDK"))
+    if traces:
+        rows.append(("Debug Log:", f"{traces}/"))
+    width = max(len(label) for label, _ in rows)
+    content = "\n".join(f"{label:<{width}} {value}" for label, value in rows)
+    console.print()
+    console.panel("RolloutServer", content, style="green")
+    console.print()

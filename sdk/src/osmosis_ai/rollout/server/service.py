@@ -1,0 +1,474 @@
+"""Rollouts from init to acknowledgement.
+
+Invariants: a 202 leaves only after the journal has ``accepted``; delivery starts only after it has ``finished``;
+nothing is started by a refused init; under one key at most one rollout runs. One service serves one event loop.
+
+    init -> admit -> get_tools -> journal "accepted" -> 202
+                                        |
+                     queue -> execute -> journal "finished" -> deliver -> journal "delivered"
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+
+from osmosis_ai.rollout.config.settings import RolloutSettings
+from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
+from osmosis_ai.rollout.core.schemas import InitResponse, OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, RolloutState
+from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
+from osmosis_ai.rollout.server.execution import Execution
+from osmosis_ai.rollout.server.offload import call_in_thread
+from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
+from osmosis_ai.rollout.server.results import (
+    Outcome,
+    Stop,
+    StopReason,
+    TerminalResult,
+    result_of_exception,
+    result_without_run,
+)
+from osmosis_ai.rollout.server.state import AppState
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 1
+TOOLS_THREADS = 8
+DRAIN_POLL_SECONDS = 0.05
+"""How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
+
+
+class Phase(StrEnum):
+    """Where a rollout of this process stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DELIVERING = "delivering"
+
+
+@dataclass(eq=False)
+class Rollout:
+    """A rollout of this process, from its 202 to its acknowledgement. Times are unix seconds."""
+
+    key: str
+    request: RolloutRequest
+    tools: list[OpenAIFunctionToolSchema]
+    accepted_at: float = field(default_factory=time.time)
+    started_at: float | None = None
+    finished_at: float | None = None
+    phase: Phase = Phase.QUEUED
+    delivery: Delivery | None = None
+    llm: Any = None
+    execution: Execution | None = None
+    slot: "asyncio.Future[Any] | None" = None
+    stop_reason: StopReason | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""
+        self.stop_reason = self.stop_reason or reason
+        if self.execution is not None:
+            self.execution.stop(self.stop_reason)
+        elif self.slot is not None:
+            self.slot.cancel()
+
+
+ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+class RolloutService:
+    """Accepts, runs and delivers the rollouts of one agent loop.
+
+    Args:
+        make_client: called once a rollout with ``server_url``, ``rollout_id`` and ``api_key``.
+        state: the key table, of the running loop.
+        journal: opened by ``open``, closed by ``close``.
+    """
+
+    def __init__(
+        self,
+        agent_loop: RolloutAgentLoop,
+        settings: RolloutSettings,
+        make_client: ClientFactory,
+        state: AppState,
+        journal: Journal,
+        debug_dir: str | None,
+    ) -> None:
+        self.state = state
+        self.draining = False
+        self._agent_loop = agent_loop
+        self._settings = settings
+        self._make_client = make_client
+        self._journal = journal
+        self._debug_dir = debug_dir
+        self._courier = Courier(settings.client, settings.server.delivery_deadline_seconds)
+        self._tools_gate = asyncio.Semaphore(TOOLS_THREADS)
+        self._rollouts: dict[str, Rollout] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reserved = 0
+        self._unfinished = 0
+
+    async def open(self) -> None:
+        """Open the journal and take up what an earlier process left behind.
+
+        Raises:
+            JournalError: the journal cannot be used; the message says why.
+        """
+        await self._journal.open()
+        await self._take_up_abandoned()
+
+    async def close(self, drain_seconds: float) -> None:
+        """Drain: let rollouts end for ``drain_seconds``, end the rest as ERROR, flush results, close the journal."""
+        self.draining = True
+        await self._finish_running(drain_seconds)
+        self._courier.close()
+        if self._tasks:
+            _, unended = await asyncio.wait(self._tasks, timeout=self._settings.server.flush_seconds)
+            for task in unended:
+                task.cancel()
+            if unended:
+                logger.warning("%d results were not acknowledged before the shutdown.", len(unended))
+                await asyncio.wait(unended, timeout=1.0)
+        await self._journal.close()
+
+    async def init(self, request: RolloutRequest) -> InitResponse:
+        """Accept ``request``, or find what its key has accepted before.
+
+        Raises:
+            RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 draining or no
+                journal. Nothing is remembered then.
+        """
+        if self.draining:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The server is shutting down.",
+                "shutting_down",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        key, print_ = idempotency_key(request), fingerprint(request)
+        future, leads = self.state.get_or_create_init_future(key)
+        if leads:
+            self.state.fingerprints[key] = print_
+            self._spawn(self._lead(key, print_, request, future))
+        elif self.state.fingerprints.get(key) != print_:
+            raise _conflict()
+        return await asyncio.shield(future)
+
+    async def status(self, rollout_id: str) -> dict[str, Any] | None:
+        """What is known of the newest rollout with that id; ``None`` if nothing is."""
+        rollout = self._newest(rollout_id)
+        if rollout is not None and rollout.phase is not Phase.DELIVERING:
+            return _view_of_rollout(rollout)
+        records = await self._journal.find(rollout_id)
+        return _view_of_record(records[0]) if records else None
+
+    async def cancel(self, rollout_id: str) -> bool:
+        """Stop a queued or running rollout of this process; ``False`` if there is none of that id."""
+        rollout = self._newest(rollout_id)
+        if rollout is None or rollout.phase is Phase.DELIVERING:
+            return False
+        rollout.stop(Stop.CANCELLED.value)
+        return True
+
+    async def maintain(self) -> None:
+        """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""
+        await self._journal.prune(time.time() - self.state.record_ttl)
+        await self._take_up_abandoned()
+
+    async def _lead(
+        self, key: str, print_: str, request: RolloutRequest, future: "asyncio.Future[InitResponse]"
+    ) -> None:
+        self._reserved += 1
+        try:
+            self._admit()
+            response, tools = await self._offer_tools(request)
+            record = await self._accept(key, print_, request, response)
+            if record is None:
+                self._start(key, request, tools)
+            elif record.fingerprint != print_:
+                raise _conflict()
+            else:
+                response = InitResponse.model_validate_json(record.init_reply)
+                self.state.clear_init_record(key)
+            future.set_result(response)
+        except Exception as error:  # noqa: BLE001 - whoever awaits the future gets it
+            self.state.clear_init_record(key)
+            future.set_exception(error)
+        except BaseException:
+            self.state.clear_init_record(key)
+            future.cancel()
+            raise
+        finally:
+            self._reserved -= 1
+
+    def _admit(self) -> None:
+        limits = self._settings.server
+        full = self._unfinished + self._reserved > self.state.max_concurrent + limits.max_queued_rollouts
+        if full or len(self._rollouts) + self._reserved > limits.max_total_rollouts:
+            raise RefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "The server has no room for another rollout.",
+                "at_capacity",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+    async def _offer_tools(self, request: RolloutRequest) -> tuple[InitResponse, list[OpenAIFunctionToolSchema]]:
+        """Ask the agent for its tools, off the event loop: what that costs is the author's affair."""
+        seconds = self._settings.server.tools_timeout_seconds
+        try:
+            async with self._tools_gate, asyncio.timeout(seconds):
+                tools = await call_in_thread(self._agent_loop.get_tools, request)
+            if not isinstance(tools, list):
+                raise TypeError(f"get_tools must return a list, got {type(tools).__name__}")
+            response = InitResponse.model_validate({"rollout_id": request.rollout_id, "tools": tools})
+            response.model_dump_json()
+        except asyncio.CancelledError:
+            raise
+        except TimeoutError as error:
+            raise _tools_failed(f"get_tools did not return within {seconds:g} s", error) from error
+        except ValidationError as error:
+            raise _tools_failed(_first_problem(error), error) from error
+        except BaseException as error:  # SystemExit in an agent's get_tools must not end the server
+            raise _tools_failed(f"{type(error).__name__}: {error}", error) from error
+        return response, tools
+
+    async def _accept(
+        self, key: str, print_: str, request: RolloutRequest, response: InitResponse
+    ) -> JournalRecord | None:
+        acceptance = Acceptance(
+            key=key,
+            rollout_id=request.rollout_id,
+            fingerprint=print_,
+            server_url=request.server_url,
+            api_key=request.api_key,
+            init_reply=response.model_dump_json(exclude_none=True).encode(),
+            request=request.model_dump_json(exclude={"api_key"}).encode(),
+        )
+        try:
+            return await self._journal.accept(acceptance, replace_settled_before=time.time() - self.state.record_ttl)
+        except JournalError as error:
+            logger.error("Rollout %a refused: %s", request.rollout_id, error)
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The server cannot write its journal, so it accepts nothing.",
+                "journal_unavailable",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from error
+
+    def _start(self, key: str, request: RolloutRequest, tools: list[OpenAIFunctionToolSchema]) -> None:
+        rollout = Rollout(key, request, tools)
+        self._rollouts[key] = rollout
+        self._unfinished += 1
+        self.state.mark_started(key, self._spawn(self._run(rollout)))
+
+    async def _run(self, rollout: Rollout) -> None:
+        request = rollout.request
+        try:
+            has_slot = await self._wait_for_slot(rollout)
+            try:
+                client = self._make_client(
+                    server_url=request.server_url, rollout_id=request.rollout_id, api_key=request.api_key
+                )
+                async with client as rollout.llm:
+                    if has_slot:
+                        result = await self._execute(rollout)
+                        self.state.semaphore.release()
+                        has_slot = False
+                    else:
+                        reason = rollout.stop_reason or Stop.SHUTDOWN.value
+                        result = result_without_run(request.rollout_id, reason, request.messages)
+                    await self._finish(rollout, result)
+            finally:
+                if has_slot:
+                    self.state.semaphore.release()
+        except Exception:
+            logger.exception("Rollout %a: its result stays in the journal.", request.rollout_id)
+        finally:
+            if rollout.phase is not Phase.DELIVERING:
+                self._unfinished -= 1
+            self.state.mark_completed(rollout.key)
+            del self._rollouts[rollout.key]
+
+    async def _wait_for_slot(self, rollout: Rollout) -> bool:
+        if rollout.stop_reason is not None:
+            return False
+        rollout.slot = asyncio.ensure_future(self.state.semaphore.acquire())
+        await asyncio.wait({rollout.slot})
+        return not rollout.slot.cancelled()
+
+    async def _execute(self, rollout: Rollout) -> TerminalResult:
+        rollout.started_at = time.time()
+        rollout.phase = Phase.RUNNING
+        ctx = RolloutContext(
+            request=rollout.request,
+            tools=rollout.tools,
+            llm=rollout.llm,
+            _start_time=time.monotonic(),
+            _debug_dir=self._debug_dir,
+        )
+        rollout.execution = Execution(self._agent_loop, ctx, self._settings.server.request_timeout_seconds)
+        if rollout.stop_reason is not None:
+            rollout.execution.stop(rollout.stop_reason)
+        try:
+            result = await rollout.execution.result()
+        except Exception as error:
+            logger.exception("Rollout %a: no result could be made of its run.", rollout.request.rollout_id)
+            result = result_of_exception(ctx, error)
+        return result
+
+    async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
+        rollout.finished_at = time.time()
+        rollout.phase = Phase.DELIVERING
+        self._unfinished -= 1
+        rollout_id = rollout.request.rollout_id
+        try:
+            ours = await self._journal.finish(rollout.key, result.encoded)
+        except JournalError as error:
+            logger.error("Rollout %a: delivered without a journal entry: %s", rollout_id, error)
+            ours = True
+        if not ours:
+            logger.error("Rollout %a: another result stands in the journal; this one is dropped.", rollout_id)
+            return
+        payload = result.payload
+        logger.info(
+            "Rollout %a ended: status=%s finish_reason=%a outcome=%s duration=%.3f s",
+            rollout_id,
+            payload["status"],
+            payload["finish_reason"],
+            payload["extra_fields"]["outcome"],
+            rollout.finished_at - rollout.accepted_at,
+        )
+        rollout.delivery = Delivery(rollout_id, rollout.request.server_url, rollout.llm, result)
+        await self._courier.attempt(rollout.delivery)
+        self.state.mark_completed(rollout.key)
+        await self._deliver(rollout.key, rollout.delivery)
+
+    async def _deliver(self, key: str, delivery: Delivery) -> None:
+        """Carry on a delivery to its end and settle it; one that is cut off by a shutdown stays in the journal."""
+        await self._courier.pursue(delivery)
+        error = f"{type(delivery.error).__name__}: {delivery.error}" if delivery.error is not None else None
+        try:
+            if delivery.verdict is Verdict.ACKNOWLEDGED:
+                await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
+            elif self._courier.is_final(delivery):
+                logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, error)
+                await self._journal.settle(key, RolloutState.UNDELIVERABLE, attempts=delivery.attempts, error=error)
+            else:
+                await self._journal.note_attempt(key, attempts=delivery.attempts, error=error or "")
+        except JournalError as journal_error:
+            logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, journal_error)
+
+    async def _take_up_abandoned(self) -> None:
+        while records := await self._journal.claim_abandoned():
+            for record in records:
+                self._spawn(self._take_up(record))
+            await asyncio.sleep(0)
+
+    async def _take_up(self, record: JournalRecord) -> None:
+        """Report a rollout that was cut off, or deliver a result that was left behind; nothing is run again."""
+        try:
+            result = TerminalResult(record.result) if record.result is not None else _interrupted(record)
+            if record.result is None and not await self._journal.finish(record.key, result.encoded):
+                return
+            client = self._make_client(
+                server_url=record.server_url, rollout_id=record.rollout_id, api_key=record.api_key
+            )
+            async with client as llm:
+                age_seconds = time.time() - (record.deliverable_since or time.time())
+                delivery = Delivery(
+                    record.rollout_id,
+                    record.server_url,
+                    llm,
+                    result,
+                    started_at=time.monotonic() - age_seconds,
+                    attempts=record.delivery_attempts,
+                )
+                await self._courier.attempt(delivery)
+                await self._deliver(record.key, delivery)
+        except Exception:
+            logger.exception("Rollout %a: its result stays in the journal.", record.rollout_id)
+
+    def _newest(self, rollout_id: str) -> Rollout | None:
+        found = (rollout for rollout in reversed(self._rollouts.values()) if rollout.request.rollout_id == rollout_id)
+        return next(found, None)
+
+    async def _finish_running(self, drain_seconds: float) -> None:
+        deadline = time.monotonic() + drain_seconds
+        while unfinished := [r for r in self._rollouts.values() if r.phase is not Phase.DELIVERING]:
+            out_of_time = time.monotonic() >= deadline
+            for rollout in unfinished:
+                waits_in_vain = rollout.phase is Phase.QUEUED or getattr(rollout.llm, "backing_off", False) is True
+                if out_of_time or waits_in_vain:
+                    rollout.stop(Stop.SHUTDOWN.value)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+    def _spawn(self, work: Any) -> "asyncio.Task[Any]":
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _conflict() -> RefusedError:
+    return RefusedError(
+        HTTPStatus.CONFLICT,
+        "This key was used for another request; send a new idempotency_key or rollout_id.",
+        "key_reused",
+    )
+
+
+def _tools_failed(reason: str, error: BaseException) -> RefusedError:
+    logger.error("Init refused: get_tools failed.", exc_info=error)
+    return RefusedError(
+        HTTPStatus.INTERNAL_SERVER_ERROR, f"The agent's tools cannot be offered: {reason[:500]}.", "get_tools_failed"
+    )
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _interrupted(record: JournalRecord) -> TerminalResult:
+    messages = json.loads(record.request)["messages"] if record.request else []
+    return result_without_run(record.rollout_id, Stop.RESTART.value, messages)
+
+
+def _view_of_rollout(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "rollout_id": rollout.request.rollout_id,
+        "state": rollout.phase.value,
+        "accepted_at": rollout.accepted_at,
+        "started_at": rollout.started_at,
+    }
+
+
+def _view_of_record(record: JournalRecord) -> dict[str, Any]:
+    view: dict[str, Any] = {
+        "rollout_id": record.rollout_id,
+        "state": record.state.value,
+        "accepted_at": record.accepted_at,
+        "finished_at": record.finished_at,
+        "settled_at": record.settled_at,
+        "delivery_attempts": record.delivery_attempts,
+        "last_error": record.last_error,
+    }
+    if record.result is not None:
+        payload = TerminalResult(record.result).payload
+        view["result"] = {
+            "status": payload["status"],
+            "finish_reason": payload.get("finish_reason"),
+            "outcome": payload["extra_fields"].get("outcome", Outcome.SUCCESS),
+            "reward": payload.get("reward"),
+            "error_message": payload.get("error_message"),
+            "num_messages": len(payload["final_messages"]),
+        }
+    return view

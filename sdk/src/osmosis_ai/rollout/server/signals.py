@@ -1,0 +1,72 @@
+"""Draining on SIGTERM and Ctrl-C under any ASGI server.
+
+uvicorn answers the first signal by closing its listeners, which would refuse the very inits a draining server is to
+answer with 503. So while the app runs, the first signal starts the drain and the server's own handler is called when
+the drain is over; a second signal goes straight to it.
+"""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class DrainOnSignal:
+    """Puts ``drain`` in front of the handlers that are installed now, until ``restore``.
+
+    Does nothing outside the main thread, or where no handler of a server is installed.
+    """
+
+    def __init__(self, drain: Callable[[], Awaitable[None]]) -> None:
+        self._drain = drain
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in DRAIN_SIGNALS:
+            previous = signal.getsignal(number)
+            if callable(previous) and previous is not signal.default_int_handler:
+                self._previous[number] = previous
+                signal.signal(number, self._on_signal)
+
+    def restore(self) -> None:
+        """Give the signals back to the server's handlers."""
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, previous)
+        self._previous.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._begin, number, frame)
+
+    def _begin(self, number: int, frame: FrameType | None) -> None:
+        if self._task is not None:
+            logger.warning("Second signal: ending at once; what is not delivered stays in the journal.")
+            self._task.cancel()
+            self._pass_on(number, frame)
+            return
+        self._task = asyncio.create_task(self._drain_and_pass_on(number, frame))
+
+    async def _drain_and_pass_on(self, number: int, frame: FrameType | None) -> None:
+        logger.info("Shutting down: no new rollouts are accepted.")
+        try:
+            await self._drain()
+        finally:
+            self._pass_on(number, frame)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        previous = self._previous.get(number)
+        server: Any = getattr(previous, "__self__", None)
+        if getattr(server, "should_exit", None) is False:
+            # What uvicorn's handler does, without noting the signal: it would be raised again and spoil the exit code.
+            server.should_exit = True
+        elif previous is not None:
+            previous(number, frame)

@@ -1,0 +1,39 @@
+"""The other side of the protocol: dispatches rollouts, serves the model, takes the results.
+
+``Trainer`` is the library, ``completer_of`` puts any ``LLMClientProtocol`` behind it, and ``session`` is what
+``osmosis trainer`` runs. Needs the extra ``server``. Every name is imported on first use. Spec: core.md, section 13.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from osmosis_ai._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.trainer.completions import (
+        ToolAwareClient as ToolAwareClient,
+        completer_of as completer_of,
+    )
+    from osmosis_ai.rollout.trainer.errors import (
+        InitRefusedError as InitRefusedError,
+        ServerEndedError as ServerEndedError,
+        TrainerError as TrainerError,
+    )
+    from osmosis_ai.rollout.trainer.trainer import Trainer as Trainer
+    from osmosis_ai.rollout.trainer.types import (
+        ChatCall as ChatCall,
+        Completer as Completer,
+        Outcome as Outcome,
+        RetryPolicy as RetryPolicy,
+        RolloutOutcome as RolloutOutcome,
+        TrainerLimits as TrainerLimits,
+    )
+
+_EXPORTS = {
+    "completions": ("ToolAwareClient", "completer_of"),
+    "errors": ("InitRefusedError", "ServerEndedError", "TrainerError"),
+    "trainer": ("Trainer",),
+    "types": ("ChatCall", "Completer", "Outcome", "RetryPolicy", "RolloutOutcome", "TrainerLimits"),
+}
+
+__all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

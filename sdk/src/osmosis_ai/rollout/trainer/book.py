@@ -1,0 +1,166 @@
+"""The trainer's book of rollouts: what is in flight, and how each one ended.
+
+A rollout takes exactly one way through the phases of ``_NEXT_PHASES``; the first terminal callback, or the trainer's
+own patience, ends it, and nothing changes its end. The ids of ended rollouts are remembered with a fingerprint of
+their result (the newest ``MAX_REMEMBERED`` of them), so that a repeat is told from a contradiction. One event loop.
+"""
+
+import asyncio
+from collections import Counter
+from enum import Enum
+from hashlib import sha256
+from typing import Any
+
+from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
+
+MAX_REMEMBERED = 1_000_000
+
+
+class Phase(Enum):
+    """Where a rollout stands."""
+
+    DISPATCHING = "dispatching"
+    """Its init has no reply yet."""
+    RUNNING = "running"
+    """The server answered 202."""
+    FINISHED = "finished"
+    """Its terminal callback came."""
+    ABANDONED = "abandoned"
+    """Refused by the server, or given up by the trainer."""
+
+
+_NEXT_PHASES: dict[Phase, frozenset[Phase]] = {
+    # A short rollout may finish before the reply of its init was read.
+    Phase.DISPATCHING: frozenset({Phase.RUNNING, Phase.FINISHED, Phase.ABANDONED}),
+    Phase.RUNNING: frozenset({Phase.FINISHED, Phase.ABANDONED}),
+    Phase.FINISHED: frozenset(),
+    Phase.ABANDONED: frozenset(),
+}
+
+
+class Delivery(Enum):
+    """What a terminal callback was."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    """The same result again, which at-least-once delivery allows."""
+    CONTRADICTED = "contradicted"
+    """Another result for a rollout that has one."""
+    LATE = "late"
+    """The first result of a rollout that was abandoned."""
+    UNKNOWN = "unknown"
+    """No such rollout."""
+
+
+class Rollout:
+    """One rollout in flight."""
+
+    def __init__(self, request: RolloutRequest) -> None:
+        self.request = request
+        self.phase = Phase.DISPATCHING
+        self.tools: list[dict[str, Any]] = []
+        self.result: RolloutResponse | None = None
+        self.waiting_for = "the reply to its init"
+        self.turns = 0
+        self.tool_calls = 0
+        self.rewrote_messages = False
+        self.replies: dict[str, asyncio.Future[CompletionsResult]] = {}
+        self.ended = asyncio.Event()
+        self.tools_known_or_ended = asyncio.Event()
+        self._last_messages: list[MessageDict] = []
+
+    def start(self, tools: list[dict[str, Any]]) -> None:
+        """Note the tools of the 202; nothing to do for a rollout that has finished by then."""
+        if self.phase is Phase.FINISHED:
+            return
+        self._move_to(Phase.RUNNING)
+        self.tools = tools
+        self.waiting_for = "its terminal callback"
+
+    def finish(self, result: RolloutResponse) -> None:
+        """Note the first terminal result."""
+        self._move_to(Phase.FINISHED)
+        self.result = result
+
+    def abandon(self) -> None:
+        """Stop waiting for a result."""
+        self._move_to(Phase.ABANDONED)
+
+    def note_messages(self, messages: list[MessageDict]) -> None:
+        """Check that ``messages`` goes on from those of the call before."""
+        if messages[: len(self._last_messages)] != self._last_messages:
+            self.rewrote_messages = True
+        self._last_messages = messages
+
+    def _move_to(self, phase: Phase) -> None:
+        if phase not in _NEXT_PHASES[self.phase]:
+            raise ValueError(f"Rollout {self.request.rollout_id} cannot go from {self.phase.value} to {phase.value}.")
+        self.phase = phase
+        self.tools_known_or_ended.set()
+        if not _NEXT_PHASES[phase]:
+            self.ended.set()
+
+
+class RolloutBook:
+    """All rollouts of one trainer, and a count of what the callbacks were."""
+
+    def __init__(self) -> None:
+        self.deliveries: Counter[Delivery] = Counter()
+        self._in_flight: dict[str, Rollout] = {}
+        self._fingerprint_of_ended: dict[str, bytes | None] = {}
+
+    def open(self, request: RolloutRequest) -> Rollout:
+        """Enter a rollout.
+
+        Raises:
+            ValueError: if the id was used before.
+        """
+        rollout_id = request.rollout_id
+        if rollout_id in self._in_flight or rollout_id in self._fingerprint_of_ended:
+            raise ValueError(f"The rollout id {rollout_id!r} was used before; each rollout needs its own.")
+        rollout = self._in_flight[rollout_id] = Rollout(request)
+        return rollout
+
+    def close(self, rollout: Rollout) -> None:
+        """Forget all of a rollout but its id and its end; one that has not ended is abandoned."""
+        if not rollout.ended.is_set():
+            rollout.abandon()
+        del self._in_flight[rollout.request.rollout_id]
+        self._remember(rollout.request.rollout_id, self._fingerprint_of_ended.get(rollout.request.rollout_id))
+
+    def find(self, rollout_id: str) -> Rollout | None:
+        """The rollout in flight under ``rollout_id``."""
+        return self._in_flight.get(rollout_id)
+
+    def has_ended(self, rollout_id: str) -> bool:
+        """Whether a rollout of this id was in flight once and is no more."""
+        return rollout_id in self._fingerprint_of_ended
+
+    def deliver(self, result: RolloutResponse, canonical_json: bytes) -> Delivery:
+        """Take a terminal callback; only an ACCEPTED one has an effect on its rollout."""
+        delivery = self._deliver(result, sha256(canonical_json).digest())
+        self.deliveries[delivery] += 1
+        return delivery
+
+    def _deliver(self, result: RolloutResponse, fingerprint: bytes) -> Delivery:
+        rollout_id = result.rollout_id
+        if rollout_id in self._fingerprint_of_ended:
+            known = self._fingerprint_of_ended[rollout_id]
+            if known is None:
+                self._fingerprint_of_ended[rollout_id] = fingerprint
+                return Delivery.LATE
+            return Delivery.REPEATED if known == fingerprint else Delivery.CONTRADICTED
+        rollout = self._in_flight.get(rollout_id)
+        if rollout is None:
+            return Delivery.UNKNOWN
+        if rollout.ended.is_set():
+            return Delivery.LATE
+        rollout.finish(result)
+        self._remember(rollout_id, fingerprint)
+        return Delivery.ACCEPTED
+
+    def _remember(self, rollout_id: str, fingerprint: bytes | None) -> None:
+        self._fingerprint_of_ended[rollout_id] = fingerprint
+        while len(self._fingerprint_of_ended) > MAX_REMEMBERED:
+            del self._fingerprint_of_ended[next(iter(self._fingerprint_of_ended))]

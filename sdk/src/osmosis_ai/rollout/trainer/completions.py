@@ -1,0 +1,140 @@
+"""``POST /v1/chat/completions``: chat calls of rollouts in flight, answered by a ``Completer``.
+
+A call waits until the reply of its rollout's init is known, because that alone names the tools. Calls that carry the
+same ``Idempotency-Key`` are one call: it is generated once and every repeat gets the same answer.
+Spec: core.md, section 13.2.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from itertools import count
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from osmosis_ai.rollout.client import IDEMPOTENCY_HEADER, CompletionsResult
+from osmosis_ai.rollout.core.llm_client import LLMClientProtocol
+from osmosis_ai.rollout.core.schemas import CompletionsRequest
+from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
+from osmosis_ai.rollout.trainer.types import ChatCall, Completer, TrainerLimits
+from osmosis_ai.rollout.trainer.wire import (
+    CallbackRefusedError,
+    check_key,
+    json_response,
+    read_json_object,
+    validated,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class ToolAwareClient(LLMClientProtocol, Protocol):
+    """An ``LLMClientProtocol`` that is told the tools beforehand, as ``ArithmeticPolicy`` is."""
+
+    def set_tools(self, tools: Iterable[Mapping[str, Any]]) -> None:
+        """Offer ``tools`` from now on."""
+        ...
+
+
+def completer_of(new_client: Callable[[], ToolAwareClient]) -> Completer:
+    """A ``Completer`` that asks a client of its own for each call, so that calls cannot mix up their tools."""
+
+    async def complete(call: ChatCall) -> CompletionsResult:
+        client = new_client()
+        client.set_tools(call.tools)
+        return await client.chat_completions(call.messages, **call.sampling)
+
+    return complete
+
+
+class ChatEndpoint:
+    """The route's handler."""
+
+    def __init__(self, book: RolloutBook, complete: Completer, callback_key: str, limits: TrainerLimits) -> None:
+        self._book = book
+        self._complete = complete
+        self._callback_key = callback_key
+        self._limits = limits
+        self._numbers = count(1)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one chat call."""
+        check_key(request, self._callback_key)
+        body = await read_json_object(request, self._limits.max_body_bytes)
+        chat = validated(CompletionsRequest, body)
+        rollout = self._rollout(chat.rollout_id)
+        await self._wait_for_tools(rollout)
+        sampling = {name: value for name, value in body.items() if name not in ("messages", "rollout_id")}
+        call = ChatCall(chat.rollout_id, chat.messages, rollout.tools, sampling)
+        result = await self._answer(rollout, call, request.headers.get(IDEMPOTENCY_HEADER))
+        return self._response(chat.model, result)
+
+    def _rollout(self, rollout_id: str) -> Rollout:
+        rollout = self._book.find(rollout_id)
+        if rollout is not None and not rollout.ended.is_set():
+            return rollout
+        if rollout is not None or self._book.has_ended(rollout_id):
+            raise _gone()
+        raise CallbackRefusedError(
+            HTTPStatus.NOT_FOUND, "unknown_rollout", "rollout_id: no rollout of this id was started here."
+        )
+
+    async def _wait_for_tools(self, rollout: Rollout) -> None:
+        try:
+            async with asyncio.timeout(self._limits.tools_wait_seconds):
+                await rollout.tools_known_or_ended.wait()
+        except TimeoutError:
+            raise CallbackRefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "tools_unknown",
+                "The reply to this rollout's init, which names its tools, has not arrived; try again.",
+                {"Retry-After": "1"},
+            ) from None
+        if rollout.ended.is_set():
+            raise _gone()
+
+    async def _answer(self, rollout: Rollout, call: ChatCall, call_id: str | None) -> CompletionsResult:
+        reply = rollout.replies.get(call_id) if call_id else None
+        if reply is None:
+            reply = asyncio.ensure_future(self._generate(rollout, call))
+            if call_id:
+                rollout.replies[call_id] = reply
+        # A client that gives up and asks again must find the work still going on.
+        return await asyncio.shield(reply)
+
+    async def _generate(self, rollout: Rollout, call: ChatCall) -> CompletionsResult:
+        rollout.note_messages(call.messages)
+        try:
+            result = await self._complete(call)
+        except Exception as error:
+            logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
+            raise CallbackRefusedError(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy failed: {type(error).__name__}."
+            ) from error
+        rollout.turns += 1
+        rollout.tool_calls += len(result.tool_calls)
+        return result
+
+    def _response(self, model: str, result: CompletionsResult) -> Response:
+        reply = {
+            "id": f"chatcmpl-{next(self._numbers)}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": model,
+            "choices": [{"index": 0, "message": result.message, "finish_reason": result.finish_reason}],
+            "usage": result.usage,
+        }
+        try:
+            return json_response(reply)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CallbackRefusedError(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy's message is not JSON: {error}."
+            ) from error
+
+
+def _gone() -> CallbackRefusedError:
+    return CallbackRefusedError(HTTPStatus.GONE, "rollout_ended", "rollout_id: this rollout has ended.")

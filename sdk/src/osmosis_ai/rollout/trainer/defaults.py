@@ -1,0 +1,10 @@
+"""Default values of the trainer, in a module that imports nothing, so that ``--help`` can show them quickly."""
+
+CONCURRENCY = 16
+ROLLOUT_TIMEOUT_SECONDS = 300.0
+MAX_TURNS = 10
+MAX_TOKENS_TOTAL = 8192
+CALLBACK_HOST = "127.0.0.1"
+MODEL = "builtin/arithmetic"
+
+SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"

@@ -1,0 +1,142 @@
+"""Posting inits: one rollout at a time, repeated with the same bytes until the server has decided.
+
+Spec: core.md, section 13.1; statuses 429 and 503 ask for a later repeat (RFC 9110, 10.2.3).
+"""
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from osmosis_ai.rollout.core.exceptions import is_retryable_status
+from osmosis_ai.rollout.trainer.book import Phase, Rollout
+from osmosis_ai.rollout.trainer.errors import InitRefusedError
+from osmosis_ai.rollout.trainer.text import shortened
+from osmosis_ai.rollout.trainer.types import RetryPolicy
+
+INIT_PATH = "/v1/rollout/init"
+
+_random = random.SystemRandom()
+
+
+class _Decision(Enum):
+    ACCEPTED = auto()
+    LATER = auto()
+    AGAIN = auto()
+    KEY_REFUSED = auto()
+    REFUSED = auto()
+
+
+_DECISIONS: dict[int, _Decision] = {
+    HTTPStatus.UNAUTHORIZED: _Decision.KEY_REFUSED,
+    HTTPStatus.FORBIDDEN: _Decision.KEY_REFUSED,
+    HTTPStatus.TOO_MANY_REQUESTS: _Decision.LATER,
+    HTTPStatus.SERVICE_UNAVAILABLE: _Decision.LATER,
+}
+
+
+def _decision(status: int) -> _Decision:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return _Decision.ACCEPTED
+    return _DECISIONS.get(status, _Decision.AGAIN if is_retryable_status(status) else _Decision.REFUSED)
+
+
+class Dispatcher:
+    """Sends rollouts to one server through ``client``, whose headers carry the server's key."""
+
+    def __init__(self, client: httpx.AsyncClient, server_url: str, retry: RetryPolicy) -> None:
+        self._client = client
+        self._server_url = server_url
+        self._retry = retry
+
+    async def dispatch(self, rollout: Rollout) -> None:
+        """Post the init until it is accepted; notes the tools in ``rollout``. Returns early once it has finished.
+
+        Raises:
+            InitRefusedError: if it will not be accepted.
+        """
+        body = rollout.request.model_dump_json(exclude_none=True).encode()
+        unreachable_since: float | None = None
+        failures = 0
+        while rollout.phase is Phase.DISPATCHING:
+            try:
+                response = await self._client.post(
+                    f"{self._server_url}{INIT_PATH}", content=body, headers={"Content-Type": "application/json"}
+                )
+            except httpx.TransportError as error:
+                reason = str(error) or type(error).__name__
+                unreachable_since = unreachable_since or time.monotonic()
+                if time.monotonic() - unreachable_since >= self._retry.unreachable_seconds:
+                    raise InitRefusedError(
+                        f"The rollout server at {self._server_url} cannot be reached: {reason}.", systemic=True
+                    ) from error
+                failures += 1
+                rollout.waiting_for = f"the server to be reachable again ({reason})"
+                await asyncio.sleep(self._backoff_seconds(failures))
+                continue
+            unreachable_since = None
+            match _decision(response.status_code):
+                case _Decision.ACCEPTED:
+                    return rollout.start(_tools(response))
+                case _Decision.LATER:
+                    rollout.waiting_for = f"the server to accept it (it answered {response.status_code})"
+                    await asyncio.sleep(self._asked_delay_seconds(response))
+                case _Decision.AGAIN if failures + 1 < self._retry.max_failed_attempts:
+                    failures += 1
+                    rollout.waiting_for = f"the server to accept it (it answered {response.status_code})"
+                    await asyncio.sleep(self._backoff_seconds(failures))
+                case _Decision.KEY_REFUSED:
+                    raise InitRefusedError(
+                        f"The rollout server refused the key ({response.status_code}): give its key with --api-key.",
+                        systemic=True,
+                    )
+                case _:
+                    raise InitRefusedError(
+                        f"The rollout server refused the rollout ({response.status_code}): {_detail(response)}"
+                    )
+        return None
+
+    def _backoff_seconds(self, failures: int) -> float:
+        ceiling = min(self._retry.base_delay_seconds * 2.0 ** min(failures - 1, 32), self._retry.max_delay_seconds)
+        return ceiling * _random.uniform(0.5, 1.0)
+
+    def _asked_delay_seconds(self, response: httpx.Response) -> float:
+        asked = _retry_after_seconds(response.headers.get("Retry-After", ""))
+        delay = self._retry.base_delay_seconds if asked is None else asked
+        # All that were refused together are told the same moment; come back spread out behind it.
+        return min(delay, self._retry.max_retry_after_seconds) + _random.uniform(0, self._retry.base_delay_seconds)
+
+
+def _tools(response: httpx.Response) -> list[dict[str, Any]]:
+    try:
+        tools = response.json().get("tools", [])
+    except (ValueError, AttributeError, RecursionError):
+        tools = None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise InitRefusedError(
+            f"The rollout server answered {response.status_code}, but the body has no list of tools."
+        )
+    return tools
+
+
+def _detail(response: httpx.Response) -> str:
+    return shortened(response.text) or "no reason given."
+
+
+def _retry_after_seconds(value: str) -> float | None:
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,29 @@
+"""Errors of the trainer; each message is one sentence for the user."""
+
+from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError
+
+
+class TrainerError(OsmosisRolloutError):
+    """The trainer cannot do its work: no address to listen on, or a server that cannot be started or reached."""
+
+    code = "trainer"
+
+
+class InitRefusedError(TrainerError):
+    """The server will not accept this rollout; if ``systemic``, it will accept no other either."""
+
+    code = "init_refused"
+
+    def __init__(self, message: str, systemic: bool = False) -> None:
+        super().__init__(message)
+        self.systemic = systemic
+
+
+class ServerEndedError(TrainerError):
+    """The server that the trainer had started ended by itself; ``output`` is the end of what it wrote."""
+
+    code = "server_ended"
+
+    def __init__(self, message: str, output: list[str]) -> None:
+        super().__init__(message)
+        self.output = output

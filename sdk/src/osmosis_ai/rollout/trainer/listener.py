@@ -1,0 +1,85 @@
+"""An ASGI app served inside this process's event loop, on a socket that is bound first."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from osmosis_ai.rollout.trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+BACKLOG = 2048
+CLOSE_TIMEOUT_SECONDS = 2
+
+
+def bind_socket(host: str, port: int) -> socket.socket:
+    """A TCP socket that listens on ``host``; port 0 means any free one.
+
+    Raises:
+        TrainerError: if the address cannot be listened on.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainerError(f"Cannot listen on {host} port {port}: {reason}.") from error
+
+
+def url_of(host: str, port: int) -> str:
+    """``http`` URL of an address; IPv6 addresses in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Listener:
+    """Serves ``app`` on ``listening_socket`` from entry to exit, and closes the socket."""
+
+    def __init__(self, app: "ASGIApp", listening_socket: socket.socket) -> None:
+        self._socket = listening_socket
+        self._server = _QuietServer(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=CLOSE_TIMEOUT_SECONDS,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        await self._server.is_up.wait()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        self._socket.close()
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves signals to the program it runs in."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()

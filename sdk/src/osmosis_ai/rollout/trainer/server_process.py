@@ -1,0 +1,180 @@
+"""A rollout server of our own: ``osmosis serve`` in a child process, on a loopback socket that is bound here.
+
+The child never outlives ``ServerProcess``: it is asked to stop, then killed. It runs in a session of its own, so that
+a Ctrl-C in the terminal reaches only us.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from osmosis_ai.rollout.trainer import defaults
+from osmosis_ai.rollout.trainer.errors import ServerEndedError, TrainerError
+from osmosis_ai.rollout.trainer.listener import bind_socket, url_of
+from osmosis_ai.rollout.trainer.text import printable
+
+LOOPBACK = "127.0.0.1"
+SERVER_KEY_BYTES = 32
+READY_TIMEOUT_SECONDS = 60.0
+STOP_GRACE_SECONDS = 5.0
+KEPT_OUTPUT_LINES = 20
+KEPT_LINE_BYTES = 2_000
+ERROR_PREFIX = "Error: "
+
+JOURNAL_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
+
+
+class ServerProcess:
+    """Serves ``module`` (``module:attribute``) from entry to exit; ready for requests after ``wait_until_ready``.
+
+    Args:
+        log_directory: where the server writes traces; ``None`` for none.
+
+    Raises:
+        TrainerError: on construction, if no socket can be bound or the system cannot hand one to a child.
+    """
+
+    def __init__(self, module: str, log_directory: Path | None = None) -> None:
+        if os.name != "posix":
+            raise TrainerError(
+                "A server cannot be started from here on this system: start it with 'osmosis serve' and use --server."
+            )
+        self._module = module
+        self._log_directory = log_directory
+        self._socket = bind_socket(LOOPBACK, 0)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._output: deque[str] = deque(maxlen=KEPT_OUTPUT_LINES)
+        self.url = url_of(LOOPBACK, self._socket.getsockname()[1])
+        self.api_key = secrets.token_urlsafe(SERVER_KEY_BYTES)
+
+    async def start(self, callback_url: str) -> None:
+        """Start the child, which will be sent to ``callback_url`` and must not go through a proxy for it."""
+        descriptor = self._socket.fileno()
+        command = ["-m", "osmosis_ai", "serve", "-m", self._module, "--fd", str(descriptor)]
+        if self._log_directory is not None:
+            command += ["--log", str(self._log_directory)]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._environment(callback_url),
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
+        # As long as we held the socket too, a request to a dead child would wait instead of fail.
+        self._socket.close()
+        self._reader = asyncio.create_task(self._keep_output())
+
+    def _environment(self, callback_url: str) -> dict[str, str]:
+        environment = dict(os.environ)
+        host = urlsplit(callback_url).hostname or LOOPBACK
+        for variable in ("no_proxy", "NO_PROXY"):
+            environment[variable] = ",".join(filter(None, [environment.get(variable), host]))
+        return environment | {
+            defaults.SERVER_KEY_VARIABLE: self.api_key,
+            JOURNAL_VARIABLE: "off",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    async def _keep_output(self) -> None:
+        if self._process is None or self._process.stdout is None:
+            return
+        pending = b""
+        while chunk := await self._process.stdout.read(65_536):
+            *lines, pending = (pending + chunk).split(b"\n")
+            pending = pending[-KEPT_LINE_BYTES:]
+            self._output.extend(_shown(line) for line in lines if line.strip())
+        if pending.strip():
+            self._output.append(_shown(pending))
+
+    async def wait_until_ready(self) -> None:
+        """Wait until the child answers ``GET /health``.
+
+        Raises:
+            ServerEndedError: if it exits first.
+            TrainerError: if it does not answer in ``READY_TIMEOUT_SECONDS``.
+        """
+        exited = asyncio.create_task(self.wait_for_exit())
+        answered = asyncio.create_task(self._wait_for_health())
+        try:
+            await asyncio.wait({exited, answered}, timeout=READY_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if exited.done():
+                raise self.why_it_ended()
+            if not answered.done():
+                raise TrainerError(
+                    f"The rollout server for {self._module} was not ready within {READY_TIMEOUT_SECONDS:g} s."
+                )
+        finally:
+            exited.cancel()
+            answered.cancel()
+            await asyncio.gather(exited, answered, return_exceptions=True)
+
+    async def _wait_for_health(self) -> None:
+        async with httpx.AsyncClient(trust_env=False, timeout=READY_TIMEOUT_SECONDS) as client:
+            while True:
+                try:
+                    response = await client.get(f"{self.url}/health")
+                except httpx.TransportError:
+                    pass
+                else:
+                    if response.is_success:
+                        return
+                await asyncio.sleep(0.05)
+
+    async def wait_for_exit(self) -> None:
+        """Wait until the child has ended and all it wrote has been read."""
+        if self._process is not None and self._reader is not None:
+            await self._process.wait()
+            await asyncio.shield(self._reader)
+
+    def why_it_ended(self) -> ServerEndedError:
+        """The error to raise when the child has ended by itself: its own last error, or what it wrote last."""
+        for line in reversed(self._output):
+            if line.startswith(ERROR_PREFIX):
+                return ServerEndedError(line.removeprefix(ERROR_PREFIX), output=[])
+        code = self._process.returncode if self._process else None
+        return ServerEndedError(
+            f"The rollout server for {self._module} ended by itself with exit code {code}.", list(self._output)
+        )
+
+    async def stop(self) -> None:
+        """Ask the child to stop; kill it if it has not within ``STOP_GRACE_SECONDS``, or if this is cancelled."""
+        self._socket.close()
+        process = self._process
+        if process is None:
+            return
+        try:
+            if process.returncode is None:
+                process.terminate()
+                await asyncio.wait_for(process.wait(), STOP_GRACE_SECONDS)
+        except (TimeoutError, ProcessLookupError):
+            pass
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            if self._reader is not None:
+                self._reader.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def _shown(line: bytes) -> str:
+    return printable(line[:KEPT_LINE_BYTES].decode("utf-8", "replace"))

@@ -1,0 +1,230 @@
+"""The trainer as a library: dispatches rollouts, serves their chat calls, takes their results.
+
+::
+
+    async with Trainer(complete, server_url="http://127.0.0.1:9000", server_api_key=key) as trainer:
+        outcome = await trainer.run_one(request)                # one rollout
+        await trainer.run(requests, on_outcome=outcomes.append)   # many, with bounded concurrency
+
+Every rollout that is opened ends in one ``RolloutOutcome``, whatever the server does.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from osmosis_ai.rollout.client import CHAT_PATH, COMPLETED_PATH
+from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.trainer import defaults
+from osmosis_ai.rollout.trainer.book import Delivery, Rollout, RolloutBook
+from osmosis_ai.rollout.trainer.completions import ChatEndpoint
+from osmosis_ai.rollout.trainer.dispatch import Dispatcher
+from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
+from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
+from osmosis_ai.rollout.trainer.sink import CompletionSink
+from osmosis_ai.rollout.trainer.types import Completer, Outcome, RetryPolicy, RolloutOutcome, TrainerLimits
+from osmosis_ai.rollout.trainer.wire import CallbackRefusedError
+
+CALLBACK_KEY_BYTES = 32
+CONNECT_TIMEOUT_SECONDS = 10.0
+
+_OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Outcome.COMPLETED, RolloutStatus.ERROR: Outcome.ERROR}
+
+
+class Trainer:
+    """One trainer against one rollout server. Use it as an async context manager, once.
+
+    Args:
+        complete: generates the messages; see ``completer_of`` for an ``LLMClientProtocol``.
+        server_url: base URL of the rollout server.
+        server_api_key: that server's own key, sent on inits.
+        host, port: where the callbacks are served; port 0 means any free one.
+        callback_url: the same address as the rollout server sees it; by default ``http://host:port``.
+
+    Raises:
+        TrainerError: on entry, if the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        complete: Completer,
+        *,
+        server_url: str,
+        server_api_key: str | None = None,
+        host: str = defaults.CALLBACK_HOST,
+        port: int = 0,
+        callback_url: str | None = None,
+        limits: TrainerLimits | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._complete = complete
+        self._server_url = server_url.rstrip("/")
+        self._server_api_key = server_api_key
+        self._host = host
+        self._port = port
+        self._given_callback_url = callback_url
+        self._limits = limits or TrainerLimits()
+        self._retry = retry or RetryPolicy()
+        self._callback_key = secrets.token_urlsafe(CALLBACK_KEY_BYTES)
+        self._book = RolloutBook()
+        self._resources = AsyncExitStack()
+
+    @property
+    def contradictions(self) -> int:
+        """Terminal callbacks that contradicted an earlier one of the same rollout."""
+        return self._book.deliveries[Delivery.CONTRADICTED]
+
+    @property
+    def late_results(self) -> int:
+        """Terminal callbacks that came after the trainer had given up."""
+        return self._book.deliveries[Delivery.LATE]
+
+    async def __aenter__(self) -> Self:
+        listening_socket = bind_socket(self._host, self._port)
+        self.callback_url = self._given_callback_url or url_of(self._host, listening_socket.getsockname()[1])
+        await self._resources.enter_async_context(Listener(self._app(), listening_socket))
+        self._client = await self._resources.enter_async_context(self._new_client())
+        self._dispatcher = Dispatcher(self._client, self._server_url, self._retry)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._resources.aclose()
+
+    def _app(self) -> Starlette:
+        chat = ChatEndpoint(self._book, self._complete, self._callback_key, self._limits)
+        sink = CompletionSink(self._book, self._callback_key, self._limits)
+        return Starlette(
+            routes=[
+                Route(CHAT_PATH, chat.handle, methods=["POST"]),
+                Route(COMPLETED_PATH, sink.handle, methods=["POST"]),
+            ],
+            exception_handlers={CallbackRefusedError: _refuse},
+        )
+
+    def _new_client(self) -> httpx.AsyncClient:
+        timeout_seconds = self._retry.attempt_timeout_seconds
+        return httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {self._server_api_key}"} if self._server_api_key else {},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._limits.concurrency),
+            timeout=httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds)),
+            trust_env=False,
+        )
+
+    async def check_server(self) -> None:
+        """Make sure that something speaks HTTP at the server's address.
+
+        Raises:
+            TrainerError: if nothing does.
+        """
+        try:
+            await self._client.get(f"{self._server_url}/health")
+        except httpx.HTTPError as error:
+            raise TrainerError(
+                f"No rollout server answers at {self._server_url} ({str(error) or type(error).__name__}):"
+                " start it with 'osmosis serve', or check the address."
+            ) from error
+
+    async def run(self, requests: Iterable[RolloutRequest], on_outcome: Callable[[RolloutOutcome], None]) -> str | None:
+        """Run every request, at most ``TrainerLimits.concurrency`` at a time, taking them from ``requests`` as needed.
+
+        ``on_outcome`` gets each outcome when it comes. Stops early, once those in flight have ended, when the server
+        will accept no rollout at all, and returns the reason; ``None`` means that every request was run.
+        """
+        stop_reasons: list[str] = []
+        remaining = iter(requests)
+
+        async def work() -> None:
+            while not stop_reasons and (request := next(remaining, None)) is not None:
+                outcome, stop_reason = await self._run(request)
+                if stop_reason:
+                    stop_reasons.append(stop_reason)
+                on_outcome(outcome)
+
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(self._limits.concurrency):
+                    workers.create_task(work())
+        except ExceptionGroup as group:
+            raise _first_leaf(group) from None
+        return stop_reasons[0] if stop_reasons else None
+
+    async def run_one(self, request: RolloutRequest) -> RolloutOutcome:
+        """Run one rollout to its end. ``server_url``, ``api_key`` and a missing idempotency key are filled in.
+
+        Raises:
+            ValueError: if the request's ``rollout_id`` was used before.
+        """
+        outcome, _ = await self._run(request)
+        return outcome
+
+    async def _run(self, request: RolloutRequest) -> tuple[RolloutOutcome, str | None]:
+        addressed = request.model_copy(
+            update={
+                "server_url": self.callback_url,
+                "api_key": self._callback_key,
+                "idempotency_key": request.idempotency_key or request.rollout_id,
+            }
+        )
+        rollout = self._book.open(addressed)
+        started_seconds = time.monotonic()
+        problem = stop_reason = None
+        outcome = Outcome.TIMED_OUT
+        try:
+            async with asyncio.timeout(self._limits.rollout_timeout_seconds):
+                await self._dispatcher.dispatch(rollout)
+                await rollout.ended.wait()
+        except TimeoutError:
+            timeout_seconds = self._limits.rollout_timeout_seconds
+            problem = f"No result within {timeout_seconds:g} s; still waiting for {rollout.waiting_for}."
+        except InitRefusedError as error:
+            outcome, problem = Outcome.REFUSED, str(error)
+            stop_reason = str(error) if error.systemic else None
+        finally:
+            self._book.close(rollout)
+        if rollout.result is not None:
+            outcome, problem = _ending(rollout.result)
+        return self._outcome(rollout, outcome, problem, time.monotonic() - started_seconds), stop_reason
+
+    def _outcome(
+        self, rollout: Rollout, outcome: Outcome, problem: str | None, latency_seconds: float
+    ) -> RolloutOutcome:
+        return RolloutOutcome(
+            request=rollout.request,
+            outcome=outcome,
+            result=rollout.result,
+            problem=problem,
+            turns=rollout.turns,
+            tool_calls=rollout.tool_calls,
+            latency_seconds=latency_seconds,
+            rewrote_messages=rollout.rewrote_messages,
+        )
+
+
+def _ending(result: RolloutResponse) -> tuple[Outcome, str | None]:
+    outcome = _OUTCOME_OF_STATUS[result.status]
+    if outcome is Outcome.COMPLETED:
+        return outcome, None
+    return outcome, result.error_message or "The server reported ERROR without a message."
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    if not isinstance(error, CallbackRefusedError):
+        raise error
+    return error.response()
+
+
+def _first_leaf(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, ExceptionGroup) else first

@@ -1,0 +1,106 @@
+"""The vocabulary of the trainer.
+
+A ``RolloutRequest`` goes out as an init. While the rollout runs, each of its chat calls is a ``ChatCall`` that the
+``Completer`` answers. The terminal callback, or the reason why there was none, becomes a ``RolloutOutcome``.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
+from osmosis_ai.rollout.trainer import defaults
+
+
+class Outcome(Enum):
+    """How a rollout ended, as the trainer sees it."""
+
+    COMPLETED = "COMPLETED"
+    """The server reported COMPLETED."""
+    ERROR = "ERROR"
+    """The server reported ERROR."""
+    REFUSED = "REFUSED"
+    """The server never accepted the rollout."""
+    TIMED_OUT = "TIMED_OUT"
+    """No terminal callback came in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One chat call of a running rollout."""
+
+    rollout_id: str
+    messages: list[MessageDict]
+    """The whole conversation so far."""
+    tools: list[dict[str, Any]]
+    """The tools of the rollout's 202, as the server sent them."""
+    sampling: dict[str, Any]
+    """Every other field of the request's body: ``model``, ``temperature``, ``seed``, ..."""
+
+
+Completer = Callable[[ChatCall], Awaitable[CompletionsResult]]
+"""What generates the next message. Calls of different rollouts run at the same time in one event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOutcome:
+    """The end of one rollout."""
+
+    request: RolloutRequest
+    outcome: Outcome
+    result: RolloutResponse | None
+    """The terminal callback, where there was one."""
+    problem: str | None
+    """One sentence, ``None`` if COMPLETED. It may hold text from the wire."""
+    turns: int
+    """Chat calls answered; a repeated call counts once."""
+    tool_calls: int
+    """Tool calls in those answers."""
+    latency_seconds: float
+    """From the first init attempt to the end."""
+    rewrote_messages: bool = False
+    """Whether a chat call changed or dropped messages of an earlier one, which the protocol forbids."""
+
+    @property
+    def reward(self) -> float | None:
+        """The reward of a COMPLETED rollout. A failure never has one."""
+        return self.result.reward if self.result and self.outcome is Outcome.COMPLETED else None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The server's finish reason, free text, where there was a callback."""
+        return self.result.finish_reason if self.result else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerLimits:
+    """Bounds of one trainer."""
+
+    concurrency: int = defaults.CONCURRENCY
+    """Rollouts in flight: sent to the server and not yet ended."""
+    rollout_timeout_seconds: float = defaults.ROLLOUT_TIMEOUT_SECONDS
+    """From the first init attempt to the terminal callback."""
+    tools_wait_seconds: float = 30.0
+    """How long a chat call waits for the init's reply, which alone names the tools."""
+    max_body_bytes: int = 64 * 1024 * 1024
+    """Largest callback body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When an init is sent again, always with the same body, so that it cannot start two rollouts."""
+
+    attempt_timeout_seconds: float = 30.0
+    """Limit of one attempt."""
+    max_failed_attempts: int = 4
+    """Answers such as 500 that a repeat may cure. 429 and 503 are not counted: they ask for a later repeat."""
+    unreachable_seconds: float = 30.0
+    """How long the server may give no HTTP answer at all."""
+    base_delay_seconds: float = 0.2
+    """Backoff after the first failure; doubles with each further one."""
+    max_delay_seconds: float = 5.0
+    """Largest backoff."""
+    max_retry_after_seconds: float = 60.0
+    """Largest ``Retry-After`` that is honoured in full."""

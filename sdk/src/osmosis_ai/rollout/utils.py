@@ -1,0 +1,81 @@
+"""Helpers for chat messages: small, total functions over the dicts of the wire.
+
+Spec: core.md, section 10.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "count_messages_by_role",
+    "get_message_content",
+    "get_message_role",
+    "is_assistant_message",
+    "is_tool_message",
+    "is_user_message",
+    "normalize_stop",
+    "parse_tool_calls",
+]
+
+
+def parse_tool_calls(assistant_message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tool calls of a message; ``[]`` unless ``tool_calls`` is a list."""
+    tool_calls = assistant_message.get("tool_calls")
+    return tool_calls if isinstance(tool_calls, list) else []
+
+
+def normalize_stop(stop: Any) -> list[str] | None:
+    """Stop sequences as the wire wants them.
+
+    A string becomes a list of one, a list or tuple a list of strings without its nulls; anything else is ``None``.
+    """
+    if isinstance(stop, str):
+        return [stop]
+    if isinstance(stop, list | tuple):
+        return [str(item) for item in stop if item is not None]
+    return None
+
+
+def get_message_content(message: dict[str, Any]) -> str:
+    """The content of a message; ``""`` unless it is a string. For lists of parts see ``get_message_text``."""
+    content = message.get("content")
+    return content if isinstance(content, str) else ""
+
+
+def get_message_text(message: dict[str, Any]) -> str:
+    """The text of a message, that of a multimodal one included: its text parts, joined with nothing between.
+
+    Not in ``__all__``, whose names are those of the 0.2 line.
+    """
+    content = message.get("content")
+    if not isinstance(content, list):
+        return get_message_content(message)
+    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def get_message_role(message: dict[str, Any]) -> str:
+    """The role of a message; ``"unknown"`` unless it is a string."""
+    role = message.get("role")
+    return role if isinstance(role, str) else "unknown"
+
+
+def is_assistant_message(message: dict[str, Any]) -> bool:
+    """Whether the model wrote the message."""
+    return get_message_role(message) == "assistant"
+
+
+def is_tool_message(message: dict[str, Any]) -> bool:
+    """Whether the message answers a tool call."""
+    return get_message_role(message) == "tool"
+
+
+def is_user_message(message: dict[str, Any]) -> bool:
+    """Whether the user wrote the message."""
+    return get_message_role(message) == "user"
+
+
+def count_messages_by_role(messages: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many messages each role has, in order of first appearance."""
+    return dict(Counter(map(get_message_role, messages)))

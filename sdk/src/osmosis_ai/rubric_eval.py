@@ -1,0 +1,19 @@
+"""Hosted rubric evaluation, which is not part of this SDK; the names stay importable."""
+
+from typing import Any, NoReturn
+
+
+class MissingAPIKeyError(RuntimeError):
+    """No API key for the provider of a judging model; kept for existing imports, nothing here raises it."""
+
+
+def evaluate_rubric(*args: Any, **kwargs: Any) -> NoReturn:
+    """Not available; any arguments are accepted.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    raise NotImplementedError(
+        "evaluate_rubric is not available: this SDK does not include hosted rubric evaluation;"
+        " call a judging model in your own function and decorate that with @osmosis_rubric."
+    )

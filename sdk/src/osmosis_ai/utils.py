@@ -1,0 +1,248 @@
+"""The reward decorators, ``osmosis_reward`` and ``osmosis_rubric``.
+
+A function whose first parameter is named ``solution_str`` is *classic*: its signature is checked when it is decorated,
+its result when it is called. Every other callable, a method with ``self`` in front included, is only wrapped: nothing
+about it is checked. Spec: core.md, section 2.
+"""
+
+import functools
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, ForwardRef, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+logger = logging.getLogger(__name__)
+
+RewardFunction = TypeVar("RewardFunction", bound=Callable[..., Any])
+
+
+def osmosis_reward(func: RewardFunction) -> RewardFunction:
+    """Mark ``func`` as a reward function; used bare, on a function or a coroutine function.
+
+    Classic signature: ``(solution_str: str, ground_truth: str, extra_info: dict | None = None, ...) -> float``.
+    Parameterised dicts, ``Annotated`` and postponed annotations are fine. Any default will do, but Python shares one
+    such as ``{}`` between calls. Arguments are not checked at call time. A keyword argument ``data_source`` is dropped
+    unless ``func`` can take it. A score of NaN or infinity is passed on with a logged warning.
+
+    Raises:
+        TypeError: when decorating, for a classic signature that differs; when called, for a classic result that is
+            no ``float``.
+
+    Spec: core.md, section 2.2.
+    """
+    return _decorate(func, _REWARD_RULES)
+
+
+def osmosis_rubric(func: RewardFunction) -> RewardFunction:
+    """Mark ``func`` as a rubric function; used bare, on a function or a coroutine function.
+
+    Classic signature: ``(solution_str: str, ground_truth: str | None, extra_info, ...) -> float``, no defaults for the
+    first two. Unlike ``osmosis_reward`` it checks the arguments of each call. ``data_source`` and non-finite scores
+    are treated as ``osmosis_reward`` does.
+
+    Raises:
+        TypeError: when decorating, for a classic signature that differs; when called, for arguments that are missing
+            or of the wrong type, and for a classic result that is no ``float``.
+
+    Spec: core.md, section 2.3.
+    """
+    return _decorate(func, _RUBRIC_RULES, _check_rubric_arguments)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the parameter at ``position`` must be like, and what to say when it is not."""
+
+    position: int
+    holds: Callable[[inspect.Parameter], bool]
+    message: str
+
+
+_ArgumentCheck = Callable[[inspect.Signature, tuple[Any, ...], Mapping[str, Any]], None]
+
+
+def _decorate(
+    func: RewardFunction, rules: tuple[_Rule, ...], check_arguments: _ArgumentCheck | None = None
+) -> RewardFunction:
+    if not callable(func):
+        raise TypeError(f"A reward decorator needs a function, got {type(func).__name__}; decorate a function.")
+    name = _name_of(func)
+    signature = inspect.signature(func)
+    is_classic = next(iter(signature.parameters), None) == "solution_str"
+    takes_data_source = "data_source" in signature.parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()
+    )
+    if is_classic:
+        _check_signature(func, signature, rules)
+
+    def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not takes_data_source:
+            kwargs.pop("data_source", None)
+        if is_classic and check_arguments is not None:
+            check_arguments(signature, args, kwargs)
+
+    def finish(score: Any) -> Any:
+        return _checked_score(name, score) if is_classic else score
+
+    async def finish_later(score: Awaitable[Any]) -> Any:
+        return finish(await score)
+
+    if _is_coroutine_function(func):
+
+        @functools.wraps(func)
+        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
+            prepare(args, kwargs)
+            return finish(await func(*args, **kwargs))
+
+        wrapper: Callable[..., Any] = async_wrapper
+    else:
+
+        @functools.wraps(func)
+        def sync_wrapper(*args: Any, **kwargs: Any) -> Any:
+            prepare(args, kwargs)
+            score = func(*args, **kwargs)
+            return finish_later(score) if is_classic and inspect.isawaitable(score) else finish(score)
+
+        wrapper = sync_wrapper
+    if not hasattr(func, "__name__"):
+        wrapper.__name__ = wrapper.__qualname__ = name
+    return cast(RewardFunction, wrapper)
+
+
+def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rules: tuple[_Rule, ...]) -> None:
+    name = _name_of(func)
+    namespace = getattr(_plain_function(func), "__globals__", {})
+    parameters = [
+        parameter.replace(annotation=_resolve(parameter.annotation, namespace))
+        for parameter in signature.parameters.values()
+    ]
+    if len(parameters) < 3:
+        raise TypeError(
+            f"Function {name} must have at least 3 parameters, got {len(parameters)};"
+            " declare (solution_str, ground_truth, extra_info)."
+        )
+    for rule in rules:
+        if not rule.holds(parameters[rule.position]):
+            raise TypeError(f"Function {name}: {rule.message}, got '{parameters[rule.position]}'.")
+
+
+def _check_rubric_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    bound = signature.bind_partial(*args, **kwargs)
+    bound.apply_defaults()
+    for name in ("solution_str", "ground_truth", "extra_info"):
+        if name not in bound.arguments:
+            raise TypeError(f"'{name}' argument is required")
+        value = bound.arguments[name]
+        if name == "solution_str" and not isinstance(value, str):
+            raise TypeError(f"'solution_str' must be a string, got {type(value).__name__}")
+        if name == "ground_truth" and not isinstance(value, str | None):
+            raise TypeError(f"'ground_truth' must be a string or None, got {type(value).__name__}")
+
+
+def _checked_score(name: str, score: Any) -> float:
+    if not isinstance(score, float):
+        raise TypeError(f"Function {name} must return a float, got {type(score).__name__}")
+    if not math.isfinite(score):
+        logger.warning("Function %s returned %s; a trainer cannot use a score that is not finite.", name, score)
+    return score
+
+
+def _is_coroutine_function(func: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(_plain_function(func, unwrap=False))
+
+
+def _plain_function(func: Any, *, unwrap: bool = True) -> Any:
+    """The function behind partials, callable instances and, on request, decorators."""
+    if isinstance(func, functools.partial):
+        return _plain_function(func.func, unwrap=unwrap)
+    if unwrap:
+        func = inspect.unwrap(func)
+    return func if hasattr(func, "__globals__") or isinstance(func, type) else type(func).__call__
+
+
+def _name_of(func: Any) -> str:
+    if isinstance(func, functools.partial):
+        return _name_of(func.func)
+    return str(getattr(func, "__name__", type(func).__name__))
+
+
+def _resolve(annotation: Any, namespace: dict[str, Any]) -> Any:
+    """``annotation`` without string forms; one that cannot be evaluated stays as written."""
+    # One at a time, so that a name that exists only for the type checker does not spoil the other parameters.
+    holder = SimpleNamespace(__annotations__={"parameter": annotation})
+    with suppress(Exception):
+        return get_type_hints(holder, namespace, include_extras=True)["parameter"]
+    return annotation
+
+
+def _is_str_annotation(annotation: Any) -> bool:
+    """Whether ``annotation`` means ``str``: the type, a subclass, or a string form of either spelling."""
+    if isinstance(annotation, type):
+        return issubclass(annotation, str)
+    text = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
+    return isinstance(text, str) and text in ("str", "builtins.str")
+
+
+def _without_metadata(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _union_members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union other than ``None``; any other annotation is its own only member."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return (annotation,)
+    return tuple(member for member in get_args(annotation) if member is not NoneType)
+
+
+def _is_plain_str(parameter: inspect.Parameter) -> bool:
+    return _without_metadata(parameter.annotation) is str
+
+
+def _is_optional_dict(parameter: inspect.Parameter) -> bool:
+    members = [_without_metadata(member) for member in _union_members(_without_metadata(parameter.annotation))]
+    return len(members) == 1 and dict in (members[0], get_origin(members[0]))
+
+
+def _is_str(parameter: inspect.Parameter) -> bool:
+    return _is_str_annotation(parameter.annotation)
+
+
+def _is_optional_str(parameter: inspect.Parameter) -> bool:
+    members = _union_members(parameter.annotation)
+    return len(members) == 1 and _is_str_annotation(members[0])
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not parameter.empty
+
+
+def _has_no_default(parameter: inspect.Parameter) -> bool:
+    return not _has_default(parameter)
+
+
+def _is_named(name: str) -> Callable[[inspect.Parameter], bool]:
+    return lambda parameter: parameter.name == name
+
+
+# In the order of the specification: the first rule that fails decides the message.
+_REWARD_RULES = (
+    _Rule(0, _is_plain_str, "First parameter 'solution_str' must be annotated as str"),
+    _Rule(1, _is_named("ground_truth"), "Second parameter must be named 'ground_truth'"),
+    _Rule(1, _is_plain_str, "Second parameter 'ground_truth' must be annotated as str"),
+    _Rule(2, _is_named("extra_info"), "Third parameter must be named 'extra_info'"),
+    _Rule(2, _is_optional_dict, "Third parameter 'extra_info' must be annotated as dict or dict | None"),
+    _Rule(2, _has_default, "Third parameter 'extra_info' must have a default value of None (or another default)"),
+)
+
+_RUBRIC_RULES = (
+    _Rule(0, _is_str, "First parameter 'solution_str' must be annotated as str"),
+    _Rule(0, _has_no_default, "First parameter 'solution_str' cannot have a default value"),
+    _Rule(1, _is_named("ground_truth"), "Second parameter must be named 'ground_truth'"),
+    _Rule(1, _is_optional_str, "Second parameter 'ground_truth' must be annotated as str or Optional[str]"),
+    _Rule(1, _has_no_default, "Second parameter 'ground_truth' cannot have a default value"),
+    _Rule(2, _is_named("extra_info"), "Third parameter must be named 'extra_info'"),
+)

@@ -13,6 +13,8 @@ from osmosis_ai.rollout import (
     RolloutContext,
     RolloutRequest,
     RolloutResult,
+    RolloutServerSettings,
+    RolloutSettings,
     create_app,
 )
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
@@ -115,8 +117,14 @@ def trace_directory() -> str | None:
     return str(Path(parent, str(int(time.time())))) if parent else None
 
 
+def durable_settings() -> RolloutSettings:
+    """The settings, with accepted rollouts on record in a file, so that they survive a restart."""
+    journal = os.environ.get("OSMOSIS_ROLLOUT_SERVER_JOURNAL", ".osmosis/journal.db")
+    return RolloutSettings(server=RolloutServerSettings(journal=journal))
+
+
 agent_loop = CalculatorAgentLoop()
-app = create_app(agent_loop, debug_dir=trace_directory())
+app = create_app(agent_loop, settings=durable_settings(), debug_dir=trace_directory())
 
 if __name__ == "__main__":
     import uvicorn

@@ -9,13 +9,16 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ForwardRef, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 logger = logging.getLogger(__name__)
+
+# The attribute that an exception of a decorated function carries: the function's name.
+FAILED_REWARD_FUNCTION = "osmosis_reward_function"
 
 RewardFunction = TypeVar("RewardFunction", bound=Callable[..., Any])
 
@@ -89,28 +92,42 @@ def _decorate(
         return _checked_score(name, score) if is_classic else score
 
     async def finish_later(score: Awaitable[Any]) -> Any:
-        return finish(await score)
+        with _marking_failures(name):
+            return finish(await score)
 
     if _is_coroutine_function(func):
 
         @functools.wraps(func)
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            prepare(args, kwargs)
-            return finish(await func(*args, **kwargs))
+            with _marking_failures(name):
+                prepare(args, kwargs)
+                return finish(await func(*args, **kwargs))
 
         wrapper: Callable[..., Any] = async_wrapper
     else:
 
         @functools.wraps(func)
         def sync_wrapper(*args: Any, **kwargs: Any) -> Any:
-            prepare(args, kwargs)
-            score = func(*args, **kwargs)
-            return finish_later(score) if is_classic and inspect.isawaitable(score) else finish(score)
+            with _marking_failures(name):
+                prepare(args, kwargs)
+                score = func(*args, **kwargs)
+                return finish_later(score) if is_classic and inspect.isawaitable(score) else finish(score)
 
         wrapper = sync_wrapper
     if not hasattr(func, "__name__"):
         wrapper.__name__ = wrapper.__qualname__ = name
     return cast(RewardFunction, wrapper)
+
+
+@contextmanager
+def _marking_failures(name: str) -> Iterator[None]:
+    """Note on an exception which reward function raised it, so that the server can tell it from the agent's own."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(AttributeError, TypeError):
+            setattr(error, FAILED_REWARD_FUNCTION, name)
+        raise
 
 
 def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rules: tuple[_Rule, ...]) -> None:

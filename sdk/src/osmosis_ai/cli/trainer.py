@@ -32,8 +32,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SIGNAL_BASE = 128
 
-ALL_INTERFACES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
-
 
 def trainer(
     dataset: Annotated[Path, typer.Option("-d", "--dataset", help="Rows to run: .jsonl, .csv or .parquet.")],
@@ -97,7 +95,7 @@ def trainer(
 ) -> int:
     """Run every row of a dataset as a rollout, over HTTP, with a scripted policy in the trainer's place."""
     try:
-        from osmosis_ai.rollout.eval.common import DatasetReader, LocalExecutionError
+        from osmosis_ai.rollout.eval.common import LocalExecutionError
         from osmosis_ai.rollout.policies import BUILTIN_POLICIES
         from osmosis_ai.rollout.trainer import TrainerError, TrainerLimits, completer_of
         from osmosis_ai.rollout.trainer.jobs import JobPlan
@@ -111,7 +109,7 @@ def trainer(
             raise _UsageError(f"--model {model} is not available in this version: use {', '.join(BUILTIN_POLICIES)}.")
         session = Session(
             plan=JobPlan(
-                reader=_reader(DatasetReader, dataset),
+                reader=_reader(dataset),
                 limit=limit,
                 offset=offset,
                 repeat=repeat,
@@ -177,20 +175,25 @@ def _checked_url(option: str, url: str) -> str:
 
 
 def _callback_url(given: str | None, host: str, target: "OwnServer | ServerAddress") -> str | None:
+    from osmosis_ai.rollout.trainer.listener import LOOPBACK_OF_ALL_INTERFACES
     from osmosis_ai.rollout.trainer.session import ServerAddress
 
     if given is not None:
         return _checked_url("--callback-url", given)
-    if isinstance(target, ServerAddress) and host in ALL_INTERFACES:
+    if isinstance(target, ServerAddress) and host in LOOPBACK_OF_ALL_INTERFACES:
         raise _UsageError(f"--host {host} is no address to call back: give --callback-url too.")
     return None
 
 
-def _reader(reader_class: "type[DatasetReader]", dataset: Path) -> "DatasetReader":
+def _reader(dataset: Path) -> "DatasetReader":
+    from osmosis_ai.rollout.eval.common import DatasetParseError, DatasetReader
+
     try:
-        return reader_class(dataset)
+        return DatasetReader(dataset)
     except FileNotFoundError as error:
         raise _UsageError(f"{error}.") from None
+    except DatasetParseError as error:
+        raise _UsageError(str(error)) from None
 
 
 def _completion_params(**given: float | None) -> dict[str, Any]:

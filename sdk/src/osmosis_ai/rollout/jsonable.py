@@ -43,3 +43,14 @@ def is_strict_json(value: Any) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return True
+
+
+def shortened(value: Any, max_characters: int) -> Any:
+    """A copy of a JSON value in which no text is longer than about ``max_characters``."""
+    if isinstance(value, str) and len(value) > max_characters:
+        return f"{value[:max_characters]}... [{len(value) - max_characters} characters left out]"
+    if isinstance(value, dict):
+        return {key: shortened(item, max_characters) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shortened(item, max_characters) for item in value]
+    return value

@@ -81,6 +81,8 @@ class RolloutServerSettings(BaseSettings):
     max_total_rollouts: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = 33_554_432
     body_timeout_seconds: Annotated[float, Field(ge=0.1, le=600.0)] = 30.0
+    max_result_bytes: Annotated[int, Field(ge=4096, le=1_073_741_824)] = 67_108_864
+    tool_turn_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600.0)] = 300.0
     tools_timeout_seconds: Annotated[float, Field(ge=0.1, le=600.0)] = 30.0
     drain_seconds: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
     flush_seconds: Annotated[float, Field(ge=0.0, le=300.0)] = 5.0

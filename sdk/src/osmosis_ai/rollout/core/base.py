@@ -8,7 +8,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from osmosis_ai.rollout.core.schemas import (
     MessageDict,
@@ -16,6 +16,7 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutMetrics,
     RolloutRequest,
 )
+from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.traces.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -41,6 +42,19 @@ class RolloutResult:
     extra_fields: dict[str, Any] = field(default_factory=dict)
 
 
+class ChatWatcher(Protocol):
+    """Who wants to know when a rollout waits for its policy."""
+
+    def chat_begins(self) -> None:
+        """A chat call is about to be made."""
+
+    def chat_ends(self) -> None:
+        """A reply has come."""
+
+    def chat_failed(self, error: Exception) -> None:
+        """The call ended with ``error``, which the agent is about to get."""
+
+
 @dataclass
 class RolloutContext:
     """One rollout as its agent loop sees it: the request, the tools, and the policy to call."""
@@ -53,7 +67,8 @@ class RolloutContext:
     _num_tool_calls: int = field(default=0, repr=False)
     _debug_dir: str | None = field(default=None, repr=False)
     _trace: TraceWriter | None = field(default=None, init=False, repr=False, compare=False)
-    _transcript: "Transcript" = field(default_factory=lambda: Transcript(), init=False, repr=False, compare=False)
+    _transcript: Transcript = field(default_factory=Transcript, init=False, repr=False, compare=False)
+    _watcher: "ChatWatcher | None" = field(default=None, init=False, repr=False, compare=False)
 
     async def chat(self, messages: list[MessageDict], **kwargs: Any) -> "CompletionsResult":
         """Generate the next message.
@@ -70,13 +85,22 @@ class RolloutContext:
                 "settings do not apply. Pass **ctx.request.completion_params.",
                 self.request.rollout_id,
             )
-        self._transcript.sending(messages)
+        if rewritten := self._transcript.sending(messages):
+            logger.warning("Rollout %a: %s", self.request.rollout_id, rewritten)
+            self.log_event("messages_rewritten", problem=rewritten)
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.chat_begins()
         try:
             result = await self.llm.chat_completions(messages, **kwargs)
         except Exception as error:
             self._transcript.failed(error)
+            if watcher is not None:
+                watcher.chat_failed(error)
             raise
         self._transcript.received(result.message)
+        if watcher is not None:
+            watcher.chat_ends()
         return result
 
     def complete(
@@ -100,6 +124,19 @@ class RolloutContext:
             error_message=error_message,
             metrics=self._build_metrics(),
         )
+
+    def watch_chats(self, watcher: "ChatWatcher") -> None:
+        """Tell ``watcher`` of every chat call from now on."""
+        self._watcher = watcher
+
+    def rewritten_messages(self, final_messages: list[MessageDict] | None = None) -> list[str]:
+        """Where the agent changed or removed messages it had sent, as sentences; ``[]`` if it only appended.
+
+        ``final_messages`` is checked against what was sent last.
+        """
+        if final_messages is not None:
+            self._transcript.check(final_messages)
+        return self._transcript.rewritten
 
     def transcript_so_far(self) -> list[MessageDict]:
         """The conversation as far as it is known from outside the agent; ``[]`` before the first chat call."""
@@ -160,38 +197,6 @@ class RolloutContext:
             response_tokens=llm.response_tokens,
             max_context_tokens=llm.max_context_tokens,
         )
-
-
-class Transcript:
-    """The conversation as far as it is known from outside the agent: what was last sent, and the reply to it."""
-
-    def __init__(self) -> None:
-        self.sent: list[MessageDict] = []
-        self.error: Exception | None = None
-        self._sent_count = 0
-        self._reply: MessageDict | None = None
-
-    def sending(self, messages: list[MessageDict]) -> None:
-        """Note the list of a chat call, which the agent goes on appending to."""
-        self.sent = messages
-        self._sent_count = len(messages)
-        self._reply = None
-        self.error = None
-
-    def received(self, reply: MessageDict) -> None:
-        """Note the reply to the last call."""
-        self._reply = reply
-
-    def failed(self, error: Exception) -> None:
-        """Note that the last call failed."""
-        self.error = error
-
-    def messages(self) -> list[MessageDict]:
-        """What ran so far, the last reply included even where the agent had no time to append it."""
-        known = list(self.sent)
-        if self._reply is not None and len(known) == self._sent_count:
-            known.append(self._reply)
-        return known
 
 
 class RolloutAgentLoop(ABC):

@@ -128,7 +128,7 @@ def owners_directory(path: Path) -> Path:
 def open_file(path: Path, options: FileOptions) -> OpenFile:
     """Open the journal at ``path``, made if absent, as a new owner.
 
-    Raises ``JournalError``, ``OSError`` or ``sqlite3.Error``; see ``errors.journal_error``.
+    Raises ``JournalError``, ``OSError`` or ``sqlite3.Error``; see ``explain.journal_error``.
     """
     if sys.platform == "win32":
         raise JournalError("The journal needs POSIX file locks, which Windows lacks: switch the journal off.")

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from osmosis_ai.rollout.journal.errors import JournalError, journal_error
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file
 
 logger = logging.getLogger(__name__)

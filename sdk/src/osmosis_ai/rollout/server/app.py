@@ -106,6 +106,8 @@ class _Rollouts:
         debug_dir: str | None,
     ) -> None:
         self.settings = settings
+        self.served = False
+        """Whether a lifespan runs; without one there is no recovery and no drain, so nothing goes on disk either."""
         self._agent_loop = agent_loop
         self._max_concurrent = max_concurrent
         self._record_ttl_seconds = record_ttl_seconds
@@ -158,7 +160,7 @@ class _Rollouts:
 
     def _new_journal(self) -> Journal:
         where = self.settings.server.journal
-        return MemoryJournal() if where == JOURNAL_OFF else SqliteJournal(where)
+        return SqliteJournal(where) if self.served and where != JOURNAL_OFF else MemoryJournal()
 
     def _make_client(self, **fields: Any) -> AbstractAsyncContextManager[Any]:
         client_class: Any = OsmosisLLMClient
@@ -194,6 +196,7 @@ class _Lifespan:
     async def run(self, app: "FastAPI") -> AsyncIterator[None]:
         follow_uvicorn_logging()
         raise_file_limit()
+        self._rollouts.served = True
         service = await self._rollouts.service()
         state = service.state
         settings = self._rollouts.settings.server
@@ -223,6 +226,7 @@ class _Lifespan:
             try:
                 await self._rollouts.close(min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
             finally:
+                self._rollouts.served = False
                 if self._on_shutdown is not None:
                     await self._on_shutdown()
                 await close_transports()

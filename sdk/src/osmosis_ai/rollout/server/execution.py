@@ -9,13 +9,17 @@ import logging
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
 from osmosis_ai.rollout.server.results import (
+    Outcome,
     StopReason,
     TerminalResult,
+    forgotten,
     result_of_exception,
     result_of_return,
     result_of_stop,
     time_limit,
+    tool_turn_limit,
 )
 
 logger = logging.getLogger(__name__)
@@ -24,12 +28,21 @@ CANCEL_GRACE_SECONDS = 1.0
 
 
 class Execution:
-    """One run of ``agent_loop`` over ``ctx``, of at most ``limit_seconds``."""
+    """One run of ``agent_loop`` over ``ctx``.
 
-    def __init__(self, agent_loop: RolloutAgentLoop, ctx: RolloutContext, limit_seconds: float) -> None:
+    Args:
+        limit_seconds: of the whole run.
+        tool_turn_seconds: of the time between a reply of the policy and the next chat call, or the end.
+    """
+
+    def __init__(
+        self, agent_loop: RolloutAgentLoop, ctx: RolloutContext, limit_seconds: float, tool_turn_seconds: float
+    ) -> None:
         self._agent_loop = agent_loop
         self._ctx = ctx
         self._limit_seconds = limit_seconds
+        self._tool_turn_seconds = tool_turn_seconds
+        self._tool_turn: asyncio.TimerHandle | None = None
         self._stopped: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
 
     def stop(self, reason: StopReason) -> None:
@@ -37,17 +50,37 @@ class Execution:
         if not self._stopped.done():
             self._stopped.set_result(reason)
 
+    def chat_begins(self) -> None:
+        """The agent has done its turn."""
+        if self._tool_turn is not None:
+            self._tool_turn.cancel()
+
+    def chat_ends(self) -> None:
+        """The agent has a reply to work on: its turn begins."""
+        self.chat_begins()
+        loop = asyncio.get_running_loop()
+        limit = tool_turn_limit(self._tool_turn_seconds)
+        self._tool_turn = loop.call_later(self._tool_turn_seconds, self.stop, limit)
+
+    def chat_failed(self, error: Exception) -> None:
+        """A trainer that does not know the rollout will never take another call of it."""
+        if isinstance(error, OsmosisNotFoundError):
+            self.stop(forgotten(error))
+
     async def result(self) -> TerminalResult:
         """Run to the end; to be awaited once."""
+        self._ctx.watch_chats(self)
         run = asyncio.create_task(self._run())
         try:
             either: set[asyncio.Future[Any]] = {run, self._stopped}
             await asyncio.wait(either, timeout=self._limit_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if run.done():
-                return self._result_of(run)
             reason = self._stopped.result() if self._stopped.done() else time_limit(self._limit_seconds)
+            # A run that ended as it was stopped keeps its result, unless it hid from us that its trainer is gone.
+            if run.done() and reason.outcome is not Outcome.LLM_ERROR:
+                return self._result_of(run)
             return await self._cut_short(run, reason)
         finally:
+            self.chat_begins()
             run.cancel()
             self._ctx.close_trace()
 

@@ -13,9 +13,11 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutionError
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
-from osmosis_ai.rollout.jsonable import is_strict_json, plain, text
+from osmosis_ai.rollout.jsonable import is_strict_json, plain, shortened, text
+from osmosis_ai.utils import FAILED_REWARD_FUNCTION
 
 MAX_ERROR_MESSAGE_LENGTH = 2000
+_SHORTENED_TEXT_LENGTHS = (100_000, 10_000, 1_000, 100)
 
 
 class Outcome(StrEnum):
@@ -37,6 +39,23 @@ class TerminalResult:
     """The one result of a rollout; ``encoded`` is the JSON body for the trainer."""
 
     encoded: bytes
+
+    def within(self, max_bytes: int) -> "TerminalResult":
+        """This result if it has at most ``max_bytes``, else an ERROR that says so, with the messages shortened."""
+        if len(self.encoded) <= max_bytes:
+            return self
+        fields = self.payload
+        message = f"invalid result: its {len(self.encoded)} bytes exceed the limit of {max_bytes} bytes"
+        fields.update(status=RolloutStatus.ERROR.value, finish_reason="error", error_message=message)
+        fields.pop("reward", None)
+        fields["extra_fields"] = {"outcome": Outcome.INVALID_RESULT.value, "messages_shortened": True}
+        whole = fields["final_messages"]
+        for characters in _SHORTENED_TEXT_LENGTHS:
+            fields["final_messages"] = shortened(whole, characters)
+            encoded = _encode(fields)
+            if len(encoded) <= max_bytes:
+                return TerminalResult(encoded)
+        return TerminalResult(_encode({**fields, "final_messages": []}))
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -67,6 +86,16 @@ def time_limit(seconds: float) -> StopReason:
     return StopReason(Outcome.TIMEOUT, "error", f"the rollout exceeded its time limit of {seconds:g} s")
 
 
+def tool_turn_limit(seconds: float) -> StopReason:
+    """The reason for a rollout that spent more than ``seconds`` between a reply of the policy and its next call."""
+    return StopReason(Outcome.TIMEOUT, "error", f"a tool turn exceeded its time limit of {seconds:g} s")
+
+
+def forgotten(error: Exception) -> StopReason:
+    """The reason for a rollout that its trainer no longer knows, as ``error`` told."""
+    return StopReason(Outcome.LLM_ERROR, "error", f"the trainer no longer knows the rollout: {error}")
+
+
 def result_of_return(ctx: RolloutContext, result: Any) -> TerminalResult:
     """The result for what ``run`` returned; nonsense becomes an ERROR that says why and keeps the messages."""
     if not isinstance(result, RolloutResult):
@@ -87,7 +116,7 @@ def result_of_return(ctx: RolloutContext, result: Any) -> TerminalResult:
         error_message=result.error_message,
         reward=float(result.reward) if completed and result.reward is not None else None,
         metrics=result.metrics,
-        extra_fields={**result.extra_fields, "outcome": outcome},
+        extra_fields={**result.extra_fields, "outcome": outcome, **_rewritten(ctx, messages)},
     )
     try:
         return TerminalResult(_encode(fields))
@@ -121,12 +150,19 @@ def outcome_of(error: BaseException | None) -> Outcome | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
+        if hasattr(error, FAILED_REWARD_FUNCTION):
+            return Outcome.REWARD_ERROR
         if isinstance(error, ToolExecutionError):
             return Outcome.TOOL_ERROR
         if isinstance(error, OsmosisRolloutError):
             return Outcome.LLM_ERROR
         error = error.__cause__ or error.__context__
     return None
+
+
+def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[str, Any]:
+    rewritten = ctx.rewritten_messages(final_messages)
+    return {"messages_rewritten": rewritten} if rewritten else {}
 
 
 def _problem(result: RolloutResult) -> str | None:
@@ -170,7 +206,15 @@ def _failure(
     messages: list[MessageDict] | None = None,
 ) -> TerminalResult:
     known = ctx.transcript_so_far() if messages is None else messages
-    return _error_result(ctx.request.rollout_id, outcome, finish_reason, message, known, ctx.metrics_so_far())
+    return _error_result(
+        ctx.request.rollout_id,
+        outcome,
+        finish_reason,
+        message,
+        known,
+        ctx.metrics_so_far(),
+        _rewritten(ctx, known),
+    )
 
 
 def _error_result(
@@ -180,6 +224,7 @@ def _error_result(
     message: str,
     messages: list[MessageDict],
     metrics: RolloutMetrics | None,
+    extra_fields: dict[str, Any] | None = None,
 ) -> TerminalResult:
     fields = _payload(
         rollout_id=rollout_id,
@@ -188,7 +233,7 @@ def _error_result(
         finish_reason=finish_reason,
         error_message=message,
         metrics=metrics,
-        extra_fields={"outcome": outcome},
+        extra_fields={"outcome": outcome, **(extra_fields or {})},
     )
     try:
         return TerminalResult(_encode(fields))

@@ -123,7 +123,7 @@ class RolloutService:
             JournalError: the journal cannot be used; the message says why.
         """
         await self._journal.open()
-        await self._take_up_abandoned()
+        self._spawn(self._recover())
 
     async def close(self, drain_seconds: float) -> None:
         """Drain: let rollouts end for ``drain_seconds``, end the rest as ERROR, flush results, close the journal."""
@@ -314,7 +314,10 @@ class RolloutService:
             _start_time=time.monotonic(),
             _debug_dir=self._debug_dir,
         )
-        rollout.execution = Execution(self._agent_loop, ctx, self._settings.server.request_timeout_seconds)
+        limits = self._settings.server
+        rollout.execution = Execution(
+            self._agent_loop, ctx, limits.request_timeout_seconds, limits.tool_turn_timeout_seconds
+        )
         if rollout.stop_reason is not None:
             rollout.execution.stop(rollout.stop_reason)
         try:
@@ -322,7 +325,7 @@ class RolloutService:
         except Exception as error:
             logger.exception("Rollout %a: no result could be made of its run.", rollout.request.rollout_id)
             result = result_of_exception(ctx, error)
-        return result
+        return result.within(limits.max_result_bytes)
 
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
@@ -366,8 +369,14 @@ class RolloutService:
         except JournalError as journal_error:
             logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, journal_error)
 
+    async def _recover(self) -> None:
+        try:
+            await self._take_up_abandoned()
+        except JournalError as error:
+            logger.error("What an earlier process left in the journal is not taken up yet: %s", error)
+
     async def _take_up_abandoned(self) -> None:
-        while records := await self._journal.claim_abandoned():
+        while not self.draining and (records := await self._journal.claim_abandoned()):
             for record in records:
                 self._spawn(self._take_up(record))
             await asyncio.sleep(0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 CLOSE_TIMEOUT_SECONDS = 2
+LOOPBACK_OF_ALL_INTERFACES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a key, not bound
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -33,7 +34,8 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, port: int) -> str:
-    """``http`` URL of an address; IPv6 addresses in brackets."""
+    """``http`` URL at which this machine reaches ``host``; IPv6 addresses in brackets."""
+    host = LOOPBACK_OF_ALL_INTERFACES.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -81,11 +81,10 @@ class ServerProcess:
         host = urlsplit(callback_url).hostname or LOOPBACK
         for variable in ("no_proxy", "NO_PROXY"):
             environment[variable] = ",".join(filter(None, [environment.get(variable), host]))
-        return environment | {
-            defaults.SERVER_KEY_VARIABLE: self.api_key,
-            JOURNAL_VARIABLE: "off",
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment[defaults.SERVER_KEY_VARIABLE] = self.api_key
+        environment[JOURNAL_VARIABLE] = "off"
+        environment["PYTHONUNBUFFERED"] = "1"
+        return environment
 
     async def _keep_output(self) -> None:
         if self._process is None or self._process.stdout is None:

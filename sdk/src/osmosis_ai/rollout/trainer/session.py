@@ -77,12 +77,13 @@ class Session:
             DatasetParseError, DatasetValidationError: if the dataset has changed since it was counted.
         """
         async with AsyncExitStack() as resources:
+            own: ServerProcess | None = None
             match self.server:
                 case OwnServer(module, log_directory):
                     own = await resources.enter_async_context(ServerProcess(module, log_directory))
                     address = ServerAddress(own.url, own.api_key)
                 case ServerAddress() as address:
-                    own = None
+                    pass
             trainer = await resources.enter_async_context(self._trainer(address))
             if own is None:
                 await trainer.check_server()

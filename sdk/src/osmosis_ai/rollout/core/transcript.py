@@ -1,0 +1,75 @@
+"""A rollout's conversation as it is known from outside the agent, and whether the agent kept to appending.
+
+The trainer has recorded tokens for every message it was sent, so a conversation only grows: an agent that changes or
+removes an earlier message trains on tokens that were never there. Each message is copied once, when it is first sent,
+and compared at each later call; comparing shares the strings, so it costs next to nothing.
+"""
+
+from typing import Any
+
+from osmosis_ai.rollout.core.schemas import MessageDict
+
+MAX_NOTED = 10
+
+
+class Transcript:
+    """What was last sent, the reply to it, and what was rewritten since."""
+
+    def __init__(self) -> None:
+        self.sent: list[MessageDict] = []
+        self.error: Exception | None = None
+        self.rewritten: list[str] = []
+        self._calls = 0
+        self._sent_count = 0
+        self._reply: MessageDict | None = None
+        self._copies: list[Any] = []
+
+    def sending(self, messages: list[MessageDict]) -> str | None:
+        """Note the list of a chat call, which the agent goes on appending to; tell what it rewrote, if anything."""
+        self._calls += 1
+        problem = self.check(messages)
+        self._copies.extend(_copy(message) for message in messages[len(self._copies) :])
+        self.sent = messages
+        self._sent_count = len(messages)
+        self._reply = None
+        self.error = None
+        return problem
+
+    def received(self, reply: MessageDict) -> None:
+        """Note the reply to the last call."""
+        self._reply = reply
+
+    def failed(self, error: Exception) -> None:
+        """Note that the last call failed."""
+        self.error = error
+
+    def messages(self) -> list[MessageDict]:
+        """What ran so far, the last reply included even where the agent had no time to append it."""
+        known = list(self.sent)
+        if self._reply is not None and len(known) == self._sent_count:
+            known.append(self._reply)
+        return known
+
+    def check(self, messages: list[MessageDict]) -> str | None:
+        """Compare ``messages`` with what was sent before; a difference is noted, told once, and then the new truth."""
+        changed = next(
+            (i for i, (old, new) in enumerate(zip(self._copies, messages, strict=False)) if old != new), None
+        )
+        if changed is None and len(messages) >= len(self._copies):
+            return None
+        where = f"before chat call {self._calls}" if messages is not self.sent else f"after chat call {self._calls}"
+        first = len(messages) if changed is None else changed
+        what = "removed" if changed is None else "changed"
+        problem = f"messages[{first}] was {what} {where}; a conversation may only be appended to."
+        if len(self.rewritten) < MAX_NOTED:
+            self.rewritten.append(problem)
+        self._copies[first:] = [_copy(message) for message in messages[first:]]
+        return problem
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value

@@ -1,0 +1,300 @@
+"""The contract, which both implementations keep."""
+
+import asyncio
+
+import pytest
+from support.journal import Clock, an_acceptance, claim_all
+
+from osmosis_ai.rollout.journal import Journal, JournalError, RolloutState, UnknownKeyError
+
+ACCEPTED, FINISHED = RolloutState.ACCEPTED, RolloutState.FINISHED
+DELIVERED, UNDELIVERABLE = RolloutState.DELIVERED, RolloutState.UNDELIVERABLE
+
+
+async def bring(journal: Journal, key: str, state: RolloutState) -> None:
+    """A record under ``key`` in ``state``."""
+    assert await journal.accept(an_acceptance(key, rollout_id=f"rollout of {key}")) is None
+    if state is not ACCEPTED:
+        assert await journal.finish(key, f"result of {key}".encode())
+    if state in (DELIVERED, UNDELIVERABLE):
+        assert await journal.settle(key, state, attempts=1)
+
+
+async def keys(journal: Journal) -> list[str]:
+    return [record.key for record in await journal.records()]
+
+
+async def test_an_accepted_rollout_is_on_record(journal: Journal, clock: Clock) -> None:
+    acceptance = an_acceptance("key", rollout_id="rollout", request=b"body")
+    assert await journal.accept(acceptance) is None
+    record = await journal.get("key")
+    assert record is not None
+    assert (record.state, record.accepted_at, record.result) == (ACCEPTED, clock.now, None)
+    for name in acceptance.__slots__:
+        assert getattr(record, name) == getattr(acceptance, name)
+
+
+async def test_a_taken_key_gives_the_first_record_and_writes_nothing(journal: Journal) -> None:
+    await journal.accept(an_acceptance("key", rollout_id="first"))
+    standing = await journal.accept(an_acceptance("key", rollout_id="second"))
+    assert standing is not None
+    assert standing.rollout_id == "first"
+    assert await journal.find("second") == []
+
+
+async def test_of_many_at_once_under_one_key_exactly_one_wins(journal: Journal) -> None:
+    outcomes = await asyncio.gather(*(journal.accept(an_acceptance("key", rollout_id=str(n))) for n in range(50)))
+    assert outcomes.count(None) == 1
+    assert {record.rollout_id for record in outcomes if record is not None} == {str(outcomes.index(None))}
+
+
+@pytest.mark.parametrize("state", [DELIVERED, UNDELIVERABLE])
+async def test_a_record_that_outlived_its_key_is_replaced(journal: Journal, clock: Clock, state: RolloutState) -> None:
+    await bring(journal, "key", state)
+    again = an_acceptance("key", rollout_id="again")
+    assert await journal.accept(again, replace_settled_before=clock.now) is not None
+    assert await journal.accept(again, replace_settled_before=clock.now + 1) is None
+    record = await journal.get("key")
+    assert record is not None
+    assert (record.rollout_id, record.state, record.result) == ("again", ACCEPTED, None)
+
+
+@pytest.mark.parametrize("state", [ACCEPTED, FINISHED])
+async def test_an_unsettled_record_is_never_replaced(journal: Journal, clock: Clock, state: RolloutState) -> None:
+    await bring(journal, "key", state)
+    assert await journal.accept(an_acceptance("key"), replace_settled_before=clock.now + 1_000_000) is not None
+
+
+async def test_the_first_result_wins(journal: Journal, clock: Clock) -> None:
+    await journal.accept(an_acceptance("key"))
+    clock.now += 5
+    assert await journal.finish("key", b"first")
+    clock.now += 5
+    assert not await journal.finish("key", b"second")
+    record = await journal.get("key")
+    assert record is not None
+    assert (record.state, record.result, record.finished_at) == (FINISHED, b"first", clock.now - 5)
+
+
+async def test_of_many_results_at_once_the_kept_one_is_the_one_that_was_told_so(journal: Journal) -> None:
+    await journal.accept(an_acceptance("key"))
+    results = [str(number).encode() for number in range(20)]
+    outcomes = await asyncio.gather(*(journal.finish("key", result) for result in results))
+    record = await journal.get("key")
+    assert record is not None
+    assert outcomes.count(True) == 1
+    assert record.result == results[outcomes.index(True)]
+
+
+async def test_the_request_is_dropped_when_the_result_is_known(journal: Journal) -> None:
+    await bring(journal, "key", FINISHED)
+    record = await journal.get("key")
+    assert record is not None
+    assert record.request is None
+    assert record.api_key == "callback-secret"
+
+
+@pytest.mark.parametrize("state", [DELIVERED, UNDELIVERABLE])
+async def test_a_settled_rollout_keeps_its_result_and_how_it_went(
+    journal: Journal, clock: Clock, state: RolloutState
+) -> None:
+    await bring(journal, "key", FINISHED)
+    clock.now += 60
+    assert await journal.settle("key", state, attempts=7, error="503")
+    record = await journal.get("key")
+    assert record is not None
+    assert (record.state, record.settled_at, record.result) == (state, clock.now, b"result of key")
+    assert (record.delivery_attempts, record.last_error) == (7, "503")
+
+
+async def test_settling_twice_changes_nothing(journal: Journal) -> None:
+    await bring(journal, "key", DELIVERED)
+    before = await journal.get("key")
+    assert not await journal.settle("key", DELIVERED, attempts=9)
+    assert await journal.get("key") == before
+
+
+async def test_an_acknowledgement_outranks_giving_up(journal: Journal) -> None:
+    await bring(journal, "late", UNDELIVERABLE)
+    await bring(journal, "early", DELIVERED)
+    assert await journal.settle("late", DELIVERED, attempts=2)
+    assert not await journal.settle("early", UNDELIVERABLE, attempts=2)
+    assert await journal.counts() == {ACCEPTED: 0, FINISHED: 0, DELIVERED: 2, UNDELIVERABLE: 0}
+
+
+async def test_a_rollout_without_a_result_cannot_be_settled(journal: Journal) -> None:
+    await bring(journal, "key", ACCEPTED)
+    with pytest.raises(JournalError, match="no result yet"):
+        await journal.settle("key", DELIVERED, attempts=1)
+
+
+async def test_an_unknown_key_cannot_be_finished_or_settled(journal: Journal) -> None:
+    with pytest.raises(UnknownKeyError, match="'lost'"):
+        await journal.finish("lost", b"result")
+    with pytest.raises(UnknownKeyError, match="'lost'"):
+        await journal.settle("lost", DELIVERED, attempts=1)
+
+
+async def test_attempts_are_noted_while_delivery_lasts(journal: Journal) -> None:
+    await bring(journal, "key", FINISHED)
+    await bring(journal, "done", DELIVERED)
+    for key in ("key", "done", "lost"):
+        await journal.note_attempt(key, attempts=3, error="connection refused")
+    record, done = await journal.get("key"), await journal.get("done")
+    assert record is not None
+    assert done is not None
+    assert (record.delivery_attempts, record.last_error) == (3, "connection refused")
+    assert (done.delivery_attempts, done.last_error) == (1, None)
+
+
+@pytest.mark.parametrize("state", [DELIVERED, UNDELIVERABLE])
+async def test_a_settled_record_can_be_delivered_again(journal: Journal, clock: Clock, state: RolloutState) -> None:
+    await bring(journal, "key", state)
+    finished_at = clock.now
+    clock.now += 100_000
+    record = await journal.reopen("key")
+    assert record is not None
+    assert record == await journal.get("key")
+    assert (record.state, record.result, record.settled_at) == (FINISHED, b"result of key", None)
+    assert (record.finished_at, record.deliverable_since) == (finished_at, clock.now)
+    assert record.delivery_attempts == 0
+    assert await journal.settle("key", DELIVERED, attempts=1)
+
+
+async def test_only_a_settled_record_can_be_delivered_again(journal: Journal) -> None:
+    await bring(journal, "accepted", ACCEPTED)
+    await bring(journal, "finished", FINISHED)
+    for key in ("accepted", "finished", "lost"):
+        assert await journal.reopen(key) is None
+
+
+async def test_a_rollout_id_is_found_under_all_its_keys_newest_first(journal: Journal) -> None:
+    for key in ("a", "b", "c"):
+        await journal.accept(an_acceptance(key, rollout_id="same"))
+    await journal.accept(an_acceptance("d", rollout_id="other"))
+    assert [record.key for record in await journal.find("same")] == ["c", "b", "a"]
+    assert await journal.find("none") == []
+
+
+async def test_records_come_in_pages_newest_first(journal: Journal) -> None:
+    for number in range(5):
+        await bring(journal, str(number), DELIVERED if number % 2 else ACCEPTED)
+    assert await keys(journal) == ["4", "3", "2", "1", "0"]
+    assert [record.key for record in await journal.records(limit=2, offset=1)] == ["3", "2"]
+    assert [record.key for record in await journal.records([DELIVERED])] == ["3", "1"]
+    assert await journal.records([]) == []
+
+
+async def test_counts_name_every_state(journal: Journal) -> None:
+    assert await journal.counts() == dict.fromkeys(RolloutState, 0)
+    await bring(journal, "a", ACCEPTED)
+    await bring(journal, "b", UNDELIVERABLE)
+    await bring(journal, "c", UNDELIVERABLE)
+    assert await journal.counts() == {ACCEPTED: 1, FINISHED: 0, DELIVERED: 0, UNDELIVERABLE: 2}
+
+
+async def test_the_oldest_unsettled_record_is_known(journal: Journal, clock: Clock) -> None:
+    assert await journal.oldest_unsettled() is None
+    await bring(journal, "settled", DELIVERED)
+    clock.now += 1
+    await bring(journal, "finished", FINISHED)
+    clock.now += 1
+    await bring(journal, "accepted", ACCEPTED)
+    assert await journal.oldest_unsettled() == clock.now - 1
+
+
+async def test_what_a_gone_owner_left_is_claimed_once_and_oldest_first(journal: Journal, clock: Clock) -> None:
+    for key, state in {"a": ACCEPTED, "b": DELIVERED, "c": FINISHED, "d": UNDELIVERABLE, "e": ACCEPTED}.items():
+        clock.now += 1
+        await bring(journal, key, state)
+    await journal.close()
+    await journal.open()
+    claimed = await claim_all(journal, page=2)
+    assert [(record.key, record.state) for record in claimed] == [("a", ACCEPTED), ("c", FINISHED), ("e", ACCEPTED)]
+    assert [record.result for record in claimed] == [None, b"result of c", None]
+    assert claimed[0].request == b'{"n": 1}'
+    assert claimed == [await journal.get(key) for key in ("a", "c", "e")]
+    assert await journal.claim_abandoned() == []
+
+
+async def test_own_records_are_never_claimed(journal: Journal) -> None:
+    await bring(journal, "accepted", ACCEPTED)
+    await bring(journal, "finished", FINISHED)
+    assert await journal.claim_abandoned() == []
+
+
+async def test_delivered_records_are_pruned_when_their_time_is_over(journal: Journal, clock: Clock) -> None:
+    for key, state in {"a": ACCEPTED, "b": FINISHED, "c": DELIVERED, "d": UNDELIVERABLE}.items():
+        await bring(journal, key, state)
+    clock.now += 1
+    await bring(journal, "young", DELIVERED)
+    assert await journal.prune(clock.now) == 1
+    assert await keys(journal) == ["young", "d", "b", "a"]
+    assert await journal.find("rollout of c") == []
+
+
+async def test_undeliverable_records_are_pruned_by_their_own_cutoff(journal: Journal, clock: Clock) -> None:
+    await bring(journal, "old", UNDELIVERABLE)
+    clock.now += 1
+    await bring(journal, "young", UNDELIVERABLE)
+    assert await journal.prune(clock.now + 1) == 0
+    assert await journal.prune(clock.now + 1, undeliverable_before=clock.now) == 1
+    assert await keys(journal) == ["young"]
+
+
+async def test_an_operator_purges_by_key_and_by_state(journal: Journal) -> None:
+    for number in range(3):
+        await bring(journal, f"delivered-{number}", DELIVERED)
+        await bring(journal, f"undeliverable-{number}", UNDELIVERABLE)
+    assert await journal.purge(keys=["delivered-1", "lost"], states=[UNDELIVERABLE]) == 4
+    assert await keys(journal) == ["delivered-2", "delivered-0"]
+    assert await journal.purge() == 0
+
+
+async def test_a_purge_spares_what_somebody_works_on(journal: Journal) -> None:
+    await bring(journal, "accepted", ACCEPTED)
+    await bring(journal, "finished", FINISHED)
+    assert await journal.purge(keys=["accepted"], states=[FINISHED]) == 0
+    await journal.close()
+    await journal.open()
+    assert await journal.purge(keys=["accepted"], states=[FINISHED]) == 2
+
+
+async def test_a_purged_key_can_be_accepted_anew(journal: Journal) -> None:
+    await bring(journal, "key", DELIVERED)
+    await journal.purge(keys=["key"])
+    assert await journal.accept(an_acceptance("key")) is None
+    record = await journal.get("key")
+    assert record is not None
+    assert record.result is None
+
+
+async def test_a_closed_journal_says_so(journal: Journal) -> None:
+    await journal.close()
+    await journal.close()
+    with pytest.raises(JournalError, match="not open: open it first"):
+        await journal.accept(an_acceptance())
+    with pytest.raises(JournalError, match="not open: open it first"):
+        await journal.note_attempt("key", attempts=1, error="")
+
+
+async def test_a_journal_is_opened_once(journal: Journal) -> None:
+    with pytest.raises(JournalError, match="open already"):
+        await journal.open()
+
+
+async def test_a_record_does_not_show_its_secrets(journal: Journal) -> None:
+    await journal.accept(an_acceptance("key", request=b"the prompt"))
+    await journal.finish("key", b"the transcript")
+    shown = repr(await journal.get("key"))
+    assert "callback-secret" not in shown
+    assert "the prompt" not in shown
+    assert "the transcript" not in shown
+
+
+@pytest.mark.parametrize("key", ["", "a/../b", "nul\0inside", "é🎲", "'; DROP TABLE rollouts; --", "k" * 10_000])
+async def test_a_key_is_any_text(journal: Journal, key: str) -> None:
+    prefixed = "id:" + key
+    assert await journal.accept(an_acceptance(prefixed, rollout_id=key)) is None
+    assert await journal.accept(an_acceptance(prefixed, rollout_id=key)) is not None
+    assert [record.key for record in await journal.find(key)] == [prefixed]

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+from support.journal import OtherProcess, claim_all, other_process
+
+from osmosis_ai.rollout.journal import SqliteJournal
+from osmosis_ai.rollout.journal.file import owners_directory
+from osmosis_ai.rollout.journal.owner import Owner, is_alive, sweep
+
+
+def test_an_owner_lives_until_it_is_released(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    assert is_alive(tmp_path, owner.token)
+    owner.release()
+    assert not is_alive(tmp_path, owner.token)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_owner_is_another(tmp_path: Path) -> None:
+    first, second = Owner(tmp_path), Owner(tmp_path)
+    first.release()
+    assert is_alive(tmp_path, second.token)
+    second.release()
+
+
+def test_asking_about_an_owner_does_not_end_it(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    assert [is_alive(tmp_path, owner.token) for _ in range(3)] == [True] * 3
+    owner.release()
+
+
+def test_a_file_without_a_lock_is_a_dead_owner_and_is_swept(tmp_path: Path) -> None:
+    living = Owner(tmp_path)
+    (tmp_path / ("0" * 32)).touch()
+    (tmp_path / "opening").touch()
+    assert not is_alive(tmp_path, "0" * 32)
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {living.token, "opening"}
+    living.release()
+
+
+@pytest.mark.parametrize("token", ["", "../../secret", "opening", "nul\0inside", "f" * 31])
+def test_what_is_no_token_is_nobody(tmp_path: Path, token: str) -> None:
+    assert not is_alive(tmp_path, token)
+
+
+async def wait_for_acceptance(process: OtherProcess, journal: SqliteJournal) -> None:
+    assert process.read_line() == "ready"
+    assert await journal.claim_abandoned() == [], "the owner lives"
+
+
+async def test_the_records_of_a_living_process_are_left_to_it(sqlite: SqliteJournal) -> None:
+    with other_process("hold", sqlite.path, 3) as process:
+        await wait_for_acceptance(process, sqlite)
+
+
+async def test_the_records_of_a_killed_process_are_claimed(sqlite: SqliteJournal) -> None:
+    with other_process("hold", sqlite.path, 3) as process:
+        await wait_for_acceptance(process, sqlite)
+        process.kill()
+        assert [record.key for record in await claim_all(sqlite)] == ["key-0", "key-1", "key-2"]
+
+
+async def test_the_records_of_a_process_that_closed_its_journal_are_claimed(sqlite: SqliteJournal) -> None:
+    with other_process("hold", sqlite.path, 3) as process:
+        await wait_for_acceptance(process, sqlite)
+        process.go()
+        assert process.read_rest() == []
+        assert len(await claim_all(sqlite)) == 3
+
+
+@pytest.mark.parametrize("kind", ["forked", "started"])
+async def test_a_child_that_outlives_its_process_does_not_keep_the_owner_alive(
+    sqlite: SqliteJournal, kind: str
+) -> None:
+    with other_process("leave-child", sqlite.path, kind) as process:
+        await wait_for_acceptance(process, sqlite)
+        process.kill()
+        assert [record.key for record in await claim_all(sqlite)] == ["key-0"]
+
+
+async def test_a_claim_sweeps_what_the_dead_left(sqlite: SqliteJournal) -> None:
+    with other_process("hold", sqlite.path, 1) as process:
+        await wait_for_acceptance(process, sqlite)
+        process.kill()
+    await claim_all(sqlite)
+    assert len(list(owners_directory(sqlite.path).iterdir())) == 2
+
+
+async def test_two_journals_of_one_process_are_two_owners(sqlite: SqliteJournal, path: Path) -> None:
+    async with SqliteJournal(path) as other:
+        with other_process("hold", path, 10) as process:
+            await wait_for_acceptance(process, sqlite)
+            process.kill()
+        claimed = await sqlite.claim_abandoned(4)
+        assert len(claimed) == 4
+        assert len(await claim_all(other)) == 6
+
+
+async def test_a_forked_child_is_told_to_open_its_own(path: Path) -> None:
+    with other_process("fork", path, "") as process:
+        refusal, parent = process.read_rest()
+        assert "before this process was forked" in refusal
+        assert parent == "None"
+    async with SqliteJournal(path) as journal:
+        assert [record.key for record in await journal.records()] == ["parent"]

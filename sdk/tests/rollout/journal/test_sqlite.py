@@ -1,0 +1,176 @@
+"""What only the file can do: outlive processes, be shared by them, run out of room, shrink."""
+
+from pathlib import Path
+
+import pytest
+from support.journal import Clock, an_acceptance, claim_all, other_process
+
+from osmosis_ai.rollout.journal import JournalError, RolloutState, SqliteJournal, Synchronous
+
+ACCEPTED, FINISHED = RolloutState.ACCEPTED, RolloutState.FINISHED
+DELIVERED, UNDELIVERABLE = RolloutState.DELIVERED, RolloutState.UNDELIVERABLE
+RANK = {word: rank for rank, word in enumerate(("accepted", "finished", "delivered"))}
+
+
+async def test_nothing_acknowledged_is_lost_by_kill_9(path: Path) -> None:
+    acknowledged: dict[str, str] = {}
+    for run in range(3):
+        with other_process("work", path, f"run-{run}-") as process:
+            lines = [process.read_line() for _ in range(200)]
+            process.kill()
+            lines += process.read_rest()
+        for word, key in map(str.split, lines):
+            acknowledged[key] = max(acknowledged.get(key, word), word, key=RANK.__getitem__)
+    async with SqliteJournal(path) as journal:
+        for key, word in acknowledged.items():
+            record = await journal.get(key)
+            assert record is not None, f"{key} was {word} and is lost"
+            assert RANK[record.state] >= RANK[word]
+            assert record.result == (None if record.state is ACCEPTED else f"result of {key}".encode())
+        claimed = {record.key for record in await claim_all(journal)}
+        left = {record.key for record in await journal.records([ACCEPTED, FINISHED], limit=1_000_000)}
+        assert claimed == left
+        assert claimed >= {key for key, word in acknowledged.items() if int(key.rpartition("-")[2]) % 3 != 2}
+
+
+async def test_of_processes_that_accept_the_same_keys_each_key_has_one_winner(path: Path) -> None:
+    with other_process("accept", path, 500) as first, other_process("accept", path, 500) as second:
+        assert [first.read_line(), second.read_line()] == ["ready", "ready"]
+        first.go()
+        second.go()
+        won = first.read_rest() + second.read_rest()
+    assert sorted(won) == sorted(f"key-{number}" for number in range(500))
+
+
+async def test_of_processes_that_claim_the_same_records_each_record_has_one_claimer(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        for number in range(300):
+            await journal.accept(an_acceptance(f"key-{number}"))
+    with other_process("claim", path, 7) as first, other_process("claim", path, 7) as second:
+        assert [first.read_line(), second.read_line()] == ["ready", "ready"]
+        first.go()
+        second.go()
+        claimed = first.read_rest() + second.read_rest()
+    # One that closes while the other still claims leaves its own to the other.
+    assert set(claimed) == {f"key-{number}" for number in range(300)}
+
+
+async def test_records_survive_closing(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await journal.accept(an_acceptance("key"))
+        await journal.finish("key", b"\0\xffresult")
+        before = await journal.get("key")
+    async with SqliteJournal(path) as journal:
+        assert await journal.get("key") == before
+
+
+async def test_what_one_process_reopens_another_takes_over_when_it_is_gone(path: Path) -> None:
+    async with SqliteJournal(path) as server:
+        await server.accept(an_acceptance("key"))
+        await server.finish("key", b"result")
+        await server.settle("key", UNDELIVERABLE, attempts=5, error="404")
+        async with SqliteJournal(path, create=False) as operator:
+            assert await operator.reopen("key") is not None
+            assert await server.claim_abandoned() == []
+        (record,) = await server.claim_abandoned()
+        assert (record.state, record.result) == (FINISHED, b"result")
+
+
+async def test_who_writes_the_result_delivers_it(path: Path) -> None:
+    async with SqliteJournal(path) as first, SqliteJournal(path) as second:
+        await first.accept(an_acceptance("key"))
+        assert await second.finish("key", b"result")
+        await first.close()
+        assert await second.claim_abandoned() == []
+
+
+async def test_a_purge_spares_what_another_living_process_works_on(sqlite: SqliteJournal) -> None:
+    with other_process("hold", sqlite.path, 3) as process:
+        assert process.read_line() == "ready"
+        assert await sqlite.purge(keys=["key-0"], states=[ACCEPTED]) == 0
+        process.kill()
+        assert await sqlite.purge(states=[ACCEPTED]) == 3
+
+
+@pytest.mark.parametrize("synchronous", Synchronous)
+async def test_either_synchronous_setting_works(path: Path, synchronous: Synchronous) -> None:
+    async with SqliteJournal(path, synchronous=synchronous) as journal:
+        assert await journal.accept(an_acceptance()) is None
+
+
+async def test_a_full_journal_refuses_rollouts_but_takes_results(path: Path) -> None:
+    async with SqliteJournal(path, max_bytes=1_000_000) as journal:
+        accepted = 0
+        with pytest.raises(JournalError, match="takes no more rollouts, .* short of its size limit: free some space"):
+            while True:
+                await journal.accept(an_acceptance(str(accepted), request=bytes(50_000)))
+                accepted += 1
+        assert accepted > 5
+        for number in range(accepted):
+            assert await journal.finish(str(number), bytes(50_000))
+        for number in range(accepted):
+            assert await journal.settle(str(number), DELIVERED, attempts=1)
+        await journal.purge(states=[DELIVERED])
+        assert await journal.accept(an_acceptance("again")) is None
+
+
+async def test_a_result_without_room_fails_and_is_taken_when_there_is_room(path: Path) -> None:
+    async with SqliteJournal(path, max_bytes=1_000_000) as journal:
+        for key in ("large", "small"):
+            await journal.accept(an_acceptance(key))
+        with pytest.raises(JournalError, match="cannot grow .*: free some space"):
+            await journal.finish("large", bytes(2_000_000))
+        assert await journal.finish("small", b"result")
+        record = await journal.get("large")
+        assert record is not None
+        assert (record.state, record.result, record.request) == (ACCEPTED, None, b'{"n": 1}')
+        assert await journal.finish("large", bytes(100_000))
+
+
+async def test_a_disk_with_less_than_the_reserve_takes_no_rollouts(path: Path) -> None:
+    async with SqliteJournal(path, reserve_bytes=1 << 62) as journal:
+        with pytest.raises(JournalError, match="takes no more rollouts, .* short of its disk"):
+            await journal.accept(an_acceptance())
+
+
+async def test_a_write_that_the_system_refuses_fails_and_the_journal_goes_on(path: Path) -> None:
+    with other_process("fill", path, "") as process:
+        refusal, *keys = process.read_rest()
+    assert "cannot be read or written" in refusal
+    assert keys == ["after", "before"]
+
+
+async def test_a_pruned_journal_gives_its_space_back(path: Path, clock: Clock) -> None:
+    async with SqliteJournal(path, clock=clock) as journal:
+        for number in range(600):
+            key = str(number)
+            await journal.accept(an_acceptance(key))
+            await journal.finish(key, bytes(100_000))
+            await journal.settle(key, DELIVERED, attempts=1)
+        await journal.accept(an_acceptance("kept"))
+        assert await journal.prune(clock.now + 1) == 600
+        assert sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file()) < 1_000_000
+        assert [record.key for record in await journal.records()] == ["kept"]
+
+
+async def test_a_pruned_journal_uses_its_space_again(path: Path, clock: Clock) -> None:
+    async with SqliteJournal(path, clock=clock) as journal:
+        sizes = []
+        for round_number in range(6):
+            for number in range(20):
+                key = f"{round_number}-{number}"
+                await journal.accept(an_acceptance(key))
+                await journal.finish(key, bytes(100_000))
+                await journal.settle(key, DELIVERED, attempts=1)
+            await journal.prune(clock.now + 1)
+            sizes.append(path.stat().st_size)
+        assert sizes[-1] <= 2 * sizes[0]
+
+
+async def test_pruning_does_not_wait_for_somebody_who_reads(sqlite: SqliteJournal, path: Path, clock: Clock) -> None:
+    await sqlite.accept(an_acceptance("key"))
+    await sqlite.finish("key", b"result")
+    await sqlite.settle("key", DELIVERED, attempts=1)
+    with other_process("hold", path, 0) as process:
+        assert process.read_line() == "ready"
+        assert await sqlite.prune(clock.now + 1) == 1

@@ -1,0 +1,86 @@
+"""What the journal's tests share: acceptances to write, a clock to set, other processes that use a journal."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from osmosis_ai.rollout.journal import Acceptance, Journal, JournalRecord
+
+
+class Clock:
+    """Unix seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def an_acceptance(key: str = "key", *, rollout_id: str = "rollout", request: bytes = b'{"n": 1}') -> Acceptance:
+    return Acceptance(
+        key=key,
+        rollout_id=rollout_id,
+        fingerprint="fingerprint",
+        server_url="http://127.0.0.1:9000",
+        api_key="callback-secret",
+        init_reply=b'{"tools": []}',
+        request=request,
+    )
+
+
+async def claim_all(journal: Journal, *, page: int = 100) -> list[JournalRecord]:
+    claimed: list[JournalRecord] = []
+    while records := await journal.claim_abandoned(page):
+        claimed += records
+    return claimed
+
+
+class OtherProcess:
+    """A process that runs one command of ``journal_process`` and talks in lines."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "support.journal_process", *map(str, arguments)],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+
+    def read_line(self) -> str:
+        line = self._stdout.readline()
+        assert line.endswith("\n"), "the process ended early"
+        return line.rstrip("\n")
+
+    def read_rest(self) -> list[str]:
+        """Its remaining lines until it ends; a line that was cut off by the end does not count."""
+        return [line.rstrip("\n") for line in self._stdout if line.endswith("\n")]
+
+    def go(self) -> None:
+        self._stdin.write("go\n")
+        self._stdin.flush()
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        self._stdin.close()
+        self._stdout.close()
+
+
+@contextmanager
+def other_process(*arguments: object) -> Iterator[OtherProcess]:
+    process = OtherProcess(*arguments)
+    try:
+        yield process
+    finally:
+        process.close()

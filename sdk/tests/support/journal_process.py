@@ -1,0 +1,131 @@
+"""A process that uses a journal, for tests: ``python -m support.journal_process COMMAND PATH ARGUMENT``.
+
+It prints what it has done, a line each.
+"""
+
+import asyncio
+import os
+import resource
+import sys
+from itertools import count
+
+from osmosis_ai.rollout.journal import JournalError, RolloutState, SqliteJournal
+from support.journal import an_acceptance, claim_all
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)  # noqa: T201 - how it talks to the test
+
+
+async def wait_for_go() -> None:
+    await asyncio.to_thread(sys.stdin.readline)
+
+
+async def work(path: str, prefix: str) -> None:
+    """Run rollouts side by side until killed; every line was acknowledged by the journal."""
+    numbers = count()
+    async with SqliteJournal(path) as journal:
+
+        async def run_rollouts() -> None:
+            for number in numbers:
+                key = f"{prefix}{number}"
+                await journal.accept(an_acceptance(key))
+                say("accepted", key)
+                if number % 3:
+                    await journal.finish(key, f"result of {key}".encode())
+                    say("finished", key)
+                if number % 3 == 2:
+                    await journal.settle(key, RolloutState.DELIVERED, attempts=1)
+                    say("delivered", key)
+
+        await asyncio.gather(*(run_rollouts() for _ in range(16)))
+
+
+async def accept(path: str, amount: str) -> None:
+    """Accept keys that others accept too; print those won."""
+    async with SqliteJournal(path) as journal:
+        say("ready")
+        await wait_for_go()
+        keys = [f"key-{number}" for number in range(int(amount))]
+        standing = await asyncio.gather(*(journal.accept(an_acceptance(key)) for key in keys))
+        for key, record in zip(keys, standing, strict=True):
+            if record is None:
+                say(key)
+
+
+async def claim(path: str, page: str) -> None:
+    """Claim what others claim too; print what was got."""
+    async with SqliteJournal(path) as journal:
+        say("ready")
+        await wait_for_go()
+        for record in await claim_all(journal, page=int(page)):
+            say(record.key)
+
+
+async def hold(path: str, amount: str) -> None:
+    """Accept, and live until told to go or killed."""
+    async with SqliteJournal(path) as journal:
+        for number in range(int(amount)):
+            await journal.accept(an_acceptance(f"key-{number}"))
+        say("ready")
+        await wait_for_go()
+
+
+async def leave_child(path: str, kind: str) -> None:
+    """Accept, and leave a child process behind that outlives this one."""
+    journal = SqliteJournal(path)
+    await journal.open()
+    await journal.accept(an_acceptance("key-0"))
+    if kind == "forked":
+        if os.fork() == 0:
+            sys.stdin.readline()
+            os._exit(0)
+    else:
+        await asyncio.create_subprocess_exec(sys.executable, "-c", "input()")
+    say("ready")
+    await asyncio.Event().wait()
+
+
+async def fork(path: str, _: str) -> None:
+    """Use an open journal in a forked child; print what that gives."""
+    async with SqliteJournal(path) as journal:
+        if (child := os.fork()) == 0:
+            try:
+                await journal.accept(an_acceptance("child"))
+            except JournalError as error:
+                say(error)
+            await journal.close()
+            os._exit(0)
+        await asyncio.to_thread(os.waitpid, child, 0)
+        say(await journal.accept(an_acceptance("parent")))
+
+
+async def fill(path: str, _: str) -> None:
+    """Run out of room for a while."""
+    async with SqliteJournal(path) as journal:
+        await journal.accept(an_acceptance("before"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
+        try:
+            await journal.accept(an_acceptance("during", request=bytes(1_000_000)))
+        except JournalError as error:
+            say(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await journal.accept(an_acceptance("after", request=bytes(1_000_000)))
+        for record in await journal.records():
+            say(record.key)
+
+
+COMMANDS = {
+    "work": work,
+    "accept": accept,
+    "claim": claim,
+    "hold": hold,
+    "leave-child": leave_child,
+    "fork": fork,
+    "fill": fill,
+}
+
+if __name__ == "__main__":
+    _, command, *arguments = sys.argv
+    asyncio.run(COMMANDS[command](*arguments))

@@ -78,11 +78,12 @@ async def leave_child(path: str, kind: str) -> None:
     await journal.accept(an_acceptance("key-0"))
     if kind == "forked":
         if os.fork() == 0:
+            say("ready")
             sys.stdin.readline()
             os._exit(0)
     else:
         await asyncio.create_subprocess_exec(sys.executable, "-c", "input()")
-    say("ready")
+        say("ready")
     await asyncio.Event().wait()
 
 
@@ -91,11 +92,12 @@ async def fork(path: str, _: str) -> None:
     async with SqliteJournal(path) as journal:
         if (child := os.fork()) == 0:
             try:
-                await journal.accept(an_acceptance("child"))
+                asyncio.run(journal.accept(an_acceptance("child")))
             except JournalError as error:
                 say(error)
-            await journal.close()
-            os._exit(0)
+            finally:
+                asyncio.run(journal.close())
+                os._exit(0)
         await asyncio.to_thread(os.waitpid, child, 0)
         say(await journal.accept(an_acceptance("parent")))
 

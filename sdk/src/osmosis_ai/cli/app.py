@@ -52,9 +52,11 @@ class _Finished(Exception):  # noqa: N818 - no error: it carries an exit code pa
 
 def run(argv: list[str] | None) -> int:
     """Run one command line; see ``osmosis_ai.cli.main``."""
-    _load_dotenv()
     try:
+        _load_dotenv()
         app(args=argv, prog_name="osmosis")
+    except CLIError as error:
+        return _fail(error)
     except _Finished as finished:
         return finished.exit_code
     return 0
@@ -91,23 +93,34 @@ def exit_code_of(command: Callable[..., int], **options: Any) -> int:
     try:
         return command(**options)
     except CLIError as error:
-        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
-        return EXIT_FAILED
+        return _fail(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _fail(error: CLIError) -> int:
+    print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
+    return EXIT_FAILED
 
 
 def _load_dotenv() -> None:
     """Load the nearest ``.env`` at or above the current directory, if it is the user's own; the environment wins."""
     if os.environ.get(NO_DOTENV_VARIABLE):
         return
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:
+        return
     file = next((file for folder in (here, *here.parents) if (file := folder / ".env").is_file()), None)
     if file is None or (hasattr(os, "getuid") and file.stat().st_uid != os.getuid()):
         return
     from dotenv import load_dotenv
 
-    load_dotenv(file)
+    try:
+        load_dotenv(file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text, or holds a NUL"
+        raise CLIError(f"{file} cannot be read ({reason}): correct it, or set {NO_DOTENV_VARIABLE}=1.") from error
 
 
 for _name, _command in COMMANDS.items():

@@ -1,15 +1,27 @@
 """``osmosis serve``. Spec: server.md, section 12."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from osmosis_ai.cli.common import ModuleOption
 from osmosis_ai.cli_services import CLIError
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the documented default; a key is asked for
 LOOPBACK = "127.0.0.1"
+
+
+class _DefaultHost(str):
+    """Text that can be told from the same text given by a user, even after a parser has put it through ``str()``."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
 
 
 class LogLevel(StrEnum):
@@ -26,9 +38,14 @@ def serve(
     module: ModuleOption,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 9000,
     host: Annotated[
-        str | None,
-        typer.Option("--host", "-H", help=f"Address to bind [default: {ALL_INTERFACES}; {LOOPBACK} with --local]"),
-    ] = None,
+        str,
+        typer.Option(
+            "--host",
+            "-H",
+            show_default=False,
+            help=f"Address to bind [default: {ALL_INTERFACES}; {LOOPBACK} with --local]",
+        ),
+    ] = _DefaultHost(ALL_INTERFACES),
     no_validate: Annotated[bool, typer.Option("--no-validate", help="Skip the check of the agent loop.")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a Python file changes.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
@@ -56,10 +73,12 @@ def serve(
         ),
     ] = None,
     fd: Annotated[
-        int | None, typer.Option("--fd", metavar="N", help="Serve on this inherited listening socket.")
+        int | None, typer.Option("--fd", metavar="N", min=0, help="Serve on this inherited listening socket.")
     ] = None,
 ) -> int:
     """Serve an agent loop to a trainer."""
+    from pydantic import ValidationError
+
     from osmosis_ai.rollout.cli_utils import load_agent_loop
     from osmosis_ai.rollout.server.serve import ServeError, serve_agent_loop
     from osmosis_ai.rollout.validator import AgentLoopValidationError
@@ -68,7 +87,7 @@ def serve(
     try:
         serve_agent_loop(
             agent_loop,
-            host=host or (LOOPBACK if local_debug else ALL_INTERFACES),
+            host=LOOPBACK if local_debug and isinstance(host, _DefaultHost) else host,
             port=port,
             validate=not no_validate,
             log_level=str(log_level),
@@ -83,6 +102,18 @@ def serve(
         )
     except AgentLoopValidationError:
         return 1
+    except ValidationError as error:
+        raise CLIError(_first_bad_setting(error)) from error
     except (ServeError, ImportError) as error:
         raise CLIError(str(error)) from error
     return 0
+
+
+def _first_bad_setting(error: "ValidationError") -> str:
+    from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+
+    models = (RolloutClientSettings, RolloutServerSettings, RolloutSettings)
+    prefix = next((str(model.model_config.get("env_prefix")) for model in models if model.__name__ == error.title), "")
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = prefix + "_".join(map(str, first["loc"])).upper()
+    return f"The setting {name or '?'} cannot be used: {first['msg']}; correct it in the environment or in .env."

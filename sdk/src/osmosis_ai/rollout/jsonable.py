@@ -2,30 +2,66 @@
 
 import json
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
+from typing import Any, TypeVar
 
 MAX_NESTING = 64
 MAX_INTEGER_BITS = 4096
+MAX_VALUES = 250_000
+
+_Item = TypeVar("_Item")
 
 
-def plain(value: Any, depth_left: int = MAX_NESTING) -> Any:
-    """``value`` in JSON's terms, whatever it is.
+def plain(value: Any) -> Any:
+    """``value`` in JSON's terms, whatever it is, so that ``is_strict_json`` holds of the answer.
 
-    Non-finite numbers and foreign objects become text, cycles and excessive nesting are cut, and nothing is raised.
+    Non-finite numbers and foreign objects become text; cycles, nesting beyond ``MAX_NESTING`` and what
+    comes after the first ``MAX_VALUES`` values are cut; lone surrogates become ``?``. Nothing is raised.
     """
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value) if value.bit_length() <= MAX_INTEGER_BITS else "<integer too large>"
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if depth_left == 0:
-        return "<nested too deep>"
-    if isinstance(value, dict):
-        return {text(key): plain(item, depth_left - 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, depth_left - 1) for item in value]
-    return text(value)
+    return _Plain().of(value)
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._values_left = MAX_VALUES
+        self._parents: set[int] = set()
+
+    def of(self, value: Any) -> Any:
+        self._values_left -= 1
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return _encodable(value)
+        if isinstance(value, int):
+            return int(value) if value.bit_length() <= MAX_INTEGER_BITS else "<integer too large>"
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else str(float(value))
+        if isinstance(value, dict | list | tuple):
+            return self._of_container(value)
+        return _encodable(text(value))
+
+    def _of_container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Any:
+        if id(value) in self._parents:
+            return "<contains itself>"
+        if len(self._parents) == MAX_NESTING:
+            return "<nested too deep>"
+        self._parents.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return {_encodable(text(key)): self.of(item) for key, item in self._affordable(value.items())}
+            return [self.of(item) for item in self._affordable(value)]
+        except Exception:  # noqa: BLE001 - a foreign container may raise anything
+            return f"<unreadable {type(value).__name__}>"
+        finally:
+            self._parents.discard(id(value))
+
+    def _affordable(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        return takewhile(lambda _: self._values_left > 0, items)
+
+
+def _encodable(value: str) -> str:
+    return str.encode(value, "utf-8", "replace").decode()
 
 
 def text(value: Any) -> str:
@@ -53,4 +89,13 @@ def shortened(value: Any, max_characters: int) -> Any:
         return {key: shortened(item, max_characters) for key, item in value.items()}
     if isinstance(value, list):
         return [shortened(item, max_characters) for item in value]
+    return value
+
+
+def copy_json(value: Any) -> Any:
+    """A copy of a JSON value that shares nothing that can change."""
+    if isinstance(value, dict):
+        return {key: copy_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copy_json(item) for item in value]
     return value

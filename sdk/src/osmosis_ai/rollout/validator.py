@@ -155,6 +155,21 @@ def _check_tools(agent_loop: RolloutAgentLoop, request: RolloutRequest, findings
     if not isinstance(tools, list):
         findings.error("GET_TOOLS_INVALID_TYPE", _why_no_list(tools), "get_tools")
         return 0
+    _check_each_tool(tools, findings)
+    return len(tools)
+
+
+def check_tools(tools: Any) -> list[ValidationError]:
+    """What keeps ``tools``, as ``get_tools`` returned them, from being served; ``[]`` if nothing does."""
+    findings = _Findings()
+    if isinstance(tools, list):
+        _check_each_tool(tools, findings)
+    else:
+        findings.error("GET_TOOLS_INVALID_TYPE", _why_no_list(tools), "get_tools")
+    return findings.errors
+
+
+def _check_each_tool(tools: list[Any], findings: _Findings) -> None:
     first_with_name: dict[str, int] = {}
     for index, tool in enumerate(tools):
         check = _ToolCheck(index, findings)
@@ -165,7 +180,6 @@ def _check_tools(agent_loop: RolloutAgentLoop, request: RolloutRequest, findings
                 f"The name {_short(name)} is taken by tools[{first}]; each tool needs its own.",
                 f"tools[{index}].function.name",
             )
-    return len(tools)
 
 
 def _why_no_list(tools: Any) -> str:

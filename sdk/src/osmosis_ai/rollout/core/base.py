@@ -4,6 +4,7 @@ The server builds one ``RolloutContext`` a rollout and awaits ``RolloutAgentLoop
 many rollouts at once, so ``run`` keeps its state in local variables. Spec: core.md, section 7.
 """
 
+import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -78,6 +79,7 @@ class RolloutContext:
 
         Raises:
             OsmosisRolloutError: as ``OsmosisLLMClient.chat_completions`` does.
+            TypeError: the policy's ``chat_completions`` is not a coroutine function.
         """
         if not kwargs and self.request.completion_params and not self._transcript.sent:
             logger.warning(
@@ -92,13 +94,17 @@ class RolloutContext:
         if watcher is not None:
             watcher.chat_begins()
         try:
-            result = await self.llm.chat_completions(messages, **kwargs)
+            reply = self.llm.chat_completions(messages, **kwargs)
+            if not inspect.isawaitable(reply):
+                raise TypeError(f"{type(self.llm).__name__}.chat_completions must be a coroutine function (async def).")
+            result = await reply
         except Exception as error:
             self._transcript.failed(error)
             if watcher is not None:
                 watcher.chat_failed(error)
             raise
-        self._transcript.received(result.message)
+        if isinstance(message := getattr(result, "message", None), dict):  # a stand-in may reply with anything
+            self._transcript.received(message)
         if watcher is not None:
             watcher.chat_ends()
         return result
@@ -195,7 +201,7 @@ class RolloutContext:
             num_tool_calls=self._num_tool_calls,
             prompt_tokens=llm.prompt_tokens,
             response_tokens=llm.response_tokens,
-            max_context_tokens=llm.max_context_tokens,
+            max_context_tokens=llm.max_context_tokens if isinstance(llm, RolloutMetrics) else 0,
         )
 
 

@@ -209,6 +209,10 @@ def _not_blank(rollout_id: str) -> str:
 RolloutId = Annotated[str, Field(min_length=1, max_length=MAX_ROLLOUT_ID_LENGTH), AfterValidator(_not_blank)]
 
 
+# What the URL standard forbids in a host and urlsplit lets through.
+_FORBIDDEN_IN_HOST = frozenset('<>\\^|"`{}')
+
+
 def _is_callable_url(server_url: str) -> str:
     """Refuse what cannot be a trainer's base URL: paths are joined to it, so it ends at the path (RFC 3986)."""
     if any(character.isspace() or not character.isprintable() for character in server_url):
@@ -220,7 +224,7 @@ def _is_callable_url(server_url: str) -> str:
         raise ValueError(f"server_url must have a valid host and port ({error})") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError("server_url must use http or https scheme")
-    if not host or port == 0:
+    if not host or not host.strip(".") or _FORBIDDEN_IN_HOST & set(host) or port == 0:
         raise ValueError("server_url must have a valid host and port")
     if parts.username is not None or parts.password is not None:
         raise ValueError("server_url must not carry user info; send the callback key as api_key")
@@ -230,7 +234,12 @@ def _is_callable_url(server_url: str) -> str:
 
 
 class RolloutRequest(BaseModel):
-    """Body of ``POST /v1/rollout/init``. ``api_key`` is the bearer token for callbacks and stays out of ``repr``."""
+    """Body of ``POST /v1/rollout/init``.
+
+    ``api_key`` is the bearer token for callbacks; it stays out of ``repr`` and of the text of validation errors.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     rollout_id: RolloutId
     server_url: Annotated[str, AfterValidator(_is_callable_url)]
@@ -262,7 +271,7 @@ class RolloutRequest(BaseModel):
 
 
 class InitResponse(BaseModel):
-    """Body of the 202: the tools the agent offers. Its JSON carries no null ``description`` or ``enum``."""
+    """Body of the 202: the tools the agent offers. Dumped with ``exclude_none=True``, as every tool schema."""
 
     rollout_id: str
     tools: list[OpenAIFunctionToolSchema] = Field(default_factory=list)

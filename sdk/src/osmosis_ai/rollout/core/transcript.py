@@ -8,6 +8,7 @@ and compared at each later call; comparing shares the strings, so it costs next 
 from typing import Any
 
 from osmosis_ai.rollout.core.schemas import MessageDict
+from osmosis_ai.rollout.jsonable import copy_json
 
 MAX_NOTED = 10
 
@@ -28,7 +29,7 @@ class Transcript:
         """Note the list of a chat call, which the agent goes on appending to; tell what it rewrote, if anything."""
         self._calls += 1
         problem = self.check(messages)
-        self._copies.extend(_copy(message) for message in messages[len(self._copies) :])
+        self._copies.extend(copy_json(message) for message in messages[len(self._copies) :])
         self.sent = messages
         self._sent_count = len(messages)
         self._reply = None
@@ -63,13 +64,5 @@ class Transcript:
         problem = f"messages[{first}] was {what} {where}; a conversation may only be appended to."
         if len(self.rewritten) < MAX_NOTED:
             self.rewritten.append(problem)
-        self._copies[first:] = [_copy(message) for message in messages[first:]]
+        self._copies[first:] = [copy_json(message) for message in messages[first:]]
         return problem
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy(item) for item in value]
-    return value

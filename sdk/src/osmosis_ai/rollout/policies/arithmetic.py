@@ -121,11 +121,13 @@ class _Conversation:
     def _results(self) -> Iterator[str]:
         """What the tools answered, step by step: steps are called in order, so the n-th call is the n-th step's."""
         answers = {
-            message.get("tool_call_id"): message for message in self._since_question if message.get("role") == "tool"
+            str(message.get("tool_call_id")): message
+            for message in self._since_question
+            if message.get("role") == "tool"
         }
         calls = [call for message in self._since_question for call in _tool_calls(message)]
         for call in calls[: len(self._expression.steps)]:
-            name, answer = _function_name(call), answers.get(call.get("id"))
+            name, answer = _function_name(call), answers.get(str(call.get("id")))
             if answer is None:
                 raise _CannotGoOnError(f"I cannot go on: the call of {name} was not answered.")
             number = read_number(_text_of(answer))

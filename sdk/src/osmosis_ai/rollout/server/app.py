@@ -164,7 +164,7 @@ class _Rollouts:
 
     def _make_client(self, **fields: Any) -> AbstractAsyncContextManager[Any]:
         client_class: Any = OsmosisLLMClient
-        if isinstance(client_class, type) and issubclass(client_class, _SdkClient):
+        if client_class is _SdkClient:
             fields["settings"] = self.settings.client
         client: AbstractAsyncContextManager[Any] = client_class(**fields)
         return client
@@ -207,21 +207,22 @@ class _Lifespan:
                 "Set OSMOSIS_ROLLOUT_SERVER_API_KEY unless it is reachable from this machine only."
             )
         state.start_cleanup_task()
-        background = [asyncio.create_task(self._maintain(service))]
+        maintenance = asyncio.create_task(self._maintain(service))
+        registration: asyncio.Task[None] | None = None
         drain_on_signal: DrainOnSignal | None = None
         try:
             if self._on_startup is not None:
                 await self._on_startup()
             if self.registration is not None:
-                background.append(asyncio.create_task(self._register(*self.registration)))
+                registration = asyncio.create_task(self._register(*self.registration))
             drain_on_signal = DrainOnSignal(lambda: service.close(settings.drain_seconds))
             yield
         finally:
             if drain_on_signal is not None:
                 drain_on_signal.restore()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            maintenance.cancel()
+            if registration is not None:
+                await self._end(registration, settings.registration_shutdown_timeout_seconds)
             await state.stop_cleanup_task()
             try:
                 await self._rollouts.close(min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
@@ -230,6 +231,12 @@ class _Lifespan:
                 if self._on_shutdown is not None:
                     await self._on_shutdown()
                 await close_transports()
+
+    async def _end(self, registration: "asyncio.Task[None]", timeout_seconds: float) -> None:
+        _, pending = await asyncio.wait({registration}, timeout=timeout_seconds)
+        if pending:
+            logger.warning("The registration did not end within %g s; it is given up.", timeout_seconds)
+            registration.cancel()
 
     async def _maintain(self, service: RolloutService) -> None:
         while True:

@@ -23,6 +23,7 @@ from osmosis_ai.rollout.server.results import TerminalResult
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_AT_ONCE_PER_TRAINER = 32
+_SDK_COMPLETE_ROLLOUT = OsmosisLLMClient.complete_rollout
 
 
 class CompletionClient(Protocol):
@@ -165,7 +166,8 @@ def _verdict_on(error: Exception) -> Verdict:
 
 async def _send(client: CompletionClient, result: TerminalResult) -> None:
     payload = result.payload
-    if isinstance(client, OsmosisLLMClient):
+    # A stand-in or a subclass may have a complete_rollout of its own, which is then the one to call.
+    if isinstance(client, OsmosisLLMClient) and type(client).complete_rollout is _SDK_COMPLETE_ROLLOUT:
         await client.send_completion(payload, attempts=1)
         return
     metrics = payload.get("metrics")

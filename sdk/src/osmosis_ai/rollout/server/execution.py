@@ -31,13 +31,20 @@ class Execution:
     """One run of ``agent_loop`` over ``ctx``.
 
     Args:
+        rollout_id: as the trainer gave it; the agent's own copy of the request may say anything.
         limit_seconds: of the whole run.
         tool_turn_seconds: of the time between a reply of the policy and the next chat call, or the end.
     """
 
     def __init__(
-        self, agent_loop: RolloutAgentLoop, ctx: RolloutContext, limit_seconds: float, tool_turn_seconds: float
+        self,
+        rollout_id: str,
+        agent_loop: RolloutAgentLoop,
+        ctx: RolloutContext,
+        limit_seconds: float,
+        tool_turn_seconds: float,
     ) -> None:
+        self._rollout_id = rollout_id
         self._agent_loop = agent_loop
         self._ctx = ctx
         self._limit_seconds = limit_seconds
@@ -95,19 +102,19 @@ class Execution:
     def _result_of(self, run: "asyncio.Task[RolloutResult | BaseException]") -> TerminalResult:
         returned = run.result()
         if not isinstance(returned, BaseException):
-            return result_of_return(self._ctx, returned)
-        logger.error("Rollout %a: the agent failed.", self._ctx.request.rollout_id, exc_info=returned)
+            return result_of_return(self._rollout_id, self._ctx, returned)
+        logger.error("Rollout %a: the agent failed.", self._rollout_id, exc_info=returned)
         self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {returned}")
-        return result_of_exception(self._ctx, returned)
+        return result_of_exception(self._rollout_id, self._ctx, returned)
 
     async def _cut_short(
         self, run: "asyncio.Task[RolloutResult | BaseException]", reason: StopReason
     ) -> TerminalResult:
-        result = result_of_stop(self._ctx, reason)
-        logger.warning("Rollout %a: %s.", self._ctx.request.rollout_id, reason.message)
+        result = result_of_stop(self._rollout_id, self._ctx, reason)
+        logger.warning("Rollout %a: %s.", self._rollout_id, reason.message)
         self._ctx.log_event("rollout_error", error=reason.message)
         run.cancel()
         _, unended = await asyncio.wait({run}, timeout=CANCEL_GRACE_SECONDS)
         if unended:
-            logger.error("Rollout %a: the agent ignores its cancellation; abandoned.", self._ctx.request.rollout_id)
+            logger.error("Rollout %a: the agent ignores its cancellation; abandoned.", self._rollout_id)
         return result

@@ -40,7 +40,7 @@ def get_report_host(host: str) -> str:
     if not all_interfaces(host):
         return host
     try:
-        return detect_public_ip()
+        return get_public_ip()
     except PublicIPDetectionError:
         return host
 

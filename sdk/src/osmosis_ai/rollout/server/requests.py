@@ -67,14 +67,17 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
     """The whole body.
 
     Raises:
-        RefusedError: 415 for a body that says it is not JSON, 413 over ``max_bytes``, 408 over ``timeout_seconds``.
+        RefusedError: 415 for a body that says it is not JSON, 413 over ``max_bytes``, 408 over ``timeout_seconds``,
+            400 if the client goes away.
     """
+    from starlette.requests import ClientDisconnect
+
     _require_json(request)
     too_large = RefusedError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.", "body_too_large"
     )
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > max_bytes:
+    if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise too_large
     body = bytearray()
     try:
@@ -87,6 +90,8 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
         raise RefusedError(
             HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {timeout_seconds:g} s.", "body_too_slow"
         ) from None
+    except ClientDisconnect:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "The body ended early.", "body_cut_off") from None
     return bytes(body)
 
 

@@ -96,20 +96,20 @@ def forgotten(error: Exception) -> StopReason:
     return StopReason(Outcome.LLM_ERROR, "error", f"the trainer no longer knows the rollout: {error}")
 
 
-def result_of_return(ctx: RolloutContext, result: Any) -> TerminalResult:
+def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> TerminalResult:
     """The result for what ``run`` returned; nonsense becomes an ERROR that says why and keeps the messages."""
     if not isinstance(result, RolloutResult):
         reason = f"the agent returned {type(result).__name__}, not a RolloutResult"
-        return _invalid(ctx, reason, ctx.transcript_so_far())
+        return _invalid(rollout_id, ctx, reason, ctx.transcript_so_far())
     messages = result.final_messages
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        return _invalid(ctx, "final_messages is not a list of message objects", ctx.transcript_so_far())
+        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects", ctx.transcript_so_far())
     if problem := _problem(result):
-        return _invalid(ctx, problem, messages)
+        return _invalid(rollout_id, ctx, problem, messages)
     completed = result.status == RolloutStatus.COMPLETED
     outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.last_chat_error()) or Outcome.AGENT_ERROR)
     fields = _payload(
-        rollout_id=ctx.request.rollout_id,
+        rollout_id=rollout_id,
         status=RolloutStatus(result.status),
         final_messages=messages,
         finish_reason=result.finish_reason,
@@ -121,19 +121,21 @@ def result_of_return(ctx: RolloutContext, result: Any) -> TerminalResult:
     try:
         return TerminalResult(_encode(fields))
     except (TypeError, ValueError, RecursionError):
-        return _invalid(ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
+        return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
 
 
-def result_of_exception(ctx: RolloutContext, error: BaseException) -> TerminalResult:
+def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
     """The result for an exception that escaped from ``run``."""
     message = text(error)
     name = type(error).__name__
-    return _failure(ctx, outcome_of(error) or Outcome.AGENT_ERROR, "error", f"{name}: {message}" if message else name)
+    return _failure(
+        rollout_id, ctx, outcome_of(error) or Outcome.AGENT_ERROR, "error", f"{name}: {message}" if message else name
+    )
 
 
-def result_of_stop(ctx: RolloutContext, reason: StopReason) -> TerminalResult:
+def result_of_stop(rollout_id: str, ctx: RolloutContext, reason: StopReason) -> TerminalResult:
     """The result for a rollout that the server stopped while it ran."""
-    return _failure(ctx, reason.outcome, reason.finish_reason, reason.message)
+    return _failure(rollout_id, ctx, reason.outcome, reason.finish_reason, reason.message)
 
 
 def result_without_run(
@@ -194,11 +196,12 @@ def _culprit(fields: dict[str, Any]) -> str:
     return next((name for name, value in fields.items() if not is_strict_json(value)), "the result")
 
 
-def _invalid(ctx: RolloutContext, reason: str, messages: list[MessageDict]) -> TerminalResult:
-    return _failure(ctx, Outcome.INVALID_RESULT, "error", f"invalid result: {reason}", messages)
+def _invalid(rollout_id: str, ctx: RolloutContext, reason: str, messages: list[MessageDict]) -> TerminalResult:
+    return _failure(rollout_id, ctx, Outcome.INVALID_RESULT, "error", f"invalid result: {reason}", messages)
 
 
 def _failure(
+    rollout_id: str,
     ctx: RolloutContext,
     outcome: Outcome,
     finish_reason: str,
@@ -207,7 +210,7 @@ def _failure(
 ) -> TerminalResult:
     known = ctx.transcript_so_far() if messages is None else messages
     return _error_result(
-        ctx.request.rollout_id,
+        rollout_id,
         outcome,
         finish_reason,
         message,

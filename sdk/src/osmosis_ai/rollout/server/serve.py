@@ -3,10 +3,10 @@
 Order: what can be refused is refused before the port is bound, and the banner appears after.
 """
 
+import asyncio
 import dataclasses
 import json
 import logging
-import os
 import socket
 import sys
 import time
@@ -17,9 +17,11 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
-from osmosis_ai.rollout.config.settings import RolloutSettings, get_settings
+from osmosis_ai.rollout.config.settings import JOURNAL_OFF, RolloutSettings, get_settings
 from osmosis_ai.rollout.console import console
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.journal import JournalError, SqliteJournal
+from osmosis_ai.rollout.listening import listen
 from osmosis_ai.rollout.network import PublicIPDetectionError, all_interfaces, detect_public_ip
 from osmosis_ai.rollout.server import reload as reloading
 from osmosis_ai.rollout.server.api_key import generate_api_key
@@ -35,7 +37,6 @@ DEFAULT_PORT = 9000
 DEFAULT_JOURNAL = ".osmosis/journal.db"
 API_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 
-SOCKET_BACKLOG = 4096
 GRACEFUL_SHUTDOWN_SECONDS = 5
 RELOAD_DRAIN_SECONDS = 2.0
 
@@ -82,7 +83,7 @@ def serve_agent_loop(
 
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
-        ServeError: the arguments contradict each other, or the address cannot be bound.
+        ServeError: the arguments contradict each other, or the address, the journal or ``debug_dir`` cannot be used.
         AgentLoopValidationError: the agent loop is invalid; the report has been printed.
     """
     for package, available in (("FastAPI", FASTAPI_AVAILABLE), ("uvicorn", UVICORN_AVAILABLE)):
@@ -97,7 +98,8 @@ def serve_agent_loop(
     settings = settings or get_settings()
     key = _choose_key(settings, api_key, local_debug)
     settings = _settings_for(settings, key, journal, reload)
-    listener = socket.socket(fileno=fd) if fd is not None else _bind(host, port)
+    _require_usable_journal(settings.server.journal)
+    listener = _inherit(fd) if fd is not None else _bind(host, port)
     if fd is None and port == 0:
         port = listener.getsockname()[1]
     traces = _new_trace_folder(debug_dir) if debug_dir else None
@@ -181,20 +183,35 @@ def _settings_for(settings: RolloutSettings, key: _Key, journal: str | None, rel
     return settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _require_usable_journal(where: str) -> None:
+    if where == JOURNAL_OFF:
+        return
+
+    async def open_and_close() -> None:
+        async with SqliteJournal(where):
+            pass
+
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(SOCKET_BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else str(error)
+        asyncio.run(open_and_close())
+    except JournalError as error:
+        raise ServeError(str(error)) from error
+
+
+def _inherit(fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=fd)
+    except (OSError, ValueError) as error:
+        raise ServeError(f"Descriptor {fd} cannot be served on: give the number of an inherited socket.") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise ServeError(
             f"Cannot listen on {host}:{port} ({reason}): choose another address with --host and --port."
-        ) from None
-    return listener
+        ) from error
 
 
 def _new_trace_folder(debug_dir: str) -> str:

@@ -12,19 +12,18 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import ValidationError
-
 from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.schemas import InitResponse, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, RolloutState
+from osmosis_ai.rollout.jsonable import copy_json
 from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.offload import call_in_thread
@@ -38,11 +37,13 @@ from osmosis_ai.rollout.server.results import (
     result_without_run,
 )
 from osmosis_ai.rollout.server.state import AppState
+from osmosis_ai.rollout.validator import check_tools
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
 TOOLS_THREADS = 8
+NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
 
@@ -61,6 +62,7 @@ class Rollout:
 
     key: str
     request: RolloutRequest
+    agent_request: RolloutRequest
     tools: list[OpenAIFunctionToolSchema]
     accepted_at: float = field(default_factory=time.time)
     started_at: float | None = None
@@ -189,10 +191,11 @@ class RolloutService:
         self._reserved += 1
         try:
             self._admit()
-            response, tools = await self._offer_tools(request)
+            agent_request = _copy_for_agent(request)
+            response, tools = await self._offer_tools(request.rollout_id, agent_request)
             record = await self._accept(key, print_, request, response)
             if record is None:
-                self._start(key, request, tools)
+                self._start(Rollout(key, request, agent_request, tools))
             elif record.fingerprint != print_:
                 raise _conflict()
             else:
@@ -220,23 +223,22 @@ class RolloutService:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
 
-    async def _offer_tools(self, request: RolloutRequest) -> tuple[InitResponse, list[OpenAIFunctionToolSchema]]:
+    async def _offer_tools(
+        self, rollout_id: str, request: RolloutRequest
+    ) -> tuple[InitResponse, list[OpenAIFunctionToolSchema]]:
         """Ask the agent for its tools, off the event loop: what that costs is the author's affair."""
         seconds = self._settings.server.tools_timeout_seconds
         try:
             async with self._tools_gate, asyncio.timeout(seconds):
                 tools = await call_in_thread(self._agent_loop.get_tools, request)
-            if not isinstance(tools, list):
-                raise TypeError(f"get_tools must return a list, got {type(tools).__name__}")
-            response = InitResponse.model_validate({"rollout_id": request.rollout_id, "tools": tools})
-            response.model_dump_json()
-        except asyncio.CancelledError:
+            if problems := check_tools(tools):
+                raise _tools_failed(str(problems[0]))
+            response = InitResponse.model_validate({"rollout_id": rollout_id, "tools": tools})
+        except RefusedError:
             raise
         except TimeoutError as error:
             raise _tools_failed(f"get_tools did not return within {seconds:g} s", error) from error
-        except ValidationError as error:
-            raise _tools_failed(_first_problem(error), error) from error
-        except BaseException as error:  # SystemExit in an agent's get_tools must not end the server
+        except Exception as error:
             raise _tools_failed(f"{type(error).__name__}: {error}", error) from error
         return response, tools
 
@@ -263,39 +265,37 @@ class RolloutService:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from error
 
-    def _start(self, key: str, request: RolloutRequest, tools: list[OpenAIFunctionToolSchema]) -> None:
-        rollout = Rollout(key, request, tools)
-        self._rollouts[key] = rollout
+    def _start(self, rollout: Rollout) -> None:
+        self._rollouts[rollout.key] = rollout
         self._unfinished += 1
-        self.state.mark_started(key, self._spawn(self._run(rollout)))
+        self.state.mark_started(rollout.key, self._spawn(self._run(rollout)))
 
     async def _run(self, rollout: Rollout) -> None:
         request = rollout.request
         try:
-            has_slot = await self._wait_for_slot(rollout)
-            try:
-                client = self._make_client(
-                    server_url=request.server_url, rollout_id=request.rollout_id, api_key=request.api_key
-                )
-                async with client as rollout.llm:
-                    if has_slot:
-                        result = await self._execute(rollout)
-                        self.state.semaphore.release()
-                        has_slot = False
-                    else:
-                        reason = rollout.stop_reason or Stop.SHUTDOWN.value
-                        result = result_without_run(request.rollout_id, reason, request.messages)
+            if not await self._wait_for_slot(rollout):
+                reason = rollout.stop_reason or Stop.SHUTDOWN.value
+                result = result_without_run(request.rollout_id, reason, request.messages)
+                async with self._client_of(request) as rollout.llm:
                     await self._finish(rollout, result)
-            finally:
-                if has_slot:
-                    self.state.semaphore.release()
+                return
+            with _released(self.state.semaphore) as slot:
+                async with self._client_of(request) as rollout.llm:
+                    result = await self._execute(rollout)
+                    slot.close()
+                    await self._finish(rollout, result)
         except Exception:
-            logger.exception("Rollout %a: its result stays in the journal.", request.rollout_id)
+            logger.exception("Rollout %a: the client of its trainer failed.", request.rollout_id)
+            if rollout.phase is not Phase.DELIVERING:
+                await self._record(rollout, result_without_run(request.rollout_id, NO_CLIENT, request.messages))
         finally:
             if rollout.phase is not Phase.DELIVERING:
                 self._unfinished -= 1
             self.state.mark_completed(rollout.key)
             del self._rollouts[rollout.key]
+
+    def _client_of(self, request: RolloutRequest) -> AbstractAsyncContextManager[Any]:
+        return self._make_client(server_url=request.server_url, rollout_id=request.rollout_id, api_key=request.api_key)
 
     async def _wait_for_slot(self, rollout: Rollout) -> bool:
         if rollout.stop_reason is not None:
@@ -308,7 +308,7 @@ class RolloutService:
         rollout.started_at = time.time()
         rollout.phase = Phase.RUNNING
         ctx = RolloutContext(
-            request=rollout.request,
+            request=rollout.agent_request,
             tools=rollout.tools,
             llm=rollout.llm,
             _start_time=time.monotonic(),
@@ -316,7 +316,11 @@ class RolloutService:
         )
         limits = self._settings.server
         rollout.execution = Execution(
-            self._agent_loop, ctx, limits.request_timeout_seconds, limits.tool_turn_timeout_seconds
+            rollout.request.rollout_id,
+            self._agent_loop,
+            ctx,
+            limits.request_timeout_seconds,
+            limits.tool_turn_timeout_seconds,
         )
         if rollout.stop_reason is not None:
             rollout.execution.stop(rollout.stop_reason)
@@ -324,21 +328,26 @@ class RolloutService:
             result = await rollout.execution.result()
         except Exception as error:
             logger.exception("Rollout %a: no result could be made of its run.", rollout.request.rollout_id)
-            result = result_of_exception(ctx, error)
+            result = result_of_exception(rollout.request.rollout_id, ctx, error)
         return result.within(limits.max_result_bytes)
+
+    async def _record(self, rollout: Rollout, result: TerminalResult) -> bool:
+        """Put the result on record; ``False`` if another one stands there and this one must not be delivered."""
+        try:
+            ours = await self._journal.finish(rollout.key, result.encoded)
+        except JournalError as error:
+            logger.error("Rollout %a: its result is not on record: %s", rollout.request.rollout_id, error)
+            return True
+        if not ours:
+            logger.error("Rollout %a: another result is on record; this one is dropped.", rollout.request.rollout_id)
+        return ours
 
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
         rollout.phase = Phase.DELIVERING
         self._unfinished -= 1
         rollout_id = rollout.request.rollout_id
-        try:
-            ours = await self._journal.finish(rollout.key, result.encoded)
-        except JournalError as error:
-            logger.error("Rollout %a: delivered without a journal entry: %s", rollout_id, error)
-            ours = True
-        if not ours:
-            logger.error("Rollout %a: another result stands in the journal; this one is dropped.", rollout_id)
+        if not await self._record(rollout, result):
             return
         payload = result.payload
         logger.info(
@@ -426,6 +435,14 @@ class RolloutService:
         return task
 
 
+@contextmanager
+def _released(semaphore: asyncio.Semaphore) -> Iterator[ExitStack]:
+    """Release an acquired ``semaphore`` once: when the stack is closed, or at the latest at the end."""
+    with ExitStack() as slot:
+        slot.callback(semaphore.release)
+        yield slot
+
+
 def _conflict() -> RefusedError:
     return RefusedError(
         HTTPStatus.CONFLICT,
@@ -434,16 +451,17 @@ def _conflict() -> RefusedError:
     )
 
 
-def _tools_failed(reason: str, error: BaseException) -> RefusedError:
-    logger.error("Init refused: get_tools failed.", exc_info=error)
+def _tools_failed(reason: str, error: Exception | None = None) -> RefusedError:
+    logger.error("Init refused, as the agent's tools cannot be offered: %s", reason, exc_info=error)
     return RefusedError(
-        HTTPStatus.INTERNAL_SERVER_ERROR, f"The agent's tools cannot be offered: {reason[:500]}.", "get_tools_failed"
+        HTTPStatus.INTERNAL_SERVER_ERROR, f"The agent's tools cannot be offered: {reason[:500]}", "get_tools_failed"
     )
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+def _copy_for_agent(request: RolloutRequest) -> RolloutRequest:
+    """A copy of its own for the agent, which may change it as it likes."""
+    parts = {name: copy_json(getattr(request, name)) for name in ("messages", "completion_params", "metadata")}
+    return request.model_copy(update=parts)
 
 
 def _interrupted(record: JournalRecord) -> TerminalResult:

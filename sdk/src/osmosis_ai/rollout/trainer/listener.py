@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 import uvicorn
 
+from osmosis_ai.rollout.listening import listen
 from osmosis_ai.rollout.trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-BACKLOG = 2048
 CLOSE_TIMEOUT_SECONDS = 2
 LOOPBACK_OF_ALL_INTERFACES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a key, not bound
 
@@ -26,8 +26,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
         TrainerError: if the address cannot be listened on.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        return listen(host, port)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TrainerError(f"Cannot listen on {host} port {port}: {reason}.") from error
@@ -52,6 +51,7 @@ class Listener:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                date_header=False,
                 timeout_graceful_shutdown=CLOSE_TIMEOUT_SECONDS,
             )
         )
@@ -65,18 +65,23 @@ class Listener:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
+        self._server.stop()
         if self._serving is not None:
             await self._serving
         self._socket.close()
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves signals to the program it runs in."""
+    """Leaves signals to the program it runs in, and waits to be stopped instead of asking ten times a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.is_up = asyncio.Event()
+        self._asked_to_stop = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._asked_to_stop.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -85,3 +90,7 @@ class _QuietServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_up.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._asked_to_stop.wait()

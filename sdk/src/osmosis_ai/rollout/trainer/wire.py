@@ -12,6 +12,8 @@ from starlette.responses import Response
 
 Model = TypeVar("Model", bound=BaseModel)
 
+DRAIN_FACTOR = 4
+
 _JSON_TYPE = "application/json"
 
 
@@ -67,18 +69,24 @@ async def read_json_object(request: Request, max_body_bytes: int) -> dict[str, A
 
 async def _read_body(request: Request, max_body_bytes: int) -> bytes:
     body = bytearray()
+    size_bytes = 0
     try:
+        # Most clients read no reply before they have sent their body, so some more of it is read, but not kept.
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_body_bytes:
-                raise CallbackRefusedError(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    "body_too_large",
-                    f"The body is larger than {max_body_bytes} bytes.",
-                    {"Connection": "close"},
-                )
+            size_bytes += len(chunk)
+            if size_bytes <= max_body_bytes:
+                body += chunk
+            elif size_bytes > max_body_bytes * DRAIN_FACTOR:
+                break
     except ClientDisconnect:
         raise CallbackRefusedError(HTTPStatus.BAD_REQUEST, "incomplete_body", "The body is incomplete.") from None
+    if size_bytes > max_body_bytes:
+        raise CallbackRefusedError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "body_too_large",
+            f"The body is larger than {max_body_bytes} bytes.",
+            {"Connection": "close"},
+        )
     return bytes(body)
 
 

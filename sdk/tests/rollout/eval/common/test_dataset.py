@@ -1,8 +1,9 @@
 import csv
 import json
 import logging
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -19,6 +20,10 @@ from osmosis_ai.rollout.eval.common import (
 
 GOOD = {"system_prompt": "Be brief.", "user_prompt": "What is 1 + 1?", "ground_truth": "2"}
 GOOD_ROW = DatasetRow(system_prompt="Be brief.", user_prompt="What is 1 + 1?", ground_truth="2")
+
+
+def row_with(**columns: Any) -> DatasetRow:
+    return cast(DatasetRow, {**GOOD, **columns})
 
 
 def numbered(number: int) -> dict[str, Any]:
@@ -124,7 +129,7 @@ class TestJsonl:
     def test_another_encoding_is_named_by_its_line(self, tmp_path: Path) -> None:
         file = tmp_path / "rows.jsonl"
         file.write_bytes(json.dumps(GOOD).encode() + b'\n{"user_prompt": "caf\xe9"}\n')
-        with pytest.raises(DatasetParseError, match="Line 2 .* is not UTF-8"):
+        with pytest.raises(DatasetParseError, match=r"Line 2 .* is not UTF-8"):
             DatasetReader(file).read()
 
 
@@ -172,7 +177,7 @@ class TestCsv:
     def test_another_encoding_is_named_by_its_line(self, tmp_path: Path) -> None:
         file = tmp_path / "rows.csv"
         file.write_bytes(b"user_prompt,system_prompt,ground_truth\nq,s,1\ncaf\xe9,s,1\n")
-        with pytest.raises(DatasetParseError, match="Line 3 .* is not UTF-8"):
+        with pytest.raises(DatasetParseError, match=r"Line 3 .* is not UTF-8"):
             DatasetReader(file).read()
 
     def test_an_empty_file_has_no_rows(self, tmp_path: Path) -> None:
@@ -183,7 +188,7 @@ class TestCsv:
 
 class TestParquet:
     def test_it_says_which_package_it_needs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
         (tmp_path / "rows.parquet").touch()
         with pytest.raises(DatasetParseError, match="needs the package pyarrow"):
             DatasetReader(tmp_path / "rows.parquet").read()
@@ -230,7 +235,7 @@ class TestValidation:
 
 class TestRowToRequest:
     def test_the_request_holds_the_prompts_and_all_other_columns(self) -> None:
-        request = dataset_row_to_request(DatasetRow(**GOOD_ROW, level=3), 7)  # type: ignore[typeddict-unknown-key]
+        request = dataset_row_to_request(row_with(level=3), 7)
         assert request.rollout_id == "local-7"
         assert request.messages == [
             {"role": "system", "content": "Be brief."},
@@ -249,7 +254,7 @@ class TestRowToRequest:
         assert dataset_row_to_request(GOOD_ROW, 7, rollout_id="mine").rollout_id == "mine"
 
     def test_a_column_cannot_hide_the_real_row_index(self) -> None:
-        row = DatasetRow(**GOOD_ROW, row_index=99)  # type: ignore[typeddict-unknown-key]
+        row = row_with(row_index=99)
         assert dataset_row_to_request(row, 7).metadata == {
             "ground_truth": "2",
             "row_index": 7,
@@ -257,6 +262,6 @@ class TestRowToRequest:
         }
 
     def test_columns_that_are_too_large_together_are_reported_with_the_row(self) -> None:
-        row = DatasetRow(**GOOD_ROW, notes="x" * get_max_metadata_size_bytes())  # type: ignore[typeddict-unknown-key]
-        with pytest.raises(DatasetValidationError, match="Row 7: .*exceeds maximum"):
+        row = row_with(notes="x" * get_max_metadata_size_bytes())
+        with pytest.raises(DatasetValidationError, match=r"Row 7: .*exceeds maximum"):
             dataset_row_to_request(row, 7)

@@ -1,0 +1,293 @@
+"""Whatever is done in whatever order, a journal says what a plain model of it says, also after a crash.
+
+A crash of the file's journal is a copy of what is on disk at that moment, opened in its stead.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from abc import abstractmethod
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.journal import Clock, an_acceptance
+
+from osmosis_ai.rollout.journal import (
+    Journal,
+    JournalError,
+    JournalRecord,
+    MemoryJournal,
+    RolloutState,
+    SqliteJournal,
+)
+
+ACCEPTED, FINISHED = RolloutState.ACCEPTED, RolloutState.FINISHED
+DELIVERED, UNDELIVERABLE = RolloutState.DELIVERED, RolloutState.UNDELIVERABLE
+T = TypeVar("T")
+
+KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
+HANDLES = st.sampled_from([0, 1])
+RESULTS = st.binary(max_size=8) | st.builds(bytes, st.just(20_000))
+AGES = st.integers(min_value=0, max_value=6)
+
+
+@dataclass
+class Expected:
+    """A record of the model; ``owner`` is the handle that owns it, ``None`` once that is gone."""
+
+    rollout_id: str
+    owner: int | None
+    state: RolloutState = ACCEPTED
+    result: bytes | None = None
+    settled_at: float | None = None
+    attempts: int = 0
+    error: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        return self.state in (DELIVERED, UNDELIVERABLE)
+
+    def is_settled_before(self, time_seconds: float) -> bool:
+        return self.settled_at is not None and self.settled_at < time_seconds
+
+
+def as_expected(record: JournalRecord, owner: int | None) -> Expected:
+    return Expected(
+        record.rollout_id,
+        owner,
+        record.state,
+        record.result,
+        record.settled_at,
+        record.delivery_attempts,
+        record.last_error,
+    )
+
+
+class JournalMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.model: dict[str, Expected] = {}
+        self.journals: list[Journal] = []
+        self.ids = iter(range(1_000_000))
+
+    @abstractmethod
+    def make_journals(self) -> list[Journal]: ...
+
+    @abstractmethod
+    def crash_journals(self) -> list[Journal]: ...
+
+    def run(self, operation: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(operation)
+
+    def pick(self, handle: int) -> tuple[int, Journal]:
+        handle %= len(self.journals)
+        return handle, self.journals[handle]
+
+    @initialize()
+    def start(self) -> None:
+        self.journals = self.make_journals()
+        self.open_all()
+
+    def open_all(self) -> None:
+        for journal in self.journals:
+            self.run(journal.open())
+
+    def teardown(self) -> None:
+        for journal in self.journals:
+            self.run(journal.close())
+        self.runner.close()
+
+    @rule(handle=HANDLES, key=KEYS, age=st.none() | AGES)
+    def accept(self, handle: int, key: str, age: int | None) -> None:
+        handle, journal = self.pick(handle)
+        rollout_id = f"{key}-{next(self.ids)}"
+        cutoff = None if age is None else self.clock.now - age
+        standing = self.run(journal.accept(an_acceptance(key, rollout_id=rollout_id), replace_settled_before=cutoff))
+        expected = self.model.get(key)
+        if expected is not None and (cutoff is None or not expected.is_settled_before(cutoff)):
+            assert standing is not None
+            assert as_expected(standing, expected.owner) == expected
+        else:
+            assert standing is None
+            self.model.pop(key, None)
+            self.model[key] = Expected(rollout_id, handle)
+
+    @rule(handle=HANDLES, key=KEYS, result=RESULTS)
+    def finish(self, handle: int, key: str, result: bytes) -> None:
+        handle, journal = self.pick(handle)
+        expected = self.model.get(key)
+        if expected is None:
+            self.refused(journal.finish(key, result))
+        elif self.run(journal.finish(key, result)):
+            assert expected.state is ACCEPTED
+            expected.state, expected.result, expected.owner = FINISHED, result, handle
+        else:
+            assert expected.state is not ACCEPTED
+
+    @rule(handle=HANDLES, key=KEYS, state=st.sampled_from(RolloutState), attempts=st.integers(1, 9))
+    def settle(self, handle: int, key: str, state: RolloutState, attempts: int) -> None:
+        _, journal = self.pick(handle)
+        expected = self.model.get(key)
+        if expected is None or expected.state is ACCEPTED or state not in (DELIVERED, UNDELIVERABLE):
+            self.refused(journal.settle(key, state, attempts=attempts))
+            return
+        changes = expected.state is FINISHED or (expected.state, state) == (UNDELIVERABLE, DELIVERED)
+        assert self.run(journal.settle(key, state, attempts=attempts, error="why")) is changes
+        if changes:
+            expected.state, expected.settled_at = state, self.clock.now
+            expected.attempts, expected.error = attempts, "why"
+
+    @rule(handle=HANDLES, key=KEYS, attempts=st.integers(1, 9))
+    def note_attempt(self, handle: int, key: str, attempts: int) -> None:
+        _, journal = self.pick(handle)
+        self.run(journal.note_attempt(key, attempts=attempts, error="refused"))
+        self.run(journal.counts())
+        expected = self.model.get(key)
+        if expected is not None and expected.state is FINISHED:
+            expected.attempts, expected.error = attempts, "refused"
+
+    @rule(handle=HANDLES, key=KEYS)
+    def reopen(self, handle: int, key: str) -> None:
+        handle, journal = self.pick(handle)
+        record = self.run(journal.reopen(key))
+        expected = self.model.get(key)
+        if expected is None or not expected.is_settled:
+            assert record is None
+        else:
+            expected.state, expected.owner = FINISHED, handle
+            expected.settled_at, expected.attempts, expected.error = None, 0, None
+            assert record is not None
+            assert as_expected(record, handle) == expected
+
+    @rule(handle=HANDLES, limit=st.integers(1, 4))
+    def claim(self, handle: int, limit: int) -> None:
+        handle, journal = self.pick(handle)
+        claimed = {record.key for record in self.run(journal.claim_abandoned(limit))}
+        abandoned = {key for key, it in self.model.items() if it.owner is None and not it.is_settled}
+        assert claimed <= abandoned
+        assert len(claimed) == min(limit, len(abandoned))
+        for key in claimed:
+            self.model[key].owner = handle
+
+    @rule(handle=HANDLES, age=AGES, undeliverable_age=st.none() | AGES)
+    def prune(self, handle: int, age: int, undeliverable_age: int | None) -> None:
+        _, journal = self.pick(handle)
+        cutoffs = {DELIVERED: self.clock.now - age}
+        if undeliverable_age is not None:
+            cutoffs[UNDELIVERABLE] = self.clock.now - undeliverable_age
+        removed = self.run(journal.prune(cutoffs[DELIVERED], undeliverable_before=cutoffs.get(UNDELIVERABLE)))
+        gone = {
+            key for key, it in self.model.items() if it.state in cutoffs and it.is_settled_before(cutoffs[it.state])
+        }
+        assert removed == len(gone)
+        self.forget(gone)
+
+    @rule(handle=HANDLES, keys=st.sets(KEYS, max_size=2), states=st.sets(st.sampled_from(RolloutState), max_size=2))
+    def purge(self, handle: int, keys: set[str], states: set[RolloutState]) -> None:
+        _, journal = self.pick(handle)
+        gone = {
+            key
+            for key, it in self.model.items()
+            if (key in keys or it.state in states) and (it.is_settled or it.owner is None)
+        }
+        assert self.run(journal.purge(keys=keys, states=states)) == len(gone)
+        self.forget(gone)
+
+    @rule()
+    def let_time_pass(self) -> None:
+        self.clock.now += 2
+
+    @rule(handle=HANDLES)
+    def restart_one(self, handle: int) -> None:
+        handle, journal = self.pick(handle)
+        self.run(journal.close())
+        self.run(journal.open())
+        self.abandon({handle})
+
+    @rule()
+    def crash(self) -> None:
+        self.journals = self.crash_journals()
+        self.open_all()
+        self.abandon({0, 1})
+
+    @invariant()
+    def says_what_the_model_says(self) -> None:
+        for journal in self.journals:
+            records = self.run(journal.records())
+            assert [record.key for record in records] == list(reversed(self.model))
+            for record in records:
+                expected = self.model[record.key]
+                assert as_expected(record, expected.owner) == expected
+                assert (record.request is None) is (record.state is not ACCEPTED)
+                assert self.run(journal.find(record.rollout_id)) == [record]
+            states = [it.state for it in self.model.values()]
+            assert self.run(journal.counts()) == {state: states.count(state) for state in RolloutState}
+
+    def refused(self, operation: Coroutine[Any, Any, bool]) -> None:
+        try:
+            self.run(operation)
+        except JournalError:
+            return
+        raise AssertionError("this should have been refused")
+
+    def forget(self, keys: set[str]) -> None:
+        for key in keys:
+            del self.model[key]
+
+    def abandon(self, handles: set[int]) -> None:
+        for expected in self.model.values():
+            if expected.owner in handles:
+                expected.owner = None
+
+
+class MemoryJournalMachine(JournalMachine):
+    def make_journals(self) -> list[Journal]:
+        return [MemoryJournal(clock=self.clock)]
+
+    def crash_journals(self) -> list[Journal]:
+        for journal in self.journals:
+            self.run(journal.close())
+        return self.journals
+
+
+class SqliteJournalMachine(JournalMachine):
+    """Two journals on one file, as in two processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.crashes = iter(range(1_000_000))
+
+    def make_journals(self) -> list[Journal]:
+        return self.journals_in(self.directory)
+
+    def journals_in(self, directory: Path) -> list[Journal]:
+        return [SqliteJournal(directory / "journal.db", clock=self.clock) for _ in range(2)]
+
+    def crash_journals(self) -> list[Journal]:
+        (before,) = {journal.path.parent for journal in self.journals if isinstance(journal, SqliteJournal)}
+        after = self.directory / f"after crash {next(self.crashes)}"
+        after.mkdir()
+        for name in ("journal.db", "journal.db-wal"):
+            shutil.copy(before / name, after)
+        for journal in self.journals:
+            self.run(journal.close())
+        return self.journals_in(after)
+
+    def teardown(self) -> None:
+        super().teardown()
+        shutil.rmtree(self.directory)
+
+
+EFFORT = settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+TestMemoryJournal = MemoryJournalMachine.TestCase
+TestMemoryJournal.settings = EFFORT
+TestSqliteJournal = SqliteJournalMachine.TestCase
+TestSqliteJournal.settings = EFFORT

@@ -1,0 +1,506 @@
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, Response
+from support.scripted_server import (
+    ADD_TOOL,
+    CHAT_PATH,
+    COMPLETED_PATH,
+    Agent,
+    JsonObject,
+    Rollout,
+    ScriptedServer,
+    succeed,
+)
+
+from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.policies import ArithmeticPolicy
+from osmosis_ai.rollout.trainer import (
+    ChatCall,
+    Completer,
+    Outcome,
+    RetryPolicy,
+    RolloutOutcome,
+    Trainer,
+    TrainerError,
+    TrainerLimits,
+    completer_of,
+)
+from osmosis_ai.rollout.trainer.listener import bind_socket, url_of
+
+QUICK_RETRY = RetryPolicy(base_delay_seconds=0.001, max_delay_seconds=0.01, unreachable_seconds=0.05)
+MAX_BODY_BYTES = 1_000_000
+QUESTION = [{"role": "user", "content": "What is 1 + 2?"}]
+
+arithmetic = completer_of(ArithmeticPolicy)
+
+
+def request(number: int = 0, **fields: Any) -> RolloutRequest:
+    return RolloutRequest(
+        rollout_id=f"r{number}", server_url="http://placeholder", messages=QUESTION, completion_params={}, **fields
+    )
+
+
+def requests(count: int) -> Iterator[RolloutRequest]:
+    return (request(number) for number in range(count))
+
+
+def trainer_for(server: ScriptedServer, complete: Completer = arithmetic, **limits: Any) -> Trainer:
+    return Trainer(
+        complete,
+        server_url=server.url,
+        server_api_key="server-key",
+        limits=TrainerLimits(**limits),
+        retry=QUICK_RETRY,
+    )
+
+
+async def run_all(trainer: Trainer, count: int) -> tuple[dict[str, RolloutOutcome], str | None]:
+    outcomes: list[RolloutOutcome] = []
+    stop_reason = await trainer.run(requests(count), outcomes.append)
+    return {outcome.request.rollout_id: outcome for outcome in outcomes}, stop_reason
+
+
+async def calculate(rollout: Rollout) -> None:
+    """A small agent: one tool turn, then the answer."""
+    first = (await rollout.chat(QUESTION, temperature=0.5, seed=7)).json()["choices"][0]["message"]
+    messages = [*QUESTION, first, {"role": "tool", "tool_call_id": first["tool_calls"][0]["id"], "content": "3"}]
+    last = (await rollout.chat(messages)).json()["choices"][0]
+    reward = float(last["message"]["content"].endswith("#### 3"))
+    await rollout.complete(
+        reward=reward, finish_reason=last["finish_reason"], final_messages=[*messages, last["message"]]
+    )
+
+
+class TestARun:
+    async def test_every_rollout_ends_in_one_outcome_with_what_the_trainer_saw(self) -> None:
+        async with ScriptedServer(calculate) as server, trainer_for(server) as trainer:
+            outcomes, stop_reason = await run_all(trainer, 5)
+        assert stop_reason is None
+        assert sorted(outcomes) == ["r0", "r1", "r2", "r3", "r4"]
+        for outcome in outcomes.values():
+            assert (outcome.outcome, outcome.problem) == (Outcome.COMPLETED, None)
+            assert (outcome.reward, outcome.finish_reason) == (1.0, "stop")
+            assert (outcome.turns, outcome.tool_calls, outcome.rewrote_messages) == (2, 1, False)
+            assert outcome.latency_seconds > 0
+
+    async def test_the_init_carries_the_callback_address_a_key_and_the_server_key(self) -> None:
+        async with ScriptedServer() as server, trainer_for(server) as trainer:
+            await trainer.run_one(request(metadata={"ground_truth": "3"}, max_turns=4))
+            assert server.keys == ["Bearer server-key"]
+            (init,) = server.inits
+            assert init["server_url"] == trainer.callback_url
+            assert len(init["api_key"]) >= 40
+            assert init["idempotency_key"] == "r0"
+            assert (init["metadata"], init["max_turns"]) == ({"ground_truth": "3"}, 4)
+
+    async def test_no_more_rollouts_are_in_flight_than_allowed(self) -> None:
+        running: set[str] = set()
+        most = 0
+
+        async def agent(rollout: Rollout) -> None:
+            nonlocal most
+            running.add(rollout.id)
+            most = max(most, len(running))
+            await rollout.chat(QUESTION)
+            running.remove(rollout.id)
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, concurrency=3) as trainer:
+            outcomes, _ = await run_all(trainer, 20)
+        assert len(outcomes) == 20
+        assert most == 3
+
+    async def test_an_id_is_used_once(self) -> None:
+        async with ScriptedServer() as server, trainer_for(server) as trainer:
+            await trainer.run_one(request())
+            with pytest.raises(ValueError, match="'r0' was used before"):
+                await trainer.run_one(request())
+
+    async def test_what_the_source_of_requests_raises_comes_out_as_it_is(self) -> None:
+        def broken() -> Iterator[RolloutRequest]:
+            yield request()
+            raise LookupError("row 1")
+
+        async with ScriptedServer() as server, trainer_for(server) as trainer:
+            with pytest.raises(LookupError, match="row 1"):
+                await trainer.run(broken(), lambda outcome: None)
+
+    async def test_an_address_in_use_is_reported_in_one_sentence(self) -> None:
+        with bind_socket("127.0.0.1", 0) as taken:
+            trainer = Trainer(arithmetic, server_url="http://127.0.0.1:1", port=taken.getsockname()[1])
+            with pytest.raises(TrainerError, match=r"Cannot listen on 127\.0\.0\.1 port \d+: Address already in use"):
+                await trainer.__aenter__()
+
+
+class TestDispatch:
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            Response(status_code=429, headers={"Retry-After": "0"}),
+            Response(status_code=429, headers={"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}),
+            Response(status_code=503, headers={"Retry-After": "soon"}),
+            Response(status_code=503),
+            Response(status_code=500),
+            Response(status_code=408),
+        ],
+        ids=["429", "429 with a date", "503 with nonsense", "503", "500", "408"],
+    )
+    async def test_a_refusal_for_now_is_repeated_with_the_same_body(self, refusal: Response) -> None:
+        async with ScriptedServer(answers=[refusal, refusal]) as server, trainer_for(server) as trainer:
+            outcome = await trainer.run_one(request())
+        assert outcome.outcome is Outcome.COMPLETED
+        assert len(server.bodies) == 3
+        assert len(set(server.bodies)) == 1
+
+    async def test_an_asked_for_delay_is_kept_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        delays: list[float] = []
+        sleep = asyncio.sleep
+
+        async def record(delay_seconds: float) -> None:
+            delays.append(delay_seconds)
+            await sleep(0)
+
+        answers: list[Response | int] = [Response(status_code=429, headers={"Retry-After": "7"})]
+        async with ScriptedServer(answers=answers) as server, trainer_for(server) as trainer:
+            monkeypatch.setattr("osmosis_ai.rollout.trainer.dispatch.asyncio.sleep", record)
+            await trainer.run_one(request())
+            monkeypatch.undo()
+        assert [delay for delay in delays if delay >= 7] != []
+
+    async def test_a_server_that_keeps_failing_is_given_up_on_for_this_rollout_only(self) -> None:
+        async with ScriptedServer(answers=[500] * 4) as server, trainer_for(server, concurrency=1) as trainer:
+            outcomes, stop_reason = await run_all(trainer, 2)
+        assert outcomes["r0"].outcome is Outcome.REFUSED
+        assert outcomes["r0"].problem == "The rollout server refused the rollout (500): no"
+        assert outcomes["r1"].outcome is Outcome.COMPLETED
+        assert stop_reason is None
+
+    @pytest.mark.parametrize(
+        ("answer", "problem"),
+        [
+            (JSONResponse({"detail": "max_turns"}, 422), 'refused the rollout (422): {"detail":"max_turns"}'),
+            (Response("\x1b[2Jboo\n" + "x" * 10_000, 400), "refused the rollout (400): boo xxx"),
+            (Response(status_code=307), "refused the rollout (307): no reason given."),
+            (Response("fine", 202), "answered 202, but the body has no list of tools."),
+            (JSONResponse({"tools": ["add"]}, 202), "answered 202, but the body has no list of tools."),
+        ],
+    )
+    async def test_a_final_refusal_is_told_in_one_line(self, answer: Response, problem: str) -> None:
+        async with ScriptedServer(answers=[answer]) as server, trainer_for(server) as trainer:
+            outcome = await trainer.run_one(request())
+        assert outcome.outcome is Outcome.REFUSED
+        assert problem in str(outcome.problem)
+        assert str(outcome.problem).isprintable()
+        assert len(str(outcome.problem)) < 500
+        assert len(server.bodies) == 1
+
+    async def test_a_refused_key_stops_the_run(self) -> None:
+        async with ScriptedServer(answers=[401] * 100) as server, trainer_for(server, concurrency=2) as trainer:
+            outcomes, stop_reason = await run_all(trainer, 50)
+        assert stop_reason == "The rollout server refused the key (401): give its key with --api-key."
+        assert {outcome.outcome for outcome in outcomes.values()} == {Outcome.REFUSED}
+        assert len(outcomes) <= 2
+
+    async def test_a_server_that_cannot_be_reached_stops_the_run(self) -> None:
+        with bind_socket("127.0.0.1", 0) as closed:
+            url = url_of("127.0.0.1", closed.getsockname()[1])
+        async with Trainer(arithmetic, server_url=url, retry=QUICK_RETRY) as trainer:
+            with pytest.raises(TrainerError, match=f"No rollout server answers at {url}"):
+                await trainer.check_server()
+            outcomes, stop_reason = await run_all(trainer, 50)
+        assert "cannot be reached" in str(stop_reason)
+        assert len(outcomes) <= 16
+
+    async def test_an_init_without_a_reply_is_sent_again_and_starts_one_rollout(self) -> None:
+        class SilentAtFirst(ScriptedServer):
+            def accept(self, init: JsonObject) -> Response:
+                if len(self.bodies) > 1:
+                    return super().accept(init)
+                return _NeverSent()
+
+        retry = RetryPolicy(attempt_timeout_seconds=0.1, base_delay_seconds=0.001)
+        async with SilentAtFirst() as server, Trainer(arithmetic, server_url=server.url, retry=retry) as trainer:
+            outcome = await trainer.run_one(request())
+        assert outcome.outcome is Outcome.COMPLETED
+        assert server.bodies[0] == server.bodies[1]
+
+
+class _NeverSent(Response):
+    async def __call__(self, *args: Any) -> None:
+        await asyncio.Event().wait()
+
+
+class TestEndings:
+    async def test_a_reported_error_is_an_outcome_and_never_a_reward(self) -> None:
+        async def agent(rollout: Rollout) -> None:
+            await rollout.complete("ERROR", error_message="ZeroDivisionError: /", reward=0.0, finish_reason="error")
+
+        async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
+            outcome = await trainer.run_one(request())
+        assert (outcome.outcome, outcome.problem) == (Outcome.ERROR, "ZeroDivisionError: /")
+        assert (outcome.reward, outcome.finish_reason) == (None, "error")
+
+    async def test_a_missing_callback_is_a_timeout_and_a_late_one_changes_nothing(self) -> None:
+        timed_out = asyncio.Event()
+
+        async def agent(rollout: Rollout) -> None:
+            await timed_out.wait()
+            assert (await rollout.chat(QUESTION)).status_code == 410
+            late = await rollout.complete(reward=1.0)
+            assert (late.status_code, late.json()["delivery"]) == (200, "late")
+            assert (await rollout.complete(reward=1.0)).json()["delivery"] == "repeated"
+
+        async with (
+            ScriptedServer(agent) as server,
+            trainer_for(server, rollout_timeout_seconds=0.2) as trainer,
+        ):
+            outcome = await trainer.run_one(request())
+            timed_out.set()
+            await server.agents()
+            assert trainer.late_results == 1
+        assert outcome.outcome is Outcome.TIMED_OUT
+        assert outcome.problem == "No result within 0.2 s; still waiting for its terminal callback."
+        assert outcome.reward is None
+
+    async def test_a_rollout_that_is_never_accepted_says_so_when_it_times_out(self) -> None:
+        async with (
+            ScriptedServer(answers=[Response(status_code=429, headers={"Retry-After": "30"})]) as server,
+            trainer_for(server, rollout_timeout_seconds=0.2) as trainer,
+        ):
+            outcome = await trainer.run_one(request())
+        assert outcome.outcome is Outcome.TIMED_OUT
+        assert "waiting for the server to accept it (it answered 429)" in str(outcome.problem)
+
+    async def test_a_repeated_result_counts_once_and_another_one_is_refused(self) -> None:
+        async def agent(rollout: Rollout) -> None:
+            replies = [await rollout.complete(reward=1.0, finish_reason="stop") for _ in range(3)]
+            assert [reply.status_code for reply in replies] == [200, 200, 200]
+            contradiction = await rollout.complete("ERROR", error_message="no")
+            assert contradiction.status_code == 409
+            assert contradiction.json()["code"] == "contradicting_result"
+
+        async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
+            outcomes, _ = await run_all(trainer, 1)
+            await server.agents()
+            assert trainer.contradictions == 1
+        assert outcomes["r0"].reward == 1.0
+
+    async def test_the_same_result_in_another_order_is_a_repeat(self) -> None:
+        async def agent(rollout: Rollout) -> None:
+            await rollout.complete(reward=1.0)
+            reply = await rollout.post(COMPLETED_PATH, {"reward": 1.0, "status": "COMPLETED", "rollout_id": rollout.id})
+            assert reply.json()["delivery"] == "repeated"
+
+        async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
+            await trainer.run_one(request())
+            await server.agents()
+
+    async def test_a_result_may_come_before_the_reply_of_the_init(self) -> None:
+        class DoneBeforeItSaysSo(ScriptedServer):
+            async def _init(self, request: Any) -> Response:
+                reply = await super()._init(request)
+                await self.agents()
+                return reply
+
+        async with DoneBeforeItSaysSo() as server, trainer_for(server) as trainer:
+            assert (await trainer.run_one(request())).reward == 1.0
+
+    async def test_a_cancelled_run_lets_go_of_its_rollouts(self) -> None:
+        started = asyncio.Event()
+        cancelled = asyncio.Event()
+
+        async def agent(rollout: Rollout) -> None:
+            started.set()
+            await cancelled.wait()
+            assert (await rollout.chat(QUESTION)).status_code == 410
+
+        async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
+            run = asyncio.ensure_future(run_all(trainer, 1))
+            await started.wait()
+            run.cancel()
+            await asyncio.wait([run])
+            assert run.cancelled()
+            cancelled.set()
+            await server.agents()
+
+
+class TestChat:
+    async def test_the_policy_sees_the_tools_the_messages_and_every_sampling_field(self) -> None:
+        calls: list[ChatCall] = []
+
+        async def complete(call: ChatCall) -> CompletionsResult:
+            calls.append(call)
+            return CompletionsResult({"role": "assistant", "content": "\ud800"}, [], [], {"prompt_tokens": 1}, "length")
+
+        async def agent(rollout: Rollout) -> None:
+            reply = await rollout.chat(QUESTION, model="m", temperature=0.5, top_k=40, stop=["\n"])
+            body = reply.json()
+            assert (body["object"], body["model"], body["usage"]) == ("chat.completion", "m", {"prompt_tokens": 1})
+            assert body["choices"] == [
+                {"index": 0, "message": {"role": "assistant", "content": "\ud800"}, "finish_reason": "length"}
+            ]
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            await trainer.run_one(request())
+            await server.agents()
+        sampling = {"model": "m", "temperature": 0.5, "top_k": 40, "stop": ["\n"]}
+        assert calls == [ChatCall("r0", QUESTION, [ADD_TOOL], sampling)]
+
+    async def test_a_call_that_overtakes_the_reply_of_the_init_waits_for_the_tools(self) -> None:
+        replies: list[Any] = []
+
+        async def agent(rollout: Rollout) -> None:
+            replies.append((await rollout.chat(QUESTION)).json())
+            await succeed(rollout)
+
+        class SlowToSay(ScriptedServer):
+            async def _init(self, request: Any) -> Response:
+                reply = await super()._init(request)
+                await asyncio.wait(self._tasks, timeout=0.1)
+                assert replies == [], "the chat call was answered before the tools were known"
+                return reply
+
+        async with SlowToSay(agent) as server, trainer_for(server) as trainer:
+            assert (await trainer.run_one(request())).outcome is Outcome.COMPLETED
+        assert replies[0]["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "add"
+
+    async def test_the_wait_for_the_tools_is_bounded(self) -> None:
+        class ChatsFirst(ScriptedServer):
+            async def _init(self, request: Any) -> Response:
+                await super()._init(request)
+                await self.agents()
+                return Response(status_code=400)
+
+        async def agent(rollout: Rollout) -> None:
+            reply = await rollout.chat(QUESTION)
+            assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+
+        async with ChatsFirst(agent) as server, trainer_for(server, tools_wait_seconds=0.05) as trainer:
+            assert "(400)" in str((await trainer.run_one(request())).problem)
+
+    async def test_a_repeated_call_is_generated_once_also_while_it_is_going_on(self) -> None:
+        may_answer = asyncio.Event()
+        calls = 0
+
+        async def complete(call: ChatCall) -> CompletionsResult:
+            nonlocal calls
+            calls += 1
+            await may_answer.wait()
+            return CompletionsResult({"role": "assistant", "content": str(calls)}, [], [], {}, "stop")
+
+        async def agent(rollout: Rollout) -> None:
+            both = [asyncio.ensure_future(rollout.chat(QUESTION, "call-1")) for _ in range(2)]
+            await asyncio.wait(both, timeout=0.1)
+            may_answer.set()
+            contents = [(await reply).json()["choices"][0]["message"]["content"] for reply in both]
+            contents.append((await rollout.chat(QUESTION, "call-1")).json()["choices"][0]["message"]["content"])
+            assert contents == ["1", "1", "1"]
+            await rollout.chat(QUESTION, "call-2")
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            outcome = await trainer.run_one(request())
+            await server.agents()
+        assert (calls, outcome.turns) == (2, 2)
+
+    async def test_a_failing_policy_is_a_500_that_says_so_and_the_rollout_may_go_on(self) -> None:
+        async def complete(call: ChatCall) -> CompletionsResult:
+            raise RuntimeError("secret")
+
+        async def agent(rollout: Rollout) -> None:
+            reply = await rollout.chat(QUESTION)
+            assert reply.status_code == 500
+            assert reply.json() == {"detail": "The policy failed: RuntimeError.", "code": "policy_failed"}
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            assert (await trainer.run_one(request())).reward == 1.0
+            await server.agents()
+
+    async def test_an_agent_that_rewrites_its_messages_is_noticed(self) -> None:
+        async def agent(rollout: Rollout) -> None:
+            await rollout.chat([{"role": "system", "content": "s"}, *QUESTION])
+            await rollout.chat(QUESTION)
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
+            assert (await trainer.run_one(request())).rewrote_messages
+
+
+class TestHostileCallbacks:
+    @pytest.mark.parametrize(
+        ("path", "body", "status", "word"),
+        [
+            (CHAT_PATH, {"rollout_id": "r9", "messages": []}, 404, "unknown_rollout"),
+            (COMPLETED_PATH, {"rollout_id": "r9", "status": "COMPLETED"}, 404, "unknown_rollout"),
+            (CHAT_PATH, {"rollout_id": " ", "messages": []}, 422, "rollout_id"),
+            (CHAT_PATH, {"rollout_id": "r0"}, 422, "messages"),
+            (CHAT_PATH, {"rollout_id": "r0", "messages": ["hi"]}, 422, "messages.0"),
+            (COMPLETED_PATH, {"rollout_id": "r0", "status": "DONE"}, 422, "status"),
+            (COMPLETED_PATH, {"rollout_id": "r0", "status": "COMPLETED", "reward": "high"}, 422, "reward"),
+        ],
+    )
+    async def test_a_bad_body_gets_a_sentence_that_names_the_field(
+        self, path: str, body: JsonObject, status: int, word: str
+    ) -> None:
+        async def agent(rollout: Rollout) -> None:
+            reply = await rollout.post(path, body)
+            assert reply.status_code == status
+            assert word in reply.text
+
+        await self._run(agent)
+
+    @pytest.mark.parametrize("path", [CHAT_PATH, COMPLETED_PATH])
+    async def test_a_body_that_is_no_json_is_refused(self, path: str) -> None:
+        async def agent(rollout: Rollout) -> None:
+            for content, status in (
+                (b"", 400),
+                (b"[]", 400),
+                (b"\xff", 400),
+                (b'{"rollout_id": "r0", "status": "COMPLETED", "reward": NaN}', 400),
+                (b'{"rollout_id": "r0", "status": "COMPLETED", "reward": 1e999}', 400),
+                (b'{"a": ' + b"[" * 100_000, 400),
+                (b"x" * (MAX_BODY_BYTES + 1), 413),
+            ):
+                reply = await rollout.send(path, content, {"Authorization": f"Bearer {rollout.init['api_key']}"})
+                assert reply.status_code == status, content[:80]
+                assert set(reply.json()) == {"detail", "code"}
+
+        await self._run(agent)
+
+    @pytest.mark.parametrize("path", [CHAT_PATH, COMPLETED_PATH])
+    async def test_without_the_key_of_the_init_nothing_is_read(self, path: str) -> None:
+        async def agent(rollout: Rollout) -> None:
+            for header in (None, b"", b"Bearer", b"Bearer wrong", b"Basic \xe9\xe9", b"Bearer \xff\xfe"):
+                reply = await rollout.send(path, b"{", [] if header is None else [(b"Authorization", header)])
+                assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer"), header
+                assert rollout.init["api_key"] not in reply.text
+
+        await self._run(agent)
+
+    async def _run(self, agent: Agent) -> None:
+        async def misbehave_and_succeed(rollout: Rollout) -> None:
+            try:
+                await agent(rollout)
+            finally:
+                await succeed(rollout)
+
+        async with (
+            ScriptedServer(misbehave_and_succeed) as server,
+            trainer_for(server, max_body_bytes=MAX_BODY_BYTES) as trainer,
+        ):
+            outcome = await trainer.run_one(request())
+            await server.agents()
+        assert outcome.reward == 1.0, "the trainer goes on after a bad callback"
+
+
+async def test_no_repr_shows_the_callback_key() -> None:
+    async with ScriptedServer() as server, trainer_for(server) as trainer:
+        outcome = await trainer.run_one(request())
+        (init,) = server.inits
+        assert init["api_key"] not in repr(outcome) + repr(trainer)

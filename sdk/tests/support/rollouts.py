@@ -1,0 +1,145 @@
+"""What the server's tests share: agents to serve, inits to send, and a stand-in for the client to the trainer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from fastapi import FastAPI
+
+from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
+from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
+
+JsonObject = dict[str, Any]
+
+INIT = "/v1/rollout/init"
+DEADLINE_SECONDS = 20.0
+NO_TRAINER = "http://127.0.0.1:9"
+
+
+async def complete_at_once(ctx: RolloutContext) -> Any:
+    """The shortest agent: no chat, no tools."""
+    return ctx.complete(list(ctx.request.messages))
+
+
+async def chat_once(ctx: RolloutContext) -> Any:
+    """One chat call, then done with reward 1."""
+    messages = list(ctx.request.messages)
+    reply = await ctx.chat(messages, **ctx.request.completion_params)
+    messages.append(reply.message)
+    return ctx.complete(messages, reward=1.0)
+
+
+class ScriptedAgent(RolloutAgentLoop):
+    """Runs what it is given, and offers what it is given: a list, or a function of the request."""
+
+    name = "scripted"
+
+    def __init__(
+        self,
+        run: Callable[[RolloutContext], Awaitable[Any]] = complete_at_once,
+        tools: Any = (),
+    ) -> None:
+        self.script = run
+        self.tools = tools
+        self.tool_requests: list[RolloutRequest] = []
+        self.runs: list[RolloutContext] = []
+
+    def get_tools(self, request: RolloutRequest) -> Any:
+        self.tool_requests.append(request)
+        if callable(self.tools):
+            return self.tools(request)
+        return list(self.tools) if isinstance(self.tools, tuple) else self.tools
+
+    async def run(self, ctx: RolloutContext) -> Any:
+        self.runs.append(ctx)
+        return await self.script(ctx)
+
+
+def init_body(rollout_id: str = "rollout-1", **fields: Any) -> JsonObject:
+    """A body for init, with ``fields`` in place of the defaults."""
+    return {
+        "rollout_id": rollout_id,
+        "server_url": NO_TRAINER,
+        "messages": [{"role": "user", "content": "What is 2 + 2?"}],
+        "completion_params": {"temperature": 0.5},
+        **fields,
+    }
+
+
+def tool(name: str = "add", **function: Any) -> JsonObject:
+    """A complete tool definition, with ``function`` in place of the defaults."""
+    parameters = {"type": "object", "properties": {}, "required": []}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": "Adds.", "parameters": parameters, **function},
+    }
+
+
+def client_of(app: FastAPI, *, raise_app_exceptions: bool = True) -> httpx.AsyncClient:
+    """A client in this process, which runs no lifespan."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=raise_app_exceptions)
+    return httpx.AsyncClient(transport=transport, base_url="http://server")
+
+
+@asynccontextmanager
+async def lifespan_of(app: FastAPI) -> AsyncIterator[None]:
+    """Startup and shutdown of ``app``, as an ASGI server runs them."""
+    async with app.router.lifespan_context(app):
+        yield
+
+
+class StandInClient:
+    """A client to the trainer as an outsider's test writes one: constructed with keywords, and no more than is used."""
+
+    def __init__(self, made: "StandInClients", **fields: Any) -> None:
+        self.fields = fields
+        self.completions: list[JsonObject] = []
+        self.entered = self.left = 0
+        self._made = made
+
+    async def __aenter__(self) -> Self:
+        self.entered += 1
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.left += 1
+
+    async def complete_rollout(self, **fields: Any) -> None:
+        self.completions.append(fields)
+        failure = self._made.failures.pop(0) if self._made.failures else None
+        if failure is not None:
+            raise failure
+        self._made.results.put_nowait((self, fields))
+
+    def get_metrics(self) -> RolloutMetrics:
+        return RolloutMetrics(num_llm_calls=3, prompt_tokens=30)
+
+
+class StandInClients:
+    """In place of the class ``OsmosisLLMClient``; ``failures`` are raised by the first calls of ``complete_rollout``."""
+
+    def __init__(self) -> None:
+        self.made: list[StandInClient] = []
+        self.failures: list[Exception] = []
+        self.results: asyncio.Queue[tuple[StandInClient, JsonObject]] = asyncio.Queue()
+
+    def __call__(self, **fields: Any) -> StandInClient:
+        client = StandInClient(self, **fields)
+        self.made.append(client)
+        return client
+
+    async def result(self) -> tuple[StandInClient, JsonObject]:
+        """The next result that was taken, once it has come, and the client it came through."""
+        return await asyncio.wait_for(self.results.get(), DEADLINE_SECONDS)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the event loop run until ``condition`` holds."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.001)

@@ -121,7 +121,7 @@ class StandInClient:
 
 
 class StandInClients:
-    """In place of the class ``OsmosisLLMClient``; ``failures`` are raised by the first calls of ``complete_rollout``."""
+    """In the place of ``OsmosisLLMClient``; ``failures`` are raised by the first calls of ``complete_rollout``."""
 
     def __init__(self) -> None:
         self.made: list[StandInClient] = []
@@ -141,5 +141,5 @@ class StandInClients:
 async def until(condition: Callable[[], Any]) -> None:
     """Let the event loop run until ``condition`` holds."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.001)

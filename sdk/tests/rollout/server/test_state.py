@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +72,14 @@ class TestInitFutures:
         assert again is future
         assert other is not future
         assert state._init_futures == {"a": future, "b": other}
+
+    async def test_a_filled_future_answers_everybody(self) -> None:
+        state = AppState()
+        leader, _ = state.get_or_create_init_future("a")
+        follower, _ = state.get_or_create_init_future("a")
+        reply = InitResponse(rollout_id="a")
+        leader.set_result(reply)
+        assert await follower is reply
 
     async def test_a_cleared_key_is_new_and_others_stay(self) -> None:
         state = AppState()
@@ -275,14 +282,5 @@ class TestCancelAll:
         assert state.active_count == 0
 
 
-async def _raise(error: Exception) -> Awaitable[None]:
+async def _raise(error: Exception) -> None:
     raise error
-
-
-async def test_a_filled_future_answers_everybody() -> None:
-    state = AppState()
-    future, _ = state.get_or_create_init_future("a")
-    follower, _ = state.get_or_create_init_future("a")
-    reply = InitResponse(rollout_id="a")
-    future.set_result(reply)
-    assert await follower is reply

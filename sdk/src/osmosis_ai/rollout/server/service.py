@@ -14,19 +14,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
 from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
-from osmosis_ai.rollout.core.schemas import InitResponse, OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, RolloutState
-from osmosis_ai.rollout.jsonable import copy_json
 from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
 from osmosis_ai.rollout.server.execution import Execution
-from osmosis_ai.rollout.server.offload import call_in_thread
+from osmosis_ai.rollout.server.offer import ToolOffer
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
 from osmosis_ai.rollout.server.results import (
     Outcome,
@@ -36,51 +33,15 @@ from osmosis_ai.rollout.server.results import (
     result_of_exception,
     result_without_run,
 )
+from osmosis_ai.rollout.server.rollouts import Phase, Rollout, copy_for_agent, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.state import AppState
-from osmosis_ai.rollout.validator import check_tools
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
-TOOLS_THREADS = 8
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
-
-
-class Phase(StrEnum):
-    """Where a rollout of this process stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DELIVERING = "delivering"
-
-
-@dataclass(eq=False)
-class Rollout:
-    """A rollout of this process, from its 202 to its acknowledgement. Times are unix seconds."""
-
-    key: str
-    request: RolloutRequest
-    agent_request: RolloutRequest
-    tools: list[OpenAIFunctionToolSchema]
-    accepted_at: float = field(default_factory=time.time)
-    started_at: float | None = None
-    finished_at: float | None = None
-    phase: Phase = Phase.QUEUED
-    delivery: Delivery | None = None
-    llm: Any = None
-    execution: Execution | None = None
-    slot: "asyncio.Future[Any] | None" = None
-    stop_reason: StopReason | None = None
-
-    def stop(self, reason: StopReason) -> None:
-        """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""
-        self.stop_reason = self.stop_reason or reason
-        if self.execution is not None:
-            self.execution.stop(self.stop_reason)
-        elif self.slot is not None:
-            self.slot.cancel()
 
 
 ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
@@ -112,7 +73,7 @@ class RolloutService:
         self._journal = journal
         self._debug_dir = debug_dir
         self._courier = Courier(settings.client, settings.server.delivery_deadline_seconds)
-        self._tools_gate = asyncio.Semaphore(TOOLS_THREADS)
+        self._offer = ToolOffer(agent_loop, settings.server.tools_timeout_seconds)
         self._rollouts: dict[str, Rollout] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reserved = 0
@@ -168,9 +129,9 @@ class RolloutService:
         """What is known of the newest rollout with that id; ``None`` if nothing is."""
         rollout = self._newest(rollout_id)
         if rollout is not None and rollout.phase is not Phase.DELIVERING:
-            return _view_of_rollout(rollout)
+            return view_of_rollout(rollout)
         records = await self._journal.find(rollout_id)
-        return _view_of_record(records[0]) if records else None
+        return view_of_record(records[0]) if records else None
 
     async def cancel(self, rollout_id: str) -> bool:
         """Stop a queued or running rollout of this process; ``False`` if there is none of that id."""
@@ -191,8 +152,8 @@ class RolloutService:
         self._reserved += 1
         try:
             self._admit()
-            agent_request = _copy_for_agent(request)
-            response, tools = await self._offer_tools(request.rollout_id, agent_request)
+            agent_request = copy_for_agent(request)
+            response, tools = await self._offer.make(request.rollout_id, agent_request)
             record = await self._accept(key, print_, request, response)
             if record is None:
                 self._start(Rollout(key, request, agent_request, tools))
@@ -222,25 +183,6 @@ class RolloutService:
                 "at_capacity",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-
-    async def _offer_tools(
-        self, rollout_id: str, request: RolloutRequest
-    ) -> tuple[InitResponse, list[OpenAIFunctionToolSchema]]:
-        """Ask the agent for its tools, off the event loop: what that costs is the author's affair."""
-        seconds = self._settings.server.tools_timeout_seconds
-        try:
-            async with self._tools_gate, asyncio.timeout(seconds):
-                tools = await call_in_thread(self._agent_loop.get_tools, request)
-            if problems := check_tools(tools):
-                raise _tools_failed(str(problems[0]))
-            response = InitResponse.model_validate({"rollout_id": rollout_id, "tools": tools})
-        except RefusedError:
-            raise
-        except TimeoutError as error:
-            raise _tools_failed(f"get_tools did not return within {seconds:g} s", error) from error
-        except Exception as error:
-            raise _tools_failed(f"{type(error).__name__}: {error}", error) from error
-        return response, tools
 
     async def _accept(
         self, key: str, print_: str, request: RolloutRequest, response: InitResponse
@@ -451,51 +393,6 @@ def _conflict() -> RefusedError:
     )
 
 
-def _tools_failed(reason: str, error: Exception | None = None) -> RefusedError:
-    logger.error("Init refused, as the agent's tools cannot be offered: %s", reason, exc_info=error)
-    return RefusedError(
-        HTTPStatus.INTERNAL_SERVER_ERROR, f"The agent's tools cannot be offered: {reason[:500]}", "get_tools_failed"
-    )
-
-
-def _copy_for_agent(request: RolloutRequest) -> RolloutRequest:
-    """A copy of its own for the agent, which may change it as it likes."""
-    parts = {name: copy_json(getattr(request, name)) for name in ("messages", "completion_params", "metadata")}
-    return request.model_copy(update=parts)
-
-
 def _interrupted(record: JournalRecord) -> TerminalResult:
     messages = json.loads(record.request)["messages"] if record.request else []
     return result_without_run(record.rollout_id, Stop.RESTART.value, messages)
-
-
-def _view_of_rollout(rollout: Rollout) -> dict[str, Any]:
-    return {
-        "rollout_id": rollout.request.rollout_id,
-        "state": rollout.phase.value,
-        "accepted_at": rollout.accepted_at,
-        "started_at": rollout.started_at,
-    }
-
-
-def _view_of_record(record: JournalRecord) -> dict[str, Any]:
-    view: dict[str, Any] = {
-        "rollout_id": record.rollout_id,
-        "state": record.state.value,
-        "accepted_at": record.accepted_at,
-        "finished_at": record.finished_at,
-        "settled_at": record.settled_at,
-        "delivery_attempts": record.delivery_attempts,
-        "last_error": record.last_error,
-    }
-    if record.result is not None:
-        payload = TerminalResult(record.result).payload
-        view["result"] = {
-            "status": payload["status"],
-            "finish_reason": payload.get("finish_reason"),
-            "outcome": payload["extra_fields"].get("outcome", Outcome.SUCCESS),
-            "reward": payload.get("reward"),
-            "error_message": payload.get("error_message"),
-            "num_messages": len(payload["final_messages"]),
-        }
-    return view

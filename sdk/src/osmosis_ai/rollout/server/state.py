@@ -103,7 +103,7 @@ class AppState:
     def start_cleanup_task(self) -> None:
         """Prune in the background until ``stop_cleanup_task``; a second call changes nothing."""
         if self._cleanup_task is None or self._cleanup_task.done():
-            self._cleanup_task = asyncio.create_task(self._cleanup_loop())
+            self._cleanup_task = asyncio.get_running_loop().create_task(self._cleanup_loop())
 
     async def stop_cleanup_task(self) -> None:
         """End the background pruning, if it runs."""

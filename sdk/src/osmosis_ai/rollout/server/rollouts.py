@@ -1,0 +1,92 @@
+"""A rollout of this process, and how it looks from outside. Times are unix seconds."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.journal import JournalRecord
+from osmosis_ai.rollout.jsonable import copy_json
+from osmosis_ai.rollout.server.delivery import Delivery
+from osmosis_ai.rollout.server.execution import Execution
+from osmosis_ai.rollout.server.results import Outcome, StopReason, TerminalResult
+
+
+class Phase(StrEnum):
+    """Where a rollout of this process stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DELIVERING = "delivering"
+
+
+@dataclass(eq=False)
+class Rollout:
+    """From its 202 to its acknowledgement.
+
+    ``agent_request`` is the agent's own copy of the request, which it may change as it likes.
+    """
+
+    key: str
+    request: RolloutRequest
+    agent_request: RolloutRequest
+    tools: list[OpenAIFunctionToolSchema]
+    accepted_at: float = field(default_factory=time.time)
+    started_at: float | None = None
+    finished_at: float | None = None
+    phase: Phase = Phase.QUEUED
+    delivery: Delivery | None = None
+    llm: Any = None
+    execution: Execution | None = None
+    slot: "asyncio.Future[Any] | None" = None
+    stop_reason: StopReason | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""
+        self.stop_reason = self.stop_reason or reason
+        if self.execution is not None:
+            self.execution.stop(self.stop_reason)
+        elif self.slot is not None:
+            self.slot.cancel()
+
+
+def copy_for_agent(request: RolloutRequest) -> RolloutRequest:
+    """A copy of its own for the agent, which may change it as it likes."""
+    parts = {name: copy_json(getattr(request, name)) for name in ("messages", "completion_params", "metadata")}
+    return request.model_copy(update=parts)
+
+
+def view_of_rollout(rollout: Rollout) -> dict[str, Any]:
+    """What is known of a rollout that has no result yet, as JSON."""
+    return {
+        "rollout_id": rollout.request.rollout_id,
+        "state": rollout.phase.value,
+        "accepted_at": rollout.accepted_at,
+        "started_at": rollout.started_at,
+    }
+
+
+def view_of_record(record: JournalRecord) -> dict[str, Any]:
+    """What the journal knows of a rollout, as JSON: no secret, and of the result a summary."""
+    view: dict[str, Any] = {
+        "rollout_id": record.rollout_id,
+        "state": record.state.value,
+        "accepted_at": record.accepted_at,
+        "finished_at": record.finished_at,
+        "settled_at": record.settled_at,
+        "delivery_attempts": record.delivery_attempts,
+        "last_error": record.last_error,
+    }
+    if record.result is not None:
+        payload = TerminalResult(record.result).payload
+        view["result"] = {
+            "status": payload["status"],
+            "finish_reason": payload.get("finish_reason"),
+            "outcome": payload["extra_fields"].get("outcome", Outcome.SUCCESS),
+            "reward": payload.get("reward"),
+            "error_message": payload.get("error_message"),
+            "num_messages": len(payload["final_messages"]),
+        }
+    return view

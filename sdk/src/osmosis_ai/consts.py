@@ -1,6 +1,9 @@
-"""The distribution's name and version, stated once (the build reads the version from here)."""
+"""Names stated once: the distribution's name and version (the build reads it from here), and what all parts share."""
 
 package_name = "osmosis-ai"
 
 # 0.2.17-compatible; the local label says that this is not the withdrawn 0.2.17 wheel.
 PACKAGE_VERSION = "0.2.17+workspace"
+
+# Set to anything, no `.env` file is read.
+NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"

@@ -39,6 +39,7 @@ class Rollout:
     def __init__(self, init: JsonObject, client: httpx.AsyncClient) -> None:
         self.init = init
         self.id = str(init["rollout_id"])
+        self.authorization = b"Authorization", f"Bearer {init['api_key']}".encode()
         self._client = client
 
     async def send(
@@ -49,9 +50,9 @@ class Rollout:
 
     async def post(self, path: str, body: JsonObject, call_id: str = "") -> httpx.Response:
         """Call the trainer back as the protocol wants it."""
-        headers = {"Authorization": f"Bearer {self.init['api_key']}"}
+        headers = [self.authorization]
         if call_id:
-            headers["Idempotency-Key"] = call_id
+            headers.append((b"Idempotency-Key", call_id.encode()))
         return await self.send(path, json.dumps(body).encode(), headers)
 
     async def chat(self, messages: list[JsonObject], call_id: str = "", **fields: Any) -> httpx.Response:

@@ -2,23 +2,22 @@
 
 A rollout has an ``httpx.AsyncClient`` of its own, which is cheap, on top of a ``SharedTransport``, which is not: one
 connection pool a trainer origin, and one TLS context a process. Closing a rollout's client leaves the pool open;
-``close_transports`` closes the pools of the running loop.
+``close_transports`` closes the pools of the running loop. Beyond ``MAX_POOLS`` origins, the pools that have waited
+longest without a request in flight are closed.
 """
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
 from functools import cache
+from ipaddress import ip_address
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import httpx
 
-_PoolKey = tuple[str, str, int | None, int, int]
-_Pools = dict[_PoolKey, httpx.AsyncHTTPTransport]
-
-_pools_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
 KEEPALIVE_EXPIRY_SECONDS = 30.0
-_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+MAX_POOLS = 256
 
 
 class SharedTransport(httpx.AsyncBaseTransport):
@@ -30,14 +29,25 @@ class SharedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; errors are httpx's own."""
-        return await self._pool(request.url).handle_async_request(request)
-
-    def _pool(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
         pools = _pools_of_loop.setdefault(asyncio.get_running_loop(), {})
+        url = request.url
         key = (url.scheme, url.host, url.port, self._max_connections, self._max_keepalive_connections)
-        pool = pools.get(key)
-        if pool is None:
-            pool = pools[key] = httpx.AsyncHTTPTransport(
+        pool = pools.pop(key, None) or self._new_pool(url)
+        pools[key] = pool  # the one used last comes last
+        pool.requests_in_flight += 1
+        try:
+            await _close_surplus(pools)
+            response = await pool.transport.handle_async_request(request)
+        except BaseException:
+            pool.requests_in_flight -= 1
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for the type checker; httpx promises it
+        response.stream = _CountedStream(response.stream, pool)
+        return response
+
+    def _new_pool(self, url: httpx.URL) -> "_Pool":
+        try:
+            transport = httpx.AsyncHTTPTransport(
                 verify=_tls_context() if url.scheme == "https" else _unused_tls_context(),
                 limits=httpx.Limits(
                     max_connections=self._max_connections,
@@ -46,22 +56,72 @@ class SharedTransport(httpx.AsyncBaseTransport):
                 ),
                 proxy=_proxy_for(url),
             )
-        return pool
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise httpx.ProxyError(f"The proxy that the environment names cannot be used: {error}") from error
+        return _Pool(transport)
+
+
+class _Pool:
+    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+        self.transport = transport
+        self.requests_in_flight = 0
+
+
+class _CountedStream(httpx.AsyncByteStream):
+    """A response body; its request is in flight until it is closed."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, pool: _Pool) -> None:
+        self._stream = stream
+        self._pool: _Pool | None = pool
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk
+
+    async def aclose(self) -> None:
+        pool, self._pool = self._pool, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if pool is not None:
+                pool.requests_in_flight -= 1
+
+
+_PoolKey = tuple[str, str, int | None, int, int]
+_Pools = dict[_PoolKey, _Pool]
+
+_pools_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
 
 
 async def close_transports() -> None:
     """Close every pool of the running loop; a later request opens a new one."""
     pools = _pools_of_loop.pop(asyncio.get_running_loop(), {})
     for pool in pools.values():
-        await pool.aclose()
+        await pool.transport.aclose()
+
+
+async def _close_surplus(pools: _Pools) -> None:
+    surplus = len(pools) - MAX_POOLS
+    if surplus <= 0:
+        return
+    unused = [key for key, pool in pools.items() if pool.requests_in_flight == 0][:surplus]
+    for pool in [pools.pop(key) for key in unused]:
+        await pool.transport.aclose()
 
 
 def _proxy_for(url: httpx.URL) -> str | None:
     """The proxy that the environment names for ``url`` (``HTTPS_PROXY`` and so on); none for this machine itself."""
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    direct = url.host in _THIS_MACHINE or proxy_bypass(url.netloc.decode("ascii"))
+    direct = _is_this_machine(url.host) or proxy_bypass(url.netloc.decode("ascii"))
     return proxy if proxy and not direct else None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @cache

@@ -9,7 +9,6 @@ from support.scripted_server import (
     CHAT_PATH,
     COMPLETED_PATH,
     Agent,
-    JsonObject,
     Rollout,
     ScriptedServer,
     succeed,
@@ -137,23 +136,19 @@ class TestARun:
 
 
 class TestDispatch:
-    @pytest.mark.parametrize(
-        "refusal",
-        [
+    async def test_a_refusal_for_now_is_repeated_with_the_same_body(self) -> None:
+        refusals = [
             Response(status_code=429, headers={"Retry-After": "0"}),
             Response(status_code=429, headers={"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}),
             Response(status_code=503, headers={"Retry-After": "soon"}),
             Response(status_code=503),
             Response(status_code=500),
             Response(status_code=408),
-        ],
-        ids=["429", "429 with a date", "503 with nonsense", "503", "500", "408"],
-    )
-    async def test_a_refusal_for_now_is_repeated_with_the_same_body(self, refusal: Response) -> None:
-        async with ScriptedServer(answers=[refusal, refusal]) as server, trainer_for(server) as trainer:
+        ]
+        async with ScriptedServer(answers=[*refusals]) as server, trainer_for(server) as trainer:
             outcome = await trainer.run_one(request())
         assert outcome.outcome is Outcome.COMPLETED
-        assert len(server.bodies) == 3
+        assert len(server.bodies) == len(refusals) + 1
         assert len(set(server.bodies)) == 1
 
     async def test_an_asked_for_delay_is_kept_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,22 +211,23 @@ class TestDispatch:
         assert len(outcomes) <= 16
 
     async def test_an_init_without_a_reply_is_sent_again_and_starts_one_rollout(self) -> None:
+        repeated = asyncio.Event()
+
         class SilentAtFirst(ScriptedServer):
-            def accept(self, init: JsonObject) -> Response:
-                if len(self.bodies) > 1:
-                    return super().accept(init)
-                return _NeverSent()
+            async def _init(self, request: Any) -> Response:
+                if not self.bodies:
+                    self.bodies.append(await request.body())
+                    await repeated.wait()
+                    return Response(status_code=500)
+                repeated.set()
+                return await super()._init(request)
 
         retry = RetryPolicy(attempt_timeout_seconds=0.1, base_delay_seconds=0.001)
         async with SilentAtFirst() as server, Trainer(arithmetic, server_url=server.url, retry=retry) as trainer:
             outcome = await trainer.run_one(request())
         assert outcome.outcome is Outcome.COMPLETED
         assert server.bodies[0] == server.bodies[1]
-
-
-class _NeverSent(Response):
-    async def __call__(self, *args: Any) -> None:
-        await asyncio.Event().wait()
+        assert len(server.inits) == 1
 
 
 class TestEndings:
@@ -433,25 +429,20 @@ class TestChat:
 
 
 class TestHostileCallbacks:
-    @pytest.mark.parametrize(
-        ("path", "body", "status", "word"),
-        [
-            (CHAT_PATH, {"rollout_id": "r9", "messages": []}, 404, "unknown_rollout"),
-            (COMPLETED_PATH, {"rollout_id": "r9", "status": "COMPLETED"}, 404, "unknown_rollout"),
-            (CHAT_PATH, {"rollout_id": " ", "messages": []}, 422, "rollout_id"),
-            (CHAT_PATH, {"rollout_id": "r0"}, 422, "messages"),
-            (CHAT_PATH, {"rollout_id": "r0", "messages": ["hi"]}, 422, "messages.0"),
-            (COMPLETED_PATH, {"rollout_id": "r0", "status": "DONE"}, 422, "status"),
-            (COMPLETED_PATH, {"rollout_id": "r0", "status": "COMPLETED", "reward": "high"}, 422, "reward"),
-        ],
-    )
-    async def test_a_bad_body_gets_a_sentence_that_names_the_field(
-        self, path: str, body: JsonObject, status: int, word: str
-    ) -> None:
+    async def test_a_bad_body_gets_a_sentence_that_names_the_field(self) -> None:
         async def agent(rollout: Rollout) -> None:
-            reply = await rollout.post(path, body)
-            assert reply.status_code == status
-            assert word in reply.text
+            for path, body, status, word in (
+                (CHAT_PATH, {"rollout_id": "r9", "messages": []}, 404, "unknown_rollout"),
+                (COMPLETED_PATH, {"rollout_id": "r9", "status": "COMPLETED"}, 404, "unknown_rollout"),
+                (CHAT_PATH, {"rollout_id": " ", "messages": []}, 422, "rollout_id"),
+                (CHAT_PATH, {"rollout_id": "r0"}, 422, "messages"),
+                (CHAT_PATH, {"rollout_id": "r0", "messages": ["hi"]}, 422, "messages.0"),
+                (COMPLETED_PATH, {"rollout_id": "r0", "status": "DONE"}, 422, "status"),
+                (COMPLETED_PATH, {"rollout_id": "r0", "status": "COMPLETED", "reward": "high"}, 422, "reward"),
+            ):
+                reply = await rollout.post(path, body)
+                assert reply.status_code == status, body
+                assert word in reply.text
 
         await self._run(agent)
 
@@ -467,7 +458,7 @@ class TestHostileCallbacks:
                 (b'{"a": ' + b"[" * 100_000, 400),
                 (b"x" * (MAX_BODY_BYTES + 1), 413),
             ):
-                reply = await rollout.send(path, content, {"Authorization": f"Bearer {rollout.init['api_key']}"})
+                reply = await rollout.send(path, content, [rollout.authorization])
                 assert reply.status_code == status, content[:80]
                 assert set(reply.json()) == {"detail", "code"}
 

@@ -1,21 +1,24 @@
 """Settings: constructor argument, then environment, then ``.env`` in the current directory, then default.
 
-Values out of bounds raise pydantic's ``ValidationError`` naming the field. Spec: server.md, section 6; the fields that
-are new here say so in the README's configuration table.
+``OSMOSIS_NO_DOTENV=1`` leaves ``.env`` unread. Values out of bounds raise pydantic's ``ValidationError`` naming the
+field; assignment after construction is not checked. Spec: server.md, section 6; the fields that are new here say so in
+the README's configuration table.
 """
 
+import json
 import logging
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from osmosis_ai.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout._compat import PYDANTIC_SETTINGS_AVAILABLE
 
 if TYPE_CHECKING or PYDANTIC_SETTINGS_AVAILABLE:
-    from pydantic_settings import BaseSettings, SettingsConfigDict
+    from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 else:
-    BaseSettings, SettingsConfigDict = BaseModel, ConfigDict
+    BaseSettings, NoDecode, SettingsConfigDict = BaseModel, None, ConfigDict
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +37,33 @@ JOURNAL_OFF = "off"
 
 def _config(prefix: str) -> Any:
     if not PYDANTIC_SETTINGS_AVAILABLE:
-        return ConfigDict(extra="ignore")
+        return ConfigDict(extra="ignore", hide_input_in_errors=True)
     return SettingsConfigDict(
         env_prefix=prefix, env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True
     )
 
 
-class RolloutClientSettings(BaseSettings):
+class _Settings(BaseSettings):
+    if not TYPE_CHECKING:  # type checkers see the fields as arguments
+
+        def __init__(self, **values):
+            if PYDANTIC_SETTINGS_AVAILABLE and os.environ.get(NO_DOTENV_VARIABLE):
+                values.setdefault("_env_file", None)
+            try:
+                super().__init__(**values)
+            except UnicodeDecodeError:
+                raise ValueError(
+                    f".env in the current directory is not UTF-8: correct it, or set {NO_DOTENV_VARIABLE}=1."
+                ) from None
+
+    def _require_order(self, smaller: str, larger: str) -> None:
+        """Refuse two values given in the wrong order; one that is a default bends to the other."""
+        low, high = getattr(self, smaller), getattr(self, larger)
+        if {smaller, larger} <= self.model_fields_set and low > high:
+            raise ValueError(f"{smaller} ({low:g}) must not exceed {larger} ({high:g})")
+
+
+class RolloutClientSettings(_Settings):
     """Calls to the trainer. Times are seconds; ``*_retries`` count the attempts after the first."""
 
     model_config = _config(_PREFIX + "CLIENT_")
@@ -55,16 +78,13 @@ class RolloutClientSettings(BaseSettings):
     call_deadline_seconds: Annotated[float, Field(ge=1.0, le=86400.0)] = 1200.0
 
     @model_validator(mode="after")
-    def _delays_are_ordered(self) -> Self:
-        if self.retry_base_delay > self.retry_max_delay:
-            raise ValueError(
-                f"retry_base_delay ({self.retry_base_delay:g} s) must not exceed "
-                f"retry_max_delay ({self.retry_max_delay:g} s)"
-            )
+    def _values_are_ordered(self) -> Self:
+        self._require_order("retry_base_delay", "retry_max_delay")
+        self._require_order("max_keepalive_connections", "max_connections")
         return self
 
 
-class RolloutServerSettings(BaseSettings):
+class RolloutServerSettings(_Settings):
     """The server. Times are seconds, sizes bytes."""
 
     model_config = _config(_PREFIX + "SERVER_")
@@ -98,13 +118,26 @@ class RolloutServerSettings(BaseSettings):
         return api_key
 
 
-class RolloutSettings(BaseSettings):
-    """Everything; ``client`` and ``server`` read their own variables."""
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("must be a JSON object") from None
+
+
+class RolloutSettings(_Settings):
+    """Everything; ``client`` and ``server`` read their own variables for what the JSON of theirs leaves open."""
 
     model_config = _config(_PREFIX)
 
-    client: RolloutClientSettings = Field(default_factory=RolloutClientSettings)
-    server: RolloutServerSettings = Field(default_factory=RolloutServerSettings)
+    client: Annotated[RolloutClientSettings, NoDecode, BeforeValidator(_decoded)] = Field(
+        default_factory=RolloutClientSettings
+    )
+    server: Annotated[RolloutServerSettings, NoDecode, BeforeValidator(_decoded)] = Field(
+        default_factory=RolloutServerSettings
+    )
     max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
 
 

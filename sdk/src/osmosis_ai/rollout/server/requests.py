@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -160,6 +161,10 @@ def _check_limits(request: RolloutRequest) -> None:
 
 
 def _check_trainer(request: RolloutRequest, allowed_hosts: frozenset[str]) -> None:
+    try:
+        httpx.URL(request.server_url)
+    except httpx.InvalidURL as error:
+        raise invalid_field("server_url", f"server_url cannot be called ({error})") from None
     if not allowed_hosts:
         return
     trainer = urlsplit(request.server_url)

@@ -8,12 +8,13 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.jsonable import plain
+from osmosis_ai.rollout.jsonable import plain, text
 
 logger = logging.getLogger(__name__)
 
@@ -44,68 +45,102 @@ def trace_file_name(rollout_id: str) -> str:
 class TraceWriter:
     """Appends events of one rollout to ``<directory>/<file name of the id>``; the directory is made when first needed.
 
-    Few files are kept open at a time; beyond ``MAX_OPEN_FILES`` a writer opens and closes its file for each event.
+    May be called from any thread. Few files are kept open at a time; beyond ``MAX_OPEN_FILES`` a writer opens and
+    closes its file for each event. A copy is a writer of its own to the same file.
     """
 
     _open_files = 0
+    # Reentrant: the garbage collector may close a writer while another is being counted.
+    _counting = threading.RLock()
 
     def __init__(self, directory: str, rollout_id: str) -> None:
-        self.directory = directory
-        self.rollout_id = rollout_id
-        self.path = os.path.join(directory, trace_file_name(rollout_id))  # noqa: PTH118 - keeps the caller's spelling
         self._descriptor: int | None = None
         self._written_bytes = 0
+        self._torn = False
+        self._full = False
+        self._lock = threading.Lock()
+        self.directory = directory
+        self.rollout_id = str(rollout_id)
+        self.path = os.path.join(directory, trace_file_name(self.rollout_id))  # noqa: PTH118 - keeps the caller's spelling
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TraceWriter, (self.directory, self.rollout_id)
 
     def write(self, event_type: str, data: dict[str, Any]) -> None:
         """Append one event: ``event`` and ``rollout_id`` first, ``time`` (unix seconds) last; those three are ours."""
+        try:
+            line = self._line(event_type, data)
+            with self._lock:
+                self._append(line)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a trace, the rollout goes on
+            logger.warning("Cannot write trace %a: %s", self.path, text(error))
+
+    def close(self) -> None:
+        """Close the file; a later ``write`` opens it again."""
+        with self._lock:
+            self._close()
+
+    def __del__(self) -> None:
+        self._close()
+
+    def _line(self, event_type: str, data: dict[str, Any]) -> bytes:
         head: dict[str, Any] = {"event": event_type, "rollout_id": self.rollout_id}
         body = {key: value for key, value in data.items() if key not in head and key != "time"}
         line = _encode(head | body | {"time": round(time.time(), 6)})
         if len(line) > MAX_EVENT_BYTES:
-            line = _encode(head | {"truncated": f"event of {len(line)} bytes left out", "time": round(time.time(), 6)})
-        if self._written_bytes + len(line) > MAX_FILE_BYTES:
-            return
-        self._written_bytes += len(line)
-        try:
-            self._append(line)
-        except (OSError, ValueError) as error:
-            logger.warning("Cannot write trace %s: %s", ascii(self.path), error)
-
-    def close(self) -> None:
-        """Close the file; a later ``write`` opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            TraceWriter._open_files -= 1
-
-    def __del__(self) -> None:
-        self.close()
+            return _encode(head | {"truncated": f"event of {len(line)} bytes left out", "time": round(time.time(), 6)})
+        return line
 
     def _append(self, line: bytes) -> None:
-        descriptor = self._descriptor if self._descriptor is not None else self._open()
+        if self._torn:
+            line = b"\n" + line
+        if self._written_bytes + len(line) > MAX_FILE_BYTES:
+            if not self._full:
+                logger.warning("Trace %a is full; further events are left out.", self.path)
+            self._full = True
+            return
+        descriptor = self._current_descriptor()
         try:
             while line:
-                line = line[os.write(descriptor, line) :]
+                written = os.write(descriptor, line)
+                self._written_bytes += written
+                self._torn = written < len(line)
+                line = line[written:]
         finally:
             if descriptor != self._descriptor:
                 os.close(descriptor)
+
+    def _current_descriptor(self) -> int:
+        if self._descriptor is not None and not self._still_at_path(self._descriptor):
+            self._close()
+        return self._open() if self._descriptor is None else self._descriptor
+
+    def _still_at_path(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _open(self) -> int:
         Path(self.directory).mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(self.path, flags, 0o644)
-        if TraceWriter._open_files < MAX_OPEN_FILES:
-            TraceWriter._open_files += 1
-            self._descriptor = descriptor
+        with TraceWriter._counting:
+            if TraceWriter._open_files < MAX_OPEN_FILES:
+                TraceWriter._open_files += 1
+                self._descriptor = descriptor
         return descriptor
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+            with TraceWriter._counting:
+                TraceWriter._open_files -= 1
 
 
 def _encode(event: dict[str, Any]) -> bytes:
     try:
-        text = json.dumps(event, default=str, ensure_ascii=False, allow_nan=False)
+        return json.dumps(event, default=str, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except Exception:  # noqa: BLE001 - a value's own __str__ may raise anything; the slow path names it instead
-        text = json.dumps(plain(event), ensure_ascii=False, allow_nan=False)
-    try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(json.loads(text)).encode() + b"\n"
+        return json.dumps(plain(event), ensure_ascii=False, allow_nan=False).encode() + b"\n"

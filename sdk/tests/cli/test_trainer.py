@@ -1,0 +1,359 @@
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+from support.scripted_server import Rollout, ScriptedServer, succeed
+
+from osmosis_ai.cli import main
+
+DEADLINE_SECONDS = 30.0
+
+AGENT = """
+import asyncio
+import os
+from pathlib import Path
+
+from osmosis_ai.rollout import RolloutAgentLoop, execute_tool_calls, create_tool_result, get_tool_call_info
+from osmosis_ai.rollout import OpenAIFunctionToolSchema
+
+Path("server.pid").write_text(str(os.getpid()))
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+
+
+class Adder(RolloutAgentLoop):
+    name = "adder"
+
+    def get_tools(self, request):
+        return [OpenAIFunctionToolSchema.model_validate(ADD)]
+
+    async def run(self, ctx):
+        if "fail" in ctx.request.metadata:
+            raise RuntimeError(f"cannot do {ctx.request.metadata['fail']}")
+        messages = list(ctx.request.messages)
+        while True:
+            reply = await ctx.chat(messages, **ctx.request.completion_params)
+            messages.append(reply.message)
+            if not reply.has_tool_calls:
+                break
+            messages += await execute_tool_calls(reply.tool_calls, self.add)
+        answer = messages[-1]["content"].rpartition("#### ")[2]
+        return ctx.complete(messages, reward=float(answer == ctx.request.metadata["ground_truth"]))
+
+    async def add(self, call):
+        call_id, _, arguments = get_tool_call_info(call)
+        return create_tool_result(call_id, str(arguments["a"] + arguments["b"]))
+
+
+class Hanging(Adder):
+    async def run(self, ctx):
+        if ctx.request.metadata["row_index"] == 0:
+            return await super().run(ctx)
+        Path("hanging").touch()
+        await asyncio.Event().wait()
+
+
+class Dying(Adder):
+    async def run(self, ctx):
+        print("about to die", flush=True)
+        os._exit(7)
+
+
+adder, hanging, dying = Adder(), Hanging(), Dying()
+"""
+
+
+def row(a: int, b: int, **extra: Any) -> dict[str, Any]:
+    return {"system_prompt": "Use add.", "user_prompt": f"What is {a} + {b}?", "ground_truth": str(a + b), **extra}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an agent module and three solvable rows, as current directory."""
+    (tmp_path / "agent.py").write_text(AGENT)
+    write_rows(tmp_path, row(1, 2), row(30, 4), row(-5, 5))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OSMOSIS_ROLLOUT_SERVER_API_KEY", raising=False)
+    return tmp_path
+
+
+def write_rows(folder: Path, *rows: dict[str, Any]) -> None:
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+COMMAND = [sys.executable, "-m", "osmosis_ai", "trainer", "-d", "rows.jsonl"]
+
+
+def run_trainer(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+
+
+async def run_trainer_against(server: ScriptedServer, *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "--server",
+        server.url,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def wait_until_gone(process_id: int) -> None:
+    deadline_seconds = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline_seconds:
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {process_id} is still there")
+
+
+def wait_for_file(path: Path) -> None:
+    deadline_seconds = time.monotonic() + DEADLINE_SECONDS
+    while not path.exists():
+        assert time.monotonic() < deadline_seconds, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+class TestWithItsOwnServer:
+    def test_it_runs_every_row_and_leaves_nothing_behind(self, project: Path) -> None:
+        ended = run_trainer("-m", "agent:adder", "--repeat", "2", "-o", "out/results.json", "--log", "traces")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert "a script and no language model" in ended.stdout
+        assert "Rollouts: 6 of 6 completed" in ended.stdout
+        assert "Mean reward: 1.00 (over 6 rollouts)" in ended.stdout
+        wait_until_gone(int((project / "server.pid").read_text()))
+
+        document = json.loads((project / "out" / "results.json").read_bytes())
+        assert [(result["row_index"], result["repeat"], result["reward"]) for result in document["results"]] == [
+            (number, repeat, 1.0) for number in range(3) for repeat in range(2)
+        ]
+        assert document["results"][1]["final_messages"][-1]["content"] == "The answer is 3.\n#### 3"
+        assert document["settings"]["module"] == "agent:adder"
+        assert not (project / ".osmosis").exists(), "no journal is kept for a server of this kind"
+
+    def test_rows_are_chosen_and_the_sampling_is_passed_on(self, project: Path) -> None:
+        options = ["--offset", "1", "--limit", "1", "--max-turns", "3", "--temperature", "0.5", "--max-tokens", "99"]
+        ended = run_trainer("-m", "agent:adder", "-q", "-o", "results.json", *options)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+        document = json.loads((project / "results.json").read_bytes())
+        assert [result["row_index"] for result in document["results"]] == [1]
+        assert document["settings"]["completion_params"] == {"temperature": 0.5, "max_tokens": 99}
+
+    def test_an_agent_that_fails_on_some_rows_is_told_and_the_exit_code_is_1(self, project: Path) -> None:
+        write_rows(project, row(1, 2), row(1, 2, fail="this"), row(1, 2, fail="this"))
+        ended = run_trainer("-m", "agent:adder")
+        assert ended.returncode == 1
+        assert "Rollouts: 1 of 3 completed, 2 error" in ended.stdout
+        assert "Mean reward: 1.00 (over 1 rollouts)" in ended.stdout
+        assert "2 x ERROR: " in ended.stdout
+        assert "cannot do this" in ended.stdout
+        assert ended.stderr == "Error: 2 of 3 rollouts did not reach a COMPLETED result.\n"
+
+    @pytest.mark.parametrize(
+        ("module", "sentence"),
+        [("nowhere:adder", "nowhere"), ("agent:nothing", "nothing"), ("broken:agent", "broken.py")],
+    )
+    def test_a_module_that_cannot_be_served_is_one_sentence(self, project: Path, module: str, sentence: str) -> None:
+        (project / "broken.py").write_text("def agent(:\n")
+        ended = run_trainer("-m", module)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("Error: ")
+        assert ended.stderr.count("\n") == 1
+        assert sentence in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+    def test_a_server_that_dies_ends_the_run_with_its_last_words(self, project: Path) -> None:
+        ended = run_trainer("-m", "agent:dying")
+        assert ended.returncode == 1
+        assert "  | about to die\n" in ended.stderr
+        assert "Error: The rollout server for agent:dying ended by itself with exit code 7.\n" in ended.stderr
+
+    @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_ends_it_with_what_it_has_and_stops_the_server(
+        self, project: Path, number: signal.Signals, exit_code: int
+    ) -> None:
+        command = [*COMMAND, "-m", "agent:hanging", "-o", "results.json", "--concurrency", "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                wait_for_file(project / "hanging")
+                process.send_signal(number)
+                out, err = process.communicate(timeout=DEADLINE_SECONDS)
+            finally:
+                process.kill()
+        assert process.returncode == exit_code
+        assert "Rollouts: 1 of 3 completed, 2 not finished" in out
+        assert err == "Interrupted: 1 of 3 rollouts had ended.\n"
+        wait_until_gone(int((project / "server.pid").read_text()))
+        summary = json.loads((project / "results.json").read_bytes())["summary"]
+        assert (summary["completed"], summary["interrupted"]) == (1, True)
+
+
+@pytest.mark.usefixtures("project")
+class TestWithAnotherServer:
+    async def test_it_sends_the_key_and_takes_the_results(self) -> None:
+        async with ScriptedServer() as server:
+            code, out, err = await run_trainer_against(server, "--api-key", "k")
+        assert (code, err) == (0, "")
+        assert set(server.keys) == {"Bearer k"}
+        assert "Rollouts: 3 of 3 completed" in out
+        assert len({init["rollout_id"] for init in server.inits}) == 3
+        assert server.inits[0]["metadata"]["ground_truth"]
+
+    async def test_the_key_may_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_API_KEY", "from-environment")
+        async with ScriptedServer() as server:
+            code, _, _ = await run_trainer_against(server, "-q")
+        assert code == 0
+        assert set(server.keys) == {"Bearer from-environment"}
+
+    async def test_a_wrong_key_is_one_sentence(self) -> None:
+        async with ScriptedServer(answers=[401] * 3) as server:
+            code, _, err = await run_trainer_against(server, "-q")
+        assert code == 1
+        assert err == "Error: The rollout server refused the key (401): give its key with --api-key.\n"
+
+    async def test_a_missing_callback_is_a_failure(self) -> None:
+        async def agent(rollout: Rollout) -> None:
+            if not rollout.id.endswith("-1-0"):
+                await succeed(rollout)
+
+        async with ScriptedServer(agent) as server:
+            code, out, _ = await run_trainer_against(server, "--timeout", "0.5")
+        assert code == 1
+        assert "Rollouts: 2 of 3 completed, 1 timed out" in out
+        assert "1 x TIMED_OUT: No result within 0.5 s; still waiting for its terminal callback. (row 1)" in out
+
+    async def test_contradicting_results_are_a_failure_though_all_completed(self) -> None:
+        contradicted = asyncio.Event()
+
+        async def agent(rollout: Rollout) -> None:
+            if rollout.id.endswith("-0-0"):
+                await succeed(rollout)
+                await rollout.complete("ERROR")
+                contradicted.set()
+            else:
+                await contradicted.wait()
+                await succeed(rollout)
+
+        async with ScriptedServer(agent) as server:
+            code, out, err = await run_trainer_against(server)
+        assert code == 1
+        assert "Rollouts: 3 of 3 completed" in out
+        assert "contradicting results" in err
+
+    async def test_a_busy_server_is_waited_for(self) -> None:
+        busy = [Response(status_code=429, headers={"Retry-After": "0"}) for _ in range(5)]
+        async with ScriptedServer(answers=[*busy]) as server:
+            code, _, _ = await run_trainer_against(server, "-q")
+        assert code == 0
+
+
+class TestChecksBeforeAnythingStarts:
+    @pytest.fixture(autouse=True)
+    def _nothing_may_start(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        def refuse(*_: object) -> None:
+            raise AssertionError("something was started")
+
+        monkeypatch.setattr("osmosis_ai.rollout.trainer.session.Session.run", refuse)
+        yield
+        assert not (project / "server.pid").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            ([], "either -m module:attribute"),
+            (["-m", "agent:adder", "--server", "http://127.0.0.1:1"], "either -m module:attribute"),
+            (["-m", "agent"], "-m agent is not of the form module:attribute"),
+            (["-m", "agent:adder", "--model", "gpt-4o"], "--model gpt-4o is not available in this version"),
+            (["-m", "agent:adder", "-d", "gone.jsonl"], "Dataset file not found: gone.jsonl"),
+            (["-m", "agent:adder", "-d", "agent.py"], "Unsupported file format '.py'"),
+            (["-m", "agent:adder", "--temperature", "inf"], "--temperature inf is not a finite number"),
+            (["-m", "agent:adder", "--callback-url", "trainer"], "--callback-url 'trainer' is not a base URL"),
+            (["--server", "127.0.0.1:9000"], "--server '127.0.0.1:9000' is not a base URL"),
+            (["--server", "http://127.0.0.1:99999"], "is not a base URL"),
+            (["--server", "http://u:p@127.0.0.1"], "is not a base URL"),
+            (["--server", "http://127.0.0.1:1", "--log", "traces"], "--log goes with -m"),
+            (["--server", "http://127.0.0.1:1", "--api-key", "caf\xe9"], "must be printable ASCII"),
+            (["--server", "http://127.0.0.1:1", "--host", "0.0.0.0"], "give --callback-url too"),
+        ],
+    )
+    def test_a_wrong_argument_is_one_sentence_and_exit_code_2(
+        self, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["trainer", "-d", "rows.jsonl", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.startswith("Error: "), err.count("\n")) == ("", True, 1)
+        assert sentence in err
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [["--concurrency", "0"], ["--repeat", "0"], ["--limit", "0"], ["--offset", "-1"], ["--port", "70000"]],
+    )
+    def test_a_number_out_of_range_is_a_usage_error(
+        self, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ending:
+            main(["trainer", "-d", "rows.jsonl", "-m", "agent:adder", *arguments])
+        assert ending.value.code == 2
+        assert arguments[0] in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("rows", "arguments", "sentence"),
+        [
+            ([row(1, 2), {"user_prompt": "q"}], [], "Row 1: Missing required columns"),
+            ([row(1, 2)], ["--offset", "5"], "rows.jsonl has no rows to run"),
+            ([row(1, 2)], ["-o", "."], "Cannot write .: it is not a regular file"),
+        ],
+    )
+    def test_a_dataset_or_output_that_cannot_be_used_is_one_sentence_and_exit_code_1(
+        self,
+        project: Path,
+        rows: list[dict[str, Any]],
+        arguments: list[str],
+        sentence: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        write_rows(project, *rows)
+        assert main(["trainer", "-d", "rows.jsonl", "-m", "agent:adder", *arguments]) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.startswith("Error: "), err.count("\n")) == ("", True, 1)
+        assert sentence in err
+
+
+def test_its_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from osmosis_ai.cli import main\n"
+        "try: main(['trainer', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('fastapi', 'httpx', 'pydantic', 'starlette', 'uvicorn') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--concurrency" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "[]"

@@ -82,7 +82,7 @@ async def leave_child(path: str, kind: str) -> None:
             sys.stdin.readline()
             os._exit(0)
     else:
-        await asyncio.create_subprocess_exec(sys.executable, "-c", "input()")
+        await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", close_fds=False)
         say("ready")
     await asyncio.Event().wait()
 

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http import HTTPStatus
 from secrets import token_hex
@@ -21,17 +19,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic_core import to_jsonable_python
 
 from osmosis_ai.rollout.config.settings import RolloutClientSettings, get_settings
 from osmosis_ai.rollout.core.exceptions import (
-    OsmosisAuthenticationError,
-    OsmosisNotFoundError,
-    OsmosisPayloadTooLargeError,
     OsmosisProtocolError,
-    OsmosisRateLimitError,
     OsmosisReplyError,
     OsmosisRolloutError,
-    OsmosisServerError,
     OsmosisTimeoutError,
     OsmosisTransportError,
     OsmosisValidationError,
@@ -44,16 +38,18 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutResponse,
     RolloutStatus,
 )
+from osmosis_ai.rollout.refusal import error_of, safe_text
 from osmosis_ai.rollout.transport import SharedTransport
-from osmosis_ai.rollout.utils import normalize_stop
+from osmosis_ai.rollout.utils import normalize_stop, parse_tool_calls
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["CompletionsResult", "OsmosisLLMClient"]
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-MAX_ERROR_TEXT_LENGTH = 500
 IDEMPOTENCY_HEADER = "Idempotency-Key"
+
+_HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
@@ -61,23 +57,12 @@ COMPLETED_PATH = "/v1/rollout/completed"
 # Ours, or known to the trainer already: never taken from the caller's sampling fields.
 _NOT_SAMPLING_FIELDS = frozenset({"rollout_id", "tools"})
 
-_ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
-    HTTPStatus.UNAUTHORIZED: OsmosisAuthenticationError,
-    HTTPStatus.FORBIDDEN: OsmosisAuthenticationError,
-    HTTPStatus.NOT_FOUND: OsmosisNotFoundError,
-    HTTPStatus.GONE: OsmosisNotFoundError,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: OsmosisPayloadTooLargeError,
-    HTTPStatus.REQUEST_TIMEOUT: OsmosisRateLimitError,
-    HTTPStatus.TOO_EARLY: OsmosisRateLimitError,
-    HTTPStatus.TOO_MANY_REQUESTS: OsmosisRateLimitError,
-}
-
 _call_id: ContextVar[str] = ContextVar("_call_id", default="")
 
 
 @dataclass(frozen=True)
 class CompletionsResult:
-    """One generated message. ``usage`` holds token counts as the trainer sent them."""
+    """One generated message. ``usage`` holds token counts as the trainer sent them, without nulls."""
 
     message: dict[str, Any]
     token_ids: list[int]
@@ -88,12 +73,12 @@ class CompletionsResult:
     @property
     def has_tool_calls(self) -> bool:
         """Whether the message calls a tool."""
-        return bool(self.message.get("tool_calls"))
+        return bool(self.tool_calls)
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The message's tool calls; ``[]`` where absent or null."""
-        return self.message.get("tool_calls") or []
+        """The message's tool calls; ``[]`` where absent, null or no list."""
+        return parse_tool_calls(self.message)
 
     @property
     def content(self) -> str | None:
@@ -188,10 +173,10 @@ class OsmosisLLMClient:
         trainer knows the tools from the init.
 
         Raises:
-            pydantic.ValidationError: a named field has the wrong type.
+            pydantic.ValidationError: ``messages`` or a named field has the wrong type.
             OsmosisValidationError: the trainer refused (4xx), or answered something unusable (``OsmosisReplyError``).
             OsmosisServerError, OsmosisTimeoutError, OsmosisTransportError: the last failure, after all attempts.
-            OsmosisProtocolError: the rollout's result was sent already.
+            OsmosisProtocolError: the rollout's result was sent already, or the request cannot be written as JSON.
         """
         if self._completion is not None:
             raise OsmosisProtocolError(f"Rollout {self.rollout_id!r} is completed; no chat call may follow.")
@@ -224,7 +209,7 @@ class OsmosisLLMClient:
 
         Raises:
             ValueError: ``status`` is no ``RolloutStatus``, or ``reward`` is not finite.
-            OsmosisProtocolError: another result was sent before, or this one was acknowledged.
+            OsmosisProtocolError: another result was sent before, this one was acknowledged, or it is not JSON.
             OsmosisValidationError, OsmosisServerError, OsmosisTimeoutError, OsmosisTransportError: as for chat.
         """
         response = RolloutResponse(
@@ -239,9 +224,8 @@ class OsmosisLLMClient:
         )
         if response.reward is not None and not abs(response.reward) < float("inf"):
             raise ValueError(f"reward must be a finite number, got {response.reward}.")
-        await self.send_completion(
-            response.model_dump(mode="json", exclude_none=True), self.complete_rollout_retries + 1
-        )
+        payload = _as_json(response.model_dump(exclude_none=True))
+        await self.send_completion(payload, self.complete_rollout_retries + 1)
 
     async def send_completion(self, payload: dict[str, Any], attempts: int) -> None:
         """Post a terminal result that is ready for the wire, in at most ``attempts`` attempts.
@@ -253,9 +237,13 @@ class OsmosisLLMClient:
             raise OsmosisProtocolError(
                 f"Rollout {self.rollout_id!r} has sent its result already; there is exactly one."
             )
-        self._completion = payload
         call_id = sha256(self.rollout_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        await self._post(COMPLETED_PATH, payload, attempts, _is_success, call_id)
+        self._completion = payload
+        try:
+            await self._post(COMPLETED_PATH, payload, attempts, _is_success, call_id)
+        except OsmosisProtocolError:
+            self._completion = None  # nothing went out
+            raise
         self._acknowledged = True
 
     def get_metrics(self) -> RolloutMetrics:
@@ -272,6 +260,8 @@ class OsmosisLLMClient:
         if self._client is None:
             headers = {"Content-Type": "application/json"}
             if self.api_key:
+                if not _HEADER_TEXT.fullmatch(self.api_key):
+                    raise OsmosisTransportError("The callback key (api_key) is not printable ASCII; nothing was sent.")
                 headers["Authorization"] = f"Bearer {self.api_key}"
             limits = self._settings.max_connections, self._settings.max_keepalive_connections
             self._client = httpx.AsyncClient(
@@ -291,10 +281,9 @@ class OsmosisLLMClient:
         sampling = {
             name: value for name, value in fields.items() if value is not None and name not in _NOT_SAMPLING_FIELDS
         }
-        whole = all(type(message) is dict for message in messages)
-        request = CompletionsRequest(messages=[] if whole else messages, rollout_id=self.rollout_id, **sampling)
-        known = request.model_dump(mode="json", exclude_none=True)
-        return {**sampling, **known, "messages": messages if whole else known["messages"]}
+        request = CompletionsRequest(messages=messages, rollout_id=self.rollout_id, **sampling)
+        named = request.model_dump(exclude={"messages"}, exclude_none=True)
+        return _as_json({**sampling, **named, "messages": request.messages})
 
     async def _post(
         self, path: str, payload: dict[str, Any], attempts: int, accepts: Callable[[int], bool], call_id: str
@@ -306,58 +295,40 @@ class OsmosisLLMClient:
         _call_id.set(call_id)
         failure: OsmosisRolloutError | None = None
         for attempt in range(attempts):
-            where = f"POST {url}, attempt {attempt + 1} of {attempts}"
             if failure is not None:
                 delay = self._delay_seconds(attempt - 1, failure)
                 if time.monotonic() + delay >= deadline:
                     break
                 await self._back_off(delay)
-            attempt_started = time.monotonic()
+            attempt_started = time.perf_counter()
             try:
                 client = await self._get_client()
-                async with asyncio.timeout(deadline - attempt_started):
+                async with asyncio.timeout(deadline - time.monotonic()):
                     response = await client.post(url, json=payload)
-            except (httpx.TimeoutException, TimeoutError) as error:
-                after = f"{where}, {time.monotonic() - started:.1f} s"
-                failure = _caused(OsmosisTimeoutError(f"{str(error) or 'Timed out'} ({after})"), error)
+            except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
+                where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.monotonic() - started:.1f} s"
+                failure = self._failure_of(error, where)
+                if isinstance(error, httpx.InvalidURL):
+                    break
                 continue
-            except httpx.RequestError as error:
-                failure = _caused(OsmosisTransportError(f"{_describe(error)} ({where})"), error)
-                continue
-            except (httpx.InvalidURL, UnicodeError) as error:
-                # A UnicodeError's text would quote the callback key.
-                reason = str(error) if isinstance(error, httpx.InvalidURL) else "the callback key is not ASCII"
-                raise OsmosisTransportError(f"{type(error).__name__}: {reason} (POST {url})") from error
             except (TypeError, ValueError, RecursionError) as error:
                 raise OsmosisProtocolError(f"The request cannot be written as JSON: {error} (POST {url})") from error
-            status = response.status_code
-            if accepts(status):
-                return response, (time.monotonic() - attempt_started) * 1000
-            failure = self._error_of(response, where)
-            if not is_retryable_status(status):
+            if accepts(response.status_code):
+                return response, (time.perf_counter() - attempt_started) * 1000
+            where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.monotonic() - started:.1f} s"
+            failure = error_of(response, where, self.api_key)
+            if not is_retryable_status(response.status_code):
                 break
         raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
 
-    def _error_of(self, response: httpx.Response, where: str) -> OsmosisRolloutError:
-        status = response.status_code
-        text = self._safe_text(response)
-        error: OsmosisServerError | OsmosisValidationError
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            error = OsmosisServerError(f"{text} (HTTP {status}, {where})", status)
-        elif status >= HTTPStatus.BAD_REQUEST:
-            error_class = _ERROR_OF_STATUS.get(status, OsmosisValidationError)
-            error = error_class(f"{text} (HTTP {status}, {where})", status)
+    def _failure_of(self, error: Exception, where: str) -> OsmosisRolloutError:
+        failure: OsmosisRolloutError
+        if isinstance(error, httpx.TimeoutException | TimeoutError):
+            failure = OsmosisTimeoutError(f"{safe_text(str(error) or type(error).__name__, self.api_key)} ({where})")
         else:
-            return OsmosisValidationError(f"Unexpected status code {status} ({where})", status)
-        error.retry_after_seconds = _retry_after_seconds(response)
-        return error
-
-    def _safe_text(self, response: httpx.Response) -> str:
-        text = str(response.text)[: 2 * MAX_ERROR_TEXT_LENGTH]
-        if self.api_key:
-            text = text.replace(self.api_key, "***")
-        text = re.sub(r"(?i)\b(bearer)\s+\S+", r"\1 ***", text)
-        return text if len(text) <= MAX_ERROR_TEXT_LENGTH else text[:MAX_ERROR_TEXT_LENGTH] + "..."
+            failure = OsmosisTransportError(f"{safe_text(_describe(error), self.api_key)} ({where})")
+        failure.__cause__ = error
+        return failure
 
     def _delay_seconds(self, failed_attempts: int, failure: OsmosisRolloutError) -> float:
         settings = self._settings
@@ -377,25 +348,25 @@ class OsmosisLLMClient:
     def _parse_reply(self, response: httpx.Response) -> CompletionsResult:
         try:
             body = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._bad_reply(response, "is not JSON") from error
         choices = body.get("choices") if isinstance(body, dict) else None
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(message, dict):
             raise self._bad_reply(response, "has no choices[0].message")
-        usage = body.get("usage")
+        usage, finish_reason = body.get("usage"), choice.get("finish_reason")
         return CompletionsResult(
             message=message,
-            token_ids=body.get("token_ids") or [],
-            logprobs=body.get("logprobs") or [],
-            usage=usage if isinstance(usage, dict) else {},
-            finish_reason=choice.get("finish_reason") or "stop",
+            token_ids=_list_or_empty(body.get("token_ids")),
+            logprobs=_list_or_empty(body.get("logprobs")),
+            usage={k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {},
+            finish_reason=finish_reason if isinstance(finish_reason, str) and finish_reason else "stop",
         )
 
     def _bad_reply(self, response: httpx.Response, problem: str) -> OsmosisReplyError:
         return OsmosisReplyError(
-            f"The reply of POST {self.server_url}{CHAT_PATH} {problem}: {self._safe_text(response)}",
+            f"The reply of POST {self.server_url}{CHAT_PATH} {problem}: {safe_text(response.text, self.api_key)}",
             response.status_code,
         )
 
@@ -421,6 +392,19 @@ async def _mark_call(request: httpx.Request) -> None:
         request.headers[IDEMPOTENCY_HEADER] = call_id
 
 
+def _as_json(payload: dict[str, Any]) -> dict[str, Any]:
+    """A copy in JSON's types, that the agent's own objects no longer change; NaN stays, and fails when it is sent."""
+    try:
+        plain: dict[str, Any] = to_jsonable_python(payload)
+    except ValueError as error:
+        raise OsmosisProtocolError(f"The request cannot be written as JSON: {error}") from error
+    return plain
+
+
+def _list_or_empty(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _token_count(usage: dict[str, Any], name: str) -> int:
     count = usage.get(name)
     return int(count) if isinstance(count, int | float) and 0 <= count < float("inf") else 0
@@ -429,25 +413,3 @@ def _token_count(usage: dict[str, Any], name: str) -> int:
 def _describe(error: Exception) -> str:
     name = type(error).__name__
     return f"{name}: {error}" if str(error) else name
-
-
-def _caused(error: OsmosisRolloutError, cause: Exception) -> OsmosisRolloutError:
-    error.__cause__ = cause
-    return error
-
-
-def _retry_after_seconds(response: httpx.Response) -> float | None:
-    """The ``Retry-After`` of a reply in seconds from now, where it is one (RFC 9110, 10.2.3)."""
-    try:
-        value = response.headers.get("Retry-After")
-    except (AttributeError, TypeError):
-        return None
-    if not isinstance(value, str):
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from functools import cache
 from ipaddress import ip_address
+from typing import cast
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
@@ -41,8 +42,7 @@ class SharedTransport(httpx.AsyncBaseTransport):
         except BaseException:
             pool.requests_in_flight -= 1
             raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for the type checker; httpx promises it
-        response.stream = _CountedStream(response.stream, pool)
+        response.stream = _CountedStream(cast(httpx.AsyncByteStream, response.stream), pool)
         return response
 
     def _new_pool(self, url: httpx.URL) -> "_Pool":

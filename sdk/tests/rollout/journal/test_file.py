@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -9,8 +10,16 @@ from pathlib import Path
 import pytest
 from support.journal import an_acceptance, other_process
 
-from osmosis_ai.rollout.journal import JournalError, SqliteJournal
-from osmosis_ai.rollout.journal.file import APPLICATION_ID, SCHEMA_VERSION, owners_directory
+from osmosis_ai.rollout.journal import JournalError, SqliteJournal, Synchronous
+from osmosis_ai.rollout.journal.file import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    FileOptions,
+    OpenFile,
+    open_file,
+    owners_directory,
+)
+from osmosis_ai.rollout.journal.owner import lock
 
 
 def make_journal(path: Path, *, records: int = 1, request_bytes: int = 1000) -> None:
@@ -127,6 +136,19 @@ def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> 
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_database_that_another_program_left_in_the_middle_is_not_recovered_by_us(tmp_path: Path, path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE theirs (a)")
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", theirs)
+    before = {file.name: file.read_bytes() for file in theirs.iterdir()}
+    assert "not a rollout journal" in refusal(theirs / path.name)
+    assert {file.name: file.read_bytes() for file in theirs.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     "content",
     [b"x", b"not a database\n" * 1000, bytes(8192), b"SQLite format 3\0" + b"\xff" * 8000],
@@ -211,6 +233,26 @@ def test_a_journal_held_by_somebody_else_is_refused_after_a_while(path: Path) ->
         connection.execute("BEGIN IMMEDIATE")
         assert "locked by another process" in refusal(path)
     make_journal(path)
+
+
+def test_a_journal_that_somebody_else_is_opening_is_waited_for(path: Path) -> None:
+    make_journal(path)
+    with (owners_directory(path) / "opening").open() as file:
+        assert lock(file.fileno(), exclusive=True)
+        assert "is being opened by another process" in refusal(path)
+    make_journal(path)
+
+
+def test_after_work_that_does_not_wait_others_are_waited_for_again(path: Path) -> None:
+    def busy_timeout_ms(file: OpenFile) -> int:
+        (milliseconds,) = file.connection.execute("PRAGMA busy_timeout").fetchone()
+        return int(milliseconds)
+
+    seen: list[int] = []
+    options = FileOptions(Synchronous.NORMAL, 1.5, max_bytes=None, reserve_bytes=0, create=True)
+    with closing(open_file(path, options)) as file:
+        file.without_waiting(lambda file: seen.append(busy_timeout_ms(file)))
+        assert [*seen, busy_timeout_ms(file)] == [0, 1500]
 
 
 def test_a_failed_opening_can_be_tried_again(path: Path) -> None:

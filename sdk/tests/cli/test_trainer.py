@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.responses import Response
 from support.scripted_server import Rollout, ScriptedServer, succeed
 
 from osmosis_ai.cli import main
@@ -101,26 +101,38 @@ def write_rows(folder: Path, *rows: dict[str, Any]) -> None:
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-COMMAND = [sys.executable, "-m", "osmosis_ai", "trainer", "-d", "rows.jsonl"]
+@dataclass(frozen=True)
+class Ended:
+    """What a finished command left."""
+
+    code: int
+    out: str
+    err: str
 
 
-def run_trainer(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+@pytest.fixture
+def trainer(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Runs ``osmosis trainer`` on the rows, in this process."""
+
+    def run(*arguments: str) -> Ended:
+        code = main(["trainer", "-d", "rows.jsonl", *arguments])
+        return Ended(code, *capsys.readouterr())
+
+    return run
 
 
-async def run_trainer_against(server: ScriptedServer, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        "--server",
-        server.url,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+@pytest.fixture
+def trainer_against(trainer: Callable[..., Ended]) -> Callable[..., Awaitable[Ended]]:
+    """The same in a thread, beside the scripted server that it uses."""
+
+    async def run(server: ScriptedServer, *arguments: str) -> Ended:
+        return await asyncio.to_thread(trainer, "--server", server.url, *arguments)
+
+    return run
+
+
+Command = Callable[..., Ended]
+CommandAgainst = Callable[..., Awaitable[Ended]]
 
 
 def wait_until_gone(process_id: int) -> None:
@@ -142,12 +154,12 @@ def wait_for_file(path: Path) -> None:
 
 
 class TestWithItsOwnServer:
-    def test_it_runs_every_row_and_leaves_nothing_behind(self, project: Path) -> None:
-        ended = run_trainer("-m", "agent:adder", "--repeat", "2", "-o", "out/results.json", "--log", "traces")
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert "a script and no language model" in ended.stdout
-        assert "Rollouts: 6 of 6 completed" in ended.stdout
-        assert "Mean reward: 1.00 (over 6 rollouts)" in ended.stdout
+    def test_it_runs_every_row_and_leaves_nothing_behind(self, project: Path, trainer: Command) -> None:
+        ended = trainer("-m", "agent:adder", "--repeat", "2", "-o", "out/results.json", "--log", "traces")
+        assert (ended.code, ended.err) == (0, "")
+        assert "a script and no language model" in ended.out
+        assert "Rollouts: 6 of 6 completed" in ended.out
+        assert "Mean reward: 1.00 (over 6 rollouts)" in ended.out
         wait_until_gone(int((project / "server.pid").read_text()))
 
         document = json.loads((project / "out" / "results.json").read_bytes())
@@ -158,48 +170,36 @@ class TestWithItsOwnServer:
         assert document["settings"]["module"] == "agent:adder"
         assert not (project / ".osmosis").exists(), "no journal is kept for a server of this kind"
 
-    def test_rows_are_chosen_and_the_sampling_is_passed_on(self, project: Path) -> None:
-        options = ["--offset", "1", "--limit", "1", "--max-turns", "3", "--temperature", "0.5", "--max-tokens", "99"]
-        ended = run_trainer("-m", "agent:adder", "-q", "-o", "results.json", *options)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-        document = json.loads((project / "results.json").read_bytes())
-        assert [result["row_index"] for result in document["results"]] == [1]
-        assert document["settings"]["completion_params"] == {"temperature": 0.5, "max_tokens": 99}
-
-    def test_an_agent_that_fails_on_some_rows_is_told_and_the_exit_code_is_1(self, project: Path) -> None:
+    def test_an_agent_that_fails_on_some_rows_is_told_and_the_exit_code_is_1(
+        self, project: Path, trainer: Command
+    ) -> None:
         write_rows(project, row(1, 2), row(1, 2, fail="this"), row(1, 2, fail="this"))
-        ended = run_trainer("-m", "agent:adder")
-        assert ended.returncode == 1
-        assert "Rollouts: 1 of 3 completed, 2 error" in ended.stdout
-        assert "Mean reward: 1.00 (over 1 rollouts)" in ended.stdout
-        assert "2 x ERROR: " in ended.stdout
-        assert "cannot do this" in ended.stdout
-        assert ended.stderr == "Error: 2 of 3 rollouts did not reach a COMPLETED result.\n"
+        ended = trainer("-m", "agent:adder")
+        assert ended.code == 1
+        assert "Rollouts: 1 of 3 completed, 2 error" in ended.out
+        assert "Mean reward: 1.00 (over 1 rollouts)" in ended.out
+        assert "2 x ERROR: " in ended.out
+        assert "cannot do this" in ended.out
+        assert ended.err == "Error: 2 of 3 rollouts did not reach a COMPLETED result.\n"
 
-    @pytest.mark.parametrize(
-        ("module", "sentence"),
-        [("nowhere:adder", "nowhere"), ("agent:nothing", "nothing"), ("broken:agent", "broken.py")],
-    )
-    def test_a_module_that_cannot_be_served_is_one_sentence(self, project: Path, module: str, sentence: str) -> None:
+    def test_a_module_that_cannot_be_served_is_one_sentence(self, project: Path, trainer: Command) -> None:
         (project / "broken.py").write_text("def agent(:\n")
-        ended = run_trainer("-m", module)
-        assert ended.returncode == 1
-        assert ended.stderr.startswith("Error: ")
-        assert ended.stderr.count("\n") == 1
-        assert sentence in ended.stderr
-        assert "Traceback" not in ended.stderr
+        ended = trainer("-m", "broken:agent")
+        assert (ended.code, ended.err.startswith("Error: "), ended.err.count("\n")) == (1, True, 1)
+        assert "broken.py" in ended.err
 
-    def test_a_server_that_dies_ends_the_run_with_its_last_words(self, project: Path) -> None:
-        ended = run_trainer("-m", "agent:dying")
-        assert ended.returncode == 1
-        assert "  | about to die\n" in ended.stderr
-        assert "Error: The rollout server for agent:dying ended by itself with exit code 7.\n" in ended.stderr
+    def test_a_server_that_dies_ends_the_run_with_its_last_words(self, project: Path, trainer: Command) -> None:
+        ended = trainer("-m", "agent:dying")
+        assert ended.code == 1
+        assert "  | about to die\n" in ended.err
+        assert "Error: The rollout server for agent:dying ended by itself with exit code 7.\n" in ended.err
 
     @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_ends_it_with_what_it_has_and_stops_the_server(
         self, project: Path, number: signal.Signals, exit_code: int
     ) -> None:
-        command = [*COMMAND, "-m", "agent:hanging", "-o", "results.json", "--concurrency", "1"]
+        options = ["-d", "rows.jsonl", "-m", "agent:hanging", "-o", "results.json", "--concurrency", "1"]
+        command = [sys.executable, "-m", "osmosis_ai", "trainer", *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 wait_for_file(project / "hanging")
@@ -217,40 +217,64 @@ class TestWithItsOwnServer:
 
 @pytest.mark.usefixtures("project")
 class TestWithAnotherServer:
-    async def test_it_sends_the_key_and_takes_the_results(self) -> None:
+    async def test_it_sends_the_key_and_takes_the_results(self, trainer_against: CommandAgainst) -> None:
         async with ScriptedServer() as server:
-            code, out, err = await run_trainer_against(server, "--api-key", "k")
-        assert (code, err) == (0, "")
+            ended = await trainer_against(server, "--api-key", "k")
+        assert (ended.code, ended.err) == (0, "")
         assert set(server.keys) == {"Bearer k"}
-        assert "Rollouts: 3 of 3 completed" in out
+        assert "Rollouts: 3 of 3 completed" in ended.out
         assert len({init["rollout_id"] for init in server.inits}) == 3
-        assert server.inits[0]["metadata"]["ground_truth"]
+        assert [init["metadata"]["ground_truth"] for init in server.inits] == ["3", "34", "0"]
 
-    async def test_the_key_may_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_rows_are_chosen_and_their_limits_and_sampling_passed_on(
+        self, trainer_against: CommandAgainst
+    ) -> None:
+        window = ["--offset", "1", "--limit", "1", "--repeat", "2"]
+        options = ["--max-turns", "3", "--max-tokens-total", "77", "--temperature", "0.5", "--max-tokens", "99"]
+        async with ScriptedServer() as server:
+            ended = await trainer_against(server, "-q", *window, *options)
+        assert ended == Ended(0, "", "")
+        assert [init["metadata"]["row_index"] for init in server.inits] == [1, 1]
+        for init in server.inits:
+            assert init["completion_params"] == {"temperature": 0.5, "max_tokens": 99}
+            assert (init["max_turns"], init["max_tokens_total"]) == (3, 77)
+
+    async def test_the_key_may_come_from_the_environment(
+        self, trainer_against: CommandAgainst, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_API_KEY", "from-environment")
         async with ScriptedServer() as server:
-            code, _, _ = await run_trainer_against(server, "-q")
-        assert code == 0
+            ended = await trainer_against(server, "-q")
+        assert ended.code == 0
         assert set(server.keys) == {"Bearer from-environment"}
 
-    async def test_a_wrong_key_is_one_sentence(self) -> None:
+    async def test_a_wrong_key_is_one_sentence(self, trainer_against: CommandAgainst) -> None:
         async with ScriptedServer(answers=[401] * 3) as server:
-            code, _, err = await run_trainer_against(server, "-q")
-        assert code == 1
-        assert err == "Error: The rollout server refused the key (401): give its key with --api-key.\n"
+            ended = await trainer_against(server, "-q")
+        sentence = "The rollout server refused the key (401): give its key with --api-key."
+        assert ended == Ended(1, "", f"Error: {sentence}\n")
 
-    async def test_a_missing_callback_is_a_failure(self) -> None:
+    async def test_a_server_that_is_not_there_is_one_sentence(self, trainer: Command) -> None:
+        async with ScriptedServer() as server:
+            pass
+        ended = await asyncio.to_thread(trainer, "-q", "--server", server.url)
+        assert ended.code == 1
+        assert ended.err.startswith(f"Error: No rollout server answers at {server.url} ")
+
+    async def test_a_missing_callback_is_a_failure(self, trainer_against: CommandAgainst) -> None:
         async def agent(rollout: Rollout) -> None:
             if not rollout.id.endswith("-1-0"):
                 await succeed(rollout)
 
         async with ScriptedServer(agent) as server:
-            code, out, _ = await run_trainer_against(server, "--timeout", "0.5")
-        assert code == 1
-        assert "Rollouts: 2 of 3 completed, 1 timed out" in out
-        assert "1 x TIMED_OUT: No result within 0.5 s; still waiting for its terminal callback. (row 1)" in out
+            ended = await trainer_against(server, "--timeout", "1")
+        assert ended.code == 1
+        assert "Rollouts: 2 of 3 completed, 1 timed out" in ended.out
+        assert "1 x TIMED_OUT: No result within 1 s; still waiting for its terminal callback. (row 1)" in ended.out
 
-    async def test_contradicting_results_are_a_failure_though_all_completed(self) -> None:
+    async def test_contradicting_results_are_a_failure_though_all_completed(
+        self, trainer_against: CommandAgainst
+    ) -> None:
         contradicted = asyncio.Event()
 
         async def agent(rollout: Rollout) -> None:
@@ -263,16 +287,10 @@ class TestWithAnotherServer:
                 await succeed(rollout)
 
         async with ScriptedServer(agent) as server:
-            code, out, err = await run_trainer_against(server)
-        assert code == 1
-        assert "Rollouts: 3 of 3 completed" in out
-        assert "contradicting results" in err
-
-    async def test_a_busy_server_is_waited_for(self) -> None:
-        busy = [Response(status_code=429, headers={"Retry-After": "0"}) for _ in range(5)]
-        async with ScriptedServer(answers=[*busy]) as server:
-            code, _, _ = await run_trainer_against(server, "-q")
-        assert code == 0
+            ended = await trainer_against(server)
+        assert ended.code == 1
+        assert "Rollouts: 3 of 3 completed" in ended.out
+        assert "contradicting results" in ended.err
 
 
 class TestChecksBeforeAnythingStarts:
@@ -301,26 +319,26 @@ class TestChecksBeforeAnythingStarts:
             (["--server", "http://u:p@127.0.0.1"], "is not a base URL"),
             (["--server", "http://127.0.0.1:1", "--log", "traces"], "--log goes with -m"),
             (["--server", "http://127.0.0.1:1", "--api-key", "caf\xe9"], "must be printable ASCII"),
-            (["--server", "http://127.0.0.1:1", "--host", "0.0.0.0"], "give --callback-url too"),
+            (["--server", "http://127.0.0.1:1", "--host", "::"], "give --callback-url too"),
         ],
     )
     def test_a_wrong_argument_is_one_sentence_and_exit_code_2(
-        self, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+        self, arguments: list[str], sentence: str, trainer: Command
     ) -> None:
-        assert main(["trainer", "-d", "rows.jsonl", *arguments]) == 2
-        out, err = capsys.readouterr()
-        assert (out, err.startswith("Error: "), err.count("\n")) == ("", True, 1)
-        assert sentence in err
+        ended = trainer(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert (ended.err.startswith("Error: "), ended.err.count("\n")) == (True, 1)
+        assert sentence in ended.err
 
     @pytest.mark.parametrize(
         "arguments",
         [["--concurrency", "0"], ["--repeat", "0"], ["--limit", "0"], ["--offset", "-1"], ["--port", "70000"]],
     )
     def test_a_number_out_of_range_is_a_usage_error(
-        self, arguments: list[str], capsys: pytest.CaptureFixture[str]
+        self, arguments: list[str], trainer: Command, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit) as ending:
-            main(["trainer", "-d", "rows.jsonl", "-m", "agent:adder", *arguments])
+            trainer("-m", "agent:adder", *arguments)
         assert ending.value.code == 2
         assert arguments[0] in capsys.readouterr().err
 
@@ -333,18 +351,13 @@ class TestChecksBeforeAnythingStarts:
         ],
     )
     def test_a_dataset_or_output_that_cannot_be_used_is_one_sentence_and_exit_code_1(
-        self,
-        project: Path,
-        rows: list[dict[str, Any]],
-        arguments: list[str],
-        sentence: str,
-        capsys: pytest.CaptureFixture[str],
+        self, project: Path, rows: list[dict[str, Any]], arguments: list[str], sentence: str, trainer: Command
     ) -> None:
         write_rows(project, *rows)
-        assert main(["trainer", "-d", "rows.jsonl", "-m", "agent:adder", *arguments]) == 1
-        out, err = capsys.readouterr()
-        assert (out, err.startswith("Error: "), err.count("\n")) == ("", True, 1)
-        assert sentence in err
+        ended = trainer("-m", "agent:adder", *arguments)
+        assert (ended.code, ended.out) == (1, "")
+        assert (ended.err.startswith("Error: "), ended.err.count("\n")) == (True, 1)
+        assert sentence in ended.err
 
 
 def test_its_help_loads_nothing_heavy() -> None:
@@ -352,7 +365,7 @@ def test_its_help_loads_nothing_heavy() -> None:
         "import sys; from osmosis_ai.cli import main\n"
         "try: main(['trainer', '--help'])\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('fastapi', 'httpx', 'pydantic', 'starlette', 'uvicorn') if name in sys.modules])"
+        "print([name for name in ('fastapi', 'httpx', 'rich', 'starlette', 'uvicorn') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--concurrency" in ended.stdout

@@ -58,6 +58,10 @@ class OtherProcess:
         assert line.endswith("\n"), "the process ended early"
         return line.rstrip("\n")
 
+    def read_until(self, last: str) -> list[str]:
+        """Its lines before the line ``last``."""
+        return list(iter(self.read_line, last))
+
     def read_rest(self) -> list[str]:
         """Its remaining lines until it ends; a line that was cut off by the end does not count."""
         return [line.rstrip("\n") for line in self._stdout if line.endswith("\n")]

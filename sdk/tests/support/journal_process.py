@@ -54,12 +54,14 @@ async def accept(path: str, amount: str) -> None:
 
 
 async def claim(path: str, page: str) -> None:
-    """Claim what others claim too; print what was got."""
+    """Claim what others claim too, print what was got, and live until told to go."""
     async with SqliteJournal(path) as journal:
         say("ready")
         await wait_for_go()
         for record in await claim_all(journal, page=int(page)):
             say(record.key)
+        say("done")
+        await wait_for_go()
 
 
 async def hold(path: str, amount: str) -> None:

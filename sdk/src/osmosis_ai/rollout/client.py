@@ -28,7 +28,6 @@ from osmosis_ai.rollout.core.exceptions import (
     OsmosisRolloutError,
     OsmosisTimeoutError,
     OsmosisTransportError,
-    OsmosisValidationError,
     is_retryable_status,
 )
 from osmosis_ai.rollout.core.schemas import (

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
@@ -20,14 +21,29 @@ from osmosis_ai.rollout.journal.types import (
 )
 
 
+KEPT_RESULTS = 1_000
+KEPT_RECORDS = 100_000
+
+
 class MemoryJournal(Journal):
     """A journal for one process and one event loop at a time. ``clock``: unix seconds.
 
-    Records stay when it is closed, so that what was cut off can be claimed when it is opened again.
+    Records stay when it is closed, so that what was cut off can be claimed when it is opened again. Memory is bounded:
+    only the last ``kept_results`` delivered records keep their result, and the last ``kept_records`` stay at all.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        kept_results: int = KEPT_RESULTS,
+        kept_records: int = KEPT_RECORDS,
+    ) -> None:
         self._clock = clock
+        self._kept_results = kept_results
+        self._kept_records = kept_records
+        self._delivered: deque[str] = deque()
+        self._delivered_with_result: deque[str] = deque()
         self._owner: str | None = None
         self._records: dict[str, JournalRecord] = {}
         self._keys_by_rollout_id: dict[str, list[str]] = {}
@@ -75,6 +91,8 @@ class MemoryJournal(Journal):
             delivery_attempts=attempts,
             last_error=storable_error(error),
         )
+        if settled is RolloutState.DELIVERED:
+            self._bound_memory(key)
         return True
 
     async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
@@ -144,6 +162,18 @@ class MemoryJournal(Journal):
             if (record.key in doomed_keys or record.state in doomed_states)
             and (record.state in SETTLED or record.owner != owner)
         )
+
+    def _bound_memory(self, delivered_key: str) -> None:
+        self._delivered.append(delivered_key)
+        self._delivered_with_result.append(delivered_key)
+        if len(self._delivered_with_result) > self._kept_results:
+            record = self._records.get(self._delivered_with_result.popleft())
+            if record is not None and record.state is RolloutState.DELIVERED:
+                self._change(record.key, result=None)
+        if len(self._delivered) > self._kept_records:
+            record = self._records.get(self._delivered.popleft())
+            if record is not None and record.state is RolloutState.DELIVERED:
+                self._remove(record)
 
     def _require_owner(self) -> str:
         if self._owner is None:

@@ -5,6 +5,7 @@ process, however it ends (kill -9 included); with ``Synchronous.FULL`` also a po
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, Synchronous
-from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, RolloutState
+from osmosis_ai.rollout.journal.types import SETTLED, Acceptance, JournalRecord, RolloutState
 from osmosis_ai.rollout.journal.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -128,16 +129,23 @@ class SqliteJournal(Journal):
         while page := list(islice(remaining, table.PAGE_ROWS)):
             removed += await self._opened.write(partial(_purge_keys, keys=page))
         for state in set(states):
-            last: int | None = 0
-            while last is not None:
-                gone, last = await self._opened.write(partial(_purge_page, state=state, after_id=last))
-                removed += gone
+            if state in SETTLED:
+                removed += await self._prune_state(state, math.inf)
+            else:
+                removed += await self._purge_abandoned(state)
         await self._give_space_back()
         return removed
 
     async def _prune_state(self, state: RolloutState, settled_before: float) -> int:
+        return await self._repeat(lambda file: table.prune_page(file.connection, state, settled_before))
+
+    async def _purge_abandoned(self, state: RolloutState) -> int:
+        return await self._repeat(lambda file: table.purge_abandoned_page(file.connection, state, file.is_alive))
+
+    async def _repeat(self, remove_page: Callable[[OpenFile], int]) -> int:
+        """Remove page by page, so that others get their turn in between."""
         removed = 0
-        while page := await self._opened.write(lambda file: table.prune_page(file.connection, state, settled_before)):
+        while page := await self._opened.write(remove_page):
             removed += page
         return removed
 
@@ -169,10 +177,6 @@ def _claim(file: OpenFile, limit: int) -> list[JournalRecord]:
 
 def _purge_keys(file: OpenFile, keys: Sequence[str]) -> int:
     return table.purge_keys(file.connection, keys, file.is_alive)
-
-
-def _purge_page(file: OpenFile, state: RolloutState, after_id: int) -> tuple[int, int | None]:
-    return table.purge_page(file.connection, state, after_id, file.is_alive)
 
 
 def _shrink(file: OpenFile) -> None:

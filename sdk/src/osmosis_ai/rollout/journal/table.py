@@ -12,7 +12,6 @@ from typing import Any
 
 from osmosis_ai.rollout.journal.types import (
     SETTLED,
-    UNSETTLED,
     Acceptance,
     JournalRecord,
     Move,
@@ -159,7 +158,9 @@ def records(
 ) -> list[JournalRecord]:
     return _select(
         connection,
-        "SELECT * FROM records WHERE state IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT ? OFFSET ?",
+        # The page is found before the payloads are joined: they would all be sorted otherwise.
+        "SELECT * FROM records WHERE id IN (SELECT id FROM rollouts WHERE state IN (SELECT value FROM json_each(?))"
+        " ORDER BY id DESC LIMIT ? OFFSET ?) ORDER BY id DESC",
         (json.dumps(states), limit, offset),
     )
 
@@ -214,31 +215,30 @@ def prune_page(connection: sqlite3.Connection, state: RolloutState, settled_befo
     ).rowcount
 
 
-def purge_keys(connection: sqlite3.Connection, keys: Sequence[str], is_in_use: Callable[[str], bool]) -> int:
-    found = (
-        connection.execute("SELECT id, state, owner FROM rollouts WHERE key = ?", (key,)).fetchone() for key in keys
-    )
-    return _purge(connection, [row for row in found if row is not None], is_in_use)
+def purge_keys(connection: sqlite3.Connection, keys: Sequence[str], is_alive: Callable[[str], bool]) -> int:
+    """Remove the records of ``keys`` except those that a living owner works on."""
+    removed = 0
+    for key in keys:
+        found = connection.execute("SELECT id, state, owner FROM rollouts WHERE key = ?", (key,)).fetchone()
+        if found is not None:
+            row, state, owner = found
+            if state in SETTLED or not is_alive(owner):
+                removed += connection.execute("DELETE FROM rollouts WHERE id = ?", (row,)).rowcount
+    return removed
 
 
-def purge_page(
-    connection: sqlite3.Connection, state: RolloutState, after_id: int, is_in_use: Callable[[str], bool]
-) -> tuple[int, int | None]:
-    """Purge among the next ``PAGE_ROWS`` records in ``state``: how many went, and the last id looked at, if any."""
-    page = connection.execute(
-        "SELECT id, state, owner FROM rollouts WHERE state = ? AND id > ? ORDER BY id LIMIT ?",
-        (state, after_id, PAGE_ROWS),
-    ).fetchall()
-    return _purge(connection, page, is_in_use), page[-1][0] if page else None
-
-
-def _purge(
-    connection: sqlite3.Connection, rows: Sequence[tuple[int, str, str]], is_in_use: Callable[[str], bool]
-) -> int:
-    in_use = {owner: is_in_use(owner) for _, state, owner in rows if state in UNSETTLED}
-    doomed = [(row,) for row, state, owner in rows if state in SETTLED or not in_use[owner]]
-    connection.executemany("DELETE FROM rollouts WHERE id = ?", doomed)
-    return len(doomed)
+def purge_abandoned_page(connection: sqlite3.Connection, state: RolloutState, is_alive: Callable[[str], bool]) -> int:
+    """Remove up to ``PAGE_ROWS`` unsettled records in ``state`` of an owner that is gone."""
+    for owner in _owners_of_unsettled(connection):
+        if not is_alive(owner):
+            removed = connection.execute(
+                "DELETE FROM rollouts WHERE id IN"
+                " (SELECT id FROM rollouts WHERE settled_at IS NULL AND owner = ? AND state = ? LIMIT ?)",
+                (owner, state, PAGE_ROWS),
+            ).rowcount
+            if removed:
+                return removed
+    return 0
 
 
 def _select(connection: sqlite3.Connection, query: str, arguments: Sequence[object]) -> list[JournalRecord]:

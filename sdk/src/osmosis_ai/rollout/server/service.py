@@ -12,15 +12,22 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest
-from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, RolloutState
+from osmosis_ai.rollout.journal import (
+    Acceptance,
+    Journal,
+    JournalError,
+    JournalRecord,
+    RolloutState,
+    UnknownKeyError,
+)
 from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.offer import ToolOffer
@@ -39,11 +46,14 @@ from osmosis_ai.rollout.server.state import AppState
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
+JOURNAL_PATIENCE_SECONDS = 30.0
+JOURNAL_RETRY_SECONDS = 0.5
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
 
 
+T = TypeVar("T")
 ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
 
 
@@ -276,13 +286,25 @@ class RolloutService:
     async def _record(self, rollout: Rollout, result: TerminalResult) -> bool:
         """Put the result on record; ``False`` if another one stands there and this one must not be delivered."""
         try:
-            ours = await self._journal.finish(rollout.key, result.encoded)
+            ours = await self._insist(lambda: self._journal.finish(rollout.key, result.encoded))
         except JournalError as error:
-            logger.error("Rollout %a: its result is not on record: %s", rollout.request.rollout_id, error)
+            logger.error("Rollout %a: delivered without being on record: %s", rollout.request.rollout_id, error)
             return True
         if not ours:
             logger.error("Rollout %a: another result is on record; this one is dropped.", rollout.request.rollout_id)
         return ours
+
+    async def _insist(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a journal operation that fails (the disk is full, say) for a while, as long as the server runs."""
+        give_up_at = time.monotonic() + JOURNAL_PATIENCE_SECONDS
+        while True:
+            try:
+                return await operation()
+            except JournalError as error:
+                if isinstance(error, UnknownKeyError) or self.draining or time.monotonic() > give_up_at:
+                    raise
+                logger.warning("The journal fails, trying again: %s", error)
+                await asyncio.sleep(JOURNAL_RETRY_SECONDS)
 
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
@@ -310,15 +332,21 @@ class RolloutService:
         await self._courier.pursue(delivery)
         error = f"{type(delivery.error).__name__}: {delivery.error}" if delivery.error is not None else None
         try:
-            if delivery.verdict is Verdict.ACKNOWLEDGED:
-                await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
-            elif self._courier.is_final(delivery):
-                logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, error)
-                await self._journal.settle(key, RolloutState.UNDELIVERABLE, attempts=delivery.attempts, error=error)
+            if self._courier.is_final(delivery):
+                await self._insist(lambda: self._settle(key, delivery, error))
             else:
                 await self._journal.note_attempt(key, attempts=delivery.attempts, error=error or "")
         except JournalError as journal_error:
             logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, journal_error)
+
+    async def _settle(self, key: str, delivery: Delivery, error: str | None) -> None:
+        # Once more, for a result that could not be put on record before it was delivered.
+        await self._journal.finish(key, delivery.result.encoded)
+        if delivery.verdict is Verdict.ACKNOWLEDGED:
+            await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
+        else:
+            logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, error)
+            await self._journal.settle(key, RolloutState.UNDELIVERABLE, attempts=delivery.attempts, error=error)
 
     async def _recover(self) -> None:
         try:

@@ -94,3 +94,13 @@ class _QuietServer(uvicorn.Server):
     async def main_loop(self) -> None:
         await self.on_tick(0)
         await self._asked_to_stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)
+        # Idle connections are gone by now; uvicorn would wait for them all the same.
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)

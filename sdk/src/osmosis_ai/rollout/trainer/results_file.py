@@ -25,11 +25,11 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise TrainerError(f"Cannot write {path}: it is not a regular file.")
         self._path = path
         self._part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._spans: dict[tuple[int, int], tuple[int, int]] = {}
-        if path.exists() and not path.is_file():
-            raise TrainerError(f"Cannot write {path}: it is not a regular file.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._spool = self._part_path.open("w+b")

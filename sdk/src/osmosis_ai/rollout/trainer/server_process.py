@@ -30,6 +30,7 @@ KEPT_LINE_BYTES = 2_000
 ERROR_PREFIX = "Error: "
 
 JOURNAL_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
+DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
 
 
 class ServerProcess:
@@ -83,6 +84,8 @@ class ServerProcess:
             environment[variable] = ",".join(filter(None, [environment.get(variable), host]))
         environment[defaults.SERVER_KEY_VARIABLE] = self.api_key
         environment[JOURNAL_VARIABLE] = "off"
+        # When we stop it, nobody waits for what still runs.
+        environment[DRAIN_VARIABLE] = "0"
         environment["PYTHONUNBUFFERED"] = "1"
         return environment
 

@@ -1,0 +1,128 @@
+"""One ``osmosis serve`` process of the fault bench: killed, asked to stop, and started anew on the same port."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from bench.faults.trainer import LOOPBACK
+
+PROJECT = Path(__file__).parents[2]
+AGENT = "bench.faults.agent:agent_loop"
+START_TIMEOUT_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 45.0
+"""Longer than the drain (30 s) and the flush (5 s) of a server with default settings."""
+POLL_SECONDS = 0.01
+
+
+class ServerError(Exception):
+    """A server did not do what the bench needs; the message says what, and where its log is."""
+
+
+class Server:
+    """A server process on a port and a journal that stay the same; it never outlives the context.
+
+    ``exit_codes`` are those of the processes that were asked to stop.
+    """
+
+    def __init__(self, journal: Path, log: Path, api_key: str) -> None:
+        self.port = _free_port()
+        self.exit_codes: list[int] = []
+        self._journal = journal
+        self._log = log
+        self._api_key = api_key
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.kill()
+
+    async def start(self) -> float:
+        """Start a process; give the seconds until it was ready.
+
+        Raises:
+            ServerError: it ended, or was not ready in time.
+        """
+        started = time.monotonic()
+        command = ["-m", "osmosis_ai", "serve", "-m", AGENT, "--host", LOOPBACK, "--port", str(self.port)]
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                "--journal",
+                str(self._journal),
+                "--log-level",
+                "warning",
+                cwd=PROJECT,
+                env=self._environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+                while not await self._is_ready(client):
+                    if self._process.returncode is not None:
+                        raise ServerError(f"A server ended with exit code {self._process.returncode}: see {self._log}.")
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise ServerError(f"A server was not ready in {START_TIMEOUT_SECONDS:g} s: see {self._log}.") from None
+        return time.monotonic() - started
+
+    async def kill(self) -> None:
+        """kill -9."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait until the process has ended.
+
+        Raises:
+            ServerError: it did not end in time.
+        """
+        if self._process is None or self._process.returncode is not None:
+            return
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
+                self.exit_codes.append(await self._end(signal.SIGTERM))
+        except TimeoutError:
+            raise ServerError(
+                f"A server did not end {STOP_TIMEOUT_SECONDS:g} s after SIGTERM: see {self._log}."
+            ) from None
+
+    async def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        return await self._process.wait()
+
+    async def _is_ready(self, client: httpx.AsyncClient) -> bool:
+        try:
+            return (await client.get(f"{self.url}/ready")).is_success
+        except httpx.TransportError:
+            return False
+
+    def _environment(self) -> dict[str, str]:
+        """Everything at its default, whatever this shell has set."""
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("OSMOSIS_")}
+        return inherited | {"OSMOSIS_NO_DOTENV": "1", "OSMOSIS_ROLLOUT_SERVER_API_KEY": self._api_key}
+
+
+def _free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,38 @@
+"""An app on a real socket: uvicorn in a thread of this process, on a free loopback port."""
+
+import socket
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+from osmosis_ai.rollout.listening import listen
+
+DEADLINE_SECONDS = 20.0
+
+
+class LiveServer:
+    """Serves ``app``, lifespan included, from entry to exit."""
+
+    def __init__(self, app: Any) -> None:
+        self._socket = listen("127.0.0.1", 0)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(DEADLINE_SECONDS)
+        self._socket.close()
+
+    def connect(self) -> socket.socket:
+        """A bare connection, for what no HTTP client would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_SECONDS)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 from fastapi import FastAPI
@@ -13,6 +13,7 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
 
 JsonObject = dict[str, Any]
+Answer = TypeVar("Answer")
 
 INIT = "/v1/rollout/init"
 DEADLINE_SECONDS = 20.0
@@ -136,6 +137,14 @@ class StandInClients:
     async def result(self) -> tuple[StandInClient, JsonObject]:
         """The next result that was taken, once it has come, and the client it came through."""
         return await asyncio.wait_for(self.results.get(), DEADLINE_SECONDS)
+
+
+async def eventually(ask: Callable[[], Awaitable[Answer]], accepts: Callable[[Answer], bool]) -> Answer:
+    """Ask until an answer is acceptable, and give it."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not accepts(answer := await ask()):
+            await asyncio.sleep(0.001)
+        return answer
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -20,7 +20,6 @@ from osmosis_ai.rollout.journal.types import (
     storable_error,
 )
 
-
 KEPT_RESULTS = 1_000
 KEPT_RECORDS = 100_000
 

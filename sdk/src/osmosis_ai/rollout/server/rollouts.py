@@ -37,6 +37,7 @@ class Rollout:
     started_at: float | None = None
     finished_at: float | None = None
     phase: Phase = Phase.QUEUED
+    on_record: bool = True
     delivery: Delivery | None = None
     llm: Any = None
     execution: Execution | None = None

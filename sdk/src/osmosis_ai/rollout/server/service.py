@@ -289,6 +289,7 @@ class RolloutService:
             ours = await self._insist(lambda: self._journal.finish(rollout.key, result.encoded))
         except JournalError as error:
             logger.error("Rollout %a: delivered without being on record: %s", rollout.request.rollout_id, error)
+            rollout.on_record = False
             return True
         if not ours:
             logger.error("Rollout %a: another result is on record; this one is dropped.", rollout.request.rollout_id)
@@ -322,7 +323,9 @@ class RolloutService:
             payload["extra_fields"]["outcome"],
             rollout.finished_at - rollout.accepted_at,
         )
-        rollout.delivery = Delivery(rollout_id, rollout.request.server_url, rollout.llm, result)
+        rollout.delivery = Delivery(
+            rollout_id, rollout.request.server_url, rollout.llm, result, on_record=rollout.on_record
+        )
         await self._courier.attempt(rollout.delivery)
         self.state.mark_completed(rollout.key)
         await self._deliver(rollout.key, rollout.delivery)
@@ -340,8 +343,8 @@ class RolloutService:
             logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, journal_error)
 
     async def _settle(self, key: str, delivery: Delivery, error: str | None) -> None:
-        # Once more, for a result that could not be put on record before it was delivered.
-        await self._journal.finish(key, delivery.result.encoded)
+        if not delivery.on_record:
+            await self._journal.finish(key, delivery.result.encoded)
         if delivery.verdict is Verdict.ACKNOWLEDGED:
             await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
         else:

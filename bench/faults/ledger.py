@@ -82,4 +82,4 @@ class Ledger:
             for rollout_id, promised_at in self.promised_at.items()
             if promised_at <= since
         )
-        return max((delivered_at - since for delivered_at in open_then), default=0.0)
+        return max([0.0, *(delivered_at - since for delivered_at in open_then)])

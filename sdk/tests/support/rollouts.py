@@ -142,7 +142,7 @@ class StandInClients:
 async def eventually(ask: Callable[[], Awaitable[Answer]], accepts: Callable[[Answer], bool]) -> Answer:
     """Ask until an answer is acceptable, and give it."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not accepts(answer := await ask()):
+        while not accepts(answer := await ask()):  # noqa: ASYNC110 - as in `until`
             await asyncio.sleep(0.001)
         return answer
 

@@ -36,6 +36,7 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutMetrics,
     RolloutResponse,
     RolloutStatus,
+    check_server_url,
 )
 from osmosis_ai.rollout.refusal import error_of, safe_text
 from osmosis_ai.rollout.transport import SharedTransport
@@ -257,10 +258,9 @@ class OsmosisLLMClient:
 
     async def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:
+            self._require_callable()
             headers = {"Content-Type": "application/json"}
             if self.api_key:
-                if not _HEADER_TEXT.fullmatch(self.api_key):
-                    raise OsmosisTransportError("The callback key (api_key) is not printable ASCII; nothing was sent.")
                 headers["Authorization"] = f"Bearer {self.api_key}"
             limits = self._settings.max_connections, self._settings.max_keepalive_connections
             self._client = httpx.AsyncClient(
@@ -273,6 +273,14 @@ class OsmosisLLMClient:
                 trust_env=False,
             )
         return self._client
+
+    def _require_callable(self) -> None:
+        try:
+            str(httpx.URL(check_server_url(self.server_url)).host)  # decoding the host finds malformed IDNA
+        except (ValueError, httpx.InvalidURL) as error:
+            raise OsmosisTransportError(f"The trainer cannot be called: {error}.") from error
+        if self.api_key and not _HEADER_TEXT.fullmatch(self.api_key):
+            raise OsmosisTransportError("The trainer cannot be called: api_key is not printable ASCII.")
 
     def _chat_payload(self, messages: list[MessageDict], fields: dict[str, Any]) -> dict[str, Any]:
         for name in _NOT_SAMPLING_FIELDS & fields.keys():

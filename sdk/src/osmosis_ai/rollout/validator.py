@@ -268,6 +268,8 @@ class _ToolCheck:
             schema = OpenAIFunctionToolSchema.model_validate(definition)
             content = schema.model_dump(mode="json", exclude_none=True, warnings=False)
             json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
+            # pydantic would write a number that is not finite as null.
+            json.dumps(schema.model_dump(exclude_none=True, warnings=False), allow_nan=False, default=str)
         except pydantic.ValidationError as error:
             for problem in error.errors(include_url=False, include_context=False, include_input=False):
                 self._schema_error(problem["loc"], problem["msg"], problem["type"])

@@ -213,8 +213,12 @@ RolloutId = Annotated[str, Field(min_length=1, max_length=MAX_ROLLOUT_ID_LENGTH)
 _FORBIDDEN_IN_HOST = frozenset('<>\\^|"`{}')
 
 
-def _is_callable_url(server_url: str) -> str:
-    """Refuse what cannot be a trainer's base URL: paths are joined to it, so it ends at the path (RFC 3986)."""
+def check_server_url(server_url: str) -> str:
+    """Give back a trainer's base URL; paths are joined to it, so it ends at the path (RFC 3986).
+
+    Raises:
+        ValueError: it cannot be one.
+    """
     if any(character.isspace() or not character.isprintable() for character in server_url):
         raise ValueError("server_url must not contain whitespace or control characters")
     try:
@@ -242,7 +246,7 @@ class RolloutRequest(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     rollout_id: RolloutId
-    server_url: Annotated[str, AfterValidator(_is_callable_url)]
+    server_url: Annotated[str, AfterValidator(check_server_url)]
     messages: list[MessageDict]
     completion_params: SamplingParamsDict
     tool_server_url: str | None = None

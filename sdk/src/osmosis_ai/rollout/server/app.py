@@ -5,6 +5,7 @@ in-process ASGI clients leave it out.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,6 +19,7 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, set_max_metadata_size_bytes
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
 from osmosis_ai.rollout.server.api_key import validate_api_key
+from osmosis_ai.rollout.server.offload import call_in_thread
 from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body
 from osmosis_ai.rollout.server.service import RolloutService
@@ -141,8 +143,12 @@ class _Rollouts:
     async def close(self, drain_seconds: float) -> None:
         """Close the service of this loop; a later use opens a new one."""
         if self._service is not None and self._loop is asyncio.get_running_loop():
-            service, self._service = self._service, None
-            await service.close(drain_seconds)
+            service = self._service
+            try:
+                await service.close(drain_seconds)
+            finally:
+                if self._service is service:
+                    self._service = None
 
     def _new_state(self) -> AppState:
         return AppState(
@@ -221,10 +227,10 @@ class _Lifespan:
             if drain_on_signal is not None:
                 drain_on_signal.restore()
             maintenance.cancel()
-            if registration is not None:
-                await self._end(registration, settings.registration_shutdown_timeout_seconds)
-            await state.stop_cleanup_task()
             try:
+                if registration is not None:
+                    await self._end(registration, settings.registration_shutdown_timeout_seconds)
+                await state.stop_cleanup_task()
                 await self._rollouts.close(min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
             finally:
                 self._rollouts.served = False
@@ -258,7 +264,8 @@ class _Lifespan:
             "api_key": self._api_key,
         }
         try:
-            result = await asyncio.to_thread(registration.register_with_platform, **about, credentials=credentials)
+            register = functools.partial(registration.register_with_platform, **about, credentials=credentials)
+            result = await call_in_thread(register)
             registration.print_registration_result(result=result, **about)
         except Exception:
             logger.exception("Registration failed; the server goes on.")

@@ -5,14 +5,13 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-A = TypeVar("A")
 
 
-async def call_in_thread(function: Callable[[A], T], argument: A) -> T:
-    """``function(argument)``, in a daemon thread of its own, with the caller's context variables.
+async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """``function(*arguments)``, in a daemon thread of its own, with the caller's context variables.
 
     Unlike a thread of ``asyncio.to_thread``, one that hangs does not keep the process from ending. Whatever the
     function raises is raised here, ``SystemExit`` and its like as ``RuntimeError``.
@@ -33,7 +32,7 @@ async def call_in_thread(function: Callable[[A], T], argument: A) -> T:
         result: T | None = None
         error: Exception | None = None
         try:
-            result = context.run(function, argument)
+            result = context.run(function, *arguments)
         except StopIteration as stop:  # a future cannot hold it
             error = RuntimeError(f"StopIteration: {stop}")
         except Exception as raised:  # noqa: BLE001 - handed to the caller

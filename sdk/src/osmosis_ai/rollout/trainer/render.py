@@ -31,7 +31,7 @@ class ReportPrinter:
     def print_table(self, report: Report) -> None:
         """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
         has_repeats = any(line.repeat for line in report.lines)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("Row", justify="right")
         if has_repeats:
             table.add_column("Repeat", justify="right")

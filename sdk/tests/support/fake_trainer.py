@@ -78,6 +78,10 @@ class FakeTrainer:
         """As ``wait_for_result``, without blocking the event loop."""
         return await asyncio.to_thread(self.wait_for_result, rollout_id)
 
+    async def first_post(self, rollout_id: str) -> JsonObject:
+        """The first result of that rollout, acknowledged or not, once it has come."""
+        return await asyncio.to_thread(self._wait, lambda: next(iter(self.posts(rollout_id)), None))
+
     async def chat_call(self, rollout_id: str) -> JsonObject:
         """The first chat call of that rollout, once it has come."""
         return await asyncio.to_thread(self._wait, lambda: next(iter(self.chats(rollout_id)), None))

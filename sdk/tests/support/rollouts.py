@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from fastapi import FastAPI
 
+from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
 
@@ -31,6 +32,15 @@ async def chat_once(ctx: RolloutContext) -> Any:
     reply = await ctx.chat(messages, **ctx.request.completion_params)
     messages.append(reply.message)
     return ctx.complete(messages, reward=1.0)
+
+
+def raising(error: BaseException) -> Callable[[RolloutContext], Awaitable[Any]]:
+    """An agent that fails with ``error``."""
+
+    async def run(ctx: RolloutContext) -> Any:
+        raise error
+
+    return run
 
 
 class ScriptedAgent(RolloutAgentLoop):
@@ -68,6 +78,16 @@ def init_body(rollout_id: str = "rollout-1", **fields: Any) -> JsonObject:
         "completion_params": {"temperature": 0.5},
         **fields,
     }
+
+
+def settings_of(*, client: JsonObject | None = None, server: JsonObject | None = None) -> RolloutSettings:
+    """Settings with these values, beyond their bounds too: what takes seconds in life takes less in a test."""
+    base = RolloutSettings()
+    parts = {
+        "client": base.client.model_copy(update=client or {}),
+        "server": base.server.model_copy(update=server or {}),
+    }
+    return base.model_copy(update=parts)
 
 
 def tool(name: str = "add", **function: Any) -> JsonObject:

@@ -6,12 +6,7 @@ import pytest
 from support.fake_trainer import FakeTrainer
 from support.rollouts import StandInClients
 
-from osmosis_ai.rollout.config.settings import (
-    RolloutClientSettings,
-    RolloutServerSettings,
-    RolloutSettings,
-    reset_settings,
-)
+from osmosis_ai.rollout.config.settings import reset_settings
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +33,3 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> StandInClients:
     clients = StandInClients()
     monkeypatch.setattr("osmosis_ai.rollout.server.app.OsmosisLLMClient", clients)
     return clients
-
-
-@pytest.fixture
-def impatient() -> RolloutSettings:
-    """Settings with the shortest waits between attempts."""
-    return RolloutSettings(
-        client=RolloutClientSettings(retry_base_delay=0.1, retry_max_delay=1.0), server=RolloutServerSettings()
-    )

@@ -10,7 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from support.fake_trainer import FakeTrainer
-from support.rollouts import INIT, JsonObject, ScriptedAgent, StandInClients, chat_once, client_of, init_body
+from support.rollouts import (
+    INIT,
+    JsonObject,
+    ScriptedAgent,
+    StandInClients,
+    chat_once,
+    client_of,
+    init_body,
+    raising,
+    settings_of,
+)
 
 from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
@@ -33,13 +43,6 @@ async def ends_with(trainer: FakeTrainer, agent: RolloutAgentLoop, **app: Any) -
     return result
 
 
-def raising(error: BaseException) -> ScriptedAgent:
-    async def run(ctx: RolloutContext) -> Any:
-        raise error
-
-    return ScriptedAgent(run)
-
-
 class TestFailure:
     @pytest.mark.parametrize(
         ("error", "message"),
@@ -59,17 +62,17 @@ class TestFailure:
     async def test_an_exception_becomes_an_error_with_its_type_and_text(
         self, trainer: FakeTrainer, error: BaseException, message: str
     ) -> None:
-        result = await ends_with(trainer, raising(error))
+        result = await ends_with(trainer, ScriptedAgent(raising(error)))
         assert (result["status"], result["finish_reason"], result["error_message"]) == ("ERROR", "error", message)
         assert result["extra_fields"]["outcome"] == "agent_error"
         assert "reward" not in result
 
     async def test_an_exception_that_cannot_be_printed_is_named(self, trainer: FakeTrainer) -> None:
-        result = await ends_with(trainer, raising(UnprintableError()))
+        result = await ends_with(trainer, ScriptedAgent(raising(UnprintableError())))
         assert result["error_message"].startswith("UnprintableError")
 
     async def test_a_long_text_is_cut(self, trainer: FakeTrainer) -> None:
-        result = await ends_with(trainer, raising(ValueError("x" * 1_000_000)))
+        result = await ends_with(trainer, ScriptedAgent(raising(ValueError("x" * 1_000_000))))
         assert len(result["error_message"]) < 3000
 
     async def test_an_agent_that_cancels_itself_ends_in_an_error(self, trainer: FakeTrainer) -> None:
@@ -122,7 +125,7 @@ class TestFailure:
     async def test_it_is_logged_with_a_traceback_and_in_the_trace(
         self, trainer: FakeTrainer, caplog: pytest.LogCaptureFixture, tmp_path: Path
     ) -> None:
-        await ends_with(trainer, raising(ValueError("boom")), debug_dir=str(tmp_path))
+        await ends_with(trainer, ScriptedAgent(raising(ValueError("boom"))), debug_dir=str(tmp_path))
         assert "'rollout-1'" in caplog.text
         assert "Traceback" in caplog.text
         last_event = json.loads((tmp_path / "rollout-1.jsonl").read_text().splitlines()[-1])
@@ -182,11 +185,9 @@ class TestMutation:
 
         agent = ScriptedAgent(run)
         trainer.completed_answers = [503]
-        settings = RolloutSettings()
-        settings.client.retry_base_delay = 0.1
-        async with client_of(create_app(agent, settings=settings)) as client:
+        async with client_of(create_app(agent, settings=settings_of(client={"retry_base_delay": 0.01}))) as client:
             await client.post(INIT, json=init_body(server_url=trainer.url))
-            await asyncio.to_thread(trainer._wait, lambda: next(iter(trainer.posts("rollout-1")), None))
+            await trainer.first_post("rollout-1")
             kept[0].final_messages.append("nonsense")
             kept[0].reward = 0.0
             await trainer.result("rollout-1")
@@ -197,13 +198,9 @@ class TestMutation:
 class TestTimeLimit:
     @pytest.fixture
     def short(self) -> RolloutSettings:
-        settings = RolloutSettings()
-        settings.server.request_timeout_seconds = 0.05
-        return settings
+        return settings_of(server={"request_timeout_seconds": 0.05})
 
-    async def test_a_rollout_that_takes_too_long_ends_with_what_it_has(
-        self, trainer: FakeTrainer, short: RolloutSettings
-    ) -> None:
+    async def test_a_rollout_that_takes_too_long_ends_with_what_it_has(self, trainer: FakeTrainer) -> None:
         async def run(ctx: RolloutContext) -> Any:
             messages = list(ctx.request.messages)
             messages.append({"role": "system", "content": "thinking"})
@@ -211,8 +208,8 @@ class TestTimeLimit:
                 await ctx.chat(messages)
             await asyncio.Event().wait()
 
-        short.server.request_timeout_seconds = 0.3
-        result = await ends_with(trainer, ScriptedAgent(run), settings=short)
+        limit = settings_of(server={"request_timeout_seconds": 0.3})
+        result = await ends_with(trainer, ScriptedAgent(run), settings=limit)
         assert (result["status"], result["extra_fields"]["outcome"]) == ("ERROR", "timeout")
         assert "exceeded its time limit of 0.3 s" in result["error_message"]
         assert result["final_messages"][-1] == trainer.reply
@@ -274,7 +271,7 @@ class TestForgottenByItsTrainer:
 
 async def test_a_stream_of_failing_rollouts_leaves_the_server_as_it_was(clients: StandInClients) -> None:
     async def bodies() -> AsyncIterator[httpx.Response]:
-        async with client_of(create_app(raising(SystemExit(1)), max_concurrent=2)) as client:
+        async with client_of(create_app(ScriptedAgent(raising(SystemExit(1))), max_concurrent=2)) as client:
             for number in range(50):
                 yield await client.post(INIT, json=init_body(f"{number}"))
             for _ in range(50):

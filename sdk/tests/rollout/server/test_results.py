@@ -13,7 +13,7 @@ from support.fake_trainer import FakeTrainer
 from support.rollouts import INIT, JsonObject, ScriptedAgent, StandInClients, chat_once, client_of, init_body
 
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
-from osmosis_ai.rollout.core.exceptions import ToolExecutionError
+from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutionError
 from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutStatus
 from osmosis_ai.rollout.server.app import create_app
 
@@ -109,7 +109,7 @@ class TestOutcome:
         async def run(ctx: RolloutContext) -> Any:
             try:
                 await ctx.chat(list(ctx.request.messages))
-            except Exception as error:
+            except OsmosisRolloutError as error:
                 return ctx.error(f"no reply: {error}")
 
         trainer.chat_answers = [422]
@@ -128,7 +128,7 @@ class TestOutcome:
         async def run(ctx: RolloutContext) -> Any:
             try:
                 await ctx.chat(list(ctx.request.messages))
-            except Exception:
+            except OsmosisRolloutError:
                 return ctx.complete(MESSAGES, reward=1.0)
 
         trainer.chat_answers = [400]

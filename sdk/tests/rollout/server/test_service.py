@@ -19,6 +19,7 @@ from support.rollouts import (
     eventually,
     init_body,
     lifespan_of,
+    settings_of,
     tool,
     until,
 )
@@ -286,8 +287,7 @@ class TestOneKey:
         assert len(clients.made) == 1
 
     async def test_an_expired_key_is_new(self, clients: StandInClients) -> None:
-        settings = RolloutSettings()
-        settings.server.cleanup_interval_seconds = 0.01
+        settings = settings_of(server={"cleanup_interval_seconds": 0.01})
         app = create_app(ScriptedAgent(), record_ttl_seconds=0.01, settings=settings)
         async with lifespan_of(app):
             await post(app, init_body())
@@ -353,11 +353,9 @@ class TestConcurrency:
             assert (await clients.result())[1]["status"] == "ERROR"
         await until_counts(app, active=0, completed=3)
 
-    async def test_a_delivery_that_drags_on_holds_no_place(
-        self, trainer: FakeTrainer, impatient: RolloutSettings
-    ) -> None:
+    async def test_a_delivery_that_drags_on_holds_no_place(self, trainer: FakeTrainer) -> None:
         trainer.completed_answers = [503] * 3
-        app = create_app(ScriptedAgent(), max_concurrent=1, settings=impatient)
+        app = create_app(ScriptedAgent(), max_concurrent=1, settings=settings_of(client={"retry_base_delay": 0.01}))
         for rollout_id in ("first", "second"):
             await post(app, init_body(rollout_id, server_url=trainer.url))
         for rollout_id in ("first", "second"):

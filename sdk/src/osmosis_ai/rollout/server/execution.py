@@ -10,6 +10,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
+from osmosis_ai.rollout.jsonable import text
 from osmosis_ai.rollout.server.results import (
     Outcome,
     StopReason,
@@ -104,7 +105,7 @@ class Execution:
         if not isinstance(returned, BaseException):
             return result_of_return(self._rollout_id, self._ctx, returned)
         logger.error("Rollout %a: the agent failed.", self._rollout_id, exc_info=returned)
-        self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {returned}")
+        self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {text(returned)}")
         return result_of_exception(self._rollout_id, self._ctx, returned)
 
     async def _cut_short(

@@ -100,14 +100,14 @@ def serve_agent_loop(
     settings = _settings_for(settings, key, journal, reload)
     _require_usable_journal(settings.server.journal)
     listener = _inherit(fd) if fd is not None else _bind(host, port)
-    if fd is None and port == 0:
-        port = listener.getsockname()[1]
+    bound_host, bound_port = listener.getsockname()[:2]
+    host, port = (bound_host if fd is not None else host), bound_port
     traces = _new_trace_folder(debug_dir) if debug_dir else None
     registration: Literal["local debug", "local testing"] | None = None
     if local_debug or skip_register:
         registration = "local debug" if local_debug else "local testing"
     _print_banner(agent_loop.name, host, port, key, registration, traces)
-    if local_debug and all_interfaces(host) and fd is None:
+    if local_debug and all_interfaces(host):
         logger.warning("Serving without a key on every interface: anyone who reaches port %d can use it.", port)
     options: dict[str, Any] = {
         "host": host,

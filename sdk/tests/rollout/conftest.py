@@ -1,0 +1,49 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from support.http_peer import HttpPeer
+from support.rollout_client import ROLLOUT_ID, SECRET
+
+from osmosis_ai.rollout.client import OsmosisLLMClient
+from osmosis_ai.rollout.config import RolloutSettings, configure, reset_settings
+from osmosis_ai.rollout.transport import close_transports
+
+
+@pytest.fixture
+def default_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Settings as they are without an environment."""
+    monkeypatch.chdir(tmp_path)
+    configure(RolloutSettings())
+    yield
+    reset_settings()
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[HttpPeer]:
+    """A trainer whose every answer is scripted."""
+    async with HttpPeer() as peer:
+        yield peer
+        await close_transports()
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the client would have slept; it does not."""
+    slept: list[float] = []
+    really_sleep = asyncio.sleep
+
+    async def note(delay: float) -> None:
+        if delay:
+            slept.append(delay)
+        await really_sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return slept
+
+
+@pytest.fixture
+def client(default_settings: None, peer: HttpPeer, delays: list[float]) -> OsmosisLLMClient:
+    """A rollout's client to ``peer``; its backoff takes no time."""
+    return OsmosisLLMClient(peer.url, ROLLOUT_ID, api_key=SECRET)

@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -103,7 +104,7 @@ class TestConstruction:
 
 class TestChatRequest:
     async def test_it_is_the_one_of_the_protocol(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "user", "content": "How many grams are in 3 ounces?"},
             {"role": "assistant", "content": None, "tool_calls": [{"id": "tc_1", "type": "function"}]},
             {"role": "tool", "tool_call_id": "tc_1", "content": "85.05"},
@@ -147,7 +148,13 @@ class TestChatRequest:
     async def test_every_further_sampling_field_is_sent_unchanged(
         self, client: OsmosisLLMClient, peer: HttpPeer
     ) -> None:
-        further = {"top_k": 20, "seed": 7, "min_p": 0.05, "logit_bias": {"50256": -100}, "vendor.x": [1, None]}
+        further: dict[str, Any] = {
+            "top_k": 20,
+            "seed": 7,
+            "min_p": 0.05,
+            "logit_bias": {"50256": -100},
+            "vendor.x": [1, None],
+        }
         await client.chat_completions(QUESTION, model="policy-3", **further)
         assert peer.bodies[0].items() >= {"model": "policy-3", **further}.items()
 
@@ -315,7 +322,7 @@ class TestMetrics:
         monkeypatch.setattr("time.perf_counter", lambda: clock.now)
         peer.answers = [refuse(503)]
         await client.chat_completions(QUESTION)
-        assert client.get_metrics().llm_latency_ms < 500_000
+        assert client.get_metrics().llm_latency_ms == 0.0
 
 
 class TestCompletion:
@@ -422,12 +429,9 @@ class TestExactlyOneResult:
         self, client: OsmosisLLMClient, peer: HttpPeer, answer: Answer
     ) -> None:
         peer.answer = answer
-        try:
+        with suppress(OsmosisServerError):
             await client.complete_rollout("COMPLETED", QUESTION, reward=1.0)
-        except OsmosisServerError:
-            peer.requests.clear()
-        else:
-            peer.requests.clear()
+        peer.requests.clear()
         with pytest.raises(OsmosisProtocolError, match="exactly one"):
             await client.complete_rollout("ERROR", [], "error", "oops")
         assert peer.requests == []

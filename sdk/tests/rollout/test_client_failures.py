@@ -84,7 +84,9 @@ class TestRefusals:
             await client.chat_completions(QUESTION)
         assert len(peer.requests) == client.max_retries + 1 == 4
 
-    @pytest.mark.parametrize("trouble", [refuse(500), refuse(429), drop, close_half_way], ids=str)
+    @pytest.mark.parametrize(
+        "trouble", [refuse(500), refuse(429), drop, close_half_way], ids=["500", "429", "dropped", "cut off"]
+    )
     async def test_a_call_that_succeeds_later_succeeds(
         self, client: OsmosisLLMClient, peer: HttpPeer, trouble: Answer
     ) -> None:
@@ -103,7 +105,7 @@ class TestRefusals:
         assert caught.value.status_code == status
         assert len(peer.requests) == 1
 
-    @pytest.mark.parametrize("trouble", [drop, close_half_way])
+    @pytest.mark.parametrize("trouble", [drop, close_half_way], ids=["dropped", "cut off"])
     async def test_a_broken_connection_is_a_transport_error_with_its_cause(
         self, client: OsmosisLLMClient, peer: HttpPeer, trouble: Answer
     ) -> None:

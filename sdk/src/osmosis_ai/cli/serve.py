@@ -15,15 +15,6 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the documented default; a key is aske
 LOOPBACK = "127.0.0.1"
 
 
-class _DefaultHost(str):
-    """Text that can be told from the same text given by a user, even after a parser has put it through ``str()``."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return self
-
-
 class LogLevel(StrEnum):
     """Levels of ``--log-level``."""
 
@@ -38,14 +29,14 @@ def serve(
     module: ModuleOption,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 9000,
     host: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--host",
             "-H",
             show_default=False,
             help=f"Address to bind [default: {ALL_INTERFACES}; {LOOPBACK} with --local]",
         ),
-    ] = _DefaultHost(ALL_INTERFACES),
+    ] = None,
     no_validate: Annotated[bool, typer.Option("--no-validate", help="Skip the check of the agent loop.")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a Python file changes.")] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
@@ -87,7 +78,7 @@ def serve(
     try:
         serve_agent_loop(
             agent_loop,
-            host=LOOPBACK if local_debug and isinstance(host, _DefaultHost) else host,
+            host=host or (LOOPBACK if local_debug else ALL_INTERFACES),
             port=port,
             validate=not no_validate,
             log_level=str(log_level),

@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from osmosis_ai._lazy import lazy_exports
+from osmosis_ai._quick_httpx import leave_out_command_line
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.client import (
@@ -191,5 +192,7 @@ _EXPORTS = {
     ),
     "validator": ("AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"),
 }
+
+leave_out_command_line()
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

@@ -471,7 +471,10 @@ class TestShutdown:
             assert result["error_message"] == "server shutting down"
             assert result["reward"] is None
 
-    async def test_an_agent_that_swallows_its_cancellation_cannot_hold_it_up(self, clients: StandInClients) -> None:
+    async def test_an_agent_that_swallows_its_cancellation_cannot_hold_it_up(
+        self, clients: StandInClients, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("osmosis_ai.rollout.server.execution.CANCEL_GRACE_SECONDS", 0.01)
         started, released = asyncio.Event(), asyncio.Event()
 
         async def swallow(ctx: RolloutContext) -> Any:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from osmosis_ai.rollout.journal.errors import (
         JournalError as JournalError,
+        JournalGoneError as JournalGoneError,
         UnknownKeyError as UnknownKeyError,
     )
     from osmosis_ai.rollout.journal.file import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "base": ("Journal",),
-    "errors": ("JournalError", "UnknownKeyError"),
+    "errors": ("JournalError", "JournalGoneError", "UnknownKeyError"),
     "file": ("Synchronous",),
     "memory": ("MemoryJournal",),
     "sqlite": ("SqliteJournal",),

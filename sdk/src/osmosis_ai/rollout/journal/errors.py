@@ -5,6 +5,10 @@ class JournalError(Exception):
     """The journal could not do what was asked, and has not done part of it."""
 
 
+class JournalGoneError(JournalError):
+    """The file was moved or removed while in use: what was on record there will not be found again."""
+
+
 class UnknownKeyError(JournalError):
     """The journal has no record under this key, though a result or an acknowledgement came for it."""
 

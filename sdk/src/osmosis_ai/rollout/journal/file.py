@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from osmosis_ai.rollout.journal import table
-from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.errors import JournalError, JournalGoneError
 from osmosis_ai.rollout.journal.owner import Owner, is_alive, lock, sweep
 
 APPLICATION_ID = 0x6F736A6C
@@ -65,11 +65,11 @@ class OpenFile:
     options: FileOptions
 
     def require_in_place(self) -> None:
-        """Raise ``JournalError`` if the file is no longer under its name: what it keeps would never be found again."""
+        """Raise ``JournalGoneError`` if the file has lost its name: what it keeps would never be found again."""
         with suppress(OSError):
             if os.path.samestat(self.path.stat(), self.identity):
                 return
-        raise JournalError(f"The journal {self.path} was moved or removed while in use: restart the server.")
+        raise JournalGoneError(f"The journal {self.path} was moved or removed while in use: restart the server.")
 
     def require_room(self) -> None:
         """Raise ``JournalError`` if less than the reserve is left for more rollouts."""

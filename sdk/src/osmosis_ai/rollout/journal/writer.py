@@ -14,6 +14,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ class Writer:
         self._lock = threading.Lock()
         self._accepts = False
         self._process_id = os.getpid()
+        self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="osmosis-journal", daemon=True)
 
     async def start(self) -> None:
@@ -71,7 +73,7 @@ class Writer:
         """``request_stop``, and wait for the thread."""
         self.request_stop()
         if os.getpid() == self._process_id:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.wrap_future(self._ended)
 
     async def write(self, work: _Work[T]) -> T:
         """Run ``work`` in a transaction; returns when it is committed. Raises ``JournalError``: it was not."""
@@ -100,6 +102,12 @@ class Writer:
             self._queue.put(operation)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._ended.set_result(None)
+
+    def _serve(self) -> None:
         try:
             file = open_file(self._path, self._options)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of open gets it
@@ -197,7 +205,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 def _failed(operations: list[_Operation], error: JournalError) -> list[_Operation]:
     for operation in operations:
-        operation.error = JournalError(*error.args)
+        operation.error = type(error)(*error.args)
     return operations
 
 

@@ -19,7 +19,7 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, set_max_metadata_size_bytes
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
 from osmosis_ai.rollout.server.api_key import validate_api_key
-from osmosis_ai.rollout.server.offload import call_in_thread
+from osmosis_ai.rollout.server.offload import call_in_thread, daemon_threads
 from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body
 from osmosis_ai.rollout.server.service import RolloutService
@@ -202,6 +202,7 @@ class _Lifespan:
     async def run(self, app: "FastAPI") -> AsyncIterator[None]:
         follow_uvicorn_logging()
         raise_file_limit()
+        asyncio.get_running_loop().set_default_executor(daemon_threads())
         self._rollouts.served = True
         service = await self._rollouts.service()
         state = service.state

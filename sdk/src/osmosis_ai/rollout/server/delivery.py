@@ -44,7 +44,7 @@ class Verdict(StrEnum):
 
 @dataclass
 class Delivery:
-    """One result on its way to one trainer; ``on_record``: whether the journal has it."""
+    """One result on its way to one trainer."""
 
     rollout_id: str
     server_url: str
@@ -52,7 +52,6 @@ class Delivery:
     result: TerminalResult
     started_at: float = field(default_factory=time.monotonic)
     attempts: int = 0
-    on_record: bool = True
     verdict: Verdict = Verdict.UNANSWERED
     error: Exception | None = None
 

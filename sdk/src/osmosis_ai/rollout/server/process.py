@@ -12,7 +12,7 @@ def follow_uvicorn_logging() -> None:
     if ours.handlers or root.handlers or not uvicorn.handlers:
         return
     ours.handlers = list(uvicorn.handlers)
-    ours.setLevel(uvicorn.level)
+    ours.setLevel(logging.getLogger("uvicorn.error").getEffectiveLevel())
     ours.propagate = False
 
 

@@ -19,6 +19,7 @@ class Phase(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    RECORDING = "recording"
     DELIVERING = "delivering"
 
 
@@ -37,12 +38,16 @@ class Rollout:
     started_at: float | None = None
     finished_at: float | None = None
     phase: Phase = Phase.QUEUED
-    on_record: bool = True
     delivery: Delivery | None = None
     llm: Any = None
     execution: Execution | None = None
     slot: "asyncio.Future[Any] | None" = None
     stop_reason: StopReason | None = None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it has no result yet."""
+        return self.phase in (Phase.QUEUED, Phase.RUNNING)
 
     def stop(self, reason: StopReason) -> None:
         """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""

@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -208,10 +209,15 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise ServeError(
-            f"Cannot listen on {host}:{port} ({reason}): choose another address with --host and --port."
+            f"Cannot listen on {host}:{port} ({_reason(error)}): choose another address with --host and --port."
         ) from error
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "no host name"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _new_trace_folder(debug_dir: str) -> str:

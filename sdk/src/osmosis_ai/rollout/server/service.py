@@ -24,6 +24,7 @@ from osmosis_ai.rollout.journal import (
     Acceptance,
     Journal,
     JournalError,
+    JournalGoneError,
     JournalRecord,
     RolloutState,
     UnknownKeyError,
@@ -46,7 +47,6 @@ from osmosis_ai.rollout.server.state import AppState
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
-JOURNAL_PATIENCE_SECONDS = 30.0
 JOURNAL_RETRY_SECONDS = 0.5
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
@@ -146,7 +146,7 @@ class RolloutService:
     async def cancel(self, rollout_id: str) -> bool:
         """Stop a queued or running rollout of this process; ``False`` if there is none of that id."""
         rollout = self._newest(rollout_id)
-        if rollout is None or rollout.phase is Phase.DELIVERING:
+        if rollout is None or not rollout.is_unfinished:
             return False
         rollout.stop(Stop.CANCELLED.value)
         return True
@@ -238,10 +238,10 @@ class RolloutService:
                     await self._finish(rollout, result)
         except Exception:
             logger.exception("Rollout %a: the client of its trainer failed.", request.rollout_id)
-            if rollout.phase is not Phase.DELIVERING:
+            if rollout.is_unfinished:
                 await self._record(rollout, result_without_run(request.rollout_id, NO_CLIENT, request.messages))
         finally:
-            if rollout.phase is not Phase.DELIVERING:
+            if rollout.is_unfinished:
                 self._unfinished -= 1
             self.state.mark_completed(rollout.key)
             del self._rollouts[rollout.key]
@@ -284,36 +284,47 @@ class RolloutService:
         return result.within(limits.max_result_bytes)
 
     async def _record(self, rollout: Rollout, result: TerminalResult) -> bool:
-        """Put the result on record; ``False`` if another one stands there and this one must not be delivered."""
+        """Put the result on record; ``False`` if it must not be delivered by this process.
+
+        A result that is delivered without being on record would be contradicted by the next process, which finds an
+        unfinished rollout. So this goes on until the journal works again, or the server ends.
+        """
+        rollout_id = rollout.request.rollout_id
         try:
             ours = await self._insist(lambda: self._journal.finish(rollout.key, result.encoded))
-        except JournalError as error:
-            logger.error("Rollout %a: delivered without being on record: %s", rollout.request.rollout_id, error)
-            rollout.on_record = False
+        except (UnknownKeyError, JournalGoneError) as error:
+            logger.error(
+                "Rollout %a: nothing on record can contradict its result, so it goes out: %s", rollout_id, error
+            )
             return True
+        except JournalError as error:
+            logger.error("Rollout %a: its result is lost, as it cannot be put on record: %s", rollout_id, error)
+            return False
         if not ours:
-            logger.error("Rollout %a: another result is on record; this one is dropped.", rollout.request.rollout_id)
+            logger.error("Rollout %a: another result is on record; this one is dropped.", rollout_id)
         return ours
 
     async def _insist(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a journal operation that fails (the disk is full, say) for a while, as long as the server runs."""
-        give_up_at = time.monotonic() + JOURNAL_PATIENCE_SECONDS
+        """Repeat a journal operation that fails (the disk is full, say) as long as the server runs."""
         while True:
             try:
                 return await operation()
+            except (UnknownKeyError, JournalGoneError):
+                raise
             except JournalError as error:
-                if isinstance(error, UnknownKeyError) or self.draining or time.monotonic() > give_up_at:
+                if self.draining:
                     raise
                 logger.warning("The journal fails, trying again: %s", error)
                 await asyncio.sleep(JOURNAL_RETRY_SECONDS)
 
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
-        rollout.phase = Phase.DELIVERING
+        rollout.phase = Phase.RECORDING
         self._unfinished -= 1
         rollout_id = rollout.request.rollout_id
         if not await self._record(rollout, result):
             return
+        rollout.phase = Phase.DELIVERING
         payload = result.payload
         logger.info(
             "Rollout %a ended: status=%s finish_reason=%a outcome=%s duration=%.3f s",
@@ -323,9 +334,7 @@ class RolloutService:
             payload["extra_fields"]["outcome"],
             rollout.finished_at - rollout.accepted_at,
         )
-        rollout.delivery = Delivery(
-            rollout_id, rollout.request.server_url, rollout.llm, result, on_record=rollout.on_record
-        )
+        rollout.delivery = Delivery(rollout_id, rollout.request.server_url, rollout.llm, result)
         await self._courier.attempt(rollout.delivery)
         self.state.mark_completed(rollout.key)
         await self._deliver(rollout.key, rollout.delivery)
@@ -343,8 +352,6 @@ class RolloutService:
             logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, journal_error)
 
     async def _settle(self, key: str, delivery: Delivery, error: str | None) -> None:
-        if not delivery.on_record:
-            await self._journal.finish(key, delivery.result.encoded)
         if delivery.verdict is Verdict.ACKNOWLEDGED:
             await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
         else:
@@ -392,10 +399,11 @@ class RolloutService:
         return next(found, None)
 
     async def _finish_running(self, drain_seconds: float) -> None:
+        """Wait until nothing is about to start and nothing runs, stopping what waits in vain or takes too long."""
         deadline = time.monotonic() + drain_seconds
-        while unfinished := [r for r in self._rollouts.values() if r.phase is not Phase.DELIVERING]:
+        while self._reserved > 0 or self._unfinished > 0:
             out_of_time = time.monotonic() >= deadline
-            for rollout in unfinished:
+            for rollout in [rollout for rollout in self._rollouts.values() if rollout.is_unfinished]:
                 waits_in_vain = rollout.phase is Phase.QUEUED or getattr(rollout.llm, "backing_off", False) is True
                 if out_of_time or waits_in_vain:
                     rollout.stop(Stop.SHUTDOWN.value)

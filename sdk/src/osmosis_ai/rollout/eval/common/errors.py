@@ -12,6 +12,8 @@
 Spec: test-and-eval.md, section 2.
 """
 
+from enum import Enum
+
 
 class LocalExecutionError(Exception):
     """Base of every error of a local run."""
@@ -29,8 +31,54 @@ class ToolValidationError(LocalExecutionError):
     """A tool definition that no model provider accepts."""
 
 
+class ProviderFailure(Enum):
+    """Why a model gave no answer; the value is how reports name it."""
+
+    AUTHENTICATION = "authentication"
+    BUDGET = "budget"
+    CONNECTION = "connection"
+    CONTEXT_WINDOW = "context window"
+    MALFORMED_REPLY = "malformed reply"
+    MISSING_PACKAGE = "missing package"
+    RATE_LIMIT = "rate limit"
+    REFUSED = "refused request"
+    SERVER = "provider's server"
+    TIMEOUT = "time limit"
+    UNKNOWN = "provider"
+    UNKNOWN_MODEL = "unknown model"
+
+
+_WORTH_ANOTHER_TRY = frozenset(
+    {
+        ProviderFailure.CONNECTION,
+        ProviderFailure.MALFORMED_REPLY,
+        ProviderFailure.RATE_LIMIT,
+        ProviderFailure.SERVER,
+        ProviderFailure.TIMEOUT,
+    }
+)
+
+
 class ProviderError(LocalExecutionError):
-    """The model gave no usable answer to one call."""
+    """The model gave no usable answer to one call.
+
+    ``retry_after_seconds`` is what the provider asked to wait, where it did.
+    """
+
+    def __init__(
+        self,
+        *args: object,
+        failure: ProviderFailure = ProviderFailure.UNKNOWN,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self.failure = failure
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same call may succeed a little later."""
+        return self.failure in _WORTH_ANOTHER_TRY
 
 
 class SystemicProviderError(ProviderError):
@@ -39,7 +87,7 @@ class SystemicProviderError(ProviderError):
     ``duration_ms`` and ``tokens`` say what the failed row had cost, where known; both are ``None`` at first.
     """
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: object, failure: ProviderFailure = ProviderFailure.UNKNOWN) -> None:
+        super().__init__(*args, failure=failure)
         self.duration_ms: float | None = None
         self.tokens: int | None = None

@@ -1,0 +1,23 @@
+"""An agent out of a directory of MCP tools; importable without fastmcp. Spec: test-and-eval.md, section 11."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from osmosis_ai._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.mcp.agent_loop import (
+        MCPAgentLoop as MCPAgentLoop,
+        load_mcp_agent as load_mcp_agent,
+    )
+    from osmosis_ai.rollout.mcp.loader import (
+        MCPLoadError as MCPLoadError,
+        load_mcp_server as load_mcp_server,
+    )
+
+_EXPORTS = {
+    "agent_loop": ("MCPAgentLoop", "load_mcp_agent"),
+    "loader": ("MCPLoadError", "load_mcp_server"),
+}
+
+__all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

@@ -1,0 +1,109 @@
+"""The first signal drains, then the server's own handler ends it; the second ends it at once."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.rollouts import until
+
+from osmosis_ai.rollout.server.signals import DRAIN_SIGNALS, DrainOnSignal
+
+
+class Server:
+    """The part of a server that handles signals."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    def handle(self, number: int, frame: object) -> None:
+        self.received.append(number)
+
+
+class Drain:
+    """A drain that takes until it is told to end."""
+
+    def __init__(self) -> None:
+        self.begun = self.cancelled = False
+        self.end = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.begun = True
+        try:
+            await self.end.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Its handlers are installed, as uvicorn's are when its lifespan starts."""
+    server = Server()
+    before = {number: signal.signal(number, server.handle) for number in DRAIN_SIGNALS}
+    yield server
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", DRAIN_SIGNALS)
+async def test_the_servers_handler_is_called_when_the_drain_is_over(server: Server, number: int) -> None:
+    drain = Drain()
+    DrainOnSignal(drain)
+    os.kill(os.getpid(), number)
+    await until(lambda: drain.begun)
+    assert server.received == []
+    drain.end.set()
+    await until(lambda: server.received)
+    assert server.received == [number]
+
+
+async def test_a_second_signal_does_not_wait_for_the_drain(server: Server) -> None:
+    drain = Drain()
+    DrainOnSignal(drain)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: drain.begun)
+    os.kill(os.getpid(), signal.SIGINT)
+    await until(lambda: server.received)
+    await until(lambda: drain.cancelled)
+    assert server.received[0] == signal.SIGINT
+
+
+async def test_a_drain_that_fails_does_not_keep_the_server_alive(server: Server) -> None:
+    async def fail() -> None:
+        raise RuntimeError("journal on fire")
+
+    DrainOnSignal(fail)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: server.received)
+    assert server.received == [signal.SIGTERM]
+
+
+async def test_after_restore_the_handlers_are_the_servers_again(server: Server) -> None:
+    drain = Drain()
+    drain_on_signal = DrainOnSignal(drain)
+    drain_on_signal.restore()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: server.received)
+    assert not drain.begun
+
+
+async def test_where_nobody_handles_signals_it_does_not_either(server: Server) -> None:
+    defaults: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    for number, handler in defaults.items():
+        signal.signal(number, handler)
+    DrainOnSignal(Drain())
+    assert {number: signal.getsignal(number) for number in DRAIN_SIGNALS} == defaults
+
+
+async def test_outside_the_main_thread_nothing_is_installed(server: Server) -> None:
+    async def start() -> None:
+        DrainOnSignal(Drain())
+
+    thread = threading.Thread(target=lambda: asyncio.run(start()))
+    thread.start()
+    thread.join()
+    assert [signal.getsignal(number) for number in DRAIN_SIGNALS] == [server.handle] * len(DRAIN_SIGNALS)

@@ -1,0 +1,145 @@
+"""``osmosis serve`` in a process of its own: killed, asked to stop, started anew on the same port and journal."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+TESTS = Path(__file__).parents[1]
+AGENT = "support.promise_agent:agent_loop"
+DEADLINE_SECONDS = 30.0
+POLL_SECONDS = 0.005
+
+QUICK = {"CLIENT_RETRY_BASE_DELAY": "0.1", "CLIENT_RETRY_MAX_DELAY": "1", "SERVER_FLUSH_SECONDS": "1"}
+
+
+class ServerProcess:
+    """Started by ``start``, several times if need be; never outlives the ``with`` block.
+
+    ``settings`` are variables without their prefix ``OSMOSIS_ROLLOUT_``, in addition to ``QUICK``.
+    """
+
+    def __init__(self, journal: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.journal = journal
+        self._environment = environment(QUICK | dict(settings or {}))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port: int = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_SECONDS, trust_env=False)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+        self.client.close()
+
+    def start(self) -> None:
+        """Start a process and wait until it is ready."""
+        self._process = start_serving(self.journal, "--port", str(self._port), environment=self._environment)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not self.is_ready():
+            assert self._process.poll() is None, "the server ended by itself"
+            assert time.monotonic() < deadline, "the server did not get ready"
+            time.sleep(POLL_SECONDS)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.client.get("/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    def drain(self) -> None:
+        """SIGTERM, and wait until the server has noticed."""
+        self.signal(signal.SIGTERM)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self.is_ready():
+            assert time.monotonic() < deadline, "the server did not notice the signal"
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def exit_code(self) -> int:
+        """Wait until the process has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(DEADLINE_SECONDS)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def limit_file_size(self, size_bytes: int) -> None:
+        """As a full disk: no file may grow beyond ``size_bytes`` (``RLIM_INFINITY``: all may again)."""
+        assert self._process is not None
+        _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
+
+    def init(self, rollout_id: str, trainer_url: str, do: str = "complete", **fields: Any) -> httpx.Response:
+        """Send an init, whatever the answer."""
+        return self.client.post("/v1/rollout/init", json=init_of(rollout_id, trainer_url, do, **fields))
+
+    def accept(self, trainer_url: str, **rollouts: str) -> None:
+        """Send inits that must be accepted: rollout id and what it does."""
+        for rollout_id, do in rollouts.items():
+            response = self.init(rollout_id, trainer_url, do)
+            assert response.status_code == 202, response.text
+
+    def state(self, rollout_id: str) -> str:
+        """What the status endpoint says."""
+        return str(self.client.get(f"/v1/rollout/{rollout_id}").json()["state"])
+
+    def wait_for_state(self, rollout_id: str, state: str) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (now := self.state(rollout_id)) != state:
+            assert time.monotonic() < deadline, f"{rollout_id} is {now}"
+            time.sleep(POLL_SECONDS)
+
+
+def init_of(rollout_id: str, trainer_url: str, do: str = "complete", **fields: Any) -> dict[str, Any]:
+    """An init for ``promise_agent``."""
+    return {
+        "rollout_id": rollout_id,
+        "server_url": trainer_url,
+        "messages": [{"role": "user", "content": f"This is {rollout_id}."}],
+        "completion_params": {},
+        "metadata": {"do": do},
+        **fields,
+    }
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with these settings of the SDK and no others."""
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("OSMOSIS_")}
+    ours = {f"OSMOSIS_ROLLOUT_{name}": value for name, value in settings.items()}
+    return inherited | {"OSMOSIS_NO_DOTENV": "1"} | ours
+
+
+def start_serving(
+    journal: Path, *options: str, environment: dict[str, str], stderr: int | None = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start ``osmosis serve`` without a key on the loopback."""
+    command = ["serve", "-m", AGENT, "--local", "--host", "127.0.0.1", "--journal", str(journal), *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "osmosis_ai", *command],
+        cwd=TESTS,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -105,8 +105,14 @@ class ServerProcess:
         return str(self.client.get(f"/v1/rollout/{rollout_id}").json()["state"])
 
     def wait_for_state(self, rollout_id: str, state: str) -> None:
+        self._wait(rollout_id, lambda now: now == state)
+
+    def wait_while(self, rollout_id: str, state: str) -> None:
+        self._wait(rollout_id, lambda now: now != state)
+
+    def _wait(self, rollout_id: str, holds: Callable[[str], bool]) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while (now := self.state(rollout_id)) != state:
+        while not holds(now := self.state(rollout_id)):
             assert time.monotonic() < deadline, f"{rollout_id} is {now}"
             time.sleep(POLL_SECONDS)
 

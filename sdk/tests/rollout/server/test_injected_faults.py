@@ -65,7 +65,7 @@ CASES = [
     Case("agent-raises", "agent_error", "a mistake in the agent", "fail", roles=FIRST_REPLY),
     Case("agent-exits", "agent_error", "SystemExit", "exit_process", roles=FIRST_REPLY),
     Case("tool-hangs", "timeout", "tool turn exceeded its time limit", "hang", roles=FIRST_REPLY),
-    Case("deadline", "timeout", "exceeded its time limit of 3 s", "keep_calling", roles=FIRST_REPLY[:1]),
+    Case("deadline", "timeout", "exceeded its time limit of 3 s", "keep_calling", roles=FIRST_REPLY),
     Case("oversize", "invalid_result", "exceed the limit", "give_too_much", roles=(*FIRST_REPLY, "assistant")),
 ]
 
@@ -91,7 +91,9 @@ class TestFaultsOfARollout:
         assert (result["status"], result["extra_fields"]["outcome"]) == ("ERROR", case.outcome)
         assert case.says in result["error_message"]
         assert "reward" not in result
-        assert [message["role"] for message in result["final_messages"]] == list(case.roles)
+        roles = [message["role"] for message in result["final_messages"]]
+        assert roles[: len(case.roles)] == list(case.roles)
+        assert len(roles) == len(case.roles) or case.do == "keep_calling"
         assert len(trainer.bodies(case.name)) == 1
 
 
@@ -163,6 +165,7 @@ class TestAdmission:
         self, tmp_path: Path, trainer: FaultyTrainer
     ) -> None:
         settings = quick_settings(tmp_path / "journal.db", max_concurrent_rollouts=2, max_queued_rollouts=10)
+        settings.client.timeout_seconds = settings.server.request_timeout_seconds = DEADLINE_SECONDS
         names = [f"rollout-{number}" for number in range(300)]
         limits = httpx.Limits(max_connections=None)
         trainer.hold_chats()

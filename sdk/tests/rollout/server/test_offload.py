@@ -67,11 +67,12 @@ async def test_a_caller_that_gives_up_does_not_disturb_the_thread() -> None:
 
 
 def test_a_thread_that_outlives_its_event_loop_ends_quietly() -> None:
-    released, threads = threading.Event(), []
+    released, ended, threads = threading.Event(), threading.Event(), []
 
     def work(_: None) -> None:
         threads.append(threading.current_thread())
         released.wait()
+        ended.set()
 
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
@@ -80,7 +81,6 @@ def test_a_thread_that_outlives_its_event_loop_ends_quietly() -> None:
 
     asyncio.run(give_up())
     released.set()
-    for thread in threads:
-        assert thread.daemon
-        thread.join(20)
+    assert ended.wait(20)
+    assert all(thread.daemon for thread in threads)
     gc.collect()

@@ -213,7 +213,9 @@ def test_a_full_disk_refuses_inits_and_loses_nothing(tmp_path: Path) -> None:
         assert int(refused.headers["Retry-After"]) > 0
         assert refused.json()["code"] == "journal_unavailable"
         trainer.release_chats()
+        server.wait_while("early", "running")
         assert server.client.get("/health").status_code == 200
+        assert trainer.bodies("early") == []
         server.limit_file_size(resource.RLIM_INFINITY)
         assert outcome_of(trainer.result("early")) == ("COMPLETED", "success", True)
         server.wait_for_state("early", "delivered")

@@ -36,23 +36,17 @@ def is_error_result(result: Any) -> bool:
 
 
 def is_input_request(result: Any) -> bool:
-    """Whether the tool asked its client for something in place of answering."""
-    return isinstance(result, _input_request_type())
-
-
-def _input_request_type() -> tuple[type, ...]:
-    try:
-        from fastmcp.tools.base import InputRequiredToolResult
-    except ImportError:  # another version, or a substitute
-        return ()
-    return (InputRequiredToolResult,)
+    """Whether the tool asked its client for something in place of answering (FastMCP's InputRequiredToolResult)."""
+    return "input_required" in getattr(type(result), "model_fields", ())
 
 
 def _blocks(result: Any) -> list[Any] | None:
-    content = result if isinstance(result, list) else getattr(result, "content", None)
-    if not isinstance(content, list | tuple):
+    """The content blocks; ``None`` where ``result`` is no result of MCP but a plain value."""
+    if isinstance(result, list):  # FastMCP before 2.10
+        return result
+    if not hasattr(result, "content"):
         return None
-    return list(content)
+    return list(result.content or ())
 
 
 def _text_of(block: Any) -> str | None:

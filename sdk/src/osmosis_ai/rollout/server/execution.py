@@ -118,4 +118,14 @@ class Execution:
         _, unended = await asyncio.wait({run}, timeout=CANCEL_GRACE_SECONDS)
         if unended:
             logger.error("Rollout %a: the agent ignores its cancellation; abandoned.", self._rollout_id)
+            _break_off(run)
         return result
+
+
+def _break_off(run: "asyncio.Task[RolloutResult | BaseException]") -> None:
+    """Close the coroutine under a task that will not be cancelled, or the event loop could never be closed."""
+    coroutine: Any = run.get_coro()
+    try:
+        coroutine.close()
+    except RuntimeError as error:
+        logger.error("An abandoned agent goes on until the process ends: %s", error)

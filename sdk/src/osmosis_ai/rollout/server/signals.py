@@ -7,6 +7,7 @@ the drain is over; a second signal goes straight to it.
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,9 @@ from types import FrameType
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+EXIT_SECONDS = 10.0
+"""How long the server may take to end after the drain; what an agent left running could hold it up for ever."""
 
 DRAIN_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -68,5 +72,17 @@ class DrainOnSignal:
         if getattr(server, "should_exit", None) is False:
             # What uvicorn's handler does, without noting the signal: it would be raised again and spoil the exit code.
             server.should_exit = True
+            _exit_later()
         elif previous is not None:
             previous(number, frame)
+
+
+def _exit_later() -> None:
+    def end() -> None:
+        logger.error("Something does not end; the process exits all the same. Everything is settled.")
+        logging.shutdown()
+        os._exit(0)
+
+    watchdog = threading.Timer(EXIT_SECONDS, end)
+    watchdog.daemon = True
+    watchdog.start()

@@ -5,6 +5,7 @@ Spec: test-and-eval.md, section 3.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -14,12 +15,14 @@ from pydantic import ValidationError
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.eval.common.dataset_files import FORMATS, plain_value
-from osmosis_ai.rollout.eval.common.errors import DatasetParseError, DatasetValidationError
+from osmosis_ai.rollout.eval.common.errors import DatasetParseError, DatasetValidationError, LocalExecutionError
 
 __all__ = ["REQUIRED_COLUMNS", "DatasetReader", "DatasetRow", "dataset_row_to_request"]
 
 REQUIRED_COLUMNS = ["ground_truth", "user_prompt", "system_prompt"]
 REQUIRED_COLUMNS_SET = frozenset(REQUIRED_COLUMNS)
+
+MAX_PROBLEMS = 50
 
 # Nothing is ever sent there: whoever dispatches the request puts its own address in.
 PLACEHOLDER_SERVER_URL = "http://local-rollout.local"
@@ -31,6 +34,37 @@ class DatasetRow(TypedDict):
     ground_truth: str
     user_prompt: str
     system_prompt: str
+
+
+@dataclass(slots=True)
+class DatasetCheck:
+    """What one reading of a file found."""
+
+    path: Path
+    rows: int = 0
+    """Rows read, bad ones included."""
+    bad_rows: int = 0
+    problems: list[tuple[str, LocalExecutionError]] = field(default_factory=list)
+    """The first ``MAX_PROBLEMS`` of them, each with its place in the file."""
+
+    def add(self, place: str, error: LocalExecutionError) -> None:
+        """Note one bad row."""
+        self.bad_rows += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append((place, error))
+
+    def error(self) -> str | None:
+        """All problems as one text, a line each; ``None`` if there are none."""
+        if not self.problems:
+            return None
+        if self.bad_rows == 1:
+            place, problem = self.problems[0]
+            where = f"{self.path}, {place}: " if place and isinstance(problem, DatasetValidationError) else ""
+            return f"{where}{problem}"
+        lines = [f"{place}: {problem}" if place else str(problem) for place, problem in self.problems]
+        if unlisted := self.bad_rows - len(self.problems):
+            lines.append(f"and {unlisted} more")
+        return "\n  ".join([f"{self.bad_rows} of {self.rows} rows of {self.path} cannot be used:", *lines])
 
 
 class DatasetReader:
@@ -64,15 +98,38 @@ class DatasetReader:
             DatasetValidationError: if a row is not usable; numbers count from 0 in the file.
             ValueError: if ``limit`` or ``offset`` is negative.
         """
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ValueError(f"limit and offset must not be negative, got limit={limit}, offset={offset}.")
+        _check_window(limit, offset)
         return self._rows(limit, offset)
 
+    def check(self, limit: int | None = None, offset: int = 0) -> "DatasetCheck":
+        """Read what ``iter_rows`` would, to the end, and tell of every row that cannot be used.
+
+        Raises:
+            DatasetParseError: if the file cannot be read any further, and nothing else is wrong before that.
+            ValueError: if ``limit`` or ``offset`` is negative.
+        """
+        found = DatasetCheck(self.file_path)
+        try:
+            for place, row in self._located_rows(limit, offset):
+                found.rows += 1
+                if isinstance(row, LocalExecutionError):
+                    found.add(place, row)
+        except DatasetParseError as error:
+            found.add("", error)
+        return found
+
     def _rows(self, limit: int | None, offset: int) -> Iterator[DatasetRow]:
+        for _, row in self._located_rows(limit, offset):
+            if isinstance(row, LocalExecutionError):
+                raise row
+            yield row
+
+    def _located_rows(self, limit: int | None, offset: int) -> Iterator[tuple[str, DatasetRow | LocalExecutionError]]:
+        _check_window(limit, offset)
         number_of_rows = offset
         try:
-            for record in islice(self._file.records(skip=offset), limit):
-                yield _validated(record, number_of_rows)
+            for place, record in islice(self._file.records(skip=offset), limit):
+                yield place, record if isinstance(record, DatasetParseError) else _usable(record, number_of_rows)
                 number_of_rows += 1
         except OSError as error:
             raise DatasetParseError(f"Cannot read {self.file_path}: {error.strerror or error}.") from error
@@ -85,6 +142,18 @@ class DatasetReader:
         if self._length is None:
             self._length = self._file.count()
         return self._length
+
+
+def _check_window(limit: int | None, offset: int) -> None:
+    if offset < 0 or (limit is not None and limit < 0):
+        raise ValueError(f"limit and offset must not be negative, got limit={limit}, offset={offset}.")
+
+
+def _usable(record: object, index: int) -> DatasetRow | DatasetValidationError:
+    try:
+        return _validated(record, index)
+    except DatasetValidationError as error:
+        return error
 
 
 def _validated(record: object, index: int) -> DatasetRow:

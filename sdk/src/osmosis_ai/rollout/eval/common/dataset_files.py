@@ -1,7 +1,8 @@
 """The three file formats of datasets, each as a stream of undecoded records that are decoded one at a time.
 
-Every class offers ``records(skip)``, which decodes nothing of what it skips, and ``count()``. ``OSError`` passes
-through ``records``; what the file holds wrongly is a ``DatasetParseError``. Spec: test-and-eval.md, section 3.1.
+Every class offers ``records(skip)``, which decodes nothing of what it skips, and ``count()``. A record comes with its
+place in the file; one that cannot be decoded is a ``DatasetParseError`` in its place, and the stream goes on if the
+format allows. What makes the whole file unreadable is raised. Spec: test-and-eval.md, section 3.1.
 """
 
 import codecs
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 PARQUET_BATCH_ROWS = 1024
 
+Located = tuple[str, object | DatasetParseError]
+"""Where a record is in its file (``line 7``), and the record, or what is wrong with it."""
+
 
 class JsonlFile:
     """One JSON value a line, UTF-8 with or without a byte order mark; blank lines are ignored."""
@@ -31,10 +35,14 @@ class JsonlFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def records(self, skip: int) -> Iterator[object]:
+    def records(self, skip: int) -> Iterator[Located]:
         """Decode the lines after the first ``skip`` non-blank ones."""
         for line_number, line in islice(self._lines(), skip, None):
-            yield self._decoded(line_number, line)
+            try:
+                record = self._decoded(line_number, line)
+            except DatasetParseError as error:
+                record = error
+            yield f"line {line_number}", record
 
     def count(self) -> int:
         """Non-blank lines; after an ``OSError`` those counted so far."""
@@ -77,7 +85,7 @@ class CsvFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def records(self, skip: int) -> Iterator[object]:
+    def records(self, skip: int) -> Iterator[Located]:
         """Pair the cells of the records after the first ``skip`` with the header; missing cells are ``None``."""
         rows = self._rows()
         header = next(rows, [])
@@ -85,11 +93,12 @@ class CsvFile:
         if repeated is not None:
             raise DatasetParseError(f"The header of {self.path} names the column '{repeated}' more than once.")
         for record_number, cells in islice(enumerate(rows, start=1), skip, None):
+            record: object = dict.fromkeys(header) | dict(zip(header, cells, strict=False))
             if len(cells) > len(header):
-                raise DatasetParseError(
+                record = DatasetParseError(
                     f"Record {record_number} of {self.path} has {len(cells)} cells, but the header has {len(header)}."
                 )
-            yield dict.fromkeys(header) | dict(zip(header, cells, strict=False))
+            yield f"record {record_number}", record
 
     def count(self) -> int:
         """Records after the header; after an ``OSError`` those counted so far."""
@@ -129,9 +138,10 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def records(self, skip: int) -> Iterator[object]:
+    def records(self, skip: int) -> Iterator[Located]:
         """The rows after the first ``skip``; row groups that are skipped whole are not read."""
         file = self._open()
+        row_number = skip
         row_groups = list(range(file.metadata.num_row_groups))
         while row_groups and file.metadata.row_group(row_groups[0]).num_rows <= skip:
             skip -= file.metadata.row_group(row_groups.pop(0)).num_rows
@@ -139,7 +149,9 @@ class ParquetFile:
             return
         batches = file.iter_batches(batch_size=PARQUET_BATCH_ROWS, row_groups=row_groups)
         while (batch := self._next_batch(batches)) is not None:
-            yield from batch.slice(skip).to_pylist()
+            for record in batch.slice(skip).to_pylist():
+                yield f"row {row_number}", record
+                row_number += 1
             skip = max(0, skip - batch.num_rows)
 
     def count(self) -> int:
@@ -151,7 +163,7 @@ class ParquetFile:
             parquet = import_module("pyarrow.parquet")
         except ImportError:
             raise DatasetParseError(
-                f"Reading {self.path} needs the package pyarrow: install it, or convert the file to JSONL."
+                f"Reading {self.path} needs the package pyarrow: install 'osmosis-ai[parquet]', or convert the file to JSONL."
             ) from None
         try:
             return parquet.ParquetFile(self.path)

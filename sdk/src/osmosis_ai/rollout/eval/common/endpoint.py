@@ -182,7 +182,10 @@ def _reply(body: Any) -> Reply:
             raise _malformed("holds no choices with a message")
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    prompt_tokens, completion_tokens = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
+    prompt_tokens, completion_tokens = (
+        token_count(usage.get("prompt_tokens")),
+        token_count(usage.get("completion_tokens")),
+    )
     cleaned = clean_message(message)
     return Reply(
         cleaned,

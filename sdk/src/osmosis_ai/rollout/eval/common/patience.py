@@ -114,5 +114,7 @@ class PatientClient:
     def _delay_seconds(self, error: ProviderError, attempt: int) -> float:
         if error.retry_after_seconds is not None:
             return error.retry_after_seconds
-        backoff_seconds = min(self._patience.first_delay_seconds * 2 ** min(attempt - 1, 16), self._patience.max_delay_seconds)
+        backoff_seconds = min(
+            self._patience.first_delay_seconds * 2 ** min(attempt - 1, 16), self._patience.max_delay_seconds
+        )
         return backoff_seconds * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, hides nothing

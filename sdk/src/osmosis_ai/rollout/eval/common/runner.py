@@ -14,8 +14,14 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
 from osmosis_ai.rollout.eval.common.dataset import DatasetRow, dataset_row_to_request
-from osmosis_ai.rollout.eval.common.errors import ProviderError, SystemicProviderError, ToolValidationError
+from osmosis_ai.rollout.eval.common.errors import (
+    ProviderError,
+    ProviderFailure,
+    SystemicProviderError,
+    ToolValidationError,
+)
 from osmosis_ai.rollout.eval.common.protocol import LocalLLMClientProtocol
+from osmosis_ai.rollout.eval.common.replies import token_count
 from osmosis_ai.rollout.eval.common.tool_checks import TOOL_NAME_PATTERN, validate_tools
 
 __all__ = [
@@ -52,6 +58,10 @@ class LocalRunResult:
     messages: list[MessageDict] = field(default_factory=list)
     num_tool_calls: int = 0
     cost_usd: float | None = None
+
+
+class _RunTimeoutError(Exception):
+    """The run's own time limit, not one of the agent's."""
 
 
 @dataclass
@@ -128,8 +138,7 @@ class LocalRolloutRunner:
                 metadata_overrides={**self.request_metadata, **(request_metadata or {})},
             )
             ctx = self._context(request)
-            async with asyncio.timeout(self.timeout_seconds) as limit:
-                result = await self.agent_loop.run(ctx)
+            result = await self._run_in_time(ctx)
             if isinstance(swallowed := ctx.last_chat_error(), SystemicProviderError):
                 raise swallowed
             return self._ended(row_index, result, ctx, _elapsed_ms(started_seconds))
@@ -143,11 +152,8 @@ class LocalRolloutRunner:
             error.tokens = self._token_usage().get("total_tokens", 0)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
-            text, kind = str(error), _kind(error)
-            if isinstance(error, TimeoutError) and "limit" in locals() and limit.expired():
-                text, kind = f"No result within {self.timeout_seconds:g} s.", "time limit"
-            _log_failure(row_index, text)
-            return self._failed(row_index, text, kind, ctx, _elapsed_ms(started_seconds))
+            _log_failure(row_index, str(error))
+            return self._failed(row_index, str(error), _kind(error), ctx, _elapsed_ms(started_seconds))
         finally:
             if ctx is not None:
                 ctx.close_trace()
@@ -164,6 +170,18 @@ class LocalRolloutRunner:
             _start_time=time.monotonic(),
             _debug_dir=self.debug_dir,
         )
+
+    async def _run_in_time(self, ctx: RolloutContext) -> RolloutResult:
+        try:
+            async with asyncio.timeout(self.timeout_seconds) as limit:
+                result = await self.agent_loop.run(ctx)
+        except TimeoutError as error:
+            if limit.expired():
+                raise _RunTimeoutError(f"No result within {self.timeout_seconds:g} s.") from error
+            raise
+        if not hasattr(result, "status"):
+            raise TypeError(f"The agent's run() returned {type(result).__name__}, not a RolloutResult.")
+        return result
 
     def _ended(self, row_index: int, result: RolloutResult, ctx: RolloutContext, duration_ms: float) -> LocalRunResult:
         success = result.status == "COMPLETED"
@@ -265,12 +283,12 @@ def _elapsed_ms(started_seconds: float) -> float:
 
 
 def _usage(metrics: Any) -> dict[str, int]:
-    prompt_tokens, response_tokens = metrics.prompt_tokens, metrics.response_tokens
+    prompt_tokens, response_tokens = token_count(metrics.prompt_tokens), token_count(metrics.response_tokens)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": response_tokens,
         "total_tokens": prompt_tokens + response_tokens,
-        "num_llm_calls": metrics.num_llm_calls,
+        "num_llm_calls": token_count(metrics.num_llm_calls),
     }
 
 
@@ -280,6 +298,8 @@ def _cost_usd(client: Any) -> float | None:
 
 
 def _kind(error: Exception) -> str:
+    if isinstance(error, _RunTimeoutError):
+        return ProviderFailure.TIMEOUT.value
     return error.failure.value if isinstance(error, ProviderError) else type(error).__name__
 
 

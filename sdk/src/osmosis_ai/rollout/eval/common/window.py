@@ -9,9 +9,7 @@ __all__ = ["run_window"]
 _Item = TypeVar("_Item")
 
 
-async def run_window(
-    items: Iterable[_Item], work: Callable[[_Item], Awaitable[bool]], max_concurrency: int
-) -> None:
+async def run_window(items: Iterable[_Item], work: Callable[[_Item], Awaitable[bool]], max_concurrency: int) -> None:
     """Await ``work(item)`` for every item, at most ``max_concurrency`` at a time, in order of starting.
 
     ``items`` is read only as fast as it is worked on. Once ``work`` returns false nothing new starts, and what is in
@@ -22,11 +20,12 @@ async def run_window(
 
     async def take_turns() -> None:
         nonlocal goes_on
-        for item in remaining:
-            if not await work(item):
-                goes_on = False
-            if not goes_on:
+        while goes_on:
+            try:
+                item = next(remaining)
+            except StopIteration:
                 return
+            goes_on = await work(item) and goes_on
 
     try:
         async with asyncio.TaskGroup() as workers:

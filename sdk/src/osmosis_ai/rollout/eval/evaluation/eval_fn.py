@@ -179,7 +179,9 @@ def _parameters(fn: Callable[..., Any], name: str) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError) as error:
-        raise EvalFnError(f"The signature of eval function {name} cannot be read ({error}); wrap it in a def.") from error
+        raise EvalFnError(
+            f"The signature of eval function {name} cannot be read ({error}); wrap it in a def."
+        ) from error
 
 
 def _mode(parameters: Sequence[inspect.Parameter], name: str) -> EvalMode:
@@ -219,7 +221,7 @@ def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
 
 
 def _in_own_thread(call: Callable[[], Any], name: str) -> Awaitable[Any]:
-    """Run ``call`` in a thread that keeps nobody waiting: neither the event loop nor, if it hangs, the end of the program."""
+    """Run ``call`` in a thread that holds up neither the event loop nor, if it hangs, the end of the program."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()

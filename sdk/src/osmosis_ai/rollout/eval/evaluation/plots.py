@@ -1,4 +1,4 @@
-"""Plots as SVG elements, to stand inside an HTML page: no script, no style sheet, no other file. All text is escaped."""
+"""Plots as SVG elements, to stand inside an HTML page without script, style sheet or another file; text is escaped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

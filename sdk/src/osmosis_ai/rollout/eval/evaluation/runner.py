@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
 from osmosis_ai.rollout.eval.common.errors import SystemicProviderError
 from osmosis_ai.rollout.eval.common.runner import LocalLLMClientProtocol, LocalRolloutRunner, LocalRunResult
+from osmosis_ai.rollout.eval.common.window import run_window
 from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper, NoRewardError
-from osmosis_ai.rollout.eval.evaluation.slots import Halts, RunnerPool, close_quietly, slide
+from osmosis_ai.rollout.eval.evaluation.slots import Halts, RunnerPool, close_quietly
 from osmosis_ai.rollout.eval.evaluation.statistics import DEFAULT_SEED, pass_at_k
 from osmosis_ai.rollout.eval.evaluation.summary import compare, runs_with_tag, summarize
 from osmosis_ai.rollout.eval.evaluation.types import (
@@ -98,10 +99,11 @@ class EvalRunner:
 
     Args:
         llm_client: the model; with ``batch_size`` above 1 each run in flight has a client of ``llm_client_factory``
-            instead, by default an ``ExternalLLMClient`` like ``llm_client``.
+            instead, by default one like ``llm_client``, on the same connections where it can share them.
         debug_dir: where ``ctx.log_event`` writes; ``./local_debug`` if ``debug`` and nothing else is said.
         baseline_llm_client: a second model to compare with.
         seed: of the permutation tests of a comparison.
+        timeout_seconds: limit of one run of the agent; none by default.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class EvalRunner:
         baseline_llm_client_factory: ClientFactory | None = None,
         *,
         seed: int = DEFAULT_SEED,
+        timeout_seconds: float | None = None,
     ) -> None:
         self.agent_loop = agent_loop
         self.llm_client = llm_client
@@ -124,6 +127,7 @@ class EvalRunner:
         self.debug_dir = debug_dir or (DEFAULT_DEBUG_DIR if debug else None)
         self.baseline_llm_client = baseline_llm_client
         self.seed = seed
+        self.timeout_seconds = timeout_seconds
         self._factories: dict[str | None, ClientFactory] = {
             None: llm_client_factory or (lambda: _client_like(llm_client)),
             BASELINE: baseline_llm_client_factory or (lambda: _client_like(baseline_llm_client)),
@@ -180,10 +184,14 @@ class EvalRunner:
             tokens=local.token_usage.get("total_tokens", 0),
             model_tag=model_tag,
             row_index=row_index,
+            token_usage=local.token_usage,
+            num_tool_calls=local.num_tool_calls,
+            cost_usd=local.cost_usd,
+            final_messages=local.messages,
         )
         result = local.result
         if result is not None:
-            run.reward, run.finish_reason, run.final_messages = result.reward, result.finish_reason, result.final_messages
+            run.reward, run.finish_reason = result.reward, result.finish_reason
         if local.success and result is not None:
             await self._score(run, result, row)
         else:
@@ -240,7 +248,7 @@ class EvalRunner:
                 items=items, batch_size=batch_size, settings=settings, ledger=ledger, halts=halts
             )
         else:
-            await slide(items, 1, halts, lambda item: self._run_item(item, settings, ledger, halts, None))
+            await run_window(items, lambda item: self._run_item(item, settings, ledger, halts, None), 1)
         return result()
 
     def result_so_far(self, stop_reason: str) -> EvalResult | None:
@@ -268,11 +276,11 @@ class EvalRunner:
             clients.append(self._factories[tag]())
             return self._make_runner(tag, clients[-1])
 
-        async def run(item: _Item) -> None:
+        async def run(item: _Item) -> bool:
             pool = pools[item.tag]
             runner = pool.take()
             try:
-                await self._run_item(item, settings, ledger, halts, runner)
+                return await self._run_item(item, settings, ledger, halts, runner)
             finally:
                 pool.give_back(runner)
 
@@ -281,14 +289,16 @@ class EvalRunner:
                 share = max(1, (batch_size + len(tags) - 1 - position) // len(tags))
                 size = min(share, len(items) // len(tags))
                 pools[tag] = RunnerPool(lambda tag=tag: make(tag), size)  # type: ignore[misc]  # binds the loop's tag
-            await slide(items, batch_size, halts, run)
+            await run_window(items, run, batch_size)
         finally:
             for client in clients:
                 await asyncio.shield(close_quietly(client))
 
     async def _run_item(
         self, item: _Item, settings: _Settings, ledger: _Ledger, halts: Halts[_Item], runner: _Runner | None
-    ) -> None:
+    ) -> bool:
+        if halts.leaves_out(item):
+            return True
         started_at = time.monotonic()
         try:
             run = await self.run_single(
@@ -307,6 +317,7 @@ class EvalRunner:
             ledger.stop_reason = ledger.stop_reason or str(error)
         run.row_index = item.row_index
         ledger.record(run)
+        return True
 
     def _result(
         self, ledger: _Ledger, halts: Halts[_Item], n_runs: int, pass_threshold: float, duration_ms: float
@@ -314,9 +325,7 @@ class EvalRunner:
         rows = ledger.rows()
         by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {None: rows}
         summaries = {
-            tag: {
-                eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold) for eval_fn in self.eval_fns
-            }
+            tag: {eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold) for eval_fn in self.eval_fns}
             for tag, tagged in by_tag.items()
         }
         result = EvalResult(
@@ -363,10 +372,13 @@ class EvalRunner:
             debug_dir=self.debug_dir,
             rollout_id_prefix="eval-baseline" if tag == BASELINE else "eval",
             request_metadata=metadata,
+            timeout_seconds=self.timeout_seconds,
         )
 
 
 def _client_like(client: Any) -> Any:
+    if callable(getattr(type(client), "for_one_run", None)):
+        return client.for_one_run()
     from osmosis_ai.rollout.eval.common.llm_client import ExternalLLMClient
 
     return ExternalLLMClient(model=client.display_name, api_key=client._api_key, api_base=client._api_base)

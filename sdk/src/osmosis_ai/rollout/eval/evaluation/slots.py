@@ -1,13 +1,12 @@
-"""Runs at the same time: a window that slides over the work, and a runner for each run in it.
+"""What runs at the same time share: a pool of runners, and the knowledge of what may no longer start.
 
 A runner, and the client in it, serves one run at a time. Once a model is halted nothing new starts for it; runs already
 started end by themselves.
 """
 
-import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -21,24 +20,15 @@ class RunnerPool(Generic[_Runner]):
 
     def __init__(self, make: Callable[[], _Runner], size: int) -> None:
         self._make = make
-        self._made = [make() for _ in range(size)]
-        self._idle = list(self._made)
+        self._idle = [make() for _ in range(size)]
 
     def take(self) -> _Runner:
         """An idle runner."""
-        if not self._idle:
-            self._made.append(self._make())
-            return self._made[-1]
-        return self._idle.pop()
+        return self._idle.pop() if self._idle else self._make()
 
     def give_back(self, runner: _Runner) -> None:
         """The runner is idle again."""
         self._idle.append(runner)
-
-    @property
-    def made(self) -> Sequence[_Runner]:
-        """All of them."""
-        return self._made
 
 
 async def close_quietly(client: Any) -> None:
@@ -71,30 +61,3 @@ class Halts(Generic[_Item]):
         halted = self._key_of(item) in self._halted
         self.left_out += halted
         return halted
-
-
-async def slide(
-    items: Iterable[_Item], width: int, halts: Halts[_Item], run: Callable[[_Item], Awaitable[None]]
-) -> None:
-    """Run ``items`` in their order, ``width`` at a time; as one ends the next that is not halted starts.
-
-    Raises:
-        Exception: the first that ``run`` raises, after the others were cancelled.
-    """
-    remaining = iter(items)
-
-    async def work() -> None:
-        for item in remaining:
-            if not halts.leaves_out(item):
-                await run(item)
-
-    if width == 1:
-        await work()
-        return
-    workers = [asyncio.ensure_future(work()) for _ in range(width)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)

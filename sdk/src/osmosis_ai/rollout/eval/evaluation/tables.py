@@ -9,6 +9,14 @@ from osmosis_ai.rollout.eval.evaluation.types import EvalEvalSummary, EvalResult
 
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
+COUNTING_RULE = (
+    "A run whose agent failed counts as 0. A run that was not made, one whose eval function failed and one that got no"
+    " reward count nowhere."
+)
+INTERVAL_METHOD = (
+    "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores between 0 and 1,"
+    " Student's t for others."
+)
 
 
 @dataclass(frozen=True)
@@ -172,12 +180,7 @@ def first_error(runs: Sequence[EvalRunResult]) -> str:
 
 def notes(result: EvalResult) -> list[str]:
     """How to read the numbers."""
-    lines = [
-        "A run whose agent failed counts as 0. A run that was not made, one whose eval function failed and one that got"
-        " no reward count nowhere.",
-        "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores between 0 and 1,"
-        " Student's t for others.",
-    ]
+    lines = [COUNTING_RULE, INTERVAL_METHOD]
     if result.n_runs > 1:
         lines.append(
             f"pass@k: unbiased, 1 - C(n-c, k) / C(n, k) per row with c of n scores at least {result.pass_threshold:g};"

@@ -38,6 +38,10 @@ class EvalRunResult:
     final_messages: list[dict[str, Any]] | None = field(default=None, repr=False)
     """The conversation. Only there on its way to ``on_progress``: a result keeps none."""
     row_index: int | None = None
+    token_usage: dict[str, int] = field(default_factory=dict)
+    """``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``, where known."""
+    num_tool_calls: int = 0
+    cost_usd: float | None = None
 
 
 @dataclass

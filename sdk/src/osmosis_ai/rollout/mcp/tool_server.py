@@ -1,0 +1,142 @@
+"""One way to list and call the tools of a FastMCP server, whichever version of FastMCP made it.
+
+Versions before 3 hold their tools in ``_tool_manager``, and so does a stand-in; later ones have ``list_tools`` and
+``call_tool``. Tools are called directly, without an MCP session: a call costs a quarter of what it costs through a
+client, and a tool that hangs or exits takes nothing else with it. The price is that a tool cannot talk to its client
+(``ctx.info``, elicitation, session state). Spec: test-and-eval.md, sections 11.2 and 13, and weakness 1.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from osmosis_ai.rollout.mcp.errors import MCPLoadError
+from osmosis_ai.rollout.server.offload import call_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LISTING_TIMEOUT_SECONDS = 60.0
+
+_ToolMethod = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class ToolServer:
+    """The tools of ``server``."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    def list_tools(self) -> list[Any]:
+        """The tools, objects with ``name``, ``description`` and ``parameters``; may be called in an event loop.
+
+        Raises:
+            MCPLoadError: the server cannot list its tools, or takes longer than ``LISTING_TIMEOUT_SECONDS``.
+        """
+        try:
+            manager = self._tool_manager()
+            if manager is not None:
+                return list(manager._tools.values())
+            return list(_run_in_thread(self._server.list_tools, LISTING_TIMEOUT_SECONDS))
+        except KeyboardInterrupt:
+            raise
+        except TimeoutError as error:
+            raise MCPLoadError(f"The MCP server did not list its tools in {LISTING_TIMEOUT_SECONDS:g} s.") from error
+        except BaseException as error:
+            raise MCPLoadError(
+                f"The MCP server ({type(self._server).__name__}) cannot list its tools: {type(error).__name__}: {error}"
+            ) from error
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """The result of a tool as the server gives it; raises what the tool raises."""
+        manager = self._tool_manager()
+        with _quiet_fastmcp():
+            if manager is None:
+                return await self._server.call_tool(name, arguments)
+            if _blocks(manager, name):
+                return await call_in_thread(lambda: asyncio.run(manager.call_tool(name, arguments)))
+            return await manager.call_tool(name, arguments)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the server's lifespan open; it begins with the first of several overlapping uses, and ends with the last.
+
+        Raises:
+            Exception: the lifespan fails to begin or to end.
+        """
+        client = self._client()
+        if client is None:
+            yield
+            return
+        async with client:
+            yield
+
+    def _tool_manager(self) -> Any:
+        return getattr(self._server, "_tool_manager", None)
+
+    def _client(self) -> Any:
+        """The client of this event loop, whose only use is to keep the server running; ``None`` for a stand-in."""
+        fastmcp = sys.modules.get("fastmcp")
+        server_class, client_class = getattr(fastmcp, "FastMCP", None), getattr(fastmcp, "Client", None)
+        if not (isinstance(server_class, type) and isinstance(client_class, type)):
+            return None
+        if self._tool_manager() is not None or not isinstance(self._server, server_class):
+            return None
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = client_class(self._server)
+        return self._clients[loop]
+
+
+def _blocks(manager: Any, name: str) -> bool:
+    """Whether the tool is a plain function that the manager would run on the event loop."""
+    function = getattr(manager._tools.get(name), "fn", None)
+    return inspect.isroutine(function) and not inspect.iscoroutinefunction(function)
+
+
+def _run_in_thread(function: _ToolMethod, timeout_seconds: float) -> Any:
+    """Await ``function()`` in an event loop of its own; a hanging one does not keep the process from ending."""
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(asyncio.run, function()))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="list_tools", daemon=True).start()
+    return future.result(timeout_seconds)
+
+
+_calling: ContextVar[bool] = ContextVar("_calling", default=False)
+
+
+class _FailedCallFilter(logging.Filter):
+    """Drops what FastMCP logs of a failed call: it draws the traceback on the event loop, for 10 ms and more."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _calling.get()
+
+
+_failed_call_filter = _FailedCallFilter()
+
+
+@contextmanager
+def _quiet_fastmcp() -> "Iterator[None]":
+    logging.getLogger("fastmcp.server.server").addFilter(_failed_call_filter)  # once; a repeat does nothing
+    token = _calling.set(True)
+    try:
+        yield
+    finally:
+        _calling.reset(token)

@@ -1,0 +1,30 @@
+"""An agent loop in a file, as a user has one."""
+
+from pathlib import Path
+from textwrap import dedent
+
+AGENT = """
+    from osmosis_ai.rollout import RolloutAgentLoop
+
+
+    class Agent(RolloutAgentLoop):
+        name = "agent"
+        finish_reason = "stop"
+
+        def get_tools(self, request):
+            return [{"type": "function", "function": {"name": "add", "description": "Adds."}}]
+
+        async def run(self, ctx):
+            ctx.log_event("pre_llm", turn=1)
+            reply = await ctx.chat(list(ctx.request.messages), **ctx.request.completion_params)
+            return ctx.complete([*ctx.request.messages, reply.message], finish_reason=self.finish_reason, reward=1.0)
+
+
+    agent_loop = Agent()
+"""
+
+
+def write_agent(directory: Path, finish_reason: str = "stop") -> None:
+    """Write ``user_agent.py``, whose ``agent_loop`` chats once and ends with ``finish_reason``."""
+    source = dedent(AGENT).replace('finish_reason = "stop"', f'finish_reason = "{finish_reason}"')
+    (directory / "user_agent.py").write_text(source.lstrip())

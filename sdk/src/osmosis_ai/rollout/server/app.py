@@ -140,15 +140,16 @@ class _Rollouts:
                 raise
         return service
 
-    async def close(self, drain_seconds: float) -> None:
-        """Close the service of this loop; a later use opens a new one."""
-        if self._service is not None and self._loop is asyncio.get_running_loop():
-            service = self._service
-            try:
-                await service.close(drain_seconds)
-            finally:
-                if self._service is service:
-                    self._service = None
+    async def close(self, drain_seconds: float | None) -> None:
+        """Close the service of this loop, at once if ``None``; a later use opens a new one."""
+        service = self._service
+        if service is None or self._loop is not asyncio.get_running_loop():
+            return
+        try:
+            await (service.close_at_once() if drain_seconds is None else service.close(drain_seconds))
+        finally:
+            if self._service is service:
+                self._service = None
 
     def _new_state(self) -> AppState:
         return AppState(
@@ -232,7 +233,8 @@ class _Lifespan:
                 if registration is not None:
                     await self._end(registration, settings.registration_shutdown_timeout_seconds)
                 await state.stop_cleanup_task()
-                await self._rollouts.close(min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
+                at_once = drain_on_signal is not None and drain_on_signal.forced
+                await self._rollouts.close(None if at_once else min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
             finally:
                 self._rollouts.served = False
                 if self._on_shutdown is not None:

@@ -47,6 +47,7 @@ from osmosis_ai.rollout.server.state import AppState
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
+CANCEL_SECONDS = 1.0
 JOURNAL_RETRY_SECONDS = 0.5
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
@@ -103,14 +104,24 @@ class RolloutService:
         self.draining = True
         await self._finish_running(drain_seconds)
         self._courier.close()
-        if self._tasks:
-            _, unended = await asyncio.wait(self._tasks, timeout=self._settings.server.flush_seconds)
-            for task in unended:
-                task.cancel()
-            if unended:
-                logger.warning("%d results were not acknowledged before the shutdown.", len(unended))
-                await asyncio.wait(unended, timeout=1.0)
+        await self._end_tasks(self._settings.server.flush_seconds)
         await self._journal.close()
+
+    async def close_at_once(self) -> None:
+        """Leave everything as it stands in the journal, for the next process."""
+        self.draining = True
+        await self._end_tasks(0.0)
+        await self._journal.close()
+
+    async def _end_tasks(self, patience_seconds: float) -> None:
+        if not self._tasks:
+            return
+        _, unended = await asyncio.wait(self._tasks, timeout=patience_seconds)
+        for task in unended:
+            task.cancel()
+        if unended:
+            logger.warning("%d rollouts are not delivered at the shutdown.", len(unended))
+            await asyncio.wait(unended, timeout=CANCEL_SECONDS)
 
     async def init(self, request: RolloutRequest) -> InitResponse:
         """Accept ``request``, or find what its key has accepted before.

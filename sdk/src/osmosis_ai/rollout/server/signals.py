@@ -29,6 +29,8 @@ class DrainOnSignal:
     """
 
     def __init__(self, drain: Callable[[], Awaitable[None]]) -> None:
+        self.forced = False
+        """Whether a second signal came."""
         self._drain = drain
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -54,6 +56,7 @@ class DrainOnSignal:
     def _begin(self, number: int, frame: FrameType | None) -> None:
         if self._task is not None:
             logger.warning("Second signal: ending at once; what is not delivered stays in the journal.")
+            self.forced = True
             self._task.cancel()
             self._pass_on(number, frame)
             return

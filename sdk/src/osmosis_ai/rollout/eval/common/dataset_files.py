@@ -163,7 +163,8 @@ class ParquetFile:
             parquet = import_module("pyarrow.parquet")
         except ImportError:
             raise DatasetParseError(
-                f"Reading {self.path} needs the package pyarrow: install 'osmosis-ai[parquet]', or convert the file to JSONL."
+                f"Reading {self.path} needs the package pyarrow: install 'osmosis-ai[parquet]', or convert the"
+                " file to JSONL."
             ) from None
         try:
             return parquet.ParquetFile(self.path)

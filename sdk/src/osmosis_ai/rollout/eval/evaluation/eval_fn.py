@@ -94,6 +94,15 @@ class EvalFnWrapper:
             raise _ended(self.name, error) from error
         return self.checked(result)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether calls can overlap in one thread."""
+        return self._is_async
+
+    def takes(self, name: str) -> bool:
+        """Whether the function is given the argument ``name``."""
+        return name in self._accepted
+
     async def call_here(self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any) -> float:
         """As a call, but a plain function runs in this thread and without a time limit: for many calls in a row."""
         try:

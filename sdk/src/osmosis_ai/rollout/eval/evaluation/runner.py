@@ -207,8 +207,8 @@ class EvalRunner:
                 run.unscored.append(eval_fn.name)
             except Exception as error:  # noqa: BLE001 - it is the author's code, and the other functions go on
                 run.scores[eval_fn.name] = 0.0
-                run.eval_errors[eval_fn.name] = _described(error)
-                logger.warning("Eval function %s failed on row %s: %s", eval_fn.name, run.row_index, _described(error))
+                run.eval_errors[eval_fn.name] = described(error)
+                logger.warning("Eval function %s failed on row %s: %s", eval_fn.name, run.row_index, described(error))
 
     async def run_eval(
         self,
@@ -410,7 +410,8 @@ def _extract_systemic_error_metrics(error: SystemicProviderError, fallback_start
     return float(duration_ms), int(error.tokens or 0)
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
+    """``ValueError: text``, on one line."""
     text = " ".join(str(error).split())
     described = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return described if len(described) <= MAX_ERROR_CHARACTERS else described[: MAX_ERROR_CHARACTERS - 3] + "..."

@@ -1,0 +1,410 @@
+"""Whatever is sent to a real server, it is refused in a sentence or handled, and the server goes on serving."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+from support.faulty_trainer import FaultyTrainer
+from support.live_server import LiveServer
+from support.rollouts import ScriptedAgent, init_body
+
+from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.base import RolloutContext
+from osmosis_ai.rollout.server.app import create_app
+
+INIT = "/v1/rollout/init"
+KEY = "the-servers-key"
+SECRET = "the-callback-secret"
+MAX_BODY_BYTES = 2_000_000
+MAX_METADATA_BYTES = 1_048_576
+DEADLINE_SECONDS = 20.0
+SLOW_CLIENTS = 200
+PERMANENT_REFUSAL = range(400, 500)
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+async def misbehave(ctx: RolloutContext) -> Any:
+    """An agent that does what its request's metadata say."""
+    messages = list(ctx.request.messages)
+    ctx.log_event("pre_llm", turn=1)
+    match ctx.request.metadata.get("do"):
+        case "none":
+            return None
+        case "text":
+            return "done"
+        case "nan":
+            return ctx.complete(messages, reward=float("nan"))
+        case "unencodable":
+            return ctx.complete([*messages, {"role": "assistant", "content": Unprintable()}])
+        case "surrogate":
+            return ctx.complete([*messages, {"role": "assistant", "content": "\ud800"}])
+        case "cycle":
+            messages.append({"role": "assistant", "self": messages})
+            return ctx.complete(messages)
+        case "status":
+            result = ctx.complete(messages, reward=1.0)
+            result.status = "DONE"
+            return result
+        case "exit":
+            raise SystemExit(7)
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "cancelled":
+            raise asyncio.CancelledError
+        case "unprintable":
+            raise ValueError(Unprintable())
+        case "mutate":
+            ctx.request.rollout_id = "../other"
+            ctx.request.server_url = "http://127.0.0.1:9"
+            ctx.request.messages.clear()
+            raise ValueError("after a mess")
+    return ctx.complete(messages, reward=1.0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A guarded server with traces, and a client that has its key."""
+
+    server: LiveServer
+    client: httpx.Client
+    trainer: FaultyTrainer
+    folder: Path
+
+    @property
+    def traces(self) -> Path:
+        return self.folder / "traces"
+
+    def init(self, **fields: Any) -> httpx.Response:
+        body = init_body(server_url=self.trainer.url, api_key=SECRET, **fields)
+        return self.client.post(INIT, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+
+    def post(self, content: bytes, **headers: str) -> httpx.Response:
+        return self.client.post(INIT, content=content, headers={"Content-Type": "application/json", **headers})
+
+    def assert_serving(self) -> None:
+        assert self.client.get("/health").json()["status"] == "healthy"
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("hostile")
+    settings = RolloutSettings(
+        client=RolloutClientSettings(max_retries=0, retry_base_delay=0.1, retry_max_delay=1),
+        server=RolloutServerSettings(
+            max_body_bytes=MAX_BODY_BYTES,
+            body_timeout_seconds=0.2,
+            journal=str(folder / "journal.db"),
+            allowed_trainer_hosts="127.0.0.1",
+            drain_seconds=0,
+            flush_seconds=0,
+        ),
+    )
+    app = create_app(ScriptedAgent(misbehave), settings=settings, api_key=KEY, debug_dir=str(folder / "traces"))
+    with (
+        FaultyTrainer() as trainer,
+        LiveServer(app) as server,
+        httpx.Client(
+            base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=DEADLINE_SECONDS, trust_env=False
+        ) as client,
+    ):
+        yield Target(server, client, trainer, folder)
+
+
+def assert_refused(target: Target, response: httpx.Response, status: int, field: str | None = None) -> None:
+    """One JSON object that names the field and holds no secret, from a server that goes on."""
+    assert response.status_code == status, response.text
+    detail = response.json()["detail"]
+    if field is not None:
+        assert [item["loc"] for item in detail] == [["body", field]]
+    assert detail
+    assert SECRET not in response.text
+    assert KEY not in response.text
+    target.assert_serving()
+
+
+PATHS = [
+    "../../escaped",
+    "/tmp/escaped",  # noqa: S108 - an id, never opened
+    "..\\..\\escaped",
+    "a/../../escaped",
+    ".",
+    "..",
+    "...",
+    "%2e%2e%2fescaped",
+    "~root",
+    "con",
+    "a\nb\r\nSet-Cookie: x",
+    "\x1b[2J",
+    "a\x00b",
+    "\u202egnp.exe",
+    "🦊" * 256,
+    "x" * 256,
+    "?query#fragment",
+]
+
+
+class TestIds:
+    @pytest.mark.parametrize("rollout_id", PATHS, ids=ascii)
+    def test_one_that_is_a_path_is_just_a_name(self, target: Target, rollout_id: str) -> None:
+        assert target.init(rollout_id=rollout_id).status_code == 202
+        assert target.trainer.result(rollout_id)["reward"] == 1.0
+        status = target.client.get(f"/v1/rollout/{quote(rollout_id, safe='')}")
+        assert status.status_code in (200, 404)  # "." and ".." are taken out of any URL on its way
+        outside = [path for path in target.folder.rglob("*") if not path.is_relative_to(target.traces)]
+        assert {path.name.split(".db")[0] for path in outside} <= {"journal", "traces"} | _owners(target)
+        assert all(path.parent == target.traces and path.is_file() for path in target.traces.iterdir())
+        assert not any(Path.cwd().iterdir())
+
+    @pytest.mark.parametrize("rollout_id", ["", " ", "\n\t", "x" * 257, 7, None, ["a"], {"a": 1}, True], ids=ascii)
+    def test_one_that_is_no_name_is_refused(self, target: Target, rollout_id: Any) -> None:
+        assert_refused(target, target.init(rollout_id=rollout_id), 422, "rollout_id")
+
+
+def _owners(target: Target) -> set[str]:
+    return {path.name for path in (target.folder / "journal.db.owners").iterdir()}
+
+
+TRAINER_URLS = [
+    "",
+    "127.0.0.1:1",
+    "ftp://127.0.0.1",
+    "file:///etc/passwd",
+    "http://",
+    "http://:80",
+    "http:///v1",
+    "http://127.0.0.1:0",
+    "http://127.0.0.1:99999",
+    "http://127.0.0.1:-1",
+    "http://127.0.0.1:x",
+    "http://user@127.0.0.1",
+    "http://user:password@127.0.0.1",
+    "http://127.0.0.1/?x=1",
+    "http://127.0.0.1/?",
+    "http://127.0.0.1/#x",
+    "http://127.0.0.1 ",
+    " http://127.0.0.1",
+    "http://127.0.0.1/a b",
+    "http://127.0.0.1\r\nX: y",
+    "http://127.0.0.1\x00",
+    "http://[::1",
+    "http://[zz]",
+    "http://999.999.999.999.999",
+    "http://elsewhere.invalid",
+    "http://127.0.0.1.elsewhere.invalid",
+    "http://169.254.169.254/latest/meta-data",
+    "javascript:alert(1)",
+]
+
+
+@pytest.mark.parametrize("server_url", TRAINER_URLS, ids=ascii)
+def test_a_url_that_is_no_trainer_of_ours_is_refused(target: Target, server_url: str) -> None:
+    body = init_body(server_url=server_url, api_key=SECRET)
+    assert_refused(target, target.post(json.dumps(body).encode()), 422, "server_url")
+
+
+class TestBodies:
+    def test_one_that_is_too_large_is_413(self, target: Target) -> None:
+        assert_refused(target, target.post(b" " * (MAX_BODY_BYTES + 1)), 413)
+
+    def test_one_that_is_too_large_and_does_not_say_so_is_413(self, target: Target) -> None:
+        chunks = (b" " * 65_536 for _ in range(MAX_BODY_BYTES // 65_536 + 2))
+        headers = {"Content-Type": "application/json"}
+        assert_refused(target, target.client.post(INIT, content=chunks, headers=headers), 413)
+
+    def test_one_that_does_not_arrive_is_408(self, target: Target) -> None:
+        with target.server.connect() as connection:
+            connection.sendall(_head(content_length=100) + b'{"rollout_id":')
+            assert b" 408 " in connection.makefile("rb").readline()
+        target.assert_serving()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"\xff\xfe{}",
+            b'{"rollout_id": "\xc3\x28"}',
+            b"rollout_id=1",
+            b"null",
+            b"[]",
+            b'"text"',
+            b"NaN",
+            b'{"metadata": {"x": NaN}}',
+            b'{"metadata": {"x": 1e999}}',
+            b'{"rollout_id": "\\ud800"}',
+            b"[" * 100_000,
+            b'{"metadata":' * 50_000 + b"1" + b"}" * 50_000,
+            b"\x00" * 1000,
+            b"9" * 100_000,
+        ],
+        ids=lambda content: ascii(content[:20]),
+    )
+    def test_one_that_is_no_init_is_422(self, target: Target, content: bytes) -> None:
+        assert_refused(target, target.post(content), 422)
+
+    def test_one_of_another_type_is_415(self, target: Target) -> None:
+        response = target.post(json.dumps(init_body()).encode(), **{"Content-Type": "text/plain"})
+        assert_refused(target, response, 415)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_turns", -1),
+        ("max_turns", 0),
+        ("max_turns", 10**30),
+        ("max_turns", 1.5),
+        ("max_tokens_total", -5),
+        ("max_tokens_total", 10**15),
+        ("idempotency_key", "k" * 257),
+        ("api_key", "k" * 5_000),
+        ("api_key", "two\r\nlines"),
+        ("api_key", "schlüssel"),
+        ("metadata", {"x": "y" * MAX_METADATA_BYTES}),
+        ("messages", "hello"),
+        ("messages", ["hello"]),
+        ("completion_params", [1]),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_a_field_out_of_bounds_is_named(target: Target, field: str, value: Any) -> None:
+    body = init_body(server_url=target.trainer.url) | {"api_key": SECRET} | {field: value}
+    response = target.post(json.dumps(body).encode())
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"][:2] == ["body", field]
+    assert SECRET not in response.text
+    target.assert_serving()
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(
+        "header",
+        [b"", b"Bearer", b"Bearer ", b"Bearer wrong", b"Basic dTpw", b"Bearer \xff\xfe", "Bearer schlüssel".encode()]
+        + [b"Bearer " + KEY.encode() + b"x", b"Bearer " + KEY.upper().encode(), b"Bearer a b c", b"x" * 8_000],
+        ids=lambda header: ascii(header[:20]),
+    )
+    @pytest.mark.parametrize("content", [b"{", b" " * (MAX_BODY_BYTES + 1)], ids=["not-json", "too-large"])
+    def test_wrong_ones_are_401_before_the_body_is_looked_at(
+        self, target: Target, header: bytes, content: bytes
+    ) -> None:
+        request = httpx.Request("POST", f"{target.server.url}{INIT}", content=content)
+        request.headers = httpx.Headers([*request.headers.raw, (b"Authorization", header)])
+        with httpx.Client(timeout=DEADLINE_SECONDS, trust_env=False) as client:
+            response = client.send(request)
+        assert_refused(target, response, 401)
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+    def test_the_documentation_of_a_guarded_server_is_not_public(self, target: Target, path: str) -> None:
+        assert httpx.get(f"{target.server.url}{path}", trust_env=False).status_code == 404
+
+    @pytest.mark.parametrize("path", ["/v1/rollout/any", "/platform/health"])
+    def test_what_tells_of_rollouts_needs_the_key(self, target: Target, path: str) -> None:
+        assert httpx.get(f"{target.server.url}{path}", trust_env=False).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("do", "outcome", "says"),
+    [
+        ("none", "invalid_result", "NoneType"),
+        ("text", "invalid_result", "str"),
+        ("nan", "invalid_result", "reward"),
+        ("unencodable", "invalid_result", "final_messages[1]"),
+        ("surrogate", "invalid_result", "final_messages[1]"),
+        ("cycle", "invalid_result", "final_messages[1]"),
+        ("status", "invalid_result", "status"),
+        ("exit", "agent_error", "SystemExit"),
+        ("interrupt", "agent_error", "KeyboardInterrupt"),
+        ("cancelled", "agent_error", "CancelledError"),
+        ("unprintable", "agent_error", "ValueError"),
+        ("mutate", "agent_error", "after a mess"),
+    ],
+)
+def test_an_agents_nonsense_is_its_own_error_alone(target: Target, do: str, outcome: str, says: str) -> None:
+    assert target.init(rollout_id=do, metadata={"do": do}).status_code == 202
+    assert target.init(rollout_id=f"beside-{do}").status_code == 202
+    result = target.trainer.result(do)
+    assert (result["status"], result["extra_fields"]["outcome"]) == ("ERROR", outcome)
+    assert says in result["error_message"]
+    assert "reward" not in result
+    assert target.trainer.result(f"beside-{do}")["status"] == "COMPLETED"
+    target.assert_serving()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=10), children, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.text(max_size=300) | JSON
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "rollout_id": KEYS,
+        "server_url": st.text(max_size=40) | JSON,
+        "messages": st.lists(st.dictionaries(st.text(max_size=10), JSON, max_size=3), max_size=3) | JSON,
+        "completion_params": st.dictionaries(st.text(max_size=10), JSON, max_size=3) | JSON,
+        "tool_server_url": st.text() | JSON,
+        "max_turns": st.integers() | JSON,
+        "max_tokens_total": st.integers() | JSON,
+        "metadata": st.dictionaries(st.text(max_size=10), JSON, max_size=3) | JSON,
+        "api_key": KEYS,
+        "idempotency_key": KEYS,
+        "unknown": JSON,
+    },
+)
+
+
+@given(fields=FIELDS)
+@hypothesis_settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_any_init_is_accepted_or_refused_in_json(target: Target, fields: dict[str, Any]) -> None:
+    body = init_body(server_url=target.trainer.url) | fields
+    response = target.post(json.dumps(body).encode())
+    assert response.status_code in (202, 409, 422)
+    assert response.json()["rollout_id" if response.status_code == 202 else "detail"]
+
+
+@given(content=st.binary(max_size=200))
+@hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_refused_in_json(target: Target, content: bytes) -> None:
+    response = target.post(content)
+    assert response.status_code in PERMANENT_REFUSAL
+    assert response.json()["detail"]
+
+
+def test_clients_that_stop_half_way_do_not_keep_health_from_answering(target: Target) -> None:
+    halves = [b"POST /v1/ro", _head(content_length=1000)[:-2], _head(content_length=1000) + b"{", b""]
+    with ExitStack() as stack:
+        slow: list[socket.socket] = []
+        for number in range(SLOW_CLIENTS):
+            connection = stack.enter_context(target.server.connect())
+            connection.sendall(halves[number % len(halves)])
+            slow.append(connection)
+        for _ in range(10):
+            target.assert_serving()
+        assert target.init(rollout_id="among-the-slow").status_code == 202
+        assert target.trainer.result("among-the-slow")["status"] == "COMPLETED"
+        assert all(connection.fileno() > 0 for connection in slow)
+    target.assert_serving()
+
+
+def _head(content_length: int) -> bytes:
+    return (
+        f"POST {INIT} HTTP/1.1\r\nHost: server\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {content_length}\r\n\r\n"
+    ).encode()

@@ -147,7 +147,7 @@ class TestTls:
             return contexts[-1]
 
         monkeypatch.setattr(ssl, "create_default_context", note)
-        transport._tls_context.cache_clear()
+        transport.tls_context.cache_clear()
         async with AsyncExitStack() as stack:
             for _ in range(4):
                 hang_up = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)

@@ -30,9 +30,10 @@ class Fault(Enum):
 
 
 class FaultyTrainer:
-    """Answers chat calls and keeps results, but for what ``chat_faults`` and ``result_faults`` say of a rollout's first.
+    """Answers chat calls and keeps results.
 
-    A number is a status. May be used from any thread.
+    ``chat_faults`` and ``result_faults`` say, by rollout, what comes of its first calls instead; a number is a status.
+    May be used from any thread.
     """
 
     def __init__(self) -> None:
@@ -198,7 +199,7 @@ class _Server(ThreadingHTTPServer):
             except OSError:
                 continue  # gone already
 
-    server_bind = socketserver.TCPServer.server_bind
+    server_bind = socketserver.TCPServer.server_bind  # that of HTTPServer asks a resolver for our name
 
 
 def _chat_reply() -> JsonObject:

@@ -106,5 +106,5 @@ def _first_bad_setting(error: "ValidationError") -> str:
     models = (RolloutClientSettings, RolloutServerSettings, RolloutSettings)
     prefix = next((str(model.model_config.get("env_prefix")) for model in models if model.__name__ == error.title), "")
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    name = prefix + "_".join(map(str, first["loc"])).upper()
-    return f"The setting {name or '?'} cannot be used: {first['msg']}; correct it in the environment or in .env."
+    name = prefix + ("_".join(map(str, first["loc"])).upper() or "*")
+    return f"The setting {name} cannot be used: {first['msg']}; correct it in the environment or in .env."

@@ -10,7 +10,6 @@ import random
 import re
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -39,7 +38,8 @@ from osmosis_ai.rollout.core.schemas import (
     check_server_url,
 )
 from osmosis_ai.rollout.refusal import error_of, safe_text
-from osmosis_ai.rollout.transport import SharedTransport
+from osmosis_ai.rollout.trainer_http import TrainerHttpClient
+from osmosis_ai.rollout.transport import CALL_ID
 from osmosis_ai.rollout.utils import normalize_stop, parse_tool_calls
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 __all__ = ["CompletionsResult", "OsmosisLLMClient"]
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
 
@@ -57,7 +56,7 @@ COMPLETED_PATH = "/v1/rollout/completed"
 # Ours, or known to the trainer already: never taken from the caller's sampling fields.
 _NOT_SAMPLING_FIELDS = frozenset({"rollout_id", "tools"})
 
-_call_id: ContextVar[str] = ContextVar("_call_id", default="")
+_HTTPX_CLIENT = httpx.AsyncClient
 
 
 @dataclass(frozen=True)
@@ -262,16 +261,15 @@ class OsmosisLLMClient:
             headers = {"Content-Type": "application/json"}
             if self.api_key:
                 headers["Authorization"] = f"Bearer {self.api_key}"
-            limits = self._settings.max_connections, self._settings.max_keepalive_connections
-            self._client = httpx.AsyncClient(
-                transport=SharedTransport(*limits),
-                timeout=httpx.Timeout(self.timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, self.timeout_seconds)),
-                limits=httpx.Limits(max_connections=limits[0], max_keepalive_connections=limits[1]),
-                headers=headers,
-                event_hooks={"request": [_mark_call]},
-                follow_redirects=False,
-                trust_env=False,
-            )
+            timeout = httpx.Timeout(self.timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, self.timeout_seconds))
+            limits = {
+                "max_connections": self._settings.max_connections,
+                "max_keepalive_connections": self._settings.max_keepalive_connections,
+            }
+            if httpx.AsyncClient is _HTTPX_CLIENT:
+                self._client = TrainerHttpClient(headers=headers, timeout=timeout, **limits)
+            else:  # somebody has put a client of their own there
+                self._client = httpx.AsyncClient(headers=headers, timeout=timeout, limits=httpx.Limits(**limits))
         return self._client
 
     def _require_callable(self) -> None:
@@ -299,7 +297,7 @@ class OsmosisLLMClient:
         url = self.server_url + path
         started = time.monotonic()
         deadline = started + self._settings.call_deadline_seconds
-        _call_id.set(call_id)
+        CALL_ID.set(call_id)
         failure: OsmosisRolloutError | None = None
         for attempt in range(attempts):
             if failure is not None:
@@ -392,11 +390,6 @@ def _is_ok(status: int) -> bool:
 
 def _is_success(status: int) -> bool:
     return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
-
-
-async def _mark_call(request: httpx.Request) -> None:
-    if call_id := _call_id.get():
-        request.headers[IDEMPOTENCY_HEADER] = call_id
 
 
 def _as_json(payload: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import httpx
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection."""
 MAX_REPLY_BYTES = 256 * 1024 * 1024
-_CODED = {b"gzip", b"x-gzip", b"deflate"}
+_CODED = frozenset({b"gzip", b"x-gzip", b"deflate"})
+_LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 @dataclass(slots=True)
@@ -31,8 +32,12 @@ class Reply:
 
     status_code: int
     content: bytes
-    headers: dict[str, str] = field(default_factory=dict)
-    """Names in lower case; the last of several equal ones."""
+    raw_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers, whatever the case of their names."""
+        return httpx.Headers(self.raw_headers)
 
     @property
     def text(self) -> str:
@@ -63,7 +68,9 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Reply] | None = None
         self._begun = False
         self._parser: Any = None
-        self._headers: dict[str, str] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._coding = b""
+        self._has_length = False
         self._body: list[bytes] = []
         self._body_bytes = 0
 
@@ -81,7 +88,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
         self._begun = self.reusable = False
-        self._headers, self._body, self._body_bytes = {}, [], 0
+        self._begin_message()
         self._parser = httptools.HttpResponseParser(self)
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -123,7 +130,12 @@ class _Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers.append((name, value))
+        lower = name.lower()
+        if lower == b"content-encoding":
+            self._coding = value.strip().lower()
+        elif lower in _LENGTH_HEADERS:
+            self._has_length = True
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
@@ -135,17 +147,20 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
-            self._headers, self._body = {}, []
+            self._begin_message()
             return
         self.reusable = self._parser.should_keep_alive()
         self._resolve(status)
+
+    def _begin_message(self) -> None:
+        self._headers, self._body, self._body_bytes = [], [], 0
+        self._coding, self._has_length = b"", False
 
     def _ended(self, error: Exception | None) -> None:
         if self._answer is None or self._answer.done():
             return
         # Without a length the body ends with the connection (RFC 9112, 6.3).
-        until_close = self._headers and not {"content-length", "transfer-encoding"} & self._headers.keys()
-        if error is None and until_close:
+        if error is None and self._headers and not self._has_length:
             self._resolve(self._parser.get_status_code())
         elif error is None and not self._begun:
             self._fail(httpx.RemoteProtocolError("Server disconnected without sending a response."))
@@ -158,7 +173,7 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             try:
-                body = _decoded(body, self._headers.get("content-encoding", ""))
+                body = _decoded(body, self._coding)
             except zlib.error as error:
                 self._fail(httpx.DecodingError(f"The reply cannot be decompressed: {error}"))
                 return
@@ -176,6 +191,7 @@ class Pool:
     def __init__(self, origin: Origin, max_connections: int, max_idle: int) -> None:
         self._origin = origin
         self._max_idle = max_idle
+        self._max_connections = max_connections
         self._free_places = max_connections
         self._idle: list[_Connection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -206,6 +222,11 @@ class Pool:
         finally:
             self._give_back(connection)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no request is under way."""
+        return self._free_places == self._max_connections
+
     def close(self) -> None:
         """Close the idle connections; those in use close when they are given back."""
         self._max_idle = 0
@@ -217,7 +238,7 @@ class Pool:
             async with asyncio.timeout(timeout_seconds):
                 return await connection.exchange(request)
         except TimeoutError as error:
-            raise httpx.ReadTimeout("The reply did not come in time.") from error
+            raise httpx.ReadTimeout("") from error
 
     async def _connect(self, timeout_seconds: float) -> _Connection:
         try:
@@ -226,7 +247,7 @@ class Pool:
                     _Connection, self._origin.host, self._origin.port, ssl=self._origin.tls
                 )
         except TimeoutError as error:
-            raise httpx.ConnectTimeout("The connection was not made in time.") from error
+            raise httpx.ConnectTimeout("") from error
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(str(error) or type(error).__name__) from error
         return connection
@@ -244,7 +265,7 @@ class Pool:
             if place.done() and not place.cancelled():
                 self._give_place()
             if isinstance(error, TimeoutError):
-                raise httpx.PoolTimeout("All connections to the trainer were in use.") from error
+                raise httpx.PoolTimeout("") from error
             raise
 
     def _take_idle(self) -> _Connection | None:
@@ -274,10 +295,9 @@ class Pool:
         self._free_places += 1
 
 
-def _decoded(body: bytes, coding: str) -> bytes:
+def _decoded(body: bytes, coding: bytes) -> bytes:
     """``body`` without its content coding; none is asked for, but a server may send one all the same."""
-    name = coding.strip().lower().encode("latin-1")
-    if name not in _CODED or not body:
+    if coding not in _CODED or not body:
         return body
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)
     decoded = decompressor.decompress(body, MAX_REPLY_BYTES)

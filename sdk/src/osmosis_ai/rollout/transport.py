@@ -1,24 +1,33 @@
 """Connections to trainers, shared by all rollouts of one event loop.
 
-A rollout has an ``httpx.AsyncClient`` of its own, which is cheap, on top of a ``SharedTransport``, which is not: one
-connection pool a trainer origin, and one TLS context a process. Closing a rollout's client leaves the pool open;
-``close_transports`` closes the pools of the running loop. Beyond ``MAX_POOLS`` origins, the pools that have waited
-longest without a request in flight are closed.
+A rollout has a client of its own, which is cheap, on top of connections that are not: a pool a trainer origin, and one
+TLS context a process. ``direct_pool`` gives the quick ones (``http1``), ``SharedTransport`` what httpx needs. Closing a
+rollout's client leaves the pool open; ``close_transports`` closes the pools of the running loop. Beyond ``MAX_POOLS``
+origins, the pools that have waited longest without a request in flight are closed.
 """
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from functools import cache
+from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import httpx
 
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.http1 import Pool as DirectPool
+
 KEEPALIVE_EXPIRY_SECONDS = 30.0
 MAX_POOLS = 256
+
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+CALL_ID: ContextVar[str] = ContextVar("CALL_ID", default="")
+"""The value of ``IDEMPOTENCY_HEADER`` for the requests of the current task; empty sends none."""
 
 
 class SharedTransport(httpx.AsyncBaseTransport):
@@ -48,13 +57,13 @@ class SharedTransport(httpx.AsyncBaseTransport):
     def _new_pool(self, url: httpx.URL) -> "_Pool":
         try:
             transport = httpx.AsyncHTTPTransport(
-                verify=_tls_context() if url.scheme == "https" else _unused_tls_context(),
+                verify=tls_context() if url.scheme == "https" else _unused_tls_context(),
                 limits=httpx.Limits(
                     max_connections=self._max_connections,
                     max_keepalive_connections=self._max_keepalive_connections,
                     keepalive_expiry=KEEPALIVE_EXPIRY_SECONDS,
                 ),
-                proxy=_proxy_for(url),
+                proxy=proxy_for(url.scheme, url.host, url.netloc.decode("ascii")),
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise httpx.ProxyError(f"The proxy that the environment names cannot be used: {error}") from error
@@ -87,14 +96,42 @@ class _CountedStream(httpx.AsyncByteStream):
                 pool.requests_in_flight -= 1
 
 
+def direct_pool(scheme: str, host: str, port: int, netloc: str, limits: tuple[int, int]) -> "DirectPool | None":
+    """The running loop's direct connections to an origin; ``None`` behind a proxy, or where httptools is missing.
+
+    ``limits``: connections at once, and of those kept open when idle.
+    """
+    pools = _direct_pools_of_loop.setdefault(asyncio.get_running_loop(), {})
+    key = (scheme, host, port, *limits)
+    pool = pools.pop(key, None)
+    if pool is None:
+        if not _httptools_is_here() or proxy_for(scheme, host, netloc):
+            return None
+        from osmosis_ai.rollout.http1 import Origin, Pool
+
+        pool = Pool(Origin(host, port, tls_context() if scheme == "https" else None), *limits)
+    pools[key] = pool  # the one used last comes last
+    if len(pools) > MAX_POOLS:
+        unused = [key for key, other in pools.items() if other.is_unused and other is not pool]
+        for surplus in unused[: len(pools) - MAX_POOLS]:
+            pools.pop(surplus).close()
+    return pool
+
+
 _PoolKey = tuple[str, str, int | None, int, int]
 _Pools = dict[_PoolKey, _Pool]
 
 _pools_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
 
 
+_direct_pools_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, int, int, int], "DirectPool"]]
+_direct_pools_of_loop = WeakKeyDictionary()
+
+
 async def close_transports() -> None:
     """Close every pool of the running loop; a later request opens a new one."""
+    for direct in _direct_pools_of_loop.pop(asyncio.get_running_loop(), {}).values():
+        direct.close()
     pools = _pools_of_loop.pop(asyncio.get_running_loop(), {})
     for pool in pools.values():
         await pool.transport.aclose()
@@ -109,12 +146,11 @@ async def _close_surplus(pools: _Pools) -> None:
         await pool.transport.aclose()
 
 
-def _proxy_for(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for ``url`` (``HTTPS_PROXY`` and so on); none for this machine itself."""
+def proxy_for(scheme: str, host: str, netloc: str) -> str | None:
+    """The proxy that the environment names for a URL (``HTTPS_PROXY`` and so on); none for this machine itself."""
     proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    direct = _is_this_machine(url.host) or proxy_bypass(url.netloc.decode("ascii"))
-    return proxy if proxy and not direct else None
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy and not (_is_this_machine(host) or proxy_bypass(netloc)) else None
 
 
 def _is_this_machine(host: str) -> bool:
@@ -125,7 +161,8 @@ def _is_this_machine(host: str) -> bool:
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """The process's TLS context; loading its certificates takes tens of milliseconds."""
     return httpx.create_ssl_context()
 
 
@@ -133,3 +170,8 @@ def _tls_context() -> ssl.SSLContext:
 def _unused_tls_context() -> ssl.SSLContext:
     # httpx would load the certificate store (tens of milliseconds) for a pool that never speaks TLS.
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@cache
+def _httptools_is_here() -> bool:
+    return find_spec("httptools") is not None

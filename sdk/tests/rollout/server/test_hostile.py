@@ -161,8 +161,7 @@ class TestIds:
     def test_one_that_is_a_path_is_just_a_name(self, target: Target, rollout_id: str) -> None:
         assert target.init(rollout_id=rollout_id).status_code == 202
         assert target.trainer.result(rollout_id)["reward"] == 1.0
-        status = target.client.get(f"/v1/rollout/{quote(rollout_id, safe='')}")
-        assert status.status_code in (200, 404)  # "." and ".." are taken out of any URL on its way
+        assert not target.client.get(f"/v1/rollout/{quote(rollout_id, safe='')}").is_server_error
         outside = [path for path in target.folder.rglob("*") if not path.is_relative_to(target.traces)]
         assert {path.name.split(".db")[0] for path in outside} <= {"journal", "traces"} | _owners(target)
         assert all(path.parent == target.traces and path.is_file() for path in target.traces.iterdir())
@@ -292,8 +291,18 @@ def test_a_field_out_of_bounds_is_named(target: Target, field: str, value: Any) 
 class TestCredentials:
     @pytest.mark.parametrize(
         "header",
-        [b"", b"Bearer", b"Bearer ", b"Bearer wrong", b"Basic dTpw", b"Bearer \xff\xfe", "Bearer schlüssel".encode()]
-        + [b"Bearer " + KEY.encode() + b"x", b"Bearer " + KEY.upper().encode(), b"Bearer a b c", b"x" * 8_000],
+        [
+            b"",
+            b"Bearer",
+            b"Bearer wrong",
+            b"Basic dTpw",
+            b"Bearer \xff\xfe",
+            "Bearer schlüssel".encode(),
+            f"Bearer {KEY}x".encode(),
+            f"Bearer {KEY.upper()}".encode(),
+            b"Bearer a b c",
+            b"x" * 8_000,
+        ],
         ids=lambda header: ascii(header[:20]),
     )
     @pytest.mark.parametrize("content", [b"{", b" " * (MAX_BODY_BYTES + 1)], ids=["not-json", "too-large"])

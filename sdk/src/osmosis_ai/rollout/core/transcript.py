@@ -28,7 +28,7 @@ class Transcript:
     def sending(self, messages: list[MessageDict]) -> str | None:
         """Note the list of a chat call, which the agent goes on appending to; tell what it rewrote, if anything."""
         self._calls += 1
-        problem = self.check(messages)
+        problem = self._compare(messages, f"before chat call {self._calls}")
         self._copies.extend(copy_json(message) for message in messages[len(self._copies) :])
         self.sent = messages
         self._sent_count = len(messages)
@@ -51,17 +51,20 @@ class Transcript:
             known.append(self._reply)
         return known
 
-    def check(self, messages: list[MessageDict]) -> str | None:
-        """Compare ``messages`` with what was sent before; a difference is noted, told once, and then the new truth."""
+    def check(self, final_messages: list[MessageDict]) -> str | None:
+        """Compare a result's messages with what was sent; tell the difference, if there is one."""
+        return self._compare(final_messages, f"after chat call {self._calls}")
+
+    def _compare(self, messages: list[MessageDict], when: str) -> str | None:
+        """A difference is noted, told once, and then the new truth."""
         changed = next(
             (i for i, (old, new) in enumerate(zip(self._copies, messages, strict=False)) if old != new), None
         )
         if changed is None and len(messages) >= len(self._copies):
             return None
-        where = f"before chat call {self._calls}" if messages is not self.sent else f"after chat call {self._calls}"
         first = len(messages) if changed is None else changed
         what = "removed" if changed is None else "changed"
-        problem = f"messages[{first}] was {what} {where}; a conversation may only be appended to."
+        problem = f"messages[{first}] was {what} {when}; a conversation may only be appended to."
         if len(self.rewritten) < MAX_NOTED:
             self.rewritten.append(problem)
         self._copies[first:] = [copy_json(message) for message in messages[first:]]

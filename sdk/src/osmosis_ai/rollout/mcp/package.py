@@ -9,7 +9,6 @@ that the modules are given as a builtin, hence also later, inside functions. No 
 import builtins
 import hashlib
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +66,7 @@ class DirectoryPackage:
 
     def own_text(self, text: str) -> str:
         """``text`` with the modules under the names their author knows."""
-        return text.replace(f"{self.name}.", "")
+        return text.replace(f"{self.name}.", "").replace(self.name, self.directory.name)
 
     def spec(self, full_name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """Where a module below the package is, by its full name."""
@@ -190,8 +189,5 @@ def _take_modules(top_level_names: set[str]) -> dict[str, ModuleType]:
 
 
 def _is_unknown_elsewhere(name: str) -> bool:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
-        return False
-    return spec is None or spec.origin is None
+    specs = (finder.find_spec(name, None) for finder in sys.meta_path if finder is not _finder)
+    return not any(spec is not None and spec.origin is not None for spec in specs)

@@ -80,7 +80,7 @@ def _size(base64_text: str | None) -> str | None:
 
 
 def _media_type(block: Any) -> str | None:
-    return _field(block, "mimeType") or _field(block, "mime_type")
+    return _field(block, "mime_type") or _field(block, "mimeType")
 
 
 def _uri(block: Any) -> str | None:

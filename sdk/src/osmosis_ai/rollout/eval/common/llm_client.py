@@ -203,14 +203,16 @@ class ExternalLLMClient:
             raise ProviderError("The provider's reply holds no choices.", failure=ProviderFailure.MALFORMED_REPLY)
         choice = response.choices[0]
         usage = response.usage if getattr(response, "usage", None) else None
-        counts = [
+        prompt_tokens, completion_tokens, total_tokens = (
             token_count(getattr(usage, name, 0)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-        ]
+        )
         return Reply(
             clean_message(choice.message.model_dump(exclude_none=True)),
             choice.finish_reason or "stop",
-            *counts,
-            cost_usd=_cost_usd(response),
+            prompt_tokens,
+            completion_tokens,
+            total_tokens,
+            _cost_usd(response),
         )
 
 

@@ -1,7 +1,7 @@
 """From a model's name to a client: what may be named, which key it needs, and who calls it.
 
-Three kinds of models: ``builtin/...`` is a script of ``policies``; with a base URL any name goes to that endpoint; every
-other name goes through LiteLLM, ``openai/`` where it names no provider. All checks here are local.
+Three kinds of models: ``builtin/...`` is a script of ``policies``; with a base URL any name goes to that endpoint;
+every other name goes through LiteLLM, ``openai/`` where it names no provider. All checks here are local.
 Spec: test-and-eval.md, section 7.
 """
 
@@ -57,7 +57,7 @@ def make_llm_client(model: str, api_key: str | None = None, base_url: str | None
         return BUILTIN_POLICIES[model]()
     if problem := key_problem(model, api_key, base_url):
         raise SystemicProviderError(problem, failure=ProviderFailure.AUTHENTICATION)
-    key = api_key or os.environ.get(ANY_PROVIDER_KEY) or _other_key(model, base_url)
+    key = api_key or _key_of_any_provider(model, base_url)
     if base_url:
         from osmosis_ai.rollout.eval.common.endpoint import EndpointLLMClient
 
@@ -71,9 +71,16 @@ def make_llm_client(model: str, api_key: str | None = None, base_url: str | None
 
 
 def for_one_run(client: Any) -> Any:
-    """A client with tools and counters of its own, like ``client`` and on the same connections."""
+    """A client with tools and counters of its own, like ``client`` and on the same connections.
+
+    A client of a type unknown here is given back itself: it can then serve one run at a time.
+    """
+    from osmosis_ai.rollout.policies import BUILTIN_POLICIES
+
     fork = getattr(type(client), "for_one_run", None)
-    return fork(client) if callable(fork) else type(client)()
+    if callable(fork):
+        return fork(client)
+    return type(client)() if type(client) in BUILTIN_POLICIES.values() else client
 
 
 def is_builtin(model: str, base_url: str | None) -> bool:
@@ -116,10 +123,10 @@ def key_problem(model: str, api_key: str | None, base_url: str | None) -> str | 
     )
 
 
-def _other_key(model: str, base_url: str | None) -> str | None:
-    """The key, where the variable that holds it is documented here but unknown to LiteLLM."""
+def _key_of_any_provider(model: str, base_url: str | None) -> str | None:
+    """``LITELLM_API_KEY``, unless the provider's own variable is set: that one LiteLLM finds by itself."""
     variables = () if base_url else KEY_VARIABLES.get(provider_of(model), ())
-    return os.environ.get(variables[0]) if len(variables) > 1 else None
+    return None if any(map(os.environ.get, variables)) else os.environ.get(ANY_PROVIDER_KEY)
 
 
 def _unknown_provider(client: Any) -> str | None:

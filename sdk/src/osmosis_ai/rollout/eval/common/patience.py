@@ -48,7 +48,7 @@ class Gate:
 
     async def passed(self) -> None:
         """Wait until the gate is open."""
-        while (delay_seconds := self.opens_at_seconds - time.monotonic()) > 0:
+        while (delay_seconds := self.opens_at_seconds - time.monotonic()) > 0:  # noqa: ASYNC110 - time is the event
             await asyncio.sleep(delay_seconds)
 
 
@@ -114,7 +114,5 @@ class PatientClient:
     def _delay_seconds(self, error: ProviderError, attempt: int) -> float:
         if error.retry_after_seconds is not None:
             return error.retry_after_seconds
-        backoff_seconds = min(
-            self._patience.first_delay_seconds * 2 ** min(attempt - 1, 16), self._patience.max_delay_seconds
-        )
-        return backoff_seconds * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts, hides nothing
+        backoff_seconds = self._patience.first_delay_seconds * 2.0 ** min(attempt - 1, 16)
+        return min(backoff_seconds, self._patience.max_delay_seconds) * random.uniform(0.5, 1)  # noqa: S311 - no secret

@@ -16,10 +16,12 @@ from enum import StrEnum
 from typing import Any
 
 from osmosis_ai.rollout.cli_utils import CLIError, import_module_attribute
-from osmosis_ai.rollout.jsonable import copy_json
+from osmosis_ai.rollout.jsonable import copy_json, text as plain_text
+from osmosis_ai.rollout.trainer.text import shortened
 from osmosis_ai.rollout.utils import get_message_role, get_message_text
 
 DEFAULT_TIME_LIMIT_SECONDS = 300.0
+MAX_ERROR_CHARACTERS = 500
 
 
 class EvalFnError(Exception):
@@ -262,3 +264,9 @@ def _set_error(future: "asyncio.Future[Any]", error: BaseException, name: str) -
 
 def _ended(name: str, error: BaseException) -> EvalFnError:
     return EvalFnError(f"{name} ended with {type(error).__name__}: {error}.")
+
+
+def described(error: Exception) -> str:
+    """``ValueError: text``, fit for one line of a terminal."""
+    text = shortened(plain_text(error), MAX_ERROR_CHARACTERS)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

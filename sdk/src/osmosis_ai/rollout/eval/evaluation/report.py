@@ -62,9 +62,9 @@ def results_table(eval_names: Sequence[str], models: Sequence[ModelLine], ks: Se
     for eval_name in eval_names:
         for model in models:
             summary = model.summaries.get(eval_name, EvalEvalSummary())
-            scores = (summary.mean, summary.min, summary.max, summary.std)
+            scores = (tables.score(summary, each) for each in (summary.mean, summary.min, summary.max, summary.std))
             passes = (tables.percent(summary.pass_at_k.get(k)) for k in ks)
-            rows.append([eval_name, model.name, *(f"{score:.3f}" for score in scores), *passes])
+            rows.append([eval_name, model.name, *scores, *passes])
     headers = ["Eval Function", "Model", "Mean", "Min", "Max", "Std", *(f"pass@{k}" for k in ks)]
     return Table("Results", headers, rows, texts=2)
 
@@ -84,8 +84,9 @@ def _format_tables_rich(
     def literal(text: str, style: str = "") -> Text:
         return Text(strip_control(text), style)
 
-    def number(score: float) -> str:
-        return f"{score:.0f}" if score == int(score) else f"{score:.3f}"
+    def number(summary: EvalEvalSummary, score: float) -> str:
+        is_whole = not summary.is_empty and score == int(score)
+        return f"{score:.0f}" if is_whole else tables.score(summary, score)
 
     took = RichTable(title="Performance", box=box.ROUNDED)
     for header in ("Model", "Avg Latency", "Avg Tokens"):
@@ -105,8 +106,8 @@ def _format_tables_rich(
             scores.add_row(
                 literal(eval_name),
                 literal(model.name),
-                literal(number(summary.mean), _style(summary.mean)),
-                *map(number, (summary.min, summary.max, summary.std)),
+                literal(number(summary, summary.mean), _style(summary.mean)),
+                *(number(summary, score) for score in (summary.min, summary.max, summary.std)),
                 *(literal(tables.percent(share), "" if share is None else _style(share)) for share in shares),
             )
     rich_console.print(scores)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.eval.common.dataset import DatasetReader
-from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper, NoRewardError
-from osmosis_ai.rollout.eval.evaluation.runner import described
+from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper, NoRewardError, described
 from osmosis_ai.rollout.eval.evaluation.saved_runs import SavedRun
 
 CONCURRENT_CALLS = 64

@@ -9,13 +9,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
 from osmosis_ai.rollout.eval.common.errors import SystemicProviderError
-from osmosis_ai.rollout.eval.common.runner import LocalLLMClientProtocol, LocalRolloutRunner, LocalRunResult
+from osmosis_ai.rollout.eval.common.models import for_one_run
+from osmosis_ai.rollout.eval.common.patience import Gate, PatientClient
+from osmosis_ai.rollout.eval.common.runner import LocalLLMClientProtocol, LocalRolloutRunner
 from osmosis_ai.rollout.eval.common.window import run_window
-from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper, NoRewardError
+from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper, NoRewardError, described
 from osmosis_ai.rollout.eval.evaluation.slots import Halts, RunnerPool, close_quietly
 from osmosis_ai.rollout.eval.evaluation.statistics import DEFAULT_SEED, pass_at_k
 from osmosis_ai.rollout.eval.evaluation.summary import compare, runs_with_tag, summarize
@@ -45,14 +47,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 DEFAULT_DEBUG_DIR = "./local_debug"
-MAX_ERROR_CHARACTERS = 500
 
 ProgressCallback = Callable[[int, int, EvalRunResult], Any]
 ClientFactory = Callable[[], Any]
-
-
-class _Runner(Protocol):
-    async def run_single(self, row: Any, row_index: int, **options: Any) -> LocalRunResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +94,8 @@ class _Ledger:
 class EvalRunner:
     """Evaluates one agent loop, which all runs share; it must keep its state in ``run``.
 
+    Rate limits and passing faults of the SDK's own clients are waited out.
+
     Args:
         llm_client: the model; with ``batch_size`` above 1 each run in flight has a client of ``llm_client_factory``
             instead, by default one like ``llm_client``, on the same connections where it can share them.
@@ -133,10 +132,13 @@ class EvalRunner:
             BASELINE: baseline_llm_client_factory or (lambda: _client_like(baseline_llm_client)),
         }
         self._factories[PRIMARY] = self._factories[None]
+        primary_gate = Gate()
+        self._gates = {None: primary_gate, PRIMARY: primary_gate, BASELINE: Gate()}
         primary = self._make_runner(PRIMARY, llm_client)
-        self._runners: dict[str | None, _Runner] = {None: primary, PRIMARY: primary}
+        self._runners: dict[str | None, LocalRolloutRunner] = {None: primary, PRIMARY: primary}
         if self.has_baseline:
             self._runners[BASELINE] = self._make_runner(BASELINE, baseline_llm_client)
+        self._failed_eval_fns: set[str] = set()
         self._result_so_far: Callable[[], EvalResult] | None = None
 
     @property
@@ -151,7 +153,7 @@ class EvalRunner:
         run_index: int,
         max_turns: int = 10,
         completion_params: Mapping[str, Any] | None = None,
-        runner: _Runner | None = None,
+        runner: LocalRolloutRunner | None = None,
         model_tag: str | None = None,
     ) -> EvalRunResult:
         """Run ``row`` once and score it.
@@ -208,7 +210,11 @@ class EvalRunner:
             except Exception as error:  # noqa: BLE001 - it is the author's code, and the other functions go on
                 run.scores[eval_fn.name] = 0.0
                 run.eval_errors[eval_fn.name] = described(error)
-                logger.warning("Eval function %s failed on row %s: %s", eval_fn.name, run.row_index, described(error))
+                level = logging.DEBUG if eval_fn.name in self._failed_eval_fns else logging.WARNING
+                self._failed_eval_fns.add(eval_fn.name)
+                logger.log(
+                    level, "Eval function %s failed on row %s: %s", eval_fn.name, run.row_index, described(error)
+                )
 
     async def run_eval(
         self,
@@ -269,10 +275,10 @@ class EvalRunner:
         halts: Halts[_Item],
     ) -> None:
         tags = list(dict.fromkeys(item.tag for item in items))
-        pools: dict[str | None, RunnerPool[_Runner]] = {}
+        pools: dict[str | None, RunnerPool[LocalRolloutRunner]] = {}
         clients: list[Any] = []
 
-        def make(tag: str | None) -> _Runner:
+        def make(tag: str | None) -> LocalRolloutRunner:
             clients.append(self._factories[tag]())
             return self._make_runner(tag, clients[-1])
 
@@ -295,7 +301,7 @@ class EvalRunner:
                 await asyncio.shield(close_quietly(client))
 
     async def _run_item(
-        self, item: _Item, settings: _Settings, ledger: _Ledger, halts: Halts[_Item], runner: _Runner | None
+        self, item: _Item, settings: _Settings, ledger: _Ledger, halts: Halts[_Item], runner: LocalRolloutRunner | None
     ) -> bool:
         if halts.leaves_out(item):
             return True
@@ -323,6 +329,7 @@ class EvalRunner:
         self, ledger: _Ledger, halts: Halts[_Item], n_runs: int, pass_threshold: float, duration_ms: float
     ) -> EvalResult:
         rows = ledger.rows()
+        by_tag: dict[str | None, list[EvalRowResult]]
         by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {None: rows}
         summaries = {
             tag: {eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold) for eval_fn in self.eval_fns}
@@ -363,7 +370,9 @@ class EvalRunner:
     def _filter_runs_by_tag(self, row_results: Sequence[EvalRowResult], tag: str | None) -> list[EvalRowResult]:
         return runs_with_tag(row_results, tag)
 
-    def _make_runner(self, tag: str | None, client: LocalLLMClientProtocol) -> _Runner:
+    def _make_runner(self, tag: str | None, client: LocalLLMClientProtocol) -> LocalRolloutRunner:
+        if _is_own(client):
+            client = PatientClient(client, self._gates[tag])
         metadata = {"execution_mode": "eval"} | ({"model_tag": BASELINE} if tag == BASELINE else {})
         return LocalRolloutRunner(
             agent_loop=self.agent_loop,
@@ -377,11 +386,16 @@ class EvalRunner:
 
 
 def _client_like(client: Any) -> Any:
-    if callable(getattr(type(client), "for_one_run", None)):
-        return client.for_one_run()
-    from osmosis_ai.rollout.eval.common.llm_client import ExternalLLMClient
+    if hasattr(client, "_api_base") and not _is_own(client):
+        from osmosis_ai.rollout.eval.common.llm_client import ExternalLLMClient
 
-    return ExternalLLMClient(model=client.display_name, api_key=client._api_key, api_base=client._api_base)
+        return ExternalLLMClient(model=client.display_name, api_key=client._api_key, api_base=client._api_base)
+    return for_one_run(client)
+
+
+def _is_own(client: Any) -> bool:
+    """Whether ``client`` is one of this SDK's, and not somebody's stand-in."""
+    return callable(getattr(type(client), "for_one_run", None))
 
 
 def _display_name(client: Any) -> str:
@@ -408,10 +422,3 @@ def _extract_systemic_error_metrics(error: SystemicProviderError, fallback_start
     if duration_ms is None:
         duration_ms = (time.monotonic() - fallback_started_at) * 1000
     return float(duration_ms), int(error.tokens or 0)
-
-
-def described(error: Exception) -> str:
-    """``ValueError: text``, on one line."""
-    text = " ".join(str(error).split())
-    described = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return described if len(described) <= MAX_ERROR_CHARACTERS else described[: MAX_ERROR_CHARACTERS - 3] + "..."

@@ -86,11 +86,11 @@ def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Seq
                 [
                     eval_name,
                     model.name,
-                    f"{summary.mean:.3f}",
+                    score(summary, summary.mean),
                     interval(summary.mean_interval),
-                    f"{summary.std:.3f}",
-                    f"{summary.min:.3f}",
-                    f"{summary.max:.3f}",
+                    score(summary, summary.std),
+                    score(summary, summary.min),
+                    score(summary, summary.max),
                     *(pass_cell(summary, k) for k in ks),
                     str(summary.scored_runs),
                     str(summary.unscored),
@@ -208,6 +208,11 @@ def interval(bounds: Interval | None, *, signed: bool = False) -> str:
         return NOT_AVAILABLE
     sign = "+" if signed else ""
     return f"[{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
+
+
+def score(summary: EvalEvalSummary, value: float) -> str:
+    """With three decimals; what never was is no zero."""
+    return NOT_AVAILABLE if summary.is_empty else f"{value:.3f}"
 
 
 def percent(share: float | None) -> str:

@@ -75,6 +75,11 @@ class EvalEvalSummary:
     unscored: int = 0
     """Runs for which the function gave no reward."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the function was asked but never gave a score: the zeros then mean nothing."""
+        return not self.scored_runs and bool(self.errors or self.unscored)
+
 
 @dataclass
 class EvalModelSummary:

@@ -1,0 +1,167 @@
+"""``osmosis rescore``: rewards anew on saved runs, without a model.
+
+Exit codes: 0 done, 1 nothing could be rescored or the function failed on a run, 2 usage, 130 interrupted.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from osmosis_ai.cli_services import CLIError
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper
+    from osmosis_ai.rollout.eval.evaluation.rescoring import GroundTruths, Rescored, RescoringReport
+
+MAX_LISTED_RUNS = 20
+MAX_LISTED_PROBLEMS = 5
+
+_EXPLANATIONS = {
+    "no_reward": "got no reward",
+    "function_failed": "made the function fail",
+    "not_rescorable": "cannot be rescored",
+}
+
+
+def rescore(
+    path: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_FILE", help="A results file of trainer, test or eval, or traces.")
+    ],
+    module: Annotated[
+        str,
+        typer.Option("--module", "-m", metavar="MODULE:ATTR", help="The function, such as rewards:compute_reward."),
+    ],
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset", "-d", metavar="FILE", help="Where ground truths are; by default where the results say."
+        ),
+    ] = None,
+    pass_threshold: Annotated[float, typer.Option("--pass-threshold", help="Reward from which a run passes.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write every run, before and after, as JSON.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> int:
+    """Compute rewards anew on saved runs, without a model, and show what changed."""
+    import asyncio
+
+    from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnError, load_eval_fns
+    from osmosis_ai.rollout.eval.evaluation.rescoring import rescore as compute
+    from osmosis_ai.rollout.eval.evaluation.saved_runs import SavedRunsError, read_saved_runs
+
+    if not path.exists():
+        raise CLIError(f"{path} does not exist: name a results file or a folder of traces.")
+    try:
+        [reward_fn] = load_eval_fns([module])
+        ground_truths = _ground_truths(path, dataset, reward_fn)
+        report = asyncio.run(compute(read_saved_runs(path), reward_fn, ground_truths, pass_threshold))
+    except (EvalFnError, SavedRunsError) as error:
+        raise CLIError(str(error)) from error
+    if not report.runs:
+        raise CLIError(f"{path} holds no runs.")
+    if output is not None:
+        _write(output, _document(path, module, dataset, report, report.runs))
+    if as_json:
+        typer.echo(_encoded(_document(path, module, dataset, report, report.changed)))
+    elif not quiet:
+        _print(report, output)
+    return _exit_code(report)
+
+
+def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper") -> "GroundTruths | None":
+    from osmosis_ai.rollout.eval.common.errors import LocalExecutionError
+    from osmosis_ai.rollout.eval.evaluation.rescoring import GroundTruths
+    from osmosis_ai.rollout.eval.evaluation.saved_runs import recorded_dataset
+
+    source = dataset if dataset is not None else recorded_dataset(path) if reward_fn.takes("ground_truth") else None
+    if source is None:
+        return None
+    try:
+        return GroundTruths(source)
+    except (FileNotFoundError, LocalExecutionError) as error:
+        raise CLIError(str(error)) from error
+
+
+def _document(
+    path: Path, module: str, dataset: Path | None, report: "RescoringReport", runs: "list[Rescored]"
+) -> dict[str, Any]:
+    from osmosis_ai.consts import PACKAGE_VERSION
+    from osmosis_ai.rollout.eval.evaluation.rescoring import as_json
+
+    settings = {
+        "sdk_version": PACKAGE_VERSION,
+        "source": str(path),
+        "module": module,
+        "dataset": None if dataset is None else str(dataset),
+    }
+    return {"summary": report.summary(), "settings": settings, "results": [as_json(run) for run in runs]}
+
+
+def _encoded(document: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(document, indent=2)
+
+
+def _write(output: Path, document: dict[str, Any]) -> None:
+    import os
+
+    whole_path = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        whole_path.write_text(_encoded(document) + "\n", encoding="utf-8")
+        whole_path.replace(output)
+    except OSError as error:
+        whole_path.unlink(missing_ok=True)
+        raise CLIError(f"Cannot write {output}: {error.strerror or error}.") from error
+
+
+def _print(report: "RescoringReport", output: Path | None) -> None:
+    from osmosis_ai.rollout.console import Console
+
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(console.escape(text), highlight=False, soft_wrap=True)
+
+    summary = report.summary()
+    say(f"Runs: {summary['runs']}, rescored: {summary['rescored']}")
+    for verdict, explanation in _EXPLANATIONS.items():
+        if count := summary[verdict]:
+            say(f"  {count} {explanation}")
+            same = [problem for problem in summary["problems"] if problem["verdict"] == verdict]
+            for problem in same[:MAX_LISTED_PROBLEMS]:
+                say(f"    {problem['count']} x {problem['text']}")
+            if len(same) > MAX_LISTED_PROBLEMS:
+                say(f"    {len(same) - MAX_LISTED_PROBLEMS} more kinds are not shown.")
+    if summary["compared"]:
+        before, after = summary["mean_before"], summary["mean_after"]
+        say(f"Mean reward: {before:.3f} before, {after:.3f} after ({after - before:+.3f}, {summary['compared']} runs)")
+    flips = f"{summary['now_pass']} now pass, {summary['now_fail']} now fail"
+    come_and_go = f"{summary['gained_reward']} gained a reward, {summary['lost_reward']} lost it"
+    say(f"Changed: {summary['changed']} ({flips}; {come_and_go})")
+    changed = report.changed
+    for run in changed[:MAX_LISTED_RUNS]:
+        say(f"  {_place(run)}: {_shown(run.reward_before)} -> {_shown(run.reward_after)}")
+    if len(changed) > MAX_LISTED_RUNS:
+        say(f"  {len(changed) - MAX_LISTED_RUNS} more are not shown; -o FILE has them all.")
+    if output is not None:
+        say(f"Results written to: {output}")
+
+
+def _place(run: "Rescored") -> str:
+    if run.row_index is None:
+        return run.rollout_id or run.source
+    return f"row {run.row_index}" + (f", run {run.repeat}" if run.repeat else "")
+
+
+def _shown(reward: float | None) -> str:
+    return "none" if reward is None else f"{reward:g}"
+
+
+def _exit_code(report: "RescoringReport") -> int:
+    summary = report.summary()
+    return 1 if summary["function_failed"] or not (summary["rescored"] or summary["no_reward"]) else 0

@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    APIConnectionError: type[Exception]
-    APIError: type[Exception]
-    AuthenticationError: type[Exception]
-    BudgetExceededError: type[Exception]
-    ContextWindowExceededError: type[Exception]
-    NotFoundError: type[Exception]
-    RateLimitError: type[Exception]
-    Timeout: type[Exception]
+    APIConnectionError: Any
+    APIError: Any
+    AuthenticationError: Any
+    BudgetExceededError: Any
+    ContextWindowExceededError: Any
+    NotFoundError: Any
+    RateLimitError: Any
+    Timeout: Any
     acompletion: Any
     completion: Any
 

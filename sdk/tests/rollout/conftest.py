@@ -1,7 +1,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from support.http_peer import HttpPeer
 from support.rollout_client import ROLLOUT_ID, SECRET
@@ -20,8 +22,20 @@ def default_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     reset_settings()
 
 
+@pytest.fixture(params=["direct", "through httpx"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to a trainer: the SDK's own, and httpx's, which other code gets when it replaces ``post``."""
+    if request.param == "through httpx":
+        post = httpx.AsyncClient.post
+
+        async def same(self: httpx.AsyncClient, *arguments: Any, **options: Any) -> httpx.Response:
+            return await post(self, *arguments, **options)
+
+        monkeypatch.setattr(httpx.AsyncClient, "post", same)
+
+
 @pytest.fixture
-async def peer() -> AsyncIterator[HttpPeer]:
+async def peer(way: None) -> AsyncIterator[HttpPeer]:
     """A trainer whose every answer is scripted."""
     async with HttpPeer() as peer:
         yield peer

@@ -29,7 +29,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def peers() -> AsyncIterator[list[HttpPeer]]:
+async def peers(way: None) -> AsyncIterator[list[HttpPeer]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(HttpPeer()) for _ in range(4)]
         await transport.close_transports()

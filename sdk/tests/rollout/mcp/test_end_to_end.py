@@ -11,7 +11,9 @@ from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 from osmosis_ai.rollout.policies import ArithmeticPolicy
 from osmosis_ai.rollout.server.app import create_app
-from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome, Trainer, completer_of
+from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome, Trainer, TrainerLimits, completer_of
+
+DEADLINE_SECONDS = 20.0
 
 
 def answer_of(outcome: RolloutOutcome) -> float:
@@ -34,9 +36,10 @@ async def test_a_trainer_drives_rollouts_over_mcp_tools(monkeypatch: pytest.Monk
         for number, expression in enumerate(questions)
     ]
     settings = RolloutSettings(server=RolloutServerSettings(journal="off"))
+    limits = TrainerLimits(rollout_timeout_seconds=DEADLINE_SECONDS)
     outcomes: list[RolloutOutcome] = []
     with LiveServer(create_app(load_mcp_agent(CALCULATOR), settings=settings)) as server:
-        async with Trainer(completer_of(ArithmeticPolicy), server_url=server.url) as trainer:
+        async with Trainer(completer_of(ArithmeticPolicy), server_url=server.url, limits=limits) as trainer:
             assert await trainer.run(requests, outcomes.append) is None
     assert {outcome.outcome for outcome in outcomes} == {Outcome.COMPLETED}
     answers = {outcome.request.messages[0]["content"]: answer_of(outcome) for outcome in outcomes}

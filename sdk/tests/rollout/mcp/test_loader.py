@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,7 @@ class TestTheServer:
 
     def test_is_read_anew_by_each_load(self, tmp_path: Path) -> None:
         for name in ("one", "two", "six"):  # of one length, written within one second
-            write_files(tmp_path, main=f"from fastmcp import FastMCP\nfrom helpers import name\nmcp = FastMCP(name)\n")
+            write_files(tmp_path, main="from fastmcp import FastMCP\nfrom helpers import name\nmcp = FastMCP(name)\n")
             write_files(tmp_path, helpers=f"name = {name!r}\n")
             assert load_mcp_server(tmp_path).name == name
 
@@ -157,13 +158,15 @@ class TestWhatCannotBeLoaded:
         with pytest.raises(MCPLoadError, match=f"fastmcp cannot be imported .*{reason}"):
             load_mcp_server(write(tmp_path))
 
-    def test_the_package_can_be_imported_without_fastmcp(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "fastmcp", None)
-        for name in [name for name in sys.modules if name.startswith("osmosis_ai.rollout.mcp")]:
-            monkeypatch.delitem(sys.modules, name)
-        module = importlib.import_module("osmosis_ai.rollout.mcp")
-        assert sorted(module.__all__) == ["MCPAgentLoop", "MCPLoadError", "load_mcp_server"]
-        assert module.MCPAgentLoop.name == "mcp_agent"
+    def test_the_package_can_be_imported_without_fastmcp(self) -> None:
+        code = (
+            "import sys\n"
+            "sys.modules['fastmcp'] = None\n"
+            "from osmosis_ai.rollout import mcp\n"
+            "assert sorted(mcp.__all__) == ['MCPAgentLoop', 'MCPLoadError', 'load_mcp_server']\n"
+            "assert mcp.MCPAgentLoop.name == 'mcp_agent'\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_a_substitute_for_fastmcp_is_honoured(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         substitute: Any = ModuleType("fastmcp")
@@ -224,7 +227,13 @@ dynamic = importlib.import_module("helpers")
         assert tool_names(load_mcp_agent(tmp_path)) == ["hello"]
 
     async def test_are_not_those_of_another_directory(self, tmp_path: Path) -> None:
-        main = "import helpers\n@mcp.tool()\ndef name() -> str:\n    import helpers\n    import late\n    return helpers.NAME + late.NAME\n"
+        main = """
+import helpers
+@mcp.tool()
+def name() -> str:
+    import late
+    return helpers.NAME + late.NAME
+"""
         loops = [
             load_mcp_agent(write(tmp_path / name, main, helpers=f"NAME = '{name}'", late=f"NAME = '{name}'"))
             for name in ("a", "b")

@@ -48,13 +48,13 @@ def test_no_content_is_an_empty_text(content: Any) -> None:
         (SimpleNamespace(data="AAEC", mimeType="image/gif"), "[attachment: image/gif, 3 bytes]"),
         (SimpleNamespace(type="image"), "[image]"),
         (
-            ResourceLink(type="resource_link", uri="file:///report.pdf", name="Report"),  # type: ignore[arg-type]
+            ResourceLink(type="resource_link", uri="file:///report.pdf", name="Report"),
             "[link: file:///report.pdf, Report]",
         ),
         (
             EmbeddedResource(
                 type="resource",
-                resource=BlobResourceContents(uri="file:///a.bin", mimeType="application/zip", blob="AAEC"),  # type: ignore[arg-type]
+                resource=BlobResourceContents(uri="file:///a.bin", mimeType="application/zip", blob="AAEC"),
             ),
             "[resource: file:///a.bin, application/zip, 3 bytes]",
         ),

@@ -130,7 +130,8 @@ class TestTheLifespanOfAServer:
 
         loop = MCPAgentLoop(server)
         assert events == []
-        assert await asyncio.gather(answer_to(loop, "database"), answer_to(loop, "database")) == ["open", "open"]
+        answers = await asyncio.gather(answer_to(loop, "database"), answer_to(loop, "database"))
+        assert list(answers) == ["open", "open"]
         assert events == ["begin", "end"]
 
     def test_begins_in_the_event_loop_of_the_rollout(self) -> None:

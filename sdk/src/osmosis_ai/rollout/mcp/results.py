@@ -80,7 +80,9 @@ def _size(base64_text: str | None) -> str | None:
 
 
 def _media_type(block: Any) -> str | None:
-    return _field(block, "mime_type") or _field(block, "mimeType")
+    return _field(
+        block, "mime_type" if hasattr(block, "mime_type") else "mimeType"
+    )  # its name since, and before, mcp 2
 
 
 def _uri(block: Any) -> str | None:

@@ -48,11 +48,9 @@ class ToolServer:
             if manager is not None:
                 return list(manager._tools.values())
             return list(_run_in_thread(self._server.list_tools, LISTING_TIMEOUT_SECONDS))
-        except KeyboardInterrupt:
-            raise
         except TimeoutError as error:
             raise MCPLoadError(f"The MCP server did not list its tools in {LISTING_TIMEOUT_SECONDS:g} s.") from error
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             raise MCPLoadError(
                 f"The MCP server ({type(self._server).__name__}) cannot list its tools: {type(error).__name__}: {error}"
             ) from error

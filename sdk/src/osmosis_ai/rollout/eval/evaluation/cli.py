@@ -13,7 +13,6 @@ import platform
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -200,10 +199,12 @@ class EvalCommand:
         options = {"timeout_seconds": args.timeout} if args.timeout is not None else {}
         options |= {"seed": args.seed} if args.seed != DEFAULT_SEED else {}
         with EvalResultsFile(Path(args.output), config) if args.output else contextlib.nullcontext() as results:
+            if results is not None and results.kept_aside is not None:
+                self._say(args.quiet, f"Runs of an unfinished evaluation were kept: {results.kept_aside}")
 
             def on_progress(done: int, total: int, run: EvalRunResult) -> None:
                 if results is not None:
-                    results.add(run, _ground_truth(plan.rows, args.offset, run.row_index))
+                    results.add(run, plan.rows[(run.row_index or 0) - args.offset])
                 self._print_progress(args.quiet, done, total, run)
 
             runner = EvalRunner(
@@ -422,11 +423,6 @@ def _new_debug_directory(wanted: bool) -> str | None:
     logging.basicConfig()
     logging.getLogger("osmosis_ai").setLevel(logging.DEBUG)
     return f"{DEBUG_PARENT}/{time.time_ns() // 1_000_000}"
-
-
-def _ground_truth(rows: Sequence[Any], offset: int, row_index: int | None) -> str | None:
-    position = -1 if row_index is None else row_index - offset
-    return rows[position]["ground_truth"] if 0 <= position < len(rows) else None
 
 
 def _what_went_wrong(result: EvalResult) -> str | None:

@@ -148,10 +148,18 @@ def _prompt_of_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _prompt_of_messages(messages: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    prompt: dict[str, str] = {}
+    columns = _columns_of(messages)
+    return columns.get("system_prompt", ""), columns.get("user_prompt", "")
+
+
+def _columns_of(messages: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The prompts that a conversation began with, under their names in a dataset."""
+    columns: dict[str, str] = {}
     for message in messages:
-        prompt.setdefault(str(message.get("role")), str(message.get("content")))
-    return prompt.get("system", ""), prompt.get("user", "")
+        column = f"{message.get('role')}_prompt"
+        if column in ("system_prompt", "user_prompt"):
+            columns.setdefault(column, str(message.get("content")))
+    return columns
 
 
 async def rescore(
@@ -195,9 +203,10 @@ async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: Grou
         row = ground_truths.row_of(run)
         if isinstance(row, str):
             return ended(Verdict.NOT_RESCORABLE, problem=row)
-        ground_truth, metadata = row["ground_truth"], metadata or row
+        ground_truth, metadata = row["ground_truth"], row
+    columns = {**_columns_of(run.messages or []), "ground_truth": ground_truth, **(metadata or {})}
     try:
-        reward = await reward_fn.call_here(run.messages or [], ground_truth, metadata or {})
+        reward = await reward_fn.call_here(run.messages or [], ground_truth, columns)
     except NoRewardError:
         return ended(Verdict.NO_REWARD)
     except Exception as error:  # noqa: BLE001 - it is the author's code, and the other runs go on

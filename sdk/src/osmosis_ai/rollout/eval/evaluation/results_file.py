@@ -1,24 +1,29 @@
 """The ``-o`` file of an evaluation, and the stream beside it.
 
-Every run is a line of ``<name>.jsonl`` as soon as it ends, so an interrupt or a crash loses none. The document appears
-under its own name by a rename, whole or not at all; it holds the same runs in the order of the dataset.
+Every run is a line of ``<name>.jsonl`` as soon as it ends, so an interrupt or a crash loses none, and lines that no
+document has are moved aside by the next evaluation, never overwritten. The document appears under its own name by a
+rename, whole or not at all; it holds the same runs in the order of the dataset.
 Spec: test-and-eval.md, section 10.6.
 """
 
 import json
 import os
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.eval.common.dataset import REQUIRED_COLUMNS
 from osmosis_ai.rollout.eval.evaluation.summary import performance, runs_with_tag
 from osmosis_ai.rollout.eval.evaluation.types import EvalEvalSummary, EvalResult, EvalRunResult
 from osmosis_ai.rollout.jsonable import plain
 
 STREAM_SUFFIX = ".jsonl"
+FINISHED = {"finished": True}
 
 
 class EvalResultsFile:
@@ -35,10 +40,15 @@ class EvalResultsFile:
             raise CLIError(f"Cannot write {path}: the runs are streamed to a .jsonl beside it; name a .json file.")
         self.path = path
         self.stream_path = path.with_suffix(STREAM_SUFFIX)
+        self.kept_aside: Path | None = None
+        """Where the runs of an earlier evaluation went that were in the way."""
         self._config = config
         self._spans: dict[tuple[int | None, int, str | None], tuple[int, int]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if _is_unfinished(self.stream_path):
+                self.kept_aside = _unused_name(self.stream_path)
+                self.stream_path.rename(self.kept_aside)
             self._stream = self.stream_path.open("w+b")
             self._write_line({"config": config})
         except OSError as error:
@@ -52,14 +62,19 @@ class EvalResultsFile:
     ) -> None:
         self._stream.close()
 
-    def add(self, run: EvalRunResult, ground_truth: str | None) -> None:
-        """Take one run, with its conversation.
+    def add(self, run: EvalRunResult, row: Mapping[str, Any]) -> None:
+        """Take one run of ``row``, with its conversation.
 
         Raises:
             CLIError: if the disk does not take it.
         """
+        of_row = {
+            "row_index": run.row_index,
+            "ground_truth": row.get("ground_truth"),
+            "metadata": {column: value for column, value in row.items() if column not in REQUIRED_COLUMNS},
+        }
         try:
-            span = self._write_line({"row_index": run.row_index, "ground_truth": ground_truth, **run_as_json(run)})
+            span = self._write_line({**of_row, **run_as_json(run)})
         except OSError as error:
             raise _cannot_write(self.stream_path, error) from error
         self._spans[run.row_index, run.run_index, run.model_tag] = span
@@ -83,6 +98,7 @@ class EvalResultsFile:
                     file.write(separator + b'\n    {"row_index": %d, "runs": [\n      ' % row.row_index + runs + b"]}")
                 file.write(b"\n  ]\n}\n")
             whole_path.replace(self.path)
+            self._write_line(FINISHED)
         except OSError as error:
             whole_path.unlink(missing_ok=True)
             raise _cannot_write(self.path, error) from error
@@ -184,6 +200,20 @@ def _summary_as_json(summary: EvalEvalSummary) -> dict[str, Any]:
         "errors": summary.errors,
         "first_error": summary.first_error,
     }
+
+
+def _is_unfinished(stream_path: Path) -> bool:
+    """Whether there are runs that no document has, as far as the last line tells."""
+    if not stream_path.is_file():
+        return False
+    with stream_path.open("rb") as file:
+        last_lines = deque(islice(file, 1, None), maxlen=1)
+    return bool(last_lines) and last_lines[0].rstrip() != _encoded(FINISHED)
+
+
+def _unused_name(stream_path: Path) -> Path:
+    names = (stream_path.with_name(f"{stream_path.stem}.unfinished-{number}{STREAM_SUFFIX}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _encoded(value: Mapping[str, Any], indent: int | None = None) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 COMPLETED = "COMPLETED"
 TRACE_SUFFIX = ".jsonl"
+REWARD_PROBLEM = "reward"  # osmosis test: the agent completed, but with a reward that is none
 
 
 class SavedRunsError(Exception):
@@ -127,6 +128,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _run_of_entry(entry: Mapping[str, Any], source: str) -> SavedRun:
     metadata = entry.get("metadata")
     status, success = entry.get("status"), entry.get("success")
+    if entry.get("error_kind") == REWARD_PROBLEM:
+        success = True
     repeat = entry.get("repeat", entry.get("run_index"))
     return SavedRun(
         source=source,

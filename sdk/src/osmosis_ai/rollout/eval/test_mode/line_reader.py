@@ -22,8 +22,11 @@ class LineReader:
         self._buffer = b""
         self._is_at_end = False
 
-    async def read_line(self, prompt: Callable[[], None]) -> str | None:
-        """The next line without its end; ``None`` at the end of input. ``prompt`` prints what is asked for."""
+    async def read_line(self, prompt: Callable[[], None], echo: Callable[[str], None]) -> str | None:
+        """The next line without its end; ``None`` at the end of input.
+
+        ``prompt`` prints what is asked for; ``echo`` prints the line where no terminal has done so.
+        """
         descriptor = _watchable_descriptor()
         if descriptor is None:
             return await _in_thread(self._ask)
@@ -34,9 +37,14 @@ class LineReader:
             self._is_at_end = not chunk
             self._buffer += chunk
         line, newline, self._buffer = self._buffer.partition(b"\n")
-        # A terminal can go on after Ctrl-D.
-        self._is_at_end = self._is_at_end and not os.isatty(descriptor)
-        return line.decode("utf-8", "replace").rstrip("\r") if line or newline else None
+        if not line and not newline:
+            # A terminal can go on after Ctrl-D.
+            self._is_at_end = not os.isatty(descriptor)
+            return None
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        if not os.isatty(descriptor):
+            echo(text)
+        return text
 
 
 def _watchable_descriptor() -> int | None:
@@ -67,16 +75,25 @@ async def _in_thread(ask: Callable[[], str]) -> str | None:
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[str | None] = loop.create_future()
 
-    def give(line: str | None) -> None:
-        if not answer.done():
+    def give(line: str | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is None:
             answer.set_result(line)
+        else:
+            answer.set_exception(error)
 
     def work() -> None:
         line: str | None = None
-        with suppress(EOFError, KeyboardInterrupt, OSError, ValueError):
+        error: Exception | None = None
+        try:
             line = ask()
+        except (EOFError, KeyboardInterrupt):
+            pass
+        except Exception as failure:  # noqa: BLE001 - raised again where the line is awaited
+            error = RuntimeError(f"Standard input cannot be read: {failure!r}.")
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(give, line)
+            loop.call_soon_threadsafe(give, line, error)
 
     threading.Thread(target=work, daemon=True).start()
     return await answer

@@ -1,0 +1,276 @@
+"""``osmosis journal``: what was promised, what came of it, and what the operator can do about it.
+
+Works on the file, whether a server runs on it or not. Callback keys are never shown.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.journal.types import SETTLED, UNSETTLED, RolloutState
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.journal import Journal, JournalRecord
+
+HELP = "See what was promised to trainers and what came of it; deliver results again."
+JOURNAL_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
+REDELIVERIES_AT_ONCE = 32
+MAX_SHOWN_ERROR_LENGTH = 60
+
+T = TypeVar("T")
+
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="PATH",
+        help=f"The journal's file [default: {JOURNAL_VARIABLE}, else .osmosis/journal.db]",
+    ),
+]
+StateOption = Annotated[
+    list[RolloutState] | None, typer.Option("--state", help="Rollouts in this state; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RolloutsArgument = Annotated[list[str] | None, typer.Argument(metavar="ROLLOUT", help="Rollout ids, or keys.")]
+
+
+def list_rollouts(
+    journal: JournalOption = None,
+    state: StateOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many, the newest first.")] = 20,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many.")] = 0,
+    as_json: JsonOption = False,
+) -> int:
+    """List rollouts, the newest first, and count them by state."""
+
+    async def read(opened: "Journal") -> tuple[list["JournalRecord"], dict[RolloutState, int], float | None]:
+        records = await opened.records(state or None, limit=limit, offset=offset)
+        return records, await opened.counts(), await opened.oldest_unsettled()
+
+    records, counts, oldest = _with_journal(journal, read)
+    if as_json:
+        listing = {"counts": counts, "oldest_unsettled_at": oldest, "records": [_summary(each) for each in records]}
+        _print_json(listing)
+        return 0
+    width = max([len("ROLLOUT"), *(len(_plain(record.rollout_id)) for record in records)])
+    if records:
+        _print(f"{'STATE':<13}  {'ACCEPTED':<19}  {'ATTEMPTS':>8}  {'ROLLOUT':<{width}}  LAST ERROR")
+    for record in records:
+        error = _plain(record.last_error or "")[:MAX_SHOWN_ERROR_LENGTH]
+        row = (
+            f"{record.state:<13}  {_time(record.accepted_at)}  {record.delivery_attempts:>8}"
+            f"  {_plain(record.rollout_id):<{width}}  {error}"
+        )
+        _print(row.rstrip())
+    _print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if oldest is not None:
+        _print(f"The oldest that is not delivered was accepted at {_time(oldest)}.")
+    return 0
+
+
+def show(
+    rollouts: Annotated[list[str], typer.Argument(metavar="ROLLOUT", help="Rollout ids, or keys.")],
+    journal: JournalOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show all that is known of rollouts, with the result as it is delivered."""
+    from osmosis_ai.rollout.server.redelivery import records_named
+
+    async def read(opened: "Journal") -> list["JournalRecord"]:
+        return [record for name in rollouts for record in await _require_named(opened, name, records_named)]
+
+    records = _with_journal(journal, read)
+    details = [_details(record) for record in records]
+    if as_json:
+        _print_json(details)
+        return 0
+    for index, detail in enumerate(details):
+        if index:
+            _print("")
+        for name, value in detail.items():
+            if name.endswith("_at") and value is not None:
+                value = _time(value)
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+            _print(f"{name + ':':<18} {_plain(shown, keep_lines=True)}")
+    return 0
+
+
+def redeliver(
+    rollouts: RolloutsArgument = None,
+    journal: JournalOption = None,
+    state: StateOption = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to try each result.")
+    ] = 30.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Deliver settled results again, the same bytes; exit code 1 if a trainer did not take one."""
+    from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, records_named, settled_keys
+
+    names, states = _chosen(rollouts, state)
+    if not SETTLED.issuperset(states):
+        raise CLIError("Only delivered and undeliverable results can be delivered again: the others are under way.")
+    settings = _client_settings()
+
+    async def work(opened: "Journal") -> list[Redelivery]:
+        from osmosis_ai.rollout.transport import close_transports
+
+        for name in names:
+            if not any(record.settled_at for record in await _require_named(opened, name, records_named)):
+                raise CLIError(f"The rollout {name!r} is not settled: its server delivers it, or the next one started.")
+        keys = list(dict.fromkeys([key async for key in settled_keys(opened, names, states)]))
+        redeliverer = Redeliverer(opened, settings, timeout)
+        gate = asyncio.Semaphore(REDELIVERIES_AT_ONCE)
+
+        async def one(key: str) -> Redelivery | None:
+            async with gate:
+                return await redeliverer.redeliver(key)
+
+        try:
+            return [done for done in await asyncio.gather(*map(one, keys)) if done is not None]
+        finally:
+            await close_transports()
+
+    done = _with_journal(journal, work)
+    failed = [each for each in done if each.error is not None]
+    if as_json:
+        _print_json([{"rollout_id": each.rollout_id, "key": each.key, "error": each.error} for each in done])
+    else:
+        for each in failed:
+            _print(f"{_plain(each.rollout_id)}: {_plain(each.error or '')}")
+        _print(f"{len(done) - len(failed)} delivered, {len(failed)} not taken")
+    return 1 if failed else 0
+
+
+def purge(
+    rollouts: RolloutsArgument = None,
+    journal: JournalOption = None,
+    state: StateOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also rollouts whose trainers have no result yet: the promise is broken.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove rollouts for good; those that a running server works on stay."""
+    from osmosis_ai.rollout.server.redelivery import records_named
+
+    names, states = _chosen(rollouts, state)
+    if not force and not SETTLED.issuperset(states):
+        raise CLIError("Rollouts in that state are still owed to their trainers: use --force to break the promise.")
+
+    async def work(opened: "Journal") -> int:
+        found = [record for name in names for record in await _require_named(opened, name, records_named)]
+        if not force and (owed := [record for record in found if record.state in UNSETTLED]):
+            raise CLIError(
+                f"The rollout {owed[0].rollout_id!r} is still owed to its trainer: use --force to break the promise."
+            )
+        return await opened.purge(keys=[record.key for record in found], states=states)
+
+    removed = _with_journal(journal, work)
+    if as_json:
+        _print_json({"removed": removed})
+    else:
+        _print(f"{removed} removed")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "list": list_rollouts,
+    "show": show,
+    "redeliver": redeliver,
+    "purge": purge,
+}
+
+
+def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -> T:
+    from osmosis_ai.rollout.journal import JournalError, SqliteJournal
+
+    path = path or os.environ.get(JOURNAL_VARIABLE) or ".osmosis/journal.db"
+    if path == "off":
+        raise CLIError(f"{JOURNAL_VARIABLE} switches the journal off: name a file with --journal.")
+
+    async def run() -> T:
+        async with SqliteJournal(path, create=False) as opened:
+            return await work(opened)
+
+    try:
+        return asyncio.run(run())
+    except JournalError as error:
+        raise CLIError(str(error)) from error
+
+
+async def _require_named(
+    opened: "Journal", name: str, find: "Callable[[Journal, str], Awaitable[list[JournalRecord]]]"
+) -> list["JournalRecord"]:
+    if found := await find(opened, name):
+        return found
+    raise CLIError(f"The journal knows no rollout {name!r}: see 'osmosis journal list'.")
+
+
+def _chosen(rollouts: list[str] | None, states: list[RolloutState] | None) -> tuple[list[str], list[RolloutState]]:
+    if not rollouts and not states:
+        raise CLIError("Nothing is chosen: name rollouts, or a --state.")
+    return rollouts or [], states or []
+
+
+def _client_settings() -> Any:
+    from pydantic import ValidationError
+
+    from osmosis_ai.rollout.config.settings import RolloutClientSettings
+
+    try:
+        return RolloutClientSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = "OSMOSIS_ROLLOUT_CLIENT_" + "_".join(map(str, first["loc"])).upper()
+        raise CLIError(f"The setting {name} cannot be used: {first['msg']}; correct it.") from error
+
+
+def _summary(record: "JournalRecord") -> dict[str, Any]:
+    """What a list tells; without the callback key, which nothing here may show."""
+    return {
+        "rollout_id": record.rollout_id,
+        "key": record.key,
+        "state": record.state.value,
+        "trainer": record.server_url,
+        "accepted_at": record.accepted_at,
+        "finished_at": record.finished_at,
+        "settled_at": record.settled_at,
+        "delivery_attempts": record.delivery_attempts,
+        "last_error": record.last_error,
+    }
+
+
+def _details(record: "JournalRecord") -> dict[str, Any]:
+    return {
+        **_summary(record),
+        "request": json.loads(record.request) if record.request is not None else None,
+        "result": json.loads(record.result) if record.result is not None else None,
+    }
+
+
+def _time(unix_seconds: float) -> str:
+    return datetime.fromtimestamp(unix_seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain(text: str, *, keep_lines: bool = False) -> str:
+    """Foreign text that can do a terminal no harm, on one line unless ``keep_lines``."""
+    from osmosis_ai.rollout.console import strip_control
+
+    return strip_control(text) if keep_lines else " ".join(strip_control(text).split())
+
+
+def _print(line: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,85 @@
+"""Delivering settled results again, on an operator's word: the same bytes, from this process, whoever else serves.
+
+While it lasts the record is ours, so no server delivers it too. If this process dies half-way, the next server takes
+the record up like any other that was left behind.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from osmosis_ai.rollout.client import OsmosisLLMClient
+from osmosis_ai.rollout.config.settings import RolloutClientSettings
+from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
+from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
+from osmosis_ai.rollout.server.results import TerminalResult
+
+
+@dataclass(frozen=True)
+class Redelivery:
+    """What came of one: ``error`` is ``None`` if the trainer has taken the result."""
+
+    rollout_id: str
+    key: str
+    error: str | None
+
+
+class Redeliverer:
+    """Delivers results of ``journal``, each for at most ``deadline_seconds`` after its first attempt."""
+
+    def __init__(self, journal: Journal, settings: RolloutClientSettings, deadline_seconds: float) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._courier = Courier(settings, deadline_seconds)
+
+    async def redeliver(self, key: str) -> Redelivery | None:
+        """Deliver the settled result under ``key`` again; ``None`` if there is none.
+
+        One that is not taken goes back to the state it had, with the error.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        before = await self._journal.get(key)
+        record = await self._journal.reopen(key)
+        if before is None or record is None or record.result is None:
+            return None
+        delivery = await self._deliver(record, record.result)
+        if delivery.verdict is Verdict.ACKNOWLEDGED:
+            await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
+            return Redelivery(record.rollout_id, key, None)
+        error = f"{type(delivery.error).__name__}: {delivery.error}"
+        await self._journal.settle(key, before.state, attempts=delivery.attempts, error=error)
+        return Redelivery(record.rollout_id, key, error)
+
+    async def _deliver(self, record: JournalRecord, result: bytes) -> Delivery:
+        client: Any = OsmosisLLMClient(
+            record.server_url, record.rollout_id, api_key=record.api_key, settings=self._settings
+        )
+        async with client:
+            delivery = Delivery(record.rollout_id, record.server_url, client, TerminalResult(result))
+            await self._courier.attempt(delivery)
+            await self._courier.pursue(delivery)
+        return delivery
+
+
+async def settled_keys(journal: Journal, names: Sequence[str], states: Sequence[RolloutState]) -> AsyncIterator[str]:
+    """The keys of the settled records under ``names`` (rollout ids or keys) and of those in ``states``."""
+    for name in names:
+        for record in await records_named(journal, name):
+            if record.settled_at is not None:
+                yield record.key
+    for state in states:
+        offset = 0
+        while page := await journal.records([state], offset=offset):
+            offset += len(page)
+            for record in page:
+                yield record.key
+
+
+async def records_named(journal: Journal, name: str) -> list[JournalRecord]:
+    """The records of the rollout id ``name``, newest first, or else the one under that key."""
+    if found := await journal.find(name):
+        return found
+    record = await journal.get(name)
+    return [record] if record is not None else []

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from osmosis_ai.cli import journal
 from osmosis_ai.cli.serve import serve
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
@@ -33,15 +34,13 @@ class _Group(TyperGroup):
         formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: ")
 
 
-app = typer.Typer(
-    cls=_Group,
-    help=HELP,
-    add_completion=False,
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(cls=_Group, help=HELP, invoke_without_command=True, **_PLAIN)
 
 
 class _Finished(Exception):  # noqa: N818 - no error: it carries an exit code past Typer, which has none to return
@@ -80,12 +79,12 @@ def _global_options(
         raise _Finished(EXIT_FAILED)
 
 
-def _add(name: str, command: Callable[..., int]) -> None:
+def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
     @functools.wraps(command)
     def finish(**options: Any) -> None:
         raise _Finished(exit_code_of(command, **options))
 
-    app.command(name)(finish)
+    group.command(name)(finish)
 
 
 def exit_code_of(command: Callable[..., int], **options: Any) -> int:
@@ -124,4 +123,8 @@ def _load_dotenv() -> None:
 
 
 for _name, _command in COMMANDS.items():
-    _add(_name, _command)
+    _add(app, _name, _command)
+_journal = typer.Typer(help=journal.HELP, no_args_is_help=True, **_PLAIN)
+for _name, _command in journal.COMMANDS.items():
+    _add(_journal, _name, _command)
+app.add_typer(_journal, name="journal")

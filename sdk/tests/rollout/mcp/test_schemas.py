@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from fastmcp import FastMCP
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel, Field
 
 from osmosis_ai.rollout.mcp.agent_loop import MCPAgentLoop, _mcp_tool_to_openai
@@ -217,6 +217,7 @@ class TestReferences:
         ("text", "must be an object, got str"),
         ({"properties": []}, "properties must be an object, got list"),
         ({"properties": {"x": "text"}}, "parameter 'x' must be an object, got str"),
+        ({"properties": {"x": {"anyOf": [None]}}}, "a schema in it must be an object, got NoneType"),
         ({"properties": {"x": {"type": "string", "enum": "ab"}}}, "properties.x.enum"),
         ({"properties": {}, "required": "a"}, "required"),
     ],
@@ -298,6 +299,7 @@ SCHEMAS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(SCHEMAS, SCHEMAS)
 def test_any_schema_is_converted_or_refused_with_a_reason(schema: Any, definition: Any) -> None:
     try:

@@ -154,10 +154,12 @@ def _parameter(name: str, schema: Any) -> JsonSchema:
     return {**simple, "type": _TYPE_NAMES.get(kind, kind)}
 
 
-def _with_one_type(schema: JsonSchema | bool) -> JsonSchema:
+def _with_one_type(schema: Any) -> JsonSchema:
     """``schema`` with its ``type`` a single name; ``type`` comes first."""
     if isinstance(schema, bool):
         return dict(_ANYTHING if schema else _NOTHING)
+    if not isinstance(schema, dict):
+        raise ValueError(f"a schema in it must be an object, got {type(schema).__name__}")
     schema = _merge_all_of(schema)
     for keyword in _ALTERNATIVES:
         members = schema.get(keyword)

@@ -47,6 +47,7 @@ from osmosis_ai.rollout.server.state import AppState
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
+UNDELIVERABLE_KEPT_SECONDS = 7 * 86_400.0
 CANCEL_SECONDS = 1.0
 JOURNAL_RETRY_SECONDS = 0.5
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
@@ -164,7 +165,8 @@ class RolloutService:
 
     async def maintain(self) -> None:
         """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""
-        await self._journal.prune(time.time() - self.state.record_ttl)
+        now = time.time()
+        await self._journal.prune(now - self.state.record_ttl, undeliverable_before=now - UNDELIVERABLE_KEPT_SECONDS)
         await self._take_up_abandoned()
 
     async def _lead(

@@ -92,7 +92,11 @@ async def test_a_failure_of_every_call_is_systemic(answer: Answer, start: str, f
         (refuse(429, Retry_After="7"), "Rate limit exceeded. Details: ", ProviderFailure.RATE_LIMIT),
         (refuse(500), "LLM API error (HTTP 500): ", ProviderFailure.SERVER),
         (refuse(529), "LLM API error (HTTP 529): ", ProviderFailure.SERVER),
-        (refuse(400, "maximum context length is 9"), "Context window exceeded", ProviderFailure.CONTEXT_WINDOW),
+        (
+            refuse(400, "This model's maximum context length is 9 tokens."),
+            "Context window exceeded",
+            ProviderFailure.CONTEXT_WINDOW,
+        ),
     ],
 )
 async def test_a_failure_of_one_call_is_a_provider_error(answer: Answer, start: str, failure: ProviderFailure) -> None:

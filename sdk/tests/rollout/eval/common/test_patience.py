@@ -25,17 +25,18 @@ async def test_what_may_pass_is_tried_again(answer: Answer) -> None:
 
 
 async def test_attempts_are_bounded_and_the_last_error_is_told() -> None:
-    with ModelEndpoint(refuse(500), refuse(500), refuse(500, "for good")) as endpoint:
-        with pytest.raises(ProviderError, match="for good"):
-            await ask(endpoint)
+    with (
+        ModelEndpoint(refuse(500), refuse(500), refuse(500, "for good")) as endpoint,
+        pytest.raises(ProviderError, match="for good"),
+    ):
+        await ask(endpoint)
     assert len(endpoint.calls) == 3
 
 
 @pytest.mark.parametrize("answer", [refuse(400), refuse(401), refuse(404), refuse(429, "no", "insufficient_quota")])
 async def test_what_will_not_pass_is_not_tried_again(answer: Answer) -> None:
-    with ModelEndpoint(answer) as endpoint:
-        with pytest.raises(ProviderError):
-            await ask(endpoint)
+    with ModelEndpoint(answer) as endpoint, pytest.raises(ProviderError):
+        await ask(endpoint)
     assert len(endpoint.calls) == 1
 
 
@@ -47,9 +48,11 @@ async def test_rate_limits_are_waited_out_however_many() -> None:
 
 
 async def test_a_rate_limit_longer_than_the_patience_is_told_at_once() -> None:
-    with ModelEndpoint(refuse(429, Retry_After="3600")) as endpoint:
-        with pytest.raises(ProviderError, match="Rate limit exceeded"):
-            await ask(endpoint)
+    with (
+        ModelEndpoint(refuse(429, Retry_After="3600")) as endpoint,
+        pytest.raises(ProviderError, match="Rate limit exceeded"),
+    ):
+        await ask(endpoint)
 
 
 async def test_whoever_shares_the_gate_waits_too() -> None:

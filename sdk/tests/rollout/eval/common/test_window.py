@@ -1,6 +1,8 @@
 import asyncio
+from collections.abc import Iterator
 
 import pytest
+from support.rollouts import until
 
 from osmosis_ai.rollout.eval.common.window import run_window
 
@@ -25,10 +27,7 @@ async def test_items_are_read_only_as_they_are_worked_on() -> None:
     read: list[int] = []
     may_go_on = asyncio.Event()
 
-    def items() -> "list[int]":
-        return read
-
-    def produce():  # type: ignore[no-untyped-def]
+    def produce() -> Iterator[int]:
         for number in range(100):
             read.append(number)
             yield number
@@ -38,10 +37,9 @@ async def test_items_are_read_only_as_they_are_worked_on() -> None:
         return True
 
     running = asyncio.create_task(run_window(produce(), work, 3))
-    while len(read) < 3:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert items() == [0, 1, 2]
+    await until(lambda: len(read) == 3)
+    await asyncio.sleep(0.01)
+    assert read == [0, 1, 2]
     may_go_on.set()
     await running
     assert len(read) == 100
@@ -55,6 +53,7 @@ async def test_after_a_stop_nothing_starts_and_what_is_in_flight_ends() -> None:
     async def work(item: int) -> bool:
         started.append(item)
         if item == 1:
+            await until(lambda: len(started) == 3)
             stopped.set()
             return False
         await stopped.wait()

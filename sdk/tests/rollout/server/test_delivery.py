@@ -56,7 +56,8 @@ class TestRetry:
         assert (result["status"], result["reward"]) == ("COMPLETED", 1.0)
         assert trainer.posts("rollout-1") == [result] * 7
         view = await until_state(app, "rollout-1", "delivered")
-        assert view["delivery_attempts"] == 7
+        # A connection from the pool that proves dead is replaced within the attempt.
+        assert view["delivery_attempts"] == (7 if status else 6)
 
     @pytest.mark.parametrize("status", [201, 202, 204, 299])
     async def test_any_success_is_an_acknowledgement(self, trainer: FakeTrainer, status: int) -> None:

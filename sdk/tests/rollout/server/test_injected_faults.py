@@ -52,8 +52,8 @@ FIRST_REPLY = ("user", "assistant")
 CASES = [
     Case("chat-429", "llm_error", "HTTP 429", chat_faults=[200, 429, 429]),
     Case("chat-500", "llm_error", "HTTP 500", chat_faults=[200, 500, 500]),
-    Case("chat-dropped", "llm_error", "OsmosisTransportError", chat_faults=[200, Fault.DROP, Fault.DROP]),
-    Case("chat-half", "llm_error", "OsmosisTransportError", chat_faults=[200, Fault.HALF, Fault.HALF]),
+    Case("chat-dropped", "llm_error", "OsmosisTransportError", chat_faults=[200, *[Fault.DROP] * 9]),
+    Case("chat-half", "llm_error", "OsmosisTransportError", chat_faults=[200, *[Fault.HALF] * 9]),
     Case("chat-hangs", "llm_error", "OsmosisTimeoutError", chat_faults=[200, Fault.HANG, Fault.HANG]),
     Case("chat-bad-json", "llm_error", "OsmosisReplyError", chat_faults=[200, Fault.GARBAGE, Fault.GARBAGE]),
     Case("chat-400", "llm_error", "HTTP 400", chat_faults=[200, 400]),
@@ -169,7 +169,7 @@ class TestAdmission:
         settings = quick_settings(tmp_path / "journal.db", max_concurrent_rollouts=2, max_queued_rollouts=10)
         settings.client.timeout_seconds = settings.server.request_timeout_seconds = DEADLINE_SECONDS
         names = [f"rollout-{number}" for number in range(300)]
-        limits = httpx.Limits(max_connections=None)
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
         trainer.hold_chats()
         with LiveServer(create_app(agent_loop, settings=settings)) as server:
             async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=DEADLINE_SECONDS) as client:

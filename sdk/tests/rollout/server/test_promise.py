@@ -168,38 +168,46 @@ def test_a_trainer_that_goes_away_gets_its_results_when_it_returns(tmp_path: Pat
         assert len(set(trainer.bodies("early"))) == 1
 
 
-def test_two_servers_share_a_journal(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.db"
-    with FaultyTrainer() as trainer, ServerProcess(journal) as one, ServerProcess(journal) as other:
-        trainer.hold_chats()
-        one.accept(trainer.url, first="complete")
-        other.accept(trainer.url, second="complete")
-        trainer.wait_for_chat("first", "second")
-        assert other.init("first", trainer.url).json() == one.init("first", trainer.url).json()
-        assert other.init("first", trainer.url, "fail").status_code == 409
-        assert other.state("first") == "accepted"
-        one.kill()
-        one.start()
-        assert outcome_of(trainer.result("first")) == ("ERROR", "interrupted", False)
-        assert other.init("first", trainer.url).status_code == 202
-        trainer.release_chats()
-        assert outcome_of(trainer.result("second")) == ("COMPLETED", "success", True)
-        other.wait_for_state("second", "delivered")
-        assert [len(trainer.chats(name)) for name in ("first", "second")] == [1, 1]
-        assert [len(trainer.bodies(name)) for name in ("first", "second")] == [1, 1]
+class TestTwoServers:
+    """On one journal."""
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def servers(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, ServerProcess]]:
+        journal = tmp_path_factory.mktemp("two") / "journal.db"
+        with ServerProcess(journal) as one, ServerProcess(journal) as other:
+            yield one, other
 
-def test_inits_that_race_to_two_servers_start_one_rollout_each(tmp_path: Path) -> None:
-    journal = tmp_path / "journal.db"
-    names = [f"racing-{number}" for number in range(40)]
-    with FaultyTrainer() as trainer, ServerProcess(journal) as one, ServerProcess(journal) as other:
-        with ThreadPoolExecutor(8) as pool:
-            answers = [pool.submit(server.init, name, trainer.url) for name in names for server in (one, other)]
-            assert {answer.result().status_code for answer in answers} == {202}
-        for name in names:
-            trainer.result(name)
-        assert [len(trainer.chats(name)) for name in names] == [1] * len(names)
-        assert [len(trainer.bodies(name)) for name in names] == [1] * len(names)
+    def test_inits_that_race_to_both_start_one_rollout_each(self, servers: tuple[ServerProcess, ServerProcess]) -> None:
+        names = [f"racing-{number}" for number in range(40)]
+        with FaultyTrainer() as trainer:
+            with ThreadPoolExecutor(8) as pool:
+                answers = [pool.submit(server.init, name, trainer.url) for name in names for server in servers]
+                assert {answer.result().status_code for answer in answers} == {202}
+            for name in names:
+                trainer.result(name)
+            assert [len(trainer.chats(name)) for name in names] == [1] * len(names)
+            assert [len(trainer.bodies(name)) for name in names] == [1] * len(names)
+
+    def test_each_answers_for_the_other_and_runs_its_own(self, servers: tuple[ServerProcess, ServerProcess]) -> None:
+        one, other = servers
+        with FaultyTrainer() as trainer:
+            trainer.hold_chats()
+            one.accept(trainer.url, first="complete")
+            other.accept(trainer.url, second="complete")
+            trainer.wait_for_chat("first", "second")
+            assert other.init("first", trainer.url).json() == one.init("first", trainer.url).json()
+            assert other.init("first", trainer.url, "fail").status_code == 409
+            assert other.state("first") == "accepted"
+            one.kill()
+            one.start()
+            assert outcome_of(trainer.result("first")) == ("ERROR", "interrupted", False)
+            assert other.init("first", trainer.url).status_code == 202
+            trainer.release_chats()
+            assert outcome_of(trainer.result("second")) == ("COMPLETED", "success", True)
+            other.wait_for_state("second", "delivered")
+            assert [len(trainer.chats(name)) for name in ("first", "second")] == [1, 1]
+            assert [len(trainer.bodies(name)) for name in ("first", "second")] == [1, 1]
 
 
 def test_a_full_disk_refuses_inits_and_loses_nothing(tmp_path: Path) -> None:

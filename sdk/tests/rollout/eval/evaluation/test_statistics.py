@@ -109,7 +109,17 @@ class TestTheIntervalOfAMean:
 @pytest.mark.parametrize(
     ("degrees", "expected"),
     # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (7, 2.365), (30, 2.042), (100, 1.984), (101, 1.984), (1e6, 1.960)],
+    [
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (7, 2.365),
+        (30, 2.042),
+        (100, 1.984),
+        (101, 1.984),
+        (1e6, 1.960),
+    ],
 )
 def test_students_t_agrees_with_the_tables(degrees: float, expected: float) -> None:
     assert student_t(0.975, int(degrees)) == pytest.approx(expected, abs=6e-4)

@@ -13,16 +13,20 @@ OLD = "osmosis_ai.rollout.test_mode"
     [
         (
             "common",
-            "REQUIRED_COLUMNS DatasetParseError DatasetReader DatasetRow DatasetValidationError ExternalLLMClient"
-            " LocalBatchResult LocalExecutionError LocalLLMClientProtocol LocalRolloutRunner LocalRunResult"
-            " ProviderError ToolValidationError build_completion_params create_llm_client dataset_row_to_request"
-            " format_duration format_tokens load_agent load_dataset_rows validate_tools",
+            (
+                "REQUIRED_COLUMNS DatasetParseError DatasetReader DatasetRow DatasetValidationError ExternalLLMClient"
+                " LocalBatchResult LocalExecutionError LocalLLMClientProtocol LocalRolloutRunner LocalRunResult"
+                " ProviderError ToolValidationError build_completion_params create_llm_client dataset_row_to_request"
+                " format_duration format_tokens load_agent load_dataset_rows validate_tools"
+            ),
         ),
         ("common.llm_client", "ExternalLLMClient"),
         (
             "test_mode",
-            "ExternalLLMClient InteractiveLLMClient InteractiveRunner InteractiveStep LocalTestBatchResult"
-            " LocalTestRunResult LocalTestRunner ProviderError",
+            (
+                "ExternalLLMClient InteractiveLLMClient InteractiveRunner InteractiveStep LocalTestBatchResult"
+                " LocalTestRunResult LocalTestRunner ProviderError"
+            ),
         ),
         ("test_mode.runner", "LocalTestBatchResult LocalTestRunResult LocalTestRunner validate_tools"),
         ("test_mode.interactive", "InteractiveLLMClient InteractiveRunner InteractiveStep"),

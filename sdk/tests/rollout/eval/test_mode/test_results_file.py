@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def test_runs_are_on_disk_as_soon_as_they_end_and_in_order_at_the_end(path: Path
     document = json.loads(path.read_text(encoding="utf-8"))
     assert list(document) == ["summary", "config", "results"]
     assert [found["row_index"] for found in document["results"]] == [0, 2]
-    assert sorted(os.listdir(path.parent)) == ["results.json", "results.jsonl"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["results.json", "results.jsonl"]
 
 
 def test_a_resumed_run_has_what_succeeded_and_does_the_rest_again(path: Path) -> None:

@@ -1,0 +1,598 @@
+import asyncio
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.model_endpoint import HANG, Answer, ModelEndpoint, refuse, say
+
+from osmosis_ai.cli import main
+from osmosis_ai.rollout.eval.test_mode.cli import TestCommand
+
+DEADLINE_SECONDS = 30.0
+
+AGENT = """
+import asyncio
+from pathlib import Path
+
+from osmosis_ai.rollout import OpenAIFunctionToolSchema, RolloutAgentLoop
+from osmosis_ai.rollout import create_tool_result, execute_tool_calls, get_tool_call_info
+
+NUMBERS = {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}, "required": ["a", "b"]}
+ADD = {"type": "function", "function": {"name": "add", "description": "Add two numbers", "parameters": NUMBERS}}
+
+
+class Adder(RolloutAgentLoop):
+    name = "adder"
+
+    def get_tools(self, request):
+        return [OpenAIFunctionToolSchema.model_validate(ADD)]
+
+    async def run(self, ctx):
+        if "fail" in ctx.request.metadata:
+            raise RuntimeError(ctx.request.metadata["fail"])
+        if "hang" in ctx.request.metadata:
+            Path("hanging").touch()
+            await asyncio.Event().wait()
+        messages = list(ctx.request.messages)
+        for _ in range(ctx.request.max_turns):
+            reply = await ctx.chat(messages, **ctx.request.completion_params)
+            messages.append(reply.message)
+            if not reply.has_tool_calls:
+                break
+            messages += await execute_tool_calls(reply.tool_calls, self.add)
+        answer = (messages[-1]["content"] or "").rpartition("#### ")[2]
+        ctx.log_event("done", answer=answer)
+        return ctx.complete(messages, reward=float(answer == ctx.request.metadata["ground_truth"]))
+
+    async def add(self, call):
+        call_id, _, arguments = get_tool_call_info(call)
+        return create_tool_result(call_id, str(arguments["a"] + arguments["b"]))
+
+
+adder = Adder()
+"""
+AGENT_OPTIONS = ["-m", "agent:adder", "-d", "rows.jsonl"]
+SCRIPT = ["--model", "builtin/arithmetic"]
+
+
+def row(a: int, b: int, **extra: Any) -> dict[str, Any]:
+    return {"system_prompt": "Use add.", "user_prompt": f"What is {a} + {b}?", "ground_truth": str(a + b), **extra}
+
+
+def write_rows(*rows: dict[str, Any]) -> None:
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an agent module and three solvable rows, as current directory."""
+    (tmp_path / "agent.py").write_text(AGENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for variable in ("OPENAI_API_KEY", "LITELLM_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    write_rows(row(1, 2), row(30, 4), row(-5, 5))
+    yield tmp_path
+    sys.modules.pop("agent", None)
+
+
+def run(*arguments: str, model: list[str] = SCRIPT) -> int:
+    return main(["test", *AGENT_OPTIONS, *model, *arguments])
+
+
+def run_against(endpoint: ModelEndpoint, *arguments: str) -> int:
+    return run(*arguments, model=["--model", "m", "--base-url", endpoint.url])
+
+
+def results_of(name: str = "results.json") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path(name).read_bytes())
+    return document
+
+
+class TestBatch:
+    def test_every_row_gets_a_line_with_reward_turns_calls_time_and_tokens(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run() == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        lines = out.splitlines()
+        assert lines[0].startswith("osmosis-rollout-test v")
+        assert lines[2:8] == [
+            "  Model: builtin/arithmetic",
+            "Loading agent: agent:adder",
+            "  Agent name: adder",
+            "Loading dataset: rows.jsonl",
+            "  Total rows: 3",
+            "",
+        ]
+        assert lines[8] == "Running tests..."
+        for number in range(3):
+            pattern = rf"\[{number + 1}/3\] Row {number}: OK \(.+, [\d,]+ tokens\) reward 1\.00, 2 turns, 1 tool call"
+            assert re.fullmatch(pattern, lines[9 + number])
+        summary = out[out.index("Summary:") :]
+        for line in ("Total: 3", "Passed: 3", "Failed: 0", "Mean reward: 1.00 (over 3 runs)", "Solved: 3 of 3"):
+            assert f"  {line}" in summary
+
+    def test_a_row_that_scored_0_is_not_shown_as_passed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_rows(row(1, 2), {**row(1, 2), "ground_truth": "4"})
+        assert run("-o", "results.json") == 0, "it ran"
+        out = capsys.readouterr().out
+        assert "Row 1: ZERO (" in out
+        assert "  Passed: 1\n  Scored 0: 1\n  Failed: 0\n  Mean reward: 0.50" in out
+        summary = results_of()["summary"]
+        assert (summary["passed"], summary["scored_zero"], summary["failed"], summary["solved"]) == (1, 1, 0, 1)
+
+    def test_failures_are_told_on_their_line_and_by_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
+        trouble = "[/x] \x1b[2Jno\nluck " + "at all " * 20
+        write_rows(row(1, 2), row(1, 2, fail=trouble), row(1, 2, fail=trouble))
+        assert run() == 1
+        out, err = capsys.readouterr()
+        assert re.search(r"Row 1: FAILED \(\d+ms, 0 tokens\) - \[/x\] no luck at all at all .*\.\.\.\n", out)
+        assert "    2 x RuntimeError: [/x] no luck at all" in out
+        assert "(row 1, 2)" in out
+        assert "\x1b" not in out + err
+
+    def test_the_file_has_all_that_a_run_can_be_repeated_from(self) -> None:
+        options = ["--offset", "1", "--limit", "1", "--max-turns", "3", "--temperature", "0.5", "--max-tokens", "99"]
+        assert run("-q", "-o", "new/results.json", *options) == 0
+        text = Path("new/results.json").read_text()
+        assert text.startswith('{\n  "summary": {\n    "total": 1,\n')
+        document = json.loads(text)
+        result = document["results"][0]
+        assert result.items() >= {"row_index": 1, "success": True, "error": None, "reward": 1.0}.items()
+        assert result["finish_reason"] == "stop"
+        assert set(result["token_usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens", "num_llm_calls"}
+        assert result["messages"][-1]["content"].endswith("#### 34")
+        config = document["config"]
+        assert config["completion_params"] == {"temperature": 0.5, "max_tokens": 99}
+        assert (config["module"], config["dataset"], config["max_turns"]) == ("agent:adder", "rows.jsonl", 3)
+        assert list(config["digests"]["agent"]) == ["agent.py"]
+        assert len(Path("new/results.jsonl").read_text().splitlines()) == 3
+
+    def test_quiet_prints_nothing_and_json_nothing_else(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("-q") == 0
+        assert capsys.readouterr() == ("", "")
+        assert run("--json") == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["summary"]["mean_reward"] == 1.0
+        assert [result["row_index"] for result in document["results"]] == [0, 1, 2]
+        assert not list(Path().glob("*.json"))
+
+    def test_rows_are_repeated(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--repeat", "2", "-o", "results.json", "--concurrency", "3") == 0
+        assert "Row 2 #2: OK" in capsys.readouterr().out
+        runs = [(result["row_index"], result["repeat"]) for result in results_of()["results"]]
+        assert runs == [(number, repeat) for number in range(3) for repeat in range(2)]
+
+    def test_a_mean_reward_can_be_asked_for(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_rows(row(1, 2), {**row(1, 2), "ground_truth": "4"})
+        assert run("-q", "--min-reward", "0.5") == 0
+        assert run("-q", "--min-reward", "0.75") == 1
+        assert capsys.readouterr().err == "Error: --min-reward 0.75 is not reached: the mean reward is 0.5.\n"
+
+    def test_debugging_leaves_event_files_in_a_directory_of_this_run(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("--debug") == 0
+        out = capsys.readouterr().out
+        directory = re.search(r"Event files: (\./test_debug/\S+)\n", out)
+        assert directory is not None
+        assert sorted(file.name for file in Path(directory[1]).iterdir()) == [f"test-{n}.jsonl" for n in range(3)]
+
+    def test_a_run_out_of_time_fails_and_the_others_go_on(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_rows(row(1, 2, hang=1), row(1, 2))
+        assert run("--timeout", "0.05") == 1
+        out = capsys.readouterr().out
+        assert "Row 0: FAILED" in out
+        assert "1 x time limit: No result within 0.05 s. (row 0)" in out
+        assert "Row 1: OK" in out
+
+
+class TestEndpoint:
+    def test_tool_calls_round_trip_with_an_endpoint_of_ones_own(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with ModelEndpoint() as endpoint:
+            assert run_against(endpoint, "--concurrency", "3", "--temperature", "0") == 0
+        out = capsys.readouterr().out
+        assert f"Connecting to endpoint: {endpoint.url}\n  Model: m\n" in out
+        assert "Verifying provider connectivity..." in out
+        assert "Mean reward: 1.00" in out
+        assert {call.body["model"] for call in endpoint.calls} == {"m"}
+        assert {call.body.get("temperature") for call in endpoint.calls[1:]} == {0}
+
+    def test_the_window_is_as_wide_as_asked_for(self) -> None:
+        write_rows(*[row(1, 2)] * 12)
+        with ModelEndpoint() as endpoint:
+            assert run_against(endpoint, "-q", "--concurrency", "4") == 0
+        assert 1 < endpoint.most_in_flight <= 4
+
+    def test_rate_limits_are_waited_out(self, capsys: pytest.CaptureFixture[str]) -> None:
+        limited = [refuse(429, Retry_After="0.01")] * 3
+        with ModelEndpoint(say("ok"), *limited) as endpoint:
+            assert run_against(endpoint) == 0
+        assert "Rate limits: 3 calls had to wait" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("answer", [refuse(401, "bad key"), refuse(404, "no such model")])
+    def test_what_fails_every_row_is_found_before_the_first(
+        self, answer: Answer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with ModelEndpoint(answer) as endpoint:
+            assert run_against(endpoint) == 1
+        out, err = capsys.readouterr()
+        assert "Running tests" not in out
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+        assert len(endpoint.calls) == 1
+
+    def test_what_fails_every_row_from_some_point_on_stops_the_run(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with ModelEndpoint(say("ok"), say("#### 3"), refuse(401, "key revoked")) as endpoint:
+            assert run_against(endpoint, "-o", "results.json") == 1
+        out = capsys.readouterr().out
+        assert "  Total: 2 of 3\n" in out
+        assert "Stopped early due to systemic provider error. Reason: Authentication failed" in out
+        summary = results_of()["summary"]
+        assert (summary["stopped_early"], summary["total"], summary["passed"]) == (True, 2, 1)
+        with ModelEndpoint() as endpoint:
+            port = endpoint.url
+            assert port
+        assert len(results_of()["results"]) == 2
+
+    @pytest.mark.parametrize("answer", [Answer(b"{"), Answer(b'{"choices": []}'), refuse(400, "bad request")])
+    def test_an_answer_that_is_of_no_use_fails_its_row(self, answer: Answer) -> None:
+        with ModelEndpoint(say("ok"), otherwise=lambda body: answer) as endpoint:
+            write_rows(row(1, 2))
+            started = time.monotonic()
+            assert run_against(endpoint, "-q", "-o", "results.json", "--timeout", "20") == 1
+            assert time.monotonic() - started < DEADLINE_SECONDS
+        assert results_of()["results"][0]["error_kind"] in ("malformed reply", "refused request")
+
+    def test_an_endpoint_that_hangs_costs_a_row_its_time_and_no_more(self) -> None:
+        with ModelEndpoint(say("ok"), HANG) as endpoint:
+            assert run_against(endpoint, "-q", "-o", "results.json", "--timeout", "0.3") == 1
+        assert [result["error_kind"] for result in results_of()["results"]] == ["time limit", None, None]
+
+
+class TestChecks:
+    def test_the_default_model_without_a_key_says_which_variable_to_set(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(model=[]) == 1
+        assert capsys.readouterr().err == (
+            "Error: Missing API key for provider 'openai': set the variable OPENAI_API_KEY or LITELLM_API_KEY, or give"
+            " --api-key.\n"
+        )
+
+    def test_it_does_so_without_loading_litellm(self) -> None:
+        script = (
+            "import sys; from osmosis_ai.cli import main\n"
+            f"assert main(['test', *{AGENT_OPTIONS}]) == 1\n"
+            "print('litellm' in sys.modules)"
+        )
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert ended.stdout.splitlines()[-1] == "False"
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["-d", "gone.jsonl"], "Dataset file not found: gone.jsonl"),
+            (["-d", "agent.py"], "Unsupported file format '.py'"),
+            (["-m", "nowhere:adder"], "Cannot import module 'nowhere'"),
+            (["-m", "agent:addr"], "did you mean 'adder'?"),
+            (["--model", "builtin/chess"], "builtin/arithmetic"),
+            (["--base-url", "localhost"], "is not a base URL"),
+            (["--mcp", "tools"], "mutually exclusive"),
+            (["--row", "1"], "--row works in --interactive mode only"),
+            (["--resume"], "--resume needs -o FILE"),
+            (["-i", "-o", "x.json"], "--output is for a batch"),
+            (["-i", "--json"], "--json is for a batch"),
+            (["--temperature", "nan"], "--temperature must be a finite number"),
+            (["-o", "."], "Cannot write .: it is not a regular file"),
+            (["--offset", "9"], "No rows to test"),
+            (["--api-key", "@gone"], "--api-key @gone: the file cannot be read"),
+        ],
+    )
+    def test_a_mistake_is_one_sentence(
+        self, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(*arguments) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+        assert sentence in err
+
+    def test_neither_an_agent_nor_tools_is_a_mistake(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["test", "-d", "rows.jsonl", *SCRIPT]) == 1
+        assert "is required" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--limit", "0"],
+            ["--offset", "-2"],
+            ["--max-turns", "0"],
+            ["--concurrency", "0"],
+            ["--repeat", "x"],
+            ["--fly"],
+        ],
+    )
+    def test_a_wrong_command_line_is_exit_code_2(
+        self, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ending:
+            run(*arguments)
+        assert ending.value.code == 2
+        assert arguments[0] in capsys.readouterr().err
+
+    def test_all_bad_rows_are_told_before_anything_is_called(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_rows(row(1, 2), {"user_prompt": "x"}, {**row(1, 2), "ground_truth": 3})
+        with ModelEndpoint() as endpoint:
+            assert run_against(endpoint) == 1
+        assert endpoint.calls == []
+        err = capsys.readouterr().err
+        assert "line 2: Row 1: Missing required columns" in err
+        assert "line 3: Row 2: 'ground_truth' must be a string, got int" in err
+
+    def test_the_model_is_told_whatever_else_is_wrong(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = [
+            "-m",
+            "no:thing",
+            "-d",
+            "gone.jsonl",
+            "--model",
+            "Qwen/Qwen3-0.6B",
+            "--base-url",
+            "http://127.0.0.1:9/v1",
+        ]
+        assert main(["test", *options]) == 1
+        assert "\n  Model: Qwen/Qwen3-0.6B\n" in capsys.readouterr().out
+
+
+class TestGoingOn:
+    def test_a_resumed_run_calls_only_for_what_is_missing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with ModelEndpoint(say("ok"), say("#### 3"), refuse(401)) as endpoint:
+            assert run_against(endpoint, "-q", "-o", "results.json") == 1
+            before = len(endpoint.calls)
+            capsys.readouterr()
+            assert run_against(endpoint, "-o", "results.json", "--resume") == 0
+            assert len(endpoint.calls) == before + 1 + 2 * 2, "the check, and two calls for each of two rows"
+        out = capsys.readouterr().out
+        assert "Going on with results.jsonl: 1 of 3 runs are there." in out
+        assert "[2/3] Row 1: OK" in out
+        document = results_of()
+        assert [result["row_index"] for result in document["results"]] == [0, 1, 2]
+        assert (document["summary"]["total"], document["summary"]["resumed"]) == (3, 1)
+
+    @pytest.mark.parametrize(
+        ("change", "name"),
+        [
+            (lambda: write_rows(row(5, 5)), "rows.jsonl"),
+            (lambda: Path("agent.py").write_text(AGENT + "\n"), "agent.py"),
+            (lambda: None, "settings max_turns"),
+        ],
+    )
+    def test_a_changed_input_is_refused_by_name(
+        self, change: Any, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("-q", "-o", "results.json") == 0
+        change()
+        options = ["--max-turns", "3"] if name.startswith("settings") else []
+        assert run("-q", "-o", "results.json", "--resume", *options) == 1
+        assert f"changed since it was written: {name};" in capsys.readouterr().err
+
+    def test_ctrl_c_leaves_all_that_ended_and_a_summary(self) -> None:
+        write_rows(row(1, 2), row(3, 4), row(5, 6, hang=1))
+        command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *SCRIPT, "-o", "results.json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                wait_for_file(Path("hanging"))
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=DEADLINE_SECONDS)
+            finally:
+                process.kill()
+        assert process.returncode == 130
+        assert err == "Interrupted: 2 of 3 runs had ended: go on with --resume.\n"
+        assert "  Total: 2 of 3\n" in out
+        document = results_of()
+        assert (document["summary"]["interrupted"], len(document["results"])) == (True, 2)
+
+    def test_a_kill_leaves_every_line_that_was_written(self) -> None:
+        write_rows(row(1, 2), row(3, 4), row(5, 6, hang=1))
+        command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *SCRIPT, "-q", "-o", "results.json"]
+        with subprocess.Popen(command) as process:
+            try:
+                wait_for_file(Path("hanging"))
+            finally:
+                process.kill()
+        lines = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
+        assert [line.get("row_index") for line in lines] == [None, 0, 1]
+        assert not Path("results.json").exists()
+
+
+class TestInteractive:
+    def test_it_works_over_a_pipe(self) -> None:
+        command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *SCRIPT, "-i", "--row", "1"]
+        typed = "n\ne tool 1 35\nn\nm\n\nq\n"
+        ended = subprocess.run(
+            command, input=typed, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert "(Interactive Mode)" in ended.stdout
+        assert "[Tool (add)] 34" in ended.stdout
+        assert "#### 35" in ended.stdout
+        assert "Reward: 0.0" in ended.stdout
+        assert "> e tool 1 35\n" in ended.stdout, "a transcript shows what was typed"
+        assert ended.stdout.endswith("Interactive session ended.\n")
+
+    def test_it_works_in_a_terminal(self) -> None:
+        with terminal("-i") as screen:
+            screen.type_after("Select a row to test [0-2]", "0\n")
+            screen.type_after("Turn 1: LLM Response", "n\n")
+            screen.type_after("Turn 2: LLM Response", "\n")
+            screen.type_after("[m]essages, [Enter] continue", "\n")
+            screen.type_after("Select a row to test", "q\n")
+            assert screen.exit_code() == 0
+        assert "Interactive session ended." in screen.text
+        assert "Traceback" not in screen.text
+
+    @pytest.mark.parametrize("place", ["Select a row to test", "[n]ext, [c]ontinue", "[m]essages, [Enter] continue"])
+    def test_ctrl_c_at_any_prompt_leaves_cleanly(self, place: str) -> None:
+        with terminal("-i") as screen:
+            if "Select" not in place:
+                screen.type_after("Select a row to test", "0\n")
+            if "Enter" in place:
+                screen.type_after("[n]ext", "c\n")
+            screen.type_after(place, "\x03")
+            assert screen.exit_code() == 130
+        assert "Interactive session ended." in screen.text
+        assert "Traceback" not in screen.text
+
+    def test_ctrl_d_leaves_the_row_and_then_the_session(self) -> None:
+        with terminal("-i", "--row", "0") as screen:
+            screen.type_after("[n]ext", "\x04")
+            screen.type_after("Select a row to test", "\x04")
+            assert screen.exit_code() == 0
+        assert "Aborted by user" in screen.text
+
+    def test_ctrl_c_while_the_model_is_called_leaves_cleanly(self) -> None:
+        with ModelEndpoint(say("ok"), HANG) as endpoint:
+            with terminal("-i", "--row", "0", model=["--model", "m", "--base-url", endpoint.url]) as screen:
+                endpoint.wait_for_calls(2)
+                screen.type("\x03")
+                assert screen.exit_code() == 130
+        assert "Traceback" not in screen.text
+
+    def test_a_batch_in_a_terminal_shows_its_progress_and_ends_on_ctrl_c(self) -> None:
+        write_rows(row(1, 2), row(3, 4), row(5, 6, hang=1))
+        with terminal() as screen:
+            screen.wait_for("[2/3] Row 1: OK")
+            screen.wait_for("rows/s")
+            wait_for_file(Path("hanging"))
+            screen.type("\x03")
+            assert screen.exit_code() == 130
+        assert "Mean reward: 1.00" in screen.text
+        assert "Interrupted: 2 of 3 runs had ended." in screen.text
+
+
+class TestAsAClass:
+    def test_it_can_be_part_of_another_program(self, capsys: pytest.CaptureFixture[str]) -> None:
+        parser = ArgumentParser()
+        TestCommand().configure_parser(parser)
+        arguments = parser.parse_args(["--agent", "agent:adder", "-d", "rows.jsonl", *SCRIPT, "--limit", "1"])
+        assert arguments.handler(arguments) == 0
+        assert "Total rows: 3 (testing 1)" in capsys.readouterr().out
+
+    def test_a_partial_namespace_is_enough(self) -> None:
+        check = TestCommand()._validate_args
+        base: dict[str, Any] = {"module": "a:b", "mcp": None, "row": None, "interactive": False}
+        assert check(Namespace(**base)) is None
+        assert "mutually exclusive" in str(check(Namespace(**{**base, "mcp": "x"})))
+        assert "required" in str(check(Namespace(**{**base, "module": None})))
+        problem = str(check(Namespace(**{**base, "row": 1})))
+        assert "--row" in problem
+        assert "--interactive" in problem
+
+    @pytest.mark.parametrize(("name", "value"), [("limit", 0), ("offset", -2), ("max_turns", 0)])
+    def test_numbers_out_of_range_are_refused_here_too(self, name: str, value: int) -> None:
+        problem = TestCommand()._validate_args(Namespace(module="a:b", **{name: value}))
+        assert f"--{name.replace('_', '-')} must be >=" in str(problem)
+
+
+def test_its_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from osmosis_ai.cli import main\n"
+        "try: main(['test', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('aiohttp', 'httpx', 'litellm', 'pydantic', 'rich') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--min-reward" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def wait_for_file(path: Path) -> None:
+    deadline_seconds = time.monotonic() + DEADLINE_SECONDS
+    while not path.exists():
+        assert time.monotonic() < deadline_seconds, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+class Screen:
+    """A command in a terminal of its own; ``text`` is all it has shown, without styles."""
+
+    def __init__(self, process_id: int, descriptor: int) -> None:
+        self._process_id = process_id
+        self._descriptor = descriptor
+        self._raw = b""
+        self._position = 0
+        self._exit_code: int | None = None
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._raw.decode("utf-8", "replace")).replace("\r", "")
+
+    def type(self, keys: str) -> None:
+        os.write(self._descriptor, keys.encode())
+
+    def type_after(self, text: str, keys: str) -> None:
+        """Wait until ``text`` is shown, after what was waited for before, and the prompt after it; then type."""
+        self.wait_for(text)
+        self.wait_for("> ")
+        self.type(keys)
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.text[self._position :]:
+            assert self._read(), f"{text!r} was not shown, but: {self.text}"
+        self._position = self.text.index(text, self._position) + len(text)
+
+    def exit_code(self) -> int:
+        while self._read():
+            pass
+        if self._exit_code is None:
+            self._exit_code = os.waitstatus_to_exitcode(os.waitpid(self._process_id, 0)[1])
+        return self._exit_code
+
+    def close(self) -> None:
+        if self._exit_code is None:
+            os.kill(self._process_id, signal.SIGKILL)
+            os.waitpid(self._process_id, 0)
+        os.close(self._descriptor)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._descriptor], [], [], DEADLINE_SECONDS)
+        assert ready, f"nothing came, after: {self.text}"
+        try:
+            chunk = os.read(self._descriptor, 65536)
+        except OSError:  # the other side is closed
+            return False
+        self._raw += chunk
+        return bool(chunk)
+
+
+@contextmanager
+def terminal(*arguments: str, model: list[str] = SCRIPT) -> Iterator[Screen]:
+    command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *model, *arguments]
+    process_id, descriptor = pty.fork()
+    if process_id == 0:
+        os.environ.update(TERM="xterm", COLUMNS="100", LINES="40")
+        os.execv(sys.executable, command)  # noqa: S606 - the child becomes the command
+    screen = Screen(process_id, descriptor)
+    try:
+        yield screen
+    finally:
+        screen.close()
+
+
+async def test_it_runs_inside_an_event_loop_too(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = Namespace(module="agent:adder", dataset="rows.jsonl", model="builtin/arithmetic")
+    assert await asyncio.wait_for(TestCommand()._run_async(arguments), DEADLINE_SECONDS) == 0
+    assert "Mean reward: 1.00" in capsys.readouterr().out

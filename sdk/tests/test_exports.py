@@ -107,6 +107,7 @@ class TestNames:
             home = importlib.import_module(f"{package.__name__}.{module}")
             for name in names.split():
                 assert getattr(package, name) is getattr(home, name), name
+                assert name in vars(package), f"{name} is looked up again each time"
 
     def test_import_star_gives_those_names_and_nothing_else(self, package: ModuleType) -> None:
         given = run(

@@ -238,7 +238,9 @@ class TestBackoff:
         await client.chat_completions(QUESTION)
         assert 10 < delays[0] <= 20
 
-    @pytest.mark.parametrize("header", ["soon", "", "-5", "1e3", "Fri, 99 Feb 2026 99:00:00 GMT", "²"])
+    @pytest.mark.parametrize(
+        "header", ["soon", "", "-5", "1e3", "Fri, 99 Feb 2026 99:00:00 GMT", f"Fri, 1 Jan {10**12} 00:00:00 GMT", "²"]
+    )
     async def test_any_other_retry_after_is_ignored(
         self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float], header: str
     ) -> None:

@@ -63,7 +63,7 @@ def test_every_state_is_either_settled_or_not() -> None:
     assert not SETTLED & UNSETTLED
 
 
-@pytest.mark.parametrize("state", UNSETTLED)
+@pytest.mark.parametrize("state", sorted(UNSETTLED))
 def test_only_a_settled_state_can_be_settled_on(state: RolloutState) -> None:
     with pytest.raises(JournalError, match=f"cannot be settled as '{state}'"):
         settling_move(state)

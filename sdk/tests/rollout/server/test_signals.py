@@ -72,7 +72,9 @@ async def test_a_second_signal_does_not_wait_for_the_drain(server: Server) -> No
     assert server.received[0] == signal.SIGINT
 
 
-async def test_a_drain_that_fails_does_not_keep_the_server_alive(server: Server) -> None:
+async def test_a_drain_that_fails_does_not_keep_the_server_alive(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail() -> None:
         raise RuntimeError("journal on fire")
 
@@ -80,6 +82,7 @@ async def test_a_drain_that_fails_does_not_keep_the_server_alive(server: Server)
     os.kill(os.getpid(), signal.SIGTERM)
     await until(lambda: server.received)
     assert server.received == [signal.SIGTERM]
+    assert "journal on fire" in caplog.text
 
 
 async def test_after_restore_the_handlers_are_the_servers_again(server: Server) -> None:

@@ -3,7 +3,9 @@
 Spec: core.md, section 7.3.
 """
 
+import contextlib
 import copy
+import gc
 import json
 import logging
 import os
@@ -61,12 +63,17 @@ class TestFileName:
         impostor = name.removesuffix(".jsonl")
         assert impostor == rollout_id or trace_file_name(impostor) != name
 
+    def test_ids_that_begin_alike_have_distinct_names(self) -> None:
+        ids = [f"{'x' * 100}/{number}" for number in range(5000)]
+        assert len({trace_file_name(rollout_id) for rollout_id in ids}) == len(ids)
+
     @given(ORDINARY_ID)
     def test_an_ordinary_id_keeps_its_name(self, rollout_id: str) -> None:
         assert trace_file_name(rollout_id) == f"{rollout_id}.jsonl"
 
     def test_the_beginning_of_another_id_can_still_be_read(self) -> None:
         assert trace_file_name("run 7/rollout 42").startswith("run_7_rollout_42~")
+        assert trace_file_name("..").startswith("~")
 
 
 class TestWriting:
@@ -260,22 +267,24 @@ class TestBounds:
     def test_few_files_are_open_at_a_time_and_all_are_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        gc.collect()
         monkeypatch.setattr(writer_module, "MAX_OPEN_FILES", TraceWriter._open_files + 2)
         writers = [TraceWriter(str(tmp_path), f"r{number}") for number in range(6)]
-        before = _open_descriptors()
         for turn in (1, 2):
             for writer in writers:
                 writer.write("pre_llm", {"turn": turn})
-        assert _open_descriptors() == before + 2
+        assert _open_files_in(tmp_path) == 2
         assert all([line["turn"] for line in lines_of(writer.path)] == [1, 2] for writer in writers)
         for writer in writers:
             writer.close()
-        assert _open_descriptors() == before
+        assert _open_files_in(tmp_path) == 0
 
     def test_a_forgotten_writer_closes_its_file(self, tmp_path: Path) -> None:
-        before = _open_descriptors()
-        TraceWriter(str(tmp_path), "r").write("pre_llm", {})
-        assert _open_descriptors() == before
+        writer = TraceWriter(str(tmp_path), "r")
+        writer.write("pre_llm", {})
+        assert _open_files_in(tmp_path) == 1
+        del writer
+        assert _open_files_in(tmp_path) == 0
 
     def test_an_event_that_is_too_large_is_left_out_and_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -299,5 +308,12 @@ class TestBounds:
         assert len(caplog.records) == 1
 
 
-def _open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd").iterdir()))
+def _open_files_in(directory: Path) -> int:
+    """How many descriptors of this process lead to a file of ``directory``."""
+    files = {(status.st_dev, status.st_ino) for status in (file.stat() for file in directory.iterdir())}
+    count = 0
+    for descriptor in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):
+            status = os.fstat(int(descriptor.name))
+            count += (status.st_dev, status.st_ino) in files
+    return count

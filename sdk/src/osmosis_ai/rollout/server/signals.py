@@ -66,6 +66,8 @@ class DrainOnSignal:
         logger.info("Shutting down: no new rollouts are accepted.")
         try:
             await self._drain()
+        except Exception:
+            logger.exception("The drain failed; what is not delivered stays in the journal.")
         finally:
             self._pass_on(number, frame)
 

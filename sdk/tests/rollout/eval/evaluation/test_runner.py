@@ -49,6 +49,11 @@ def answer_sum(body: dict[str, Any]) -> Answer:
     return say(f"#### {2 * number}")
 
 
+async def give_up(ctx: RolloutContext) -> Any:
+    """An agent that calls no model."""
+    return ctx.error("no idea")
+
+
 class StandIn:
     """A client as an outsider's test writes one: no more than the documented names."""
 
@@ -90,7 +95,10 @@ class StandIn:
 
 
 def runner_of(client: Any = None, *names: str, agent: ScriptedAgent | None = None, **options: Any) -> EvalRunner:
-    return EvalRunner(agent or ScriptedAgent(chat_once), client or StandIn(), eval_fns(*names), **options)
+    client = client or StandIn()
+    if isinstance(client, StandIn):
+        options.setdefault("llm_client_factory", StandIn)
+    return EvalRunner(agent or ScriptedAgent(chat_once), client, eval_fns(*names), **options)
 
 
 class TestOneRun:
@@ -111,9 +119,6 @@ class TestOneRun:
         assert request.metadata["run_index"] == 2
 
     async def test_an_agent_that_fails_is_told_and_not_scored(self) -> None:
-        async def give_up(ctx: RolloutContext) -> Any:
-            return ctx.error("no idea")
-
         run = await runner_of(agent=ScriptedAgent(give_up)).run_single(rows_of(1)[0], 0, 0)
         assert (run.success, run.error, run.scores, run.eval_errors) == (False, "no idea", {}, {})
 
@@ -233,6 +238,15 @@ class TestClients:
         assert [client.most_in_flight for client in made] == [1, 1, 1]
         assert [client.closed for client in made] == [1, 1, 1]
         assert (own.calls, own.closed) == (0, 0)
+
+    async def test_by_default_it_is_an_external_client_like_the_one_given(self) -> None:
+        agent = ScriptedAgent(give_up)
+        given = StandIn()
+        given.display_name = "builtin/arithmetic"
+        runner = EvalRunner(agent, given, eval_fns())
+        await runner.run_eval(rows_of(2), batch_size=2)
+        clients = [run.llm for run in agent.runs]
+        assert [(client.display_name, client._api_key) for client in clients] == [("builtin/arithmetic", "key")] * 2
 
     async def test_a_slot_that_one_model_does_not_need_serves_the_other(self) -> None:
         slow, both_fast = asyncio.Event(), asyncio.Event()

@@ -3,3 +3,7 @@
 
 class CLIError(Exception):
     """Root of the command line's own errors: one sentence, shown as ``Error: <text>``; the exit code is 1."""
+
+
+class UsageError(CLIError):
+    """The command line contradicts itself, or lacks something; exit code 2."""

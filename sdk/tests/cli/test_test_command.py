@@ -21,6 +21,7 @@ from osmosis_ai.cli import main
 from osmosis_ai.rollout.eval.test_mode.cli import TestCommand
 
 DEADLINE_SECONDS = 30.0
+MCP_DIRECTORY = Path(__file__).parents[1] / "fixtures" / "mcp_calculator"
 
 AGENT = """
 import asyncio
@@ -199,6 +200,22 @@ class TestBatch:
         assert "Row 1: OK" in out
 
 
+class TestMcp:
+    def test_a_directory_of_tools_takes_the_place_of_an_agent(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = ["--mcp", str(MCP_DIRECTORY), "-d", "rows.jsonl", *SCRIPT, "-o", "results.json"]
+        assert main(["test", *options]) == 0
+        out = capsys.readouterr().out
+        assert f"Loading MCP tools: {MCP_DIRECTORY}\n" in out
+        assert "tool(s): " in out
+        assert results_of()["config"]["digests"]["agent"]
+
+    def test_one_without_tools_is_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["test", "--mcp", "nowhere", "-d", "rows.jsonl", *SCRIPT]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("Error: ")
+        assert "nowhere" in err
+
+
 class TestEndpoint:
     def test_tool_calls_round_trip_with_an_endpoint_of_ones_own(self, capsys: pytest.CaptureFixture[str]) -> None:
         with ModelEndpoint() as endpoint:
@@ -234,6 +251,14 @@ class TestEndpoint:
         assert err.count("\n") == 1
         assert len(endpoint.calls) == 1
 
+    def test_nobody_at_the_address_is_one_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with ModelEndpoint() as endpoint:
+            pass
+        assert run_against(endpoint) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("Error: Cannot connect to API endpoint")
+        assert err.count("\n") == 1
+
     def test_what_fails_every_row_from_some_point_on_stops_the_run(self, capsys: pytest.CaptureFixture[str]) -> None:
         with ModelEndpoint(say("ok"), say("#### 3"), refuse(401, "key revoked")) as endpoint:
             assert run_against(endpoint, "-o", "results.json") == 1
@@ -255,6 +280,23 @@ class TestEndpoint:
         with ModelEndpoint(say("ok"), HANG) as endpoint:
             assert run_against(endpoint, "-q", "-o", "results.json", "--timeout", "0.3") == 1
         assert [result["error_kind"] for result in results_of()["results"]] == ["time limit", None, None]
+
+
+class TestLiteLlm:
+    def test_a_model_by_name_goes_through_litellm_with_its_price(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ModelEndpoint(say("ok"), refuse(429, Retry_After="0.01"), refuse(500)) as endpoint:
+            monkeypatch.setenv("OPENAI_API_KEY", "secret")
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            assert run("--concurrency", "2", model=[]) == 0
+        out, err = capsys.readouterr()
+        assert "Initializing provider: openai\n  Model: gpt-4o\n" in out
+        assert "Mean reward: 1.00" in out
+        assert "Cost: $0.000" in out
+        assert "Rate limits: 1 call had to wait" in out
+        assert "secret" not in out + err
+        assert len(endpoint.calls) == 1 + 2 + 3 * 2, "LiteLLM does not try again on its own"
 
 
 class TestChecks:
@@ -509,7 +551,7 @@ def test_its_help_loads_nothing_heavy() -> None:
         "import sys; from osmosis_ai.cli import main\n"
         "try: main(['test', '--help'])\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('aiohttp', 'httpx', 'litellm', 'osmosis_ai.rollout.client', 'rich') if name in sys.modules])"
+        "print([name for name in ('aiohttp', 'httpx', 'litellm', 'rich') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--min-reward" in ended.stdout

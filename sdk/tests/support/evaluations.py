@@ -6,16 +6,16 @@ from osmosis_ai.rollout.eval.evaluation.summary import compare, runs_with_tag, s
 HOSTILE = "</td><script>alert(1)</script> [/x] `|` \x1b]0;title\x07 \x1b[31m"
 
 
-def evaluation(
-    *scores: list[float], baseline: list[list[float]] | None = None, error: str | None = None
-) -> EvalResult:
+def evaluation(*scores: list[float], baseline: list[list[float]] | None = None, error: str | None = None) -> EvalResult:
     """The scores of ``fn``, a list a row; ``error`` is what one more run failed with, of the agent and of ``crash``."""
     tagged = {"primary" if baseline else None: list(scores), **({"baseline": baseline} if baseline else {})}
     rows = [EvalRowResult(number) for number in range(len(scores))]
     for tag, scores_of_rows in tagged.items():
         for row, row_scores in zip(rows, scores_of_rows, strict=True):
             row.runs += [
-                EvalRunResult(number, True, {"fn": score}, 10.0 * (number + 1), 100, model_tag=tag, row_index=row.row_index)
+                EvalRunResult(
+                    number, True, {"fn": score}, 10.0 * (number + 1), 100, model_tag=tag, row_index=row.row_index
+                )
                 for number, score in enumerate(row_scores)
             ]
     names = ["fn"]
@@ -33,7 +33,9 @@ def evaluation(
         tag: {name: summarize(name, runs_with_tag(rows, tag), n_runs, 1.0) for name in names} for tag in tagged
     }
     runs = [run for row in rows for run in row.runs]
-    result = EvalResult(rows, next(iter(summaries.values())), len(rows), len(runs), 100 * len(runs), 1234.0, n_runs, 1.0)
+    result = EvalResult(
+        rows, next(iter(summaries.values())), len(rows), len(runs), 100 * len(runs), 1234.0, n_runs, 1.0
+    )
     if baseline:
         result.model_summaries = [
             EvalModelSummary("same/model", tag or "", summaries[tag], len(runs) // 2, 0, 0.0) for tag in tagged

@@ -172,3 +172,43 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.001)
+
+
+async def post_init(app: FastAPI, body: JsonObject | None = None, **headers: Any) -> httpx.Response:
+    """The reply of ``app`` to an init."""
+    async with client_of(app) as client:
+        return await client.post(INIT, json=body or init_body(), headers=headers)
+
+
+async def health(app: FastAPI) -> JsonObject:
+    """What ``app`` says of itself."""
+    async with client_of(app) as client:
+        status: JsonObject = (await client.get("/health")).json()
+        return status
+
+
+async def until_counts(app: FastAPI, *, active: int, completed: int) -> None:
+    """Wait until the health of ``app`` shows these numbers of rollouts."""
+    await eventually(
+        lambda: health(app),
+        lambda status: (status["active_rollouts"], status["completed_rollouts"]) == (active, completed),
+    )
+
+
+class Gate:
+    """An agent that waits: ``running`` counts those inside, ``open`` lets all of them go on."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+        self._open = asyncio.Event()
+
+    async def __call__(self, ctx: RolloutContext) -> Any:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await self._open.wait()
+        await asyncio.sleep(0)
+        self.running -= 1
+        return ctx.complete([])
+
+    def open(self) -> None:
+        self._open.set()

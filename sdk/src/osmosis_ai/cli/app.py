@@ -17,10 +17,11 @@ from osmosis_ai.cli import journal
 from osmosis_ai.cli.serve import serve
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.cli_services import CLIError, UsageError
 from osmosis_ai.consts import PACKAGE_VERSION, package_name
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
 
@@ -99,7 +100,7 @@ def exit_code_of(command: Callable[..., int], **options: Any) -> int:
 
 def _fail(error: CLIError) -> int:
     print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
-    return EXIT_FAILED
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
 
 
 def _load_dotenv() -> None:

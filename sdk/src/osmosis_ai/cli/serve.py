@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.cli.common import ModuleOption
+from osmosis_ai.cli.common import McpOption, ModuleOption, load_agent
 from osmosis_ai.cli_services import CLIError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class LogLevel(StrEnum):
 
 
 def serve(
-    module: ModuleOption,
+    module: ModuleOption = None,
+    mcp: McpOption = None,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 9000,
     host: Annotated[
         str | None,
@@ -70,11 +71,10 @@ def serve(
     """Serve an agent loop to a trainer."""
     from pydantic import ValidationError
 
-    from osmosis_ai.rollout.cli_utils import load_agent_loop
     from osmosis_ai.rollout.server.serve import ServeError, serve_agent_loop
     from osmosis_ai.rollout.validator import AgentLoopValidationError
 
-    agent_loop = load_agent_loop(module)
+    agent_loop = load_agent(module, mcp)
     try:
         serve_agent_loop(
             agent_loop,
@@ -90,6 +90,7 @@ def serve(
             journal=journal,
             fd=fd,
             module_path=module,
+            mcp_path=mcp,
         )
     except AgentLoopValidationError:
         return 1

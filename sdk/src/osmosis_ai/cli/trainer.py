@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from osmosis_ai.cli.common import McpOption
 from osmosis_ai.rollout.trainer import defaults
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def trainer(
         str | None,
         typer.Option("-m", "--module", help="Start a server for this agent loop, as module:attribute."),
     ] = None,
+    mcp: McpOption = None,
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="Use the rollout server at this address.")
     ] = None,
@@ -104,7 +106,7 @@ def trainer(
         return _fail(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.")
 
     try:
-        target = _server(module, server, api_key, log)
+        target = _server(module, mcp, server, api_key, log)
         if model not in BUILTIN_POLICIES:
             raise _UsageError(f"--model {model} is not available in this version: use {', '.join(BUILTIN_POLICIES)}.")
         session = Session(
@@ -146,18 +148,20 @@ def _fail(message: str, exit_code: int = EXIT_FAILED) -> int:
 
 
 def _server(
-    module: str | None, server: str | None, api_key: str | None, log: Path | None
+    module: str | None, mcp: str | None, server: str | None, api_key: str | None, log: Path | None
 ) -> "OwnServer | ServerAddress":
     from osmosis_ai.rollout.trainer.session import OwnServer, ServerAddress
 
-    if (module is None) == (server is None):
-        raise _UsageError("Give either -m module:attribute to start a server or --server URL to use one.")
+    if [module, mcp, server].count(None) != 2:
+        raise _UsageError("Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one.")
     if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
         raise _UsageError(f"The key of --api-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text.")
     if server is not None:
         if log is not None:
             raise _UsageError("--log goes with -m: the server at --server writes its own traces.")
         return ServerAddress(_checked_url("--server", server), api_key)
+    if mcp is not None:
+        return OwnServer(str(Path(mcp).resolve()), log, is_mcp=True)
     if module is None or not all(module.rpartition(":")):
         raise _UsageError(f"-m {module} is not of the form module:attribute, as in server:agent_loop.")
     return OwnServer(module, log)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.cli.common import ModuleOption
+from osmosis_ai.cli.common import McpOption, ModuleOption, load_agent
 from osmosis_ai.cli_services import CLIError
 
 if TYPE_CHECKING:
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def validate(
-    module: ModuleOption,
+    module: ModuleOption = None,
+    mcp: McpOption = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the warnings too.")] = False,
     request: Annotated[
         str | None,
@@ -22,12 +23,11 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Check that an agent loop can be served."""
-    from osmosis_ai.rollout.cli_utils import load_agent_loop
     from osmosis_ai.rollout.server.serve import print_report, print_report_json
     from osmosis_ai.rollout.validator import validate_agent_loop
 
     sample = _read_request(Path(request)) if request is not None else None
-    result = validate_agent_loop(load_agent_loop(module), request=sample)
+    result = validate_agent_loop(load_agent(module, mcp), request=sample)
     if as_json:
         print_report_json(result)
     else:

@@ -1,79 +1,41 @@
 """Rollouts from init to result: once under one key, so many at a time, and none lost at the end."""
 
 import asyncio
-import threading
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
-import httpx
 import pytest
-from fastapi import FastAPI
 from support.fake_trainer import FakeTrainer
 from support.rollouts import (
     INIT,
+    Gate,
     JsonObject,
     ScriptedAgent,
     StandInClients,
     chat_once,
     client_of,
     eventually,
+    health,
     init_body,
     lifespan_of,
+    post_init,
     settings_of,
-    tool,
     until,
+    until_counts,
 )
 
 from osmosis_ai.rollout.client import OsmosisLLMClient
 from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutContext
-from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
+from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.server.app import create_app
 
 METRICS = RolloutMetrics(num_llm_calls=3, prompt_tokens=30)
 
 
-async def post(app: FastAPI, body: JsonObject) -> httpx.Response:
-    async with client_of(app) as client:
-        return await client.post(INIT, json=body)
-
-
-async def health(app: FastAPI) -> dict[str, Any]:
-    async with client_of(app) as client:
-        status: dict[str, Any] = (await client.get("/health")).json()
-        return status
-
-
-async def until_counts(app: FastAPI, *, active: int, completed: int) -> None:
-    """Wait until the health of ``app`` shows these numbers of rollouts."""
-    await eventually(
-        lambda: health(app),
-        lambda status: (status["active_rollouts"], status["completed_rollouts"]) == (active, completed),
-    )
-
-
-class Gate:
-    """An agent that waits: ``running`` counts those inside, ``open`` lets all of them go on."""
-
-    def __init__(self) -> None:
-        self.running = self.most = 0
-        self._open = asyncio.Event()
-
-    async def __call__(self, ctx: RolloutContext) -> Any:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        await self._open.wait()
-        await asyncio.sleep(0)
-        self.running -= 1
-        return ctx.complete([])
-
-    def open(self) -> None:
-        self._open.set()
-
-
 class TestClient:
     async def test_is_made_once_a_rollout_with_keywords_and_used_as_a_context(self, clients: StandInClients) -> None:
-        await post(create_app(ScriptedAgent()), init_body("id-1", server_url="http://trainer/base", api_key="cb"))
+        await post_init(create_app(ScriptedAgent()), init_body("id-1", server_url="http://trainer/base", api_key="cb"))
         client, _ = await clients.result()
         await until(lambda: client.left)
         assert clients.made == [client]
@@ -81,7 +43,7 @@ class TestClient:
         assert (client.entered, client.left) == (1, 1)
 
     async def test_gets_the_result_once_in_keywords(self, clients: StandInClients) -> None:
-        await post(create_app(ScriptedAgent()), init_body())
+        await post_init(create_app(ScriptedAgent()), init_body())
         client, result = await clients.result()
         await until(lambda: client.left)
         assert client.completions == [result]
@@ -118,10 +80,10 @@ class TestClient:
                 return METRICS
 
         app = create_app(ScriptedAgent())
-        await post(app, init_body("first"))
+        await post_init(app, init_body("first"))
         assert (await clients.result())[0].fields["rollout_id"] == "first"
         monkeypatch.setattr("osmosis_ai.rollout.server.app.OsmosisLLMClient", Replacement)
-        await post(app, init_body("second"))
+        await post_init(app, init_body("second"))
         assert (await results.get())["rollout_id"] == "second"
         assert len(clients.made) == 1
 
@@ -136,7 +98,7 @@ class TestClient:
                 await results.put(kwargs)
 
         monkeypatch.setattr("osmosis_ai.rollout.server.app.OsmosisLLMClient", Recording)
-        await post(create_app(ScriptedAgent()), init_body())
+        await post_init(create_app(ScriptedAgent()), init_body())
         assert (await results.get())["status"] == "COMPLETED"
 
     async def test_its_complete_rollout_may_be_patched(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +108,7 @@ class TestClient:
             await results.put(kwargs)
 
         monkeypatch.setattr(OsmosisLLMClient, "complete_rollout", complete_rollout)
-        await post(create_app(ScriptedAgent()), init_body())
+        await post_init(create_app(ScriptedAgent()), init_body())
         assert (await results.get())["status"] == "COMPLETED"
 
     async def test_one_that_cannot_be_entered_is_logged_and_the_rollout_is_not_active_for_ever(
@@ -158,7 +120,7 @@ class TestClient:
         monkeypatch.setattr("osmosis_ai.rollout.server.app.OsmosisLLMClient", broken)
         app = create_app(ScriptedAgent(), max_concurrent=1)
         for number in range(2):
-            assert (await post(app, init_body(f"{number}"))).status_code == 202
+            assert (await post_init(app, init_body(f"{number}"))).status_code == 202
         await until_counts(app, active=0, completed=2)
         assert "no file descriptors left" in caplog.text
 
@@ -167,7 +129,7 @@ class TestContext:
     async def test_carries_the_request_the_client_and_where_traces_go(self, clients: StandInClients) -> None:
         agent = ScriptedAgent()
         body = init_body(metadata={"ground_truth": 4}, max_turns=3)
-        await post(create_app(agent, debug_dir="traces/run"), body)
+        await post_init(create_app(agent, debug_dir="traces/run"), body)
         client, _ = await clients.result()
         (ctx,) = agent.runs
         assert id(ctx.llm) == id(client)
@@ -181,122 +143,10 @@ class TestContext:
 
     async def test_without_a_debug_dir_there_is_none(self, clients: StandInClients) -> None:
         agent = ScriptedAgent()
-        await post(create_app(agent), init_body())
+        await post_init(create_app(agent), init_body())
         await clients.result()
         assert agent.runs[0]._debug_dir is None
         assert not agent.runs[0].debug_enabled
-
-
-class TestOneKey:
-    async def test_a_repeat_gets_the_first_reply_and_starts_nothing(self, clients: StandInClients) -> None:
-        gate = Gate()
-        agent = ScriptedAgent(gate, tools=[tool()])
-        app = create_app(agent)
-        first = await post(app, init_body())
-        while_running = await post(app, init_body())
-        gate.open()
-        await clients.result()
-        afterwards = await post(app, init_body())
-        assert {response.status_code for response in (first, while_running, afterwards)} == {202}
-        assert first.content == while_running.content == afterwards.content
-        assert len(agent.tool_requests) == len(agent.runs) == len(clients.made) == 1
-
-    async def test_two_ids_under_one_explicit_key_get_the_first_id(self, clients: StandInClients) -> None:
-        app = create_app(ScriptedAgent())
-        replies = [await post(app, init_body(rollout_id, idempotency_key="k")) for rollout_id in ("a", "b")]
-        assert [reply.json()["rollout_id"] for reply in replies] == ["a", "a"]
-        await clients.result()
-        assert [client.fields["rollout_id"] for client in clients.made] == ["a"]
-
-    async def test_a_rotated_callback_key_is_the_same_request(self) -> None:
-        app = create_app(ScriptedAgent())
-        assert (await post(app, init_body(api_key="old"))).status_code == 202
-        assert (await post(app, init_body(api_key="new"))).status_code == 202
-
-    @pytest.mark.parametrize("key", [None, "k"])
-    async def test_another_body_under_the_key_is_409(self, clients: StandInClients, key: str | None) -> None:
-        agent = ScriptedAgent()
-        app = create_app(agent)
-        await post(app, init_body(idempotency_key=key))
-        for _ in range(2):
-            response = await post(app, init_body(idempotency_key=key, messages=[]))
-            assert response.status_code == 409
-            assert response.json()["code"] == "key_reused"
-            assert "idempotency_key" in response.json()["detail"]
-            await clients.result() if not agent.runs else None
-        assert (await post(app, init_body(idempotency_key=key))).status_code == 202
-        assert len(agent.runs) == 1
-
-    async def test_different_keys_are_independent_even_for_one_id(self, clients: StandInClients) -> None:
-        app = create_app(ScriptedAgent())
-        for key in ("first", "second", None):
-            assert (await post(app, init_body(idempotency_key=key))).status_code == 202
-        for _ in range(3):
-            assert (await clients.result())[0].fields["rollout_id"] == "rollout-1"
-
-    async def test_an_id_is_never_taken_for_an_explicit_key(self, clients: StandInClients) -> None:
-        app = create_app(ScriptedAgent())
-        await post(app, init_body("x", idempotency_key="y"))
-        response = await post(app, init_body("y", messages=[]))
-        assert response.json()["rollout_id"] == "y"
-
-    async def test_an_empty_key_means_none(self, clients: StandInClients) -> None:
-        app = create_app(ScriptedAgent())
-        for rollout_id in ("a", "b"):
-            reply = await post(app, init_body(rollout_id, idempotency_key=""))
-            assert reply.json()["rollout_id"] == rollout_id
-
-    async def test_all_who_come_at_once_share_one_call_of_get_tools(self, clients: StandInClients) -> None:
-        asked, released = threading.Event(), threading.Event()
-
-        def slow(request: RolloutRequest) -> list[Any]:
-            asked.set()
-            released.wait()
-            return [tool()]
-
-        agent = ScriptedAgent(tools=slow)
-        app = create_app(agent)
-        pending = [asyncio.create_task(post(app, init_body(f"{number}", idempotency_key="k"))) for number in range(20)]
-        await asyncio.to_thread(asked.wait)
-        released.set()
-        replies = await asyncio.gather(*pending)
-        assert {reply.status_code for reply in replies} == {202}
-        assert len({reply.content for reply in replies}) == 1
-        await clients.result()
-        assert len(agent.tool_requests) == len(clients.made) == 1
-
-    @pytest.mark.parametrize("who", ["leader", "follower"])
-    async def test_one_that_goes_away_takes_nobody_along(self, clients: StandInClients, who: str) -> None:
-        asked, released = threading.Event(), threading.Event()
-
-        def slow(request: RolloutRequest) -> list[Any]:
-            asked.set()
-            released.wait()
-            return []
-
-        app = create_app(ScriptedAgent(tools=slow))
-        leader = asyncio.create_task(post(app, init_body()))
-        await asyncio.to_thread(asked.wait)
-        follower = asyncio.create_task(post(app, init_body()))
-        await asyncio.sleep(0)
-        gone, stays = (leader, follower) if who == "leader" else (follower, leader)
-        gone.cancel()
-        released.set()
-        assert (await stays).status_code == 202
-        await clients.result()
-        assert len(clients.made) == 1
-
-    async def test_an_expired_key_is_new(self, clients: StandInClients) -> None:
-        settings = settings_of(server={"cleanup_interval_seconds": 0.01})
-        app = create_app(ScriptedAgent(), record_ttl_seconds=0.01, settings=settings)
-        async with lifespan_of(app):
-            await post(app, init_body())
-            await clients.result()
-            await until_counts(app, active=0, completed=0)
-            assert (await post(app, init_body(messages=[]))).status_code == 202
-            _, second = await clients.result()
-        assert second["final_messages"] == []
-        assert len(clients.made) == 2
 
 
 class TestConcurrency:
@@ -304,7 +154,7 @@ class TestConcurrency:
         gate = Gate()
         app = create_app(ScriptedAgent(gate), max_concurrent=2)
         for number in range(5):
-            assert (await post(app, init_body(f"{number}"))).status_code == 202
+            assert (await post_init(app, init_body(f"{number}"))).status_code == 202
         await until(lambda: gate.running == 2)
         assert await health(app) == {
             "status": "healthy",
@@ -323,7 +173,7 @@ class TestConcurrency:
         settings = RolloutSettings(server=RolloutServerSettings(max_concurrent_rollouts=1))
         app = create_app(ScriptedAgent(gate), settings=settings)
         for number in range(2):
-            await post(app, init_body(f"{number}"))
+            await post_init(app, init_body(f"{number}"))
         gate.open()
         for _ in range(2):
             await clients.result()
@@ -334,7 +184,7 @@ class TestConcurrency:
         agent = ScriptedAgent(gate)
         app = create_app(agent, max_concurrent=1)
         for number in range(2):
-            await post(app, init_body(f"{number}"))
+            await post_init(app, init_body(f"{number}"))
         await until(lambda: gate.running == 1)
         gate.open()
         for _ in range(2):
@@ -348,7 +198,7 @@ class TestConcurrency:
 
         app = create_app(ScriptedAgent(fail), max_concurrent=1)
         for number in range(3):
-            await post(app, init_body(f"{number}"))
+            await post_init(app, init_body(f"{number}"))
         for _ in range(3):
             assert (await clients.result())[1]["status"] == "ERROR"
         await until_counts(app, active=0, completed=3)
@@ -357,7 +207,7 @@ class TestConcurrency:
         trainer.completed_answers = [503] * 3
         app = create_app(ScriptedAgent(), max_concurrent=1, settings=settings_of(client={"retry_base_delay": 0.01}))
         for rollout_id in ("first", "second"):
-            await post(app, init_body(rollout_id, server_url=trainer.url))
+            await post_init(app, init_body(rollout_id, server_url=trainer.url))
         for rollout_id in ("first", "second"):
             await trainer.result(rollout_id)
 
@@ -366,7 +216,7 @@ class TestConcurrency:
         agent = ScriptedAgent(gate)
         settings = RolloutSettings(server=RolloutServerSettings(max_queued_rollouts=1))
         app = create_app(agent, max_concurrent=2, settings=settings)
-        replies = await asyncio.gather(*(post(app, init_body(f"{number}")) for number in range(6)))
+        replies = await asyncio.gather(*(post_init(app, init_body(f"{number}")) for number in range(6)))
         refused = [reply for reply in replies if reply.status_code == 429]
         assert sorted(reply.status_code for reply in replies) == [202] * 3 + [429] * 3
         assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
@@ -375,7 +225,7 @@ class TestConcurrency:
         gate.open()
         for _ in range(3):
             await clients.result()
-        statuses = [(await post(app, init_body(f"{number}"))).status_code for number in range(6)]
+        statuses = [(await post_init(app, init_body(f"{number}"))).status_code for number in range(6)]
         assert statuses == [202] * 6
         for _ in range(3):
             await clients.result()
@@ -462,7 +312,7 @@ class TestShutdown:
         app = create_app(ScriptedAgent(gate), max_concurrent=1, settings=settings)
         async with lifespan_of(app):
             for rollout_id in ("running", "queued"):
-                await post(app, init_body(rollout_id))
+                await post_init(app, init_body(rollout_id))
             await until(lambda: gate.running == 1)
         results = {client.fields["rollout_id"]: client.completions for client in clients.made}
         for rollout_id in ("running", "queued"):
@@ -488,7 +338,7 @@ class TestShutdown:
         settings = RolloutSettings(server=RolloutServerSettings(drain_seconds=0.0))
         app = create_app(ScriptedAgent(swallow), settings=settings)
         async with lifespan_of(app):
-            await post(app, init_body())
+            await post_init(app, init_body())
             await started.wait()
         released.set()
         assert [completion["status"] for completion in clients.made[0].completions] == ["ERROR"]
@@ -497,6 +347,6 @@ class TestShutdown:
         agent = ScriptedAgent(chat_once)
         app = create_app(agent)
         async with asyncio.timeout(5), lifespan_of(app):
-            await post(app, init_body())
+            await post_init(app, init_body())
             await until(lambda: agent.runs)
             await until(lambda: agent.runs[0].llm.backing_off)  # type: ignore[attr-defined]  # the SDK's own client

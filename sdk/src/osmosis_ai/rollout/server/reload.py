@@ -9,11 +9,13 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.cli_utils import CLIError, load_agent_loop
 from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.mcp.errors import MCPLoadError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,21 +30,23 @@ class Plan:
     module_path: str
     trace_folder: str | None
     settings: RolloutSettings
+    mcp_path: str | None = None
+    """The folder of the MCP tools to serve, in place of ``module_path``."""
 
     def to_json(self) -> str:
         """As JSON text; it holds the server's key, and goes nowhere but to the child's environment."""
         settings = self.settings.model_dump(mode="json")
         key = self.settings.server.api_key
         settings["server"]["api_key"] = key.get_secret_value() if key is not None else None
-        return json.dumps([self.module_path, self.trace_folder, settings])
+        return json.dumps([self.module_path, self.trace_folder, settings, self.mcp_path])
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         """The inverse of ``to_json``."""
-        module_path, trace_folder, fields = json.loads(text)
+        module_path, trace_folder, fields, mcp_path = json.loads(text)
         fields["client"] = RolloutClientSettings(**fields["client"])
         fields["server"] = RolloutServerSettings(**fields["server"])
-        return cls(module_path, trace_folder, RolloutSettings(**fields))
+        return cls(module_path, trace_folder, RolloutSettings(**fields), mcp_path)
 
 
 def run(plan: Plan, listener: socket.socket, options: dict[str, Any]) -> None:
@@ -51,6 +55,8 @@ def run(plan: Plan, listener: socket.socket, options: dict[str, Any]) -> None:
     from uvicorn.supervisors import ChangeReload
 
     os.environ[PLAN_VARIABLE] = plan.to_json()
+    if plan.mcp_path is not None:
+        options = {**options, "reload_dirs": [str(Path.cwd()), plan.mcp_path]}
     config = uvicorn.Config(f"{__name__}:app", factory=True, reload=True, **options)
     ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
 
@@ -64,10 +70,18 @@ def app() -> "FastAPI":
 
     plan = Plan.from_json(os.environ[PLAN_VARIABLE])
     try:
-        agent_loop = load_agent_loop(plan.module_path)
-    except CLIError as error:
+        agent_loop = _load(plan)
+    except (CLIError, MCPLoadError) as error:
         sys.exit(f"Error: {error}")
     return create_app(agent_loop, settings=plan.settings, debug_dir=plan.trace_folder)
+
+
+def _load(plan: Plan) -> RolloutAgentLoop:
+    if plan.mcp_path is None:
+        return load_agent_loop(plan.module_path)
+    from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
+
+    return load_mcp_agent(plan.mcp_path)
 
 
 def import_string_of(agent_loop: RolloutAgentLoop) -> str:

@@ -68,6 +68,7 @@ def serve_agent_loop(
     journal: str | None = None,
     fd: int | None = None,
     module_path: str | None = None,
+    mcp_path: str | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; blocks.
 
@@ -81,6 +82,7 @@ def serve_agent_loop(
         journal: path of the journal, or ``off``; ``None`` takes the setting, or else ``.osmosis/journal.db``.
         fd: an inherited listening socket, in place of ``host`` and ``port``.
         module_path: ``module:attribute`` of the agent loop, for ``reload``; found by itself for a module-level object.
+        mcp_path: the folder that the agent loop was made of, for ``reload``.
 
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
@@ -118,7 +120,8 @@ def serve_agent_loop(
     }
     with listener:
         if reload:
-            plan = reloading.Plan(module_path or reloading.import_string_of(agent_loop), traces, settings)
+            path = "" if mcp_path is not None else module_path or reloading.import_string_of(agent_loop)
+            plan = reloading.Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()))
             reloading.run(plan, listener, options)
         else:
             import uvicorn

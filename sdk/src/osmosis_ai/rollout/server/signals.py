@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 EXIT_SECONDS = 10.0
 """How long the server may take to end after the drain; what an agent left running could hold it up for ever."""
 
+SAME_SIGNAL_SECONDS = 1.0
+"""A signal to a whole process group comes twice under a parent that forwards its own."""
+
 DRAIN_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -35,6 +38,7 @@ class DrainOnSignal:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._previous: dict[int, Any] = {}
+        self._first_number, self._first_at = 0, 0.0
         if threading.current_thread() is not threading.main_thread():
             return
         for number in DRAIN_SIGNALS:
@@ -54,12 +58,16 @@ class DrainOnSignal:
         self._loop.call_soon_threadsafe(self._begin, number, frame)
 
     def _begin(self, number: int, frame: FrameType | None) -> None:
+        now = self._loop.time()
+        if self._task is not None and number == self._first_number and now - self._first_at < SAME_SIGNAL_SECONDS:
+            return
         if self._task is not None:
             logger.warning("Second signal: ending at once; what is not delivered stays in the journal.")
             self.forced = True
             self._task.cancel()
             self._pass_on(number, frame)
             return
+        self._first_number, self._first_at = number, now
         self._task = asyncio.create_task(self._drain_and_pass_on(number, frame))
 
     async def _drain_and_pass_on(self, number: int, frame: FrameType | None) -> None:

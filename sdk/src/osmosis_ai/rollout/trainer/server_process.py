@@ -34,21 +34,22 @@ DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
 
 
 class ServerProcess:
-    """Serves ``module`` (``module:attribute``) from entry to exit; ready for requests after ``wait_until_ready``.
+    """Serves an agent loop from entry to exit; ready for requests after ``wait_until_ready``.
 
     Args:
+        agent: what ``osmosis serve`` is to serve, as its arguments: ``-m module:attribute`` or ``--mcp DIR``.
         log_directory: where the server writes traces; ``None`` for none.
 
     Raises:
         TrainerError: on construction, if no socket can be bound or the system cannot hand one to a child.
     """
 
-    def __init__(self, module: str, log_directory: Path | None = None) -> None:
+    def __init__(self, agent: tuple[str, str], log_directory: Path | None = None) -> None:
         if os.name != "posix":
             raise TrainerError(
                 "A server cannot be started from here on this system: start it with 'osmosis serve' and use --server."
             )
-        self._module = module
+        self._agent = agent
         self._log_directory = log_directory
         self._socket = bind_socket(LOOPBACK, 0)
         self._process: asyncio.subprocess.Process | None = None
@@ -60,7 +61,7 @@ class ServerProcess:
     async def start(self, callback_url: str) -> None:
         """Start the child, which will be sent to ``callback_url`` and must not go through a proxy for it."""
         descriptor = self._socket.fileno()
-        command = ["-m", "osmosis_ai", "serve", "-m", self._module, "--fd", str(descriptor)]
+        command = ["-m", "osmosis_ai", "serve", *self._agent, "--fd", str(descriptor)]
         if self._log_directory is not None:
             command += ["--log", str(self._log_directory)]
         self._process = await asyncio.create_subprocess_exec(
@@ -115,7 +116,7 @@ class ServerProcess:
                 raise self.why_it_ended()
             if not answered.done():
                 raise TrainerError(
-                    f"The rollout server for {self._module} was not ready within {READY_TIMEOUT_SECONDS:g} s."
+                    f"The rollout server for {self._agent[1]} was not ready within {READY_TIMEOUT_SECONDS:g} s."
                 )
         finally:
             exited.cancel()
@@ -147,7 +148,7 @@ class ServerProcess:
                 return ServerEndedError(line.removeprefix(ERROR_PREFIX), output=[])
         code = self._process.returncode if self._process else None
         return ServerEndedError(
-            f"The rollout server for {self._module} ended by itself with exit code {code}.", list(self._output)
+            f"The rollout server for {self._agent[1]} ended by itself with exit code {code}.", list(self._output)
         )
 
     async def stop(self) -> None:

@@ -26,8 +26,14 @@ class OwnServer:
     """A server that the session starts and stops."""
 
     module: str
-    """``module:attribute`` of an agent loop."""
+    """``module:attribute`` of an agent loop, or a directory of MCP tools."""
     log_directory: Path | None = None
+    is_mcp: bool = False
+
+    @property
+    def agent(self) -> tuple[str, str]:
+        """As arguments of ``osmosis serve``."""
+        return ("--mcp" if self.is_mcp else "-m"), self.module
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,8 @@ class Session:
         async with AsyncExitStack() as resources:
             own: ServerProcess | None = None
             match self.server:
-                case OwnServer(module, log_directory):
-                    own = await resources.enter_async_context(ServerProcess(module, log_directory))
+                case OwnServer() as server:
+                    own = await resources.enter_async_context(ServerProcess(server.agent, server.log_directory))
                     address = ServerAddress(own.url, own.api_key)
                 case ServerAddress() as address:
                     pass

@@ -141,7 +141,14 @@ class TestReading:
     def test_results_of_the_trainer(self, tmp_path: Path) -> None:
         (tmp_path / "rows.jsonl").write_text(json.dumps(ROW))
         entries = [
-            {"row_index": 0, "repeat": 1, "rollout_id": "r", "status": "COMPLETED", "reward": 1.0, "final_messages": MESSAGES},
+            {
+                "row_index": 0,
+                "repeat": 1,
+                "rollout_id": "r",
+                "status": "COMPLETED",
+                "reward": 1.0,
+                "final_messages": MESSAGES,
+            },
             {"row_index": 1, "repeat": 0, "rollout_id": "s", "status": "ERROR", "reward": None, "final_messages": []},
         ]
         path = tmp_path / "results.json"

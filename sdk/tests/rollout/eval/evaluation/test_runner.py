@@ -102,7 +102,9 @@ def runner_of(client: Any = None, *names: str, agent: ScriptedAgent | None = Non
 
 
 class TestOneRun:
-    async def test_it_is_scored_by_every_function_whatever_the_others_do(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_it_is_scored_by_every_function_whatever_the_others_do(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         agent = ScriptedAgent(chat_once)
         runner = runner_of(ArithmeticPolicy(), "right", "crash", "silent", agent=agent)
         with caplog.at_level(logging.WARNING):
@@ -358,7 +360,9 @@ class TestNamesThatOtherCodeReachesInto:
 
     def test_runs_are_filtered_into_new_rows(self) -> None:
         rows = [
-            EvalRowResult(0, [EvalRunResult(0, True, model_tag="primary"), EvalRunResult(0, True, model_tag="baseline")]),
+            EvalRowResult(
+                0, [EvalRunResult(0, True, model_tag="primary"), EvalRunResult(0, True, model_tag="baseline")]
+            ),
             EvalRowResult(1, [EvalRunResult(0, True, model_tag="primary")]),
         ]
         [filtered] = runner_of()._filter_runs_by_tag(rows, "baseline")

@@ -30,7 +30,10 @@ def test_a_failed_run_counts_as_zero() -> None:
 
 
 def test_a_run_whose_eval_function_failed_counts_nowhere_and_is_told() -> None:
-    rows = [EvalRowResult(0, [EvalRunResult(0, True, {"fn": 1.0}), errored(1)]), EvalRowResult(1, [errored(0), errored(1)])]
+    rows = [
+        EvalRowResult(0, [EvalRunResult(0, True, {"fn": 1.0}), errored(1)]),
+        EvalRowResult(1, [errored(0), errored(1)]),
+    ]
     summary = summarize("fn", rows, 2, 1.0)
     assert (summary.mean, summary.min, summary.scored_runs, summary.scored_rows) == (1.0, 1.0, 1, 1)
     assert (summary.errors, summary.first_error) == (3, "ValueError: no")

@@ -65,7 +65,7 @@ def load_agent(module: str, quiet: bool, console: "Console") -> "tuple[RolloutAg
 
 def load_mcp_agent(mcp_path: str, quiet: bool, console: "Console") -> "tuple[RolloutAgentLoop | None, str | None]":
     """An agent with the MCP tools of a directory."""
-    from osmosis_ai.rollout import mcp
+    from osmosis_ai.rollout.mcp import agent_loop as mcp
 
     _say(console, quiet, f"Loading MCP tools: {mcp_path}")
     try:

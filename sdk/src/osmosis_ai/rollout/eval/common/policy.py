@@ -16,7 +16,7 @@ _FOR_TRAINERS_ONLY = frozenset({"model", "logprobs", "top_logprobs", "return_tok
 
 
 def model_completer(client: Any, patience: Patience | None = None) -> "Completer":
-    """Answers the trainer's chat calls with ``client``, which the caller closes. Rate limits are waited out together."""
+    """Answers the trainer's chat calls with ``client``, which the caller closes; rate limits are waited out."""
     gate = Gate()
 
     async def complete(call: "ChatCall") -> "CompletionsResult":

@@ -232,14 +232,14 @@ class EvalCommand:
                 )
             except asyncio.CancelledError:
                 interrupted = True
-                result = runner.result_so_far(INTERRUPTED)
+                result = _result_so_far(runner, INTERRUPTED)
             except CLIError:
                 raise
             except Exception as error:
                 if args.debug:
                     logging.getLogger(__name__).exception("The evaluation failed.")
                 failure = f"Error during evaluation: {error}"
-                result = runner.result_so_far(str(error)) if isinstance(runner, EvalRunner) else None
+                result = _result_so_far(runner, str(error))
             if isinstance(result, EvalResult):
                 self._publish(args, result, config, results)
             elif not args.quiet and failure is None:
@@ -415,6 +415,12 @@ def _without_secrets(url: str | None) -> str | None:
     except ValueError:
         return None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _result_so_far(runner: Any, stop_reason: str) -> Any:
+    """What the runs made so far come to, if ``runner`` can tell."""
+    tell = getattr(runner, "result_so_far", None)
+    return tell(stop_reason) if callable(tell) else None
 
 
 def _new_debug_directory(wanted: bool) -> str | None:

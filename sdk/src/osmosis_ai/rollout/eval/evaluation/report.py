@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from osmosis_ai.rollout.console import strip_control
 from osmosis_ai.rollout.eval.evaluation import tables
 from osmosis_ai.rollout.eval.evaluation.tables import ModelLine, Table
 from osmosis_ai.rollout.eval.evaluation.types import EvalEvalSummary, EvalResult
@@ -21,17 +22,17 @@ FAIR_SHARE = 0.5
 def format_eval_report(result: EvalResult, console: "Console", model: str = "") -> None:
     """Print ``result``; ``model`` names the model when there is only one."""
     console.print()
-    console.print("Evaluation Results:", style="bold")
+    _say(console, "Evaluation Results:", "bold")
     for name, value in tables.totals(result):
-        console.print(f"  {name}: {value}")
+        _say(console, f"  {name}: {value}")
     stopped = tables.stop_note(result)
     if stopped is not None:
-        console.print(f"  {console.escape(stopped)}", style="yellow")
+        _say(console, f"  {stopped}", "yellow")
     models = tables.model_lines(result, model)
     eval_names = list(result.eval_summaries)
     _print_failures(models, eval_names, console)
     if not eval_names:
-        console.print("  No results: no eval function scored anything.")
+        _say(console, "  No results: no eval function scored anything.")
         return
     ks = tables.ks_of(result)
     console.print()
@@ -79,8 +80,6 @@ def _format_tables_rich(
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from osmosis_ai.rollout.console import strip_control
-
     def literal(text: str, style: str = "") -> Text:
         return Text(strip_control(text), style)
 
@@ -120,16 +119,16 @@ def _style(share: float) -> str:
 
 
 def _print_plain(table: Table, console: "Console") -> None:
-    cells = [[console.escape(cell).replace("\n", " ") for cell in row] for row in (table.headers, *table.rows)]
+    cells = [[" ".join(strip_control(cell).split()) for cell in row] for row in (table.headers, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for position, row in enumerate(cells):
         aligned = [
             cell.ljust(width) if column < table.texts else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        console.print("  " + " | ".join(aligned))
+        _say(console, "  " + " | ".join(aligned))
         if position == 0:
-            console.print("  " + "-+-".join("-" * width for width in widths))
+            _say(console, "  " + "-+-".join("-" * width for width in widths))
 
 
 def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], console: "Console") -> None:
@@ -137,14 +136,14 @@ def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], cons
     for what, model, first, count in failures.rows if failures else ():
         owner = f" with {model}" if len(models) > 1 else ""
         kind = "Failed runs" if what == "agent or model" else f"Runs on which {what} failed"
-        console.print("  " + console.escape(f"{kind}{owner}: {count}. First error: {first}"), style="red")
+        _say(console, f"  {kind}{owner}: {count}. First error: {first}", "red")
 
 
 def _print_intervals(
     models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], console: "Console"
 ) -> None:
     console.print()
-    console.print("  95% intervals, over rows:")
+    _say(console, "  95% intervals, over rows:")
     for eval_name in eval_names:
         for model in models:
             summary = model.summaries.get(eval_name, EvalEvalSummary())
@@ -152,7 +151,7 @@ def _print_intervals(
             parts = [f"mean {tables.interval(summary.mean_interval)}"]
             parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
             unscored = f"; no reward for {summary.unscored} runs" if summary.unscored else ""
-            console.print("    " + console.escape(f"{eval_name}{owner}: {', '.join(parts)}{unscored}"))
+            _say(console, f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
 
 
 def _print_comparison(result: EvalResult, console: "Console") -> None:
@@ -162,4 +161,8 @@ def _print_comparison(result: EvalResult, console: "Console") -> None:
             f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f} over {paired.rows} rows"
             f" ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
         )
-        console.print("  " + console.escape(sentence))
+        _say(console, "  " + sentence)
+
+
+def _say(console: "Console", text: str, style: str | None = None) -> None:
+    console.print(console.escape(text), style=style, highlight=False, soft_wrap=True)

@@ -56,7 +56,10 @@ class TestCommand:
 
     def __init__(self) -> None:
         self.console = Console()
-        self._printer = BatchPrinter(self.console)
+
+    @property
+    def _printer(self) -> BatchPrinter:
+        return BatchPrinter(self.console)
 
     def configure_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments, and the default ``handler``: namespace to exit code."""

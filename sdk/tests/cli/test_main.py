@@ -68,8 +68,6 @@ class TestExitCodes:
         [
             ["frobnicate"],
             ["--frobnicate"],
-            ["serve"],
-            ["validate"],
             ["serve", "-m", "x:y", "--frobnicate"],
             ["serve", "-m", "x:y", "-p", "nine"],
             ["serve", "-m", "x:y", "-p", "70000"],
@@ -85,6 +83,19 @@ class TestExitCodes:
         assert out == ""
         assert "sage: osmosis" in err
         assert "Error: " in err
+
+    @pytest.mark.parametrize("arguments", [[], ["-m", "x:y", "--mcp", "tools"]])
+    @pytest.mark.parametrize("command", ["serve", "validate"])
+    def test_exactly_one_agent_must_be_named(self, capsys: Captured, command: str, arguments: list[str]) -> None:
+        try:
+            exit_code: Any = main([command, *arguments])
+        except SystemExit as exited:
+            exit_code = exited.code
+        assert exit_code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "Error: " in err
+        assert "--mcp" in err
 
     def test_a_command_returns_its_exit_code(self, user_agent: str, capsys: Captured) -> None:
         assert main(["validate", "-m", user_agent]) == 0

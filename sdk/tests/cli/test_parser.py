@@ -93,7 +93,7 @@ class TestServe:
         assert getattr(namespace, name) == value
 
     @pytest.mark.parametrize(
-        "arguments", [[], ["-m", "x:y", "-p", "70000"], ["-m", "x:y", "-p", "x"], ["-m", "x:y", "--log-level", "loud"]]
+        "arguments", [["-m", "x:y", "-p", "70000"], ["-m", "x:y", "-p", "x"], ["-m", "x:y", "--log-level", "loud"]]
     )
     def test_what_typer_refuses_it_refuses(self, arguments: list[str], capsys: Captured) -> None:
         with pytest.raises(SystemExit) as exited:

@@ -8,7 +8,9 @@ HOSTILE = "</td><script>alert(1)</script> [/x] `|` \x1b]0;title\x07 \x1b[31m"
 
 def evaluation(*scores: list[float], baseline: list[list[float]] | None = None, error: str | None = None) -> EvalResult:
     """The scores of ``fn``, a list a row; ``error`` is what one more run failed with, of the agent and of ``crash``."""
-    tagged = {"primary" if baseline else None: list(scores), **({"baseline": baseline} if baseline else {})}
+    tagged: dict[str | None, list[list[float]]] = {"primary" if baseline else None: list(scores)}
+    if baseline:
+        tagged["baseline"] = baseline
     rows = [EvalRowResult(number) for number in range(len(scores))]
     for tag, scores_of_rows in tagged.items():
         for row, row_scores in zip(rows, scores_of_rows, strict=True):

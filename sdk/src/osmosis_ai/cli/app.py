@@ -14,7 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from osmosis_ai.cli import journal
+from osmosis_ai.cli.eval_command import eval_
+from osmosis_ai.cli.rescore import rescore
 from osmosis_ai.cli.serve import serve
+from osmosis_ai.cli.test_command import test
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
 from osmosis_ai.cli_services import CLIError, UsageError
@@ -27,7 +30,14 @@ NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
 
 
 HELP = "Serve, validate and try rollout agents."
-COMMANDS: dict[str, Callable[..., int]] = {command.__name__: command for command in (serve, validate, trainer)}
+COMMANDS: dict[str, Callable[..., int]] = {
+    "serve": serve,
+    "validate": validate,
+    "trainer": trainer,
+    "test": test,
+    "eval": eval_,
+    "rescore": rescore,
+}
 
 
 class _Group(TyperGroup):

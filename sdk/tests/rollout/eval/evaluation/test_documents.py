@@ -46,7 +46,7 @@ def test_the_page_stands_alone_and_holds_plots_and_tables() -> None:
 def test_a_comparison_has_its_table_and_two_colours() -> None:
     page = Page(html_report(evaluation([1.0], [0.0], baseline=[[0.0], [0.0]]), CONFIG))
     assert "Primary minus baseline, paired by row" in page.text
-    assert len({colour for colour in page.attributes["fill"]}) == 2
+    assert len(set(page.attributes["fill"])) == 2
 
 
 def test_foreign_text_is_no_markup() -> None:

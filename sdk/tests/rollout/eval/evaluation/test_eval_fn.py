@@ -171,7 +171,7 @@ class TestCalls:
         def fail(solution_str: str) -> float:
             raise error
 
-        with pytest.raises(Exception, match="own|StopIteration|SystemExit"):
+        with pytest.raises(Exception, match=r"own|StopIteration|SystemExit"):
             await score(fail)
 
 
@@ -183,7 +183,7 @@ class TestScores:
 
     @pytest.mark.parametrize("result", ["1.0", [1.0], {}, float("nan"), float("inf"), 10**400, 1j])
     async def test_anything_else_is_none(self, result: Any) -> None:
-        with pytest.raises(EvalFnError, match="must return a (finite )?number"):
+        with pytest.raises(EvalFnError, match=r"must return a (finite )?number"):
             await score(lambda solution_str: result)
 
     async def test_none_is_no_reward(self) -> None:

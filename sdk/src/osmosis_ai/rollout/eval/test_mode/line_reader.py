@@ -5,11 +5,13 @@ no file descriptor to watch (a file, a stand-in for ``sys.stdin`` or ``input``) 
 """
 
 import asyncio
+import builtins
 import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import BuiltinFunctionType
 
 READ_BYTES = 65536
 
@@ -48,6 +50,8 @@ class LineReader:
 
 
 def _watchable_descriptor() -> int | None:
+    if not isinstance(builtins.input, BuiltinFunctionType):
+        return None
     try:
         descriptor = sys.stdin.fileno()
         asyncio.get_running_loop().add_reader(descriptor, _nothing)

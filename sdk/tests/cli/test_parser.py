@@ -57,7 +57,7 @@ def test_both_have_the_same_options(command: str) -> None:
 @pytest.mark.parametrize(("command", "name"), OPTIONS)
 def test_an_option_is_the_same_in_both(command: str, name: str) -> None:
     option, action = typer_options(command)[name], argparse_actions(command)[name]
-    assert set(action.option_strings) == set(option.opts)
+    assert set(action.option_strings or [action.dest]) == set(option.opts)
     assert action.required == option.required
     assert (action.nargs == 0) == option.is_flag
     assert isinstance(action, argparse._AppendAction) == option.multiple

@@ -110,7 +110,9 @@ def exit_code_of(command: Callable[..., int], **options: Any) -> int:
 
 def _fail(error: CLIError) -> int:
     print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
-    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    if isinstance(error, UsageError):
+        raise SystemExit(EXIT_USAGE)
+    return EXIT_FAILED
 
 
 def _load_dotenv() -> None:

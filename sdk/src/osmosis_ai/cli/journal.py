@@ -3,7 +3,6 @@
 Works on the file, whether a server runs on it or not. Callback keys are never shown.
 """
 
-import asyncio
 import json
 import os
 import sys
@@ -112,6 +111,8 @@ def redeliver(
     as_json: JsonOption = False,
 ) -> int:
     """Deliver settled results again, the same bytes; exit code 1 if a trainer did not take one."""
+    import asyncio
+
     from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, records_named, settled_keys
 
     names, states = _chosen(rollouts, state)

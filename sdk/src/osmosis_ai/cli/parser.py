@@ -8,6 +8,8 @@ from enum import Enum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from typer.models import ArgumentInfo
+
 from osmosis_ai.cli.app import COMMANDS, HELP, exit_code_of
 from osmosis_ai.consts import PACKAGE_VERSION, package_name
 
@@ -26,7 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Give ``parser`` the options of command ``name``, and the default ``handler``: namespace to exit code."""
     for option in _options(name):
-        parser.add_argument(*option.flags, dest=option.name, **option.settings())
+        if option.is_positional:
+            parser.add_argument(option.name, **option.settings())
+        else:
+            parser.add_argument(*option.flags, dest=option.name, **option.settings())
     parser.set_defaults(handler=lambda arguments: run(name, arguments))
 
 
@@ -46,6 +51,10 @@ class _Option:
     info: Any
 
     @property
+    def is_positional(self) -> bool:
+        return isinstance(self.info, ArgumentInfo)
+
+    @property
     def flags(self) -> list[str]:
         # In the Annotated form, typer.Option() keeps its first flag where a default would be.
         declared = (self.info.default, *(self.info.param_decls or ()))
@@ -56,7 +65,11 @@ class _Option:
         settings: dict[str, Any] = {"default": self.default, "help": (self.info.help or "").replace("%", "%%")}
         if self.type is bool:
             return {**settings, "action": "store_true"}
-        settings.update(required=self.required, type=_converter(self), metavar=self.info.metavar)
+        settings.update(type=_converter(self), metavar=self.info.metavar)
+        if not self.is_positional:
+            settings["required"] = self.required
+        elif not self.required:
+            settings["nargs"] = "?"
         if issubclass(self.type, Enum):
             settings.update(choices=list(self.type), metavar="{" + ",".join(item.value for item in self.type) + "}")
         return {**settings, "action": "append"} if self.repeatable else settings

@@ -141,7 +141,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> No
         server.accept(trainer.url, running="complete", stubborn="swallow_cancellation")
         trainer.wait_for_chat("running", "stubborn")
         server.drain()
-        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGINT)
         server.exit_code()
         trainer.result_faults.clear()
         trainer.release_chats()

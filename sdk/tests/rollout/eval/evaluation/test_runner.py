@@ -241,7 +241,10 @@ class TestClients:
         assert [client.closed for client in made] == [1, 1, 1]
         assert (own.calls, own.closed) == (0, 0)
 
-    async def test_by_default_it_is_an_external_client_like_the_one_given(self) -> None:
+    async def test_by_default_it_is_an_external_client_like_the_one_given(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("osmosis_ai.rollout.eval.common.llm_client._get_litellm", object)
         agent = ScriptedAgent(give_up)
         given = StandIn()
         given.display_name = "builtin/arithmetic"

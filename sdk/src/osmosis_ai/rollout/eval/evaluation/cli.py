@@ -9,16 +9,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import platform
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from osmosis_ai.cli_services import CLIError
 from osmosis_ai.consts import PACKAGE_VERSION
@@ -36,10 +32,11 @@ from osmosis_ai.rollout.eval.common.cli import (
 )
 from osmosis_ai.rollout.eval.evaluation.documents import render
 from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnError, EvalFnWrapper, load_eval_fns
+from osmosis_ai.rollout.eval.evaluation.options import Arguments, config_of, without_secrets
 from osmosis_ai.rollout.eval.evaluation.report import format_eval_report
 from osmosis_ai.rollout.eval.evaluation.results_file import EvalResultsFile, overview
 from osmosis_ai.rollout.eval.evaluation.slots import close_quietly
-from osmosis_ai.rollout.eval.evaluation.statistics import CONFIDENCE, DEFAULT_SEED
+from osmosis_ai.rollout.eval.evaluation.statistics import DEFAULT_SEED
 from osmosis_ai.rollout.eval.evaluation.types import EvalResult, EvalRunResult
 
 __all__ = ["EvalCommand"]
@@ -110,7 +107,7 @@ class EvalCommand:
     async def _run_async(self, args: Namespace) -> int:
         if (problem := self._validate_args(args)) is not None:
             return self._fail(f"Error: {problem}")
-        args = _Arguments(args)
+        args = Arguments(args)
         try:
             async with contextlib.AsyncExitStack() as clients:
                 self._print_header(args)
@@ -121,7 +118,7 @@ class EvalCommand:
         except CLIError as error:
             return self._fail(f"Error: {error}")
 
-    async def _load(self, args: "_Arguments", clients: contextlib.AsyncExitStack) -> _Plan:
+    async def _load(self, args: Arguments, clients: contextlib.AsyncExitStack) -> _Plan:
         reports = [Path(report) for report in args.reports or ()]
         for report in reports:
             if report.suffix.lower() not in (".md", ".html", ".htm"):
@@ -162,7 +159,7 @@ class EvalCommand:
 
     async def _client(
         self,
-        args: "_Arguments",
+        args: Arguments,
         clients: contextlib.AsyncExitStack,
         label: str,
         model: str,
@@ -189,10 +186,10 @@ class EvalCommand:
             self._say(quiet, f"  {eval_fn.name} ({eval_fn._mode} mode)")
         return eval_fns, None
 
-    async def _evaluate(self, args: "_Arguments", plan: _Plan) -> int:
+    async def _evaluate(self, args: Arguments, plan: _Plan) -> int:
         from osmosis_ai.rollout.eval.evaluation.runner import EvalRunner
 
-        config = _config(args, plan)
+        config = config_of(args, plan.agent, len(plan.rows), [eval_fn.name for eval_fn in plan.eval_fns])
         debug_dir = _new_debug_directory(args.debug)
         if debug_dir is not None:
             self._say(args.quiet, f"Event files: {debug_dir}/")
@@ -252,7 +249,7 @@ class EvalCommand:
         return EXIT_OK if problem is None else self._fail(f"Error: {problem}")
 
     def _publish(
-        self, args: "_Arguments", result: EvalResult, config: dict[str, Any], results: EvalResultsFile | None
+        self, args: Arguments, result: EvalResult, config: dict[str, Any], results: EvalResultsFile | None
     ) -> None:
         if args.as_json:
             print(json.dumps({"config": config, **overview(result)}, indent=2))  # noqa: T201 - the answer itself
@@ -270,14 +267,14 @@ class EvalCommand:
             self._say(args.quiet, "")
             self._say(args.quiet, f"Results written to: {args.output}")
 
-    def _print_header(self, args: "_Arguments") -> None:
+    def _print_header(self, args: Arguments) -> None:
         if args.quiet:
             return
         self.console.print(f"osmosis-eval v{PACKAGE_VERSION}", style="bold")
         lines = (
-            ("Endpoint", args.base_url and _without_secrets(args.base_url)),
+            ("Endpoint", args.base_url and without_secrets(args.base_url)),
             ("Model", args.model),
-            ("Baseline endpoint", args.baseline_base_url and _without_secrets(args.baseline_base_url)),
+            ("Baseline endpoint", args.baseline_base_url and without_secrets(args.baseline_base_url)),
             ("Baseline model", args.baseline_model),
         )
         for name, value in lines:
@@ -285,7 +282,7 @@ class EvalCommand:
                 self._say(False, f"{name}: {value}")
         self.console.print()
 
-    def _print_start(self, args: "_Arguments", number_of_rows: int) -> None:
+    def _print_start(self, args: Arguments, number_of_rows: int) -> None:
         runs = f" x{args.n_runs} runs" if args.n_runs > 1 else ""
         models = " x2 models" if args.baseline_model else ""
         batch = f", batch_size={args.batch_size}" if args.batch_size > 1 else ""
@@ -320,101 +317,9 @@ class EvalCommand:
         return exit_code
 
 
-_DEFAULTS: dict[str, Any] = {
-    "module": None,
-    "mcp": None,
-    "dataset": "",
-    "model": "",
-    "eval_fns": None,
-    "n_runs": 1,
-    "pass_threshold": 1.0,
-    "batch_size": 1,
-    "baseline_model": None,
-    "baseline_base_url": None,
-    "baseline_api_key": None,
-    "max_turns": 10,
-    "temperature": None,
-    "max_tokens": None,
-    "api_key": None,
-    "base_url": None,
-    "limit": None,
-    "offset": 0,
-    "timeout": None,
-    "output": None,
-    "reports": None,
-    "as_json": False,
-    "seed": DEFAULT_SEED,
-    "quiet": False,
-    "debug": False,
-}
-
-
-class _Arguments(Namespace):
-    """The arguments given, and the default of every other."""
-
-    def __init__(self, given: Namespace) -> None:
-        values = {**_DEFAULTS, **vars(given)}
-        super().__init__(**{**values, "quiet": values["quiet"] or values["as_json"]})
-
-
 def _require(error: str | None, label: str = "Error") -> None:
     if error is not None:
         raise _Failure(f"{label}: {error}")
-
-
-def _config(args: _Arguments, plan: _Plan) -> dict[str, Any]:
-    """All that the results depend on, without keys."""
-    config: dict[str, Any] = {
-        "model": args.model,
-        "n_runs": args.n_runs,
-        "pass_threshold": args.pass_threshold,
-        "eval_fns": [eval_fn.name for eval_fn in plan.eval_fns],
-    }
-    if args.baseline_model:
-        config["baseline_model"] = args.baseline_model
-        config["baseline_endpoint"] = _without_secrets(args.baseline_base_url)
-    return config | {
-        "endpoint": _without_secrets(args.base_url),
-        "agent": {"module": args.module, "mcp": args.mcp, "name": getattr(plan.agent, "name", None)},
-        "dataset": {
-            "path": str(args.dataset),
-            "sha256": _digest(Path(args.dataset)),
-            "rows": len(plan.rows),
-            "offset": args.offset,
-            "limit": args.limit,
-        },
-        "max_turns": args.max_turns,
-        "completion_params": build_completion_params(args.temperature, args.max_tokens),
-        "batch_size": args.batch_size,
-        "timeout_seconds": args.timeout,
-        "confidence": CONFIDENCE,
-        "seed": args.seed,
-        "sdk_version": PACKAGE_VERSION,
-        "python_version": platform.python_version(),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _digest(dataset: Path) -> str | None:
-    digest = sha256()
-    try:
-        with dataset.open("rb") as file:
-            while chunk := file.read(1024 * 1024):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-def _without_secrets(url: str | None) -> str | None:
-    """``url`` without user, password, query and fragment."""
-    if not url:
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _result_so_far(runner: Any, stop_reason: str) -> Any:

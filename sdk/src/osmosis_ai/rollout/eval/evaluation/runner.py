@@ -5,10 +5,10 @@ error of a model, one that every run would meet, stops that model and no other. 
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
@@ -18,6 +18,7 @@ from osmosis_ai.rollout.eval.common.patience import Gate, PatientClient
 from osmosis_ai.rollout.eval.common.runner import LocalLLMClientProtocol, LocalRolloutRunner
 from osmosis_ai.rollout.eval.common.window import run_window
 from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper, NoRewardError, described
+from osmosis_ai.rollout.eval.evaluation.ledger import Item, Ledger, ProgressCallback, RunSettings
 from osmosis_ai.rollout.eval.evaluation.slots import Halts, RunnerPool, close_quietly
 from osmosis_ai.rollout.eval.evaluation.statistics import DEFAULT_SEED, pass_at_k
 from osmosis_ai.rollout.eval.evaluation.summary import compare, runs_with_tag, summarize
@@ -48,47 +49,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_DEBUG_DIR = "./local_debug"
 
-ProgressCallback = Callable[[int, int, EvalRunResult], Any]
 ClientFactory = Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One run to make."""
-
-    row: "DatasetRow"
-    row_index: int
-    run_index: int
-    tag: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    max_turns: int
-    completion_params: Mapping[str, Any] | None
-
-
-class _Ledger:
-    """The runs made, in the order of the dataset whatever the order they ended in."""
-
-    def __init__(self, total: int, on_progress: ProgressCallback | None) -> None:
-        self.stop_reason: str | None = None
-        self._total = total
-        self._on_progress = on_progress
-        self._runs: list[EvalRunResult] = []
-
-    def record(self, run: EvalRunResult) -> None:
-        self._runs.append(run)
-        if self._on_progress is not None:
-            self._on_progress(len(self._runs), self._total, run)
-        run.final_messages = None
-
-    def rows(self) -> list[EvalRowResult]:
-        rows: dict[int, EvalRowResult] = {}
-        for run in sorted(self._runs, key=lambda run: (run.row_index or 0, run.model_tag == BASELINE, run.run_index)):
-            index = run.row_index or 0
-            rows.setdefault(index, EvalRowResult(index)).runs.append(run)
-        return list(rows.values())
 
 
 class EvalRunner:
@@ -240,14 +201,14 @@ class EvalRunner:
 
         tags: list[str | None] = [PRIMARY, BASELINE] if self.has_baseline else [None]
         items = [
-            _Item(row, start_index + position, run_index, tag)
+            Item(row, start_index + position, run_index, tag)
             for position, row in enumerate(rows)
             for run_index in range(n_runs)
             for tag in tags
         ]
-        ledger = _Ledger(len(items), on_progress)
-        halts = Halts[_Item](lambda item: item.tag)
-        settings = _Settings(max_turns, completion_params)
+        ledger = Ledger(len(items), on_progress)
+        halts = Halts[Item](lambda item: item.tag)
+        settings = RunSettings(max_turns, completion_params)
         self._result_so_far = result
         if batch_size > 1:
             await self._run_eval_concurrent(
@@ -268,11 +229,11 @@ class EvalRunner:
     async def _run_eval_concurrent(
         self,
         *,
-        items: Sequence[_Item],
+        items: Sequence[Item],
         batch_size: int,
-        settings: _Settings,
-        ledger: _Ledger,
-        halts: Halts[_Item],
+        settings: RunSettings,
+        ledger: Ledger,
+        halts: Halts[Item],
     ) -> None:
         tags = list(dict.fromkeys(item.tag for item in items))
         pools: dict[str | None, RunnerPool[LocalRolloutRunner]] = {}
@@ -282,7 +243,7 @@ class EvalRunner:
             clients.append(self._factories[tag]())
             return self._make_runner(tag, clients[-1])
 
-        async def run(item: _Item) -> bool:
+        async def run(item: Item) -> bool:
             pool = pools[item.tag]
             runner = pool.take()
             try:
@@ -294,14 +255,14 @@ class EvalRunner:
             for position, tag in enumerate(tags):
                 share = max(1, (batch_size + len(tags) - 1 - position) // len(tags))
                 size = min(share, len(items) // len(tags))
-                pools[tag] = RunnerPool(lambda tag=tag: make(tag), size)  # type: ignore[misc]  # binds the loop's tag
+                pools[tag] = RunnerPool(functools.partial(make, tag), size)
             await run_window(items, run, batch_size)
         finally:
             for client in clients:
                 await asyncio.shield(close_quietly(client))
 
     async def _run_item(
-        self, item: _Item, settings: _Settings, ledger: _Ledger, halts: Halts[_Item], runner: LocalRolloutRunner | None
+        self, item: Item, settings: RunSettings, ledger: Ledger, halts: Halts[Item], runner: LocalRolloutRunner | None
     ) -> bool:
         if halts.leaves_out(item):
             return True
@@ -326,7 +287,7 @@ class EvalRunner:
         return True
 
     def _result(
-        self, ledger: _Ledger, halts: Halts[_Item], n_runs: int, pass_threshold: float, duration_ms: float
+        self, ledger: Ledger, halts: Halts[Item], n_runs: int, pass_threshold: float, duration_ms: float
     ) -> EvalResult:
         rows = ledger.rows()
         by_tag: dict[str | None, list[EvalRowResult]]

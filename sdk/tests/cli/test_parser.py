@@ -59,9 +59,10 @@ def test_an_option_is_the_same_in_both(command: str, name: str) -> None:
     option, action = typer_options(command)[name], argparse_actions(command)[name]
     assert set(action.option_strings or [action.dest]) == set(option.opts)
     assert action.required == option.required
-    assert (action.nargs == 0) == option.is_flag
-    assert isinstance(action, argparse._AppendAction) == option.multiple
-    default = option.default if option.default is not None else (False if option.is_flag else None)
+    is_flag = getattr(option, "is_flag", False)  # an argument cannot be one
+    assert (action.nargs == 0) == is_flag
+    assert isinstance(action, argparse._AppendAction) == getattr(option, "multiple", False)
+    default = option.default if option.default is not None else (False if is_flag else None)
     if not option.required:
         assert action.default == default
 

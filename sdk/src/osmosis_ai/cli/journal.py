@@ -191,6 +191,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 
 def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -> T:
+    import asyncio
+
     from osmosis_ai.rollout.journal import JournalError, SqliteJournal
 
     path = path or os.environ.get(JOURNAL_VARIABLE) or ".osmosis/journal.db"

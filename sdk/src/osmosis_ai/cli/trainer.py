@@ -72,8 +72,19 @@ def trainer(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="The policy: builtin/arithmetic is a script, no language model.")
+        str,
+        typer.Option(
+            "--model",
+            help="The policy: builtin/arithmetic is a script, no language model; or any model that osmosis test takes.",
+        ),
     ] = defaults.MODEL,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint that has the model.")
+    ] = None,
+    model_api_key: Annotated[
+        str | None,
+        typer.Option("--model-api-key", help="Key of the model's provider; prefer the provider's own variable."),
+    ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of one rollout.")
     ] = defaults.ROLLOUT_TIMEOUT_SECONDS,
@@ -95,9 +106,11 @@ def trainer(
         Path | None, typer.Option("--log", metavar="DIR", help="Where the server of -m writes its traces.")
     ] = None,
 ) -> int:
-    """Run every row of a dataset as a rollout, over HTTP, with a scripted policy in the trainer's place."""
+    """Run every row of a dataset as a rollout, over HTTP, with a script or a model in the trainer's place."""
     try:
         from osmosis_ai.rollout.eval.common import LocalExecutionError
+        from osmosis_ai.rollout.eval.common.models import make_llm_client
+        from osmosis_ai.rollout.eval.common.policy import model_completer
         from osmosis_ai.rollout.policies import BUILTIN_POLICIES
         from osmosis_ai.rollout.trainer import TrainerError, TrainerLimits, completer_of
         from osmosis_ai.rollout.trainer.jobs import JobPlan
@@ -107,11 +120,12 @@ def trainer(
 
     try:
         target = _server(module, mcp, server, api_key, log)
-        if model not in BUILTIN_POLICIES:
-            raise _UsageError(f"--model {model} is not available in this version: use {', '.join(BUILTIN_POLICIES)}.")
+        reader = _reader(dataset)
+        is_script = model in BUILTIN_POLICIES and base_url is None
+        client = None if is_script else make_llm_client(model, model_api_key, base_url)
         session = Session(
             plan=JobPlan(
-                reader=_reader(dataset),
+                reader=reader,
                 limit=limit,
                 offset=offset,
                 repeat=repeat,
@@ -120,13 +134,14 @@ def trainer(
                 completion_params=_completion_params(temperature=temperature, max_tokens=max_tokens),
             ),
             server=target,
-            complete=completer_of(BUILTIN_POLICIES[model]),
+            complete=completer_of(BUILTIN_POLICIES[model]) if client is None else model_completer(client),
+            close=None if client is None else client.close,
             limits=TrainerLimits(concurrency=concurrency, rollout_timeout_seconds=timeout),
             host=host,
             port=port,
             callback_url=_callback_url(callback_url, host, target),
         )
-        return _run(session, model, output, quiet)
+        return _run(session, model, is_script, output, quiet)
     except _UsageError as error:
         return _fail(str(error), EXIT_USAGE)
     except (LocalExecutionError, TrainerError) as error:
@@ -207,7 +222,7 @@ def _completion_params(**given: float | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _run(session: "Session", model: str, output: Path | None, quiet: bool) -> int:
+def _run(session: "Session", model: str, is_script: bool, output: Path | None, quiet: bool) -> int:
     from osmosis_ai.rollout.trainer.render import ReportPrinter
     from osmosis_ai.rollout.trainer.report import Report
     from osmosis_ai.rollout.trainer.results_file import ResultsFile
@@ -218,7 +233,8 @@ def _run(session: "Session", model: str, output: Path | None, quiet: bool) -> in
     printer = ReportPrinter(sys.stdout)
     with ResultsFile(output) if output else nullcontext() as results:
         if not quiet:
-            printer.say(f"{report.planned} rollouts. Policy: {model}, a script and no language model.")
+            kind = ", a script and no language model" if is_script else ""
+            printer.say(f"{report.planned} rollouts. Policy: {model}{kind}.")
         ending = _drive(session, report, results, shows_progress=not quiet)
         if report.lines and not quiet:
             printer.print_table(report)

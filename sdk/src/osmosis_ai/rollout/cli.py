@@ -1,10 +1,15 @@
 """The commands as classes for an argparse program of one's own. Spec: server.md, section 12."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.cli_utils import CLIError, load_agent_loop
 
-__all__ = ["CLIError", "ServeCommand", "ValidateCommand"]
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.eval.evaluation import cli as evaluation_cli
+    from osmosis_ai.rollout.eval.test_mode import cli as test_mode_cli
+
+__all__ = ["CLIError", "EvalCommand", "ServeCommand", "TestCommand", "ValidateCommand"]
 
 _load_agent_loop = load_agent_loop
 
@@ -36,3 +41,30 @@ class ValidateCommand(_Command):
     """``osmosis validate``."""
 
     _name = "validate"
+
+
+class TestCommand:
+    """``osmosis test``; the command itself is loaded when its parser is configured."""
+
+    __test__ = False
+    _impl: "test_mode_cli.TestCommand"
+
+    def configure_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments, and the default ``handler``: namespace to exit code."""
+        from osmosis_ai.rollout.eval.test_mode.cli import TestCommand as Command
+
+        self._impl = Command()
+        self._impl.configure_parser(parser)
+
+
+class EvalCommand:
+    """``osmosis eval``; the command itself is loaded when its parser is configured."""
+
+    _impl: "evaluation_cli.EvalCommand"
+
+    def configure_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments, and the default ``handler``: namespace to exit code."""
+        from osmosis_ai.rollout.eval.evaluation.cli import EvalCommand as Command
+
+        self._impl = Command()
+        self._impl.configure_parser(parser)

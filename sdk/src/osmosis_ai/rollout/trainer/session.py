@@ -5,7 +5,7 @@ Whatever ends the run, cancellation included, the server is stopped before this 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,8 @@ class Session:
     host: str = defaults.CALLBACK_HOST
     port: int = 0
     callback_url: str | None = None
+    close: Callable[[], Awaitable[None]] | None = None
+    """Awaited when all is over: lets go of what ``complete`` needs."""
 
     def settings(self) -> dict[str, Any]:
         """All that the results depend on, as JSON; no keys."""
@@ -83,6 +85,8 @@ class Session:
             DatasetParseError, DatasetValidationError: if the dataset has changed since it was counted.
         """
         async with AsyncExitStack() as resources:
+            if self.close is not None:
+                resources.push_async_callback(self.close)
             own: ServerProcess | None = None
             match self.server:
                 case OwnServer() as server:

@@ -34,7 +34,7 @@ from osmosis_ai.rollout.eval.evaluation.documents import render
 from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnError, EvalFnWrapper, load_eval_fns
 from osmosis_ai.rollout.eval.evaluation.options import Arguments, config_of, without_secrets
 from osmosis_ai.rollout.eval.evaluation.report import format_eval_report
-from osmosis_ai.rollout.eval.evaluation.results_file import EvalResultsFile, overview
+from osmosis_ai.rollout.eval.evaluation.results_file import EvalResultsFile, check_output, check_writable, overview
 from osmosis_ai.rollout.eval.evaluation.slots import close_quietly
 from osmosis_ai.rollout.eval.evaluation.statistics import DEFAULT_SEED
 from osmosis_ai.rollout.eval.evaluation.types import EvalResult, EvalRunResult
@@ -123,6 +123,9 @@ class EvalCommand:
         for report in reports:
             if report.suffix.lower() not in (".md", ".html", ".htm"):
                 raise CLIError(f"--report {report}: the suffix says the format; use .md or .html.")
+            check_writable(report)
+        if args.output:
+            check_output(Path(args.output))
         client = await self._client(args, clients, "Error", args.model, args.api_key, args.base_url)
         agent, error = (
             load_mcp_agent(mcp_path=args.mcp, quiet=args.quiet, console=self.console)

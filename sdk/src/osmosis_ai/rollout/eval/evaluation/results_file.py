@@ -34,10 +34,7 @@ class EvalResultsFile:
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
-        if path.exists() and not path.is_file():
-            raise CLIError(f"Cannot write {path}: it is not a regular file.")
-        if path.suffix.lower() == STREAM_SUFFIX:
-            raise CLIError(f"Cannot write {path}: the runs are streamed to a .jsonl beside it; name a .json file.")
+        check_output(path)
         self.path = path
         self.stream_path = path.with_suffix(STREAM_SUFFIX)
         self.kept_aside: Path | None = None
@@ -114,6 +111,30 @@ class EvalResultsFile:
         start, size_bytes = span
         self._stream.seek(start)
         return self._stream.read(size_bytes)
+
+
+def check_writable(path: Path) -> None:
+    """See that a file can be written at ``path`` later, without touching anything.
+
+    Raises:
+        CLIError: it cannot, as far as can be told.
+    """
+    if path.exists() and not path.is_file():
+        raise CLIError(f"Cannot write {path}: it is not a regular file.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise CLIError(f"Cannot write {path}: {folder} is not a folder that can be written to.")
+
+
+def check_output(path: Path) -> None:
+    """As ``check_writable``, for an evaluation's results.
+
+    Raises:
+        CLIError: it cannot be written, or its name is that of the stream.
+    """
+    check_writable(path)
+    if path.suffix.lower() == STREAM_SUFFIX:
+        raise CLIError(f"Cannot write {path}: the runs are streamed to a .jsonl beside it; name a .json file.")
 
 
 def run_as_json(run: EvalRunResult) -> dict[str, Any]:

@@ -21,12 +21,11 @@ from osmosis_ai.cli.test_command import test
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
 from osmosis_ai.cli_services import CLIError, UsageError
-from osmosis_ai.consts import PACKAGE_VERSION, package_name
+from osmosis_ai.consts import NO_DOTENV_VARIABLE, PACKAGE_VERSION, package_name
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
 
 
 HELP = "Serve, validate and try rollout agents."

@@ -96,6 +96,8 @@ class CalculatorAgentLoop(RolloutAgentLoop):
             num_tool_calls=num_tool_calls,
             reward=reward,
             latency_ms=milliseconds_since(rollout_started),
+            final_messages=messages,
+            metadata=request.metadata,
         )
         return ctx.complete(messages, finish_reason=finish_reason, reward=reward)
 

@@ -309,7 +309,6 @@ class TestChecksBeforeAnythingStarts:
             ([], "either -m module:attribute"),
             (["-m", "agent:adder", "--server", "http://127.0.0.1:1"], "either -m module:attribute"),
             (["-m", "agent"], "-m agent is not of the form module:attribute"),
-            (["-m", "agent:adder", "--model", "gpt-4o"], "--model gpt-4o is not available in this version"),
             (["-m", "agent:adder", "-d", "gone.jsonl"], "Dataset file not found: gone.jsonl"),
             (["-m", "agent:adder", "-d", "agent.py"], "Unsupported file format '.py'"),
             (["-m", "agent:adder", "--temperature", "inf"], "--temperature inf is not a finite number"),

@@ -81,12 +81,13 @@ def _options(name: str) -> Iterator[_Option]:
         hint, info = get_args(hints[parameter.name])
         required = parameter.default is inspect.Parameter.empty
         members = [member for member in (get_args(hint) or (hint,)) if member is not NoneType]
+        listed = next((part for part in (hint, *members) if get_origin(part) is list), None)
         yield _Option(
             name=parameter.name,
-            type=members[0],
+            type=members[0] if listed is None else get_args(listed)[0],
             default=None if required else parameter.default,
             required=required,
-            repeatable=any(get_origin(part) is list for part in (hint, *members)),
+            repeatable=listed is not None,
             info=info,
         )
 

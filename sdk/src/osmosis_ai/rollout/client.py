@@ -6,7 +6,6 @@ a client leaves them open. Spec: core.md, sections 8 and 15.
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any, Self
 import httpx
 from pydantic_core import to_jsonable_python
 
+from osmosis_ai.rollout.backoff import delay_seconds
 from osmosis_ai.rollout.config.settings import RolloutClientSettings, get_settings
 from osmosis_ai.rollout.core.exceptions import (
     OsmosisProtocolError,
@@ -301,7 +301,7 @@ class OsmosisLLMClient:
         failure: OsmosisRolloutError | None = None
         for attempt in range(attempts):
             if failure is not None:
-                delay = self._delay_seconds(attempt - 1, failure)
+                delay = delay_seconds(self._settings, attempt, failure)
                 if time.monotonic() + delay >= deadline:
                     break
                 await self._back_off(delay)
@@ -334,14 +334,6 @@ class OsmosisLLMClient:
             failure = OsmosisTransportError(f"{safe_text(_describe(error), self.api_key)} ({where})")
         failure.__cause__ = error
         return failure
-
-    def _delay_seconds(self, failed_attempts: int, failure: OsmosisRolloutError) -> float:
-        settings = self._settings
-        asked: float | None = getattr(failure, "retry_after_seconds", None)
-        if asked is not None:
-            return min(asked, settings.retry_max_delay)
-        delay: float = min(settings.retry_base_delay * 2**failed_attempts, settings.retry_max_delay)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
 
     async def _back_off(self, delay_seconds: float) -> None:
         self.backing_off = True

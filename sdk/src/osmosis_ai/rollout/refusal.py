@@ -5,11 +5,10 @@ What the trainer wrote becomes part of an error message, so it is cut short and 
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from osmosis_ai.rollout.backoff import retry_after_seconds
 from osmosis_ai.rollout.core.exceptions import (
     OsmosisAuthenticationError,
     OsmosisNotFoundError,
@@ -35,7 +34,6 @@ _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
     HTTPStatus.TOO_MANY_REQUESTS: OsmosisRateLimitError,
 }
 _BEARER_TOKEN = re.compile(r"(?i)\b(bearer)\s+\S+")
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def error_of(response: "httpx.Response", where: str, secret: str | None) -> OsmosisServerError | OsmosisValidationError:
@@ -71,12 +69,4 @@ def _retry_after_seconds(response: "httpx.Response") -> float | None:
     value = next((value for name, value in headers.items() if str(name).lower() == "retry-after"), None)
     if not isinstance(value, str):
         return None
-    if _SECONDS.fullmatch(value.strip()):
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError):
-        return None
+    return retry_after_seconds(value)

@@ -7,13 +7,13 @@ delays nobody else; one success there wakes all that wait for that trainer.
 import asyncio
 import inspect
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from osmosis_ai.rollout.backoff import delay_seconds
 from osmosis_ai.rollout.client import OsmosisLLMClient
 from osmosis_ai.rollout.config.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
@@ -126,18 +126,14 @@ class Courier:
         lane = self._lane(delivery.server_url)
         wakers = [asyncio.create_task(event.wait()) for event in (lane.answered, self._closing)]
         try:
-            await asyncio.wait(wakers, timeout=self._delay_seconds(delivery), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                wakers,
+                timeout=delay_seconds(self._settings, delivery.attempts, delivery.error),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         finally:
             for waker in wakers:
                 waker.cancel()
-
-    def _delay_seconds(self, delivery: Delivery) -> float:
-        asked: float | None = getattr(delivery.error, "retry_after_seconds", None)
-        if asked is not None:
-            return min(asked, self._settings.retry_max_delay)
-        doublings = min(delivery.attempts - 1, 20)
-        delay: float = min(self._settings.retry_base_delay * 2**doublings, self._settings.retry_max_delay)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing
 
     def _lane(self, server_url: str) -> _Lane:
         origin = urlsplit(server_url)

@@ -6,14 +6,13 @@ Spec: core.md, section 13.1; statuses 429 and 503 ask for a later repeat (RFC 91
 import asyncio
 import random
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 
 import httpx
 
+from osmosis_ai.rollout.backoff import retry_after_seconds
 from osmosis_ai.rollout.core.exceptions import is_retryable_status
 from osmosis_ai.rollout.trainer.book import Phase, Rollout
 from osmosis_ai.rollout.trainer.errors import InitRefusedError
@@ -107,7 +106,7 @@ class Dispatcher:
         return ceiling * _random.uniform(0.5, 1.0)
 
     def _asked_delay_seconds(self, response: httpx.Response) -> float:
-        asked = _retry_after_seconds(response.headers.get("Retry-After", ""))
+        asked = retry_after_seconds(response.headers.get("Retry-After", ""))
         delay = self._retry.base_delay_seconds if asked is None else asked
         # All that were refused together are told the same moment; come back spread out behind it.
         return min(delay, self._retry.max_retry_after_seconds) + _random.uniform(0, self._retry.base_delay_seconds)
@@ -127,16 +126,3 @@ def _tools(response: httpx.Response) -> list[dict[str, Any]]:
 
 def _detail(response: httpx.Response) -> str:
     return shortened(response.text) or "no reason given."
-
-
-def _retry_after_seconds(value: str) -> float | None:
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -4,12 +4,11 @@ Spec: test-and-eval.md, section 5, "Error mapping".
 """
 
 import re
-import time
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
+from osmosis_ai.rollout.backoff import retry_after_seconds
 from osmosis_ai.rollout.eval.common.errors import ProviderError, ProviderFailure, SystemicProviderError
 
 MAX_MESSAGE_CHARACTERS = 200
@@ -166,15 +165,7 @@ def retry_after(headers: Mapping[str, str] | None) -> float | None:
     value = headers.get("retry-after") or headers.get("Retry-After")
     if not isinstance(value, str):
         return None
-    try:
-        seconds = float(value) if value.strip().replace(".", "", 1).isdecimal() else _until(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, seconds)
-
-
-def _until(date: str) -> float:
-    return parsedate_to_datetime(date).timestamp() - time.time()
+    return retry_after_seconds(value)
 
 
 def _headers(error: Exception) -> Mapping[str, str] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.eval.common.dataset import DatasetReader, dataset_row_to_request
+from osmosis_ai.rollout.eval.common.errors import DatasetValidationError
 from osmosis_ai.rollout.trainer import defaults
 
 RUN_ID_BYTES = 4
@@ -57,9 +58,11 @@ class JobPlan:
                 yield Job(row_index, repeat, request)
 
     def count(self) -> int:
-        """Read everything once, so that a bad row is found before anything runs; return the number of jobs.
+        """Read everything once, so that all bad rows are told before anything runs; return the number of jobs.
 
         Raises:
-            DatasetParseError, DatasetValidationError: as ``jobs``.
+            DatasetValidationError: naming every row that cannot be used, with its line.
         """
+        if error := self.reader.check(self.limit, self.offset).error():
+            raise DatasetValidationError(error)
         return sum(1 for _ in self.jobs())

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.model_endpoint import HANG, Answer, ModelEndpoint, refuse, say
+from support.model_endpoint import HANG, Answer, ModelEndpoint, arithmetic, refuse, say
 
 from osmosis_ai.cli import main
 from osmosis_ai.rollout.eval.test_mode.cli import TestCommand
@@ -229,9 +230,15 @@ class TestEndpoint:
 
     def test_the_window_is_as_wide_as_asked_for(self) -> None:
         write_rows(*[row(1, 2)] * 12)
-        with ModelEndpoint() as endpoint:
+        four_together = threading.Barrier(4, timeout=20)
+
+        def answer(body: dict[str, Any]) -> Answer:
+            four_together.wait()
+            return arithmetic(body)
+
+        with ModelEndpoint(say("ready"), otherwise=answer) as endpoint:
             assert run_against(endpoint, "-q", "--concurrency", "4") == 0
-        assert 1 < endpoint.most_in_flight <= 4
+        assert endpoint.most_in_flight == 4
 
     def test_rate_limits_are_waited_out(self, capsys: pytest.CaptureFixture[str]) -> None:
         limited = [refuse(429, Retry_After="0.01")] * 3

@@ -81,7 +81,7 @@ class ModelEndpoint:
 
     def __init__(self, *answers: Answer, otherwise: Callable[[JsonObject], Answer] | None = None) -> None:
         self.answers = list(answers)
-        self.otherwise = otherwise or _arithmetic
+        self.otherwise = otherwise or arithmetic
         self.calls: list[Call] = []
         self.in_flight = self.most_in_flight = 0
         self._changed = threading.Condition()
@@ -118,7 +118,9 @@ class ModelEndpoint:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
             self._changed.notify_all()
-            return self.answers.pop(0) if self.answers else self.otherwise(call.body)
+            if self.answers:
+                return self.answers.pop(0)
+        return self.otherwise(call.body)  # unlocked: it may wait for other calls
 
     def _ended(self) -> None:
         with self._changed:
@@ -166,7 +168,8 @@ class _Server(ThreadingHTTPServer):
         """A client that has gone away is no matter."""
 
 
-def _arithmetic(body: JsonObject) -> Answer:
+def arithmetic(body: JsonObject) -> Answer:
+    """What the scripted policy says."""
     policy = ArithmeticPolicy()
     policy.set_tools(body.get("tools") or [])
     result = asyncio.run(policy.chat_completions(body["messages"]))

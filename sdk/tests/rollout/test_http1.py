@@ -38,9 +38,13 @@ class Peer:
         self.connections = 0
         self.requests = 0
         self.asked = asyncio.Event()
+        self.serving: set[asyncio.Task[Any]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
         try:
             while not writer.is_closing():
                 await reader.readexactly(len(REQUEST))
@@ -51,7 +55,7 @@ class Peer:
                     writer.write(answer)
                 else:
                     await answer(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -62,11 +66,15 @@ async def connected(*answers: bytes | Answer, max_connections: int = 8) -> Async
     peer = Peer(list(answers))
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     pool = Pool(Origin("127.0.0.1", server.sockets[0].getsockname()[1], None), max_connections, 4)
-    async with server:
-        try:
-            yield peer, pool
-        finally:
-            pool.close()
+    try:
+        yield peer, pool
+    finally:
+        pool.close()
+        server.close()
+        for task in peer.serving:
+            task.cancel()
+        if peer.serving:
+            await asyncio.wait(peer.serving)
 
 
 def post(pool: Pool, timeout_seconds: float = 10.0) -> Awaitable[Any]:

@@ -163,3 +163,24 @@ def test_a_port_that_is_none_gives_one_sentence(port: str, tmp_path: Path) -> No
     )
     assert finished.returncode == 1
     assert finished.stderr.strip() == f"ROLLOUT_SERVER_PORT must be a port number, not {port!r}."
+
+
+def test_a_journal_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    folder_is_a_file = tmp_path / "file"
+    folder_is_a_file.touch()
+    finished = subprocess.run(
+        [sys.executable, "-m", "server"],
+        env=example_environment(
+            ROLLOUT_SERVER_HOST="127.0.0.1",
+            ROLLOUT_SERVER_PORT="0",
+            OSMOSIS_ROLLOUT_SERVER_JOURNAL=str(folder_is_a_file / "journal.db"),
+        ),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert finished.returncode != 0
+    assert f"The journal {folder_is_a_file / 'journal.db'} cannot be used" in finished.stderr
+    assert "Traceback" not in finished.stderr

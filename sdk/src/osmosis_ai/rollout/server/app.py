@@ -83,7 +83,14 @@ def create_app(
     lifespan = _Lifespan(rollouts, agent_loop.name, api_key, on_startup, on_shutdown)
     if credentials is not None and server_host is not None and server_port is not None:
         lifespan.registration = (server_host, server_port, credentials)
-    app = FastAPI(
+
+    class RolloutServer(FastAPI):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                send = lifespan.in_one_sentence(send)
+            await super().__call__(scope, receive, send)
+
+    app = RolloutServer(
         title=f"Osmosis RolloutServer ({agent_loop.name})",
         description="Runs agent rollouts for a trainer that owns the model.",
         lifespan=lifespan.run,
@@ -198,6 +205,17 @@ class _Lifespan:
         self._api_key = api_key
         self._on_startup = on_startup
         self._on_shutdown = on_shutdown
+        self._problem: str | None = None
+
+    def in_one_sentence(self, send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+        """``send`` for lifespan messages, telling of a journal that cannot be used without a traceback."""
+
+        async def send_message(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._problem is not None:
+                message = {**message, "message": self._problem}
+            await send(message)
+
+        return send_message
 
     @asynccontextmanager
     async def run(self, app: "FastAPI") -> AsyncIterator[None]:
@@ -205,7 +223,11 @@ class _Lifespan:
         raise_file_limit()
         asyncio.get_running_loop().set_default_executor(daemon_threads())
         self._rollouts.served = True
-        service = await self._rollouts.service()
+        try:
+            service = await self._rollouts.service()
+        except JournalError as error:
+            self._problem = str(error)
+            raise
         state = service.state
         settings = self._rollouts.settings.server
         logger.info("Serving agent loop %r, at most %d rollouts at once.", self._agent_name, state.max_concurrent)

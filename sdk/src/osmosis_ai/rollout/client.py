@@ -5,19 +5,21 @@ a client leaves them open. Spec: core.md, sections 8 and 15.
 """
 
 import asyncio
+import json
 import logging
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from http import HTTPStatus
-from secrets import token_hex
+from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-from pydantic_core import to_jsonable_python
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from osmosis_ai.rollout.backoff import delay_seconds
 from osmosis_ai.rollout.config.settings import RolloutClientSettings, get_settings
@@ -37,10 +39,15 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutStatus,
     check_server_url,
 )
+from osmosis_ai.rollout.core.transcript import Transcript
+from osmosis_ai.rollout.jsonable import copy_json
 from osmosis_ai.rollout.refusal import error_of, safe_text
 from osmosis_ai.rollout.trainer_http import TrainerHttpClient
-from osmosis_ai.rollout.transport import CALL_ID
+from osmosis_ai.rollout.transport import CALL_ID, new_call_id
 from osmosis_ai.rollout.utils import normalize_stop, parse_tool_calls
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.http1 import Reply
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +135,13 @@ class OsmosisLLMClient:
                 f"complete_rollout_retries={self.complete_rollout_retries}."
             )
         self.backing_off = False
+        self.transcript = Transcript()
+        """The conversation as the trainer knows it."""
         self._settings = settings
         self._client: httpx.AsyncClient | None = None
-        self._completion: dict[str, Any] | None = None
+        self._sampling: dict[str, Any] | None = None
+        self._chat_head = b""
+        self._completion: bytes | None = None
         self._acknowledged = False
         self._llm_latency_ms = 0.0
         self._num_llm_calls = 0
@@ -186,8 +197,8 @@ class OsmosisLLMClient:
             "stop": normalize_stop(stop),
             "logprobs": logprobs,
         }
-        payload = self._chat_payload(messages, {**kwargs, **named})
-        response, latency_ms = await self._post(CHAT_PATH, payload, self.max_retries + 1, _is_ok, token_hex(8))
+        body = self._chat_body(messages, {**kwargs, **named})
+        response, latency_ms = await self._post(CHAT_PATH, body, self.max_retries + 1, _is_ok, new_call_id())
         result = self._parse_reply(response)
         self._count(result, latency_ms)
         return result
@@ -223,11 +234,10 @@ class OsmosisLLMClient:
         )
         if response.reward is not None and not abs(response.reward) < float("inf"):
             raise ValueError(f"reward must be a finite number, got {response.reward}.")
-        payload = _as_json(response.model_dump(exclude_none=True))
-        await self.send_completion(payload, self.complete_rollout_retries + 1)
+        await self.send_completion(_as_json(response.model_dump(exclude_none=True)), self.complete_rollout_retries + 1)
 
-    async def send_completion(self, payload: dict[str, Any], attempts: int) -> None:
-        """Post a terminal result that is ready for the wire, in at most ``attempts`` attempts.
+    async def send_completion(self, payload: bytes, attempts: int) -> None:
+        """Post a terminal result that is ready for the wire, a JSON object, in at most ``attempts`` attempts.
 
         Raises:
             As ``complete_rollout``, but for ``ValueError``.
@@ -274,30 +284,42 @@ class OsmosisLLMClient:
 
     def _require_callable(self) -> None:
         try:
-            str(httpx.URL(check_server_url(self.server_url)).host)  # decoding the host finds malformed IDNA
+            _check_callable(self.server_url)
         except (ValueError, httpx.InvalidURL) as error:
             raise OsmosisTransportError(f"The trainer cannot be called: {error}.") from error
         if self.api_key and not _HEADER_TEXT.fullmatch(self.api_key):
             raise OsmosisTransportError("The trainer cannot be called: api_key is not printable ASCII.")
 
-    def _chat_payload(self, messages: list[MessageDict], fields: dict[str, Any]) -> dict[str, Any]:
+    def _chat_body(self, messages: list[MessageDict], fields: dict[str, Any]) -> bytes:
+        if fields != self._sampling:
+            self._chat_head = self._encode_sampling(fields)
+            self._sampling = copy_json(fields)
+        if not _are_messages(messages):
+            messages = CompletionsRequest(messages=messages, rollout_id=self.rollout_id).messages
+        self.transcript.takes_up(messages)
+        try:
+            return b'%b,"messages":[%b]}' % (self._chat_head, self.transcript.encoded())
+        except ValueError as error:
+            raise _not_json(error) from error
+
+    def _encode_sampling(self, fields: dict[str, Any]) -> bytes:
+        """Everything of a chat call but its messages, as a JSON object that is not closed yet."""
         for name in _NOT_SAMPLING_FIELDS & fields.keys():
             logger.debug("Rollout %a: chat field %r is not sent.", self.rollout_id, name)
         sampling = {
             name: value for name, value in fields.items() if value is not None and name not in _NOT_SAMPLING_FIELDS
         }
-        request = CompletionsRequest(messages=messages, rollout_id=self.rollout_id, **sampling)
+        request = CompletionsRequest(messages=[], rollout_id=self.rollout_id, **sampling)
         named = request.model_dump(exclude={"messages"}, exclude_none=True)
-        return _as_json({**sampling, **named, "messages": request.messages})
+        return _as_json({**sampling, **named})[:-1]
 
     async def _post(
-        self, path: str, payload: dict[str, Any], attempts: int, accepts: Callable[[int], bool], call_id: str
-    ) -> tuple[httpx.Response, float]:
+        self, path: str, body: bytes, attempts: int, accepts: Callable[[int], bool], call_id: str
+    ) -> "tuple[httpx.Response | Reply, float]":
         """POST until an accepted status; give the response and the latency of that attempt in milliseconds."""
         url = self.server_url + path
         started = time.monotonic()
         deadline = started + self._settings.call_deadline_seconds
-        CALL_ID.set(call_id)
         failure: OsmosisRolloutError | None = None
         for attempt in range(attempts):
             if failure is not None:
@@ -307,17 +329,13 @@ class OsmosisLLMClient:
                 await self._back_off(delay)
             attempt_started = time.perf_counter()
             try:
-                client = await self._get_client()
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    response = await client.post(url, json=payload)
+                response = await self._send(url, body, call_id, deadline - time.monotonic())
             except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
                 where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.monotonic() - started:.1f} s"
                 failure = self._failure_of(error, where)
                 if isinstance(error, httpx.InvalidURL):
                     break
                 continue
-            except (TypeError, ValueError, RecursionError) as error:
-                raise OsmosisProtocolError(f"The request cannot be written as JSON: {error} (POST {url})") from error
             if accepts(response.status_code):
                 return response, (time.perf_counter() - attempt_started) * 1000
             where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.monotonic() - started:.1f} s"
@@ -325,6 +343,16 @@ class OsmosisLLMClient:
             if not is_retryable_status(response.status_code):
                 break
         raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
+
+    async def _send(self, url: str, body: bytes, call_id: str, limit_seconds: float) -> "httpx.Response | Reply":
+        client = await self._get_client()
+        if isinstance(client, TrainerHttpClient):
+            reply = await client.post_encoded(url, body, call_id, limit_seconds)
+            if reply is not None:
+                return reply
+        CALL_ID.set(call_id)
+        async with asyncio.timeout(limit_seconds):
+            return await client.post(url, json=from_json(body))
 
     def _failure_of(self, error: Exception, where: str) -> OsmosisRolloutError:
         failure: OsmosisRolloutError
@@ -342,7 +370,7 @@ class OsmosisLLMClient:
         finally:
             self.backing_off = False
 
-    def _parse_reply(self, response: httpx.Response) -> CompletionsResult:
+    def _parse_reply(self, response: "httpx.Response | Reply") -> CompletionsResult:
         try:
             body = response.json()
         except (ValueError, RecursionError) as error:
@@ -361,7 +389,7 @@ class OsmosisLLMClient:
             finish_reason=finish_reason if isinstance(finish_reason, str) and finish_reason else "stop",
         )
 
-    def _bad_reply(self, response: httpx.Response, problem: str) -> OsmosisReplyError:
+    def _bad_reply(self, response: "httpx.Response | Reply", problem: str) -> OsmosisReplyError:
         return OsmosisReplyError(
             f"The reply of POST {self.server_url}{CHAT_PATH} {problem}: {safe_text(response.text, self.api_key)}",
             response.status_code,
@@ -376,6 +404,11 @@ class OsmosisLLMClient:
         self._max_context_tokens = max(self._max_context_tokens, prompt_tokens)
 
 
+@lru_cache(maxsize=1024)
+def _check_callable(server_url: str) -> None:
+    str(httpx.URL(check_server_url(server_url)).host)  # decoding the host finds malformed IDNA
+
+
 def _is_ok(status: int) -> bool:
     return status == HTTPStatus.OK
 
@@ -384,13 +417,28 @@ def _is_success(status: int) -> bool:
     return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
 
-def _as_json(payload: dict[str, Any]) -> dict[str, Any]:
-    """A copy in JSON's types, that the agent's own objects no longer change; NaN stays, and fails when it is sent."""
+def _are_messages(messages: Any) -> bool:
+    """Whether it is a list of objects already, so that nothing needs converting or refusing."""
+    return (
+        type(messages) is list
+        and set(map(type, messages)) <= {dict}
+        and set(map(type, chain.from_iterable(messages))) <= {str}
+    )
+
+
+def _as_json(payload: dict[str, Any]) -> bytes:
+    """``payload`` as a JSON object (RFC 8259); the agent's own objects become what pydantic makes of them."""
     try:
-        plain: dict[str, Any] = to_jsonable_python(payload)
-    except ValueError as error:
-        raise OsmosisProtocolError(f"The request cannot be written as JSON: {error}") from error
-    return plain
+        encoded = to_json(payload, inf_nan_mode="constants")
+        if b"NaN" in encoded or b"Infinity" in encoded:  # as numbers, or just as words
+            json.dumps(to_jsonable_python(payload), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _not_json(error) from error
+    return encoded
+
+
+def _not_json(error: Exception) -> OsmosisProtocolError:
+    return OsmosisProtocolError(f"The request cannot be written as JSON: {error}")
 
 
 def _list_or_empty(value: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import httptools
 import httpx
+from pydantic_core import from_json
 
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection."""
@@ -46,7 +47,10 @@ class Reply:
 
     def json(self) -> Any:
         """The body, decoded. Raises ``ValueError`` if it is no JSON."""
-        return json.loads(self.content)
+        try:
+            return from_json(self.content)
+        except ValueError:  # stricter than the standard library, which takes lone surrogates and a byte order mark
+            return json.loads(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +87,33 @@ class _Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes) -> Reply:
-        """Send a request and wait for the whole reply; a caller who stops waiting closes the connection."""
-        if self._transport is None or self._transport.is_closing():
+    async def exchange(self, request: bytes, loop: asyncio.AbstractEventLoop, deadline: float) -> Reply:
+        """Send a request and wait until ``deadline`` (the loop's time) for the whole reply.
+
+        A caller who stops waiting closes the connection.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
         self._begun = self.reusable = False
         self._begin_message()
-        self._parser = httptools.HttpResponseParser(self)
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        answer: asyncio.Future[Reply] = loop.create_future()
+        self._answer = answer
+        timer = loop.call_at(deadline, self._time_out)
+        transport.write(request)
         try:
-            return await self._answer
+            return await answer
         except BaseException:
             self.close()
             raise
         finally:
+            timer.cancel()
             self._answer = None
+
+    def _time_out(self) -> None:
+        self._fail(httpx.ReadTimeout(""))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -204,21 +219,23 @@ class Pool:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadError, httpx.ReadTimeout,
             httpx.RemoteProtocolError, httpx.DecodingError: what httpx would raise.
         """
-        started = self._loop.time()
-        await self._take_place(timeout_seconds)
+        loop = self._loop
+        deadline = loop.time() + timeout_seconds
+        if self._free_places > 0:
+            self._free_places -= 1
+        else:
+            await self._wait_for_place(timeout_seconds)
         connection: _Connection | None = None
         try:
             connection = self._take_idle()
-            left_seconds = timeout_seconds - (self._loop.time() - started)
             if connection is not None:
                 try:
-                    return await self._exchange(connection, request, left_seconds)
+                    return await connection.exchange(request, loop, deadline)
                 except (httpx.ReadError, httpx.RemoteProtocolError):
                     if connection.answered_anything:
                         raise
-                    left_seconds = timeout_seconds - (self._loop.time() - started)
-            connection = await self._connect(min(connect_timeout_seconds, left_seconds))
-            return await self._exchange(connection, request, timeout_seconds - (self._loop.time() - started))
+            connection = await self._connect(min(connect_timeout_seconds, deadline - loop.time()))
+            return await connection.exchange(request, loop, deadline)
         finally:
             self._give_back(connection)
 
@@ -233,13 +250,6 @@ class Pool:
         while self._idle:
             self._idle.pop().close()
 
-    async def _exchange(self, connection: _Connection, request: bytes, timeout_seconds: float) -> Reply:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await connection.exchange(request)
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("") from error
-
     async def _connect(self, timeout_seconds: float) -> _Connection:
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -252,10 +262,7 @@ class Pool:
             raise httpx.ConnectError(str(error) or type(error).__name__) from error
         return connection
 
-    async def _take_place(self, timeout_seconds: float) -> None:
-        if self._free_places > 0:
-            self._free_places -= 1
-            return
+    async def _wait_for_place(self, timeout_seconds: float) -> None:
         place = self._loop.create_future()
         self._waiting.append(place)
         try:

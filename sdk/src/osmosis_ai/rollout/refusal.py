@@ -21,6 +21,8 @@ from osmosis_ai.rollout.core.exceptions import (
 if TYPE_CHECKING:
     import httpx
 
+    from osmosis_ai.rollout.http1 import Reply
+
 MAX_ERROR_TEXT_LENGTH = 500
 
 _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
@@ -36,7 +38,9 @@ _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
 _BEARER_TOKEN = re.compile(r"(?i)\b(bearer)\s+\S+")
 
 
-def error_of(response: "httpx.Response", where: str, secret: str | None) -> OsmosisServerError | OsmosisValidationError:
+def error_of(
+    response: "httpx.Response | Reply", where: str, secret: str | None
+) -> OsmosisServerError | OsmosisValidationError:
     """The error for a response; its message has the beginning of the text, the status, and ``where``."""
     status = response.status_code
     if status < HTTPStatus.BAD_REQUEST:
@@ -61,7 +65,7 @@ def safe_text(text: str, secret: str | None) -> str:
     return _BEARER_TOKEN.sub(r"\1 ***", text)
 
 
-def _retry_after_seconds(response: "httpx.Response") -> float | None:
+def _retry_after_seconds(response: "httpx.Response | Reply") -> float | None:
     """The ``Retry-After`` of a reply in seconds from now, where it is one (RFC 9110, 10.2.3)."""
     headers = getattr(response, "headers", None)
     if not isinstance(headers, Mapping):

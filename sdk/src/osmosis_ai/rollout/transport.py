@@ -7,6 +7,8 @@ origins, the pools that have waited longest without a request in flight are clos
 """
 
 import asyncio
+import itertools
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -28,6 +30,25 @@ MAX_POOLS = 256
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 CALL_ID: ContextVar[str] = ContextVar("CALL_ID", default="")
 """The value of ``IDEMPOTENCY_HEADER`` for the requests of the current task; empty sends none."""
+
+_calls = itertools.count()
+_process_prefix = ""
+
+
+def new_call_id() -> str:
+    """A value of ``IDEMPOTENCY_HEADER`` that no other call has, in this process or another; no secret."""
+    global _process_prefix
+    _process_prefix = _process_prefix or os.urandom(8).hex()
+    return f"{_process_prefix}{next(_calls):08x}"
+
+
+def _forget_prefix() -> None:
+    global _process_prefix
+    _process_prefix = ""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_prefix)
 
 
 class SharedTransport(httpx.AsyncBaseTransport):

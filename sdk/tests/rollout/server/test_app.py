@@ -27,7 +27,7 @@ from support.rollouts import (
 
 import osmosis_ai
 from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings, configure
-from osmosis_ai.rollout.server import app as app_module, registration
+from osmosis_ai.rollout.server import app as app_module, init_endpoint, registration
 from osmosis_ai.rollout.server.app import create_app
 
 KEY = "osm_rollout_test-key"
@@ -175,7 +175,7 @@ class TestErrors:
 
         app = create_app(ScriptedAgent())
         with monkeypatch.context() as broken:
-            broken.setattr(app_module, "parse_init", break_down)
+            broken.setattr(init_endpoint, "parse_init", break_down)
             async with client_of(app, raise_app_exceptions=False) as client:
                 response = await client.post(INIT, json=init_body())
         assert response.status_code == 500

@@ -10,7 +10,6 @@ import pytest
 from support.rollouts import until
 
 from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings, configure
-from osmosis_ai.rollout.core.schemas import InitResponse
 from osmosis_ai.rollout.server import state as state_module
 from osmosis_ai.rollout.server.state import AppState
 
@@ -77,7 +76,7 @@ class TestInitFutures:
         state = AppState()
         leader, _ = state.get_or_create_init_future("a")
         follower, _ = state.get_or_create_init_future("a")
-        reply = InitResponse(rollout_id="a")
+        reply = b'{"rollout_id":"a","tools":[]}'
         leader.set_result(reply)
         assert await follower is reply
 

@@ -144,6 +144,18 @@ class RolloutContext:
             self._transcript.check(final_messages)
         return self._transcript.rewritten
 
+    def encoded_result(self, final_messages: list[MessageDict]) -> bytes:
+        """``final_messages``, which ``rewritten_messages`` has seen, as the inside of a JSON array.
+
+        Raises:
+            TypeError, ValueError, RecursionError: a message cannot be written as JSON (RFC 8259).
+        """
+        return self._transcript.encoded_result(final_messages)
+
+    def share_transcript(self, transcript: Transcript) -> None:
+        """Note the conversation in ``transcript``, which is the client's; before the first chat call."""
+        self._transcript = transcript
+
     def transcript_so_far(self) -> list[MessageDict]:
         """The conversation as far as it is known from outside the agent; ``[]`` before the first chat call."""
         return self._transcript.messages()

@@ -219,7 +219,7 @@ def check_server_url(server_url: str) -> str:
     Raises:
         ValueError: it cannot be one.
     """
-    if any(character.isspace() or not character.isprintable() for character in server_url):
+    if not server_url.isprintable() or " " in server_url:
         raise ValueError("server_url must not contain whitespace or control characters")
     try:
         parts = urlsplit(server_url)

@@ -1,11 +1,14 @@
 """A rollout's conversation as it is known from outside the agent, and whether the agent kept to appending.
 
 The trainer has recorded tokens for every message it was sent, so a conversation only grows: an agent that changes or
-removes an earlier message trains on tokens that were never there. Each message is copied once, when it is first sent,
-and compared at each later call; comparing shares the strings, so it costs next to nothing.
+removes an earlier message trains on tokens that were never there. Each message is copied and encoded once, when it is
+first sent, and compared at each later call; comparing shares the strings, so it costs next to nothing.
 """
 
+import json
 from typing import Any
+
+from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.jsonable import copy_json
@@ -24,17 +27,27 @@ class Transcript:
         self._sent_count = 0
         self._reply: MessageDict | None = None
         self._copies: list[Any] = []
+        self._encoded = bytearray()
+        self._encoded_count = 0
+        self._announced: list[MessageDict] | None = None
 
     def sending(self, messages: list[MessageDict]) -> str | None:
         """Note the list of a chat call, which the agent goes on appending to; tell what it rewrote, if anything."""
         self._calls += 1
         problem = self._compare(messages, f"before chat call {self._calls}")
-        self._copies.extend(copy_json(message) for message in messages[len(self._copies) :])
-        self.sent = messages
+        self._copies.extend([copy_json(message) for message in messages[len(self._copies) :]])
+        self.sent = self._announced = messages
         self._sent_count = len(messages)
         self._reply = None
         self.error = None
         return problem
+
+    def takes_up(self, messages: list[MessageDict]) -> None:
+        """As ``sending``, unless that was just called with the same list."""
+        announced, self._announced = self._announced, None
+        if announced is not messages:
+            self.sending(messages)
+            self._announced = None
 
     def received(self, reply: MessageDict) -> None:
         """Note the reply to the last call."""
@@ -55,12 +68,42 @@ class Transcript:
         """Compare a result's messages with what was sent; tell the difference, if there is one."""
         return self._compare(final_messages, f"after chat call {self._calls}")
 
+    def encoded(self) -> bytes:
+        """What was last sent, as the inside of a JSON array; in pydantic's reading of JSON, so a set is a list.
+
+        Raises:
+            ValueError: something cannot be written as JSON (RFC 8259): NaN, a foreign object, a cycle.
+        """
+        for message in self._copies[self._encoded_count :]:
+            self._append(_encode_message(message))
+        return bytes(self._encoded)
+
+    def encoded_result(self, final_messages: list[MessageDict]) -> bytes:
+        """``final_messages`` as the inside of a JSON array, after ``check``: what was sent is not encoded again.
+
+        Raises:
+            TypeError, ValueError, RecursionError: a message that was not sent cannot be written as JSON.
+        """
+        self._copies.extend([copy_json(message) for message in final_messages[len(self._copies) :]])
+        for message in self._copies[self._encoded_count :]:
+            self._append(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+        return bytes(self._encoded)
+
+    def _append(self, encoded: bytes) -> None:
+        if self._encoded_count:
+            self._encoded += b","
+        self._encoded += encoded
+        self._encoded_count += 1
+
     def _compare(self, messages: list[MessageDict], when: str) -> str | None:
         """A difference is noted, told once, and then the new truth."""
+        known = len(self._copies)
+        if self._copies == (messages if len(messages) == known else messages[:known]):
+            return None
         changed = next(
             (i for i, (old, new) in enumerate(zip(self._copies, messages, strict=False)) if old != new), None
         )
-        if changed is None and len(messages) >= len(self._copies):
+        if changed is None and len(messages) >= known:
             return None
         first = len(messages) if changed is None else changed
         what = "removed" if changed is None else "changed"
@@ -68,4 +111,14 @@ class Transcript:
         if len(self.rewritten) < MAX_NOTED:
             self.rewritten.append(problem)
         self._copies[first:] = [copy_json(message) for message in messages[first:]]
+        if first < self._encoded_count:
+            self._encoded = bytearray()
+            self._encoded_count = 0
         return problem
+
+
+def _encode_message(message: Any) -> bytes:
+    encoded = to_json(message, inf_nan_mode="constants")
+    if b"NaN" in encoded or b"Infinity" in encoded:  # as numbers, or just as words
+        json.dumps(message, allow_nan=False, default=str)
+    return encoded

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE
 from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config.settings import JOURNAL_OFF, RolloutSettings, get_settings
+from osmosis_ai.rollout.config.settings import JOURNAL_OFF, RolloutClientSettings, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, set_max_metadata_size_bytes
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
 from osmosis_ai.rollout.server.api_key import validate_api_key
+from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
+from osmosis_ai.rollout.server.error_replies import ERROR_HANDLERS
+from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
 from osmosis_ai.rollout.server.offload import call_in_thread, daemon_threads
 from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit
-from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body
+from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.signals import DrainOnSignal
 from osmosis_ai.rollout.server.state import AppState
@@ -29,15 +32,12 @@ from osmosis_ai.rollout.transport import close_transports
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 logger = logging.getLogger(__name__)
 
 # A server that stops without a signal (a test client, another ASGI server) gives its rollouts at most this long.
 LIFESPAN_DRAIN_SECONDS = 2.0
 
-_INIT = "init"
 _UNAUTHORIZED = "Invalid or missing API key"
 
 
@@ -88,6 +88,9 @@ def create_app(
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "lifespan":
                 send = lifespan.in_one_sentence(send)
+            elif InitEndpoint.takes(scope) and not self.user_middleware:
+                await init_endpoint(scope, receive, send)
+                return
             await super().__call__(scope, receive, send)
 
     app = RolloutServer(
@@ -98,8 +101,9 @@ def create_app(
         redoc_url="/redoc" if api_key is None else None,
         openapi_url="/openapi.json" if api_key is None else None,
     )
-    _add_error_handlers(app)
-    _add_routes(app, rollouts, agent_loop.name, api_key, settings)
+    for kind, handler in ERROR_HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    init_endpoint = _add_routes(app, rollouts, agent_loop.name, api_key, settings)
     return app
 
 
@@ -121,6 +125,7 @@ class _Rollouts:
         self._max_concurrent = max_concurrent
         self._record_ttl_seconds = record_ttl_seconds
         self._debug_dir = debug_dir
+        self._client_limits = self._client_settings()
         self._next_state: AppState | None = self._new_state()
         self._service: RolloutService | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -176,10 +181,22 @@ class _Rollouts:
         where = self.settings.server.journal
         return SqliteJournal(where) if self.served and where != JOURNAL_OFF else MemoryJournal()
 
+    def _client_settings(self) -> RolloutClientSettings:
+        """Unless they were set, the limits of connections leave room for every rollout that may run, and deliveries."""
+        client = self.settings.client
+        wanted = (self._max_concurrent or self.settings.server.max_concurrent_rollouts) + ATTEMPTS_AT_ONCE_PER_TRAINER
+        connections = client.max_connections
+        if "max_connections" not in client.model_fields_set:
+            connections = max(connections, wanted, client.max_keepalive_connections)
+        idle = client.max_keepalive_connections
+        if "max_keepalive_connections" not in client.model_fields_set:
+            idle = connections
+        return client.model_copy(update={"max_connections": connections, "max_keepalive_connections": idle})
+
     def _make_client(self, **fields: Any) -> AbstractAsyncContextManager[Any]:
         client_class: Any = OsmosisLLMClient
         if client_class is _SdkClient:
-            fields["settings"] = self.settings.client
+            fields["settings"] = self._client_limits
         client: AbstractAsyncContextManager[Any] = client_class(**fields)
         return client
 
@@ -298,12 +315,10 @@ class _Lifespan:
 
 def _add_routes(
     app: "FastAPI", rollouts: _Rollouts, agent_name: str, api_key: str | None, settings: RolloutSettings
-) -> None:
+) -> InitEndpoint:
+    """Add all routes; the endpoint for inits is returned, to be reached without the router."""
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
-
-    limits = settings.server
-    allowed_hosts = frozenset(host.strip().lower() for host in limits.allowed_trainer_hosts.split(",") if host.strip())
 
     def authenticate(request: Request) -> None:
         if api_key is None:
@@ -312,6 +327,8 @@ def _add_routes(
         if not validate_api_key(_extract_bearer_token(provided), api_key):
             logger.warning("Refused %s %a: %s.", request.method, request.url.path, _UNAUTHORIZED)
             raise RefusedError(HTTPStatus.UNAUTHORIZED, _UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+
+    init_endpoint = InitEndpoint(authenticate, rollouts.service, settings.server)
 
     async def status_object() -> dict[str, Any]:
         state = (await rollouts.service()).state
@@ -343,7 +360,7 @@ def _add_routes(
         return await status_object()
 
     @app.post(
-        f"/v1/rollout/{_INIT}",
+        INIT_PATH,
         status_code=HTTPStatus.ACCEPTED,
         response_model=InitResponse,
         openapi_extra={
@@ -355,16 +372,12 @@ def _add_routes(
     )
     async def init(request: Request) -> Response:
         """Accept a rollout; it runs after the reply."""
-        authenticate(request)
-        body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds)
-        service = await rollouts.service()
-        response = await service.init(parse_init(body, allowed_hosts))
-        return Response(response.model_dump_json(exclude_none=True), HTTPStatus.ACCEPTED, media_type="application/json")
+        return Response(await init_endpoint.accept(request), HTTPStatus.ACCEPTED, media_type="application/json")
 
     @app.get("/v1/rollout/{rollout_id:path}")
     async def rollout_status(request: Request, rollout_id: str) -> dict[str, Any]:
         """State, times (unix seconds) and result summary of a rollout."""
-        if rollout_id == _INIT:
+        if request.url.path == INIT_PATH:
             raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", headers={"Allow": "POST"})
         authenticate(request)
         view = await (await rollouts.service()).status(rollout_id)
@@ -384,26 +397,7 @@ def _add_routes(
             raise _unknown_rollout()
         raise RefusedError(HTTPStatus.CONFLICT, "The rollout is not running in this process.", "not_running")
 
-
-def _add_error_handlers(app: "FastAPI") -> None:
-    from starlette.responses import JSONResponse
-
-    async def refused(_: "Request", error: Exception) -> "Response":
-        assert isinstance(error, RefusedError)  # noqa: S101 - narrows the type of a handler registered for it alone
-        return JSONResponse(error.body, error.status_code, error.headers)
-
-    async def no_journal(_: "Request", error: Exception) -> "Response":
-        logger.error("%s", error)
-        body = {"detail": "The server cannot use its journal.", "code": "journal_unavailable"}
-        return JSONResponse(body, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
-
-    async def crashed(_: "Request", error: Exception) -> "Response":
-        body = {"detail": f"Internal error: {type(error).__name__}.", "code": "internal_error"}
-        return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    app.add_exception_handler(RefusedError, refused)
-    app.add_exception_handler(JournalError, no_journal)
-    app.add_exception_handler(Exception, crashed)
+    return init_endpoint
 
 
 def _unknown_rollout() -> RefusedError:

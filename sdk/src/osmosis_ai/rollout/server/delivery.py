@@ -161,11 +161,11 @@ def _verdict_on(error: Exception) -> Verdict:
 
 
 async def _send(client: CompletionClient, result: TerminalResult) -> None:
-    payload = result.payload
     # A stand-in or a subclass may have a complete_rollout of its own, which is then the one to call.
     if isinstance(client, OsmosisLLMClient) and type(client).complete_rollout is _SDK_COMPLETE_ROLLOUT:
-        await client.send_completion(payload, attempts=1)
+        await client.send_completion(result.encoded, attempts=1)
         return
+    payload = result.payload
     metrics = payload.get("metrics")
     fields = {
         "status": payload["status"],

@@ -51,12 +51,15 @@ class Execution:
         self._limit_seconds = limit_seconds
         self._tool_turn_seconds = tool_turn_seconds
         self._tool_turn: asyncio.TimerHandle | None = None
-        self._stopped: asyncio.Future[StopReason] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._stop_reason: StopReason | None = None
 
     def stop(self, reason: StopReason) -> None:
         """End the run for ``reason``; the first reason stands."""
-        if not self._stopped.done():
-            self._stopped.set_result(reason)
+        if not self._ended.done():
+            self._stop_reason = reason
+            self._ended.set_result(None)
 
     def chat_begins(self) -> None:
         """The agent has done its turn."""
@@ -66,9 +69,10 @@ class Execution:
     def chat_ends(self) -> None:
         """The agent has a reply to work on: its turn begins."""
         self.chat_begins()
-        loop = asyncio.get_running_loop()
-        limit = tool_turn_limit(self._tool_turn_seconds)
-        self._tool_turn = loop.call_later(self._tool_turn_seconds, self.stop, limit)
+        self._tool_turn = self._loop.call_later(self._tool_turn_seconds, self._tool_turn_ends)
+
+    def _tool_turn_ends(self) -> None:
+        self.stop(tool_turn_limit(self._tool_turn_seconds))
 
     def chat_failed(self, error: Exception) -> None:
         """A trainer that does not know the rollout will never take another call of it."""
@@ -78,19 +82,28 @@ class Execution:
     async def result(self) -> TerminalResult:
         """Run to the end; to be awaited once."""
         self._ctx.watch_chats(self)
-        run = asyncio.create_task(self._run())
+        limit = self._loop.call_later(self._limit_seconds, self._time_ends)
+        run = self._loop.create_task(self._run())
+        run.add_done_callback(self._run_ends)
         try:
-            either: set[asyncio.Future[Any]] = {run, self._stopped}
-            await asyncio.wait(either, timeout=self._limit_seconds, return_when=asyncio.FIRST_COMPLETED)
-            reason = self._stopped.result() if self._stopped.done() else time_limit(self._limit_seconds)
+            await self._ended
             # A run that ended as it was stopped keeps its result, unless it hid from us that its trainer is gone.
-            if run.done() and reason.outcome is not Outcome.LLM_ERROR:
+            reason = self._stop_reason
+            if reason is None or (run.done() and reason.outcome is not Outcome.LLM_ERROR):
                 return self._result_of(run)
             return await self._cut_short(run, reason)
         finally:
+            limit.cancel()
             self.chat_begins()
             run.cancel()
             self._ctx.close_trace()
+
+    def _time_ends(self) -> None:
+        self.stop(time_limit(self._limit_seconds))
+
+    def _run_ends(self, run: "asyncio.Task[RolloutResult | BaseException]") -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def _run(self) -> RolloutResult | BaseException:
         try:

@@ -26,7 +26,7 @@ async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
     waiting leaves the function running.
     """
     call = partial(contextvars.copy_context().run, function, *arguments)
-    return await asyncio.wrap_future(daemon_threads().submit(_contained, call))
+    return await asyncio.wrap_future(daemon_threads().submit(contained, call))
 
 
 @cache
@@ -100,7 +100,8 @@ def _run(future: "Future[T]", fn: Callable[..., T], args: tuple[Any, ...], kwarg
         future.set_result(result)
 
 
-def _contained(call: Callable[[], T]) -> T:
+def contained(call: Callable[[], T]) -> T:
+    """``call()``, with nothing raised that would harm an event loop: what is no ``Exception`` is a ``RuntimeError``."""
     try:
         return call()
     except StopIteration as stop:  # a coroutine cannot raise it

@@ -28,6 +28,9 @@ MAX_TOKENS_TOTAL = 1_000_000_000
 # They would collide with the arguments of the chat call itself.
 _RESERVED_COMPLETION_PARAMS = ("messages", "rollout_id", "self")
 
+_NOT_ASKED = frozenset({"api_key", "rollout_id", "idempotency_key"})
+_CANONICAL = json.JSONEncoder(sort_keys=True)
+
 
 class RefusedError(Exception):
     """A request that is answered with an error and leaves no trace.
@@ -125,8 +128,8 @@ def idempotency_key(request: RolloutRequest) -> str:
 
 def fingerprint(request: RolloutRequest) -> str:
     """SHA-256 of what the request asks for. The callback key may rotate, and two ids may share an explicit key."""
-    asked = request.model_dump(exclude={"api_key", "rollout_id", "idempotency_key"})
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    asked = {name: value for name, value in request.__dict__.items() if name not in _NOT_ASKED}
+    return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
 
 
 def _require_json(request: "Request") -> None:

@@ -6,7 +6,7 @@ Its ``extra_fields.outcome`` says what kind of end it was; only ``success`` may 
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
@@ -34,11 +34,24 @@ class Outcome(StrEnum):
     INVALID_RESULT = "invalid_result"
 
 
+@dataclass(frozen=True, slots=True)
+class ResultSummary:
+    """What logs, metrics and views tell of a result."""
+
+    status: str
+    finish_reason: str | None
+    outcome: str
+    reward: float | None = None
+    error_message: str | None = None
+
+
 @dataclass(frozen=True)
 class TerminalResult:
     """The one result of a rollout; ``encoded`` is the JSON body for the trainer."""
 
     encoded: bytes
+    known_summary: ResultSummary | None = field(default=None, repr=False, compare=False)
+    """Spares ``summary`` the decoding."""
 
     def within(self, max_bytes: int) -> "TerminalResult":
         """This result if it has at most ``max_bytes``, else an ERROR that says so, with the messages shortened."""
@@ -56,6 +69,11 @@ class TerminalResult:
             if len(encoded) <= max_bytes:
                 return TerminalResult(encoded)
         return TerminalResult(_encode({**fields, "final_messages": []}))
+
+    @property
+    def summary(self) -> ResultSummary:
+        """Status, finish reason, outcome, reward and error message."""
+        return self.known_summary or summary_of(self.payload)
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -119,7 +137,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> Termi
         extra_fields={**result.extra_fields, "outcome": outcome, **_rewritten(ctx, messages)},
     )
     try:
-        return TerminalResult(_encode(fields))
+        return TerminalResult(_encode_around(fields, ctx.encoded_result(messages)), summary_of(fields))
     except (TypeError, ValueError, RecursionError):
         return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
 
@@ -270,6 +288,23 @@ def _payload(
         payload["metrics"] = metrics.model_dump(exclude_none=True)
     payload["extra_fields"] = {**extra_fields, "outcome": str(extra_fields["outcome"])}
     return payload
+
+
+def summary_of(payload: dict[str, Any]) -> ResultSummary:
+    """The summary of a decoded result."""
+    return ResultSummary(
+        payload["status"],
+        payload.get("finish_reason"),
+        str(payload["extra_fields"].get("outcome", Outcome.SUCCESS)),
+        payload.get("reward"),
+        payload.get("error_message"),
+    )
+
+
+def _encode_around(fields: dict[str, Any], final_messages: bytes) -> bytes:
+    """As ``_encode``, with ``final_messages`` encoded already, as the inside of an array."""
+    before, after = _encode({**fields, "final_messages": []}).split(b'"final_messages":[]', 1)
+    return b'%b"final_messages":[%b]%b' % (before, final_messages, after)
 
 
 def _encode(fields: dict[str, Any]) -> bytes:

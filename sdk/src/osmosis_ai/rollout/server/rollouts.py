@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.journal import JournalRecord
-from osmosis_ai.rollout.jsonable import copy_json
 from osmosis_ai.rollout.server.delivery import Delivery
 from osmosis_ai.rollout.server.execution import Execution
-from osmosis_ai.rollout.server.results import Outcome, StopReason, TerminalResult
+from osmosis_ai.rollout.server.results import StopReason, TerminalResult, summary_of
 
 
 class Phase(StrEnum):
@@ -25,15 +24,17 @@ class Phase(StrEnum):
 
 @dataclass(eq=False)
 class Rollout:
-    """From its 202 to its acknowledgement.
+    """From its init to its acknowledgement.
 
-    ``agent_request`` is the agent's own copy of the request, which it may change as it likes.
+    ``request`` is the agent's, which may change it as it likes.
     """
 
     key: str
-    request: RolloutRequest
-    agent_request: RolloutRequest
-    tools: list[OpenAIFunctionToolSchema]
+    rollout_id: str
+    server_url: str
+    api_key: str | None = field(repr=False)
+    request: RolloutRequest = field(repr=False)
+    tools: list[OpenAIFunctionToolSchema] = field(default_factory=list, repr=False)
     accepted_at: float = field(default_factory=time.time)
     started_at: float | None = None
     finished_at: float | None = None
@@ -42,6 +43,7 @@ class Rollout:
     llm: Any = None
     execution: Execution | None = None
     slot: "asyncio.Future[Any] | None" = None
+    has_slot: bool = False
     stop_reason: StopReason | None = None
 
     @property
@@ -58,16 +60,10 @@ class Rollout:
             self.slot.cancel()
 
 
-def copy_for_agent(request: RolloutRequest) -> RolloutRequest:
-    """A copy of its own for the agent, which may change it as it likes."""
-    parts = {name: copy_json(getattr(request, name)) for name in ("messages", "completion_params", "metadata")}
-    return request.model_copy(update=parts)
-
-
 def view_of_rollout(rollout: Rollout) -> dict[str, Any]:
     """What is known of a rollout that has no result yet, as JSON."""
     return {
-        "rollout_id": rollout.request.rollout_id,
+        "rollout_id": rollout.rollout_id,
         "state": rollout.phase.value,
         "accepted_at": rollout.accepted_at,
         "started_at": rollout.started_at,
@@ -87,12 +83,5 @@ def view_of_record(record: JournalRecord) -> dict[str, Any]:
     }
     if record.result is not None:
         payload = TerminalResult(record.result).payload
-        view["result"] = {
-            "status": payload["status"],
-            "finish_reason": payload.get("finish_reason"),
-            "outcome": payload["extra_fields"].get("outcome", Outcome.SUCCESS),
-            "reward": payload.get("reward"),
-            "error_message": payload.get("error_message"),
-            "num_messages": len(payload["final_messages"]),
-        }
+        view["result"] = asdict(summary_of(payload)) | {"num_messages": len(payload["final_messages"])}
     return view

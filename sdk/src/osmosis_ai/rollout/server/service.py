@@ -12,14 +12,17 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from pydantic_core import from_json, to_json
+
 from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
-from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest
+from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.journal import (
     Acceptance,
     Journal,
@@ -41,7 +44,7 @@ from osmosis_ai.rollout.server.results import (
     result_of_exception,
     result_without_run,
 )
-from osmosis_ai.rollout.server.rollouts import Phase, Rollout, copy_for_agent, view_of_record, view_of_rollout
+from osmosis_ai.rollout.server.rollouts import Phase, Rollout, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.state import AppState
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,9 @@ NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer co
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
 
+
+HOPS_TO_REPLY = 2
+"""Rounds of the event loop until whoever awaits an init has its reply: the 202 leaves before the agent starts."""
 
 T = TypeVar("T")
 ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
@@ -124,8 +130,8 @@ class RolloutService:
             logger.warning("%d rollouts are not delivered at the shutdown.", len(unended))
             await asyncio.wait(unended, timeout=CANCEL_SECONDS)
 
-    async def init(self, request: RolloutRequest) -> InitResponse:
-        """Accept ``request``, or find what its key has accepted before.
+    async def init(self, request: RolloutRequest, body: bytes) -> bytes:
+        """Accept ``request``, which ``body`` holds as JSON, or find what its key has accepted before; the reply's body.
 
         Raises:
             RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 draining or no
@@ -142,7 +148,7 @@ class RolloutService:
         future, leads = self.state.get_or_create_init_future(key)
         if leads:
             self.state.fingerprints[key] = print_
-            self._spawn(self._lead(key, print_, request, future))
+            self._spawn(self._lead(key, print_, request, body, future))
         elif self.state.fingerprints.get(key) != print_:
             raise _conflict()
         return await asyncio.shield(future)
@@ -170,23 +176,27 @@ class RolloutService:
         await self._take_up_abandoned()
 
     async def _lead(
-        self, key: str, print_: str, request: RolloutRequest, future: "asyncio.Future[InitResponse]"
+        self, key: str, print_: str, request: RolloutRequest, body: bytes, future: "asyncio.Future[bytes]"
     ) -> None:
+        """Accept the first init of a key, and see the rollout through to its acknowledgement."""
         self._reserved += 1
+        rollout: Rollout | None = None
         try:
             self._admit()
-            agent_request = copy_for_agent(request)
-            response, tools = await self._offer.make(request.rollout_id, agent_request)
-            record = await self._accept(key, print_, request, response)
-            if record is None:
-                self._start(Rollout(key, request, agent_request, tools))
-            elif record.fingerprint != print_:
-                raise _conflict()
-            else:
-                response = InitResponse.model_validate_json(record.init_reply)
+            # From here on the request is the agent's, which may change it; what the server needs of it, it has.
+            rollout = Rollout(key, request.rollout_id, request.server_url, request.api_key, request)
+            reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
+            record = await self._accept(rollout, print_, body, reply)
+            if record is not None:
+                if record.fingerprint != print_:
+                    raise _conflict()
+                rollout, reply = None, record.init_reply
                 self.state.clear_init_record(key)
-            future.set_result(response)
+            else:
+                self._start(rollout)
+            future.set_result(reply)
         except Exception as error:  # noqa: BLE001 - whoever awaits the future gets it
+            rollout = None
             self.state.clear_init_record(key)
             future.set_exception(error)
         except BaseException:
@@ -195,6 +205,10 @@ class RolloutService:
             raise
         finally:
             self._reserved -= 1
+        if rollout is not None:
+            for _ in range(HOPS_TO_REPLY):
+                await asyncio.sleep(0)
+            await self._run(rollout)
 
     def _admit(self) -> None:
         limits = self._settings.server
@@ -207,22 +221,20 @@ class RolloutService:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
 
-    async def _accept(
-        self, key: str, print_: str, request: RolloutRequest, response: InitResponse
-    ) -> JournalRecord | None:
+    async def _accept(self, rollout: Rollout, print_: str, body: bytes, reply: bytes) -> JournalRecord | None:
         acceptance = Acceptance(
-            key=key,
-            rollout_id=request.rollout_id,
+            key=rollout.key,
+            rollout_id=rollout.rollout_id,
             fingerprint=print_,
-            server_url=request.server_url,
-            api_key=request.api_key,
-            init_reply=response.model_dump_json(exclude_none=True).encode(),
-            request=request.model_dump_json(exclude={"api_key"}).encode(),
+            server_url=rollout.server_url,
+            api_key=rollout.api_key,
+            init_reply=reply,
+            request=body if rollout.api_key is None else _without_key(body),
         )
         try:
             return await self._journal.accept(acceptance, replace_settled_before=time.time() - self.state.record_ttl)
         except JournalError as error:
-            logger.error("Rollout %a refused: %s", request.rollout_id, error)
+            logger.error("Rollout %a refused: %s", rollout.rollout_id, error)
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "The server cannot write its journal, so it accepts nothing.",
@@ -233,55 +245,74 @@ class RolloutService:
     def _start(self, rollout: Rollout) -> None:
         self._rollouts[rollout.key] = rollout
         self._unfinished += 1
-        self.state.mark_started(rollout.key, self._spawn(self._run(rollout)))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - narrows the type; a coroutine runs in a task
+        self.state.mark_started(rollout.key, task)
 
     async def _run(self, rollout: Rollout) -> None:
-        request = rollout.request
         try:
             if not await self._wait_for_slot(rollout):
-                reason = rollout.stop_reason or Stop.SHUTDOWN.value
-                result = result_without_run(request.rollout_id, reason, request.messages)
-                async with self._client_of(request) as rollout.llm:
+                result = await self._result_of_unrun(rollout, rollout.stop_reason or Stop.SHUTDOWN.value)
+                async with self._client_of(rollout) as rollout.llm:
                     await self._finish(rollout, result)
                 return
-            with _released(self.state.semaphore) as slot:
-                async with self._client_of(request) as rollout.llm:
-                    result = await self._execute(rollout)
-                    slot.close()
-                    await self._finish(rollout, result)
+            rollout.has_slot = True
+            async with self._client_of(rollout) as rollout.llm:
+                result = await self._execute(rollout)
+                self._release_slot(rollout)
+                await self._finish(rollout, result)
         except Exception:
-            logger.exception("Rollout %a: the client of its trainer failed.", request.rollout_id)
+            logger.exception("Rollout %a: the client of its trainer failed.", rollout.rollout_id)
             if rollout.is_unfinished:
-                await self._record(rollout, result_without_run(request.rollout_id, NO_CLIENT, request.messages))
+                await self._record(rollout, await self._result_of_unrun(rollout, NO_CLIENT))
         finally:
+            self._release_slot(rollout)
             if rollout.is_unfinished:
                 self._unfinished -= 1
             self.state.mark_completed(rollout.key)
             del self._rollouts[rollout.key]
 
-    def _client_of(self, request: RolloutRequest) -> AbstractAsyncContextManager[Any]:
-        return self._make_client(server_url=request.server_url, rollout_id=request.rollout_id, api_key=request.api_key)
+    async def _result_of_unrun(self, rollout: Rollout, reason: StopReason) -> TerminalResult:
+        """An ERROR with the messages of the init as they came: the agent may have changed its own."""
+        try:
+            record = await self._journal.get(rollout.key)
+        except JournalError as error:
+            logger.warning("Rollout %a: its messages cannot be read from the journal: %s", rollout.rollout_id, error)
+            record = None
+        return result_without_run(rollout.rollout_id, reason) if record is None else _unrun(record, reason)
+
+    def _client_of(self, rollout: Rollout) -> AbstractAsyncContextManager[Any]:
+        return self._make_client(server_url=rollout.server_url, rollout_id=rollout.rollout_id, api_key=rollout.api_key)
 
     async def _wait_for_slot(self, rollout: Rollout) -> bool:
         if rollout.stop_reason is not None:
             return False
+        if not self.state.semaphore.locked():
+            return await self.state.semaphore.acquire()
         rollout.slot = asyncio.ensure_future(self.state.semaphore.acquire())
         await asyncio.wait({rollout.slot})
         return not rollout.slot.cancelled()
+
+    def _release_slot(self, rollout: Rollout) -> None:
+        if rollout.has_slot:
+            rollout.has_slot = False
+            self.state.semaphore.release()
 
     async def _execute(self, rollout: Rollout) -> TerminalResult:
         rollout.started_at = time.time()
         rollout.phase = Phase.RUNNING
         ctx = RolloutContext(
-            request=rollout.agent_request,
+            request=rollout.request,
             tools=rollout.tools,
             llm=rollout.llm,
             _start_time=time.monotonic(),
             _debug_dir=self._debug_dir,
         )
+        if isinstance(transcript := getattr(rollout.llm, "transcript", None), Transcript):
+            ctx.share_transcript(transcript)
         limits = self._settings.server
         rollout.execution = Execution(
-            rollout.request.rollout_id,
+            rollout.rollout_id,
             self._agent_loop,
             ctx,
             limits.request_timeout_seconds,
@@ -292,8 +323,8 @@ class RolloutService:
         try:
             result = await rollout.execution.result()
         except Exception as error:
-            logger.exception("Rollout %a: no result could be made of its run.", rollout.request.rollout_id)
-            result = result_of_exception(rollout.request.rollout_id, ctx, error)
+            logger.exception("Rollout %a: no result could be made of its run.", rollout.rollout_id)
+            result = result_of_exception(rollout.rollout_id, ctx, error)
         return result.within(limits.max_result_bytes)
 
     async def _record(self, rollout: Rollout, result: TerminalResult) -> bool:
@@ -302,7 +333,7 @@ class RolloutService:
         A result that is delivered without being on record would be contradicted by the next process, which finds an
         unfinished rollout. So this goes on until the journal works again, or the server ends.
         """
-        rollout_id = rollout.request.rollout_id
+        rollout_id = rollout.rollout_id
         try:
             ours = await self._insist(lambda: self._journal.finish(rollout.key, result.encoded))
         except (UnknownKeyError, JournalGoneError) as error:
@@ -334,20 +365,20 @@ class RolloutService:
         rollout.finished_at = time.time()
         rollout.phase = Phase.RECORDING
         self._unfinished -= 1
-        rollout_id = rollout.request.rollout_id
         if not await self._record(rollout, result):
             return
         rollout.phase = Phase.DELIVERING
-        payload = result.payload
-        logger.info(
-            "Rollout %a ended: status=%s finish_reason=%a outcome=%s duration=%.3f s",
-            rollout_id,
-            payload["status"],
-            payload["finish_reason"],
-            payload["extra_fields"]["outcome"],
-            rollout.finished_at - rollout.accepted_at,
-        )
-        rollout.delivery = Delivery(rollout_id, rollout.request.server_url, rollout.llm, result)
+        if logger.isEnabledFor(logging.INFO):
+            summary = result.summary
+            logger.info(
+                "Rollout %a ended: status=%s finish_reason=%a outcome=%s duration=%.3f s",
+                rollout.rollout_id,
+                summary.status,
+                summary.finish_reason,
+                summary.outcome,
+                rollout.finished_at - rollout.accepted_at,
+            )
+        rollout.delivery = Delivery(rollout.rollout_id, rollout.server_url, rollout.llm, result)
         await self._courier.attempt(rollout.delivery)
         self.state.mark_completed(rollout.key)
         await self._deliver(rollout.key, rollout.delivery)
@@ -386,7 +417,7 @@ class RolloutService:
     async def _take_up(self, record: JournalRecord) -> None:
         """Report a rollout that was cut off, or deliver a result that was left behind; nothing is run again."""
         try:
-            result = TerminalResult(record.result) if record.result is not None else _interrupted(record)
+            result = TerminalResult(record.result) if record.result is not None else _unrun(record, Stop.RESTART.value)
             if record.result is None and not await self._journal.finish(record.key, result.encoded):
                 return
             client = self._make_client(
@@ -408,7 +439,7 @@ class RolloutService:
             logger.exception("Rollout %a: its result stays in the journal.", record.rollout_id)
 
     def _newest(self, rollout_id: str) -> Rollout | None:
-        found = (rollout for rollout in reversed(self._rollouts.values()) if rollout.request.rollout_id == rollout_id)
+        found = (rollout for rollout in reversed(self._rollouts.values()) if rollout.rollout_id == rollout_id)
         return next(found, None)
 
     async def _finish_running(self, drain_seconds: float) -> None:
@@ -429,14 +460,6 @@ class RolloutService:
         return task
 
 
-@contextmanager
-def _released(semaphore: asyncio.Semaphore) -> Iterator[ExitStack]:
-    """Release an acquired ``semaphore`` once: when the stack is closed, or at the latest at the end."""
-    with ExitStack() as slot:
-        slot.callback(semaphore.release)
-        yield slot
-
-
 def _conflict() -> RefusedError:
     return RefusedError(
         HTTPStatus.CONFLICT,
@@ -445,6 +468,13 @@ def _conflict() -> RefusedError:
     )
 
 
-def _interrupted(record: JournalRecord) -> TerminalResult:
+def _without_key(body: bytes) -> bytes:
+    """The body of an init without the callback key, which the journal keeps in a place of its own."""
+    fields = from_json(body)
+    fields.pop("api_key", None)
+    return to_json(fields)
+
+
+def _unrun(record: JournalRecord, reason: StopReason) -> TerminalResult:
     messages = json.loads(record.request)["messages"] if record.request else []
-    return result_without_run(record.rollout_id, Stop.RESTART.value, messages)
+    return result_without_run(record.rollout_id, reason, messages)

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from osmosis_ai.rollout.config.settings import RolloutServerSettings, get_settings
-from osmosis_ai.rollout.core.schemas import InitResponse
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class AppState:
         self.rollout_tasks: dict[str, asyncio.Task[Any]] = {}
         self.completed_rollouts: dict[str, float] = {}
         self.fingerprints: dict[str, str] = {}
-        self._init_futures: dict[str, asyncio.Future[InitResponse]] = {}
+        self._init_futures: dict[str, asyncio.Future[bytes]] = {}
         self._cleanup_task: asyncio.Task[None] | None = None
 
     @property
@@ -69,8 +68,8 @@ class AppState:
         """Finished rollouts still within the record lifetime, whatever their outcome."""
         return len(self.completed_rollouts)
 
-    def get_or_create_init_future(self, key: str) -> tuple[asyncio.Future[InitResponse], bool]:
-        """The future that holds the key's init response, and whether the caller is to fill it."""
+    def get_or_create_init_future(self, key: str) -> tuple[asyncio.Future[bytes], bool]:
+        """The future that holds the body of the key's init reply, and whether the caller is to fill it."""
         future = self._init_futures.get(key)
         if future is not None:
             return future, False
@@ -145,6 +144,6 @@ class AppState:
                 logger.exception("Pruning finished rollouts failed; the next round tries again.")
 
 
-def _mark_retrieved(future: "asyncio.Future[InitResponse]") -> None:
+def _mark_retrieved(future: "asyncio.Future[bytes]") -> None:
     if not future.cancelled():
         future.exception()

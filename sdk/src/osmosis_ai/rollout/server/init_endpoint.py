@@ -1,0 +1,82 @@
+"""``POST /v1/rollout/init`` as an ASGI application of its own.
+
+It is the one request worth a way around the router, whose matching, wrapping and response objects cost more than
+accepting a rollout does. Where the app has middleware, requests come through the router and end here all the same.
+"""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from osmosis_ai.rollout.config.settings import RolloutServerSettings
+from osmosis_ai.rollout.journal import JournalError
+from osmosis_ai.rollout.server.error_replies import crashed, no_journal, refused
+from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body
+from osmosis_ai.rollout.server.service import RolloutService
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+INIT_PATH = "/v1/rollout/init"
+
+
+class InitEndpoint:
+    """Credentials first, then the body, then ``RolloutService``.
+
+    Args:
+        authenticate: raises ``RefusedError`` for a request without the right key.
+        service: gives the opened service of the running loop.
+    """
+
+    def __init__(
+        self,
+        authenticate: "Callable[[Request], None]",
+        service: Callable[[], Awaitable[RolloutService]],
+        limits: RolloutServerSettings,
+    ) -> None:
+        self._authenticate = authenticate
+        self._service = service
+        self._max_body_bytes = limits.max_body_bytes
+        self._body_timeout_seconds = limits.body_timeout_seconds
+        self._allowed_hosts = frozenset(
+            host.strip().lower() for host in limits.allowed_trainer_hosts.split(",") if host.strip()
+        )
+
+    @staticmethod
+    def takes(scope: Any) -> bool:
+        """Whether the request is an init to an app that is mounted nowhere else."""
+        return bool(
+            scope["type"] == "http"
+            and scope["path"] == INIT_PATH
+            and scope["method"] == "POST"
+            and not scope.get("root_path")
+        )
+
+    async def accept(self, request: "Request") -> bytes:
+        """The body of the 202.
+
+        Raises:
+            RefusedError, JournalError: the request is not taken.
+        """
+        self._authenticate(request)
+        body = await read_body(request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds)
+        service = await self._service()
+        return await service.init(parse_init(body, self._allowed_hosts), body)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.requests import Request
+
+        request = Request(scope, receive)
+        try:
+            reply = await self.accept(request)
+        except RefusedError as error:
+            await (await refused(request, error))(scope, receive, send)
+        except JournalError as error:
+            await (await no_journal(request, error))(scope, receive, send)
+        except Exception as error:
+            await (await crashed(request, error))(scope, receive, send)
+            raise
+        else:
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply))]
+            await send({"type": "http.response.start", "status": HTTPStatus.ACCEPTED, "headers": headers})
+            await send({"type": "http.response.body", "body": reply})

@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
+from osmosis_ai.rollout.telemetry.observer import CURRENT_WATCH, NO_WATCH, ToolCall, ToolOutcome, watched_tool_call
 
 __all__ = [
     "create_tool_error_result",
@@ -30,6 +31,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_ERROR_PREFIX = "Error: "
 MAX_ERROR_CHARACTERS = 2000
 UNKNOWN_TOOL_CALL_ID = "unknown"
 
@@ -44,7 +46,7 @@ def create_tool_result(tool_call_id: str, content: str) -> ToolMessage:
 
 def create_tool_error_result(tool_call_id: str, error_message: str) -> ToolMessage:
     """The message that tells the model why a tool call failed: ``Error: <error_message>``."""
-    return create_tool_result(tool_call_id, f"Error: {error_message}")
+    return create_tool_result(tool_call_id, f"{_ERROR_PREFIX}{error_message}")
 
 
 def parse_tool_arguments(arguments: str | dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +148,9 @@ async def execute_tool_calls(
     async def answer(tool_call: dict[str, Any]) -> ToolMessage:
         async with slots:
             try:
-                return await _run(tool_call, executor, timeout_seconds)
+                if CURRENT_WATCH.get() is NO_WATCH:
+                    return await _run(tool_call, executor, timeout_seconds)
+                return await _run_watched(tool_call, executor, timeout_seconds)
             except _ExecutorNotAsyncError:
                 raise
             except Exception as error:
@@ -159,6 +163,25 @@ async def execute_tool_calls(
 
 class _ExecutorNotAsyncError(TypeError):
     """A mistake in the agent rather than in a tool call, so never shown to the model."""
+
+
+async def _run_watched(tool_call: Any, executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:
+    call_id, name = _id_and_name(tool_call)
+    with watched_tool_call(name, call_id) as call:
+        try:
+            message = await _run(tool_call, executor, timeout_seconds)
+        except ToolExecutionError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                call.outcome = ToolOutcome.TIMEOUT
+            raise
+        _note_error(call, message)
+        return message
+
+
+def _note_error(call: ToolCall, message: Any) -> None:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str) and content.startswith(_ERROR_PREFIX):
+        call.outcome = ToolOutcome.ERROR
 
 
 async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import httpx
 
+from osmosis_ai.rollout.telemetry.tracecontext import TRACE_HEADERS
 from osmosis_ai.rollout.transport import CALL_ID, IDEMPOTENCY_HEADER, SharedTransport, direct_pool
 
 if TYPE_CHECKING:
@@ -137,9 +138,12 @@ class _Quick:
     def head(self, target: Target, call_id: str, content_bytes: int) -> bytes:
         """Request line and headers."""
         mark = f"{IDEMPOTENCY_HEADER}: {call_id}\r\nContent-Length: {content_bytes}\r\n\r\n"
+        if trace := TRACE_HEADERS.get():
+            mark = "".join(f"{name}: {value}\r\n" for name, value in trace) + mark
         return b"%b%b%b" % (target.head, self._own_head, mark.encode("ascii"))
 
 
 async def _mark_call(request: httpx.Request) -> None:
     if call_id := CALL_ID.get():
         request.headers[IDEMPOTENCY_HEADER] = call_id
+    request.headers.update(TRACE_HEADERS.get())

@@ -8,9 +8,19 @@ the README's configuration table.
 import json
 import logging
 import os
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from osmosis_ai.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout._compat import PYDANTIC_SETTINGS_AVAILABLE
@@ -33,6 +43,24 @@ __all__ = [
 
 _PREFIX = "OSMOSIS_ROLLOUT_"
 JOURNAL_OFF = "off"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class MetricsAccess(StrEnum):
+    """Who may read ``/metrics``."""
+
+    KEY = "key"
+    """Who has ``metrics_key`` or the server's key; anyone where neither is set."""
+    OPEN = "open"
+    """Anyone."""
+    OFF = "off"
+    """Nobody; nothing is measured."""
 
 
 def _config(prefix: str) -> Any:
@@ -109,13 +137,16 @@ class RolloutServerSettings(_Settings):
     delivery_deadline_seconds: Annotated[float, Field(ge=0.0, le=604_800.0)] = 86_400.0
     journal: str = JOURNAL_OFF
     allowed_trainer_hosts: str = ""
+    log_format: LogFormat = LogFormat.TEXT
+    metrics: MetricsAccess = MetricsAccess.KEY
+    metrics_key: SecretStr | None = None
 
-    @field_validator("api_key")
+    @field_validator("api_key", "metrics_key")
     @classmethod
-    def _empty_key_locks_everyone_out(cls, api_key: SecretStr | None) -> SecretStr | None:
-        if api_key is not None and not api_key.get_secret_value().strip():
-            raise ValueError("api_key must not be empty: unset the variable to serve without a key")
-        return api_key
+    def _empty_key_locks_everyone_out(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is not None and not key.get_secret_value().strip():
+            raise ValueError(f"{info.field_name} must not be empty: unset the variable to serve without a key")
+        return key
 
 
 def _decoded(value: Any) -> Any:

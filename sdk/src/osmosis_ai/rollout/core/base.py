@@ -46,13 +46,13 @@ class RolloutResult:
 class ChatWatcher(Protocol):
     """Who wants to know when a rollout waits for its policy."""
 
-    def chat_begins(self) -> None:
-        """A chat call is about to be made."""
+    def chat_begins(self, messages: list[MessageDict], sampling: dict[str, Any]) -> Any:
+        """A chat call is about to be made; what this gives back comes again at its end."""
 
-    def chat_ends(self) -> None:
+    def chat_ends(self, chat: Any, reply: Any) -> None:
         """A reply has come."""
 
-    def chat_failed(self, error: Exception) -> None:
+    def chat_failed(self, chat: Any, error: BaseException) -> None:
         """The call ended with ``error``, which the agent is about to get."""
 
 
@@ -91,22 +91,22 @@ class RolloutContext:
             logger.warning("Rollout %a: %s", self.request.rollout_id, rewritten)
             self.log_event("messages_rewritten", problem=rewritten)
         watcher = self._watcher
-        if watcher is not None:
-            watcher.chat_begins()
+        chat = watcher.chat_begins(messages, kwargs) if watcher is not None else None
         try:
             reply = self.llm.chat_completions(messages, **kwargs)
             if not inspect.isawaitable(reply):
                 raise TypeError(f"{type(self.llm).__name__}.chat_completions must be a coroutine function (async def).")
             result = await reply
-        except Exception as error:
-            self._transcript.failed(error)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._transcript.failed(error)
             if watcher is not None:
-                watcher.chat_failed(error)
+                watcher.chat_failed(chat, error)
             raise
         if isinstance(message := getattr(result, "message", None), dict):  # a stand-in may reply with anything
             self._transcript.received(message)
         if watcher is not None:
-            watcher.chat_ends()
+            watcher.chat_ends(chat, result)
         return result
 
     def complete(

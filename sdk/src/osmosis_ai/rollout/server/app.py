@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE
 from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config.settings import JOURNAL_OFF, RolloutClientSettings, RolloutSettings, get_settings
+from osmosis_ai.rollout.config.settings import (
+    JOURNAL_OFF,
+    MetricsAccess,
+    RolloutClientSettings,
+    RolloutSettings,
+    get_settings,
+)
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, set_max_metadata_size_bytes
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
@@ -28,6 +34,11 @@ from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.signals import DrainOnSignal
 from osmosis_ai.rollout.server.state import AppState
+from osmosis_ai.rollout.telemetry.journal import time_operations
+from osmosis_ai.rollout.telemetry.logs import hide, use_format
+from osmosis_ai.rollout.telemetry.looplag import LoopLag
+from osmosis_ai.rollout.telemetry.observer import Observer
+from osmosis_ai.rollout.telemetry.setup import Telemetry
 from osmosis_ai.rollout.transport import close_transports
 
 if TYPE_CHECKING:
@@ -79,6 +90,9 @@ def create_app(
         set_max_metadata_size_bytes(settings.max_metadata_size_bytes)
     if api_key is None and settings.server.api_key is not None:
         api_key = settings.server.api_key.get_secret_value()
+    if api_key is not None:
+        hide(api_key)
+    use_format(settings.server.log_format)
     rollouts = _Rollouts(agent_loop, settings, max_concurrent, record_ttl_seconds, debug_dir)
     lifespan = _Lifespan(rollouts, agent_loop.name, api_key, on_startup, on_shutdown)
     if credentials is not None and server_host is not None and server_port is not None:
@@ -127,9 +141,15 @@ class _Rollouts:
         self._debug_dir = debug_dir
         self._client_limits = self._client_settings()
         self._next_state: AppState | None = self._new_state()
+        self.telemetry = Telemetry(agent_loop.name, self._next_state.max_concurrent, settings.server)
         self._service: RolloutService | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Future[None] | None = None
+
+    @property
+    def observer(self) -> Observer:
+        """What is told of all that happens."""
+        return self.telemetry.observer
 
     async def service(self) -> RolloutService:
         """The opened service.
@@ -174,12 +194,20 @@ class _Rollouts:
     def _new_service(self) -> RolloutService:
         state, self._next_state = self._next_state or self._new_state(), None
         return RolloutService(
-            self._agent_loop, self.settings, self._make_client, state, self._new_journal(), self._debug_dir
+            self._agent_loop,
+            self.settings,
+            self._make_client,
+            state,
+            self._new_journal(),
+            self._debug_dir,
+            self.observer,
         )
 
     def _new_journal(self) -> Journal:
         where = self.settings.server.journal
-        return SqliteJournal(where) if self.served and where != JOURNAL_OFF else MemoryJournal()
+        journal = SqliteJournal(where) if self.served and where != JOURNAL_OFF else MemoryJournal()
+        time_operations(journal, self.observer)
+        return journal
 
     def _client_settings(self) -> RolloutClientSettings:
         """Unless they were set, the limits of connections leave room for every rollout that may run, and deliveries."""
@@ -236,7 +264,7 @@ class _Lifespan:
 
     @asynccontextmanager
     async def run(self, app: "FastAPI") -> AsyncIterator[None]:
-        follow_uvicorn_logging()
+        follow_uvicorn_logging(self._rollouts.settings.server.log_format)
         raise_file_limit()
         asyncio.get_running_loop().set_default_executor(daemon_threads())
         self._rollouts.served = True
@@ -255,6 +283,7 @@ class _Lifespan:
             )
         state.start_cleanup_task()
         maintenance = asyncio.create_task(self._maintain(service))
+        loop_lag = LoopLag(self._rollouts.observer.loop_lag)
         registration: asyncio.Task[None] | None = None
         drain_on_signal: DrainOnSignal | None = None
         try:
@@ -268,6 +297,7 @@ class _Lifespan:
             if drain_on_signal is not None:
                 drain_on_signal.restore()
             maintenance.cancel()
+            loop_lag.stop()
             try:
                 if registration is not None:
                     await self._end(registration, settings.registration_shutdown_timeout_seconds)
@@ -279,6 +309,7 @@ class _Lifespan:
                 if self._on_shutdown is not None:
                     await self._on_shutdown()
                 await close_transports()
+                await self._rollouts.observer.close()
 
     async def _end(self, registration: "asyncio.Task[None]", timeout_seconds: float) -> None:
         _, pending = await asyncio.wait({registration}, timeout=timeout_seconds)
@@ -320,15 +351,21 @@ def _add_routes(
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
 
-    def authenticate(request: Request) -> None:
-        if api_key is None:
+    metrics_key = settings.server.metrics_key
+    metrics_keys = [metrics_key.get_secret_value()] if metrics_key is not None else []
+    hide(*metrics_keys)
+
+    def authenticate(request: Request, *other_keys: str) -> None:
+        keys = other_keys if api_key is None else (api_key, *other_keys)
+        if not keys:
             return
         provided = request.headers.get("authorization", "").encode("latin-1").decode("utf-8", "surrogateescape")
-        if not validate_api_key(_extract_bearer_token(provided), api_key):
+        token = _extract_bearer_token(provided)
+        if not any(validate_api_key(token, key) for key in keys):
             logger.warning("Refused %s %a: %s.", request.method, request.url.path, _UNAUTHORIZED)
             raise RefusedError(HTTPStatus.UNAUTHORIZED, _UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
 
-    init_endpoint = InitEndpoint(authenticate, rollouts.service, settings.server)
+    init_endpoint = InitEndpoint(authenticate, rollouts.service, lambda: rollouts.telemetry.observer, settings.server)
 
     async def status_object() -> dict[str, Any]:
         state = (await rollouts.service()).state
@@ -350,6 +387,13 @@ def _add_routes(
         draining = (await rollouts.service()).draining
         status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
         return JSONResponse({"ready": not draining}, status)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        """Metrics in Prometheus's text format; for whom, the setting ``metrics`` says."""
+        if settings.server.metrics is not MetricsAccess.OPEN:
+            authenticate(request, *metrics_keys)
+        return await rollouts.telemetry.scrape(request.headers.get("accept", ""))
 
     @app.get("/platform/health")
     async def platform_health(request: Request) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from osmosis_ai.rollout.config.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
 from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.server.results import TerminalResult
+from osmosis_ai.rollout.telemetry.observer import NO_WATCH, RolloutWatch
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Delivery:
     server_url: str
     client: CompletionClient
     result: TerminalResult
+    watch: RolloutWatch = NO_WATCH
     started_at: float = field(default_factory=time.monotonic)
     attempts: int = 0
     verdict: Verdict = Verdict.UNANSWERED
@@ -88,6 +90,7 @@ class Courier:
         lane = self._lane(delivery.server_url)
         async with lane.gate:
             delivery.attempts += 1
+            mark = delivery.watch.attempt_begins(delivery.attempts)
             try:
                 await _send(delivery.client, delivery.result)
             except Exception as error:  # noqa: BLE001 - whatever went wrong, the result must not be lost
@@ -98,6 +101,8 @@ class Courier:
             else:
                 delivery.verdict = Verdict.ACKNOWLEDGED
                 lane.succeeded()
+            failed = delivery.verdict is not Verdict.ACKNOWLEDGED
+            delivery.watch.attempt_ends(mark, delivery.verdict, delivery.error if failed else None)
         return delivery.verdict
 
     async def pursue(self, delivery: Delivery) -> Verdict:

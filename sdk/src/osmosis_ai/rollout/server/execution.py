@@ -22,6 +22,7 @@ from osmosis_ai.rollout.server.results import (
     time_limit,
     tool_turn_limit,
 )
+from osmosis_ai.rollout.telemetry.observer import CURRENT_WATCH, NO_WATCH, RolloutWatch
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Execution:
         rollout_id: as the trainer gave it; the agent's own copy of the request may say anything.
         limit_seconds: of the whole run.
         tool_turn_seconds: of the time between a reply of the policy and the next chat call, or the end.
+        watch: told of the run's chat calls and, through ``CURRENT_WATCH``, of its tool calls.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Execution:
         ctx: RolloutContext,
         limit_seconds: float,
         tool_turn_seconds: float,
+        watch: RolloutWatch = NO_WATCH,
     ) -> None:
         self._rollout_id = rollout_id
         self._agent_loop = agent_loop
         self._ctx = ctx
         self._limit_seconds = limit_seconds
         self._tool_turn_seconds = tool_turn_seconds
+        self._watch = watch
         self._tool_turn: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -61,23 +65,29 @@ class Execution:
             self._stop_reason = reason
             self._ended.set_result(None)
 
-    def chat_begins(self) -> None:
+    def chat_begins(self, messages: list[Any], sampling: dict[str, Any]) -> Any:
         """The agent has done its turn."""
-        if self._tool_turn is not None:
-            self._tool_turn.cancel()
+        self._end_tool_turn()
+        return self._watch.chat_begins(messages, sampling)
 
-    def chat_ends(self) -> None:
+    def chat_ends(self, chat: Any, reply: Any) -> None:
         """The agent has a reply to work on: its turn begins."""
-        self.chat_begins()
+        self._watch.chat_ends(chat, reply)
+        self._end_tool_turn()
         self._tool_turn = self._loop.call_later(self._tool_turn_seconds, self._tool_turn_ends)
 
     def _tool_turn_ends(self) -> None:
         self.stop(tool_turn_limit(self._tool_turn_seconds))
 
-    def chat_failed(self, error: Exception) -> None:
+    def chat_failed(self, chat: Any, error: BaseException) -> None:
         """A trainer that does not know the rollout will never take another call of it."""
+        self._watch.chat_failed(chat, error)
         if isinstance(error, OsmosisNotFoundError):
             self.stop(forgotten(error))
+
+    def _end_tool_turn(self) -> None:
+        if self._tool_turn is not None:
+            self._tool_turn.cancel()
 
     async def result(self) -> TerminalResult:
         """Run to the end; to be awaited once."""
@@ -94,7 +104,7 @@ class Execution:
             return await self._cut_short(run, reason)
         finally:
             limit.cancel()
-            self.chat_begins()
+            self._end_tool_turn()
             run.cancel()
             self._ctx.close_trace()
 
@@ -106,6 +116,8 @@ class Execution:
             self._ended.set_result(None)
 
     async def _run(self) -> RolloutResult | BaseException:
+        CURRENT_WATCH.set(self._watch)
+        self._watch.agent_begins()
         try:
             return await self._agent_loop.run(self._ctx)
         except GeneratorExit:

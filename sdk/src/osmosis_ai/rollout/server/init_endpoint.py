@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.config.settings import RolloutServerSettings
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.server.error_replies import crashed, no_journal, refused
-from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body
+from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body, reason_of
 from osmosis_ai.rollout.server.service import RolloutService
+from osmosis_ai.rollout.telemetry.observer import Observer
+from osmosis_ai.rollout.telemetry.tracecontext import trace_context_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,16 +28,19 @@ class InitEndpoint:
     Args:
         authenticate: raises ``RefusedError`` for a request without the right key.
         service: gives the opened service of the running loop.
+        observer: gives who is told of refusals.
     """
 
     def __init__(
         self,
         authenticate: "Callable[[Request], None]",
         service: Callable[[], Awaitable[RolloutService]],
+        observer: Callable[[], Observer],
         limits: RolloutServerSettings,
     ) -> None:
         self._authenticate = authenticate
         self._service = service
+        self._observer = observer
         self._max_body_bytes = limits.max_body_bytes
         self._body_timeout_seconds = limits.body_timeout_seconds
         self._allowed_hosts = frozenset(
@@ -58,10 +63,17 @@ class InitEndpoint:
         Raises:
             RefusedError, JournalError: the request is not taken.
         """
+        try:
+            return await self._accept(request)
+        except Exception as error:
+            self._observer().init_refused(reason_of(error))
+            raise
+
+    async def _accept(self, request: "Request") -> bytes:
         self._authenticate(request)
         body = await read_body(request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds)
         service = await self._service()
-        return await service.init(parse_init(body, self._allowed_hosts), body)
+        return await service.init(parse_init(body, self._allowed_hosts), body, trace_context_of(request.headers))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.requests import Request

@@ -2,12 +2,16 @@
 
 import logging
 
+from osmosis_ai.rollout.config.settings import LogFormat
+from osmosis_ai.rollout.telemetry.logs import use_format
 
-def follow_uvicorn_logging() -> None:
-    """Show the SDK's log records where and as verbosely as uvicorn shows its own.
+
+def follow_uvicorn_logging(log_format: LogFormat) -> None:
+    """Show the SDK's log records where and as verbosely as uvicorn shows its own, all of them in ``log_format``.
 
     Does nothing where the application has set up logging itself, or where uvicorn has not.
     """
+    use_format(log_format)
     ours, root, uvicorn = (logging.getLogger(name) for name in ("osmosis_ai", None, "uvicorn"))
     if ours.handlers or root.handlers or not uvicorn.handlers:
         return

@@ -34,10 +34,11 @@ class Plan:
     """The folder of the MCP tools to serve, in place of ``module_path``."""
 
     def to_json(self) -> str:
-        """As JSON text; it holds the server's key, and goes nowhere but to the child's environment."""
+        """As JSON text; it holds the server's keys, and goes nowhere but to the child's environment."""
         settings = self.settings.model_dump(mode="json")
-        key = self.settings.server.api_key
-        settings["server"]["api_key"] = key.get_secret_value() if key is not None else None
+        for name in ("api_key", "metrics_key"):
+            key = getattr(self.settings.server, name)
+            settings["server"][name] = key.get_secret_value() if key is not None else None
         return json.dumps([self.module_path, self.trace_folder, settings, self.mcp_path])
 
     @classmethod

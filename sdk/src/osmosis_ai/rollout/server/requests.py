@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.journal.errors import JournalError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -59,6 +60,19 @@ class RefusedError(Exception):
     def body(self) -> dict[str, Any]:
         """The JSON body of the answer."""
         return {"detail": self.detail} if self.code is None else {"detail": self.detail, "code": self.code}
+
+
+_REASON_OF_STATUS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "unauthorized",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "invalid",
+}
+
+
+def reason_of(error: Exception) -> str:
+    """Why an init was refused, in a word: the ``code`` of the answer, or what its status or the error says."""
+    if isinstance(error, RefusedError):
+        return error.code or _REASON_OF_STATUS.get(error.status_code, "other")
+    return "journal_unavailable" if isinstance(error, JournalError) else "internal_error"
 
 
 def invalid_field(field: str, problem: str) -> RefusedError:

@@ -11,6 +11,8 @@ from osmosis_ai.rollout.journal import JournalRecord
 from osmosis_ai.rollout.server.delivery import Delivery
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.results import StopReason, TerminalResult, summary_of
+from osmosis_ai.rollout.telemetry.observer import NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.telemetry.tracecontext import TraceContext
 
 
 class Phase(StrEnum):
@@ -34,7 +36,9 @@ class Rollout:
     server_url: str
     api_key: str | None = field(repr=False)
     request: RolloutRequest = field(repr=False)
+    trace: TraceContext | None = None
     tools: list[OpenAIFunctionToolSchema] = field(default_factory=list, repr=False)
+    watch: RolloutWatch = NO_WATCH
     accepted_at: float = field(default_factory=time.time)
     started_at: float | None = None
     finished_at: float | None = None
@@ -50,6 +54,11 @@ class Rollout:
     def is_unfinished(self) -> bool:
         """Whether it has no result yet."""
         return self.phase in (Phase.QUEUED, Phase.RUNNING)
+
+    def enter(self, phase: Phase) -> None:
+        """It now stands in ``phase``."""
+        self.phase = phase
+        self.watch.enters(phase)
 
     def stop(self, reason: StopReason) -> None:
         """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""

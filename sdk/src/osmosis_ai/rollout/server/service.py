@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -46,6 +47,9 @@ from osmosis_ai.rollout.server.results import (
 )
 from osmosis_ai.rollout.server.rollouts import Phase, Rollout, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.state import AppState
+from osmosis_ai.rollout.telemetry.logs import FIELDS, LOG_CONTEXT, LogContext
+from osmosis_ai.rollout.telemetry.observer import NO_WATCH, Observer
+from osmosis_ai.rollout.telemetry.tracecontext import TRACE_HEADERS, TraceContext
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class RolloutService:
         make_client: called once a rollout with ``server_url``, ``rollout_id`` and ``api_key``.
         state: the key table, of the running loop.
         journal: opened by ``open``, closed by ``close``.
+        observer: told of every step.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class RolloutService:
         state: AppState,
         journal: Journal,
         debug_dir: str | None,
+        observer: Observer,
     ) -> None:
         self.state = state
         self.draining = False
@@ -90,6 +96,7 @@ class RolloutService:
         self._make_client = make_client
         self._journal = journal
         self._debug_dir = debug_dir
+        self._observer = observer
         self._courier = Courier(settings.client, settings.server.delivery_deadline_seconds)
         self._offer = ToolOffer(agent_loop, settings.server.tools_timeout_seconds)
         self._rollouts: dict[str, Rollout] = {}
@@ -130,8 +137,10 @@ class RolloutService:
             logger.warning("%d rollouts are not delivered at the shutdown.", len(unended))
             await asyncio.wait(unended, timeout=CANCEL_SECONDS)
 
-    async def init(self, request: RolloutRequest, body: bytes) -> bytes:
+    async def init(self, request: RolloutRequest, body: bytes, trace: TraceContext | None = None) -> bytes:
         """Accept ``request``, which ``body`` holds as JSON, or find what its key has accepted before; the reply's body.
+
+        ``trace`` is the trainer's trace context, which goes with every call to it.
 
         Raises:
             RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 draining or no
@@ -148,9 +157,11 @@ class RolloutService:
         future, leads = self.state.get_or_create_init_future(key)
         if leads:
             self.state.fingerprints[key] = print_
-            self._spawn(self._lead(key, print_, request, body, future))
+            self._spawn(self._lead(key, print_, request, body, trace, future))
         elif self.state.fingerprints.get(key) != print_:
             raise _conflict()
+        else:
+            self._observer.init_repeated()
         return await asyncio.shield(future)
 
     async def status(self, rollout_id: str) -> dict[str, Any] | None:
@@ -176,20 +187,28 @@ class RolloutService:
         await self._take_up_abandoned()
 
     async def _lead(
-        self, key: str, print_: str, request: RolloutRequest, body: bytes, future: "asyncio.Future[bytes]"
+        self,
+        key: str,
+        print_: str,
+        request: RolloutRequest,
+        body: bytes,
+        trace: TraceContext | None,
+        future: "asyncio.Future[bytes]",
     ) -> None:
         """Accept the first init of a key, and see the rollout through to its acknowledgement."""
+        LOG_CONTEXT.set(LogContext(request.rollout_id, request.api_key))
         self._reserved += 1
         rollout: Rollout | None = None
         try:
             self._admit()
             # From here on the request is the agent's, which may change it; what the server needs of it, it has.
-            rollout = Rollout(key, request.rollout_id, request.server_url, request.api_key, request)
+            rollout = Rollout(key, request.rollout_id, request.server_url, request.api_key, request, trace)
             reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
             record = await self._accept(rollout, print_, body, reply)
             if record is not None:
                 if record.fingerprint != print_:
                     raise _conflict()
+                self._observer.init_repeated()
                 rollout, reply = None, record.init_reply
                 self.state.clear_init_record(key)
             else:
@@ -243,6 +262,7 @@ class RolloutService:
             ) from error
 
     def _start(self, rollout: Rollout) -> None:
+        rollout.watch = self._observer.accepted(rollout.rollout_id, rollout.server_url, rollout.tools, rollout.trace)
         self._rollouts[rollout.key] = rollout
         self._unfinished += 1
         task = asyncio.current_task()
@@ -250,6 +270,8 @@ class RolloutService:
         self.state.mark_started(rollout.key, task)
 
     async def _run(self, rollout: Rollout) -> None:
+        if rollout.trace is not None:
+            TRACE_HEADERS.set(rollout.trace.headers)
         try:
             if not await self._wait_for_slot(rollout):
                 result = await self._result_of_unrun(rollout, rollout.stop_reason or Stop.SHUTDOWN.value)
@@ -264,13 +286,16 @@ class RolloutService:
         except Exception:
             logger.exception("Rollout %a: the client of its trainer failed.", rollout.rollout_id)
             if rollout.is_unfinished:
-                await self._record(rollout, await self._result_of_unrun(rollout, NO_CLIENT))
+                result = await self._result_of_unrun(rollout, NO_CLIENT)
+                await self._record(rollout, result)
+                rollout.watch.ended(result.summary, time.time() - rollout.accepted_at)
         finally:
             self._release_slot(rollout)
             if rollout.is_unfinished:
                 self._unfinished -= 1
             self.state.mark_completed(rollout.key)
             del self._rollouts[rollout.key]
+            rollout.watch.gone()
 
     async def _result_of_unrun(self, rollout: Rollout, reason: StopReason) -> TerminalResult:
         """An ERROR with the messages of the init as they came: the agent may have changed its own."""
@@ -300,7 +325,7 @@ class RolloutService:
 
     async def _execute(self, rollout: Rollout) -> TerminalResult:
         rollout.started_at = time.time()
-        rollout.phase = Phase.RUNNING
+        rollout.enter(Phase.RUNNING)
         ctx = RolloutContext(
             request=rollout.request,
             tools=rollout.tools,
@@ -317,6 +342,7 @@ class RolloutService:
             ctx,
             limits.request_timeout_seconds,
             limits.tool_turn_timeout_seconds,
+            rollout.watch,
         )
         if rollout.stop_reason is not None:
             rollout.execution.stop(rollout.stop_reason)
@@ -363,11 +389,13 @@ class RolloutService:
 
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
-        rollout.phase = Phase.RECORDING
+        rollout.enter(Phase.RECORDING)
         self._unfinished -= 1
         if not await self._record(rollout, result):
             return
-        rollout.phase = Phase.DELIVERING
+        rollout.enter(Phase.DELIVERING)
+        seconds = rollout.finished_at - rollout.accepted_at
+        rollout.watch.ended(result.summary, seconds)
         if logger.isEnabledFor(logging.INFO):
             summary = result.summary
             logger.info(
@@ -376,9 +404,10 @@ class RolloutService:
                 summary.status,
                 summary.finish_reason,
                 summary.outcome,
-                rollout.finished_at - rollout.accepted_at,
+                seconds,
+                extra={FIELDS: {**asdict(summary), "duration_seconds": seconds}},
             )
-        rollout.delivery = Delivery(rollout.rollout_id, rollout.server_url, rollout.llm, result)
+        rollout.delivery = Delivery(rollout.rollout_id, rollout.server_url, rollout.llm, result, rollout.watch)
         await self._courier.attempt(rollout.delivery)
         self.state.mark_completed(rollout.key)
         await self._deliver(rollout.key, rollout.delivery)
@@ -416,6 +445,8 @@ class RolloutService:
 
     async def _take_up(self, record: JournalRecord) -> None:
         """Report a rollout that was cut off, or deliver a result that was left behind; nothing is run again."""
+        LOG_CONTEXT.set(LogContext(record.rollout_id, record.api_key))
+        watch = NO_WATCH
         try:
             result = TerminalResult(record.result) if record.result is not None else _unrun(record, Stop.RESTART.value)
             if record.result is None and not await self._journal.finish(record.key, result.encoded):
@@ -425,11 +456,15 @@ class RolloutService:
             )
             async with client as llm:
                 age_seconds = time.time() - (record.deliverable_since or time.time())
+                watch = self._observer.recovered(record.rollout_id, record.server_url, age_seconds)
+                if record.result is None:
+                    watch.ended(result.summary, time.time() - record.accepted_at)
                 delivery = Delivery(
                     record.rollout_id,
                     record.server_url,
                     llm,
                     result,
+                    watch,
                     started_at=time.monotonic() - age_seconds,
                     attempts=record.delivery_attempts,
                 )
@@ -437,6 +472,8 @@ class RolloutService:
                 await self._deliver(record.key, delivery)
         except Exception:
             logger.exception("Rollout %a: its result stays in the journal.", record.rollout_id)
+        finally:
+            watch.gone()
 
     def _newest(self, rollout_id: str) -> Rollout | None:
         found = (rollout for rollout in reversed(self._rollouts.values()) if rollout.rollout_id == rollout_id)

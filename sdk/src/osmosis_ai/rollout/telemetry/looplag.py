@@ -1,0 +1,28 @@
+"""Event loop lag: how much later than asked the loop calls back. What holds it up holds up every rollout."""
+
+import asyncio
+from collections.abc import Callable
+
+INTERVAL_SECONDS = 0.25
+
+
+class LoopLag:
+    """Measures the lag of the running loop every ``INTERVAL_SECONDS``, until ``stop``."""
+
+    def __init__(self, report: Callable[[float], None], interval_seconds: float = INTERVAL_SECONDS) -> None:
+        self._report = report
+        self._interval_seconds = interval_seconds
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + interval_seconds
+        self._timer = self._loop.call_at(self._due, self._tick)
+
+    def stop(self) -> None:
+        """Measure no more."""
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        # libuv's clock has millisecond steps and may be early by one of them.
+        self._report(max(0.0, now - self._due))
+        self._due = now + self._interval_seconds
+        self._timer = self._loop.call_at(self._due, self._tick)

@@ -4,16 +4,16 @@ Exit codes: 0 done, 1 failed (one sentence on stderr), 2 command line not unders
 """
 
 import functools
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from osmosis_ai.cli import journal
+from osmosis_ai.cli.doctor import doctor
+from osmosis_ai.cli.dotenv import load_dotenv
 from osmosis_ai.cli.eval_command import eval_
 from osmosis_ai.cli.rescore import rescore
 from osmosis_ai.cli.serve import serve
@@ -21,7 +21,7 @@ from osmosis_ai.cli.test_command import test
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
 from osmosis_ai.cli_services import CLIError, UsageError
-from osmosis_ai.consts import NO_DOTENV_VARIABLE, PACKAGE_VERSION, package_name
+from osmosis_ai.consts import PACKAGE_VERSION, package_name
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "test": test,
     "eval": eval_,
     "rescore": rescore,
+    "doctor": doctor,
 }
 
 
@@ -62,13 +63,22 @@ class _Finished(Exception):  # noqa: N818 - no error: it carries an exit code pa
 def run(argv: list[str] | None) -> int:
     """Run one command line; see ``osmosis_ai.cli.main``."""
     try:
-        _load_dotenv()
+        _load_environment(argv)
         app(args=argv, prog_name="osmosis")
     except CLIError as error:
         return _fail(error)
     except _Finished as finished:
         return finished.exit_code
     return 0
+
+
+def _load_environment(argv: list[str] | None) -> None:
+    try:
+        load_dotenv()
+    except CLIError:
+        # That a file cannot be read is for the doctor to tell.
+        if (sys.argv[1:] if argv is None else argv)[:1] != ["doctor"]:
+            raise
 
 
 def _show_version(wanted: bool) -> None:
@@ -112,26 +122,6 @@ def _fail(error: CLIError) -> int:
     if isinstance(error, UsageError):
         raise SystemExit(EXIT_USAGE)
     return EXIT_FAILED
-
-
-def _load_dotenv() -> None:
-    """Load the nearest ``.env`` at or above the current directory, if it is the user's own; the environment wins."""
-    if os.environ.get(NO_DOTENV_VARIABLE):
-        return
-    try:
-        here = Path.cwd()
-    except OSError:
-        return
-    file = next((file for folder in (here, *here.parents) if (file := folder / ".env").is_file()), None)
-    if file is None or (hasattr(os, "getuid") and file.stat().st_uid != os.getuid()):
-        return
-    from dotenv import load_dotenv
-
-    try:
-        load_dotenv(file)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text, or holds a NUL"
-        raise CLIError(f"{file} cannot be read ({reason}): correct it, or set {NO_DOTENV_VARIABLE}=1.") from error
 
 
 for _name, _command in COMMANDS.items():

@@ -1,0 +1,77 @@
+"""``osmosis doctor``: what is wrong with a set-up, and what to do about it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from osmosis_ai.cli.common import McpOption, ModuleOption
+from osmosis_ai.cli_services import UsageError
+from osmosis_ai.rollout.doctor import defaults
+
+
+def doctor(
+    module: ModuleOption = None,
+    mcp: McpOption = None,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="As for serve.")] = 9000,
+    host: Annotated[
+        str | None, typer.Option("--host", "-H", show_default=False, help="As for serve [default: every interface]")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", "--local-debug", help="As for serve: no key.")] = False,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", help="As for serve; prefer the variable OSMOSIS_ROLLOUT_SERVER_API_KEY."),
+    ] = None,
+    journal: Annotated[str | None, typer.Option("--journal", metavar="PATH|off", help="As for serve.")] = None,
+    traces: Annotated[str | None, typer.Option("--log", metavar="DIR", help="As for serve: folder of traces.")] = None,
+    trainer: Annotated[
+        str | None,
+        typer.Option("--trainer", metavar="URL", help="A trainer to call, as its inits name it in server_url."),
+    ] = None,
+    trainer_key: Annotated[
+        str | None,
+        typer.Option(
+            "--trainer-key",
+            envvar=defaults.TRAINER_KEY_VARIABLE,
+            show_envvar=True,
+            help="Key of the calls to the trainer, as its inits bring it in api_key. It is tried with one empty "
+            "result, which no trainer can take for one.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model of osmosis test [default: that command's own]")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time for all checks together.")
+    ] = defaults.TIME_LIMIT_SECONDS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> int:
+    """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
+    from osmosis_ai.rollout.console import console
+    from osmosis_ai.rollout.doctor.examine import examine
+    from osmosis_ai.rollout.doctor.render import as_json as to_json, print_diagnosis
+    from osmosis_ai.rollout.doctor.types import Setup
+
+    if module is not None and mcp is not None:
+        raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
+    diagnosis = examine(
+        Setup(
+            module=module,
+            mcp=mcp,
+            host=host,
+            port=port,
+            local=local,
+            api_key=api_key,
+            journal=journal,
+            traces=traces,
+            trainer_url=trainer,
+            trainer_key=trainer_key,
+            model=model,
+        ),
+        time_limit_seconds=timeout,
+    )
+    if as_json:
+        sys.stdout.write(to_json(diagnosis) + "\n")
+    else:
+        print_diagnosis(console, diagnosis)
+    return 0 if diagnosis.is_healthy else 1

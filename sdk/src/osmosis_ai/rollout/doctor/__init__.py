@@ -13,7 +13,7 @@ from osmosis_ai._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.doctor.checks import CHECKS as CHECKS
-    from osmosis_ai.rollout.doctor.examine import examine as examine
+    from osmosis_ai.rollout.doctor.runner import examine as examine
     from osmosis_ai.rollout.doctor.types import (
         Check as Check,
         Diagnosis as Diagnosis,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "checks": ("CHECKS",),
-    "examine": ("examine",),
+    "runner": ("examine",),
     "types": ("Check", "Diagnosis", "Finding", "Need", "Setup", "Status"),
 }
 

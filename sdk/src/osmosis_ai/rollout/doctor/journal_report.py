@@ -146,4 +146,5 @@ def _free_bytes(path: Path) -> int | None:
         disk = os.statvfs(nearest_folder(path.parent))
     except OSError:
         return None
-    return disk.f_bavail * disk.f_frsize
+    # A file system without blocks keeps no files: /proc and the like.
+    return disk.f_bavail * disk.f_frsize if disk.f_blocks else None

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from osmosis_ai.rollout.doctor.case import Case
 from osmosis_ai.rollout.doctor.journal_report import NETWORK_FILE_SYSTEMS, why_not_writable
-from osmosis_ai.rollout.doctor.types import Finding, ok, problem, warning
+from osmosis_ai.rollout.doctor.types import Finding, not_checked, ok, problem, warning
 from osmosis_ai.rollout.journal.sqlite import RESERVE_BYTES
 
-_OFF = "The journal is off."
 _MEBIBYTE = 1024 * 1024
 
 
@@ -31,11 +30,13 @@ def check_journal(case: Case) -> Finding:
 def check_disk(case: Case) -> Finding:
     """There is room for more rollouts."""
     free = case.journal.free_bytes
-    if case.journal.path is None or free is None:
-        return ok(_OFF)
+    if case.journal.path is None:
+        return ok("The journal is off.")
+    if free is None:
+        return not_checked("How much room there is cannot be told.")
     if free < RESERVE_BYTES:
         return problem(
-            f"The journal's disk has {free / _MEBIBYTE:.1f} MiB left; below {RESERVE_BYTES // _MEBIBYTE} inits get 503.",
+            f"The disk has {free / _MEBIBYTE:.1f} MiB left; under {RESERVE_BYTES // _MEBIBYTE} inits get 503.",
             "Free some space, or name a place on another disk with --journal.",
         )
     return ok(f"{free // _MEBIBYTE} MiB left.")

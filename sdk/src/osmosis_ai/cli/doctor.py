@@ -48,8 +48,8 @@ def doctor(
 ) -> int:
     """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
     from osmosis_ai.rollout.console import console
-    from osmosis_ai.rollout.doctor.runner import examine
     from osmosis_ai.rollout.doctor.render import as_json as to_json, print_diagnosis
+    from osmosis_ai.rollout.doctor.runner import examine
     from osmosis_ai.rollout.doctor.types import Setup
 
     if module is not None and mcp is not None:

@@ -1,5 +1,6 @@
 """Python, the SDK, its extras, open files: each check in a process that really lacks what it is about."""
 
+import re
 import resource
 import site
 import sys
@@ -10,6 +11,7 @@ from support.doctor import assert_names, find, find_elsewhere
 
 from osmosis_ai.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.doctor import Status
+from osmosis_ai.rollout.doctor.environment import missing_packages
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ class WithoutPackages:
         self._folder.mkdir()
         for place in map(Path, site.getsitepackages()):
             for entry in place.iterdir():
-                if entry.name.partition(".")[0] not in modules and entry.suffix != ".pth":
+                if re.split("[.-]", entry.name)[0] not in modules and entry.suffix != ".pth":
                     (self._folder / entry.name).symlink_to(entry)
         source = Path(__file__).parents[3] / "src"
         return {"PYTHONPATH": f"{self._folder}:{source}"}
@@ -82,6 +84,12 @@ def test_the_fast_loop_missing(without: WithoutPackages) -> None:
     finding = find_elsewhere("fast-http", python=("-S",), variables=without("uvloop"))
     assert_names(finding, Status.WARNING, "uvloop", "osmosis-ai[server]")
     assert "httptools" not in finding.message
+
+
+def test_all_packages_there() -> None:
+    assert missing_packages("server") == missing_packages("llm") == set()
+    assert find("extras", model="gpt-4o", mcp="tools").status is Status.OK
+    assert find("fast-http").status is Status.OK
 
 
 def test_the_missing_mcp_extra_matters_to_who_uses_it(without: WithoutPackages) -> None:

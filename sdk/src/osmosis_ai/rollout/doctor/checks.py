@@ -9,7 +9,7 @@ CHECKS = (
     Check("python", "Python is new enough, and the project's own", environment.check_python),
     Check("sdk", "no other product is installed under this SDK's name", environment.check_sdk),
     Check("extras", "the packages that are needed are installed", environment.check_extras),
-    Check("fast-http", "uvloop and httptools are installed", environment.check_fast_http),
+    Check("fast-http", "uvloop, httptools and watchfiles are installed", environment.check_fast_http),
     Check("open-files", "enough files may be open", environment.check_open_files),
     Check("dotenv", ".env can be read, and by nobody else", configuration.check_dotenv),
     Check("settings", "all settings are within bounds", configuration.check_settings),

@@ -9,19 +9,15 @@ from pathlib import Path
 
 import osmosis_ai
 from osmosis_ai.consts import PACKAGE_VERSION, package_name
-from osmosis_ai.rollout._compat import is_installed
 from osmosis_ai.rollout.doctor.case import Case
 from osmosis_ai.rollout.doctor.types import Finding, ok, problem, warning
 
 SPARE_FILES = 128
 """For the journal, the logs, and connections that are about to be closed."""
 
-_EXTRA = {
-    "server": {"fastapi": "fastapi", "uvicorn": "uvicorn", "pydantic_settings": "pydantic-settings"},
-    "mcp": {"fastmcp": "fastmcp"},
-    "llm": {"litellm": "litellm"},
-}
-_FAST = {"uvloop": "uvloop", "httptools": "httptools"}
+# Of the extra "server": without these, it serves more slowly, or without --reload.
+_DISPENSABLE = frozenset({"uvloop", "httptools", "watchfiles"})
+_REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+).*;.*\bextra\s*==\s*["'](?P<extra>[\w-]+)["']""")
 _REQUIRES_PYTHON = re.compile(r"""^requires-python\s*=\s*["']\s*>=\s*(\d+)\.(\d+)""", re.MULTILINE)
 
 
@@ -76,7 +72,7 @@ def check_extras(case: Case) -> Finding:
         extras.append("mcp")
     if case.setup.model is not None and not case.setup.model.startswith("builtin/"):
         extras.append("llm")
-    missing = {extra: [name for module, name in _EXTRA[extra].items() if not is_installed(module)] for extra in extras}
+    missing = {extra: sorted(missing_packages(extra) - _DISPENSABLE) for extra in extras}
     lacking = [extra for extra in extras if missing[extra]]
     if lacking:
         names = ", ".join(name for extra in lacking for name in missing[extra])
@@ -87,15 +83,32 @@ def check_extras(case: Case) -> Finding:
 
 
 def check_fast_http(case: Case) -> Finding:
-    """The fast event loop and HTTP parser are there."""
-    wanted = {module: name for module, name in _FAST.items() if module != "uvloop" or sys.platform != "win32"}
-    missing = [name for module, name in wanted.items() if not is_installed(module)]
+    """What serving can do without, but is slower, is there too."""
+    missing = sorted(missing_packages("server") & _DISPENSABLE)
     if missing:
         return warning(
-            f"Not installed: {', '.join(missing)}; serving works, but more slowly.",
+            f"Not installed: {', '.join(missing)}; it serves, but more slowly, or without --reload.",
             f"Install them: uv add '{package_name}[server]' (or pip install).",
         )
-    return ok(f"{' and '.join(wanted.values())}.")
+    return ok(f"{', '.join(sorted(_DISPENSABLE))}.")
+
+
+def missing_packages(extra: str) -> set[str]:
+    """What ``extra`` of this SDK asks for and is not installed, by the SDK's own metadata."""
+    try:
+        requirements = importlib.metadata.requires(package_name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    missing = set()
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        if match is None or match["extra"] != extra or ("win32" in requirement and sys.platform == "win32"):
+            continue
+        try:
+            importlib.metadata.version(match["name"])
+        except importlib.metadata.PackageNotFoundError:
+            missing.add(match["name"])
+    return missing
 
 
 def check_open_files(case: Case) -> Finding:

@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 from urllib.parse import urlsplit
 
 import typer
@@ -24,6 +24,7 @@ from osmosis_ai.rollout.trainer import defaults
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+    from osmosis_ai.rollout.trainer import ToolAwareClient
     from osmosis_ai.rollout.trainer.report import Report
     from osmosis_ai.rollout.trainer.results_file import ResultsFile
     from osmosis_ai.rollout.trainer.session import OwnServer, ServerAddress, Session
@@ -78,6 +79,14 @@ def trainer(
             help="The policy: builtin/arithmetic is a script, no language model; or any model that osmosis test takes.",
         ),
     ] = defaults.MODEL,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="MODULE:ATTR",
+            help="In place of --model: a script of your own, a class with set_tools and chat_completions.",
+        ),
+    ] = None,
     base_url: Annotated[
         str | None, typer.Option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint that has the model.")
     ] = None,
@@ -122,7 +131,8 @@ def trainer(
         target = _server(module, mcp, server, api_key, log)
         reader = _reader(dataset)
         is_script = model in BUILTIN_POLICIES and base_url is None
-        client = None if is_script else make_llm_client(model, model_api_key, base_url)
+        script = _policy(policy, model, base_url) if policy else BUILTIN_POLICIES[model] if is_script else None
+        client = make_llm_client(model, model_api_key, base_url) if script is None else None
         session = Session(
             plan=JobPlan(
                 reader=reader,
@@ -134,14 +144,14 @@ def trainer(
                 completion_params=_completion_params(temperature=temperature, max_tokens=max_tokens),
             ),
             server=target,
-            complete=completer_of(BUILTIN_POLICIES[model]) if client is None else model_completer(client),
+            complete=completer_of(script) if script is not None else model_completer(client),
             close=None if client is None else client.close,
             limits=TrainerLimits(concurrency=concurrency, rollout_timeout_seconds=timeout),
             host=host,
             port=port,
             callback_url=_callback_url(callback_url, host, target),
         )
-        return _run(session, model, is_script, output, quiet)
+        return _run(session, policy or model, script is not None, output, quiet)
     except _UsageError as error:
         return _fail(str(error), EXIT_USAGE)
     except (LocalExecutionError, TrainerError) as error:
@@ -180,6 +190,18 @@ def _server(
     if module is None or not all(module.rpartition(":")):
         raise _UsageError(f"-m {module} is not of the form module:attribute, as in server:agent_loop.")
     return OwnServer(module, log)
+
+
+def _policy(path: str, model: str, base_url: str | None) -> "Callable[[], ToolAwareClient]":
+    """What ``--policy`` names; it is called once a chat call, without arguments."""
+    from osmosis_ai.rollout.cli_utils import import_module_attribute
+
+    if model != defaults.MODEL or base_url is not None:
+        raise _UsageError("--policy stands in for a model: leave out --model and --base-url.")
+    new_client: Any = import_module_attribute(path).value
+    if not callable(new_client) or not callable(getattr(new_client, "chat_completions", None)):
+        raise _UsageError(f"--policy {path} names no class with a method chat_completions.")
+    return cast("Callable[[], ToolAwareClient]", new_client)
 
 
 def _checked_url(option: str, url: str) -> str:

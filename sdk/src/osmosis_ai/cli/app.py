@@ -15,6 +15,7 @@ from osmosis_ai.cli import journal
 from osmosis_ai.cli.doctor import doctor
 from osmosis_ai.cli.dotenv import load_dotenv
 from osmosis_ai.cli.eval_command import eval_
+from osmosis_ai.cli.init import init
 from osmosis_ai.cli.rescore import rescore
 from osmosis_ai.cli.serve import serve
 from osmosis_ai.cli.test_command import test
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "eval": eval_,
     "rescore": rescore,
     "doctor": doctor,
+    "init": init,
 }
 
 

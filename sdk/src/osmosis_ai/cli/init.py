@@ -1,0 +1,44 @@
+"""``osmosis init``: a new agent project, from the example that this SDK comes with."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from osmosis_ai.cli_services import CLIError
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the project and its agent [default: from DIR]")] = None,
+    sdk: Annotated[
+        str | None,
+        typer.Option(
+            "--sdk",
+            metavar="PATH|FILE.whl|git+URL",
+            help="Where the project gets this SDK from; a wheel is copied into it [default: where this one is from]",
+        ),
+    ] = None,
+) -> int:
+    """Write a new agent project that passes its own tests."""
+    from osmosis_ai.rollout.console import console
+    from osmosis_ai.rollout.scaffold import ScaffoldError, create_project, named_source, own_source
+
+    try:
+        source = own_source() if sdk is None else named_source(sdk)
+        project = create_project(folder, source, name)
+    except ScaffoldError as error:
+        raise CLIError(str(error)) from error
+    lines = [
+        f"{folder} holds the agent {project.name!r}, in {len(project.files)} files. It gets the SDK from {source}.",
+        "",
+        "Next:",
+        f"  cd {folder}",
+        "  uv run pytest",
+        "  uv run osmosis trainer -m server:agent_loop -d test_data.jsonl",
+        "",
+        "Then make it yours: tools.py, rewards.py, test_data.jsonl.",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0

@@ -25,11 +25,13 @@ QUICK = {"CLIENT_RETRY_BASE_DELAY": "0.1", "CLIENT_RETRY_MAX_DELAY": "1", "SERVE
 class ServerProcess:
     """Started by ``start``, several times if need be; never outlives the ``with`` block.
 
-    ``settings`` are variables without their prefix ``OSMOSIS_ROLLOUT_``, in addition to ``QUICK``.
+    ``settings`` are variables without their prefix ``OSMOSIS_ROLLOUT_``, in addition to ``QUICK``; ``options`` those of
+    ``osmosis serve``.
     """
 
-    def __init__(self, journal: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, journal: Path, settings: Mapping[str, str] | None = None, *options: str) -> None:
         self.journal = journal
+        self._options = options
         self._environment = environment(QUICK | dict(settings or {}))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
@@ -49,7 +51,8 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start a process and wait until it is ready."""
-        self._process = start_serving(self.journal, "--port", str(self._port), environment=self._environment)
+        options = ("--port", str(self._port), *self._options)
+        self._process = start_serving(self.journal, *options, environment=self._environment)
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self.is_ready():
             assert self._process.poll() is None, "the server ended by itself"
@@ -68,6 +71,11 @@ class ServerProcess:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while self.is_ready():
             assert time.monotonic() < deadline, "the server did not notice the signal"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -40,6 +40,9 @@ def serve(
     ] = None,
     no_validate: Annotated[bool, typer.Option("--no-validate", help="Skip the check of the agent loop.")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a Python file changes.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that share the port and the journal.")
+    ] = 1,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
     skip_register: Annotated[
         bool, typer.Option("--skip-register", help="No effect: registration is not available.")
@@ -83,6 +86,7 @@ def serve(
             validate=not no_validate,
             log_level=str(log_level),
             reload=reload,
+            workers=workers,
             skip_register=skip_register,
             api_key=api_key,
             local_debug=local_debug,

@@ -10,6 +10,7 @@ MAX_NESTING = 64
 MAX_INTEGER_BITS = 4096
 MAX_VALUES = 250_000
 
+_UNCHANGING = frozenset({str, int, float, bool, type(None)})
 _Item = TypeVar("_Item")
 
 
@@ -95,7 +96,7 @@ def shortened(value: Any, max_characters: int) -> Any:
 def copy_json(value: Any) -> Any:
     """A copy of a JSON value that shares nothing that can change."""
     if isinstance(value, dict):
-        return {key: copy_json(item) for key, item in value.items()}
+        return {key: item if type(item) in _UNCHANGING else copy_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [copy_json(item) for item in value]
+        return [item if type(item) in _UNCHANGING else copy_json(item) for item in value]
     return value

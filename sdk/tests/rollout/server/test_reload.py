@@ -11,7 +11,7 @@ from support.rollouts import ScriptedAgent, client_of, init_body
 from osmosis_ai.rollout.cli_utils import CLIError
 from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server import reload
-from osmosis_ai.rollout.server.reload import PLAN_VARIABLE, Plan, import_string_of
+from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
 
 KEY = "osm_rollout_reload-key"
 

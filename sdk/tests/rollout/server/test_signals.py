@@ -72,6 +72,18 @@ async def test_a_second_signal_does_not_wait_for_the_drain(server: Server) -> No
     assert server.received[0] == signal.SIGINT
 
 
+async def test_ctrl_c_that_a_parent_passes_on_as_sigterm_is_one_signal(server: Server) -> None:
+    drain = Drain()
+    DrainOnSignal(drain)
+    os.kill(os.getpid(), signal.SIGINT)
+    await until(lambda: drain.begun)
+    os.kill(os.getpid(), signal.SIGTERM)
+    drain.end.set()
+    await until(lambda: server.received)
+    assert not drain.cancelled
+    assert server.received == [signal.SIGINT]
+
+
 async def test_a_drain_that_fails_does_not_keep_the_server_alive(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

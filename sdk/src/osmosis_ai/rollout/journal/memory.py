@@ -4,7 +4,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
 from osmosis_ai.rollout.journal.errors import JournalError
@@ -22,6 +22,7 @@ from osmosis_ai.rollout.journal.types import (
 
 KEPT_RESULTS = 1_000
 KEPT_RECORDS = 100_000
+_ACCEPTED_FIELDS = tuple(field.name for field in fields(Acceptance))
 
 
 class MemoryJournal(Journal):
@@ -64,8 +65,9 @@ class MemoryJournal(Journal):
             if not _settled_before(standing, replace_settled_before):
                 return standing
             self._remove(standing)
+        accepted = {name: getattr(acceptance, name) for name in _ACCEPTED_FIELDS}
         self._records[acceptance.key] = JournalRecord(
-            **asdict(acceptance), state=RolloutState.ACCEPTED, owner=owner, accepted_at=self._clock()
+            **accepted, state=RolloutState.ACCEPTED, owner=owner, accepted_at=self._clock()
         )
         self._keys_by_rollout_id.setdefault(acceptance.rollout_id, []).append(acceptance.key)
         return None

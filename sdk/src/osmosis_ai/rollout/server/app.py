@@ -29,7 +29,7 @@ from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
 from osmosis_ai.rollout.server.error_replies import ERROR_HANDLERS
 from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
 from osmosis_ai.rollout.server.offload import call_in_thread, daemon_threads
-from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit
+from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit, set_aside_startup_objects
 from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.signals import DrainOnSignal
@@ -283,6 +283,7 @@ class _Lifespan:
             )
         state.start_cleanup_task()
         maintenance = asyncio.create_task(self._maintain(service))
+        set_aside_startup_objects()
         loop_lag = LoopLag(self._rollouts.observer.loop_lag)
         registration: asyncio.Task[None] | None = None
         drain_on_signal: DrainOnSignal | None = None

@@ -1,6 +1,8 @@
 """What the server asks of its process: log handlers and file descriptors."""
 
+import gc
 import logging
+from functools import cache
 
 from osmosis_ai.rollout.config.settings import LogFormat
 from osmosis_ai.rollout.telemetry.logs import use_format
@@ -32,3 +34,10 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError) as error:
             logging.getLogger(__name__).debug("The limit of %d open files stays: %s", soft, error)
+
+
+@cache
+def set_aside_startup_objects() -> None:
+    """Spare the garbage collector what will live as long as the process: modules, classes, schemas. Once a process."""
+    gc.collect()
+    gc.freeze()

@@ -7,6 +7,7 @@ was wrong, and never echoes a secret.
 import asyncio
 import hashlib
 import json
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_IDEMPOTENCY_KEY_LENGTH = 256
 MAX_API_KEY_LENGTH = 4096
+MAX_SERVER_URL_LENGTH = 2048
 MAX_TURNS = 100_000
 MAX_TOKENS_TOTAL = 1_000_000_000
 
@@ -146,6 +148,11 @@ def fingerprint(request: RolloutRequest) -> str:
     return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
 
 
+@lru_cache(maxsize=256)
+def _parse_url(url: str) -> None:
+    httpx.URL(url)
+
+
 def _require_json(request: "Request") -> None:
     # A browser sends other types across origins without asking; a missing type is a program's, unless Origin is there.
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -178,8 +185,10 @@ def _check_limits(request: RolloutRequest) -> None:
 
 
 def _check_trainer(request: RolloutRequest, allowed_hosts: frozenset[str]) -> None:
+    if len(request.server_url) > MAX_SERVER_URL_LENGTH:
+        raise invalid_field("server_url", f"server_url must have at most {MAX_SERVER_URL_LENGTH} characters")
     try:
-        httpx.URL(request.server_url)
+        _parse_url(request.server_url)
     except httpx.InvalidURL as error:
         raise invalid_field("server_url", f"server_url cannot be called ({error})") from None
     if not allowed_hosts:

@@ -27,6 +27,8 @@ from osmosis_ai.rollout.network import PublicIPDetectionError, all_interfaces, d
 from osmosis_ai.rollout.server import reload as reloading
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
+from osmosis_ai.rollout.server.plan import Plan, import_string_of
+from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.validator import ValidationResult, validate_agent_loop
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"]
@@ -60,6 +62,7 @@ def serve_agent_loop(
     validate: bool = True,
     log_level: str = "info",
     reload: bool = False,
+    workers: int = 1,
     settings: RolloutSettings | None = None,
     skip_register: bool = False,
     api_key: str | None = None,
@@ -75,18 +78,21 @@ def serve_agent_loop(
     Args:
         port: 0 takes a free one.
         reload: restart when a Python file below the current directory changes.
+        workers: processes that share the port and the journal; each has its part of the limits on rollouts.
         skip_register: registration is not available either way; kept for compatibility.
         api_key: the key a trainer must send; ``None`` takes the setting, or else generates one and shows it once.
         local_debug: serve without a key. Bind a loopback ``host`` with it.
         debug_dir: traces go to ``<debug_dir>/<unix time of start>/``.
         journal: path of the journal, or ``off``; ``None`` takes the setting, or else ``.osmosis/journal.db``.
         fd: an inherited listening socket, in place of ``host`` and ``port``.
-        module_path: ``module:attribute`` of the agent loop, for ``reload``; found by itself for a module-level object.
-        mcp_path: the folder that the agent loop was made of, for ``reload``.
+        module_path: ``module:attribute`` of the agent loop, for ``reload`` and ``workers``; found by itself for an
+            object of a module.
+        mcp_path: the folder that the agent loop was made of, for ``reload`` and ``workers``.
 
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
-        ServeError: the arguments contradict each other, or the address, the journal or ``debug_dir`` cannot be used.
+        ServeError: the arguments contradict each other, or the address, the journal or ``debug_dir`` cannot be used, or
+            no worker could serve.
         AgentLoopValidationError: the agent loop is invalid; the report has been printed.
     """
     for package, available in (("FastAPI", FASTAPI_AVAILABLE), ("uvicorn", UVICORN_AVAILABLE)):
@@ -96,11 +102,19 @@ def serve_agent_loop(
         raise ServeError("local_debug=True disables API key authentication: leave out the api_key, or local_debug.")
     if not 0 <= port <= 65535:
         raise ServeError(f"Port {port} is out of range: choose one from 0 to 65535.")
+    if workers < 1:
+        raise ServeError(f"{workers} workers cannot serve: give 1 or more.")
+    if reload and workers > 1:
+        raise ServeError("reload restarts one process: leave out reload, or workers.")
     if validate:
         validate_and_report(agent_loop).raise_if_invalid()
     settings = settings or get_settings()
     key = _choose_key(settings, api_key, local_debug)
     settings = _settings_for(settings, key, journal, reload)
+    if workers > 1 and settings.server.journal == JOURNAL_OFF:
+        raise ServeError(
+            "Several workers know of each other's rollouts by their journal: name one, or start one worker."
+        )
     _require_usable_journal(settings.server.journal)
     listener = _inherit(fd) if fd is not None else _bind(host, port)
     bound_host, bound_port = listener.getsockname()[:2]
@@ -119,10 +133,14 @@ def serve_agent_loop(
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
     }
     with listener:
+        if reload or workers > 1:
+            path = "" if mcp_path is not None else module_path or import_string_of(agent_loop)
+            plan = Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()))
         if reload:
-            path = "" if mcp_path is not None else module_path or reloading.import_string_of(agent_loop)
-            plan = reloading.Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()))
             reloading.run(plan, listener, options)
+        elif workers > 1:
+            if Supervisor(plan, workers, listener, options).run() != 0:
+                raise ServeError("No worker could serve; the reason stands above.")
         else:
             import uvicorn
 

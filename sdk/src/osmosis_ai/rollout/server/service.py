@@ -11,6 +11,7 @@ nothing is started by a refused init; under one key at most one rollout runs. On
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -200,19 +201,22 @@ class RolloutService:
         self._reserved += 1
         rollout: Rollout | None = None
         try:
+            if key in self.state.completed_rollouts and (reply := await self._reply_on_record(key, print_)) is not None:
+                self._observer.init_repeated()
+                self.state.clear_init_record(key)
+                future.set_result(reply)
+                return
             self._admit()
             # From here on the request is the agent's, which may change it; what the server needs of it, it has.
             rollout = Rollout(key, request.rollout_id, request.server_url, request.api_key, request, trace)
             reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
             record = await self._accept(rollout, print_, body, reply)
-            if record is not None:
-                if record.fingerprint != print_:
-                    raise _conflict()
-                self._observer.init_repeated()
-                rollout, reply = None, record.init_reply
-                self.state.clear_init_record(key)
-            else:
+            if record is None:
                 self._start(rollout)
+            else:
+                rollout, reply = None, _same_reply(record, print_)
+                self._observer.init_repeated()
+                self.state.clear_init_record(key)
             future.set_result(reply)
         except Exception as error:  # noqa: BLE001 - whoever awaits the future gets it
             rollout = None
@@ -228,6 +232,12 @@ class RolloutService:
             for _ in range(HOPS_TO_REPLY):
                 await asyncio.sleep(0)
             await self._run(rollout)
+
+    async def _reply_on_record(self, key: str, print_: str) -> bytes | None:
+        """What was answered under ``key``, within the record lifetime; ``None`` where nothing was."""
+        record = await self._journal.get(key)
+        expired = record is None or (record.settled_at or math.inf) < time.time() - self.state.record_ttl
+        return None if record is None or expired else _same_reply(record, print_)
 
     def _admit(self) -> None:
         limits = self._settings.server
@@ -294,6 +304,7 @@ class RolloutService:
             if rollout.is_unfinished:
                 self._unfinished -= 1
             self.state.mark_completed(rollout.key)
+            self.state.clear_init_record(rollout.key)  # from here on the journal answers for it
             del self._rollouts[rollout.key]
             rollout.watch.gone()
 
@@ -503,6 +514,12 @@ def _conflict() -> RefusedError:
         "This key was used for another request; send a new idempotency_key or rollout_id.",
         "key_reused",
     )
+
+
+def _same_reply(record: JournalRecord, print_: str) -> bytes:
+    if record.fingerprint != print_:
+        raise _conflict()
+    return record.init_reply
 
 
 def _without_key(body: bytes) -> bytes:

@@ -20,7 +20,7 @@ EXIT_SECONDS = 10.0
 """How long the server may take to end after the drain; what an agent left running could hold it up for ever."""
 
 SAME_SIGNAL_SECONDS = 1.0
-"""A signal to a whole process group comes twice under a parent that forwards its own."""
+"""A signal to a whole process group comes twice under a parent that forwards its own, Ctrl-C then as SIGTERM."""
 
 DRAIN_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -59,7 +59,8 @@ class DrainOnSignal:
 
     def _begin(self, number: int, frame: FrameType | None) -> None:
         now = self._loop.time()
-        if self._task is not None and number == self._first_number and now - self._first_at < SAME_SIGNAL_SECONDS:
+        forwarded = number in (self._first_number, signal.SIGTERM)
+        if self._task is not None and forwarded and now - self._first_at < SAME_SIGNAL_SECONDS:
             return
         if self._task is not None:
             logger.warning("Second signal: ending at once; what is not delivered stays in the journal.")

@@ -1,0 +1,22 @@
+"""One worker process of ``workers``: ``python -m osmosis_ai.rollout.server.worker LISTENER_FD SUPERVISOR_FD``."""
+
+import socket
+import sys
+
+from osmosis_ai.rollout.server.plan import Plan
+from osmosis_ai.rollout.server.workers import end_with_supervisor
+
+
+def main() -> None:
+    """Serve on the inherited socket until SIGTERM, or until the supervisor is gone."""
+    import uvicorn
+
+    listener, alive_reader = (int(argument) for argument in sys.argv[1:3])
+    end_with_supervisor(alive_reader)
+    plan = Plan.from_environment()
+    with socket.socket(fileno=listener) as bound:
+        uvicorn.Server(uvicorn.Config(plan.app(), **plan.options)).run(sockets=[bound])
+
+
+if __name__ == "__main__":
+    main()

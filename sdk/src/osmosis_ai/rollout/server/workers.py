@@ -1,0 +1,145 @@
+"""``--workers N``: processes that share one port and one journal, and a supervisor that keeps them running.
+
+The supervisor serves nothing. It starts the workers with the listening socket, starts one anew that has died (its
+rollouts are taken up from the journal), passes the drain on, and waits for it. Workers are in a process group of their
+own, so that Ctrl-C reaches them once, through the supervisor; one whose supervisor has died ends at once, as by
+kill -9, so that nothing holds the port and the next server finds everything in the journal.
+"""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from osmosis_ai.rollout.config.settings import RolloutServerSettings
+from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
+
+logger = logging.getLogger("uvicorn.error")
+
+POLL_SECONDS = 0.1
+RESTART_DELAY_SECONDS = 1.0
+"""Before a worker is started anew that lived for less than ``SHORT_LIFE_SECONDS``; doubled each time."""
+MAX_RESTART_DELAY_SECONDS = 30.0
+SHORT_LIFE_SECONDS = 10.0
+SAME_SIGNAL_SECONDS = 1.0
+
+_MODULE = "osmosis_ai.rollout.server.worker"
+_SHARED_LIMITS = ("max_concurrent_rollouts", "max_queued_rollouts", "max_total_rollouts")
+
+
+@dataclass
+class _Worker:
+    process: "subprocess.Popen[bytes]"
+    started_at: float
+
+
+class Supervisor:
+    """Runs ``count`` workers on ``listener`` until SIGTERM or Ctrl-C; a second signal ends them without a drain.
+
+    Args:
+        options: uvicorn's, as JSON.
+    """
+
+    def __init__(self, plan: Plan, count: int, listener: socket.socket, options: dict[str, Any]) -> None:
+        self._plan = replace(plan, settings=_share_of(plan, count), options=options)
+        self._count = count
+        self._listener = listener
+        self._workers: list[_Worker] = []
+        self._early_deaths = 0
+        self._next_start_at = 0.0
+        self._signals = 0
+        self._signalled_at = 0.0
+
+    def run(self) -> int:
+        """Supervise; gives the exit code: 0 after a drain, 1 if no worker could start."""
+        import uvicorn
+
+        uvicorn.Config("", **self._plan.options)  # sets up logging as in the workers
+        # Never written to: it closes when this process ends, however it ends.
+        alive_reader, alive_writer = os.pipe()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            return self._supervise(alive_reader)
+        finally:
+            for worker in self._workers:
+                worker.process.kill()
+            os.close(alive_writer)
+            os.close(alive_reader)
+
+    def _supervise(self, alive_reader: int) -> int:
+        self._workers = [self._start(alive_reader) for _ in range(self._count)]
+        logger.info("Serving with %d workers; supervisor process [%d].", self._count, os.getpid())
+        while self._signals == 0:
+            time.sleep(POLL_SECONDS)
+            for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
+                self._workers.remove(worker)
+                if self._signals == 0:
+                    self._note_death(worker)
+            if not self._workers and self._early_deaths >= self._count:
+                logger.error("No worker can serve; giving up.")
+                return 1
+            if len(self._workers) < self._count and time.monotonic() >= self._next_start_at and self._signals == 0:
+                self._workers.append(self._start(alive_reader))
+        return self._drain()
+
+    def _start(self, alive_reader: int) -> _Worker:
+        listener = self._listener.fileno()
+        process = subprocess.Popen(  # noqa: S603 - this very interpreter, with numbers
+            [sys.executable, "-m", _MODULE, str(listener), str(alive_reader)],
+            env=os.environ | {PLAN_VARIABLE: self._plan.to_json()},
+            pass_fds=(listener, alive_reader),
+            process_group=0,
+        )
+        return _Worker(process, time.monotonic())
+
+    def _note_death(self, worker: _Worker) -> None:
+        lived_seconds = time.monotonic() - worker.started_at
+        self._early_deaths = self._early_deaths + 1 if lived_seconds < SHORT_LIFE_SECONDS else 0
+        delay_seconds = 0.0
+        if self._early_deaths:
+            delay_seconds = min(RESTART_DELAY_SECONDS * 2 ** (self._early_deaths - 1), MAX_RESTART_DELAY_SECONDS)
+        self._next_start_at = time.monotonic() + delay_seconds
+        logger.error("Worker [%d] has died (exit code %d).", worker.process.pid, worker.process.returncode)
+
+    def _drain(self) -> int:
+        passed_on = 0
+        while any(worker.process.poll() is None for worker in self._workers):
+            if passed_on < self._signals:
+                passed_on = self._signals
+                for worker in self._workers:
+                    if worker.process.poll() is None:
+                        worker.process.send_signal(signal.SIGTERM)
+            time.sleep(POLL_SECONDS)
+        return 0
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if self._signals and now - self._signalled_at < SAME_SIGNAL_SECONDS:
+            return
+        self._signals += 1
+        self._signalled_at = now
+
+
+def end_with_supervisor(alive_reader: int) -> None:
+    """End this worker as soon as the supervisor's end of the pipe is closed."""
+
+    def wait() -> None:
+        os.read(alive_reader, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="osmosis-supervisor", daemon=True).start()
+
+
+def _share_of(plan: Plan, count: int) -> Any:
+    """The settings of one worker: the limits on rollouts are the server's, so each has a part, rounded up."""
+    server = plan.settings.server
+    parts = {name: -(-getattr(server, name) // count) for name in _SHARED_LIMITS}
+    share: RolloutServerSettings = server.model_copy(update=parts)
+    return plan.settings.model_copy(update={"server": share})

@@ -1,0 +1,200 @@
+"""``osmosis serve --workers``: one port, one journal, no rollout twice, and a supervisor that keeps it so."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from support.faulty_trainer import FaultyTrainer
+from support.server_process import TESTS, ServerProcess, environment, init_of, start_serving
+
+from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.server.plan import Plan
+from osmosis_ai.rollout.server.workers import Supervisor
+
+DEADLINE_SECONDS = 30.0
+WORKERS = 2
+
+
+@pytest.fixture
+def trainer() -> Iterator[FaultyTrainer]:
+    with FaultyTrainer() as trainer:
+        yield trainer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    settings = {"SERVER_DRAIN_SECONDS": "1", "SERVER_MAX_CONCURRENT_ROLLOUTS": "40"}
+    with ServerProcess(tmp_path / "journal.db", settings, "--workers", str(WORKERS)) as server:
+        wait_for_workers(server.pid, WORKERS)
+        yield server
+
+
+def workers_of(supervisor: int) -> set[int]:
+    """The process ids of the workers that are there."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = status.read_text().rsplit(")", 1)[1].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == supervisor and state != "Z":
+            found.add(int(status.parent.name))
+    return found
+
+
+def wait_for_workers(supervisor: int, count: int) -> set[int]:
+    """Return once that many workers accept connections on their own account."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while len(found := {pid for pid in workers_of(supervisor) if serves(pid)}) < count:
+        assert time.monotonic() < deadline, f"workers: {found}"
+        time.sleep(0.02)
+    return found
+
+
+def serves(pid: int) -> bool:
+    """Whether the process has opened the journal, which it does before it accepts anything."""
+    try:
+        return any(".owners/" in str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def init_by_itself(url: str, body: dict[str, object]) -> int:
+    """An init over a connection of its own, so that any worker may get it."""
+    return httpx.post(f"{url}/v1/rollout/init", json=body, timeout=DEADLINE_SECONDS, trust_env=False).status_code
+
+
+def test_inits_repeated_across_workers_start_one_rollout_each(server: ServerProcess, trainer: FaultyTrainer) -> None:
+    names = [f"rollout-{number}" for number in range(20)]
+    with ThreadPoolExecutor(8) as threads:
+        bodies = [init_of(name, trainer.url) for name in names for _ in range(4)]
+        statuses = list(threads.map(init_by_itself, [server.url] * len(bodies), bodies))
+    assert statuses == [202] * len(bodies)
+    for name in names:
+        assert trainer.result(name)["status"] == "COMPLETED"
+        server.wait_for_state(name, "delivered")
+    assert [len(trainer.chats(name)) for name in names] == [1] * len(names)
+    assert [len(trainer.bodies(name)) for name in names] == [1] * len(names)
+
+
+def test_both_workers_take_part(server: ServerProcess, trainer: FaultyTrainer) -> None:
+    before = sockets_of(workers_of(server.pid))
+    trainer.hold_chats()
+    number = 0
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    # Whoever is quicker accepts, so it takes a number of connections until each has been.
+    while any(count == before[pid] for pid, count in sockets_of(workers_of(server.pid)).items()):
+        assert time.monotonic() < deadline, "one worker gets everything"
+        with ThreadPoolExecutor(8) as threads:
+            bodies = [init_of(f"rollout-{number + index}", trainer.url) for index in range(8)]
+            assert list(threads.map(init_by_itself, [server.url] * 8, bodies)) == [202] * 8
+        number += 8
+        trainer.wait_for_chat(*(f"rollout-{index}" for index in range(number)))
+    trainer.release_chats()
+
+
+def sockets_of(workers: set[int]) -> dict[int, int]:
+    """How many sockets each worker has open; one of each rollout that waits for its chat call is among them."""
+    return {
+        pid: sum(str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
+        for pid in workers
+    }
+
+
+def test_a_killed_worker_is_replaced_and_its_rollouts_are_reported(
+    server: ServerProcess, trainer: FaultyTrainer
+) -> None:
+    trainer.hold_chats()
+    names = [f"rollout-{number}" for number in range(16)]
+    with ThreadPoolExecutor(8) as threads:
+        bodies = [init_of(name, trainer.url) for name in names]
+        assert list(threads.map(init_by_itself, [server.url] * len(names), bodies)) == [202] * len(names)
+    trainer.wait_for_chat(*names)
+    victim = min(workers_of(server.pid))
+    os.kill(victim, signal.SIGKILL)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while victim in workers_of(server.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    wait_for_workers(server.pid, WORKERS)
+    trainer.release_chats()
+    outcomes = [trainer.result(name)["extra_fields"]["outcome"] for name in names]
+    assert set(outcomes) <= {"success", "interrupted"}
+    assert len([outcome for outcome in outcomes if outcome == "interrupted"]) >= 1
+    assert [len(trainer.bodies(name)) for name in names] == [1] * len(names)
+
+
+def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_server_reports(
+    server: ServerProcess, trainer: FaultyTrainer
+) -> None:
+    trainer.hold_chats()
+    server.accept(trainer.url, cut="complete")
+    trainer.wait_for_chat("cut")
+    orphans = workers_of(server.pid)
+    server.kill()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+        assert time.monotonic() < deadline, "a worker has outlived its supervisor"
+        time.sleep(0.02)
+    trainer.release_chats()
+    server.start()
+    assert trainer.result("cut")["extra_fields"]["outcome"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_drains_all_workers(server: ServerProcess, trainer: FaultyTrainer, number: signal.Signals) -> None:
+    trainer.hold_chats()
+    names = [f"rollout-{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        bodies = [init_of(name, trainer.url) for name in names]
+        assert list(threads.map(init_by_itself, [server.url] * len(names), bodies)) == [202] * len(names)
+    trainer.wait_for_chat(*names)
+    server.signal(number)
+    trainer.release_chats()
+    assert server.exit_code() == 0
+    assert {trainer.result(name)["status"] for name in names} == {"COMPLETED"}
+
+
+def test_without_a_journal_workers_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    process = start_serving(
+        tmp_path, "--workers", "2", "--journal", "off", environment=environment({}), stderr=subprocess.PIPE
+    )
+    _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 1
+    assert b"Error: Several workers know of each other's rollouts by their journal" in stderr
+    assert stderr.count(b"\n") == 1
+
+
+def test_workers_that_cannot_load_the_agent_end_the_server(tmp_path: Path) -> None:
+    (tmp_path / "once.py").write_text(
+        "import sys\n"
+        "if sys.argv[0].endswith('worker.py'):\n"
+        "    raise ImportError('not in a worker')\n"
+        "from support.promise_agent import agent_loop\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "osmosis_ai", "serve", "-m", "once:agent_loop", "--local", "--port", "0", "-w", "2"],
+        cwd=tmp_path,
+        env=environment({"SERVER_JOURNAL": str(tmp_path / "j.db")}) | {"PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert b"not in a worker" in process.stderr
+    assert process.stderr.rstrip().endswith(b"Error: No worker could serve; the reason stands above.")
+    assert b"Traceback" not in process.stderr
+
+
+def test_the_limits_on_rollouts_are_the_servers_not_each_workers() -> None:
+    settings = RolloutSettings(server=RolloutServerSettings(max_concurrent_rollouts=5, max_queued_rollouts=0))
+    plan = Supervisor(Plan("a:b", None, settings), 2, None, {})._plan  # type: ignore[arg-type]
+    limits = plan.settings.server
+    assert (limits.max_concurrent_rollouts, limits.max_queued_rollouts, limits.max_total_rollouts) == (3, 0, 25_000)

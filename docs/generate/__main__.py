@@ -1,0 +1,48 @@
+"""Exit codes: 0 all is as the code says, 1 something is stale (``--check``; without it, it is written)."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs.generate import reference, schemas, tables, transcript
+
+DOCS = Path(__file__).parents[1]
+COMMAND = "uv run python -m docs.generate"
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Every generated file, as it should be."""
+    for name, text in schemas.files().items():
+        yield DOCS / "schemas" / name, text
+    page = DOCS / "protocol.md"
+    parts = {**tables.tables(), "transcript": transcript.transcript()}
+    yield page, tables.fill(page.read_text(encoding="utf-8"), parts)
+    for name, text in reference.files().items():
+        yield DOCS / "api" / name, text
+
+
+def stale() -> list[tuple[Path, str]]:
+    """The generated files that are not as they should be, with the text they should have."""
+    return [(path, text) for path, text in documents() if not path.is_file() or path.read_text("utf-8") != text]
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Write the generated documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is stale")
+    check = parser.parse_args().check
+    found = stale()
+    for path, text in found:
+        print(f"{'stale' if check else 'written'}: {path.relative_to(DOCS.parent)}")  # noqa: T201 - the answer itself
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if check and found:
+        print(f"Run '{COMMAND}' and commit what it writes.", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""JSON Schemas (2020-12) of the wire messages, from the SDK's own models.
+
+A model says the types and defaults; ``Extra`` adds what the server checks elsewhere, from the constants it checks with,
+and a sentence for each field.
+"""
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from osmosis_ai.rollout.core import schemas as wire
+from osmosis_ai.rollout.journal import RolloutState
+from osmosis_ai.rollout.server import requests as limits
+from osmosis_ai.rollout.server.results import MAX_ERROR_MESSAGE_LENGTH, Outcome
+from osmosis_ai.rollout.server.rollouts import Phase
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+# As check_server_url: a host, no user info, no query, no fragment, no whitespace.
+BASE_URL = r"^https?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?$"
+
+ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
+    "not_json": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the `Content-Type` is not JSON"),
+    "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body exceeds `MAX_BODY_BYTES`"),
+    "body_too_slow": (HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive within `BODY_TIMEOUT_SECONDS`"),
+    "body_cut_off": (HTTPStatus.BAD_REQUEST, "the connection ended within the body"),
+    "key_reused": (HTTPStatus.CONFLICT, "the key was used for another request"),
+    "at_capacity": (HTTPStatus.TOO_MANY_REQUESTS, "no room; send again after `Retry-After`"),
+    "shutting_down": (HTTPStatus.SERVICE_UNAVAILABLE, "the server drains; send again after `Retry-After`"),
+    "journal_unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "nothing can be put on record; send again"),
+    "get_failed": (HTTPStatus.INTERNAL_SERVER_ERROR, "the agent could not name its tools; `detail` says why"),
+    "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the server; its log has more"),
+    "unknown_rollout": (HTTPStatus.NOT_FOUND, "status, cancel: no rollout of that id is known"),
+    "not_running": (HTTPStatus.CONFLICT, "cancel: the rollout does not run in this process"),
+}
+
+
+class InvalidField(BaseModel):
+    """One thing that is wrong with the body of an init."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class ErrorBody(BaseModel):
+    """Body of every refusal (4xx, 5xx)."""
+
+    detail: str | list[InvalidField]
+    code: str | None = None
+
+
+class Health(BaseModel):
+    """Body of ``GET /health`` and ``GET /platform/health``."""
+
+    status: Literal["healthy"]
+    agent_loop: str
+    active_rollouts: int
+    completed_rollouts: int
+
+
+class Ready(BaseModel):
+    """Body of ``GET /ready``: 200 with true, 503 with false."""
+
+    ready: bool
+
+
+class ResultView(BaseModel):
+    """A result in short."""
+
+    status: wire.RolloutStatus
+    finish_reason: str | None
+    outcome: Outcome
+    reward: float | None
+    error_message: str | None
+    num_messages: int
+
+
+class RolloutView(BaseModel):
+    """Body of ``GET /v1/rollout/{rollout_id}``."""
+
+    rollout_id: str
+    state: Literal["queued", "running", "recording", "accepted", "finished", "delivered", "undeliverable"]
+    accepted_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    settled_at: float | None = None
+    delivery_attempts: int = 0
+    last_error: str | None = None
+    result: ResultView | None = None
+
+
+class Cancelling(BaseModel):
+    """Body of the 202 of ``POST /v1/rollout/{rollout_id}/cancel``."""
+
+    rollout_id: str
+    state: Literal["cancelling"]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a model does not say of its message."""
+
+    fields: dict[str, dict[str, Any]]
+    """By field: its description, and the bounds that are checked elsewhere."""
+    required: tuple[str, ...] | None = None
+    """What is always there on the wire, where it is not what the model requires."""
+    rules: dict[str, Any] = field(default_factory=dict)
+    """Keywords of the whole message."""
+
+
+def says(description: str, **keywords: Any) -> dict[str, Any]:
+    """A field's description and further keywords."""
+    return {"description": description, **keywords}
+
+
+_MESSAGES = "The whole conversation so far, in OpenAI's chat form."
+
+MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
+    "init-request": (
+        wire.RolloutRequest,
+        Extra(
+            {
+                "rollout_id": says("Names the rollout on every later call; not blank.", pattern=r"\S"),
+                "server_url": says(
+                    "Base URL of the trainer, to which the callbacks' paths are joined; no user info, query, fragment.",
+                    pattern=BASE_URL,
+                ),
+                "messages": says("The conversation to start from, in OpenAI's chat form; may be empty."),
+                "completion_params": says("Sampling fields; sent back with each chat call, unknown ones too."),
+                "tool_server_url": says("Reserved; carried to the agent, used by nothing."),
+                "max_turns": says("Chat calls the agent may make.", minimum=1, maximum=limits.MAX_TURNS),
+                "max_tokens_total": says(
+                    "Tokens of the conversation at which the agent stops.", minimum=1, maximum=limits.MAX_TOKENS_TOTAL
+                ),
+                "metadata": says(
+                    "For agent and reward, such as `ground_truth`. Its JSON text has at most 1048576 bytes "
+                    "(`OSMOSIS_ROLLOUT_MAX_METADATA_SIZE_BYTES`)."
+                ),
+                "api_key": says(
+                    "Bearer token for the callbacks; a secret. Printable ASCII.",
+                    maxLength=limits.MAX_API_KEY_LENGTH,
+                    pattern=r"^[ -~]*$",
+                ),
+                "idempotency_key": says(
+                    "Under which the init is accepted once; null or empty means the `rollout_id` is.",
+                    maxLength=limits.MAX_IDEMPOTENCY_KEY_LENGTH,
+                ),
+            }
+        ),
+    ),
+    "init-response": (
+        wire.InitResponse,
+        Extra(
+            {
+                "rollout_id": says("That of the init that was accepted under the key."),
+                "tools": says("The agent's tools, for the model; JSON Schema keywords of the author are kept."),
+            },
+            required=("rollout_id", "tools"),
+        ),
+    ),
+    "chat-request": (
+        wire.CompletionsRequest,
+        Extra(
+            {
+                "model": says("From `completion_params`, or else the default."),
+                "temperature": says("From `completion_params`, or else the default."),
+                "top_p": says("From `completion_params`, or else the default."),
+                "max_tokens": says("Of one reply. From `completion_params`, or else the default."),
+                "stop": says("Left out where there is none."),
+                "logprobs": says("From `completion_params`, or else the default."),
+                "messages": says(_MESSAGES + " Only ever grows from call to call."),
+                "rollout_id": says("As in the init."),
+            },
+            required=("model", "temperature", "top_p", "max_tokens", "logprobs", "messages", "rollout_id"),
+        ),
+    ),
+    "chat-response": (
+        wire.CompletionsResponse,
+        Extra(
+            {
+                "id": says("The trainer's own name for the call."),
+                "object": says("OpenAI's name for the form."),
+                "created": says("Unix seconds."),
+                "model": says("What generated it."),
+                "choices": says("The first one counts; the others are ignored.", minItems=1),
+                "usage": says("Token counts; what is absent counts as 0."),
+                "token_ids": says("Ids of the reply's tokens; for agents that look at them."),
+                "prompt_token_ids": says("Ids of the prompt's tokens; ignored."),
+                "logprobs": says("Log-probabilities of the reply's tokens; for agents that look at them."),
+            },
+            required=("choices",),
+        ),
+    ),
+    "completed": (
+        wire.RolloutResponse,
+        Extra(
+            {
+                "rollout_id": says("As in the init."),
+                "status": says("How it ended."),
+                "final_messages": says("The conversation from first to last; of an ERROR what is known of it."),
+                "finish_reason": says("The agent's word, such as `stop` or `max_turns`; `error` or `cancelled`."),
+                "error_message": says(
+                    "Of an ERROR: what went wrong, for people.", maxLength=MAX_ERROR_MESSAGE_LENGTH + len("...")
+                ),
+                "reward": says("A finite number; only of a COMPLETED rollout, and there only where it has one."),
+                "metrics": says("Times in milliseconds and counts of the run; 0 where nothing ran."),
+                "extra_fields": says(
+                    "`outcome`, and whatever the agent adds.",
+                    properties={
+                        "outcome": {"type": "string", "enum": [outcome.value for outcome in Outcome]},
+                        "messages_rewritten": {"type": "array", "items": {"type": "string"}},
+                        "messages_shortened": {"const": True},
+                    },
+                    required=["outcome"],
+                ),
+            },
+            required=("rollout_id", "status", "final_messages", "finish_reason", "extra_fields"),
+            rules={
+                "if": {"properties": {"status": {"const": "COMPLETED"}}},
+                "then": {"properties": {"extra_fields": {"properties": {"outcome": {"const": "success"}}}}},
+                "else": {
+                    "properties": {
+                        "reward": False,
+                        "extra_fields": {"properties": {"outcome": {"not": {"const": "success"}}}},
+                    }
+                },
+            },
+        ),
+    ),
+    "error": (
+        ErrorBody,
+        Extra(
+            {
+                "detail": says("A sentence; of a 422 the list of what is wrong, which repeats no input."),
+                "code": says("Stable, for programs; absent from 401, 404, 405 and 422.", enum=list(ERROR_CODES)),
+            }
+        ),
+    ),
+    "health": (
+        Health,
+        Extra(
+            {
+                "status": says("The process serves."),
+                "agent_loop": says("Name of the agent."),
+                "active_rollouts": says("Of this process: accepted and not finished, queued ones included.", minimum=0),
+                "completed_rollouts": says("Of this process: finished within `RECORD_TTL_SECONDS`.", minimum=0),
+            }
+        ),
+    ),
+    "ready": (Ready, Extra({"ready": says("Whether an init would be taken.")})),
+    "rollout-status": (
+        RolloutView,
+        Extra(
+            {
+                "rollout_id": says("The newest rollout of that id."),
+                "state": says("See the table of states in operations.md."),
+                "accepted_at": says("Unix seconds."),
+                "started_at": says("Unix seconds; null while it waits. Only before there is a result."),
+                "finished_at": says("Unix seconds; when the result was there."),
+                "settled_at": says("Unix seconds; when it was delivered, or given up."),
+                "delivery_attempts": says("How often the result was sent.", minimum=0),
+                "last_error": says("Of the last attempt that failed."),
+                "result": says("The result in short."),
+            }
+        ),
+    ),
+    "cancel-response": (
+        Cancelling,
+        Extra({"rollout_id": says("As in the URL."), "state": says("The ERROR result will follow.")}),
+    ),
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of message ``name``."""
+    model, extra = MESSAGES[name]
+    generated = model.model_json_schema()
+    if unknown := extra.fields.keys() ^ generated["properties"].keys():
+        raise ValueError(f"Fields of {name} that the model or its description lacks: {', '.join(sorted(unknown))}")
+    for field_name, keywords in extra.fields.items():
+        _apply(generated["properties"][field_name], keywords)
+    if extra.required is not None:
+        generated["required"] = list(extra.required)
+    return {"$schema": DIALECT, "$id": f"{name}.schema.json", **generated, **extra.rules}
+
+
+def _apply(target: dict[str, Any], keywords: dict[str, Any]) -> None:
+    """A bound of a nullable field belongs to the alternative that is not null."""
+    about_value = {key: value for key, value in keywords.items() if key != "description"}
+    alternatives = [part for part in target.get("anyOf", []) if part.get("type") != "null"]
+    (alternatives[0] if len(alternatives) == 1 else target).update(about_value)
+    target["description"] = keywords["description"]
+
+
+def files() -> dict[str, str]:
+    """The schema files by name."""
+    return {f"{name}.schema.json": json.dumps(schema(name), indent=2) + "\n" for name in MESSAGES}
+
+
+def states() -> set[str]:
+    """The states that a rollout may have, by the code."""
+    return {
+        *(phase.value for phase in Phase if phase is not Phase.DELIVERING),
+        *(state.value for state in RolloutState),
+    }

@@ -19,8 +19,10 @@ from osmosis_ai.rollout.server.rollouts import Phase
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+# The end of the text in every dialect; "$" may stand before a last line break.
+END = r"(?![\s\S])"
 # As check_server_url: a host, no user info, no query, no fragment, no whitespace.
-BASE_URL = r"^https?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?$"
+BASE_URL = r"^https?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?" + END
 
 ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
     "not_json": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the `Content-Type` is not JSON"),
@@ -143,7 +145,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                 "api_key": says(
                     "Bearer token for the callbacks; a secret. Printable ASCII.",
                     maxLength=limits.MAX_API_KEY_LENGTH,
-                    pattern=r"^[ -~]*$",
+                    pattern=r"^[ -~]*" + END,
                 ),
                 "idempotency_key": says(
                     "Under which the init is accepted once; null or empty means the `rollout_id` is.",

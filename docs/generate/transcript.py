@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _server() -> Iterator[str]:
-    settings = RolloutSettings(server=RolloutServerSettings(journal="off", _env_file=None))  # type: ignore[call-arg]
+    settings = RolloutSettings(server=RolloutServerSettings(journal="off", _env_file=None))
     app = create_app(agent_loop, settings=settings, api_key=SERVER_KEY)
     socket = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from osmosis_ai.rollout.traces import writer as writer_module
+from osmosis_ai.rollout.traces import lines as lines_module, writer as writer_module
 from osmosis_ai.rollout.traces.writer import MAX_FILE_NAME_BYTES, TraceWriter, trace_file_name
 
 ANY_ID = st.text(st.characters(), min_size=1, max_size=300)
@@ -289,7 +289,7 @@ class TestBounds:
     def test_an_event_that_is_too_large_is_left_out_and_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer_module, "MAX_EVENT_BYTES", 1000)
+        monkeypatch.setattr(lines_module, "MAX_EVENT_BYTES", 1000)
         writer = TraceWriter(str(tmp_path), "r")
         writer.write("llm_response", {"text": "x" * 1000})
         (line,) = lines_of(writer.path)

@@ -56,6 +56,18 @@ class ChatWatcher(Protocol):
         """The call ended with ``error``, which the agent is about to get."""
 
 
+class Trace(Protocol):
+    """Where a rollout's events go, to a file in ``directory``; nothing raises."""
+
+    directory: str
+
+    def write(self, event_type: str, data: dict[str, Any]) -> None:
+        """Add an event."""
+
+    def close(self) -> None:
+        """Close the file; a later ``write`` opens it again."""
+
+
 @dataclass
 class RolloutContext:
     """One rollout as its agent loop sees it: the request, the tools, and the policy to call."""
@@ -67,7 +79,7 @@ class RolloutContext:
     _tool_latency_ms: float = field(default=0.0, repr=False)
     _num_tool_calls: int = field(default=0, repr=False)
     _debug_dir: str | None = field(default=None, repr=False)
-    _trace: TraceWriter | None = field(default=None, init=False, repr=False, compare=False)
+    _trace: "Trace | None" = field(default=None, init=False, repr=False, compare=False)
     _transcript: Transcript = field(default_factory=Transcript, init=False, repr=False, compare=False)
     _watcher: "ChatWatcher | None" = field(default=None, init=False, repr=False, compare=False)
 
@@ -131,6 +143,10 @@ class RolloutContext:
             metrics=self._build_metrics(),
         )
 
+    def trace_to(self, trace: "Trace") -> None:
+        """Write events to ``trace`` from now on."""
+        self._trace = trace
+
     def watch_chats(self, watcher: "ChatWatcher") -> None:
         """Tell ``watcher`` of every chat call from now on."""
         self._watcher = watcher
@@ -189,6 +205,8 @@ class RolloutContext:
 
     def log_event(self, event_type: str, **data: Any) -> None:
         """Append one line to the rollout's trace file; does nothing without a trace directory, and never raises.
+
+        On a server the line can be read within a second, and before the trainer has the result; elsewhere at once.
 
         The line is a JSON object of ``event``, ``rollout_id``, ``data`` in order, and ``time`` (unix seconds); those
         three names are reserved. Values JSON cannot express are written through ``str()``.

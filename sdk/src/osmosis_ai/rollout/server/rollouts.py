@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.journal import JournalRecord
@@ -13,6 +13,9 @@ from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.results import StopReason, TerminalResult, summary_of
 from osmosis_ai.rollout.telemetry.observer import NO_WATCH, RolloutWatch
 from osmosis_ai.rollout.telemetry.tracecontext import TraceContext
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.traces.recorder import TracedRollout
 
 
 class Phase(StrEnum):
@@ -39,6 +42,7 @@ class Rollout:
     trace: TraceContext | None = None
     tools: list[OpenAIFunctionToolSchema] = field(default_factory=list, repr=False)
     watch: RolloutWatch = NO_WATCH
+    traced: "TracedRollout | None" = None
     accepted_at: float = field(default_factory=time.time)
     started_at: float | None = None
     finished_at: float | None = None

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json, to_json
 
@@ -51,6 +51,9 @@ from osmosis_ai.rollout.server.state import AppState
 from osmosis_ai.rollout.telemetry.logs import FIELDS, LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.telemetry.observer import NO_WATCH, Observer
 from osmosis_ai.rollout.telemetry.tracecontext import TRACE_HEADERS, TraceContext
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.traces.recorder import TracedRollout
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +215,7 @@ class RolloutService:
             reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
             record = await self._accept(rollout, print_, body, reply)
             if record is None:
-                self._start(rollout)
+                self._start(rollout, reply)
             else:
                 rollout, reply = None, _same_reply(record, print_)
                 self._observer.init_repeated()
@@ -271,13 +274,20 @@ class RolloutService:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from error
 
-    def _start(self, rollout: Rollout) -> None:
+    def _start(self, rollout: Rollout, reply: bytes) -> None:
         rollout.watch = self._observer.accepted(rollout.rollout_id, rollout.server_url, rollout.tools, rollout.trace)
+        if self._debug_dir:
+            rollout.watch = rollout.traced = self._trace(rollout, self._debug_dir, reply)
         self._rollouts[rollout.key] = rollout
         self._unfinished += 1
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - narrows the type; a coroutine runs in a task
         self.state.mark_started(rollout.key, task)
+
+    def _trace(self, rollout: Rollout, directory: str, reply: bytes) -> "TracedRollout":
+        from osmosis_ai.rollout.traces.recorder import TracedRollout
+
+        return TracedRollout(directory, self._agent_loop.name, rollout.request, reply, rollout.watch)
 
     async def _run(self, rollout: Rollout) -> None:
         if rollout.trace is not None:
@@ -346,6 +356,8 @@ class RolloutService:
         )
         if isinstance(transcript := getattr(rollout.llm, "transcript", None), Transcript):
             ctx.share_transcript(transcript)
+        if rollout.traced is not None:
+            ctx.trace_to(rollout.traced.trace)
         limits = self._settings.server
         rollout.execution = Execution(
             rollout.rollout_id,
@@ -371,6 +383,8 @@ class RolloutService:
         unfinished rollout. So this goes on until the journal works again, or the server ends.
         """
         rollout_id = rollout.rollout_id
+        if rollout.traced is not None:
+            rollout.traced.record_result(result.encoded)
         try:
             ours = await self._insist(lambda: self._journal.finish(rollout.key, result.encoded))
         except (UnknownKeyError, JournalGoneError) as error:
@@ -404,6 +418,8 @@ class RolloutService:
         self._unfinished -= 1
         if not await self._record(rollout, result):
             return
+        if rollout.traced is not None:
+            await rollout.traced.trace.flushed()
         rollout.enter(Phase.DELIVERING)
         seconds = rollout.finished_at - rollout.accepted_at
         rollout.watch.ended(result.summary, seconds)

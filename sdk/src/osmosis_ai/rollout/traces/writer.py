@@ -4,26 +4,25 @@ Invariants: a rollout id never decides where on disk a file lies beyond its name
 strict JSON (RFC 8259). Spec: core.md, section 7.3.
 """
 
-import json
 import logging
 import os
 import re
 import threading
-import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.jsonable import plain, text
+from osmosis_ai.rollout.jsonable import text
+from osmosis_ai.rollout.traces.format import TRACE_SUFFIX
+from osmosis_ai.rollout.traces.lines import line_of_agent
 
 logger = logging.getLogger(__name__)
 
 MAX_FILE_NAME_BYTES = 255
-MAX_EVENT_BYTES = 8 * 1024 * 1024
 MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_OPEN_FILES = 256
 
-_SUFFIX = ".jsonl"
+TRACE_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
 _READABLE_PREFIX_LENGTH = 64
 
@@ -34,12 +33,17 @@ def trace_file_name(rollout_id: str) -> str:
     Ordinary is: letters, digits, ``.``, ``_``, ``-``, not only dots, and short enough for a file name. Any other id
     becomes a readable prefix, ``~`` (which no ordinary id contains) and a SHA-256 of the id.
     """
-    fits = len(rollout_id) + len(_SUFFIX) <= MAX_FILE_NAME_BYTES
+    fits = len(rollout_id) + len(TRACE_SUFFIX) <= MAX_FILE_NAME_BYTES
     if fits and _PLAIN_ID.fullmatch(rollout_id) and rollout_id.strip("."):
-        return rollout_id + _SUFFIX
+        return rollout_id + TRACE_SUFFIX
     digest = sha256(rollout_id.encode("utf-8", "surrogatepass")).hexdigest()
     prefix = re.sub(r"[^A-Za-z0-9_-]+", "_", rollout_id[:_READABLE_PREFIX_LENGTH]).strip("_")
-    return f"{prefix}~{digest}{_SUFFIX}"
+    return f"{prefix}~{digest}{TRACE_SUFFIX}"
+
+
+def trace_path(directory: str, rollout_id: str) -> str:
+    """Where the trace of ``rollout_id`` lies in ``directory``."""
+    return os.path.join(directory, trace_file_name(rollout_id))  # noqa: PTH118 - keeps the caller's spelling
 
 
 class TraceWriter:
@@ -61,7 +65,7 @@ class TraceWriter:
         self._lock = threading.Lock()
         self.directory = directory
         self.rollout_id = str(rollout_id)
-        self.path = os.path.join(directory, trace_file_name(self.rollout_id))  # noqa: PTH118 - keeps the caller's spelling
+        self.path = trace_path(directory, self.rollout_id)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TraceWriter, (self.directory, self.rollout_id)
@@ -69,7 +73,7 @@ class TraceWriter:
     def write(self, event_type: str, data: dict[str, Any]) -> None:
         """Append one event: ``event`` and ``rollout_id`` first, ``time`` (unix seconds) last; those three are ours."""
         try:
-            line = self._line(event_type, data)
+            line = line_of_agent(event_type, self.rollout_id, data)
             with self._lock:
                 self._append(line)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a trace, the rollout goes on
@@ -82,14 +86,6 @@ class TraceWriter:
 
     def __del__(self) -> None:
         self._close()
-
-    def _line(self, event_type: str, data: dict[str, Any]) -> bytes:
-        head: dict[str, Any] = {"event": event_type, "rollout_id": self.rollout_id}
-        body = {key: value for key, value in data.items() if key not in head and key != "time"}
-        line = _encode(head | body | {"time": round(time.time(), 6)})
-        if len(line) > MAX_EVENT_BYTES:
-            return _encode(head | {"truncated": f"event of {len(line)} bytes left out", "time": round(time.time(), 6)})
-        return line
 
     def _append(self, line: bytes) -> None:
         if self._torn:
@@ -123,8 +119,7 @@ class TraceWriter:
 
     def _open(self) -> int:
         Path(self.directory).mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(self.path, flags, 0o644)
+        descriptor = os.open(self.path, TRACE_FILE_FLAGS, 0o644)
         with TraceWriter._counting:
             if TraceWriter._open_files < MAX_OPEN_FILES:
                 TraceWriter._open_files += 1
@@ -137,10 +132,3 @@ class TraceWriter:
             os.close(descriptor)
             with TraceWriter._counting:
                 TraceWriter._open_files -= 1
-
-
-def _encode(event: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(event, default=str, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    except Exception:  # noqa: BLE001 - a value's own __str__ may raise anything; the slow path names it instead
-        return json.dumps(plain(event), ensure_ascii=False, allow_nan=False).encode() + b"\n"

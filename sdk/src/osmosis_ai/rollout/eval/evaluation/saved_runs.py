@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from osmosis_ai.rollout.traces.format import TRACE_SUFFIX, TraceEvent
+
 COMPLETED = "COMPLETED"
-TRACE_SUFFIX = ".jsonl"
 REWARD_PROBLEM = "reward"  # osmosis test: the agent completed, but with a reward that is none
 
 
@@ -150,7 +151,9 @@ def _run_of_trace(events: Iterable[Mapping[str, Any]], source: str) -> SavedRun:
     for event in events:
         run.rollout_id = _text(event.get("rollout_id")) or run.rollout_id
         run.has_summaries |= "message_summary" in event or "messages_summary" in event
-        run.completed &= event.get("event") != "rollout_error"
+        run.completed &= event.get("event") != TraceEvent.ROLLOUT_ERROR
+        if event.get("event") == TraceEvent.ROLLOUT_RESULT:
+            run.completed &= event.get("status") == COMPLETED
         run.reward = _number(event.get("reward")) if "reward" in event else run.reward
         if messages := _conversation(event.get("final_messages")) or _conversation(event.get("messages")):
             run.messages = messages

@@ -15,6 +15,13 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the documented default; a key is aske
 LOOPBACK = "127.0.0.1"
 
 
+class LogFormat(StrEnum):
+    """Formats of ``--log-format``."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class LogLevel(StrEnum):
     """Levels of ``--log-level``."""
 
@@ -44,6 +51,10 @@ def serve(
         int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that share the port and the journal.")
     ] = 1,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to log.")] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option("--log-format", show_default=False, help="How to write log lines [default: text]"),
+    ] = None,
     skip_register: Annotated[
         bool, typer.Option("--skip-register", help="No effect: registration is not available.")
     ] = False,
@@ -95,6 +106,7 @@ def serve(
             fd=fd,
             module_path=module,
             mcp_path=mcp,
+            log_format=None if log_format is None else log_format.value,
         )
     except AgentLoopValidationError:
         return 1

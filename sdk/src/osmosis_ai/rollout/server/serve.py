@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
-from osmosis_ai.rollout.config.settings import JOURNAL_OFF, RolloutSettings, get_settings
+from osmosis_ai.rollout.config.settings import JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.console import console
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
@@ -29,6 +29,7 @@ from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.server.plan import Plan, import_string_of
 from osmosis_ai.rollout.server.workers import Supervisor
+from osmosis_ai.rollout.telemetry.logs import log_config
 from osmosis_ai.rollout.validator import ValidationResult, validate_agent_loop
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"]
@@ -72,6 +73,7 @@ def serve_agent_loop(
     fd: int | None = None,
     module_path: str | None = None,
     mcp_path: str | None = None,
+    log_format: Literal["text", "json"] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; blocks.
 
@@ -88,6 +90,7 @@ def serve_agent_loop(
         module_path: ``module:attribute`` of the agent loop, for ``reload`` and ``workers``; found by itself for an
             object of a module.
         mcp_path: the folder that the agent loop was made of, for ``reload`` and ``workers``.
+        log_format: of all log lines; ``None`` takes the setting.
 
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
@@ -110,7 +113,7 @@ def serve_agent_loop(
         validate_and_report(agent_loop).raise_if_invalid()
     settings = settings or get_settings()
     key = _choose_key(settings, api_key, local_debug)
-    settings = _settings_for(settings, key, journal, reload)
+    settings = _settings_for(settings, key, journal, reload, log_format)
     if workers > 1 and settings.server.journal == JOURNAL_OFF:
         raise ServeError(
             "Several workers know of each other's rollouts by their journal: name one, or start one worker."
@@ -130,6 +133,7 @@ def serve_agent_loop(
         "host": host,
         "port": port,
         "log_level": log_level,
+        "log_config": log_config(settings.server.log_format),
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
     }
     with listener:
@@ -194,12 +198,16 @@ def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: boo
     return _Key(generated, generated)
 
 
-def _settings_for(settings: RolloutSettings, key: _Key, journal: str | None, reload: bool) -> RolloutSettings:
+def _settings_for(
+    settings: RolloutSettings, key: _Key, journal: str | None, reload: bool, log_format: str | None
+) -> RolloutSettings:
     changes: dict[str, Any] = {"api_key": SecretStr(key.value) if key.value is not None else None}
     if journal is not None:
         changes["journal"] = journal
     elif "journal" not in settings.server.model_fields_set:
         changes["journal"] = DEFAULT_JOURNAL
+    if log_format is not None:
+        changes["log_format"] = LogFormat(log_format)
     if reload:
         changes["drain_seconds"] = min(settings.server.drain_seconds, RELOAD_DRAIN_SECONDS)
     return settings.model_copy(update={"server": settings.server.model_copy(update=changes)})

@@ -92,6 +92,10 @@ class Instruments:
         self.duration = histogram("osmosis_rollout_duration_seconds", "From the accepted init to the result.", _WHOLE)
         self.queue_time = histogram("osmosis_rollout_queue_seconds", "From the accepted init to the start.", _WHOLE)
         self.reward = histogram("osmosis_rollout_reward", "Reward of the results that carry one.", _REWARD)
+        points = counter(
+            "osmosis_rollout_reward_points_total", "Sum of all rewards above zero, and of those below.", ("sign",)
+        )
+        self.reward_above, self.reward_below = points.labels("positive"), points.labels("negative")
         self.turns = histogram("osmosis_rollout_turns", "Replies of the model in a rollout that ran.", _TURNS)
 
         chat = histogram(

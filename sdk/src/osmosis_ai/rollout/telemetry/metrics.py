@@ -153,6 +153,8 @@ class _MeasuredRollout(RolloutWatch):
             instruments.turns.observe(self._turns)
         if summary.reward is not None:
             instruments.reward.observe(summary.reward)
+            sign = instruments.reward_above if summary.reward >= 0 else instruments.reward_below
+            sign.inc(abs(summary.reward))
 
     def attempt_begins(self, attempt: int) -> float:
         return time.perf_counter()

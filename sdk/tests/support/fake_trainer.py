@@ -22,6 +22,8 @@ class Call:
     path: str
     authorization: str | None
     body: JsonObject
+    trace_context: tuple[str | None, str | None] = (None, None)
+    """The headers ``traceparent`` and ``tracestate``."""
 
 
 class FakeTrainer:
@@ -135,7 +137,8 @@ class FakeTrainer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                call = Call(self.path, self.headers["Authorization"], body)
+                trace_context = self.headers["traceparent"], self.headers["tracestate"]
+                call = Call(self.path, self.headers["Authorization"], body, trace_context)
                 status = trainer._answer(call)
                 if status == 0:
                     self.close_connection = True

@@ -111,6 +111,7 @@ def create_app(
         title=f"Osmosis RolloutServer ({agent_loop.name})",
         description="Runs agent rollouts for a trainer that owns the model.",
         lifespan=lifespan.run,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours tells of rollouts, not of requests
         docs_url="/docs" if api_key is None else None,
         redoc_url="/redoc" if api_key is None else None,
         openapi_url="/openapi.json" if api_key is None else None,

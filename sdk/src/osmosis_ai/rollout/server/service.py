@@ -150,6 +150,7 @@ class RolloutService:
             RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 draining or no
                 journal. Nothing is remembered then.
         """
+        LOG_CONTEXT.set(LogContext(request.rollout_id, request.api_key))
         if self.draining:
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -200,7 +201,6 @@ class RolloutService:
         future: "asyncio.Future[bytes]",
     ) -> None:
         """Accept the first init of a key, and see the rollout through to its acknowledgement."""
-        LOG_CONTEXT.set(LogContext(request.rollout_id, request.api_key))
         self._reserved += 1
         rollout: Rollout | None = None
         try:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.config.settings import LogFormat
@@ -117,7 +118,7 @@ class TextFormatter(_Formatter):
     def line(self, record: logging.LogRecord, message: str) -> str:
         parts = [_time_of(record), f"{record.levelname:<7}", f"{record.name}: {message}"]
         rollout_id = rollout_id_of(record)
-        if rollout_id is not None and rollout_id not in message:
+        if rollout_id is not None and ascii(rollout_id)[1:-1] not in message:
             parts.append(f"[rollout {rollout_id}]")
         if (error := _exception_of(record)) is not None:
             parts.append(f"({_short(error)})")
@@ -218,9 +219,13 @@ def _short(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - an agent's exception may have a broken __str__
         text = ""
     frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
-    where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    where = " < ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     name = type(error).__name__
     return (f"{name}: {text}" if text else name) + (f"; at {where}" if where else "")
+
+
+def _place(filename: str) -> str:
+    return "/".join(Path(filename).parts[-2:])
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:

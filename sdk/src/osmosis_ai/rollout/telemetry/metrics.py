@@ -15,7 +15,7 @@ from osmosis_ai.rollout.core.exceptions import (
 from osmosis_ai.rollout.server.results import ResultSummary
 from osmosis_ai.rollout.telemetry.exposition import Exposition, new_exposition
 from osmosis_ai.rollout.telemetry.instruments import OTHER, Instruments
-from osmosis_ai.rollout.telemetry.observer import Observer, RolloutWatch, ToolOutcome
+from osmosis_ai.rollout.telemetry.observer import Observer, RolloutWatch, ToolOutcome, names_of
 from osmosis_ai.rollout.telemetry.tracecontext import TraceContext
 
 LAG_WINDOW_SECONDS = 60.0
@@ -142,7 +142,7 @@ class _MeasuredRollout(RolloutWatch):
         name, started = tool
         seconds = time.perf_counter() - started
         if self._names is None:
-            self._names = _names_of(self._tools)
+            self._names = names_of(self._tools)
         self._instruments.tool(name if name in self._names else OTHER, outcome).observe(seconds)
 
     def ended(self, summary: ResultSummary, duration_seconds: float) -> None:
@@ -177,14 +177,3 @@ class _MeasuredRollout(RolloutWatch):
 def _count(counter: Any, tokens: Any) -> None:
     if isinstance(tokens, int | float) and 0 < tokens < float("inf"):
         counter.inc(tokens)
-
-
-def _names_of(tools: Sequence[Any]) -> frozenset[str]:
-    """The names of tools as an agent gave them: models, or dicts of the same shape."""
-    names: set[str] = set()
-    for tool in tools:
-        function = tool.get("function") if isinstance(tool, dict) else getattr(tool, "function", None)
-        name = function.get("name") if isinstance(function, dict) else getattr(function, "name", None)
-        if isinstance(name, str):
-            names.add(name)
-    return frozenset(names)

@@ -5,7 +5,7 @@ nothing is measured. Every method is called on the event loop, takes microsecond
 gives back a mark, which its ``*_ends`` gets, so that calls of one rollout may overlap.
 """
 
-import time
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -116,8 +116,6 @@ def watched_tool_call(name: str, call_id: str = "") -> Iterator[ToolCall]:
 
     ``execute_tool_calls`` does this for every call. Where an agent calls tools in another way, it can do the same.
     """
-    import asyncio
-
     watch = CURRENT_WATCH.get()
     mark = watch.tool_begins(name, call_id)
     call = ToolCall()
@@ -134,6 +132,12 @@ def watched_tool_call(name: str, call_id: str = "") -> Iterator[ToolCall]:
         watch.tool_ends(mark, call.outcome)
 
 
-def seconds_since(started: float) -> float:
-    """Seconds since ``started``, a ``time.perf_counter()``."""
-    return time.perf_counter() - started
+def names_of(tools: Sequence[Any]) -> frozenset[str]:
+    """The names of tools as an agent gave them: models, or dicts of the same shape."""
+    names: set[str] = set()
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, dict) else getattr(tool, "function", None)
+        name = function.get("name") if isinstance(function, dict) else getattr(function, "name", None)
+        if isinstance(name, str):
+            names.add(name)
+    return frozenset(names)

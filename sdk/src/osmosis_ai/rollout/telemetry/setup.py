@@ -1,6 +1,7 @@
 """Putting an app's telemetry together, as its settings say."""
 
 import logging
+import os
 from functools import cached_property
 from http import HTTPStatus
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from osmosis_ai.rollout.config.settings import MetricsAccess, RolloutServerSetti
 from osmosis_ai.rollout.server.offload import call_in_thread
 from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.telemetry.observer import Observer
+from osmosis_ai.rollout.telemetry.otel_provider import provider, wants_spans
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -43,7 +45,15 @@ class Telemetry:
     @cached_property
     def observer(self) -> Observer:
         """What the server tells of its rollouts."""
-        return self.metrics or Observer()
+        inner = self.metrics or Observer()
+        if not wants_spans(os.environ):
+            return inner
+        tracer_provider = provider()
+        if tracer_provider is None:
+            return inner
+        from osmosis_ai.rollout.telemetry.otel import TracingObserver
+
+        return TracingObserver(inner, self._agent_name, tracer_provider)
 
     async def scrape(self, accept: str) -> "Response":
         """The answer to ``GET /metrics``; ``accept`` is the header of that name.

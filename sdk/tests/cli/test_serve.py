@@ -150,7 +150,7 @@ class TestGuarded:
         assert server.get("/docs").status_code == 404
 
     def test_the_log_level_is_the_sdks_too(self, servers: Servers) -> None:
-        servers.guarded.wait_for(r"INFO:\s+Serving agent loop 'agent'")
+        servers.guarded.wait_for(r"INFO\s+osmosis_ai\.\S+: Serving agent loop 'agent'")
 
     def test_the_journal_is_on_and_private(self, servers: Servers) -> None:
         journal = servers.folder / "guarded" / ".osmosis" / "journal.db"

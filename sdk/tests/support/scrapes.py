@@ -1,6 +1,5 @@
 """What ``/metrics`` says, read by Prometheus's own parser."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +10,7 @@ class Scrape:
 
     def __init__(self, text: str) -> None:
         self.families: list[Any] = list(text_string_to_metric_families(text))
-        self._values = {
+        self._values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in self.families
             for sample in family.samples
@@ -33,6 +32,6 @@ class Scrape:
             found.setdefault(name, set()).update(label for label, _ in labels)
         return found
 
-    def values(self, label: str, of: Iterable[str] = ()) -> set[str]:
+    def values(self, label: str) -> set[str]:
         """Every value of ``label``."""
         return {value for _, labels in self._values for name, value in labels if name == label}

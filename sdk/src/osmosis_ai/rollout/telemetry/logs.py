@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from osmosis_ai.rollout._compat import UVICORN_AVAILABLE
 from osmosis_ai.rollout.config.settings import LogFormat
 
 HIDDEN = "***"
@@ -186,14 +187,14 @@ def use_format(log_format: LogFormat) -> None:
     """Write uvicorn's lines in our format, where uvicorn's own handlers are installed or will be.
 
     Under ``uvicorn module:app`` they are by the time the app is made; under ``uvicorn.run`` they are made later, from
-    uvicorn's default configuration.
+    uvicorn's default configuration. (It is not imported for the sake of two lines of text before the app starts.)
     """
     ours = formatter(log_format)
     for name in ("uvicorn", "uvicorn.access"):
         for handler in logging.getLogger(name).handlers:
             if _is_uvicorns(handler):
                 handler.setFormatter(ours)
-    if log_format is LogFormat.JSON and "uvicorn" not in sys.modules:
+    if UVICORN_AVAILABLE and (log_format is LogFormat.JSON or "uvicorn.config" in sys.modules):
         import uvicorn.config
 
         uvicorn.config.LOGGING_CONFIG["formatters"] = {

@@ -51,6 +51,11 @@ class Program:
         self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def stdout(self) -> str:
         """What it has printed so far."""
         return self._out.read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from typing import Any
 
 from osmosis_ai.rollout.config.settings import RolloutServerSettings
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
+from osmosis_ai.rollout.telemetry.exposition import WorkerMetrics, worker_metrics
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -51,6 +52,7 @@ class Supervisor:
         self._count = count
         self._listener = listener
         self._workers: list[_Worker] = []
+        self._metrics: WorkerMetrics
         self._early_deaths = 0
         self._next_start_at = 0.0
         self._signals = 0
@@ -66,7 +68,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
-            return self._supervise(alive_reader)
+            with worker_metrics() as self._metrics:
+                return self._supervise(alive_reader)
         finally:
             for worker in self._workers:
                 worker.process.kill()
@@ -106,6 +109,7 @@ class Supervisor:
         if self._early_deaths:
             delay_seconds = min(RESTART_DELAY_SECONDS * 2 ** (self._early_deaths - 1), MAX_RESTART_DELAY_SECONDS)
         self._next_start_at = time.monotonic() + delay_seconds
+        self._metrics.ended(worker.process.pid)
         logger.error("Worker [%d] has died (exit code %d).", worker.process.pid, worker.process.returncode)
 
     def _drain(self) -> int:

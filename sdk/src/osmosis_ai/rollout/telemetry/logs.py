@@ -161,17 +161,17 @@ def rollout_id_of(record: logging.LogRecord) -> str | None:
     return context.rollout_id if context is not None else None
 
 
-def formatter(log_format: LogFormat) -> logging.Formatter:
-    """The formatter of a log format."""
-    return JsonFormatter() if log_format is LogFormat.JSON else TextFormatter()
+def formatter(log_format: str) -> logging.Formatter:
+    """The formatter of a ``LogFormat``."""
+    return JsonFormatter() if LogFormat(log_format) is LogFormat.JSON else TextFormatter()
 
 
 def log_config(log_format: LogFormat) -> dict[str, Any]:
-    """uvicorn's ``log_config`` (a dict for ``logging.config.dictConfig``) for lines in our format, on stderr."""
+    """uvicorn's ``log_config`` (JSON for ``logging.config.dictConfig``) for lines in our format, on stderr."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"osmosis": {"()": f"{__name__}.formatter", "log_format": log_format}},
+        "formatters": {"osmosis": {"()": f"{__name__}.formatter", "log_format": log_format.value}},
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": "osmosis", "stream": "ext://sys.stderr"}
         },

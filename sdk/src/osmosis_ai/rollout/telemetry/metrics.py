@@ -42,6 +42,9 @@ class MetricsObserver(Observer):
         self.registry = CollectorRegistry()
         self.instruments = Instruments(self.registry, agent_name)
         self.instruments.slots.set(slots)
+        self.in_phase = dict.fromkeys(self.instruments.rollouts, 0)
+        self.retried = 0
+        """Results that failed to be delivered at least once."""
         self.undelivered: dict[int, float] = {}
         """Of each result on its way to its trainer: when that began (``time.monotonic``)."""
         self._exposition: Exposition = new_exposition(self.registry)
@@ -53,7 +56,10 @@ class MetricsObserver(Observer):
         return self._exposition.render(accept)
 
     def refresh(self) -> None:
-        """Bring ages up to date; on the event loop."""
+        """Bring the gauges up to date, on the event loop: for a scrape, and a few times a second for another worker's."""
+        for phase, gauge in self.instruments.rollouts.items():
+            gauge.set(self.in_phase[phase])
+        self.instruments.backlog.set(self.retried)
         oldest = min(self.undelivered.values(), default=None)
         self.instruments.backlog_age.set(0.0 if oldest is None else max(0.0, time.monotonic() - oldest))
 
@@ -95,7 +101,19 @@ class MetricsObserver(Observer):
 
 
 class _MeasuredRollout(RolloutWatch):
-    __slots__ = ("_accepted", "_instruments", "_names", "_observer", "_phase", "_ran", "_retries", "_tools", "_turns")
+    __slots__ = (
+        "_accepted",
+        "_instruments",
+        "_names",
+        "_observer",
+        "_phase",
+        "_prompt_tokens",
+        "_ran",
+        "_response_tokens",
+        "_retries",
+        "_tools",
+        "_turns",
+    )
 
     def __init__(self, observer: MetricsObserver, tools: Sequence[Any]) -> None:
         self._observer = observer
@@ -106,13 +124,14 @@ class _MeasuredRollout(RolloutWatch):
         self._phase: str | None = None
         self._ran = self._retries = False
         self._turns = 0
+        self._prompt_tokens = self._response_tokens = 0.0
 
     def enters(self, phase: str | None) -> None:
-        gauges = self._instruments.rollouts
+        in_phase = self._observer.in_phase
         if self._phase is not None:
-            gauges[self._phase].dec()
+            in_phase[self._phase] -= 1
         if phase is not None:
-            gauges[phase].inc()
+            in_phase[phase] += 1
         self._phase = phase
         if phase == _RUNNING:
             self._ran = True
@@ -128,8 +147,8 @@ class _MeasuredRollout(RolloutWatch):
         self._instruments.chat["ok"].observe(time.perf_counter() - chat)
         usage = getattr(reply, "usage", None)
         if isinstance(usage, dict):
-            _count(self._instruments.prompt_tokens, usage.get("prompt_tokens"))
-            _count(self._instruments.response_tokens, usage.get("completion_tokens"))
+            self._prompt_tokens += _tokens(usage.get("prompt_tokens"))
+            self._response_tokens += _tokens(usage.get("completion_tokens"))
 
     def chat_failed(self, chat: float, error: BaseException) -> None:
         outcome = next(outcome for kind, outcome in _CHAT_OUTCOMES if isinstance(error, kind))
@@ -151,6 +170,8 @@ class _MeasuredRollout(RolloutWatch):
         instruments.duration.observe(duration_seconds)
         if self._ran:
             instruments.turns.observe(self._turns)
+            instruments.prompt_tokens.inc(self._prompt_tokens)
+            instruments.response_tokens.inc(self._response_tokens)
         if summary.reward is not None:
             instruments.reward.observe(summary.reward)
             sign = instruments.reward_above if summary.reward >= 0 else instruments.reward_below
@@ -164,16 +185,15 @@ class _MeasuredRollout(RolloutWatch):
         self._instruments.attempts[verdict].inc()
         if error is not None and not self._retries:
             self._retries = True
-            self._instruments.backlog.inc()
+            self._observer.retried += 1
 
     def gone(self) -> None:
         self.enters(None)
         self._observer.undelivered.pop(id(self), None)
         if self._retries:
             self._retries = False
-            self._instruments.backlog.dec()
+            self._observer.retried -= 1
 
 
-def _count(counter: Any, tokens: Any) -> None:
-    if isinstance(tokens, int | float) and 0 < tokens < float("inf"):
-        counter.inc(tokens)
+def _tokens(count: Any) -> float:
+    return count if isinstance(count, int | float) and 0 < count < float("inf") else 0

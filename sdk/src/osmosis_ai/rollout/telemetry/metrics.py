@@ -56,7 +56,7 @@ class MetricsObserver(Observer):
         return self._exposition.render(accept)
 
     def refresh(self) -> None:
-        """Bring the gauges up to date, on the event loop: for a scrape, and a few times a second for another worker's."""
+        """Bring the gauges up to date, on the event loop: for a scrape, and now and then for one of another worker."""
         for phase, gauge in self.instruments.rollouts.items():
             gauge.set(self.in_phase[phase])
         self.instruments.backlog.set(self.retried)

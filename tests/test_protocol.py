@@ -112,6 +112,7 @@ BAD_FIELDS: list[dict[str, Any]] = [
     {"server_url": "http://user:secret@trainer"},
     {"server_url": "http://train er"},
     {"server_url": "http://trainer\n"},
+    {"server_url": "http://trainer/" + "x" * 2048},
     {"server_url": None},
     {"messages": None},
     {"messages": {}},
@@ -158,7 +159,8 @@ GOOD_FIELDS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     settings = RolloutSettings(
-        server=RolloutServerSettings(journal="off", max_body_bytes=MAX_BODY_BYTES), max_metadata_size_bytes=1024
+        server=RolloutServerSettings(api_key=None, journal="off", max_body_bytes=MAX_BODY_BYTES),
+        max_metadata_size_bytes=1024,
     )
     with (
         FakeTrainer() as trainer,

@@ -129,6 +129,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                 "rollout_id": says("Names the rollout on every later call; not blank.", pattern=r"\S"),
                 "server_url": says(
                     "Base URL of the trainer, to which the callbacks' paths are joined; no user info, query, fragment.",
+                    maxLength=limits.MAX_SERVER_URL_LENGTH,
                     pattern=BASE_URL,
                 ),
                 "messages": says("The conversation to start from, in OpenAI's chat form; may be empty."),

@@ -15,7 +15,8 @@ _ROW = re.compile(r"^\| `([A-Z_]+)` \| [^|]* \| (.*) \|$", re.MULTILINE)
 
 def page(notice: str) -> str:
     """The page."""
-    meanings = dict(_ROW.findall(README.read_text(encoding="utf-8")))
+    table = README.read_text(encoding="utf-8").replace("](docs/", "](../")
+    meanings = dict(_ROW.findall(table))
     lines = [
         "# Settings",
         "",

@@ -17,7 +17,7 @@ from support.live_server import LiveServer
 from examples.library.agent import agent_loop
 from examples.library.rewards import compute_reward
 from examples.library.tools import NOTES, TOOLS, Read, call_tool, schema_of
-from osmosis_ai.rollout import create_app, validate_agent_loop
+from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app, validate_agent_loop
 
 ROOT = Path(__file__).parents[3]
 QUESTIONS = Path(__file__).parents[1] / "questions.jsonl"
@@ -135,7 +135,8 @@ def trainer() -> Iterator[FakeTrainer]:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with LiveServer(create_app(agent_loop)) as server:
+    settings = RolloutSettings(server=RolloutServerSettings(api_key=None, journal="off"))
+    with LiveServer(create_app(agent_loop, settings=settings)) as server:
         yield server.url
 
 

@@ -1,0 +1,161 @@
+"""Every page: links lead somewhere, commands work when pasted, flags exist, Python compiles.
+
+A block of shell says in its info string how it is tried: ``bash`` is run, ``bash serve`` is a server that must answer
+and end well, ``bash with-server`` is run beside a server, ``bash not-run: REASON`` is not run. The blocks of a page are
+run in their order, on one journal, as a reader would. Those of the README are run by ``test_readme``.
+"""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from docs.generate import commands
+from tests.commands import ROOT, run, serving
+from tests.pages import SHELLS, Block, Page, pages
+
+PAGES = pages()
+BLOCKS = [block for page in PAGES.values() for block in page.blocks]
+SHELL_BLOCKS = [block for block in BLOCKS if block.language in SHELLS]
+PYTHON_BLOCKS = [block for block in BLOCKS if block.info in ("python", "python run")]
+COMMANDS = dict(commands.commands())
+RUN_ELSEWHERE = ("README.md", "sdk/src/")  # what is below sdk/src is for the projects of others
+SERVER = "uv run osmosis serve -m server:agent_loop --local"
+
+HOW = re.compile(r"bash( serve| with-server| not-run: .{10,})?")
+
+
+# --- links
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_every_link_leads_somewhere(page: Page) -> None:
+    assert [link for link in page.links if problem_of(page, link)] == []
+
+
+def problem_of(page: Page, link: str) -> str | None:
+    if re.match(r"[a-z][a-z0-9+.-]*:", link):
+        return None
+    path, _, fragment = link.partition("#")
+    target = (page.path.parent / path).resolve() if path else page.path
+    if not target.is_relative_to(ROOT) or not target.exists():
+        return "no such file"
+    if fragment and target.suffix == ".md" and fragment not in PAGES[target.relative_to(ROOT).as_posix()].anchors:
+        return "no such heading"
+    return None
+
+
+def test_the_index_lists_every_page_of_the_documentation() -> None:
+    index = PAGES["docs/README.md"]
+    linked = {(index.path.parent / link.partition("#")[0]).resolve() for link in index.links}
+
+    expected = {page.path for name, page in PAGES.items() if re.fullmatch(r"docs/[\w-]+\.md|docs/api/README\.md", name)}
+    assert expected - linked - {index.path} == set()
+    assert "docs/README.md" in PAGES["README.md"].links
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = {span for span in PAGES["docs/architecture.md"].code_spans if re.fullmatch(r"[\w./-]+(\.py|/)", span)}
+    roots = (ROOT, ROOT / "sdk/src/osmosis_ai", ROOT / "sdk/src/osmosis_ai/rollout")
+
+    assert len(named) > 30
+    assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
+
+
+# --- commands
+
+
+@pytest.mark.parametrize("block", SHELL_BLOCKS, ids=str)
+def test_a_block_of_shell_says_how_it_is_tried(block: Block) -> None:
+    assert HOW.fullmatch(block.info), block.info
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES.values() if not page.name.startswith(RUN_ELSEWHERE)], ids=lambda p: p.name
+)
+@pytest.mark.timeout(300)
+def test_the_commands_of_a_page_work_in_their_order(page: Page, tmp_path: Path) -> None:
+    with ExitStack() as server:
+        port: int | None = None
+        for block in page.blocks:
+            match block.info:
+                case "bash serve":
+                    with serving(block.code, tmp_path):
+                        pass
+                case "bash with-server":
+                    if port is None:
+                        port = server.enter_context(serving(SERVER, tmp_path))
+                    run(block.code, tmp_path, port)
+                case "bash":
+                    run(block.code, tmp_path, port)
+
+
+def invocations(text: str) -> Iterator[list[str]]:
+    """The words of each ``osmosis ...`` in a piece of shell."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in re.split(r"[|;&]|\$\(", line):
+            found = re.search(r"(?:^|\s)osmosis\s+(.*)", part)
+            if found:
+                try:
+                    yield shlex.split(found[1], comments=True)
+                except ValueError:  # a quote that the split above has cut
+                    yield found[1].split()
+
+
+def mentions() -> list[tuple[str, list[str]]]:
+    shell = [(str(block), words) for block in SHELL_BLOCKS for words in invocations(block.code)]
+    inline = [(page.name, words) for page in PAGES.values() for span in page.code_spans for words in invocations(span)]
+    return shell + [(place, words) for place, words in inline if words]
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), mentions(), ids=lambda value: " ".join(value) if isinstance(value, list) else value
+)
+def test_a_command_that_is_mentioned_exists_with_its_flags(place: str, words: list[str]) -> None:
+    if words[0].startswith("-"):
+        assert words[0] in ("--help", "-h", "--version", "-V")
+        return
+    name = next((name for name in (" ".join(["osmosis", *words[:2]]), f"osmosis {words[0]}") if name in COMMANDS), None)
+    if name is None:
+        assert any(known.startswith(f"osmosis {words[0]} ") for known in COMMANDS), f"no command {words[0]}"
+        return
+    used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word, re.IGNORECASE)}
+    assert used - commands.flags(COMMANDS[name]) == set()
+
+
+# --- Python
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
+def test_python_compiles(block: Block) -> None:
+    compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS if block.info == "python run"], ids=str)
+def test_python_that_is_to_be_run_runs(block: Block, tmp_path: Path) -> None:
+    script = tmp_path / "block.py"
+    script.write_text(block.code, encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+def test_a_block_of_python_says_how_it_is_tried(block: Block) -> None:
+    assert block.info in ("python", "python run", "python signature")
+    assert block.info != "python signature" or block.page.startswith("docs/api/")

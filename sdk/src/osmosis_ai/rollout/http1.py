@@ -20,6 +20,8 @@ import httptools
 import httpx
 from pydantic_core import from_json
 
+from osmosis_ai.rollout.turnstile import turnstile_of
+
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection."""
 MAX_REPLY_BYTES = 256 * 1024 * 1024
@@ -192,7 +194,8 @@ class _Connection(asyncio.Protocol):
             except zlib.error as error:
                 self._fail(httpx.DecodingError(f"The reply cannot be decompressed: {error}"))
                 return
-            self._answer.set_result(Reply(status, body, self._headers))
+            answer, self._answer = self._answer, None
+            turnstile_of(answer.get_loop()).resolve(answer, Reply(status, body, self._headers))
 
     def _fail(self, error: httpx.RequestError) -> None:
         if self._answer is not None and not self._answer.done():

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file
+from osmosis_ai.rollout.turnstile import turnstile_of
 
 logger = logging.getLogger(__name__)
 
@@ -224,10 +225,11 @@ def _wake(operations: list[_Operation]) -> None:
 
 
 def _resolve(operations: list[_Operation]) -> None:
+    turnstile = turnstile_of(asyncio.get_running_loop())
     for operation in operations:
         if operation.future is None or operation.future.done():
             continue
         if operation.error is not None:
             operation.future.set_exception(operation.error)
         else:
-            operation.future.set_result(operation.value)
+            turnstile.resolve(operation.future, operation.value)

@@ -4,6 +4,7 @@ It is the one request worth a way around the router, whose matching, wrapping an
 accepting a rollout does. Where the app has middleware, requests come through the router and end here all the same.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_bo
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.telemetry.observer import Observer
 from osmosis_ai.rollout.telemetry.tracecontext import trace_context_of
+from osmosis_ai.rollout.turnstile import turnstile_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -79,6 +81,7 @@ class InitEndpoint:
         from starlette.requests import Request
 
         request = Request(scope, receive)
+        await turnstile_of(asyncio.get_running_loop()).enter()
         try:
             reply = await self.accept(request)
         except RefusedError as error:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from osmosis_ai.rollout.server.offload import contained, daemon_threads
+from osmosis_ai.rollout.turnstile import turnstile_of
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class CallLane:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._turnstile = turnstile_of(self._loop)
         self._lock = threading.Lock()
         self._waiting: queue.SimpleQueue[_Call] = queue.SimpleQueue()
         self._running: set[_Call] = set()
@@ -131,4 +133,4 @@ class CallLane:
             if call.error is not None:
                 call.future.set_exception(call.error)
             else:
-                call.future.set_result(call.value)
+                self._turnstile.resolve(call.future, call.value)

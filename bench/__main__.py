@@ -1,67 +1,135 @@
 """``python -m bench``: see ``--help``. Loopback only; ends by itself, and with it all that it has started."""
 
 import argparse
+import json
+import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import uvloop
 
+from bench import report, startup, workers
 from bench.contenders.roster import Contender
-from bench.contest import Cell, Line, contest
-from bench.table import table
+from bench.contest import contest
+from bench.machine import describe
+from bench.plan import FULL, QUICK, Part, Plan
+from bench.results import Results
+from bench.scenarios import play
+from bench.serving import ServerError
 
-HEADER = (
-    "contender", "CPU ms/rollout", "x floor", "rollouts/s", "rollout p50 ms", "p99 ms",
-    "added ms/turn p50", "p99 ", "peak RSS MB", "load busy", "errors",
-)  # fmt: skip
+RESULTS_FILE = Path(__file__).with_name("RESULTS.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the bench; 1 if a rollout erred."""
-    options = _parser().parse_args(arguments)
-    contenders = [Contender[name.upper().replace("-", "_")] for name in options.only.split(",")]
-    bad = False
-    for concurrency in map(int, options.concurrency.split(",")):
-        for turns in map(int, options.turns.split(",")):
-            cell = Cell(concurrency, turns)
-            with tempfile.TemporaryDirectory(prefix="osmosis-bench-") as folder:
-                lines = uvloop.run(
-                    contest(cell, contenders, Path(folder), rounds=options.rounds, seconds=options.seconds)
-                )
-            sys.stdout.write(f"\nConcurrency {concurrency}, {turns} calls to the model\n\n{_table(lines)}")
-            for line in lines:
-                for problem, times in line.errors.items():
-                    sys.stdout.write(f"ERROR {line.contender}: {times} times {problem}\n")
-            sys.stdout.flush()
-            bad |= any(line.errors for line in lines)
-    return 1 if bad else 0
+    """Run the bench; 0 only if no rollout erred."""
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    options = parser.parse_args(given)
+    try:
+        plan, parts = _plan(options), [Part(name) for name in options.parts] or list(Part)
+    except ValueError as error:
+        parser.error(str(error))
+    results = Results(describe(), shlex.join(["uv", "run", "python", "-m", "bench", *given]))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="osmosis-bench-") as folder:
+        try:
+            uvloop.run(_measure(plan, parts, results, Path(folder)))
+        except ServerError as error:
+            sys.stderr.write(f"Error: {error}\n")
+            return 1
+    results.seconds, results.load_average = time.monotonic() - started, psutil.getloadavg()[0]
+    sys.stdout.write(f"\n{report.verdicts(results)}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(results.as_dict(), indent=1), encoding="utf-8")
+    if options.write:
+        RESULTS_FILE.write_text(report.whole(results), encoding="utf-8")
+    return 1 if results.errors else 0
+
+
+async def _measure(plan: Plan, parts: Sequence[Part], results: Results, folder: Path) -> None:
+    if Part.ROLLOUTS in parts:
+        for number, cell in enumerate(plan.cells):
+            place, contenders = folder / f"cell-{number}", plan.contenders_of(cell)
+            lines = await contest(cell, contenders, place, rounds=plan.rounds, seconds=plan.seconds)
+            results.lines += lines
+            _show(report.cell_table(lines))
+    if Part.SCENARIOS in parts:
+        for number, scenario in enumerate(plan.scenarios):
+            outcomes = await play(scenario, plan.scenario_contenders, folder / f"scenario-{number}")
+            results.outcomes += outcomes
+            _show(report.outcome_table(outcomes))
+    if Part.WORKERS in parts:
+        results.workers += await workers.compare(folder / "workers", rollouts=plan.worker_rollouts)
+        _show(report.workers_table(results.workers))
+    if Part.STARTUP in parts:
+        results.startup += await startup.measure(folder / "startup", plan.startup_repeats)
+        _show(report.startup_table(results.startup))
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(f"\n{text}")
+    sys.stdout.flush()
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """The full or the quick plan, with what the options change.
+
+    Raises:
+        ValueError: an option names something unknown.
+    """
+    plan = QUICK if options.quick else FULL
+    if options.concurrency or options.turns:
+        concurrencies = _numbers("--concurrency", options.concurrency) or [64]
+        turns = _numbers("--turns", options.turns) or [2]
+        cells = [
+            replace(plan.cells[0], concurrency=in_flight, turns=length)
+            for length in turns
+            for in_flight in concurrencies
+        ]
+        plan = replace(plan, cells=cells)
+    if options.only:
+        contenders = tuple(_contender(name) for name in options.only.split(","))
+        plan = replace(plan, contenders=contenders, scenario_contenders=contenders)
+    changes = {"rounds": options.rounds, "seconds": options.seconds}
+    return replace(plan, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _contender(name: str) -> Contender:
+    known = {contender.name.lower().replace("_", "-"): contender for contender in Contender}
+    if name not in known:
+        raise ValueError(f"argument --only: {name!r} is none of {', '.join(known)}")
+    return known[name]
+
+
+def _numbers(option: str, text: str | None) -> list[int]:
+    numbers = text.split(",") if text else []
+    if not all(number.isdecimal() and int(number) for number in numbers):
+        raise ValueError(f"argument {option}: {text!r} is no list of numbers above 0, such as 1,64")
+    return [int(number) for number in numbers]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="What does a rollout cost?")
     add = parser.add_argument
-    add("--concurrency", default="64", help="rollouts in flight [%(default)s]")
-    add("--turns", default="2", help="calls to the model in a rollout [%(default)s]")
-    add("--only", default="ours,floor,fastapi,client-per-rollout", help="contenders [%(default)s]")
-    add("--rounds", type=int, default=3, help="[%(default)s]")
-    add("--seconds", type=float, default=2.0, help="of a round [%(default)s]")
+    add("parts", nargs="*", metavar="PART", help=f"of {', '.join(Part)} [all]")
+    add("--quick", action="store_true", help="two-call rollouts and a few scenarios, in about two minutes")
+    add("--only", metavar="NAMES", help="contenders, such as ours,floor,fastapi,client-per-rollout")
+    add("--concurrency", metavar="NUMBERS", help="rollouts in flight, such as 1,64 [64, if --turns is given]")
+    add(
+        "--turns",
+        metavar="NUMBERS",
+        help="calls to the model, such as 1,3 [2, if --concurrency is given]",
+    )
+    add("--rounds", type=int, metavar="N", help=f"of each contender in a cell [{FULL.rounds}]")
+    add("--seconds", type=float, metavar="N", help=f"of a round [{FULL.seconds:g}; --quick: {QUICK.seconds:g}]")
+    add("--json", type=Path, metavar="FILE", help="write all numbers to a file")
+    add("--write", action="store_true", help=f"write the report to bench/{RESULTS_FILE.name}")
     return parser
-
-
-def _table(lines: list[Line]) -> str:
-    floor = [line.median("cpu_ms") for line in lines if line.contender is Contender.FLOOR]
-    rows = []
-    for line in lines:
-        cpu_ms = line.median("cpu_ms")
-        row = [line.contender, f"{cpu_ms:.3f}", f"{cpu_ms / floor[0]:.2f}" if floor else "-"]
-        row += [f"{line.median('per_second'):.0f}"]
-        times = ("rollout_p50_ms", "rollout_p99_ms", "turn_p50_ms", "turn_p99_ms")
-        row += [f"{line.median(name):.2f}" for name in times]
-        row += [f"{line.median('peak_rss_mb'):.0f}", f"{line.median('load_busy'):.2f}", str(line.errors.total())]
-        rows.append(row)
-    return table(HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import gc
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from bench.serving import API_KEY, Server
 SETTLE_SECONDS = 0.05
 """After the last result, for what a server still writes about it."""
 WARM_UP_ROLLOUTS = 50
+MIN_ROLLOUTS = 20
+LONG_ROUND = 5
+"""Times the seconds asked for; a contender whose round takes longer has one."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,46 @@ class Line:
 
     def median(self, name: str) -> float:
         """Of a field of the rounds."""
-        return statistics.median(getattr(round_, name) for round_ in self.rounds) if self.rounds else float("nan")
+        return statistics.median(self.values(name)) if self.rounds else float("nan")
+
+    def spread(self, name: str) -> float:
+        """The highest value of a field less the lowest, over the median."""
+        values = self.values(name)
+        return (max(values) - min(values)) / self.median(name) if values else float("nan")
+
+    def times(self, other: "Line", name: str) -> float:
+        """How many times ``other``'s value of a field this one is: the median of rounds that stood side by side."""
+        pairs = list(zip(self.values(name), other.values(name), strict=False))
+        return statistics.median(mine / theirs for mine, theirs in pairs) if pairs else float("nan")
+
+    def values(self, name: str) -> list[float]:
+        """A field of every round."""
+        return [getattr(round_, name) for round_ in self.rounds]
 
 
-async def contest(cell: Cell, contenders: list[Contender], folder: Path, *, rounds: int, seconds: float) -> list[Line]:
-    """Measure each contender ``rounds`` times for about ``seconds``, one after the other in turns."""
-    lines = [Line(contender, cell) for contender in contenders]
+@dataclass
+class _Entrant:
+    line: Line
+    server: Server
+    generator: Generator
+    rollouts: int = 0
+    """In a round."""
+    rounds: int = 0
+
+
+async def contest(
+    cell: Cell, contenders: Sequence[Contender], folder: Path, *, rounds: int, seconds: float
+) -> list[Line]:
+    """Measure each contender ``rounds`` times for about ``seconds``, one after the other in turns.
+
+    A contender that needs much longer than ``seconds`` for the rollouts in flight has one round.
+    """
     async with AsyncExitStack() as stack:
         entrants = []
-        for line in lines:
-            server = Server(line.contender, folder / line.contender.name, concurrency=cell.concurrency)
-            await stack.enter_async_context(server)
+        for contender in contenders:
+            server = await stack.enter_async_context(
+                Server(contender, folder / contender.name, concurrency=cell.concurrency)
+            )
             generator = Generator(
                 server.port,
                 API_KEY,
@@ -78,40 +111,47 @@ async def contest(cell: Cell, contenders: list[Contender], folder: Path, *, roun
                 reply_bytes=cell.reply_bytes,
                 chat_delay_seconds=cell.chat_delay_seconds,
             )
-            await stack.enter_async_context(generator)
-            rollouts = await _warm_up(line, generator, seconds)
-            entrants.append((line, server, generator, rollouts))
-        for _ in range(rounds):
-            for line, server, generator, rollouts in entrants:
-                await _round(line, server, generator, rollouts)
-    return lines
+            entrants.append(_Entrant(Line(contender, cell), server, await stack.enter_async_context(generator)))
+        for entrant in entrants:
+            pace = await _warm_up(entrant, seconds)
+            entrant.rollouts, entrant.rounds = _amount(cell, pace, rounds, seconds)
+        for number in range(rounds):
+            for entrant in entrants:
+                if number < entrant.rounds:
+                    await _round(entrant)
+    return [entrant.line for entrant in entrants]
 
 
-async def _warm_up(line: Line, generator: Generator, seconds: float) -> int:
-    """Bring a server to its pace; give the rollouts it does in ``seconds``, and at least two for each place."""
-    cell = line.cell
-    started = time.perf_counter()
-    tally = await generator.run(WARM_UP_ROLLOUTS, min(cell.concurrency, WARM_UP_ROLLOUTS))
-    first = time.perf_counter() - started
-    line.errors += tally.errors
-    if first < seconds / 2 and not cell.chat_delay_seconds:
-        more = int(WARM_UP_ROLLOUTS * seconds / 2 / first)
+async def _warm_up(entrant: _Entrant, seconds: float) -> float:
+    """Bring a server to its pace; give it in rollouts a second."""
+    cell, pace = entrant.line.cell, 0.0
+    rollouts, seconds_left = WARM_UP_ROLLOUTS, seconds
+    while seconds_left > 0:
         started = time.perf_counter()
-        line.errors += (await generator.run(more, cell.concurrency)).errors
-        pace = more / (time.perf_counter() - started)
-    else:
-        pace = WARM_UP_ROLLOUTS / first
-    return max(int(pace * seconds), cell.concurrency)
+        entrant.line.errors += (await entrant.generator.run(rollouts, min(cell.concurrency, rollouts))).errors
+        elapsed = time.perf_counter() - started
+        pace = rollouts / elapsed
+        seconds_left -= elapsed
+        rollouts = max(WARM_UP_ROLLOUTS, int(pace * seconds / 2))
+    return pace
 
 
-async def _round(line: Line, server: Server, generator: Generator, rollouts: int) -> None:
+def _amount(cell: Cell, pace: float, rounds: int, seconds: float) -> tuple[int, int]:
+    """Rollouts of a round, and rounds: two waves if they fit, else one, and once if that takes long."""
+    waves = 2 if 2 * cell.concurrency / pace < LONG_ROUND * seconds else 1
+    rollouts = max(MIN_ROLLOUTS, int(pace * seconds), waves * cell.concurrency)
+    return rollouts, rounds if rollouts / pace < LONG_ROUND * seconds else 1
+
+
+async def _round(entrant: _Entrant) -> None:
+    line, server = entrant.line, entrant.server
     load = psutil.Process()
     server.forget_peak()
     gc.collect()
     gc.disable()
     try:
         before, load_before, started = server.usage(), sum(load.cpu_times()[:2]), time.perf_counter()
-        tally = await generator.run(rollouts, line.cell.concurrency)
+        tally = await entrant.generator.run(entrant.rollouts, line.cell.concurrency)
         wall, load_cpu = time.perf_counter() - started, sum(load.cpu_times()[:2]) - load_before
         await asyncio.sleep(SETTLE_SECONDS)
         after = server.usage()

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, padded so that it can be read as it is; all columns but the first are set to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left_columns: int = 1) -> str:
+    """A table in Markdown, padded so that it can be read as it is; all but the first columns are set to the right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    aligned = [_line([name.ljust(width) for name, width in zip(header, widths, strict=True)])]
-    aligned.append(
-        _line(["-" * width if not number else "-" * (width - 1) + ":" for number, width in enumerate(widths)])
-    )
-    for row in rows:
-        first, *others = row
-        cells = [first.ljust(widths[0]), *(text.rjust(width) for text, width in zip(others, widths[1:], strict=True))]
-        aligned.append(_line(cells))
-    return "".join(aligned)
+    rule = ["-" * width if number < left_columns else "-" * (width - 1) + ":" for number, width in enumerate(widths)]
+    lines = [_padded(row, widths, left_columns) for row in [header, *rows]]
+    return "".join([lines[0], _line(rule), *lines[1:]])
+
+
+def _padded(row: Sequence[str], widths: Sequence[int], left_columns: int) -> str:
+    cells = zip(row, widths, strict=True)
+    return _line([text.ljust(w) if number < left_columns else text.rjust(w) for number, (text, w) in enumerate(cells)])
 
 
 def _line(cells: Sequence[str]) -> str:

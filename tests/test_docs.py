@@ -1,7 +1,8 @@
 """Every page: links lead somewhere, commands work when pasted, flags exist, Python compiles.
 
 A block of shell says in its info string how it is tried: ``bash`` is run, ``bash serve`` is a server that must answer
-and end well, ``bash with-server`` is run beside a server, ``bash not-run: REASON`` is not run. The blocks of a page are
+and end well, ``bash with-server`` is run beside a server, ``bash doctor`` may find problems of this machine (exit code
+1), ``bash new-project`` (in the README alone) makes a project elsewhere, ``bash not-run: REASON`` is not run. The blocks of a page are
 run in their order, on one journal, as a reader would. Those of the README are run by ``test_readme``.
 """
 
@@ -28,7 +29,7 @@ COMMANDS = dict(commands.commands())
 RUN_ELSEWHERE = ("README.md", "sdk/src/")  # what is below sdk/src is for the projects of others
 SERVER = "uv run osmosis serve -m server:agent_loop --local"
 
-HOW = re.compile(r"bash( serve| with-server| not-run: .{10,})?")
+HOW = re.compile(r"bash( serve| with-server| doctor| new-project| not-run: .{10,})?")
 
 
 # --- links
@@ -92,6 +93,8 @@ def test_the_commands_of_a_page_work_in_their_order(page: Page, tmp_path: Path) 
                     if port is None:
                         port = server.enter_context(serving(SERVER, tmp_path))
                     run(block.code, tmp_path, port)
+                case "bash doctor":
+                    run(f"{block.code.strip()} || test $? = 1", tmp_path, port)
                 case "bash":
                     run(block.code, tmp_path, port)
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,10 +64,27 @@ def test_a_command_for_a_running_server_succeeds(command: str, tmp_path: Path) -
         run(command, tmp_path, port)
 
 
+@pytest.mark.parametrize("command", blocks("bash doctor"))
+def test_the_doctor_comes_to_a_result(command: str, tmp_path: Path) -> None:
+    # What it finds is this machine's: others may have the port.
+    output = run(f"{command.strip()} || test $? = 1", tmp_path)
+
+    assert re.search(r"^\d+ problems?, \d+ warnings?, \d+ ok", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", blocks("bash new-project"))
+def test_a_new_project_passes_its_tests(command: str, tmp_path: Path) -> None:
+    # In this environment: without a network, nothing could be installed into one of its own.
+    here = f"export UV_NO_SYNC=1 UV_PROJECT_ENVIRONMENT={shlex.quote(sys.prefix)}"
+    output = run(f"{here}; {command.replace('../my-agent', str(tmp_path / 'my-agent'))}", tmp_path)
+
+    assert re.search(r"\d+ passed", output)
+
+
 def test_every_command_is_in_a_block_that_is_run() -> None:
     shown = re.findall(r"^ *```(bash[^\n]*)$", README, re.MULTILINE)
 
-    assert set(shown) == {"bash", "bash serve", "bash with-server"}
+    assert set(shown) == {"bash", "bash serve", "bash with-server", "bash doctor", "bash new-project"}
 
 
 def test_every_relative_link_resolves() -> None:

@@ -2,8 +2,9 @@
 
 A block of shell says in its info string how it is tried: ``bash`` is run, ``bash serve`` is a server that must answer
 and end well, ``bash with-server`` is run beside a server, ``bash doctor`` may find problems of this machine (exit code
-1), ``bash new-project`` (in the README alone) makes a project elsewhere, ``bash not-run: REASON`` is not run. The blocks of a page are
-run in their order, on one journal, as a reader would. Those of the README are run by ``test_readme``.
+1), ``bash new-project`` (in the README alone) makes a project elsewhere, ``bash not-run: REASON`` is not run. The
+blocks of a page are run in their order, on one journal, as a reader would. Those of the README are run by
+``test_readme``.
 """
 
 import ast

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -73,12 +72,14 @@ def test_the_doctor_comes_to_a_result(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", blocks("bash new-project"))
-def test_a_new_project_passes_its_tests(command: str, tmp_path: Path) -> None:
+def test_a_new_project_passes_its_tests(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In this environment: without a network, nothing could be installed into one of its own.
-    here = f"export UV_NO_SYNC=1 UV_PROJECT_ENVIRONMENT={shlex.quote(sys.prefix)}"
-    output = run(f"{here}; {command.replace('../my-agent', str(tmp_path / 'my-agent'))}", tmp_path)
+    monkeypatch.setenv("UV_NO_SYNC", "1")
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", sys.prefix)
+    output = run(command.replace("../my-agent", "/tmp/my-agent"), tmp_path)  # noqa: S108 - which is in tmp_path then
 
     assert re.search(r"\d+ passed", output)
+    assert (tmp_path / "my-agent" / "server.py").exists()
 
 
 def test_every_command_is_in_a_block_that_is_run() -> None:

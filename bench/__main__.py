@@ -64,7 +64,7 @@ async def _measure(plan: Plan, parts: Sequence[Part], results: Results, folder: 
             results.outcomes += outcomes
             _show(report.outcome_table(outcomes))
     if Part.WORKERS in parts:
-        results.workers += await workers.compare(folder / "workers", rollouts=plan.worker_rollouts)
+        results.workers += await workers.compare(folder / "workers", rollouts=plan.worker_rollouts, rounds=plan.rounds)
         _show(report.workers_table(results.workers))
     if Part.STARTUP in parts:
         results.startup += await startup.measure(folder / "startup", plan.startup_repeats)

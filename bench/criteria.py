@@ -93,8 +93,8 @@ def _workers(results: Results) -> Iterator[Verdict]:
     by_number = {one.workers: one for one in results.workers}
     if 1 in by_number and 2 in by_number:
         one, two = by_number[1], by_number[2]
-        seen = two.per_second / one.per_second
-        accounted = two.per_second_with_own_cores / one.per_second_with_own_cores
+        seen = two.median("per_second") / one.median("per_second")
+        accounted = two.median("per_second_with_own_cores") / one.median("per_second_with_own_cores")
         repeats = one.repeated_inits + two.repeated_inits
         duplicates = one.errors.total() + two.errors.total()
         yield Verdict(

@@ -41,6 +41,7 @@ class Plan:
     scenarios: list[Scenario]
     scenario_contenders: tuple[Contender, ...]
     worker_rollouts: int
+    """In a round."""
     startup_repeats: int
 
     def contenders_of(self, cell: Cell) -> list[Contender]:
@@ -61,7 +62,7 @@ FULL = Plan(
     seconds=2.0,
     scenarios=[CROWD, PATIENT_512, PATIENT_4096],
     scenario_contenders=COMPARED_IN_SCENARIOS,
-    worker_rollouts=6000,
+    worker_rollouts=4000,
     startup_repeats=7,
 )
 QUICK = Plan(
@@ -71,6 +72,6 @@ QUICK = Plan(
     seconds=0.7,
     scenarios=[CROWD, PATIENT_512],
     scenario_contenders=(Contender.OURS,),
-    worker_rollouts=2000,
+    worker_rollouts=1500,
     startup_repeats=3,
 )

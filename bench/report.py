@@ -97,11 +97,11 @@ def workers_table(outcomes: list[WorkersOutcome]) -> str:
     rows = [
         (
             str(one.workers),
-            f"{one.per_second:.0f}",
-            f"{one.cpu_ms:.3f}",
-            f"{one.busiest_cpu_ms:.3f}",
-            f"{one.per_second_with_own_cores:.0f}",
-            f"{one.load_busy:.2f}",
+            f"{one.median('per_second'):.0f}",
+            f"{one.median('cpu_ms'):.3f}",
+            f"{one.median('busiest_cpu_ms'):.3f}",
+            f"{one.median('per_second_with_own_cores'):.0f}",
+            f"{one.median('load_busy'):.2f}",
             f"{one.repeated_inits}",
             f"{one.errors.total()}",
         )

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from bench.accounting import Usage, forget_peak, usage
 from bench.contenders.roster import LOOPBACK, PROJECT, Contender, Launch, launch
 from bench.load.http1 import MessageReader
@@ -16,6 +18,8 @@ from bench.load.http1 import MessageReader
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.01
+QUIET_SECONDS = 0.5
+QUIET_CPU_SECONDS = 0.02
 API_KEY = "bench-server-key"
 
 
@@ -84,6 +88,23 @@ class Server:
     def usage(self) -> Usage:
         """What the server has used since its start."""
         return usage(self._pid)
+
+    def cpu_seconds_by_thread(self) -> dict[str, float]:
+        """Of the server's first process: a name for each thread, and what it has used."""
+        times = {thread.id: thread.user_time + thread.system_time for thread in psutil.Process(self._pid).threads()}
+        return {"main" if tid == self._pid else f"thread {tid}": seconds for tid, seconds in times.items()}
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's first process."""
+        os.kill(self._pid, number)
+
+    async def until_quiet(self) -> None:
+        """Wait until every process has started: none has used the CPU for a while."""
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
+            spent = -1.0
+            while (now := self.usage().cpu_seconds) - spent > QUIET_CPU_SECONDS:
+                spent = now
+                await asyncio.sleep(QUIET_SECONDS)
 
     def forget_peak(self) -> None:
         """Let the peak of its memory begin anew."""

@@ -1,12 +1,16 @@
 """Does throughput grow with the processes of a server?
 
-Every init is sent twice, on two connections: the rollout must run once all the same.
+Every init is sent twice, on two connections: the rollout must run once all the same. Each round has connections of its
+own, as it is by connections that the work is shared out.
 """
 
 import asyncio
+import statistics
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -22,20 +26,17 @@ WARM_UP_ROLLOUTS = 500
 
 
 @dataclass(frozen=True)
-class WorkersOutcome:
-    """What a server with ``workers`` processes did."""
+class WorkersRound:
+    """One server's turn; CPU is in milliseconds for a rollout."""
 
-    workers: int
     rollouts: int
-    repeated_inits: int
     per_second: float
     cpu_ms: float
-    """Of all processes, for a rollout."""
+    """Of all its processes."""
     busiest_cpu_ms: float
-    """Of the busiest process, for a rollout."""
+    """Of the busiest process."""
     load_busy: float
     """CPU time of the load over wall time; near 1 it is the limit."""
-    errors: Counter[str]
 
     @property
     def per_second_with_own_cores(self) -> float:
@@ -43,36 +44,61 @@ class WorkersOutcome:
         return 1000 / self.busiest_cpu_ms
 
 
-async def compare(folder: Path, *, rollouts: int, workers: tuple[int, ...] = (1, 2)) -> list[WorkersOutcome]:
-    """Measure a server at each number of processes.
+@dataclass
+class WorkersOutcome:
+    """What a server with ``workers`` processes did."""
+
+    workers: int
+    rounds: list[WorkersRound] = field(default_factory=list)
+    repeated_inits: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def median(self, name: str) -> float:
+        """Of a field of the rounds."""
+        values = [getattr(round_, name) for round_ in self.rounds]
+        return statistics.median(values) if values else float("nan")
+
+
+async def compare(folder: Path, *, rollouts: int, rounds: int, workers: Sequence[int] = (1, 2)) -> list[WorkersOutcome]:
+    """Measure a server at each number of processes, in turns, ``rollouts`` a round.
 
     Raises:
         ServerError: a server did not start.
     """
-    return [await _measure(folder / f"workers-{number}", number, rollouts) for number in workers]
+    async with AsyncExitStack() as stack:
+        entrants = []
+        for number in workers:
+            place = folder / f"workers-{number}"
+            server = Server(Contender.OURS, place, concurrency=CONCURRENCY, workers=number)
+            entrants.append((WorkersOutcome(number), await stack.enter_async_context(server)))
+        for outcome, server in entrants:
+            await server.until_quiet()
+            await _round(outcome, server, WARM_UP_ROLLOUTS * outcome.workers)
+            outcome.rounds.clear()
+        for _ in range(rounds):
+            for outcome, server in entrants:
+                await _round(outcome, server, rollouts)
+    return [outcome for outcome, _ in entrants]
 
 
-async def _measure(folder: Path, workers: int, rollouts: int) -> WorkersOutcome:
+async def _round(outcome: WorkersOutcome, server: Server, rollouts: int) -> None:
     load = psutil.Process()
-    async with (
-        Server(Contender.OURS, folder, concurrency=CONCURRENCY, workers=workers) as server,
-        Generator(server.port, API_KEY, turns=TURNS, repeat_inits=True) as generator,
-    ):
-        errors = (await generator.run(WARM_UP_ROLLOUTS, CONCURRENCY)).errors
+    async with Generator(server.port, API_KEY, turns=TURNS, repeat_inits=True) as generator:
         before, load_before, started = server.usage(), sum(load.cpu_times()[:2]), time.perf_counter()
         tally = await generator.run(rollouts, CONCURRENCY)
         seconds, load_cpu = time.perf_counter() - started, sum(load.cpu_times()[:2]) - load_before
         await asyncio.sleep(SETTLE_SECONDS)
         after = server.usage()
+    outcome.errors += tally.errors
+    outcome.repeated_inits += tally.repeats
     spent = [after.cpu_seconds_of[pid] - before.cpu_seconds_of.get(pid, 0.0) for pid in after.cpu_seconds_of]
     completed = max(1, tally.completed)
-    return WorkersOutcome(
-        workers=workers,
-        rollouts=tally.completed,
-        repeated_inits=tally.repeats,
-        per_second=tally.completed / seconds,
-        cpu_ms=(after.cpu_seconds - before.cpu_seconds) * 1000 / completed,
-        busiest_cpu_ms=max(spent) * 1000 / completed,
-        load_busy=load_cpu / seconds,
-        errors=errors + tally.errors,
+    outcome.rounds.append(
+        WorkersRound(
+            rollouts=tally.completed,
+            per_second=tally.completed / seconds,
+            cpu_ms=sum(spent) * 1000 / completed,
+            busiest_cpu_ms=max(spent) * 1000 / completed,
+            load_busy=load_cpu / seconds,
+        )
     )

@@ -9,15 +9,13 @@ nothing is started by a refused init; under one key at most one rollout runs. On
 """
 
 import asyncio
-import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -29,12 +27,9 @@ from osmosis_ai.rollout.journal import (
     Acceptance,
     Journal,
     JournalError,
-    JournalGoneError,
     JournalRecord,
-    RolloutState,
-    UnknownKeyError,
 )
-from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
+from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.offer import ToolOffer
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
@@ -44,12 +39,12 @@ from osmosis_ai.rollout.server.results import (
     StopReason,
     TerminalResult,
     result_of_exception,
-    result_without_run,
 )
 from osmosis_ai.rollout.server.rollouts import Phase, Rollout, view_of_record, view_of_rollout
+from osmosis_ai.rollout.server.settlement import ClientFactory, Settlement
 from osmosis_ai.rollout.server.state import AppState
 from osmosis_ai.rollout.telemetry.logs import FIELDS, LOG_CONTEXT, LogContext
-from osmosis_ai.rollout.telemetry.observer import NO_WATCH, Observer
+from osmosis_ai.rollout.telemetry.observer import Observer
 from osmosis_ai.rollout.telemetry.tracecontext import TRACE_HEADERS, TraceContext
 
 if TYPE_CHECKING:
@@ -60,17 +55,11 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 1
 UNDELIVERABLE_KEPT_SECONDS = 7 * 86_400.0
 CANCEL_SECONDS = 1.0
-JOURNAL_RETRY_SECONDS = 0.5
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
-
-
 HOPS_TO_REPLY = 2
 """Rounds of the event loop until whoever awaits an init has its reply: the 202 leaves before the agent starts."""
-
-T = TypeVar("T")
-ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 class RolloutService:
@@ -102,6 +91,7 @@ class RolloutService:
         self._debug_dir = debug_dir
         self._observer = observer
         self._courier = Courier(settings.client, settings.server.delivery_deadline_seconds)
+        self._settlement = Settlement(journal, self._courier, make_client, observer)
         self._offer = ToolOffer(agent_loop, settings.server.tools_timeout_seconds)
         self._rollouts: dict[str, Rollout] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -119,7 +109,7 @@ class RolloutService:
 
     async def close(self, drain_seconds: float) -> None:
         """Drain: let rollouts end for ``drain_seconds``, end the rest as ERROR, flush results, close the journal."""
-        self.draining = True
+        self.draining = self._settlement.ending = True
         await self._finish_running(drain_seconds)
         self._courier.close()
         await self._end_tasks(self._settings.server.flush_seconds)
@@ -127,7 +117,7 @@ class RolloutService:
 
     async def close_at_once(self) -> None:
         """Leave everything as it stands in the journal, for the next process."""
-        self.draining = True
+        self.draining = self._settlement.ending = True
         await self._end_tasks(0.0)
         await self._journal.close()
 
@@ -189,7 +179,13 @@ class RolloutService:
         """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""
         now = time.time()
         await self._journal.prune(now - self.state.record_ttl, undeliverable_before=now - UNDELIVERABLE_KEPT_SECONDS)
-        await self._take_up_abandoned()
+        await self._settlement.take_up_abandoned(self._spawn)
+
+    async def _recover(self) -> None:
+        try:
+            await self._settlement.take_up_abandoned(self._spawn)
+        except JournalError as error:
+            logger.error("What an earlier process left in the journal is not taken up yet: %s", error)
 
     async def _lead(
         self,
@@ -214,6 +210,7 @@ class RolloutService:
             rollout = Rollout(key, request.rollout_id, request.server_url, request.api_key, request, trace)
             reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
             record = await self._accept(rollout, print_, body, reply)
+            body = b""  # not kept for as long as the rollout runs
             if record is None:
                 self._start(rollout, reply)
             else:
@@ -294,7 +291,7 @@ class RolloutService:
             TRACE_HEADERS.set(rollout.trace.headers)
         try:
             if not await self._wait_for_slot(rollout):
-                result = await self._result_of_unrun(rollout, rollout.stop_reason or Stop.SHUTDOWN.value)
+                result = await self._settlement.result_of_unrun(rollout, rollout.stop_reason or Stop.SHUTDOWN.value)
                 async with self._client_of(rollout) as rollout.llm:
                     await self._finish(rollout, result)
                 return
@@ -306,8 +303,8 @@ class RolloutService:
         except Exception:
             logger.exception("Rollout %a: the client of its trainer failed.", rollout.rollout_id)
             if rollout.is_unfinished:
-                result = await self._result_of_unrun(rollout, NO_CLIENT)
-                await self._record(rollout, result)
+                result = await self._settlement.result_of_unrun(rollout, NO_CLIENT)
+                await self._settlement.record(rollout, result)
                 rollout.watch.ended(result.summary, time.time() - rollout.accepted_at)
         finally:
             self._release_slot(rollout)
@@ -317,15 +314,6 @@ class RolloutService:
             self.state.clear_init_record(rollout.key)  # from here on the journal answers for it
             del self._rollouts[rollout.key]
             rollout.watch.gone()
-
-    async def _result_of_unrun(self, rollout: Rollout, reason: StopReason) -> TerminalResult:
-        """An ERROR with the messages of the init as they came: the agent may have changed its own."""
-        try:
-            record = await self._journal.get(rollout.key)
-        except JournalError as error:
-            logger.warning("Rollout %a: its messages cannot be read from the journal: %s", rollout.rollout_id, error)
-            record = None
-        return result_without_run(rollout.rollout_id, reason) if record is None else _unrun(record, reason)
 
     def _client_of(self, rollout: Rollout) -> AbstractAsyncContextManager[Any]:
         return self._make_client(server_url=rollout.server_url, rollout_id=rollout.rollout_id, api_key=rollout.api_key)
@@ -376,47 +364,11 @@ class RolloutService:
             result = result_of_exception(rollout.rollout_id, ctx, error)
         return result.within(limits.max_result_bytes)
 
-    async def _record(self, rollout: Rollout, result: TerminalResult) -> bool:
-        """Put the result on record; ``False`` if it must not be delivered by this process.
-
-        A result that is delivered without being on record would be contradicted by the next process, which finds an
-        unfinished rollout. So this goes on until the journal works again, or the server ends.
-        """
-        rollout_id = rollout.rollout_id
-        if rollout.traced is not None:
-            rollout.traced.record_result(result.encoded)
-        try:
-            ours = await self._insist(lambda: self._journal.finish(rollout.key, result.encoded))
-        except (UnknownKeyError, JournalGoneError) as error:
-            logger.error(
-                "Rollout %a: nothing on record can contradict its result, so it goes out: %s", rollout_id, error
-            )
-            return True
-        except JournalError as error:
-            logger.error("Rollout %a: its result is lost, as it cannot be put on record: %s", rollout_id, error)
-            return False
-        if not ours:
-            logger.error("Rollout %a: another result is on record; this one is dropped.", rollout_id)
-        return ours
-
-    async def _insist(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a journal operation that fails (the disk is full, say) as long as the server runs."""
-        while True:
-            try:
-                return await operation()
-            except (UnknownKeyError, JournalGoneError):
-                raise
-            except JournalError as error:
-                if self.draining:
-                    raise
-                logger.warning("The journal fails, trying again: %s", error)
-                await asyncio.sleep(JOURNAL_RETRY_SECONDS)
-
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
         rollout.enter(Phase.RECORDING)
         self._unfinished -= 1
-        if not await self._record(rollout, result):
+        if not await self._settlement.record(rollout, result):
             return
         if rollout.traced is not None:
             await rollout.traced.trace.flushed()
@@ -437,70 +389,7 @@ class RolloutService:
         rollout.delivery = Delivery(rollout.rollout_id, rollout.server_url, rollout.llm, result, rollout.watch)
         await self._courier.attempt(rollout.delivery)
         self.state.mark_completed(rollout.key)
-        await self._deliver(rollout.key, rollout.delivery)
-
-    async def _deliver(self, key: str, delivery: Delivery) -> None:
-        """Carry on a delivery to its end and settle it; one that is cut off by a shutdown stays in the journal."""
-        await self._courier.pursue(delivery)
-        error = f"{type(delivery.error).__name__}: {delivery.error}" if delivery.error is not None else None
-        try:
-            if self._courier.is_final(delivery):
-                await self._insist(lambda: self._settle(key, delivery, error))
-            else:
-                await self._journal.note_attempt(key, attempts=delivery.attempts, error=error or "")
-        except JournalError as journal_error:
-            logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, journal_error)
-
-    async def _settle(self, key: str, delivery: Delivery, error: str | None) -> None:
-        if delivery.verdict is Verdict.ACKNOWLEDGED:
-            await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
-        else:
-            logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, error)
-            await self._journal.settle(key, RolloutState.UNDELIVERABLE, attempts=delivery.attempts, error=error)
-
-    async def _recover(self) -> None:
-        try:
-            await self._take_up_abandoned()
-        except JournalError as error:
-            logger.error("What an earlier process left in the journal is not taken up yet: %s", error)
-
-    async def _take_up_abandoned(self) -> None:
-        while not self.draining and (records := await self._journal.claim_abandoned()):
-            for record in records:
-                self._spawn(self._take_up(record))
-            await asyncio.sleep(0)
-
-    async def _take_up(self, record: JournalRecord) -> None:
-        """Report a rollout that was cut off, or deliver a result that was left behind; nothing is run again."""
-        LOG_CONTEXT.set(LogContext(record.rollout_id, record.api_key))
-        watch = NO_WATCH
-        try:
-            result = TerminalResult(record.result) if record.result is not None else _unrun(record, Stop.RESTART.value)
-            if record.result is None and not await self._journal.finish(record.key, result.encoded):
-                return
-            client = self._make_client(
-                server_url=record.server_url, rollout_id=record.rollout_id, api_key=record.api_key
-            )
-            async with client as llm:
-                age_seconds = time.time() - (record.deliverable_since or time.time())
-                watch = self._observer.recovered(record.rollout_id, record.server_url, age_seconds)
-                if record.result is None:
-                    watch.ended(result.summary, time.time() - record.accepted_at)
-                delivery = Delivery(
-                    record.rollout_id,
-                    record.server_url,
-                    llm,
-                    result,
-                    watch,
-                    started_at=time.monotonic() - age_seconds,
-                    attempts=record.delivery_attempts,
-                )
-                await self._courier.attempt(delivery)
-                await self._deliver(record.key, delivery)
-        except Exception:
-            logger.exception("Rollout %a: its result stays in the journal.", record.rollout_id)
-        finally:
-            watch.gone()
+        await self._settlement.carry_on(rollout.key, rollout.delivery)
 
     def _newest(self, rollout_id: str) -> Rollout | None:
         found = (rollout for rollout in reversed(self._rollouts.values()) if rollout.rollout_id == rollout_id)
@@ -543,8 +432,3 @@ def _without_key(body: bytes) -> bytes:
     fields = from_json(body)
     fields.pop("api_key", None)
     return to_json(fields)
-
-
-def _unrun(record: JournalRecord, reason: StopReason) -> TerminalResult:
-    messages = json.loads(record.request)["messages"] if record.request else []
-    return result_without_run(record.rollout_id, reason, messages)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import promql_parser as promql
 import pytest
@@ -23,7 +24,7 @@ def test_the_table_is_the_registry() -> None:
     }
     told = {metric.name: metric.type for metric in registry.collect()}
     assert {name: kind for name, (kind, _) in documented.items()} == told
-    collectors = {names[0]: collector for collector, names in registry._collector_to_names.items()}
+    collectors: dict[str, Any] = {names[0]: collector for collector, names in registry._collector_to_names.items()}
     labels = {name.removesuffix("_total"): set(collector._labelnames) for name, collector in collectors.items()}
     assert {name: names for name, (_, names) in documented.items()} == labels
     assert instruments.rollouts.keys() == {"queued", "running", "recording", "delivering"}

@@ -21,16 +21,8 @@ from support.rollouts import init_body
 from osmosis_ai.rollout.config.settings import LogFormat
 from osmosis_ai.rollout.listening import listen
 from osmosis_ai.rollout.server.api_key import generate_api_key
-from osmosis_ai.rollout.telemetry.logs import (
-    FIELDS,
-    HIDDEN,
-    LOG_CONTEXT,
-    MAX_TEXT_LENGTH,
-    LogContext,
-    formatter,
-    hide,
-    redacted,
-)
+from osmosis_ai.rollout.telemetry.logs import FIELDS, formatter
+from osmosis_ai.rollout.telemetry.redaction import HIDDEN, LOG_CONTEXT, MAX_TEXT_LENGTH, LogContext, hide, redacted
 
 HOSTILE = "a\n2026-01-01T00:00:00.000Z ERROR forged: line\r\x1b[31mred\x9b2J\u2028\u2029\u202e\x00\ud800"
 

@@ -35,9 +35,10 @@ from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.signals import DrainOnSignal
 from osmosis_ai.rollout.server.state import AppState
 from osmosis_ai.rollout.telemetry.journal import time_operations
-from osmosis_ai.rollout.telemetry.logs import hide, use_format
+from osmosis_ai.rollout.telemetry.logs import use_format
 from osmosis_ai.rollout.telemetry.looplag import LoopLag
 from osmosis_ai.rollout.telemetry.observer import Observer
+from osmosis_ai.rollout.telemetry.redaction import hide
 from osmosis_ai.rollout.telemetry.setup import Telemetry
 from osmosis_ai.rollout.transport import close_transports
 

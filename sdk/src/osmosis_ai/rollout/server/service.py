@@ -43,8 +43,9 @@ from osmosis_ai.rollout.server.results import (
 from osmosis_ai.rollout.server.rollouts import Phase, Rollout, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.settlement import ClientFactory, Settlement
 from osmosis_ai.rollout.server.state import AppState
-from osmosis_ai.rollout.telemetry.logs import FIELDS, LOG_CONTEXT, LogContext
+from osmosis_ai.rollout.telemetry.logs import FIELDS
 from osmosis_ai.rollout.telemetry.observer import Observer
+from osmosis_ai.rollout.telemetry.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.telemetry.tracecontext import TRACE_HEADERS, TraceContext
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from osmosis_ai.rollout.journal import (
 from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
 from osmosis_ai.rollout.server.results import Stop, StopReason, TerminalResult, result_without_run
 from osmosis_ai.rollout.server.rollouts import Rollout
-from osmosis_ai.rollout.telemetry.logs import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.telemetry.observer import NO_WATCH, Observer
+from osmosis_ai.rollout.telemetry.redaction import LOG_CONTEXT, LogContext
 
 logger = logging.getLogger(__name__)
 

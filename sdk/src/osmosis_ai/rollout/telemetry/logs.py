@@ -11,88 +11,30 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout._compat import UVICORN_AVAILABLE
 from osmosis_ai.rollout.config.settings import LogFormat
+from osmosis_ai.rollout.telemetry.redaction import LOG_CONTEXT, MIN_SECRET_LENGTH, redacted
 
-HIDDEN = "***"
 FIELDS = "osmosis_fields"
 """The name under which ``extra`` carries a dataclass or mapping whose fields become fields of a JSON line."""
-MAX_HIDDEN = 256
-MIN_SECRET_LENGTH = 6
 MAX_FRAMES = 8
-MAX_TEXT_LENGTH = 16_000
-"""Of a text line, or of one string in a JSON line."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogContext:
-    """The rollout a task works for; ``secret`` is its callback key."""
+_encode = json.JSONEncoder(ensure_ascii=True, default=str, allow_nan=False).encode
 
-    rollout_id: str
-    secret: str | None = field(default=None, repr=False)
-
-
-LOG_CONTEXT: ContextVar[LogContext | None] = ContextVar("LOG_CONTEXT", default=None)
-
-_hidden: dict[str, None] = {}
-
-_PATTERNS = (
-    # Authorization: Bearer abc; Bearer abc
-    (re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[^\s\"',;<>]+"), rf"\1\2{HIDDEN}"),
-    (
-        re.compile(r"(?i)(\b(?:proxy-)?authorization[\"']?\s*[:=]\s*b?[\"']?)(?!bearer\b|basic\b)[^\s\"',;]+"),
-        rf"\1{HIDDEN}",
-    ),
-    # api_key=abc, "api_key": "abc", X-API-Key: abc, ?token=abc, password='abc'
-    (
-        re.compile(
-            r"(?i)(\b[\w-]{0,40}(?:api[_-]?key|access[_-]?key|secret|passw(?:or)?d|(?<!max_)(?<!max-)token)"
-            r"\\?[\"']?\s*(?:[=:]|%3D)\s*b?\\?[\"']?)(?![\s\"'{\[(])[^\s\"'\\,;&<>)}\]]+"
-        ),
-        rf"\1{HIDDEN}",
-    ),
-    # scheme://user:password@host
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^\s/@\"']{1,500}@"), rf"\1{HIDDEN}@"),
-    # keys by their shape: OpenAI and its like, the server's own, GitHub, AWS, JWT
-    (re.compile(r"\b(?:sk|pk|rk|osm|osmosis|gh[pousr]|hf|xox[abp])[-_][A-Za-z0-9_-]{16,}"), HIDDEN),
-    (re.compile(r"\bAKIA[0-9A-Z]{16}\b"), HIDDEN),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), HIDDEN),
-)
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def hide(*secrets: str) -> None:
-    """Replace each of ``secrets`` wherever it turns up in a log line; the last ``MAX_HIDDEN`` are remembered."""
-    for secret in secrets:
-        if len(secret) >= MIN_SECRET_LENGTH:
-            _hidden[secret] = None
-        while len(_hidden) > MAX_HIDDEN:
-            del _hidden[next(iter(_hidden))]
-
-
-def redacted(text: str) -> str:
-    """``text`` without secrets, those that are known and what looks like one, cut to ``MAX_TEXT_LENGTH``."""
-    text = text[: 2 * MAX_TEXT_LENGTH]  # a secret cut in two here is beyond the cut below
-    for secret in list(_hidden):
-        if secret in text:
-            text = text.replace(secret, HIDDEN)
-    context = LOG_CONTEXT.get()
-    if context is not None and context.secret and len(context.secret) >= MIN_SECRET_LENGTH:
-        text = text.replace(context.secret, HIDDEN)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text[:MAX_TEXT_LENGTH]
-
-
 def one_line(text: str) -> str:
     """``text`` with control characters, line separators and direction marks written as escapes."""
+    if text.isprintable():
+        return text
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -133,23 +75,16 @@ class JsonFormatter(_Formatter):
     ``rollout_id``; the fields of the event; and ``error`` and ``traceback``."""
 
     def line(self, record: logging.LogRecord, message: str) -> str:
-        fields: dict[str, Any] = {
-            "time": _time_of(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": message,
-        }
-        rollout_id = rollout_id_of(record)
-        if rollout_id is not None:
+        fields = {"message": message}
+        if (rollout_id := rollout_id_of(record)) is not None:
             fields["rollout_id"] = rollout_id
-        fields = _fields_of(record) | fields
-        fields = {name: fields.pop(name) for name in ("time", "level")} | fields
         if (error := _exception_of(record)) is not None:
             fields["error"] = _short(error)
             fields["traceback"] = "".join(traceback.format_exception(error))
         elif record.exc_text:
             fields["traceback"] = record.exc_text
-        return json.dumps(_clean(fields), ensure_ascii=True, default=str, allow_nan=False)
+        ours = {"time": _time_of(record), "level": record.levelname.lower(), "logger": record.name}
+        return _encode(ours | _clean({**fields, **_fields_of(record), **fields}) | ours)
 
 
 def rollout_id_of(record: logging.LogRecord) -> str | None:
@@ -238,7 +173,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return redacted(value)
+        return value if len(value) < MIN_SECRET_LENGTH else redacted(value)
     if isinstance(value, Mapping):
         return {str(name): _clean(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from osmosis_ai.consts import PACKAGE_VERSION
-from osmosis_ai.rollout.telemetry.logs import redacted
 from osmosis_ai.rollout.telemetry.observer import RolloutWatch, ToolOutcome
+from osmosis_ai.rollout.telemetry.redaction import redacted
 from osmosis_ai.rollout.traces.buffer import BufferedTrace
 from osmosis_ai.rollout.traces.format import TRACE_VERSION, TraceEvent
 from osmosis_ai.rollout.traces.lines import encoded_message, line_of_json, line_of_sdk

@@ -4,11 +4,12 @@ import asyncio
 import contextvars
 import gc
 import threading
+import time
 from typing import Any
 
 import pytest
 
-from osmosis_ai.rollout.server.offload import call_in_thread
+from osmosis_ai.rollout.server.offload import SHORT_SECONDS, DaemonThreads, call_in_thread
 
 tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 
@@ -84,3 +85,44 @@ def test_a_thread_that_outlives_its_event_loop_ends_quietly() -> None:
     assert ended.wait(20)
     assert all(thread.daemon for thread in threads)
     gc.collect()
+
+
+def identify(_: None) -> int:
+    return threading.get_ident()
+
+
+async def test_short_calls_share_a_thread() -> None:
+    pool = DaemonThreads(8)
+    threads = await asyncio.gather(*(asyncio.wrap_future(pool.submit(identify, None)) for _ in range(200)))
+    # A machine that is busy elsewhere can make a short call look long; all eight threads it would not need.
+    assert len(set(threads)) < 8
+
+
+async def test_calls_that_take_long_do_not_wait_for_each_other() -> None:
+    pool = DaemonThreads(8)
+    all_here = threading.Barrier(8)
+    calls = [pool.submit(all_here.wait, 20) for _ in range(8)]
+    assert sorted([await asyncio.wrap_future(call) for call in calls]) == list(range(8))
+
+
+async def test_no_more_threads_than_allowed() -> None:
+    pool = DaemonThreads(2)
+    running: set[int] = set()
+    both = threading.Barrier(2)
+
+    def occupy(_: int) -> None:
+        running.add(threading.get_ident())
+        both.wait(20)
+        time.sleep(4 * SHORT_SECONDS)  # while others wait for a thread, and get none
+
+    await asyncio.gather(*(asyncio.wrap_future(pool.submit(occupy, number)) for number in range(6)))
+    assert len(running) == 2
+
+
+async def test_a_call_behind_one_that_never_ends_is_not_lost() -> None:
+    pool = DaemonThreads(8)
+    release = threading.Event()
+    stuck = pool.submit(release.wait, 20)
+    assert await asyncio.wrap_future(pool.submit(identify, None))
+    release.set()
+    await asyncio.wrap_future(stuck)

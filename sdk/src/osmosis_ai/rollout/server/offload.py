@@ -2,12 +2,17 @@
 
 The threads are daemons, made on demand and reused. A thread of the standard pools would be joined when the event loop
 is closed and once more when the interpreter ends, for as long as the slowest tool sleeps.
+
+Calls run one after the other in one thread for as long as they are short: a thousand tools that add two numbers gain
+nothing from a hundred threads that fight the event loop for the interpreter. As soon as a call has waited for
+``SHORT_SECONDS``, further threads take part, twice as many each time.
 """
 
 import asyncio
 import contextvars
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
@@ -17,6 +22,9 @@ T = TypeVar("T")
 
 MAX_THREADS = 256
 IDLE_SECONDS = 30.0
+SHORT_SECONDS = 0.005
+_WATCH_ROUNDS = 100
+"""Without a waiting call, after which the watch ends."""
 
 
 async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -45,48 +53,77 @@ class DaemonThreads(ThreadPoolExecutor):
         super().__init__(max_workers=1)  # starts no thread
         self._limit = max_threads
         self._lock = threading.Lock()
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._all_threads = 0
-        # Counted, not named: how many threads wait for a call that is not on its way to them, and how many calls
-        # wait for a thread. One of the two is 0.
-        self._idle_threads = 0
-        self._waiting_calls = 0
+        self._calls: deque[tuple[Callable[[], None], float]] = deque()
+        """What waits for a thread, and since when."""
+        self._active = 0
+        """Threads that run calls; the others are parked, each before a gate that is closed."""
+        self._gates: list[threading.Lock] = []
+        self._watched = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Run ``fn(*args, **kwargs)`` in a thread."""
         future: Future[T] = Future()
-        with self._lock:
-            self._calls.put(partial(_run, future, fn, args, kwargs))
-            if self._idle_threads > 0:
-                self._idle_threads -= 1
-            elif self._all_threads < self._limit:
-                self._all_threads += 1
-                threading.Thread(target=self._work, name="osmosis-offload", daemon=True).start()
-            else:
-                self._waiting_calls += 1
+        self.put(partial(_run, future, fn, args, kwargs))
         return future
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Run ``call``, which raises nothing, in a thread."""
+        with self._lock:
+            self._calls.append((call, time.monotonic()))
+            if self._active == 0:
+                self._activate()
+            elif not self._watched:
+                self._watched = True
+                threading.Thread(target=self._watch, name="osmosis-offload-watch", daemon=True).start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for nothing: what runs may go on until the process ends."""
 
+    def _activate(self) -> None:
+        self._active += 1
+        if self._gates:
+            self._gates.pop().release()
+            return
+        try:
+            threading.Thread(target=self._work, name="osmosis-offload", daemon=True).start()
+        except RuntimeError:  # the system allows no more
+            self._active -= 1
+            if self._active == 0:
+                raise
+
     def _work(self) -> None:
+        gate = threading.Lock()
+        gate.acquire()
         while True:
-            try:
-                call = self._calls.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                with self._lock:
-                    if self._idle_threads > 0:
-                        self._idle_threads -= 1
-                        self._all_threads -= 1
-                        return
-                continue
-            call()
-            del call
             with self._lock:
-                if self._waiting_calls > 0:
-                    self._waiting_calls -= 1
-                else:
-                    self._idle_threads += 1
+                call = self._calls.popleft()[0] if self._calls else None
+                if call is None:
+                    self._active -= 1
+                    self._gates.append(gate)
+            if call is not None:
+                call()
+            elif not gate.acquire(timeout=IDLE_SECONDS):
+                with self._lock:
+                    if gate in self._gates:
+                        self._gates.remove(gate)
+                        return
+                gate.acquire()  # opened a moment ago
+
+    def _watch(self) -> None:
+        quiet_rounds = 0
+        while True:
+            time.sleep(SHORT_SECONDS)
+            with self._lock:
+                if self._calls:
+                    quiet_rounds = 0
+                    if time.monotonic() - self._calls[0][1] >= SHORT_SECONDS:
+                        for _ in range(min(len(self._calls), max(self._active, 1), self._limit - self._active)):
+                            self._activate()
+                    continue
+                quiet_rounds += 1
+                if quiet_rounds >= _WATCH_ROUNDS:
+                    self._watched = False
+                    return
 
 
 def _run(future: "Future[T]", fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

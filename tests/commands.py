@@ -88,7 +88,7 @@ def moved(command: str, tmp_path: Path, port: int | None) -> str:
     command = command.replace(DOCUMENTED_PORT, f"127.0.0.1:{port}")
     if re.search(r"(?:-p|--port) \d+", command):
         return re.sub(r"(-p|--port) \d+", rf"\1 {port}", command)
-    return f"{command} -p {port}" if re.search(r"\bosmosis serve\b", command) else command
+    return re.sub(r"\bosmosis (serve|doctor)\b", rf"osmosis \1 -p {port}", command)
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import commands
-from tests.commands import ROOT, run, serving
+from tests.commands import ROOT, free_port, run, serving
 from tests.pages import SHELLS, Block, Page, pages
 
 PAGES = pages()
@@ -97,7 +97,7 @@ def test_the_commands_of_a_page_work_in_their_order(page: Page, tmp_path: Path) 
                 case "bash doctor":
                     run(f"{block.code.strip()} || test $? = 1", tmp_path, port)
                 case "bash":
-                    run(block.code, tmp_path, port)
+                    run(block.code, tmp_path, free_port())
 
 
 def invocations(text: str) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from osmosis_ai.cli import journal
+from osmosis_ai.cli import journal, traces
 from osmosis_ai.cli.doctor import doctor
 from osmosis_ai.cli.dotenv import load_dotenv
 from osmosis_ai.cli.eval_command import eval_
@@ -21,6 +21,7 @@ from osmosis_ai.cli.serve import serve
 from osmosis_ai.cli.test_command import test
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
+from osmosis_ai.cli.view import view
 from osmosis_ai.cli_services import CLIError, UsageError
 from osmosis_ai.consts import PACKAGE_VERSION, package_name
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "rescore": rescore,
     "doctor": doctor,
     "init": init,
+    "view": view,
 }
 
 
@@ -132,3 +134,7 @@ _journal = typer.Typer(help=journal.HELP, no_args_is_help=True, **_PLAIN)
 for _name, _command in journal.COMMANDS.items():
     _add(_journal, _name, _command)
 app.add_typer(_journal, name="journal")
+_traces = typer.Typer(help=traces.HELP, no_args_is_help=True, **_PLAIN)
+for _name, _command in traces.COMMANDS.items():
+    _add(_traces, _name, _command)
+app.add_typer(_traces, name="traces")

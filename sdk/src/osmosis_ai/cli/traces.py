@@ -1,0 +1,77 @@
+"""``osmosis traces export``: traces as data for fine-tuning.
+
+Exit codes: 0 done, 1 nothing was exported, 2 usage.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from osmosis_ai.cli_services import CLIError
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.traces.export import Export
+
+HELP = "Work with traces, as serve --log writes them."
+
+
+def export(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of traces, or one trace.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+    ] = None,
+    min_reward: Annotated[float | None, typer.Option("--min-reward", help="Only rewards from here up.")] = None,
+    max_reward: Annotated[float | None, typer.Option("--max-reward", help="Only rewards up to here.")] = None,
+    outcomes: Annotated[
+        list[str] | None, typer.Option("--outcome", metavar="NAME", help="Only this outcome; may be repeated.")
+    ] = None,
+    status: Annotated[str, typer.Option("--status", metavar="STATUS", help="COMPLETED, ERROR, or any.")] = "COMPLETED",
+) -> int:
+    """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
+    from osmosis_ai.cli_services import UsageError
+    from osmosis_ai.rollout.traces.export import Export, Filter
+    from osmosis_ai.rollout.traces.index import TraceIndex
+
+    if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
+        raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")
+    if not path.exists():
+        raise CLIError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
+    index = TraceIndex(path)
+    index.refresh()
+    statuses = () if status.upper() == "ANY" else (status.upper(),)
+    job = Export(index, Filter(min_reward, max_reward, statuses, tuple(outcomes or ())))
+    _write(job, output)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in job.left_out.most_common())
+    where = "" if output is None else f" to {output}"
+    print(  # noqa: T201 - beside the data, which may be on stdout
+        f"{job.written} of {len(index.rollouts)} rollouts exported{where}"
+        + (f"; left out: {left_out}" if left_out else "")
+        + ".",
+        file=sys.stderr,
+    )
+    return 0 if job.written else 1
+
+
+def _write(job: "Export", output: Path | None) -> None:
+    from pydantic_core import to_json
+
+    if output is None:
+        for example in job.examples():
+            sys.stdout.buffer.write(to_json(example) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f".{output.name}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            for example in job.examples():
+                file.write(to_json(example) + b"\n")
+        part.replace(output)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CLIError(f"Cannot write {output}: {error.strerror or error}.") from error
+
+
+COMMANDS = {"export": export}

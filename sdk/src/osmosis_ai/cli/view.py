@@ -1,0 +1,75 @@
+"""``osmosis view``: traces on a page of this machine, or as one file.
+
+Exit codes: 0 done (or ended by Ctrl-C), 1 nothing to show, 2 usage.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from osmosis_ai.cli_services import CLIError, UsageError
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.traces.index import TraceIndex
+
+
+def view(
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder of traces, as serve --log writes, or one trace.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write one self-contained HTML file instead.")
+    ] = None,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> int:
+    """Look at traces: every rollout, what came of it and why, live while the server runs."""
+    from osmosis_ai.rollout.traces.index import TraceIndex
+
+    if not path.exists():
+        raise CLIError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
+    index = TraceIndex(path)
+    if output is not None:
+        if open_browser or port:
+            raise UsageError("--output writes a file; --port and --open are for the page.")
+        return _write(index, output)
+    return _serve(index, port, open_browser)
+
+
+def _write(index: "TraceIndex", output: Path) -> int:
+    from osmosis_ai.rollout.traces.viewer.report import write_report
+
+    index.refresh()
+    total = len(index.rollouts)
+    if not total:
+        raise CLIError(f"{index.root} holds no rollouts, so there is nothing to report.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        rows, whole = write_report(index, output)
+    except OSError as error:
+        raise CLIError(f"Cannot write {output}: {error.strerror or error}.") from error
+    size = f"{output.stat().st_size / 1e6:.1f} MB"
+    typer.echo(f"{output}: {rows} of {total} rollouts, {whole} with conversation and events ({size}).")
+    return 0
+
+
+def _serve(index: "TraceIndex", port: int, open_browser: bool) -> int:
+    from osmosis_ai.rollout.traces.viewer.serve import serve_viewer
+
+    def tell(url: str) -> None:
+        typer.echo(f"Traces of {index.root}: {url}  (Ctrl-C ends)")
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    try:
+        serve_viewer(index, port, tell)
+    except ImportError as error:
+        raise CLIError(f"The page needs the extra 'server': pip install osmosis-ai[server] ({error}).") from error
+    except OSError as error:
+        raise CLIError(f"Port {port} cannot be used: {error.strerror or error}. Choose another with --port.") from error
+    except KeyboardInterrupt:
+        pass
+    return 0

@@ -1,0 +1,1 @@
+"""A page that shows traces: served on the loopback interface, or written as one file."""

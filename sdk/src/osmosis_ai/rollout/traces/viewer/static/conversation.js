@@ -1,0 +1,105 @@
+// A rollout's conversation out of its events; tool calls stand with their results.
+const Conversation = (() => {
+  const { el, block } = Text;
+
+  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const isMessages = (value) => Array.isArray(value) && value.every(isObject);
+
+  function messagesOf(events) {
+    let messages = [], final = false, prompt = 0;
+    for (const event of events) {
+      if (event.event === "trace_start" && isMessages(event.request?.messages)) {
+        messages = [...event.request.messages];
+        prompt = messages.length;
+      } else if ((event.event === "rollout_result" || event.event === "rollout_complete") && isMessages(event.final_messages)) {
+        if (event.event === "rollout_result" || !final) messages = event.final_messages;
+        final = true;
+      } else if (final) {
+        continue;
+      } else if (event.event === "chat_start" && Number.isInteger(event.at) && isMessages(event.appended)) {
+        messages = [...messages.slice(0, event.at), ...event.appended];
+      } else if (event.event === "chat_end" && isObject(event.reply)) {
+        messages = [...messages, event.reply];
+      }
+    }
+    return { messages, prompt, final };
+  }
+
+  function contentOf(message) {
+    const content = message.content;
+    if (content === null || content === undefined || content === "") return null;
+    if (typeof content === "string") return block(content);
+    if (Array.isArray(content)) {
+      return el("div", null, content.map((part) => typeof part?.text === "string" ? block(part.text) : block(Text.json(part), "code")));
+    }
+    return block(Text.json(content), "code");
+  }
+
+  function argumentsOf(call) {
+    const given = call?.function?.arguments;
+    if (typeof given !== "string") return given === undefined || given === null ? "" : Text.json(given);
+    try {
+      const parsed = JSON.parse(given);
+      const short = JSON.stringify(parsed);
+      return short.length <= 80 ? short.replace(/([,:])(?=\S)/g, "$1 ") : Text.json(parsed);
+    } catch { return given; }
+  }
+
+  function callNode(call, result, told) {
+    const content = result ? (typeof result.content === "string" ? result.content : Text.json(result.content)) : null;
+    const failed = told ? told.outcome !== "ok" : /^error\b/i.test(content ?? "");
+    const missing = !result;
+    return el("div", { class: `call${failed || missing ? " failed" : ""}` },
+      el("div", { class: "call-head" },
+        el("span", { class: "tool-name", dir: "auto", text: call?.function?.name ?? "unknown tool" }),
+        failed ? el("span", { class: "chip bad", text: told?.outcome ?? "error" }) : null,
+        told ? el("span", { class: "dim", text: Text.duration(told.latency_ms) }) : null,
+        call?.id ? el("span", { class: "dim call-id", dir: "auto", text: call.id }) : null),
+      block(argumentsOf(call), "code arguments"),
+      missing ? el("div", { class: "result none", text: "no result in the conversation" })
+        : el("div", { class: "result" }, el("span", { class: "arrow", "aria-hidden": "true", text: "→" }), block(content, "code")));
+  }
+
+  function render(events) {
+    const { messages, prompt, final } = messagesOf(events);
+    const ends = events.filter((event) => event.event === "chat_end");
+    const replies = ends.filter((event) => event.error === undefined);
+    const told = new Map(events.filter((event) => event.event === "tool_call").map((event) => [`${event.turn}/${event.tool_call_id}`, event]));
+    const nodes = [];
+    let turn = 0;
+    for (let index = 0; index < messages.length; index += 1) {
+      const message = messages[index];
+      const role = typeof message.role === "string" ? message.role : "unknown";
+      const isReply = role === "assistant" && index >= prompt;
+      const end = isReply ? replies[turn] : null;
+      if (isReply) turn += 1;
+      const calls = Array.isArray(message.tool_calls) ? message.tool_calls : [];
+      const results = [];
+      if (calls.length) {
+        while (index + 1 < messages.length && messages[index + 1].role === "tool") results.push(messages[index += 1]);
+      }
+      const usage = isObject(end?.usage) ? end.usage : null;
+      const paired = calls.map((call, position) => {
+        let at = results.findIndex((result) => result.tool_call_id === call?.id);
+        if (at < 0 && results.length && results[0].tool_call_id === undefined) at = 0;
+        return callNode(call, at < 0 ? null : results.splice(at, 1)[0], told.get(`${end?.turn}/${call?.id}`));
+      });
+      nodes.push(el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}`, id: isReply ? `turn-${end?.turn ?? turn}` : null },
+        el("header", null, el("b", { text: isReply ? `assistant · turn ${end?.turn ?? turn}` : role }),
+          message.name ? el("span", { class: "dim", text: message.name }) : null,
+          end ? el("span", { class: "dim", text: [Text.duration(end.latency_ms), usage ? `${usage.prompt_tokens ?? "?"} + ${usage.completion_tokens ?? "?"} tokens` : null, end.finish_reason].filter(Boolean).join(" · ") }) : null),
+        typeof message.reasoning_content === "string" && message.reasoning_content ? el("details", { class: "reasoning" }, el("summary", { text: "Reasoning" }), block(message.reasoning_content)) : null,
+        contentOf(message) ?? (calls.length ? null : el("div", { class: "dim", text: "(empty)" })),
+        paired,
+        results.map((result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
+    }
+    for (const end of ends.filter((event) => event.error !== undefined)) {
+      nodes.push(el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(end.error)));
+    }
+    if (!final && messages.length) nodes.push(el("p", { class: "dim", text: "No result yet: this is what was said so far." }));
+    if (!nodes.length) nodes.push(el("p", { class: "dim", text: "The trace holds no messages." }));
+    return el("div", { class: "conversation" }, nodes);
+  }
+
+  return { render };
+})();

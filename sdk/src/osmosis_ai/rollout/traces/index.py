@@ -114,7 +114,8 @@ class TraceIndex:
                 return False
             if (file.inode and status.st_ino != file.inode) or status.st_size < file.offset:
                 self._forget(file)  # another file of the same name
-            file.size, file.inode, file.seen_at = status.st_size, status.st_ino, time.monotonic()
+            file.size, file.inode = status.st_size, status.st_ino
+            file.seen_at = time.monotonic() - max(0.0, time.time() - status.st_mtime)
             before = file.offset
             for line in lines_of(file.path, file.offset):
                 self._take_in(file, line)

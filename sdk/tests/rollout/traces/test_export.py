@@ -1,0 +1,86 @@
+"""``osmosis traces export``: nothing lost, nothing unwanted, and what was left out is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.traces import TraceMaker, answer, call, calling, saying
+
+from osmosis_ai.cli import main
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Path:
+    folder = tmp_path / "traces" / "1795600000"
+    for name, reward in (("good", 1.0), ("fair", 0.5), ("bad", 0.0)):
+        maker = TraceMaker(name).start("Été 🌞 \u202e1 + 2?")
+        maker.turn(1, calling(call(1, "add", a=1, b=2.5)) | {"reasoning_content": "hm", "odd": [1, {"x": None}]})
+        maker.messages.append(answer(1, "3"))
+        maker.turn(2, saying("#### 3")).end(reward=reward).delivered().write(folder)
+    maker = TraceMaker("failed").start("?").add("rollout_error", error="boom")
+    maker.end(status="ERROR", error_message="boom", extra_fields={"outcome": "timeout"}).write(folder)
+    TraceMaker("running").start("?").write(folder)
+    TraceMaker("without").start("?").end().write(folder)
+    return folder.parent
+
+
+def exported(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+    code = main(["traces", "export", *arguments])
+    out, said = capfdbinary.readouterr()
+    return code, [json.loads(line) for line in out.splitlines()], said.decode()
+
+
+def test_messages_and_tools_are_as_they_were(traces: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    code, examples, _ = exported(capfdbinary, str(traces), "--min-reward", "1")
+    [example] = examples
+    lines = (traces / "1795600000" / "good.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    result = next(event for event in events if event["event"] == "rollout_result")
+    assert code == 0
+    assert list(example) == ["messages", "tools"]
+    assert json.dumps(example["messages"]) == json.dumps(result["final_messages"])
+    assert example["tools"] == events[0]["tools"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "said"),
+    [
+        ([], 4, "4 of 6 rollouts exported; left out: 1 status ERROR, 1 status UNFINISHED."),
+        (["--min-reward", "0.5"], 2, "1 reward below 0.5"),
+        (["--max-reward", "0.5"], 2, "1 no reward"),
+        (["--status", "ERROR"], 1, "4 status COMPLETED"),
+        (["--status", "any"], 5, "1 no result"),
+        (["--status", "any", "--outcome", "timeout"], 1, "4 outcome success"),
+        (["--outcome", "success", "--outcome", "timeout"], 4, "1 status ERROR"),
+    ],
+)
+def test_filters(
+    traces: Path, capfdbinary: pytest.CaptureFixture[bytes], options: list[str], names: int, said: str
+) -> None:
+    code, examples, told = exported(capfdbinary, str(traces), *options)
+    assert (code, len(examples)) == (0, names)
+    assert said in told
+
+
+def test_a_file_is_written_whole(traces: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output = tmp_path / "new" / "out.jsonl"
+    code, examples, told = exported(capfdbinary, str(traces), "-o", str(output))
+    assert (code, examples) == (0, [])
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 4
+    assert f"4 of 6 rollouts exported to {output}" in told
+    assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
+
+
+def test_nothing_to_export_is_a_failure(traces: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    code, _, told = exported(capfdbinary, str(traces), "--min-reward", "2")
+    assert code == 1
+    assert told.startswith("0 of 6 rollouts exported; left out:")
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["traces", "export", str(tmp_path / "nowhere")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["traces", "export", str(tmp_path), "--status", "DONE"])
+    assert ended.value.code == 2

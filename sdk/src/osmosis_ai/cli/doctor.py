@@ -1,6 +1,10 @@
 """``osmosis doctor``: what is wrong with a set-up, and what to do about it."""
 
+import os
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,18 +46,28 @@ def doctor(
         str | None, typer.Option("--model", help="The model of osmosis test [default: that command's own]")
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time for all checks together.")
-    ] = defaults.TIME_LIMIT_SECONDS,
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0.1,
+            metavar="SECONDS",
+            help="Time for all checks together [default: what is left of three seconds since the start]",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
+    if module is not None and mcp is not None:
+        raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
+    from osmosis_ai.rollout.doctor.agent_report import AgentChild
+
+    # It loads the agent while this process loads the checks.
+    agent_child = AgentChild(module, mcp) if module is not None or mcp is not None else None
     from osmosis_ai.rollout.console import console
     from osmosis_ai.rollout.doctor.render import as_json as to_json, print_diagnosis
     from osmosis_ai.rollout.doctor.runner import examine
     from osmosis_ai.rollout.doctor.types import Setup
 
-    if module is not None and mcp is not None:
-        raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
     diagnosis = examine(
         Setup(
             module=module,
@@ -68,10 +82,24 @@ def doctor(
             trainer_key=trainer_key,
             model=model,
         ),
-        time_limit_seconds=timeout,
+        time_limit_seconds=_time_left() if timeout is None else timeout,
+        agent_child=agent_child,
     )
     if as_json:
         sys.stdout.write(to_json(diagnosis) + "\n")
     else:
         print_diagnosis(console, diagnosis)
     return 0 if diagnosis.is_healthy else 1
+
+
+def _time_left() -> float:
+    return max(defaults.PROGRAM_SECONDS - _seconds_since_start(), defaults.MIN_TIME_LIMIT_SECONDS)
+
+
+def _seconds_since_start() -> float:
+    """Of this process, by Linux's account (proc_pid_stat(5)); elsewhere at least the time it has computed."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        # The second field, a name in parentheses, may hold anything.
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.process_time()

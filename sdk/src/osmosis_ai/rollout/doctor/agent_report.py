@@ -44,31 +44,38 @@ class AgentReport:
         return self.stage in ("tools", "done") and self.no_import is None and self.no_loop is None
 
 
-def load_in_child(module: str | None, mcp: str | None, time_limit_seconds: float) -> AgentReport:
-    """Load and validate the agent loop that ``module`` or ``mcp`` names."""
-    arguments = ["m", module] if module is not None else ["mcp", mcp or ""]
-    child = subprocess.Popen(  # noqa: S603 - this interpreter, and a name as one argument
-        [sys.executable, "-m", CHILD, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    report = AgentReport()
-    deadline = time.monotonic() + time_limit_seconds
-    try:
-        for fields in _lines(child, deadline):
-            report = _with(report, fields)
-            if report.stage == "done":
-                break
-    finally:
-        # What the agent's modules have started is in its session.
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
-    return replace(report, timed_out=report.stage != "done" and time.monotonic() >= deadline)
+class AgentChild:
+    """The process that loads the agent loop which ``module`` or ``mcp`` names; at work from construction on."""
+
+    def __init__(self, module: str | None, mcp: str | None) -> None:
+        arguments = ["m", module] if module is not None else ["mcp", mcp or ""]
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a name as one argument
+            [sys.executable, "-m", CHILD, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def report(self, time_limit_seconds: float) -> AgentReport:
+        """What it finds in time; then it is ended."""
+        report = AgentReport()
+        deadline = time.monotonic() + time_limit_seconds
+        try:
+            for fields in _lines(self._process, deadline):
+                report = _with(report, fields)
+                if report.stage == "done":
+                    break
+        finally:
+            self.kill()
+        return replace(report, timed_out=report.stage != "done" and time.monotonic() >= deadline)
+
+    def kill(self) -> None:
+        """End it, with what the agent's modules have started: that is in its session. Does no harm twice."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def _lines(child: "subprocess.Popen[bytes]", deadline: float) -> Iterator[dict[str, Any]]:

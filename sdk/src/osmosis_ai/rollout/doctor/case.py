@@ -14,7 +14,7 @@ from osmosis_ai.rollout.config.settings import (
     RolloutServerSettings,
     RolloutSettings,
 )
-from osmosis_ai.rollout.doctor.agent_report import AgentReport, load_in_child
+from osmosis_ai.rollout.doctor.agent_report import AgentChild, AgentReport
 from osmosis_ai.rollout.doctor.journal_report import JournalReport, look_at_journal
 from osmosis_ai.rollout.doctor.port_report import PortReport, look_at_port
 from osmosis_ai.rollout.doctor.shared import shared
@@ -41,9 +41,15 @@ class SettingsReport:
 class Case:
     """A ``Setup`` and the time there is; ``deadline`` is a monotonic time in seconds."""
 
-    def __init__(self, setup: Setup, deadline: float) -> None:
+    def __init__(self, setup: Setup, deadline: float, agent_child: AgentChild | None = None) -> None:
         self.setup = setup
         self.deadline = deadline
+        self._agent_child = agent_child
+
+    def close(self) -> None:
+        """End what was started and is still at work."""
+        if self._agent_child is not None:
+            self._agent_child.kill()
 
     @property
     def seconds_left(self) -> float:
@@ -118,7 +124,9 @@ class Case:
     @shared
     def agent(self) -> AgentReport:
         """The agent loop, loaded in a process of its own."""
-        return load_in_child(self.setup.module, self.setup.mcp, self.seconds_left)
+        if self._agent_child is None:
+            self._agent_child = AgentChild(self.setup.module, self.setup.mcp)
+        return self._agent_child.report(self.seconds_left)
 
     @shared
     def port(self) -> PortReport:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, wait
 
+from osmosis_ai.rollout.doctor.agent_report import AgentChild
 from osmosis_ai.rollout.doctor.case import Case
 from osmosis_ai.rollout.doctor.checks import CHECKS
 from osmosis_ai.rollout.doctor.defaults import TIME_LIMIT_SECONDS
@@ -18,17 +19,26 @@ _NAMES_A_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
 
 
 def examine(
-    setup: Setup, *, time_limit_seconds: float = TIME_LIMIT_SECONDS, checks: Sequence[Check] = CHECKS
+    setup: Setup,
+    *,
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
+    checks: Sequence[Check] = CHECKS,
+    agent_child: AgentChild | None = None,
 ) -> Diagnosis:
     """Run every check that applies to ``setup``; what is not done in time is reported as not checked.
+
+    ``agent_child``: the process that loads the agent, if it is at work already.
 
     Threads of checks that hang are daemons: they end with the process. Raises nothing for what the set-up holds.
     """
     started = time.monotonic()
-    case = Case(setup, started + time_limit_seconds)
+    case = Case(setup, started + time_limit_seconds, agent_child)
     threads = DaemonThreads(len(checks))
-    running = {check.id: threads.submit(_run, check, case) for check in checks}
-    wait(running.values(), timeout=time_limit_seconds)
+    try:
+        running = {check.id: threads.submit(_run, check, case) for check in checks}
+        wait(running.values(), timeout=time_limit_seconds)
+    finally:
+        case.close()
     secrets = tuple(_secrets(setup))
     findings = {
         check_id: _without(secrets, _finding(future, time_limit_seconds)) for check_id, future in running.items()

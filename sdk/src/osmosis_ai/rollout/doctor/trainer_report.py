@@ -26,6 +26,7 @@ from osmosis_ai.rollout.server.offload import DaemonThreads
 from osmosis_ai.rollout.transport import proxy_for, tls_context
 
 MAX_STEP_SECONDS = 1.2
+SHARE_OF_A_STEP = 0.7
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -79,7 +80,7 @@ def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> Traine
     proxy = proxy_for(parts.scheme, host, parts.netloc)
     shown = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     report = TrainerReport(shown=shown, host=host, port=port, proxy=proxy)
-    step_seconds = min(time_limit_seconds / 2, MAX_STEP_SECONDS)
+    step_seconds = min(time_limit_seconds * SHARE_OF_A_STEP, MAX_STEP_SECONDS)
     if proxy is None and (trouble := _resolve(host, port, step_seconds)) is not None:
         return _failed(report, *trouble)
     try:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +113,16 @@ def _numbers(option: str, text: str | None) -> list[int]:
     return [int(number) for number in numbers]
 
 
+def _above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise ValueError
+        return value
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="What does a rollout cost?")
     add = parser.add_argument
@@ -125,8 +135,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NUMBERS",
         help="calls to the model, such as 1,3 [2, if --concurrency is given]",
     )
-    add("--rounds", type=int, metavar="N", help=f"of each contender in a cell [{FULL.rounds}]")
-    add("--seconds", type=float, metavar="N", help=f"of a round [{FULL.seconds:g}; --quick: {QUICK.seconds:g}]")
+    add("--rounds", type=_above_zero(int), metavar="N", help=f"of each contender in a cell [{FULL.rounds}]")
+    add(
+        "--seconds",
+        type=_above_zero(float),
+        metavar="N",
+        help=f"of a round [{FULL.seconds:g}; --quick: {QUICK.seconds:g}]",
+    )
     add("--json", type=Path, metavar="FILE", help="write all numbers to a file")
     add("--write", action="store_true", help=f"write the report to bench/{RESULTS_FILE.name}")
     return parser

@@ -73,7 +73,7 @@ async def compare(folder: Path, *, rollouts: int, rounds: int, workers: Sequence
             entrants.append((WorkersOutcome(number), await stack.enter_async_context(server)))
         for outcome, server in entrants:
             await server.until_quiet()
-            await _round(outcome, server, WARM_UP_ROLLOUTS * outcome.workers)
+            await _round(outcome, server, min(rollouts, WARM_UP_ROLLOUTS * outcome.workers))
             outcome.rounds.clear()
         for _ in range(rounds):
             for outcome, server in entrants:

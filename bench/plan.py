@@ -9,6 +9,8 @@ from bench.scenarios import CROWD, PATIENT_512, PATIENT_4096, Scenario
 
 TWO_CALLS = 2
 """Turns of the rollouts that the issue's criteria speak of."""
+MANY = 1000
+LONG_TURNS = 10
 LONG_REPLY_BYTES = 4000
 """A reply's text in the long rollouts: 50 of them make a conversation of 200 KB."""
 
@@ -45,11 +47,13 @@ class Plan:
     startup_repeats: int
 
     def contenders_of(self, cell: Cell) -> list[Contender]:
-        """Who takes part in a cell: a client per rollout is left out where it would take many minutes."""
-        too_slow = cell.concurrency > 1000 and cell.turns != TWO_CALLS
-        return [
-            contender for contender in self.contenders if not (too_slow and contender is Contender.CLIENT_PER_ROLLOUT)
-        ]
+        """Who takes part in a cell: with thousands in flight, those who would take many minutes are left out."""
+        left_out: set[Contender] = set()
+        if cell.concurrency > MANY and cell.turns != TWO_CALLS:
+            left_out.add(Contender.CLIENT_PER_ROLLOUT)
+        if cell.concurrency > MANY and cell.turns > LONG_TURNS:
+            left_out |= set(Contender) - set(COMPARED_IN_SCENARIOS)
+        return [contender for contender in self.contenders if contender not in left_out]
 
 
 FULL = Plan(

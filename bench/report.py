@@ -46,7 +46,7 @@ def whole(results: Results) -> str:
 def verdicts(results: Results) -> str:
     """The targets, and everything that went wrong."""
     rows = [(one.target, one.measured, "met" if one.is_met else "NOT MET") for one in judge(results)]
-    text = f"## Targets\n\n{table(('target', 'measured', ''), rows, left_columns=3)}"
+    text = f"## Targets\n\n{table(('target', 'measured', ''), rows, left_columns=3)}" if rows else ""
     if results.errors:
         text += "\n## ERRORS: the numbers of these runs do not count\n\n"
         text += "".join(f"- {problem}\n" for problem in results.errors)

@@ -21,6 +21,7 @@ from bench.plan import FULL, QUICK, Part, Plan
 from bench.results import Results
 from bench.scenarios import play
 from bench.serving import ServerError
+from bench.soak import SOAK_FILE
 
 RESULTS_FILE = Path(__file__).with_name("RESULTS.md")
 
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(results.as_dict(), indent=1), encoding="utf-8")
     if options.write:
-        RESULTS_FILE.write_text(report.whole(results), encoding="utf-8")
+        soak = f"\nThe soak: [{SOAK_FILE.name}]({SOAK_FILE.name}).\n" if SOAK_FILE.exists() else ""
+        RESULTS_FILE.write_text(report.whole(results) + soak, encoding="utf-8")
     return 1 if results.errors else 0
 
 

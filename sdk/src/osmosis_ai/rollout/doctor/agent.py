@@ -5,6 +5,8 @@ from osmosis_ai.rollout.doctor.case import Case
 from osmosis_ai.rollout.doctor.types import Finding, not_checked, ok, problem, warning
 
 SLOW_SECONDS = 1.0
+ENOUGH_SECONDS = 1.5
+"""Given less than this, an agent that is cut off may just be on a busy machine."""
 MAX_SHOWN_ERRORS = 3
 MORE_TIME = "Give it more time, as in --timeout 30."
 
@@ -19,6 +21,8 @@ def check_import(case: Case) -> Finding:
         if agent.missing_module is not None:
             fix = f"Install what holds {agent.missing_module} (uv add NAME), or run from the folder that has it."
         return problem(agent.no_import, fix)
+    if agent.timed_out and agent.stage in ("start", "import") and agent.time_limit_seconds < ENOUGH_SECONDS:
+        return not_checked("This machine is busy: there was too little time to import the module.", MORE_TIME)
     if agent.timed_out and agent.stage in ("start", "import"):
         return warning(
             "The module was not imported in the time there was: either it does slow work, or it hangs.",
@@ -73,7 +77,7 @@ def check_tool_schemas(case: Case) -> Finding:
 def check_get_tools(case: Case) -> Finding:
     """``get_tools`` answers at once: every init waits for it."""
     agent = case.agent
-    if agent.timed_out and agent.stage == "tools":
+    if agent.timed_out and agent.stage == "tools" and agent.time_limit_seconds >= ENOUGH_SECONDS:
         return problem(
             "get_tools did not return in the time there was: every init would wait for it.",
             f"Do slow work once, in __init__ or at import. {MORE_TIME}",

@@ -24,6 +24,8 @@ class AgentReport:
     stage: str = "start"
     """``start``, ``import``, ``loop``, ``tools`` or ``done``: what it was at when it ended, or its time was up."""
     timed_out: bool = False
+    time_limit_seconds: float = 0.0
+    """How long it was given."""
     no_import: str | None = None
     """Why the module cannot be imported."""
     missing_module: str | None = None
@@ -68,7 +70,8 @@ class AgentChild:
                     break
         finally:
             self.kill()
-        return replace(report, timed_out=report.stage != "done" and time.monotonic() >= deadline)
+        timed_out = report.stage != "done" and time.monotonic() >= deadline
+        return replace(report, timed_out=timed_out, time_limit_seconds=time_limit_seconds)
 
     def kill(self) -> None:
         """End it, with what the agent's modules have started: that is in its session. Does no harm twice."""

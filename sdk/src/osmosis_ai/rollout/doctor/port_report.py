@@ -116,7 +116,7 @@ def command_of(process_id: int) -> str:
         if (word != "-m" and (word.startswith("-") or not word)) or len(shown) == MAX_SHOWN_WORDS:
             break
         shown.append(Path(word).name)
-    return " ".join(shown)
+    return " ".join(shown).removesuffix(" -m")
 
 
 def ask_server(host: str, port: int, api_key: str | None, time_limit_seconds: float) -> RunningServer | None:

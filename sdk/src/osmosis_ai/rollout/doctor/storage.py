@@ -62,7 +62,7 @@ def check_owner(case: Case) -> Finding:
     users = f"{len(owners)} running servers use" if len(owners) > 1 else "A running server uses"
     return warning(
         f"{users} the journal{f' ({known})' if known else ''}.",
-        "That is right for servers of one agent on several ports; give another agent a journal of its own.",
+        "That is right for workers of one server and servers of one agent; give another agent its own journal.",
     )
 
 

@@ -55,7 +55,10 @@ class Browser:
             start_new_session=True,
         )
         self._ids = itertools.count(1)
-        self._socket = connect(self._page_address(), max_size=None, open_timeout=DEADLINE_SECONDS)
+        self._stack = contextlib.ExitStack()
+        self._socket = self._stack.enter_context(
+            connect(self._page_address(), max_size=None, open_timeout=DEADLINE_SECONDS)
+        )
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -65,7 +68,7 @@ class Browser:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._stack.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, 9)
         self._process.wait()

@@ -1,0 +1,228 @@
+"""The viewer in a real browser: clicked through, driven by keys, live, offline, and on hostile traces."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, chromium
+from support.fake_trainer import FakeTrainer
+from support.processes import Program
+from support.rollouts import INIT, ScriptedAgent, client_of, init_body, raising, settings_of, tool
+from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
+
+from osmosis_ai.cli import main
+from osmosis_ai.rollout.server.app import create_app
+
+EXECUTABLE = chromium()
+if EXECUTABLE is None and os.environ.get("OSMOSIS_TEST_REQUIRES_CHROMIUM"):
+    raise RuntimeError("Chromium is required here, and there is none: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here: apt-get install chromium"),
+    pytest.mark.timeout(180),
+]
+
+ROWS = "[...document.querySelectorAll('.row')].filter(row => !row.hidden)"
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[31mred\x1b[0m \u202eevil\u202c javascript:alert(3)"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    assert EXECUTABLE is not None
+    with Browser(EXECUTABLE, tmp_path_factory.mktemp("profile")) as browser:
+        browser.resize(1440, 900)
+        yield browser
+
+
+@pytest.fixture(autouse=True)
+def page(browser: Browser) -> Iterator[Browser]:
+    """The browser; a page that complains fails its test."""
+    browser.complaints.clear()
+    browser.resize(1440, 900)
+    yield browser
+    assert browser.complaints == []
+
+
+@pytest.fixture
+def view(tmp_path: Path, page: Browser) -> Iterator[Path]:
+    """The folder that ``osmosis view`` shows, with 60 rollouts in it; the page is open."""
+    folder = tmp_path / "traces"
+    write_random_traces(folder, 60)
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        page.open(viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0])
+        page.wait_for(f"{ROWS}.length > 0")
+        yield folder
+        page.open("about:blank")  # before its server is gone
+
+
+def shown(page: Browser) -> int:
+    return int(page.text(".shown").split(" of ")[0].replace(",", ""))
+
+
+@pytest.mark.usefixtures("view")
+class TestClicking:
+    def test_the_table_tells_which_failed_and_why_without_a_click(self, page: Browser) -> None:
+        assert shown(page) == 60
+        failed = int(page.evaluate("document.querySelector('.card.bad .value').textContent"))
+        assert failed > 0
+        reasons = page.evaluate("[...document.querySelectorAll('.reason .count')].map(e => Number(e.textContent))")
+        assert sum(reasons) == failed
+        page.click(".card.bad")
+        page.wait_for(f"{ROWS}.length === {failed}")
+        assert page.evaluate(f"{ROWS}.every(row => row.querySelector('.why.error').textContent.length > 5)")
+
+    def test_a_reason_a_bar_and_a_search_filter(self, page: Browser) -> None:
+        page.click(".reason")
+        count = int(page.evaluate("document.querySelector('.reason .count').textContent"))
+        page.wait_for(f"{ROWS}.length === {count}")
+        page.click(".filter")
+        page.wait_for("document.querySelector('.shown').textContent.startsWith('60 of')")
+        page.click("figure g[tabindex='0'] .hit")
+        page.wait_for("document.querySelector('.filter')")
+        assert 0 < shown(page) < 60
+        page.press("Escape")
+        page.click("#search")
+        page.type("step0-000007")
+        page.wait_for(f"{ROWS}.length === 1")
+        assert "step0-000007" in page.text(".row")
+
+    def test_a_header_sorts_both_ways(self, page: Browser) -> None:
+        seen = []
+        for _ in range(2):
+            page.click(".c-duration button")
+            seen.append(page.evaluate(f"{ROWS}.map(row => row.rollout.duration).filter(ms => ms !== null)"))
+        assert seen[0] == sorted(seen[0], reverse=True)
+        assert seen[1] == sorted(seen[1])
+        assert page.evaluate("document.querySelector('.head .c-duration').getAttribute('aria-sort')") == "ascending"
+
+    def test_a_rollout_opens_with_timeline_conversation_and_raw_events(self, page: Browser) -> None:
+        page.click(".card.bad")
+        page.wait_for(f"{ROWS}.every(row => row.querySelector('.chip').textContent === 'Failed')")
+        page.click(".row")
+        page.wait_for("document.querySelector('.conversation')")
+        assert page.text(".problem")
+        lanes = page.evaluate("[...document.querySelectorAll('.lane-name')].map(e => e.textContent)")
+        assert {"Queue", "Model", "Tools"} <= set(lanes)
+        assert page.evaluate("document.querySelectorAll('.call .result').length > 0")
+        page.click("[role=tab]:nth-child(2)")
+        page.click(".raw summary")
+        page.wait_for("document.querySelector('.raw pre')")
+        assert '"event": "trace_start"' in page.text(".raw pre")
+        page.click("#close")
+        page.wait_for("document.querySelector('#detail').hidden")
+
+
+@pytest.mark.usefixtures("view")
+class TestKeys:
+    def test_all_of_it_works_without_a_mouse(self, page: Browser) -> None:
+        page.press("j")
+        page.press("j")
+        page.press("k")
+        page.press("j")
+        chosen = page.wait_for("document.querySelector('.row.selected').rollout.id")
+        assert chosen == page.evaluate(f"{ROWS}[1].rollout.id")
+        page.press("Enter")
+        page.wait_for("document.querySelector('.conversation')")
+        assert page.text("#detail h2") == chosen
+        page.press("j")
+        page.wait_for(f"document.querySelector('#detail h2').textContent === {ROWS}[2].rollout.id")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#detail').hidden")
+        page.press("e")
+        page.wait_for(f"{ROWS}.every(row => row.rollout.failed)")
+        page.press("Escape")
+        page.wait_for("document.querySelector('.shown').textContent.startsWith('60 of')")
+        page.press("/")
+        page.type("no such rollout")
+        page.wait_for("!document.querySelector('#empty').hidden")
+        page.press("Escape")
+        page.press("Escape")
+        page.wait_for("document.querySelector('.shown').textContent.startsWith('60 of')")
+        page.press("?")
+        page.wait_for("document.querySelector('dialog').open")
+        page.press("Escape")
+        page.wait_for("!document.querySelector('dialog').open")
+
+    def test_the_theme_changes_and_stays(self, page: Browser) -> None:
+        page.prefer("light")
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.press("t")
+        dark = page.wait_for("getComputedStyle(document.body).backgroundColor")
+        assert dark != light
+        page.call("Page.reload")
+        page.wait_for(f"document.readyState === 'complete' && {ROWS}.length > 0")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+        page.press("t")
+        page.wait_for(f"getComputedStyle(document.body).backgroundColor === '{light}'")
+
+    def test_a_phone_shows_all_of_it_without_scrolling_sideways(self, page: Browser) -> None:
+        page.resize(390, 844, mobile=True)
+        page.call("Page.reload")
+        page.wait_for(f"document.readyState === 'complete' && {ROWS}.length > 0")
+        fits = "document.documentElement.scrollWidth <= window.innerWidth"
+        assert page.evaluate(fits)
+        page.click(".card.bad")
+        page.click(".row")
+        page.wait_for("document.querySelector('.conversation')")
+        assert page.evaluate(fits)
+        assert page.evaluate("document.querySelector('#detail').getBoundingClientRect().width === window.innerWidth")
+
+
+async def test_it_follows_a_server_that_runs(view: Path, page: Browser) -> None:
+    with FakeTrainer() as trainer:
+        app = create_app(
+            ScriptedAgent(raising(ValueError("live failure")), tools=[tool()]),
+            settings=settings_of(),
+            debug_dir=str(view / "2"),
+        )
+        async with client_of(app) as client:
+            await client.post(INIT, json=init_body("live-1", server_url=trainer.url))
+            await trainer.result("live-1")
+    page.wait_for("document.querySelector('.shown').textContent.startsWith('61 of')")
+    page.click("#search")
+    page.type("live-1")
+    page.wait_for(f"{ROWS}.length === 1")
+    assert "ValueError: live failure" in page.text(".row")
+
+
+class TestReport:
+    def report(self, tmp_path: Path) -> str:
+        path = tmp_path / "report.html"
+        assert main(["view", str(tmp_path / "traces"), "-o", str(path)]) == 0
+        shutil.rmtree(tmp_path / "traces")
+        return path.as_uri()
+
+    def test_it_works_from_a_file_alone(self, page: Browser, tmp_path: Path) -> None:
+        write_random_traces(tmp_path / "traces", 30)
+        page.open(self.report(tmp_path))
+        page.wait_for(f"{ROWS}.length > 0 && document.querySelector('.live').textContent === 'report'")
+        page.click(".card.bad")
+        page.click(".row")
+        page.wait_for("document.querySelector('.conversation')")
+        assert page.evaluate("performance.getEntriesByType('resource').length") == 0
+
+    def test_hostile_text_is_text(self, page: Browser, tmp_path: Path) -> None:
+        maker = TraceMaker("r\u202e<b>1</b>").start(HOSTILE, metadata={"deep": HOSTILE})
+        reply = calling(call(1, HOSTILE, a=HOSTILE)) | {"content": HOSTILE, "name": HOSTILE}
+        maker.turn(1, reply, [answer(1, HOSTILE + "x" * 1_000_000)], outcome=HOSTILE)
+        maker.turn(2, saying("[" * 100_000)).add("log", deep={"a": HOSTILE}, **{HOSTILE: 1})
+        maker.end(status="ERROR", error_message=HOSTILE, finish_reason=HOSTILE, extra_fields={"outcome": HOSTILE})
+        maker.rollout_id = "hostile"
+        maker.write(tmp_path / "traces")
+        page.open(self.report(tmp_path))
+        page.wait_for(f"{ROWS}.length === 1 && document.querySelector('.live').textContent === 'report'")
+        page.click(".row")
+        page.wait_for("document.querySelector('.conversation')")
+        assert page.evaluate("document.querySelectorAll('img, #detail script, b b').length") == 0
+        seen = page.text("#detail")
+        assert "<img src=x onerror=alert(1)>" in seen
+        assert "␛[31m" in seen
+        assert "\x1b" not in seen
+        assert "\u202e" not in page.text("body")
+        assert len(seen) < 50_000
+        page.click(".more")
+        page.wait_for("document.querySelector('#detail').textContent.length > 100000")
+        page.click("[role=tab]:nth-child(2)")
+        page.evaluate("document.querySelectorAll('.raw').forEach(details => { details.open = true })")
+        page.wait_for("document.querySelectorAll('.raw pre').length === document.querySelectorAll('.raw').length")

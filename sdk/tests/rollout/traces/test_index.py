@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
@@ -144,7 +145,7 @@ class TestIndex:
         assert (len(index.rollouts), index.foreign_files, index.unreadable_lines) == (1, 1, 2)
 
     def test_values_of_every_wrong_kind_harm_nothing(self, tmp_path: Path) -> None:
-        wrong = [None, 1, "x", [], {}, [[]], [None], {"messages": 3}, True, 1e400, -5]
+        wrong: list[Any] = [None, 1, "x", [], {}, [[]], [None], {"messages": 3}, True, 1e400, -5]
         maker = TraceMaker("r1")
         for name in ("trace_start", "run_start", "chat_start", "chat_end", "tool_call", "delivery", "rollout_complete"):
             for value in wrong:

@@ -1,6 +1,7 @@
 """The published schema: every event that a real server writes is valid, and broken ones are not."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ async def everything(ctx: RolloutContext) -> Any:
     return ctx.complete(messages, reward=1.0)
 
 
+def _is_delivered(path: Path) -> bool:
+    return '"acknowledged"' in path.read_text(encoding="utf-8")
+
+
 async def test_every_event_of_a_real_server_is_valid(tmp_path: Path) -> None:
     agents = {"r1": everything, "r2": raising(ValueError("boom")), "r3": chat_once}
     with FakeTrainer() as trainer:
@@ -50,7 +55,7 @@ async def test_every_event_of_a_real_server_is_valid(tmp_path: Path) -> None:
                 await client.post(INIT, json=init_body(rollout_id, server_url=trainer.url))
                 await trainer.result(rollout_id)
                 path = tmp_path / f"{rollout_id}.jsonl"
-                await until(lambda path=path: '"acknowledged"' in path.read_text(encoding="utf-8"))
+                await until(partial(_is_delivered, path))
     events = [event for rollout_id in agents for event in events_of(tmp_path / f"{rollout_id}.jsonl")]
     problems = [f"{event['event']}: {error.message}" for event in events for error in VALIDATOR.iter_errors(event)]
     assert problems == []

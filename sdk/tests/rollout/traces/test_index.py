@@ -104,6 +104,7 @@ class TestIndex:
         assert not one.is_settled
 
     def test_new_files_and_folders_are_found(self, tmp_path: Path) -> None:
+        (tmp_path / "1").mkdir()
         index = indexed(tmp_path)
         made("r1").write(tmp_path / "1")
         index.refresh()
@@ -161,11 +162,21 @@ class TestIndex:
         for position in range(len(index.rollouts)):
             conversation_of(index.events(position))
 
-    def test_many_are_read_in_no_time(self, tmp_path: Path) -> None:
+    def test_many_are_read_at_once(self, tmp_path: Path) -> None:
         write_random_traces(tmp_path, 300)
         index = indexed(tmp_path)
         assert len(index.rollouts) == 300
         assert {one.status for one in index.rollouts} == {"COMPLETED", "ERROR", "UNFINISHED"}
+
+    def test_a_large_folder_can_be_read_bit_by_bit(self, tmp_path: Path) -> None:
+        write_random_traces(tmp_path, 300)
+        index, versions = TraceIndex(tmp_path), [0]
+        while len(versions) == 1 or index.is_behind:
+            versions.append(index.refresh(limit_seconds=0.002))
+        assert len(versions) > 3
+        assert versions == sorted(versions)
+        assert len(index.rollouts) == 300
+        assert len(list(index.since(versions[-2]))) < 300
 
 
 class TestConversation:

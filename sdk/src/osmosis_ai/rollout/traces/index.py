@@ -3,6 +3,7 @@
 Used by one thread at a time. Summaries are kept in memory, events are not.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from osmosis_ai.rollout.traces.summary import CONCERNING, Summary
 
 LISTING_SECONDS = 20.0
 """How often a folder that looks unchanged is listed all the same."""
+SAME_TICK_NS = 20_000_000
+"""Two changes of a folder may bear the same time if they are this close."""
 RECENT_SECONDS = 60.0
 """How long after its last event a file is watched for more."""
 _COMPACT_START = b'{"event":"'
@@ -49,19 +52,27 @@ class TraceIndex:
         self.unreadable_lines = 0
         self._files: dict[str, _File] = {}
         self._folders: dict[str, int] = {}
-        self._listed_at = -LISTING_SECONDS
+        self._listed_at = -math.inf
+        self._to_read: list[_File] = []
 
     @property
     def foreign_files(self) -> int:
         """How many files hold no rollout."""
         return sum(not file.rollouts and file.offset > 0 for file in self._files.values())
 
-    def refresh(self) -> int:
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last refresh ran out of time; the next one goes on from there."""
+        return bool(self._to_read)
+
+    def refresh(self, limit_seconds: float = math.inf) -> int:
         """Read what was added; the version after that, which is the old one if nothing was."""
         self.version += 1
         changed = False
-        for file in self._files_to_look_at():
-            changed |= self._read(file)
+        deadline = time.monotonic() + limit_seconds
+        self._to_read = self._to_read or self._files_to_look_at()
+        while self._to_read and time.monotonic() < deadline:
+            changed |= self._read(self._to_read.pop())
         if not changed:
             self.version -= 1
         return self.version
@@ -86,7 +97,7 @@ class TraceIndex:
         elif now - self._listed_at >= LISTING_SECONDS or self._folders_changed():
             self._listed_at = now
             self._list()
-            return list(self._files.values())
+            return list(reversed(self._files.values()))
         recently = now - RECENT_SECONDS
         return [
             file
@@ -95,10 +106,12 @@ class TraceIndex:
         ]
 
     def _list(self) -> None:
-        for entry in trace_files(self.root):
+        folders: list[str] = []
+        before = time.time_ns()
+        for entry in trace_files(self.root, folders):
             self._note(entry.path)
-        folders = {os.fspath(self.root), *(os.path.dirname(path) for path in self._files)}  # noqa: PTH120 - many paths
-        self._folders = {folder: _changed_at(folder) for folder in folders}
+        # A folder changed so recently may change again within the same tick of its clock.
+        self._folders = {folder: at if (at := _changed_at(folder)) < before - SAME_TICK_NS else 0 for folder in folders}
 
     def _folders_changed(self) -> bool:
         return any(_changed_at(folder) != at for folder, at in self._folders.items())

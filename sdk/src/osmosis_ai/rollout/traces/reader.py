@@ -69,12 +69,18 @@ def events_of(path: str | Path, start: int = 0, end: int | None = None) -> Itera
             yield event
 
 
-def trace_files(root: str | Path) -> Iterator["os.DirEntry[str]"]:
-    """The files in a folder and its subfolders whose name ends in ``.jsonl``; what cannot be listed is passed over."""
+def trace_files(root: str | Path, listed: list[str] | None = None) -> Iterator["os.DirEntry[str]"]:
+    """The files in a folder and its subfolders whose name ends in ``.jsonl``; what cannot be listed is passed over.
+
+    The folders, empty ones included, are added to ``listed``.
+    """
     folders = [os.fspath(root)]
     while folders:
+        folder = folders.pop()
+        if listed is not None:
+            listed.append(folder)
         try:
-            with os.scandir(folders.pop()) as entries:
+            with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)

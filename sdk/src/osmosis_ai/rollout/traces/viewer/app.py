@@ -20,6 +20,8 @@ from osmosis_ai.rollout.traces.viewer.page import SCRIPTS, SERVED_POLICY, STYLE,
 from osmosis_ai.rollout.traces.viewer.rows import COLUMNS, row_of
 
 MAX_EVENT_BYTES_SHOWN = 64 * 1024 * 1024
+REFRESH_SECONDS = 0.7
+"""How long the page waits for a large folder before it gets a part of it."""
 _CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
 _HEADERS = {
     "Content-Security-Policy": SERVED_POLICY,
@@ -92,13 +94,14 @@ class _Viewer:
         return Response(body, media_type="application/json", headers=_HEADERS)
 
     def _changes(self, since: int) -> bytes:
-        version = self._index.refresh()
+        version = self._index.refresh(REFRESH_SECONDS)
         if since > version:  # from another server on this port
             since = 0
         answer: dict[str, Any] = {
             "version": version,
             "rows": [row_of(key, rollout) for key, rollout in self._index.since(since)],
             "whole": since == 0,
+            "more": self._index.is_behind,
         }
         if since == 0:
             answer |= {"columns": COLUMNS, "source": str(self._index.root)}

@@ -189,7 +189,6 @@
         at("notice").textContent = `This file is bounded in size: of ${told.total.toLocaleString("en")} rollouts it lists ${all.size.toLocaleString("en")} and holds ${told.whole.toLocaleString("en")} whole, failures first, then the newest.`;
       }
     } else {
-      at("live").textContent = "live";
       at("live").className = "live on";
     }
     // A large table is drawn anew at most every second or so.
@@ -197,8 +196,8 @@
     waiting = setTimeout(update, first ? 0 : Math.max(0, (all.size > 5000 ? 1500 : 150) - (performance.now() - drawn)));
     if (Detail.current !== null && changed?.has(Detail.current)) open(Detail.current);
     if (first && /^#r\d+$/.test(location.hash)) { const key = Number(location.hash.slice(2)); if (all.has(key)) { Table.select(key); open(key); } }
-  }, (error) => {
-    at("live").textContent = error ? "not connected" : "live";
+  }, (error, more) => {
+    at("live").textContent = error ? "not connected" : more ? "reading…" : "live";
     at("live").className = error ? "live off" : "live on";
   });
 })();

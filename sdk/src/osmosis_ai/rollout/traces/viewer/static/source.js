@@ -34,6 +34,7 @@ const Source = (() => {
     }
     let about = { source: "" };
     const round = async () => {
+      let more = false;
       try {
         if (!document.hidden || version === 0) {
           const answer = await fetched(`/api/rollouts?since=${version}`);
@@ -41,14 +42,14 @@ const Source = (() => {
           if (answer.whole) rollouts.clear();
           if (answer.columns) { columns = answer.columns; about = { source: answer.source }; }
           version = answer.version;
+          more = answer.more;
           take(answer.rows);
           if (first || answer.rows.length) changed(rollouts, about, new Set(answer.rows.map((row) => row[0])));
-          lost(null);
+          lost(null, more);
         }
       } catch (error) { lost(error); }
-      setTimeout(round, POLL_MS);
+      setTimeout(round, more ? 0 : POLL_MS);
     };
-    document.addEventListener("visibilitychange", () => {});
     round();
   }
 

@@ -184,6 +184,9 @@ async def test_it_follows_a_server_that_runs(view: Path, page: Browser) -> None:
     page.type("live-1")
     page.wait_for(f"{ROWS}.length === 1")
     assert "ValueError: live failure" in page.text(".row")
+    page.press("Escape")
+    page.click(".row")
+    assert "What is 2 + 2?" in page.text(".conversation")  # though its result has no messages
 
 
 class TestReport:

@@ -12,7 +12,8 @@ const Conversation = (() => {
         messages = [...event.request.messages];
         prompt = messages.length;
       } else if ((event.event === "rollout_result" || event.event === "rollout_complete") && isMessages(event.final_messages)) {
-        if (event.event === "rollout_result" || !final) messages = event.final_messages;
+        // A rollout that failed before its first turn has no messages in its result, but it was asked something.
+        if ((event.event === "rollout_result" || !final) && event.final_messages.length) messages = event.final_messages;
         final = true;
       } else if (final) {
         continue;

@@ -1,7 +1,8 @@
 """The other side of the protocol: dispatches rollouts, serves the model, takes the results.
 
-``Trainer`` is the library, ``completer_of`` puts any ``LLMClientProtocol`` behind it, and ``session`` is what
-``osmosis trainer`` runs. Needs the extra ``server``. Every name is imported on first use. Spec: core.md, section 13.
+``Trainer`` is the library, ``completer_of`` puts any ``LLMClientProtocol`` behind it, ``ServerKeeper`` runs a rollout
+server and starts it again when it dies, and ``session`` is what ``osmosis trainer`` runs. Needs the extra ``server``.
+Every name is imported on first use. Spec: core.md, section 13. Guide: ``docs/trainer-library.md``.
 """
 
 import sys
@@ -15,15 +16,18 @@ if TYPE_CHECKING:
         completer_of as completer_of,
     )
     from osmosis_ai.rollout.trainer.errors import (
+        CallRefusedError as CallRefusedError,
         InitRefusedError as InitRefusedError,
         ServerEndedError as ServerEndedError,
         TrainerError as TrainerError,
     )
+    from osmosis_ai.rollout.trainer.server_keeper import ServerKeeper as ServerKeeper
     from osmosis_ai.rollout.trainer.trainer import Trainer as Trainer
     from osmosis_ai.rollout.trainer.types import (
         ChatCall as ChatCall,
         Completer as Completer,
         Outcome as Outcome,
+        RedispatchPolicy as RedispatchPolicy,
         RetryPolicy as RetryPolicy,
         RolloutOutcome as RolloutOutcome,
         TrainerLimits as TrainerLimits,
@@ -31,9 +35,18 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "completions": ("ToolAwareClient", "completer_of"),
-    "errors": ("InitRefusedError", "ServerEndedError", "TrainerError"),
+    "errors": ("CallRefusedError", "InitRefusedError", "ServerEndedError", "TrainerError"),
+    "server_keeper": ("ServerKeeper",),
     "trainer": ("Trainer",),
-    "types": ("ChatCall", "Completer", "Outcome", "RetryPolicy", "RolloutOutcome", "TrainerLimits"),
+    "types": (
+        "ChatCall",
+        "Completer",
+        "Outcome",
+        "RedispatchPolicy",
+        "RetryPolicy",
+        "RolloutOutcome",
+        "TrainerLimits",
+    ),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

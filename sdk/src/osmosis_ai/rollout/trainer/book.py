@@ -65,6 +65,7 @@ class Rollout:
         self.turns = 0
         self.tool_calls = 0
         self.rewrote_messages = False
+        self.is_lost = False
         self.replies: dict[str, asyncio.Future[CompletionsResult]] = {}
         self.ended = asyncio.Event()
         self.tools_known_or_ended = asyncio.Event()
@@ -132,6 +133,10 @@ class RolloutBook:
     def find(self, rollout_id: str) -> Rollout | None:
         """The rollout in flight under ``rollout_id``."""
         return self._in_flight.get(rollout_id)
+
+    def running(self) -> list[Rollout]:
+        """The rollouts that the server has accepted and that have not ended."""
+        return [rollout for rollout in self._in_flight.values() if rollout.phase is Phase.RUNNING]
 
     def has_ended(self, rollout_id: str) -> bool:
         """Whether a rollout of this id was in flight once and is no more."""

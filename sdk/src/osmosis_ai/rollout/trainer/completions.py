@@ -20,6 +20,7 @@ from osmosis_ai.rollout.client import CompletionsResult
 from osmosis_ai.rollout.core.llm_client import LLMClientProtocol
 from osmosis_ai.rollout.core.schemas import CompletionsRequest
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
+from osmosis_ai.rollout.trainer.errors import CallRefusedError
 from osmosis_ai.rollout.trainer.types import ChatCall, Completer, TrainerLimits
 from osmosis_ai.rollout.trainer.wire import (
     CallbackRefusedError,
@@ -111,6 +112,8 @@ class ChatEndpoint:
         rollout.note_messages(call.messages)
         try:
             result = await self._complete(call)
+        except CallRefusedError as error:
+            raise CallbackRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "call_refused", str(error)) from error
         except Exception as error:
             logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
             raise CallbackRefusedError(

@@ -27,3 +27,9 @@ class ServerEndedError(TrainerError):
     def __init__(self, message: str, output: list[str]) -> None:
         super().__init__(message)
         self.output = output
+
+
+class CallRefusedError(TrainerError):
+    """Raised by a ``Completer`` for a chat call it cannot serve as asked; the server gets a 422 with the message."""
+
+    code = "call_refused"

@@ -14,7 +14,7 @@ from osmosis_ai.rollout.trainer.types import Outcome
 
 MAX_TABLE_LINES = 60
 
-_WORDS = {Outcome.ERROR: "error", Outcome.REFUSED: "refused", Outcome.TIMED_OUT: "timed out"}
+_WORDS = {Outcome.ERROR: "error", Outcome.REFUSED: "refused", Outcome.TIMED_OUT: "timed out", Outcome.LOST: "lost"}
 
 
 class ReportPrinter:

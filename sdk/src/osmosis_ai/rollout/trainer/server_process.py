@@ -39,24 +39,43 @@ class ServerProcess:
     Args:
         agent: what ``osmosis serve`` is to serve, as its arguments: ``-m module:attribute`` or ``--mcp DIR``.
         log_directory: where the server writes traces; ``None`` for none.
+        port: loopback port to serve on; 0 means any free one.
+        api_key: the key of its inits; by default a new random one.
+        journal: file in which the server keeps accepted rollouts, so that a later process on the same file reports
+            those that this one left behind; ``None`` for no journal.
 
     Raises:
         TrainerError: on construction, if no socket can be bound or the system cannot hand one to a child.
     """
 
-    def __init__(self, agent: tuple[str, str], log_directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        agent: tuple[str, str],
+        log_directory: Path | None = None,
+        *,
+        port: int = 0,
+        api_key: str | None = None,
+        journal: Path | None = None,
+    ) -> None:
         if os.name != "posix":
             raise TrainerError(
                 "A server cannot be started from here on this system: start it with 'osmosis serve' and use --server."
             )
         self._agent = agent
         self._log_directory = log_directory
-        self._socket = bind_socket(LOOPBACK, 0)
+        self._journal = journal
+        self._socket = bind_socket(LOOPBACK, port)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._output: deque[str] = deque(maxlen=KEPT_OUTPUT_LINES)
-        self.url = url_of(LOOPBACK, self._socket.getsockname()[1])
-        self.api_key = secrets.token_urlsafe(SERVER_KEY_BYTES)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = url_of(LOOPBACK, self.port)
+        self.api_key = api_key or secrets.token_urlsafe(SERVER_KEY_BYTES)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, once started."""
+        return self._process.pid if self._process else None
 
     async def start(self, callback_url: str) -> None:
         """Start the child, which will be sent to ``callback_url`` and must not go through a proxy for it."""
@@ -84,7 +103,7 @@ class ServerProcess:
         for variable in ("no_proxy", "NO_PROXY"):
             environment[variable] = ",".join(filter(None, [environment.get(variable), host]))
         environment[defaults.SERVER_KEY_VARIABLE] = self.api_key
-        environment[JOURNAL_VARIABLE] = "off"
+        environment[JOURNAL_VARIABLE] = str(self._journal) if self._journal else "off"
         # When we stop it, nobody waits for what still runs.
         environment[DRAIN_VARIABLE] = "0"
         environment["PYTHONUNBUFFERED"] = "1"

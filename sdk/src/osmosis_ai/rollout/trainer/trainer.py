@@ -3,10 +3,12 @@
 ::
 
     async with Trainer(complete, server_url="http://127.0.0.1:9000", server_api_key=key) as trainer:
-        outcome = await trainer.run_one(request)                # one rollout
-        await trainer.run(requests, on_outcome=outcomes.append)   # many, with bounded concurrency
+        outcome = await trainer.run_one(request)                  # one rollout
+        await trainer.run(requests, on_outcome=outcomes.append)   # many, taken as there is room
+        outcomes = await trainer.run_again(request, policy)       # one, and again under a new id where it failed
 
-Every rollout that is opened ends in one ``RolloutOutcome``, whatever the server does.
+Every rollout that is opened ends in one ``RolloutOutcome``, whatever the server does. All three ways share one bound:
+at most ``TrainerLimits.concurrency`` rollouts are in flight.
 """
 
 import asyncio
@@ -32,7 +34,14 @@ from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
-from osmosis_ai.rollout.trainer.types import Completer, Outcome, RetryPolicy, RolloutOutcome, TrainerLimits
+from osmosis_ai.rollout.trainer.types import (
+    Completer,
+    Outcome,
+    RedispatchPolicy,
+    RetryPolicy,
+    RolloutOutcome,
+    TrainerLimits,
+)
 from osmosis_ai.rollout.trainer.wire import CallbackRefusedError
 
 CALLBACK_KEY_BYTES = 32
@@ -78,11 +87,17 @@ class Trainer:
         self._callback_key = secrets.token_urlsafe(CALLBACK_KEY_BYTES)
         self._book = RolloutBook()
         self._resources = AsyncExitStack()
+        self._room = asyncio.Semaphore(self._limits.concurrency)
 
     @property
     def contradictions(self) -> int:
         """Terminal callbacks that contradicted an earlier one of the same rollout."""
         return self._book.deliveries[Delivery.CONTRADICTED]
+
+    @property
+    def repeated_results(self) -> int:
+        """Terminal callbacks that repeated one of the same rollout; each was acknowledged and dropped."""
+        return self._book.deliveries[Delivery.REPEATED]
 
     @property
     def late_results(self) -> int:
@@ -147,7 +162,8 @@ class Trainer:
 
         async def work() -> None:
             while not stop_reasons and (request := next(remaining, None)) is not None:
-                outcome, stop_reason = await self._run(request)
+                async with self._room:
+                    outcome, stop_reason = await self._run(request)
                 if stop_reason:
                     stop_reasons.append(stop_reason)
                 on_outcome(outcome)
@@ -163,11 +179,59 @@ class Trainer:
     async def run_one(self, request: RolloutRequest) -> RolloutOutcome:
         """Run one rollout to its end. ``server_url``, ``api_key`` and a missing idempotency key are filled in.
 
+        Waits for room first; that time counts for no limit.
+
         Raises:
             ValueError: if the request's ``rollout_id`` was used before.
         """
-        outcome, _ = await self._run(request)
+        async with self._room:
+            outcome, _ = await self._run(request)
         return outcome
+
+    async def run_again(
+        self,
+        request: RolloutRequest,
+        policy: RedispatchPolicy,
+        on_outcome: Callable[[RolloutOutcome], None] = lambda outcome: None,
+    ) -> list[RolloutOutcome]:
+        """Run one rollout, and a new one under a new id while it fails; the outcomes of all attempts in their order.
+
+        ``on_outcome`` gets each of them when it comes.
+
+        A rollout cut off half-way is never continued: its agent's state is gone, so a new attempt starts from the
+        request's messages, and whatever was generated for the old one belongs to the old id.
+
+        Raises:
+            ValueError: if an id was used before.
+        """
+        outcomes: list[RolloutOutcome] = []
+        attempt = request
+        while True:
+            outcomes.append(await self.run_one(attempt))
+            on_outcome(outcomes[-1])
+            if outcomes[-1].outcome not in policy.outcomes or len(outcomes) >= policy.max_attempts:
+                return outcomes
+            rollout_id = f"{request.rollout_id}.{len(outcomes) + 1}"
+            attempt = request.model_copy(update={"rollout_id": rollout_id, "idempotency_key": None})
+
+    async def note_restart(self, grace_seconds: float) -> None:
+        """Tell that the server was started again: what it had accepted and does not report in time is LOST.
+
+        A server with a journal reports the rollouts it lost as ERROR right after its start; one without cannot.
+        """
+        accepted_before = self._book.running()
+        if not accepted_before:
+            return
+        ends = [asyncio.ensure_future(rollout.ended.wait()) for rollout in accepted_before]
+        try:
+            await asyncio.wait(ends, timeout=grace_seconds)
+        finally:
+            for end in ends:
+                end.cancel()
+        for rollout in accepted_before:
+            if not rollout.ended.is_set():
+                rollout.is_lost = True
+                rollout.abandon()
 
     async def _run(self, request: RolloutRequest) -> tuple[RolloutOutcome, str | None]:
         addressed = request.model_copy(
@@ -195,6 +259,8 @@ class Trainer:
             self._book.close(rollout)
         if rollout.result is not None:
             outcome, problem = _ending(rollout.result)
+        elif rollout.is_lost:
+            outcome, problem = Outcome.LOST, "The server was started again and did not report this rollout."
         return self._outcome(rollout, outcome, problem, time.monotonic() - started_seconds), stop_reason
 
     def _outcome(

@@ -25,6 +25,8 @@ class Outcome(Enum):
     """The server never accepted the rollout."""
     TIMED_OUT = "TIMED_OUT"
     """No terminal callback came in time."""
+    LOST = "LOST"
+    """The server was started again and, within a grace period, reported nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,16 @@ class TrainerLimits:
     """How long a chat call waits for the init's reply, which alone names the tools."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Largest callback body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedispatchPolicy:
+    """When a rollout that failed is sent again, as a new rollout under a new id: ``<id>.2``, ``<id>.3``, ..."""
+
+    max_attempts: int = 3
+    """Rollouts started for one request, the first included."""
+    outcomes: frozenset[Outcome] = frozenset({Outcome.ERROR, Outcome.LOST, Outcome.TIMED_OUT})
+    """Which ends are worth another attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,349 @@
+"""One training run: server up, evaluate, train step after step, evaluate again, report.
+
+A step: ``problems_per_step`` rows times ``samples`` rollouts go out as inits; the server's agent calls back for
+completions, which the policy samples and records; results come back with rewards; GRPO turns the groups with spread
+into one optimizer step; the new weights are published to the engine.
+"""
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+from osmosis_ai.rollout.trainer import RedispatchPolicy, ServerKeeper, Trainer, TrainerLimits
+from osmosis_ai.rollout.trainer.server_keeper import Restart
+from training import records
+from training.chat import ChatFormat
+from training.config import TrainingConfig
+from training.display import Display
+from training.engine import Engine
+from training.errors import TrainingError
+from training.grpo import GrpoSettings, Learner, Sample, StepStats, advantages
+from training.policy import Policy, TokenBudget
+from training.problems import Wordings, held_out_rows, training_rows, worked_examples, write_rows
+from training.records import RunFolder
+from training.report import write_report
+from training.rollouts import Played, RolloutRunner, RolloutShape, Task, outcomes_of
+from training.weights import load_model, save_model
+
+SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
+TRAINING_ROWS = 4000
+TRANSCRIPTS = 8
+JOURNAL = "server-journal.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Datasets:
+    """What is trained on, and what is measured on, by name."""
+
+    training: list[dict[str, Any]]
+    held_out: dict[str, list[dict[str, Any]]]
+    examples: list[dict[str, Any]]
+
+
+class Run:
+    """A training run from its settings to its report."""
+
+    def __init__(self, config: TrainingConfig, display: Display, *, is_resumed: bool = False) -> None:
+        self._config = config
+        self._display = display
+        self._is_resumed = is_resumed
+        self._folder = RunFolder(config.output, is_resumed=is_resumed)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self._datasets = read_datasets(config)
+        self._folder.write(records.CONFIG, config.model_dump(mode="json"))
+        for name, rows in [("train", self._datasets.training), *self._datasets.held_out.items()]:
+            write_rows(rows, config.output / "datasets" / f"{name}.jsonl")
+        display.note("Loading the model.")
+        device = torch.device(config.device)
+        self._model = load_model(config.model, config.model_cache, device)
+        self._chat = ChatFormat(self._model.tokenizer, config.tool_prompt)
+        start = {name: tensor.clone() for name, tensor in self._model.weights.items()} if config.kl else None
+        self._learner = Learner(self._model.decoder, self._model.weights, grpo_settings(config), start)
+        if is_resumed:
+            self._learner.restore(self._folder.load_checkpoint())
+            self._folder.drop_steps_after(self._learner.steps_done)
+
+    async def run(self) -> None:
+        """Do all of it. Cancelled, it still keeps a checkpoint and writes the report of what there is.
+
+        Raises:
+            TrainerError: if the server cannot be started, reached or kept running.
+        """
+        config = self._config
+        engine = Engine(
+            self._model.decoder, self._model.weights, self._chat, rows=config.concurrency, max_length=config.context
+        )
+        policy = Policy(engine, self._chat, TokenBudget(turn=config.max_tokens_turn, rollout=config.rollout_tokens))
+        try:
+            async with self._serving(policy) as (trainer, keeper):
+                work = self._work(self._runner(trainer, policy), engine, trainer)
+                await (work if keeper is None else keeper.guard(work))
+        finally:
+            engine.close()
+            save_model(self._model.weights, self._model.folder, self._folder.path / records.MODEL)
+            write_report(self._folder.path)
+
+    @asynccontextmanager
+    async def _serving(self, policy: Policy) -> AsyncIterator[tuple[Trainer, ServerKeeper | None]]:
+        config = self._config
+        limits = TrainerLimits(concurrency=config.concurrency, rollout_timeout_seconds=config.rollout_timeout_seconds)
+        if config.server is not None:
+            key = os.environ.get(SERVER_KEY_VARIABLE)
+            async with Trainer(policy.complete, server_url=config.server, server_api_key=key, limits=limits) as trainer:
+                await trainer.check_server()
+                yield trainer, None
+            return
+        keeper = ServerKeeper(("-m", config.agent), journal=self._folder.path / JOURNAL, on_restart=self._note_restart)
+        async with Trainer(
+            policy.complete, server_url=keeper.url, server_api_key=keeper.api_key, limits=limits
+        ) as trainer:
+            self._display.note(f"Starting the rollout server for {config.agent}.")
+            async with keeper.serving(trainer):
+                self._folder.append(records.SERVER, {"event": "started", "pid": keeper.pid, "at": time.time()})
+                yield trainer, keeper
+
+    def _note_restart(self, restart: Restart) -> None:
+        self._folder.append(records.SERVER, {"event": "restarted", **asdict(restart)})
+        self._display.note(f"The server died and was back after {restart.recovery_seconds:.1f} s.")
+
+    def _runner(self, trainer: Trainer, policy: Policy) -> RolloutRunner:
+        config = self._config
+        shape = RolloutShape(
+            examples=self._datasets.examples,
+            max_turns=config.turns,
+            max_tokens_turn=config.max_tokens_turn,
+            # One less than the cache, so that the server's count never promises what the cache cannot hold.
+            context=config.context - 1,
+        )
+        return RolloutRunner(trainer, policy, shape, RedispatchPolicy(max_attempts=config.attempts), self._note_played)
+
+    def _note_played(self, played: Played) -> None:
+        for attempt in played.attempts:
+            record = asdict(attempt) | {"outcome": attempt.outcome.value}
+            self._folder.append(records.ROLLOUTS, record)
+        self._display.count(outcomes_of([played]))
+
+    async def _work(self, runner: RolloutRunner, engine: Engine, trainer: Trainer) -> None:
+        evaluations = records.read_document(self._folder.path / records.EVALUATIONS) or {}
+        if "before" not in evaluations:
+            evaluations["before"] = await self._evaluate(runner, "before")
+            self._folder.write(records.EVALUATIONS, evaluations)
+        try:
+            await self._train(runner, engine, trainer)
+        finally:
+            self._folder.save_checkpoint(self._learner.state())
+        evaluations["after"] = await self._evaluate(runner, "after")
+        self._folder.write(records.EVALUATIONS, evaluations)
+
+    async def _train(self, runner: RolloutRunner, engine: Engine, trainer: Trainer) -> None:
+        config = self._config
+        started = time.monotonic()
+        ends = started + config.minutes * 60
+        step = self._learner.steps_done
+        longest_seconds = 0.0
+        while time.monotonic() + longest_seconds / 2 < ends and (config.steps is None or step < config.steps):
+            step_started = time.monotonic()
+            tasks = self._tasks(step)
+            sampled_before = engine.stats.sampled_tokens
+            groups = _in_groups(await runner.run(tasks), config.samples)
+            rollout_seconds = time.monotonic() - step_started
+            samples, skipped = self._samples(groups)
+            stats: StepStats | None = None
+            if samples:
+                stats = await asyncio.to_thread(self._learner.step, samples)
+                await asyncio.to_thread(engine.update, self._learner.publish)
+            step += 1
+            self._learner.steps_done = step
+            longest_seconds = max(longest_seconds, time.monotonic() - step_started)
+            played = [one for group in groups for one in group]
+            record = step_record(step, played, stats, skipped) | {
+                "seconds": round(time.monotonic() - step_started, 2),
+                "rollout_seconds": round(rollout_seconds, 2),
+                "tokens_per_second": round((engine.stats.sampled_tokens - sampled_before) / rollout_seconds, 1),
+                "training_seconds": round(time.monotonic() - started, 1),
+                "repeated_results": trainer.repeated_results,
+                "late_results": trainer.late_results,
+            }
+            self._folder.append(records.STEPS, record)
+            self._display.step(record, max(0.0, ends - time.monotonic()))
+            if config.checkpoint_steps and step % config.checkpoint_steps == 0:
+                await asyncio.to_thread(self._folder.save_checkpoint, self._learner.state())
+
+    def _tasks(self, step: int) -> list[Task]:
+        config = self._config
+        rows = self._datasets.training
+        tasks = []
+        for group in range(config.problems_per_step):
+            number = step * config.problems_per_step + group
+            epoch, place = divmod(number, len(rows))
+            order = list(range(len(rows)))
+            random.Random(f"{config.seed}/{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
+            for sample in range(config.samples):
+                rollout_id = f"s{config.seed}-{step}-{group}-{sample}-{int(time.time() * 1000):x}"
+                seed = random.Random(f"{config.seed}/{number}/{sample}").getrandbits(31)  # noqa: S311
+                tasks.append(Task(rollout_id, rows[order[place]], seed, config.temperature))
+        return tasks
+
+    def _samples(self, groups: Sequence[Sequence[Played]]) -> tuple[list[Sample], int]:
+        """What to train on, and how many groups had no spread."""
+        samples: list[Sample] = []
+        skipped = 0
+        for group in groups:
+            rewarded = [played for played in group if played.reward is not None]
+            weights = advantages([played.reward or 0.0 for played in rewarded], self._config.advantage_epsilon)
+            if weights is None:
+                skipped += 1
+                continue
+            for played, advantage in zip(rewarded, weights, strict=True):
+                samples += [
+                    Sample(segment, advantage) for segment in played.trajectory.segments if segment.sampled_count
+                ]
+        return samples, skipped
+
+    async def _evaluate(self, runner: RolloutRunner, when: str) -> dict[str, Any]:
+        config = self._config
+        evaluation: dict[str, Any] = {}
+        temperatures = {"sampled": config.temperature} | ({"greedy": 0.0} if config.eval_greedy else {})
+        for name, rows in self._datasets.held_out.items():
+            for mode, temperature in temperatures.items():
+                self._display.note(f"Evaluating {when} training: {name}, {mode}, {len(rows)} rollouts.")
+                started = time.monotonic()
+                tasks = [
+                    Task(
+                        f"s{config.seed}-{when}-{name}-{mode}-{number}-{int(time.time() * 1000):x}",
+                        row,
+                        number,
+                        temperature,
+                    )
+                    for number, row in enumerate(rows)
+                ]
+                played = await runner.run(tasks)
+                summary = summarized(played) | {"seconds": round(time.monotonic() - started, 1)}
+                evaluation[f"{name} ({mode})"] = summary
+                self._display.evaluation(when, name, mode, summary)
+        return evaluation
+
+
+def grpo_settings(config: TrainingConfig) -> GrpoSettings:
+    """The part of the settings that the learner needs."""
+    return GrpoSettings(
+        learning_rate=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        clip_ratio=config.clip_ratio,
+        kl=config.kl,
+        micro_batch=config.micro_batch,
+        temperature=config.temperature,
+        warmup_steps=config.warmup_steps,
+    )
+
+
+def read_datasets(config: TrainingConfig) -> Datasets:
+    """Generated problems, or the files that the settings name.
+
+    Raises:
+        TrainingError: if a file cannot be used.
+    """
+    examples = worked_examples(config.level) if config.dataset is None else []
+    if config.examples is not None:
+        try:
+            examples = json.loads(config.examples.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"Cannot read {config.examples}: {error}.") from None
+    if config.dataset is None or config.eval_dataset is None:
+        held_out = {
+            name: held_out_rows(config.level, config.eval_problems, wordings)
+            for name, wordings in (("held-out", Wordings.TRAINED), ("new-wordings", Wordings.HELD_OUT))
+            if config.eval_problems
+        }
+        return Datasets(training_rows(config.level, TRAINING_ROWS, config.seed), held_out, examples)
+    held_out_path = config.eval_dataset
+    return Datasets(_rows_of(config.dataset), {"held-out": _rows_of(held_out_path)[: config.eval_problems]}, examples)
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    reader = DatasetReader(str(path))
+    if error := reader.check().error():
+        raise TrainingError(error)
+    rows = [dict(row) for row in reader.iter_rows()]
+    if not rows:
+        raise TrainingError(f"{path} has no rows.")
+    return rows
+
+
+def _in_groups(batch: list[Played], size: int) -> list[list[Played]]:
+    return [batch[at : at + size] for at in range(0, len(batch), size)]
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean, ``None`` of nothing."""
+    return round(fmean(values), 4) if values else None
+
+
+def step_record(step: int, played: Sequence[Played], stats: StepStats | None, skipped: int) -> dict[str, Any]:
+    """One line of ``steps.jsonl``."""
+    rewarded = [one for one in played if one.reward is not None]
+    return {
+        "step": step,
+        "reward": mean_of([one.reward or 0.0 for one in rewarded]),
+        "tool_right": mean_of([float(one.is_tool_right) for one in rewarded]),
+        "disputed": [
+            {"rollout_id": one.attempts[-1].rollout_id, "reward": one.reward, "messages": one.messages}
+            for one in rewarded
+            if one.is_disputed
+        ],
+        "rollouts": len(played),
+        "rewarded": len(rewarded),
+        "outcomes": dict(outcomes_of(played)),
+        "sampled_tokens": mean_of([float(one.trajectory.sampled_count) for one in rewarded]),
+        "rewrites": sum(one.trajectory.rewrites for one in played),
+        "groups_without_spread": skipped,
+        "train": asdict(stats) if stats else None,
+    }
+
+
+def summarized(played: Sequence[Played]) -> dict[str, Any]:
+    """One evaluation of one held-out set."""
+    rewarded = [one for one in played if one.reward is not None]
+    outcomes: Counter[str] = outcomes_of(played)
+    return {
+        "rollouts": len(played),
+        "rewarded": len(rewarded),
+        "reward": mean_of([one.reward or 0.0 for one in rewarded]),
+        "tool_right": mean_of([float(one.is_tool_right) for one in rewarded]),
+        "disputed": sum(one.is_disputed for one in rewarded),
+        "sampled_tokens": mean_of([float(one.trajectory.sampled_count) for one in rewarded]),
+        "outcomes": dict(outcomes),
+        "transcripts": [transcript(one) for one in _shown(rewarded)],
+    }
+
+
+def _shown(rewarded: Sequence[Played]) -> list[Played]:
+    """The first few, and the disputed ones, of which the report must show some."""
+    first = list(rewarded[:TRANSCRIPTS])
+    return first + [one for one in rewarded[TRANSCRIPTS:] if one.is_disputed][:TRANSCRIPTS]
+
+
+def transcript(played: Played) -> dict[str, Any]:
+    """One rollout for the report."""
+    return {
+        "rollout_id": played.attempts[-1].rollout_id,
+        "ground_truth": played.task.row.get("ground_truth"),
+        "reward": played.reward,
+        "tool_right": played.is_tool_right,
+        "messages": played.messages,
+    }

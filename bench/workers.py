@@ -1,7 +1,7 @@
 """Does throughput grow with the processes of a server?
 
-Every init is sent twice, on two connections: the rollout must run once all the same. Each round has connections of its
-own, as it is by connections that the work is shared out.
+After the rounds that are measured comes one in which every init is sent twice, on two connections: the rollout must run
+once all the same. Each round has connections of its own, as it is by connections that the work is shared out.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from bench.contest import SETTLE_SECONDS
 from bench.load.generator import Generator
 from bench.serving import API_KEY, Server
 
-CONCURRENCY = 64
+CONCURRENCY = 128
 TURNS = 2
 WARM_UP_ROLLOUTS = 500
 
@@ -78,27 +78,38 @@ async def compare(folder: Path, *, rollouts: int, rounds: int, workers: Sequence
         for _ in range(rounds):
             for outcome, server in entrants:
                 await _round(outcome, server, rollouts)
+        for outcome, server in entrants:
+            await _load(outcome, server, rollouts, repeat_inits=True)
     return [outcome for outcome, _ in entrants]
 
 
 async def _round(outcome: WorkersOutcome, server: Server, rollouts: int) -> None:
     load = psutil.Process()
-    async with Generator(server.port, API_KEY, turns=TURNS, repeat_inits=True) as generator:
-        before, load_before, started = server.usage(), sum(load.cpu_times()[:2]), time.perf_counter()
-        tally = await generator.run(rollouts, CONCURRENCY)
-        seconds, load_cpu = time.perf_counter() - started, sum(load.cpu_times()[:2]) - load_before
-        await asyncio.sleep(SETTLE_SECONDS)
-        after = server.usage()
-    outcome.errors += tally.errors
-    outcome.repeated_inits += tally.repeats
+    before, load_before = server.usage(), sum(load.cpu_times()[:2])
+    completed, seconds = await _load(outcome, server, rollouts)
+    load_cpu = sum(load.cpu_times()[:2]) - load_before
+    after = server.usage()
     spent = [after.cpu_seconds_of[pid] - before.cpu_seconds_of.get(pid, 0.0) for pid in after.cpu_seconds_of]
-    completed = max(1, tally.completed)
     outcome.rounds.append(
         WorkersRound(
-            rollouts=tally.completed,
-            per_second=tally.completed / seconds,
-            cpu_ms=sum(spent) * 1000 / completed,
-            busiest_cpu_ms=max(spent) * 1000 / completed,
+            rollouts=completed,
+            per_second=completed / seconds,
+            cpu_ms=sum(spent) * 1000 / max(1, completed),
+            busiest_cpu_ms=max(spent) * 1000 / max(1, completed),
             load_busy=load_cpu / seconds,
         )
     )
+
+
+async def _load(
+    outcome: WorkersOutcome, server: Server, rollouts: int, *, repeat_inits: bool = False
+) -> tuple[int, float]:
+    """Send rollouts; how many were completed, and in how many seconds."""
+    async with Generator(server.port, API_KEY, turns=TURNS, repeat_inits=repeat_inits) as generator:
+        started = time.perf_counter()
+        tally = await generator.run(rollouts, CONCURRENCY)
+        seconds = time.perf_counter() - started
+        await asyncio.sleep(SETTLE_SECONDS)
+    outcome.errors += tally.errors
+    outcome.repeated_inits += tally.repeats
+    return tally.completed, seconds

@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from annotated_types import Le
-
-from osmosis_ai.rollout.config.settings import RolloutClientSettings
-
 PROJECT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 MINIMAL_AGENT = "bench.contenders.agent:agent_loop"
@@ -70,15 +66,7 @@ def launch(contender: Contender, port: int, concurrency: int, folder: Path, api_
 
 
 def _settings(concurrency: int, api_key: str) -> dict[str, str]:
-    connections = _bounded("max_connections", max(100, concurrency))
     return {
         "OSMOSIS_ROLLOUT_SERVER_API_KEY": api_key,
         "OSMOSIS_ROLLOUT_SERVER_MAX_CONCURRENT_ROLLOUTS": str(max(100, concurrency)),
-        "OSMOSIS_ROLLOUT_CLIENT_MAX_CONNECTIONS": str(connections),
-        "OSMOSIS_ROLLOUT_CLIENT_MAX_KEEPALIVE_CONNECTIONS": str(_bounded("max_keepalive_connections", connections)),
     }
-
-
-def _bounded(name: str, value: int) -> int:
-    bounds = [limit.le for limit in RolloutClientSettings.model_fields[name].metadata if isinstance(limit, Le)]
-    return min([value, *(bound for bound in bounds if isinstance(bound, int))])

@@ -6,7 +6,7 @@ from collections import deque
 from itertools import count
 from typing import Self
 
-from bench.load.http1 import Connection, request, status_of
+from bench.load.http1 import Connection, closes, request, status_of
 from bench.load.script import Script
 from bench.load.tally import Tally
 from bench.load.trainer import Trainer, TrainerConnection
@@ -179,7 +179,11 @@ class Generator:
         if status_of(head) != ACCEPTED or rollout_id not in body or b'"tools"' not in body:
             self._current().give_up(rollout_id, f"an init answered {status_of(head)}: {body[:120]!r}")
         self._inits_under_way -= 1
-        self._idle.append(sender)
+        if closes(head):
+            self._num_senders -= 1
+            sender.close()
+        else:
+            self._idle.append(sender)
         self._after_init()
 
     def broken(self, sender: "_Sender", rollout_id: bytes) -> None:

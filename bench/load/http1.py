@@ -102,3 +102,8 @@ def response(status: bytes, body: bytes) -> bytes:
 def status_of(head: bytes) -> int:
     """The status of a response."""
     return int(head[9:12])
+
+
+def closes(head: bytes) -> bool:
+    """Whether the server closes the connection after this response (RFC 9112, 9.6)."""
+    return b"\r\nconnection: close" in head.lower()

@@ -78,7 +78,7 @@ async def connected(*answers: bytes | Answer, max_connections: int = 8) -> Async
 
 
 def post(pool: Pool, timeout_seconds: float = 10.0) -> Awaitable[Any]:
-    return pool.post(REQUEST, timeout_seconds=timeout_seconds, connect_timeout_seconds=5.0)
+    return pool.post(REQUEST, b"", timeout_seconds=timeout_seconds, connect_timeout_seconds=5.0)
 
 
 async def close_after(writer: asyncio.StreamWriter, answer: bytes = b"") -> None:

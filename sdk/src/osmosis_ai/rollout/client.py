@@ -298,7 +298,7 @@ class OsmosisLLMClient:
             messages = CompletionsRequest(messages=messages, rollout_id=self.rollout_id).messages
         self.transcript.takes_up(messages)
         try:
-            return b'%b,"messages":[%b]}' % (self._chat_head, self.transcript.encoded())
+            return b"".join((self._chat_head, b',"messages":[', self.transcript.encoded(), b"]}"))
         except ValueError as error:
             raise _not_json(error) from error
 

@@ -24,6 +24,8 @@ from osmosis_ai.rollout.turnstile import turnstile_of
 
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection."""
+JOINED_BYTES = 65_536
+"""Up to here copying a body behind its head costs less than writing two pieces."""
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 _CODED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -89,7 +91,7 @@ class _Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, request: bytes, loop: asyncio.AbstractEventLoop, deadline: float) -> Reply:
+    async def exchange(self, head: bytes, body: bytes, loop: asyncio.AbstractEventLoop, deadline: float) -> Reply:
         """Send a request and wait until ``deadline`` (the loop's time) for the whole reply.
 
         A caller who stops waiting closes the connection.
@@ -104,7 +106,10 @@ class _Connection(asyncio.Protocol):
         answer: asyncio.Future[Reply] = loop.create_future()
         self._answer = answer
         timer = loop.call_at(deadline, self._time_out)
-        transport.write(request)
+        if len(body) <= JOINED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
         try:
             return await answer
         except BaseException:
@@ -215,8 +220,8 @@ class Pool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._loop = asyncio.get_running_loop()
 
-    async def post(self, request: bytes, *, timeout_seconds: float, connect_timeout_seconds: float) -> Reply:
-        """Send ``request``, a complete HTTP/1.1 message, and return the reply.
+    async def post(self, head: bytes, body: bytes, *, timeout_seconds: float, connect_timeout_seconds: float) -> Reply:
+        """Send a complete HTTP/1.1 message, request line and headers in ``head``, and return the reply.
 
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadError, httpx.ReadTimeout,
@@ -233,12 +238,12 @@ class Pool:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await connection.exchange(request, loop, deadline)
+                    return await connection.exchange(head, body, loop, deadline)
                 except (httpx.ReadError, httpx.RemoteProtocolError):
                     if connection.answered_anything:
                         raise
             connection = await self._connect(min(connect_timeout_seconds, deadline - loop.time()))
-            return await connection.exchange(request, loop, deadline)
+            return await connection.exchange(head, body, loop, deadline)
         finally:
             self._give_back(connection)
 

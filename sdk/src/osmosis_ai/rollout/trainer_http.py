@@ -91,7 +91,8 @@ class TrainerHttpClient(httpx.AsyncClient):
         if pool is None:
             return None
         return await pool.post(
-            quick.head(target, call_id, len(body)) + body,
+            quick.head(target, call_id, len(body)),
+            body,
             timeout_seconds=min(quick.read_seconds, limit_seconds),
             connect_timeout_seconds=quick.connect_seconds,
         )

@@ -198,3 +198,16 @@ def test_the_limits_on_rollouts_are_the_servers_not_each_workers() -> None:
     plan = Supervisor(Plan("a:b", None, settings), 2, None, {})._plan  # type: ignore[arg-type]
     limits = plan.settings.server
     assert (limits.max_concurrent_rollouts, limits.max_queued_rollouts, limits.max_total_rollouts) == (3, 0, 25_000)
+
+
+def test_a_worker_that_is_ahead_lets_its_connection_go(server: ServerProcess, trainer: FaultyTrainer) -> None:
+    trainer.hold_chats()
+    closed = 0
+    with httpx.Client(base_url=server.url, timeout=DEADLINE_SECONDS, trust_env=False) as client:
+        for number in range(40):  # over one connection, as long as it is kept
+            response = client.post("/v1/rollout/init", json=init_of(f"rollout-{number}", trainer.url))
+            assert response.status_code == 202
+            closed += response.headers.get("connection") == "close"
+    trainer.release_chats()
+    assert closed >= 1
+    assert {trainer.result(f"rollout-{number}")["status"] for number in range(40)} == {"COMPLETED"}

@@ -160,7 +160,7 @@ class RolloutContext:
             self._transcript.check(final_messages)
         return self._transcript.rewritten
 
-    def encoded_result(self, final_messages: list[MessageDict]) -> bytes:
+    def encoded_result(self, final_messages: list[MessageDict]) -> bytearray:
         """``final_messages``, which ``rewritten_messages`` has seen, as the inside of a JSON array.
 
         Raises:

@@ -68,17 +68,19 @@ class Transcript:
         """Compare a result's messages with what was sent; tell the difference, if there is one."""
         return self._compare(final_messages, f"after chat call {self._calls}")
 
-    def encoded(self) -> bytes:
+    def encoded(self) -> bytearray:
         """What was last sent, as the inside of a JSON array; in pydantic's reading of JSON, so a set is a list.
+
+        It is the transcript's own, and grows with the next call.
 
         Raises:
             ValueError: something cannot be written as JSON (RFC 8259): NaN, a foreign object, a cycle.
         """
         for message in self._copies[self._encoded_count :]:
             self._append(_encode_message(message))
-        return bytes(self._encoded)
+        return self._encoded
 
-    def encoded_result(self, final_messages: list[MessageDict]) -> bytes:
+    def encoded_result(self, final_messages: list[MessageDict]) -> bytearray:
         """``final_messages`` as the inside of a JSON array, after ``check``: what was sent is not encoded again.
 
         Raises:
@@ -87,7 +89,7 @@ class Transcript:
         self._copies.extend([copy_json(message) for message in final_messages[len(self._copies) :]])
         for message in self._copies[self._encoded_count :]:
             self._append(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-        return bytes(self._encoded)
+        return self._encoded
 
     def _append(self, encoded: bytes) -> None:
         if self._encoded_count:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.config.settings import RolloutServerSettings
 from osmosis_ai.rollout.journal import JournalError
+from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.error_replies import crashed, no_journal, refused
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body, reason_of
 from osmosis_ai.rollout.server.service import RolloutService
@@ -43,6 +44,7 @@ class InitEndpoint:
         self._authenticate = authenticate
         self._service = service
         self._observer = observer
+        self._siblings = siblings.current()
         self._max_body_bytes = limits.max_body_bytes
         self._body_timeout_seconds = limits.body_timeout_seconds
         self._allowed_hosts = frozenset(
@@ -93,5 +95,7 @@ class InitEndpoint:
             raise
         else:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply))]
+            if self._siblings is not None and self._siblings.gives_way():
+                headers.append((b"connection", b"close"))
             await send({"type": "http.response.start", "status": HTTPStatus.ACCEPTED, "headers": headers})
             await send({"type": "http.response.body", "body": reply})

@@ -301,10 +301,10 @@ def summary_of(payload: dict[str, Any]) -> ResultSummary:
     )
 
 
-def _encode_around(fields: dict[str, Any], final_messages: bytes) -> bytes:
+def _encode_around(fields: dict[str, Any], final_messages: bytes | bytearray) -> bytes:
     """As ``_encode``, with ``final_messages`` encoded already, as the inside of an array."""
     before, after = _encode({**fields, "final_messages": []}).split(b'"final_messages":[]', 1)
-    return b'%b"final_messages":[%b]%b' % (before, final_messages, after)
+    return b"".join((before, b'"final_messages":[', final_messages, b"]", after))
 
 
 def _encode(fields: dict[str, Any]) -> bytes:

@@ -29,6 +29,7 @@ from osmosis_ai.rollout.journal import (
     JournalError,
     JournalRecord,
 )
+from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.offer import ToolOffer
@@ -98,6 +99,7 @@ class RolloutService:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reserved = 0
         self._unfinished = 0
+        self._siblings = siblings.current()
 
     async def open(self) -> None:
         """Open the journal and take up what an earlier process left behind.
@@ -106,6 +108,7 @@ class RolloutService:
             JournalError: the journal cannot be used; the message says why.
         """
         await self._journal.open()
+        self._count_unfinished(0)
         self._spawn(self._recover())
 
     async def close(self, drain_seconds: float) -> None:
@@ -277,7 +280,7 @@ class RolloutService:
         if self._debug_dir:
             rollout.watch = rollout.traced = self._trace(rollout, self._debug_dir, reply)
         self._rollouts[rollout.key] = rollout
-        self._unfinished += 1
+        self._count_unfinished(+1)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - narrows the type; a coroutine runs in a task
         self.state.mark_started(rollout.key, task)
@@ -310,7 +313,7 @@ class RolloutService:
         finally:
             self._release_slot(rollout)
             if rollout.is_unfinished:
-                self._unfinished -= 1
+                self._count_unfinished(-1)
             self.state.mark_completed(rollout.key)
             self.state.clear_init_record(rollout.key)  # from here on the journal answers for it
             del self._rollouts[rollout.key]
@@ -368,7 +371,7 @@ class RolloutService:
     async def _finish(self, rollout: Rollout, result: TerminalResult) -> None:
         rollout.finished_at = time.time()
         rollout.enter(Phase.RECORDING)
-        self._unfinished -= 1
+        self._count_unfinished(-1)
         if not await self._settlement.record(rollout, result):
             return
         if rollout.traced is not None:
@@ -395,6 +398,11 @@ class RolloutService:
     def _newest(self, rollout_id: str) -> Rollout | None:
         found = (rollout for rollout in reversed(self._rollouts.values()) if rollout.rollout_id == rollout_id)
         return next(found, None)
+
+    def _count_unfinished(self, more: int) -> None:
+        self._unfinished += more
+        if self._siblings is not None:
+            self._siblings.note(self._unfinished)
 
     async def _finish_running(self, drain_seconds: float) -> None:
         """Wait until nothing is about to start and nothing runs, stopping what waits in vain or takes too long."""

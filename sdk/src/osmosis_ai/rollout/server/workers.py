@@ -19,6 +19,7 @@ from typing import Any
 
 from osmosis_ai.rollout.config.settings import RolloutServerSettings
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
+from osmosis_ai.rollout.server.siblings import ABSENT, Siblings, shared_memory
 from osmosis_ai.rollout.telemetry.exposition import WorkerMetrics, worker_metrics
 
 logger = logging.getLogger("uvicorn.error")
@@ -37,6 +38,7 @@ _SHARED_LIMITS = ("max_concurrent_rollouts", "max_queued_rollouts", "max_total_r
 @dataclass
 class _Worker:
     process: "subprocess.Popen[bytes]"
+    index: int
     started_at: float
 
 
@@ -65,42 +67,46 @@ class Supervisor:
         uvicorn.Config("", **self._plan.options)  # sets up logging as in the workers
         # Never written to: it closes when this process ends, however it ends.
         alive_reader, alive_writer = os.pipe()
+        memory = shared_memory(self._count)
+        self._siblings = Siblings(memory, self._count)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
             with worker_metrics() as self._metrics:
-                return self._supervise(alive_reader)
+                return self._supervise((self._listener.fileno(), alive_reader, memory))
         finally:
             for worker in self._workers:
                 worker.process.kill()
-            os.close(alive_writer)
-            os.close(alive_reader)
+            for descriptor in (alive_writer, alive_reader, memory):
+                os.close(descriptor)
 
-    def _supervise(self, alive_reader: int) -> int:
-        self._workers = [self._start(alive_reader) for _ in range(self._count)]
+    def _supervise(self, descriptors: tuple[int, ...]) -> int:
+        self._workers = [self._start(descriptors, index) for index in range(self._count)]
         logger.info("Serving with %d workers; supervisor process [%d].", self._count, os.getpid())
         while self._signals == 0:
             time.sleep(POLL_SECONDS)
             for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
                 self._workers.remove(worker)
+                self._siblings.note(ABSENT, worker.index)
                 if self._signals == 0:
                     self._note_death(worker)
             if not self._workers and self._early_deaths >= self._count:
                 logger.error("No worker can serve; giving up.")
                 return 1
             if len(self._workers) < self._count and time.monotonic() >= self._next_start_at and self._signals == 0:
-                self._workers.append(self._start(alive_reader))
+                index = min(set(range(self._count)) - {worker.index for worker in self._workers})
+                self._workers.append(self._start(descriptors, index))
         return self._drain()
 
-    def _start(self, alive_reader: int) -> _Worker:
-        listener = self._listener.fileno()
+    def _start(self, descriptors: tuple[int, ...], index: int) -> _Worker:
+        numbers = [str(number) for number in (*descriptors, self._count, index)]
         process = subprocess.Popen(  # noqa: S603 - this very interpreter, with numbers
-            [sys.executable, "-m", _MODULE, str(listener), str(alive_reader)],
+            [sys.executable, "-m", _MODULE, *numbers],
             env=os.environ | {PLAN_VARIABLE: self._plan.to_json()},
-            pass_fds=(listener, alive_reader),
+            pass_fds=descriptors,
             process_group=0,
         )
-        return _Worker(process, time.monotonic())
+        return _Worker(process, index, time.monotonic())
 
     def _note_death(self, worker: _Worker) -> None:
         lived_seconds = time.monotonic() - worker.started_at

@@ -107,7 +107,9 @@ def workers_table(outcomes: list[WorkersOutcome]) -> str:
         )
         for one in outcomes
     ]
-    return f"## Workers\n\nAfter the rounds every init was sent twice, at the same time.\n\n{table(_WORKERS_HEADER, rows)}"
+    return (
+        f"## Workers\n\nAfter the rounds every init was sent twice, at the same time.\n\n{table(_WORKERS_HEADER, rows)}"
+    )
 
 
 def startup_table(starts: list[StartUp]) -> str:

@@ -42,7 +42,7 @@ class ChatFormat:
         self._start = int(tokenizer.convert_tokens_to_ids("<|im_start|>"))
         self.end = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
         """The token that ends a message; a model that samples it has ended its turn."""
-        self._newline = self._encode("\n")
+        self._newline = self.encoded("\n")
 
     def prompt(self, messages: Iterable[Message], tools: Iterable[Mapping[str, Any]] = ()) -> list[int]:
         """The whole conversation, and the opening of the assistant's next message."""
@@ -69,16 +69,17 @@ class ChatFormat:
             for token in tokens
         ]
 
-    def _encode(self, text: str) -> list[int]:
+    def encoded(self, text: str) -> list[int]:
+        """Text as tokens, none of them special."""
         encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return [int(token) for token in encoded["input_ids"]]
 
     def _message(self, message: Message) -> list[int]:
         text = f"{message.get('role', 'user')}\n{rendered(message)}"
-        return [self._start, *self._encode(text), self.end, *self._newline]
+        return [self._start, *self.encoded(text), self.end, *self._newline]
 
     def _opening(self) -> list[int]:
-        return [self._start, *self._encode("assistant\n")]
+        return [self._start, *self.encoded("assistant\n")]
 
     def _with_tools(self, messages: list[dict[str, Any]], tools: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if self._tools is ToolPrompt.NONE or not tools:

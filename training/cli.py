@@ -48,9 +48,10 @@ def _train(config: TrainingConfig, *, is_resumed: bool) -> int:
 
 
 def _serve(config: TrainingConfig, folder: Path, port: int) -> int:
+    from training.datasets import read_datasets
     from training.serve import serve_model
 
-    asyncio.run(serve_model(config, folder, port))
+    asyncio.run(serve_model(config, read_datasets(config).examples, folder, port))
     return 0
 
 

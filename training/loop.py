@@ -6,50 +6,35 @@ into one optimizer step; the new weights are published to the engine.
 """
 
 import asyncio
-import json
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import fmean
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from osmosis_ai.rollout.eval.common.dataset import DatasetReader
 from osmosis_ai.rollout.trainer import RedispatchPolicy, ServerKeeper, Trainer, TrainerLimits
 from osmosis_ai.rollout.trainer.server_keeper import Restart
 from training import records
 from training.chat import ChatFormat
 from training.config import TrainingConfig
+from training.datasets import read_datasets
 from training.display import Display
 from training.engine import Engine
-from training.errors import TrainingError
 from training.grpo import GrpoSettings, Learner, Sample, StepStats, advantages
 from training.policy import Policy, TokenBudget
-from training.problems import Wordings, held_out_rows, training_rows, worked_examples, write_rows
+from training.problems import write_rows
 from training.records import RunFolder
 from training.report import write_report
 from training.rollouts import Played, RolloutRunner, RolloutShape, Task, outcomes_of
+from training.summary import step_record, summarized
 from training.weights import load_model, save_model
 
 SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
-TRAINING_ROWS = 4000
-TRANSCRIPTS = 8
 JOURNAL = "server-journal.db"
-
-
-@dataclass(frozen=True, slots=True)
-class Datasets:
-    """What is trained on, and what is measured on, by name."""
-
-    training: list[dict[str, Any]]
-    held_out: dict[str, list[dict[str, Any]]]
-    examples: list[dict[str, Any]]
 
 
 class Run:
@@ -252,98 +237,5 @@ def grpo_settings(config: TrainingConfig) -> GrpoSettings:
     )
 
 
-def read_datasets(config: TrainingConfig) -> Datasets:
-    """Generated problems, or the files that the settings name.
-
-    Raises:
-        TrainingError: if a file cannot be used.
-    """
-    examples = worked_examples(config.level) if config.dataset is None else []
-    if config.examples is not None:
-        try:
-            examples = json.loads(config.examples.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"Cannot read {config.examples}: {error}.") from None
-    if config.dataset is None or config.eval_dataset is None:
-        held_out = {
-            name: held_out_rows(config.level, config.eval_problems, wordings)
-            for name, wordings in (("held-out", Wordings.TRAINED), ("new-wordings", Wordings.HELD_OUT))
-            if config.eval_problems
-        }
-        return Datasets(training_rows(config.level, TRAINING_ROWS, config.seed), held_out, examples)
-    held_out_path = config.eval_dataset
-    return Datasets(_rows_of(config.dataset), {"held-out": _rows_of(held_out_path)[: config.eval_problems]}, examples)
-
-
-def _rows_of(path: Path) -> list[dict[str, Any]]:
-    reader = DatasetReader(str(path))
-    if error := reader.check().error():
-        raise TrainingError(error)
-    rows = [dict(row) for row in reader.iter_rows()]
-    if not rows:
-        raise TrainingError(f"{path} has no rows.")
-    return rows
-
-
 def _in_groups(batch: list[Played], size: int) -> list[list[Played]]:
     return [batch[at : at + size] for at in range(0, len(batch), size)]
-
-
-def mean_of(values: Sequence[float]) -> float | None:
-    """The mean, ``None`` of nothing."""
-    return round(fmean(values), 4) if values else None
-
-
-def step_record(step: int, played: Sequence[Played], stats: StepStats | None, skipped: int) -> dict[str, Any]:
-    """One line of ``steps.jsonl``."""
-    rewarded = [one for one in played if one.reward is not None]
-    return {
-        "step": step,
-        "reward": mean_of([one.reward or 0.0 for one in rewarded]),
-        "tool_right": mean_of([float(one.is_tool_right) for one in rewarded]),
-        "disputed": [
-            {"rollout_id": one.attempts[-1].rollout_id, "reward": one.reward, "messages": one.messages}
-            for one in rewarded
-            if one.is_disputed
-        ],
-        "rollouts": len(played),
-        "rewarded": len(rewarded),
-        "outcomes": dict(outcomes_of(played)),
-        "sampled_tokens": mean_of([float(one.trajectory.sampled_count) for one in rewarded]),
-        "rewrites": sum(one.trajectory.rewrites for one in played),
-        "groups_without_spread": skipped,
-        "train": asdict(stats) if stats else None,
-    }
-
-
-def summarized(played: Sequence[Played]) -> dict[str, Any]:
-    """One evaluation of one held-out set."""
-    rewarded = [one for one in played if one.reward is not None]
-    outcomes: Counter[str] = outcomes_of(played)
-    return {
-        "rollouts": len(played),
-        "rewarded": len(rewarded),
-        "reward": mean_of([one.reward or 0.0 for one in rewarded]),
-        "tool_right": mean_of([float(one.is_tool_right) for one in rewarded]),
-        "disputed": sum(one.is_disputed for one in rewarded),
-        "sampled_tokens": mean_of([float(one.trajectory.sampled_count) for one in rewarded]),
-        "outcomes": dict(outcomes),
-        "transcripts": [transcript(one) for one in _shown(rewarded)],
-    }
-
-
-def _shown(rewarded: Sequence[Played]) -> list[Played]:
-    """The first few, and the disputed ones, of which the report must show some."""
-    first = list(rewarded[:TRANSCRIPTS])
-    return first + [one for one in rewarded[TRANSCRIPTS:] if one.is_disputed][:TRANSCRIPTS]
-
-
-def transcript(played: Played) -> dict[str, Any]:
-    """One rollout for the report."""
-    return {
-        "rollout_id": played.attempts[-1].rollout_id,
-        "ground_truth": played.task.row.get("ground_truth"),
-        "reward": played.reward,
-        "tool_right": played.is_tool_right,
-        "messages": played.messages,
-    }

@@ -32,6 +32,8 @@ class Restart:
 
     died_at: float
     ready_at: float
+    pid: int
+    """Of the server that runs since."""
 
     @property
     def recovery_seconds(self) -> float:
@@ -132,7 +134,7 @@ class ServerKeeper:
                 if len(self.restarts) >= self._max_restarts:
                     raise self._process.why_it_ended()
                 await self._start_again(trainer.callback_url)
-                restart = Restart(died_at, time.time())
+                restart = Restart(died_at, time.time(), pid=self.pid or 0)
                 self.restarts.append(restart)
                 if self._on_restart is not None:
                     self._on_restart(restart)

@@ -1,0 +1,96 @@
+"""The whole path as a user runs it: two steps, an end, a resumption, the report, and the trained model served."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from training import records
+
+ROOT = Path(__file__).parents[2]
+TRAINING = (sys.executable, "-m", "training")
+SMALL = ("--problems-per-step", "2", "--samples", "4", "--eval-problems", "4", "--no-eval-greedy", "--micro-batch", "4")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+    """A run of one step that was then resumed for a second."""
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    once = run("--steps", "1", *SMALL, "--output", str(folder), "--model-cache", str(model_cache))
+    assert "Report:" in once
+    before = json.loads((folder / records.EVALUATIONS).read_text())
+    run("--resume", str(folder), "--steps", "2")
+    assert json.loads((folder / records.EVALUATIONS).read_text())["before"] == before["before"]
+    return folder
+
+
+def run(*arguments: str, exit_code: int = 0) -> str:
+    done = subprocess.run([*TRAINING, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == exit_code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_each_step_and_each_rollout_has_its_line(run_folder: Path) -> None:
+    steps = list(records.read_lines(run_folder / records.STEPS))
+    assert [step["step"] for step in steps] == [1, 2]
+    assert all(step["rewarded"] == step["rollouts"] == 8 for step in steps)
+    assert all(step["outcomes"] == {"COMPLETED": 8} for step in steps)
+    trained = [step["train"] for step in steps if step["train"]]
+    assert all(stats["gradient_norm"] > 0 and stats["largest_logprob_error"] < 1.5 for stats in trained)
+    attempts = list(records.read_lines(run_folder / records.ROLLOUTS))
+    # Two steps of 8, and two sets of 4 measured before and, once more after the resumption, after.
+    assert len(attempts) == 2 * 8 + 3 * 2 * 4
+    assert all(attempt["reward"] is not None for attempt in attempts)
+
+
+def test_the_report_stands_alone_and_shows_both_measures(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "tool result right" in page
+    assert "data:image/png;base64," in page
+    assert not re.search(r"<script|src='http|href=", page)
+    assert (run_folder / "reward.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_trained_model_is_served(run_folder: Path, model_cache: Path) -> None:
+    port = "18473"
+    server = subprocess.Popen(
+        [*TRAINING, "--serve", str(run_folder / records.MODEL), "--port", port, "--model-cache", str(model_cache)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        for line in server.stderr:
+            if "running on" in line:
+                break
+        answer = chat(port, temperature=0, max_tokens=44)
+        assert answer["choices"][0]["message"]["role"] == "assistant"
+        assert answer["usage"]["completion_tokens"] > 0
+        refused = httpx.post(url(port), json={"messages": [], "n": 2}, timeout=60)
+        assert (refused.status_code, "n:" in refused.text) == (400, True)
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def url(port: str) -> str:
+    return f"http://127.0.0.1:{port}/v1/chat/completions"
+
+
+def chat(port: str, **sampling: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "What is 3 plus 4?"}]
+    answer: dict[str, Any] = httpx.post(url(port), json={"messages": messages, **sampling}, timeout=60).json()
+    return answer
+
+
+def test_wrong_use_is_one_sentence(run_folder: Path, tmp_path: Path) -> None:
+    assert "holds a run already" in run("--output", str(run_folder), exit_code=2)
+    assert "--eval-dataset" in run("--dataset", "rows.jsonl", "--output", str(tmp_path), exit_code=2)
+    assert "--learning-rate" in run("--learning-rate", "-1", exit_code=2)
+    assert "no checkpoint" in run("--resume", str(tmp_path), exit_code=2).lower()

@@ -1,0 +1,53 @@
+"""Audits look at every rollout of the run. A run of an audit alone has none, so a few are played first."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+from osmosis_ai.rollout.conformance.kit import Kit
+from osmosis_ai.rollout.conformance.played import PlayedRollout
+from osmosis_ai.rollout.conformance.scripts import answering, calling_offered_tools, refusing
+from osmosis_ai.rollout.conformance.types import Failed
+
+
+class Audited(StrEnum):
+    """Which rollouts."""
+
+    ALL = "all"
+    ACCEPTED = "accepted"
+
+
+async def audited(kit: Kit, which: Audited = Audited.ACCEPTED) -> list[PlayedRollout]:
+    """The rollouts of the run, once all have ended and nothing more has come for a while."""
+    if kit.trainer.samples is None:
+        kit.trainer.samples = asyncio.create_task(_play_samples(kit))
+    await asyncio.shield(kit.trainer.samples)
+    return [rollout for rollout in kit.trainer.rollouts if which is Audited.ALL or rollout.is_accepted]
+
+
+async def _play_samples(kit: Kit) -> None:
+    sample = kit.of_check("sample")
+    await asyncio.gather(
+        _play(sample.start()),
+        _play(sample.start(calling_offered_tools(turns=2, at_once=2))),
+        _play(sample.start(refusing(400, None, answering()))),
+    )
+    results = (rollout.result() for rollout in kit.trainer.rollouts if rollout.is_accepted)
+    await asyncio.gather(*results, return_exceptions=True)
+    await kit.settle()
+
+
+async def _play(started: Awaitable[PlayedRollout]) -> None:
+    with contextlib.suppress(Failed):
+        await (await started).result()
+
+
+def first_problem(rollouts: Sequence[PlayedRollout], expected: str, problem_of: Callable[[PlayedRollout], str]) -> None:
+    """Raise ``Failed`` for the first rollout with a problem; the text tells how many more there are."""
+    problems = [(rollout, problem) for rollout in rollouts if (problem := problem_of(rollout))]
+    if not problems:
+        return
+    rollout, problem = problems[0]
+    more = f", and {len(problems) - 1} more rollouts like it" if len(problems) > 1 else ""
+    raise Failed(expected, f"{problem} (rollout of {rollout.check_id}{more})")

@@ -1,0 +1,26 @@
+"""The checks, a module for each group or two; importing one puts its checks into the catalogue."""
+
+from importlib import import_module
+
+_MODULES = (
+    "init",
+    "auth",
+    "invalid",
+    "idempotency",
+    "callbacks",
+    "chat",
+    "tools",
+    "completed",
+    "errors",
+    "retries",
+    "delivery",
+    "load",
+    "ids",
+    "drain",
+)
+
+
+def load() -> None:
+    """Import every module of checks."""
+    for name in _MODULES:
+        import_module(f"{__name__}.{name}")

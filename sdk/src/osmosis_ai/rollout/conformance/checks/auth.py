@@ -1,0 +1,69 @@
+"""The server's own key. Whether the server has one is known by whether the kit was given one."""
+
+from osmosis_ai.rollout.conformance.kit import Kit, describe
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.types import Failed, Level, Skipped
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+
+
+def _key(kit: Kit) -> str:
+    if not kit.options.api_key:
+        raise Skipped("no key was given: the server takes inits without one")
+    return kit.options.api_key
+
+
+@check("auth.missing", MUST, "core 13.1", "An init without a key is 401.")
+async def missing(kit: Kit) -> None:
+    _key(kit)
+    response = await kit.post(kit.play().init, key="")
+    if response.status_code != 401:
+        raise Failed("401 to an init without a key (or no --api-key, for a server that has none)", describe(response))
+
+
+@check("auth.wrong", MUST, "core 13.1", "An init with another key is 401, also one that nearly fits.")
+async def wrong(kit: Kit) -> None:
+    key = _key(kit)
+    for bad in (f"{key}x", key[:-1] or "x", key.swapcase() if key.swapcase() != key else f"y{key}", "wrong"):
+        response = await kit.post(kit.play().init, key=bad)
+        if response.status_code != 401:
+            raise Failed("401 to an init with a wrong key", describe(response))
+
+
+@check("auth.scheme", MUST, "core 13.1", "The scheme word Bearer is read in any case.")
+async def scheme(kit: Kit) -> None:
+    key = _key(kit)
+    rollout = kit.play()
+    response = await kit.post(rollout.init, key="", headers={"Authorization": f"bEARER {key}"})
+    if response.status_code != 202:
+        raise Failed("202 to an init with 'Authorization: bEARER <key>'", describe(response))
+    kit.took(rollout, response)
+    await rollout.result()
+
+
+@check("auth.raw_key", SHOULD, "core 13.1", "A header that holds just the key is accepted.")
+async def raw_key(kit: Kit) -> None:
+    key = _key(kit)
+    rollout = kit.play()
+    response = await kit.post(rollout.init, key="", headers={"Authorization": key})
+    if response.status_code != 202:
+        raise Failed("202 to an init with 'Authorization: <key>'", describe(response))
+    kit.took(rollout, response)
+    await rollout.result()
+
+
+@check("auth.first", SHOULD, "core 16.30", "The key is looked at before the body: a stranger learns nothing from 422.")
+async def first(kit: Kit) -> None:
+    _key(kit)
+    response = await kit.post(b'{"rollout_id": 7}', key="wrong")
+    if response.status_code != 401:
+        raise Failed("401 to a bad body with a wrong key", describe(response))
+
+
+@check("auth.hostile", SHOULD, "server 16.26", "Odd Authorization headers are 401, never 5xx.")
+async def hostile(kit: Kit) -> None:
+    _key(kit)
+    for value in (b"Bearer \xff\xfe", "Bearer schl\u00fcssel".encode(), b"Bearer", b"Basic YTpi", b"Bearer " + b"x" * 4096):
+        response = await kit.post(kit.play().init, key="", headers={"Authorization": value.decode("latin-1")})
+        if not 400 <= response.status_code < 500:
+            raise Failed("401 to an odd Authorization header", describe(response))

@@ -1,0 +1,149 @@
+"""What holds for every callback of every rollout that was played."""
+
+import secrets
+
+from osmosis_ai.rollout.conformance.audit import Audited, audited, first_problem
+from osmosis_ai.rollout.conformance.kit import Kit, quoted
+from osmosis_ai.rollout.conformance.played import Call, PlayedRollout
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import answering, refusing
+from osmosis_ai.rollout.conformance.strict_json import is_same_document
+from osmosis_ai.rollout.conformance.types import Failed, Level, Phase
+
+MUST = Level.MUST
+AUDIT = Phase.AUDIT
+
+
+def _calls(rollout: PlayedRollout) -> list[Call]:
+    return [*rollout.chats, *rollout.completions]
+
+
+@check("callbacks.url", MUST, "core 13", "Callbacks go to the two paths below server_url, whose own path is kept.", AUDIT)
+async def url(kit: Kit) -> None:
+    rollouts = await audited(kit)
+    if kit.trainer.strays:
+        raise Failed("POST to {server_url}/v1/chat/completions or /v1/rollout/completed", quoted(kit.trainer.strays[0]))
+    first_problem(
+        rollouts,
+        "callbacks below the path of server_url",
+        lambda rollout: next((f"POST {call.request.path}" for call in _calls(rollout) if not call.was_routed), ""),
+    )
+
+
+@check("callbacks.trailing_slash", MUST, "core 8.2", "A server_url may end in slashes.")
+async def trailing_slash(kit: Kit) -> None:
+    rollout = await kit.start(trailing="//")
+    await rollout.result()
+    for call in _calls(rollout):
+        if "//" in call.request.path:
+            raise Failed("a path without the trailing slashes of server_url", f"POST {call.request.path}")
+
+
+@check("callbacks.json", MUST, "core 13", "Every callback is a JSON object, sent as application/json.", AUDIT)
+async def json(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        for call in _calls(rollout):
+            media_type = call.request.headers.get("content-type", "none").partition(";")[0].strip().lower()
+            if call.problem:
+                return call.problem
+            if media_type != "application/json":
+                return f"the content type {media_type}"
+        return ""
+
+    first_problem(await audited(kit), "a JSON object as application/json in a callback", problem)
+
+
+@check("callbacks.rollout_id", MUST, "core 13.2, 13.3", "Every callback names its rollout.", AUDIT)
+async def rollout_id(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        named = [call.fields.get("rollout_id") for call in _calls(rollout) if not call.problem]
+        return next((f"rollout_id {quoted(name)}" for name in named if name != rollout.rollout_id), "")
+
+    first_problem(await audited(kit), "the rollout_id of the init in a callback", problem)
+
+
+@check("callbacks.key", MUST, "core 13", "The init's api_key is the Bearer of every callback; without one there is none.")
+async def key(kit: Kit) -> None:
+    token = secrets.token_urlsafe(12)
+    for api_key, expected in ((token, f"Bearer {token}"), (None, None)):
+        rollout = await kit.start(api_key=api_key)
+        await rollout.result()
+        for call in _calls(rollout):
+            sent = call.request.headers.get("authorization")
+            if sent != expected:
+                where = f"with POST {call.request.path.rpartition('/v1')[2]}"
+                what = "'Authorization: Bearer <api_key>'" if expected else "no Authorization header"
+                raise Failed(f"{what} {where}", quoted(sent) if sent else "none")
+
+
+@check("callbacks.secret", MUST, "server 16.30", "The init's api_key is never echoed: in no answer and in no callback's body.")
+async def secret(kit: Kit) -> None:
+    token = secrets.token_urlsafe(12)
+    good, bad = kit.play(api_key=token), kit.play(refusing(400, None, answering()), api_key=token)
+    answers = [await kit.send(good), await kit.send(bad)]
+    await kit.results((good, bad))
+    for field in ("messages", "api_key"):
+        answers.append(await kit.post({**kit.play().init, "api_key": token, field: [token]}))
+    answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))
+    for answer in answers:
+        if token in answer.text:
+            raise Failed(f"an answer {answer.status_code} without the api_key", "the api_key in it")
+    for call in (*_calls(good), *_calls(bad)):
+        if token.encode() in call.request.body:
+            raise Failed("callback bodies without the api_key", f"the api_key in one to {call.request.path[-12:]}")
+
+
+@check("callbacks.order", MUST, "core 13", "The terminal result comes last: no call for a completion after it.", AUDIT)
+async def order(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        if not rollout.completions or rollout.is_shared:
+            return ""
+        late = [chat for chat in rollout.chats if chat.order > rollout.completions[0].order]
+        return f"{len(late)} after it" if late else ""
+
+    first_problem(await audited(kit), "no call for a completion after the terminal result", problem)
+
+
+@check("callbacks.once", MUST, "core 13.3", "A rollout has one terminal result; a repeated delivery has the same content.", AUDIT)
+async def once(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        deliveries = rollout.completions
+        for again in deliveries[1:]:
+            if not is_same_document(deliveries[0].request.body, again.request.body):
+                return f"{described(deliveries[0])}, then {described(again)}"
+        if len(deliveries) > 1 and not rollout.has_delivery_faults:
+            return f"{len(deliveries)} deliveries, though the first was answered 200"
+        return ""
+
+    first_problem(await audited(kit), "one terminal result", problem)
+
+
+def described(delivery: Call) -> str:
+    """A result in a few words."""
+    fields = delivery.fields
+    reward = fields.get("reward")
+    messages = fields.get("final_messages")
+    count = len(messages) if isinstance(messages, list) else "no"
+    return f"{fields.get('status')} with reward {reward} and {count} messages"
+
+
+@check("callbacks.every", MUST, "core 13", "Every init that got a 202 ends in a terminal result.", AUDIT)
+async def every(kit: Kit) -> None:
+    first_problem(
+        await audited(kit, Audited.ACCEPTED),
+        "a terminal result for every 202",
+        lambda rollout: "" if rollout.acknowledged else f"none, after {len(rollout.chats)} calls for a completion",
+    )
+
+
+@check("callbacks.refused", MUST, "core 13.1", "An init that was refused starts nothing.", AUDIT)
+async def refused(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        calls = len(_calls(rollout))
+        was_refused = bool(rollout.statuses) and 202 not in rollout.statuses
+        return f"{calls} callbacks" if calls and was_refused else ""
+
+    sample = kit.play()
+    sample.init["messages"] = "no list"
+    await kit.post(sample.init)
+    first_problem(await audited(kit, Audited.ALL), "no callbacks for a refused init", problem)

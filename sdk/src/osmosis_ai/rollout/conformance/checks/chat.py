@@ -1,0 +1,151 @@
+"""Calls for a completion: the conversation, and how the model is sampled."""
+
+import json
+from typing import Any
+
+from osmosis_ai.rollout.conformance.audit import audited, first_problem
+from osmosis_ai.rollout.conformance.endpoint import Answer
+from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
+from osmosis_ai.rollout.conformance.messages import first_difference
+from osmosis_ai.rollout.conformance.played import Call, PlayedRollout, objects_of
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import (
+    answering,
+    call_of,
+    calling_offered_tools,
+    completion,
+    need_tools,
+    raw,
+    saying_calls,
+    turn_of,
+)
+from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+AUDIT = Phase.AUDIT
+
+SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}
+MORE_SAMPLING = {"seed": 12_345, "top_k": 17, "presence_penalty": 0.25, "stop": ["<end>"], "x_own": {"a": [1, 2]}}
+
+
+async def _require_sampling(kit: Kit, params: dict[str, Any]) -> None:
+    rollout = await kit.start(completion_params=params)
+    call = await rollout.first_chat()
+    await rollout.result()
+    for name, value in params.items():
+        if call.fields.get(name) != value:
+            got = quoted(call.fields[name]) if name in call.fields else "none"
+            raise Failed(f"{name} {quoted(value)} of completion_params in a call for a completion", got)
+
+
+@check("chat.conversation", MUST, "core 13.2", "The first call begins with the messages of the init, unchanged.", AUDIT)
+async def conversation(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        for call in rollout.chats:
+            index = first_difference(objects_of(rollout.init["messages"]), call.messages)
+            if index is not None:
+                at = call.messages[index] if index < len(call.messages) else "nothing"
+                return f"{quoted(at)} at index {index}"
+        return ""
+
+    first_problem(await audited(kit), "the messages of the init at the start of every call for a completion", problem)
+
+
+@check("chat.append_only", MUST, "core 13.2", "Each call repeats the one before, then the model's reply, then what is new.", AUDIT)
+async def append_only(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        answered = [call for call in rollout.chats if call.was_successful]
+        for before, call in zip(answered, answered[1:], strict=False):
+            reply = reply_in(before.answer.body if before.answer else b"")
+            index = first_difference([*before.messages, *reply], call.messages)
+            if index is not None:
+                at = call.messages[index] if index < len(call.messages) else "nothing"
+                return f"{quoted(at)} at index {index} of a later call"
+        return ""
+
+    first_problem(await audited(kit), "calls for a completion that only append to the conversation", problem)
+
+
+def reply_in(body: bytes) -> list[dict[str, Any]]:
+    """The message of a completion that the kit sent; none if it was malformed on purpose."""
+    try:
+        message = json.loads(body)["choices"][0]["message"]
+    except (ValueError, LookupError, TypeError):
+        return []
+    return [message] if isinstance(message, dict) else []
+
+
+@check("chat.sampling", MUST, "core 13.2", "temperature, top_p and max_tokens of completion_params reach the trainer.")
+async def sampling(kit: Kit) -> None:
+    await _require_sampling(kit, SAMPLING)
+
+
+@check("chat.more_sampling", SHOULD, "core 16.10", "So does every other field of completion_params.")
+async def more_sampling(kit: Kit) -> None:
+    await _require_sampling(kit, {**SAMPLING, **MORE_SAMPLING})
+
+
+@check("chat.reserved", SHOULD, "core 16.11", "completion_params cannot replace messages or rollout_id.")
+async def reserved(kit: Kit) -> None:
+    rollout = kit.play(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else"})
+    response = await kit.post(rollout.init)
+    if 400 <= response.status_code < 500:
+        return
+    if response.status_code != 202:
+        raise Failed("202 or a 4xx to completion_params with messages and rollout_id", describe(response))
+    kit.took(rollout, response)
+    call = await rollout.first_chat()
+    await rollout.result()
+    if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages:
+        raise Failed("the rollout's own messages and rollout_id", quoted(call.fields))
+
+
+@check("chat.reply_intact", SHOULD, "core 8.4", "Keys of a reply that the server does not know stay in the conversation.")
+async def reply_intact(kit: Kit) -> None:
+    extra = {"reasoning_content": "Let me see.", "x_own": {"a": [1, None, True]}}
+
+    async def script(call: Call) -> Answer | None:
+        await call.rollout.accepted.wait()
+        if not call.rollout.tools or turn_of(call) > 0:
+            return await answering()(call)
+        reply = saying_calls([call_of(call.rollout.tools[0], "call_0")])
+        return completion(call, {**reply, **extra}, "tool_calls")
+
+    rollout = await kit.start(script)
+    await rollout.result()
+    need_tools(rollout.tools)
+    later = [message for call in rollout.chats[1:] for message in call.messages if message.get("role") == "assistant"]
+    if not later:
+        raise Skipped("the agent does not call the model again after a tool call")
+    lost = [name for name, value in extra.items() if later[0].get(name) != value]
+    if lost:
+        raise Failed(f"{lost[0]} of the model's reply in the next call", quoted(later[0]))
+
+
+@check("chat.null_fields", SHOULD, "core 16.15, 16.16", "A completion with null for usage, tool_calls and logprobs is taken.")
+async def null_fields(kit: Kit) -> None:
+    message = {"role": "assistant", "content": "#### 4", "tool_calls": None, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    body = {"id": "cmpl-0", "created": 0, "choices": [choice], "usage": None, "token_ids": None, "logprobs": None}
+    rollout = await kit.start(raw(json.dumps(body).encode()))
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED":
+        raise Failed("COMPLETED after a completion with nulls", f"{result.get('status')}: {quoted(result.get('error_message'))}")
+
+
+@check("chat.max_turns", SHOULD, "core 5.5", "A rollout makes no more calls for a completion than its max_turns.")
+async def max_turns(kit: Kit) -> None:
+    limit = 2
+    rollout = await kit.start(calling_offered_tools(turns=limit + 6), max_turns=limit)
+    await rollout.result()
+    need_tools(rollout.tools)
+    if len(rollout.chats) > limit:
+        raise Failed(f"at most {limit} calls for a completion with max_turns {limit}", str(len(rollout.chats)))
+
+
+@check("chat.cut_off_reply", SHOULD, "core 13.2", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
+async def cut_off_reply(kit: Kit) -> None:
+    rollout = await kit.start(answering("I was about to", "length"))
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED":
+        raise Failed("COMPLETED after a reply that was cut off", f"{result.get('status')}: {quoted(result.get('error_message'))}")

@@ -1,0 +1,119 @@
+"""Rollouts that fail: an ERROR with a message, never a reward."""
+
+import asyncio
+import json
+from typing import Any
+
+from osmosis_ai.rollout.conformance.audit import audited, first_problem
+from osmosis_ai.rollout.conformance.endpoint import Answer
+from osmosis_ai.rollout.conformance.kit import Kit, quoted
+from osmosis_ai.rollout.conformance.played import Call, PlayedRollout, Script
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import (
+    answering,
+    calling_offered_tools,
+    cutting,
+    encoded,
+    need_tools,
+    raw,
+    refusing,
+    turn_of,
+)
+from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+AUDIT = Phase.AUDIT
+
+HUGE_BODY_BYTES = 2 * 1024 * 1024
+MAX_MESSAGE_CHARACTERS = 64 * 1024
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}
+MALFORMED: dict[str, bytes] = {
+    "that is not JSON": b"<html>not JSON</html>",
+    "that is empty": b"",
+    "that is a list": b"[]",
+    "without choices": encoded({"id": "x", "created": 0}),
+    "with no choice": encoded({"id": "x", "created": 0, "choices": []}),
+    "whose choices are null": encoded({"id": "x", "created": 0, "choices": None}),
+    "whose choice has no message": encoded({"id": "x", "created": 0, "choices": [{"index": 0}]}),
+    "whose message is a text": encoded({"id": "x", "created": 0, "choices": [{**CHOICE, "message": "4"}]}),
+    "that ends early": encoded({"id": "x", "choices": [CHOICE]})[:-5],
+}
+
+
+async def _require_error(kit: Kit, after: str, script: Script) -> PlayedRollout:
+    rollout = await kit.start(script)
+    result = await rollout.result()
+    if result.get("status") != "ERROR":
+        raise Failed(f"ERROR after {after}", quoted(result.get("status")))
+    return rollout
+
+
+@check("errors.refused", MUST, "core 8.4, 13.3", "A trainer that answers 4xx to a call for a completion makes it an ERROR.")
+async def refused(kit: Kit) -> None:
+    await asyncio.gather(
+        *(
+            _require_error(kit, f"{status} to a call for a completion", refusing(status, None, answering()))
+            for status in (400, 401, 404, 422)
+        )
+    )
+
+
+@check("errors.malformed", MUST, "core 16.14", "So does a 200 that is no completion.")
+async def malformed(kit: Kit) -> None:
+    await asyncio.gather(*(_require_error(kit, f"a completion {what}", raw(body)) for what, body in MALFORMED.items()))
+
+
+@check("errors.unreachable", MUST, "core 8.4", "So does a trainer that never answers a call: each connection is cut.")
+async def unreachable(kit: Kit) -> None:
+    await _require_error(kit, "calls that are all cut", cutting(None, answering()))
+
+
+@check("errors.no_reward", MUST, "core 13.3", "An ERROR has no reward: a failure never looks like a bad answer.", AUDIT)
+async def no_reward(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        rewards = [call.fields.get("reward") for call in rollout.completions if call.fields.get("status") == "ERROR"]
+        return next((f"reward {quoted(reward)}" for reward in rewards if reward is not None), "")
+
+    first_problem(await audited(kit), "no reward with an ERROR", problem)
+
+
+@check("errors.message", MUST, "core 13.3", "An ERROR has an error_message that is not empty, a COMPLETED result has none.", AUDIT)
+async def message(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        for call in rollout.completions:
+            text = call.fields.get("error_message")
+            if call.fields.get("status") == "ERROR" and not (isinstance(text, str) and text.strip()):
+                return f"an ERROR with error_message {quoted(text)}"
+            if call.fields.get("status") == "COMPLETED" and text:
+                return f"a COMPLETED result with error_message {quoted(text)}"
+        return ""
+
+    first_problem(await audited(kit), "an error_message with an ERROR, and only there", problem)
+
+
+@check("errors.short_message", SHOULD, "core 16.23", "A trainer's error page of 2 MiB does not become the error_message.")
+async def short_message(kit: Kit) -> None:
+    async def script(call: Call) -> Answer:
+        return Answer(400, b"<" + b"x" * HUGE_BODY_BYTES, {"Content-Type": "text/html"})
+
+    result = await (await _require_error(kit, "400 with a page of 2 MiB", script)).result()
+    length = len(str(result.get("error_message")))
+    if length > MAX_MESSAGE_CHARACTERS:
+        raise Failed(f"an error_message of at most {MAX_MESSAGE_CHARACTERS} characters", f"{length} characters")
+
+
+@check("errors.partial", SHOULD, "server 16.9", "An ERROR after some turns keeps their messages.")
+async def partial(kit: Kit) -> None:
+    tools = calling_offered_tools()
+
+    async def script(call: Call) -> Answer | None:
+        return Answer(400, json.dumps({"detail": "No more."}).encode()) if turn_of(call) else await tools(call)
+
+    rollout = await kit.start(script)
+    result: dict[str, Any] = await rollout.result()
+    need_tools(rollout.tools)
+    if result.get("status") != "ERROR":
+        raise Skipped("the agent does not call the model again after a tool call")
+    messages = result.get("final_messages")
+    if not isinstance(messages, list) or len(messages) <= len(rollout.init["messages"]):
+        raise Failed("the messages of the turns before the ERROR in final_messages", quoted(messages))

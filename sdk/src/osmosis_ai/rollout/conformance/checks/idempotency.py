@@ -1,0 +1,94 @@
+"""The same init again: it starts nothing, and gets the first answer."""
+
+import asyncio
+
+import httpx
+
+from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
+from osmosis_ai.rollout.conformance.played import PlayedRollout
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import answering, waiting_for
+from osmosis_ai.rollout.conformance.strict_json import is_same_document
+from osmosis_ai.rollout.conformance.types import Failed, Level
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+CONCURRENT_INITS = 8
+
+
+def _require_same(first: httpx.Response, again: httpx.Response) -> None:
+    if again.status_code != 202:
+        raise Failed("202 to a repeated init", describe(again))
+    if not is_same_document(first.content, again.content):
+        raise Failed("the first answer to a repeated init", describe(again))
+
+
+async def _require_one_run(kit: Kit, rollout: PlayedRollout) -> None:
+    await rollout.result()
+    await kit.settle()
+    if len(rollout.completions) > 1:
+        raise Failed("one terminal result", f"{len(rollout.completions)} under one idempotency key")
+    opening = [call for call in rollout.chats if len(call.messages) == len(rollout.init["messages"])]
+    if len(opening) > 1:
+        raise Failed("one run of the agent", f"{len(opening)} first calls for a completion under one idempotency key")
+
+
+@check("idempotency.while_running", MUST, "core 13.1", "An init repeated while its rollout runs gets the first answer.")
+async def while_running(kit: Kit) -> None:
+    model = kit.hold()
+    rollout = kit.play(waiting_for(model, answering()))
+    first = await kit.send(rollout)
+    _require_same(first, await kit.post(rollout.init))
+    model.set()
+    await _require_one_run(kit, rollout)
+
+
+@check("idempotency.concurrent", MUST, "core 13.1", f"Of {CONCURRENT_INITS} equal inits at once, one starts a rollout.")
+async def concurrent(kit: Kit) -> None:
+    rollout = kit.play()
+    answers = await asyncio.gather(*(kit.post(rollout.init) for _ in range(CONCURRENT_INITS)))
+    kit.took(rollout, answers[0])
+    for answer in answers[1:]:
+        _require_same(answers[0], answer)
+    await _require_one_run(kit, rollout)
+
+
+@check("idempotency.after_completion", MUST, "core 13.1", "An init repeated after the result gets the first answer.")
+async def after_completion(kit: Kit) -> None:
+    rollout = kit.play()
+    first = await kit.send(rollout)
+    await rollout.result()
+    _require_same(first, await kit.post(rollout.init))
+    await _require_one_run(kit, rollout)
+
+
+@check("idempotency.two_ids", MUST, "core 13.1", "Two ids under one idempotency_key are one rollout: the first one's.")
+async def two_ids(kit: Kit) -> None:
+    rollout = kit.play()
+    rollout.init["idempotency_key"] = f"{rollout.rollout_id}/1"
+    first = await kit.send(rollout)
+    _require_same(first, await kit.post({**rollout.init, "rollout_id": f"{rollout.rollout_id}-other"}))
+    await _require_one_run(kit, rollout)
+
+
+@check("idempotency.two_keys", MUST, "server 3.3", "The same rollout_id under another idempotency_key is another rollout.")
+async def two_keys(kit: Kit) -> None:
+    one = kit.play()
+    other = kit.play(rollout_id=one.rollout_id, messages=one.init["messages"])
+    for number, rollout in enumerate((one, other)):
+        rollout.init["idempotency_key"] = f"{one.rollout_id}/{number}"
+        rollout.is_shared = True
+        await kit.send(rollout)
+        await rollout.result()
+
+
+@check("idempotency.conflict", SHOULD, "server 16.15", "Another body under a used key is 409, and starts nothing.")
+async def conflict(kit: Kit) -> None:
+    rollout = await kit.start()
+    await rollout.result()
+    message = {"role": "user", "content": "Something else altogether."}
+    response = await kit.post({**rollout.init, "messages": [message]})
+    if response.status_code != 409:
+        raise Failed("409 to another body under a used key", describe(response))
+    await _require_one_run(kit, rollout)
+    if any(message in call.messages for call in rollout.chats):
+        raise Failed("nothing of a refused init", quoted(message))

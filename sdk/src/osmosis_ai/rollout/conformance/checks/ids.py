@@ -1,0 +1,97 @@
+"""Odd ids and texts: kept as they are, or refused with a 4xx, and never harmful."""
+
+import asyncio
+import secrets
+from typing import Any
+
+from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import answering
+from osmosis_ai.rollout.conformance.strict_json import parse_object
+from osmosis_ai.rollout.conformance.types import Failed, Level
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+
+ODD_IDS = (
+    "../../../tmp/kit",
+    "/tmp/kit",  # noqa: S108 - no file: an id that looks like one
+    "a/b/c",
+    "..",
+    "kit with spaces",
+    "50%2e%2e%2f",
+    "quote\"'`$(true);",
+    "\u65e5\u672c\u8a9e-\u00fc\u00df",
+    "\U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "x" * 240,
+)
+CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
+TEXT = "\u00fcber \U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd \u2028 e\u0301 \\u0041 \ttab 'quote\" </script>"
+
+
+def _unique(text: str) -> str:
+    return f"{text}-{secrets.token_hex(4)}"
+
+
+async def _require_same_id(kit: Kit, rollout_id: str) -> None:
+    rollout = kit.play(rollout_id=rollout_id)
+    answer = parse_object((await kit.send(rollout)).content)
+    result = await rollout.result()
+    for where, fields in (("the 202", answer), ("the result", result)):
+        if fields.get("rollout_id") != rollout_id:
+            raise Failed(f"rollout_id {quoted(rollout_id)} in {where}", quoted(fields.get("rollout_id")))
+    if result.get("status") != "COMPLETED":
+        raise Failed(f"COMPLETED for rollout_id {quoted(rollout_id)}", quoted(result.get("error_message")))
+
+
+async def _require_handled(kit: Kit, **fields: Any) -> None:
+    """Refused with a 4xx, or accepted and brought to a result."""
+    rollout = kit.play(**fields)
+    response = await kit.post(rollout.init)
+    if 400 <= response.status_code < 500:
+        return
+    if response.status_code != 202:
+        raise Failed(f"202 or a 4xx to an init with {quoted(fields)}", describe(response))
+    kit.took(rollout, response)
+    await rollout.result()
+
+
+@check("ids.odd", MUST, "core 5.5, 16.27", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")
+async def odd(kit: Kit) -> None:
+    await asyncio.gather(*(_require_same_id(kit, _unique(text)) for text in ODD_IDS))
+
+
+@check("ids.control", SHOULD, "core 5.5", "Ids with control characters run, or are refused with a 4xx.")
+async def control(kit: Kit) -> None:
+    await asyncio.gather(*(_require_handled(kit, rollout_id=_unique(text)) for text in CONTROL_IDS))
+    await kit.must_serve()
+
+
+@check("ids.surrogates", SHOULD, "core 13", "Lone surrogates run, or are refused with a 4xx: in ids, messages, metadata.")
+async def surrogates(kit: Kit) -> None:
+    lone = "\ud83d"
+    await asyncio.gather(
+        _require_handled(kit, rollout_id=_unique(lone)),
+        _require_handled(kit, idempotency_key=_unique(lone)),
+        _require_handled(kit, messages=[{"role": "user", "content": f"half {lone}"}]),
+        _require_handled(kit, metadata={"ground_truth": lone}),
+    )
+    await kit.must_serve()
+
+
+@check("ids.text", MUST, "core 13", "Text in messages and replies comes back as it was.")
+async def text(kit: Kit) -> None:
+    rollout = await kit.start(answering(TEXT), messages=[{"role": "user", "content": TEXT}])
+    call = await rollout.first_chat()
+    result = await rollout.result()
+    sent = [message.get("content") for message in call.messages]
+    final = [message.get("content") for message in result.get("final_messages", []) if isinstance(message, dict)]
+    for where, texts, count in (("the call for a completion", sent, 1), ("final_messages", final, 2)):
+        if texts.count(TEXT) < count:
+            raise Failed(f"the text unchanged in {where}", quoted(texts))
+
+
+@check("ids.surrogate_reply", SHOULD, "core 16.5", "A reply of the model with a lone surrogate ends in a result all the same.")
+async def surrogate_reply(kit: Kit) -> None:
+    rollout = await kit.start(answering("half \ud83d of a pair"))
+    await rollout.result()
+    await kit.must_serve()

@@ -1,0 +1,104 @@
+"""The init and its answer, and the rest of the HTTP interface."""
+
+import asyncio
+import time
+
+from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import answering, waiting_for
+from osmosis_ai.rollout.conformance.strict_json import parse_object
+from osmosis_ai.rollout.conformance.tool_schemas import problem_of
+from osmosis_ai.rollout.conformance.types import Failed, Level
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+REQUIRED = ("rollout_id", "messages", "completion_params")
+
+
+@check("init.accepted", MUST, "core 13.1", "An init gets 202 with its rollout_id and a list of tools.")
+async def accepted(kit: Kit) -> None:
+    rollout = kit.play()
+    fields = parse_object((await kit.send(rollout)).content)
+    if fields.get("rollout_id") != rollout.rollout_id:
+        raise Failed(f"rollout_id {rollout.rollout_id} in the 202", quoted(fields.get("rollout_id")))
+    if not isinstance(fields.get("tools"), list):
+        raise Failed("a list tools in the 202", quoted(fields.get("tools")))
+    await rollout.result()
+
+
+@check("init.tools", MUST, "core 5.1, 13.1", "Each tool is a function schema as the OpenAI chat API takes it.")
+async def tools(kit: Kit) -> None:
+    rollout = kit.play()
+    offered = parse_object((await kit.send(rollout)).content).get("tools")
+    names = []
+    for number, tool in enumerate(offered if isinstance(offered, list) else [], start=1):
+        if problem := problem_of(tool):
+            raise Failed("OpenAI function schemas as tools", f"a tool {number} that {problem}")
+        names.append(tool["function"]["name"])
+    if len(set(names)) < len(names):
+        raise Failed("tools with different names", quoted(names))
+    await rollout.result()
+
+
+@check("init.at_once", MUST, "core 13.1", "The 202 is sent before the agent has run, not after.")
+async def at_once(kit: Kit) -> None:
+    model = kit.hold()
+    rollout = kit.play(waiting_for(model, answering()))
+    answer = asyncio.create_task(kit.send(rollout))
+    ended_early = asyncio.create_task(rollout.first_chat())
+    await asyncio.wait({answer, ended_early}, return_when=asyncio.FIRST_COMPLETED)
+    ended_early.cancel()
+    await asyncio.gather(ended_early, return_exceptions=True)
+    # The model is not answered, so a server that runs the agent first never gets to its 202.
+    began = time.monotonic()
+    limit = max(1.0, kit.options.timeout_seconds / 3)
+    await asyncio.wait({answer}, timeout=limit)
+    if not answer.done():
+        model.set()
+        await asyncio.gather(answer, return_exceptions=True)
+        waited = time.monotonic() - began
+        raise Failed("202 while the first call for a completion waits", f"none in {min(waited, limit):.1f} s")
+    await answer
+    model.set()
+    await rollout.result()
+
+
+@check("init.required_only", MUST, "core 5.5", "The four required fields are enough; the rest may be left out.")
+async def required_only(kit: Kit) -> None:
+    rollout = kit.play()
+    for name in set(rollout.init) - {*REQUIRED, "server_url", *kit.options.init_fields}:
+        del rollout.init[name]
+    await kit.send(rollout)
+    await rollout.result()
+
+
+@check("init.nulls", MUST, "core 5.5", "api_key, idempotency_key and tool_server_url may be null.")
+async def nulls(kit: Kit) -> None:
+    rollout = await kit.start(api_key=None, idempotency_key=None, tool_server_url=None)
+    await rollout.result()
+
+
+@check("init.unknown_fields", MUST, "core 5", "Fields that the server does not know are ignored.")
+async def unknown_fields(kit: Kit) -> None:
+    rollout = await kit.start(x_from_a_later_version={"a": [1, None]})
+    await rollout.result()
+
+
+@check("http.health", MUST, "server 3, 3.1", "GET /health answers 200 with a JSON object that has a status, without a key.")
+async def health(kit: Kit) -> None:
+    response = await kit.get("/health")
+    if response.status_code != 200:
+        raise Failed("200 to GET /health", describe(response))
+    try:
+        fields = parse_object(response.content)
+    except ValueError as error:
+        raise Failed("a JSON object from GET /health", str(error)) from None
+    if not isinstance(fields.get("status"), str):
+        raise Failed("a text status in the answer of GET /health", quoted(fields))
+
+
+@check("http.unknown", SHOULD, "server 3", "An unknown path is 404, another method on the init's path is 405.")
+async def unknown(kit: Kit) -> None:
+    for path, status in (("/v1/no-such-thing", 404), ("/v1/rollout/init", 405)):
+        response = await kit.get(path)
+        if response.status_code != status:
+            raise Failed(f"{status} to GET {path}", describe(response))

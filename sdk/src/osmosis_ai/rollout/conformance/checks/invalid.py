@@ -1,0 +1,172 @@
+"""Bodies that must be refused: a 4xx, nothing started, and the server goes on."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Awaitable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from osmosis_ai.rollout.conformance.kit import INIT_PATH, Kit, describe, quoted
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import encoded
+from osmosis_ai.rollout.conformance.types import Failed, Level
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+
+WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
+    ("rollout_id", ...),
+    ("server_url", ...),
+    ("messages", ...),
+    ("completion_params", ...),
+    ("rollout_id", ""),
+    ("rollout_id", "   "),
+    ("rollout_id", "x" * 257),
+    ("rollout_id", ["a"]),
+    ("messages", "hello"),
+    ("messages", ["hello"]),
+    ("completion_params", None),
+    ("completion_params", [1]),
+    ("max_turns", "many"),
+    ("metadata", "text"),
+    ("api_key", {"a": 1}),
+    ("idempotency_key", ["a"]),
+)
+NOT_JSON = (b"", b"{", b"hello", b"[]", b'"text"', b"null", b'{"rollout_id": "a",}', b'{"rollout_id": "\xff\xfe"}')
+BAD_URLS = ("ftp://127.0.0.1/x", "127.0.0.1:8000", "http://", "", "file:///etc/passwd")
+ODD_URLS = ("http://:80", "http://user@", "http://127.0.0.1:1/?a=b", "http://127.0.0.1:1/#x", " http://127.0.0.1:1", "http://127.0.0.1:999999")
+DEPTH = 50_000
+METADATA_BYTES = 2 * 1024 * 1024
+DECLARED_BODY_BYTES = 1024 * 1024 * 1024
+SENT_BODY_BYTES = 64 * 1024 * 1024
+CHUNK = b" " * 65_536
+
+
+def _changed(kit: Kit, field: str, value: Any) -> dict[str, Any]:
+    init = kit.play().init
+    if value is ...:
+        del init[field]
+    else:
+        init[field] = value
+    return init
+
+
+def _shown(field: str, value: Any) -> str:
+    return f"an init without {field}" if value is ... else f"an init with {field} {quoted(value)}"
+
+
+def _require_refusal(what: str, response: httpx.Response) -> None:
+    if not 400 <= response.status_code < 500 or response.status_code in (401, 403, 404, 429):
+        raise Failed(f"a 4xx such as 422 to {what}", describe(response))
+
+
+async def _all(refusals: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*refusals)
+
+
+async def _must_refuse(kit: Kit, what: str, body: dict[str, Any] | bytes) -> None:
+    _require_refusal(what, await kit.post(body))
+
+
+@check("invalid.fields", MUST, "core 5.5", "A field that is missing or of a wrong type or length is refused with a 4xx.")
+async def fields(kit: Kit) -> None:
+    await _all(_must_refuse(kit, _shown(field, value), _changed(kit, field, value)) for field, value in WRONG_FIELDS)
+
+
+@check("invalid.named", SHOULD, "core 13.1", "The refusal names the field.")
+async def named(kit: Kit) -> None:
+    for field, value in WRONG_FIELDS:
+        response = await kit.post(_changed(kit, field, value))
+        if 400 <= response.status_code < 500 and field not in response.text:
+            raise Failed(f"the word {field} in the refusal of {_shown(field, value)}", describe(response))
+
+
+@check("invalid.server_url", MUST, "core 5.5", "A server_url that is no http or https URL with a host is refused.")
+async def server_url(kit: Kit) -> None:
+    await _all(_must_refuse(kit, _shown("server_url", url), _changed(kit, "server_url", url)) for url in BAD_URLS)
+
+
+@check("invalid.odd_url", SHOULD, "core 16.29", "So is one with a query, a fragment, white space, a bad port or only a user.")
+async def odd_url(kit: Kit) -> None:
+    await _all(_must_refuse(kit, _shown("server_url", url), _changed(kit, "server_url", url)) for url in ODD_URLS)
+
+
+@check("invalid.not_json", MUST, "core 13", "A body that is no JSON object in UTF-8 is refused, and the server goes on.")
+async def not_json(kit: Kit) -> None:
+    await _all(_must_refuse(kit, f"the body {quoted(body)}", body) for body in NOT_JSON)
+    await kit.must_serve()
+
+
+@check("invalid.nan", MUST, "core 13", "NaN and Infinity are not JSON, and are refused.")
+async def nan(kit: Kit) -> None:
+    for constant in (b"NaN", b"Infinity", b"-Infinity"):
+        for field in ("completion_params", "metadata"):
+            body = encoded(_changed(kit, field, {"x": "@"})).replace(b'"@"', constant)
+            await _must_refuse(kit, f"an init with {constant.decode()} in {field}", body)
+
+
+@check("invalid.bounds", SHOULD, "core 16.38", "max_turns and max_tokens_total below 1 are refused.")
+async def bounds(kit: Kit) -> None:
+    for field in ("max_turns", "max_tokens_total"):
+        for value in (0, -1):
+            await _must_refuse(kit, _shown(field, value), _changed(kit, field, value))
+
+
+@check("invalid.nesting", SHOULD, "server 16.25", f"A body nested {DEPTH:,} deep does no harm.")
+async def nesting(kit: Kit) -> None:
+    deep = b"[" * DEPTH + b"]" * DEPTH
+    response = await kit.post(encoded(_changed(kit, "metadata", {"x": "@"})).replace(b'"@"', deep))
+    if response.status_code >= 500:
+        raise Failed("a 4xx to a deeply nested body", describe(response))
+    await kit.must_serve()
+
+
+@check("invalid.metadata_size", SHOULD, "core 5.5", "Metadata of 2 MiB (the limit is 1 MiB unless raised) is refused.")
+async def metadata_size(kit: Kit) -> None:
+    init = _changed(kit, "metadata", {"x": "x" * METADATA_BYTES})
+    await _must_refuse(kit, "an init with 2 MiB of metadata", init)
+
+
+@check("invalid.body_size", SHOULD, "core 16.33", "A body has a size limit: one of 1 GiB is not read to its end.")
+async def body_size(kit: Kit) -> None:
+    status = await _send_endless_body(kit)
+    if status is None:
+        raise Failed("a 4xx to an announced body of 1 GiB", f"no answer after {SENT_BODY_BYTES // 1024**2} MiB of it")
+    if not 400 <= status < 500:
+        raise Failed("a 4xx to an announced body of 1 GiB", str(status))
+    await kit.must_serve()
+
+
+async def _send_endless_body(kit: Kit) -> int | None:
+    """The status the server answers with, or ``None`` if it takes all it gets; a cut connection counts as 413."""
+    url = urlsplit(kit.options.server_url)
+    tls = ssl.create_default_context() if url.scheme == "https" else None
+    port = url.port or (443 if tls else 80)
+    key = f"Authorization: Bearer {kit.options.api_key}\r\n" if kit.options.api_key else ""
+    head = (
+        f"POST {url.path}{INIT_PATH} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+        f"{key}Content-Length: {DECLARED_BODY_BYTES}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=tls)
+    answer = asyncio.create_task(reader.readline())
+    try:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(kit.options.timeout_seconds):
+                writer.write(head.encode("latin-1"))
+                for _ in range(SENT_BODY_BYTES // len(CHUNK)):
+                    if answer.done():
+                        break
+                    writer.write(CHUNK)
+                    await writer.drain()
+        await asyncio.wait({answer}, timeout=min(2.0, kit.options.timeout_seconds))
+        if not answer.done():
+            return None
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            return int(answer.result().split()[1])
+        return 413
+    finally:
+        answer.cancel()
+        writer.transport.abort()
+        await asyncio.gather(answer, return_exceptions=True)

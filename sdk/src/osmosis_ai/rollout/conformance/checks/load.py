@@ -1,0 +1,110 @@
+"""Many rollouts: at once, beside failing ones, and more than the server takes."""
+
+import asyncio
+import re
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
+from osmosis_ai.rollout.conformance.played import PlayedRollout
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
+from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+NEIGHBOURS = 8
+STUCK = 3
+BATCH = 50
+LONGEST_RETRY_AFTER_SECONDS = 30.0
+
+
+async def _require_own_answers(rollouts: dict[str, PlayedRollout]) -> None:
+    for text, rollout in rollouts.items():
+        result = await rollout.result()
+        messages = result.get("final_messages")
+        last = messages[-1] if isinstance(messages, list) and messages else {}
+        if result.get("status") != "COMPLETED" or not isinstance(last, dict) or last.get("content") != text:
+            raise Failed(f"COMPLETED, with the rollout's own answer {text!r}", f"{result.get('status')} with {quoted(last)}")
+
+
+@check("load.concurrent", MUST, "server 3.5", "Many rollouts at once each end with their own answer.")
+async def concurrent(kit: Kit) -> None:
+    texts = [f"#### {number}" for number in range(kit.options.concurrent_rollouts)]
+    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
+    await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
+
+
+@check("load.beside_failing", MUST, "server 16.8", "Rollouts that fail, each in another way, do not disturb the others.")
+async def beside_failing(kit: Kit) -> None:
+    failing = [
+        await kit.start(refusing(400, None, answering())),
+        await kit.start(raw(b"not JSON")),
+        await kit.start(cutting(None, answering())),
+        await kit.start(raw(b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}')),
+    ]
+    texts = [f"#### {number}" for number in range(NEIGHBOURS)]
+    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
+    await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
+    await kit.results(failing)
+
+
+@check("load.beside_waiting", SHOULD, "server 3.5", "Rollouts whose trainer is slow hold up no others.")
+async def beside_waiting(kit: Kit) -> None:
+    model = kit.hold()
+    waiting = [await kit.start(waiting_for(model, answering())) for _ in range(STUCK)]
+    texts = [f"#### {number}" for number in range(NEIGHBOURS)]
+    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
+    await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
+    model.set()
+    await kit.results(waiting)
+
+
+@check("load.overload", SHOULD, "server 16.13", "A server that is full refuses with 429 or 503 and Retry-After.", Phase.ALONE)
+async def overload(kit: Kit) -> None:
+    model = kit.hold()
+    accepted: list[PlayedRollout] = []
+    refused: list[tuple[PlayedRollout, httpx.Response]] = []
+    while not refused and len(accepted) < kit.options.overload_rollouts:
+        batch = [
+            kit.play(waiting_for(model, calling_offered_tools()))
+            for _ in range(min(BATCH, kit.options.overload_rollouts - len(accepted)))
+        ]
+        for rollout, answer in zip(batch, await asyncio.gather(*(kit.post(one.init) for one in batch)), strict=True):
+            if answer.status_code == 202:
+                kit.took(rollout, answer)
+                accepted.append(rollout)
+            else:
+                refused.append((rollout, answer))
+    model.set()
+    for _, answer in refused:
+        if answer.status_code not in (429, 503) or _retry_after(answer) is None:
+            headers = quoted(answer.headers.get("retry-after"))
+            raise Failed("429 or 503 with Retry-After to an init too many", f"{describe(answer)}, Retry-After {headers}")
+    await kit.results(accepted)
+    if not refused:
+        raise Skipped(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
+    await _require_room_again(kit, *refused[0])
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    value = answer.headers.get("retry-after", "")
+    if re.fullmatch(r"[0-9]{1,6}", value):
+        return float(value)
+    try:
+        parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return 1.0
+
+
+async def _require_room_again(kit: Kit, rollout: PlayedRollout, answer: httpx.Response) -> None:
+    """What was refused has left nothing behind: the same init is taken later."""
+    for _ in range(3):
+        await asyncio.sleep(min(_retry_after(answer) or 0, LONGEST_RETRY_AFTER_SECONDS))
+        answer = await kit.post(rollout.init)
+        if answer.status_code == 202:
+            kit.took(rollout, answer)
+            await rollout.result()
+            return
+    raise Failed("202 to an init that was refused, once the server is idle and Retry-After is over", describe(answer))

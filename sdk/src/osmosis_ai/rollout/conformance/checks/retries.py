@@ -1,0 +1,62 @@
+"""Calls for a completion that fail: which are made again, and how."""
+
+import asyncio
+
+from osmosis_ai.rollout.conformance.kit import Kit, quoted
+from osmosis_ai.rollout.conformance.played import PlayedRollout, Script
+from osmosis_ai.rollout.conformance.registry import check
+from osmosis_ai.rollout.conformance.scripts import answering, cutting, refusing
+from osmosis_ai.rollout.conformance.strict_json import is_same_document
+from osmosis_ai.rollout.conformance.types import Failed, Level
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
+RETRY_AFTER_SECONDS = 1
+CLOCK_SLACK_SECONDS = 0.05
+
+
+async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollout:
+    rollout = await kit.start(script)
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED" or len(rollout.chats) < 2:
+        got = f"{result.get('status')} after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
+        raise Failed(f"another call for the completion after {after}", got)
+    for again in rollout.chats[1:]:
+        if not is_same_document(rollout.chats[0].request.body, again.request.body):
+            raise Failed("the same body in the call that is made again", quoted(again.fields))
+    return rollout
+
+
+@check("retries.server_error", MUST, "core 8.4, 13.2", "A call answered 5xx is made again, with the same body.")
+async def server_error(kit: Kit) -> None:
+    await asyncio.gather(*(_require_recovery(kit, str(status), refusing(status, 1, answering())) for status in (500, 503)))
+
+
+@check("retries.twice", MUST, "core 8.4", "It is made again more than once.")
+async def twice(kit: Kit) -> None:
+    await _require_recovery(kit, "502 twice", refusing(502, 2, answering()))
+
+
+@check("retries.cut", MUST, "core 8.4, 13.2", "A call whose connection is cut is made again, with the same body.")
+async def cut(kit: Kit) -> None:
+    await _require_recovery(kit, "a cut connection", cutting(1, answering()))
+
+
+@check("retries.too_many", SHOULD, "core 16.12", "A call answered 429 or 408 is made again, not before its Retry-After.")
+async def too_many(kit: Kit) -> None:
+    header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    told, _ = await asyncio.gather(
+        _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
+        _require_recovery(kit, "408", refusing(408, 1, answering())),
+    )
+    waited = told.chats[1].came_at - (told.chats[0].answered_at or 0)
+    if waited < RETRY_AFTER_SECONDS - CLOCK_SLACK_SECONDS:
+        raise Failed(f"no further call for the {RETRY_AFTER_SECONDS} s of Retry-After", f"one after {waited:.2f} s")
+
+
+@check("retries.final", MUST, "core 8.4", "A call answered 400 or 422 is not made again.")
+async def final(kit: Kit) -> None:
+    for status in (400, 422):
+        rollout = await kit.start(refusing(status, None, answering()))
+        await rollout.result()
+        if len(rollout.chats) > 1:
+            raise Failed(f"one call answered {status}", str(len(rollout.chats)))

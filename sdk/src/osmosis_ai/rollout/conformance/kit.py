@@ -1,0 +1,196 @@
+"""What a check works with: inits on their way to the server, and the rollouts that come of them."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from osmosis_ai.rollout.conformance.options import KitOptions
+from osmosis_ai.rollout.conformance.played import PlayedRollout, Script, objects_of
+from osmosis_ai.rollout.conformance.scripts import acknowledge, answering, encoded
+from osmosis_ai.rollout.conformance.strict_json import parse_object
+from osmosis_ai.rollout.conformance.tool_schemas import usable_tools
+from osmosis_ai.rollout.conformance.trainer import KitTrainer
+from osmosis_ai.rollout.conformance.types import Failed
+from osmosis_ai.rollout.trainer.text import shortened
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.conformance.server_command import ServerCommand
+
+INIT_PATH = "/v1/rollout/init"
+MAX_QUOTED_CHARACTERS = 160
+
+
+class Kit:
+    """One check's hold on the server and the trainer; the runner makes one for each.
+
+    Args:
+        earlier: all rollouts of the run, for audits.
+        command: the server's process, if the kit started it.
+    """
+
+    def __init__(
+        self,
+        options: KitOptions,
+        http: httpx.AsyncClient,
+        trainer: KitTrainer,
+        check_id: str = "",
+        command: "ServerCommand | None" = None,
+    ) -> None:
+        self.options = options
+        self.http = http
+        self.trainer = trainer
+        self.command = command
+        self._check_id = check_id
+        self._holds: list[asyncio.Event] = []
+
+    def of_check(self, check_id: str) -> "Kit":
+        """The same run, for another check."""
+        return Kit(self.options, self.http, self.trainer, check_id, self.command)
+
+    def hold(self) -> asyncio.Event:
+        """An event for ``scripts.waiting_for``; set at the latest when the check is over."""
+        event = asyncio.Event()
+        self._holds.append(event)
+        return event
+
+    def release(self) -> None:
+        """Set every event that ``hold`` gave."""
+        for event in self._holds:
+            event.set()
+
+    def play(
+        self,
+        on_chat: Script | None = None,
+        on_completed: Script | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        trailing: str = "",
+        **fields: Any,
+    ) -> PlayedRollout:
+        """A rollout that is not sent yet; ``fields`` replace those of the init, ``...`` takes one out."""
+        init = {
+            "rollout_id": f"kit-{secrets.token_hex(5)}",
+            "messages": [
+                {"role": "system", "content": "Use the tools. Put the result on the last line, as in: #### 4"},
+                {"role": "user", "content": f"What is 2 + 2? (case {secrets.token_hex(3)})"},
+            ],
+            "completion_params": {"temperature": 0.7, "top_p": 0.9, "max_tokens": 300},
+            "max_turns": 8,
+            "max_tokens_total": 100_000,
+            "metadata": {"ground_truth": "4"},
+            **self.options.init_fields,
+            **fields,
+        }
+        rollout = PlayedRollout(
+            self._check_id,
+            {name: value for name, value in init.items() if value is not ...},
+            on_chat or answering(),
+            on_completed or acknowledge,
+            timeout_seconds or self.options.timeout_seconds,
+        )
+        self.trainer.add(rollout, trailing=trailing)
+        return rollout
+
+    async def start(self, on_chat: Script | None = None, on_completed: Script | None = None, **more: Any) -> PlayedRollout:
+        """Send an init that must be accepted. Arguments as for ``play``.
+
+        Raises:
+            Failed: the answer is no 202 with an object.
+        """
+        rollout = self.play(on_chat, on_completed, **more)
+        await self.send(rollout)
+        return rollout
+
+    async def send(self, rollout: PlayedRollout) -> httpx.Response:
+        """Send the rollout's init, which must be accepted.
+
+        Raises:
+            Failed: the answer is no 202 with an object.
+        """
+        response = await self.post(rollout.init)
+        self.took(rollout, response)
+        return response
+
+    def took(self, rollout: PlayedRollout, response: httpx.Response) -> None:
+        """Note what the server answered to the rollout's init.
+
+        Raises:
+            Failed: it is no 202 with an object.
+        """
+        if response.status_code != 202:
+            raise Failed("202 to an init", describe(response))
+        rollout.is_accepted = True
+        try:
+            answer = parse_object(response.content)
+        except ValueError as error:
+            raise Failed("a JSON object with the 202", str(error)) from None
+        rollout.tools = usable_tools(objects_of(answer.get("tools"))) if self.options.call_tools else []
+        rollout.accepted.set()
+
+    async def post(
+        self, body: Mapping[str, Any] | bytes, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """POST an init with the server's key (or ``key``; an empty one sends none), whatever the answer.
+
+        Raises:
+            Failed: there is no answer.
+        """
+        content = body if isinstance(body, bytes) else encoded(body)
+        key = self.options.api_key if key is None else key
+        sent = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {}), **(headers or {})}
+        response = await self._answered("POST", INIT_PATH, content=content, headers=sent)
+        if not isinstance(body, bytes) and (rollout := self.trainer.of_url(body.get("server_url"))):
+            rollout.statuses.append(response.status_code)
+        return response
+
+    async def get(self, path: str) -> httpx.Response:
+        """GET a path without a key, whatever the answer.
+
+        Raises:
+            Failed: there is no answer.
+        """
+        return await self._answered("GET", path)
+
+    async def _answered(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return await self.http.request(method, f"{self.options.server_url}{path}", **request)
+        except httpx.TimeoutException:
+            raise Failed(f"an answer to {method} {path}", f"none within {self.options.timeout_seconds:g} s") from None
+        except httpx.TransportError as error:
+            raise Failed(f"an answer to {method} {path}", f"{type(error).__name__}: {shortened(str(error))}") from None
+
+    async def must_serve(self) -> None:
+        """The server goes on: a plain rollout ends in a result.
+
+        Raises:
+            Failed: it does not.
+        """
+        await (await self.start()).result()
+
+    async def results(self, rollouts: Iterable[PlayedRollout]) -> list[dict[str, Any]]:
+        """The results of all, as they come."""
+        return list(await asyncio.gather(*(rollout.result() for rollout in rollouts)))
+
+    async def settle(self) -> None:
+        """Leave time for what must not come."""
+        await asyncio.sleep(self.options.settle_seconds)
+
+    def with_timeout(self, seconds: float) -> "Kit":
+        """The same, with another time limit."""
+        options = replace(self.options, timeout_seconds=seconds)
+        return Kit(options, self.http, self.trainer, self._check_id, self.command)
+
+
+def describe(response: httpx.Response) -> str:
+    """A response, short and printable."""
+    text = shortened(response.text, MAX_QUOTED_CHARACTERS)
+    return f"{response.status_code}: {text}" if text else f"{response.status_code} without a body"
+
+
+def quoted(value: Any) -> str:
+    """Any JSON value, short and printable."""
+    return shortened(repr(value), MAX_QUOTED_CHARACTERS)

@@ -1,0 +1,131 @@
+"""One rollout as the kit's trainer saw it: what was asked, in which order, and what it was answered.
+
+Written by the trainer alone, in the event loop; checks read it and wait on it.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmosis_ai.rollout.conformance.endpoint import Answer, Request
+from osmosis_ai.rollout.conformance.strict_json import parse_object
+from osmosis_ai.rollout.conformance.types import Failed
+
+_order = itertools.count()
+
+
+@dataclass(eq=False)
+class Call:
+    """One callback of the server."""
+
+    rollout: "PlayedRollout"
+    request: Request
+    was_routed: bool
+    """Whether it came to the path of ``server_url``."""
+    order: int = field(default_factory=lambda: next(_order))
+    came_at: float = field(default_factory=time.monotonic)
+    answer: Answer | None = None
+    """What it got; ``None`` as long as it waits, and if the connection was cut."""
+    answered_at: float | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    """The body; empty if it was no JSON object."""
+    problem: str = ""
+    """Why the body was none."""
+
+    def __post_init__(self) -> None:
+        try:
+            self.fields = parse_object(self.request.body)
+        except ValueError as error:
+            self.problem = str(error)
+
+    @property
+    def was_successful(self) -> bool:
+        """Whether it was answered 2xx."""
+        return self.answer is not None and 200 <= self.answer.status < 300
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation it sent; what is no object is left out."""
+        return objects_of(self.fields.get("messages"))
+
+
+def objects_of(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; an empty list for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+Script = Callable[[Call], Awaitable[Answer | None]]
+
+
+@dataclass(eq=False)
+class PlayedRollout:
+    """A rollout with the scripts that answer its callbacks."""
+
+    check_id: str
+    init: dict[str, Any]
+    on_chat: Script
+    on_completed: Script
+    timeout_seconds: float
+    has_delivery_faults: bool = False
+    """Whether a delivery is refused, cut or delayed on purpose, so that it must come again."""
+    is_accepted: bool = False
+    is_shared: bool = False
+    """Whether another rollout has the same id, so that a call without a path may belong to either."""
+    statuses: list[int] = field(default_factory=list)
+    """What inits with its ``server_url`` were answered."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    chats: list[Call] = field(default_factory=list)
+    completions: list[Call] = field(default_factory=list)
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def rollout_id(self) -> str:
+        """The id we gave it."""
+        return str(self.init["rollout_id"])
+
+    def changed(self) -> None:
+        """Wake whoever waits."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_until(self, holds: Callable[["PlayedRollout"], bool], awaited: str) -> None:
+        """Wait until ``holds``.
+
+        Raises:
+            Failed: it did not within the time limit; ``awaited`` names what was waited for.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                while not holds(self):
+                    await self._changed.wait()
+        except TimeoutError:
+            seen = f"{len(self.chats)} chat calls and {len(self.completions)} deliveries of a result"
+            raise Failed(awaited, f"none within {self.timeout_seconds:g} s ({seen})") from None
+
+    async def result(self) -> dict[str, Any]:
+        """The first terminal result that was acknowledged.
+
+        Raises:
+            Failed: none came, or it was no JSON object.
+        """
+        await self.wait_until(lambda played: played.acknowledged is not None, "a terminal result at /v1/rollout/completed")
+        acknowledged = self.acknowledged
+        if acknowledged is None or acknowledged.problem:
+            raise Failed("a JSON object at /v1/rollout/completed", acknowledged.problem if acknowledged else "none")
+        return acknowledged.fields
+
+    @property
+    def acknowledged(self) -> Call | None:
+        """The first delivery that was answered 2xx."""
+        return next((call for call in self.completions if call.was_successful), None)
+
+    async def first_chat(self) -> Call:
+        """The first call for a completion, or the end without one (``Failed`` says so)."""
+        await self.wait_until(lambda played: bool(played.chats or played.completions), "a call to /v1/chat/completions")
+        if not self.chats:
+            raise Failed("a call to /v1/chat/completions", "a terminal result without one")
+        return self.chats[0]

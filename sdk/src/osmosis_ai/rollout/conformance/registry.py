@@ -1,0 +1,78 @@
+"""The catalogue: every check, in order, and how some are chosen."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import TYPE_CHECKING
+
+from osmosis_ai.rollout.conformance.types import Check, Level, Phase, SelectionError
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.conformance.kit import Kit
+
+Body = Callable[["Kit"], Awaitable[None]]
+
+GROUPS = {
+    "init": "The init and its answer",
+    "http": "The rest of the HTTP interface",
+    "auth": "The server's own key",
+    "invalid": "Bodies that must be refused",
+    "idempotency": "The same init again",
+    "callbacks": "Every call of the server",
+    "chat": "Calls for a completion",
+    "tools": "Tool calls of the model",
+    "completed": "The terminal result",
+    "errors": "Rollouts that fail",
+    "retries": "Calls for a completion that fail",
+    "delivery": "Results that do not get through",
+    "load": "Many rollouts",
+    "ids": "Odd ids and texts",
+    "drain": "The end of the server (needs --command, or --server-pid)",
+}
+_checks: list[Check] = []
+
+
+def check(id: str, level: Level, section: str, summary: str, phase: Phase = Phase.TOGETHER) -> Callable[[Body], Body]:  # noqa: A002
+    """Put a function into the catalogue; see ``types.Check``."""
+
+    def put(body: Body) -> Body:
+        _checks.append(Check(id, level, section, summary, phase, body))
+        return body
+
+    return put
+
+
+@cache
+def all_checks() -> tuple[Check, ...]:
+    """Every check, by group."""
+    from osmosis_ai.rollout.conformance import checks
+
+    checks.load()
+    order = list(GROUPS)
+    return tuple(sorted(_checks, key=lambda one: order.index(one.group)))
+
+
+def select(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[Check, ...]:
+    """The checks that ``only`` names (all, if empty) and ``skip`` does not.
+
+    A name is an id (``init.tools``), a group (``init``), or a pattern (``*.hostile``).
+
+    Raises:
+        SelectionError: a name fits no check, or nothing is left.
+    """
+    known = all_checks()
+    for name in (*only, *skip):
+        if not any(_fits(one, name) for one in known):
+            raise SelectionError(f"There is no check {name!r}: --list shows them.")
+    chosen = tuple(
+        one
+        for one in known
+        if (not only or any(_fits(one, name) for name in only)) and not any(_fits(one, name) for name in skip)
+    )
+    if not chosen:
+        raise SelectionError("--only and --skip leave no check to run.")
+    return chosen
+
+
+def _fits(one: Check, name: str) -> bool:
+    return name in (one.id, one.group) or fnmatchcase(one.id, name)

@@ -1,0 +1,124 @@
+"""A run: a trainer on a socket, the checks phase by phase, a report."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+import httpx
+
+from osmosis_ai.rollout.conformance.endpoint import Endpoint
+from osmosis_ai.rollout.conformance.kit import INIT_PATH, Kit, describe
+from osmosis_ai.rollout.conformance.options import KitOptions
+from osmosis_ai.rollout.conformance.registry import all_checks
+from osmosis_ai.rollout.conformance.server_command import ServerCommand
+from osmosis_ai.rollout.conformance.trainer import KitTrainer, address_of
+from osmosis_ai.rollout.conformance.types import Check, ConformanceError, Failed, Phase, Report, Result, Skipped, Status
+from osmosis_ai.rollout.listening import listen
+from osmosis_ai.rollout.trainer.text import shortened
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+ALONE_AT_ONCE = 1
+TOGETHER_AT_ONCE = 100
+
+OnResult = Callable[[Result], None]
+
+
+async def run(
+    options: KitOptions,
+    checks: Sequence[Check] | None = None,
+    *,
+    strict: bool = False,
+    on_result: OnResult | None = None,
+) -> Report:
+    """Run checks against a server.
+
+    Args:
+        checks: from ``select``; all if ``None``.
+        strict: a SHOULD that does not hold is a failure too.
+        on_result: told of each result as it comes.
+
+    Raises:
+        ConformanceError: the server cannot be reached or started, wants a key, or the trainer has no address.
+    """
+    chosen = tuple(all_checks() if checks is None else checks)
+    began = time.monotonic()
+    try:
+        listener = listen(options.callback_host, options.callback_port)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConformanceError(
+            f"Cannot listen on {options.callback_host} port {options.callback_port}: {reason}."
+        ) from error
+    trainer = KitTrainer(options.callback_url or address_of(listener, options.callback_host))
+    async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        await stack.enter_async_context(Endpoint(trainer.handle, listener))
+        timeout = httpx.Timeout(options.timeout_seconds, connect=min(CONNECT_SECONDS, options.timeout_seconds))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False))
+        command = None
+        if options.server_command:
+            command = await stack.enter_async_context(ServerCommand(options.server_command, options.server_url))
+        kit = Kit(options, http, trainer, command=command)
+        await _require_server(kit)
+        results = await _run_phases(kit, chosen, on_result)
+    ordered = tuple(results[check.id] for check in chosen)
+    return Report(options.server_url, ordered, time.monotonic() - began, strict, len(trainer.rollouts))
+
+
+async def _require_server(kit: Kit) -> None:
+    """Raise ``ConformanceError`` for what would make every check fail."""
+    url = kit.options.server_url
+    try:
+        response = await kit.post(b"{}")
+    except Failed as failure:
+        raise ConformanceError(f"{url} does not answer ({failure}): start the server, or correct --server.") from None
+    if response.status_code in (404, 405):
+        raise ConformanceError(f"{url} has no POST {INIT_PATH} ({describe(response)}): correct --server.")
+    if response.status_code not in (401, 403):
+        return
+    if kit.options.api_key:
+        raise ConformanceError(f"{url} refuses the key it was given ({response.status_code}): correct --api-key.")
+    raise ConformanceError(f"{url} wants a key ({response.status_code}): give it as --api-key.")
+
+
+async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | None) -> dict[str, Result]:
+    results: dict[str, Result] = {}
+    for phase in Phase:
+        slots = asyncio.Semaphore(TOGETHER_AT_ONCE if phase in (Phase.TOGETHER, Phase.AUDIT) else ALONE_AT_ONCE)
+
+        async def take(check: Check, slots: asyncio.Semaphore = slots) -> None:
+            async with slots:
+                results[check.id] = result = await _run_check(kit, check)
+            if on_result is not None:
+                on_result(result)
+
+        async with asyncio.TaskGroup() as group:
+            for check in checks:
+                if check.phase is phase:
+                    group.create_task(take(check))
+    return results
+
+
+async def _run_check(kit: Kit, check: Check) -> Result:
+    own = kit.of_check(check.id)
+    began = time.monotonic()
+    status, reason = Status.PASSED, ""
+    try:
+        await check.run(own)
+    except Failed as failure:
+        status, reason = Status.FAILED, str(failure)
+    except Skipped as skipped:
+        status, reason = Status.SKIPPED, str(skipped)
+    except Exception as error:
+        logger.exception("The check %s broke", check.id)
+        status, reason = Status.BROKEN, f"the kit itself failed: {type(error).__name__}: {shortened(str(error))}"
+    finally:
+        own.release()
+    if kit.options.api_key:
+        reason = reason.replace(kit.options.api_key, "[the server's key]")
+    return Result(check, status, reason, time.monotonic() - began)

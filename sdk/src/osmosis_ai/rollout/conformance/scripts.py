@@ -1,0 +1,173 @@
+"""Scripts: what a played trainer answers.
+
+A turn is told by the conversation that comes in, not by counting calls, so a repeated call gets the same answer.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from osmosis_ai.rollout.conformance.arguments import arguments_for
+from osmosis_ai.rollout.conformance.endpoint import Answer
+from osmosis_ai.rollout.conformance.played import Call, Script
+from osmosis_ai.rollout.conformance.types import Skipped
+
+COMPLETION_TOKENS = 7
+PROMPT_TOKENS_PER_MESSAGE = 11
+ANSWER_TEXT = "That is all.\n#### 4"
+
+
+def encoded(value: Any) -> bytes:
+    """ASCII JSON."""
+    return json.dumps(value).encode("ascii")
+
+
+def completion(call: Call, message: dict[str, Any], finish_reason: str = "stop") -> Answer:
+    """A 200 with this message, and usage that follows from the conversation."""
+    prompt_tokens = PROMPT_TOKENS_PER_MESSAGE * len(call.messages)
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": COMPLETION_TOKENS,
+        "total_tokens": prompt_tokens + COMPLETION_TOKENS,
+    }
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return Answer(
+        body=encoded(
+            {
+                "id": f"cmpl-{call.order}",
+                "object": "chat.completion",
+                "created": 1_767_225_600,
+                "model": "default",
+                "choices": [choice],
+                "usage": usage,
+            }
+        )
+    )
+
+
+def turn_of(call: Call) -> int:
+    """How many replies of the model the conversation holds already."""
+    added = call.messages[len(call.rollout.init["messages"]) :]
+    return sum(message.get("role") == "assistant" for message in added)
+
+
+def answering(text: str = ANSWER_TEXT, finish_reason: str = "stop", **more: Any) -> Script:
+    """Ends the conversation at once; ``more`` are further keys of the message."""
+
+    async def script(call: Call) -> Answer:
+        return completion(call, {"role": "assistant", "content": text, **more}, finish_reason)
+
+    return script
+
+
+async def acknowledge(call: Call) -> Answer:
+    """Takes a result."""
+    return Answer(body=b'{"status": "ok"}')
+
+
+def refusing(status: int, times: int | None, then: Script, headers: dict[str, str] | None = None) -> Script:
+    """Answers the first ``times`` calls (all, if ``None``) with ``status``."""
+    seen: list[Call] = []
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        if times is None or len(seen) <= times:
+            return Answer(status, encoded({"detail": f"The kit answers {status} on purpose."}), headers or {})
+        return await then(call)
+
+    return script
+
+
+def cutting(times: int | None, then: Script) -> Script:
+    """Cuts the connections of the first ``times`` calls (all, if ``None``), after having read them."""
+    seen: list[Call] = []
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        return None if times is None or len(seen) <= times else await then(call)
+
+    return script
+
+
+def raw(body: bytes) -> Script:
+    """Answers 200 with this body."""
+
+    async def script(call: Call) -> Answer:
+        return Answer(body=body)
+
+    return script
+
+
+def waiting_for(event: asyncio.Event, then: Script) -> Script:
+    """Answers once ``event`` is set."""
+
+    async def script(call: Call) -> Answer | None:
+        await event.wait()
+        return await then(call)
+
+    return script
+
+
+def delayed(seconds: float, then: Script) -> Script:
+    """Answers late."""
+
+    async def script(call: Call) -> Answer | None:
+        await asyncio.sleep(seconds)
+        return await then(call)
+
+    return script
+
+
+def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call as a model writes it."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def call_of(tool: dict[str, Any], call_id: str) -> dict[str, Any]:
+    """A call of an offered tool, with arguments made from its schema."""
+    function = tool["function"]
+    return tool_call(call_id, function["name"], json.dumps(arguments_for(function.get("parameters"))))
+
+
+def saying_calls(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """An assistant message with these tool calls."""
+    return {"role": "assistant", "content": None, "tool_calls": list(calls)}
+
+
+def calling(calls_of_turn: Sequence[Sequence[dict[str, Any]]], then: Script | None = None) -> Script:
+    """Makes the calls of each turn, then answers."""
+    last = then or answering()
+
+    async def script(call: Call) -> Answer | None:
+        turn = turn_of(call)
+        if turn < len(calls_of_turn):
+            return completion(call, saying_calls(calls_of_turn[turn]), "tool_calls")
+        return await last(call)
+
+    return script
+
+
+def calling_offered_tools(turns: int = 1, at_once: int = 1) -> Script:
+    """Calls the tools the server offered, ``at_once`` in each of ``turns`` turns, then answers.
+
+    Without usable tools it answers at once.
+    """
+
+    async def script(call: Call) -> Answer | None:
+        # The first chat may overtake our reading of the 202.
+        await call.rollout.accepted.wait()
+        tools = call.rollout.tools
+        turn = turn_of(call)
+        if not tools or turn >= turns:
+            return await answering()(call)
+        calls = [call_of(tools[(turn + n) % len(tools)], f"call_{turn}_{n}") for n in range(at_once)]
+        return completion(call, saying_calls(calls), "tool_calls")
+
+    return script
+
+
+def need_tools(tools: list[dict[str, Any]]) -> None:
+    """Raise ``Skipped`` where there is nothing to call."""
+    if not tools:
+        raise Skipped("the server offers no tools to call, or --no-tool-calls is given")

@@ -1,0 +1,90 @@
+"""The kit's own trainer: routes callbacks to the rollout they belong to, and keeps all of them.
+
+Each rollout has a ``server_url`` with a path of its own, so a call that lacks or garbles the rollout id is still known.
+"""
+
+import asyncio
+import secrets
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from osmosis_ai.rollout.conformance.endpoint import Answer, Request
+from osmosis_ai.rollout.conformance.played import Call, PlayedRollout
+
+CHAT_PATH = "/v1/chat/completions"
+COMPLETED_PATH = "/v1/rollout/completed"
+
+
+class KitTrainer:
+    """Answers callbacks by the scripts of the rollouts it knows.
+
+    Args:
+        base_url: where the server under test reaches the endpoint.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.rollouts: list[PlayedRollout] = []
+        self.strays: list[str] = []
+        """Calls that belong to no rollout of ours or go to no known path."""
+        self.samples: asyncio.Task[None] | None = None
+        """Rollouts that the audits play first."""
+        self._base_path = urlsplit(self.base_url).path
+        self._by_token: dict[str, PlayedRollout] = {}
+
+    def add(self, rollout: PlayedRollout, *, trailing: str = "") -> None:
+        """Make the rollout known, and give it its ``server_url``."""
+        token = secrets.token_hex(6)
+        self._by_token[token] = rollout
+        self.rollouts.append(rollout)
+        rollout.init["server_url"] = f"{self.base_url}/{token}{trailing}"
+
+    def of_url(self, server_url: object) -> PlayedRollout | None:
+        """The rollout that was given this ``server_url``."""
+        return next((one for one in reversed(self.rollouts) if one.init.get("server_url") == server_url), None)
+
+    async def handle(self, request: Request) -> Answer | None:
+        """Answer one callback."""
+        path = request.path.partition("?")[0]
+        kind = next((known for known in (CHAT_PATH, COMPLETED_PATH) if path.endswith(known)), None)
+        if kind is None or request.method != "POST":
+            self.strays.append(f"{request.method} {path}")
+            return Answer(404)
+        token = path.removesuffix(kind).removeprefix(self._base_path).strip("/")
+        rollout = self._by_token.get(token)
+        was_routed = rollout is not None
+        rollout = rollout or self._by_id(request)
+        if rollout is None:
+            self.strays.append(f"{request.method} {path}, for a rollout that was never started")
+            return Answer(404)
+        return await _answer(Call(rollout, request, was_routed), is_chat=kind == CHAT_PATH)
+
+    def _by_id(self, request: Request) -> PlayedRollout | None:
+        named: Any = Call(_NOBODY, request, was_routed=False).fields.get("rollout_id")
+        return next((rollout for rollout in reversed(self.rollouts) if rollout.rollout_id == named), None)
+
+
+async def _answer(call: Call, *, is_chat: bool) -> Answer | None:
+    rollout = call.rollout
+    (rollout.chats if is_chat else rollout.completions).append(call)
+    rollout.changed()
+    answer = await (rollout.on_chat if is_chat else rollout.on_completed)(call)
+    call.answer = answer
+    call.answered_at = time.monotonic()
+    rollout.changed()
+    return answer
+
+
+async def _never(call: Call) -> Answer | None:
+    return None
+
+
+_NOBODY = PlayedRollout("", {"rollout_id": ""}, _never, _never, 0)
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """``http`` URL of a listening socket."""
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

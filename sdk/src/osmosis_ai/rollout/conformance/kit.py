@@ -132,7 +132,7 @@ class Kit:
         rollout.accepted.set()
 
     async def post(
-        self, body: Mapping[str, Any] | bytes, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self, body: Mapping[str, Any] | bytes, *, key: str | None = None, headers: Mapping[str, str | bytes] | None = None
     ) -> httpx.Response:
         """POST an init with the server's key (or ``key``; an empty one sends none), whatever the answer.
 
@@ -141,8 +141,11 @@ class Kit:
         """
         content = body if isinstance(body, bytes) else encoded(body)
         key = self.options.api_key if key is None else key
-        sent = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {}), **(headers or {})}
-        response = await self._answered("POST", INIT_PATH, content=content, headers=sent)
+        sent: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        sent |= {"Authorization": f"Bearer {key}"} if key else {}
+        sent |= headers or {}
+        pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
+        response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
         if not isinstance(body, bytes) and (rollout := self.trainer.of_url(body.get("server_url"))):
             rollout.statuses.append(response.status_code)
         return response

@@ -19,6 +19,8 @@ SHOULD = Level.SHOULD
 STOPPING = Phase.STOPPING
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
+STILL_RUNNING_SECONDS = 1.0
+"""How long rollouts go on while the server has begun to end."""
 
 
 @check("drain.killed", SHOULD, "server 16.2", "After kill -9 and a new start, every rollout that had a 202 is reported.", STOPPING)
@@ -58,6 +60,7 @@ async def stopped(kit: Kit) -> None:
         await rollout.first_chat()
     _terminate(kit)
     late = await _refused_after_sigterm(kit)
+    await asyncio.sleep(STILL_RUNNING_SECONDS)
     model.set()
     await _require_reports([*running, *late], "SIGTERM")
     await _require_end(kit)

@@ -199,7 +199,7 @@ class EchoesTheBody(BrokenServer):
         try:
             return super().read(body)
         except Refusal as refusal:
-            raise Refusal(422, f"{json.loads(refusal.answer.body)['detail']}: {body!r}") from None
+            raise Refusal(422, f"{json.loads(bytes(refusal.answer.body))['detail']}: {body!r}") from None
 
 
 # Idempotency

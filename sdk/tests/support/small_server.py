@@ -35,7 +35,9 @@ class Refusal(Exception):  # noqa: N818 - an answer
 
     def __init__(self, status: int, detail: str, **headers: str) -> None:
         super().__init__(detail)
-        self.answer = JSONResponse({"detail": detail}, status, {name.replace("_", "-"): v for name, v in headers.items()})
+        self.answer = JSONResponse(
+            {"detail": detail}, status, {name.replace("_", "-"): v for name, v in headers.items()}
+        )
 
 
 class ChatError(Exception):
@@ -65,7 +67,9 @@ class SmallServer:
         self.api_key = api_key
         self.rollouts: dict[str, Rollout] = {}
         self.running: set[asyncio.Task[None]] = set()
-        self.http = httpx.AsyncClient(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None, max_keepalive_connections=10))
+        self.http = httpx.AsyncClient(
+            trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None, max_keepalive_connections=10)
+        )
         self.journal = journal
         self.app = Starlette(
             routes=[
@@ -128,7 +132,8 @@ class SmallServer:
             "messages": isinstance(messages, list) and all(isinstance(message, dict) for message in messages),
             "completion_params": isinstance(init.get("completion_params"), dict),
             "max_turns": isinstance(init.get("max_turns", 10), int) and init.get("max_turns", 10) > 0,
-            "max_tokens_total": isinstance(init.get("max_tokens_total", 1), int) and init.get("max_tokens_total", 1) > 0,
+            "max_tokens_total": isinstance(init.get("max_tokens_total", 1), int)
+            and init.get("max_tokens_total", 1) > 0,
             "metadata": isinstance(metadata, dict) and len(json.dumps(metadata)) <= MAX_METADATA_BYTES,
             "api_key": isinstance(init.get("api_key"), str | None),
             "idempotency_key": isinstance(init.get("idempotency_key"), str | None),
@@ -195,7 +200,7 @@ class SmallServer:
         try:
             finish_reason = await self.agent(rollout)
             result = self.completed(rollout, finish_reason)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is reported
             result = self.failed(rollout, error)
         await self.deliver(rollout, result)
 
@@ -370,9 +375,9 @@ class SmallServer:
         await self.http.aclose()
 
 
-
 def main(name: str, port: int, journal: Path | None) -> None:
     import uvicorn
+
     from support import broken_servers
 
     # uvicorn raises the signal anew when it has ended; a supervisor wants to see exit code 0.

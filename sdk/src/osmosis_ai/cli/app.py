@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from osmosis_ai.cli import journal, traces
+from osmosis_ai.cli.conformance import conformance
 from osmosis_ai.cli.doctor import doctor
 from osmosis_ai.cli.dotenv import load_dotenv
 from osmosis_ai.cli.eval_command import eval_
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "doctor": doctor,
     "init": init,
     "view": view,
+    "conformance": conformance,
 }
 
 
@@ -111,7 +113,7 @@ def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
     group.command(name)(finish)
 
 
-def exit_code_of(command: Callable[..., int], **options: Any) -> int:
+def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
     """Run a command function; a user's mistake becomes one sentence on stderr and exit code 1."""
     try:
         return command(**options)

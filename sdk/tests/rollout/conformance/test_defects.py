@@ -23,7 +23,9 @@ IN_PROCESS = [broken for broken in BrokenServer.every if broken.needs != "proces
 PROCESSES = [broken for broken in BrokenServer.every if broken.needs == "process"]
 
 
-async def judged(server: SmallServer, *only: str, timeout_seconds: float = PATIENT_SECONDS, overload: int = 60) -> Report:
+async def judged(
+    server: SmallServer, *only: str, timeout_seconds: float = PATIENT_SECONDS, overload: int = 60
+) -> Report:
     """The kit's report on a server in this process."""
     listener = listen("127.0.0.1", 0)
     options = KitOptions(
@@ -108,7 +110,9 @@ async def judged_process(server: type[SmallServer], journal: Path, *only: str, t
     return await run(options, select(only), strict=True)
 
 
-async def test_a_correct_process_passes_being_killed_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_correct_process_passes_being_killed_and_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     report = await judged_process(SmallServer, tmp_path / "journal", "drain", timeout_seconds=PATIENT_SECONDS)
     assert failed(report) == {}

@@ -46,7 +46,8 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
         for step in reference[2:].split("/"):
             target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
         merged = {**target, **merged} if isinstance(target, dict) else merged
-    for part in schema.get("allOf") if isinstance(schema.get("allOf"), list) else []:
+    parts = schema.get("allOf")
+    for part in parts if isinstance(parts, list) else []:
         if isinstance(part, dict):
             properties = {**part.get("properties", {}), **merged.get("properties", {})}
             required = [*merged.get("required", []), *part.get("required", [])]

@@ -95,7 +95,9 @@ class Kit:
         self.trainer.add(rollout, trailing=trailing)
         return rollout
 
-    async def start(self, on_chat: Script | None = None, on_completed: Script | None = None, **more: Any) -> PlayedRollout:
+    async def start(
+        self, on_chat: Script | None = None, on_completed: Script | None = None, **more: Any
+    ) -> PlayedRollout:
         """Send an init that must be accepted. Arguments as for ``play``.
 
         Raises:
@@ -132,7 +134,11 @@ class Kit:
         rollout.accepted.set()
 
     async def post(
-        self, body: Mapping[str, Any] | bytes, *, key: str | None = None, headers: Mapping[str, str | bytes] | None = None
+        self,
+        body: Mapping[str, Any] | bytes,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
     ) -> httpx.Response:
         """POST an init with the server's key (or ``key``; an empty one sends none), whatever the answer.
 

@@ -112,7 +112,9 @@ class PlayedRollout:
         Raises:
             Failed: none came, or it was no JSON object.
         """
-        await self.wait_until(lambda played: played.acknowledged is not None, "a terminal result at /v1/rollout/completed")
+        await self.wait_until(
+            lambda played: played.acknowledged is not None, "a terminal result at /v1/rollout/completed"
+        )
         acknowledged = self.acknowledged
         if acknowledged is None or acknowledged.problem:
             raise Failed("a JSON object at /v1/rollout/completed", acknowledged.problem if acknowledged else "none")

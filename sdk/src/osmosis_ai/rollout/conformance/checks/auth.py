@@ -13,7 +13,7 @@ def _key(kit: Kit) -> str:
     return kit.options.api_key
 
 
-@check("auth.missing", MUST, "core 13.1", "An init without a key is 401.")
+@check("auth.missing", MUST, "2.2", "An init without a key is 401.")
 async def missing(kit: Kit) -> None:
     _key(kit)
     response = await kit.post(kit.play().init, key="")
@@ -21,7 +21,7 @@ async def missing(kit: Kit) -> None:
         raise Failed("401 to an init without a key (or no --api-key, for a server that has none)", describe(response))
 
 
-@check("auth.wrong", MUST, "core 13.1", "An init with another key is 401, also one that nearly fits.")
+@check("auth.wrong", MUST, "2.2", "An init with another key is 401, also one that nearly fits.")
 async def wrong(kit: Kit) -> None:
     key = _key(kit)
     for bad in (f"{key}x", key[:-1] or "x", key.swapcase() if key.swapcase() != key else f"y{key}", "wrong"):
@@ -30,7 +30,7 @@ async def wrong(kit: Kit) -> None:
             raise Failed("401 to an init with a wrong key", describe(response))
 
 
-@check("auth.scheme", MUST, "core 13.1", "The scheme word Bearer is read in any case.")
+@check("auth.scheme", MUST, "2.2", "The scheme word Bearer is read in any case.")
 async def scheme(kit: Kit) -> None:
     key = _key(kit)
     rollout = kit.play()
@@ -41,7 +41,7 @@ async def scheme(kit: Kit) -> None:
     await rollout.result()
 
 
-@check("auth.raw_key", SHOULD, "core 13.1", "A header that holds just the key is accepted.")
+@check("auth.raw_key", SHOULD, "2.2", "A header that holds just the key is accepted.")
 async def raw_key(kit: Kit) -> None:
     key = _key(kit)
     rollout = kit.play()
@@ -52,7 +52,7 @@ async def raw_key(kit: Kit) -> None:
     await rollout.result()
 
 
-@check("auth.first", SHOULD, "core 16.30", "The key is looked at before the body: a stranger learns nothing from 422.")
+@check("auth.first", SHOULD, "2.2", "The key is looked at before the body: a stranger learns nothing from 422.")
 async def first(kit: Kit) -> None:
     _key(kit)
     response = await kit.post(b'{"rollout_id": 7}', key="wrong")
@@ -60,10 +60,16 @@ async def first(kit: Kit) -> None:
         raise Failed("401 to a bad body with a wrong key", describe(response))
 
 
-@check("auth.hostile", SHOULD, "server 16.26", "Odd Authorization headers are 401, never 5xx.")
+@check("auth.hostile", SHOULD, "2.2", "Odd Authorization headers are 401, never 5xx.")
 async def hostile(kit: Kit) -> None:
     _key(kit)
-    for value in (b"Bearer \xff\xfe", "Bearer schl\u00fcssel".encode(), b"Bearer", b"Basic YTpi", b"Bearer " + b"x" * 4096):
+    for value in (
+        b"Bearer \xff\xfe",
+        "Bearer schl\u00fcssel".encode(),
+        b"Bearer",
+        b"Basic YTpi",
+        b"Bearer " + b"x" * 4096,
+    ):
         response = await kit.post(kit.play().init, key="", headers={"Authorization": value})
         if not 400 <= response.status_code < 500:
             raise Failed("401 to an odd Authorization header", describe(response))

@@ -18,7 +18,7 @@ def _calls(rollout: PlayedRollout) -> list[Call]:
     return [*rollout.chats, *rollout.completions]
 
 
-@check("callbacks.url", MUST, "core 13", "Callbacks go to the two paths below server_url, whose own path is kept.", AUDIT)
+@check("callbacks.url", MUST, "3.1", "Callbacks go to the two paths below server_url, whose own path is kept.", AUDIT)
 async def url(kit: Kit) -> None:
     rollouts = await audited(kit)
     if kit.trainer.strays:
@@ -30,7 +30,7 @@ async def url(kit: Kit) -> None:
     )
 
 
-@check("callbacks.trailing_slash", MUST, "core 8.2", "A server_url may end in slashes.")
+@check("callbacks.trailing_slash", MUST, "3.1", "A server_url may end in slashes.")
 async def trailing_slash(kit: Kit) -> None:
     rollout = await kit.start(trailing="//")
     await rollout.result()
@@ -39,7 +39,7 @@ async def trailing_slash(kit: Kit) -> None:
             raise Failed("a path without the trailing slashes of server_url", f"POST {call.request.path}")
 
 
-@check("callbacks.json", MUST, "core 13", "Every callback is a JSON object, sent as application/json.", AUDIT)
+@check("callbacks.json", MUST, "2.1", "Every callback is a JSON object, sent as application/json.", AUDIT)
 async def json(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in _calls(rollout):
@@ -53,7 +53,7 @@ async def json(kit: Kit) -> None:
     first_problem(await audited(kit), "a JSON object as application/json in a callback", problem)
 
 
-@check("callbacks.rollout_id", MUST, "core 13.2, 13.3", "Every callback names its rollout.", AUDIT)
+@check("callbacks.rollout_id", MUST, "4.1, 5.1", "Every callback names its rollout.", AUDIT)
 async def rollout_id(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         named = [call.fields.get("rollout_id") for call in _calls(rollout) if not call.problem]
@@ -62,7 +62,7 @@ async def rollout_id(kit: Kit) -> None:
     first_problem(await audited(kit), "the rollout_id of the init in a callback", problem)
 
 
-@check("callbacks.key", MUST, "core 13", "The init's api_key is the Bearer of every callback; without one there is none.")
+@check("callbacks.key", MUST, "2.2", "The init's api_key is the Bearer of every callback; without one there is none.")
 async def key(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
     for api_key, expected in ((token, f"Bearer {token}"), (None, None)):
@@ -76,7 +76,7 @@ async def key(kit: Kit) -> None:
                 raise Failed(f"{what} {where}", quoted(sent) if sent else "none")
 
 
-@check("callbacks.secret", MUST, "server 16.30", "The init's api_key is never echoed: in no answer and in no callback's body.")
+@check("callbacks.secret", MUST, "2.2", "The init's api_key is never echoed: in no answer and in no callback's body.")
 async def secret(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
     good, bad = kit.play(api_key=token), kit.play(refusing(400, None, answering()), api_key=token)
@@ -93,7 +93,7 @@ async def secret(kit: Kit) -> None:
             raise Failed("callback bodies without the api_key", f"the api_key in one to {call.request.path[-12:]}")
 
 
-@check("callbacks.order", MUST, "core 13", "The terminal result comes last: no call for a completion after it.", AUDIT)
+@check("callbacks.order", MUST, "5.3", "The terminal result comes last: no call for a completion after it.", AUDIT)
 async def order(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         if not rollout.completions or rollout.is_shared:
@@ -104,7 +104,9 @@ async def order(kit: Kit) -> None:
     first_problem(await audited(kit), "no call for a completion after the terminal result", problem)
 
 
-@check("callbacks.once", MUST, "core 13.3", "A rollout has one terminal result; a repeated delivery has the same content.", AUDIT)
+@check(
+    "callbacks.once", MUST, "5.2", "A rollout has one terminal result; a repeated delivery has the same content.", AUDIT
+)
 async def once(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         deliveries = rollout.completions
@@ -127,7 +129,7 @@ def described(delivery: Call) -> str:
     return f"{fields.get('status')} with reward {reward} and {count} messages"
 
 
-@check("callbacks.every", MUST, "core 13", "Every init that got a 202 ends in a terminal result.", AUDIT)
+@check("callbacks.every", MUST, "1", "Every init that got a 202 ends in a terminal result.", AUDIT)
 async def every(kit: Kit) -> None:
     first_problem(
         await audited(kit, Audited.ACCEPTED),
@@ -136,7 +138,7 @@ async def every(kit: Kit) -> None:
     )
 
 
-@check("callbacks.refused", MUST, "core 13.1", "An init that was refused starts nothing.", AUDIT)
+@check("callbacks.refused", MUST, "1", "An init that was refused starts nothing.", AUDIT)
 async def refused(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         calls = len(_calls(rollout))

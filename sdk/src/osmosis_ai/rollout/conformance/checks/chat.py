@@ -1,6 +1,7 @@
 """Calls for a completion: the conversation, and how the model is sampled."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from osmosis_ai.rollout.conformance.audit import audited, first_problem
@@ -38,7 +39,7 @@ async def _require_sampling(kit: Kit, params: dict[str, Any]) -> None:
             raise Failed(f"{name} {quoted(value)} of completion_params in a call for a completion", got)
 
 
-@check("chat.conversation", MUST, "core 13.2", "The first call begins with the messages of the init, unchanged.", AUDIT)
+@check("chat.conversation", MUST, "4.1", "The first call begins with the messages of the init, unchanged.", AUDIT)
 async def conversation(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.chats:
@@ -51,11 +52,17 @@ async def conversation(kit: Kit) -> None:
     first_problem(await audited(kit), "the messages of the init at the start of every call for a completion", problem)
 
 
-@check("chat.append_only", MUST, "core 13.2", "Each call repeats the one before, then the model's reply, then what is new.", AUDIT)
+@check(
+    "chat.append_only",
+    MUST,
+    "4.1",
+    "Each call repeats the one before, then the model's reply, then what is new.",
+    AUDIT,
+)
 async def append_only(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         answered = [call for call in rollout.chats if call.was_successful]
-        for before, call in zip(answered, answered[1:], strict=False):
+        for before, call in pairwise(answered):
             reply = reply_in(before.answer.body if before.answer else b"")
             index = first_difference([*before.messages, *reply], call.messages)
             if index is not None:
@@ -75,17 +82,17 @@ def reply_in(body: bytes) -> list[dict[str, Any]]:
     return [message] if isinstance(message, dict) else []
 
 
-@check("chat.sampling", MUST, "core 13.2", "temperature, top_p and max_tokens of completion_params reach the trainer.")
+@check("chat.sampling", MUST, "4.1", "temperature, top_p and max_tokens of completion_params reach the trainer.")
 async def sampling(kit: Kit) -> None:
     await _require_sampling(kit, SAMPLING)
 
 
-@check("chat.more_sampling", SHOULD, "core 16.10", "So does every other field of completion_params.")
+@check("chat.more_sampling", SHOULD, "4.1", "So does every other field of completion_params.")
 async def more_sampling(kit: Kit) -> None:
     await _require_sampling(kit, {**SAMPLING, **MORE_SAMPLING})
 
 
-@check("chat.reserved", SHOULD, "core 16.11", "completion_params cannot replace messages or rollout_id.")
+@check("chat.reserved", SHOULD, "3.1", "completion_params cannot replace messages or rollout_id.")
 async def reserved(kit: Kit) -> None:
     rollout = kit.play(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else"})
     response = await kit.post(rollout.init)
@@ -100,7 +107,7 @@ async def reserved(kit: Kit) -> None:
         raise Failed("the rollout's own messages and rollout_id", quoted(call.fields))
 
 
-@check("chat.reply_intact", SHOULD, "core 8.4", "Keys of a reply that the server does not know stay in the conversation.")
+@check("chat.reply_intact", SHOULD, "4.1", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
     extra = {"reasoning_content": "Let me see.", "x_own": {"a": [1, None, True]}}
 
@@ -122,7 +129,7 @@ async def reply_intact(kit: Kit) -> None:
         raise Failed(f"{lost[0]} of the model's reply in the next call", quoted(later[0]))
 
 
-@check("chat.null_fields", SHOULD, "core 16.15, 16.16", "A completion with null for usage, tool_calls and logprobs is taken.")
+@check("chat.null_fields", SHOULD, "4.2", "A completion with null for usage, tool_calls and logprobs is taken.")
 async def null_fields(kit: Kit) -> None:
     message = {"role": "assistant", "content": "#### 4", "tool_calls": None, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
@@ -130,10 +137,12 @@ async def null_fields(kit: Kit) -> None:
     rollout = await kit.start(raw(json.dumps(body).encode()))
     result = await rollout.result()
     if result.get("status") != "COMPLETED":
-        raise Failed("COMPLETED after a completion with nulls", f"{result.get('status')}: {quoted(result.get('error_message'))}")
+        raise Failed(
+            "COMPLETED after a completion with nulls", f"{result.get('status')}: {quoted(result.get('error_message'))}"
+        )
 
 
-@check("chat.max_turns", SHOULD, "core 5.5", "A rollout makes no more calls for a completion than its max_turns.")
+@check("chat.max_turns", SHOULD, "3.1", "A rollout makes no more calls for a completion than its max_turns.")
 async def max_turns(kit: Kit) -> None:
     limit = 2
     rollout = await kit.start(calling_offered_tools(turns=limit + 6), max_turns=limit)
@@ -143,9 +152,11 @@ async def max_turns(kit: Kit) -> None:
         raise Failed(f"at most {limit} calls for a completion with max_turns {limit}", str(len(rollout.chats)))
 
 
-@check("chat.cut_off_reply", SHOULD, "core 13.2", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
+@check("chat.cut_off_reply", SHOULD, "4.2", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
 async def cut_off_reply(kit: Kit) -> None:
     rollout = await kit.start(answering("I was about to", "length"))
     result = await rollout.result()
     if result.get("status") != "COMPLETED":
-        raise Failed("COMPLETED after a reply that was cut off", f"{result.get('status')}: {quoted(result.get('error_message'))}")
+        raise Failed(
+            "COMPLETED after a reply that was cut off", f"{result.get('status')}: {quoted(result.get('error_message'))}"
+        )

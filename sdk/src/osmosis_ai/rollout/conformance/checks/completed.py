@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from osmosis_ai.rollout.conformance.audit import audited, first_problem
+from osmosis_ai.rollout.conformance.checks.chat import reply_in
 from osmosis_ai.rollout.conformance.kit import Kit, quoted
 from osmosis_ai.rollout.conformance.messages import call_ids, first_difference
-from osmosis_ai.rollout.conformance.checks.chat import reply_in
 from osmosis_ai.rollout.conformance.played import PlayedRollout, objects_of
 from osmosis_ai.rollout.conformance.registry import check
 from osmosis_ai.rollout.conformance.scripts import (
@@ -29,12 +29,14 @@ Fields = dict[str, Any]
 
 async def _every_result(kit: Kit, expected: str, problem_of: Callable[[Fields], str]) -> None:
     def problem(rollout: PlayedRollout) -> str:
-        return next((text for call in rollout.completions if not call.problem and (text := problem_of(call.fields))), "")
+        return next(
+            (text for call in rollout.completions if not call.problem and (text := problem_of(call.fields))), ""
+        )
 
     first_problem(await audited(kit), expected, problem)
 
 
-@check("completed.shape", MUST, "core 5.6, 13.3", "A result has the fields and types of the protocol.", AUDIT)
+@check("completed.shape", MUST, "5.1", "A result has the fields and types of the protocol.", AUDIT)
 async def shape(kit: Kit) -> None:
     def problem(result: Fields) -> str:
         messages = result.get("final_messages", [])
@@ -55,7 +57,7 @@ async def shape(kit: Kit) -> None:
     await _every_result(kit, "a result as core 5.6 has it", problem)
 
 
-@check("completed.messages", MUST, "core 13.3", "final_messages of a COMPLETED rollout are its whole conversation.", AUDIT)
+@check("completed.messages", MUST, "5.1", "final_messages of a COMPLETED rollout are its whole conversation.", AUDIT)
 async def messages(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         delivery = next((call for call in rollout.completions if call.fields.get("status") == "COMPLETED"), None)
@@ -72,7 +74,9 @@ async def messages(kit: Kit) -> None:
     first_problem(await audited(kit), "final_messages that go on from the last call and its reply", problem)
 
 
-@check("completed.finish_reason", SHOULD, "core 13.3", "A COMPLETED result has a finish_reason, other than 'stop' at max_turns.")
+@check(
+    "completed.finish_reason", SHOULD, "5.1", "A COMPLETED result has a finish_reason, other than 'stop' at max_turns."
+)
 async def finish_reason(kit: Kit) -> None:
     plain = await kit.start()
     limited = await kit.start(calling_offered_tools(turns=8), max_turns=2)
@@ -86,7 +90,7 @@ async def finish_reason(kit: Kit) -> None:
         raise Failed("a finish_reason such as 'max_turns' where the model was still calling tools", "'stop'")
 
 
-@check("completed.reward", MUST, "core 13.3, 16.6", "A reward is a finite number.", AUDIT)
+@check("completed.reward", MUST, "5.1", "A reward is a finite number.", AUDIT)
 async def reward(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
@@ -94,7 +98,7 @@ async def reward(kit: Kit) -> None:
             if "NaN" in call.problem or "Infinity" in call.problem:
                 return call.problem
             value = call.fields.get("reward")
-            if is_number(value) and not _is_finite(value):
+            if value is not None and is_number(value) and not _is_finite(value):
                 return f"reward {quoted(value)}"
         return ""
 
@@ -108,7 +112,7 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-@check("completed.metrics", MUST, "core 5.3", "Metrics are numbers, and none is negative; counts are whole.", AUDIT)
+@check("completed.metrics", MUST, "5.1", "Metrics are numbers, and none is negative; counts are whole.", AUDIT)
 async def metrics(kit: Kit) -> None:
     def problem(result: Fields) -> str:
         given = result.get("metrics")
@@ -137,7 +141,7 @@ def _require_counts(given: Fields, counted: dict[str, int]) -> None:
             raise Failed(f"{name} {value}, as the trainer counted", quoted(given.get(name)))
 
 
-@check("completed.counts", MUST, "core 8.4", "num_llm_calls and the token counts are what the trainer sent.")
+@check("completed.counts", MUST, "5.1", "num_llm_calls and the token counts are what the trainer sent.")
 async def counts(kit: Kit) -> None:
     rollout, given = await _counted(kit)
     answered = [call for call in rollout.chats if call.was_successful]
@@ -149,7 +153,7 @@ async def counts(kit: Kit) -> None:
     _require_counts(given, counted)
 
 
-@check("completed.tool_counts", SHOULD, "core 7.2", "num_tool_calls is how many calls of the model were answered.")
+@check("completed.tool_counts", SHOULD, "5.1", "num_tool_calls is how many calls of the model were answered.")
 async def tool_counts(kit: Kit) -> None:
     rollout, given = await _counted(kit)
     need_tools(rollout.tools)
@@ -157,7 +161,7 @@ async def tool_counts(kit: Kit) -> None:
     _require_counts(given, {"num_tool_calls": sum(message.get("role") == "tool" for message in last)})
 
 
-@check("completed.latency", SHOULD, "core 7.2, 8.4", "llm_latency_ms is more than 0, and total_latency_ms is not less than it.")
+@check("completed.latency", SHOULD, "5.1", "llm_latency_ms is more than 0, and total_latency_ms is not less than it.")
 async def latency(kit: Kit) -> None:
     rollout = await kit.start()
     given = (await rollout.result()).get("metrics")

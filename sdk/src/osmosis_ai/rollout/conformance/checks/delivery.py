@@ -6,7 +6,14 @@ from osmosis_ai.rollout.conformance.checks.callbacks import described
 from osmosis_ai.rollout.conformance.kit import Kit
 from osmosis_ai.rollout.conformance.played import PlayedRollout, Script
 from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import acknowledge, answering, calling_offered_tools, cutting, delayed, refusing
+from osmosis_ai.rollout.conformance.scripts import (
+    acknowledge,
+    answering,
+    calling_offered_tools,
+    cutting,
+    delayed,
+    refusing,
+)
 from osmosis_ai.rollout.conformance.strict_json import is_same_document
 from osmosis_ai.rollout.conformance.types import Failed, Level
 
@@ -15,7 +22,9 @@ SLOW_SECONDS = 2.0
 MANY_REFUSALS = 4
 
 
-async def _require_deliveries(kit: Kit, count: int, after: str, on_completed: Script, on_chat: Script | None = None) -> None:
+async def _require_deliveries(
+    kit: Kit, count: int, after: str, on_completed: Script, on_chat: Script | None = None
+) -> None:
     """The result comes ``count`` times, the same each time."""
     rollout = kit.play(on_chat or calling_offered_tools(), on_completed)
     rollout.has_delivery_faults = True
@@ -32,30 +41,32 @@ def _require_identical(rollout: PlayedRollout, after: str) -> None:
             raise Failed(f"the same result again after {after}", f"{described(first)}, then {described(again)}")
 
 
-@check("delivery.server_error", MUST, "core 8.5, 16.1", "A result answered 5xx is delivered again, the same, never as an ERROR.")
+@check("delivery.server_error", MUST, "5.2", "A result answered 5xx is delivered again, the same, never as an ERROR.")
 async def server_error(kit: Kit) -> None:
     await asyncio.gather(
         *(_require_deliveries(kit, 2, str(status), refusing(status, 1, acknowledge)) for status in (500, 503))
     )
 
 
-@check("delivery.twice", MUST, "core 8.5", "It is delivered a third time if need be.")
+@check("delivery.twice", MUST, "5.2", "It is delivered a third time if need be.")
 async def twice(kit: Kit) -> None:
     await _require_deliveries(kit, 3, "500 twice", refusing(500, 2, acknowledge))
 
 
-@check("delivery.cut", MUST, "core 8.5", "A result whose acknowledgement is lost is delivered again, the same.")
+@check("delivery.cut", MUST, "5.2", "A result whose acknowledgement is lost is delivered again, the same.")
 async def cut(kit: Kit) -> None:
     await _require_deliveries(kit, 2, "a cut connection", cutting(1, acknowledge))
 
 
-@check("delivery.error_too", MUST, "core 8.5", "So is an ERROR.")
+@check("delivery.error_too", MUST, "5.2", "So is an ERROR.")
 async def error_too(kit: Kit) -> None:
     failing = refusing(400, None, answering())
     await _require_deliveries(kit, 2, "500", refusing(500, 1, acknowledge), failing)
 
 
-@check("delivery.slow", MUST, "core 8.2", f"An acknowledgement may take {SLOW_SECONDS:g} s: nothing else is reported meanwhile.")
+@check(
+    "delivery.slow", MUST, "5.2", f"An acknowledgement may take {SLOW_SECONDS:g} s: nothing else is reported meanwhile."
+)
 async def slow(kit: Kit) -> None:
     rollout = kit.play(on_completed=delayed(SLOW_SECONDS, acknowledge))
     rollout.has_delivery_faults = True
@@ -64,7 +75,7 @@ async def slow(kit: Kit) -> None:
     _require_identical(rollout, f"an acknowledgement that took {SLOW_SECONDS:g} s")
 
 
-@check("delivery.too_many", SHOULD, "core 16.12", "A result answered 429 or 408 is delivered again.")
+@check("delivery.too_many", SHOULD, "5.2", "A result answered 429 or 408 is delivered again.")
 async def too_many(kit: Kit) -> None:
     await asyncio.gather(
         _require_deliveries(kit, 2, "429", refusing(429, 1, acknowledge, {"Retry-After": "1"})),
@@ -72,13 +83,13 @@ async def too_many(kit: Kit) -> None:
     )
 
 
-@check("delivery.persistent", SHOULD, "core 16.2", f"A result is still delivered after {MANY_REFUSALS} times 503.")
+@check("delivery.persistent", SHOULD, "5.2", f"A result is still delivered after {MANY_REFUSALS} times 503.")
 async def persistent(kit: Kit) -> None:
     after = f"{MANY_REFUSALS} times 503"
     await _require_deliveries(kit, MANY_REFUSALS + 1, after, refusing(503, MANY_REFUSALS, acknowledge))
 
 
-@check("delivery.created", SHOULD, "core 16.13", "Any 2xx acknowledges a result.")
+@check("delivery.created", SHOULD, "5.2", "Any 2xx acknowledges a result.")
 async def created(kit: Kit) -> None:
     rollout = kit.play(on_completed=refusing(201, None, acknowledge))
     rollout.has_delivery_faults = True

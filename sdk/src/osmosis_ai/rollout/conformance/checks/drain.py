@@ -23,7 +23,9 @@ STILL_RUNNING_SECONDS = 1.0
 """How long rollouts go on while the server has begun to end."""
 
 
-@check("drain.killed", SHOULD, "server 16.2", "After kill -9 and a new start, every rollout that had a 202 is reported.", STOPPING)
+@check(
+    "drain.killed", SHOULD, "1", "After kill -9 and a new start, every rollout that had a 202 is reported.", STOPPING
+)
 async def killed(kit: Kit) -> None:
     if kit.command is None:
         raise Skipped("the kit can kill and start only what it has started itself: give --command")
@@ -50,7 +52,13 @@ async def killed(kit: Kit) -> None:
     await kit.must_serve()
 
 
-@check("drain.stopped", SHOULD, "server 16.3, 16.12", "After SIGTERM inits are refused, running rollouts are reported, the exit code is 0.", STOPPING)
+@check(
+    "drain.stopped",
+    SHOULD,
+    "8",
+    "After SIGTERM inits are refused, running rollouts are reported, the exit code is 0.",
+    STOPPING,
+)
 async def stopped(kit: Kit) -> None:
     if kit.command is None and kit.options.server_pid is None:
         raise Skipped("the kit stops only a server it may stop: give --command, or --server-pid")
@@ -106,7 +114,9 @@ async def _require_reports(rollouts: list[PlayedRollout], after: str) -> None:
     results = await asyncio.gather(*(rollout.result() for rollout in rollouts), return_exceptions=True)
     missing = sum(isinstance(result, Failed) for result in results)
     if missing:
-        raise Failed(f"a terminal result for each of {len(rollouts)} accepted rollouts after {after}", f"none for {missing}")
+        raise Failed(
+            f"a terminal result for each of {len(rollouts)} accepted rollouts after {after}", f"none for {missing}"
+        )
 
 
 async def _require_end(kit: Kit) -> None:

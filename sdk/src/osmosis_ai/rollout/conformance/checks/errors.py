@@ -48,7 +48,7 @@ async def _require_error(kit: Kit, after: str, script: Script) -> PlayedRollout:
     return rollout
 
 
-@check("errors.refused", MUST, "core 8.4, 13.3", "A trainer that answers 4xx to a call for a completion makes it an ERROR.")
+@check("errors.refused", MUST, "4.3", "A trainer that answers 4xx to a call for a completion makes it an ERROR.")
 async def refused(kit: Kit) -> None:
     await asyncio.gather(
         *(
@@ -58,17 +58,17 @@ async def refused(kit: Kit) -> None:
     )
 
 
-@check("errors.malformed", MUST, "core 16.14", "So does a 200 that is no completion.")
+@check("errors.malformed", MUST, "4.3", "So does a 200 that is no completion.")
 async def malformed(kit: Kit) -> None:
     await asyncio.gather(*(_require_error(kit, f"a completion {what}", raw(body)) for what, body in MALFORMED.items()))
 
 
-@check("errors.unreachable", MUST, "core 8.4", "So does a trainer that never answers a call: each connection is cut.")
+@check("errors.unreachable", MUST, "4.3", "So does a trainer that never answers a call: each connection is cut.")
 async def unreachable(kit: Kit) -> None:
     await _require_error(kit, "calls that are all cut", cutting(None, answering()))
 
 
-@check("errors.no_reward", MUST, "core 13.3", "An ERROR has no reward: a failure never looks like a bad answer.", AUDIT)
+@check("errors.no_reward", MUST, "5.1", "An ERROR has no reward: a failure never looks like a bad answer.", AUDIT)
 async def no_reward(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         rewards = [call.fields.get("reward") for call in rollout.completions if call.fields.get("status") == "ERROR"]
@@ -77,7 +77,13 @@ async def no_reward(kit: Kit) -> None:
     first_problem(await audited(kit), "no reward with an ERROR", problem)
 
 
-@check("errors.message", MUST, "core 13.3", "An ERROR has an error_message that is not empty, a COMPLETED result has none.", AUDIT)
+@check(
+    "errors.message",
+    MUST,
+    "5.1",
+    "An ERROR has an error_message that is not empty, a COMPLETED result has none.",
+    AUDIT,
+)
 async def message(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
@@ -91,7 +97,7 @@ async def message(kit: Kit) -> None:
     first_problem(await audited(kit), "an error_message with an ERROR, and only there", problem)
 
 
-@check("errors.short_message", SHOULD, "core 16.23", "A trainer's error page of 2 MiB does not become the error_message.")
+@check("errors.short_message", SHOULD, "5.1", "A trainer's error page of 2 MiB does not become the error_message.")
 async def short_message(kit: Kit) -> None:
     async def script(call: Call) -> Answer:
         return Answer(400, b"<" + b"x" * HUGE_BODY_BYTES, {"Content-Type": "text/html"})
@@ -102,7 +108,7 @@ async def short_message(kit: Kit) -> None:
         raise Failed(f"an error_message of at most {MAX_MESSAGE_CHARACTERS} characters", f"{length} characters")
 
 
-@check("errors.partial", SHOULD, "server 16.9", "An ERROR after some turns keeps their messages.")
+@check("errors.partial", SHOULD, "5.1", "An ERROR after some turns keeps their messages.")
 async def partial(kit: Kit) -> None:
     tools = calling_offered_tools()
 

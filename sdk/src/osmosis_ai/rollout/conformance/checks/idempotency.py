@@ -32,7 +32,7 @@ async def _require_one_run(kit: Kit, rollout: PlayedRollout) -> None:
         raise Failed("one run of the agent", f"{len(opening)} first calls for a completion under one idempotency key")
 
 
-@check("idempotency.while_running", MUST, "core 13.1", "An init repeated while its rollout runs gets the first answer.")
+@check("idempotency.while_running", MUST, "3.3", "An init repeated while its rollout runs gets the first answer.")
 async def while_running(kit: Kit) -> None:
     model = kit.hold()
     rollout = kit.play(waiting_for(model, answering()))
@@ -42,7 +42,7 @@ async def while_running(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.concurrent", MUST, "core 13.1", f"Of {CONCURRENT_INITS} equal inits at once, one starts a rollout.")
+@check("idempotency.concurrent", MUST, "3.3", f"Of {CONCURRENT_INITS} equal inits at once, one starts a rollout.")
 async def concurrent(kit: Kit) -> None:
     rollout = kit.play()
     answers = await asyncio.gather(*(kit.post(rollout.init) for _ in range(CONCURRENT_INITS)))
@@ -52,7 +52,7 @@ async def concurrent(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.after_completion", MUST, "core 13.1", "An init repeated after the result gets the first answer.")
+@check("idempotency.after_completion", MUST, "3.3", "An init repeated after the result gets the first answer.")
 async def after_completion(kit: Kit) -> None:
     rollout = kit.play()
     first = await kit.send(rollout)
@@ -61,7 +61,7 @@ async def after_completion(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.two_ids", MUST, "core 13.1", "Two ids under one idempotency_key are one rollout: the first one's.")
+@check("idempotency.two_ids", MUST, "3.3", "Two ids under one idempotency_key are one rollout: the first one's.")
 async def two_ids(kit: Kit) -> None:
     rollout = kit.play()
     rollout.init["idempotency_key"] = f"{rollout.rollout_id}/1"
@@ -70,7 +70,7 @@ async def two_ids(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.two_keys", MUST, "server 3.3", "The same rollout_id under another idempotency_key is another rollout.")
+@check("idempotency.two_keys", MUST, "3.3", "The same rollout_id under another idempotency_key is another rollout.")
 async def two_keys(kit: Kit) -> None:
     one = kit.play()
     other = kit.play(rollout_id=one.rollout_id, messages=one.init["messages"])
@@ -81,7 +81,7 @@ async def two_keys(kit: Kit) -> None:
         await rollout.result()
 
 
-@check("idempotency.conflict", SHOULD, "server 16.15", "Another body under a used key is 409, and starts nothing.")
+@check("idempotency.conflict", SHOULD, "3.3", "Another body under a used key is 409, and starts nothing.")
 async def conflict(kit: Kit) -> None:
     rollout = await kit.start()
     await rollout.result()

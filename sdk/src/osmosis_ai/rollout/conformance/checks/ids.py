@@ -25,7 +25,10 @@ ODD_IDS = (
     "x" * 240,
 )
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
-TEXT = "\u00fcber \U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd \u2028 e\u0301 \\u0041 \ttab 'quote\" </script>"
+TEXT = (
+    "\u00fcber \U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd \u2028 e\u0301 "
+    "\\u0041 \ttab 'quote\" </script>"
+)
 
 
 def _unique(text: str) -> str:
@@ -55,18 +58,18 @@ async def _require_handled(kit: Kit, **fields: Any) -> None:
     await rollout.result()
 
 
-@check("ids.odd", MUST, "core 5.5, 16.27", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")
+@check("ids.odd", MUST, "3.1", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")
 async def odd(kit: Kit) -> None:
     await asyncio.gather(*(_require_same_id(kit, _unique(text)) for text in ODD_IDS))
 
 
-@check("ids.control", SHOULD, "core 5.5", "Ids with control characters run, or are refused with a 4xx.")
+@check("ids.control", SHOULD, "3.1", "Ids with control characters run, or are refused with a 4xx.")
 async def control(kit: Kit) -> None:
     await asyncio.gather(*(_require_handled(kit, rollout_id=_unique(text)) for text in CONTROL_IDS))
     await kit.must_serve()
 
 
-@check("ids.surrogates", SHOULD, "core 13", "Lone surrogates run, or are refused with a 4xx: in ids, messages, metadata.")
+@check("ids.surrogates", SHOULD, "2.1", "Lone surrogates run, or are refused with a 4xx: in ids, messages, metadata.")
 async def surrogates(kit: Kit) -> None:
     lone = "\ud83d"
     await asyncio.gather(
@@ -78,7 +81,7 @@ async def surrogates(kit: Kit) -> None:
     await kit.must_serve()
 
 
-@check("ids.text", MUST, "core 13", "Text in messages and replies comes back as it was.")
+@check("ids.text", MUST, "2.1", "Text in messages and replies comes back as it was.")
 async def text(kit: Kit) -> None:
     rollout = await kit.start(answering(TEXT), messages=[{"role": "user", "content": TEXT}])
     call = await rollout.first_chat()
@@ -90,7 +93,9 @@ async def text(kit: Kit) -> None:
             raise Failed(f"the text unchanged in {where}", quoted(texts))
 
 
-@check("ids.surrogate_reply", SHOULD, "core 16.5", "A reply of the model with a lone surrogate ends in a result all the same.")
+@check(
+    "ids.surrogate_reply", SHOULD, "2.1", "A reply of the model with a lone surrogate ends in a result all the same."
+)
 async def surrogate_reply(kit: Kit) -> None:
     rollout = await kit.start(answering("half \ud83d of a pair"))
     await rollout.result()

@@ -25,17 +25,19 @@ async def _require_own_answers(rollouts: dict[str, PlayedRollout]) -> None:
         messages = result.get("final_messages")
         last = messages[-1] if isinstance(messages, list) and messages else {}
         if result.get("status") != "COMPLETED" or not isinstance(last, dict) or last.get("content") != text:
-            raise Failed(f"COMPLETED, with the rollout's own answer {text!r}", f"{result.get('status')} with {quoted(last)}")
+            raise Failed(
+                f"COMPLETED, with the rollout's own answer {text!r}", f"{result.get('status')} with {quoted(last)}"
+            )
 
 
-@check("load.concurrent", MUST, "server 3.5", "Many rollouts at once each end with their own answer.")
+@check("load.concurrent", MUST, "1", "Many rollouts at once each end with their own answer.")
 async def concurrent(kit: Kit) -> None:
     texts = [f"#### {number}" for number in range(kit.options.concurrent_rollouts)]
     rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
     await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
 
 
-@check("load.beside_failing", MUST, "server 16.8", "Rollouts that fail, each in another way, do not disturb the others.")
+@check("load.beside_failing", MUST, "1", "Rollouts that fail, each in another way, do not disturb the others.")
 async def beside_failing(kit: Kit) -> None:
     failing = [
         await kit.start(refusing(400, None, answering())),
@@ -49,7 +51,7 @@ async def beside_failing(kit: Kit) -> None:
     await kit.results(failing)
 
 
-@check("load.beside_waiting", SHOULD, "server 3.5", "Rollouts whose trainer is slow hold up no others.")
+@check("load.beside_waiting", SHOULD, "1", "Rollouts whose trainer is slow hold up no others.")
 async def beside_waiting(kit: Kit) -> None:
     model = kit.hold()
     waiting = [await kit.start(waiting_for(model, answering())) for _ in range(STUCK)]
@@ -60,7 +62,7 @@ async def beside_waiting(kit: Kit) -> None:
     await kit.results(waiting)
 
 
-@check("load.overload", SHOULD, "server 16.13", "A server that is full refuses with 429 or 503 and Retry-After.", Phase.ALONE)
+@check("load.overload", SHOULD, "2.3", "A server that is full refuses with 429 or 503 and Retry-After.", Phase.ALONE)
 async def overload(kit: Kit) -> None:
     model = kit.hold()
     accepted: list[PlayedRollout] = []
@@ -80,7 +82,9 @@ async def overload(kit: Kit) -> None:
     for _, answer in refused:
         if answer.status_code not in (429, 503) or _retry_after(answer) is None:
             headers = quoted(answer.headers.get("retry-after"))
-            raise Failed("429 or 503 with Retry-After to an init too many", f"{describe(answer)}, Retry-After {headers}")
+            raise Failed(
+                "429 or 503 with Retry-After to an init too many", f"{describe(answer)}, Retry-After {headers}"
+            )
     await kit.results(accepted)
     if not refused:
         raise Skipped(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")

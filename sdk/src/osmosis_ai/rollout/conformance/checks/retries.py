@@ -26,22 +26,24 @@ async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollo
     return rollout
 
 
-@check("retries.server_error", MUST, "core 8.4, 13.2", "A call answered 5xx is made again, with the same body.")
+@check("retries.server_error", MUST, "4.3", "A call answered 5xx is made again, with the same body.")
 async def server_error(kit: Kit) -> None:
-    await asyncio.gather(*(_require_recovery(kit, str(status), refusing(status, 1, answering())) for status in (500, 503)))
+    await asyncio.gather(
+        *(_require_recovery(kit, str(status), refusing(status, 1, answering())) for status in (500, 503))
+    )
 
 
-@check("retries.twice", MUST, "core 8.4", "It is made again more than once.")
+@check("retries.twice", MUST, "4.3", "It is made again more than once.")
 async def twice(kit: Kit) -> None:
     await _require_recovery(kit, "502 twice", refusing(502, 2, answering()))
 
 
-@check("retries.cut", MUST, "core 8.4, 13.2", "A call whose connection is cut is made again, with the same body.")
+@check("retries.cut", MUST, "4.3", "A call whose connection is cut is made again, with the same body.")
 async def cut(kit: Kit) -> None:
     await _require_recovery(kit, "a cut connection", cutting(1, answering()))
 
 
-@check("retries.too_many", SHOULD, "core 16.12", "A call answered 429 or 408 is made again, not before its Retry-After.")
+@check("retries.too_many", SHOULD, "4.3", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     told, _ = await asyncio.gather(
@@ -53,7 +55,7 @@ async def too_many(kit: Kit) -> None:
         raise Failed(f"no further call for the {RETRY_AFTER_SECONDS} s of Retry-After", f"one after {waited:.2f} s")
 
 
-@check("retries.final", MUST, "core 8.4", "A call answered 400 or 422 is not made again.")
+@check("retries.final", MUST, "4.3", "A call answered 400 or 422 is not made again.")
 async def final(kit: Kit) -> None:
     for status in (400, 422):
         rollout = await kit.start(refusing(status, None, answering()))

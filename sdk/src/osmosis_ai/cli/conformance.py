@@ -1,0 +1,186 @@
+"""``osmosis conformance``: is the server at this address one of the protocol?"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from osmosis_ai.cli_services import CLIError, UsageError
+from osmosis_ai.rollout.conformance import options as defaults
+from osmosis_ai.rollout.trainer.defaults import SERVER_KEY_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from osmosis_ai.rollout.conformance import Check, KitOptions, Report, Result
+
+ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
+
+
+def conformance(
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="The server to judge, as http://127.0.0.1:9000.")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", envvar=SERVER_KEY_VARIABLE, show_envvar=True, help="The server's key."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CHECK", help="Run these: ids, groups or patterns; may be repeated."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave these out; may be repeated.")
+    ] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the checks and run none.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A SHOULD that does not hold is a failure too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML too.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only what did not pass.")] = False,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Longest wait for any one thing of the server."),
+    ] = defaults.DEFAULT_TIMEOUT_SECONDS,
+    host: Annotated[
+        str, typer.Option("--host", help="Interface that the callbacks are served on.")
+    ] = defaults.DEFAULT_CALLBACK_HOST,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
+    ] = 0,
+    callback_url: Annotated[
+        str | None,
+        typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", metavar="FILE", help="A JSON object of fields for every init: metadata, messages."),
+    ] = None,
+    no_tool_calls: Annotated[
+        bool, typer.Option("--no-tool-calls", help="Never call the server's tools: they act on the world.")
+    ] = False,
+    overload: Annotated[
+        int, typer.Option("--overload", min=1, metavar="N", help="Most rollouts to open to make the server full.")
+    ] = defaults.DEFAULT_OVERLOAD_ROLLOUTS,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command", metavar="CMD", help="Starts the server at --server: it is then killed and stopped too."
+        ),
+    ] = None,
+    server_pid: Annotated[
+        int | None, typer.Option("--server-pid", min=1, metavar="PID", help="The server's process: it is stopped too.")
+    ] = None,
+) -> int:
+    """Play a trainer against a rollout server, in whatever language it is written, and judge what it does."""
+    from osmosis_ai.rollout.conformance import ConformanceError, KitOptions, select
+    from osmosis_ai.rollout.conformance.report import TablePrinter
+    from osmosis_ai.rollout.conformance.types import SelectionError
+
+    try:
+        checks = select(only or (), skip or ())
+    except SelectionError as error:
+        raise UsageError(str(error)) from None
+    if show_list:
+        TablePrinter(sys.stdout).print_catalogue(checks)
+        return 0
+    if server is None:
+        raise UsageError("Give the server to judge: --server http://127.0.0.1:9000.")
+    if command is not None and server_pid is not None:
+        raise UsageError("--command and --server-pid are mutually exclusive: give one of them.")
+    if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
+        raise UsageError(f"The key of --api-key or {SERVER_KEY_VARIABLE} must be printable ASCII text.")
+    if callback_url is None and host in ALL_INTERFACES:
+        raise UsageError(f"--host {host} is no address to call back: give --callback-url too.")
+    options = KitOptions(
+        server_url=_base_url("--server", server),
+        api_key=api_key,
+        timeout_seconds=timeout,
+        callback_host=host,
+        callback_port=port,
+        callback_url=None if callback_url is None else _base_url("--callback-url", callback_url),
+        init_fields={} if init is None else _init_fields(init),
+        call_tools=not no_tool_calls,
+        overload_rollouts=overload,
+        server_command=() if command is None else _words(command),
+        server_pid=server_pid,
+    )
+    try:
+        report = _run(options, checks, strict=strict)
+    except ConformanceError as error:
+        raise CLIError(str(error)) from None
+    return _show(report, as_json=as_json, junit=junit, quiet=quiet)
+
+
+def _run(options: "KitOptions", checks: "tuple[Check, ...]", *, strict: bool) -> "Report":
+    import asyncio
+
+    from rich.progress import Progress
+
+    from osmosis_ai.rollout.conformance import run
+
+    # Progress is for eyes: it goes to stderr, and only where that is a terminal.
+    with Progress(console=_stderr(), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("Checks", total=len(checks))
+        on_result: Callable[[Result], None] = lambda _: progress.advance(bar)  # noqa: E731
+        return asyncio.run(run(options, checks, strict=strict, on_result=on_result))
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _show(report: "Report", *, as_json: bool, junit: Path | None, quiet: bool) -> int:
+    from osmosis_ai.rollout.conformance.report import TablePrinter, to_json, to_junit
+
+    if as_json:
+        sys.stdout.write(to_json(report) + "\n")
+    else:
+        TablePrinter(sys.stdout, quiet=quiet).print_report(report)
+    if junit is not None:
+        try:
+            junit.write_bytes(to_junit(report))
+        except OSError as error:
+            raise CLIError(f"{junit} cannot be written: {error.strerror}.") from error
+    return 0 if report.is_success else 1
+
+
+def _base_url(option: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or url != url.strip() or not url.isprintable() or any(character in url for character in "?#@"):
+        raise UsageError(f"{option} {url!r} is not a base URL such as http://127.0.0.1:9000.")
+    return url.rstrip("/")
+
+
+def _init_fields(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--init {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UsageError(f"--init {path} is not JSON ({error}).") from error
+    reserved = {"rollout_id", "server_url", "idempotency_key", "api_key"}
+    if not isinstance(fields, dict) or reserved & fields.keys():
+        raise UsageError(f"--init {path} must be a JSON object without {', '.join(sorted(reserved))}.")
+    return fields
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise UsageError(f"--command cannot be read as words ({error}).") from error
+    if not words:
+        raise UsageError("--command is empty.")
+    return words

@@ -1,0 +1,165 @@
+"""``pytest --osmosis-server URL``: each check of the conformance kit is a test.
+
+The entry point ``osmosis_conformance`` names this module, so pytest imports it in every project that has the SDK. It
+imports nothing else until ``--osmosis-server`` is given.
+
+The checks run at once in a thread that starts with the first of them; a test waits for its own result.
+"""
+
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.conformance.types import Check, Report, Result
+
+MARK = "osmosis_conformance"
+KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
+TIMEOUT_SECONDS = 30.0
+_RUN = pytest.StashKey["_Run"]()
+
+
+class ConformanceWarning(UserWarning):
+    """A SHOULD of the protocol that does not hold."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options; keys come from the environment too."""
+    group = parser.getgroup("osmosis conformance")
+    group.addoption("--osmosis-server", metavar="URL", help="Judge the rollout server at this address.")
+    group.addoption("--osmosis-api-key", metavar="KEY", help=f"The server's key [default: {KEY_VARIABLE}].")
+    group.addoption("--osmosis-only", metavar="CHECK", action="append", default=[], help="Ids, groups or patterns.")
+    group.addoption("--osmosis-skip", metavar="CHECK", action="append", default=[], help="Ids, groups or patterns.")
+    group.addoption("--osmosis-strict", action="store_true", help="A SHOULD that does not hold fails too.")
+    group.addoption(
+        "--osmosis-timeout", type=float, default=TIMEOUT_SECONDS, metavar="S", help="Longest wait for any one thing."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of the checks: ``-m osmosis_conformance`` runs nothing else."""
+    config.addinivalue_line("markers", f"{MARK}: a check of a rollout server (--osmosis-server).")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add the checks to what was collected, before ``-k`` and ``-m`` choose."""
+    if not config.getoption("osmosis_server"):
+        return
+    from osmosis_ai.rollout.conformance.registry import select
+    from osmosis_ai.rollout.conformance.types import SelectionError
+
+    try:
+        checks = select(config.getoption("osmosis_only"), config.getoption("osmosis_skip"))
+    except SelectionError as error:
+        raise pytest.UsageError(
+            str(error).replace("--only", "--osmosis-only").replace("--skip", "--osmosis-skip")
+        ) from None
+    group = ConformanceChecks.from_parent(session, name="conformance", path=config.rootpath)
+    items += [ConformanceItem.from_parent(group, name=check.id, check=check) for check in checks]
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Run what is still there after the choice, and no more."""
+    checks = [item.check for item in session.items if isinstance(item, ConformanceItem)]
+    if checks and not session.config.getoption("collectonly"):
+        session.config.stash[_RUN] = _Run(session.config, checks)
+
+
+class ConformanceChecks(pytest.Collector):
+    """The parent of the checks in pytest's tree."""
+
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        """Nothing by itself: ``pytest_collection_modifyitems`` makes the items."""
+        return []
+
+
+class ConformanceItem(pytest.Item):
+    """One check."""
+
+    def __init__(self, *, check: "Check", **more: Any) -> None:
+        super().__init__(**more)
+        self.check = check
+        self.add_marker(MARK)
+
+    def runtest(self) -> None:
+        """Wait for the check's result, and tell it."""
+        from osmosis_ai.rollout.conformance.types import Status
+
+        result = self.config.stash[_RUN].result_of(self.check)
+        if result.status is Status.SKIPPED:
+            pytest.skip(result.reason)
+        if result.is_failure(strict=self.config.getoption("osmosis_strict")):
+            raise BrokenPromise(result)
+        if result.is_warning:
+            warnings.warn(ConformanceWarning(f"{self.check.id}: {result.reason}"), stacklevel=1)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The reason, without a traceback of ours."""
+        if isinstance(excinfo.value, BrokenPromise):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        """How the check is called in a report."""
+        return Path(__file__), None, f"conformance: {self.check.id}"
+
+
+class BrokenPromise(Exception):  # noqa: N818 - a verdict
+    """The check did not hold."""
+
+    def __init__(self, result: "Result") -> None:
+        check = result.check
+        super().__init__(f"{check.summary}\n{result.reason}\nprotocol, section {check.section} ({check.level})")
+
+
+class _Run:
+    """The kit in a thread of its own, and the results as they come."""
+
+    def __init__(self, config: pytest.Config, checks: "list[Check]") -> None:
+        self._config = config
+        self._checks = checks
+        self._results: dict[str, Result] = {}
+        self._error: Exception | None = None
+        self._is_over = False
+        self._news = threading.Condition()
+        threading.Thread(target=self._run, name=MARK, daemon=True).start()
+
+    def result_of(self, check: "Check") -> "Result":
+        with self._news:
+            self._news.wait_for(lambda: check.id in self._results or self._is_over)
+        if check.id not in self._results:
+            pytest.fail(str(self._error or "the conformance kit ended early"), pytrace=False)
+        return self._results[check.id]
+
+    def _run(self) -> None:
+        import asyncio
+
+        try:
+            asyncio.run(self._report())
+        except Exception as error:  # noqa: BLE001 - told by every test that waits
+            self._error = error
+        with self._news:
+            self._is_over = True
+            self._news.notify_all()
+
+    async def _report(self) -> "Report":
+        from osmosis_ai.rollout.conformance.options import KitOptions
+        from osmosis_ai.rollout.conformance.runner import run
+
+        option = self._config.getoption
+        options = KitOptions(
+            server_url=option("osmosis_server").rstrip("/"),
+            api_key=option("osmosis_api_key") or os.environ.get(KEY_VARIABLE) or None,
+            timeout_seconds=option("osmosis_timeout"),
+        )
+        return await run(options, self._checks, on_result=self._take)
+
+    def _take(self, result: "Result") -> None:
+        with self._news:
+            self._results[result.check.id] = result
+            self._news.notify_all()

@@ -1,9 +1,13 @@
 """What a check works with: inits on their way to the server, and the rollouts that come of them."""
 
 import asyncio
+import re
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 INIT_PATH = "/v1/rollout/init"
 MAX_QUOTED_CHARACTERS = 160
+LEAST_PAUSE_SECONDS = 0.1
 
 
 class Kit:
@@ -139,8 +144,12 @@ class Kit:
         *,
         key: str | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        insist: bool = True,
     ) -> httpx.Response:
         """POST an init with the server's key (or ``key``; an empty one sends none), whatever the answer.
+
+        Args:
+            insist: send it again while the server is full: 429 or 503 with Retry-After.
 
         Raises:
             Failed: there is no answer.
@@ -151,7 +160,15 @@ class Kit:
         sent |= {"Authorization": f"Bearer {key}"} if key else {}
         sent |= headers or {}
         pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
-        response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
+        deadline = time.monotonic() + self.options.timeout_seconds
+        while True:
+            response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
+            pause_seconds = retry_after_seconds(response)
+            if response.status_code not in (429, 503) or pause_seconds is None or not insist:
+                break
+            if time.monotonic() + pause_seconds > deadline:
+                break
+            await asyncio.sleep(max(pause_seconds, LEAST_PAUSE_SECONDS))
         if not isinstance(body, bytes) and (rollout := self.trainer.of_url(body.get("server_url"))):
             rollout.statuses.append(response.status_code)
         return response
@@ -192,6 +209,17 @@ class Kit:
         """The same, with another time limit."""
         options = replace(self.options, timeout_seconds=seconds)
         return Kit(options, self.http, self.trainer, self._check_id, self.command)
+
+
+def retry_after_seconds(answer: httpx.Response) -> float | None:
+    """What Retry-After asks for (RFC 9110, 10.2.3); ``None`` if it is not there or means nothing."""
+    value = answer.headers.get("retry-after", "")
+    if re.fullmatch(r"[0-9]{1,6}", value):
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def describe(response: httpx.Response) -> str:

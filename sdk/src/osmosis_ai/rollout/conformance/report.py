@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from osmosis_ai.rollout.conformance.registry import GROUPS
 from osmosis_ai.rollout.conformance.types import Check, Report, Result, Status
 from osmosis_ai.rollout.trainer.text import printable
 
@@ -140,22 +139,3 @@ def _add_case(suite: ElementTree.Element, result: Result, *, strict: bool) -> No
         reason = printable(f"SHOULD, but: {result.reason}" if is_warning else result.reason)
         detail = ElementTree.SubElement(case, tag, {"message": reason, "type": str(check.level)})
         detail.text = f"{reason}\n{check.summary}\n{PROTOCOL}, section {check.section}"
-
-
-def markdown_table(checks: Sequence[Check]) -> str:
-    """The catalogue for the documentation, a table for each group."""
-    parts = []
-    for group, title in GROUPS.items():
-        rows = [
-            f"| `{check.id}` | {check.level} | {check.summary.replace('|', chr(92) + '|')} | {_links(check.section)} |"
-            for check in checks
-            if check.group == group
-        ]
-        parts.append(
-            "\n".join([f"### {title}", "", "| check | level | what holds | section |", "|---|---|---|---|", *rows])
-        )
-    return "\n\n".join(parts)
-
-
-def _links(section: str) -> str:
-    return ", ".join(f"[{number}](protocol.md)" for number in section.split(", "))

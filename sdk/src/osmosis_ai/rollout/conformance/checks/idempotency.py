@@ -57,6 +57,8 @@ async def after_completion(kit: Kit) -> None:
     rollout = kit.play()
     first = await kit.send(rollout)
     await rollout.result()
+    # The server has yet to read the acknowledgement.
+    await kit.settle()
     _require_same(first, await kit.post(rollout.init))
     await _require_one_run(kit, rollout)
 

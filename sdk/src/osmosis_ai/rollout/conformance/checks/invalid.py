@@ -52,7 +52,7 @@ CHUNK = b" " * 65_536
 
 
 def _changed(kit: Kit, field: str, value: Any) -> dict[str, Any]:
-    init = kit.play().init
+    init = dict(kit.play().init)
     if value is ...:
         del init[field]
     else:

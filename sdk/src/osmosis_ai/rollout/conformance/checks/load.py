@@ -1,12 +1,10 @@
 """Many rollouts: at once, beside failing ones, and more than the server takes."""
 
 import asyncio
-import re
-from email.utils import parsedate_to_datetime
 
 import httpx
 
-from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
+from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted, retry_after_seconds
 from osmosis_ai.rollout.conformance.played import PlayedRollout
 from osmosis_ai.rollout.conformance.registry import check
 from osmosis_ai.rollout.conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
@@ -16,7 +14,6 @@ MUST, SHOULD = Level.MUST, Level.SHOULD
 NEIGHBOURS = 8
 STUCK = 3
 BATCH = 50
-LONGEST_RETRY_AFTER_SECONDS = 30.0
 
 
 async def _require_own_answers(rollouts: dict[str, PlayedRollout]) -> None:
@@ -72,7 +69,9 @@ async def overload(kit: Kit) -> None:
             kit.play(waiting_for(model, calling_offered_tools()))
             for _ in range(min(BATCH, kit.options.overload_rollouts - len(accepted)))
         ]
-        for rollout, answer in zip(batch, await asyncio.gather(*(kit.post(one.init) for one in batch)), strict=True):
+        for rollout, answer in zip(
+            batch, await asyncio.gather(*(kit.post(one.init, insist=False) for one in batch)), strict=True
+        ):
             if answer.status_code == 202:
                 kit.took(rollout, answer)
                 accepted.append(rollout)
@@ -80,7 +79,7 @@ async def overload(kit: Kit) -> None:
                 refused.append((rollout, answer))
     model.set()
     for _, answer in refused:
-        if answer.status_code not in (429, 503) or _retry_after(answer) is None:
+        if answer.status_code not in (429, 503) or retry_after_seconds(answer) is None:
             headers = quoted(answer.headers.get("retry-after"))
             raise Failed(
                 "429 or 503 with Retry-After to an init too many", f"{describe(answer)}, Retry-After {headers}"
@@ -91,24 +90,12 @@ async def overload(kit: Kit) -> None:
     await _require_room_again(kit, *refused[0])
 
 
-def _retry_after(answer: httpx.Response) -> float | None:
-    value = answer.headers.get("retry-after", "")
-    if re.fullmatch(r"[0-9]{1,6}", value):
-        return float(value)
-    try:
-        parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return 1.0
-
-
 async def _require_room_again(kit: Kit, rollout: PlayedRollout, answer: httpx.Response) -> None:
     """What was refused has left nothing behind: the same init is taken later."""
-    for _ in range(3):
-        await asyncio.sleep(min(_retry_after(answer) or 0, LONGEST_RETRY_AFTER_SECONDS))
-        answer = await kit.post(rollout.init)
-        if answer.status_code == 202:
-            kit.took(rollout, answer)
-            await rollout.result()
-            return
+    await asyncio.sleep(min(retry_after_seconds(answer) or 0, kit.options.timeout_seconds))
+    answer = await kit.post(rollout.init)
+    if answer.status_code == 202:
+        kit.took(rollout, answer)
+        await rollout.result()
+        return
     raise Failed("202 to an init that was refused, once the server is idle and Retry-After is over", describe(answer))

@@ -1,0 +1,30 @@
+"""The catalogue: ids are unique, summaries are lines, and checks are chosen by id, group or pattern."""
+
+import re
+
+import pytest
+
+from osmosis_ai.rollout.conformance import select
+from osmosis_ai.rollout.conformance.registry import GROUPS
+from osmosis_ai.rollout.conformance.types import SelectionError
+
+
+def test_every_check_has_an_id_of_its_own_in_a_known_group_and_one_line() -> None:
+    checks = select()
+    assert len({check.id for check in checks}) == len(checks)
+    assert {check.group for check in checks} == set(GROUPS)
+    assert all(re.fullmatch(r"[a-z]+\.[a-z0-9_]+", check.id) for check in checks)
+    assert all(check.summary.endswith(".") and len(check.summary) < 110 for check in checks)
+
+
+def test_checks_are_chosen_by_id_group_and_pattern() -> None:
+    assert [check.id for check in select(["init.tools"])] == ["init.tools"]
+    assert {check.group for check in select(["auth", "ids"])} == {"auth", "ids"}
+    assert {check.id for check in select(["*.too_many"])} == {"retries.too_many", "delivery.too_many"}
+    assert "init.tools" not in {check.id for check in select(["init"], ["init.tools"])}
+
+
+@pytest.mark.parametrize(("only", "skip"), [(["nope"], []), ([], ["nope"]), (["init.tools"], ["init"])])
+def test_a_choice_of_nothing_is_an_error(only: list[str], skip: list[str]) -> None:
+    with pytest.raises(SelectionError):
+        select(only, skip)

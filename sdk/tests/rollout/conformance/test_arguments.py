@@ -37,6 +37,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "upper bounds": {"a": {"type": "number", "maximum": -3}, "b": {"type": "integer", "exclusiveMaximum": 1}},
 }
 
+
 @pytest.mark.parametrize("properties", SCHEMAS.values(), ids=SCHEMAS)
 def test_the_arguments_fit(properties: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": properties, "required": list(properties), "$defs": {"point": POINT}}

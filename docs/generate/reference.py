@@ -84,7 +84,13 @@ PAGES: dict[str, Page] = {
     "trainer": Page(
         "Trainer",
         "The other side of the protocol, as a library. Every name is in `osmosis_ai.rollout.trainer` too.",
-        ("rollout.trainer.trainer", "rollout.trainer.types", "rollout.trainer.completions", "rollout.trainer.errors"),
+        (
+            "rollout.trainer.trainer",
+            "rollout.trainer.types",
+            "rollout.trainer.completions",
+            "rollout.trainer.server_keeper",
+            "rollout.trainer.errors",
+        ),
     ),
     "eval": Page(
         "Datasets, test, eval",

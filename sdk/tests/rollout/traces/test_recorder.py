@@ -177,6 +177,8 @@ async def test_many_at_once_are_all_on_disk_before_they_are_delivered(
     trainer: FakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffer_module, "FLUSH_SECONDS", 3600.0)
+    own = buffer_module.TraceBuffer()  # what is left in it an hour must not be left to other tests
+    monkeypatch.setattr(buffer_module, "trace_buffer", lambda: own)
     ids = [f"r{number}" for number in range(30)]
     app = create_app(ScriptedAgent(use_tools), settings=settings_of(), debug_dir=str(tmp_path))
     async with client_of(app) as client:

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DEADLINE_SECONDS = 50
 DOCUMENTED_PORT = "127.0.0.1:9000"
+KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 
 
 def environment(tmp_path: Path, port: int | None = None) -> dict[str, str]:
@@ -26,19 +27,25 @@ def environment(tmp_path: Path, port: int | None = None) -> dict[str, str]:
     if uv := os.environ.get("UV") or shutil.which("uv"):
         folders.insert(0, str(Path(uv).parent))
     variables["PATH"] = os.pathsep.join(folders)
-    variables["OSMOSIS_ROLLOUT_SERVER_API_KEY"] = "readme-key"
+    variables[KEY_VARIABLE] = "readme-key"
     variables["OSMOSIS_ROLLOUT_SERVER_JOURNAL"] = str(tmp_path / "journal.db")
     if port is not None:
         variables["ROLLOUT_SERVER_PORT"] = str(port)
     return variables
 
 
-def run(command: str, tmp_path: Path, port: int | None = None) -> str:
-    """The output of a command that must succeed; ``port`` stands in for the documented one."""
+def run(command: str, tmp_path: Path, port: int | None = None, *, has_key: bool = True) -> str:
+    """The output of a command that must succeed; ``port`` stands in for the documented one.
+
+    ``has_key``: whether the server's key is in the environment, as it is not beside a server without one.
+    """
+    variables = environment(tmp_path, port)
+    if not has_key:
+        del variables[KEY_VARIABLE]
     with subprocess.Popen(
         ["sh", "-ec", moved(command, tmp_path, port)],
         cwd=ROOT,
-        env=environment(tmp_path, port),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

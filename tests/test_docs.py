@@ -93,7 +93,7 @@ def test_the_commands_of_a_page_work_in_their_order(page: Page, tmp_path: Path) 
                 case "bash with-server":
                     if port is None:
                         port = server.enter_context(serving(SERVER, tmp_path))
-                    run(block.code, tmp_path, port)
+                    run(block.code, tmp_path, port, has_key=False)
                 case "bash doctor":
                     run(f"{block.code.strip()} || test $? = 1", tmp_path, port)
                 case "bash":

@@ -18,6 +18,14 @@ McpOption = Annotated[
     typer.Option("--mcp", metavar="DIR", help="In place of an agent loop: offer the MCP tools of DIR/main.py."),
 ]
 
+CallbackHostOption = Annotated[str, typer.Option("--host", help="Interface that the callbacks are served on.")]
+CallbackPortOption = Annotated[
+    int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
+]
+CallbackUrlOption = Annotated[
+    str | None, typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it.")
+]
+
 
 def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
     """The agent loop that ``--module`` or ``--mcp`` names.

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from osmosis_ai.cli.common import CallbackHostOption, CallbackPortOption, CallbackUrlOption
 from osmosis_ai.cli_services import CLIError, UsageError
 from osmosis_ai.rollout.conformance import options as defaults
 from osmosis_ai.rollout.trainer.defaults import SERVER_KEY_VARIABLE
@@ -47,16 +48,9 @@ def conformance(
         float,
         typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Longest wait for any one thing of the server."),
     ] = defaults.DEFAULT_TIMEOUT_SECONDS,
-    host: Annotated[
-        str, typer.Option("--host", help="Interface that the callbacks are served on.")
-    ] = defaults.DEFAULT_CALLBACK_HOST,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
-    ] = 0,
-    callback_url: Annotated[
-        str | None,
-        typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
-    ] = None,
+    host: CallbackHostOption = defaults.DEFAULT_CALLBACK_HOST,
+    port: CallbackPortOption = 0,
+    callback_url: CallbackUrlOption = None,
     init: Annotated[
         Path | None,
         typer.Option("--init", metavar="FILE", help="A JSON object of fields for every init: metadata, messages."),

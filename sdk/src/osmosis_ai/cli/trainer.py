@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from osmosis_ai.cli.common import McpOption
+from osmosis_ai.cli.common import CallbackHostOption, CallbackPortOption, CallbackUrlOption, McpOption
 from osmosis_ai.rollout.trainer import defaults
 
 if TYPE_CHECKING:
@@ -101,16 +101,9 @@ def trainer(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write all results to this JSON file.")
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    host: Annotated[
-        str, typer.Option("--host", help="Interface that the callbacks are served on.")
-    ] = defaults.CALLBACK_HOST,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
-    ] = 0,
-    callback_url: Annotated[
-        str | None,
-        typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
-    ] = None,
+    host: CallbackHostOption = defaults.CALLBACK_HOST,
+    port: CallbackPortOption = 0,
+    callback_url: CallbackUrlOption = None,
     log: Annotated[
         Path | None, typer.Option("--log", metavar="DIR", help="Where the server of -m writes its traces.")
     ] = None,

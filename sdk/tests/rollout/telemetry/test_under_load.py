@@ -20,6 +20,7 @@ from support.scrapes import Scrape
 ROLLOUTS = 120
 TURNS = 2
 TOOLS = ("add", "fail")
+SCRAPES_IN_FLIGHT = 5
 DEADLINE_SECONDS = 40.0
 GROWING = (
     "osmosis_inits_accepted_total",
@@ -68,7 +69,7 @@ def scraping(server: ServingProgram) -> Iterator[list[Scrape]]:
 
 
 def drive(server: ServingProgram, trainer: FakeTrainer) -> None:
-    """All rollouts, eight inits at a time, every tenth of them sent twice."""
+    """Start all rollouts, eight inits at a time, every tenth of them sent twice."""
     with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30, trust_env=False) as client:
 
         def one(number: int) -> None:
@@ -80,6 +81,9 @@ def drive(server: ServingProgram, trainer: FakeTrainer) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(one, range(ROLLOUTS)))
+
+
+def wait_for_results(trainer: FakeTrainer) -> None:
     for number in range(ROLLOUTS):
         trainer.wait_for_result(f"r{number}")
 
@@ -89,14 +93,21 @@ def test_what_is_counted_adds_up(tmp_path: Path, trainer: FakeTrainer, workers: 
     with measured_server(tmp_path, "--workers", str(workers)) as server:
         server.wait_until_serving()
         with scraping(server) as scrapes:
+            trainer.hold_chats()
             drive(server, trainer)
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while len(scrapes) <= SCRAPES_IN_FLIGHT:
+                assert time.monotonic() < deadline, f"{len(scrapes)} scrapes"
+                time.sleep(0.01)
+            trainer.release_chats()
+            wait_for_results(trainer)
             found = scrape_until(
                 server,
                 lambda found: (
                     found.total("osmosis_rollouts") == 0 and found.total("osmosis_rollouts_ended_total") == ROLLOUTS
                 ),
             )
-    assert len(scrapes) > 5
+    assert len(scrapes) > SCRAPES_IN_FLIGHT
     for before, after in zip(scrapes, [*scrapes[1:], found], strict=True):
         for name in GROWING:
             assert before.total(name) <= after.total(name)

@@ -171,7 +171,7 @@ class Caller:
             path,
             _shown(request.headers),
             body,
-            f"{response.status_code} {response.reason_phrase}",
+            f"{response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}",  # each Python has its own
             _shown(response.headers),
             response.json(),
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from osmosis_ai.rollout.trainer import TrainerError
-from training.config import TrainingConfig, read_config
+from training.config import TrainingConfig, read_config, saved_settings
 from training.errors import TrainingError
 
 
@@ -24,8 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         if serve is not None:
             return _serve(read_config(config_path, flags), serve, port)
         if resume is not None:
-            saved = TrainingConfig.model_validate_json((resume / "config.json").read_text(encoding="utf-8"))
-            flags = saved.model_dump() | flags | {"output": resume}
+            flags = saved_settings(resume) | flags | {"output": resume}
         return _train(read_config(config_path, flags), is_resumed=resume is not None)
     except TrainingError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - a command's output

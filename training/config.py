@@ -11,6 +11,8 @@ from training.errors import TrainingError
 from training.problems import Level
 from training.weights import SMOLLM2
 
+SETTINGS_FILE = "config.json"
+
 
 class TrainingConfig(BaseModel):
     """One run. The description of each field is its line in ``--help``."""
@@ -115,3 +117,17 @@ def read_config(path: Path | None, flags: dict[str, Any]) -> TrainingConfig:
     if config.dataset is not None and config.eval_dataset is None:
         raise TrainingError("--dataset needs --eval-dataset: rows to measure on that are not trained on.")
     return config
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the run in ``folder``, as ``read_config`` takes them.
+
+    Raises:
+        TrainingError: if there is none, or none that can be read.
+    """
+    try:
+        saved: dict[str, Any] = TrainingConfig.model_validate_json((folder / SETTINGS_FILE).read_bytes()).model_dump()
+    except (OSError, ValidationError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not the settings of a run"
+        raise TrainingError(f"{folder} holds no run to resume: {SETTINGS_FILE}: {why}.") from None
+    return saved

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import torch
 
@@ -276,8 +277,9 @@ class Engine:
         if one == other:
             return
         self._cache.swap_rows(one, other)
-        for values in (self._owners, self._cached, self._last_used):
-            values[one], values[other] = values[other], values[one]  # type: ignore[index]
+        columns: tuple[list[Any], ...] = (self._owners, self._cached, self._last_used)
+        for values in columns:
+            values[one], values[other] = values[other], values[one]
 
     def _extend(self, cache: KvCache, first: int, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
         longest = max(map(len, tokens))

@@ -117,7 +117,7 @@ class Learner:
         for at in range(0, len(ordered), settings.micro_batch):
             batch = ordered[at : at + settings.micro_batch]
             loss, sums, error = self._loss(batch, trained_tokens)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             totals += sums
             largest_error = max(largest_error, error)
             for name, working in self._working.items():

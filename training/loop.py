@@ -9,9 +9,10 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from osmosis_ai.rollout.trainer import RedispatchPolicy, ServerKeeper, Trainer, 
 from osmosis_ai.rollout.trainer.server_keeper import Restart
 from training import records
 from training.chat import ChatFormat
-from training.config import TrainingConfig
+from training.config import SETTINGS_FILE, TrainingConfig
 from training.datasets import read_datasets
 from training.display import Display
 from training.engine import Engine
 from training.grpo import GrpoSettings, Learner, Sample, StepStats, advantages
+from training.masks import trajectory_record
 from training.policy import Policy, TokenBudget
 from training.problems import write_rows
 from training.records import RunFolder
@@ -48,7 +50,7 @@ class Run:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self._datasets = read_datasets(config)
-        self._folder.write(records.CONFIG, config.model_dump(mode="json"))
+        self._folder.write(SETTINGS_FILE, config.model_dump(mode="json"))
         for name, rows in [("train", self._datasets.training), *self._datasets.held_out.items()]:
             write_rows(rows, config.output / "datasets" / f"{name}.jsonl")
         display.note("Loading the model.")
@@ -145,12 +147,11 @@ class Run:
             sampled_before = engine.stats.sampled_tokens
             groups = _in_groups(await runner.run(tasks), config.samples)
             rollout_seconds = time.monotonic() - step_started
-            samples, skipped = self._samples(groups)
+            samples, skipped = self._samples(groups, step + 1)
             stats: StepStats | None = None
-            if samples:
-                stats = await asyncio.to_thread(self._learner.step, samples)
-                await asyncio.to_thread(engine.update, self._learner.publish)
             step += 1
+            if samples:
+                stats = await _to_its_end(partial(self._learn, samples, step, engine))
             self._learner.steps_done = step
             longest_seconds = max(longest_seconds, time.monotonic() - step_started)
             played = [one for group in groups for one in group]
@@ -167,6 +168,12 @@ class Run:
             if config.checkpoint_steps and step % config.checkpoint_steps == 0:
                 await asyncio.to_thread(self._folder.save_checkpoint, self._learner.state())
 
+    def _learn(self, samples: Sequence[Sample], step: int, engine: Engine) -> StepStats:
+        stats = self._learner.step(samples)
+        engine.update(self._learner.publish)
+        self._learner.steps_done = step
+        return stats
+
     def _tasks(self, step: int) -> list[Task]:
         config = self._config
         rows = self._datasets.training
@@ -182,20 +189,21 @@ class Run:
                 tasks.append(Task(rollout_id, rows[order[place]], seed, config.temperature))
         return tasks
 
-    def _samples(self, groups: Sequence[Sequence[Played]]) -> tuple[list[Sample], int]:
-        """What to train on, and how many groups had no spread."""
+    def _samples(self, groups: Sequence[Sequence[Played]], step: int) -> tuple[list[Sample], int]:
+        """What to train on, and how many groups had no spread; every trajectory is put on record."""
         samples: list[Sample] = []
         skipped = 0
         for group in groups:
             rewarded = [played for played in group if played.reward is not None]
             weights = advantages([played.reward or 0.0 for played in rewarded], self._config.advantage_epsilon)
-            if weights is None:
-                skipped += 1
-                continue
-            for played, advantage in zip(rewarded, weights, strict=True):
-                samples += [
-                    Sample(segment, advantage) for segment in played.trajectory.segments if segment.sampled_count
-                ]
+            skipped += weights is None
+            nothing: list[float | None] = [None] * len(rewarded)
+            for played, advantage in zip(rewarded, weights or nothing, strict=True):
+                record = trajectory_record(played.trajectory, advantage)
+                named = {"rollout_id": played.attempts[-1].rollout_id, "step": step, "reward": played.reward}
+                self._folder.append(records.TRAJECTORIES, named | record)
+                if advantage is not None:
+                    samples += [Sample(one, advantage) for one in played.trajectory.segments if one.sampled_count]
         return samples, skipped
 
     async def _evaluate(self, runner: RolloutRunner, when: str) -> dict[str, Any]:
@@ -235,6 +243,16 @@ def grpo_settings(config: TrainingConfig) -> GrpoSettings:
         temperature=config.temperature,
         warmup_steps=config.warmup_steps,
     )
+
+
+async def _to_its_end(work: Callable[[], StepStats]) -> StepStats:
+    """Run ``work`` in a thread. Cancelled, it still ends first, so that no checkpoint holds half a step."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _in_groups(batch: list[Played], size: int) -> list[list[Played]]:

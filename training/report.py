@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training import records
+from training.config import SETTINGS_FILE
 
 WINDOW = 5
 MAX_DISPUTED = 12
@@ -36,7 +37,7 @@ def write_report(folder: Path) -> None:
     """Make both files; with no step done yet there is nothing to draw, and no picture."""
     steps = list(records.read_lines(folder / records.STEPS))
     evaluations = records.read_document(folder / records.EVALUATIONS) or {}
-    config = records.read_document(folder / records.CONFIG) or {}
+    config = records.read_document(folder / SETTINGS_FILE) or {}
     picture = draw(steps, evaluations) if steps else None
     if picture is not None:
         (folder / "reward.png").write_bytes(picture)
@@ -68,9 +69,10 @@ def draw(steps: Sequence[dict[str, Any]], evaluations: dict[str, Any]) -> bytes:
     for when, place in (("before", 0), ("after", last)):
         for (name, summary), marker in zip(evaluations.get(when, {}).items(), "osD^", strict=False):
             if summary["reward"] is not None:
-                label = f"held out: {name}" if when == "before" else None
+                # One entry of the legend for both times.
+                shown = f"held out: {name}" if when == "before" else "_"
                 rewards.plot(
-                    [place], [summary["reward"]], marker, color="black", markersize=6, label=label, clip_on=False
+                    [place], [summary["reward"]], marker, color="black", markersize=6, label=shown, clip_on=False
                 )
     rewards.set_ylim(-0.02, 1.02)
     rewards.set_ylabel("mean of a step")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training import records
+from training.config import SETTINGS_FILE
 
 HEADER = (
     "| run | seed | level | steps | training | set | reward before | reward after"
@@ -31,10 +32,10 @@ def main() -> int:
 
 def table_rows(folder: Path) -> list[str]:
     """One line for each held-out set of a run; none if it is not finished."""
-    config = records.read_document(folder / records.CONFIG) or {}
+    config = records.read_document(folder / SETTINGS_FILE) or {}
     evaluations = records.read_document(folder / records.EVALUATIONS) or {}
     steps = list(records.read_lines(folder / records.STEPS))
-    if "after" not in evaluations:
+    if not config or "after" not in evaluations:
         return []
     minutes = sum(step["seconds"] for step in steps) / 60
     rows = []

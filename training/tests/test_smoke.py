@@ -13,7 +13,6 @@ import pytest
 from training import records
 
 ROOT = Path(__file__).parents[2]
-TRAINING = (sys.executable, "-m", "training")
 SMALL = ("--problems-per-step", "2", "--samples", "4", "--eval-problems", "4", "--no-eval-greedy", "--micro-batch", "4")
 
 
@@ -29,8 +28,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> P
     return folder
 
 
-def run(*arguments: str, exit_code: int = 0) -> str:
-    done = subprocess.run([*TRAINING, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+def run(*arguments: str, exit_code: int = 0, module: str = "training") -> str:
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == exit_code, done.stderr
     return done.stdout + done.stderr
 
@@ -48,6 +48,20 @@ def test_each_step_and_each_rollout_has_its_line(run_folder: Path) -> None:
     assert all(attempt["reward"] is not None for attempt in attempts)
 
 
+def test_each_rollout_is_on_record_token_by_token(run_folder: Path) -> None:
+    lines = list(records.read_lines(run_folder / records.TRAJECTORIES))
+    assert len(lines) == 2 * 8
+    for line in lines:
+        for segment in line["segments"]:
+            assert sum(end - start for start, end in segment["sampled"]) == len(segment["logprobs"])
+            assert max(end for _, end in segment["sampled"]) == len(segment["ids"])
+    named = lines[0]["rollout_id"]
+    shown = run(str(run_folder), named, module="training.masks")
+    assert f"{named}: reward {lines[0]['reward']}" in shown
+    assert re.search(r"^no loss +\d+ tokens: <\|im_start\|>", shown, re.MULTILINE)
+    assert re.search(r"^loss +\d+ tokens: .*\(\d\.\d\d\)", shown, re.MULTILINE)
+
+
 def test_the_report_stands_alone_and_shows_both_measures(run_folder: Path) -> None:
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     assert "tool result right" in page
@@ -59,7 +73,17 @@ def test_the_report_stands_alone_and_shows_both_measures(run_folder: Path) -> No
 def test_the_trained_model_is_served(run_folder: Path, model_cache: Path) -> None:
     port = "18473"
     server = subprocess.Popen(
-        [*TRAINING, "--serve", str(run_folder / records.MODEL), "--port", port, "--model-cache", str(model_cache)],
+        [
+            sys.executable,
+            "-m",
+            "training",
+            "--serve",
+            str(run_folder / records.MODEL),
+            "--port",
+            port,
+            "--model-cache",
+            str(model_cache),
+        ],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -93,4 +117,4 @@ def test_wrong_use_is_one_sentence(run_folder: Path, tmp_path: Path) -> None:
     assert "holds a run already" in run("--output", str(run_folder), exit_code=2)
     assert "--eval-dataset" in run("--dataset", "rows.jsonl", "--output", str(tmp_path), exit_code=2)
     assert "--learning-rate" in run("--learning-rate", "-1", exit_code=2)
-    assert "no checkpoint" in run("--resume", str(tmp_path), exit_code=2).lower()
+    assert "holds no run to resume" in run("--resume", str(tmp_path), exit_code=2)

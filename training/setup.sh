@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes .venv-training beside the project and installs what training needs, in about two minutes.
-#   PYTHON  the Python to use [python3.11]       TORCH  what pip is to install as PyTorch [torch==2.13.0]
+#   PYTHON  the Python to use [python3]       TORCH  what pip is to install as PyTorch [torch==2.13.0]
 # Run it again whenever you like; what is there already stays.
 set -eu
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-.venv-training}
-[ -x "$VENV/bin/python" ] || "${PYTHON:-python3.11}" -m venv "$VENV"
+[ -x "$VENV/bin/python" ] || "${PYTHON:-python3}" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 
 pip "${TORCH:-torch==2.13.0}"

@@ -13,6 +13,7 @@ import pytest
 from training import records
 
 ROOT = Path(__file__).parents[2]
+CHAT = "/v1/chat/completions"
 SMALL = ("--problems-per-step", "2", "--samples", "4", "--eval-problems", "4", "--no-eval-greedy", "--micro-batch", "4")
 
 
@@ -71,45 +72,24 @@ def test_the_report_stands_alone_and_shows_both_measures(run_folder: Path) -> No
 
 
 def test_the_trained_model_is_served(run_folder: Path, model_cache: Path) -> None:
-    port = "18473"
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "training",
-            "--serve",
-            str(run_folder / records.MODEL),
-            "--port",
-            port,
-            "--model-cache",
-            str(model_cache),
-        ],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    served = ("--serve", str(run_folder / records.MODEL), "--port", "0", "--model-cache", str(model_cache))
+    server = subprocess.Popen([sys.executable, "-m", "training", *served], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
-        for line in server.stderr:
-            if "running on" in line:
-                break
-        answer = chat(port, temperature=0, max_tokens=44)
+        base = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line)))
+        answer = chat(base, temperature=0, max_tokens=44)
         assert answer["choices"][0]["message"]["role"] == "assistant"
         assert answer["usage"]["completion_tokens"] > 0
-        refused = httpx.post(url(port), json={"messages": [], "n": 2}, timeout=60)
+        refused = httpx.post(base + CHAT, json={"messages": [], "n": 2}, timeout=60)
         assert (refused.status_code, "n:" in refused.text) == (400, True)
     finally:
         server.terminate()
         server.wait(timeout=20)
 
 
-def url(port: str) -> str:
-    return f"http://127.0.0.1:{port}/v1/chat/completions"
-
-
-def chat(port: str, **sampling: Any) -> dict[str, Any]:
+def chat(base: str, **sampling: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": "What is 3 plus 4?"}]
-    answer: dict[str, Any] = httpx.post(url(port), json={"messages": messages, **sampling}, timeout=60).json()
+    answer: dict[str, Any] = httpx.post(base + CHAT, json={"messages": messages, **sampling}, timeout=60).json()
     return answer
 
 

@@ -84,8 +84,8 @@ def main() -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(folder / records.MODEL)
     trained = [record for record in found if record["advantage"] is not None]
-    for line in described((trained or found)[-1], ChatFormat(tokenizer)):
-        print(line)  # noqa: T201
+    lines = described((trained or found)[-1], ChatFormat(tokenizer))
+    print("\n".join(lines))  # noqa: T201
     return 0
 
 

@@ -1,11 +1,13 @@
-"""``python -m training.table RUN...``: the results of runs as a Markdown table, from their files."""
+"""``python -m training.table RUN... [--picture FILE]``: the results of runs, as a Markdown table and in one picture."""
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 from training import records
 from training.config import SETTINGS_FILE
+from training.plots import draw_runs
 
 HEADER = (
     "| run | seed | level | steps | training | set | reward before | reward after"
@@ -14,19 +16,22 @@ HEADER = (
 
 
 def main() -> int:
-    """Print the table; exit code 2 without a run, 1 if one is not finished."""
-    folders = [Path(argument) for argument in sys.argv[1:]]
-    if not folders:
-        print("Usage: python -m training.table RUN...", file=sys.stderr)  # noqa: T201 - a command's output
-        return 2
+    """Print the table; exit code 2 if the command line is wrong, 1 if a run is not finished."""
+    parser = argparse.ArgumentParser(prog="python -m training.table", description="Results of runs, side by side.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Folder of a finished run.")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="Draw the rewards of all runs, as PNG.")
+    arguments = parser.parse_args()
     lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
-    for folder in folders:
+    for folder in arguments.runs:
         rows = table_rows(folder)
         if not rows:
-            print(f"Error: {folder} holds no finished run.", file=sys.stderr)  # noqa: T201
+            print(f"Error: {folder} holds no finished run.", file=sys.stderr)  # noqa: T201 - a command's output
             return 1
         lines += rows
     print("\n".join(lines))  # noqa: T201
+    if arguments.picture is not None:
+        steps = {folder.name: list(records.read_lines(folder / records.STEPS)) for folder in arguments.runs}
+        arguments.picture.write_bytes(draw_runs(steps))
     return 0
 
 

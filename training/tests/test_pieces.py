@@ -12,8 +12,9 @@ from training import records
 from training.chaos import judge
 from training.display import curve
 from training.grpo import advantages
+from training.plots import moving_average
 from training.problems import Level, Wordings, held_out_rows, training_rows, write_rows
-from training.report import moving_average, write_report
+from training.report import write_report
 from training.rollouts import last_tool_result_is
 from training.table import table_rows
 

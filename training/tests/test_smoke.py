@@ -71,6 +71,14 @@ def test_the_report_stands_alone_and_shows_both_measures(run_folder: Path) -> No
     assert (run_folder / "reward.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_are_put_side_by_side(run_folder: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "runs.png"
+    table = run(str(run_folder), "--picture", str(picture), module="training.table")
+    assert re.search(r"^\| smoke \| 0 \| one-step \| 2 \| .*held-out", table, re.MULTILINE)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "no finished run" in run(str(tmp_path), module="training.table", exit_code=1)
+
+
 def test_the_trained_model_is_served(run_folder: Path, model_cache: Path) -> None:
     served = ("--serve", str(run_folder / records.MODEL), "--port", "0", "--model-cache", str(model_cache))
     server = subprocess.Popen([sys.executable, "-m", "training", *served], cwd=ROOT, stderr=subprocess.PIPE, text=True)

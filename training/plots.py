@@ -31,7 +31,7 @@ def draw_run(steps: Sequence[dict[str, Any]], evaluations: dict[str, Any]) -> by
         for (name, summary), marker in zip(evaluations.get(when, {}).items(), "osD^", strict=False):
             if summary["reward"] is not None:
                 # One entry of the legend for both times.
-                shown = f"held out: {name}" if when == "before" else "_"
+                shown = f"before and after: {name}" if when == "before" else "_"
                 rewards.plot(
                     [place], [summary["reward"]], marker, color="black", markersize=6, label=shown, clip_on=False
                 )

@@ -87,10 +87,8 @@ def _evaluation_table(evaluations: dict[str, Any]) -> str:
             summary = evaluations.get(when, {}).get(name)
             if summary is None:
                 continue
-            numbers = "".join(
-                f"<td class='n'>{_text(summary[field])}"
-                for field in ("reward", "tool_right", "disputed", "rewarded", "sampled_tokens")
-            )
+            fields = ("reward", "tool_right", "disputed", "rewarded", "sampled_tokens")
+            numbers = "".join(f"<td class='n'>{_number(summary[field])}" for field in fields)
             rows.append(f"<tr><td>{_text(name)}<td>{when}{numbers}</tr>")
     return "\n".join([*rows, "</table>"])
 
@@ -98,6 +96,8 @@ def _evaluation_table(evaluations: dict[str, Any]) -> str:
 def _disputed(steps: Sequence[dict[str, Any]], evaluations: dict[str, Any]) -> str:
     found = [one for summary in _summaries(evaluations) for one in summary["transcripts"] if _differ(one)]
     found += [one | {"tool_right": one["reward"] < 1} for step in reversed(steps) for one in step["disputed"]]
+    # First what was paid for without a right tool result: a hack of the reward looks like success everywhere else.
+    found.sort(key=lambda one: bool(one["tool_right"]))
     if not found:
         return "<p>Nowhere in this run.</p>"
     lead = (
@@ -130,6 +130,10 @@ def _rollout(one: dict[str, Any]) -> str:
         text = "\n".join(filter(None, said))
         lines.append(f"<p><span class='role'>{_text(message.get('role'))}</span> {_text(text)}</p>")
     return f"<div class='rollout'>{''.join(lines)}</div>"
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else _text(value)
 
 
 def _text(value: object) -> str:

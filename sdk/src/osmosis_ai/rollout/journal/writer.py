@@ -13,6 +13,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from osmosis_ai.rollout.turnstile import turnstile_of
 logger = logging.getLogger(__name__)
 
 BATCH_LIMIT = 256
+CROWD = 4
+"""From this many operations in a batch on, more are likely on their way."""
+GATHER_SECONDS = 0.001
+"""How long the next batch waits for them: a commit costs as much as several operations."""
 T = TypeVar("T")
 _Work = Callable[[OpenFile], T]
 
@@ -50,6 +55,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._accepts = False
+        self._is_crowded = False
         self._process_id = os.getpid()
         self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="osmosis-journal", daemon=True)
@@ -127,6 +133,8 @@ class Writer:
         """Wait for an operation and take all that follow; an empty list at the end."""
         operations: list[_Operation] = []
         operation = self._queue.get()
+        if self._is_crowded:
+            time.sleep(GATHER_SECONDS)
         while operation is not None:
             operations.append(operation)
             if len(operations) == BATCH_LIMIT:
@@ -138,6 +146,7 @@ class Writer:
         else:
             if operations:
                 self._queue.put(None)
+        self._is_crowded = len(operations) >= CROWD
         return operations
 
     def _run_batch(self, file: OpenFile, operations: list[_Operation]) -> None:

@@ -300,7 +300,6 @@ class _Lifespan:
             if drain_on_signal is not None:
                 drain_on_signal.restore()
             maintenance.cancel()
-            loop_lag.stop()
             try:
                 if registration is not None:
                     await self._end(registration, settings.registration_shutdown_timeout_seconds)
@@ -308,6 +307,7 @@ class _Lifespan:
                 at_once = drain_on_signal is not None and drain_on_signal.forced
                 await self._rollouts.close(None if at_once else min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
             finally:
+                loop_lag.stop()
                 self._rollouts.served = False
                 if self._on_shutdown is not None:
                     await self._on_shutdown()

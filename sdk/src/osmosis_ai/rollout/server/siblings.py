@@ -14,8 +14,8 @@ _NUMBER = struct.Struct("=q")
 ABSENT = -1
 """In place of the number of a worker that does not serve yet, or no more."""
 
-GIVE_WAY_SECONDS = 0.02
-TOLERATED_SHARE = 0.1
+GIVE_WAY_SECONDS = 0.005
+TOLERATED_SHARE = 0.05
 TOLERATED_ROLLOUTS = 2
 
 

@@ -60,9 +60,14 @@ def worker_metrics() -> Iterator[WorkerMetrics]:
                 os.environ[FOLDER_VARIABLE] = before
 
 
+def shared_folder() -> str | None:
+    """Where worker processes share their metrics; ``None`` in one that serves alone."""
+    return os.environ.get(FOLDER_VARIABLE)
+
+
 def new_exposition(registry: "CollectorRegistry") -> Exposition:
     """The exposition of ``registry``; of all workers, where they share a folder."""
-    folder = os.environ.get(FOLDER_VARIABLE)
+    folder = shared_folder()
     return _OfAllWorkers(folder) if folder else _OfThisProcess(registry)
 
 

@@ -13,7 +13,8 @@ from osmosis_ai.rollout.core.exceptions import (
     OsmosisValidationError,
 )
 from osmosis_ai.rollout.server.results import ResultSummary
-from osmosis_ai.rollout.telemetry.exposition import Exposition, new_exposition
+from osmosis_ai.rollout.telemetry import unwritten
+from osmosis_ai.rollout.telemetry.exposition import Exposition, new_exposition, shared_folder
 from osmosis_ai.rollout.telemetry.instruments import OTHER, Instruments
 from osmosis_ai.rollout.telemetry.observer import Observer, RolloutWatch, ToolOutcome, names_of
 from osmosis_ai.rollout.telemetry.tracecontext import TraceContext
@@ -39,6 +40,9 @@ class MetricsObserver(Observer):
     """
 
     def __init__(self, agent_name: str, slots: int) -> None:
+        self._is_shared = shared_folder() is not None
+        if self._is_shared:
+            unwritten.use()
         self.registry = CollectorRegistry()
         self.instruments = Instruments(self.registry, agent_name)
         self.instruments.slots.set(slots)
@@ -56,7 +60,9 @@ class MetricsObserver(Observer):
         return self._exposition.render(accept)
 
     def refresh(self) -> None:
-        """Bring the gauges up to date, on the event loop: for a scrape, and now and then for one of another worker."""
+        """Bring all values up to date, on the event loop: for a scrape, and now and then for one of another worker."""
+        if self._is_shared:
+            unwritten.write()
         for phase, gauge in self.instruments.rollouts.items():
             gauge.set(self.in_phase[phase])
         self.instruments.backlog.set(self.retried)

@@ -12,6 +12,7 @@ from training.problems import Level
 from training.weights import SMOLLM2
 
 SETTINGS_FILE = "config.json"
+ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - named, not bound
 
 
 class TrainingConfig(BaseModel):
@@ -35,6 +36,13 @@ class TrainingConfig(BaseModel):
         Field(
             description="URL of a rollout server that runs already; its key comes from OSMOSIS_ROLLOUT_SERVER_API_KEY."
         ),
+    ] = None
+    callback_host: Annotated[str, Field(description="Address that --server calls back to, on this machine.")] = (
+        "127.0.0.1"
+    )
+    callback_port: Annotated[int, Field(ge=0, le=65535, description="Its port; 0 takes a free one.")] = 0
+    callback_url: Annotated[
+        str | None, Field(description="How --server reaches that address, if not by its name and port.")
     ] = None
     dataset: Annotated[Path | None, Field(description="Train on this dataset instead of generated problems.")] = None
     eval_dataset: Annotated[Path | None, Field(description="Evaluate on this one; required with --dataset.")] = None
@@ -116,6 +124,8 @@ def read_config(path: Path | None, flags: dict[str, Any]) -> TrainingConfig:
         raise TrainingError(f"--{field}: {problem['msg']}.") from None
     if config.dataset is not None and config.eval_dataset is None:
         raise TrainingError("--dataset needs --eval-dataset: rows to measure on that are not trained on.")
+    if config.server is not None and config.callback_host in ANY_ADDRESS and config.callback_url is None:
+        raise TrainingError(f"--callback-host {config.callback_host} is no address to call back: give --callback-url.")
     return config
 
 

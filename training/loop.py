@@ -88,8 +88,16 @@ class Run:
         config = self._config
         limits = TrainerLimits(concurrency=config.concurrency, rollout_timeout_seconds=config.rollout_timeout_seconds)
         if config.server is not None:
-            key = os.environ.get(SERVER_KEY_VARIABLE)
-            async with Trainer(policy.complete, server_url=config.server, server_api_key=key, limits=limits) as trainer:
+            key = os.environ.get(SERVER_KEY_VARIABLE) or None
+            async with Trainer(
+                policy.complete,
+                server_url=config.server,
+                server_api_key=key,
+                host=config.callback_host,
+                port=config.callback_port,
+                callback_url=config.callback_url,
+                limits=limits,
+            ) as trainer:
                 await trainer.check_server()
                 yield trainer, None
             return

@@ -1,6 +1,7 @@
 """The whole path as a user runs it: two steps, an end, a resumption, the report, and the trained model served."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,29 +10,44 @@ from typing import Any
 
 import httpx
 import pytest
+from support.processes import ServingProgram
 
 from training import records
+from training.loop import SERVER_KEY_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
-SMALL = ("--problems-per-step", "2", "--samples", "4", "--eval-problems", "4", "--no-eval-greedy", "--micro-batch", "4")
+KEY = "a key of the test"
+SETTINGS = """
+problems_per_step = 2
+samples = 4
+eval_problems = 4
+eval_greedy = false
+micro_batch = 4
+"""
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
-    """A run of one step that was then resumed for a second."""
-    folder = tmp_path_factory.mktemp("run") / "smoke"
-    once = run("--steps", "1", *SMALL, "--output", str(folder), "--model-cache", str(model_cache))
-    assert "Report:" in once
+    """A run of one step on a server of its own, then resumed for a second on another one, with a KL term."""
+    place = tmp_path_factory.mktemp("run")
+    (place / "small.toml").write_text(SETTINGS)
+    folder = place / "smoke"
+    given = ("--config", str(place / "small.toml"), "--output", str(folder), "--model-cache", str(model_cache))
+    assert "Report:" in run("--steps", "1", *given)
     before = json.loads((folder / records.EVALUATIONS).read_text())
-    run("--resume", str(folder), "--steps", "2")
+    options = ("-m", "server:agent_loop", "-p", "0")
+    with ServingProgram(place, *options, PYTHONPATH=str(ROOT), **{SERVER_KEY_VARIABLE: KEY}) as server:
+        url = f"http://127.0.0.1:{server.wait_until_serving().port}"
+        run("--resume", str(folder), "--steps", "2", "--kl", "0.01", "--server", url, key=KEY)
     assert json.loads((folder / records.EVALUATIONS).read_text())["before"] == before["before"]
     return folder
 
 
-def run(*arguments: str, exit_code: int = 0, module: str = "training") -> str:
+def run(*arguments: str, exit_code: int = 0, module: str = "training", key: str = "") -> str:
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    environment = os.environ | {SERVER_KEY_VARIABLE: key}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert done.returncode == exit_code, done.stderr
     return done.stdout + done.stderr
 
@@ -42,6 +58,7 @@ def test_each_step_and_each_rollout_has_its_line(run_folder: Path) -> None:
     assert all(step["rewarded"] == step["rollouts"] == 8 for step in steps)
     assert all(step["outcomes"] == {"COMPLETED": 8} for step in steps)
     trained = [step["train"] for step in steps if step["train"]]
+    assert all(stats["kl"] >= 0 for stats in trained)
     assert all(stats["gradient_norm"] > 0 and stats["largest_logprob_error"] < 1.5 for stats in trained)
     attempts = list(records.read_lines(run_folder / records.ROLLOUTS))
     # Two steps of 8, and two sets of 4 measured before and, once more after the resumption, after.
@@ -105,4 +122,5 @@ def test_wrong_use_is_one_sentence(run_folder: Path, tmp_path: Path) -> None:
     assert "holds a run already" in run("--output", str(run_folder), exit_code=2)
     assert "--eval-dataset" in run("--dataset", "rows.jsonl", "--output", str(tmp_path), exit_code=2)
     assert "--learning-rate" in run("--learning-rate", "-1", exit_code=2)
+    assert "--callback-url" in run("--server", "http://127.0.0.1:1", "--callback-host", "::", exit_code=2)
     assert "holds no run to resume" in run("--resume", str(tmp_path), exit_code=2)

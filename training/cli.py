@@ -1,11 +1,13 @@
 """``python -m training``: one training run, or ``--serve`` of a trained model.
 
-Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 Ctrl-C (a checkpoint is kept).
+Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 Ctrl-C or SIGTERM (a checkpoint is kept).
 """
 
 import argparse
 import asyncio
+import signal
 import sys
+from collections.abc import Coroutine
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (TrainerError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
 
 
@@ -41,9 +43,17 @@ def _train(config: TrainingConfig, *, is_resumed: bool) -> int:
     from training.loop import Run
 
     with Display() as display:
-        asyncio.run(Run(config, display, is_resumed=is_resumed).run())
+        asyncio.run(_until_told_to_stop(Run(config, display, is_resumed=is_resumed).run()))
         display.note(f"Report: {config.output / 'report.html'}, picture: {config.output / 'reward.png'}.")
     return 0
+
+
+async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work``; SIGTERM and Ctrl-C cancel it, which ends the server and keeps a checkpoint."""
+    running = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    await running
 
 
 def _serve(config: TrainingConfig, folder: Path, port: int) -> int:

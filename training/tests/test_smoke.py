@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,26 @@ def chat(base: str, **sampling: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": "What is 3 plus 4?"}]
     answer: dict[str, Any] = httpx.post(base + CHAT, json={"messages": messages, **sampling}, timeout=60).json()
     return answer
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_it_has_and_leaves_no_server(tmp_path: Path, model_cache: Path) -> None:
+    (tmp_path / "small.toml").write_text(SETTINGS)
+    folder = tmp_path / "stopped"
+    given = ("--config", str(tmp_path / "small.toml"), "--output", str(folder), "--model-cache", str(model_cache))
+    training = subprocess.Popen([sys.executable, "-m", "training", *given], cwd=ROOT)
+    try:
+        while not (folder / records.STEPS).exists():
+            assert training.poll() is None
+            time.sleep(0.05)
+        training.send_signal(signal.SIGTERM)
+        assert training.wait(120) == 130
+    finally:
+        training.kill()
+    assert (folder / records.CHECKPOINT).is_file()
+    assert (folder / "report.html").is_file()
+    [server] = [line["pid"] for line in records.read_lines(folder / records.SERVER)]
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
 
 
 def test_wrong_use_is_one_sentence(run_folder: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ _SECOND_STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "-": (("Then subtract {b}.", "Now take {b} away."), ("Go down by {b} from there.",)),
     "*": (("Then multiply by {b}.", "Now take the result times {b}."), ("What do {b} lots of that come to?",)),
 }
-_COMPUTE: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
+COMPUTE: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
@@ -116,7 +116,7 @@ def problems(level: Level, wordings: Wordings, seed: int) -> Iterator[Problem]:
     while True:
         operation = source.choice("+-*/")
         a, b = _numbers(source, operation, level)
-        answer = _COMPUTE[operation](a, b)
+        answer = COMPUTE[operation](a, b)
         text = source.choice(_WORDINGS[operation][wordings.value]).format(a=a, b=b)
         key = f"{a} {operation} {b}"
         if level is Level.TWO_STEP:
@@ -124,7 +124,7 @@ def problems(level: Level, wordings: Wordings, seed: int) -> Iterator[Problem]:
             c = Decimal(source.randint(2, 9 if second == "*" else 50))
             text = f"{text} {source.choice(_SECOND_STEPS[second][wordings.value]).format(b=c)}"
             key = f"({key}) {second} {c}"
-            answer = _COMPUTE[second](answer, c)
+            answer = COMPUTE[second](answer, c)
         yield Problem(key, text, answer)
 
 

@@ -16,6 +16,7 @@ from training.plots import moving_average
 from training.problems import Level, Wordings, held_out_rows, training_rows, write_rows
 from training.report import write_report
 from training.rollouts import last_tool_result_is
+from training.stepwise import FIRST_STEP, LAST_STEP, stepwise_reward
 from training.table import table_rows
 
 
@@ -54,6 +55,24 @@ def test_the_datasets_are_read_as_the_projects_own(tmp_path: Path) -> None:
 def test_the_last_tool_result_is_compared_as_a_number(results: list[str], truth: str, is_right: bool) -> None:
     messages = [{"role": "tool", "content": result} for result in results]
     assert last_tool_result_is([*messages, {"role": "assistant", "content": "#### 8"}], truth) is is_right
+
+
+@pytest.mark.parametrize(
+    ("reward", "results", "earned"),
+    [
+        (1.0, [], 1.0),
+        (0.0, ["28", "168"], LAST_STEP),
+        (0.0, ["28"], FIRST_STEP),
+        (0.0, ["28.0", "-15"], FIRST_STEP),
+        (0.0, ["Error: no such tool", "NaN"], 0.0),
+        (0.0, [], 0.0),
+        (None, ["28"], None),
+    ],
+)
+def test_a_step_on_the_way_earns_a_part(reward: float | None, results: list[str], earned: float | None) -> None:
+    messages = [{"role": "tool", "content": result} for result in results]
+    row = {"expression": "(71 - 43) * 6", "ground_truth": "168"}
+    assert stepwise_reward(reward, messages, row) == earned
 
 
 def test_curves_and_averages() -> None:

@@ -47,11 +47,12 @@ def stepwise_reward(reward: float | None, messages: list[dict[str, Any]], metada
 
 
 def number_of(text: str) -> Decimal | None:
-    """The number that a text is, ``None`` if it is none."""
+    """The finite number that a text is, ``None`` if it is none."""
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation:
         return None
+    return number if number.is_finite() else None
 
 
 agent_loop = StepwiseAgentLoop()

@@ -66,7 +66,8 @@ async def _measure(plan: Plan, parts: Sequence[Part], results: Results, folder: 
             results.outcomes += outcomes
             _show(report.outcome_table(outcomes))
     if Part.WORKERS in parts:
-        results.workers += await workers.compare(folder / "workers", rollouts=plan.worker_rollouts, rounds=plan.rounds)
+        place = folder / "workers"
+        results.workers += await workers.compare(place, rollouts=plan.worker_rollouts, rounds=plan.worker_rounds)
         _show(report.workers_table(results.workers))
     if Part.STARTUP in parts:
         results.startup += await startup.measure(folder / "startup", plan.startup_repeats)

@@ -1,5 +1,6 @@
 """The project's targets for speed, each held against what was measured."""
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from bench.contenders.roster import Contender
 from bench.plan import TWO_CALLS
 from bench.results import Results
 from bench.scenarios import CROWD, PATIENT_512, PATIENT_4096
+from bench.workers import WorkersOutcome
 
 TIMES_FLOOR_MAX = 2.5
 TIMES_BETTER_THAN_CLIENT_PER_ROLLOUT_MIN = 20.0
@@ -93,13 +95,22 @@ def _workers(results: Results) -> Iterator[Verdict]:
     by_number = {one.workers: one for one in results.workers}
     if 1 in by_number and 2 in by_number:
         one, two = by_number[1], by_number[2]
-        seen = two.median("per_second") / one.median("per_second")
-        accounted = two.median("per_second_with_own_cores") / one.median("per_second_with_own_cores")
+        seen, _ = _gain(one, two, "per_second")
+        accounted, between = _gain(one, two, "per_second_with_own_cores")
         repeats = one.repeated_inits + two.repeated_inits
         duplicates = one.errors.total() + two.errors.total()
         yield Verdict(
             f"two workers give {WORKERS_GAIN_MIN:g} times the throughput of one, no duplicate run",
-            f"{seen:.2f} times seen, {accounted:.2f} by CPU of the busiest process; {duplicates} errors or duplicates "
-            f"in {repeats} rollouts with repeated inits",
+            f"{seen:.2f} times seen, {accounted:.2f} ({between}) by CPU of the busiest process; {duplicates} errors or "
+            f"duplicates in {repeats} rollouts with repeated inits",
             max(seen, accounted) >= WORKERS_GAIN_MIN and not duplicates,
         )
+
+
+def _gain(one: WorkersOutcome, two: WorkersOutcome, rate: str) -> tuple[float, str]:
+    """Median of the gains of the rounds, each against the one beside it in time, and between what they lie."""
+    gains = [
+        getattr(with_two, rate) / getattr(with_one, rate)
+        for with_one, with_two in zip(one.rounds, two.rounds, strict=True)
+    ]
+    return statistics.median(gains), f"{min(gains):.2f} to {max(gains):.2f}"

@@ -44,6 +44,7 @@ class Plan:
     scenario_contenders: tuple[Contender, ...]
     worker_rollouts: int
     """In a round."""
+    worker_rounds: int
     startup_repeats: int
 
     def contenders_of(self, cell: Cell) -> list[Contender]:
@@ -67,6 +68,7 @@ FULL = Plan(
     scenarios=[CROWD, PATIENT_512, PATIENT_4096],
     scenario_contenders=COMPARED_IN_SCENARIOS,
     worker_rollouts=4000,
+    worker_rounds=7,
     startup_repeats=7,
 )
 QUICK = Plan(
@@ -77,5 +79,6 @@ QUICK = Plan(
     scenarios=[CROWD, PATIENT_512],
     scenario_contenders=(Contender.OURS,),
     worker_rollouts=1500,
+    worker_rounds=3,
     startup_repeats=3,
 )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+from rewards import compute_reward
+from tools import call_tool
 from training import records
 from training.chaos import judge
 from training.display import curve
@@ -18,6 +20,8 @@ from training.report import write_report
 from training.rollouts import last_tool_result_is
 from training.stepwise import FIRST_STEP, LAST_STEP, stepwise_reward
 from training.table import table_rows
+
+TOOL_OF = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
 
 def test_advantages_are_the_reward_against_its_group() -> None:
@@ -38,6 +42,19 @@ def test_no_problem_is_both_trained_on_and_measured_on(level: Level) -> None:
     for row in measured:
         truth = eval(row["expression"], {"__builtins__": {}})  # noqa: S307 - digits and operators of our own making
         assert Decimal(row["ground_truth"]) == pytest.approx(Decimal(str(truth)))
+
+
+@pytest.mark.parametrize("level", list(Level))
+async def test_the_agents_tools_and_reward_agree_with_the_ground_truth(level: Level) -> None:
+    rows = [*held_out_rows(level, 50, Wordings.HELD_OUT), *training_rows(level, 200, seed=3)]
+    for row in rows:
+        a, *rest = row["expression"].replace("(", "").replace(")", "").split()
+        for operation, b in zip(rest[::2], rest[1::2], strict=True):
+            function = {"name": TOOL_OF[operation], "arguments": f'{{"a": {a}, "b": {b}}}'}
+            result = await call_tool({"id": "c", "type": "function", "function": function})
+            a = result["content"]
+        assert last_tool_result_is([result], row["ground_truth"])
+        assert compute_reward(f"#### {a}", row["ground_truth"]) == 1
 
 
 def test_the_datasets_are_read_as_the_projects_own(tmp_path: Path) -> None:

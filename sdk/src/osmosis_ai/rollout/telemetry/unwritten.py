@@ -13,7 +13,7 @@ _unwritten: list["UnwrittenValue"] = []
 
 
 class UnwrittenValue:
-    """A value in front of one of prometheus-client's, of which it is called as that is: by one process."""
+    """A value in front of one of prometheus-client's, called as that is called."""
 
     _multiprocess = True
     _written_class: Any = None

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from jsonschema import Draft202012Validator
 
 from osmosis_ai.rollout.conformance.arguments import arguments_for
@@ -55,16 +55,31 @@ def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
 
 
 KEYWORDS = st.sampled_from(
-    ["type", "properties", "required", "items", "enum", "anyOf", "allOf", "$ref", "minimum", "multipleOf", "minItems"]
+    [
+        *("type", "properties", "required", "items", "enum", "anyOf", "allOf", "$ref"),
+        *("minimum", "exclusiveMaximum", "multipleOf", "minItems"),
+    ]
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(KEYWORDS, inner, max_size=4)
+        # Of a known type, so that what is special to it is looked at.
+        | st.tuples(
+            st.sampled_from(["object", "array", "integer", "number", "string"]), st.dictionaries(KEYWORDS, inner)
+        ).map(lambda made: made[1] | {"type": made[0]})
+    ),
     max_leaves=12,
 )
 
 
 @given(JSON)
+@example({"items": {"type": None, "properties": None, "required": 1.0}})
+@example({"type": "object", "required": [[]], "properties": {"a": {}}})
+@example({"items": {"allOf": [{"properties": None, "required": 1}]}})
+@example({"items": {"type": "integer", "minimum": [], "multipleOf": float("nan"), "maximum": float("inf")}})
+@example({"items": {"type": [[], "null"]}})
 def test_whatever_a_server_offers_no_schema_breaks_the_kit(schema: Any) -> None:
     tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": schema}}
     if problem_of(tool) == "":

@@ -3,6 +3,8 @@
 from typing import Any
 
 MAX_DEPTH = 8
+MAX_NUMBER = 1e15
+"""Bounds beyond it, and what is not a number, are passed over."""
 _OF_FORMAT = {
     "date": "2026-01-02",
     "date-time": "2026-01-02T03:04:05Z",
@@ -49,8 +51,8 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     parts = schema.get("allOf")
     for part in parts if isinstance(parts, list) else []:
         if isinstance(part, dict):
-            properties = {**part.get("properties", {}), **merged.get("properties", {})}
-            required = [*merged.get("required", []), *part.get("required", [])]
+            properties = {**_mapping(part.get("properties")), **_mapping(merged.get("properties"))}
+            required = [*_names(merged.get("required")), *_names(part.get("required"))]
             merged = {**part, **merged, "properties": properties, "required": required}
     return merged
 
@@ -58,7 +60,7 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 def _type_of(schema: dict[str, Any]) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
-        kind = next((name for name in kind if name != "null"), "null")
+        kind = next((name for name in _names(kind) if name != "null"), "null")
     if isinstance(kind, str):
         return kind
     return "object" if "properties" in schema else "array" if "items" in schema else "string"
@@ -70,9 +72,8 @@ def _of_type(kind: str, schema: dict[str, Any], root: dict[str, Any], depth: int
     if kind == "array":
         return [_value(schema.get("items", {}), root, depth + 1)] * max(1, _whole(schema.get("minItems"), 1))
     if kind == "object":
-        properties = schema.get("properties")
-        properties = properties if isinstance(properties, dict) else {}
-        wanted = [name for name in schema.get("required") or properties if name in properties]
+        properties = _mapping(schema.get("properties"))
+        wanted = [name for name in _names(schema.get("required")) or properties if name in properties]
         return {name: _value(properties[name], root, depth + 1) for name in wanted}
     if kind == "boolean":
         return True
@@ -85,13 +86,30 @@ def _text(schema: dict[str, Any]) -> str:
 
 
 def _number(schema: dict[str, Any], *, whole: bool) -> float:
-    step = schema.get("multipleOf", 1)
-    lowest = schema.get("minimum", schema.get("exclusiveMinimum"))
-    highest = schema.get("maximum", schema.get("exclusiveMaximum"))
+    step = _finite(schema, "multipleOf") or 1
+    lowest = _finite(schema, "minimum", "exclusiveMinimum")
+    highest = _finite(schema, "maximum", "exclusiveMaximum")
     value = 2 if lowest is None else max(2, lowest + step)
     if highest is not None and value > highest:
-        value = highest if "maximum" in schema else highest - step
+        value = highest if _finite(schema, "maximum") is not None else highest - step
     return int(value) if whole else value
+
+
+def _finite(schema: dict[str, Any], *keywords: str) -> float | None:
+    """The number under the first of ``keywords`` that has one."""
+    for keyword in keywords:
+        value = schema.get(keyword)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER:
+            return value
+    return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _whole(value: Any, otherwise: int) -> int:

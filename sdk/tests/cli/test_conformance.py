@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,16 +20,24 @@ from osmosis_ai.cli import main
 DEADLINE_SECONDS = 50
 
 
+@contextmanager
+def served(server: SmallServer) -> Iterator[str]:
+    """The URL of ``server``, which ends without a drain: what it has left is for trainers that are gone."""
+    server.drain_seconds = 0.1
+    with LiveServer(server.app) as live:
+        yield live.url
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with LiveServer(SmallServer(api_key="secret").app) as live:
-        yield live.url
+    with served(SmallServer(api_key="secret")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[str]:
-    with LiveServer(RequiresAnUnknownParameter().app) as live:
-        yield live.url
+    with served(RequiresAnUnknownParameter()) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

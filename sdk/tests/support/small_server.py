@@ -62,6 +62,7 @@ class SmallServer:
     """Keeps its rollouts in memory, and in a file of JSON lines if it is given one."""
 
     capacity = 10_000
+    drain_seconds = 20.0
 
     def __init__(self, api_key: str | None = None, journal: Path | None = None) -> None:
         self.api_key = api_key
@@ -365,7 +366,7 @@ class SmallServer:
 
     async def drain(self) -> None:
         if self.running:
-            await asyncio.wait(self.running, timeout=20)
+            await asyncio.wait(self.running, timeout=self.drain_seconds)
 
     async def close(self) -> None:
         """Drop what still runs."""

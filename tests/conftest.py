@@ -123,11 +123,6 @@ def example_environment(**variables: str) -> dict[str, str]:
     return inherited | {"PYTHONPATH": str(PROJECT)} | variables
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Twice the cores: many tests wait for processes of their own."""
-    return 2 * (os.cpu_count() or 1)
-
-
 @pytest.fixture
 def trainer() -> Iterator[RecordingTrainer]:
     trainer = RecordingTrainer()

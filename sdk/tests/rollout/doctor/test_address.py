@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def keyed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     write_agent(folder)
     monkeypatch.syspath_prepend(str(folder))
     agent = load_agent_loop("user_agent:agent_loop")
+    del sys.modules["user_agent"]  # other tests have one of that name too
     with LiveServer(create_app(agent, settings=RolloutSettings(), api_key=KEY)) as server:
         yield server.port
 

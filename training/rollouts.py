@@ -14,7 +14,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.eval.common.dataset import DatasetRow, dataset_row_to_request
-from osmosis_ai.rollout.trainer import Outcome, RedispatchPolicy, RolloutOutcome, Trainer
+from osmosis_ai.rollout.trainer import Outcome, RedispatchPolicy, RolloutOutcome, Trainer, TrainerError
 from training.policy import Policy
 from training.trajectory import Trajectory
 
@@ -90,8 +90,16 @@ class RolloutRunner:
         self._on_played = on_played
 
     async def run(self, tasks: Sequence[Task]) -> list[Played]:
-        """Run all tasks at once, as far as the trainer has room; results in their order."""
-        return list(await asyncio.gather(*map(self._play, tasks)))
+        """Run all tasks at once, as far as the trainer has room; results in their order.
+
+        Raises:
+            TrainerError: if the server refused every one of them, as with a wrong key.
+        """
+        played = list(await asyncio.gather(*map(self._play, tasks)))
+        last = [one.attempts[-1] for one in played]
+        if last and all(attempt.outcome is Outcome.REFUSED for attempt in last):
+            raise TrainerError(f"The server refused all {len(last)} rollouts. {last[0].problem}")
+        return played
 
     async def _play(self, task: Task) -> Played:
         request = self._request(task)

@@ -19,7 +19,7 @@ from training.loop import SERVER_KEY_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
-KEY = "a key of the test"
+KEY = "key-of-the-test"
 SETTINGS = """
 problems_per_step = 2
 samples = 4
@@ -41,6 +41,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> P
     options = ("-m", "server:agent_loop", "-p", "0")
     with ServingProgram(place, *options, PYTHONPATH=str(ROOT), **{SERVER_KEY_VARIABLE: KEY}) as server:
         url = f"http://127.0.0.1:{server.wait_until_serving().port}"
+        refused = run("--resume", str(folder), "--steps", "2", "--server", url, key="another-key", exit_code=1)
+        assert "refused all 8 rollouts" in refused
         run("--resume", str(folder), "--steps", "2", "--kl", "0.01", "--server", url, key=KEY)
     assert json.loads((folder / records.EVALUATIONS).read_text())["before"] == before["before"]
     return folder
@@ -48,7 +50,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> P
 
 def run(*arguments: str, exit_code: int = 0, module: str = "training", key: str = "") -> str:
     command = [sys.executable, "-m", module, *arguments]
-    environment = os.environ | {SERVER_KEY_VARIABLE: key}
+    environment = os.environ | ({SERVER_KEY_VARIABLE: key} if key else {})
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert done.returncode == exit_code, done.stderr
     return done.stdout + done.stderr
@@ -63,9 +65,12 @@ def test_each_step_and_each_rollout_has_its_line(run_folder: Path) -> None:
     assert all(stats["kl"] >= 0 for stats in trained)
     assert all(stats["gradient_norm"] > 0 and stats["largest_logprob_error"] < 1.5 for stats in trained)
     attempts = list(records.read_lines(run_folder / records.ROLLOUTS))
-    # Two steps of 8, and two sets of 4 measured before and, once more after the resumption, after.
-    assert len(attempts) == 2 * 8 + 3 * 2 * 4
-    assert all(attempt["reward"] is not None for attempt in attempts)
+    # Two steps of 8, and two sets of 4 measured before and, once more after the resumption, after. 8 with a wrong key.
+    completed = [attempt for attempt in attempts if attempt["outcome"] == "COMPLETED"]
+    assert len(completed) == 2 * 8 + 3 * 2 * 4
+    assert all(attempt["reward"] is not None for attempt in completed)
+    refused = [attempt for attempt in attempts if attempt not in completed]
+    assert [(attempt["outcome"], attempt["reward"]) for attempt in refused] == [("REFUSED", None)] * 8
 
 
 def test_each_rollout_is_on_record_token_by_token(run_folder: Path) -> None:

@@ -7,7 +7,6 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +58,6 @@ every_field = pytest.mark.parametrize(
 
 # Platform registration is not available, and nothing is left to wait for or to poll.
 WITHOUT_EFFECT = {"registration_readiness_timeout_seconds", "registration_readiness_poll_interval_seconds"}
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in list(os.environ):
-        if name.upper().startswith("OSMOSIS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    reset_settings()
-    yield
-    reset_settings()
 
 
 class TestFields:

@@ -1,0 +1,3 @@
+from support.server_fixtures import clean_environment
+
+__all__ = ["clean_environment"]

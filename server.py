@@ -17,9 +17,9 @@ from osmosis_ai.rollout import (
     RolloutSettings,
     create_app,
 )
+from osmosis_ai.rollout.core.messages import get_message_content, parse_tool_calls
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
-from osmosis_ai.rollout.tools import execute_tool_calls
-from osmosis_ai.rollout.utils import get_message_content, parse_tool_calls
+from osmosis_ai.rollout.core.tools import execute_tool_calls
 from rewards import compute_reward
 from tools import TOOLS, call_tool
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
-from osmosis_ai.rollout.tools import create_tool_error_result, create_tool_result, serialize_tool_result
+from osmosis_ai.rollout.core.tools import create_tool_error_result, create_tool_result, serialize_tool_result
 
 MAX_DIGITS = 4_000  # before the decimal point, and in all
 QUOTIENT_DIGITS = 16

@@ -15,7 +15,7 @@ from osmosis_ai.rollout import (
     RolloutRequest,
     RolloutResult,
 )
-from osmosis_ai.rollout.policies.arithmetic import ArithmeticPolicy
+from osmosis_ai.rollout.run.policies.arithmetic import ArithmeticPolicy
 from server import agent_loop, trace_directory
 from tools import TOOLS
 

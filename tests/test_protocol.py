@@ -17,7 +17,7 @@ from docs.generate import schemas
 from docs.generate.__main__ import COMMAND, stale
 from docs.generate.transcript import Exchange, record
 from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app
-from osmosis_ai.rollout.server.results import Outcome
+from osmosis_ai.rollout.core.results import Outcome
 from server import agent_loop
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
-from osmosis_ai.rollout.tools import execute_tool_calls
+from osmosis_ai.rollout.core.tools import execute_tool_calls
 from tools import MAX_DIGITS, TOOLS, Tool, call_tool
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from training.config import TrainingConfig
 from training.errors import TrainingError
 from training.problems import Wordings, held_out_rows, training_rows, worked_examples

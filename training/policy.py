@@ -6,7 +6,7 @@ Data flow of one chat call: messages -> ``Trajectory.open_turn`` -> prompt ids -
 
 from dataclasses import dataclass
 
-from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.trainer import ChatCall
 from training.chat import ChatFormat, parsed
 from training.engine import Engine, Generated, StopCause

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.eval.common.dataset import DatasetRow, dataset_row_to_request
+from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.trainer import Outcome, RedispatchPolicy, RolloutOutcome, Trainer, TrainerError
 from training.policy import Policy
 from training.trajectory import Trajectory

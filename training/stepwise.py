@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from osmosis_ai.rollout import RolloutContext, RolloutResult
-from osmosis_ai.rollout.utils import get_message_content
+from osmosis_ai.rollout.core.messages import get_message_content
 from server import CalculatorAgentLoop
 from training.problems import COMPUTE
 

@@ -19,8 +19,8 @@ import httpx
 import uvicorn
 
 from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app
-from osmosis_ai.rollout.listening import listen
-from osmosis_ai.rollout.policies import ArithmeticPolicy
+from osmosis_ai.rollout.run.policies import ArithmeticPolicy
+from osmosis_ai.rollout.wire.listening import listen
 from server import agent_loop
 
 DEADLINE_SECONDS = 30.0

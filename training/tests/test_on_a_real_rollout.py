@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.trainer import ChatCall, RedispatchPolicy, ServerKeeper, Trainer, TrainerLimits
 from training.chat import ChatFormat, parsed
 from training.engine import Engine

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from rewards import compute_reward
 from tools import call_tool
 from training import records

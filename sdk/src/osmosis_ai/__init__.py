@@ -6,13 +6,23 @@ Every name is imported on first use. Spec: core.md, section 1.
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai import consts
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai import _compat
+from osmosis_ai.rollout.core import consts
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.client import (
-        CompletionsResult as CompletionsResult,
-        OsmosisLLMClient as OsmosisLLMClient,
+    from osmosis_ai._compat.registry import (
+        get_agent_loop as get_agent_loop,
+        list_agent_loops as list_agent_loops,
+        register_agent_loop as register_agent_loop,
+    )
+    from osmosis_ai._compat.rubric_eval import (
+        MissingAPIKeyError as MissingAPIKeyError,
+        evaluate_rubric as evaluate_rubric,
+    )
+    from osmosis_ai._compat.rubric_types import (
+        ModelNotFoundError as ModelNotFoundError,
+        ProviderRequestError as ProviderRequestError,
     )
     from osmosis_ai.rollout.core.base import (
         RolloutAgentLoop as RolloutAgentLoop,
@@ -26,6 +36,10 @@ if TYPE_CHECKING:
         OsmosisTransportError as OsmosisTransportError,
         OsmosisValidationError as OsmosisValidationError,
     )
+    from osmosis_ai.rollout.core.reward_functions import (
+        osmosis_reward as osmosis_reward,
+        osmosis_rubric as osmosis_rubric,
+    )
     from osmosis_ai.rollout.core.schemas import (
         InitResponse as InitResponse,
         OpenAIFunctionToolSchema as OpenAIFunctionToolSchema,
@@ -33,50 +47,59 @@ if TYPE_CHECKING:
         RolloutRequest as RolloutRequest,
         RolloutResponse as RolloutResponse,
     )
-    from osmosis_ai.rollout.registry import (
-        get_agent_loop as get_agent_loop,
-        list_agent_loops as list_agent_loops,
-        register_agent_loop as register_agent_loop,
-    )
     from osmosis_ai.rollout.server.app import (
         create_app as create_app,
     )
-    from osmosis_ai.rubric_eval import (
-        MissingAPIKeyError as MissingAPIKeyError,
-        evaluate_rubric as evaluate_rubric,
-    )
-    from osmosis_ai.rubric_types import (
-        ModelNotFoundError as ModelNotFoundError,
-        ProviderRequestError as ProviderRequestError,
-    )
-    from osmosis_ai.utils import (
-        osmosis_reward as osmosis_reward,
-        osmosis_rubric as osmosis_rubric,
+    from osmosis_ai.rollout.wire.client import (
+        CompletionsResult as CompletionsResult,
+        OsmosisLLMClient as OsmosisLLMClient,
     )
 
 _EXPORTS = {
-    "rollout.client": ("CompletionsResult", "OsmosisLLMClient"),
-    "rollout.core.base": ("RolloutAgentLoop", "RolloutContext", "RolloutResult"),
-    "rollout.core.exceptions": (
+    "osmosis_ai.rollout.wire.client": (
+        "CompletionsResult",
+        "OsmosisLLMClient",
+    ),
+    "osmosis_ai.rollout.core.base": (
+        "RolloutAgentLoop",
+        "RolloutContext",
+        "RolloutResult",
+    ),
+    "osmosis_ai.rollout.core.exceptions": (
         "OsmosisRolloutError",
         "OsmosisServerError",
         "OsmosisTimeoutError",
         "OsmosisTransportError",
         "OsmosisValidationError",
     ),
-    "rollout.core.schemas": (
+    "osmosis_ai.rollout.core.schemas": (
         "InitResponse",
         "OpenAIFunctionToolSchema",
         "RolloutMetrics",
         "RolloutRequest",
         "RolloutResponse",
     ),
-    "rollout.registry": ("get_agent_loop", "list_agent_loops", "register_agent_loop"),
-    "rollout.server.app": ("create_app",),
-    "rubric_eval": ("MissingAPIKeyError", "evaluate_rubric"),
-    "rubric_types": ("ModelNotFoundError", "ProviderRequestError"),
-    "utils": ("osmosis_reward", "osmosis_rubric"),
+    "osmosis_ai._compat.registry": (
+        "get_agent_loop",
+        "list_agent_loops",
+        "register_agent_loop",
+    ),
+    "osmosis_ai.rollout.server.app": ("create_app",),
+    "osmosis_ai._compat.rubric_eval": (
+        "MissingAPIKeyError",
+        "evaluate_rubric",
+    ),
+    "osmosis_ai._compat.rubric_types": (
+        "ModelNotFoundError",
+        "ProviderRequestError",
+    ),
+    "osmosis_ai.rollout.core.reward_functions": (
+        "osmosis_reward",
+        "osmosis_rubric",
+    ),
 }
+
+_compat.install()
 
 __version__ = consts.PACKAGE_VERSION
 

@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 from support.agent_files import write_agent
 
-from osmosis_ai.rollout.config.settings import reset_settings
+from osmosis_ai.rollout.core.settings import reset_settings
 
 WriteModule = Callable[[str, str], None]
 

@@ -13,7 +13,7 @@ from support.model_endpoint import HANG, Answer, ModelEndpoint, refuse, say
 
 from osmosis_ai.cli import main
 from osmosis_ai.cli.eval_command import eval_
-from osmosis_ai.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 
 DEADLINE_SECONDS = 30.0
 

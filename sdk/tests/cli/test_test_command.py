@@ -19,7 +19,7 @@ import pytest
 from support.model_endpoint import HANG, Answer, ModelEndpoint, arithmetic, refuse, say
 
 from osmosis_ai.cli import main
-from osmosis_ai.rollout.eval.test_mode.cli import TestCommand
+from osmosis_ai.rollout.run.test.cli import TestCommand
 
 DEADLINE_SECONDS = 30.0
 MCP_DIRECTORY = Path(__file__).parents[1] / "fixtures" / "mcp_calculator"

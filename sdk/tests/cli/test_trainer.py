@@ -299,7 +299,7 @@ class TestChecksBeforeAnythingStarts:
         def refuse(*_: object) -> None:
             raise AssertionError("something was started")
 
-        monkeypatch.setattr("osmosis_ai.rollout.trainer.session.Session.run", refuse)
+        monkeypatch.setattr("osmosis_ai.rollout.run.train.session.Session.run", refuse)
         yield
         assert not (project / "server.pid").exists()
 

@@ -8,9 +8,9 @@ import pytest
 from support.http_peer import HttpPeer
 from support.rollout_client import ROLLOUT_ID, SECRET
 
-from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config import RolloutSettings, configure, reset_settings
-from osmosis_ai.rollout.transport import close_transports
+from osmosis_ai.rollout.core.settings import RolloutSettings, configure, reset_settings
+from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+from osmosis_ai.rollout.wire.transport import close_transports
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.doctor import CHECKS, Finding, Setup, Status, examine
+from osmosis_ai.rollout.tooling.doctor import CHECKS, Finding, Setup, Status, examine
 from support.processes import own_environment
 
 PATIENCE_SECONDS = 20.0

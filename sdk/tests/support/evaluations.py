@@ -1,7 +1,7 @@
 """Evaluations as they end, made by hand."""
 
-from osmosis_ai.rollout.eval.evaluation import EvalModelSummary, EvalResult, EvalRowResult, EvalRunResult
-from osmosis_ai.rollout.eval.evaluation.summary import compare, runs_with_tag, summarize
+from osmosis_ai.rollout.run.evaluate import EvalModelSummary, EvalResult, EvalRowResult, EvalRunResult
+from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
 
 HOSTILE = "</td><script>alert(1)</script> [/x] `|` \x1b]0;title\x07 \x1b[31m"
 

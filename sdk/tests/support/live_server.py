@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import uvicorn
 
-from osmosis_ai.rollout.listening import listen
+from osmosis_ai.rollout.wire.listening import listen
 
 DEADLINE_SECONDS = 20.0
 

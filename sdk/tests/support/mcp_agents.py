@@ -5,8 +5,8 @@ from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 
-from osmosis_ai.rollout.client import CompletionsResult
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
 from osmosis_ai.rollout.mcp import MCPAgentLoop
 

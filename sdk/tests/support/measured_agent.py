@@ -5,7 +5,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.tools import create_tool_error_result, create_tool_result, execute_tool_calls
+from osmosis_ai.rollout.core.tools import create_tool_error_result, create_tool_result, execute_tool_calls
 from support.rollouts import tool
 
 OFFERED = ("add", "fail", "hang", "refuse")

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-from osmosis_ai.rollout.policies import ArithmeticPolicy
+from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 
 JsonObject = dict[str, Any]
 

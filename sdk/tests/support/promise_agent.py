@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
+from osmosis_ai.rollout.core.reward_functions import osmosis_reward
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutRequest
-from osmosis_ai.utils import osmosis_reward
 
 ASLEEP_SECONDS = 600.0
 SLEEPING_TOOLS = 20

@@ -9,9 +9,9 @@ from typing import Any, Self, TypeVar
 import httpx
 from fastapi import FastAPI
 
-from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
+from osmosis_ai.rollout.core.settings import RolloutSettings
 
 JsonObject = dict[str, Any]
 Answer = TypeVar("Answer")

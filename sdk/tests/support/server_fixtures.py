@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from osmosis_ai.rollout.config.settings import reset_settings
+from osmosis_ai.rollout.core.settings import reset_settings
 from support.fake_trainer import FakeTrainer
 from support.rollouts import StandInClients
 

@@ -24,6 +24,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _build_parser() -> "argparse.ArgumentParser":
     """The commands as an argparse parser; a parsed namespace carries the command as ``handler``."""
-    from osmosis_ai.cli.parser import build_parser
+    from osmosis_ai._compat.parser import build_parser
 
     return build_parser()

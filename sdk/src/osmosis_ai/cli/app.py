@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 from osmosis_ai.cli import journal, traces
 from osmosis_ai.cli.conformance import conformance
 from osmosis_ai.cli.doctor import doctor
-from osmosis_ai.cli.dotenv import load_dotenv
 from osmosis_ai.cli.eval_command import eval_
 from osmosis_ai.cli.init import init
 from osmosis_ai.cli.rescore import rescore
@@ -23,8 +22,9 @@ from osmosis_ai.cli.test_command import test
 from osmosis_ai.cli.trainer import trainer
 from osmosis_ai.cli.validate import validate
 from osmosis_ai.cli.view import view
-from osmosis_ai.cli_services import CLIError, UsageError
-from osmosis_ai.consts import PACKAGE_VERSION, package_name
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION, package_name
+from osmosis_ai.rollout.core.dotenv import load_dotenv
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

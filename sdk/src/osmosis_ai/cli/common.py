@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.cli_services import CLIError, UsageError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -40,7 +40,7 @@ def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
         return load_mcp_directory(mcp)
     if module is None:
         raise UsageError("An agent is required: give --module (-m) module:attribute, or --mcp DIR.")
-    from osmosis_ai.rollout.cli_utils import load_agent_loop
+    from osmosis_ai.rollout.core.loading import load_agent_loop
 
     return load_agent_loop(module)
 

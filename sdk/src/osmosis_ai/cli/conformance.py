@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import typer
 
 from osmosis_ai.cli.common import CallbackHostOption, CallbackPortOption, CallbackUrlOption
-from osmosis_ai.cli_services import CLIError, UsageError
 from osmosis_ai.rollout.conformance import options as defaults
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.trainer.defaults import SERVER_KEY_VARIABLE
 
 if TYPE_CHECKING:

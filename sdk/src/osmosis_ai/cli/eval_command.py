@@ -74,6 +74,6 @@ def eval_(
 ) -> int:
     """Run an agent on a dataset, score every run and report pass@k, means, latency and tokens."""
     arguments = Namespace(**locals())
-    from osmosis_ai.rollout.eval.evaluation.cli import EvalCommand
+    from osmosis_ai.rollout.run.evaluate.cli import EvalCommand
 
     return EvalCommand().run(arguments)

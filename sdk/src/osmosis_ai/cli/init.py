@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 
 def init(
@@ -21,8 +21,8 @@ def init(
     ] = None,
 ) -> int:
     """Write a new agent project that passes its own tests."""
-    from osmosis_ai.rollout.console import console
-    from osmosis_ai.rollout.scaffold import ScaffoldError, create_project, named_source, own_source
+    from osmosis_ai.rollout.core.console import console
+    from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, create_project, named_source, own_source
 
     try:
         source = own_source() if sdk is None else named_source(sdk)

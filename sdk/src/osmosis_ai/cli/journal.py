@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.journal.types import SETTLED, UNSETTLED, RolloutState
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def redeliver(
     settings = _client_settings()
 
     async def work(opened: "Journal") -> list[Redelivery]:
-        from osmosis_ai.rollout.transport import close_transports
+        from osmosis_ai.rollout.wire.transport import close_transports
 
         for name in names:
             if not any(record.settled_at for record in await _require_named(opened, name, records_named)):
@@ -226,7 +226,7 @@ def _chosen(rollouts: list[str] | None, states: list[RolloutState] | None) -> tu
 def _client_settings() -> Any:
     from pydantic import ValidationError
 
-    from osmosis_ai.rollout.config.settings import RolloutClientSettings
+    from osmosis_ai.rollout.core.settings import RolloutClientSettings
 
     try:
         return RolloutClientSettings()
@@ -265,7 +265,7 @@ def _time(unix_seconds: float) -> str:
 
 def _plain(text: str, *, keep_lines: bool = False) -> str:
     """Foreign text that can do a terminal no harm, on one line unless ``keep_lines``."""
-    from osmosis_ai.rollout.console import strip_control
+    from osmosis_ai.rollout.core.console import strip_control
 
     return strip_control(text) if keep_lines else " ".join(strip_control(text).split())
 

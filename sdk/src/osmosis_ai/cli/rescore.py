@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnWrapper
-    from osmosis_ai.rollout.eval.evaluation.rescoring import GroundTruths, Rescored, RescoringReport
+    from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper
+    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, Rescored, RescoringReport
 
 MAX_LISTED_RUNS = 20
 MAX_LISTED_PROBLEMS = 5
@@ -48,9 +48,9 @@ def rescore(
     """Compute rewards anew on saved runs, without a model, and show what changed."""
     import asyncio
 
-    from osmosis_ai.rollout.eval.evaluation.eval_fn import EvalFnError, load_eval_fns
-    from osmosis_ai.rollout.eval.evaluation.rescoring import rescore as compute
-    from osmosis_ai.rollout.eval.evaluation.saved_runs import SavedRunsError, read_saved_runs
+    from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnError, load_eval_fns
+    from osmosis_ai.rollout.run.evaluate.rescoring import rescore as compute
+    from osmosis_ai.rollout.run.evaluate.saved_runs import SavedRunsError, read_saved_runs
 
     if not path.exists():
         raise CLIError(f"{path} does not exist: name a results file or a folder of traces.")
@@ -72,9 +72,9 @@ def rescore(
 
 
 def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper") -> "GroundTruths | None":
-    from osmosis_ai.rollout.eval.common.errors import LocalExecutionError
-    from osmosis_ai.rollout.eval.evaluation.rescoring import GroundTruths
-    from osmosis_ai.rollout.eval.evaluation.saved_runs import recorded_dataset
+    from osmosis_ai.rollout.run.errors import LocalExecutionError
+    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths
+    from osmosis_ai.rollout.run.evaluate.saved_runs import recorded_dataset
 
     source = dataset if dataset is not None else recorded_dataset(path) if reward_fn.takes("ground_truth") else None
     if source is None:
@@ -88,8 +88,8 @@ def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper")
 def _document(
     path: Path, module: str, dataset: Path | None, report: "RescoringReport", runs: "list[Rescored]"
 ) -> dict[str, Any]:
-    from osmosis_ai.consts import PACKAGE_VERSION
-    from osmosis_ai.rollout.eval.evaluation.rescoring import as_json
+    from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+    from osmosis_ai.rollout.run.evaluate.rescoring import as_json
 
     settings = {
         "sdk_version": PACKAGE_VERSION,
@@ -120,7 +120,7 @@ def _write(output: Path, document: dict[str, Any]) -> None:
 
 
 def _print(report: "RescoringReport", output: Path | None) -> None:
-    from osmosis_ai.rollout.console import Console
+    from osmosis_ai.rollout.core.console import Console
 
     console = Console()
 

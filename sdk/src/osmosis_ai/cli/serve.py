@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from osmosis_ai.cli.common import McpOption, ModuleOption, load_agent
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -85,8 +85,8 @@ def serve(
     """Serve an agent loop to a trainer."""
     from pydantic import ValidationError
 
+    from osmosis_ai.rollout.core.validator import AgentLoopValidationError
     from osmosis_ai.rollout.server.serve import ServeError, serve_agent_loop
-    from osmosis_ai.rollout.validator import AgentLoopValidationError
 
     agent_loop = load_agent(module, mcp)
     try:
@@ -118,7 +118,7 @@ def serve(
 
 
 def _first_bad_setting(error: "ValidationError") -> str:
-    from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+    from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 
     models = (RolloutClientSettings, RolloutServerSettings, RolloutSettings)
     prefix = next((str(model.model_config.get("env_prefix")) for model in models if model.__name__ == error.title), "")

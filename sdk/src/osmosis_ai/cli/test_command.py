@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from osmosis_ai.rollout.eval.test_mode import defaults
+from osmosis_ai.rollout.run.test import defaults
 
 
 def test(
@@ -84,7 +84,7 @@ def test(
 ) -> int:
     """Run an agent on a dataset against any model, without a trainer."""
     arguments = SimpleNamespace(**locals())
-    from osmosis_ai.rollout.eval.test_mode.cli import TestCommand
+    from osmosis_ai.rollout.run.test.cli import TestCommand
 
     return TestCommand().run(arguments)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.traces.export import Export
+    from osmosis_ai.rollout.observe.traces.export import Export
 
 HELP = "Work with traces, as serve --log writes them."
 
@@ -30,9 +30,9 @@ def export(
     status: Annotated[str, typer.Option("--status", metavar="STATUS", help="COMPLETED, ERROR, or any.")] = "COMPLETED",
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
-    from osmosis_ai.cli_services import UsageError
-    from osmosis_ai.rollout.traces.export import Export, Filter
-    from osmosis_ai.rollout.traces.index import TraceIndex
+    from osmosis_ai.rollout.core.user_errors import UsageError
+    from osmosis_ai.rollout.observe.traces.export import Export, Filter
+    from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
     if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
         raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")

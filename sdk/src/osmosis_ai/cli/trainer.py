@@ -23,11 +23,11 @@ from osmosis_ai.cli.common import CallbackHostOption, CallbackPortOption, Callba
 from osmosis_ai.rollout.trainer import defaults
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.eval.common.dataset import DatasetReader
+    from osmosis_ai.rollout.run.data.dataset import DatasetReader
+    from osmosis_ai.rollout.run.train.report import Report
+    from osmosis_ai.rollout.run.train.results_file import ResultsFile
+    from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress, Session
     from osmosis_ai.rollout.trainer import ToolAwareClient
-    from osmosis_ai.rollout.trainer.report import Report
-    from osmosis_ai.rollout.trainer.results_file import ResultsFile
-    from osmosis_ai.rollout.trainer.session import OwnServer, ServerAddress, Session
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -110,13 +110,13 @@ def trainer(
 ) -> int:
     """Run every row of a dataset as a rollout, over HTTP, with a script or a model in the trainer's place."""
     try:
-        from osmosis_ai.rollout.eval.common import LocalExecutionError
-        from osmosis_ai.rollout.eval.common.models import make_llm_client
-        from osmosis_ai.rollout.eval.common.policy import model_completer
-        from osmosis_ai.rollout.policies import BUILTIN_POLICIES
+        from osmosis_ai.rollout.run import LocalExecutionError
+        from osmosis_ai.rollout.run.models.models import make_llm_client
+        from osmosis_ai.rollout.run.models.policy import model_completer
+        from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
+        from osmosis_ai.rollout.run.train.jobs import JobPlan
+        from osmosis_ai.rollout.run.train.session import Session
         from osmosis_ai.rollout.trainer import TrainerError, TrainerLimits, completer_of
-        from osmosis_ai.rollout.trainer.jobs import JobPlan
-        from osmosis_ai.rollout.trainer.session import Session
     except ImportError as error:
         return _fail(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.")
 
@@ -158,7 +158,7 @@ class _UsageError(Exception):
 
 
 def _fail(message: str, exit_code: int = EXIT_FAILED) -> int:
-    from osmosis_ai.rollout.trainer.text import printable
+    from osmosis_ai.rollout.core.text import printable
 
     sys.stdout.flush()
     typer.echo(f"Error: {printable(message, sys.stderr.encoding or 'utf-8')}", err=True)
@@ -168,7 +168,7 @@ def _fail(message: str, exit_code: int = EXIT_FAILED) -> int:
 def _server(
     module: str | None, mcp: str | None, server: str | None, api_key: str | None, log: Path | None
 ) -> "OwnServer | ServerAddress":
-    from osmosis_ai.rollout.trainer.session import OwnServer, ServerAddress
+    from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress
 
     if [module, mcp, server].count(None) != 2:
         raise _UsageError("Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one.")
@@ -187,7 +187,7 @@ def _server(
 
 def _policy(path: str, model: str, base_url: str | None) -> "Callable[[], ToolAwareClient]":
     """What ``--policy`` names; it is called once a chat call, without arguments."""
-    from osmosis_ai.rollout.cli_utils import import_module_attribute
+    from osmosis_ai.rollout.core.loading import import_module_attribute
 
     if model != defaults.MODEL or base_url is not None:
         raise _UsageError("--policy stands in for a model: leave out --model and --base-url.")
@@ -209,8 +209,8 @@ def _checked_url(option: str, url: str) -> str:
 
 
 def _callback_url(given: str | None, host: str, target: "OwnServer | ServerAddress") -> str | None:
+    from osmosis_ai.rollout.run.train.session import ServerAddress
     from osmosis_ai.rollout.trainer.listener import LOOPBACK_OF_ALL_INTERFACES
-    from osmosis_ai.rollout.trainer.session import ServerAddress
 
     if given is not None:
         return _checked_url("--callback-url", given)
@@ -220,7 +220,7 @@ def _callback_url(given: str | None, host: str, target: "OwnServer | ServerAddre
 
 
 def _reader(dataset: Path) -> "DatasetReader":
-    from osmosis_ai.rollout.eval.common import DatasetParseError, DatasetReader
+    from osmosis_ai.rollout.run import DatasetParseError, DatasetReader
 
     try:
         return DatasetReader(dataset)
@@ -238,9 +238,9 @@ def _completion_params(**given: float | None) -> dict[str, Any]:
 
 
 def _run(session: "Session", model: str, is_script: bool, output: Path | None, quiet: bool) -> int:
-    from osmosis_ai.rollout.trainer.render import ReportPrinter
-    from osmosis_ai.rollout.trainer.report import Report
-    from osmosis_ai.rollout.trainer.results_file import ResultsFile
+    from osmosis_ai.rollout.run.train.render import ReportPrinter
+    from osmosis_ai.rollout.run.train.report import Report
+    from osmosis_ai.rollout.run.train.results_file import ResultsFile
 
     report = Report(planned=session.plan.count())
     if not report.planned:
@@ -268,10 +268,10 @@ class _Ending:
 
 
 def _drive(session: "Session", report: "Report", results: "ResultsFile | None", shows_progress: bool) -> _Ending:
-    from osmosis_ai.rollout.eval.common import LocalExecutionError
+    from osmosis_ai.rollout.run import LocalExecutionError
+    from osmosis_ai.rollout.run.train.render import RunProgress
+    from osmosis_ai.rollout.run.train.report import ReportLine
     from osmosis_ai.rollout.trainer import RolloutOutcome, TrainerError
-    from osmosis_ai.rollout.trainer.render import RunProgress
-    from osmosis_ai.rollout.trainer.report import ReportLine
 
     with RunProgress(sys.stderr, report, shown=shows_progress) as progress:
 

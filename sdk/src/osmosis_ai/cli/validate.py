@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from osmosis_ai.cli.common import McpOption, ModuleOption, load_agent
-from osmosis_ai.cli_services import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.schemas import RolloutRequest
@@ -23,8 +23,8 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Check that an agent loop can be served."""
+    from osmosis_ai.rollout.core.validator import validate_agent_loop
     from osmosis_ai.rollout.server.serve import print_report, print_report_json
-    from osmosis_ai.rollout.validator import validate_agent_loop
 
     sample = _read_request(Path(request)) if request is not None else None
     result = validate_agent_loop(load_agent(module, mcp), request=sample)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.cli_services import CLIError, UsageError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.traces.index import TraceIndex
+    from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
 
 def view(
@@ -25,7 +25,7 @@ def view(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> int:
     """Look at traces: every rollout, what came of it and why, live while the server runs."""
-    from osmosis_ai.rollout.traces.index import TraceIndex
+    from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
     if not path.exists():
         raise CLIError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
@@ -38,7 +38,7 @@ def view(
 
 
 def _write(index: "TraceIndex", output: Path) -> int:
-    from osmosis_ai.rollout.traces.viewer.report import write_report
+    from osmosis_ai.rollout.observe.traces.viewer.report import write_report
 
     index.refresh()
     total = len(index.rollouts)
@@ -55,7 +55,7 @@ def _write(index: "TraceIndex", output: Path) -> int:
 
 
 def _serve(index: "TraceIndex", port: int, open_browser: bool) -> int:
-    from osmosis_ai.rollout.traces.viewer.serve import serve_viewer
+    from osmosis_ai.rollout.observe.traces.viewer.serve import serve_viewer
 
     def tell(url: str) -> None:
         typer.echo(f"Traces of {index.root}: {url}  (Ctrl-C ends)")

@@ -3,21 +3,16 @@
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
-from osmosis_ai._quick_httpx import leave_out_command_line
+from osmosis_ai.rollout.core.lazy import lazy_exports
+from osmosis_ai.rollout.wire.quick_httpx import leave_out_command_line
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.client import (
-        CompletionsResult as CompletionsResult,
-        OsmosisLLMClient as OsmosisLLMClient,
-    )
-    from osmosis_ai.rollout.config.settings import (
-        RolloutClientSettings as RolloutClientSettings,
-        RolloutServerSettings as RolloutServerSettings,
-        RolloutSettings as RolloutSettings,
-        configure as configure,
-        get_settings as get_settings,
-        reset_settings as reset_settings,
+    from osmosis_ai._compat.registry import (
+        AgentLoopRegistry as AgentLoopRegistry,
+        get_agent_loop as get_agent_loop,
+        list_agent_loops as list_agent_loops,
+        register_agent_loop as register_agent_loop,
+        unregister_agent_loop as unregister_agent_loop,
     )
     from osmosis_ai.rollout.core.base import (
         RolloutAgentLoop as RolloutAgentLoop,
@@ -36,6 +31,16 @@ if TYPE_CHECKING:
     )
     from osmosis_ai.rollout.core.llm_client import (
         LLMClientProtocol as LLMClientProtocol,
+    )
+    from osmosis_ai.rollout.core.messages import (
+        count_messages_by_role as count_messages_by_role,
+        get_message_content as get_message_content,
+        get_message_role as get_message_role,
+        is_assistant_message as is_assistant_message,
+        is_tool_message as is_tool_message,
+        is_user_message as is_user_message,
+        normalize_stop as normalize_stop,
+        parse_tool_calls as parse_tool_calls,
     )
     from osmosis_ai.rollout.core.schemas import (
         DEFAULT_MAX_METADATA_SIZE_BYTES as DEFAULT_MAX_METADATA_SIZE_BYTES,
@@ -61,19 +66,27 @@ if TYPE_CHECKING:
         get_max_metadata_size_bytes as get_max_metadata_size_bytes,
         set_max_metadata_size_bytes as set_max_metadata_size_bytes,
     )
-    from osmosis_ai.rollout.network import (
-        PublicIPDetectionError as PublicIPDetectionError,
-        detect_public_ip as detect_public_ip,
-        is_private_ip as is_private_ip,
-        is_valid_hostname_or_ip as is_valid_hostname_or_ip,
-        validate_ipv4 as validate_ipv4,
+    from osmosis_ai.rollout.core.settings import (
+        RolloutClientSettings as RolloutClientSettings,
+        RolloutServerSettings as RolloutServerSettings,
+        RolloutSettings as RolloutSettings,
+        configure as configure,
+        get_settings as get_settings,
+        reset_settings as reset_settings,
     )
-    from osmosis_ai.rollout.registry import (
-        AgentLoopRegistry as AgentLoopRegistry,
-        get_agent_loop as get_agent_loop,
-        list_agent_loops as list_agent_loops,
-        register_agent_loop as register_agent_loop,
-        unregister_agent_loop as unregister_agent_loop,
+    from osmosis_ai.rollout.core.tools import (
+        create_tool_error_result as create_tool_error_result,
+        create_tool_result as create_tool_result,
+        execute_tool_calls as execute_tool_calls,
+        get_tool_call_info as get_tool_call_info,
+        parse_tool_arguments as parse_tool_arguments,
+        serialize_tool_result as serialize_tool_result,
+    )
+    from osmosis_ai.rollout.core.validator import (
+        AgentLoopValidationError as AgentLoopValidationError,
+        ValidationError as ValidationError,
+        ValidationResult as ValidationResult,
+        validate_agent_loop as validate_agent_loop,
     )
     from osmosis_ai.rollout.server.app import (
         create_app as create_app,
@@ -85,34 +98,24 @@ if TYPE_CHECKING:
         serve_agent_loop as serve_agent_loop,
         validate_and_report as validate_and_report,
     )
-    from osmosis_ai.rollout.tools import (
-        create_tool_error_result as create_tool_error_result,
-        create_tool_result as create_tool_result,
-        execute_tool_calls as execute_tool_calls,
-        get_tool_call_info as get_tool_call_info,
-        parse_tool_arguments as parse_tool_arguments,
-        serialize_tool_result as serialize_tool_result,
+    from osmosis_ai.rollout.wire.client import (
+        CompletionsResult as CompletionsResult,
+        OsmosisLLMClient as OsmosisLLMClient,
     )
-    from osmosis_ai.rollout.utils import (
-        count_messages_by_role as count_messages_by_role,
-        get_message_content as get_message_content,
-        get_message_role as get_message_role,
-        is_assistant_message as is_assistant_message,
-        is_tool_message as is_tool_message,
-        is_user_message as is_user_message,
-        normalize_stop as normalize_stop,
-        parse_tool_calls as parse_tool_calls,
-    )
-    from osmosis_ai.rollout.validator import (
-        AgentLoopValidationError as AgentLoopValidationError,
-        ValidationError as ValidationError,
-        ValidationResult as ValidationResult,
-        validate_agent_loop as validate_agent_loop,
+    from osmosis_ai.rollout.wire.network import (
+        PublicIPDetectionError as PublicIPDetectionError,
+        detect_public_ip as detect_public_ip,
+        is_private_ip as is_private_ip,
+        is_valid_hostname_or_ip as is_valid_hostname_or_ip,
+        validate_ipv4 as validate_ipv4,
     )
 
 _EXPORTS = {
-    "client": ("CompletionsResult", "OsmosisLLMClient"),
-    "config.settings": (
+    "osmosis_ai.rollout.wire.client": (
+        "CompletionsResult",
+        "OsmosisLLMClient",
+    ),
+    "osmosis_ai.rollout.core.settings": (
         "RolloutClientSettings",
         "RolloutServerSettings",
         "RolloutSettings",
@@ -120,8 +123,12 @@ _EXPORTS = {
         "get_settings",
         "reset_settings",
     ),
-    "core.base": ("RolloutAgentLoop", "RolloutContext", "RolloutResult"),
-    "core.exceptions": (
+    "osmosis_ai.rollout.core.base": (
+        "RolloutAgentLoop",
+        "RolloutContext",
+        "RolloutResult",
+    ),
+    "osmosis_ai.rollout.core.exceptions": (
         "AgentLoopNotFoundError",
         "OsmosisRolloutError",
         "OsmosisServerError",
@@ -131,8 +138,8 @@ _EXPORTS = {
         "ToolArgumentError",
         "ToolExecutionError",
     ),
-    "core.llm_client": ("LLMClientProtocol",),
-    "core.schemas": (
+    "osmosis_ai.rollout.core.llm_client": ("LLMClientProtocol",),
+    "osmosis_ai.rollout.core.schemas": (
         "DEFAULT_MAX_METADATA_SIZE_BYTES",
         "CompletionsChoice",
         "CompletionsRequest",
@@ -156,23 +163,29 @@ _EXPORTS = {
         "get_max_metadata_size_bytes",
         "set_max_metadata_size_bytes",
     ),
-    "network": (
+    "osmosis_ai.rollout.wire.network": (
         "PublicIPDetectionError",
         "detect_public_ip",
         "is_private_ip",
         "is_valid_hostname_or_ip",
         "validate_ipv4",
     ),
-    "registry": (
+    "osmosis_ai._compat.registry": (
         "AgentLoopRegistry",
         "get_agent_loop",
         "list_agent_loops",
         "register_agent_loop",
         "unregister_agent_loop",
     ),
-    "server.app": ("create_app",),
-    "server.serve": ("DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"),
-    "tools": (
+    "osmosis_ai.rollout.server.app": ("create_app",),
+    "osmosis_ai.rollout.server.serve": (
+        "DEFAULT_HOST",
+        "DEFAULT_PORT",
+        "ServeError",
+        "serve_agent_loop",
+        "validate_and_report",
+    ),
+    "osmosis_ai.rollout.core.tools": (
         "create_tool_error_result",
         "create_tool_result",
         "execute_tool_calls",
@@ -180,7 +193,7 @@ _EXPORTS = {
         "parse_tool_arguments",
         "serialize_tool_result",
     ),
-    "utils": (
+    "osmosis_ai.rollout.core.messages": (
         "count_messages_by_role",
         "get_message_content",
         "get_message_role",
@@ -190,7 +203,12 @@ _EXPORTS = {
         "normalize_stop",
         "parse_tool_calls",
     ),
-    "validator": ("AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"),
+    "osmosis_ai.rollout.core.validator": (
+        "AgentLoopValidationError",
+        "ValidationError",
+        "ValidationResult",
+        "validate_agent_loop",
+    ),
 }
 
 leave_out_command_line()

@@ -10,8 +10,8 @@ from support.broken_servers import BrokenServer
 from support.small_server import SmallServer
 
 from osmosis_ai.rollout.conformance import KitOptions, Level, Report, Status, run, select
-from osmosis_ai.rollout.listening import listen
 from osmosis_ai.rollout.trainer.listener import Listener
+from osmosis_ai.rollout.wire.listening import listen
 
 TESTS = Path(__file__).parents[2]
 KEY = "the-key-of-the-server"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from osmosis_ai.rollout.client import CompletionsResult
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutMetrics, RolloutRequest
 
 Message = dict[str, Any]

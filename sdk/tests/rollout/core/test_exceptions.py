@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from osmosis_ai._compat.registry import get_agent_loop
 from osmosis_ai.rollout.core import exceptions
 from osmosis_ai.rollout.core.exceptions import (
     AgentLoopNotFoundError,
@@ -30,7 +31,6 @@ from osmosis_ai.rollout.core.exceptions import (
     ToolExecutionError,
     is_retryable_status,
 )
-from osmosis_ai.rollout.registry import get_agent_loop
 
 WITH_STATUS: list[type[OsmosisServerError | OsmosisValidationError]] = [
     OsmosisServerError,

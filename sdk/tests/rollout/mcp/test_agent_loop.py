@@ -30,9 +30,9 @@ from support.mcp_agents import (
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import RolloutStatus
+from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp import MCPAgentLoop
 from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
-from osmosis_ai.rollout.validator import validate_agent_loop
 
 DEADLINE_SECONDS = 20.0
 

@@ -6,10 +6,10 @@ import pytest
 from support.live_server import LiveServer
 from support.mcp_agents import CALCULATOR, QUESTION
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings, reset_settings
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings, reset_settings
 from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
-from osmosis_ai.rollout.policies import ArithmeticPolicy
+from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome, Trainer, TrainerLimits, completer_of
 

@@ -26,7 +26,7 @@ from support.rollouts import (
 )
 
 import osmosis_ai
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings, configure
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings, configure
 from osmosis_ai.rollout.server import app as app_module, init_endpoint, registration
 from osmosis_ai.rollout.server.app import create_app
 

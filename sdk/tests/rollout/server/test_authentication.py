@@ -13,7 +13,7 @@ from support.rollouts import (
     post_init,
 )
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import _extract_bearer_token, create_app
 
 KEY = "osm_rollout_test-key"

@@ -23,8 +23,8 @@ from support.rollouts import (
     settings_of,
 )
 
-from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
+from osmosis_ai.rollout.core.settings import RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
 
 

@@ -17,8 +17,8 @@ from support.faulty_trainer import FaultyTrainer
 from support.live_server import LiveServer
 from support.rollouts import ScriptedAgent, init_body
 
-from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutContext
+from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
 
 INIT = "/v1/rollout/init"

@@ -16,8 +16,8 @@ from support.promise_agent import agent_loop
 from support.rollouts import ScriptedAgent, until
 from support.server_process import init_of
 
-from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutContext
+from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
 
 INIT = "/v1/rollout/init"

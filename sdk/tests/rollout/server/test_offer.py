@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 from support.rollouts import INIT, JsonObject, ScriptedAgent, StandInClients, client_of, init_body, tool
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.server.app import create_app
-from osmosis_ai.rollout.validator import validate_agent_loop
 
 NESTED: JsonObject = {
     "type": "object",

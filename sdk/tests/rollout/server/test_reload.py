@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 from support.rollouts import ScriptedAgent, client_of, init_body
 
-from osmosis_ai.rollout.cli_utils import CLIError
-from osmosis_ai.rollout.config.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.loading import CLIError
+from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server import reload
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
 

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 from support.rollouts import INIT, JsonObject, ScriptedAgent, StandInClients, client_of, init_body
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key, parse_init
 

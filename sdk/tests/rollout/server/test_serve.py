@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 from support.rollouts import INIT, ScriptedAgent, client_of, init_body, tool
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.validator import AgentLoopValidationError
 from osmosis_ai.rollout.server import serve as serve_module
 from osmosis_ai.rollout.server.serve import (
     DEFAULT_HOST,
@@ -23,7 +24,6 @@ from osmosis_ai.rollout.server.serve import (
     serve_agent_loop,
     validate_and_report,
 )
-from osmosis_ai.rollout.validator import AgentLoopValidationError
 
 LOOPBACK = "127.0.0.1"
 KEY = "osm_rollout_serve-key"

@@ -24,11 +24,11 @@ from support.rollouts import (
     until_counts,
 )
 
-from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.schemas import RolloutMetrics
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
+from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 METRICS = RolloutMetrics(num_llm_calls=3, prompt_tokens=30)
 

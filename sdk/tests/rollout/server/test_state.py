@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.rollouts import until
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings, configure
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings, configure
 from osmosis_ai.rollout.server import state as state_module
 from osmosis_ai.rollout.server.state import AppState
 

@@ -14,7 +14,7 @@ import pytest
 from support.faulty_trainer import FaultyTrainer
 from support.server_process import TESTS, ServerProcess, environment, init_of, start_serving
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.plan import Plan
 from osmosis_ai.rollout.server.workers import Supervisor
 

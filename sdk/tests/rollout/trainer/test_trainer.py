@@ -14,9 +14,9 @@ from support.scripted_server import (
     succeed,
 )
 
-from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.policies import ArithmeticPolicy
+from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.trainer import (
     ChatCall,
     Completer,

@@ -14,7 +14,7 @@ call the tools the server itself has offered.
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.conformance.options import KitOptions as KitOptions

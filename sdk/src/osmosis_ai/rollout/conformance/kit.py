@@ -19,7 +19,7 @@ from osmosis_ai.rollout.conformance.strict_json import parse_object
 from osmosis_ai.rollout.conformance.tool_schemas import usable_tools
 from osmosis_ai.rollout.conformance.trainer import KitTrainer
 from osmosis_ai.rollout.conformance.types import Failed
-from osmosis_ai.rollout.trainer.text import shortened
+from osmosis_ai.rollout.core.text import shortened
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.conformance.server_command import ServerCommand

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from osmosis_ai.rollout.conformance.types import Check, Report, Result, Status
-from osmosis_ai.rollout.trainer.text import printable
+from osmosis_ai.rollout.core.text import printable
 
 SUITE = "osmosis-conformance"
 PROTOCOL = "docs/protocol.md"

@@ -15,8 +15,8 @@ from osmosis_ai.rollout.conformance.registry import all_checks
 from osmosis_ai.rollout.conformance.server_command import ServerCommand
 from osmosis_ai.rollout.conformance.trainer import KitTrainer, address_of
 from osmosis_ai.rollout.conformance.types import Check, ConformanceError, Failed, Phase, Report, Result, Skipped, Status
-from osmosis_ai.rollout.listening import listen
-from osmosis_ai.rollout.trainer.text import shortened
+from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.wire.listening import listen
 
 logger = logging.getLogger(__name__)
 

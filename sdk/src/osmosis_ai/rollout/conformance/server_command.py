@@ -16,7 +16,7 @@ from typing import Self
 import httpx
 
 from osmosis_ai.rollout.conformance.types import ConformanceError
-from osmosis_ai.rollout.trainer.text import shortened
+from osmosis_ai.rollout.core.text import shortened
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05

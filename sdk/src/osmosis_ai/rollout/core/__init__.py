@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import (
@@ -50,8 +50,12 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "base": ("RolloutAgentLoop", "RolloutContext", "RolloutResult"),
-    "exceptions": (
+    "osmosis_ai.rollout.core.base": (
+        "RolloutAgentLoop",
+        "RolloutContext",
+        "RolloutResult",
+    ),
+    "osmosis_ai.rollout.core.exceptions": (
         "AgentLoopNotFoundError",
         "OsmosisRolloutError",
         "OsmosisServerError",
@@ -61,8 +65,8 @@ _EXPORTS = {
         "ToolArgumentError",
         "ToolExecutionError",
     ),
-    "llm_client": ("LLMClientProtocol",),
-    "schemas": (
+    "osmosis_ai.rollout.core.llm_client": ("LLMClientProtocol",),
+    "osmosis_ai.rollout.core.schemas": (
         "DEFAULT_MAX_METADATA_SIZE_BYTES",
         "CompletionsChoice",
         "CompletionsRequest",

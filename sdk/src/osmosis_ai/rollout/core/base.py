@@ -17,12 +17,11 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutMetrics,
     RolloutRequest,
 )
+from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.core.transcript import Transcript
-from osmosis_ai.rollout.traces.writer import TraceWriter
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.client import CompletionsResult
-    from osmosis_ai.rollout.core.llm_client import LLMClientProtocol
+    from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,47 @@
 """What an agent loop needs of a model: one protocol, met by the trainer client and by every stand-in."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from osmosis_ai.rollout.core.messages import parse_tool_calls
+
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.client import CompletionsResult
     from osmosis_ai.rollout.core.schemas import RolloutMetrics
 
 __all__ = ["LLMClientProtocol"]
+
+
+@dataclass(frozen=True)
+class CompletionsResult:
+    """One generated message. ``usage`` holds token counts as the trainer sent them, without nulls."""
+
+    message: dict[str, Any]
+    token_ids: list[int]
+    logprobs: list[float]
+    usage: dict[str, int]
+    finish_reason: str
+
+    @property
+    def has_tool_calls(self) -> bool:
+        """Whether the message calls a tool."""
+        return bool(self.tool_calls)
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The message's tool calls; ``[]`` where absent, null or no list."""
+        return parse_tool_calls(self.message)
+
+    @property
+    def content(self) -> str | None:
+        """The message's text; ``None`` where absent."""
+        return self.message.get("content")
 
 
 @runtime_checkable
 class LLMClientProtocol(Protocol):
     """A policy an agent can call. Spec: core.md, section 6."""
 
-    async def chat_completions(self, messages: list[dict[str, Any]], **kwargs: Any) -> "CompletionsResult":
+    async def chat_completions(self, messages: list[dict[str, Any]], **kwargs: Any) -> CompletionsResult:
         """Generate the next message for the whole conversation ``messages``."""
         ...
 

@@ -42,7 +42,7 @@ def get_max_metadata_size_bytes() -> int:
     with _metadata_limit_lock:
         if _max_metadata_size_bytes is not None:
             return _max_metadata_size_bytes
-    from osmosis_ai.rollout.config.settings import get_settings
+    from osmosis_ai.rollout.core.settings import get_settings
 
     return get_settings().max_metadata_size_bytes
 

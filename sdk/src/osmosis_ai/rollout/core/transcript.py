@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.schemas import MessageDict
-from osmosis_ai.rollout.jsonable import copy_json
 
 MAX_NOTED = 10
 

@@ -8,7 +8,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.journal.base import (
@@ -39,12 +39,24 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "base": ("Journal",),
-    "errors": ("JournalError", "JournalGoneError", "UnknownKeyError"),
-    "file": ("Synchronous",),
-    "memory": ("MemoryJournal",),
-    "sqlite": ("SqliteJournal",),
-    "types": ("SETTLED", "TRANSITIONS", "UNSETTLED", "Acceptance", "JournalRecord", "Move", "RolloutState"),
+    "osmosis_ai.rollout.journal.base": ("Journal",),
+    "osmosis_ai.rollout.journal.errors": (
+        "JournalError",
+        "JournalGoneError",
+        "UnknownKeyError",
+    ),
+    "osmosis_ai.rollout.journal.file": ("Synchronous",),
+    "osmosis_ai.rollout.journal.memory": ("MemoryJournal",),
+    "osmosis_ai.rollout.journal.sqlite": ("SqliteJournal",),
+    "osmosis_ai.rollout.journal.types": (
+        "SETTLED",
+        "TRANSITIONS",
+        "UNSETTLED",
+        "Acceptance",
+        "JournalRecord",
+        "Move",
+        "RolloutState",
+    ),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file
-from osmosis_ai.rollout.turnstile import turnstile_of
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.mcp.agent_loop import MCPAgentLoop as MCPAgentLoop
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "agent_loop": ("MCPAgentLoop",),
-    "loader": ("MCPLoadError", "load_mcp_server"),
+    "osmosis_ai.rollout.mcp.agent_loop": ("MCPAgentLoop",),
+    "osmosis_ai.rollout.mcp.loader": (
+        "MCPLoadError",
+        "load_mcp_server",
+    ),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

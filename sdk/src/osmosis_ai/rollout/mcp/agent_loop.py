@@ -8,7 +8,14 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
+from osmosis_ai.rollout.core.messages import get_message_content
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.tools import (
+    create_tool_error_result,
+    create_tool_result,
+    execute_tool_calls,
+    get_tool_call_info,
+)
 from osmosis_ai.rollout.mcp.errors import MCPLoadError
 from osmosis_ai.rollout.mcp.loader import load_mcp_server
 from osmosis_ai.rollout.mcp.results import (
@@ -19,13 +26,6 @@ from osmosis_ai.rollout.mcp.results import (
 )
 from osmosis_ai.rollout.mcp.schemas import mcp_tool_to_openai as _mcp_tool_to_openai
 from osmosis_ai.rollout.mcp.tool_server import ToolServer
-from osmosis_ai.rollout.tools import (
-    create_tool_error_result,
-    create_tool_result,
-    execute_tool_calls,
-    get_tool_call_info,
-)
-from osmosis_ai.rollout.utils import get_message_content
 
 __all__ = ["MCPAgentLoop", "MCPLoadError", "_extract_tool_value", "_mcp_tool_to_openai", "load_mcp_agent"]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from osmosis_ai.rollout.tools import serialize_tool_result
+from osmosis_ai.rollout.core.tools import serialize_tool_result
 
 _MEDIA = ("image", "audio")
 

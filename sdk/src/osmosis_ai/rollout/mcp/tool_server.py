@@ -19,8 +19,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.mcp.errors import MCPLoadError
-from osmosis_ai.rollout.server.offload import call_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

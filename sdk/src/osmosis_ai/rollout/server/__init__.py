@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.server.api_key import (
@@ -25,10 +25,19 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "api_key": ("generate_api_key", "validate_api_key"),
-    "app": ("create_app",),
-    "serve": ("DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"),
-    "state": ("AppState",),
+    "osmosis_ai.rollout.server.api_key": (
+        "generate_api_key",
+        "validate_api_key",
+    ),
+    "osmosis_ai.rollout.server.app": ("create_app",),
+    "osmosis_ai.rollout.server.serve": (
+        "DEFAULT_HOST",
+        "DEFAULT_PORT",
+        "ServeError",
+        "serve_agent_loop",
+        "validate_and_report",
+    ),
+    "osmosis_ai.rollout.server.state": ("AppState",),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

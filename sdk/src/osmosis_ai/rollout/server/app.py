@@ -10,37 +10,38 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE
-from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config.settings import (
+from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.offload import call_in_thread, daemon_threads
+from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE
+from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, set_max_metadata_size_bytes
+from osmosis_ai.rollout.core.settings import (
     JOURNAL_OFF,
     MetricsAccess,
     RolloutClientSettings,
     RolloutSettings,
     get_settings,
 )
-from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, set_max_metadata_size_bytes
+from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
+from osmosis_ai.rollout.observe.journal import time_operations
+from osmosis_ai.rollout.observe.logs import use_format
+from osmosis_ai.rollout.observe.looplag import LoopLag
+from osmosis_ai.rollout.observe.redaction import hide
+from osmosis_ai.rollout.observe.setup import Telemetry
 from osmosis_ai.rollout.server.api_key import validate_api_key
 from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
 from osmosis_ai.rollout.server.error_replies import ERROR_HANDLERS
 from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
-from osmosis_ai.rollout.server.offload import call_in_thread, daemon_threads
 from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit, set_aside_startup_objects
 from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.signals import DrainOnSignal
 from osmosis_ai.rollout.server.state import AppState
-from osmosis_ai.rollout.telemetry.journal import time_operations
-from osmosis_ai.rollout.telemetry.logs import use_format
-from osmosis_ai.rollout.telemetry.looplag import LoopLag
-from osmosis_ai.rollout.telemetry.observer import Observer
-from osmosis_ai.rollout.telemetry.redaction import hide
-from osmosis_ai.rollout.telemetry.setup import Telemetry
-from osmosis_ai.rollout.transport import close_transports
+from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+from osmosis_ai.rollout.wire.transport import close_transports
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -331,8 +332,8 @@ class _Lifespan:
                 logger.exception("Housekeeping failed; the next round tries again.")
 
     async def _register(self, host: str, port: int, credentials: Any) -> None:
-        from osmosis_ai.rollout.server import registration
-
+        # By its 0.2 path, as what is behind it may go one day; nothing below knows of the `_compat` package.
+        registration = import_module("osmosis_ai.rollout.server.registration")
         about: dict[str, Any] = {
             "host": host,
             "port": port,

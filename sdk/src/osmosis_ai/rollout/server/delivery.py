@@ -13,13 +13,13 @@ from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from osmosis_ai.rollout.backoff import delay_seconds
-from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
+from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.schemas import RolloutMetrics
-from osmosis_ai.rollout.server.results import TerminalResult
-from osmosis_ai.rollout.telemetry.observer import NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.core.settings import RolloutClientSettings
+from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.wire.backoff import delay_seconds
+from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 logger = logging.getLogger(__name__)
 

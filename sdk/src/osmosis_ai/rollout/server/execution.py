@@ -10,8 +10,8 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
-from osmosis_ai.rollout.jsonable import text
-from osmosis_ai.rollout.server.results import (
+from osmosis_ai.rollout.core.jsonable import text
+from osmosis_ai.rollout.core.results import (
     Outcome,
     StopReason,
     TerminalResult,
@@ -22,7 +22,7 @@ from osmosis_ai.rollout.server.results import (
     time_limit,
     tool_turn_limit,
 )
-from osmosis_ai.rollout.telemetry.observer import CURRENT_WATCH, NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, RolloutWatch
 
 logger = logging.getLogger(__name__)
 

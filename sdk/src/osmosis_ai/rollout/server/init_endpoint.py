@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings
+from osmosis_ai.rollout.core.settings import RolloutServerSettings
+from osmosis_ai.rollout.core.tracecontext import trace_context_of
+from osmosis_ai.rollout.core.turnstile import turnstile_of
+from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.error_replies import crashed, no_journal, refused
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body, reason_of
 from osmosis_ai.rollout.server.service import RolloutService
-from osmosis_ai.rollout.telemetry.observer import Observer
-from osmosis_ai.rollout.telemetry.tracecontext import trace_context_of
-from osmosis_ai.rollout.turnstile import turnstile_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
 
-from osmosis_ai.rollout.server.offload import DaemonThreads, contained
-from osmosis_ai.rollout.turnstile import turnstile_of
+from osmosis_ai.rollout.core.offload import DaemonThreads, contained
+from osmosis_ai.rollout.core.turnstile import turnstile_of
 
 T = TypeVar("T")
 

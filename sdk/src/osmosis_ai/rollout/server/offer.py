@@ -21,9 +21,9 @@ from osmosis_ai.rollout.core.schemas import (
     OpenAIFunctionToolSchema,
     RolloutRequest,
 )
+from osmosis_ai.rollout.core.validator import check_tools
 from osmosis_ai.rollout.server.lane import CallLane
 from osmosis_ai.rollout.server.requests import RefusedError
-from osmosis_ai.rollout.validator import check_tools
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import gc
 import logging
 from functools import cache
 
-from osmosis_ai.rollout.config.settings import LogFormat
-from osmosis_ai.rollout.telemetry.logs import use_format
+from osmosis_ai.rollout.core.settings import LogFormat
+from osmosis_ai.rollout.observe.logs import use_format
 
 
 def follow_uvicorn_logging(log_format: LogFormat) -> None:

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from osmosis_ai.rollout.client import OsmosisLLMClient
-from osmosis_ai.rollout.config.settings import RolloutClientSettings
+from osmosis_ai.rollout.core.results import TerminalResult
+from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
 from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
-from osmosis_ai.rollout.server.results import TerminalResult
+from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from osmosis_ai.rollout.core.results import StopReason, TerminalResult, summary_of
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.tracecontext import TraceContext
+from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch
 from osmosis_ai.rollout.journal import JournalRecord
 from osmosis_ai.rollout.server.delivery import Delivery
 from osmosis_ai.rollout.server.execution import Execution
-from osmosis_ai.rollout.server.results import StopReason, TerminalResult, summary_of
-from osmosis_ai.rollout.telemetry.observer import NO_WATCH, RolloutWatch
-from osmosis_ai.rollout.telemetry.tracecontext import TraceContext
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.traces.recorder import TracedRollout
+    from osmosis_ai.rollout.observe.traces.recorder import TracedRollout
 
 
 class Phase(StrEnum):

@@ -17,20 +17,20 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from osmosis_ai.rollout._compat import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
-from osmosis_ai.rollout.config.settings import JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
-from osmosis_ai.rollout.console import console
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.console import console
+from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
+from osmosis_ai.rollout.core.settings import JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.validator import ValidationResult, validate_agent_loop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
-from osmosis_ai.rollout.listening import listen
-from osmosis_ai.rollout.network import PublicIPDetectionError, all_interfaces, detect_public_ip
+from osmosis_ai.rollout.observe.logs import log_config
 from osmosis_ai.rollout.server import reload as reloading
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.server.plan import Plan, import_string_of
 from osmosis_ai.rollout.server.workers import Supervisor
-from osmosis_ai.rollout.telemetry.logs import log_config
-from osmosis_ai.rollout.validator import ValidationResult, validate_agent_loop
+from osmosis_ai.rollout.wire.listening import listen
+from osmosis_ai.rollout.wire.network import PublicIPDetectionError, all_interfaces, detect_public_ip
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"]
 

@@ -19,38 +19,38 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from osmosis_ai.rollout.config.settings import RolloutSettings
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
-from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.core.transcript import Transcript
-from osmosis_ai.rollout.journal import (
-    Acceptance,
-    Journal,
-    JournalError,
-    JournalRecord,
-)
-from osmosis_ai.rollout.server import siblings
-from osmosis_ai.rollout.server.delivery import Courier, Delivery
-from osmosis_ai.rollout.server.execution import Execution
-from osmosis_ai.rollout.server.offer import ToolOffer
-from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
-from osmosis_ai.rollout.server.results import (
+from osmosis_ai.rollout.core.results import (
     Outcome,
     Stop,
     StopReason,
     TerminalResult,
     result_of_exception,
 )
+from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.settings import RolloutSettings
+from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS, TraceContext
+from osmosis_ai.rollout.core.transcript import Transcript
+from osmosis_ai.rollout.core.watch import Observer
+from osmosis_ai.rollout.journal import (
+    Acceptance,
+    Journal,
+    JournalError,
+    JournalRecord,
+)
+from osmosis_ai.rollout.observe.logs import FIELDS
+from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
+from osmosis_ai.rollout.server import siblings
+from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.server.execution import Execution
+from osmosis_ai.rollout.server.offer import ToolOffer
+from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
 from osmosis_ai.rollout.server.rollouts import Phase, Rollout, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.settlement import ClientFactory, Settlement
 from osmosis_ai.rollout.server.state import AppState
-from osmosis_ai.rollout.telemetry.logs import FIELDS
-from osmosis_ai.rollout.telemetry.observer import Observer
-from osmosis_ai.rollout.telemetry.redaction import LOG_CONTEXT, LogContext
-from osmosis_ai.rollout.telemetry.tracecontext import TRACE_HEADERS, TraceContext
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.traces.recorder import TracedRollout
+    from osmosis_ai.rollout.observe.traces.recorder import TracedRollout
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ class RolloutService:
         self.state.mark_started(rollout.key, task)
 
     def _trace(self, rollout: Rollout, directory: str, reply: bytes) -> "TracedRollout":
-        from osmosis_ai.rollout.traces.recorder import TracedRollout
+        from osmosis_ai.rollout.observe.traces.recorder import TracedRollout
 
         return TracedRollout(directory, self._agent_loop.name, rollout.request, reply, rollout.watch)
 

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
+from osmosis_ai.rollout.core.results import Stop, StopReason, TerminalResult, result_without_run
+from osmosis_ai.rollout.core.watch import NO_WATCH, Observer
 from osmosis_ai.rollout.journal import (
     Journal,
     JournalError,
@@ -20,11 +22,9 @@ from osmosis_ai.rollout.journal import (
     RolloutState,
     UnknownKeyError,
 )
+from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
-from osmosis_ai.rollout.server.results import Stop, StopReason, TerminalResult, result_without_run
 from osmosis_ai.rollout.server.rollouts import Rollout
-from osmosis_ai.rollout.telemetry.observer import NO_WATCH, Observer
-from osmosis_ai.rollout.telemetry.redaction import LOG_CONTEXT, LogContext
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import logging
 import time
 from typing import Any
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings, get_settings
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, get_settings
 
 logger = logging.getLogger(__name__)
 

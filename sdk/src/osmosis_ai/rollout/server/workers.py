@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from osmosis_ai.rollout.config.settings import RolloutServerSettings
+from osmosis_ai.rollout.core.settings import RolloutServerSettings
+from osmosis_ai.rollout.observe.exposition import WorkerMetrics, worker_metrics
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
 from osmosis_ai.rollout.server.siblings import ABSENT, Siblings, shared_memory
-from osmosis_ai.rollout.telemetry.exposition import WorkerMetrics, worker_metrics
 
 logger = logging.getLogger("uvicorn.error")
 

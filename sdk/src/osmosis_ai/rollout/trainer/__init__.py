@@ -8,7 +8,7 @@ Every name is imported on first use. Spec: core.md, section 13. Guide: ``docs/tr
 import sys
 from typing import TYPE_CHECKING
 
-from osmosis_ai._lazy import lazy_exports
+from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.trainer.completions import (
@@ -34,11 +34,19 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "completions": ("ToolAwareClient", "completer_of"),
-    "errors": ("CallRefusedError", "InitRefusedError", "ServerEndedError", "TrainerError"),
-    "server_keeper": ("ServerKeeper",),
-    "trainer": ("Trainer",),
-    "types": (
+    "osmosis_ai.rollout.trainer.completions": (
+        "ToolAwareClient",
+        "completer_of",
+    ),
+    "osmosis_ai.rollout.trainer.errors": (
+        "CallRefusedError",
+        "InitRefusedError",
+        "ServerEndedError",
+        "TrainerError",
+    ),
+    "osmosis_ai.rollout.trainer.server_keeper": ("ServerKeeper",),
+    "osmosis_ai.rollout.trainer.trainer": ("Trainer",),
+    "osmosis_ai.rollout.trainer.types": (
         "ChatCall",
         "Completer",
         "Outcome",

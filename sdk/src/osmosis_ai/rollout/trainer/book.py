@@ -11,7 +11,7 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
-from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
 
 MAX_REMEMBERED = 1_000_000

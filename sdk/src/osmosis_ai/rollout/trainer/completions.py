@@ -16,8 +16,7 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from osmosis_ai.rollout.client import CompletionsResult
-from osmosis_ai.rollout.core.llm_client import LLMClientProtocol
+from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 from osmosis_ai.rollout.core.schemas import CompletionsRequest
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.errors import CallRefusedError
@@ -29,7 +28,7 @@ from osmosis_ai.rollout.trainer.wire import (
     read_json_object,
     validated,
 )
-from osmosis_ai.rollout.transport import IDEMPOTENCY_HEADER
+from osmosis_ai.rollout.wire.transport import IDEMPOTENCY_HEADER
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 import uvicorn
 
-from osmosis_ai.rollout.listening import listen
 from osmosis_ai.rollout.trainer.errors import TrainerError
+from osmosis_ai.rollout.wire.listening import listen
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.errors import ServerEndedError, TrainerError
 from osmosis_ai.rollout.trainer.listener import bind_socket, url_of
-from osmosis_ai.rollout.trainer.text import printable
 
 LOOPBACK = "127.0.0.1"
 SERVER_KEY_BYTES = 32

@@ -25,7 +25,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from osmosis_ai.rollout.client import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.book import Delivery, Rollout, RolloutBook
@@ -43,6 +42,7 @@ from osmosis_ai.rollout.trainer.types import (
     TrainerLimits,
 )
 from osmosis_ai.rollout.trainer.wire import CallbackRefusedError
+from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 
 CALLBACK_KEY_BYTES = 32
 CONNECT_TIMEOUT_SECONDS = 10.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from osmosis_ai.rollout.client import CompletionsResult
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
 from osmosis_ai.rollout.trainer import defaults
 

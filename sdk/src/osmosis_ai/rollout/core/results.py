@@ -1,0 +1,318 @@
+"""Terminal results: from what an agent returned or raised to the one payload the trainer gets.
+
+A result is made once, encoded at that moment as a ``RolloutResponse`` in strict JSON, and never changes afterwards.
+Its ``extra_fields.outcome`` says what kind of end it was; only ``success`` may carry a reward.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any
+
+from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutionError
+from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, shortened, text
+from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
+
+MAX_ERROR_MESSAGE_LENGTH = 2000
+_SHORTENED_TEXT_LENGTHS = (100_000, 10_000, 1_000, 100)
+
+
+class Outcome(StrEnum):
+    """What kind of end a rollout came to (``extra_fields.outcome``)."""
+
+    SUCCESS = "success"
+    AGENT_ERROR = "agent_error"
+    LLM_ERROR = "llm_error"
+    TOOL_ERROR = "tool_error"
+    REWARD_ERROR = "reward_error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    INVALID_RESULT = "invalid_result"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSummary:
+    """What logs, metrics and views tell of a result."""
+
+    status: str
+    finish_reason: str | None
+    outcome: str
+    reward: float | None = None
+    error_message: str | None = None
+
+
+@dataclass(frozen=True)
+class TerminalResult:
+    """The one result of a rollout; ``encoded`` is the JSON body for the trainer."""
+
+    encoded: bytes
+    known_summary: ResultSummary | None = field(default=None, repr=False, compare=False)
+    """Spares ``summary`` the decoding."""
+
+    def within(self, max_bytes: int) -> "TerminalResult":
+        """This result if it has at most ``max_bytes``, else an ERROR that says so, with the messages shortened."""
+        if len(self.encoded) <= max_bytes:
+            return self
+        fields = self.payload
+        message = f"invalid result: its {len(self.encoded)} bytes exceed the limit of {max_bytes} bytes"
+        fields.update(status=RolloutStatus.ERROR.value, finish_reason="error", error_message=message)
+        fields.pop("reward", None)
+        fields["extra_fields"] = {"outcome": Outcome.INVALID_RESULT.value, "messages_shortened": True}
+        whole = fields["final_messages"]
+        for characters in _SHORTENED_TEXT_LENGTHS:
+            fields["final_messages"] = shortened(whole, characters)
+            encoded = _encode(fields)
+            if len(encoded) <= max_bytes:
+                return TerminalResult(encoded)
+        return TerminalResult(_encode({**fields, "final_messages": []}))
+
+    @property
+    def summary(self) -> ResultSummary:
+        """Status, finish reason, outcome, reward and error message."""
+        return self.known_summary or summary_of(self.payload)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The body, decoded; a new object each time."""
+        decoded: dict[str, Any] = json.loads(self.encoded)
+        return decoded
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why the server, not the agent, ended a rollout."""
+
+    outcome: Outcome
+    finish_reason: str
+    message: str
+
+
+class Stop(Enum):
+    """The reasons for which a server stops a rollout."""
+
+    CANCELLED = StopReason(Outcome.CANCELLED, "cancelled", "cancelled on request")
+    SHUTDOWN = StopReason(Outcome.INTERRUPTED, "error", "server shutting down")
+    RESTART = StopReason(Outcome.INTERRUPTED, "error", "interrupted by a server restart")
+
+
+def time_limit(seconds: float) -> StopReason:
+    """The reason for a rollout that ran over its wall-clock limit of ``seconds``."""
+    return StopReason(Outcome.TIMEOUT, "error", f"the rollout exceeded its time limit of {seconds:g} s")
+
+
+def tool_turn_limit(seconds: float) -> StopReason:
+    """The reason for a rollout that spent more than ``seconds`` between a reply of the policy and its next call."""
+    return StopReason(Outcome.TIMEOUT, "error", f"a tool turn exceeded its time limit of {seconds:g} s")
+
+
+def forgotten(error: Exception) -> StopReason:
+    """The reason for a rollout that its trainer no longer knows, as ``error`` told."""
+    return StopReason(Outcome.LLM_ERROR, "error", f"the trainer no longer knows the rollout: {error}")
+
+
+def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> TerminalResult:
+    """The result for what ``run`` returned; nonsense becomes an ERROR that says why and keeps the messages."""
+    if not isinstance(result, RolloutResult):
+        reason = f"the agent returned {type(result).__name__}, not a RolloutResult"
+        return _invalid(rollout_id, ctx, reason, ctx.transcript_so_far())
+    messages = result.final_messages
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects", ctx.transcript_so_far())
+    if problem := _problem(result):
+        return _invalid(rollout_id, ctx, problem, messages)
+    completed = result.status == RolloutStatus.COMPLETED
+    outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.last_chat_error()) or Outcome.AGENT_ERROR)
+    fields = _payload(
+        rollout_id=rollout_id,
+        status=RolloutStatus(result.status),
+        final_messages=messages,
+        finish_reason=result.finish_reason,
+        error_message=result.error_message,
+        reward=float(result.reward) if completed and result.reward is not None else None,
+        metrics=result.metrics,
+        extra_fields={**result.extra_fields, "outcome": outcome, **_rewritten(ctx, messages)},
+    )
+    try:
+        return TerminalResult(_encode_around(fields, ctx.encoded_result(messages)), summary_of(fields))
+    except (TypeError, ValueError, RecursionError):
+        return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
+
+
+def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
+    """The result for an exception that escaped from ``run``."""
+    message = text(error)
+    name = type(error).__name__
+    return _failure(
+        rollout_id, ctx, outcome_of(error) or Outcome.AGENT_ERROR, "error", f"{name}: {message}" if message else name
+    )
+
+
+def result_of_stop(rollout_id: str, ctx: RolloutContext, reason: StopReason) -> TerminalResult:
+    """The result for a rollout that the server stopped while it ran."""
+    return _failure(rollout_id, ctx, reason.outcome, reason.finish_reason, reason.message)
+
+
+def result_without_run(
+    rollout_id: str, reason: StopReason, messages: list[MessageDict] | None = None
+) -> TerminalResult:
+    """The result for a rollout that this process never ran: stopped while queued, or cut off before a restart."""
+    return _error_result(
+        rollout_id, reason.outcome, reason.finish_reason, reason.message, messages or [], RolloutMetrics()
+    )
+
+
+def outcome_of(error: BaseException | None) -> Outcome | None:
+    """The outcome an error stands for, itself or through its causes; ``None`` where it is not one of ours."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if hasattr(error, FAILED_REWARD_FUNCTION):
+            return Outcome.REWARD_ERROR
+        if isinstance(error, ToolExecutionError):
+            return Outcome.TOOL_ERROR
+        if isinstance(error, OsmosisRolloutError):
+            return Outcome.LLM_ERROR
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[str, Any]:
+    rewritten = ctx.rewritten_messages(final_messages)
+    return {"messages_rewritten": rewritten} if rewritten else {}
+
+
+def _problem(result: RolloutResult) -> str | None:
+    """What makes ``result`` unfit for the wire, in a sentence; ``None`` if nothing does."""
+    if result.status not in list(RolloutStatus):
+        return f"status must be COMPLETED or ERROR, got {plain(result.status)!r}"
+    if result.reward is not None:
+        try:
+            finite = not isinstance(result.reward, str | bytes) and math.isfinite(result.reward)
+        except (TypeError, ValueError, OverflowError):
+            finite = False
+        if not finite:
+            return f"reward must be a finite number, got {plain(result.reward)!r}"
+    if not isinstance(result.finish_reason, str):
+        return f"finish_reason must be text, got {type(result.finish_reason).__name__}"
+    if not isinstance(result.error_message, str | None):
+        return f"error_message must be text, got {type(result.error_message).__name__}"
+    if not isinstance(result.metrics, RolloutMetrics | None):
+        return f"metrics must be RolloutMetrics, got {type(result.metrics).__name__}"
+    if not isinstance(result.extra_fields, dict):
+        return f"extra_fields must be an object, got {type(result.extra_fields).__name__}"
+    return None
+
+
+def _culprit(fields: dict[str, Any]) -> str:
+    for index, message in enumerate(fields["final_messages"]):
+        if not is_strict_json(message):
+            return f"final_messages[{index}]"
+    return next((name for name, value in fields.items() if not is_strict_json(value)), "the result")
+
+
+def _invalid(rollout_id: str, ctx: RolloutContext, reason: str, messages: list[MessageDict]) -> TerminalResult:
+    return _failure(rollout_id, ctx, Outcome.INVALID_RESULT, "error", f"invalid result: {reason}", messages)
+
+
+def _failure(
+    rollout_id: str,
+    ctx: RolloutContext,
+    outcome: Outcome,
+    finish_reason: str,
+    message: str,
+    messages: list[MessageDict] | None = None,
+) -> TerminalResult:
+    known = ctx.transcript_so_far() if messages is None else messages
+    return _error_result(
+        rollout_id,
+        outcome,
+        finish_reason,
+        message,
+        known,
+        ctx.metrics_so_far(),
+        _rewritten(ctx, known),
+    )
+
+
+def _error_result(
+    rollout_id: str,
+    outcome: Outcome,
+    finish_reason: str,
+    message: str,
+    messages: list[MessageDict],
+    metrics: RolloutMetrics | None,
+    extra_fields: dict[str, Any] | None = None,
+) -> TerminalResult:
+    fields = _payload(
+        rollout_id=rollout_id,
+        status=RolloutStatus.ERROR,
+        final_messages=messages,
+        finish_reason=finish_reason,
+        error_message=message,
+        metrics=metrics,
+        extra_fields={"outcome": outcome, **(extra_fields or {})},
+    )
+    try:
+        return TerminalResult(_encode(fields))
+    except (TypeError, ValueError, RecursionError):
+        return TerminalResult(_encode(plain(fields)))
+
+
+def _payload(
+    *,
+    rollout_id: str,
+    status: RolloutStatus,
+    final_messages: list[MessageDict],
+    finish_reason: str,
+    extra_fields: dict[str, Any],
+    error_message: str | None = None,
+    reward: float | None = None,
+    metrics: RolloutMetrics | None = None,
+) -> dict[str, Any]:
+    """The JSON dump of a ``RolloutResponse`` without nulls; nothing is validated again."""
+    payload: dict[str, Any] = {
+        "rollout_id": rollout_id,
+        "status": status.value,
+        "final_messages": final_messages,
+        "finish_reason": finish_reason,
+    }
+    if error_message is not None:
+        payload["error_message"] = _sendable(error_message)
+    if reward is not None:
+        payload["reward"] = reward
+    if metrics is not None:
+        payload["metrics"] = metrics.model_dump(exclude_none=True)
+    payload["extra_fields"] = {**extra_fields, "outcome": str(extra_fields["outcome"])}
+    return payload
+
+
+def summary_of(payload: dict[str, Any]) -> ResultSummary:
+    """The summary of a decoded result."""
+    return ResultSummary(
+        payload["status"],
+        payload.get("finish_reason"),
+        str(payload["extra_fields"].get("outcome", Outcome.SUCCESS)),
+        payload.get("reward"),
+        payload.get("error_message"),
+    )
+
+
+def _encode_around(fields: dict[str, Any], final_messages: bytes | bytearray) -> bytes:
+    """As ``_encode``, with ``final_messages`` encoded already, as the inside of an array."""
+    before, after = _encode({**fields, "final_messages": []}).split(b'"final_messages":[]', 1)
+    return b"".join((before, b'"final_messages":[', final_messages, b"]", after))
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _sendable(message: str) -> str:
+    message = message.encode("utf-8", "backslashreplace").decode()
+    if len(message) > MAX_ERROR_MESSAGE_LENGTH:
+        return message[:MAX_ERROR_MESSAGE_LENGTH] + "..."
+    return message

@@ -1,0 +1,213 @@
+"""Settings: constructor argument, then environment, then ``.env`` in the current directory, then default.
+
+``OSMOSIS_NO_DOTENV=1`` leaves ``.env`` unread. Values out of bounds raise pydantic's ``ValidationError`` naming the
+field; assignment after construction is not checked. Spec: server.md, section 6; the fields that are new here say so in
+the README's configuration table.
+"""
+
+import json
+import logging
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
+from osmosis_ai.rollout.core.optional import PYDANTIC_SETTINGS_AVAILABLE
+
+if TYPE_CHECKING or PYDANTIC_SETTINGS_AVAILABLE:
+    from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+else:
+    BaseSettings, NoDecode, SettingsConfigDict = BaseModel, None, ConfigDict
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "RolloutClientSettings",
+    "RolloutServerSettings",
+    "RolloutSettings",
+    "configure",
+    "get_settings",
+    "reset_settings",
+]
+
+_PREFIX = "OSMOSIS_ROLLOUT_"
+JOURNAL_OFF = "off"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class MetricsAccess(StrEnum):
+    """Who may read ``/metrics``."""
+
+    KEY = "key"
+    """Who has ``metrics_key`` or the server's key; anyone where neither is set."""
+    OPEN = "open"
+    """Anyone."""
+    OFF = "off"
+    """Nobody; nothing is measured."""
+
+
+def _config(prefix: str) -> Any:
+    if not PYDANTIC_SETTINGS_AVAILABLE:
+        return ConfigDict(extra="ignore", hide_input_in_errors=True)
+    return SettingsConfigDict(
+        env_prefix=prefix, env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True
+    )
+
+
+class _Settings(BaseSettings):
+    if not TYPE_CHECKING:  # type checkers see the fields as arguments
+
+        def __init__(self, **values):
+            if PYDANTIC_SETTINGS_AVAILABLE and os.environ.get(NO_DOTENV_VARIABLE):
+                values.setdefault("_env_file", None)
+            try:
+                super().__init__(**values)
+            except UnicodeDecodeError:
+                raise ValueError(
+                    f".env in the current directory is not UTF-8: correct it, or set {NO_DOTENV_VARIABLE}=1."
+                ) from None
+
+    def _require_order(self, smaller: str, larger: str) -> None:
+        """Refuse two values given in the wrong order; one that is a default bends to the other."""
+        low, high = getattr(self, smaller), getattr(self, larger)
+        if {smaller, larger} <= self.model_fields_set and low > high:
+            raise ValueError(f"{smaller} ({low:g}) must not exceed {larger} ({high:g})")
+
+
+class RolloutClientSettings(_Settings):
+    """Calls to the trainer. Times are seconds; ``*_retries`` count the attempts after the first."""
+
+    model_config = _config(_PREFIX + "CLIENT_")
+
+    timeout_seconds: Annotated[float, Field(ge=1.0, le=3600.0)] = 300.0
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 3
+    complete_rollout_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    retry_base_delay: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
+    retry_max_delay: Annotated[float, Field(ge=1.0, le=300.0)] = 30.0
+    max_connections: Annotated[int, Field(ge=1, le=1000)] = 100
+    max_keepalive_connections: Annotated[int, Field(ge=1, le=100)] = 20
+    call_deadline_seconds: Annotated[float, Field(ge=1.0, le=86400.0)] = 1200.0
+
+    @model_validator(mode="after")
+    def _values_are_ordered(self) -> Self:
+        self._require_order("retry_base_delay", "retry_max_delay")
+        self._require_order("max_keepalive_connections", "max_connections")
+        return self
+
+
+class RolloutServerSettings(_Settings):
+    """The server. Times are seconds, sizes bytes."""
+
+    model_config = _config(_PREFIX + "SERVER_")
+
+    max_concurrent_rollouts: Annotated[int, Field(ge=1, le=10000)] = 100
+    record_ttl_seconds: Annotated[float, Field(ge=60.0, le=86400.0)] = 3600.0
+    cleanup_interval_seconds: Annotated[float, Field(ge=10.0, le=3600.0)] = 60.0
+    request_timeout_seconds: Annotated[float, Field(ge=10.0, le=3600.0)] = 600.0
+    registration_readiness_timeout_seconds: Annotated[float, Field(ge=1.0, le=60.0)] = 10.0
+    registration_readiness_poll_interval_seconds: Annotated[float, Field(ge=0.05, le=5.0)] = 0.2
+    registration_shutdown_timeout_seconds: Annotated[float, Field(ge=1.0, le=300.0)] = 30.0
+    api_key: SecretStr | None = None
+    max_queued_rollouts: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    max_total_rollouts: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = 33_554_432
+    body_timeout_seconds: Annotated[float, Field(ge=0.1, le=600.0)] = 30.0
+    max_result_bytes: Annotated[int, Field(ge=4096, le=1_073_741_824)] = 67_108_864
+    tool_turn_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600.0)] = 300.0
+    tools_timeout_seconds: Annotated[float, Field(ge=0.1, le=600.0)] = 30.0
+    drain_seconds: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
+    flush_seconds: Annotated[float, Field(ge=0.0, le=300.0)] = 5.0
+    delivery_deadline_seconds: Annotated[float, Field(ge=0.0, le=604_800.0)] = 86_400.0
+    journal: str = JOURNAL_OFF
+    allowed_trainer_hosts: str = ""
+    log_format: LogFormat = LogFormat.TEXT
+    metrics: MetricsAccess = MetricsAccess.KEY
+    metrics_key: SecretStr | None = None
+
+    @field_validator("api_key", "metrics_key")
+    @classmethod
+    def _empty_key_locks_everyone_out(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is not None and not key.get_secret_value().strip():
+            raise ValueError(f"{info.field_name} must not be empty: unset the variable to serve without a key")
+        return key
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("must be a JSON object") from None
+
+
+class RolloutSettings(_Settings):
+    """Everything; ``client`` and ``server`` read their own variables for what the JSON of theirs leaves open."""
+
+    model_config = _config(_PREFIX)
+
+    client: Annotated[RolloutClientSettings, NoDecode, BeforeValidator(_decoded)] = Field(
+        default_factory=RolloutClientSettings
+    )
+    server: Annotated[RolloutServerSettings, NoDecode, BeforeValidator(_decoded)] = Field(
+        default_factory=RolloutServerSettings
+    )
+    max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
+
+
+_settings: RolloutSettings | None = None
+
+
+def get_settings() -> RolloutSettings:
+    """The process-wide settings, built from the environment on the first call.
+
+    Raises:
+        pydantic.ValidationError: a variable is out of bounds or cannot be parsed.
+    """
+    global _settings
+    if _settings is None:
+        _warn_where_the_environment_is_not_read()
+        _settings = RolloutSettings()
+    return _settings
+
+
+def configure(settings: RolloutSettings) -> None:
+    """Replace the process-wide settings.
+
+    Raises:
+        TypeError: if ``settings`` is not a ``RolloutSettings``.
+    """
+    if not isinstance(settings, RolloutSettings):
+        raise TypeError(f"configure() takes a RolloutSettings, got {type(settings).__name__}.")
+    global _settings
+    _settings = settings
+
+
+def reset_settings() -> None:
+    """Forget the process-wide settings, so that the next ``get_settings`` reads the environment again."""
+    global _settings
+    _settings = None
+
+
+def _warn_where_the_environment_is_not_read() -> None:
+    if not PYDANTIC_SETTINGS_AVAILABLE and any(name.upper().startswith(_PREFIX) for name in os.environ):
+        logger.warning(
+            "%s* variables are set but not read: install pydantic-settings (pip install osmosis-ai[server]).", _PREFIX
+        )

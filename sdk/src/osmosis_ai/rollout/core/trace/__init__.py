@@ -1,0 +1,1 @@
+"""The file of a rollout's events: its format, its lines, and who writes them."""

@@ -1,0 +1,143 @@
+"""The seam between a server and its telemetry: what happens is told here, and nothing else is.
+
+One ``Observer`` an app, one ``RolloutWatch`` an accepted rollout. Both base classes do nothing and stand in where
+nothing is measured. Every method is called on the event loop, takes microseconds, and must not raise. A ``*_begins``
+gives back a mark, which its ``*_ends`` gets, so that calls of one rollout may overlap.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from osmosis_ai.rollout.core.tracecontext import TraceContext
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.core.results import ResultSummary
+
+
+class ToolOutcome(StrEnum):
+    """How one tool call ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    """It raised, or answered with an error message (``create_tool_error_result``)."""
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+class RolloutWatch:
+    """One rollout, from its 202 to the end of its delivery in this process."""
+
+    __slots__ = ()
+
+    def enters(self, phase: str) -> None:
+        """It is now in ``phase``, a ``server.rollouts.Phase``."""
+
+    def agent_begins(self) -> None:
+        """Called in the task of the agent, before ``run``."""
+
+    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
+        """A chat call is about to be made, in the current task."""
+
+    def chat_ends(self, chat: Any, reply: Any) -> None:
+        """The reply has come."""
+
+    def chat_failed(self, chat: Any, error: BaseException) -> None:
+        """The call ended with ``error``, all its attempts included."""
+
+    def tool_begins(self, name: str, call_id: str) -> Any:
+        """The tool ``name`` (whatever the model wrote) is about to be called, in the current task."""
+
+    def tool_ends(self, tool: Any, outcome: ToolOutcome) -> None:
+        """The call has ended."""
+
+    def ended(self, summary: "ResultSummary", duration_seconds: float) -> None:
+        """It has its result, ``duration_seconds`` after the init was accepted."""
+
+    def attempt_begins(self, attempt: int) -> Any:
+        """The result is about to be posted in the current task, for the ``attempt``-th time, from 1."""
+
+    def attempt_ends(self, mark: Any, verdict: str, error: Exception | None) -> None:
+        """The trainer's answer, a ``server.delivery.Verdict``."""
+
+    def gone(self) -> None:
+        """This process has nothing more to do with it."""
+
+
+class Observer:
+    """The rollouts of one app."""
+
+    def init_refused(self, reason: str) -> None:
+        """An init was refused; ``reason`` is the ``code`` of the answer, or what stands for it."""
+
+    def init_repeated(self) -> None:
+        """An init was answered from memory or from the journal."""
+
+    def accepted(
+        self, rollout_id: str, server_url: str, tools: Sequence[Any], trace: TraceContext | None
+    ) -> RolloutWatch:
+        """A rollout is accepted, and enters the phase ``queued``; ``tools`` is what the agent offers."""
+        return NO_WATCH
+
+    def recovered(self, rollout_id: str, server_url: str, age_seconds: float) -> RolloutWatch:
+        """A result that an earlier process owed is delivered here; it enters the phase ``delivering``."""
+        return NO_WATCH
+
+    def journal_operation(self, operation: str, seconds: float, failed: bool) -> None:
+        """The journal has done ``operation``, a method of ``Journal``; it took ``seconds``, the wait included."""
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop called back ``seconds`` later than asked."""
+
+    async def close(self) -> None:
+        """Send what is not sent yet; waits a bounded time."""
+
+
+NO_WATCH = RolloutWatch()
+CURRENT_WATCH: ContextVar[RolloutWatch] = ContextVar("CURRENT_WATCH", default=NO_WATCH)
+"""The rollout that the current task works for."""
+
+
+class ToolCall:
+    """A tool call being watched; ``outcome`` may be set before it ends."""
+
+    __slots__ = ("outcome",)
+
+    def __init__(self) -> None:
+        self.outcome = ToolOutcome.OK
+
+
+@contextmanager
+def watched_tool_call(name: str, call_id: str = "") -> Iterator[ToolCall]:
+    """Measure a tool call of the current rollout, under ``name``; an exception counts as ``error``.
+
+    ``execute_tool_calls`` does this for every call. Where an agent calls tools in another way, it can do the same.
+    """
+    watch = CURRENT_WATCH.get()
+    mark = watch.tool_begins(name, call_id)
+    call = ToolCall()
+    try:
+        yield call
+    except asyncio.CancelledError:
+        call.outcome = ToolOutcome.CANCELLED
+        raise
+    except BaseException:
+        if call.outcome is ToolOutcome.OK:
+            call.outcome = ToolOutcome.ERROR
+        raise
+    finally:
+        watch.tool_ends(mark, call.outcome)
+
+
+def names_of(tools: Sequence[Any]) -> frozenset[str]:
+    """The names of tools as an agent gave them: models, or dicts of the same shape."""
+    names: set[str] = set()
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, dict) else getattr(tool, "function", None)
+        name = function.get("name") if isinstance(function, dict) else getattr(function, "name", None)
+        if isinstance(name, str):
+            names.add(name)
+    return frozenset(names)

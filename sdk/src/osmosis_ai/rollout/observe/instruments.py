@@ -1,0 +1,155 @@
+"""The Prometheus metrics of a server: names, help, labels, buckets. What they mean is told in ``docs/metrics.md``.
+
+Every label has a bounded set of values: an enum, or the tools that the agent offered, at most ``MAX_TOOLS`` of them.
+What falls outside is counted as ``other``. Children are resolved once, here.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.watch import ToolOutcome
+from osmosis_ai.rollout.observe.journal import TIMED_OPERATIONS
+from osmosis_ai.rollout.server.delivery import Verdict
+from osmosis_ai.rollout.server.rollouts import Phase
+
+OTHER = "other"
+MAX_TOOLS = 64
+MAX_TOOL_NAME_LENGTH = 64
+
+FINISH_REASONS = frozenset(
+    {
+        "stop",
+        "length",
+        "tool_calls",
+        "content_filter",
+        "max_turns",
+        "max_tokens",
+        "timeout",
+        "cancelled",
+        "error",
+    }
+)
+REFUSAL_REASONS = (
+    "unauthorized",
+    "invalid",
+    "not_json",
+    "body_too_large",
+    "body_too_slow",
+    "body_cut_off",
+    "key_reused",
+    "at_capacity",
+    "get_failed",
+    "journal_unavailable",
+    "shutting_down",
+    "internal_error",
+    OTHER,
+)
+CHAT_OUTCOMES = ("ok", "refused", "server_error", "timeout", "unreachable", "cancelled", "error")
+
+_FAST = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_MODEL = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
+_WHOLE = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+_REWARD = (-1.0, -0.5, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999, 1.0, 2.0, 5.0, 10.0)
+_TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+_LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class Instruments:
+    """All metrics of one app, registered in ``registry``.
+
+    Gauges are sums over the living worker processes where several serve one port, ``*_max_*`` and ages the largest.
+    """
+
+    def __init__(self, registry: CollectorRegistry, agent_name: str) -> None:
+        def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(name, text, tuple(labels), registry=registry)
+
+        def gauge(name: str, text: str, labels: Iterable[str] = (), mode: Any = "livesum") -> Gauge:
+            return Gauge(name, text, tuple(labels), registry=registry, multiprocess_mode=mode)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str] = ()) -> Histogram:
+            return Histogram(name, text, tuple(labels), registry=registry, buckets=buckets)
+
+        gauge("osmosis_build_info", "Version of the SDK and the agent it serves; always 1.", ("version", "agent"), "max"
+        ).labels(PACKAGE_VERSION, agent_name[:100]).set(1)  # fmt: skip
+
+        self.inits_accepted = counter("osmosis_inits_accepted_total", "Inits answered 202 that started a rollout.")
+        self.inits_repeated = counter("osmosis_inits_repeated_total", "Inits answered from memory or the journal.")
+        refused = counter("osmosis_inits_refused_total", "Inits refused, by reason.", ("reason",))
+        self.inits_refused = {reason: refused.labels(reason) for reason in REFUSAL_REASONS}
+
+        rollouts = gauge("osmosis_rollouts", "Rollouts in this state now.", ("state",))
+        self.rollouts = {str(phase): rollouts.labels(str(phase)) for phase in Phase}
+        self.slots = gauge("osmosis_rollout_slots", "Rollouts that may run at once.")
+        self.rollouts_ended = counter(
+            "osmosis_rollouts_ended_total",
+            "Rollouts with a result, by its status, outcome and finish reason.",
+            ("status", "outcome", "finish_reason"),
+        )
+        self.duration = histogram("osmosis_rollout_duration_seconds", "From the accepted init to the result.", _WHOLE)
+        self.queue_time = histogram("osmosis_rollout_queue_seconds", "From the accepted init to the start.", _WHOLE)
+        self.reward = histogram("osmosis_rollout_reward", "Reward of the results that carry one.", _REWARD)
+        points = counter(
+            "osmosis_rollout_reward_points_total", "Sum of all rewards above zero, and of those below.", ("sign",)
+        )
+        self.reward_above, self.reward_below = points.labels("positive"), points.labels("negative")
+        self.turns = histogram("osmosis_rollout_turns", "Replies of the model in a rollout that ran.", _TURNS)
+
+        chat = histogram(
+            "osmosis_llm_latency_seconds", "Chat calls to the trainer, retries included.", _MODEL, ("outcome",)
+        )
+        self.chat = {outcome: chat.labels(outcome) for outcome in CHAT_OUTCOMES}
+        tokens = counter("osmosis_llm_tokens_total", "Tokens as the trainer counted them.", ("kind",))
+        self.prompt_tokens, self.response_tokens = tokens.labels("prompt"), tokens.labels("response")
+
+        self._tool_latency = histogram(
+            "osmosis_tool_latency_seconds", "Tool calls, by tool and outcome.", _FAST, ("tool", "outcome")
+        )
+        self._tools: dict[str, dict[ToolOutcome, Histogram]] = {}
+
+        attempts = counter("osmosis_delivery_attempts_total", "Posts of a result, by the answer.", ("verdict",))
+        self.attempts = {str(verdict): attempts.labels(str(verdict)) for verdict in Verdict}
+        self.attempt_latency = histogram("osmosis_delivery_latency_seconds", "One post of a result.", _MODEL)
+        self.backlog = gauge("osmosis_delivery_backlog", "Results that failed to be delivered and are tried again.")
+        self.backlog_age = gauge(
+            "osmosis_delivery_oldest_seconds", "Age of the oldest result on its way to its trainer.", (), "livemax"
+        )
+
+        latency = histogram(
+            "osmosis_journal_latency_seconds", "Journal operations, the wait included.", _FAST, ("operation",)
+        )
+        self.journal = {name: latency.labels(name) for name in TIMED_OPERATIONS}
+        failures = counter("osmosis_journal_errors_total", "Journal operations that failed.", ("operation",))
+        self.journal_errors = {name: failures.labels(name) for name in TIMED_OPERATIONS}
+
+        self.loop_lag = histogram(
+            "osmosis_event_loop_lag_seconds", "How much later than asked the event loop calls back.", _LAG
+        )
+        self.loop_lag_max = gauge(
+            "osmosis_event_loop_lag_max_seconds", "Largest lag of the last minute or two.", (), "livemax"
+        )
+        self._ended: dict[tuple[str, str, str], Counter] = {}
+
+    def ended(self, status: str, outcome: str, finish_reason: str) -> Counter:
+        """The counter of such results."""
+        reason = finish_reason if finish_reason in FINISH_REASONS else OTHER
+        key = (status, outcome, reason)
+        child = self._ended.get(key)
+        if child is None:
+            child = self._ended[key] = self.rollouts_ended.labels(*key)
+        return child
+
+    def tool(self, name: str, outcome: ToolOutcome) -> Histogram:
+        """The latency of a tool that the agent offers; the name is ``other`` beyond ``MAX_TOOLS``."""
+        children = self._tools.get(name)
+        if children is None:
+            if len(self._tools) >= MAX_TOOLS or len(name) > MAX_TOOL_NAME_LENGTH:
+                name = OTHER
+            children = self._tools.setdefault(name, {})
+        child = children.get(outcome)
+        if child is None:
+            child = children[outcome] = self._tool_latency.labels(name, str(outcome))
+        return child

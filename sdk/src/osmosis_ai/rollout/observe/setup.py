@@ -1,0 +1,73 @@
+"""Putting an app's telemetry together, as its settings say."""
+
+import logging
+import os
+from functools import cached_property
+from http import HTTPStatus
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from osmosis_ai.rollout.core.offload import call_in_thread
+from osmosis_ai.rollout.core.settings import MetricsAccess, RolloutServerSettings
+from osmosis_ai.rollout.core.watch import Observer
+from osmosis_ai.rollout.observe.otel_provider import provider, wants_spans
+from osmosis_ai.rollout.server.requests import RefusedError
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from osmosis_ai.rollout.observe.metrics import MetricsObserver
+
+logger = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """The telemetry of one app; nothing is imported for it before its first use.
+
+    Args:
+        slots: rollouts that may run at once.
+    """
+
+    def __init__(self, agent_name: str, slots: int, settings: RolloutServerSettings) -> None:
+        self._agent_name = agent_name
+        self._slots = slots
+        self._settings = settings
+
+    @cached_property
+    def metrics(self) -> "MetricsObserver | None":
+        """``None`` where metrics are off, or cannot be: prometheus-client is not installed."""
+        if self._settings.metrics is MetricsAccess.OFF or find_spec("prometheus_client") is None:
+            return None
+        from osmosis_ai.rollout.observe.metrics import MetricsObserver
+
+        return MetricsObserver(self._agent_name, self._slots)
+
+    @cached_property
+    def observer(self) -> Observer:
+        """What the server tells of its rollouts."""
+        inner = self.metrics or Observer()
+        if not wants_spans(os.environ):
+            return inner
+        tracer_provider = provider()
+        if tracer_provider is None:
+            return inner
+        from osmosis_ai.rollout.observe.otel import TracingObserver
+
+        return TracingObserver(inner, self._agent_name, tracer_provider)
+
+    async def scrape(self, accept: str) -> "Response":
+        """The answer to ``GET /metrics``; ``accept`` is the header of that name.
+
+        Raises:
+            RefusedError: 404, there are no metrics.
+        """
+        from starlette.responses import Response
+
+        metrics = self.metrics
+        if metrics is None:
+            off = self._settings.metrics is MetricsAccess.OFF
+            reason = "are switched off" if off else "need prometheus-client: pip install osmosis-ai[server]"
+            raise RefusedError(HTTPStatus.NOT_FOUND, f"Metrics {reason}.", "no_metrics")
+        metrics.refresh()
+        body, content_type = await call_in_thread(metrics.render, accept)
+        return Response(body, headers={"Content-Type": content_type})

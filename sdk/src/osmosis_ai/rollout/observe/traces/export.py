@@ -1,0 +1,74 @@
+"""Traces as data for fine-tuning: ``{"messages": [...], "tools": [...]}`` a line, as OpenAI takes it.
+
+Messages are those of the result, key by key as they were delivered. What a filter or a lack leaves out is counted.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmosis_ai.rollout.observe.traces.conversation import conversation_of
+from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces.summary import UNFINISHED, Summary
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rollouts are wanted; ``None`` and ``()`` want all."""
+
+    min_reward: float | None = None
+    max_reward: float | None = None
+    statuses: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+
+    def objection(self, rollout: Summary) -> str | None:
+        """Why a rollout is not wanted, as a few words; ``None`` if it is."""
+        if self.statuses and rollout.status not in self.statuses:
+            return f"status {rollout.status}"
+        if rollout.status == UNFINISHED:
+            return "no result"
+        if self.outcomes and rollout.outcome not in self.outcomes:
+            return f"outcome {rollout.outcome}"
+        if self.min_reward is None and self.max_reward is None:
+            return None
+        if rollout.reward is None:
+            return "no reward"
+        if self.min_reward is not None and rollout.reward < self.min_reward:
+            return f"reward below {self.min_reward:g}"
+        if self.max_reward is not None and rollout.reward > self.max_reward:
+            return f"reward above {self.max_reward:g}"
+        return None
+
+
+@dataclass
+class Export:
+    """One export, as it goes."""
+
+    index: TraceIndex
+    wanted: Filter
+    written: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        """The wanted rollouts in the order of their files, read one at a time."""
+        order = sorted(range(len(self.index.rollouts)), key=lambda position: _place(self.index.rollouts[position]))
+        for position in order:
+            if (objection := self.wanted.objection(self.index.rollouts[position])) is not None:
+                self.left_out[objection] += 1
+                continue
+            try:
+                conversation = conversation_of(self.index.events(position))
+            except OSError:
+                self.left_out["file cannot be read"] += 1
+                continue
+            if not conversation.is_final or not conversation.messages:
+                self.left_out["no messages in the trace"] += 1
+                continue
+            self.written += 1
+            example: dict[str, Any] = {"messages": conversation.messages}
+            yield example | {"tools": conversation.tools} if conversation.tools else example
+
+
+def _place(rollout: Summary) -> tuple[str, int]:
+    return rollout.file, rollout.start

@@ -1,0 +1,209 @@
+"""What the server itself puts into traces, so that every agent's rollouts can be read back whole.
+
+A ``TracedRollout`` sits in front of a rollout's other watch and passes everything on. A message is written once, when
+it is first sent: an event holds what was added to the conversation, not the conversation.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.trace.format import TRACE_VERSION, TraceEvent
+from osmosis_ai.rollout.core.trace.lines import encoded_message, line_of_json, line_of_sdk
+from osmosis_ai.rollout.core.watch import RolloutWatch, ToolOutcome
+from osmosis_ai.rollout.observe.redaction import redacted
+from osmosis_ai.rollout.observe.traces.buffer import BufferedTrace
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.core.results import ResultSummary
+    from osmosis_ai.rollout.core.schemas import RolloutRequest
+
+HIDDEN = "[hidden]"
+MAX_ERROR_CHARACTERS = 2000
+
+_SECRET_NAME = re.compile(
+    r"api[-_]?key|authori[sz]ation|passw(or)?d|secret|(access|auth|bearer|refresh)[-_]?token", re.I
+)
+
+
+class TracedRollout(RolloutWatch):
+    """One rollout that is traced to ``directory``.
+
+    Args:
+        init_reply: the body of the 202: ``rollout_id`` and ``tools``.
+        watch: who else is told of everything.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_chats",
+        "_known",
+        "_reply",
+        "_sampling",
+        "_turn",
+        "_watch",
+        "trace",
+    )
+
+    def __init__(
+        self, directory: str, agent: str, request: "RolloutRequest", init_reply: bytes, watch: RolloutWatch
+    ) -> None:
+        self.trace = _AgentTrace(directory, request.rollout_id, self)
+        self._watch = watch
+        self._accepted = time.perf_counter()
+        self._chats = 0
+        self._turn = 0
+        self._known = 0
+        self._reply: bytes | None = None
+        self._sampling: dict[str, Any] | None = None
+        fields = {
+            "v": TRACE_VERSION,
+            "sdk_version": PACKAGE_VERSION,
+            "agent": agent,
+            "request": {
+                "messages": request.messages,
+                "completion_params": without_secrets(request.completion_params),
+                "max_turns": request.max_turns,
+                "max_tokens_total": request.max_tokens_total,
+                "metadata": without_secrets(request.metadata),
+                "server_url": request.server_url,
+                "idempotency_key": request.idempotency_key,
+                "tool_server_url": request.tool_server_url,
+            },
+        }
+        try:
+            rollout_id, tools = init_reply.split(b',"tools":', 1)
+            start = b'%b,%b,"tools":%b' % (rollout_id, to_json(fields, inf_nan_mode="strings")[1:-1], tools)
+        except Exception:  # noqa: BLE001 - get_tools was given the request, and may have put anything into it
+            self._add(TraceEvent.TRACE_START, **fields)
+        else:
+            self.trace.add(line_of_json(TraceEvent.TRACE_START, request.rollout_id, start))
+
+    def _add(self, event: TraceEvent, **data: Any) -> None:
+        self.trace.add(line_of_sdk(event, self.trace.rollout_id, data))
+
+    def rewritten(self) -> None:
+        """The agent changed what it had sent: the next chat call is written whole."""
+        self._known = 0
+        self._reply = None
+
+    def record_result(self, encoded: bytes) -> None:
+        """The rollout's result, as it will be delivered once ``trace.flushed`` returns."""
+        self.trace.add(line_of_json(TraceEvent.ROLLOUT_RESULT, self.trace.rollout_id, encoded))
+        self.trace.hurry()
+
+    def enters(self, phase: str) -> None:
+        if phase == "running":
+            self._add(TraceEvent.RUN_START, queue_ms=_ms_since(self._accepted))
+        self._watch.enters(phase)
+
+    def agent_begins(self) -> None:
+        self._watch.agent_begins()
+
+    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
+        self._chats += 1
+        known, reply = self._known, self._reply
+        if reply is not None and known < len(messages) and encoded_message(messages[known]) == reply:
+            known += 1
+        data: dict[str, Any] = {"turn": self._chats, "at": known, "appended": list(messages[known:])}
+        self._known, self._reply = len(messages), None
+        shown = without_secrets(sampling)
+        if shown != self._sampling:
+            self._sampling = data["sampling"] = shown
+        self._add(TraceEvent.CHAT_START, **data)
+        return self._chats, time.perf_counter(), self._watch.chat_begins(messages, sampling)
+
+    def chat_ends(self, chat: Any, reply: Any) -> None:
+        turn, started, mark = chat
+        latency_ms = _ms_since(started)
+        self._watch.chat_ends(mark, reply)
+        message = getattr(reply, "message", None)
+        if turn == self._chats:
+            self._turn = turn
+            self._reply = encoded_message(message)
+        self._add(
+            TraceEvent.CHAT_END,
+            turn=turn,
+            reply=message,
+            finish_reason=getattr(reply, "finish_reason", None),
+            usage=getattr(reply, "usage", None),
+            latency_ms=latency_ms,
+        )
+
+    def chat_failed(self, chat: Any, error: BaseException) -> None:
+        turn, started, mark = chat
+        latency_ms = _ms_since(started)
+        self._watch.chat_failed(mark, error)
+        self._add(TraceEvent.CHAT_END, turn=turn, error=_text_of(error), latency_ms=latency_ms)
+
+    def tool_begins(self, name: str, call_id: str) -> Any:
+        return name, call_id, self._turn, time.perf_counter(), self._watch.tool_begins(name, call_id)
+
+    def tool_ends(self, tool: Any, outcome: ToolOutcome) -> None:
+        name, call_id, turn, started, mark = tool
+        latency_ms = _ms_since(started)
+        self._watch.tool_ends(mark, outcome)
+        self._add(
+            TraceEvent.TOOL_CALL,
+            turn=turn,
+            name=name,
+            tool_call_id=call_id,
+            outcome=outcome.value,
+            latency_ms=latency_ms,
+        )
+
+    def ended(self, summary: "ResultSummary", duration_seconds: float) -> None:
+        self._watch.ended(summary, duration_seconds)
+
+    def attempt_begins(self, attempt: int) -> Any:
+        return attempt, time.perf_counter(), self._watch.attempt_begins(attempt)
+
+    def attempt_ends(self, mark: Any, verdict: str, error: Exception | None) -> None:
+        attempt, started, inner = mark
+        latency_ms = _ms_since(started)
+        self._watch.attempt_ends(inner, verdict, error)
+        data: dict[str, Any] = {"attempt": attempt, "verdict": str(verdict)}
+        if error is not None:
+            data["error"] = _text_of(error)
+        self._add(TraceEvent.DELIVERY, **data, latency_ms=latency_ms)
+
+    def gone(self) -> None:
+        self._watch.gone()
+
+
+class _AgentTrace(BufferedTrace):
+    """The trace as the agent's context has it."""
+
+    def __init__(self, directory: str, rollout_id: str, rollout: TracedRollout) -> None:
+        super().__init__(directory, rollout_id)
+        self._rollout = rollout
+
+    def write(self, event_type: str, data: dict[str, Any]) -> None:
+        if event_type == TraceEvent.MESSAGES_REWRITTEN:
+            self._rollout.rewritten()
+        super().write(event_type, data)
+
+
+def without_secrets(fields: Any) -> Any:
+    """``fields`` with the values hidden that go by a name such as ``api_key``."""
+    if isinstance(fields, dict):
+        return {
+            key: HIDDEN if isinstance(key, str) and _SECRET_NAME.fullmatch(key) else without_secrets(value)
+            for key, value in fields.items()
+        }
+    return fields
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return redacted(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARACTERS]
+    except Exception:  # noqa: BLE001 - an error's own __str__ may raise anything
+        return type(error).__name__
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,0 +1,217 @@
+"""What a table tells of a rollout, gathered event by event, so that a trace can be followed while it grows.
+
+Nothing here keeps messages: 50,000 summaries fit into memory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmosis_ai.rollout.core.trace.format import TraceEvent
+
+MAX_TEXT_CHARACTERS = 300
+
+COMPLETED = "COMPLETED"
+ERROR = "ERROR"
+UNFINISHED = "UNFINISHED"
+"""There is no result: the rollout runs, or its server was killed."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """One rollout. Times are unix seconds; ``None`` is what its trace does not tell."""
+
+    file: str
+    start: int
+    """Offset of its first line in ``file``."""
+    end: int
+    """Offset behind its last line so far."""
+    rollout_id: str = ""
+    agent: str | None = None
+    started_at: float | None = None
+    last_at: float | None = None
+    status: str = UNFINISHED
+    outcome: str | None = None
+    finish_reason: str | None = None
+    reward: float | None = None
+    error: str | None = None
+    """Why it failed, or what went wrong last while it has no result."""
+    turns: int = 0
+    tool_calls: int = 0
+    tool_errors: int = 0
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+    queue_ms: float | None = None
+    llm_ms: float = 0.0
+    tool_ms: float = 0.0
+    duration_ms: float | None = None
+    delivery: str | None = None
+    prompt: str = ""
+    """How the last message of the init begins."""
+    warnings: list[str] = field(default_factory=list)
+    version: int = 0
+    """Raised by the index with each change."""
+    knows_calls: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its trainer has the result, so that nothing more is to come."""
+        return self.delivery in ("acknowledged", "refused")
+
+    def add(self, event: Mapping[str, Any], end: int) -> None:
+        """Take in the next event, whose line ends at ``end``."""
+        self.end = end
+        at = _number(event.get("time"))
+        if at is not None:
+            self.started_at = self.started_at if self.started_at is not None else at
+            self.last_at = at
+        self.rollout_id = self.rollout_id or _text(event.get("rollout_id")) or ""
+        handler = _HANDLERS.get(event["event"])
+        if handler is not None:
+            handler(self, event)
+
+
+def _on_start(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.agent = _text(event.get("agent"))
+    messages = _object(event.get("request")).get("messages")
+    if isinstance(messages, list) and messages:
+        summary.prompt = _short(_content(messages[-1]))
+
+
+def _on_run_start(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.queue_ms = _number(event.get("queue_ms"))
+
+
+def _on_chat_start(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.knows_calls = True
+
+
+def _on_chat_end(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.knows_calls = True
+    summary.llm_ms += _number(event.get("latency_ms")) or 0.0
+    if (error := _text(event.get("error"))) is not None:
+        summary.error = _short(error)
+        return
+    summary.error = None
+    summary.turns += 1
+    usage = _object(event.get("usage"))
+    summary.prompt_tokens += _count(usage.get("prompt_tokens"))
+    summary.response_tokens += _count(usage.get("completion_tokens"))
+    calls = _object(event.get("reply")).get("tool_calls")
+    summary.tool_calls += len(calls) if isinstance(calls, list) else 0
+
+
+def _on_tool_call(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.tool_ms += _number(event.get("latency_ms")) or 0.0
+    summary.tool_errors += event.get("outcome") != "ok"
+
+
+def _on_rewritten(summary: Summary, event: Mapping[str, Any]) -> None:
+    if not summary.warnings:
+        summary.warnings.append(_short(_text(event.get("problem")) or "messages were rewritten"))
+
+
+def _on_llm_response(summary: Summary, event: Mapping[str, Any]) -> None:
+    """An event of the example agent's: all there is to know of a run without a server."""
+    if not summary.knows_calls:
+        summary.turns += 1
+        summary.llm_ms += _number(event.get("latency_ms")) or 0.0
+        summary.tool_calls += _count(event.get("num_tool_calls"))
+
+
+def _on_tool_results(summary: Summary, event: Mapping[str, Any]) -> None:
+    if not summary.knows_calls:
+        summary.tool_ms += _number(event.get("latency_ms")) or 0.0
+
+
+def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
+    """As ``_on_llm_response``; on a server ``rollout_result`` has the last word."""
+    if summary.knows_calls:
+        return
+    summary.status, summary.outcome = COMPLETED, "success"
+    summary.reward = _number(event.get("reward"))
+    summary.finish_reason = _text(event.get("finish_reason"))
+    summary.duration_ms = _number(event.get("latency_ms"))
+    messages = event.get("final_messages")
+    asked = [m for m in messages if _object(m).get("role") == "user"] if isinstance(messages, list) else []
+    summary.prompt = summary.prompt or (_short(_content(asked[0])) if asked else "")
+
+
+def _on_error(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.error = _short(_text(event.get("error")) or "")
+    if not summary.knows_calls and summary.agent is None:
+        summary.status, summary.outcome = ERROR, "agent_error"
+
+
+def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.status = COMPLETED if event.get("status") == COMPLETED else ERROR
+    summary.finish_reason = _text(event.get("finish_reason"))
+    summary.reward = _number(event.get("reward"))
+    error = _text(event.get("error_message"))
+    summary.error = _short(error) if error is not None else None
+    extra = _object(event.get("extra_fields"))
+    summary.outcome = _text(extra.get("outcome"))
+    rewritten = extra.get("messages_rewritten")
+    if isinstance(rewritten, list) and rewritten and not summary.warnings:
+        summary.warnings.append(_short(str(rewritten[0])))
+    metrics = _object(event.get("metrics"))
+    if metrics:
+        summary.turns = _count(metrics.get("num_llm_calls")) or summary.turns
+        summary.tool_calls = _count(metrics.get("num_tool_calls")) or summary.tool_calls
+        summary.prompt_tokens = _count(metrics.get("prompt_tokens"))
+        summary.response_tokens = _count(metrics.get("response_tokens"))
+        summary.llm_ms = _number(metrics.get("llm_latency_ms")) or 0.0
+        summary.tool_ms = _number(metrics.get("tool_latency_ms")) or summary.tool_ms
+    if summary.started_at is not None and summary.last_at is not None:
+        summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
+
+
+def _on_delivery(summary: Summary, event: Mapping[str, Any]) -> None:
+    summary.delivery = _text(event.get("verdict"))
+
+
+_HANDLERS = {
+    TraceEvent.TRACE_START.value: _on_start,
+    TraceEvent.RUN_START.value: _on_run_start,
+    TraceEvent.CHAT_START.value: _on_chat_start,
+    TraceEvent.CHAT_END.value: _on_chat_end,
+    TraceEvent.TOOL_CALL.value: _on_tool_call,
+    TraceEvent.MESSAGES_REWRITTEN.value: _on_rewritten,
+    TraceEvent.ROLLOUT_ERROR.value: _on_error,
+    TraceEvent.ROLLOUT_RESULT.value: _on_result,
+    TraceEvent.DELIVERY.value: _on_delivery,
+    "llm_response": _on_llm_response,
+    "tool_results": _on_tool_results,
+    "rollout_complete": _on_complete,
+}
+CONCERNING = frozenset(_HANDLERS)
+"""The events that a summary is made of."""
+
+
+def _content(message: Any) -> str:
+    content = _object(message).get("content")
+    if isinstance(content, list):  # parts, as in the multimodal form
+        return " ".join(text for part in content if isinstance(text := _object(part).get("text"), str))
+    return content if isinstance(content, str) else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]}..."
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> float | None:
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 else None
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else 0

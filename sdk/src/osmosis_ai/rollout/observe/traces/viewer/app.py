@@ -1,0 +1,123 @@
+"""The page over HTTP: read-only, for this machine's browser alone.
+
+A request must name this server in ``Host``, or a page elsewhere could read the traces by DNS rebinding. Reading files
+goes on in a thread, one refresh at a time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS, SERVED_POLICY, STYLE, served_page, static_file
+from osmosis_ai.rollout.observe.traces.viewer.rows import COLUMNS, row_of
+
+MAX_EVENT_BYTES_SHOWN = 64 * 1024 * 1024
+REFRESH_SECONDS = 0.7
+"""How long the page waits for a large folder before it gets a part of it."""
+_CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
+_HEADERS = {
+    "Content-Security-Policy": SERVED_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def viewer_app(index: TraceIndex, port: int) -> Callable[..., Awaitable[None]]:
+    """The ASGI app that shows ``index`` at ``port`` of the loopback interface."""
+    viewer = _Viewer(index)
+    app = Starlette(
+        routes=[
+            Route("/", viewer.page),
+            Route("/static/{name}", viewer.static),
+            Route("/api/rollouts", viewer.rollouts),
+            Route("/api/rollouts/{key:int}", viewer.rollout),
+        ]
+    )
+    hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+    if port == 80:
+        hosts |= {"127.0.0.1", "localhost", "[::1]"}
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            if host.lower() not in hosts:
+                refusal = PlainTextResponse("This viewer answers on localhost only.\n", HTTPStatus.FORBIDDEN, _HEADERS)
+                await refusal(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return guarded
+
+
+class _Viewer:
+    def __init__(self, index: TraceIndex) -> None:
+        self._index = index
+        self._reading = asyncio.Lock()
+
+    async def page(self, request: Request) -> Response:
+        return Response(served_page(), media_type="text/html", headers=_HEADERS)
+
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in (*SCRIPTS, STYLE):
+            return PlainTextResponse("Not found\n", HTTPStatus.NOT_FOUND, _HEADERS)
+        return Response(static_file(name), media_type=_CONTENT_TYPES[name.rpartition(".")[2]], headers=_HEADERS)
+
+    async def rollouts(self, request: Request) -> Response:
+        """The rows that changed after the version ``since``."""
+        since = request.query_params.get("since", "0")
+        async with self._reading:
+            body = await asyncio.to_thread(self._changes, int(since) if since.isdecimal() else 0)
+        return Response(body, media_type="application/json", headers=_HEADERS)
+
+    async def rollout(self, request: Request) -> Response:
+        """The events of one rollout."""
+        key = request.path_params["key"]
+        if key >= len(self._index.rollouts):
+            return PlainTextResponse("No such rollout\n", HTTPStatus.NOT_FOUND, _HEADERS)
+        try:
+            async with self._reading:
+                body = await asyncio.to_thread(self._events, key)
+        except OSError:
+            return PlainTextResponse("The trace file is gone\n", HTTPStatus.GONE, _HEADERS)
+        return Response(body, media_type="application/json", headers=_HEADERS)
+
+    def _changes(self, since: int) -> bytes:
+        version = self._index.refresh(REFRESH_SECONDS)
+        if since > version:  # from another server on this port
+            since = 0
+        answer: dict[str, Any] = {
+            "version": version,
+            "rows": [row_of(key, rollout) for key, rollout in self._index.since(since)],
+            "whole": since == 0,
+            "more": self._index.is_behind,
+        }
+        if since == 0:
+            answer |= {"columns": COLUMNS, "source": str(self._index.root)}
+        return to_json(answer | {"unreadable": self._index.unreadable_lines}, inf_nan_mode="null")
+
+    def _events(self, key: int) -> bytes:
+        rollout = self._index.rollouts[key]
+        events: list[dict[str, Any]] = []
+        shown = 0
+        if rollout.end - rollout.start <= MAX_EVENT_BYTES_SHOWN:
+            events = list(self._index.events(key))
+        else:
+            for event in self._index.events(key):
+                shown += len(to_json(event, inf_nan_mode="null"))
+                if shown > MAX_EVENT_BYTES_SHOWN:
+                    break
+                events.append(event)
+        answer = {"events": events, "bytes": rollout.end - rollout.start, "cut": shown > MAX_EVENT_BYTES_SHOWN}
+        return to_json(answer, inf_nan_mode="null")

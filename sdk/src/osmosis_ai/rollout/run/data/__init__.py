@@ -1,0 +1,1 @@
+"""Datasets, and the requests their rows become."""

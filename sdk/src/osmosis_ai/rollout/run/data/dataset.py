@@ -1,0 +1,258 @@
+"""Datasets: rows of a system prompt, a user prompt and a ground truth, read lazily from JSONL, CSV or Parquet.
+
+A row is parsed only when it is asked for: neither what ``offset`` skips nor what follows ``limit`` is looked at.
+Spec: test-and-eval.md, section 3.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from pydantic import ValidationError
+
+from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.run.data.dataset_files import FORMATS, plain_value
+from osmosis_ai.rollout.run.errors import DatasetParseError, DatasetValidationError, LocalExecutionError
+
+__all__ = ["REQUIRED_COLUMNS", "DatasetReader", "DatasetRow", "dataset_row_to_request"]
+
+REQUIRED_COLUMNS = ["ground_truth", "user_prompt", "system_prompt"]
+REQUIRED_COLUMNS_SET = frozenset(REQUIRED_COLUMNS)
+
+MAX_PROBLEMS = 50
+
+# Nothing is ever sent there: whoever dispatches the request puts its own address in.
+PLACEHOLDER_SERVER_URL = "http://local-rollout.local"
+
+
+class DatasetRow(TypedDict):
+    """One validated row. At run time a plain dict that also holds the file's other columns, as they were."""
+
+    ground_truth: str
+    user_prompt: str
+    system_prompt: str
+
+
+@dataclass(slots=True)
+class DatasetCheck:
+    """What one reading of a file found."""
+
+    path: Path
+    rows: int = 0
+    """Rows read, bad ones included."""
+    bad_rows: int = 0
+    problems: list[tuple[str, LocalExecutionError]] = field(default_factory=list)
+    """The first ``MAX_PROBLEMS`` of them, each with its place in the file."""
+
+    def add(self, place: str, error: LocalExecutionError) -> None:
+        """Note one bad row."""
+        self.bad_rows += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append((place, error))
+
+    def error(self) -> str | None:
+        """All problems as one text, a line each; ``None`` if there are none."""
+        if not self.problems:
+            return None
+        if self.bad_rows == 1:
+            place, problem = self.problems[0]
+            where = f"{self.path}, {place}: " if place and isinstance(problem, DatasetValidationError) else ""
+            return f"{where}{problem}"
+        lines = [f"{place}: {problem}" if place else str(problem) for place, problem in self.problems]
+        if unlisted := self.bad_rows - len(self.problems):
+            lines.append(f"and {unlisted} more")
+        return "\n  ".join([f"{self.bad_rows} of {self.rows} rows of {self.path} cannot be used:", *lines])
+
+
+class DatasetReader:
+    """Reads the rows of one file; the suffix says the format (``.jsonl``, ``.csv``, ``.parquet``, any case).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DatasetParseError: if the suffix is not supported.
+    """
+
+    def __init__(self, file_path: str | PathLike[str]) -> None:
+        self.file_path = Path(file_path)
+        if not self.file_path.exists():
+            raise FileNotFoundError(f"Dataset file not found: {file_path}")
+        suffix = self.file_path.suffix.lower()
+        if suffix not in FORMATS:
+            supported = ", ".join(sorted(FORMATS))
+            raise DatasetParseError(f"Unsupported file format '{suffix}' of {file_path}: use one of {supported}.")
+        self._file = FORMATS[suffix](self.file_path)
+        self._length: int | None = None
+
+    def read(self, limit: int | None = None, offset: int = 0) -> list[DatasetRow]:
+        """The rows of ``iter_rows`` as a list."""
+        return list(self.iter_rows(limit=limit, offset=offset))
+
+    def iter_rows(self, limit: int | None = None, offset: int = 0) -> Iterator[DatasetRow]:
+        """Skip ``offset`` rows unparsed, then yield up to ``limit`` validated ones (``None``: all).
+
+        Raises:
+            DatasetParseError: if the file cannot be read, naming the line or record.
+            DatasetValidationError: if a row is not usable; numbers count from 0 in the file.
+            ValueError: if ``limit`` or ``offset`` is negative.
+        """
+        _check_window(limit, offset)
+        return self._rows(limit, offset)
+
+    def check(self, limit: int | None = None, offset: int = 0) -> "DatasetCheck":
+        """Read what ``iter_rows`` would, to the end, and tell of every row that cannot be used.
+
+        Raises:
+            DatasetParseError: if the file cannot be read any further, and nothing else is wrong before that.
+            ValueError: if ``limit`` or ``offset`` is negative.
+        """
+        found = DatasetCheck(self.file_path)
+        try:
+            for place, row in self._located_rows(limit, offset):
+                found.rows += 1
+                if isinstance(row, LocalExecutionError):
+                    found.add(place, row)
+        except DatasetParseError as error:
+            found.add("", error)
+        return found
+
+    def _rows(self, limit: int | None, offset: int) -> Iterator[DatasetRow]:
+        for _, row in self._located_rows(limit, offset):
+            if isinstance(row, LocalExecutionError):
+                raise row
+            yield row
+
+    def _located_rows(self, limit: int | None, offset: int) -> Iterator[tuple[str, DatasetRow | LocalExecutionError]]:
+        _check_window(limit, offset)
+        number_of_rows = offset
+        try:
+            for place, record in islice(self._file.records(skip=offset), limit):
+                yield place, record if isinstance(record, DatasetParseError) else _usable(record, number_of_rows)
+                number_of_rows += 1
+        except OSError as error:
+            raise DatasetParseError(f"Cannot read {self.file_path}: {error.strerror or error}.") from error
+        reached_the_end = limit is None or number_of_rows < offset + limit
+        if reached_the_end and (offset == 0 or number_of_rows > offset):
+            self._length = number_of_rows
+
+    def __len__(self) -> int:
+        """All rows of the file, counted without validation, once."""
+        if self._length is None:
+            self._length = self._file.count()
+        return self._length
+
+
+def _check_window(limit: int | None, offset: int) -> None:
+    if offset < 0 or (limit is not None and limit < 0):
+        raise ValueError(f"limit and offset must not be negative, got limit={limit}, offset={offset}.")
+
+
+def _usable(record: object, index: int) -> DatasetRow | DatasetValidationError:
+    try:
+        return _validated(record, index)
+    except DatasetValidationError as error:
+        return error
+
+
+def _validated(record: object, index: int) -> DatasetRow:
+    if not isinstance(record, dict):
+        raise DatasetValidationError(f"Row {index}: Expected object, got {type(record).__name__}.")
+    key_of = _required_keys(record, index)
+    missing = [column for column in REQUIRED_COLUMNS if column not in key_of]
+    if missing:
+        raise DatasetValidationError(f"Row {index}: Missing required columns: {missing}")
+    row: dict[str, Any] = {}
+    for column in REQUIRED_COLUMNS:
+        row[column] = _validated_text(record[key_of[column]], column, index)
+    for key, value in record.items():
+        if key.lower() not in REQUIRED_COLUMNS_SET:
+            row[key] = _validated_extra(value, key, index)
+    return cast(DatasetRow, row)
+
+
+def _required_keys(record: Mapping[str, Any], index: int) -> dict[str, str]:
+    key_of: dict[str, str] = {}
+    for key in record:
+        column = key.lower()
+        if column not in REQUIRED_COLUMNS_SET:
+            continue
+        if column in key_of:
+            raise DatasetValidationError(
+                f"Row {index}: '{key_of[column]}' and '{key}' are both '{column}'; keep one of them."
+            )
+        key_of[column] = key
+    return key_of
+
+
+def _validated_text(value: object, column: str, index: int) -> str:
+    if value is None:
+        raise DatasetValidationError(f"Row {index}: '{column}' cannot be null")
+    if not isinstance(value, str):
+        raise DatasetValidationError(f"Row {index}: '{column}' must be a string, got {type(value).__name__}")
+    if not value.strip():
+        raise DatasetValidationError(f"Row {index}: '{column}' cannot be empty")
+    return value
+
+
+def _validated_extra(value: object, column: str, index: int) -> object:
+    try:
+        return plain_value(value)
+    except ValueError as error:
+        raise DatasetValidationError(f"Row {index}: '{column}' {error}") from None
+    except RecursionError:
+        raise DatasetValidationError(f"Row {index}: '{column}' is nested too deeply") from None
+
+
+def dataset_row_to_request(
+    row: DatasetRow,
+    row_index: int,
+    max_turns: int = 10,
+    max_tokens_total: int = 4096,
+    completion_params: Mapping[str, Any] | None = None,
+    rollout_id_prefix: str = "local",
+    rollout_id: str | None = None,
+    metadata_overrides: Mapping[str, Any] | None = None,
+) -> RolloutRequest:
+    """The init request of one row, with a placeholder ``server_url``.
+
+    The metadata holds ``ground_truth``, ``row_index`` and every extra column; ``metadata_overrides`` win. A column
+    named ``row_index`` cannot hide the real index: it is kept as ``row_index_column``. Spec: test-and-eval.md,
+    section 3.3.
+
+    Raises:
+        DatasetValidationError: if the columns make metadata that is too large or is no JSON.
+        pydantic.ValidationError: if another argument cannot be part of a request.
+    """
+    columns = dict(_extra_columns(row))
+    if "row_index" in columns:
+        columns.setdefault("row_index_column", columns.pop("row_index"))
+    metadata = {
+        "ground_truth": row["ground_truth"],
+        "row_index": row_index,
+        **columns,
+        **(metadata_overrides or {}),
+    }
+    try:
+        return RolloutRequest(
+            rollout_id=rollout_id or f"{rollout_id_prefix}-{row_index}",
+            server_url=PLACEHOLDER_SERVER_URL,
+            messages=[
+                {"role": "system", "content": row["system_prompt"]},
+                {"role": "user", "content": row["user_prompt"]},
+            ],
+            completion_params=dict(completion_params or {}),
+            max_turns=max_turns,
+            max_tokens_total=max_tokens_total,
+            metadata=metadata,
+        )
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            if problem["loc"] == ("metadata",):
+                raise DatasetValidationError(f"Row {row_index}: {problem['msg']}") from None
+        raise
+
+
+def _extra_columns(row: DatasetRow) -> Iterable[tuple[str, Any]]:
+    return ((key, value) for key, value in row.items() if key not in REQUIRED_COLUMNS_SET)

@@ -1,0 +1,168 @@
+"""The report on a terminal or in a pipe. Spec: test-and-eval.md, section 10.5."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from osmosis_ai.rollout.core.console import strip_control
+from osmosis_ai.rollout.run.evaluate import tables
+from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
+from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from osmosis_ai.rollout.core.console import Console
+
+__all__ = ["format_eval_report"]
+
+GOOD_SHARE = 0.8
+FAIR_SHARE = 0.5
+
+
+def format_eval_report(result: EvalResult, console: "Console", model: str = "") -> None:
+    """Print ``result``; ``model`` names the model when there is only one."""
+    console.print()
+    _say(console, "Evaluation Results:", "bold")
+    for name, value in tables.totals(result):
+        _say(console, f"  {name}: {value}")
+    stopped = tables.stop_note(result)
+    if stopped is not None:
+        _say(console, f"  {stopped}", "yellow")
+    models = tables.model_lines(result, model)
+    eval_names = list(result.eval_summaries)
+    _print_failures(models, eval_names, console)
+    if not eval_names:
+        _say(console, "  No results: no eval function scored anything.")
+        return
+    ks = tables.ks_of(result)
+    console.print()
+    if not console.run_rich(lambda rich: _format_tables_rich(eval_names, models, ks, rich)):
+        _print_plain(performance_table(models, result), console)
+        console.print()
+        _print_plain(results_table(eval_names, models, ks), console)
+    _print_intervals(models, eval_names, ks, console)
+    _print_comparison(result, console)
+    console.print("\n")
+
+
+def performance_table(models: Sequence[ModelLine], result: EvalResult) -> Table:
+    """What an average run takes; the totals of ``result`` serve where its runs are not at hand."""
+    rows = []
+    for model in models:
+        latency_ms, tokens = model.performance.latency_ms.mean, model.performance.tokens.mean
+        if not model.performance.runs and result.total_runs:
+            latency_ms = result.total_duration_ms / result.total_runs
+            tokens = result.total_tokens / result.total_runs
+        rows.append([model.name, tables.duration(latency_ms), f"{tokens:,.0f}"])
+    return Table("Performance", ["Model", "Avg Latency", "Avg Tokens"], rows)
+
+
+def results_table(eval_names: Sequence[str], models: Sequence[ModelLine], ks: Sequence[int]) -> Table:
+    """One line an eval function and model."""
+    rows = []
+    for eval_name in eval_names:
+        for model in models:
+            summary = model.summaries.get(eval_name, EvalEvalSummary())
+            scores = (tables.score(summary, each) for each in (summary.mean, summary.min, summary.max, summary.std))
+            passes = (tables.percent(summary.pass_at_k.get(k)) for k in ks)
+            rows.append([eval_name, model.name, *scores, *passes])
+    headers = ["Eval Function", "Model", "Mean", "Min", "Max", "Std", *(f"pass@{k}" for k in ks)]
+    return Table("Results", headers, rows, texts=2)
+
+
+def _format_tables_rich(
+    eval_fn_names: Sequence[str],
+    model_data: Sequence[ModelLine],
+    pass_k_values: Sequence[int],
+    rich_console: "RichConsole",
+) -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    def literal(text: str, style: str = "") -> Text:
+        return Text(strip_control(text), style)
+
+    def number(summary: EvalEvalSummary, score: float) -> str:
+        is_whole = not summary.is_empty and score == int(score)
+        return f"{score:.0f}" if is_whole else tables.score(summary, score)
+
+    took = RichTable(title="Performance", box=box.ROUNDED)
+    for header in ("Model", "Avg Latency", "Avg Tokens"):
+        took.add_column(header, overflow="fold")
+    for model in model_data:
+        latency = tables.duration(model.performance.latency_ms.mean)
+        took.add_row(literal(model.name), latency, f"{model.performance.tokens.mean:,.0f}")
+    rich_console.print(took)
+
+    scores = RichTable(title="Results", box=box.ROUNDED)
+    for header in ("Eval Function", "Model", "Mean", "Min", "Max", "Std", *(f"pass@{k}" for k in pass_k_values)):
+        scores.add_column(header, overflow="fold")
+    for eval_name in eval_fn_names:
+        for model in model_data:
+            summary = model.summaries.get(eval_name, EvalEvalSummary())
+            shares = [summary.pass_at_k.get(k) for k in pass_k_values]
+            scores.add_row(
+                literal(eval_name),
+                literal(model.name),
+                literal(number(summary, summary.mean), _style(summary.mean)),
+                *(number(summary, score) for score in (summary.min, summary.max, summary.std)),
+                *(literal(tables.percent(share), "" if share is None else _style(share)) for share in shares),
+            )
+    rich_console.print(scores)
+
+
+def _style(share: float) -> str:
+    if share >= GOOD_SHARE:
+        return "green"
+    return "yellow" if share >= FAIR_SHARE else "red"
+
+
+def _print_plain(table: Table, console: "Console") -> None:
+    cells = [[" ".join(strip_control(cell).split()) for cell in row] for row in (table.headers, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for position, row in enumerate(cells):
+        aligned = [
+            cell.ljust(width) if column < table.texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        _say(console, "  " + " | ".join(aligned))
+        if position == 0:
+            _say(console, "  " + "-+-".join("-" * width for width in widths))
+
+
+def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], console: "Console") -> None:
+    failures = tables.failures_table(models, eval_names)
+    for what, model, first, count in failures.rows if failures else ():
+        owner = f" with {model}" if len(models) > 1 else ""
+        kind = "Failed runs" if what == "agent or model" else f"Runs on which {what} failed"
+        _say(console, f"  {kind}{owner}: {count}. First error: {first}", "red")
+
+
+def _print_intervals(
+    models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], console: "Console"
+) -> None:
+    console.print()
+    _say(console, "  95% intervals, over rows:")
+    for eval_name in eval_names:
+        for model in models:
+            summary = model.summaries.get(eval_name, EvalEvalSummary())
+            owner = f" {model.name}" if len(models) > 1 else ""
+            parts = [f"mean {tables.interval(summary.mean_interval)}"]
+            parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
+            unscored = f"; no reward for {summary.unscored} runs" if summary.unscored else ""
+            _say(console, f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
+
+
+def _print_comparison(result: EvalResult, console: "Console") -> None:
+    for eval_name, paired in result.comparisons.items():
+        sentence = (
+            f"{eval_name}: primary minus baseline {paired.difference:+.3f}, 95% interval"
+            f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f} over {paired.rows} rows"
+            f" ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
+        )
+        _say(console, "  " + sentence)
+
+
+def _say(console: "Console", text: str, style: str | None = None) -> None:
+    console.print(console.escape(text), style=style, highlight=False, soft_wrap=True)

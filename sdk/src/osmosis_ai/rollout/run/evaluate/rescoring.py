@@ -1,0 +1,226 @@
+"""Rewards computed anew on saved runs, without a model, beside what they were.
+
+A run is rescored only if everything its function takes is known; otherwise the report says what was missing.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from osmosis_ai.rollout.run.data.dataset import DatasetReader
+from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
+from osmosis_ai.rollout.run.evaluate.saved_runs import SavedRun
+
+CONCURRENT_CALLS = 64
+TOLERANCE = 1e-9
+
+
+class Verdict(StrEnum):
+    """What became of one run."""
+
+    RESCORED = "rescored"
+    NO_REWARD = "no_reward"
+    """The function returned ``None``."""
+    FUNCTION_FAILED = "function_failed"
+    NOT_RESCORABLE = "not_rescorable"
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One run, before and after."""
+
+    source: str
+    row_index: int | None
+    repeat: int | None
+    rollout_id: str | None
+    verdict: Verdict
+    reward_before: float | None
+    reward_after: float | None = None
+    problem: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the reward is another one, or came or went."""
+        if self.verdict not in (Verdict.RESCORED, Verdict.NO_REWARD):
+            return False
+        before, after = self.reward_before, self.reward_after
+        return before != after if before is None or after is None else abs(after - before) > TOLERANCE
+
+
+class RescoringReport:
+    """Grows by one run at a time.
+
+    ``mean_before`` and ``mean_after`` are over the same runs: those with a reward before and after.
+    """
+
+    def __init__(self, pass_threshold: float = 1.0) -> None:
+        self.pass_threshold = pass_threshold
+        self.runs: list[Rescored] = []
+        self.verdicts: Counter[Verdict] = Counter()
+        self.problems: Counter[tuple[Verdict, str]] = Counter()
+
+    def add(self, run: Rescored) -> None:
+        """Count one run."""
+        self.runs.append(run)
+        self.verdicts[run.verdict] += 1
+        if run.problem is not None:
+            self.problems[run.verdict, run.problem] += 1
+
+    @property
+    def changed(self) -> list[Rescored]:
+        """Runs whose reward is another one."""
+        return [run for run in self.runs if run.changed]
+
+    @property
+    def flipped(self) -> list[Rescored]:
+        """Runs that passed and no longer do, or the other way round."""
+        return [run for run in self._compared() if self._passes(run.reward_before) != self._passes(run.reward_after)]
+
+    def _passes(self, reward: float | None) -> bool:
+        return reward is not None and reward >= self.pass_threshold
+
+    def _compared(self) -> list[Rescored]:
+        return [run for run in self.runs if run.reward_before is not None and run.reward_after is not None]
+
+    def summary(self) -> dict[str, Any]:
+        """The totals as JSON; means are null where no run has a reward before and after."""
+        compared = self._compared()
+        flipped = self.flipped
+        return {
+            "runs": len(self.runs),
+            **{verdict.value: self.verdicts[verdict] for verdict in Verdict},
+            "compared": len(compared),
+            "mean_before": _mean([run.reward_before or 0.0 for run in compared]),
+            "mean_after": _mean([run.reward_after or 0.0 for run in compared]),
+            "changed": len(self.changed),
+            "gained_reward": sum(run.changed and run.reward_before is None for run in self.runs),
+            "lost_reward": sum(run.changed and run.reward_after is None for run in self.runs),
+            "pass_threshold": self.pass_threshold,
+            "now_pass": sum(self._passes(run.reward_after) for run in flipped),
+            "now_fail": sum(self._passes(run.reward_before) for run in flipped),
+            "problems": [
+                {"verdict": verdict.value, "text": text, "count": count}
+                for (verdict, text), count in self.problems.most_common()
+            ],
+        }
+
+
+def as_json(run: Rescored) -> dict[str, Any]:
+    """One run as JSON."""
+    return {**asdict(run), "changed": run.changed}
+
+
+class GroundTruths:
+    """The rows of a dataset by number and by prompt, for runs that were saved without their ground truth.
+
+    Raises:
+        FileNotFoundError, DatasetParseError, DatasetValidationError: as ``DatasetReader``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._rows: list[dict[str, Any]] = [dict(row) for row in DatasetReader(path).iter_rows()]
+        self._by_prompt: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in self._rows:
+            self._by_prompt.setdefault(_prompt_of_row(row), []).append(row)
+
+    def row_of(self, run: SavedRun) -> dict[str, Any] | str:
+        """The row of ``run``, or why there is none."""
+        prompt = _prompt_of_messages(run.messages or [])
+        if run.row_index is None:
+            rows = self._by_prompt.get(prompt, [])
+            if not rows:
+                return "no row of the dataset has its prompt"
+            if any(row["ground_truth"] != rows[0]["ground_truth"] for row in rows):
+                return "rows of the dataset with its prompt have different ground truths"
+            return rows[0]
+        if not 0 <= run.row_index < len(self._rows):
+            return "the dataset has no row of its number"
+        row = self._rows[run.row_index]
+        return row if _prompt_of_row(row) == prompt else "the dataset's row of its number has another prompt"
+
+
+def _prompt_of_row(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["system_prompt"], row["user_prompt"]
+
+
+def _prompt_of_messages(messages: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    columns = _columns_of(messages)
+    return columns.get("system_prompt", ""), columns.get("user_prompt", "")
+
+
+def _columns_of(messages: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The prompts that a conversation began with, under their names in a dataset."""
+    columns: dict[str, str] = {}
+    for message in messages:
+        column = f"{message.get('role')}_prompt"
+        if column in ("system_prompt", "user_prompt"):
+            columns.setdefault(column, str(message.get("content")))
+    return columns
+
+
+async def rescore(
+    runs: Iterable[SavedRun],
+    reward_fn: EvalFnWrapper,
+    ground_truths: GroundTruths | None = None,
+    pass_threshold: float = 1.0,
+) -> RescoringReport:
+    """Compute the reward of every run that allows it, in their order; calls of coroutine functions overlap."""
+    report = RescoringReport(pass_threshold)
+    for batch in _batches(runs, CONCURRENT_CALLS if reward_fn.is_async else 1):
+        for run in await asyncio.gather(*(_rescored(run, reward_fn, ground_truths) for run in batch)):
+            report.add(run)
+    return report
+
+
+def _batches(runs: Iterable[SavedRun], size: int) -> Iterator[list[SavedRun]]:
+    batch: list[SavedRun] = []
+    for run in runs:
+        batch.append(run)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: GroundTruths | None) -> Rescored:
+    before = run.scores.get(reward_fn.name, run.reward)
+
+    def ended(verdict: Verdict, reward: float | None = None, problem: str | None = None) -> Rescored:
+        return Rescored(run.source, run.row_index, run.repeat, run.rollout_id, verdict, before, reward, problem)
+
+    problem = _missing_conversation(run)
+    if problem is not None:
+        return ended(Verdict.NOT_RESCORABLE, problem=problem)
+    ground_truth, metadata = run.ground_truth, run.metadata
+    if reward_fn.takes("ground_truth") and ground_truth is None:
+        if ground_truths is None:
+            return ended(Verdict.NOT_RESCORABLE, problem="its ground truth was not saved; name the dataset with -d")
+        row = ground_truths.row_of(run)
+        if isinstance(row, str):
+            return ended(Verdict.NOT_RESCORABLE, problem=row)
+        ground_truth, metadata = row["ground_truth"], row
+    columns = {**_columns_of(run.messages or []), "ground_truth": ground_truth, **(metadata or {})}
+    try:
+        reward = await reward_fn.call_here(run.messages or [], ground_truth, columns)
+    except NoRewardError:
+        return ended(Verdict.NO_REWARD)
+    except Exception as error:  # noqa: BLE001 - it is the author's code, and the other runs go on
+        return ended(Verdict.FUNCTION_FAILED, problem=described(error))
+    return ended(Verdict.RESCORED, reward)
+
+
+def _missing_conversation(run: SavedRun) -> str | None:
+    if not run.completed:
+        return "it did not complete, so it has no reward"
+    if run.messages is None:
+        return "its trace holds only summaries of messages" if run.has_summaries else "its conversation was not saved"
+    return None
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,385 @@
+"""Runs an agent over a dataset, n times a row, with one model or two, and scores what comes out.
+
+Rows come first, then runs, then models; with ``batch_size`` above 1 that many runs are under way at a time. A systemic
+error of a model, one that every run would meet, stops that model and no other. Spec: test-and-eval.md, section 10.3.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
+from osmosis_ai.rollout.run.errors import SystemicProviderError
+from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
+from osmosis_ai.rollout.run.evaluate.ledger import Item, Ledger, ProgressCallback, RunSettings
+from osmosis_ai.rollout.run.evaluate.slots import Halts, RunnerPool, close_quietly
+from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, pass_at_k
+from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
+from osmosis_ai.rollout.run.evaluate.types import (
+    BASELINE,
+    PRIMARY,
+    EvalEvalSummary,
+    EvalModelSummary,
+    EvalResult,
+    EvalRowResult,
+    EvalRunResult,
+)
+from osmosis_ai.rollout.run.models.models import for_one_run
+from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
+from osmosis_ai.rollout.run.runner import LocalLLMClientProtocol, LocalRolloutRunner
+from osmosis_ai.rollout.run.window import run_window
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.run.data.dataset import DatasetRow
+
+__all__ = [
+    "EvalEvalSummary",
+    "EvalModelSummary",
+    "EvalResult",
+    "EvalRowResult",
+    "EvalRunResult",
+    "EvalRunner",
+    "pass_at_k",
+]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_DEBUG_DIR = "./local_debug"
+
+ClientFactory = Callable[[], Any]
+
+
+class EvalRunner:
+    """Evaluates one agent loop, which all runs share; it must keep its state in ``run``.
+
+    Rate limits and passing faults of the SDK's own clients are waited out.
+
+    Args:
+        llm_client: the model; with ``batch_size`` above 1 each run in flight has a client of ``llm_client_factory``
+            instead, by default one like ``llm_client``, on the same connections where it can share them.
+        debug_dir: where ``ctx.log_event`` writes; ``./local_debug`` if ``debug`` and nothing else is said.
+        baseline_llm_client: a second model to compare with.
+        seed: of the permutation tests of a comparison.
+        timeout_seconds: limit of one run of the agent; none by default.
+    """
+
+    def __init__(
+        self,
+        agent_loop: RolloutAgentLoop,
+        llm_client: Any,
+        eval_fns: Sequence[EvalFnWrapper],
+        debug: bool = False,
+        debug_dir: str | None = None,
+        llm_client_factory: ClientFactory | None = None,
+        baseline_llm_client: Any = None,
+        baseline_llm_client_factory: ClientFactory | None = None,
+        *,
+        seed: int = DEFAULT_SEED,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        self.agent_loop = agent_loop
+        self.llm_client = llm_client
+        self.eval_fns = list(eval_fns)
+        self.debug = debug
+        self.debug_dir = debug_dir or (DEFAULT_DEBUG_DIR if debug else None)
+        self.baseline_llm_client = baseline_llm_client
+        self.seed = seed
+        self.timeout_seconds = timeout_seconds
+        self._factories: dict[str | None, ClientFactory] = {
+            None: llm_client_factory or (lambda: _client_like(llm_client)),
+            BASELINE: baseline_llm_client_factory or (lambda: _client_like(baseline_llm_client)),
+        }
+        self._factories[PRIMARY] = self._factories[None]
+        primary_gate = Gate()
+        self._gates = {None: primary_gate, PRIMARY: primary_gate, BASELINE: Gate()}
+        primary = self._make_runner(PRIMARY, llm_client)
+        self._runners: dict[str | None, LocalRolloutRunner] = {None: primary, PRIMARY: primary}
+        if self.has_baseline:
+            self._runners[BASELINE] = self._make_runner(BASELINE, baseline_llm_client)
+        self._failed_eval_fns: set[str] = set()
+        self._result_so_far: Callable[[], EvalResult] | None = None
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether there is a second model."""
+        return self.baseline_llm_client is not None
+
+    async def run_single(
+        self,
+        row: "DatasetRow",
+        row_index: int,
+        run_index: int,
+        max_turns: int = 10,
+        completion_params: Mapping[str, Any] | None = None,
+        runner: LocalRolloutRunner | None = None,
+        model_tag: str | None = None,
+    ) -> EvalRunResult:
+        """Run ``row`` once and score it.
+
+        ``runner`` defaults to that of the model ``model_tag``. An eval function that fails does not keep the others
+        from scoring: it is in ``eval_errors``.
+
+        Raises:
+            SystemicProviderError: the model will answer no run; ``duration_ms`` and ``tokens`` say what this one cost.
+        """
+        if runner is None:
+            runner = self._runners.get(model_tag, self._runners[None])
+        started_at = time.monotonic()
+        try:
+            local = await runner.run_single(
+                row=row,
+                row_index=row_index,
+                max_turns=max_turns,
+                completion_params=completion_params,
+                rollout_id=f"eval-{row_index}-run-{run_index}" + (f"-{model_tag}" if model_tag else ""),
+                request_metadata={"run_index": run_index},
+            )
+        except SystemicProviderError as error:
+            error.duration_ms, error.tokens = _extract_systemic_error_metrics(error, started_at)
+            raise
+        run = EvalRunResult(
+            run_index=run_index,
+            success=local.success,
+            duration_ms=local.duration_ms,
+            tokens=local.token_usage.get("total_tokens", 0),
+            model_tag=model_tag,
+            row_index=row_index,
+            token_usage=local.token_usage,
+            num_tool_calls=local.num_tool_calls,
+            cost_usd=local.cost_usd,
+            final_messages=local.messages,
+        )
+        result = local.result
+        if result is not None:
+            run.reward, run.finish_reason = result.reward, result.finish_reason
+        if local.success and result is not None:
+            await self._score(run, result, row)
+        else:
+            run.success = False
+            run.error = local.error or getattr(result, "error_message", None)
+        return run
+
+    async def _score(self, run: EvalRunResult, result: RolloutResult, row: "DatasetRow") -> None:
+        for eval_fn in self.eval_fns:
+            try:
+                run.scores[eval_fn.name] = await eval_fn(result.final_messages, row["ground_truth"], dict(row))
+            except NoRewardError:
+                run.unscored.append(eval_fn.name)
+            except Exception as error:  # noqa: BLE001 - it is the author's code, and the other functions go on
+                run.scores[eval_fn.name] = 0.0
+                run.eval_errors[eval_fn.name] = described(error)
+                level = logging.DEBUG if eval_fn.name in self._failed_eval_fns else logging.WARNING
+                self._failed_eval_fns.add(eval_fn.name)
+                logger.log(
+                    level, "Eval function %s failed on row %s: %s", eval_fn.name, run.row_index, described(error)
+                )
+
+    async def run_eval(
+        self,
+        rows: Sequence["DatasetRow"],
+        n_runs: int = 1,
+        max_turns: int = 10,
+        completion_params: Mapping[str, Any] | None = None,
+        pass_threshold: float = 1.0,
+        on_progress: ProgressCallback | None = None,
+        start_index: int = 0,
+        batch_size: int = 1,
+    ) -> EvalResult:
+        """Run every row ``n_runs`` times with each model.
+
+        ``on_progress(done, total, run)`` follows each run, the failed ones too. A systemic error counts as a failed
+        run; if it kept further runs from starting, the result says ``stopped_early`` and why.
+        """
+        started_at = time.monotonic()
+
+        def result() -> EvalResult:
+            duration_ms = (time.monotonic() - started_at) * 1000
+            return self._result(ledger, halts, n_runs, pass_threshold, duration_ms)
+
+        tags: list[str | None] = [PRIMARY, BASELINE] if self.has_baseline else [None]
+        items = [
+            Item(row, start_index + position, run_index, tag)
+            for position, row in enumerate(rows)
+            for run_index in range(n_runs)
+            for tag in tags
+        ]
+        ledger = Ledger(len(items), on_progress)
+        halts = Halts[Item](lambda item: item.tag)
+        settings = RunSettings(max_turns, completion_params)
+        self._result_so_far = result
+        if batch_size > 1:
+            await self._run_eval_concurrent(
+                items=items, batch_size=batch_size, settings=settings, ledger=ledger, halts=halts
+            )
+        else:
+            await run_window(items, lambda item: self._run_item(item, settings, ledger, halts, None), 1)
+        return result()
+
+    def result_so_far(self, stop_reason: str) -> EvalResult | None:
+        """What a ``run_eval`` that was cancelled or failed had come to; ``None`` if none was ever called."""
+        if self._result_so_far is None:
+            return None
+        result = self._result_so_far()
+        result.stopped_early, result.stop_reason = True, stop_reason
+        return result
+
+    async def _run_eval_concurrent(
+        self,
+        *,
+        items: Sequence[Item],
+        batch_size: int,
+        settings: RunSettings,
+        ledger: Ledger,
+        halts: Halts[Item],
+    ) -> None:
+        tags = list(dict.fromkeys(item.tag for item in items))
+        pools: dict[str | None, RunnerPool[LocalRolloutRunner]] = {}
+        clients: list[Any] = []
+
+        def make(tag: str | None) -> LocalRolloutRunner:
+            clients.append(self._factories[tag]())
+            return self._make_runner(tag, clients[-1])
+
+        async def run(item: Item) -> bool:
+            pool = pools[item.tag]
+            runner = pool.take()
+            try:
+                return await self._run_item(item, settings, ledger, halts, runner)
+            finally:
+                pool.give_back(runner)
+
+        try:
+            for position, tag in enumerate(tags):
+                share = max(1, (batch_size + len(tags) - 1 - position) // len(tags))
+                size = min(share, len(items) // len(tags))
+                pools[tag] = RunnerPool(functools.partial(make, tag), size)
+            await run_window(items, run, batch_size)
+        finally:
+            for client in clients:
+                await asyncio.shield(close_quietly(client))
+
+    async def _run_item(
+        self, item: Item, settings: RunSettings, ledger: Ledger, halts: Halts[Item], runner: LocalRolloutRunner | None
+    ) -> bool:
+        if halts.leaves_out(item):
+            return True
+        started_at = time.monotonic()
+        try:
+            run = await self.run_single(
+                row=item.row,
+                row_index=item.row_index,
+                run_index=item.run_index,
+                max_turns=settings.max_turns,
+                completion_params=settings.completion_params,
+                runner=runner,
+                model_tag=item.tag,
+            )
+        except SystemicProviderError as error:
+            halts.halt(item)
+            duration_ms, tokens = _extract_systemic_error_metrics(error, started_at)
+            run = EvalRunResult(item.run_index, False, {}, duration_ms, tokens, str(error), item.tag)
+            ledger.stop_reason = ledger.stop_reason or str(error)
+        run.row_index = item.row_index
+        ledger.record(run)
+        return True
+
+    def _result(
+        self, ledger: Ledger, halts: Halts[Item], n_runs: int, pass_threshold: float, duration_ms: float
+    ) -> EvalResult:
+        rows = ledger.rows()
+        by_tag: dict[str | None, list[EvalRowResult]]
+        by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {None: rows}
+        summaries = {
+            tag: {eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold) for eval_fn in self.eval_fns}
+            for tag, tagged in by_tag.items()
+        }
+        result = EvalResult(
+            rows=rows,
+            eval_summaries=next(iter(summaries.values())),
+            total_rows=len(rows),
+            total_runs=sum(len(row.runs) for row in rows),
+            total_tokens=sum(run.tokens for row in rows for run in row.runs),
+            total_duration_ms=duration_ms,
+            n_runs=n_runs,
+            pass_threshold=pass_threshold,
+            stopped_early=halts.left_out > 0,
+            stop_reason=ledger.stop_reason if halts.left_out else None,
+        )
+        if self.has_baseline:
+            clients = {PRIMARY: self.llm_client, BASELINE: self.baseline_llm_client}
+            result.model_summaries = [
+                _model_summary(_display_name(client), tag, by_tag[tag], summaries[tag])
+                for tag, client in clients.items()
+            ]
+            for eval_fn in self.eval_fns:
+                comparison = compare(eval_fn.name, by_tag[PRIMARY], by_tag[BASELINE], self.seed)
+                if comparison is not None:
+                    result.comparisons[eval_fn.name] = comparison
+        return result
+
+    def _compute_summaries(
+        self, row_results: Sequence[EvalRowResult], n_runs: int, pass_threshold: float
+    ) -> dict[str, EvalEvalSummary]:
+        return {
+            eval_fn.name: summarize(eval_fn.name, row_results, n_runs, pass_threshold, planned_runs=n_runs)
+            for eval_fn in self.eval_fns
+        }
+
+    def _filter_runs_by_tag(self, row_results: Sequence[EvalRowResult], tag: str | None) -> list[EvalRowResult]:
+        return runs_with_tag(row_results, tag)
+
+    def _make_runner(self, tag: str | None, client: LocalLLMClientProtocol) -> LocalRolloutRunner:
+        if _is_own(client):
+            client = PatientClient(client, self._gates[tag])
+        metadata = {"execution_mode": "eval"} | ({"model_tag": BASELINE} if tag == BASELINE else {})
+        return LocalRolloutRunner(
+            agent_loop=self.agent_loop,
+            llm_client=client,
+            debug=self.debug,
+            debug_dir=self.debug_dir,
+            rollout_id_prefix="eval-baseline" if tag == BASELINE else "eval",
+            request_metadata=metadata,
+            timeout_seconds=self.timeout_seconds,
+        )
+
+
+def _client_like(client: Any) -> Any:
+    if hasattr(client, "_api_base") and not _is_own(client):
+        from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
+
+        return ExternalLLMClient(model=client.display_name, api_key=client._api_key, api_base=client._api_base)
+    return for_one_run(client)
+
+
+def _is_own(client: Any) -> bool:
+    """Whether ``client`` is one of this SDK's, and not somebody's stand-in."""
+    return callable(getattr(type(client), "for_one_run", None))
+
+
+def _display_name(client: Any) -> str:
+    return str(getattr(client, "display_name", type(client).__name__))
+
+
+def _model_summary(
+    model: str, tag: str, rows: Sequence[EvalRowResult], summaries: dict[str, EvalEvalSummary]
+) -> EvalModelSummary:
+    runs = [run for row in rows for run in row.runs]
+    return EvalModelSummary(
+        model=model,
+        model_tag=tag,
+        eval_summaries=summaries,
+        total_runs=len(runs),
+        total_tokens=sum(run.tokens for run in runs),
+        total_duration_ms=sum(run.duration_ms for run in runs),
+    )
+
+
+def _extract_systemic_error_metrics(error: SystemicProviderError, fallback_started_at: float) -> tuple[float, int]:
+    """Milliseconds and tokens the error's run took: as it says, else the time since ``fallback_started_at`` and 0."""
+    duration_ms = error.duration_ms
+    if duration_ms is None:
+        duration_ms = (time.monotonic() - fallback_started_at) * 1000
+    return float(duration_ms), int(error.tokens or 0)

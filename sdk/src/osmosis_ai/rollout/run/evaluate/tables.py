@@ -1,0 +1,231 @@
+"""The tables of a report, as text in cells, for a terminal, Markdown and HTML alike. Cells may hold foreign text."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from osmosis_ai.rollout.run.evaluate.statistics import Interval
+from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
+from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
+
+NOT_AVAILABLE = "N/A"
+MAX_LISTED_ROWS = 20
+COUNTING_RULE = (
+    "A run whose agent failed counts as 0. A run that was not made, one whose eval function failed and one that got no"
+    " reward count nowhere."
+)
+INTERVAL_METHOD = (
+    "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores between 0 and 1,"
+    " Student's t for others."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers and as many cells in every row; the first ``texts`` columns are words, the others numbers."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    texts: int = 1
+
+
+@dataclass(frozen=True)
+class ModelLine:
+    """One model of a report."""
+
+    name: str
+    summaries: dict[str, EvalEvalSummary]
+    performance: Performance
+    rows: list[EvalRowResult]
+
+    def scores(self, eval_name: str) -> list[float]:
+        """Every score that counts."""
+        return scores_of((run for row in self.rows for run in row.runs), eval_name)
+
+
+def model_lines(result: EvalResult, model: str) -> list[ModelLine]:
+    """The models of ``result``; ``model`` names the only one. In a comparison each name carries its tag."""
+    if not result.model_summaries:
+        return [ModelLine(model, result.eval_summaries, performance(result.rows), result.rows)]
+    lines = []
+    for summary in result.model_summaries:
+        rows = runs_with_tag(result.rows, summary.model_tag)
+        name = f"{summary.model} ({summary.model_tag})"
+        lines.append(ModelLine(name, summary.eval_summaries, performance(rows), rows))
+    return lines
+
+
+def ks_of(result: EvalResult) -> list[int]:
+    """The k of every pass@k that some model has; none with one run a row."""
+    if result.n_runs <= 1:
+        return []
+    summaries = list(result.eval_summaries.values())
+    for model in result.model_summaries or []:
+        summaries += model.eval_summaries.values()
+    return sorted({k for summary in summaries for k in summary.pass_at_k})
+
+
+def totals(result: EvalResult) -> list[tuple[str, str]]:
+    """What was run."""
+    return [
+        ("Rows", str(result.total_rows)),
+        ("Runs per row", str(result.n_runs)),
+        ("Total runs", str(result.total_runs)),
+        ("Duration", duration(result.total_duration_ms)),
+        ("Total tokens", f"{result.total_tokens:,}"),
+    ]
+
+
+def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int]) -> Table:
+    """Scores with their intervals."""
+    rows = []
+    for eval_name in eval_names:
+        for model in models:
+            summary = model.summaries.get(eval_name, EvalEvalSummary())
+            rows.append(
+                [
+                    eval_name,
+                    model.name,
+                    score(summary, summary.mean),
+                    interval(summary.mean_interval),
+                    score(summary, summary.std),
+                    score(summary, summary.min),
+                    score(summary, summary.max),
+                    *(pass_cell(summary, k) for k in ks),
+                    str(summary.scored_runs),
+                    str(summary.unscored),
+                    str(summary.errors),
+                ]
+            )
+    passes = [f"pass@{k}" for k in ks]
+    counts = ["Scored runs", "No reward", "Errors"]
+    headers = ["Eval function", "Model", "Mean", "95 % interval", "Std", "Min", "Max", *passes, *counts]
+    return Table("Scores", headers, rows, texts=2)
+
+
+def pass_cell(summary: EvalEvalSummary, k: int) -> str:
+    """pass@k with its interval, in percent."""
+    share = percent(summary.pass_at_k.get(k))
+    bounds = summary.pass_at_k_intervals.get(k)
+    return share if bounds is None else f"{share} [{bounds.low * 100:.1f}, {bounds.high * 100:.1f}]"
+
+
+def latency_and_token_tables(models: Sequence[ModelLine]) -> Iterator[Table]:
+    """Percentiles over single runs."""
+    headers = ["Model", "Runs", "Failed", "Mean", "p50", "p90", "p95", "p99", "Max"]
+    for title, unit in (("Latency of a run", duration), ("Tokens of a run", lambda value: f"{value:,.0f}")):
+        rows = []
+        for model in models:
+            took = model.performance
+            spread = took.latency_ms if unit is duration else took.tokens
+            values = (spread.mean, spread.p50, spread.p90, spread.p95, spread.p99, spread.max)
+            rows.append([model.name, str(took.runs), str(took.failed_runs), *map(unit, values)])
+        yield Table(title, headers, rows)
+
+
+def comparison_table(result: EvalResult) -> Table | None:
+    """Primary minus baseline, row by row; ``None`` without a baseline."""
+    if not result.comparisons:
+        return None
+    rows = [
+        [
+            eval_name,
+            str(paired.rows),
+            f"{paired.difference:+.3f}",
+            interval(paired.interval, signed=True),
+            f"{paired.p_value:.4f}",
+            f"{paired.higher} / {paired.equal} / {paired.lower}",
+        ]
+        for eval_name, paired in result.comparisons.items()
+    ]
+    headers = ["Eval function", "Rows", "Difference", "95 % interval", "p", "Better / equal / worse"]
+    return Table("Primary minus baseline, paired by row", headers, rows)
+
+
+def failures_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
+    """What went wrong, by kind; ``None`` if nothing did."""
+    rows = []
+    for model in models:
+        if model.performance.failed_runs:
+            first = model.performance.first_error or "no reason given"
+            rows.append(["agent or model", model.name, first, str(model.performance.failed_runs)])
+        for eval_name in eval_names:
+            summary = model.summaries.get(eval_name, EvalEvalSummary())
+            if summary.errors:
+                rows.append([eval_name, model.name, summary.first_error or "", str(summary.errors)])
+    return Table("Failures", ["What failed", "Model", "First error", "Runs"], rows, texts=3) if rows else None
+
+
+def worst_rows_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
+    """The rows with the lowest mean score over all functions; ``None`` if every row is as good as any other."""
+    rows = []
+    for model in models:
+        for row in model.rows:
+            means = [_mean(scores) if (scores := scores_of(row.runs, name)) else None for name in eval_names]
+            rows.append((_mean([mean for mean in means if mean is not None]), row, model.name, means))
+    if len({mean for mean, *_ in rows}) < 2:
+        return None
+    rows.sort(key=lambda line: (line[0], line[1].row_index))
+    cells = [
+        [str(row.row_index), name, first_error(row.runs), *("-" if mean is None else f"{mean:.3f}" for mean in means)]
+        for _, row, name, means in rows[:MAX_LISTED_ROWS]
+    ]
+    return Table("Lowest rows", ["Row", "Model", "First error", *eval_names], cells, texts=3)
+
+
+def first_error(runs: Sequence[EvalRunResult]) -> str:
+    """The first error of ``runs``, the agent's or an eval function's."""
+    return next((error for run in runs for error in (run.error, *run.eval_errors.values()) if error), "")
+
+
+def notes(result: EvalResult) -> list[str]:
+    """How to read the numbers."""
+    lines = [COUNTING_RULE, INTERVAL_METHOD]
+    if result.n_runs > 1:
+        lines.append(
+            f"pass@k: unbiased, 1 - C(n-c, k) / C(n, k) per row with c of n scores at least {result.pass_threshold:g};"
+            " averaged over the rows with at least k scored runs."
+        )
+    if result.comparisons:
+        permutations = next(iter(result.comparisons.values())).permutations
+        lines.append(
+            "Comparison: difference of row means, interval by Student's t, two-sided p by a sign-flip permutation test"
+            f" ({permutations:,} permutations)."
+        )
+    return lines
+
+
+def stop_note(result: EvalResult) -> str | None:
+    """Why the evaluation stopped early, if it did."""
+    if not result.stopped_early:
+        return None
+    return f"Stopped early: {result.stop_reason}" if result.stop_reason else "Stopped early."
+
+
+def interval(bounds: Interval | None, *, signed: bool = False) -> str:
+    """``[low, high]``."""
+    if bounds is None:
+        return NOT_AVAILABLE
+    sign = "+" if signed else ""
+    return f"[{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
+
+
+def score(summary: EvalEvalSummary, value: float) -> str:
+    """With three decimals; what never was is no zero."""
+    return NOT_AVAILABLE if summary.is_empty else f"{value:.3f}"
+
+
+def percent(share: float | None) -> str:
+    """With one decimal."""
+    return NOT_AVAILABLE if share is None else f"{share * 100:.1f}%"
+
+
+def duration(milliseconds: float) -> str:
+    """With its unit."""
+    from osmosis_ai.rollout.run.common_cli import format_duration
+
+    return format_duration(milliseconds)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,116 @@
+"""The vocabulary of an evaluation: runs, rows of runs, and what they come to.
+
+One ``EvalRunResult`` a run of a row, gathered in an ``EvalRowResult`` a row; an ``EvalResult`` holds them with one
+``EvalEvalSummary`` an eval function. Fields after the documented ones have defaults. Spec: test-and-eval.md,
+section 10.2.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmosis_ai.rollout.run.evaluate.statistics import Interval, PairedDifference
+
+PRIMARY = "primary"
+BASELINE = "baseline"
+
+
+@dataclass
+class EvalRunResult:
+    """One run of one row."""
+
+    run_index: int
+    success: bool
+    """Whether the agent completed. A run that did not has no scores, and counts as 0 in every statistic."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """By eval function. One that failed has 0.0 here and its reason in ``eval_errors``."""
+    duration_ms: float = 0.0
+    tokens: int = 0
+    error: str | None = None
+    model_tag: str | None = None
+    """``"primary"`` or ``"baseline"`` in a comparison, else ``None``."""
+    eval_errors: dict[str, str] = field(default_factory=dict)
+    """Eval functions that crashed or gave no usable score; they count nowhere, neither as 0 nor as a run."""
+    unscored: list[str] = field(default_factory=list)
+    """Eval functions that gave no reward (``None``) for this run; they count nowhere either."""
+    reward: float | None = None
+    """The agent's own reward."""
+    finish_reason: str | None = None
+    final_messages: list[dict[str, Any]] | None = field(default=None, repr=False)
+    """The conversation. Only there on its way to ``on_progress``: a result keeps none."""
+    row_index: int | None = None
+    token_usage: dict[str, int] = field(default_factory=dict)
+    """``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``, where known."""
+    num_tool_calls: int = 0
+    cost_usd: float | None = None
+
+
+@dataclass
+class EvalRowResult:
+    """The runs of one row, of both models in a comparison."""
+
+    row_index: int
+    runs: list[EvalRunResult] = field(default_factory=list)
+
+
+@dataclass
+class EvalEvalSummary:
+    """What one eval function made of one model's runs. All zero without runs."""
+
+    mean: float = 0.0
+    """Over the scored runs; a run whose agent failed counts as 0."""
+    std: float = 0.0
+    """Population standard deviation."""
+    min: float = 0.0
+    max: float = 0.0
+    pass_at_k: dict[int, float] = field(default_factory=dict)
+    """Averaged over the rows with at least k scored runs; empty with one run a row."""
+    mean_interval: Interval | None = None
+    """95 % confidence interval of the mean, over rows."""
+    pass_at_k_intervals: dict[int, Interval] = field(default_factory=dict)
+    scored_runs: int = 0
+    scored_rows: int = 0
+    errors: int = 0
+    """Runs on which the function crashed or gave no usable score."""
+    first_error: str | None = None
+    unscored: int = 0
+    """Runs for which the function gave no reward."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the function was asked but never gave a score: the zeros then mean nothing."""
+        return not self.scored_runs and bool(self.errors or self.unscored)
+
+
+@dataclass
+class EvalModelSummary:
+    """One model of a comparison."""
+
+    model: str
+    model_tag: str
+    eval_summaries: dict[str, EvalEvalSummary]
+    total_runs: int
+    total_tokens: int
+    total_duration_ms: float
+    """Sum over its runs."""
+
+
+@dataclass
+class EvalResult:
+    """An evaluation, whole or cut short."""
+
+    rows: list[EvalRowResult]
+    eval_summaries: dict[str, EvalEvalSummary]
+    """By eval function; of the primary model in a comparison."""
+    total_rows: int
+    total_runs: int
+    total_tokens: int
+    total_duration_ms: float
+    """Wall time."""
+    n_runs: int
+    pass_threshold: float
+    stopped_early: bool = False
+    stop_reason: str | None = None
+    model_summaries: list[EvalModelSummary] | None = None
+    """``[primary, baseline]`` in a comparison."""
+    comparisons: dict[str, PairedDifference] = field(default_factory=dict)
+    """Primary minus baseline, by eval function, over the rows that both have scores for."""

@@ -1,0 +1,1 @@
+"""Policies that are not a trainer's: hosted models, endpoints, scripted ones."""

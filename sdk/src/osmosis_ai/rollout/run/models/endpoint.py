@@ -1,0 +1,228 @@
+"""Any OpenAI-compatible endpoint, called directly.
+
+With LiteLLM between, each call would cost four milliseconds of this process; without, it is a tenth of one.
+Spec: test-and-eval.md, section 5; the wire is OpenAI's ``POST /chat/completions``, streaming off.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
+from osmosis_ai.rollout.run.models import provider_errors
+from osmosis_ai.rollout.run.models.llm_client import OPENAI_PREFIX, PLACEHOLDER_API_KEY, ExternalLLMClient
+from osmosis_ai.rollout.run.models.replies import Reply, clean_message, consistent_finish_reason, token_count
+
+if TYPE_CHECKING:
+    import aiohttp
+
+logger = logging.getLogger(__name__)
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+CALL_TIMEOUT_SECONDS = 600.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+_CHUNK_BYTES = 64 * 1024
+_NOT_FOR_THE_WIRE = frozenset({"api_key", "api_base", "timeout", "max_retries"})
+
+
+class EndpointLLMClient(ExternalLLMClient):
+    """The model behind one base URL.
+
+    Raises:
+        ProviderError: aiohttp is not installed, or ``api_base`` is no URL.
+    """
+
+    def __init__(self, model: str, api_key: str | None, api_base: str) -> None:
+        self._name(model, api_key, api_base)
+        self._litellm = None
+        self._connections = _Connections(api_base)
+
+    async def close(self) -> None:
+        """Close the connections; may be called again."""
+        self.clear_tools()
+        if self._is_open:
+            await self._connections.close()
+
+    async def _send(self, arguments: dict[str, Any]) -> Any:
+        body = {name: value for name, value in arguments.items() if name not in _NOT_FOR_THE_WIRE}
+        body["model"] = str(body["model"]).removeprefix(OPENAI_PREFIX)
+        key = str(arguments.get("api_key") or PLACEHOLDER_API_KEY)
+        return await self._connections.post(body, key, arguments.get("timeout") or CALL_TIMEOUT_SECONDS)
+
+    async def _ask(self, arguments: dict[str, Any]) -> Reply:
+        return _reply(await self._send(arguments))
+
+
+class _Connections:
+    """One connection pool, made in the event loop that first needs it."""
+
+    def __init__(self, base_url: str) -> None:
+        try:
+            import aiohttp
+        except ImportError as error:
+            raise provider_errors.missing_package("aiohttp") from error
+        parts = _checked(base_url)
+        self._base_url = base_url
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._proxy = _proxy(parts.scheme, parts.hostname or "", parts.netloc)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, body: dict[str, Any], key: str, timeout_seconds: float) -> Any:
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                async with self._open_session().post(
+                    self._url, data=_encoded(body), headers=headers, proxy=self._proxy, allow_redirects=False
+                ) as response:
+                    content = await _read(response)
+                    status, reply_headers = response.status, dict(response.headers)
+        except TimeoutError as error:
+            raise ProviderError(
+                f"Request timed out. Details: no reply from {self._base_url} within {timeout_seconds:g} s",
+                failure=ProviderFailure.TIMEOUT,
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise provider_errors.cannot_connect(f"{self._base_url}: {reason}") from error
+        if status == HTTPStatus.OK:
+            return _decoded(content)
+        raise _refusal(status, content, reply_headers)
+
+    def _open_session(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.closed or self._loop is not loop:
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+
+def _checked(base_url: str) -> Any:
+    try:
+        parts = urlsplit(base_url)
+        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or not base_url.isprintable() or " " in base_url or "?" in base_url or "#" in base_url:
+        raise ProviderError(f"--base-url {base_url!r} is not a base URL such as http://127.0.0.1:8000/v1.")
+    return urlsplit(base_url)
+
+
+def _proxy(scheme: str, host: str, netloc: str) -> str | None:
+    try:
+        is_this_machine = ip_address(host).is_loopback
+    except ValueError:
+        is_this_machine = host == "localhost"
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy and not is_this_machine and not proxy_bypass(netloc) else None
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProviderError(
+            f"The agent's messages or sampling settings are no JSON: {error}.", failure=ProviderFailure.REFUSED
+        ) from error
+
+
+async def _read(response: "aiohttp.ClientResponse") -> bytes:
+    chunks: list[bytes] = []
+    size_bytes = 0
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        size_bytes += len(chunk)
+        if size_bytes > MAX_REPLY_BYTES:
+            raise ProviderError(f"The reply is larger than {MAX_REPLY_BYTES} bytes.", failure=ProviderFailure.REFUSED)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"is not JSON ({error})") from error
+
+
+def _malformed(what: str) -> ProviderError:
+    return ProviderError(
+        f"The endpoint's reply {what}: check that it is an OpenAI-compatible /chat/completions.",
+        failure=ProviderFailure.MALFORMED_REPLY,
+    )
+
+
+def _reply(body: Any) -> Reply:
+    match body:
+        case {"choices": [{"message": dict(message), **choice}, *_]}:
+            pass
+        case {"error": _}:
+            raise ProviderError(
+                f"LLM API error (in a reply of status 200): {_message_of(body)}", failure=ProviderFailure.SERVER
+            )
+        case _:
+            raise _malformed("holds no choices with a message")
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    prompt_tokens, completion_tokens = (
+        token_count(usage.get("prompt_tokens")),
+        token_count(usage.get("completion_tokens")),
+    )
+    cleaned = clean_message(message)
+    return Reply(
+        cleaned,
+        consistent_finish_reason(choice.get("finish_reason"), bool(cleaned.get("tool_calls"))),
+        prompt_tokens,
+        completion_tokens,
+        token_count(usage.get("total_tokens")) or prompt_tokens + completion_tokens,
+    )
+
+
+def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> ProviderError:
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return SystemicProviderError(
+            f"The endpoint redirects to {headers.get('Location', 'another address')!r}: give that with --base-url.",
+            failure=ProviderFailure.CONNECTION,
+        )
+    try:
+        told = _message_of(json.loads(content))
+    except (ValueError, RecursionError):
+        told = content[:1000].decode("utf-8", "replace")
+    message = provider_errors.provider_message(Exception(told))
+    if status == HTTPStatus.UNAUTHORIZED:
+        return provider_errors.authentication_failed(message)
+    retry_after_seconds = provider_errors.retry_after(headers)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return provider_errors.rate_limited(message, retry_after_seconds)
+    if provider_errors.speaks_of_context(told):
+        return provider_errors.context_exceeded(message)
+    return provider_errors.from_status(status, message, retry_after_seconds)
+
+
+def _message_of(body: Any) -> str:
+    match body:
+        case {"error": {"message": str(text), "code": str(code)}}:
+            return text if code in text else f"{text} ({code})"
+        case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
+            return text
+        case _:
+            return json.dumps(body)

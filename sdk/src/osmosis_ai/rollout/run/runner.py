@@ -1,0 +1,312 @@
+"""Runs an agent loop on dataset rows against a model client, in this process.
+
+A run never raises for what the agent, its tools or one call did: that becomes a failed ``LocalRunResult``, with what it
+cost. Only ``SystemicProviderError`` passes, because no other row would fare better. Spec: test-and-eval.md, section 6.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
+from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
+from osmosis_ai.rollout.run.errors import (
+    ProviderError,
+    ProviderFailure,
+    SystemicProviderError,
+    ToolValidationError,
+)
+from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
+from osmosis_ai.rollout.run.models.replies import token_count
+from osmosis_ai.rollout.run.tool_checks import TOOL_NAME_PATTERN, validate_tools
+
+__all__ = [
+    "TOOL_NAME_PATTERN",
+    "LocalBatchResult",
+    "LocalLLMClientProtocol",
+    "LocalRolloutRunner",
+    "LocalRunResult",
+    "validate_tools",
+]
+
+logger = logging.getLogger(__name__)
+
+DEBUG_DIRECTORY = "./local_debug"
+_SHORTEST_DURATION_MS = 1e-6
+
+
+@dataclass
+class LocalRunResult:
+    """One run of one row.
+
+    ``token_usage`` holds ``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``; it is empty
+    where a run failed before it cost anything. ``messages`` is the conversation as far as it went.
+    """
+
+    row_index: int
+    success: bool
+    result: RolloutResult | None = None
+    error: str | None = None
+    duration_ms: float = 0.0
+    token_usage: dict[str, int] = field(default_factory=dict)
+    error_kind: str | None = None
+    """What failed, in a word or two, for counting."""
+    messages: list[MessageDict] = field(default_factory=list)
+    num_tool_calls: int = 0
+    cost_usd: float | None = None
+
+
+class _RunTimeoutError(Exception):
+    """The run's own time limit, not one of the agent's."""
+
+
+@dataclass
+class LocalBatchResult:
+    """All rows that were attempted, in order."""
+
+    results: list[LocalRunResult]
+    total: int
+    passed: int
+    failed: int
+    total_duration_ms: float
+    total_tokens: int
+    stopped_early: bool = False
+    stop_reason: str | None = None
+
+
+class LocalRolloutRunner:
+    """Runs one row at a time on one client. For several at a time, take a runner and a client for each.
+
+    The agent loop is one object that all runs share, as it is on a server.
+
+    Args:
+        debug: write event files; to ``./local_debug`` unless ``debug_dir`` names another directory.
+        rollout_id_prefix: ids are ``<prefix>-<row index>`` unless a call names one.
+        request_metadata: added to every request's metadata.
+        timeout_seconds: limit of one run; none by default.
+    """
+
+    def __init__(
+        self,
+        agent_loop: RolloutAgentLoop,
+        llm_client: LocalLLMClientProtocol,
+        debug: bool = False,
+        debug_dir: str | None = None,
+        rollout_id_prefix: str = "local",
+        request_metadata: Mapping[str, Any] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        self.agent_loop = agent_loop
+        self.llm_client = llm_client
+        self.debug = debug
+        self.debug_dir = debug_dir or (DEBUG_DIRECTORY if debug else None)
+        self.rollout_id_prefix = rollout_id_prefix
+        self.request_metadata = dict(request_metadata or {})
+        self.timeout_seconds = timeout_seconds
+
+    async def run_single(
+        self,
+        row: DatasetRow,
+        row_index: int,
+        max_turns: int = 10,
+        completion_params: Mapping[str, Any] | None = None,
+        rollout_id: str | None = None,
+        request_metadata: Mapping[str, Any] | None = None,
+    ) -> LocalRunResult:
+        """Run the agent on one row.
+
+        Raises:
+            SystemicProviderError: with ``duration_ms`` and ``tokens`` of this run filled in.
+        """
+        started_seconds = time.monotonic()
+        ctx: RolloutContext | None = None
+        try:
+            self.llm_client.reset_metrics()
+            self.llm_client.clear_tools()
+            request = dataset_row_to_request(
+                row,
+                row_index,
+                max_turns=max_turns,
+                completion_params=completion_params,
+                rollout_id_prefix=self.rollout_id_prefix,
+                rollout_id=rollout_id,
+                metadata_overrides={**self.request_metadata, **(request_metadata or {})},
+            )
+            ctx = self._context(request)
+            result = await self._run_in_time(ctx)
+            if isinstance(swallowed := ctx.last_chat_error(), SystemicProviderError):
+                raise swallowed
+            return self._ended(row_index, result, ctx, _elapsed_ms(started_seconds))
+        except ToolValidationError as error:
+            logger.error("Row %d: tool validation error: %s", row_index, error)
+            return self._failed(
+                row_index, f"Tool validation error: {error}", "tools", ctx, _elapsed_ms(started_seconds)
+            )
+        except SystemicProviderError as error:
+            error.duration_ms = _elapsed_ms(started_seconds)
+            error.tokens = self._token_usage().get("total_tokens", 0)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
+            _log_failure(row_index, str(error))
+            return self._failed(row_index, str(error), _kind(error), ctx, _elapsed_ms(started_seconds))
+        finally:
+            if ctx is not None:
+                ctx.close_trace()
+            self.llm_client.clear_tools()
+
+    def _context(self, request: RolloutRequest) -> RolloutContext:
+        tools = self.agent_loop.get_tools(request)
+        validate_tools(tools)
+        self.llm_client.set_tools(tools)
+        return RolloutContext(
+            request=request,
+            tools=tools,
+            llm=self.llm_client,  # type: ignore[arg-type]  # stand-ins need not declare chat_completions
+            _start_time=time.monotonic(),
+            _debug_dir=self.debug_dir,
+        )
+
+    async def _run_in_time(self, ctx: RolloutContext) -> RolloutResult:
+        try:
+            async with asyncio.timeout(self.timeout_seconds) as limit:
+                result = await self.agent_loop.run(ctx)
+        except TimeoutError as error:
+            if limit.expired():
+                raise _RunTimeoutError(f"No result within {self.timeout_seconds:g} s.") from error
+            raise
+        if not hasattr(result, "status"):
+            raise TypeError(f"The agent's run() returned {type(result).__name__}, not a RolloutResult.")
+        return result
+
+    def _ended(self, row_index: int, result: RolloutResult, ctx: RolloutContext, duration_ms: float) -> LocalRunResult:
+        success = result.status == "COMPLETED"
+        metrics = result.metrics
+        return LocalRunResult(
+            row_index=row_index,
+            success=success,
+            result=result,
+            error=None if success else result.error_message,
+            duration_ms=duration_ms,
+            token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
+            error_kind=None if success else "agent reported ERROR",
+            messages=result.final_messages or ctx.transcript_so_far(),
+            num_tool_calls=getattr(metrics, "num_tool_calls", 0),
+            cost_usd=_cost_usd(self.llm_client),
+        )
+
+    def _failed(
+        self, row_index: int, error: str, kind: str, ctx: RolloutContext | None, duration_ms: float
+    ) -> LocalRunResult:
+        metrics = ctx.metrics_so_far() if ctx else None
+        return LocalRunResult(
+            row_index=row_index,
+            success=False,
+            error=error,
+            duration_ms=duration_ms,
+            token_usage=self._token_usage(),
+            error_kind=kind,
+            messages=ctx.transcript_so_far() if ctx else [],
+            num_tool_calls=metrics.num_tool_calls if metrics else 0,
+            cost_usd=_cost_usd(self.llm_client),
+        )
+
+    def _token_usage(self) -> dict[str, int]:
+        """What the client counted, even where the run failed; empty if that is nothing."""
+        usage = _usage(self.llm_client.get_metrics())
+        return usage if any(usage.values()) else {}
+
+    async def run_batch(
+        self,
+        rows: Sequence[DatasetRow],
+        max_turns: int = 10,
+        completion_params: Mapping[str, Any] | None = None,
+        on_progress: Callable[[int, int, LocalRunResult], None] | None = None,
+        start_index: int = 0,
+    ) -> LocalBatchResult:
+        """Run ``rows`` one after the other; the first has index ``start_index``.
+
+        ``on_progress`` gets the number of rows done, their total, and each result. A systemic error ends the batch with
+        a failed result for its row; other failures do not.
+        """
+        batch_started_seconds = time.monotonic()
+        results: list[LocalRunResult] = []
+        stop_reason: str | None = None
+        for position, row in enumerate(rows):
+            row_started_seconds = time.monotonic()
+            try:
+                result = await self.run_single(
+                    row=row,
+                    row_index=start_index + position,
+                    max_turns=max_turns,
+                    completion_params=completion_params,
+                )
+            except SystemicProviderError as error:
+                result = systemic_failure(start_index + position, error, row_started_seconds)
+                stop_reason = str(error)
+            results.append(result)
+            if on_progress is not None:
+                on_progress(position + 1, len(rows), result)
+            if stop_reason is not None:
+                break
+        passed = sum(result.success for result in results)
+        return LocalBatchResult(
+            results=results,
+            total=len(results),
+            passed=passed,
+            failed=len(results) - passed,
+            total_duration_ms=_elapsed_ms(batch_started_seconds),
+            total_tokens=sum(result.token_usage.get("total_tokens", 0) for result in results),
+            stopped_early=stop_reason is not None,
+            stop_reason=stop_reason,
+        )
+
+
+def systemic_failure(row_index: int, error: SystemicProviderError, row_started_seconds: float) -> LocalRunResult:
+    """The result of the row whose call showed that no other row would fare better."""
+    return LocalRunResult(
+        row_index=row_index,
+        success=False,
+        error=str(error),
+        duration_ms=error.duration_ms if error.duration_ms is not None else _elapsed_ms(row_started_seconds),
+        token_usage={"total_tokens": error.tokens} if error.tokens else {},
+        error_kind=error.failure.value,
+    )
+
+
+def _elapsed_ms(started_seconds: float) -> float:
+    return max((time.monotonic() - started_seconds) * 1000, _SHORTEST_DURATION_MS)
+
+
+def _usage(metrics: Any) -> dict[str, int]:
+    prompt_tokens, response_tokens = token_count(metrics.prompt_tokens), token_count(metrics.response_tokens)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": response_tokens,
+        "total_tokens": prompt_tokens + response_tokens,
+        "num_llm_calls": token_count(metrics.num_llm_calls),
+    }
+
+
+def _cost_usd(client: Any) -> float | None:
+    cost_usd = getattr(client, "cost_usd", None)
+    return cost_usd if isinstance(cost_usd, float) else None
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, _RunTimeoutError):
+        return ProviderFailure.TIMEOUT.value
+    return error.failure.value if isinstance(error, ProviderError) else type(error).__name__
+
+
+def _log_failure(row_index: int, text: str) -> None:
+    from osmosis_ai.rollout.core.text import printable
+
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.exception("Row %d failed.", row_index)
+    else:
+        logger.error("Row %d failed: %s", row_index, printable(text))

@@ -1,0 +1,59 @@
+"""One run as the results file has it: plain JSON, whatever the agent produced."""
+
+import json
+import math
+from typing import Any
+
+from osmosis_ai.rollout.core.jsonable import plain
+from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS, DatasetRow
+from osmosis_ai.rollout.run.runner import LocalRunResult
+
+Record = dict[str, Any]
+"""``row_index``, ``repeat`` (from 0), ``success``, ``error``, ``reward``, ``messages``, ... ; see ``record_of``."""
+
+
+def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str) -> Record:
+    """All of a run that the report, the file and a later re-scoring need."""
+    reward, problem = _reward(run)
+    record = {
+        "row_index": run.row_index,
+        "repeat": repeat,
+        "rollout_id": rollout_id,
+        "success": run.success and problem is None,
+        "error": problem or run.error,
+        "error_kind": "reward" if problem else run.error_kind,
+        "reward": reward,
+        "finish_reason": run.result.finish_reason if run.result else None,
+        "duration_ms": run.duration_ms,
+        "token_usage": run.token_usage,
+        "turns": run.token_usage.get("num_llm_calls", 0),
+        "tool_calls": run.num_tool_calls or _answered_calls(run.messages),
+        "cost_usd": run.cost_usd,
+        "ground_truth": row["ground_truth"],
+        "metadata": {key: value for key, value in row.items() if key not in REQUIRED_COLUMNS},
+        "messages": run.messages,
+    }
+    return record if _is_json(record) else dict(plain(record))
+
+
+def _is_json(record: Record) -> bool:
+    try:
+        json.dumps(record, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _reward(run: LocalRunResult) -> tuple[float | None, str | None]:
+    given: Any = run.result.reward if run.result and run.success else None
+    if given is None:
+        return None, None
+    try:
+        reward = float(given)
+    except (TypeError, ValueError, OverflowError):
+        return None, f"The reward is {type(given).__name__}, not a number."
+    return (reward, None) if math.isfinite(reward) else (None, f"The reward is {reward}, not a finite number.")
+
+
+def _answered_calls(messages: list[Any]) -> int:
+    return sum(isinstance(message, dict) and message.get("role") == "tool" for message in messages)

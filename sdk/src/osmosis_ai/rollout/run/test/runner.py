@@ -1,0 +1,66 @@
+"""The local runner as test mode has it. Spec: test-and-eval.md, section 6."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.run.data.dataset import DatasetRow
+from osmosis_ai.rollout.run.errors import ProviderError as ProviderError
+from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient as ExternalLLMClient
+from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
+from osmosis_ai.rollout.run.runner import (
+    LocalBatchResult as LocalTestBatchResult,
+    LocalRolloutRunner,
+    LocalRunResult as LocalTestRunResult,
+    validate_tools,
+)
+
+__all__ = ["LocalTestBatchResult", "LocalTestRunResult", "LocalTestRunner", "validate_tools"]
+
+ROLLOUT_ID_PREFIX = "test"
+REQUEST_METADATA = {"execution_mode": "test", "test_mode": True}
+DEBUG_DIRECTORY = "./test_debug"
+
+
+class LocalTestRunner(LocalRolloutRunner):
+    """Runs rows with ids ``test-<row index>``; with ``debug``, event files go to ``./test_debug`` by default."""
+
+    __test__ = False
+
+    def __init__(
+        self,
+        agent_loop: RolloutAgentLoop,
+        llm_client: LocalLLMClientProtocol,
+        debug: bool = False,
+        debug_dir: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        super().__init__(
+            agent_loop,
+            llm_client,
+            debug,
+            debug_dir or (DEBUG_DIRECTORY if debug else None),
+            ROLLOUT_ID_PREFIX,
+            REQUEST_METADATA,
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def run_single(
+        self,
+        row: DatasetRow,
+        row_index: int,
+        max_turns: int = 10,
+        completion_params: Mapping[str, Any] | None = None,
+        rollout_id: str | None = None,
+        request_metadata: Mapping[str, Any] | None = None,
+    ) -> LocalTestRunResult:
+        """Run the agent on one row, as ``LocalRolloutRunner.run_single`` does."""
+        return await super().run_single(
+            row,
+            row_index,
+            max_turns,
+            completion_params,
+            rollout_id or f"{ROLLOUT_ID_PREFIX}-{row_index}",
+            request_metadata,
+        )

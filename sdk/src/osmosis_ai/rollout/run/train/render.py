@@ -1,0 +1,130 @@
+"""A report for people: progress, a bounded table and the summary, on a terminal or in a pipe."""
+
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from osmosis_ai.rollout.core.text import printable
+from osmosis_ai.rollout.run.train.report import Problem, Report, ReportLine
+from osmosis_ai.rollout.trainer.types import Outcome
+
+MAX_TABLE_LINES = 60
+
+_WORDS = {Outcome.ERROR: "error", Outcome.REFUSED: "refused", Outcome.TIMED_OUT: "timed out", Outcome.LOST: "lost"}
+
+
+class ReportPrinter:
+    """Writes to ``stream``; every text from the wire is made safe for it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(printable(text, self._encoding), soft_wrap=True)
+
+    def print_table(self, report: Report) -> None:
+        """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
+        has_repeats = any(line.repeat for line in report.lines)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("Row", justify="right")
+        if has_repeats:
+            table.add_column("Repeat", justify="right")
+        table.add_column("Status")
+        for name in ("Reward", "Turns", "Tool calls", "Latency"):
+            table.add_column(name, justify="right")
+        table.add_column("Finish reason")
+        shown = _worst(report.lines)
+        for line in shown:
+            table.add_row(*self._cells(line, has_repeats))
+        self._console.print(table)
+        if hidden := len(report.lines) - len(shown):
+            self.say(f"{hidden} more rollouts, none of them worse, are not shown.")
+
+    def _cells(self, line: ReportLine, has_repeats: bool) -> list[Text]:
+        style = "green" if line.status == Outcome.COMPLETED.value else "red"
+        return [
+            Text(str(line.row_index)),
+            *([Text(str(line.repeat))] if has_repeats else []),
+            Text(line.status, style),
+            Text("-" if line.reward is None else f"{line.reward:.2f}"),
+            Text(str(line.turns)),
+            Text(str(line.tool_calls)),
+            Text(_duration(line.latency_ms)),
+            Text(printable(line.finish_reason or "-", self._encoding)),
+        ]
+
+    def print_summary(self, report: Report) -> None:
+        """Totals, failures by kind, and what the protocol does not allow."""
+        ended = [f"{report.completed} of {report.planned} completed"]
+        ended += [f"{report.counts[outcome]} {word}" for outcome, word in _WORDS.items() if report.counts[outcome]]
+        if missing := report.planned - len(report.lines):
+            ended.append(f"{missing} not finished")
+        self.say(f"Rollouts: {', '.join(ended)}")
+        if report.mean_reward is None:
+            self.say("Mean reward: none (no completed rollout has a reward)")
+        else:
+            self.say(f"Mean reward: {report.mean_reward:.2f} (over {report.rewarded} rollouts)")
+        self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
+        for problem in report.problems:
+            self.say(f"{problem.count} x {problem.status}: {problem.text} ({_rows(problem)})")
+        for count, what in (
+            (report.contradictions, "contradicted an earlier result of its rollout and was refused"),
+            (report.late_results, "came after the trainer had given up on its rollout"),
+        ):
+            if count:
+                self.say(f"Warning: {count} x a terminal callback {what}.")
+        if report.rewritten:
+            self.say(f"Warning: {report.rewritten} x an agent changed or dropped messages it had sent before.")
+
+
+def _worst(lines: list[ReportLine]) -> list[ReportLine]:
+    def badness(line: ReportLine) -> tuple[bool, float, int, int]:
+        completed = line.status == Outcome.COMPLETED.value
+        return completed, line.reward if line.reward is not None else 0.0, line.row_index, line.repeat
+
+    return sorted(sorted(lines, key=badness)[:MAX_TABLE_LINES], key=lambda line: (line.row_index, line.repeat))
+
+
+def _rows(problem: Problem) -> str:
+    rows = ", ".join(map(str, problem.rows))
+    return f"row{'s' if len(problem.rows) > 1 else ''} {rows}{', ...' if problem.count > len(problem.rows) else ''}"
+
+
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds:.0f} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.1f} s"
+
+
+class RunProgress:
+    """A progress bar with the mean reward so far; a context manager. Draws nothing where ``stream`` is no terminal."""
+
+    def __init__(self, stream: IO[str], report: Report, shown: bool) -> None:
+        self._report = report
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(file=stream),
+            disable=not (shown and stream.isatty()),
+            transient=True,
+        )
+        self._task = self._progress.add_task("rollouts", total=report.planned)
+
+    def __enter__(self) -> "RunProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """One more rollout has ended."""
+        mean = self._report.mean_reward
+        description = "rollouts" if mean is None else f"rollouts, mean reward {mean:.2f}"
+        self._progress.update(self._task, advance=1, description=description)

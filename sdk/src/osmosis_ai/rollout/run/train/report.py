@@ -1,0 +1,139 @@
+"""What a run came to: one small line a rollout, totals, and the failures grouped. Holds no conversations."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.trainer.types import Outcome, RolloutOutcome
+
+MAX_ROWS_NAMED = 5
+MAX_PROBLEMS = 1_000
+OTHER_PROBLEMS = "other problems"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLine:
+    """One rollout of the table. ``latency_ms`` runs from the first init attempt to the end."""
+
+    row_index: int
+    repeat: int
+    rollout_id: str
+    status: str
+    reward: float | None
+    turns: int
+    tool_calls: int
+    latency_ms: float
+    finish_reason: str | None
+    problem: str | None
+
+
+@dataclass(slots=True)
+class Problem:
+    """Rollouts that failed in the same way."""
+
+    status: str
+    text: str
+    count: int
+    rows: list[int]
+    """The first few of them."""
+
+
+class Report:
+    """Grows by one rollout at a time."""
+
+    def __init__(self, planned: int) -> None:
+        self.planned = planned
+        self.lines: list[ReportLine] = []
+        self.counts: Counter[Outcome] = Counter()
+        self.duration_seconds = 0.0
+        self.stop_reason: str | None = None
+        self.interrupted = False
+        self.contradictions = 0
+        self.late_results = 0
+        self.rewritten = 0
+        self._problems: dict[tuple[str, str], Problem] = {}
+        self._rewards = 0
+        self._reward_sum = 0.0
+
+    def add(self, row_index: int, repeat: int, outcome: RolloutOutcome) -> ReportLine:
+        """Count one rollout."""
+        problem = None if outcome.problem is None else shortened(outcome.problem)
+        line = ReportLine(
+            row_index=row_index,
+            repeat=repeat,
+            rollout_id=outcome.request.rollout_id,
+            status=outcome.outcome.value,
+            reward=outcome.reward,
+            turns=outcome.turns,
+            tool_calls=outcome.tool_calls,
+            latency_ms=round(outcome.latency_seconds * 1000, 3),
+            finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
+            problem=problem,
+        )
+        self.lines.append(line)
+        self.counts[outcome.outcome] += 1
+        self.rewritten += outcome.rewrote_messages
+        if line.reward is not None:
+            self._rewards += 1
+            self._reward_sum += line.reward
+        if problem is not None:
+            self._count_problem(line, problem.replace(line.rollout_id, "<rollout id>"))
+        return line
+
+    def _count_problem(self, line: ReportLine, text: str) -> None:
+        key = line.status, text
+        if key not in self._problems and len(self._problems) >= MAX_PROBLEMS:
+            key = line.status, OTHER_PROBLEMS
+        problem = self._problems.setdefault(key, Problem(*key, count=0, rows=[]))
+        problem.count += 1
+        if line.row_index not in problem.rows and len(problem.rows) < MAX_ROWS_NAMED:
+            problem.rows.append(line.row_index)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Failures by kind, the most frequent first."""
+        return sorted(self._problems.values(), key=lambda problem: -problem.count)
+
+    @property
+    def mean_reward(self) -> float | None:
+        """Over the COMPLETED rollouts that have a reward; a failure is no reward of 0."""
+        return self._reward_sum / self._rewards if self._rewards else None
+
+    @property
+    def completed(self) -> int:
+        """Rollouts with a terminal COMPLETED callback."""
+        return self.counts[Outcome.COMPLETED]
+
+    @property
+    def rewarded(self) -> int:
+        """How many rollouts ``mean_reward`` is taken over."""
+        return self._rewards
+
+    @property
+    def rollouts_per_second(self) -> float:
+        """Ended rollouts over the time of the run, start of the server not included."""
+        return len(self.lines) / self.duration_seconds if self.duration_seconds else 0.0
+
+    @property
+    def is_success(self) -> bool:
+        """Whether every planned rollout reached a terminal COMPLETED callback that nothing contradicted."""
+        return self.completed == self.planned and not self.contradictions
+
+    def summary(self) -> dict[str, Any]:
+        """The totals as JSON; ``mean_reward`` is null where no rollout has a reward."""
+        return {
+            "planned": self.planned,
+            "ended": len(self.lines),
+            **{outcome.value.lower(): self.counts[outcome] for outcome in Outcome},
+            "mean_reward": self.mean_reward,
+            "rewarded": self.rewarded,
+            "duration_seconds": round(self.duration_seconds, 3),
+            "rollouts_per_second": round(self.rollouts_per_second, 3),
+            "interrupted": self.interrupted,
+            "stop_reason": self.stop_reason,
+            "contradicting_results": self.contradictions,
+            "late_results": self.late_results,
+            "rewrote_messages": self.rewritten,
+            "problems": [asdict(problem) for problem in self.problems],
+        }

@@ -1,0 +1,1 @@
+"""What helps around an agent: the doctor, and a new project."""

@@ -1,0 +1,137 @@
+"""Checks of settings, of the ``.env`` file, and of the server's own key. No value is ever shown."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
+from osmosis_ai.rollout.core.dotenv import nearest_dotenv
+from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
+from osmosis_ai.rollout.tooling.doctor.case import TRACES_VARIABLE, Case
+from osmosis_ai.rollout.tooling.doctor.defaults import TRAINER_KEY_VARIABLE
+from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
+from osmosis_ai.rollout.wire.network import PUBLIC_HOST_VARIABLE
+
+MIN_KEY_LENGTH = 16
+MAX_PORT = 65_535
+NEW_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+_HOST_VARIABLE, _PORT_VARIABLE = "ROLLOUT_SERVER_HOST", "ROLLOUT_SERVER_PORT"
+_OTHER_VARIABLES = frozenset(
+    {NO_DOTENV_VARIABLE, PUBLIC_HOST_VARIABLE, TRAINER_KEY_VARIABLE, TRACES_VARIABLE, _HOST_VARIABLE, _PORT_VARIABLE}
+)
+_PREFIX = "OSMOSIS_ROLLOUT_"
+_LIKENESS = 0.85
+_PLACEHOLDER = re.compile(
+    r"(?i)(change.?me|choose.?one|your.?(api.?)?key|secret|password|test|example|placeholder|x+|<.*>|\.+).{0,12}"
+)
+_SECRET_LINE = re.compile(
+    r"^\s*(?:export\s+)?\w*(?:KEY|SECRET|TOKEN|PASSWORD)\w*\s*=\s*\S", re.MULTILINE | re.IGNORECASE
+)
+
+
+def check_dotenv(case: Case) -> Finding:
+    """The ``.env`` file can be read, by its owner alone if a key is in it."""
+    if os.environ.get(NO_DOTENV_VARIABLE):
+        return ok(f"Not read, as {NO_DOTENV_VARIABLE} is set.")
+    file = nearest_dotenv()
+    if file is None:
+        return ok("There is none.")
+    status = file.stat()
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        return warning(
+            f"{file} belongs to another user, so it is not read.",
+            f"Make it yours (chown), or set {NO_DOTENV_VARIABLE}=1 and this warning goes.",
+        )
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        return problem(f"{file} cannot be read ({error.strerror}).", f"Correct that, or set {NO_DOTENV_VARIABLE}=1.")
+    except UnicodeDecodeError:
+        return problem(f"{file} is no UTF-8 text.", f"Save it as UTF-8, or set {NO_DOTENV_VARIABLE}=1.")
+    if "\0" in text:
+        return problem(f"{file} holds a NUL character.", f"Save it as UTF-8, or set {NO_DOTENV_VARIABLE}=1.")
+    if status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and _SECRET_LINE.search(text):
+        return warning(f"{file} holds a key, and other users of this machine may read it.", f"chmod 600 {file}")
+    return ok(f"{file}.")
+
+
+def check_settings(case: Case) -> Finding:
+    """Every setting is within its bounds."""
+    wrong = [*case.settings.wrong, *_wrong_port()]
+    if wrong:
+        return problem("; ".join(wrong) + ".", "Correct it in the environment or in .env; the README lists the bounds.")
+    return ok("All within their bounds.")
+
+
+def _wrong_port() -> Iterator[str]:
+    port = os.environ.get(_PORT_VARIABLE)
+    if port is not None and not (port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
+        yield f"{_PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}"
+
+
+def check_variables(case: Case) -> Finding:
+    """No variable is misspelt, which would be ignored without a word."""
+    known = known_variables()
+    mistakes: list[tuple[str, str | None]] = []
+    for name in sorted(os.environ):
+        likeness = get_close_matches(name.upper(), known, n=1, cutoff=_LIKENESS)
+        if name.upper() in known or not name.upper().startswith(("OSMOSIS_", "ROLLOUT_")):
+            continue
+        if likeness or name.upper().startswith(_PREFIX):
+            mistakes.append((name, likeness[0] if likeness else None))
+    if not mistakes:
+        return ok("None misspelt.")
+    meant = {name: right for name, right in mistakes if right is not None}
+    message = f"Not a setting, so ignored: {', '.join(name for name, _ in mistakes)}."
+    if meant:
+        return problem(message, f"Did you mean {', '.join(f'{right} for {name}' for name, right in meant.items())}?")
+    return warning(message, "Unset it, or look up its name in the README's table.")
+
+
+def known_variables() -> set[str]:
+    """Every variable that the SDK or the example reads."""
+    names = set(_OTHER_VARIABLES)
+    for model in (RolloutClientSettings, RolloutServerSettings, RolloutSettings):
+        prefix = str(model.model_config.get("env_prefix", ""))
+        names.update(prefix + field.upper() for field in model.model_fields)
+    return names
+
+
+def check_key(case: Case) -> Finding:
+    """Others than this machine can use the server only with a key."""
+    if not case.is_open:
+        return ok(f"Not needed: {case.host} is this machine alone.")
+    if case.setup.local:
+        return problem(
+            f"--local serves without a key, on {case.host}: whoever reaches the port can use the agent.",
+            f"Leave out --host, or leave out --local and set {API_KEY_VARIABLE}.",
+        )
+    if case.api_key is None:
+        return warning(
+            "No key is set: osmosis serve makes one up at each start; python -m server and uvicorn let everybody in.",
+            f"Put {API_KEY_VARIABLE}=... into .env; a good one: {NEW_KEY}",
+        )
+    return ok("Set.")
+
+
+def check_key_strength(case: Case) -> Finding:
+    """The key can be sent in a header, and not be guessed."""
+    key = case.api_key
+    if key is None:
+        return ok("There is no key.")
+    if not key.strip():
+        return problem("The key is empty: nobody could use the server.", f"Make one: {NEW_KEY}")
+    if not key.isascii() or not key.isprintable() or any(map(str.isspace, key)):
+        return problem(
+            "The key has spaces or characters that no Authorization header can carry: no trainer could send it.",
+            f"Use letters, digits, - and _ only: {NEW_KEY}",
+        )
+    if len(key) < MIN_KEY_LENGTH or _PLACEHOLDER.fullmatch(key):
+        return warning(
+            f"The key is easy to guess ({len(key)} characters, or a usual word).", f"Make a better one: {NEW_KEY}"
+        )
+    return ok("Long enough.")

@@ -1,0 +1,27 @@
+"""The check of the model that ``osmosis test`` would use."""
+
+from osmosis_ai.rollout.run.test.defaults import MODEL
+from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
+
+
+def check_model_key(case: Case) -> Finding:
+    """The model's provider has its key; only asked for a model that needs one."""
+    from osmosis_ai.rollout.run.models.models import is_builtin, key_problem, model_problem
+
+    model = (MODEL if case.setup.model is None else case.setup.model).strip()
+    wrong_name = model_problem(model, None)
+    if wrong_name is not None:
+        return problem(wrong_name, "Name it as in --model openai/gpt-4o, or --model builtin/arithmetic.")
+    if is_builtin(model, None):
+        return ok(f"{model} needs none.")
+    missing = key_problem(model, None, None)
+    if missing is None:
+        return ok(f"{model} has one, or needs none that is known.")
+    message, _, fix = missing.partition(": ")
+    if case.setup.model is None:
+        return warning(
+            f"{message}, which osmosis test asks by default.",
+            f"{fix[0].upper()}{fix[1:]} Or give osmosis test another --model, as builtin/arithmetic.",
+        )
+    return problem(f"{message}.", fix[0].upper() + fix[1:])

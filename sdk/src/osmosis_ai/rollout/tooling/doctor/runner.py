@@ -1,0 +1,78 @@
+"""Running all checks side by side, none of them for longer than there is time."""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, wait
+
+from osmosis_ai.rollout.core.offload import DaemonThreads
+from osmosis_ai.rollout.tooling.doctor.agent_report import AgentChild
+from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.checks import CHECKS
+from osmosis_ai.rollout.tooling.doctor.defaults import TIME_LIMIT_SECONDS
+from osmosis_ai.rollout.tooling.doctor.types import Check, Diagnosis, Finding, Setup, not_checked
+
+MIN_SECRET_LENGTH = 6
+
+_NAMES_A_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
+
+
+def examine(
+    setup: Setup,
+    *,
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
+    checks: Sequence[Check] = CHECKS,
+    agent_child: AgentChild | None = None,
+) -> Diagnosis:
+    """Run every check that applies to ``setup``; what is not done in time is reported as not checked.
+
+    ``agent_child``: the process that loads the agent, if it is at work already.
+
+    Threads of checks that hang are daemons: they end with the process. Raises nothing for what the set-up holds.
+    """
+    started = time.monotonic()
+    case = Case(setup, started + time_limit_seconds, agent_child)
+    threads = DaemonThreads(len(checks))
+    try:
+        running = {check.id: threads.submit(_run, check, case) for check in checks}
+        wait(running.values(), timeout=time_limit_seconds)
+    finally:
+        case.close()
+    secrets = tuple(_secrets(setup))
+    findings = {
+        check_id: _without(secrets, _finding(future, time_limit_seconds)) for check_id, future in running.items()
+    }
+    return Diagnosis(findings, time.monotonic() - started)
+
+
+def _run(check: Check, case: Case) -> Finding:
+    missing = [need for need in check.needs if not case.has(need)]
+    return not_checked(missing[0].value + ".") if missing else check.run(case)
+
+
+def _finding(future: Future[Finding], time_limit_seconds: float) -> Finding:
+    if not future.done():
+        return not_checked(
+            f"There was no answer within {time_limit_seconds:g} s.", "Give it more time, as in --timeout 30."
+        )
+    if (error := future.exception()) is not None:
+        return not_checked(f"The check itself failed: {type(error).__name__}: {error}", "Please report this.")
+    return future.result()
+
+
+def _secrets(setup: Setup) -> Iterable[str]:
+    """What must not be shown, whoever quoted it: a module that fails to load may well name a key."""
+    given = (setup.api_key, setup.trainer_key)
+    environment = (value for name, value in os.environ.items() if _NAMES_A_SECRET.search(name))
+    for secret in (*given, *environment):
+        if secret and len(secret.strip()) >= MIN_SECRET_LENGTH:
+            yield secret.strip()
+
+
+def _without(secrets: Iterable[str], finding: Finding) -> Finding:
+    message, fix = finding.message, finding.fix
+    for secret in secrets:
+        message = message.replace(secret, "***")
+        fix = fix and fix.replace(secret, "***")
+    return Finding(finding.status, message, fix)

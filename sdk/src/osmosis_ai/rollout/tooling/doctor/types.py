@@ -1,0 +1,114 @@
+"""The doctor's vocabulary: what is examined (``Setup``), how (``Check``), and what came out (``Finding``)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.tooling.doctor.case import Case
+
+
+class Status(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, but not as well or as safely as it could."""
+    PROBLEM = "problem"
+    """It does not work."""
+    NOT_CHECKED = "not checked"
+
+
+class Need(StrEnum):
+    """What a check cannot do without; the value says how to give it."""
+
+    AGENT = "Give the agent with -m module:attribute"
+    TRAINER = "Give the trainer with --trainer URL"
+    TRAINER_KEY = "Give the trainer's key with --trainer-key"
+    TRACES = "Give the folder of traces with --log DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What ``osmosis serve`` would be given, and the trainer that would call it."""
+
+    module: str | None = None
+    """``module:attribute`` of an agent loop."""
+    mcp: str | None = None
+    """A folder of MCP tools, in place of ``module``."""
+    host: str | None = None
+    """``None``: every interface, or the loopback with ``local``."""
+    port: int = 9000
+    local: bool = False
+    """Serve without a key."""
+    api_key: str | None = field(default=None, repr=False)
+    """The server's own key; ``None`` takes the setting."""
+    journal: str | None = None
+    """A path or ``off``; ``None`` takes the setting, else ``.osmosis/journal.db``."""
+    traces: str | None = None
+    """A folder; ``None`` takes ``ROLLOUT_DEBUG_DIR``, else none."""
+    trainer_url: str | None = None
+    trainer_key: str | None = field(default=None, repr=False)
+    """What inits bring as ``api_key``: the key of the calls to the trainer."""
+    model: str | None = None
+    """Of ``osmosis test``; ``None`` takes its default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: one sentence, and one on what to do."""
+
+    status: Status
+    message: str
+    fix: str | None = None
+
+
+def ok(message: str) -> Finding:
+    """All is well."""
+    return Finding(Status.OK, message)
+
+
+def warning(message: str, fix: str) -> Finding:
+    """It works, but ..."""
+    return Finding(Status.WARNING, message, fix)
+
+
+def problem(message: str, fix: str) -> Finding:
+    """It does not work."""
+    return Finding(Status.PROBLEM, message, fix)
+
+
+def not_checked(message: str, fix: str | None = None) -> Finding:
+    """Something that the check needs is not there."""
+    return Finding(Status.NOT_CHECKED, message, fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that may be wrong. ``run`` reads its ``Case`` and changes nothing."""
+
+    id: str
+    """Stable, for programs."""
+    about: str
+    """What it makes sure of."""
+    run: "Callable[[Case], Finding]"
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The findings by the id of their check, in the order of the table."""
+
+    findings: dict[str, Finding]
+    seconds: float
+    """How long it took."""
+
+    def count(self, status: Status) -> int:
+        """How many findings have ``status``."""
+        return sum(finding.status is status for finding in self.findings.values())
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether there is no problem; warnings are none."""
+        return not self.count(Status.PROBLEM)

@@ -1,0 +1,200 @@
+"""Reading traces back: foreign and torn files, following a file that grows, and what a summary tells."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
+
+from osmosis_ai.rollout.core.trace.writer import TraceWriter
+from osmosis_ai.rollout.observe.traces.conversation import conversation_of
+from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces.reader import events_of, lines_of
+
+
+def made(rollout_id: str = "r1") -> TraceMaker:
+    """A rollout of two turns, without a result."""
+    maker = TraceMaker(rollout_id).start("What is 1 + 2?", queue_ms=5.0)
+    maker.turn(1, calling(call(1, "add", a=1, b=2), call(2, "add", a=1, b=2)), [answer(1, "3"), answer(2, "3")], ms=20)
+    return maker.turn(2, saying("#### 3"), ms=10)
+
+
+def indexed(folder: Path) -> TraceIndex:
+    index = TraceIndex(folder)
+    index.refresh()
+    return index
+
+
+class TestReading:
+    def test_a_torn_last_line_waits_for_its_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "r.jsonl"
+        path.write_bytes(b'{"event":"a","rollout_id":"r"}\n{"event":"b","roll')
+        assert [event["event"] for event in events_of(path)] == ["a"]
+        with path.open("ab") as file:
+            file.write(b'out_id":"r"}\n')
+        [line] = lines_of(path, len(b'{"event":"a","rollout_id":"r"}\n'))
+        assert line.event() == {"event": "b", "rollout_id": "r"}
+
+    @pytest.mark.parametrize(
+        "line",
+        [b"", b"\x00\xff\xfe", b"[" * 5000, b"null", b'"event"', b'{"event": 1}', b"{}", b'{"event":"x"'],
+        ids=repr,
+    )
+    def test_what_is_no_event_is_passed_over(self, tmp_path: Path, line: bytes) -> None:
+        path = tmp_path / "r.jsonl"
+        path.write_bytes(line + b'\n{"event":"a"}\n')
+        assert [event["event"] for event in events_of(path)] == ["a"]
+
+    def test_only_regular_files_are_read(self, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        made("secret").write(outside)
+        folder = tmp_path / "traces"
+        folder.mkdir()
+        os.mkfifo(folder / "pipe.jsonl")
+        (folder / "link.jsonl").symlink_to(outside / "secret.jsonl")
+        (folder / "linked").symlink_to(outside)
+        (folder / "loop").symlink_to(folder)
+        (folder / "folder.jsonl").mkdir()
+        made("r1").write(folder / "1" / "2")
+        assert [one.rollout_id for one in indexed(folder).rollouts] == ["r1"]
+        for path in (folder / "pipe.jsonl", folder / "link.jsonl", folder / "folder.jsonl"):
+            with pytest.raises(OSError, match=r"."):
+                list(lines_of(path))
+
+
+class TestIndex:
+    def test_a_summary_tells_what_came_of_a_rollout(self, tmp_path: Path) -> None:
+        maker = made().end(
+            reward=0.5, extra_fields={"outcome": "success", "messages_rewritten": ["messages[0] changed"]}
+        )
+        maker.delivered().write(tmp_path / "1795600000")
+        [one] = indexed(tmp_path).rollouts
+        assert (one.rollout_id, one.agent, one.status, one.outcome) == ("r1", "calculator", "COMPLETED", "success")
+        assert (one.reward, one.finish_reason, one.turns, one.tool_calls, one.tool_errors) == (0.5, "stop", 2, 2, 0)
+        assert (one.prompt_tokens, one.response_tokens, one.queue_ms, one.llm_ms) == (180, 80, 5.0, 30.0)
+        assert one.duration_ms == pytest.approx(5 + 20 + 4 + 10 + 1)
+        assert (one.prompt, one.error, one.is_settled) == ("What is 1 + 2?", None, True)
+        assert one.warnings == ["messages[0] changed"]
+
+    def test_a_failure_tells_why(self, tmp_path: Path) -> None:
+        maker = made().add("rollout_error", error="KeyError: 'x'")
+        maker.end(status="ERROR", error_message="KeyError: 'x'", extra_fields={"outcome": "agent_error"}).write(
+            tmp_path
+        )
+        [one] = indexed(tmp_path).rollouts
+        assert (one.status, one.outcome, one.error, one.is_settled) == ("ERROR", "agent_error", "KeyError: 'x'", False)
+
+    def test_a_rollout_without_a_result_is_followed_to_its_end(self, tmp_path: Path) -> None:
+        maker = made()
+        path = maker.write(tmp_path)
+        index = indexed(tmp_path)
+        version = index.version
+        [one] = index.rollouts
+        assert (one.status, one.turns) == ("UNFINISHED", 2)
+        assert index.refresh() == version
+        assert list(index.since(version)) == []
+        before = path.stat().st_size
+        maker.end(reward=1.0).delivered("unanswered", error="OsmosisServerError: 503").write(tmp_path)
+        assert index.refresh() > version
+        assert [(position, one.status, one.reward) for position, one in index.since(version)] == [(0, "COMPLETED", 1.0)]
+        assert one.end > before
+        assert not one.is_settled
+
+    def test_new_files_and_folders_are_found(self, tmp_path: Path) -> None:
+        (tmp_path / "1").mkdir()
+        index = indexed(tmp_path)
+        made("r1").write(tmp_path / "1")
+        index.refresh()
+        made("r2").write(tmp_path / "1")
+        made("r3").write(tmp_path / "2")
+        index.refresh()
+        assert sorted(one.rollout_id for one in index.rollouts) == ["r1", "r2", "r3"]
+
+    def test_a_file_may_hold_several_runs_of_one_id(self, tmp_path: Path) -> None:
+        first, second = made().end(reward=0.0).delivered(), made().end(reward=1.0).delivered()
+        first.lines += second.lines
+        first.write(tmp_path)
+        index = indexed(tmp_path)
+        assert [one.reward for one in index.rollouts] == [0.0, 1.0]
+        assert [len(list(index.events(position))) for position in (0, 1)] == [len(second.lines)] * 2
+
+    def test_the_agents_own_events_cost_no_parsing_but_belong_to_it(self, tmp_path: Path) -> None:
+        path = made().write(tmp_path)
+        writer = TraceWriter(str(tmp_path), "r1")
+        writer.write("pre_llm", {"turn": 9})
+        writer.write("rollout_error", {"error": "ValueError: boom"})
+        index = indexed(tmp_path)
+        [one] = index.rollouts
+        assert (one.end, one.error) == (path.stat().st_size, "ValueError: boom")
+        assert [event["event"] for event in index.events(0)][-2:] == ["pre_llm", "rollout_error"]
+
+    def test_traces_of_agents_without_a_server_are_read_too(self, tmp_path: Path) -> None:
+        writer = TraceWriter(str(tmp_path), "local-1")
+        writer.write("llm_response", {"turn": 1, "latency_ms": 7.0, "num_tool_calls": 2})
+        writer.write("rollout_complete", {"reward": 1.0, "finish_reason": "stop", "final_messages": [saying("hi")]})
+        [one] = indexed(tmp_path).rollouts
+        assert (one.status, one.reward, one.turns, one.tool_calls, one.llm_ms) == ("COMPLETED", 1.0, 1, 2, 7.0)
+
+    def test_foreign_files_are_counted(self, tmp_path: Path) -> None:
+        (tmp_path / "results.jsonl").write_text('{"row_index": 1}\nnot json\n')
+        (tmp_path / "readme.txt").write_text("hello")
+        made().write(tmp_path)
+        index = indexed(tmp_path)
+        assert (len(index.rollouts), index.foreign_files, index.unreadable_lines) == (1, 1, 2)
+
+    def test_values_of_every_wrong_kind_harm_nothing(self, tmp_path: Path) -> None:
+        wrong: list[Any] = [None, 1, "x", [], {}, [[]], [None], {"messages": 3}, True, 1e400, -5]
+        maker = TraceMaker("r1")
+        for name in ("trace_start", "run_start", "chat_start", "chat_end", "tool_call", "delivery", "rollout_complete"):
+            for value in wrong:
+                fields = dict.fromkeys(
+                    ("request", "tools", "at", "appended", "reply", "usage", "latency_ms", "queue_ms", "reward",
+                     "metrics", "extra_fields", "status", "error", "verdict", "final_messages", "outcome"), value
+                )  # fmt: skip
+                maker.add(name, **fields)
+                maker.add("rollout_result", **fields)
+        maker.write(tmp_path)
+        index = indexed(tmp_path)
+        assert len(index.rollouts) == len(wrong)
+        for position in range(len(index.rollouts)):
+            conversation_of(index.events(position))
+
+    def test_many_are_read_at_once(self, tmp_path: Path) -> None:
+        write_random_traces(tmp_path, 300)
+        index = indexed(tmp_path)
+        assert len(index.rollouts) == 300
+        assert {one.status for one in index.rollouts} == {"COMPLETED", "ERROR", "UNFINISHED"}
+
+    def test_a_large_folder_can_be_read_bit_by_bit(self, tmp_path: Path) -> None:
+        write_random_traces(tmp_path, 300)
+        index, versions = TraceIndex(tmp_path), [0]
+        while len(versions) == 1 or index.is_behind:
+            versions.append(index.refresh(limit_seconds=0.002))
+        assert len(versions) > 3
+        assert versions == sorted(versions)
+        assert len(index.rollouts) == 300
+        assert len(list(index.since(versions[-2]))) < 300
+
+
+class TestConversation:
+    def test_it_is_that_of_the_result(self) -> None:
+        maker = made().end(reward=1.0)
+        conversation = conversation_of(_events(maker))
+        assert (conversation.messages, conversation.is_final) == (maker.messages, True)
+        assert [tool["function"]["name"] for tool in conversation.tools] == ["add", "multiply", "divide"]
+
+    def test_without_a_result_it_is_what_was_said(self) -> None:
+        maker = made()
+        assert conversation_of(_events(maker)).messages == maker.messages
+
+    def test_a_rewritten_one_is_the_new_one(self) -> None:
+        maker = made()
+        maker.add("chat_start", turn=3, at=0, appended=[saying("anew")])
+        assert conversation_of(_events(maker)).messages == [saying("anew")]
+
+
+def _events(maker: TraceMaker) -> list[dict[str, object]]:
+    return [json.loads(line) for line in maker.lines]

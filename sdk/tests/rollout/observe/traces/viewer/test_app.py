@@ -1,0 +1,105 @@
+"""The viewer over HTTP: for this machine's browser alone, and nothing can be written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.traces import TraceMaker, saying
+
+from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces.viewer.app import viewer_app
+from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS
+
+PORT = 4567
+
+
+def client_of(folder: Path, host: str = f"127.0.0.1:{PORT}") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=viewer_app(TraceIndex(folder), PORT))
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
+
+
+def rollout(name: str) -> TraceMaker:
+    return TraceMaker(name).start("1 + 2?").turn(1, saying("#### 3"))
+
+
+def rows(answer: httpx.Response) -> list[dict[str, Any]]:
+    document = answer.json()
+    return [dict(zip(document["columns"], row, strict=True)) for row in document["rows"]]
+
+
+@pytest.mark.parametrize("host", [f"127.0.0.1:{PORT}", f"localhost:{PORT}", f"[::1]:{PORT}", f"LOCALHOST:{PORT}"])
+async def test_it_answers_to_the_names_of_this_machine(tmp_path: Path, host: str) -> None:
+    async with client_of(tmp_path, host) as client:
+        assert (await client.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1:1", "localhost", "127.0.0.1.evil"])
+@pytest.mark.parametrize("path", ["/", "/api/rollouts", "/api/rollouts/0", "/static/main.js"])
+async def test_a_name_bound_to_this_machine_by_somebody_else_gets_nothing(tmp_path: Path, host: str, path: str) -> None:
+    rollout("secret").end().write(tmp_path)
+    async with client_of(tmp_path, host) as client:
+        answer = await client.get(path)
+    assert answer.status_code == 403
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("path", ["/", "/api/rollouts", "/api/rollouts/0"])
+async def test_nothing_can_be_written(tmp_path: Path, method: str, path: str) -> None:
+    async with client_of(tmp_path) as client:
+        assert (await client.request(method, path)).status_code == 405
+
+
+async def test_no_script_but_its_own_runs_on_the_page(tmp_path: Path) -> None:
+    async with client_of(tmp_path) as client:
+        page = await client.get("/")
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in page.headers
+        assert "style=" not in page.text
+        for name in SCRIPTS:
+            script = await client.get(f"/static/{name}")
+            assert script.headers["content-type"].startswith("text/javascript")
+            assert "innerHTML" not in script.text
+
+
+@pytest.mark.parametrize("name", ["../app.py", "%2e%2e/app.py", "index.html", "..%2f..%2fapp.py", "nothing.js"])
+async def test_only_the_pages_files_are_served(tmp_path: Path, name: str) -> None:
+    async with client_of(tmp_path) as client:
+        assert (await client.get(f"/static/{name}")).status_code == 404
+
+
+async def test_rows_come_once_and_then_only_what_changed(tmp_path: Path) -> None:
+    maker = rollout("r1")
+    maker.write(tmp_path)
+    rollout("r2").end(reward=1.0).delivered().write(tmp_path)
+    async with client_of(tmp_path) as client:
+        first = await client.get("/api/rollouts")
+        assert {(row["id"], row["status"]) for row in rows(first)} == {("r1", "UNFINISHED"), ("r2", "COMPLETED")}
+        version = first.json()["version"]
+        assert (await client.get(f"/api/rollouts?since={version}")).json()["rows"] == []
+        maker.end(status="ERROR", error_message="boom", extra_fields={"outcome": "agent_error"}).write(tmp_path)
+        [row] = (await client.get(f"/api/rollouts?since={version}")).json()["rows"]
+        assert (row[1], row[5], row[6]) == ("r1", "ERROR", "agent_error")
+        assert (await client.get("/api/rollouts?since=999")).json()["whole"]
+        assert (await client.get("/api/rollouts?since=x")).status_code == 200
+
+
+async def test_a_rollout_comes_with_all_its_events(tmp_path: Path) -> None:
+    maker = rollout("r1").end()
+    path = maker.write(tmp_path)
+    async with client_of(tmp_path) as client:
+        assert (await client.get("/api/rollouts/0")).status_code == 404  # not read yet
+        await client.get("/api/rollouts")
+        answer = (await client.get("/api/rollouts/0")).json()
+        assert answer["events"] == [json.loads(line) for line in maker.lines]
+        assert not answer["cut"]
+        for key in ("1", "-1", "x", "99999999999999999999"):
+            assert (await client.get(f"/api/rollouts/{key}")).status_code == 404
+        path.unlink()
+        assert (await client.get("/api/rollouts/0")).status_code == 410

@@ -1,0 +1,183 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.run.train.render import MAX_TABLE_LINES, ReportPrinter, RunProgress
+from osmosis_ai.rollout.run.train.report import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS, Report
+from osmosis_ai.rollout.run.train.results_file import ResultsFile
+from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome, TrainerError
+
+
+def ended(
+    outcome: Outcome = Outcome.COMPLETED, reward: float | None = 1.0, problem: str | None = None, **result: Any
+) -> RolloutOutcome:
+    has_result = outcome in (Outcome.COMPLETED, Outcome.ERROR)
+    return RolloutOutcome(
+        request=RolloutRequest(rollout_id="id-7", server_url="http://t", messages=[], completion_params={}),
+        outcome=outcome,
+        result=RolloutResponse(
+            rollout_id="id-7", status=RolloutStatus(outcome.value), reward=reward, **{"finish_reason": "stop", **result}
+        )
+        if has_result
+        else None,
+        problem=problem,
+        turns=2,
+        tool_calls=1,
+        latency_seconds=0.25,
+    )
+
+
+def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> Report:
+    report = Report(planned=len(outcomes) if planned is None else planned)
+    for row_index, outcome in enumerate(outcomes):
+        report.add(row_index, 0, outcome)
+    report.duration_seconds = 2.0
+    return report
+
+
+FAILED = ended(Outcome.ERROR, 0.0, "boom in id-7")
+
+
+def printed(report: Report, encoding: str = "utf-8") -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    printer = ReportPrinter(stream)
+    printer.print_table(report)
+    printer.print_summary(report)
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+class TestReport:
+    def test_the_mean_is_over_completed_rollouts_with_a_reward(self) -> None:
+        report = report_of(ended(), ended(reward=0.0), ended(reward=None), FAILED)
+        assert report.mean_reward == 0.5
+        assert report.rewarded == 2
+        assert report_of(FAILED).mean_reward is None
+
+    def test_it_is_a_success_only_if_every_planned_rollout_completed(self) -> None:
+        assert report_of(ended(), ended(reward=0.0)).is_success
+        assert not report_of(ended(), FAILED).is_success
+        assert not report_of(ended(), planned=2).is_success
+        contradicted = report_of(ended())
+        contradicted.contradictions = 1
+        assert not contradicted.is_success
+
+    def test_the_same_failure_is_one_problem_whatever_its_rollout_id(self) -> None:
+        (problem,) = report_of(*[FAILED] * 9).problems
+        assert (problem.status, problem.text, problem.count) == ("ERROR", "boom in <rollout id>", 9)
+        assert problem.rows == list(range(MAX_ROWS_NAMED))
+
+    def test_the_number_of_problems_is_bounded(self) -> None:
+        failures = [ended(Outcome.REFUSED, problem=f"number {number}") for number in range(MAX_PROBLEMS + 5)]
+        problems = report_of(*failures).problems
+        assert len(problems) == MAX_PROBLEMS + 1
+        assert (problems[0].text, problems[0].count) == (OTHER_PROBLEMS, 5)
+
+    def test_the_summary_counts_every_way_to_end(self) -> None:
+        summary = report_of(ended(), FAILED, ended(Outcome.REFUSED), ended(Outcome.TIMED_OUT), planned=9).summary()
+        counts = {name: summary[name] for name in ("planned", "ended", "completed", "error", "refused", "timed_out")}
+        assert counts == {"planned": 9, "ended": 4, "completed": 1, "error": 1, "refused": 1, "timed_out": 1}
+        assert summary["rollouts_per_second"] == 2.0
+
+
+class TestPrinting:
+    def test_a_line_a_rollout_and_the_totals(self) -> None:
+        text = printed(report_of(ended(), ended(reward=0.25, finish_reason="max_turns"), FAILED, planned=5))
+        lines = [line.split() for line in text.splitlines()]
+        assert ["0", "COMPLETED", "1.00", "2", "1", "250", "ms", "stop"] in lines
+        assert ["1", "COMPLETED", "0.25", "2", "1", "250", "ms", "max_turns"] in lines
+        assert ["2", "ERROR", "-", "2", "1", "250", "ms", "stop"] in lines
+        assert "Rollouts: 2 of 5 completed, 1 error, 2 not finished" in text
+        assert "Mean reward: 0.62 (over 2 rollouts)" in text
+        assert "Time: 2.00 s, 1.5 rollouts/s" in text
+        assert "1 x ERROR: boom in <rollout id> (row 2)" in text
+
+    def test_repeats_get_a_column(self) -> None:
+        report = Report(planned=2)
+        report.add(3, 0, ended())
+        report.add(3, 1, ended())
+        assert ["3", "1", "COMPLETED"] in [line.split()[:3] for line in printed(report).splitlines()]
+
+    def test_a_long_table_keeps_the_worst_and_says_how_many_it_leaves_out(self) -> None:
+        good = [ended()] * (2 * MAX_TABLE_LINES)
+        text = printed(report_of(*good, FAILED, ended(reward=0.0)))
+        assert text.count("COMPLETED") == MAX_TABLE_LINES - 1
+        assert [f"{2 * MAX_TABLE_LINES}", "ERROR"] in [line.split()[:2] for line in text.splitlines()]
+        assert f"{MAX_TABLE_LINES + 2} more rollouts, none of them worse, are not shown." in text
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+    def test_text_from_the_wire_can_neither_drive_the_terminal_nor_break_the_stream(self, encoding: str) -> None:
+        hostile = "\x1b[2J[/red]\N{SNOWMAN}\r\nnext"
+        text = printed(report_of(ended(Outcome.ERROR, problem=hostile, finish_reason=hostile)), encoding)
+        assert "\x1b" not in text
+        assert "\r" not in text
+        assert "[/red]" in text
+
+    def test_breaches_of_the_protocol_are_warned_about(self) -> None:
+        report = report_of(ended())
+        report.contradictions, report.late_results, report.rewritten = 1, 2, 3
+        text = printed(report)
+        assert "Warning: 1 x a terminal callback contradicted" in text
+        assert "Warning: 2 x a terminal callback came after" in text
+        assert "Warning: 3 x an agent changed" in text
+
+    def test_progress_is_drawn_on_a_terminal_only(self) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        for stream, shown, drawn in (
+            (Terminal(), True, True),
+            (Terminal(), False, False),
+            (io.StringIO(), True, False),
+        ):
+            report = report_of(ended(), ended(reward=0.0))
+            with RunProgress(stream, report, shown) as progress:
+                progress.advance()
+            assert ("mean reward 0.50" in stream.getvalue()) == drawn
+
+
+class TestResultsFile:
+    def test_it_appears_whole_and_in_the_order_of_the_dataset(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "results.json"
+        report = Report(planned=3)
+        with ResultsFile(path) as results:
+            for row_index, repeat in ((1, 1), (0, 0), (1, 0)):
+                outcome = ended(final_messages=[{"role": "user", "content": "\ud800\N{SNOWMAN}"}])
+                results.add(report.add(row_index, repeat, outcome), outcome)
+            assert not path.exists()
+            results.publish(report, {"model": "m"})
+        document = json.loads(path.read_text(encoding="utf-8"))
+        assert [(result["row_index"], result["repeat"]) for result in document["results"]] == [(0, 0), (1, 0), (1, 1)]
+        assert document["results"][0]["final_messages"][0]["content"] == "\ud800\N{SNOWMAN}"
+        assert document["summary"]["completed"] == 3
+        assert document["settings"] == {"model": "m"}
+        assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+    def test_a_rollout_without_a_result_is_in_it_too(self, tmp_path: Path) -> None:
+        path = tmp_path / "results.json"
+        outcome = ended(Outcome.TIMED_OUT, problem="too slow")
+        report = Report(planned=1)
+        with ResultsFile(path) as results:
+            results.add(report.add(0, 0, outcome), outcome)
+            results.publish(report, {})
+        (result,) = json.loads(path.read_bytes())["results"]
+        assert (result["status"], result["problem"], result["final_messages"]) == ("TIMED_OUT", "too slow", [])
+
+    def test_an_unpublished_file_leaves_what_was_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "results.json"
+        path.write_text("old")
+        with ResultsFile(path) as results:
+            results.add(Report(planned=1).add(0, 0, ended()), ended())
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.json", "old")]
+
+    def test_what_is_no_file_is_refused_before_anything_runs(self, tmp_path: Path) -> None:
+        (tmp_path / "taken").touch()
+        for path in (tmp_path, Path("/dev/null"), tmp_path / "taken" / "results.json"):
+            with pytest.raises(TrainerError, match=f"Cannot write {path}: "):
+                ResultsFile(path)

@@ -1,0 +1,124 @@
+"""A new project: what is written, what is refused, and that it passes its own tests."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.processes import own_environment
+
+from osmosis_ai.rollout.core.loading import load_agent_loop
+from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create_project, own_source
+from osmosis_ai.rollout.tooling.scaffold.create import AGENT_NAME_LINE
+
+EXAMPLE = Path(__file__).parents[4]
+COPIED = ("rewards.py", "test_data.jsonl", "tools.py")
+SDK = SdkSource({"path": "/somewhere/sdk", "editable": True})
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): file.read_text(encoding="utf-8")
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_it_is_the_example_under_another_name(tmp_path: Path) -> None:
+    project = create_project(tmp_path / "My Agent!", SDK)
+    written = contents(project.folder)
+    assert project.name == "my-agent"
+    assert project.files == tuple(written)
+    for name in COPIED:
+        assert written[name] == (EXAMPLE / name).read_text(encoding="utf-8")
+    example = (EXAMPLE / "server.py").read_text(encoding="utf-8")
+    assert example.count(AGENT_NAME_LINE) == 1
+    assert written["server.py"] == example.replace("calculator", "my-agent")
+    assert set(written) == {
+        *(".gitignore", "README.md", "pyproject.toml", "server.py", "tests/test_agent.py"),
+        *COPIED,
+    }
+    assert not any("@NAME@" in text or "@SDK@" in text for text in written.values())
+
+
+def test_its_project_file_names_the_sdk_and_what_it_needs(tmp_path: Path) -> None:
+    create_project(tmp_path / "agent", SDK, "Other.Name")
+    project = tomllib.loads((tmp_path / "agent" / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["name"] == "Other.Name"
+    assert project["project"]["dependencies"] == ["osmosis-ai[server]>=0.2.11,<0.3"]
+    assert project["tool"]["uv"]["sources"] == {"osmosis-ai": dict(SDK.fields)}
+
+
+def test_it_passes_its_own_tests(tmp_path: Path) -> None:
+    create_project(tmp_path / "agent", own_source())
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=tmp_path / "agent",
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_its_agent_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_project(tmp_path / "agent", SDK, "weather")
+    monkeypatch.chdir(tmp_path / "agent")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "agent"), *sys.path])
+    for name in ("server", "tools", "rewards"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    try:
+        assert load_agent_loop("server:agent_loop").name == "weather"
+    finally:
+        for name in ("server", "tools", "rewards"):
+            sys.modules.pop(name, None)
+
+
+def test_an_empty_folder_will_do_and_one_with_a_fresh_repository(tmp_path: Path) -> None:
+    for name in ("empty", "repository"):
+        (tmp_path / name / ".git" if name == "repository" else tmp_path / name).mkdir(parents=True)
+        assert create_project(tmp_path / name, SDK).name == name
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ScaffoldError, match="is not empty"):
+        create_project(tmp_path, SDK)
+    assert contents(tmp_path) == {"notes.txt": "mine"}
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ScaffoldError, match="Not a directory"):
+            create_project(folder, SDK)
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    with pytest.raises(ScaffoldError, match="cannot be written"):
+        create_project(Path("/proc/agent"), SDK)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", 'a"]\nx = "', "ä", "osmosis_ai", "PyTest"])
+def test_a_name_that_cannot_be_used(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ScaffoldError, match="--name"):
+        create_project(tmp_path / "agent", SDK, name)
+    assert not (tmp_path / "agent").exists()
+
+
+def test_a_folder_whose_name_gives_none_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(ScaffoldError, match="--name"):
+        create_project(tmp_path / "...", SDK)
+    assert create_project(tmp_path / "...", SDK, "agent").name == "agent"
+
+
+def test_the_folder_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert create_project(Path(), SDK).name == "here"
+    assert os.path.exists("server.py")  # noqa: PTH110 - where it is in this directory

@@ -1,0 +1,339 @@
+"""The client to a trainer in trouble: which failures are final, how the others are retried, and what is told of them.
+
+Spec: core.md, section 8.4.
+"""
+
+import asyncio
+import logging
+import socket
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
+
+import httpx
+import pytest
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+from support.http_peer import Answer, HttpPeer, close_half_way, drop, hang, refuse, reply
+from support.rollout_client import QUESTION, ROLLOUT_ID, SECRET
+
+from osmosis_ai.rollout import (
+    OsmosisRolloutError,
+    OsmosisServerError,
+    OsmosisTimeoutError,
+    OsmosisTransportError,
+    OsmosisValidationError,
+    RolloutClientSettings,
+)
+from osmosis_ai.rollout.core.exceptions import (
+    OsmosisAuthenticationError,
+    OsmosisNotFoundError,
+    OsmosisPayloadTooLargeError,
+    OsmosisRateLimitError,
+    OsmosisReplyError,
+)
+from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+
+pytestmark = pytest.mark.usefixtures("default_settings")
+
+
+def unused_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("status", "error_class"),
+        [
+            (400, OsmosisValidationError),
+            (401, OsmosisAuthenticationError),
+            (403, OsmosisAuthenticationError),
+            (404, OsmosisNotFoundError),
+            (410, OsmosisNotFoundError),
+            (413, OsmosisPayloadTooLargeError),
+            (422, OsmosisValidationError),
+        ],
+    )
+    async def test_a_4xx_is_final(
+        self, client: OsmosisLLMClient, peer: HttpPeer, status: int, error_class: type[OsmosisValidationError]
+    ) -> None:
+        peer.answer = refuse(status, "that will not do")
+        with pytest.raises(OsmosisValidationError, match="that will not do") as caught:
+            await client.chat_completions(QUESTION)
+        assert type(caught.value) is error_class
+        assert caught.value.status_code == status
+        assert len(peer.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("status", "error_class"),
+        [
+            (408, OsmosisRateLimitError),
+            (425, OsmosisRateLimitError),
+            (429, OsmosisRateLimitError),
+            (500, OsmosisServerError),
+            (503, OsmosisServerError),
+            (599, OsmosisServerError),
+        ],
+    )
+    async def test_a_passing_trouble_is_retried_until_the_attempts_run_out(
+        self, client: OsmosisLLMClient, peer: HttpPeer, status: int, error_class: type[OsmosisRolloutError]
+    ) -> None:
+        peer.answer = refuse(status, "busy")
+        with pytest.raises(error_class, match=f"busy .*HTTP {status}.*attempt 4 of 4"):
+            await client.chat_completions(QUESTION)
+        assert len(peer.requests) == client.max_retries + 1 == 4
+
+    @pytest.mark.parametrize(
+        "trouble", [refuse(500), refuse(429), drop, close_half_way], ids=["500", "429", "dropped", "cut off"]
+    )
+    async def test_a_call_that_succeeds_later_succeeds(
+        self, client: OsmosisLLMClient, peer: HttpPeer, trouble: Answer
+    ) -> None:
+        peer.answers = [trouble, trouble]
+        result = await client.chat_completions(QUESTION)
+        assert result.content == "About 85 grams."
+        assert client.get_metrics().num_llm_calls == 1
+
+    @pytest.mark.parametrize("status", [201, 204, 302, 304])
+    async def test_any_other_status_is_named_and_final(
+        self, client: OsmosisLLMClient, peer: HttpPeer, status: int
+    ) -> None:
+        peer.answer = reply(b"", status, {"Location": "/v1/rollout/completed", "Content-Length": "0"})
+        with pytest.raises(OsmosisValidationError, match=f"Unexpected status code {status}") as caught:
+            await client.chat_completions(QUESTION)
+        assert caught.value.status_code == status
+        assert len(peer.requests) == 1
+
+    @pytest.mark.parametrize("trouble", [drop, close_half_way], ids=["dropped", "cut off"])
+    async def test_a_broken_connection_is_a_transport_error_with_its_cause(
+        self, client: OsmosisLLMClient, peer: HttpPeer, trouble: Answer
+    ) -> None:
+        peer.answer = trouble
+        with pytest.raises(OsmosisTransportError, match=r"RemoteProtocolError: .*attempt 4 of 4") as caught:
+            await client.chat_completions(QUESTION)
+        assert isinstance(caught.value.__cause__, httpx.RemoteProtocolError)
+
+    @pytest.mark.usefixtures("delays")
+    async def test_a_trainer_that_is_not_there_is_a_transport_error(self) -> None:
+        url = unused_url()
+        with pytest.raises(OsmosisTransportError, match=rf"ConnectError: .*POST {url}/v1/chat/completions"):
+            await OsmosisLLMClient(url, ROLLOUT_ID).chat_completions(QUESTION)
+
+    async def test_a_trainer_that_says_nothing_is_a_timeout(self, peer: HttpPeer, delays: list[float]) -> None:
+        peer.answer = hang
+        client = OsmosisLLMClient(peer.url, ROLLOUT_ID, timeout_seconds=0.05, max_retries=1)
+        with pytest.raises(OsmosisTimeoutError, match=rf"ReadTimeout \(POST {peer.url}.*attempt 2 of 2") as caught:
+            await client.chat_completions(QUESTION)
+        assert isinstance(caught.value.__cause__, httpx.ReadTimeout)
+        assert len(peer.requests) == 2
+
+    async def test_the_last_of_several_troubles_is_told(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
+        peer.answers = [drop, refuse(500, "one"), refuse(429, "two"), refuse(502, "three")]
+        with pytest.raises(OsmosisServerError, match="three"):
+            await client.chat_completions(QUESTION)
+
+    async def test_the_trainers_text_is_cut_short_and_stripped_of_secrets(
+        self, client: OsmosisLLMClient, peer: HttpPeer
+    ) -> None:
+        peer.answer = refuse(400, f"{SECRET} Bearer other-token, " * 10_000)
+        with pytest.raises(OsmosisValidationError) as caught:
+            await client.chat_completions(QUESTION)
+        message = str(caught.value)
+        assert len(message) < 800
+        assert SECRET not in message
+        assert "other-token" not in message
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://127.0.0.1:99999",
+            "http://127.0.0.1:port",
+            "http://127.0.0.1\n",
+            "http://xn--",
+            "ftp://127.0.0.1",
+            "",
+            "http://[::1",
+        ],
+    )
+    async def test_a_url_that_cannot_be_called_is_a_transport_error_at_once(
+        self, delays: list[float], url: str
+    ) -> None:
+        with pytest.raises(OsmosisTransportError):
+            await OsmosisLLMClient(url, ROLLOUT_ID).chat_completions(QUESTION)
+        assert delays == []
+
+    @pytest.mark.parametrize("key", ["clé", "two\nlines", "trailing ", "\x00"])
+    async def test_a_key_that_is_no_header_is_a_transport_error_that_keeps_it_secret(
+        self, peer: HttpPeer, caplog: pytest.LogCaptureFixture, key: str
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        client = OsmosisLLMClient(peer.url, ROLLOUT_ID, api_key=f"s3cret{key}")
+        with pytest.raises(OsmosisTransportError, match="api_key") as caught:
+            await client.chat_completions(QUESTION)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+        assert peer.requests == []
+
+    async def test_no_failure_writes_the_key_anywhere(
+        self, client: OsmosisLLMClient, peer: HttpPeer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        peer.answers = [drop, refuse(500, SECRET), close_half_way, reply(f"no JSON, {SECRET}".encode())]
+        with pytest.raises(OsmosisReplyError) as caught:
+            await client.chat_completions(QUESTION)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        ours = [record.getMessage() for record in caplog.records if record.name.startswith("osmosis_ai")]
+        assert SECRET not in "".join(ours)
+
+    async def test_with_a_negative_retry_count_no_attempt_is_made(
+        self, client: OsmosisLLMClient, peer: HttpPeer
+    ) -> None:
+        client.max_retries = -1
+        with pytest.raises(OsmosisTransportError, match="No attempts made"):
+            await client.chat_completions(QUESTION)
+        assert peer.requests == []
+
+
+class TestBackoff:
+    async def test_delays_double_up_to_the_cap_and_are_spread_downwards(
+        self, peer: HttpPeer, delays: list[float]
+    ) -> None:
+        settings = RolloutClientSettings(max_retries=6, retry_base_delay=1.0, retry_max_delay=10.0)
+        peer.answer = refuse(500)
+        with pytest.raises(OsmosisServerError):
+            await OsmosisLLMClient(peer.url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
+        full = [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+        assert len(delays) == len(full)
+        assert all(most / 2 <= delay <= most for delay, most in zip(delays, full, strict=True))
+
+    async def test_two_rollouts_do_not_retry_in_step(self, peer: HttpPeer, delays: list[float]) -> None:
+        peer.answer = refuse(500)
+        for _ in range(4):
+            with pytest.raises(OsmosisServerError):
+                await OsmosisLLMClient(peer.url, ROLLOUT_ID, max_retries=1).chat_completions(QUESTION)
+        assert len(set(delays)) > 1
+
+    @pytest.mark.parametrize(("header", "delay"), [("7", 7.0), ("0.25", 0.25), (" 3 ", 3.0), ("9" * 400, 30.0)])
+    async def test_retry_after_in_seconds_is_honoured_up_to_the_cap(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float], header: str, delay: float
+    ) -> None:
+        peer.answers = [refuse(429, headers={"Retry-After": header})]
+        await client.chat_completions(QUESTION)
+        assert delays == [delay]
+
+    async def test_retry_after_as_a_date_is_honoured(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float]
+    ) -> None:
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        peer.answers = [refuse(503, headers={"Retry-After": format_datetime(soon, usegmt=True)})]
+        await client.chat_completions(QUESTION)
+        assert len(delays) == 1
+        assert 10 < delays[0] <= 20
+
+    async def test_a_date_without_a_zone_is_taken_as_utc(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float]
+    ) -> None:
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        peer.answers = [refuse(503, headers={"Retry-After": soon.strftime("%a, %d %b %Y %H:%M:%S -0000")})]
+        await client.chat_completions(QUESTION)
+        assert 10 < delays[0] <= 20
+
+    @pytest.mark.parametrize(
+        "header", ["soon", "", "-5", "1e3", "Fri, 99 Feb 2026 99:00:00 GMT", f"Fri, 1 Jan {10**12} 00:00:00 GMT", "²"]
+    )
+    async def test_any_other_retry_after_is_ignored(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float], header: str
+    ) -> None:
+        peer.answers = [refuse(503, headers={"Retry-After": header})]
+        await client.chat_completions(QUESTION)
+        assert len(delays) == 1
+        assert 0.5 <= delays[0] <= 1.0
+
+    @given(
+        header=st.text(max_size=40)
+        | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,12} \d+:\d+:\d+ [+-]\d{1,6}")
+    )
+    @hypothesis_settings(max_examples=200, deadline=None)
+    async def test_no_retry_after_can_break_a_call(self, header: str) -> None:
+        class Busy:
+            async def post(self, url: str, json: object) -> SimpleNamespace:
+                return SimpleNamespace(status_code=503, text="busy", headers={"retry-after": header})
+
+        client = OsmosisLLMClient("http://trainer", ROLLOUT_ID, max_retries=0)
+        busy: Any = Busy()
+        client._client = busy
+        with pytest.raises(OsmosisServerError) as caught:
+            await client.chat_completions(QUESTION)
+        assert caught.value.retry_after_seconds is None or caught.value.retry_after_seconds >= 0
+
+    async def test_the_client_tells_while_it_backs_off(
+        self, client: OsmosisLLMClient, peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[bool] = []
+
+        async def look(delay: float) -> None:
+            seen.append(client.backing_off)
+
+        monkeypatch.setattr(asyncio, "sleep", look)
+        peer.answers = [refuse(500)]
+        await client.chat_completions(QUESTION)
+        assert seen == [True]
+        assert client.backing_off is False
+
+    async def test_a_cancelled_backoff_is_over(
+        self, client: OsmosisLLMClient, peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(asyncio, "sleep", AsyncMock(side_effect=asyncio.CancelledError))
+        peer.answers = [refuse(500)]
+        with pytest.raises(asyncio.CancelledError):
+            await client.chat_completions(QUESTION)
+        assert client.backing_off is False
+
+    async def test_no_retry_starts_after_the_deadline_of_the_call(self, peer: HttpPeer, delays: list[float]) -> None:
+        settings = RolloutClientSettings(call_deadline_seconds=10.0)
+        peer.answer = refuse(503, "come back later", {"Retry-After": "25"})
+        with pytest.raises(OsmosisServerError, match="come back later"):
+            await OsmosisLLMClient(peer.url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
+        assert delays == []
+        assert len(peer.requests) == 1
+
+    async def test_the_deadline_of_the_call_ends_an_attempt(self, peer: HttpPeer, delays: list[float]) -> None:
+        settings = RolloutClientSettings()
+        settings.call_deadline_seconds = 0.05
+        peer.answer = hang
+        with pytest.raises(OsmosisTimeoutError, match="attempt 1 of 4"):
+            await OsmosisLLMClient(peer.url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
+        assert len(peer.requests) == 1
+
+
+class TestIdempotency:
+    async def test_retries_of_one_call_carry_one_id_and_other_calls_another(
+        self, client: OsmosisLLMClient, peer: HttpPeer
+    ) -> None:
+        peer.answers = [refuse(500), drop]
+        await client.chat_completions(QUESTION)
+        await client.chat_completions(QUESTION)
+        first, second, third, other = peer.sent("Idempotency-Key")
+        assert first == second == third
+        assert first
+        assert other not in (None, first)
+
+    async def test_calls_at_the_same_time_keep_their_ids_apart(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
+        peer.answers = [refuse(500)] * 4
+        await asyncio.gather(*(client.chat_completions([{"role": "user", "content": str(i)}]) for i in range(4)))
+        ids_of_call: dict[str, set[str | None]] = {}
+        for request in peer.requests:
+            ids_of_call.setdefault(request.json["messages"][0]["content"], set()).add(
+                request.headers["idempotency-key"]
+            )
+        assert all(len(ids) == 1 for ids in ids_of_call.values())
+        assert len(set.union(*ids_of_call.values())) == 4
+
+    async def test_a_result_carries_the_same_id_from_every_process(self, peer: HttpPeer) -> None:
+        for _ in range(2):
+            await OsmosisLLMClient(peer.url, ROLLOUT_ID).complete_rollout("COMPLETED", QUESTION)
+        await OsmosisLLMClient(peer.url, "other").complete_rollout("COMPLETED", QUESTION)
+        first, again, other = peer.sent("Idempotency-Key")
+        assert first == again != other

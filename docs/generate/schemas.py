@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from osmosis_ai.rollout.core import schemas as wire
 from osmosis_ai.rollout.core.results import MAX_ERROR_MESSAGE_LENGTH, Outcome
+from osmosis_ai.rollout.core.watch import Phase
 from osmosis_ai.rollout.journal import RolloutState
 from osmosis_ai.rollout.server import requests as limits
-from osmosis_ai.rollout.server.rollouts import Phase
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

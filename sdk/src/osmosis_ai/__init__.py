@@ -56,9 +56,18 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.wire.client": (
-        "CompletionsResult",
-        "OsmosisLLMClient",
+    "osmosis_ai._compat.registry": (
+        "get_agent_loop",
+        "list_agent_loops",
+        "register_agent_loop",
+    ),
+    "osmosis_ai._compat.rubric_eval": (
+        "MissingAPIKeyError",
+        "evaluate_rubric",
+    ),
+    "osmosis_ai._compat.rubric_types": (
+        "ModelNotFoundError",
+        "ProviderRequestError",
     ),
     "osmosis_ai.rollout.core.base": (
         "RolloutAgentLoop",
@@ -72,6 +81,10 @@ _EXPORTS = {
         "OsmosisTransportError",
         "OsmosisValidationError",
     ),
+    "osmosis_ai.rollout.core.reward_functions": (
+        "osmosis_reward",
+        "osmosis_rubric",
+    ),
     "osmosis_ai.rollout.core.schemas": (
         "InitResponse",
         "OpenAIFunctionToolSchema",
@@ -79,23 +92,10 @@ _EXPORTS = {
         "RolloutRequest",
         "RolloutResponse",
     ),
-    "osmosis_ai._compat.registry": (
-        "get_agent_loop",
-        "list_agent_loops",
-        "register_agent_loop",
-    ),
     "osmosis_ai.rollout.server.app": ("create_app",),
-    "osmosis_ai._compat.rubric_eval": (
-        "MissingAPIKeyError",
-        "evaluate_rubric",
-    ),
-    "osmosis_ai._compat.rubric_types": (
-        "ModelNotFoundError",
-        "ProviderRequestError",
-    ),
-    "osmosis_ai.rollout.core.reward_functions": (
-        "osmosis_reward",
-        "osmosis_rubric",
+    "osmosis_ai.rollout.wire.client": (
+        "CompletionsResult",
+        "OsmosisLLMClient",
     ),
 }
 

@@ -1,3 +1,3 @@
-from support.server_fixtures import clean_environment
+from support.server_fixtures import clean_environment, clients, trainer
 
-__all__ = ["clean_environment"]
+__all__ = ["clean_environment", "clients", "trainer"]

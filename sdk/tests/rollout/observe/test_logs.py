@@ -69,7 +69,7 @@ class TestText:
     def test_an_exception_is_told_on_the_same_line(self) -> None:
         line = text_of(record_of("failed", error=raised(ValueError("first\nsecond"))))
         assert "\n" not in line
-        assert "(ValueError: first\\nsecond; at telemetry/test_logs.py:" in line
+        assert "(ValueError: first\\nsecond; at observe/test_logs.py:" in line
 
 
 class TestJson:

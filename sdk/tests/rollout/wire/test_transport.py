@@ -11,7 +11,8 @@ from support.fake_trainer import FakeTrainer
 from support.http_peer import HttpPeer, close_half_way, drop, hang
 from support.rollout_client import QUESTION
 
-from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError, RolloutClientSettings, transport
+from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError, RolloutClientSettings
+from osmosis_ai.rollout.wire import transport
 
 pytestmark = pytest.mark.usefixtures("default_settings", "no_proxies")
 

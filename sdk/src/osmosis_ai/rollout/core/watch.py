@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.core.results import ResultSummary
 
 
+class Phase(StrEnum):
+    """Where a rollout of this process stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RECORDING = "recording"
+    DELIVERING = "delivering"
+
+
+class Verdict(StrEnum):
+    """How a delivery stands."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+
+
 class ToolOutcome(StrEnum):
     """How one tool call ended."""
 
@@ -34,7 +51,7 @@ class RolloutWatch:
     __slots__ = ()
 
     def enters(self, phase: str) -> None:
-        """It is now in ``phase``, a ``server.rollouts.Phase``."""
+        """It is now in ``phase``, a ``Phase``."""
 
     def agent_begins(self) -> None:
         """Called in the task of the agent, before ``run``."""
@@ -61,7 +78,7 @@ class RolloutWatch:
         """The result is about to be posted in the current task, for the ``attempt``-th time, from 1."""
 
     def attempt_ends(self, mark: Any, verdict: str, error: Exception | None) -> None:
-        """The trainer's answer, a ``server.delivery.Verdict``."""
+        """The trainer's answer, a ``Verdict``."""
 
     def gone(self) -> None:
         """This process has nothing more to do with it."""

@@ -10,10 +10,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
-from osmosis_ai.rollout.core.watch import ToolOutcome
+from osmosis_ai.rollout.core.watch import Phase, ToolOutcome, Verdict
 from osmosis_ai.rollout.observe.journal import TIMED_OPERATIONS
-from osmosis_ai.rollout.server.delivery import Verdict
-from osmosis_ai.rollout.server.rollouts import Phase
 
 OTHER = "other"
 MAX_TOOLS = 64

@@ -9,7 +9,6 @@ import inspect
 import logging
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisVali
 from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
-from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch, Verdict
 from osmosis_ai.rollout.wire.backoff import delay_seconds
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
@@ -33,14 +32,6 @@ class CompletionClient(Protocol):
     async def complete_rollout(self, **fields: Any) -> None:
         """Post the terminal result."""
         ...
-
-
-class Verdict(StrEnum):
-    """How a delivery stands."""
-
-    ACKNOWLEDGED = "acknowledged"
-    REFUSED = "refused"
-    UNANSWERED = "unanswered"
 
 
 @dataclass

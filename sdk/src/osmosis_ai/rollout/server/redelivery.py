@@ -10,8 +10,9 @@ from typing import Any
 
 from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
+from osmosis_ai.rollout.core.watch import Verdict
 from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
-from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
+from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 

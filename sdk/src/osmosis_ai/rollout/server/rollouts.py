@@ -3,28 +3,18 @@
 import asyncio
 import time
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.results import StopReason, TerminalResult, summary_of
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.tracecontext import TraceContext
-from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.core.watch import NO_WATCH, Phase, RolloutWatch
 from osmosis_ai.rollout.journal import JournalRecord
 from osmosis_ai.rollout.server.delivery import Delivery
 from osmosis_ai.rollout.server.execution import Execution
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.observe.traces.recorder import TracedRollout
-
-
-class Phase(StrEnum):
-    """Where a rollout of this process stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    RECORDING = "recording"
-    DELIVERING = "delivering"
 
 
 @dataclass(eq=False)

@@ -31,7 +31,7 @@ from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.core.settings import RolloutSettings
 from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS, TraceContext
 from osmosis_ai.rollout.core.transcript import Transcript
-from osmosis_ai.rollout.core.watch import Observer
+from osmosis_ai.rollout.core.watch import Observer, Phase
 from osmosis_ai.rollout.journal import (
     Acceptance,
     Journal,
@@ -45,7 +45,7 @@ from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.offer import ToolOffer
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
-from osmosis_ai.rollout.server.rollouts import Phase, Rollout, view_of_record, view_of_rollout
+from osmosis_ai.rollout.server.rollouts import Rollout, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.settlement import ClientFactory, Settlement
 from osmosis_ai.rollout.server.state import AppState
 

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from osmosis_ai.rollout.core.results import Stop, StopReason, TerminalResult, result_without_run
-from osmosis_ai.rollout.core.watch import NO_WATCH, Observer
+from osmosis_ai.rollout.core.watch import NO_WATCH, Observer, Verdict
 from osmosis_ai.rollout.journal import (
     Journal,
     JournalError,
@@ -23,7 +23,7 @@ from osmosis_ai.rollout.journal import (
     UnknownKeyError,
 )
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
-from osmosis_ai.rollout.server.delivery import Courier, Delivery, Verdict
+from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.server.rollouts import Rollout
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.observe.traces.reader import events_of
 from osmosis_ai.rollout.server.app import create_app
 
-PATH = Path(__file__).parents[4] / "docs" / "schemas" / "trace-event.schema.json"
+PATH = Path(__file__).parents[5] / "docs" / "schemas" / "trace-event.schema.json"
 SCHEMA = json.loads(PATH.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 

@@ -182,6 +182,6 @@ def test_a_secret_in_an_error_is_not_shown(agent: AgentFile, monkeypatch: pytest
 
 
 def test_a_folder_of_mcp_tools() -> None:
-    tools = Path(__file__).parents[2] / "fixtures" / "mcp_calculator"
+    tools = Path(__file__).parents[3] / "fixtures" / "mcp_calculator"
     assert find("tool-schemas", mcp=str(tools)).status is Status.OK
     assert_names(find("agent-import", mcp="nowhere"), Status.PROBLEM, "nowhere")

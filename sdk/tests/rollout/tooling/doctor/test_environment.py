@@ -32,7 +32,7 @@ class WithoutPackages:
             for entry in place.iterdir():
                 if re.split("[.-]", entry.name)[0] not in modules and entry.suffix != ".pth":
                     (self._folder / entry.name).symlink_to(entry)
-        source = Path(__file__).parents[3] / "src"
+        source = Path(__file__).parents[4] / "src"
         return {"PYTHONPATH": f"{self._folder}:{source}"}
 
 

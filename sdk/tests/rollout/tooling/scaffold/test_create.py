@@ -13,7 +13,7 @@ from osmosis_ai.rollout.core.loading import load_agent_loop
 from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create_project, own_source
 from osmosis_ai.rollout.tooling.scaffold.create import AGENT_NAME_LINE
 
-EXAMPLE = Path(__file__).parents[4]
+EXAMPLE = Path(__file__).parents[5]
 COPIED = ("rewards.py", "test_data.jsonl", "tools.py")
 SDK = SdkSource({"path": "/somewhere/sdk", "editable": True})
 

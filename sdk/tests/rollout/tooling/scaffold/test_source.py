@@ -10,7 +10,7 @@ import pytest
 from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create_project, named_source, own_source
 from osmosis_ai.rollout.tooling.scaffold.source import _recorded
 
-SDK = Path(__file__).parents[3]
+SDK = Path(__file__).parents[4]
 WHEEL = "osmosis_ai-0.2.17+workspace-py3-none-any.whl"
 
 

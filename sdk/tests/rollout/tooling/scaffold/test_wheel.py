@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.processes import own_environment
 
-SDK = Path(__file__).parents[3]
+SDK = Path(__file__).parents[4]
 DATA = "osmosis_ai/rollout/tooling/scaffold/project"
 EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl")
 BUILD_SECONDS = 55

@@ -127,7 +127,7 @@ class TestNames:
             for alias in node.names
             if alias.asname == alias.name
         }
-        table = {f"{module}.{name}" for module, names in package._EXPORTS.items() for name in names}
+        table = {f"{module}.{name}" for module, names in package._EXPORTS.items() for name in names.split()}
         assert seen == table
 
     def test_it_lists_its_names_and_knows_no_others(self, package: ModuleType) -> None:

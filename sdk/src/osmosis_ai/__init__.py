@@ -56,47 +56,19 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai._compat.registry": (
-        "get_agent_loop",
-        "list_agent_loops",
-        "register_agent_loop",
-    ),
-    "osmosis_ai._compat.rubric_eval": (
-        "MissingAPIKeyError",
-        "evaluate_rubric",
-    ),
-    "osmosis_ai._compat.rubric_types": (
-        "ModelNotFoundError",
-        "ProviderRequestError",
-    ),
-    "osmosis_ai.rollout.core.base": (
-        "RolloutAgentLoop",
-        "RolloutContext",
-        "RolloutResult",
-    ),
+    "osmosis_ai._compat.registry": "get_agent_loop list_agent_loops register_agent_loop",
+    "osmosis_ai._compat.rubric_eval": "MissingAPIKeyError evaluate_rubric",
+    "osmosis_ai._compat.rubric_types": "ModelNotFoundError ProviderRequestError",
+    "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
     "osmosis_ai.rollout.core.exceptions": (
-        "OsmosisRolloutError",
-        "OsmosisServerError",
-        "OsmosisTimeoutError",
-        "OsmosisTransportError",
-        "OsmosisValidationError",
+        "OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError OsmosisValidationError"
     ),
-    "osmosis_ai.rollout.core.reward_functions": (
-        "osmosis_reward",
-        "osmosis_rubric",
-    ),
+    "osmosis_ai.rollout.core.reward_functions": "osmosis_reward osmosis_rubric",
     "osmosis_ai.rollout.core.schemas": (
-        "InitResponse",
-        "OpenAIFunctionToolSchema",
-        "RolloutMetrics",
-        "RolloutRequest",
-        "RolloutResponse",
+        "InitResponse OpenAIFunctionToolSchema RolloutMetrics RolloutRequest RolloutResponse"
     ),
-    "osmosis_ai.rollout.server.app": ("create_app",),
-    "osmosis_ai.rollout.wire.client": (
-        "CompletionsResult",
-        "OsmosisLLMClient",
-    ),
+    "osmosis_ai.rollout.server.app": "create_app",
+    "osmosis_ai.rollout.wire.client": "CompletionsResult OsmosisLLMClient",
 }
 
 _compat.install()

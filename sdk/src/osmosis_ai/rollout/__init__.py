@@ -112,102 +112,40 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "osmosis_ai._compat.registry": (
-        "AgentLoopRegistry",
-        "get_agent_loop",
-        "list_agent_loops",
-        "register_agent_loop",
-        "unregister_agent_loop",
+        "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop"
     ),
-    "osmosis_ai.rollout.core.base": (
-        "RolloutAgentLoop",
-        "RolloutContext",
-        "RolloutResult",
-    ),
+    "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
     "osmosis_ai.rollout.core.exceptions": (
-        "AgentLoopNotFoundError",
-        "OsmosisRolloutError",
-        "OsmosisServerError",
-        "OsmosisTimeoutError",
-        "OsmosisTransportError",
-        "OsmosisValidationError",
-        "ToolArgumentError",
-        "ToolExecutionError",
+        "AgentLoopNotFoundError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError "
+        "OsmosisValidationError ToolArgumentError ToolExecutionError"
     ),
-    "osmosis_ai.rollout.core.llm_client": ("LLMClientProtocol",),
+    "osmosis_ai.rollout.core.llm_client": "LLMClientProtocol",
     "osmosis_ai.rollout.core.messages": (
-        "count_messages_by_role",
-        "get_message_content",
-        "get_message_role",
-        "is_assistant_message",
-        "is_tool_message",
-        "is_user_message",
-        "normalize_stop",
-        "parse_tool_calls",
+        "count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message "
+        "is_user_message normalize_stop parse_tool_calls"
     ),
     "osmosis_ai.rollout.core.schemas": (
-        "DEFAULT_MAX_METADATA_SIZE_BYTES",
-        "CompletionsChoice",
-        "CompletionsRequest",
-        "CompletionsResponse",
-        "CompletionUsage",
-        "InitResponse",
-        "MessageDict",
-        "OpenAIFunctionCallSchema",
-        "OpenAIFunctionParametersSchema",
-        "OpenAIFunctionParsedSchema",
-        "OpenAIFunctionPropertySchema",
-        "OpenAIFunctionSchema",
-        "OpenAIFunctionToolCall",
-        "OpenAIFunctionToolSchema",
-        "RolloutMetrics",
-        "RolloutRequest",
-        "RolloutResponse",
-        "RolloutStatus",
-        "SamplingParamsDict",
-        "ToolResponse",
-        "get_max_metadata_size_bytes",
-        "set_max_metadata_size_bytes",
+        "DEFAULT_MAX_METADATA_SIZE_BYTES CompletionsChoice CompletionsRequest CompletionsResponse CompletionUsage "
+        "InitResponse MessageDict OpenAIFunctionCallSchema OpenAIFunctionParametersSchema OpenAIFunctionParsedSchema "
+        "OpenAIFunctionPropertySchema OpenAIFunctionSchema OpenAIFunctionToolCall OpenAIFunctionToolSchema "
+        "RolloutMetrics RolloutRequest RolloutResponse RolloutStatus SamplingParamsDict ToolResponse "
+        "get_max_metadata_size_bytes set_max_metadata_size_bytes"
     ),
     "osmosis_ai.rollout.core.settings": (
-        "RolloutClientSettings",
-        "RolloutServerSettings",
-        "RolloutSettings",
-        "configure",
-        "get_settings",
-        "reset_settings",
+        "RolloutClientSettings RolloutServerSettings RolloutSettings configure get_settings reset_settings"
     ),
     "osmosis_ai.rollout.core.tools": (
-        "create_tool_error_result",
-        "create_tool_result",
-        "execute_tool_calls",
-        "get_tool_call_info",
-        "parse_tool_arguments",
-        "serialize_tool_result",
+        "create_tool_error_result create_tool_result execute_tool_calls get_tool_call_info parse_tool_arguments "
+        "serialize_tool_result"
     ),
     "osmosis_ai.rollout.core.validator": (
-        "AgentLoopValidationError",
-        "ValidationError",
-        "ValidationResult",
-        "validate_agent_loop",
+        "AgentLoopValidationError ValidationError ValidationResult validate_agent_loop"
     ),
-    "osmosis_ai.rollout.server.app": ("create_app",),
-    "osmosis_ai.rollout.server.serve": (
-        "DEFAULT_HOST",
-        "DEFAULT_PORT",
-        "ServeError",
-        "serve_agent_loop",
-        "validate_and_report",
-    ),
-    "osmosis_ai.rollout.wire.client": (
-        "CompletionsResult",
-        "OsmosisLLMClient",
-    ),
+    "osmosis_ai.rollout.server.app": "create_app",
+    "osmosis_ai.rollout.server.serve": "DEFAULT_HOST DEFAULT_PORT ServeError serve_agent_loop validate_and_report",
+    "osmosis_ai.rollout.wire.client": "CompletionsResult OsmosisLLMClient",
     "osmosis_ai.rollout.wire.network": (
-        "PublicIPDetectionError",
-        "detect_public_ip",
-        "is_private_ip",
-        "is_valid_hostname_or_ip",
-        "validate_ipv4",
+        "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4"
     ),
 }
 

@@ -30,20 +30,10 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.conformance.options": ("KitOptions",),
-    "osmosis_ai.rollout.conformance.registry": (
-        "all_checks",
-        "select",
-    ),
-    "osmosis_ai.rollout.conformance.runner": ("run",),
-    "osmosis_ai.rollout.conformance.types": (
-        "Check",
-        "ConformanceError",
-        "Level",
-        "Report",
-        "Result",
-        "Status",
-    ),
+    "osmosis_ai.rollout.conformance.options": "KitOptions",
+    "osmosis_ai.rollout.conformance.registry": "all_checks select",
+    "osmosis_ai.rollout.conformance.runner": "run",
+    "osmosis_ai.rollout.conformance.types": "Check ConformanceError Level Report Result Status",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

@@ -50,45 +50,18 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.core.base": (
-        "RolloutAgentLoop",
-        "RolloutContext",
-        "RolloutResult",
-    ),
+    "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
     "osmosis_ai.rollout.core.exceptions": (
-        "AgentLoopNotFoundError",
-        "OsmosisRolloutError",
-        "OsmosisServerError",
-        "OsmosisTimeoutError",
-        "OsmosisTransportError",
-        "OsmosisValidationError",
-        "ToolArgumentError",
-        "ToolExecutionError",
+        "AgentLoopNotFoundError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError "
+        "OsmosisValidationError ToolArgumentError ToolExecutionError"
     ),
-    "osmosis_ai.rollout.core.llm_client": ("LLMClientProtocol",),
+    "osmosis_ai.rollout.core.llm_client": "LLMClientProtocol",
     "osmosis_ai.rollout.core.schemas": (
-        "DEFAULT_MAX_METADATA_SIZE_BYTES",
-        "CompletionsChoice",
-        "CompletionsRequest",
-        "CompletionsResponse",
-        "CompletionUsage",
-        "InitResponse",
-        "MessageDict",
-        "OpenAIFunctionCallSchema",
-        "OpenAIFunctionParametersSchema",
-        "OpenAIFunctionParsedSchema",
-        "OpenAIFunctionPropertySchema",
-        "OpenAIFunctionSchema",
-        "OpenAIFunctionToolCall",
-        "OpenAIFunctionToolSchema",
-        "RolloutMetrics",
-        "RolloutRequest",
-        "RolloutResponse",
-        "RolloutStatus",
-        "SamplingParamsDict",
-        "ToolResponse",
-        "get_max_metadata_size_bytes",
-        "set_max_metadata_size_bytes",
+        "DEFAULT_MAX_METADATA_SIZE_BYTES CompletionsChoice CompletionsRequest CompletionsResponse CompletionUsage "
+        "InitResponse MessageDict OpenAIFunctionCallSchema OpenAIFunctionParametersSchema OpenAIFunctionParsedSchema "
+        "OpenAIFunctionPropertySchema OpenAIFunctionSchema OpenAIFunctionToolCall OpenAIFunctionToolSchema "
+        "RolloutMetrics RolloutRequest RolloutResponse RolloutStatus SamplingParamsDict ToolResponse "
+        "get_max_metadata_size_bytes set_max_metadata_size_bytes"
     ),
 }
 

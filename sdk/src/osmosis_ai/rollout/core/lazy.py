@@ -1,6 +1,6 @@
 """Exports that import their module on first use, so that a bare import stays quick and offline (PEP 562)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def lazy_exports(
-    package: ModuleType, exports: Mapping[str, Iterable[str]]
+    package: ModuleType, exports: Mapping[str, str]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__all__``, ``__getattr__`` and ``__dir__`` for ``package``.
 
-    ``exports`` maps a module name to the names taken from it. A name is resolved once and then kept on the package, so
-    it is the identical object everywhere. A submodule is there without an import of its own (``import
+    ``exports`` maps a module to the names taken from it, with spaces between. A name is resolved once and then kept on
+    the package, so it is the identical object everywhere. A submodule is there without an import of its own (``import
     osmosis_ai.rollout`` is enough for ``osmosis_ai.rollout.core``). Any other name raises ``AttributeError``.
     """
-    home_of = {name: module for module, names in exports.items() for name in names}
+    home_of = {name: module for module, names in exports.items() for name in names.split()}
 
     def resolve(name: str) -> Any:
         if name in home_of:

@@ -39,24 +39,12 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.journal.base": ("Journal",),
-    "osmosis_ai.rollout.journal.errors": (
-        "JournalError",
-        "JournalGoneError",
-        "UnknownKeyError",
-    ),
-    "osmosis_ai.rollout.journal.file": ("Synchronous",),
-    "osmosis_ai.rollout.journal.memory": ("MemoryJournal",),
-    "osmosis_ai.rollout.journal.sqlite": ("SqliteJournal",),
-    "osmosis_ai.rollout.journal.types": (
-        "SETTLED",
-        "TRANSITIONS",
-        "UNSETTLED",
-        "Acceptance",
-        "JournalRecord",
-        "Move",
-        "RolloutState",
-    ),
+    "osmosis_ai.rollout.journal.base": "Journal",
+    "osmosis_ai.rollout.journal.errors": "JournalError JournalGoneError UnknownKeyError",
+    "osmosis_ai.rollout.journal.file": "Synchronous",
+    "osmosis_ai.rollout.journal.memory": "MemoryJournal",
+    "osmosis_ai.rollout.journal.sqlite": "SqliteJournal",
+    "osmosis_ai.rollout.journal.types": "SETTLED TRANSITIONS UNSETTLED Acceptance JournalRecord Move RolloutState",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.mcp.agent_loop": ("MCPAgentLoop",),
-    "osmosis_ai.rollout.mcp.loader": (
-        "MCPLoadError",
-        "load_mcp_server",
-    ),
+    "osmosis_ai.rollout.mcp.agent_loop": "MCPAgentLoop",
+    "osmosis_ai.rollout.mcp.loader": "MCPLoadError load_mcp_server",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

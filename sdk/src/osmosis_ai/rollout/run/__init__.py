@@ -38,33 +38,15 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "osmosis_ai.rollout.run.common_cli": (
-        "build_completion_params",
-        "create_llm_client",
-        "format_duration",
-        "format_tokens",
-        "load_agent",
-        "load_dataset_rows",
+        "build_completion_params create_llm_client format_duration format_tokens load_agent load_dataset_rows"
     ),
-    "osmosis_ai.rollout.run.data.dataset": (
-        "REQUIRED_COLUMNS",
-        "DatasetReader",
-        "DatasetRow",
-        "dataset_row_to_request",
-    ),
+    "osmosis_ai.rollout.run.data.dataset": "REQUIRED_COLUMNS DatasetReader DatasetRow dataset_row_to_request",
     "osmosis_ai.rollout.run.errors": (
-        "DatasetParseError",
-        "DatasetValidationError",
-        "LocalExecutionError",
-        "ProviderError",
-        "ToolValidationError",
+        "DatasetParseError DatasetValidationError LocalExecutionError ProviderError ToolValidationError"
     ),
-    "osmosis_ai.rollout.run.models.llm_client": ("ExternalLLMClient",),
+    "osmosis_ai.rollout.run.models.llm_client": "ExternalLLMClient",
     "osmosis_ai.rollout.run.runner": (
-        "LocalBatchResult",
-        "LocalLLMClientProtocol",
-        "LocalRolloutRunner",
-        "LocalRunResult",
-        "validate_tools",
+        "LocalBatchResult LocalLLMClientProtocol LocalRolloutRunner LocalRunResult validate_tools"
     ),
 }
 

@@ -25,19 +25,10 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.server.api_key": (
-        "generate_api_key",
-        "validate_api_key",
-    ),
-    "osmosis_ai.rollout.server.app": ("create_app",),
-    "osmosis_ai.rollout.server.serve": (
-        "DEFAULT_HOST",
-        "DEFAULT_PORT",
-        "ServeError",
-        "serve_agent_loop",
-        "validate_and_report",
-    ),
-    "osmosis_ai.rollout.server.state": ("AppState",),
+    "osmosis_ai.rollout.server.api_key": "generate_api_key validate_api_key",
+    "osmosis_ai.rollout.server.app": "create_app",
+    "osmosis_ai.rollout.server.serve": "DEFAULT_HOST DEFAULT_PORT ServeError serve_agent_loop validate_and_report",
+    "osmosis_ai.rollout.server.state": "AppState",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

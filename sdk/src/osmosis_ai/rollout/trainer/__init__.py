@@ -34,26 +34,12 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.trainer.completions": (
-        "ToolAwareClient",
-        "completer_of",
-    ),
-    "osmosis_ai.rollout.trainer.errors": (
-        "CallRefusedError",
-        "InitRefusedError",
-        "ServerEndedError",
-        "TrainerError",
-    ),
-    "osmosis_ai.rollout.trainer.server_keeper": ("ServerKeeper",),
-    "osmosis_ai.rollout.trainer.trainer": ("Trainer",),
+    "osmosis_ai.rollout.trainer.completions": "ToolAwareClient completer_of",
+    "osmosis_ai.rollout.trainer.errors": "CallRefusedError InitRefusedError ServerEndedError TrainerError",
+    "osmosis_ai.rollout.trainer.server_keeper": "ServerKeeper",
+    "osmosis_ai.rollout.trainer.trainer": "Trainer",
     "osmosis_ai.rollout.trainer.types": (
-        "ChatCall",
-        "Completer",
-        "Outcome",
-        "RedispatchPolicy",
-        "RetryPolicy",
-        "RolloutOutcome",
-        "TrainerLimits",
+        "ChatCall Completer Outcome RedispatchPolicy RetryPolicy RolloutOutcome TrainerLimits"
     ),
 }
 

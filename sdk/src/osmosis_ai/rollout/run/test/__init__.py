@@ -20,18 +20,10 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.run.errors": ("ProviderError",),
-    "osmosis_ai.rollout.run.models.llm_client": ("ExternalLLMClient",),
-    "osmosis_ai.rollout.run.test.interactive": (
-        "InteractiveLLMClient",
-        "InteractiveRunner",
-        "InteractiveStep",
-    ),
-    "osmosis_ai.rollout.run.test.runner": (
-        "LocalTestBatchResult",
-        "LocalTestRunner",
-        "LocalTestRunResult",
-    ),
+    "osmosis_ai.rollout.run.errors": "ProviderError",
+    "osmosis_ai.rollout.run.models.llm_client": "ExternalLLMClient",
+    "osmosis_ai.rollout.run.test.interactive": "InteractiveLLMClient InteractiveRunner InteractiveStep",
+    "osmosis_ai.rollout.run.test.runner": "LocalTestBatchResult LocalTestRunner LocalTestRunResult",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

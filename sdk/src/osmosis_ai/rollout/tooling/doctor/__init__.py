@@ -24,16 +24,9 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.tooling.doctor.checks": ("CHECKS",),
-    "osmosis_ai.rollout.tooling.doctor.runner": ("examine",),
-    "osmosis_ai.rollout.tooling.doctor.types": (
-        "Check",
-        "Diagnosis",
-        "Finding",
-        "Need",
-        "Setup",
-        "Status",
-    ),
+    "osmosis_ai.rollout.tooling.doctor.checks": "CHECKS",
+    "osmosis_ai.rollout.tooling.doctor.runner": "examine",
+    "osmosis_ai.rollout.tooling.doctor.types": "Check Diagnosis Finding Need Setup Status",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

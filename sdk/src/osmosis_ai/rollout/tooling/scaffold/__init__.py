@@ -20,16 +20,9 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.tooling.scaffold.create": (
-        "Project",
-        "create_project",
-    ),
-    "osmosis_ai.rollout.tooling.scaffold.errors": ("ScaffoldError",),
-    "osmosis_ai.rollout.tooling.scaffold.source": (
-        "SdkSource",
-        "named_source",
-        "own_source",
-    ),
+    "osmosis_ai.rollout.tooling.scaffold.create": "Project create_project",
+    "osmosis_ai.rollout.tooling.scaffold.errors": "ScaffoldError",
+    "osmosis_ai.rollout.tooling.scaffold.source": "SdkSource named_source own_source",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

@@ -1,8 +1,13 @@
 """Test reports travel between processes, as UTF-8 text; some tests are about text that is none."""
 
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# Started with `nohup` or `&`, the suite ignores Ctrl-C, and so would all that it starts; a handler is not inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

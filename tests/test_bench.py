@@ -44,6 +44,7 @@ ROUND = Round(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "contenders",
     [
@@ -62,6 +63,7 @@ async def test_contenders_do_every_rollout_right(contenders: list[Contender], tm
         assert line.median("peak_rss_mb") > 10
 
 
+@pytest.mark.slow
 async def test_a_traced_server_writes_a_trace_of_each_rollout(tmp_path: Path) -> None:
     [line] = await contest(Cell(4, TURNS), [Contender.OURS_TRACED], tmp_path, rounds=1, seconds=0.05)
     assert not line.errors
@@ -74,6 +76,7 @@ def read_traces(folder: Path) -> list[str]:
     return [path.read_text(encoding="utf-8") for path in folder.rglob("*.jsonl")]
 
 
+@pytest.mark.slow
 async def test_a_scenario_polls_the_health_of_a_server_under_load(tmp_path: Path) -> None:
     scenario = Scenario("a few", Cell(20, 2, chat_delay_seconds=0.02), 40)
     [outcome] = await play(scenario, [Contender.OURS], tmp_path)

@@ -78,6 +78,7 @@ def test_a_block_of_shell_says_how_it_is_tried(block: Block) -> None:
     assert HOW.fullmatch(block.info), block.info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES.values() if not page.name.startswith(RUN_ELSEWHERE)], ids=lambda p: p.name
 )
@@ -141,6 +142,7 @@ def test_python_compiles(block: Block) -> None:
     compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS if block.info == "python run"], ids=str)
 def test_python_that_is_to_be_run_runs(block: Block, tmp_path: Path) -> None:
     script = tmp_path / "block.py"

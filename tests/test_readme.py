@@ -71,6 +71,7 @@ def test_the_doctor_comes_to_a_result(command: str, tmp_path: Path) -> None:
     assert re.search(r"^\d+ problems?, \d+ warnings?, \d+ ok", output, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", blocks("bash new-project"))
 def test_a_new_project_passes_its_tests(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In this environment: without a network, nothing could be installed into one of its own.

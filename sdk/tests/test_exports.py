@@ -138,8 +138,8 @@ class TestNames:
     def test_its_modules_are_attributes_without_an_import_of_their_own(self, package: ModuleType) -> None:
         modules = sorted({module.split(".")[0] for module in PACKAGES[package][0]})
         code = (
-            f"import sys, {package.__name__} as package\n"
-            f"print(*[getattr(package, m) is sys.modules[f'{package.__name__}.{{m}}'] for m in {modules}])"
+            f"import importlib, {package.__name__} as package\n"
+            f"print(*[getattr(package, m) is importlib.import_module(f'{package.__name__}.{{m}}') for m in {modules}])"
         )
         assert run(code).split() == ["True"] * len(modules)
 

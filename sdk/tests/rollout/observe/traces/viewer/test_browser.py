@@ -19,6 +19,7 @@ EXECUTABLE = chromium()
 if EXECUTABLE is None and os.environ.get("OSMOSIS_TEST_REQUIRES_CHROMIUM"):
     raise RuntimeError("Chromium is required here, and there is none: apt-get install chromium")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here: apt-get install chromium"),
     pytest.mark.timeout(180),
 ]

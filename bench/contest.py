@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import psutil
 
-from bench.contenders.roster import Contender
+from bench.contenders.roster import PROJECT, Contender
 from bench.load.generator import Generator
 from bench.load.tally import quantile
 from bench.serving import API_KEY, Server
@@ -61,6 +62,7 @@ class Line:
     cell: Cell
     rounds: list[Round] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    checkout: Path = PROJECT
 
     def median(self, name: str) -> float:
         """Of a field of the rounds."""
@@ -92,17 +94,24 @@ class _Entrant:
 
 
 async def contest(
-    cell: Cell, contenders: Sequence[Contender], folder: Path, *, rounds: int, seconds: float
+    cell: Cell,
+    contenders: Sequence[Contender],
+    folder: Path,
+    *,
+    rounds: int,
+    seconds: float,
+    checkouts: Sequence[Path] = (PROJECT,),
 ) -> list[Line]:
-    """Measure each contender ``rounds`` times for about ``seconds``, one after the other in turns.
+    """Measure each contender of each checkout ``rounds`` times for about ``seconds``, one after the other in turns.
 
     A contender that needs much longer than ``seconds`` for the rollouts in flight has one round.
     """
     async with AsyncExitStack() as stack:
         entrants = []
-        for contender in contenders:
+        for number, (contender, checkout) in enumerate(product(contenders, checkouts)):
+            place = folder / f"{number}-{contender.name}"
             server = await stack.enter_async_context(
-                Server(contender, folder / contender.name, concurrency=cell.concurrency)
+                Server(contender, place, concurrency=cell.concurrency, checkout=checkout)
             )
             generator = Generator(
                 server.port,
@@ -111,7 +120,9 @@ async def contest(
                 reply_bytes=cell.reply_bytes,
                 chat_delay_seconds=cell.chat_delay_seconds,
             )
-            entrants.append(_Entrant(Line(contender, cell), server, await stack.enter_async_context(generator)))
+            entrants.append(
+                _Entrant(Line(contender, cell, checkout=checkout), server, await stack.enter_async_context(generator))
+            )
         for entrant in entrants:
             pace = await _warm_up(entrant, seconds)
             entrant.rollouts, entrant.rounds = _amount(cell, pace, rounds, seconds)

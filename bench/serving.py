@@ -28,7 +28,10 @@ class ServerError(Exception):
 
 
 class Server:
-    """Serves from entry to exit. ``seconds_to_ready`` is from the start of the process to the first 200 of /health."""
+    """Serves from entry to exit. ``seconds_to_ready`` is from the start of the process to the first 200 of /health.
+
+    What is served is ``checkout``: this project, or another copy of it with an environment of its own in ``.venv``.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,10 @@ class Server:
         workers: int = 1,
         wrapper: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        checkout: Path = PROJECT,
     ) -> None:
         self.contender = contender
+        self._checkout = checkout
         self.port = free_port()
         self.seconds_to_ready = 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,12 +60,14 @@ class Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OSMOSIS_", "ROLLOUT_"))}
         environment = inherited | {"OSMOSIS_NO_DOTENV": "1"} | self._launch.environment | self._environment
         interpreter, *arguments = self._launch.command
+        if self._checkout != PROJECT:
+            interpreter = str(self._checkout / ".venv" / "bin" / "python")
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 interpreter,
                 *self._wrapper,
                 *arguments,
-                cwd=PROJECT,
+                cwd=self._checkout,
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic_core import from_json, to_json
 
+from bench import before as before_command
 from bench.__main__ import main
-from bench.contenders.roster import Contender
+from bench.contenders.roster import PROJECT, Contender
 from bench.contenders.work import add
 from bench.contest import Cell, Line, Round, contest
 from bench.criteria import judge
@@ -61,6 +62,22 @@ async def test_contenders_do_every_rollout_right(contenders: list[Contender], tm
         assert all(round_.rollouts >= 8 for round_ in line.rounds)
         assert line.median("cpu_ms") > 0
         assert line.median("peak_rss_mb") > 10
+
+
+@pytest.mark.slow
+async def test_two_checkouts_take_turns(tmp_path: Path) -> None:
+    cell = Cell(concurrency=4, turns=TURNS)
+    now, before = await contest(cell, [Contender.OURS], tmp_path, rounds=2, seconds=0.05, checkouts=(PROJECT, PROJECT))
+    assert not now.errors + before.errors
+    assert len(now.rounds) == len(before.rounds) == 2
+    assert now.times(before, "cpu_ms") == pytest.approx(1, abs=0.9)
+
+
+def test_a_checkout_without_an_environment_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        before_command.main([str(tmp_path)])
+    assert ended.value.code == 2
+    assert "has no environment: run `uv sync` there" in capsys.readouterr().err
 
 
 @pytest.mark.slow

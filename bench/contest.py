@@ -62,7 +62,6 @@ class Line:
     cell: Cell
     rounds: list[Round] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
-    checkout: Path = PROJECT
 
     def median(self, name: str) -> float:
         """Of a field of the rounds."""
@@ -120,9 +119,7 @@ async def contest(
                 reply_bytes=cell.reply_bytes,
                 chat_delay_seconds=cell.chat_delay_seconds,
             )
-            entrants.append(
-                _Entrant(Line(contender, cell, checkout=checkout), server, await stack.enter_async_context(generator))
-            )
+            entrants.append(_Entrant(Line(contender, cell), server, await stack.enter_async_context(generator)))
         for entrant in entrants:
             pace = await _warm_up(entrant, seconds)
             entrant.rollouts, entrant.rounds = _amount(cell, pace, rounds, seconds)

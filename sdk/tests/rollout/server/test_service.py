@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -126,14 +127,16 @@ class TestClient:
 
 
 class TestContext:
-    async def test_carries_the_request_the_client_and_where_traces_go(self, clients: StandInClients) -> None:
+    async def test_carries_the_request_the_client_and_where_traces_go(
+        self, clients: StandInClients, tmp_path: Path
+    ) -> None:
         agent = ScriptedAgent()
         body = init_body(metadata={"ground_truth": 4}, max_turns=3)
-        await post_init(create_app(agent, debug_dir="traces/run"), body)
+        await post_init(create_app(agent, debug_dir=str(tmp_path)), body)
         client, _ = await clients.result()
         (ctx,) = agent.runs
         assert id(ctx.llm) == id(client)
-        assert ctx._debug_dir == "traces/run"
+        assert ctx._debug_dir == str(tmp_path)
         assert (ctx.request.rollout_id, ctx.request.max_turns, ctx.request.metadata) == (
             "rollout-1",
             3,

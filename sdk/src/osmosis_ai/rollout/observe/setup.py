@@ -3,7 +3,6 @@
 import logging
 import os
 from functools import cached_property
-from http import HTTPStatus
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,8 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.settings import MetricsAccess, RolloutServerSettings
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.observe.otel_provider import provider, wants_spans
-from osmosis_ai.rollout.server.requests import RefusedError
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
-
     from osmosis_ai.rollout.observe.metrics import MetricsObserver
 
 logger = logging.getLogger(__name__)
@@ -55,19 +51,17 @@ class Telemetry:
 
         return TracingObserver(inner, self._agent_name, tracer_provider)
 
-    async def scrape(self, accept: str) -> "Response":
-        """The answer to ``GET /metrics``; ``accept`` is the header of that name.
+    @property
+    def why_no_metrics(self) -> str | None:
+        """Why there is nothing to scrape, as the end of a sentence; ``None`` where there is."""
+        if self.metrics is not None:
+            return None
+        off = self._settings.metrics is MetricsAccess.OFF
+        return "are switched off" if off else "need prometheus-client: pip install osmosis-ai[server]"
 
-        Raises:
-            RefusedError: 404, there are no metrics.
-        """
-        from starlette.responses import Response
-
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Body and content type of the answer to ``GET /metrics``; ``accept`` is the header of that name."""
         metrics = self.metrics
-        if metrics is None:
-            off = self._settings.metrics is MetricsAccess.OFF
-            reason = "are switched off" if off else "need prometheus-client: pip install osmosis-ai[server]"
-            raise RefusedError(HTTPStatus.NOT_FOUND, f"Metrics {reason}.", "no_metrics")
+        assert metrics is not None  # noqa: S101 - see why_no_metrics
         metrics.refresh()
-        body, content_type = await call_in_thread(metrics.render, accept)
-        return Response(body, headers={"Content-Type": content_type})
+        return await call_in_thread(metrics.render, accept)

@@ -1,4 +1,4 @@
-"""The rollout server's own key, which a trainer sends as ``Authorization: Bearer <key>``. Spec: server.md, 3.4."""
+"""The rollout server's own key, which a trainer sends as ``Authorization: Bearer <key>``. See ``docs/protocol.md``."""
 
 import hmac
 import secrets
@@ -19,6 +19,14 @@ def validate_api_key(provided_key: str | None, expected_key: str) -> bool:
     if provided_key is None:
         return False
     return hmac.compare_digest(_as_bytes(provided_key), _as_bytes(expected_key))
+
+
+def bearer_token(auth_header: str | None) -> str | None:
+    """The token of an ``Authorization`` header: what follows ``Bearer``, or the whole header where that is missing."""
+    parts = (auth_header or "").split()
+    if len(parts) == 2 and parts[0].lower() == "bearer":
+        return parts[1]
+    return (auth_header or "").strip() or None
 
 
 def _as_bytes(key: str) -> bytes:

@@ -5,19 +5,17 @@ accepting a rollout does. Where the app has middleware, requests come through th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.core.tracecontext import trace_context_of
 from osmosis_ai.rollout.core.turnstile import turnstile_of
-from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.error_replies import crashed, no_journal, refused
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body, reason_of
-from osmosis_ai.rollout.server.service import RolloutService
+from osmosis_ai.rollout.server.services import Services
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -30,20 +28,12 @@ class InitEndpoint:
 
     Args:
         authenticate: raises ``RefusedError`` for a request without the right key.
-        service: gives the opened service of the running loop.
-        observer: gives who is told of refusals.
     """
 
-    def __init__(
-        self,
-        authenticate: "Callable[[Request], None]",
-        service: Callable[[], Awaitable[RolloutService]],
-        observer: Callable[[], Observer],
-        limits: RolloutServerSettings,
-    ) -> None:
+    def __init__(self, authenticate: "Callable[[Request], None]", services: Services) -> None:
+        limits = services.settings.server
         self._authenticate = authenticate
-        self._service = service
-        self._observer = observer
+        self._services = services
         self._siblings = siblings.current()
         self._max_body_bytes = limits.max_body_bytes
         self._body_timeout_seconds = limits.body_timeout_seconds
@@ -70,13 +60,13 @@ class InitEndpoint:
         try:
             return await self._accept(request)
         except Exception as error:
-            self._observer().init_refused(reason_of(error))
+            self._services.observer.init_refused(reason_of(error))
             raise
 
     async def _accept(self, request: "Request") -> bytes:
         self._authenticate(request)
         body = await read_body(request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds)
-        service = await self._service()
+        service = await self._services.current()
         return await service.init(parse_init(body, self._allowed_hosts), body, trace_context_of(request.headers))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -1,0 +1,125 @@
+"""The routes: credentials first, then one call of the service, then its answer as JSON."""
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest
+from osmosis_ai.rollout.core.settings import MetricsAccess
+from osmosis_ai.rollout.observe.redaction import hide
+from osmosis_ai.rollout.server.api_key import bearer_token, validate_api_key
+from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
+from osmosis_ai.rollout.server.requests import RefusedError
+from osmosis_ai.rollout.server.services import Services
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+logger = logging.getLogger(__name__)
+
+_UNAUTHORIZED = "Invalid or missing API key"
+
+
+def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitEndpoint:
+    """Add all routes; the endpoint for inits is returned, to be reached without the router."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+
+    settings = services.settings.server
+    metrics_keys = [settings.metrics_key.get_secret_value()] if settings.metrics_key is not None else []
+    hide(*metrics_keys)
+
+    def authenticate(request: Request, *other_keys: str) -> None:
+        keys = other_keys if api_key is None else (api_key, *other_keys)
+        if not keys:
+            return
+        # ASGI servers decode headers as latin-1; a key may be any UTF-8 text, so it is compared as it was sent.
+        provided = request.headers.get("authorization", "").encode("latin-1").decode("utf-8", "surrogateescape")
+        token = bearer_token(provided)
+        if not any(validate_api_key(token, key) for key in keys):
+            logger.warning("Refused %s %a: %s.", request.method, request.url.path, _UNAUTHORIZED)
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, _UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+
+    init_endpoint = InitEndpoint(authenticate, services)
+
+    async def status_object() -> dict[str, Any]:
+        state = (await services.current()).state
+        return {
+            "status": "healthy",
+            "agent_loop": services.agent_name,
+            "active_rollouts": state.active_count,
+            "completed_rollouts": state.completed_count,
+        }
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether the process serves; counts of this process. Never needs a key."""
+        return await status_object()
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        """Whether an init would be taken: 200, or 503 while the server drains. Never needs a key."""
+        draining = (await services.current()).draining
+        status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
+        return JSONResponse({"ready": not draining}, status)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        """Metrics in Prometheus's text format; for whom, the setting ``metrics`` says."""
+        if settings.metrics is not MetricsAccess.OPEN:
+            authenticate(request, *metrics_keys)
+        if (missing := services.telemetry.why_no_metrics) is not None:
+            raise RefusedError(HTTPStatus.NOT_FOUND, f"Metrics {missing}.", "no_metrics")
+        body, content_type = await services.telemetry.scrape(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
+    @app.get("/platform/health")
+    async def platform_health(request: Request) -> dict[str, Any]:
+        """As ``/health``, behind the key; 404 on a server without one."""
+        if api_key is None:
+            raise RefusedError(HTTPStatus.NOT_FOUND, "Not found")
+        authenticate(request)
+        return await status_object()
+
+    @app.post(
+        INIT_PATH,
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=InitResponse,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": RolloutRequest.model_json_schema()}},
+            }
+        },
+    )
+    async def init(request: Request) -> Response:
+        """Accept a rollout; it runs after the reply."""
+        return Response(await init_endpoint.accept(request), HTTPStatus.ACCEPTED, media_type="application/json")
+
+    @app.get("/v1/rollout/{rollout_id:path}")
+    async def rollout_status(request: Request, rollout_id: str) -> dict[str, Any]:
+        """State, times (unix seconds) and result summary of a rollout."""
+        if request.url.path == INIT_PATH:  # no rollout of the id "init", but a GET where a POST belongs
+            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", headers={"Allow": "POST"})
+        authenticate(request)
+        view = await (await services.current()).status(rollout_id)
+        if view is None:
+            raise _unknown_rollout()
+        return view
+
+    @app.post("/v1/rollout/{rollout_id:path}/cancel", status_code=HTTPStatus.ACCEPTED)
+    async def cancel(request: Request, rollout_id: str) -> dict[str, Any]:
+        """End a rollout as ERROR with finish reason ``cancelled``."""
+        authenticate(request)
+        service = await services.current()
+        if await service.cancel(rollout_id):
+            return {"rollout_id": rollout_id, "state": "cancelling"}
+        if await service.status(rollout_id) is None:
+            raise _unknown_rollout()
+        raise RefusedError(HTTPStatus.CONFLICT, "The rollout is not running in this process.", "not_running")
+
+    return init_endpoint
+
+
+def _unknown_rollout() -> RefusedError:
+    return RefusedError(HTTPStatus.NOT_FOUND, "No rollout of that id is known.", "unknown_rollout")

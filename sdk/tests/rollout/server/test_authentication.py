@@ -14,7 +14,8 @@ from support.rollouts import (
 )
 
 from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
-from osmosis_ai.rollout.server.app import _extract_bearer_token, create_app
+from osmosis_ai.rollout.server.api_key import bearer_token
+from osmosis_ai.rollout.server.app import create_app
 
 KEY = "osm_rollout_test-key"
 UNAUTHORIZED = {"detail": "Invalid or missing API key"}
@@ -38,7 +39,7 @@ class TestBearerToken:
         ],
     )
     def test_is_what_follows_the_scheme_or_the_whole_header(self, header: str | None, token: str | None) -> None:
-        assert _extract_bearer_token(header) == token
+        assert bearer_token(header) == token
 
 
 @pytest.mark.usefixtures("clients")

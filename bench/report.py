@@ -1,4 +1,4 @@
-"""The results as Markdown, for the terminal and for ``RESULTS.md``."""
+"""The results as Markdown, for the terminal and for ``bench/RESULTS.md``."""
 
 from collections.abc import Iterator
 from itertools import groupby

@@ -1,7 +1,4 @@
-"""What the packages offer, that it is the same object everywhere, and that offering it costs nothing.
-
-Spec: core.md, sections 1 and 3; server.md, section 1.
-"""
+"""What the packages offer, that it is the same object everywhere, and that offering it costs nothing."""
 
 import ast
 import importlib

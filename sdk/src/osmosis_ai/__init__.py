@@ -1,6 +1,6 @@
 """The Osmosis SDK, 0.2 line: write an agent loop, serve it to a trainer, try it without one.
 
-Every name is imported on first use. Spec: core.md, section 1.
+Every name is imported on first use.
 """
 
 import sys

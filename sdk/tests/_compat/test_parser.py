@@ -17,7 +17,7 @@ Captured = pytest.CaptureFixture[str]
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - nothing is bound
 
-# Spec: server.md, section 12. The host depends on --local, so that it is settled later.
+# The host depends on --local, so that it is settled later.
 SERVE_DEFAULTS = {
     "module": "server:agent_loop",
     "port": 9000,

@@ -1,4 +1,4 @@
-"""The commands as classes for an argparse program of one's own. Spec: server.md, section 12."""
+"""The commands as classes for an argparse program of one's own."""
 
 import argparse
 from typing import TYPE_CHECKING

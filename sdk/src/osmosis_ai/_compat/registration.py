@@ -1,7 +1,4 @@
-"""Platform registration, which this SDK does not have; the names stay for code that reaches into them.
-
-Spec: server.md, section 9.
-"""
+"""Platform registration, which this SDK does not have; the names stay for code that reaches into them."""
 
 import logging
 from dataclasses import dataclass

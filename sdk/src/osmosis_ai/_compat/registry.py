@@ -1,7 +1,7 @@
 """The registry of agent loops, by name.
 
 A loop is kept under the name it has when it is registered; renaming it later changes nothing here. Every method may be
-called from any thread. Spec: core.md, section 11.
+called from any thread.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""The ``osmosis`` program. Spec: server.md, section 13.
+"""The ``osmosis`` program.
 
 ``app`` is the Typer application, one module a command; ``parser`` offers the same commands to argparse.
 """

@@ -1,4 +1,4 @@
-"""``osmosis eval``. Spec: test-and-eval.md, section 10."""
+"""``osmosis eval``."""
 
 from argparse import Namespace
 from typing import Annotated

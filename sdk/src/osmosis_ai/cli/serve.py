@@ -1,4 +1,4 @@
-"""``osmosis serve``. Spec: server.md, section 12."""
+"""``osmosis serve``."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""``osmosis test``. Spec: test-and-eval.md, sections 8 and 9."""
+"""``osmosis test``."""
 
 # ruff: noqa: PT028 - the function is a command, no test for pytest
 

@@ -1,4 +1,4 @@
-"""``osmosis validate``. Spec: server.md, section 12."""
+"""``osmosis validate``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

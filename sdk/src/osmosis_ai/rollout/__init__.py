@@ -1,4 +1,4 @@
-"""Everything an agent author needs; each name is imported on first use. Spec: core.md, section 3."""
+"""Everything an agent author needs; each name is imported on first use."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -1,7 +1,4 @@
-"""What an agent author writes against: results, the context of a rollout, and the agent loop.
-
-Spec: core.md, section 7.
-"""
+"""What an agent author writes against: results, the context of a rollout, and the agent loop."""
 
 import dataclasses
 import json

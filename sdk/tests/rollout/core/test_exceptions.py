@@ -1,7 +1,4 @@
-"""One tree of errors, with the documented constructors, that can cross a process pool.
-
-Spec: core.md, section 4.
-"""
+"""One tree of errors, with the documented constructors, that can cross a process pool."""
 
 import copy
 import pickle

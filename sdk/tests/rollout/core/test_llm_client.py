@@ -1,4 +1,4 @@
-"""The protocol of a policy. Spec: core.md, section 6."""
+"""The protocol of a policy."""
 
 import inspect
 from typing import Any

@@ -1,7 +1,4 @@
-"""The messages of the protocol: what each accepts, its defaults, and what it refuses.
-
-Spec: core.md, section 5.
-"""
+"""The messages of the protocol: what each accepts, its defaults, and what it refuses."""
 
 import json
 import threading

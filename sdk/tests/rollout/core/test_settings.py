@@ -1,7 +1,4 @@
-"""Settings: where values come from, which are refused, and that each is read by something.
-
-Spec: server.md, section 6.
-"""
+"""Settings: where values come from, which are refused, and that each is read by something."""
 
 import ast
 import os

@@ -1,7 +1,4 @@
-"""The client to the trainer: what it sends, what it makes of a reply, and the one result.
-
-Spec: core.md, sections 8 and 13.
-"""
+"""The client to the trainer: what it sends, what it makes of a reply, and the one result."""
 
 import asyncio
 import dataclasses

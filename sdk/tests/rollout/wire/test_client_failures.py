@@ -1,7 +1,4 @@
-"""The client to a trainer in trouble: which failures are final, how the others are retried, and what is told of them.
-
-Spec: core.md, section 8.4.
-"""
+"""The client to a trainer in trouble: which failures are final, how the others are retried, what is told of them."""
 
 import asyncio
 import logging

@@ -1,7 +1,4 @@
-"""The HTTP client under the client to the trainer: when it is made and closed, and how other code replaces it.
-
-Spec: core.md, sections 8.3 and 15.
-"""
+"""The HTTP client under the client to the trainer: when it is made and closed, and how other code replaces it."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether an offered tool is a function schema as the OpenAI chat API takes it. Spec: core.md, 5.1 and 13.1."""
+"""Whether an offered tool is a function schema as the OpenAI chat API takes it (``docs/protocol.md``, 3.2)."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The vocabulary of a rollout: agent loop, context, schemas, errors. Spec: core.md, sections 4 to 7."""
+"""The vocabulary of a rollout: agent loop, context, schemas, errors."""
 
 import sys
 from typing import TYPE_CHECKING

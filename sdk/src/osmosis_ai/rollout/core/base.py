@@ -1,7 +1,7 @@
 """What an agent author writes against: the agent loop, its context, and its result.
 
 The server builds one ``RolloutContext`` a rollout and awaits ``RolloutAgentLoop.run(context)``. One agent loop serves
-many rollouts at once, so ``run`` keeps its state in local variables. Spec: core.md, section 7.
+many rollouts at once, so ``run`` keeps its state in local variables. See ``docs/write-your-own-agent.md``.
 """
 
 import inspect

@@ -2,7 +2,7 @@
 
 Two things hold on every path. What is printed cannot drive the terminal: control sequences are stripped from all text,
 except colour codes in text given to `Console.print`, which is meant for the caller's own text. And what the stream's
-encoding lacks is replaced, never raised. Spec: server.md, section 10.
+encoding lacks is replaced, never raised.
 """
 
 import os

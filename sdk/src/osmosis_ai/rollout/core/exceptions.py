@@ -17,7 +17,7 @@
     `- ToolExecutionError               tool_execution
        `- ToolArgumentError             tool_arguments
 
-All of them survive pickling, so they can cross a process pool. Spec: core.md, section 4.
+All of them survive pickling, so they can cross a process pool.
 """
 
 from http import HTTPStatus

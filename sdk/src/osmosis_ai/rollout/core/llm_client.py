@@ -39,7 +39,7 @@ class CompletionsResult:
 
 @runtime_checkable
 class LLMClientProtocol(Protocol):
-    """A policy an agent can call. Spec: core.md, section 6."""
+    """A policy an agent can call."""
 
     async def chat_completions(self, messages: list[dict[str, Any]], **kwargs: Any) -> CompletionsResult:
         """Generate the next message for the whole conversation ``messages``."""

@@ -1,7 +1,7 @@
 """Loads what a user names as ``module:attribute``.
 
 Whatever goes wrong in the user's module becomes a `CLIError` of one sentence with the place, and keeps the original
-exception as its cause; only ``KeyboardInterrupt`` passes. Spec: server.md, section 11.
+exception as its cause; only ``KeyboardInterrupt`` passes.
 """
 
 import importlib

@@ -1,7 +1,4 @@
-"""Helpers for chat messages: small, total functions over the dicts of the wire.
-
-Spec: core.md, section 10.
-"""
+"""Helpers for chat messages: small, total functions over the dicts of the wire."""
 
 from collections import Counter
 from collections.abc import Iterable

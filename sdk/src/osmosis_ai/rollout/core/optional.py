@@ -2,7 +2,6 @@
 
 Importing this module imports none of them: the flags look for the package without loading it, and ``fastapi``,
 ``uvicorn`` and ``pydantic_settings`` (module, or ``None`` when it cannot be imported) load on first use.
-Spec: server.md, introduction.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 A function whose first parameter is named ``solution_str`` is *classic*: its signature is checked when it is decorated,
 its result when it is called. Every other callable, a method with ``self`` in front included, is only wrapped: nothing
-about it is checked. Spec: core.md, section 2.
+about it is checked.
 """
 
 import functools
@@ -34,8 +34,6 @@ def osmosis_reward(func: RewardFunction) -> RewardFunction:
     Raises:
         TypeError: when decorating, for a classic signature that differs; when called, for a classic result that is
             no ``float``.
-
-    Spec: core.md, section 2.2.
     """
     return _decorate(func, _REWARD_RULES)
 
@@ -50,8 +48,6 @@ def osmosis_rubric(func: RewardFunction) -> RewardFunction:
     Raises:
         TypeError: when decorating, for a classic signature that differs; when called, for arguments that are missing
             or of the wrong type, and for a classic result that is no ``float``.
-
-    Spec: core.md, section 2.3.
     """
     return _decorate(func, _RUBRIC_RULES, _check_rubric_arguments)
 

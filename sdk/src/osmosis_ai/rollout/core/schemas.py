@@ -1,7 +1,7 @@
 """The wire vocabulary: tools, tool calls, and the three messages of a rollout (init, chat, completion).
 
 Unknown keys are ignored, except in tool schemas, whose JSON Schema passes through whole. Models are mutable and
-assignment is not re-validated. Spec: core.md, section 5.
+assignment is not re-validated. See ``docs/protocol.md``, sections 3 to 5.
 """
 
 import json

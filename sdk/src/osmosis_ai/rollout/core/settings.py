@@ -1,8 +1,8 @@
 """Settings: constructor argument, then environment, then ``.env`` in the current directory, then default.
 
 ``OSMOSIS_NO_DOTENV=1`` leaves ``.env`` unread. Values out of bounds raise pydantic's ``ValidationError`` naming the
-field; assignment after construction is not checked. Spec: server.md, section 6; the fields that are new here say so in
-the README's configuration table.
+field; assignment after construction is not checked. What each field means
+is in the table of ``README.md``, "Configuration".
 """
 
 import json

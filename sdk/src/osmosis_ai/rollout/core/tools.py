@@ -1,7 +1,7 @@
 """Tool calls: reading them, running them together, and writing their results.
 
 What a model writes is untrusted: reading a tool call raises ``ToolArgumentError`` and nothing else, and writing a
-result never raises. Spec: core.md, section 9.
+result never raises.
 """
 
 import asyncio

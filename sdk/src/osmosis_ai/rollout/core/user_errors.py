@@ -1,4 +1,4 @@
-"""The error every `osmosis` command ends with when the user can put it right. Spec: server.md, section 13."""
+"""The error every `osmosis` command ends with when the user can put it right."""
 
 
 class CLIError(Exception):

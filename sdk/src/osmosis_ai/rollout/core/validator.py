@@ -1,7 +1,7 @@
 """Checks an agent loop before it is served.
 
 A loop is valid when a server can answer an init request for it: each tool is put through the very schema the server
-serialises with, on top of the checks in spec server.md, section 7. The checks run in the order name, tools, run.
+serialises with. The checks run in the order name, tools, run.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""An agent out of a directory of MCP tools; importable without fastmcp. Spec: test-and-eval.md, section 11."""
+"""An agent out of a directory of MCP tools; importable without fastmcp."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The agent that lets a model use the tools of an MCP server. Spec: test-and-eval.md, section 11.2."""
+"""The agent that lets a model use the tools of an MCP server."""
 
 import logging
 import re

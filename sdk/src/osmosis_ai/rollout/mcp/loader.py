@@ -1,7 +1,7 @@
 """Loads the FastMCP server that a directory's ``main.py`` makes.
 
 Whatever goes wrong in the directory becomes an ``MCPLoadError``, which keeps the original exception as its cause; only
-``KeyboardInterrupt`` passes. Spec: test-and-eval.md, section 11.1.
+``KeyboardInterrupt`` passes.
 """
 
 import inspect

@@ -3,7 +3,7 @@
 The modules of the directory live in ``sys.modules`` below a synthetic package, whatever way they are imported: as
 ``from .helpers import x`` or, as scripts do, ``import helpers``. The plain names are resolved by the ``__import__``
 that the modules are given as a builtin, hence also later, inside functions. No plain name of the directory is left in
-``sys.modules``, and ``sys.path`` is what it was. Spec: test-and-eval.md, section 11.1, and weakness 47.
+``sys.modules``, and ``sys.path`` is what it was.
 """
 
 import builtins

@@ -1,4 +1,4 @@
-"""What a model reads of the result of an MCP tool. Spec: test-and-eval.md, section 11.2, and weakness 48."""
+"""What a model reads of the result of an MCP tool."""
 
 from typing import Any
 

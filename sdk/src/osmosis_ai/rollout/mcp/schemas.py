@@ -1,7 +1,7 @@
 """From the JSON Schema of an MCP tool to a tool definition that every model provider takes.
 
 What a provider may refuse is resolved: references are replaced by what they refer to, and a parameter has exactly one
-``type``. Everything else the tool's author stated stays. Spec: test-and-eval.md, section 11.3, and weaknesses 2 and 3.
+``type``. Everything else the tool's author stated stays.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 Versions before 3 hold their tools in ``_tool_manager``, and so does a stand-in; later ones have ``list_tools`` and
 ``call_tool``. Tools are called directly, without an MCP session: a call costs a quarter of what it costs through a
 client, and a tool that hangs or exits takes nothing else with it. The price is that a tool cannot talk to its client
-(``ctx.info``, elicitation, session state). Spec: test-and-eval.md, sections 11.2 and 13, and weakness 1.
+(``ctx.info``, elicitation, session state).
 """
 
 import asyncio

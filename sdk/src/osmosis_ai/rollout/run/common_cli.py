@@ -1,7 +1,6 @@
 """What the commands ``test`` and ``eval`` share: loading things, with a line about each, and formats for numbers.
 
-A loader gives what it loaded, or a sentence about what is wrong; one of the two is ``None``. Spec: test-and-eval.md,
-section 7.
+A loader gives what it loaded, or a sentence about what is wrong; one of the two is ``None``.
 """
 
 from pathlib import Path

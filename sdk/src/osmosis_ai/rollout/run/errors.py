@@ -8,8 +8,6 @@
     |- ToolValidationError        the agent offers a tool that a model cannot be given
     `- ProviderError              the model gave no answer
        `- SystemicProviderError   ... and will give none to any other row either
-
-Spec: test-and-eval.md, section 2.
 """
 
 from enum import Enum

@@ -1,7 +1,7 @@
 """Runs an agent loop on dataset rows against a model client, in this process.
 
 A run never raises for what the agent, its tools or one call did: that becomes a failed ``LocalRunResult``, with what it
-cost. Only ``SystemicProviderError`` passes, because no other row would fare better. Spec: test-and-eval.md, section 6.
+cost. Only ``SystemicProviderError`` passes, because no other row would fare better.
 """
 
 import asyncio

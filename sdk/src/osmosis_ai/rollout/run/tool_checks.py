@@ -1,4 +1,4 @@
-"""Whether model providers accept a list of tools. Spec: test-and-eval.md, section 6, and known weakness 45."""
+"""Whether model providers accept a list of tools."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The HTTP side of an agent loop. Spec: server.md, section 1."""
+"""The HTTP side of an agent loop."""
 
 import sys
 from typing import TYPE_CHECKING

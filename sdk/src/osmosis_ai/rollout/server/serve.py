@@ -1,4 +1,4 @@
-"""Serving an agent loop from this process until it is told to stop. Spec: server.md, section 5.
+"""Serving an agent loop from this process until it is told to stop. See ``docs/operations.md``.
 
 Order: what can be refused is refused before the port is bound, and the banner appears after.
 """

@@ -1,6 +1,6 @@
 """Which keys this process knows: being accepted, running, or finished within the record lifetime.
 
-One ``AppState`` serves one event loop at a time; nothing in it blocks. Spec: server.md, section 4.
+One ``AppState`` serves one event loop at a time; nothing in it blocks. See ``docs/protocol.md``, section 3.3.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 ``Trainer`` is the library, ``completer_of`` puts any ``LLMClientProtocol`` behind it, ``ServerKeeper`` runs a rollout
 server and starts it again when it dies, and ``session`` is what ``osmosis trainer`` runs. Needs the extra ``server``.
-Every name is imported on first use. Spec: core.md, section 13. Guide: ``docs/trainer-library.md``.
+Every name is imported on first use. Guide: ``docs/trainer-library.md``.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 A call waits until the reply of its rollout's init is known, because that alone names the tools. Calls that carry the
 same ``Idempotency-Key`` are one call: it is generated once and every repeat gets the same answer.
-Spec: core.md, section 13.2.
+See ``docs/protocol.md``, section 4.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Posting inits: one rollout at a time, repeated with the same bytes until the server has decided.
 
-Spec: core.md, section 13.1; statuses 429 and 503 ask for a later repeat (RFC 9110, 10.2.3).
+Statuses 429 and 503 ask for a later repeat (RFC 9110, section 10.2.3). See ``docs/protocol.md``, section 3.2.
 """
 
 import asyncio

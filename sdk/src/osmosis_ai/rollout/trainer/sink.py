@@ -1,7 +1,7 @@
 """``POST /v1/rollout/completed``: terminal results, each taken once.
 
 A repeat of a result is acknowledged and dropped, because delivery is at least once; another result for the same
-rollout is refused with 409. Spec: core.md, section 13.3.
+rollout is refused with 409. See ``docs/protocol.md``, section 5.2.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Stand-ins for a trainer, for tests of agents and servers.
 
 A mock trainer answers chat calls by rule and keeps the completions it is sent. FastAPI is needed only when an app is
-created, a test framework never. Spec: core.md, section 12.
+created, a test framework never.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Calls from a rollout to its trainer: chat completions and the completion callback.
 
 One client belongs to one rollout. Connections and the TLS context are shared between clients (``transport``); closing
-a client leaves them open. Spec: core.md, sections 8 and 15.
+a client leaves them open. See ``docs/protocol.md``, sections 4.3 and 5.2.
 """
 
 import asyncio

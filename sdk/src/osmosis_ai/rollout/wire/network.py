@@ -1,6 +1,6 @@
 """Addresses and host names: checks on text, and the machine's own public address.
 
-Nothing here sends a packet or resolves a name. Spec: server.md, section 8.
+Nothing here sends a packet or resolves a name.
 """
 
 import os

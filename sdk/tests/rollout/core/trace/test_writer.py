@@ -1,7 +1,4 @@
-"""Trace files: where they lie, what a line is, and that nothing about them can harm a rollout.
-
-Spec: core.md, section 7.3.
-"""
+"""Trace files: where they lie, what a line is, and that nothing about them can harm a rollout."""
 
 import contextlib
 import copy

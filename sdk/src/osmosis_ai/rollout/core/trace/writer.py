@@ -1,7 +1,7 @@
 """Writing a rollout's trace: one file, one JSON object a line, readable by others as soon as ``write`` returns.
 
 Invariants: a rollout id never decides where on disk a file lies beyond its name; writing never raises; every line is
-strict JSON (RFC 8259). Spec: core.md, section 7.3.
+strict JSON (RFC 8259). See ``docs/traces.md``.
 """
 
 import logging

@@ -1,7 +1,6 @@
 """Datasets: rows of a system prompt, a user prompt and a ground truth, read lazily from JSONL, CSV or Parquet.
 
 A row is parsed only when it is asked for: neither what ``offset`` skips nor what follows ``limit`` is looked at.
-Spec: test-and-eval.md, section 3.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -218,8 +217,7 @@ def dataset_row_to_request(
     """The init request of one row, with a placeholder ``server_url``.
 
     The metadata holds ``ground_truth``, ``row_index`` and every extra column; ``metadata_overrides`` win. A column
-    named ``row_index`` cannot hide the real index: it is kept as ``row_index_column``. Spec: test-and-eval.md,
-    section 3.3.
+    named ``row_index`` cannot hide the real index: it is kept as ``row_index_column``.
 
     Raises:
         DatasetValidationError: if the columns make metadata that is too large or is no JSON.

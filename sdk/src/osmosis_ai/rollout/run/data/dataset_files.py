@@ -2,7 +2,7 @@
 
 Every class offers ``records(skip)``, which decodes nothing of what it skips, and ``count()``. A record comes with its
 place in the file; one that cannot be decoded is a ``DatasetParseError`` in its place, and the stream goes on if the
-format allows. What makes the whole file unreadable is raised. Spec: test-and-eval.md, section 3.1.
+format allows. What makes the whole file unreadable is raised.
 """
 
 import codecs

@@ -1,7 +1,4 @@
-"""Measuring an agent: runs of a dataset, scored by eval functions, and what they come to.
-
-Spec: test-and-eval.md, section 10.
-"""
+"""Measuring an agent: runs of a dataset, scored by eval functions, and what they come to."""
 
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnError, EvalFnWrapper, load_eval_fn, load_eval_fns
 from osmosis_ai.rollout.run.evaluate.report import format_eval_report

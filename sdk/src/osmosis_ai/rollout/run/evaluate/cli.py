@@ -1,8 +1,7 @@
 """``osmosis eval``: loads, runs, reports. Local checks come first, the network last, files whole or not at all.
 
 Exit codes: 0 the evaluation ran to its end, 1 it could not, or every run of a model failed, or it stopped early, or
-every score was an error; 2 usage, 130 interrupted (with a report of what there is). Spec: test-and-eval.md, section
-10.4.
+every score was an error; 2 usage, 130 interrupted (with a report of what there is).
 """
 
 import asyncio

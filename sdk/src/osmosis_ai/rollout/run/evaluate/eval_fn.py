@@ -2,7 +2,7 @@
 
 The first parameter's name decides what a function is given: ``solution_str`` the text of the last answer
 (``EvalMode.SIMPLE``), ``messages`` the whole conversation (``EvalMode.FULL``). Its signature is checked before it is
-ever called, and it is passed only what it takes. Spec: test-and-eval.md, section 10.1.
+ever called, and it is passed only what it takes.
 """
 
 import asyncio

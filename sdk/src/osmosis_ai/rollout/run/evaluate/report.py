@@ -1,4 +1,4 @@
-"""The report on a terminal or in a pipe. Spec: test-and-eval.md, section 10.5."""
+"""The report on a terminal or in a pipe."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

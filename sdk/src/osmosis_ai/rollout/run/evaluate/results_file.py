@@ -3,7 +3,6 @@
 Every run is a line of ``<name>.jsonl`` as soon as it ends, so an interrupt or a crash loses none, and lines that no
 document has are moved aside by the next evaluation, never overwritten. The document appears under its own name by a
 rename, whole or not at all; it holds the same runs in the order of the dataset.
-Spec: test-and-eval.md, section 10.6.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Runs an agent over a dataset, n times a row, with one model or two, and scores what comes out.
 
 Rows come first, then runs, then models; with ``batch_size`` above 1 that many runs are under way at a time. A systemic
-error of a model, one that every run would meet, stops that model and no other. Spec: test-and-eval.md, section 10.3.
+error of a model, one that every run would meet, stops that model and no other.
 """
 
 import asyncio

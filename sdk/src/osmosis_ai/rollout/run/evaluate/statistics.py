@@ -27,7 +27,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     """The chance that at least one of ``k`` runs passes, when ``c`` of ``n`` did.
 
     Unbiased: ``1 - C(n-c, k) / C(n, k)`` (Chen et al. 2021, arXiv 2107.03374, equation 1). With ``n <= k`` runs it is
-    1.0 if any passed. Spec: test-and-eval.md, section 10.2.
+    1.0 if any passed.
     """
     if c == 0:
         return 0.0

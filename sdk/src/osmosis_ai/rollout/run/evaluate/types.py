@@ -1,8 +1,7 @@
 """The vocabulary of an evaluation: runs, rows of runs, and what they come to.
 
 One ``EvalRunResult`` a run of a row, gathered in an ``EvalRowResult`` a row; an ``EvalResult`` holds them with one
-``EvalEvalSummary`` an eval function. Fields after the documented ones have defaults. Spec: test-and-eval.md,
-section 10.2.
+``EvalEvalSummary`` an eval function. Fields after the documented ones have defaults.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible endpoint, called directly.
 
 With LiteLLM between, each call would cost four milliseconds of this process; without, it is a tenth of one.
-Spec: test-and-eval.md, section 5; the wire is OpenAI's ``POST /chat/completions``, streaming off.
+The wire is OpenAI's ``POST /chat/completions``, streaming off.
 """
 
 import asyncio

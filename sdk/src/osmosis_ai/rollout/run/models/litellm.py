@@ -1,7 +1,7 @@
 """LiteLLM's own objects under their own names, imported when first asked for.
 
 Importing LiteLLM takes seconds, and left to itself it downloads a price list and loads a ``.env`` file.
-``import_litellm`` is the one place that loads it, with both switched off. Spec: test-and-eval.md, section 4.
+``import_litellm`` is the one place that loads it, with both switched off.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""External models through LiteLLM, as an agent loop sees them. Spec: test-and-eval.md, section 5.
+"""External models through LiteLLM, as an agent loop sees them.
 
 A client has the tools and the counters of one run at a time. Runs that go on together each take a client of their own
 from ``for_one_run``; these share what is below (connections, LiteLLM), which only the original closes.

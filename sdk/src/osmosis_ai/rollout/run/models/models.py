@@ -2,7 +2,6 @@
 
 Three kinds of models: ``builtin/...`` is a script of ``policies``; with a base URL any name goes to that endpoint;
 every other name goes through LiteLLM, ``openai/`` where it names no provider. All checks here are local.
-Spec: test-and-eval.md, section 7.
 """
 
 import os

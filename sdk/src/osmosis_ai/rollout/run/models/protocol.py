@@ -1,4 +1,4 @@
-"""What a local run needs of a model beyond ``LLMClientProtocol``. Spec: test-and-eval.md, section 6."""
+"""What a local run needs of a model beyond ``LLMClientProtocol``."""
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 

@@ -1,7 +1,4 @@
-"""What a failed call means: foreign exceptions and HTTP statuses turned into ``ProviderError`` sentences.
-
-Spec: test-and-eval.md, section 5, "Error mapping".
-"""
+"""What a failed call means: foreign exceptions and HTTP statuses turned into ``ProviderError`` sentences."""
 
 import re
 from collections.abc import Iterator, Mapping

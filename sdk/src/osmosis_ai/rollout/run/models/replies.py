@@ -1,7 +1,4 @@
-"""A model's reply as every server can be sent it back: standard keys only, whatever the provider added.
-
-Spec: test-and-eval.md, section 5, and its known weaknesses 40 and 41.
-"""
+"""A model's reply as every server can be sent it back: standard keys only, whatever the provider added."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""``osmosis test`` as a class, for the command and for argparse programs. Spec: test-and-eval.md, section 8.
+"""``osmosis test`` as a class, for the command and for argparse programs. See ``docs/test-mode.md``.
 
 Everything local is checked before the first call of the provider: arguments, model name and key, agent, dataset,
 output.

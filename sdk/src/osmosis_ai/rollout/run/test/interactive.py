@@ -1,4 +1,4 @@
-"""The interactive debugger: one row at a time, one model call at a time. Spec: test-and-eval.md, section 9.
+"""The interactive debugger: one row at a time, one model call at a time. See ``docs/test-mode.md``.
 
 It stops after every reply, before the agent gets it. Lines are read off the event loop; Ctrl-C cancels the session, end
 of input leaves the row and then the session.

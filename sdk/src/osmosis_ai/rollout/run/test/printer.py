@@ -1,4 +1,4 @@
-"""A batch for people: a line a run as it ends, and the summary. Spec: test-and-eval.md, section 8."""
+"""A batch for people: a line a run as it ends, and the summary."""
 
 from collections.abc import Iterator
 

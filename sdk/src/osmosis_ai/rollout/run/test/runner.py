@@ -1,4 +1,4 @@
-"""The local runner as test mode has it. Spec: test-and-eval.md, section 6."""
+"""The local runner as test mode has it."""
 
 from collections.abc import Mapping
 from typing import Any

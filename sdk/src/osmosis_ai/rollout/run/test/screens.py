@@ -1,4 +1,4 @@
-"""What the debugger shows. Text from the model, the tools and the dataset is taken literally. Spec: section 9."""
+"""What the debugger shows. Text from the model, the tools and the dataset is taken literally."""
 
 import json
 from collections.abc import Sequence

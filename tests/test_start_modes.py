@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.processes import own_environment
 
-from osmosis_ai.rollout.conformance import KitOptions, Status, run, select
+from rollout_conformance import KitOptions, Status, run, select
 
 ROOT = Path(__file__).parents[4]
 KEY = "the-key-of-the-server"

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from osmosis_ai.rollout.conformance import select
-from osmosis_ai.rollout.conformance.registry import GROUPS
-from osmosis_ai.rollout.conformance.types import SelectionError
+from rollout_conformance import select
+from rollout_conformance.catalogue import GROUPS
+from rollout_conformance.vocabulary import UsageError
 
 
 def test_every_check_has_an_id_of_its_own_in_a_known_group_and_one_line() -> None:
@@ -26,5 +26,5 @@ def test_checks_are_chosen_by_id_group_and_pattern() -> None:
 
 @pytest.mark.parametrize(("only", "skip"), [(["nope"], []), ([], ["nope"]), (["init.tools"], ["init"])])
 def test_a_choice_of_nothing_is_an_error(only: list[str], skip: list[str]) -> None:
-    with pytest.raises(SelectionError):
+    with pytest.raises(UsageError):
         select(only, skip)

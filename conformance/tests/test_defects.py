@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.broken_servers import BrokenServer
-from support.small_server import SmallServer
+from servers.broken import BrokenServer
+from servers.serving import serving
+from servers.small import SmallServer
 
-from osmosis_ai.rollout.conformance import KitOptions, Level, Report, Status, run, select
-from osmosis_ai.rollout.trainer.listener import Listener
-from osmosis_ai.rollout.wire.listening import listen
+from rollout_conformance import KitOptions, Level, Report, Status, run, select
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parent
 KEY = "the-key-of-the-server"
 PATIENT_SECONDS = 30.0
 SILENT_SECONDS = 3.0
@@ -27,19 +26,15 @@ async def judged(
     server: SmallServer, *only: str, timeout_seconds: float = PATIENT_SECONDS, overload: int = 60
 ) -> Report:
     """The kit's report on a server in this process."""
-    listener = listen("127.0.0.1", 0)
-    options = KitOptions(
-        f"http://127.0.0.1:{listener.getsockname()[1]}",
-        server.api_key,
-        timeout_seconds=timeout_seconds,
-        settle_seconds=SETTLE_SECONDS,
-        overload_rollouts=overload,
-    )
-    async with Listener(server.app, listener):
-        try:
-            return await run(options, select(only), strict=True)
-        finally:
-            await server.close()
+    async with serving(server) as url:
+        options = KitOptions(
+            url,
+            server.api_key,
+            timeout_seconds=timeout_seconds,
+            settle_seconds=SETTLE_SECONDS,
+            overload_rollouts=overload,
+        )
+        return await run(options, select(only), strict=True)
 
 
 def failed(report: Report) -> dict[str, str]:
@@ -95,7 +90,7 @@ async def test_without_a_key_the_checks_of_keys_are_skipped_with_a_reason() -> N
 
 
 def command(server: type[SmallServer], port: int, journal: Path) -> tuple[str, ...]:
-    return sys.executable, str(TESTS / "support" / "small_server.py"), server.__name__, str(port), str(journal)
+    return sys.executable, "-m", "servers.small", server.__name__, str(port), str(journal)
 
 
 async def judged_process(server: type[SmallServer], journal: Path, *only: str, timeout_seconds: float) -> Report:

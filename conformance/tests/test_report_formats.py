@@ -4,8 +4,8 @@ import io
 import json
 from xml.etree import ElementTree
 
-from osmosis_ai.rollout.conformance import Report, Result, Status, select
-from osmosis_ai.rollout.conformance.report import TablePrinter, to_json, to_junit
+from rollout_conformance import Report, Result, Status, select
+from rollout_conformance.report_formats import TablePrinter, to_json, to_junit
 
 CHECKS = {check.id: check for check in select()}
 HOSTILE = "expected x; got \x1b[2J\x00<script>]]> \ud83d \u202e"

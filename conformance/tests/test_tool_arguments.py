@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, strategies as st
 from jsonschema import Draft202012Validator
 
-from osmosis_ai.rollout.conformance.arguments import arguments_for
-from osmosis_ai.rollout.conformance.tool_schemas import problem_of
+from rollout_conformance.tool_arguments import arguments_for
+from rollout_conformance.tool_schemas import problem_of
 
 POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
 SCHEMAS: dict[str, dict[str, Any]] = {

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from osmosis_ai.rollout.conformance import Check, all_checks
-from osmosis_ai.rollout.conformance.registry import GROUPS
+from rollout_conformance import Check, all_checks
+from rollout_conformance.catalogue import GROUPS
 
 PROTOCOL = Path(__file__).parents[1] / "protocol.md"
 _HEADING = re.compile(r"^##+ (\d[\d.]*?)\.? (.+)$", re.MULTILINE)

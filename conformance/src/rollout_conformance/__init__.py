@@ -8,32 +8,38 @@ call the tools the server itself has offered.
     report = await run(KitOptions(server_url="http://127.0.0.1:9000"))
     report.is_success
 
-``osmosis conformance`` and the pytest plugin are thin over this.
+``rollout-conformance`` and the pytest plugin are thin over this. No code is shared with the SDK, which is one of those
+that are judged.
 """
 
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core.lazy import lazy_exports
+from rollout_conformance.catalogue import all_checks, select
+from rollout_conformance.options import KitOptions
+from rollout_conformance.vocabulary import Check, ConformanceError, Level, Report, Result, Status, UsageError
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.conformance.options import KitOptions as KitOptions
-    from osmosis_ai.rollout.conformance.registry import all_checks as all_checks, select as select
-    from osmosis_ai.rollout.conformance.runner import run as run
-    from osmosis_ai.rollout.conformance.types import (
-        Check as Check,
-        ConformanceError as ConformanceError,
-        Level as Level,
-        Report as Report,
-        Result as Result,
-        Status as Status,
-    )
+    from rollout_conformance.judge import run
 
-_EXPORTS = {
-    "osmosis_ai.rollout.conformance.options": "KitOptions",
-    "osmosis_ai.rollout.conformance.registry": "all_checks select",
-    "osmosis_ai.rollout.conformance.runner": "run",
-    "osmosis_ai.rollout.conformance.types": "Check ConformanceError Level Report Result Status",
-}
+__all__ = [
+    "Check",
+    "ConformanceError",
+    "KitOptions",
+    "Level",
+    "Report",
+    "Result",
+    "Status",
+    "UsageError",
+    "all_checks",
+    "run",
+    "select",
+]
 
-__all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)
+
+def __getattr__(name: str) -> Any:
+    # It brings httpx, which 'osmosis --help' and a pytest without a server to judge need not pay for.
+    if name == "run":
+        from rollout_conformance.judge import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 
-from osmosis_ai.rollout.conformance.kit import Kit
-from osmosis_ai.rollout.conformance.played import PlayedRollout
-from osmosis_ai.rollout.conformance.scripts import answering, calling_offered_tools, refusing
-from osmosis_ai.rollout.conformance.types import Failed
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.scripts import answering, calling_offered_tools, refusing
+from rollout_conformance.vocabulary import Failed
 
 
 class Audited(StrEnum):

@@ -5,10 +5,10 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.conformance.types import Check, Level, Phase, SelectionError
+from rollout_conformance.vocabulary import Check, Level, Phase, UsageError
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.conformance.kit import Kit
+    from rollout_conformance.kit import Kit
 
 Body = Callable[["Kit"], Awaitable[None]]
 
@@ -33,7 +33,7 @@ _checks: list[Check] = []
 
 
 def check(id: str, level: Level, section: str, summary: str, phase: Phase = Phase.TOGETHER) -> Callable[[Body], Body]:  # noqa: A002
-    """Put a function into the catalogue; see ``types.Check``."""
+    """Put a function into the catalogue; see ``vocabulary.Check``."""
 
     def put(body: Body) -> Body:
         _checks.append(Check(id, level, section, summary, phase, body))
@@ -45,7 +45,7 @@ def check(id: str, level: Level, section: str, summary: str, phase: Phase = Phas
 @cache
 def all_checks() -> tuple[Check, ...]:
     """Every check, by group."""
-    from osmosis_ai.rollout.conformance import checks
+    from rollout_conformance import checks
 
     checks.load()
     order = list(GROUPS)
@@ -58,19 +58,19 @@ def select(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[Check, .
     A name is an id (``init.tools``), a group (``init``), or a pattern (``*.hostile``).
 
     Raises:
-        SelectionError: a name fits no check, or nothing is left.
+        UsageError: a name fits no check, or nothing is left.
     """
     known = all_checks()
     for name in (*only, *skip):
         if not any(_fits(one, name) for one in known):
-            raise SelectionError(f"There is no check {name!r}: --list shows them.")
+            raise UsageError(f"There is no check {name!r}: --list shows them.")
     chosen = tuple(
         one
         for one in known
         if (not only or any(_fits(one, name) for name in only)) and not any(_fits(one, name) for name in skip)
     )
     if not chosen:
-        raise SelectionError("--only and --skip leave no check to run.")
+        raise UsageError("--only and --skip leave no check to run.")
     return chosen
 
 

@@ -1,25 +1,33 @@
-"""``osmosis conformance``: is the server at this address one of the protocol?"""
+"""``rollout-conformance``: is the server at this address one of the protocol?
 
+``conformance`` is the one place that declares the options. The SDK's command line takes the same function as
+``osmosis conformance``, wherever this package is installed.
+
+Exit codes: 0 every MUST holds, 1 one does not or nothing could be tried, 2 the command line is wrong, 130 interrupted.
+"""
+
+import functools
 import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import typer
 
-from osmosis_ai.cli.common import CallbackHostOption, CallbackPortOption, CallbackUrlOption
-from osmosis_ai.rollout.conformance import options as defaults
-from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
-from osmosis_ai.rollout.trainer.defaults import SERVER_KEY_VARIABLE
+from rollout_conformance import options as defaults
+from rollout_conformance.catalogue import select
+from rollout_conformance.options import SERVER_KEY_VARIABLE, KitOptions
+from rollout_conformance.vocabulary import Check, ConformanceError, Report, Result, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from osmosis_ai.rollout.conformance import Check, KitOptions, Report, Result
-
 ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 def conformance(
@@ -48,9 +56,16 @@ def conformance(
         float,
         typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Longest wait for any one thing of the server."),
     ] = defaults.DEFAULT_TIMEOUT_SECONDS,
-    host: CallbackHostOption = defaults.DEFAULT_CALLBACK_HOST,
-    port: CallbackPortOption = 0,
-    callback_url: CallbackUrlOption = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Interface that the callbacks are served on.")
+    ] = defaults.DEFAULT_CALLBACK_HOST,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
+    ] = 0,
+    callback_url: Annotated[
+        str | None,
+        typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option("--init", metavar="FILE", help="A JSON object of fields for every init: metadata, messages."),
@@ -72,67 +87,80 @@ def conformance(
     ] = None,
 ) -> int:
     """Play a trainer against a rollout server, in whatever language it is written, and judge what it does."""
-    from osmosis_ai.rollout.conformance import ConformanceError, KitOptions, select
-    from osmosis_ai.rollout.conformance.report import TablePrinter
-    from osmosis_ai.rollout.conformance.types import SelectionError
-
     try:
         checks = select(only or (), skip or ())
-    except SelectionError as error:
-        raise UsageError(str(error)) from None
-    if show_list:
-        TablePrinter(sys.stdout).print_catalogue(checks)
-        return 0
-    if server is None:
-        raise UsageError("Give the server to judge: --server http://127.0.0.1:9000.")
-    if command is not None and server_pid is not None:
-        raise UsageError("--command and --server-pid are mutually exclusive: give one of them.")
-    if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
-        raise UsageError(f"The key of --api-key or {SERVER_KEY_VARIABLE} must be printable ASCII text.")
-    if callback_url is None and host in ALL_INTERFACES:
-        raise UsageError(f"--host {host} is no address to call back: give --callback-url too.")
-    options = KitOptions(
-        server_url=_base_url("--server", server),
-        api_key=api_key,
-        timeout_seconds=timeout,
-        callback_host=host,
-        callback_port=port,
-        callback_url=None if callback_url is None else _base_url("--callback-url", callback_url),
-        init_fields={} if init is None else _init_fields(init),
-        call_tools=not no_tool_calls,
-        overload_rollouts=overload,
-        server_command=() if command is None else _words(command),
-        server_pid=server_pid,
-    )
-    try:
-        report = _run(options, checks, strict=strict)
+        if show_list:
+            from rollout_conformance.report_formats import TablePrinter
+
+            TablePrinter(sys.stdout).print_catalogue(checks)
+            return 0
+        if server is None:
+            raise UsageError("Give the server to judge: --server http://127.0.0.1:9000.")
+        if command is not None and server_pid is not None:
+            raise UsageError("--command and --server-pid are mutually exclusive: give one of them.")
+        if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
+            raise UsageError(f"The key of --api-key or {SERVER_KEY_VARIABLE} must be printable ASCII text.")
+        if callback_url is None and host in ALL_INTERFACES:
+            raise UsageError(f"--host {host} is no address to call back: give --callback-url too.")
+        options = KitOptions(
+            server_url=_base_url("--server", server),
+            api_key=api_key,
+            timeout_seconds=timeout,
+            callback_host=host,
+            callback_port=port,
+            callback_url=None if callback_url is None else _base_url("--callback-url", callback_url),
+            init_fields={} if init is None else _init_fields(init),
+            call_tools=not no_tool_calls,
+            overload_rollouts=overload,
+            server_command=() if command is None else _words(command),
+            server_pid=server_pid,
+        )
+        return _show(_run(options, checks, strict=strict), as_json=as_json, junit=junit, quiet=quiet)
     except ConformanceError as error:
-        raise CLIError(str(error)) from None
-    return _show(report, as_json=as_json, junit=junit, quiet=quiet)
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
+        if isinstance(error, UsageError):
+            raise SystemExit(EXIT_USAGE) from None
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
-def _run(options: "KitOptions", checks: "tuple[Check, ...]", *, strict: bool) -> "Report":
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The program ``rollout-conformance``; ends with ``SystemExit``."""
+
+    @functools.wraps(conformance)
+    def command(**options: Any) -> None:
+        # Typer drops what a command returns.
+        raise typer.Exit(conformance(**options))
+
+    program = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    program.command()(command)
+    program(args=argv, prog_name="rollout-conformance")
+    raise SystemExit
+
+
+def _run(options: KitOptions, checks: tuple[Check, ...], *, strict: bool) -> Report:
     import asyncio
 
+    from rich.console import Console
     from rich.progress import Progress
 
-    from osmosis_ai.rollout.conformance import run
+    from rollout_conformance.judge import run
 
     # Progress is for eyes: it goes to stderr, and only where that is a terminal.
-    with Progress(console=_stderr(), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("Checks", total=len(checks))
         on_result: Callable[[Result], None] = lambda _: progress.advance(bar)  # noqa: E731
         return asyncio.run(run(options, checks, strict=strict, on_result=on_result))
 
 
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _show(report: "Report", *, as_json: bool, junit: Path | None, quiet: bool) -> int:
-    from osmosis_ai.rollout.conformance.report import TablePrinter, to_json, to_junit
+def _show(report: Report, *, as_json: bool, junit: Path | None, quiet: bool) -> int:
+    from rollout_conformance.report_formats import TablePrinter, to_json, to_junit
 
     if as_json:
         sys.stdout.write(to_json(report) + "\n")
@@ -142,7 +170,7 @@ def _show(report: "Report", *, as_json: bool, junit: Path | None, quiet: bool) -
         try:
             junit.write_bytes(to_junit(report))
         except OSError as error:
-            raise CLIError(f"{junit} cannot be written: {error.strerror}.") from error
+            raise ConformanceError(f"{junit} cannot be written: {error.strerror}.") from error
     return 0 if report.is_success else 1
 
 

@@ -13,6 +13,8 @@ from typing import Self
 
 import h11
 
+from rollout_conformance.vocabulary import ConformanceError
+
 READ_BYTES = 65_536
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -38,6 +40,31 @@ class Answer:
 
 
 Handler = Callable[[Request], Awaitable[Answer | None]]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A TCP socket that listens on ``host``; port 0 takes any free one.
+
+    Raises:
+        ConformanceError: the address cannot be resolved or bound.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConformanceError(f"Cannot listen on {host} port {port}: {reason}.") from error
+    # Accepted connections inherit it; asyncio leaves it out for sockets made with protocol 0, as here. Without it a
+    # long answer waits some 40 ms for the server's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """``http`` URL of a listening socket."""
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Endpoint:

@@ -8,15 +8,14 @@ from contextlib import AsyncExitStack
 
 import httpx
 
-from osmosis_ai.rollout.conformance.endpoint import Endpoint
-from osmosis_ai.rollout.conformance.kit import INIT_PATH, Kit, describe
-from osmosis_ai.rollout.conformance.options import KitOptions
-from osmosis_ai.rollout.conformance.registry import all_checks
-from osmosis_ai.rollout.conformance.server_command import ServerCommand
-from osmosis_ai.rollout.conformance.trainer import KitTrainer, address_of
-from osmosis_ai.rollout.conformance.types import Check, ConformanceError, Failed, Phase, Report, Result, Skipped, Status
-from osmosis_ai.rollout.core.text import shortened
-from osmosis_ai.rollout.wire.listening import listen
+from rollout_conformance.catalogue import all_checks
+from rollout_conformance.endpoint import Endpoint, address_of, listen
+from rollout_conformance.kit import INIT_PATH, Kit, describe
+from rollout_conformance.kit_trainer import KitTrainer
+from rollout_conformance.options import KitOptions
+from rollout_conformance.server_command import ServerCommand
+from rollout_conformance.text import shortened
+from rollout_conformance.vocabulary import Check, ConformanceError, Failed, Phase, Report, Result, Skipped, Status
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +45,7 @@ async def run(
     """
     chosen = tuple(all_checks() if checks is None else checks)
     began = time.monotonic()
-    try:
-        listener = listen(options.callback_host, options.callback_port)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConformanceError(
-            f"Cannot listen on {options.callback_host} port {options.callback_port}: {reason}."
-        ) from error
+    listener = listen(options.callback_host, options.callback_port)
     trainer = KitTrainer(options.callback_url or address_of(listener, options.callback_host))
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from osmosis_ai.rollout.conformance.options import KitOptions
-from osmosis_ai.rollout.conformance.played import PlayedRollout, Script, objects_of
-from osmosis_ai.rollout.conformance.scripts import acknowledge, answering, encoded
-from osmosis_ai.rollout.conformance.strict_json import parse_object
-from osmosis_ai.rollout.conformance.tool_schemas import usable_tools
-from osmosis_ai.rollout.conformance.trainer import KitTrainer
-from osmosis_ai.rollout.conformance.types import Failed
-from osmosis_ai.rollout.core.text import shortened
+from rollout_conformance.kit_trainer import KitTrainer
+from rollout_conformance.options import KitOptions
+from rollout_conformance.played import PlayedRollout, Script, objects_of
+from rollout_conformance.scripts import acknowledge, answering, encoded
+from rollout_conformance.strict_json import parse_object
+from rollout_conformance.text import shortened
+from rollout_conformance.tool_schemas import usable_tools
+from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.conformance.server_command import ServerCommand
+    from rollout_conformance.server_command import ServerCommand
 
 INIT_PATH = "/v1/rollout/init"
 MAX_QUOTED_CHARACTERS = 160

@@ -5,13 +5,12 @@ Each rollout has a ``server_url`` with a path of its own, so a call that lacks o
 
 import asyncio
 import secrets
-import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from osmosis_ai.rollout.conformance.endpoint import Answer, Request
-from osmosis_ai.rollout.conformance.played import Call, PlayedRollout
+from rollout_conformance.endpoint import Answer, Request
+from rollout_conformance.played import Call, PlayedRollout
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
@@ -82,9 +81,3 @@ async def _never(call: Call) -> Answer | None:
 
 
 _NOBODY = PlayedRollout("", {"rollout_id": ""}, _never, _never, 0)
-
-
-def address_of(listener: socket.socket, host: str) -> str:
-    """``http`` URL of a listening socket."""
-    port = listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

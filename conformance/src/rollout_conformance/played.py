@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from osmosis_ai.rollout.conformance.endpoint import Answer, Request
-from osmosis_ai.rollout.conformance.strict_json import parse_object
-from osmosis_ai.rollout.conformance.types import Failed
+from rollout_conformance.endpoint import Answer, Request
+from rollout_conformance.strict_json import parse_object
+from rollout_conformance.vocabulary import Failed
 
 _order = itertools.count()
 

@@ -1,25 +1,25 @@
-"""``pytest --osmosis-server URL``: each check of the conformance kit is a test.
+"""``pytest -p rollout_conformance.pytest --osmosis-server URL``: each check of the conformance kit is a test.
 
-The entry point ``osmosis_conformance`` names this module, so pytest imports it in every project that has the SDK. It
-imports nothing else until ``--osmosis-server`` is given.
+No entry point names this module: a project that wants it says so, by ``-p`` or by ``pytest_plugins`` in its top
+``conftest.py``. Without ``--osmosis-server`` it adds nothing.
 
 The checks run at once in a thread that starts with the first of them; a test waits for its own result.
 """
 
+import asyncio
 import os
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.conformance.types import Check, Report, Result
+from rollout_conformance.catalogue import select
+from rollout_conformance.options import DEFAULT_TIMEOUT_SECONDS, SERVER_KEY_VARIABLE, KitOptions
+from rollout_conformance.vocabulary import Check, Report, Result, Status, UsageError
 
 MARK = "osmosis_conformance"
-KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
-TIMEOUT_SECONDS = 30.0
 _RUN = pytest.StashKey["_Run"]()
 
 
@@ -31,13 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options; keys come from the environment too."""
     group = parser.getgroup("osmosis conformance")
     group.addoption("--osmosis-server", metavar="URL", help="Judge the rollout server at this address.")
-    group.addoption("--osmosis-api-key", metavar="KEY", help=f"The server's key [default: {KEY_VARIABLE}].")
+    group.addoption("--osmosis-api-key", metavar="KEY", help=f"The server's key [default: {SERVER_KEY_VARIABLE}].")
     group.addoption("--osmosis-only", metavar="CHECK", action="append", default=[], help="Ids, groups or patterns.")
     group.addoption("--osmosis-skip", metavar="CHECK", action="append", default=[], help="Ids, groups or patterns.")
     group.addoption("--osmosis-strict", action="store_true", help="A SHOULD that does not hold fails too.")
-    group.addoption(
-        "--osmosis-timeout", type=float, default=TIMEOUT_SECONDS, metavar="S", help="Longest wait for any one thing."
-    )
+    about = "Longest wait for any one thing."
+    group.addoption("--osmosis-timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="S", help=about)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,12 +49,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     """Add the checks to what was collected, before ``-k`` and ``-m`` choose."""
     if not config.getoption("osmosis_server"):
         return
-    from osmosis_ai.rollout.conformance.registry import select
-    from osmosis_ai.rollout.conformance.types import SelectionError
-
     try:
         checks = select(config.getoption("osmosis_only"), config.getoption("osmosis_skip"))
-    except SelectionError as error:
+    except UsageError as error:
         raise pytest.UsageError(
             str(error).replace("--only", "--osmosis-only").replace("--skip", "--osmosis-skip")
         ) from None
@@ -81,15 +77,13 @@ class ConformanceChecks(pytest.Collector):
 class ConformanceItem(pytest.Item):
     """One check."""
 
-    def __init__(self, *, check: "Check", **more: Any) -> None:
+    def __init__(self, *, check: Check, **more: Any) -> None:
         super().__init__(**more)
         self.check = check
         self.add_marker(MARK)
 
     def runtest(self) -> None:
         """Wait for the check's result, and tell it."""
-        from osmosis_ai.rollout.conformance.types import Status
-
         result = self.config.stash[_RUN].result_of(self.check)
         if result.status is Status.SKIPPED:
             pytest.skip(result.reason)
@@ -112,7 +106,7 @@ class ConformanceItem(pytest.Item):
 class BrokenPromise(Exception):  # noqa: N818 - a verdict
     """The check did not hold."""
 
-    def __init__(self, result: "Result") -> None:
+    def __init__(self, result: Result) -> None:
         check = result.check
         super().__init__(f"{check.summary}\n{result.reason}\nprotocol, section {check.section} ({check.level})")
 
@@ -120,7 +114,7 @@ class BrokenPromise(Exception):  # noqa: N818 - a verdict
 class _Run:
     """The kit in a thread of its own, and the results as they come."""
 
-    def __init__(self, config: pytest.Config, checks: "list[Check]") -> None:
+    def __init__(self, config: pytest.Config, checks: list[Check]) -> None:
         self._config = config
         self._checks = checks
         self._results: dict[str, Result] = {}
@@ -129,7 +123,7 @@ class _Run:
         self._news = threading.Condition()
         threading.Thread(target=self._run, name=MARK, daemon=True).start()
 
-    def result_of(self, check: "Check") -> "Result":
+    def result_of(self, check: Check) -> Result:
         with self._news:
             self._news.wait_for(lambda: check.id in self._results or self._is_over)
         if check.id not in self._results:
@@ -137,8 +131,6 @@ class _Run:
         return self._results[check.id]
 
     def _run(self) -> None:
-        import asyncio
-
         try:
             asyncio.run(self._report())
         except Exception as error:  # noqa: BLE001 - told by every test that waits
@@ -147,19 +139,18 @@ class _Run:
             self._is_over = True
             self._news.notify_all()
 
-    async def _report(self) -> "Report":
-        from osmosis_ai.rollout.conformance.options import KitOptions
-        from osmosis_ai.rollout.conformance.runner import run
+    async def _report(self) -> Report:
+        from rollout_conformance.judge import run
 
         option = self._config.getoption
         options = KitOptions(
             server_url=option("osmosis_server").rstrip("/"),
-            api_key=option("osmosis_api_key") or os.environ.get(KEY_VARIABLE) or None,
+            api_key=option("osmosis_api_key") or os.environ.get(SERVER_KEY_VARIABLE) or None,
             timeout_seconds=option("osmosis_timeout"),
         )
         return await run(options, self._checks, on_result=self._take)
 
-    def _take(self, result: "Result") -> None:
+    def _take(self, result: Result) -> None:
         with self._news:
             self._results[result.check.id] = result
             self._news.notify_all()

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from osmosis_ai.rollout.conformance.types import Check, Report, Result, Status
-from osmosis_ai.rollout.core.text import printable
+from rollout_conformance.text import printable
+from rollout_conformance.vocabulary import Check, Report, Result, Status
 
 SUITE = "osmosis-conformance"
 PROTOCOL = "docs/protocol.md"

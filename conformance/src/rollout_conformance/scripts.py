@@ -8,10 +8,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from osmosis_ai.rollout.conformance.arguments import arguments_for
-from osmosis_ai.rollout.conformance.endpoint import Answer
-from osmosis_ai.rollout.conformance.played import Call, Script
-from osmosis_ai.rollout.conformance.types import Skipped
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.played import Call, Script
+from rollout_conformance.tool_arguments import arguments_for
+from rollout_conformance.vocabulary import Skipped
 
 COMPLETION_TOKENS = 7
 PROMPT_TOKENS_PER_MESSAGE = 11

@@ -15,8 +15,8 @@ from typing import Self
 
 import httpx
 
-from osmosis_ai.rollout.conformance.types import ConformanceError
-from osmosis_ai.rollout.core.text import shortened
+from rollout_conformance.text import shortened
+from rollout_conformance.vocabulary import ConformanceError
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05

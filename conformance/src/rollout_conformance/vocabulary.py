@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.conformance.kit import Kit
+    from rollout_conformance.kit import Kit
 
 
 class Level(StrEnum):
@@ -17,6 +17,9 @@ class Level(StrEnum):
 
     SHOULD = "SHOULD"
     """Robustness: a failure is a warning, unless the run is strict."""
+
+
+MUST, SHOULD = Level.MUST, Level.SHOULD
 
 
 class Phase(StrEnum):
@@ -117,8 +120,8 @@ class ConformanceError(Exception):
     """The run could not be made; one sentence that says what to do."""
 
 
-class SelectionError(ConformanceError):
-    """``only`` or ``skip`` names no check."""
+class UsageError(ConformanceError):
+    """It makes no sense as it was asked for: an option, or a choice that names no check."""
 
 
 class Failed(Exception):  # noqa: N818 - a verdict, not an error of the kit

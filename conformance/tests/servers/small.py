@@ -1,7 +1,7 @@
-"""A small, correct rollout server that shares no code with the SDK, so that the conformance kit is judged by another
-reading of the protocol. Each step is a method; ``broken_servers`` replaces one at a time.
+"""A small, correct rollout server that shares no code with the SDK, nor with the kit: another reading of the protocol,
+which judges the judge. Each step is a method; ``servers.broken`` replaces one at a time.
 
-``python small_server.py CLASS PORT [JOURNAL]`` serves a class of this module or of ``broken_servers``.
+``python -m servers.small CLASS PORT [JOURNAL]`` serves a class of this module or of ``servers.broken``.
 """
 
 import asyncio
@@ -379,12 +379,12 @@ class SmallServer:
 def main(name: str, port: int, journal: Path | None) -> None:
     import uvicorn
 
-    from support import broken_servers
+    from servers.broken import BrokenServer
 
     # uvicorn raises the signal anew when it has ended; a supervisor wants to see exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    server = getattr(broken_servers, name, SmallServer)(journal=journal)
-    uvicorn.run(server.app, host="127.0.0.1", port=port, log_level="warning")
+    made = next((broken for broken in BrokenServer.every if broken.__name__ == name), SmallServer)
+    uvicorn.run(made(journal=journal).app, host="127.0.0.1", port=port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """The server's own key. Whether the server has one is known by whether the kit was given one."""
 
-from osmosis_ai.rollout.conformance.kit import Kit, describe
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.types import Failed, Level, Skipped
-
-MUST, SHOULD = Level.MUST, Level.SHOULD
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, describe
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Skipped
 
 
 def _key(kit: Kit) -> str:

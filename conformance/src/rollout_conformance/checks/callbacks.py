@@ -2,15 +2,14 @@
 
 import secrets
 
-from osmosis_ai.rollout.conformance.audit import Audited, audited, first_problem
-from osmosis_ai.rollout.conformance.kit import Kit, quoted
-from osmosis_ai.rollout.conformance.played import Call, PlayedRollout
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import answering, refusing
-from osmosis_ai.rollout.conformance.strict_json import is_same_document
-from osmosis_ai.rollout.conformance.types import Failed, Level, Phase
+from rollout_conformance.audit import Audited, audited, first_problem
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.scripts import answering, refusing
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.vocabulary import MUST, Failed, Phase
 
-MUST = Level.MUST
 AUDIT = Phase.AUDIT
 
 

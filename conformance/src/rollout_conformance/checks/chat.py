@@ -4,13 +4,13 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from osmosis_ai.rollout.conformance.audit import audited, first_problem
-from osmosis_ai.rollout.conformance.endpoint import Answer
-from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
-from osmosis_ai.rollout.conformance.messages import first_difference
-from osmosis_ai.rollout.conformance.played import Call, PlayedRollout, objects_of
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import (
+from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.catalogue import check
+from rollout_conformance.conversation import first_difference
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.played import Call, PlayedRollout, objects_of
+from rollout_conformance.scripts import (
     answering,
     call_of,
     calling_offered_tools,
@@ -20,9 +20,8 @@ from osmosis_ai.rollout.conformance.scripts import (
     saying_calls,
     turn_of,
 )
-from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 AUDIT = Phase.AUDIT
 
 SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}

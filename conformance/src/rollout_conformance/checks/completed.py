@@ -4,22 +4,21 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from osmosis_ai.rollout.conformance.audit import audited, first_problem
-from osmosis_ai.rollout.conformance.checks.chat import reply_in
-from osmosis_ai.rollout.conformance.kit import Kit, quoted
-from osmosis_ai.rollout.conformance.messages import call_ids, first_difference
-from osmosis_ai.rollout.conformance.played import PlayedRollout, objects_of
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import (
+from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.catalogue import check
+from rollout_conformance.checks.chat import reply_in
+from rollout_conformance.conversation import call_ids, first_difference
+from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.played import PlayedRollout, objects_of
+from rollout_conformance.scripts import (
     COMPLETION_TOKENS,
     PROMPT_TOKENS_PER_MESSAGE,
     calling_offered_tools,
     need_tools,
 )
-from osmosis_ai.rollout.conformance.strict_json import is_number
-from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+from rollout_conformance.strict_json import is_number
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 AUDIT = Phase.AUDIT
 
 LATENCIES = ("total_latency_ms", "llm_latency_ms", "tool_latency_ms")

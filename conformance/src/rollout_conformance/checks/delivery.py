@@ -2,11 +2,11 @@
 
 import asyncio
 
-from osmosis_ai.rollout.conformance.checks.callbacks import described
-from osmosis_ai.rollout.conformance.kit import Kit
-from osmosis_ai.rollout.conformance.played import PlayedRollout, Script
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import (
+from rollout_conformance.catalogue import check
+from rollout_conformance.checks.callbacks import described
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.scripts import (
     acknowledge,
     answering,
     calling_offered_tools,
@@ -14,10 +14,9 @@ from osmosis_ai.rollout.conformance.scripts import (
     delayed,
     refusing,
 )
-from osmosis_ai.rollout.conformance.strict_json import is_same_document
-from osmosis_ai.rollout.conformance.types import Failed, Level
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 SLOW_SECONDS = 2.0
 MANY_REFUSALS = 4
 

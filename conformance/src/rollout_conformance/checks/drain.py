@@ -7,15 +7,14 @@ import time
 
 import httpx
 
-from osmosis_ai.rollout.conformance.endpoint import Answer
-from osmosis_ai.rollout.conformance.kit import INIT_PATH, Kit, describe
-from osmosis_ai.rollout.conformance.played import Call, PlayedRollout
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import acknowledge, answering, encoded, waiting_for
-from osmosis_ai.rollout.conformance.strict_json import is_same_document
-from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.kit import INIT_PATH, Kit, describe
+from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.scripts import acknowledge, answering, encoded, waiting_for
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.vocabulary import SHOULD, Failed, Phase, Skipped
 
-SHOULD = Level.SHOULD
 STOPPING = Phase.STOPPING
 ROLLOUTS = 4
 POLL_SECONDS = 0.05

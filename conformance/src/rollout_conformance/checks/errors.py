@@ -4,12 +4,12 @@ import asyncio
 import json
 from typing import Any
 
-from osmosis_ai.rollout.conformance.audit import audited, first_problem
-from osmosis_ai.rollout.conformance.endpoint import Answer
-from osmosis_ai.rollout.conformance.kit import Kit, quoted
-from osmosis_ai.rollout.conformance.played import Call, PlayedRollout, Script
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import (
+from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.played import Call, PlayedRollout, Script
+from rollout_conformance.scripts import (
     answering,
     calling_offered_tools,
     cutting,
@@ -19,9 +19,8 @@ from osmosis_ai.rollout.conformance.scripts import (
     refusing,
     turn_of,
 )
-from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 AUDIT = Phase.AUDIT
 
 HUGE_BODY_BYTES = 2 * 1024 * 1024

@@ -4,14 +4,13 @@ import asyncio
 
 import httpx
 
-from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
-from osmosis_ai.rollout.conformance.played import PlayedRollout
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import answering, waiting_for
-from osmosis_ai.rollout.conformance.strict_json import is_same_document
-from osmosis_ai.rollout.conformance.types import Failed, Level
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.scripts import answering, waiting_for
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 CONCURRENT_INITS = 8
 
 

@@ -4,13 +4,11 @@ import asyncio
 import secrets
 from typing import Any
 
-from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import answering
-from osmosis_ai.rollout.conformance.strict_json import parse_object
-from osmosis_ai.rollout.conformance.types import Failed, Level
-
-MUST, SHOULD = Level.MUST, Level.SHOULD
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.scripts import answering
+from rollout_conformance.strict_json import parse_object
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 ODD_IDS = (
     "../../../tmp/kit",

@@ -3,14 +3,13 @@
 import asyncio
 import time
 
-from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import answering, waiting_for
-from osmosis_ai.rollout.conformance.strict_json import parse_object
-from osmosis_ai.rollout.conformance.tool_schemas import problem_of
-from osmosis_ai.rollout.conformance.types import Failed, Level
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.scripts import answering, waiting_for
+from rollout_conformance.strict_json import parse_object
+from rollout_conformance.tool_schemas import problem_of
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 

@@ -9,12 +9,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from osmosis_ai.rollout.conformance.kit import INIT_PATH, Kit, describe, quoted
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import encoded
-from osmosis_ai.rollout.conformance.types import Failed, Level
-
-MUST, SHOULD = Level.MUST, Level.SHOULD
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import INIT_PATH, Kit, describe, quoted
+from rollout_conformance.scripts import encoded
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
     ("rollout_id", ...),

@@ -4,13 +4,12 @@ import asyncio
 
 import httpx
 
-from osmosis_ai.rollout.conformance.kit import Kit, describe, quoted, retry_after_seconds
-from osmosis_ai.rollout.conformance.played import PlayedRollout
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
-from osmosis_ai.rollout.conformance.types import Failed, Level, Phase, Skipped
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, describe, quoted, retry_after_seconds
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 NEIGHBOURS = 8
 STUCK = 3
 BATCH = 50

@@ -2,14 +2,13 @@
 
 import asyncio
 
-from osmosis_ai.rollout.conformance.kit import Kit, quoted
-from osmosis_ai.rollout.conformance.played import PlayedRollout, Script
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import answering, cutting, refusing
-from osmosis_ai.rollout.conformance.strict_json import is_same_document
-from osmosis_ai.rollout.conformance.types import Failed, Level
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.scripts import answering, cutting, refusing
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 RETRY_AFTER_SECONDS = 1
 CLOCK_SLACK_SECONDS = 0.05
 

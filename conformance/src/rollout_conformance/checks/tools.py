@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from osmosis_ai.rollout.conformance.endpoint import Answer
-from osmosis_ai.rollout.conformance.kit import Kit, quoted
-from osmosis_ai.rollout.conformance.messages import answered_ids
-from osmosis_ai.rollout.conformance.played import Call, PlayedRollout
-from osmosis_ai.rollout.conformance.registry import check
-from osmosis_ai.rollout.conformance.scripts import (
+from rollout_conformance.catalogue import check
+from rollout_conformance.conversation import answered_ids
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.scripts import (
     answering,
     call_of,
     completion,
@@ -17,9 +17,8 @@ from osmosis_ai.rollout.conformance.scripts import (
     tool_call,
     turn_of,
 )
-from osmosis_ai.rollout.conformance.types import Failed, Level, Skipped
+from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Skipped
 
-MUST, SHOULD = Level.MUST, Level.SHOULD
 Tools = list[dict[str, Any]]
 PARALLEL_CALLS = 5
 

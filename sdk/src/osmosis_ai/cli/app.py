@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed (one sentence on stderr), 2 command line not understood, 130 interrupted.
 """
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import typer
 from typer.core import TyperGroup
 
 from osmosis_ai.cli import journal, traces
-from osmosis_ai.cli.conformance import conformance
 from osmosis_ai.cli.doctor import doctor
 from osmosis_ai.cli.eval_command import eval_
 from osmosis_ai.cli.init import init
@@ -42,11 +42,21 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "doctor": doctor,
     "init": init,
     "view": view,
-    "conformance": conformance,
 }
+# Another distribution, for people who may have no SDK: its options are declared there, and loading them is cheap.
+with contextlib.suppress(ModuleNotFoundError):
+    from rollout_conformance.command import conformance
+
+    COMMANDS["conformance"] = conformance
 
 
 class _Group(TyperGroup):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name == "conformance":
+            raise UsageError("The conformance kit is not installed: pip install rollout-conformance.")
+        return command
+
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: ")
 

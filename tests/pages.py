@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("docs", "sdk", "bench", "examples", "training", ".github")
+FOLDERS = ("docs", "sdk", "conformance", "bench", "examples", "training", ".github")
 SHELLS = frozenset({"bash", "sh", "shell", "console", "zsh", "shell-session"})
 
 _parser = MarkdownIt("commonmark").enable("table")

@@ -105,7 +105,9 @@ def invocations(text: str) -> Iterator[list[str]]:
     """The words of each ``osmosis ...`` in a piece of shell; ``rollout-conformance`` is its ``conformance``."""
     for line in text.replace("\\\n", " ").splitlines():
         for part in re.split(r"[|;&]|\$\(", line):
-            found = re.search(r"(?:^|\s)osmosis\s+(.*)", re.sub(r"(^|\s)rollout-(?=conformance\s)", r"\1osmosis ", part))
+            found = re.search(
+                r"(?:^|\s)osmosis\s+(.*)", re.sub(r"(^|\s)rollout-(?=conformance\s)", r"\1osmosis ", part)
+            )
             if found:
                 try:
                     yield shlex.split(found[1], comments=True)

@@ -11,7 +11,7 @@ from support.processes import own_environment
 
 from rollout_conformance import KitOptions, Status, run, select
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[1]
 KEY = "the-key-of-the-server"
 TIMEOUT_SECONDS = 45.0
 CAPACITY = 150

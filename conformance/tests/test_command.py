@@ -2,29 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from servers.broken.inits import RequiresAnUnknownParameter
-from servers.serving import serving_in_a_thread
-from servers.small import SmallServer
 
 from rollout_conformance.command import main
 from rollout_conformance.options import SERVER_KEY_VARIABLE
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving_in_a_thread(SmallServer(api_key="secret")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def broken() -> Iterator[str]:
-    with serving_in_a_thread(RequiresAnUnknownParameter()) as url:
-        yield url
 
 
 @pytest.fixture(autouse=True)

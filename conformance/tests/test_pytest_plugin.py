@@ -3,30 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.broken.inits import RequiresAnUnknownParameter
-from servers.serving import serving_in_a_thread
-from servers.small import SmallServer
 
 from rollout_conformance.options import SERVER_KEY_VARIABLE
 
 DEADLINE_SECONDS = 50
 PLUGIN = ("-p", "rollout_conformance.pytest")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with serving_in_a_thread(SmallServer(api_key="secret")) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def broken() -> Iterator[str]:
-    with serving_in_a_thread(RequiresAnUnknownParameter()) as url:
-        yield url
 
 
 def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
 
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout
@@ -11,19 +10,13 @@ from rollout_conformance.scripts import answering, calling_offered_tools, refusi
 from rollout_conformance.vocabulary import Failed
 
 
-class Audited(StrEnum):
-    """Which rollouts."""
-
-    ALL = "all"
-    ACCEPTED = "accepted"
-
-
-async def audited(kit: Kit, which: Audited = Audited.ACCEPTED) -> list[PlayedRollout]:
-    """The rollouts of the run, once all have ended and nothing more has come for a while."""
+async def audited(kit: Kit, *, refused_too: bool = False) -> list[PlayedRollout]:
+    """The accepted rollouts of the run, once all have ended and nothing more has come for a while."""
     if kit.trainer.samples is None:
         kit.trainer.samples = asyncio.create_task(_play_samples(kit))
+    # All audits wait for the one task: an audit that is cancelled must not take it along.
     await asyncio.shield(kit.trainer.samples)
-    return [rollout for rollout in kit.trainer.rollouts if which is Audited.ALL or rollout.is_accepted]
+    return [rollout for rollout in kit.trainer.rollouts if refused_too or rollout.is_accepted]
 
 
 async def _play_samples(kit: Kit) -> None:

@@ -1,7 +1,10 @@
 """When two messages of a conversation are the same to a trainer, and how a conversation may go on."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
+
+from rollout_conformance.text import quoted
 
 Message = dict[str, Any]
 
@@ -15,12 +18,21 @@ def _plain(message: Message) -> Message:
     return {name: value for name, value in message.items() if value is not None and value != [] and value != ""}
 
 
-def first_difference(before: Sequence[Message], after: Sequence[Message]) -> int | None:
-    """The index at which ``after`` does not go on from ``before``; ``None`` if it does."""
+def difference(before: Sequence[Message], after: Sequence[Message]) -> str:
+    """Where ``after`` does not go on from ``before``, and by what; an empty text if it does."""
     for index, message in enumerate(before):
         if index >= len(after) or not is_same(message, after[index]):
-            return index
-    return None
+            return f"{quoted(after[index]) if index < len(after) else 'nothing'} at index {index}"
+    return ""
+
+
+def reply_in(body: bytes) -> list[Message]:
+    """The message of a completion that the kit sent; none if it was malformed on purpose."""
+    try:
+        message = json.loads(body)["choices"][0]["message"]
+    except (ValueError, LookupError, TypeError):
+        return []
+    return [message] if isinstance(message, dict) else []
 
 
 def call_ids(message: Message) -> list[str]:

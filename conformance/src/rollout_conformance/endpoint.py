@@ -6,10 +6,9 @@ The protocol is h11's; this is the loop around it. Each connection has a task, w
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 import h11
 
@@ -67,53 +66,43 @@ def address_of(listener: socket.socket, host: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class Endpoint:
-    """Serves ``handler`` on ``listener`` from entry to exit, and closes the socket."""
+@asynccontextmanager
+async def served(handler: Handler, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve ``handler`` on ``listener``, which is closed at the end; so is every connection."""
+    connections: set[asyncio.Task[None]] = set()
 
-    def __init__(self, handler: Handler, listener: socket.socket) -> None:
-        self._handler = handler
-        self._listener = listener
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(_serve_connection(handler, reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, sock=self._listener)
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        for connection in self._connections:
+    server = await asyncio.start_server(accept, sock=listener)
+    try:
+        yield
+    finally:
+        server.close()
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, h11.RemoteProtocolError):
-                await self._serve_requests(reader, writer, h11.Connection(h11.SERVER))
-        finally:
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
-
-    async def _serve_requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: h11.Connection
-    ) -> None:
-        while (request := await _read(reader, writer, connection)) is not None:
-            answer = await self._handler(request)
-            if answer is None:
-                writer.transport.abort()
-                return
-            writer.write(_encode(connection, answer))
-            await writer.drain()
-            if connection.our_state is not h11.DONE:
-                return
-            connection.start_next_cycle()
+async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    connection = h11.Connection(h11.SERVER)
+    try:
+        with contextlib.suppress(OSError, h11.RemoteProtocolError):
+            while (request := await _read(reader, writer, connection)) is not None:
+                answer = await handler(request)
+                if answer is None:
+                    # Not close(): what the server under test must cope with is a reset, with no answer before it.
+                    writer.transport.abort()
+                    return
+                writer.write(_encode(connection, answer))
+                await writer.drain()
+                if connection.our_state is not h11.DONE:
+                    return
+                connection.start_next_cycle()
+    finally:
+        writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
 
 async def _read(

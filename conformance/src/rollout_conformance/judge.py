@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import httpx
 
 from rollout_conformance.catalogue import all_checks
-from rollout_conformance.endpoint import Endpoint, address_of, listen
+from rollout_conformance.endpoint import address_of, listen, served
 from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
@@ -49,7 +49,7 @@ async def run(
     trainer = KitTrainer(options.callback_url or address_of(listener, options.callback_host))
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
-        await stack.enter_async_context(Endpoint(trainer.handle, listener))
+        await stack.enter_async_context(served(trainer.handle, listener))
         timeout = httpx.Timeout(options.timeout_seconds, connect=min(CONNECT_SECONDS, options.timeout_seconds))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False))

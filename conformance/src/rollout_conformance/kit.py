@@ -5,7 +5,6 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from rollout_conformance.options import KitOptions
 from rollout_conformance.played import PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import acknowledge, answering, encoded
 from rollout_conformance.strict_json import parse_object
-from rollout_conformance.text import shortened
+from rollout_conformance.text import MAX_QUOTED_CHARACTERS, shortened
 from rollout_conformance.tool_schemas import usable_tools
 from rollout_conformance.vocabulary import Failed
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from rollout_conformance.server_command import ServerCommand
 
 INIT_PATH = "/v1/rollout/init"
-MAX_QUOTED_CHARACTERS = 160
 LEAST_PAUSE_SECONDS = 0.1
 
 
@@ -33,7 +31,7 @@ class Kit:
     """One check's hold on the server and the trainer; the runner makes one for each.
 
     Args:
-        earlier: all rollouts of the run, for audits.
+        check_id: the check that rollouts are played for.
         command: the server's process, if the kit started it.
     """
 
@@ -122,6 +120,20 @@ class Kit:
         self.took(rollout, response)
         return response
 
+    async def is_taken(self, rollout: PlayedRollout, what: str) -> bool:
+        """Send an init that may be refused: whether it was accepted. ``what`` describes it.
+
+        Raises:
+            Failed: the answer is neither a 202 nor a 4xx.
+        """
+        response = await self.post(rollout.init)
+        if 400 <= response.status_code < 500:
+            return False
+        if response.status_code != 202:
+            raise Failed(f"202 or a 4xx to {what}", describe(response))
+        self.took(rollout, response)
+        return True
+
     def took(self, rollout: PlayedRollout, response: httpx.Response) -> None:
         """Note what the server answered to the rollout's init.
 
@@ -205,11 +217,6 @@ class Kit:
         """Leave time for what must not come."""
         await asyncio.sleep(self.options.settle_seconds)
 
-    def with_timeout(self, seconds: float) -> "Kit":
-        """The same, with another time limit."""
-        options = replace(self.options, timeout_seconds=seconds)
-        return Kit(options, self.http, self.trainer, self._check_id, self.command)
-
 
 def retry_after_seconds(answer: httpx.Response) -> float | None:
     """What Retry-After asks for (RFC 9110, 10.2.3); ``None`` if it is not there or means nothing."""
@@ -226,8 +233,3 @@ def describe(response: httpx.Response) -> str:
     """A response, short and printable."""
     text = shortened(response.text, MAX_QUOTED_CHARACTERS)
     return f"{response.status_code}: {text}" if text else f"{response.status_code} without a body"
-
-
-def quoted(value: Any) -> str:
-    """Any JSON value, short and printable."""
-    return shortened(repr(value), MAX_QUOTED_CHARACTERS)

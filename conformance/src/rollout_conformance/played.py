@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout_conformance.conversation import reply_in
 from rollout_conformance.endpoint import Answer, Request
-from rollout_conformance.strict_json import parse_object
+from rollout_conformance.strict_json import is_same_document, parse_object
 from rollout_conformance.vocabulary import Failed
 
 _order = itertools.count()
@@ -50,6 +51,18 @@ class Call:
     def messages(self) -> list[dict[str, Any]]:
         """The conversation it sent; what is no object is left out."""
         return objects_of(self.fields.get("messages"))
+
+    @property
+    def continued(self) -> list[dict[str, Any]]:
+        """The conversation it sent, and the reply that it got."""
+        return [*self.messages, *reply_in(self.answer.body if self.answer else b"")]
+
+    @property
+    def result_in_words(self) -> str:
+        """A terminal result in a few words."""
+        messages = self.fields.get("final_messages")
+        count = len(messages) if isinstance(messages, list) else "no"
+        return f"{self.fields.get('status')} with reward {self.fields.get('reward')} and {count} messages"
 
 
 def objects_of(value: Any) -> list[dict[str, Any]]:
@@ -119,6 +132,18 @@ class PlayedRollout:
         if acknowledged is None or acknowledged.problem:
             raise Failed("a JSON object at /v1/rollout/completed", acknowledged.problem if acknowledged else "none")
         return acknowledged.fields
+
+    @property
+    def answered_chats(self) -> list[Call]:
+        """The calls for a completion that got one."""
+        return [call for call in self.chats if call.was_successful]
+
+    def contradiction(self) -> str:
+        """How a later delivery differs from the first; an empty text if all have the same content."""
+        for again in self.completions[1:]:
+            if not is_same_document(self.completions[0].request.body, again.request.body):
+                return f"{self.completions[0].result_in_words}, then {again.result_in_words}"
+        return ""
 
     @property
     def acknowledged(self) -> Call | None:

@@ -5,13 +5,15 @@ A turn is told by the conversation that comes in, not by counting calls, so a re
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.played import Call, Script
 from rollout_conformance.tool_arguments import arguments_for
 from rollout_conformance.vocabulary import Skipped
+
+Tools = list[dict[str, Any]]
 
 COMPLETION_TOKENS = 7
 PROMPT_TOKENS_PER_MESSAGE = 11
@@ -130,44 +132,34 @@ def call_of(tool: dict[str, Any], call_id: str) -> dict[str, Any]:
     return tool_call(call_id, function["name"], json.dumps(arguments_for(function.get("parameters"))))
 
 
-def saying_calls(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """An assistant message with these tool calls."""
-    return {"role": "assistant", "content": None, "tool_calls": list(calls)}
+def calling_offered(calls_of: Callable[[Tools, int], Tools], turns: int = 1, **more: Any) -> Script:
+    """Calls tools the server offered in each of ``turns`` turns, then answers; without usable tools it answers at once.
 
-
-def calling(calls_of_turn: Sequence[Sequence[dict[str, Any]]], then: Script | None = None) -> Script:
-    """Makes the calls of each turn, then answers."""
-    last = then or answering()
-
-    async def script(call: Call) -> Answer | None:
-        turn = turn_of(call)
-        if turn < len(calls_of_turn):
-            return completion(call, saying_calls(calls_of_turn[turn]), "tool_calls")
-        return await last(call)
-
-    return script
-
-
-def calling_offered_tools(turns: int = 1, at_once: int = 1) -> Script:
-    """Calls the tools the server offered, ``at_once`` in each of ``turns`` turns, then answers.
-
-    Without usable tools it answers at once.
+    ``calls_of`` makes the calls from the offered tools and the turn; ``more`` are further keys of the messages.
     """
 
     async def script(call: Call) -> Answer | None:
         # The first chat may overtake our reading of the 202.
         await call.rollout.accepted.wait()
-        tools = call.rollout.tools
-        turn = turn_of(call)
+        tools, turn = call.rollout.tools, turn_of(call)
         if not tools or turn >= turns:
             return await answering()(call)
-        calls = [call_of(tools[(turn + n) % len(tools)], f"call_{turn}_{n}") for n in range(at_once)]
-        return completion(call, saying_calls(calls), "tool_calls")
+        message = {"role": "assistant", "content": None, "tool_calls": calls_of(tools, turn), **more}
+        return completion(call, message, "tool_calls")
 
     return script
 
 
-def need_tools(tools: list[dict[str, Any]]) -> None:
+def calling_offered_tools(turns: int = 1, at_once: int = 1) -> Script:
+    """Calls one tool after the other, ``at_once`` in each turn, with arguments made from their schemas."""
+
+    def calls_of(tools: Tools, turn: int) -> Tools:
+        return [call_of(tools[(turn + n) % len(tools)], f"call_{turn}_{n}") for n in range(at_once)]
+
+    return calling_offered(calls_of, turns)
+
+
+def need_tools(tools: Tools) -> None:
     """Raise ``Skipped`` where there is nothing to call."""
     if not tools:
         raise Skipped("the server offers no tools to call, or --no-tool-calls is given")

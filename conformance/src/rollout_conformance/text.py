@@ -2,8 +2,10 @@
 
 import re
 import unicodedata
+from typing import Any
 
 MAX_SHOWN_CHARACTERS = 300
+MAX_QUOTED_CHARACTERS = 160
 # ECMA-48: CSI sequences (colours, clearing the screen), and OSC ones (the window's title).
 _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)")
 
@@ -21,3 +23,8 @@ def shortened(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
     # Only a piece is looked at: a server's answer may be of any size.
     shown = printable(text[: limit * 4])
     return f"{shown[:limit]}..." if len(shown) > limit or len(text) > limit * 4 else shown
+
+
+def quoted(value: Any) -> str:
+    """Any JSON value, short and printable."""
+    return shortened(repr(value), MAX_QUOTED_CHARACTERS)

@@ -38,6 +38,9 @@ class Phase(StrEnum):
     """Last, by itself: it stops the server."""
 
 
+AUDIT, STOPPING = Phase.AUDIT, Phase.STOPPING
+
+
 class Status(StrEnum):
     """What came of a check."""
 

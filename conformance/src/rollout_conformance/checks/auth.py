@@ -11,6 +11,15 @@ def _key(kit: Kit) -> str:
     return kit.options.api_key
 
 
+async def _require_taken(kit: Kit, header: str) -> None:
+    rollout = kit.play()
+    response = await kit.post(rollout.init, key="", headers={"Authorization": header.replace("<key>", _key(kit))})
+    if response.status_code != 202:
+        raise Failed(f"202 to an init with 'Authorization: {header}'", describe(response))
+    kit.took(rollout, response)
+    await rollout.result()
+
+
 @check("auth.missing", MUST, "2.2", "An init without a key is 401.")
 async def missing(kit: Kit) -> None:
     _key(kit)
@@ -30,24 +39,12 @@ async def wrong(kit: Kit) -> None:
 
 @check("auth.scheme", MUST, "2.2", "The scheme word Bearer is read in any case.")
 async def scheme(kit: Kit) -> None:
-    key = _key(kit)
-    rollout = kit.play()
-    response = await kit.post(rollout.init, key="", headers={"Authorization": f"bEARER {key}"})
-    if response.status_code != 202:
-        raise Failed("202 to an init with 'Authorization: bEARER <key>'", describe(response))
-    kit.took(rollout, response)
-    await rollout.result()
+    await _require_taken(kit, "bEARER <key>")
 
 
 @check("auth.raw_key", SHOULD, "2.2", "A header that holds just the key is accepted.")
 async def raw_key(kit: Kit) -> None:
-    key = _key(kit)
-    rollout = kit.play()
-    response = await kit.post(rollout.init, key="", headers={"Authorization": key})
-    if response.status_code != 202:
-        raise Failed("202 to an init with 'Authorization: <key>'", describe(response))
-    kit.took(rollout, response)
-    await rollout.result()
+    await _require_taken(kit, "<key>")
 
 
 @check("auth.first", SHOULD, "2.2", "The key is looked at before the body: a stranger learns nothing from 422.")

@@ -2,15 +2,13 @@
 
 import secrets
 
-from rollout_conformance.audit import Audited, audited, first_problem
+from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import answering, refusing
-from rollout_conformance.strict_json import is_same_document
-from rollout_conformance.vocabulary import MUST, Failed, Phase
-
-AUDIT = Phase.AUDIT
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import AUDIT, MUST, Failed
 
 
 def _calls(rollout: PlayedRollout) -> list[Call]:
@@ -108,30 +106,18 @@ async def order(kit: Kit) -> None:
 )
 async def once(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
-        deliveries = rollout.completions
-        for again in deliveries[1:]:
-            if not is_same_document(deliveries[0].request.body, again.request.body):
-                return f"{described(deliveries[0])}, then {described(again)}"
-        if len(deliveries) > 1 and not rollout.has_delivery_faults:
-            return f"{len(deliveries)} deliveries, though the first was answered 200"
-        return ""
+        count = len(rollout.completions)
+        is_repeated = count > 1 and not rollout.has_delivery_faults
+        repeated = f"{count} deliveries, though the first was answered 200" if is_repeated else ""
+        return rollout.contradiction() or repeated
 
     first_problem(await audited(kit), "one terminal result", problem)
-
-
-def described(delivery: Call) -> str:
-    """A result in a few words."""
-    fields = delivery.fields
-    reward = fields.get("reward")
-    messages = fields.get("final_messages")
-    count = len(messages) if isinstance(messages, list) else "no"
-    return f"{fields.get('status')} with reward {reward} and {count} messages"
 
 
 @check("callbacks.every", MUST, "1", "Every init that got a 202 ends in a terminal result.", AUDIT)
 async def every(kit: Kit) -> None:
     first_problem(
-        await audited(kit, Audited.ACCEPTED),
+        await audited(kit),
         "a terminal result for every 202",
         lambda rollout: "" if rollout.acknowledged else f"none, after {len(rollout.chats)} calls for a completion",
     )
@@ -147,4 +133,4 @@ async def refused(kit: Kit) -> None:
     sample = kit.play()
     sample.init["messages"] = "no list"
     await kit.post(sample.init)
-    first_problem(await audited(kit, Audited.ALL), "no callbacks for a refused init", problem)
+    first_problem(await audited(kit, refused_too=True), "no callbacks for a refused init", problem)

@@ -1,28 +1,24 @@
 """Calls for a completion: the conversation, and how the model is sampled."""
 
-import json
 from itertools import pairwise
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
-from rollout_conformance.conversation import first_difference
-from rollout_conformance.endpoint import Answer
-from rollout_conformance.kit import Kit, describe, quoted
-from rollout_conformance.played import Call, PlayedRollout, objects_of
+from rollout_conformance.conversation import difference
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import (
     answering,
     call_of,
+    calling_offered,
     calling_offered_tools,
-    completion,
+    encoded,
     need_tools,
     raw,
-    saying_calls,
-    turn_of,
 )
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
-
-AUDIT = Phase.AUDIT
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import AUDIT, MUST, SHOULD, Failed, Skipped
 
 SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}
 MORE_SAMPLING = {"seed": 12_345, "top_k": 17, "presence_penalty": 0.25, "stop": ["<end>"], "x_own": {"a": [1, 2]}}
@@ -38,15 +34,18 @@ async def _require_sampling(kit: Kit, params: dict[str, Any]) -> None:
             raise Failed(f"{name} {quoted(value)} of completion_params in a call for a completion", got)
 
 
+async def _require_completed(kit: Kit, after: str, script: Script) -> None:
+    result = await (await kit.start(script)).result()
+    if result.get("status") != "COMPLETED":
+        got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+        raise Failed(f"COMPLETED after {after}", got)
+
+
 @check("chat.conversation", MUST, "4.1", "The first call begins with the messages of the init, unchanged.", AUDIT)
 async def conversation(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
-        for call in rollout.chats:
-            index = first_difference(objects_of(rollout.init["messages"]), call.messages)
-            if index is not None:
-                at = call.messages[index] if index < len(call.messages) else "nothing"
-                return f"{quoted(at)} at index {index}"
-        return ""
+        opening = objects_of(rollout.init["messages"])
+        return next((text for call in rollout.chats if (text := difference(opening, call.messages))), "")
 
     first_problem(await audited(kit), "the messages of the init at the start of every call for a completion", problem)
 
@@ -60,25 +59,10 @@ async def conversation(kit: Kit) -> None:
 )
 async def append_only(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
-        answered = [call for call in rollout.chats if call.was_successful]
-        for before, call in pairwise(answered):
-            reply = reply_in(before.answer.body if before.answer else b"")
-            index = first_difference([*before.messages, *reply], call.messages)
-            if index is not None:
-                at = call.messages[index] if index < len(call.messages) else "nothing"
-                return f"{quoted(at)} at index {index} of a later call"
-        return ""
+        differences = (difference(one.continued, later.messages) for one, later in pairwise(rollout.answered_chats))
+        return next((f"{text} of a later call" for text in differences if text), "")
 
     first_problem(await audited(kit), "calls for a completion that only append to the conversation", problem)
-
-
-def reply_in(body: bytes) -> list[dict[str, Any]]:
-    """The message of a completion that the kit sent; none if it was malformed on purpose."""
-    try:
-        message = json.loads(body)["choices"][0]["message"]
-    except (ValueError, LookupError, TypeError):
-        return []
-    return [message] if isinstance(message, dict) else []
 
 
 @check("chat.sampling", MUST, "4.1", "temperature, top_p and max_tokens of completion_params reach the trainer.")
@@ -94,12 +78,8 @@ async def more_sampling(kit: Kit) -> None:
 @check("chat.reserved", SHOULD, "3.1", "completion_params cannot replace messages or rollout_id.")
 async def reserved(kit: Kit) -> None:
     rollout = kit.play(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else"})
-    response = await kit.post(rollout.init)
-    if 400 <= response.status_code < 500:
+    if not await kit.is_taken(rollout, "completion_params with messages and rollout_id"):
         return
-    if response.status_code != 202:
-        raise Failed("202 or a 4xx to completion_params with messages and rollout_id", describe(response))
-    kit.took(rollout, response)
     call = await rollout.first_chat()
     await rollout.result()
     if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages:
@@ -108,16 +88,8 @@ async def reserved(kit: Kit) -> None:
 
 @check("chat.reply_intact", SHOULD, "4.1", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
-    extra = {"reasoning_content": "Let me see.", "x_own": {"a": [1, None, True]}}
-
-    async def script(call: Call) -> Answer | None:
-        await call.rollout.accepted.wait()
-        if not call.rollout.tools or turn_of(call) > 0:
-            return await answering()(call)
-        reply = saying_calls([call_of(call.rollout.tools[0], "call_0")])
-        return completion(call, {**reply, **extra}, "tool_calls")
-
-    rollout = await kit.start(script)
+    extra: dict[str, Any] = {"reasoning_content": "Let me see.", "x_own": {"a": [1, None, True]}}
+    rollout = await kit.start(calling_offered(lambda tools, _: [call_of(tools[0], "call_0")], **extra))
     await rollout.result()
     need_tools(rollout.tools)
     later = [message for call in rollout.chats[1:] for message in call.messages if message.get("role") == "assistant"]
@@ -133,12 +105,7 @@ async def null_fields(kit: Kit) -> None:
     message = {"role": "assistant", "content": "#### 4", "tool_calls": None, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     body = {"id": "cmpl-0", "created": 0, "choices": [choice], "usage": None, "token_ids": None, "logprobs": None}
-    rollout = await kit.start(raw(json.dumps(body).encode()))
-    result = await rollout.result()
-    if result.get("status") != "COMPLETED":
-        raise Failed(
-            "COMPLETED after a completion with nulls", f"{result.get('status')}: {quoted(result.get('error_message'))}"
-        )
+    await _require_completed(kit, "a completion with nulls", raw(encoded(body)))
 
 
 @check("chat.max_turns", SHOULD, "3.1", "A rollout makes no more calls for a completion than its max_turns.")
@@ -153,9 +120,4 @@ async def max_turns(kit: Kit) -> None:
 
 @check("chat.cut_off_reply", SHOULD, "4.2", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
 async def cut_off_reply(kit: Kit) -> None:
-    rollout = await kit.start(answering("I was about to", "length"))
-    result = await rollout.result()
-    if result.get("status") != "COMPLETED":
-        raise Failed(
-            "COMPLETED after a reply that was cut off", f"{result.get('status')}: {quoted(result.get('error_message'))}"
-        )
+    await _require_completed(kit, "a reply that was cut off", answering("I was about to", "length"))

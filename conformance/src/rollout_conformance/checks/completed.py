@@ -6,9 +6,8 @@ from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks.chat import reply_in
-from rollout_conformance.conversation import call_ids, first_difference
-from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.conversation import call_ids, difference, reply_in
+from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import (
     COMPLETION_TOKENS,
@@ -17,9 +16,8 @@ from rollout_conformance.scripts import (
     need_tools,
 )
 from rollout_conformance.strict_json import is_number
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
-
-AUDIT = Phase.AUDIT
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import AUDIT, MUST, SHOULD, Failed, Skipped
 
 LATENCIES = ("total_latency_ms", "llm_latency_ms", "tool_latency_ms")
 COUNTS = ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens", "max_context_tokens")
@@ -53,22 +51,16 @@ async def shape(kit: Kit) -> None:
         reward = result.get("reward")
         return "" if reward is None or is_number(reward) else f"reward {quoted(reward)}"
 
-    await _every_result(kit, "a result as core 5.6 has it", problem)
+    await _every_result(kit, "a result as the protocol has it", problem)
 
 
 @check("completed.messages", MUST, "5.1", "final_messages of a COMPLETED rollout are its whole conversation.", AUDIT)
 async def messages(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         delivery = next((call for call in rollout.completions if call.fields.get("status") == "COMPLETED"), None)
-        answered = [call for call in rollout.chats if call.was_successful]
-        if delivery is None or not answered:
+        if delivery is None or not rollout.answered_chats:
             return ""
-        final = objects_of(delivery.fields.get("final_messages"))
-        last = answered[-1]
-        index = first_difference([*last.messages, *reply_in(last.answer.body if last.answer else b"")], final)
-        if index is None:
-            return ""
-        return f"{quoted(final[index]) if index < len(final) else 'nothing'} at index {index}"
+        return difference(rollout.answered_chats[-1].continued, objects_of(delivery.fields.get("final_messages")))
 
     first_problem(await audited(kit), "final_messages that go on from the last call and its reply", problem)
 
@@ -143,7 +135,7 @@ def _require_counts(given: Fields, counted: dict[str, int]) -> None:
 @check("completed.counts", MUST, "5.1", "num_llm_calls and the token counts are what the trainer sent.")
 async def counts(kit: Kit) -> None:
     rollout, given = await _counted(kit)
-    answered = [call for call in rollout.chats if call.was_successful]
+    answered = rollout.answered_chats
     counted = {
         "num_llm_calls": len(answered),
         "prompt_tokens": sum(PROMPT_TOKENS_PER_MESSAGE * len(call.messages) for call in answered),

@@ -3,7 +3,6 @@
 import asyncio
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks.callbacks import described
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import (
@@ -14,7 +13,6 @@ from rollout_conformance.scripts import (
     delayed,
     refusing,
 )
-from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 SLOW_SECONDS = 2.0
@@ -34,10 +32,8 @@ async def _require_deliveries(
 
 
 def _require_identical(rollout: PlayedRollout, after: str) -> None:
-    first, *more = rollout.completions
-    for again in more:
-        if not is_same_document(first.request.body, again.request.body):
-            raise Failed(f"the same result again after {after}", f"{described(first)}, then {described(again)}")
+    if contradiction := rollout.contradiction():
+        raise Failed(f"the same result again after {after}", contradiction)
 
 
 @check("delivery.server_error", MUST, "5.2", "A result answered 5xx is delivered again, the same, never as an ERROR.")

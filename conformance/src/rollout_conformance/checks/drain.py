@@ -12,10 +12,8 @@ from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, waiting_for
-from rollout_conformance.strict_json import is_same_document
-from rollout_conformance.vocabulary import SHOULD, Failed, Phase, Skipped
+from rollout_conformance.vocabulary import SHOULD, STOPPING, Failed, Skipped
 
-STOPPING = Phase.STOPPING
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
 STILL_RUNNING_SECONDS = 1.0
@@ -45,8 +43,7 @@ async def killed(kit: Kit) -> None:
     is_back.set()
     await kit.command.start()
     await _require_reports([*running, undelivered], "kill -9 and a new start")
-    first, *more = undelivered.completions
-    if not all(is_same_document(first.request.body, again.request.body) for again in more):
+    if undelivered.contradiction():
         raise Failed("the same result after kill -9 and a new start", "another one")
     await kit.must_serve()
 

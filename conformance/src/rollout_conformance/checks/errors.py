@@ -7,7 +7,7 @@ from typing import Any
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
-from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
     answering,
@@ -19,9 +19,8 @@ from rollout_conformance.scripts import (
     refusing,
     turn_of,
 )
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
-
-AUDIT = Phase.AUDIT
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import AUDIT, MUST, SHOULD, Failed, Skipped
 
 HUGE_BODY_BYTES = 2 * 1024 * 1024
 MAX_MESSAGE_CHARACTERS = 64 * 1024

@@ -5,10 +5,11 @@ import asyncio
 import httpx
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.kit import Kit, describe
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import answering, waiting_for
 from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 CONCURRENT_INITS = 8

@@ -5,9 +5,10 @@ import secrets
 from typing import Any
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import answering
 from rollout_conformance.strict_json import parse_object
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 ODD_IDS = (
@@ -47,13 +48,8 @@ async def _require_same_id(kit: Kit, rollout_id: str) -> None:
 async def _require_handled(kit: Kit, **fields: Any) -> None:
     """Refused with a 4xx, or accepted and brought to a result."""
     rollout = kit.play(**fields)
-    response = await kit.post(rollout.init)
-    if 400 <= response.status_code < 500:
-        return
-    if response.status_code != 202:
-        raise Failed(f"202 or a 4xx to an init with {quoted(fields)}", describe(response))
-    kit.took(rollout, response)
-    await rollout.result()
+    if await kit.is_taken(rollout, f"an init with {quoted(fields)}"):
+        await rollout.result()
 
 
 @check("ids.odd", MUST, "3.1", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")

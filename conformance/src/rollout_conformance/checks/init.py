@@ -4,9 +4,10 @@ import asyncio
 import time
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, describe, quoted
+from rollout_conformance.kit import Kit, describe
 from rollout_conformance.scripts import answering, waiting_for
 from rollout_conformance.strict_json import parse_object
+from rollout_conformance.text import quoted
 from rollout_conformance.tool_schemas import problem_of
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import INIT_PATH, Kit, describe, quoted
+from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.scripts import encoded
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 WRONG_FIELDS: tuple[tuple[str, Any], ...] = (

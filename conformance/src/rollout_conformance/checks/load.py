@@ -5,9 +5,10 @@ import asyncio
 import httpx
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, describe, quoted, retry_after_seconds
+from rollout_conformance.kit import Kit, describe, retry_after_seconds
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
 
 NEIGHBOURS = 8

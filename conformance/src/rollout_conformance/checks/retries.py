@@ -3,10 +3,11 @@
 import asyncio
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, quoted
+from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import answering, cutting, refusing
 from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 RETRY_AFTER_SECONDS = 1

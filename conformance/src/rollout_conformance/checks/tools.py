@@ -1,49 +1,29 @@
 """Tool calls of the model. Each is answered by one tool message with its id, right after the model's message."""
 
 from collections.abc import Callable
-from typing import Any
 
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import answered_ids
-from rollout_conformance.endpoint import Answer
-from rollout_conformance.kit import Kit, quoted
-from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import (
-    answering,
-    call_of,
-    completion,
-    need_tools,
-    saying_calls,
-    tool_call,
-    turn_of,
-)
+from rollout_conformance.kit import Kit
+from rollout_conformance.scripts import Tools, call_of, calling_offered, need_tools, tool_call
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Skipped
 
-Tools = list[dict[str, Any]]
 PARALLEL_CALLS = 5
 
 
-async def _answers_to(kit: Kit, calls_of: Callable[[Tools], Tools]) -> list[dict[str, Any]]:
-    """The tool messages that answer the model's calls, which must have come by id.
+async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None:
+    """Each of the model's calls is answered by its id, with a text.
 
     Raises:
         Skipped: the server has no tools, or its agent ends after a tool call.
         Failed: a call is not answered, answered twice, or the rollout ended as an error.
     """
 
-    async def script(call: Call) -> Answer | None:
-        await call.rollout.accepted.wait()
-        if not call.rollout.tools or turn_of(call) > 0:
-            return await answering()(call)
-        return completion(call, saying_calls(calls_of(call.rollout.tools)), "tool_calls")
-
-    rollout = await kit.start(script)
+    rollout = await kit.start(calling_offered(lambda tools, _: calls_of(tools)))
     result = await rollout.result()
     need_tools(rollout.tools)
-    return _tool_messages(rollout, result, [call["id"] for call in calls_of(rollout.tools)])
-
-
-def _tool_messages(rollout: PlayedRollout, result: dict[str, Any], ids: list[str]) -> list[dict[str, Any]]:
+    ids = [call["id"] for call in calls_of(rollout.tools)]
     if result.get("status") == "ERROR":
         raise Failed("tool messages that answer the model's calls", f"an ERROR: {quoted(result.get('error_message'))}")
     if len(rollout.chats) < 2:
@@ -59,28 +39,31 @@ def _tool_messages(rollout: PlayedRollout, result: dict[str, Any], ids: list[str
     for message in added[: len(answered)]:
         if not isinstance(message.get("content"), str):
             raise Failed("tool messages whose content is text", quoted(message.get("content")))
-    return added[: len(answered)]
 
 
 @check("tools.answered", MUST, "4.1", "A tool call is answered by a tool message with its id and a text.")
 async def answered(kit: Kit) -> None:
-    await _answers_to(kit, lambda tools: [call_of(tools[0], "call_0")])
+    await _require_answers(kit, lambda tools: [call_of(tools[0], "call_0")])
 
 
 @check("tools.every_tool", MUST, "3.2", "Every offered tool can be called, with arguments made from its schema.")
 async def every_tool(kit: Kit) -> None:
-    await _answers_to(kit, lambda tools: [call_of(tool, f"call_{n}") for n, tool in enumerate(tools)])
+    await _require_answers(kit, lambda tools: [call_of(tool, f"call_{n}") for n, tool in enumerate(tools)])
 
 
 @check("tools.parallel", MUST, "4.1", f"Of {PARALLEL_CALLS} calls in one message each is answered once.")
 async def parallel(kit: Kit) -> None:
-    await _answers_to(kit, lambda tools: [call_of(tools[n % len(tools)], f"call_{n}") for n in range(PARALLEL_CALLS)])
+    await _require_answers(
+        kit, lambda tools: [call_of(tools[n % len(tools)], f"call_{n}") for n in range(PARALLEL_CALLS)]
+    )
 
 
 @check("tools.malformed", SHOULD, "4.1", "Arguments that are no JSON object are answered by id; the rollout goes on.")
 async def malformed(kit: Kit) -> None:
     broken = ("{", "not json", "[1, 2]", '"text"', '{"a": NaN}', "\u0000")
-    await _answers_to(kit, lambda tools: [tool_call(f"call_{n}", _name(tools), text) for n, text in enumerate(broken)])
+    await _require_answers(
+        kit, lambda tools: [tool_call(f"call_{n}", _name(tools), text) for n, text in enumerate(broken)]
+    )
 
 
 @check("tools.no_arguments", SHOULD, "4.1", "Empty and null arguments are answered by id; the rollout goes on.")
@@ -90,18 +73,18 @@ async def no_arguments(kit: Kit) -> None:
         null = {"id": "call_1", "type": "function", "function": {"name": _name(tools), "arguments": None}}
         return [empty, null]
 
-    await _answers_to(kit, calls)
+    await _require_answers(kit, calls)
 
 
 @check("tools.unknown", SHOULD, "4.1", "A tool that was not offered is answered by id; the rollout goes on.")
 async def unknown(kit: Kit) -> None:
-    await _answers_to(kit, lambda tools: [tool_call("call_0", "no_such_tool", "{}"), call_of(tools[0], "call_1")])
+    await _require_answers(kit, lambda tools: [tool_call("call_0", "no_such_tool", "{}"), call_of(tools[0], "call_1")])
 
 
 @check("tools.odd_ids", SHOULD, "4.1", "Tool call ids are kept as they are: long, with spaces, beyond ASCII.")
 async def odd_ids(kit: Kit) -> None:
     ids = ("call with spaces", "\u547c\u3073\u51fa\u3057 \U0001f600", "x" * 300, "call/../0")
-    await _answers_to(kit, lambda tools: [call_of(tools[0], call_id) for call_id in ids])
+    await _require_answers(kit, lambda tools: [call_of(tools[0], call_id) for call_id in ids])
 
 
 def _name(tools: Tools) -> str:

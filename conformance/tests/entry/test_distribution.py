@@ -11,7 +11,7 @@ import pytest
 from servers.serving import serving_in_a_thread
 from servers.small import SmallServer
 
-MEMBER = Path(__file__).parents[1]
+MEMBER = Path(__file__).parents[2]
 DEADLINE_SECONDS = 55
 
 

@@ -113,6 +113,7 @@ async def test_a_correct_process_passes_being_killed_and_stopped(
     assert failed(report) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", PROCESSES, ids=lambda broken: broken.__name__)
 async def test_a_defect_at_the_end_of_the_process_is_found(
     broken: type[BrokenServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -113,6 +113,7 @@ async def _read(
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
+            # Some clients wait for it before they send a body (RFC 9110, 10.1.1).
             if connection.they_are_waiting_for_100_continue:
                 writer.write(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
             connection.receive_data(await reader.read(READ_BYTES))

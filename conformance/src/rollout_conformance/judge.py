@@ -50,6 +50,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         await stack.enter_async_context(served(trainer.handle, listener))
+        # No proxy of the environment comes between, and no pool of ours limits what the server is asked at once.
         timeout = httpx.Timeout(options.timeout_seconds, connect=min(CONNECT_SECONDS, options.timeout_seconds))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False))
@@ -67,6 +68,7 @@ async def _require_server(kit: Kit) -> None:
     """Raise ``ConformanceError`` for what would make every check fail."""
     url = kit.options.server_url
     try:
+        # Refused by any server that takes the key, and without effect; GET /health is answered without one.
         response = await kit.post(b"{}")
     except Failed as failure:
         raise ConformanceError(f"{url} does not answer ({failure}): start the server, or correct --server.") from None
@@ -111,7 +113,9 @@ async def _run_check(kit: Kit, check: Check) -> Result:
         logger.exception("The check %s broke", check.id)
         status, reason = Status.BROKEN, f"the kit itself failed: {type(error).__name__}: {shortened(str(error))}"
     finally:
+        # Rollouts that the check left waiting come to an end, which the audits wait for.
         own.release()
+    # Reasons quote answers, and reports are shown to others.
     if kit.options.api_key:
         reason = reason.replace(kit.options.api_key, "[the server's key]")
     return Result(check, status, reason, time.monotonic() - began)

@@ -28,7 +28,7 @@ LEAST_PAUSE_SECONDS = 0.1
 
 
 class Kit:
-    """One check's hold on the server and the trainer; the runner makes one for each.
+    """One check's hold on the server and the trainer; the judge makes one for each.
 
     Args:
         check_id: the check that rollouts are played for.
@@ -70,7 +70,6 @@ class Kit:
         on_chat: Script | None = None,
         on_completed: Script | None = None,
         *,
-        timeout_seconds: float | None = None,
         trailing: str = "",
         **fields: Any,
     ) -> PlayedRollout:
@@ -93,7 +92,7 @@ class Kit:
             {name: value for name, value in init.items() if value is not ...},
             on_chat or answering(),
             on_completed or acknowledge,
-            timeout_seconds or self.options.timeout_seconds,
+            self.options.timeout_seconds,
         )
         self.trainer.add(rollout, trailing=trailing)
         return rollout
@@ -142,6 +141,7 @@ class Kit:
         """
         if response.status_code != 202:
             raise Failed("202 to an init", describe(response))
+        # Before the body is read: whatever it holds, a 202 is owed a result.
         rollout.is_accepted = True
         try:
             answer = parse_object(response.content)
@@ -173,6 +173,7 @@ class Kit:
         sent |= headers or {}
         pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
         deadline = time.monotonic() + self.options.timeout_seconds
+        # The checks open more rollouts at once than a small server need take, so being full is no fault of its.
         while True:
             response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
             pause_seconds = retry_after_seconds(response)

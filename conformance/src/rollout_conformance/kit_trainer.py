@@ -54,6 +54,7 @@ class KitTrainer:
         token = path.removesuffix(kind).removeprefix(self._base_path).strip("/")
         rollout = self._by_token.get(token)
         was_routed = rollout is not None
+        # By its id, so that a server which drops the path fails the check that says so, not every check.
         rollout = rollout or self._by_id(request)
         if rollout is None:
             self.strays.append(f"{request.method} {path}, for a rollout that was never started")
@@ -61,6 +62,7 @@ class KitTrainer:
         return await _answer(Call(rollout, request, was_routed), is_chat=kind == CHAT_PATH)
 
     def _by_id(self, request: Request) -> PlayedRollout | None:
+        # The latest first: two rollouts of one id are played one after the other.
         named: Any = Call(_NOBODY, request, was_routed=False).fields.get("rollout_id")
         return next((rollout for rollout in reversed(self.rollouts) if rollout.rollout_id == named), None)
 
@@ -68,6 +70,7 @@ class KitTrainer:
 async def _answer(call: Call, *, is_chat: bool) -> Answer | None:
     rollout = call.rollout
     (rollout.chats if is_chat else rollout.completions).append(call)
+    # On record before it is answered: a script may hold the answer back, and checks wait for the call to come.
     rollout.changed()
     answer = await (rollout.on_chat if is_chat else rollout.on_completed)(call)
     call.answer = answer

@@ -102,6 +102,7 @@ class PlayedRollout:
 
     def changed(self) -> None:
         """Wake whoever waits."""
+        # Those who wait hold the old event, which stays set; so nobody misses a change, and nobody clears another's.
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -66,6 +66,7 @@ class ServerCommand:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
+                # Its workers too are killed by one call, and Ctrl-C goes to the kit alone.
                 start_new_session=True,
             )
         except OSError as error:

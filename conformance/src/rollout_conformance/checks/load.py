@@ -16,8 +16,11 @@ STUCK = 3
 BATCH = 50
 
 
-async def _require_own_answers(rollouts: dict[str, PlayedRollout]) -> None:
-    for text, rollout in rollouts.items():
+async def _require_own_answers(kit: Kit, count: int) -> None:
+    """Of ``count`` rollouts at once, each with another answer of the model, each ends with its own."""
+    texts = [f"#### {number}" for number in range(count)]
+    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
+    for text, rollout in zip(texts, rollouts, strict=True):
         result = await rollout.result()
         messages = result.get("final_messages")
         last = messages[-1] if isinstance(messages, list) and messages else {}
@@ -29,9 +32,7 @@ async def _require_own_answers(rollouts: dict[str, PlayedRollout]) -> None:
 
 @check("load.concurrent", MUST, "1", "Many rollouts at once each end with their own answer.")
 async def concurrent(kit: Kit) -> None:
-    texts = [f"#### {number}" for number in range(kit.options.concurrent_rollouts)]
-    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
-    await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
+    await _require_own_answers(kit, kit.options.concurrent_rollouts)
 
 
 @check("load.beside_failing", MUST, "1", "Rollouts that fail, each in another way, do not disturb the others.")
@@ -42,9 +43,7 @@ async def beside_failing(kit: Kit) -> None:
         await kit.start(cutting(None, answering())),
         await kit.start(raw(b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}')),
     ]
-    texts = [f"#### {number}" for number in range(NEIGHBOURS)]
-    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
-    await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
+    await _require_own_answers(kit, NEIGHBOURS)
     await kit.results(failing)
 
 
@@ -52,9 +51,7 @@ async def beside_failing(kit: Kit) -> None:
 async def beside_waiting(kit: Kit) -> None:
     model = kit.hold()
     waiting = [await kit.start(waiting_for(model, answering())) for _ in range(STUCK)]
-    texts = [f"#### {number}" for number in range(NEIGHBOURS)]
-    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
-    await _require_own_answers(dict(zip(texts, rollouts, strict=True)))
+    await _require_own_answers(kit, NEIGHBOURS)
     model.set()
     await kit.results(waiting)
 
@@ -64,6 +61,7 @@ async def overload(kit: Kit) -> None:
     model = kit.hold()
     accepted: list[PlayedRollout] = []
     refused: list[tuple[PlayedRollout, httpx.Response]] = []
+    # Not all at once: a server may take many more than it needs to for this, and all are owed a result.
     while not refused and len(accepted) < kit.options.overload_rollouts:
         batch = [
             kit.play(waiting_for(model, calling_offered_tools()))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from osmosis_ai.rollout.core.text import encodable, one_line, strip_control
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.journal.types import SETTLED, UNSETTLED, RolloutState
 
@@ -58,14 +59,14 @@ def list_rollouts(
         listing = {"counts": counts, "oldest_unsettled_at": oldest, "records": [_summary(each) for each in records]}
         _print_json(listing)
         return 0
-    width = max([len("ROLLOUT"), *(len(_plain(record.rollout_id)) for record in records)])
+    width = max([len("ROLLOUT"), *(len(one_line(record.rollout_id)) for record in records)])
     if records:
         _print(f"{'STATE':<13}  {'ACCEPTED':<19}  {'ATTEMPTS':>8}  {'ROLLOUT':<{width}}  LAST ERROR")
     for record in records:
-        error = _plain(record.last_error or "")[:MAX_SHOWN_ERROR_LENGTH]
+        error = one_line(record.last_error or "")[:MAX_SHOWN_ERROR_LENGTH]
         row = (
             f"{record.state:<13}  {_time(record.accepted_at)}  {record.delivery_attempts:>8}"
-            f"  {_plain(record.rollout_id):<{width}}  {error}"
+            f"  {one_line(record.rollout_id):<{width}}  {error}"
         )
         _print(row.rstrip())
     _print(", ".join(f"{count} {name}" for name, count in counts.items()))
@@ -97,7 +98,7 @@ def show(
             if name.endswith("_at") and value is not None:
                 value = _time(value)
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-            _print(f"{name + ':':<18} {_plain(shown, keep_lines=True)}")
+            _print(f"{name + ':':<18} {strip_control(shown)}")
     return 0
 
 
@@ -145,7 +146,7 @@ def redeliver(
         _print_json([{"rollout_id": each.rollout_id, "key": each.key, "error": each.error} for each in done])
     else:
         for each in failed:
-            _print(f"{_plain(each.rollout_id)}: {_plain(each.error or '')}")
+            _print(f"{one_line(each.rollout_id)}: {one_line(each.error or '')}")
         _print(f"{len(done) - len(failed)} delivered, {len(failed)} not taken")
     return 1 if failed else 0
 
@@ -263,16 +264,8 @@ def _time(unix_seconds: float) -> str:
     return datetime.fromtimestamp(unix_seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _plain(text: str, *, keep_lines: bool = False) -> str:
-    """Foreign text that can do a terminal no harm, on one line unless ``keep_lines``."""
-    from osmosis_ai.rollout.core.console import strip_control
-
-    return strip_control(text) if keep_lines else " ".join(strip_control(text).split())
-
-
 def _print(line: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.write(encodable(line, sys.stdout.encoding or "utf-8") + "\n")
 
 
 def _print_json(value: Any) -> None:

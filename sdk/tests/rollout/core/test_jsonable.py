@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from osmosis_ai.rollout.core.jsonable import MAX_NESTING, MAX_VALUES, copy_json, is_strict_json, plain, shortened, text
+from osmosis_ai.rollout.core.jsonable import MAX_NESTING, MAX_VALUES, copy_json, is_strict_json, plain, with_short_texts
 
 JSON_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
@@ -118,12 +118,6 @@ class TestPlain:
         assert sum(1 for _ in values(plain([[0] * 1000] * 1000))) == MAX_VALUES
 
 
-class TestText:
-    def test_it_is_str_or_a_placeholder(self) -> None:
-        assert text(3) == "3"
-        assert text(Unprintable()) == "<unprintable Unprintable>"
-
-
 class TestIsStrictJson:
     @given(JSON)
     def test_json_is(self, value: Any) -> None:
@@ -155,10 +149,10 @@ class TestCopyJson:
         assert json.dumps(value) == before
 
 
-class TestShortened:
+class TestWithShortTexts:
     def test_long_text_is_cut_at_any_depth_and_says_so(self) -> None:
         value = {"a": ["x" * 50, {"b": "y" * 10}], "n": 1, "z": None}
-        assert shortened(value, 10) == {
+        assert with_short_texts(value, 10) == {
             "a": ["x" * 10 + "... [40 characters left out]", {"b": "y" * 10}],
             "n": 1,
             "z": None,

@@ -19,8 +19,9 @@ from support.processes import own_environment
 from support.rollouts import init_body
 
 from osmosis_ai.rollout.core.settings import LogFormat
+from osmosis_ai.rollout.core.text import HIDDEN, MAX_REDACTED_CHARACTERS
 from osmosis_ai.rollout.observe.logs import FIELDS, formatter
-from osmosis_ai.rollout.observe.redaction import HIDDEN, LOG_CONTEXT, MAX_TEXT_LENGTH, LogContext, hide, redacted
+from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext, hide, redacted
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.wire.listening import listen
 
@@ -143,7 +144,7 @@ class TestInjection:
             assert "\x9b" not in line
 
     def test_a_line_is_bounded(self) -> None:
-        assert len(text_of(record_of("x" * 10 * MAX_TEXT_LENGTH))) <= MAX_TEXT_LENGTH
+        assert len(text_of(record_of("x" * 10 * MAX_REDACTED_CHARACTERS))) <= MAX_REDACTED_CHARACTERS
 
     def test_a_message_that_cannot_be_formatted_is_told_all_the_same(self) -> None:
         assert "only one %s %s" in text_of(record_of("only one %s %s", "argument"))
@@ -228,7 +229,7 @@ class TestRedaction:
     @pytest.mark.parametrize("piece", ["a-", "token", "api_key=", "://", "Bearer ", "eyJ.", "a:/", "=", "secret-"])
     def test_takes_no_longer_for_a_text_made_to_be_slow(self, piece: str) -> None:
         started = time.perf_counter()
-        redacted(piece * (2 * MAX_TEXT_LENGTH // len(piece)))
+        redacted(piece * (2 * MAX_REDACTED_CHARACTERS // len(piece)))
         assert time.perf_counter() - started < 1
 
 

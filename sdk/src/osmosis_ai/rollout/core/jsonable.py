@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Any, TypeVar
 
+from osmosis_ai.rollout.core.text import encodable, text_of
+
 MAX_NESTING = 64
 MAX_INTEGER_BITS = 4096
 MAX_VALUES = 250_000
@@ -33,14 +35,14 @@ class _Plain:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return _encodable(value)
+            return encodable(value, errors="replace")
         if isinstance(value, int):
             return int(value) if value.bit_length() <= MAX_INTEGER_BITS else "<integer too large>"
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else str(float(value))
         if isinstance(value, dict | list | tuple):
             return self._of_container(value)
-        return _encodable(text(value))
+        return encodable(text_of(value), errors="replace")
 
     def _of_container(self, value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Any:
         if id(value) in self._parents:
@@ -50,7 +52,7 @@ class _Plain:
         self._parents.add(id(value))
         try:
             if isinstance(value, dict):
-                return {_encodable(text(key)): self.of(item) for key, item in self._affordable(value.items())}
+                return {_key(key): self.of(item) for key, item in self._affordable(value.items())}
             return [self.of(item) for item in self._affordable(value)]
         except Exception:  # noqa: BLE001 - a foreign container may raise anything
             return f"<unreadable {type(value).__name__}>"
@@ -61,16 +63,8 @@ class _Plain:
         return takewhile(lambda _: self._values_left > 0, items)
 
 
-def _encodable(value: str) -> str:
-    return str.encode(value, "utf-8", "replace").decode()
-
-
-def text(value: Any) -> str:
-    """``str(value)``, or a placeholder where that fails."""
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
-        return f"<unprintable {type(value).__name__}>"
+def _key(key: Any) -> str:
+    return encodable(text_of(key), errors="replace")
 
 
 def is_strict_json(value: Any) -> bool:
@@ -82,14 +76,14 @@ def is_strict_json(value: Any) -> bool:
     return True
 
 
-def shortened(value: Any, max_characters: int) -> Any:
+def with_short_texts(value: Any, max_characters: int) -> Any:
     """A copy of a JSON value in which no text is longer than about ``max_characters``."""
     if isinstance(value, str) and len(value) > max_characters:
         return f"{value[:max_characters]}... [{len(value) - max_characters} characters left out]"
     if isinstance(value, dict):
-        return {key: shortened(item, max_characters) for key, item in value.items()}
+        return {key: with_short_texts(item, max_characters) for key, item in value.items()}
     if isinstance(value, list):
-        return [shortened(item, max_characters) for item in value]
+        return [with_short_texts(item, max_characters) for item in value]
     return value
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core import user_errors as cli_services
+from osmosis_ai.rollout.core.text import described, fitted, text_of
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -153,9 +154,8 @@ def _import_reason(error: BaseException, module_name: str) -> str:
 def _reason(error: BaseException) -> str:
     """``ValueError: text (file, line n)``, in one line."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno and Path(error.filename).is_file():
-        return f"{type(error).__name__}: {_one_line(error.msg)} ({_shown(error.filename)}, line {error.lineno})"
-    text = _text(error)
-    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return f"{type(error).__name__}: {_short_line(error.msg)} ({_shown(error.filename)}, line {error.lineno})"
+    reason = described(error, _text(error))
     place = _place(error)
     return f"{reason} ({place})" if place else reason
 
@@ -186,14 +186,11 @@ def _shown(file: str) -> str:
 
 
 def _text(error: BaseException) -> str:
-    with suppress(Exception):
-        return _one_line(str(error))
-    return "(its text cannot be read)"
+    return _short_line(text_of(error, "(its text cannot be read)"))
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_REASON_LENGTH else line[: MAX_REASON_LENGTH - 3] + "..."
+def _short_line(text: str) -> str:
+    return fitted(" ".join(text.split()), MAX_REASON_LENGTH)
 
 
 def _missing_attribute(module: ModuleType, attribute: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutionError
-from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, shortened, text
+from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, with_short_texts
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
+from osmosis_ai.rollout.core.text import cut, described, encodable
 
 MAX_ERROR_MESSAGE_LENGTH = 2000
 _SHORTENED_TEXT_LENGTHS = (100_000, 10_000, 1_000, 100)
@@ -64,7 +65,7 @@ class TerminalResult:
         fields["extra_fields"] = {"outcome": Outcome.INVALID_RESULT.value, "messages_shortened": True}
         whole = fields["final_messages"]
         for characters in _SHORTENED_TEXT_LENGTHS:
-            fields["final_messages"] = shortened(whole, characters)
+            fields["final_messages"] = with_short_texts(whole, characters)
             encoded = _encode(fields)
             if len(encoded) <= max_bytes:
                 return TerminalResult(encoded)
@@ -144,11 +145,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> Termi
 
 def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
     """The result for an exception that escaped from ``run``."""
-    message = text(error)
-    name = type(error).__name__
-    return _failure(
-        rollout_id, ctx, outcome_of(error) or Outcome.AGENT_ERROR, "error", f"{name}: {message}" if message else name
-    )
+    return _failure(rollout_id, ctx, outcome_of(error) or Outcome.AGENT_ERROR, "error", described(error))
 
 
 def result_of_stop(rollout_id: str, ctx: RolloutContext, reason: StopReason) -> TerminalResult:
@@ -281,7 +278,7 @@ def _payload(
         "finish_reason": finish_reason,
     }
     if error_message is not None:
-        payload["error_message"] = _sendable(error_message)
+        payload["error_message"] = cut(encodable(error_message), MAX_ERROR_MESSAGE_LENGTH)
     if reward is not None:
         payload["reward"] = reward
     if metrics is not None:
@@ -309,10 +306,3 @@ def _encode_around(fields: dict[str, Any], final_messages: bytes | bytearray) ->
 
 def _encode(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _sendable(message: str) -> str:
-    message = message.encode("utf-8", "backslashreplace").decode()
-    if len(message) > MAX_ERROR_MESSAGE_LENGTH:
-        return message[:MAX_ERROR_MESSAGE_LENGTH] + "..."
-    return message

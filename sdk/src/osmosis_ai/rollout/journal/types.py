@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from osmosis_ai.rollout.core.text import encodable
 from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
 
 
@@ -148,4 +149,4 @@ MAX_ERROR_LENGTH = 1000
 
 def storable_error(error: str | None) -> str | None:
     """``error`` as it is kept: valid Unicode and at most ``MAX_ERROR_LENGTH`` characters."""
-    return None if error is None else error[:MAX_ERROR_LENGTH].encode(errors="replace").decode()
+    return None if error is None else encodable(error[:MAX_ERROR_LENGTH], errors="replace")

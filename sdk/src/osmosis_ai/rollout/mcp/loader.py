@@ -8,11 +8,12 @@ import inspect
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from osmosis_ai.rollout.core.text import text_of
 from osmosis_ai.rollout.mcp.errors import MCPLoadError
 from osmosis_ai.rollout.mcp.package import DirectoryPackage
 
@@ -152,7 +153,5 @@ def _place(error: BaseException, directory: Path) -> str | None:
 
 
 def _text(error: BaseException) -> str:
-    text = ""
-    with suppress(Exception):
-        text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    return text[:MAX_REASON_LENGTH] or "no message"
+    text = error.msg if isinstance(error, SyntaxError) else text_of(error, "")
+    return " ".join(text.split())[:MAX_REASON_LENGTH] or "no message"

@@ -7,7 +7,6 @@ defence; code that logs keeps secrets out itself.
 
 import json
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.optional import UVICORN_AVAILABLE
 from osmosis_ai.rollout.core.settings import LogFormat
+from osmosis_ai.rollout.core.text import described, escaped, text_of
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, MIN_SECRET_LENGTH, redacted
 
 FIELDS = "osmosis_fields"
@@ -26,16 +26,6 @@ MAX_FRAMES = 8
 
 
 _encode = json.JSONEncoder(ensure_ascii=True, default=str, allow_nan=False).encode
-
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def one_line(text: str) -> str:
-    """``text`` with control characters, line separators and direction marks written as escapes."""
-    if text.isprintable():
-        return text
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class _Formatter(logging.Formatter):
@@ -67,7 +57,7 @@ class TextFormatter(_Formatter):
             parts.append(f"({_short(error)})")
         elif record.exc_text:
             parts.append(f"({record.exc_text})")
-        return one_line(redacted(" ".join(parts)))
+        return escaped(redacted(" ".join(parts)))
 
 
 class JsonFormatter(_Formatter):
@@ -150,14 +140,9 @@ def _exception_of(record: logging.LogRecord) -> BaseException | None:
 
 
 def _short(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an agent's exception may have a broken __str__
-        text = ""
     frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
     where = " < ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-    name = type(error).__name__
-    return (f"{name}: {text}" if text else name) + (f"; at {where}" if where else "")
+    return described(error, text_of(error, "")) + (f"; at {where}" if where else "")
 
 
 def _place(filename: str) -> str:

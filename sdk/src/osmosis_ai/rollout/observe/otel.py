@@ -23,9 +23,9 @@ from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.results import ResultSummary
 from osmosis_ai.rollout.core.schemas import RolloutStatus, SamplingFields
+from osmosis_ai.rollout.core.text import escaped
 from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS, TraceContext
 from osmosis_ai.rollout.core.watch import Observer, RolloutWatch, ToolOutcome, names_of
-from osmosis_ai.rollout.observe.logs import one_line
 
 FLUSH_SECONDS = 3.0
 MAX_NAME_LENGTH = 128
@@ -141,7 +141,7 @@ class _TracedRollout(RolloutWatch):
             **self._server,
             **_numbers(sampling, _SAMPLING_ATTRIBUTES),
         }
-        span = self._start(f"chat {one_line(model)}", SpanKind.CLIENT, attributes, self._current())
+        span = self._start(f"chat {escaped(model)}", SpanKind.CLIENT, attributes, self._current())
         self._open[id(span)] = span
         TRACE_HEADERS.set(_headers_of(span))
         return span, self._inner.chat_begins(messages, sampling)
@@ -165,8 +165,8 @@ class _TracedRollout(RolloutWatch):
         known = name if name in names_of(self._tools) else OTHER
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": one_line(name)[:MAX_NAME_LENGTH],
-            "gen_ai.tool.call.id": one_line(call_id)[:MAX_NAME_LENGTH],
+            "gen_ai.tool.name": escaped(name)[:MAX_NAME_LENGTH],
+            "gen_ai.tool.call.id": escaped(call_id)[:MAX_NAME_LENGTH],
             "gen_ai.tool.type": "function",
         }
         current = self._current()
@@ -189,9 +189,7 @@ class _TracedRollout(RolloutWatch):
             return
         self.span.set_attribute("osmosis.rollout.status", summary.status)
         self.span.set_attribute("osmosis.rollout.outcome", summary.outcome)
-        self.span.set_attribute(
-            "osmosis.rollout.finish_reason", one_line(summary.finish_reason or "")[:MAX_NAME_LENGTH]
-        )
+        self.span.set_attribute("osmosis.rollout.finish_reason", escaped(summary.finish_reason or "")[:MAX_NAME_LENGTH])
         if summary.reward is not None:
             self.span.set_attribute("osmosis.rollout.reward", summary.reward)
         self._end_rollout(summary.outcome if summary.status == RolloutStatus.ERROR.value else None)

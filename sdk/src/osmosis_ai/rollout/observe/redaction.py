@@ -1,14 +1,12 @@
-"""Taking secrets out of text that is about to be logged: those that are known, and what looks like one."""
+"""The secrets that are known in this process, so that no log line shows one; how they are taken out: ``core.text``."""
 
-import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-HIDDEN = "***"
+from osmosis_ai.rollout.core import text as texts
+
 MAX_HIDDEN = 256
 MIN_SECRET_LENGTH = 6
-MAX_TEXT_LENGTH = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,45 +22,6 @@ LOG_CONTEXT: ContextVar[LogContext | None] = ContextVar("LOG_CONTEXT", default=N
 _hidden: dict[str, None] = {}
 
 
-class _Pattern(NamedTuple):
-    """What a secret looks like; only looked for in a text that has one of ``hints``, in lower case."""
-
-    hints: tuple[str, ...]
-    pattern: re.Pattern[str]
-    replacement: str
-
-
-_SHAPES = ("sk", "pk", "rk", "osm", "ghp", "gho", "ghu", "ghs", "ghr", "hf", "xoxa", "xoxb", "xoxp")
-_PATTERNS = (
-    # Authorization: Bearer abc; Bearer abc
-    _Pattern(("bearer", "basic"), re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[^\s\"',;<>]+"), rf"\1\2{HIDDEN}"),
-    _Pattern(
-        ("authorization",),
-        re.compile(r"(?i)(\b(?:proxy-)?authorization[\"']?\s*[:=]\s*b?[\"']?)(?!bearer\b|basic\b)[^\s\"',;]+"),
-        rf"\1{HIDDEN}",
-    ),
-    # api_key=abc, "api_key": "abc", X-API-Key: abc, ?token=abc, password='abc'
-    _Pattern(
-        ("key", "secret", "passw", "token"),
-        re.compile(
-            r"(?i)(\b[\w-]{0,40}(?:api[_-]?key|access[_-]?key|secret|passw(?:or)?d|(?<!max_)(?<!max-)token)"
-            r"\\?[\"']?\s*(?:[=:]|%3D)\s*b?\\?[\"']?)(?![\s\"'{\[(])[^\s\"'\\,;&<>)}\]]+"
-        ),
-        rf"\1{HIDDEN}",
-    ),
-    # scheme://user:password@host
-    _Pattern(("@",), re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,20}://)[^\s/@\"']{1,500}@"), rf"\1{HIDDEN}@"),
-    # keys by their shape: OpenAI and its like, the server's own, GitHub and others; AWS; JWT
-    _Pattern(
-        tuple(shape + joint for shape in _SHAPES for joint in "-_"),
-        re.compile(rf"\b(?:{'|'.join(_SHAPES)})[-_][A-Za-z0-9_-]{{16,}}"),
-        HIDDEN,
-    ),
-    _Pattern(("akia",), re.compile(r"\bAKIA[0-9A-Z]{16}\b"), HIDDEN),
-    _Pattern(("eyj",), re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), HIDDEN),
-)
-
-
 def hide(*secrets: str) -> None:
     """Replace each of ``secrets`` wherever it turns up in a log line; the last ``MAX_HIDDEN`` are remembered."""
     for secret in secrets:
@@ -73,16 +32,7 @@ def hide(*secrets: str) -> None:
 
 
 def redacted(text: str) -> str:
-    """``text`` without secrets, those that are known and what looks like one, cut to ``MAX_TEXT_LENGTH``."""
-    text = text[: 2 * MAX_TEXT_LENGTH]  # a secret cut in two here is beyond the cut below
-    for secret in list(_hidden):
-        if secret in text:
-            text = text.replace(secret, HIDDEN)
+    """`core.text.redacted` of ``text``, with what was hidden here and the rollout's callback key."""
     context = LOG_CONTEXT.get()
-    if context is not None and context.secret and len(context.secret) >= MIN_SECRET_LENGTH:
-        text = text.replace(context.secret, HIDDEN)
-    lowered = text.lower()
-    for hints, pattern, replacement in _PATTERNS:
-        if any(hint in lowered for hint in hints):
-            text = pattern.sub(replacement, text)
-    return text[:MAX_TEXT_LENGTH]
+    own = (context.secret,) if context is not None and len(context.secret or "") >= MIN_SECRET_LENGTH else ()
+    return texts.redacted(text, (*_hidden, *filter(None, own)))

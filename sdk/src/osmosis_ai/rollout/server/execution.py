@@ -10,7 +10,6 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
-from osmosis_ai.rollout.core.jsonable import text
 from osmosis_ai.rollout.core.results import (
     Outcome,
     StopReason,
@@ -22,6 +21,7 @@ from osmosis_ai.rollout.core.results import (
     time_limit,
     tool_turn_limit,
 )
+from osmosis_ai.rollout.core.text import text_of
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, RolloutWatch
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Execution:
         if not isinstance(returned, BaseException):
             return result_of_return(self._rollout_id, self._ctx, returned)
         logger.error("Rollout %a: the agent failed.", self._rollout_id, exc_info=returned)
-        self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {text(returned)}")
+        self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {text_of(returned)}")
         return result_of_exception(self._rollout_id, self._ctx, returned)
 
     async def _cut_short(

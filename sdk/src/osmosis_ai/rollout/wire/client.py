@@ -40,9 +40,10 @@ from osmosis_ai.rollout.core.schemas import (
     check_server_url,
 )
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, get_settings
+from osmosis_ai.rollout.core.text import described, excerpt
 from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.wire.backoff import delay_seconds
-from osmosis_ai.rollout.wire.refusal import error_of, safe_text
+from osmosis_ai.rollout.wire.refusal import error_of
 from osmosis_ai.rollout.wire.trainer_http import TrainerHttpClient
 from osmosis_ai.rollout.wire.transport import CALL_ID, new_call_id
 
@@ -331,9 +332,9 @@ class OsmosisLLMClient:
     def _failure_of(self, error: Exception, where: str) -> OsmosisRolloutError:
         failure: OsmosisRolloutError
         if isinstance(error, httpx.TimeoutException | TimeoutError):
-            failure = OsmosisTimeoutError(f"{safe_text(str(error) or type(error).__name__, self.api_key)} ({where})")
+            failure = OsmosisTimeoutError(f"{excerpt(str(error) or type(error).__name__, self.api_key)} ({where})")
         else:
-            failure = OsmosisTransportError(f"{safe_text(_describe(error), self.api_key)} ({where})")
+            failure = OsmosisTransportError(f"{excerpt(described(error), self.api_key)} ({where})")
         failure.__cause__ = error
         return failure
 
@@ -365,7 +366,7 @@ class OsmosisLLMClient:
 
     def _bad_reply(self, response: "httpx.Response | Reply", problem: str) -> OsmosisReplyError:
         return OsmosisReplyError(
-            f"The reply of POST {self.server_url}{CHAT_PATH} {problem}: {safe_text(response.text, self.api_key)}",
+            f"The reply of POST {self.server_url}{CHAT_PATH} {problem}: {excerpt(response.text, self.api_key)}",
             response.status_code,
         )
 
@@ -422,8 +423,3 @@ def _list_or_empty(value: Any) -> list[Any]:
 def _token_count(usage: dict[str, Any], name: str) -> int:
     count = usage.get(name)
     return int(count) if isinstance(count, int | float) and 0 <= count < float("inf") else 0
-
-
-def _describe(error: Exception) -> str:
-    name = type(error).__name__
-    return f"{name}: {error}" if str(error) else name

@@ -1,9 +1,8 @@
 """A trainer's refusal: from an HTTP answer that is no success to the error it stands for.
 
-What the trainer wrote becomes part of an error message, so it is cut short and stripped of the callback key first.
+What the trainer wrote becomes part of an error message: an excerpt, without the callback key.
 """
 
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -16,14 +15,13 @@ from osmosis_ai.rollout.core.exceptions import (
     OsmosisServerError,
     OsmosisValidationError,
 )
+from osmosis_ai.rollout.core.text import excerpt
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx
 
     from osmosis_ai.rollout.wire.http1 import Reply
-
-MAX_ERROR_TEXT_LENGTH = 500
 
 _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
     HTTPStatus.UNAUTHORIZED: OsmosisAuthenticationError,
@@ -35,7 +33,6 @@ _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
     HTTPStatus.TOO_EARLY: OsmosisRateLimitError,
     HTTPStatus.TOO_MANY_REQUESTS: OsmosisRateLimitError,
 }
-_BEARER_TOKEN = re.compile(r"(?i)\b(bearer)\s+\S+")
 
 
 def error_of(
@@ -45,7 +42,7 @@ def error_of(
     status = response.status_code
     if status < HTTPStatus.BAD_REQUEST:
         return OsmosisValidationError(f"Unexpected status code {status} ({where})", status)
-    message = f"{safe_text(response.text, secret)} (HTTP {status}, {where})"
+    message = f"{excerpt(response.text, secret)} (HTTP {status}, {where})"
     error: OsmosisServerError | OsmosisValidationError
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         error = OsmosisServerError(message, status)
@@ -53,16 +50,6 @@ def error_of(
         error = _ERROR_OF_STATUS.get(status, OsmosisValidationError)(message, status)
     error.retry_after_seconds = _retry_after_seconds(response)
     return error
-
-
-def safe_text(text: str, secret: str | None) -> str:
-    """The beginning of ``text``, without ``secret`` and without bearer tokens."""
-    text = str(text)
-    if secret:
-        text = text.replace(secret, "***")
-    if len(text) > MAX_ERROR_TEXT_LENGTH:
-        text = text[:MAX_ERROR_TEXT_LENGTH] + "..."
-    return _BEARER_TOKEN.sub(r"\1 ***", text)
 
 
 def _retry_after_seconds(response: "httpx.Response | Reply") -> float | None:

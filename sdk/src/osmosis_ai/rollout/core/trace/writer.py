@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.core.jsonable import text
+from osmosis_ai.rollout.core.text import text_of
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX
 from osmosis_ai.rollout.core.trace.lines import line_of_agent
 
@@ -77,7 +77,7 @@ class TraceWriter:
             with self._lock:
                 self._append(line)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a trace, the rollout goes on
-            logger.warning("Cannot write trace %a: %s", self.path, text(error))
+            logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
 
     def close(self) -> None:
         """Close the file; a later ``write`` opens it again."""

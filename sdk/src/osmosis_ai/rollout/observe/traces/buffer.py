@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.core.jsonable import text
+from osmosis_ai.rollout.core.text import text_of
 from osmosis_ai.rollout.core.trace.lines import line_of_agent, line_of_sdk
 from osmosis_ai.rollout.core.trace.writer import MAX_FILE_BYTES, TRACE_FILE_FLAGS, TraceWriter, trace_path
 
@@ -51,7 +51,7 @@ class BufferedTrace:
         try:
             self.add(line_of_agent(event_type, self.rollout_id, data))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a trace, the rollout goes on
-            logger.warning("Cannot write trace %a: %s", self.path, text(error))
+            logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
 
     def add(self, line: bytes) -> None:
         """Add a line, which ends in a newline."""
@@ -73,7 +73,7 @@ class BufferedTrace:
         try:
             self._append(b"".join(lines))
         except Exception as error:  # noqa: BLE001 - one trace that cannot be written must not stop the others
-            logger.warning("Cannot write trace %a: %s", self.path, text(error))
+            logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
 
     def _append(self, content: bytes) -> None:
         if self._written_bytes + len(content) > MAX_FILE_BYTES:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.text import described, text_of
 from osmosis_ai.rollout.core.trace.format import TRACE_VERSION, TraceEvent
 from osmosis_ai.rollout.core.trace.lines import encoded_message, line_of_json, line_of_sdk
 from osmosis_ai.rollout.core.watch import RolloutWatch, ToolOutcome
@@ -199,10 +200,7 @@ def without_secrets(fields: Any) -> Any:
 
 
 def _text_of(error: BaseException) -> str:
-    try:
-        return redacted(f"{type(error).__name__}: {error}")[:MAX_ERROR_CHARACTERS]
-    except Exception:  # noqa: BLE001 - an error's own __str__ may raise anything
-        return type(error).__name__
+    return redacted(described(error, text_of(error, "")))[:MAX_ERROR_CHARACTERS]
 
 
 def _ms_since(started: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 
 MAX_TEXT_CHARACTERS = 300
@@ -196,7 +197,7 @@ def _content(message: Any) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[:MAX_TEXT_CHARACTERS]}..."
+    return cut(text, MAX_TEXT_CHARACTERS)
 
 
 def _object(value: object) -> dict[str, Any]:

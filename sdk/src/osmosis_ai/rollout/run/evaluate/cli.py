@@ -17,6 +17,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.text import fitted
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.common_cli import (
     build_completion_params,
@@ -303,9 +304,7 @@ class EvalCommand:
             scores |= dict.fromkeys(run.eval_errors, "error") | dict.fromkeys(run.unscored, "none")
             line += self.console.escape(f" [{', '.join(f'{name}={score}' for name, score in scores.items())}]")
         elif run.error:
-            error = " ".join(run.error.split())
-            if len(error) > MAX_ERROR_CHARACTERS:
-                error = error[: MAX_ERROR_CHARACTERS - 3] + "..."
+            error = fitted(" ".join(run.error.split()), MAX_ERROR_CHARACTERS)
             line += self.console.escape(f" - {error}")
         self.console.print(line, highlight=False, soft_wrap=True)
 

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.core.console import strip_control
+from osmosis_ai.rollout.core.text import fitted, one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import plots, tables
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
@@ -153,5 +153,4 @@ def _html(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    line = " ".join(strip_control(text).split())
-    return line if len(line) <= MAX_CELL_CHARACTERS else line[: MAX_CELL_CHARACTERS - 1] + "…"
+    return fitted(one_line(text), MAX_CELL_CHARACTERS, "…")

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from osmosis_ai.rollout.core.jsonable import copy_json, text as plain_text
+from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.loading import CLIError, import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_role, get_message_text
-from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.core.text import described as told, shortened, text_of
 
 DEFAULT_TIME_LIMIT_SECONDS = 300.0
 MAX_ERROR_CHARACTERS = 500
@@ -268,5 +268,4 @@ def _ended(name: str, error: BaseException) -> EvalFnError:
 
 def described(error: Exception) -> str:
     """``ValueError: text``, fit for one line of a terminal."""
-    text = shortened(plain_text(error), MAX_ERROR_CHARACTERS)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return told(error, shortened(text_of(error), MAX_ERROR_CHARACTERS))

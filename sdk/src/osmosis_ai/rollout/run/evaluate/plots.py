@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from osmosis_ai.rollout.core.console import strip_control
+from osmosis_ai.rollout.core.text import fitted, strip_control
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 
 WIDTH = 560
@@ -111,8 +111,8 @@ def _svg(title: str, parts: Sequence[str], height: int, legend: Sequence[tuple[s
 
 
 def _label(text: str, x: float, y: float, anchor: str) -> str:
-    shown = text if len(text) <= MAX_LABEL_CHARACTERS else text[: MAX_LABEL_CHARACTERS - 1] + "…"
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_text(shown)}</text>'
+    shown = _text(fitted(text, MAX_LABEL_CHARACTERS, "…"))
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}</text>'
 
 
 def _text(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.core.console import strip_control
+from osmosis_ai.rollout.core.text import one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult
@@ -119,7 +119,7 @@ def _style(share: float) -> str:
 
 
 def _print_plain(table: Table, console: "Console") -> None:
-    cells = [[" ".join(strip_control(cell).split()) for cell in row] for row in (table.headers, *table.rows)]
+    cells = [[one_line(cell) for cell in row] for row in (table.headers, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for position, row in enumerate(cells):
         aligned = [

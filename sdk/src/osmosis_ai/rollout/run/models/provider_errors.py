@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
 
@@ -47,8 +48,7 @@ def provider_message(error: BaseException) -> str:
 
 def _cut(text: str) -> str:
     bare = _LITELLM_NOISE.split(_LITELLM_PREFIX.sub("", text, count=1) if text.startswith("litellm.") else text)[0]
-    bare = bare.strip()
-    return bare if len(bare) <= MAX_MESSAGE_CHARACTERS else bare[:MAX_MESSAGE_CHARACTERS] + "..."
+    return cut(bare.strip(), MAX_MESSAGE_CHARACTERS)
 
 
 def from_litellm(error: Exception, routed_model: str, api_base: str | None) -> ProviderError:

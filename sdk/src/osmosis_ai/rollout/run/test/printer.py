@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from osmosis_ai.rollout.core.console import Console
-from osmosis_ai.rollout.core.text import printable
+from osmosis_ai.rollout.core.text import fitted, printable
 from osmosis_ai.rollout.run.common_cli import format_duration, format_tokens
 from osmosis_ai.rollout.run.test.record import Record
 from osmosis_ai.rollout.run.test.report import SOLVED_REWARD, BatchReport, Problem, Verdict, verdict_of
@@ -71,7 +71,7 @@ class BatchPrinter:
 
 def _details(record: Record) -> str:
     if not record["success"]:
-        return f" - {_cut(printable(record['error']))}" if record["error"] else ""
+        return f" - {fitted(printable(record['error']), MAX_ERROR_CHARACTERS)}" if record["error"] else ""
     details = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
     details += [_count(record["turns"], "turn"), _count(record["tool_calls"], "tool call")]
     return " " + ", ".join(details)
@@ -85,10 +85,6 @@ def _problem_lines(problems: list[Problem]) -> Iterator[str]:
         yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {rows})"
     if len(problems) > MAX_PROBLEMS_SHOWN:
         yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_ERROR_CHARACTERS else text[: MAX_ERROR_CHARACTERS - 3] + "..."
 
 
 def _count(number: int, what: str) -> str:

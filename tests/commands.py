@@ -13,11 +13,35 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from osmosis_ai.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_SECONDS = 50
 DOCUMENTED_PORT = "127.0.0.1:9000"
 KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command of ``osmosis`` by its full name, in the order of ``--help``."""
+    yield from _below("osmosis", typer.main.get_command(app))
+
+
+def _below(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _below(f"{prefix} {name}", command)
+        else:
+            yield f"{prefix} {name}", command
+
+
+def flags(command: Any) -> set[str]:
+    """The options of a command, as they are written."""
+    own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    return {flag for flag in own if flag.startswith("-")} | {"-h", "--help"}
 
 
 def environment(tmp_path: Path, port: int | None = None) -> dict[str, str]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.generate import conformance, reference, schemas, tables, transcript
+from docs.generate import conformance, schemas, tables, transcript
 
 DOCS = Path(__file__).parents[1]
 COMMAND = "uv run python -m docs.generate"
@@ -20,8 +20,6 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield page, tables.fill(page.read_text(encoding="utf-8"), parts)
     page = DOCS / "conformance.md"
     yield page, tables.fill(page.read_text(encoding="utf-8"), {"checks": conformance.tables()})
-    for name, text in reference.files().items():
-        yield DOCS / "api" / name, text
 
 
 def stale() -> list[tuple[Path, str]]:

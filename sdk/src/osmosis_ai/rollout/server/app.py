@@ -43,11 +43,14 @@ def create_app(
         max_concurrent: rollouts that run at once; ``None`` takes ``settings.server.max_concurrent_rollouts``.
         record_ttl_seconds: how long a finished key answers with its first reply; ``None`` takes the setting.
         settings: default ``get_settings()``.
-        credentials, server_host, server_port: platform registration, which is not available; kept for compatibility.
+        credentials: platform registration, which is not available; kept for compatibility, as the next two are.
+        server_host: see ``credentials``.
+        server_port: see ``credentials``.
         api_key: the key a trainer must send on init; ``None`` takes ``settings.server.api_key``, and no key at all
             means no authentication.
         debug_dir: where traces go, one ``<rollout id>.jsonl`` each; ``None`` writes none.
-        on_startup, on_shutdown: awaited before the first request, and after the last rollout has ended.
+        on_startup: awaited before the first request.
+        on_shutdown: awaited after the last rollout has ended.
 
     Raises:
         ImportError: FastAPI is not installed.

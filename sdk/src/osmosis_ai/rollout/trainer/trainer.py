@@ -57,7 +57,8 @@ class Trainer:
         complete: generates the messages; see ``completer_of`` for an ``LLMClientProtocol``.
         server_url: base URL of the rollout server.
         server_api_key: that server's own key, sent on inits.
-        host, port: where the callbacks are served; port 0 means any free one.
+        host: where the callbacks are served.
+        port: the same; 0 means any free one.
         callback_url: the same address as the rollout server sees it; by default ``http://host:port``.
 
     Raises:

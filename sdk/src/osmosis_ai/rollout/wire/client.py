@@ -76,7 +76,8 @@ class OsmosisLLMClient:
     Args:
         timeout_seconds: limit of one attempt, above 0; a whole call with its retries is limited by the setting
             ``call_deadline_seconds``.
-        max_retries, complete_rollout_retries: attempts after the first, 0 or more.
+        max_retries: attempts of a chat call after the first, 0 or more.
+        complete_rollout_retries: the same for ``complete_rollout``.
         settings: defaults to ``get_settings().client``; fills in what is ``None``.
 
     Raises:
@@ -215,7 +216,7 @@ class OsmosisLLMClient:
         """Post a terminal result that is ready for the wire, a JSON object, in at most ``attempts`` attempts.
 
         Raises:
-            As ``complete_rollout``, but for ``ValueError``.
+            OsmosisRolloutError: as for ``complete_rollout``.
         """
         if self._acknowledged or self._completion not in (None, payload):
             raise OsmosisProtocolError(

@@ -96,6 +96,7 @@ def test_a_trainer_drives_a_rollout(
         assert chat["rollout_id"] == "rollout-1"
     assert [message["content"] for message in trainer.chats[-1]["messages"] if message["role"] == "tool"] == ["7", "14"]
 
+    assert (tmp_path / ".osmosis/journal.db").exists()
     [trace] = traces.rglob("*.jsonl")
     assert trace.name == "rollout-1.jsonl"
     assert trace.parent.parent == traces

@@ -6,11 +6,10 @@ and nothing to learn from; here the first result earns a part of it.
 
 import re
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-from osmosis_ai.rollout import RolloutContext, RolloutResult
-from osmosis_ai.rollout.core.messages import get_message_content
+from osmosis_ai.rollout import RolloutContext, RolloutResult, get_message_content, read_number
 from server import CalculatorAgentLoop
 from training.problems import COMPUTE
 
@@ -36,23 +35,14 @@ def stepwise_reward(reward: float | None, messages: list[dict[str, Any]], metada
     """``reward`` if it is above 0 or there is none, else what the tool results among ``messages`` earn."""
     if reward is None or reward > 0:
         return reward
-    results = {number_of(get_message_content(message)) for message in messages if message.get("role") == "tool"}
-    if number_of(str(metadata.get("ground_truth"))) in results - {None}:
+    results = {read_number(get_message_content(message)) for message in messages if message.get("role") == "tool"}
+    if read_number(str(metadata.get("ground_truth"))) in results - {None}:
         return LAST_STEP
     first = _FIRST_OPERATION.search(str(metadata.get("expression")))
     if first is None:
         return 0.0
     a, operation, b = first.groups()
     return FIRST_STEP if COMPUTE[operation](Decimal(a), Decimal(b)) in results else 0.0
-
-
-def number_of(text: str) -> Decimal | None:
-    """The finite number that a text is, ``None`` if it is none."""
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
 
 
 agent_loop = StepwiseAgentLoop()

@@ -43,16 +43,21 @@ ROLLOUT = {
     "network": "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4",
     "registry": "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop",
     "server.app": "create_app",
-    "server.serve": "DEFAULT_HOST DEFAULT_PORT ServeError serve_agent_loop validate_and_report",
+    "server.serve": "DEFAULT_HOST DEFAULT_PORT ServeError run_app serve_agent_loop validate_and_report",
     "tools": """create_tool_error_result create_tool_result execute_tool_calls get_tool_call_info parse_tool_arguments
         serialize_tool_result""",
     "utils": """count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message
         is_user_message normalize_stop parse_tool_calls""",
     "validator": "AgentLoopValidationError ValidationError ValidationResult validate_agent_loop",
+    # What the 0.2 line did not have.
+    "core.answers": "final_number is_close read_number",
+    "core.messages": "summarize",
+    "core.tool_arguments": "EXACT",
+    "core.toolbox": "Toolbox tool",
 }
 PACKAGES: dict[ModuleType, tuple[dict[str, str], int]] = {
     osmosis_ai: (TOP_LEVEL, 26),
-    osmosis_ai.rollout: (ROLLOUT, 76),
+    osmosis_ai.rollout: (ROLLOUT, 84),
     osmosis_ai.rollout.core: (CORE, 34),
 }
 every_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from osmosis_ai.rollout import OsmosisLLMClient, RolloutContext, RolloutRequest
 from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from rewards import compute_reward
-from tools import call_tool
+from tools import TOOLS
 from training import records
 from training.chaos import judge
 from training.display import curve
@@ -47,14 +48,21 @@ def test_no_problem_is_both_trained_on_and_measured_on(level: Level) -> None:
 @pytest.mark.parametrize("level", list(Level))
 async def test_the_agents_tools_and_reward_agree_with_the_ground_truth(level: Level) -> None:
     rows = [*held_out_rows(level, 50, Wordings.HELD_OUT), *training_rows(level, 200, seed=3)]
+    ctx = no_rollout()
     for row in rows:
         a, *rest = row["expression"].replace("(", "").replace(")", "").split()
         for operation, b in zip(rest[::2], rest[1::2], strict=True):
             function = {"name": TOOL_OF[operation], "arguments": f'{{"a": {a}, "b": {b}}}'}
-            result = await call_tool({"id": "c", "type": "function", "function": function})
+            [result] = await TOOLS.answer(ctx, [{"id": "c", "type": "function", "function": function}])
             a = result["content"]
         assert last_tool_result_is([result], row["ground_truth"])
         assert compute_reward(f"#### {a}", row["ground_truth"]) == 1
+
+
+def no_rollout() -> RolloutContext:
+    """A context for tools, which make no chat call."""
+    request = RolloutRequest(rollout_id="none", server_url="http://none", messages=[], completion_params={})
+    return RolloutContext(request=request, tools=[], llm=OsmosisLLMClient("http://none", "none"))
 
 
 def test_the_datasets_are_read_as_the_projects_own(tmp_path: Path) -> None:

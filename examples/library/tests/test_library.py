@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, strategies as st
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
+from support.tool_calls import answer_to
 
 from examples.library.agent import agent_loop
 from examples.library.rewards import compute_reward
-from examples.library.tools import NOTES, TOOLS, Read, call_tool, schema_of
-from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app, validate_agent_loop
+from examples.library.tools import NOTES, TOOLS
+from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, Toolbox, create_app, validate_agent_loop
 
 ROOT = Path(__file__).parents[3]
 QUESTIONS = Path(__file__).parents[1] / "questions.jsonl"
@@ -37,7 +38,7 @@ def calling(*calls: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_search_puts_the_note_with_most_of_the_words_first() -> None:
-    message = await call_tool(call("search", {"words": "RED iron island", "limit": 2}))
+    message = await answer_to(TOOLS, call("search", {"words": "RED iron island", "limit": 2}))
 
     assert message["tool_call_id"] == "call_1"
     assert json.loads(message["content"])[0] == {"id": "n03", "name": "Ostwick"}
@@ -45,24 +46,27 @@ async def test_search_puts_the_note_with_most_of_the_words_first() -> None:
 
 
 async def test_read_gives_the_text() -> None:
-    assert (await call_tool(call("read", {"id": "n03"})))["content"] == NOTES["n03"]["text"]
+    assert (await answer_to(TOOLS, call("read", {"id": "n03"})))["content"] == NOTES["n03"]["text"]
 
 
 @pytest.mark.parametrize(
     ("tool_call", "problem"),
     [
         (call("read", {"id": "n99"}), "no note 'n99'"),
-        (call("read", {}), "argument id: Field required"),
-        (call("read", {"id": 7}), "argument id: Input should be a valid string"),
-        (call("read", {"id": "n01", "page": 2}), "argument page: Extra inputs are not permitted"),
-        (call("search", {"words": "red", "limit": 0}), "argument limit: Input should be greater than or equal to 1"),
+        (call("read", {}), "read takes the arguments id: id missing"),
+        (call("read", {"id": 7}), "argument id of read must be a text"),
+        (call("read", {"id": "n01", "page": 2}), "read takes the arguments id: another argument given"),
+        (
+            call("search", {"words": "red", "limit": 0}),
+            "argument limit of search: input should be greater than or equal to 1",
+        ),
         (call("burn", {}), "no such tool; there are search, read"),
-        (call("read", ["n01"]), "Expected dict from JSON, got list"),
-        ({"id": "call_1", "function": {"name": "read", "arguments": "{"}}, "Invalid JSON"),
+        (call("read", ["n01"]), "the arguments must be a JSON object"),
+        ({"id": "call_1", "function": {"name": "read", "arguments": "{"}}, "the arguments are not valid JSON"),
     ],
 )
 async def test_a_call_that_cannot_be_answered_is_told_to_the_model(tool_call: dict[str, Any], problem: str) -> None:
-    message = await call_tool(tool_call)
+    message = await answer_to(TOOLS, tool_call)
 
     assert message["role"] == "tool"
     assert message["tool_call_id"] == "call_1"
@@ -71,7 +75,7 @@ async def test_a_call_that_cannot_be_answered_is_told_to_the_model(tool_call: di
 
 
 def test_the_model_is_told_each_argument_and_its_limits() -> None:
-    schema = schema_of("search", TOOLS["search"]).model_dump(exclude_none=True)["function"]
+    schema = TOOLS.schemas[0].model_dump(exclude_none=True)["function"]
 
     assert schema["description"].startswith("Find notes")
     assert schema["parameters"]["required"] == ["words"]
@@ -175,14 +179,14 @@ def test_the_calls_of_one_turn_run_together_and_are_answered_in_order(
     begun: list[str] = []
     all_begun = asyncio.Event()
 
-    async def wait_for_the_others(read: Read) -> str:
-        begun.append(read.id)
+    async def read(id: str) -> str:  # noqa: A002
+        begun.append(id)
         if len(begun) == 3:
             all_begun.set()
         await all_begun.wait()
-        return f"text of {read.id}"
+        return f"text of {id}"
 
-    monkeypatch.setattr(Read, "run", wait_for_the_others)
+    monkeypatch.setattr("examples.library.agent.TOOLS", Toolbox(read))
     trainer.reply = calling(*(call("read", {"id": note_id}, f"call_{note_id}") for note_id in ("n03", "n01", "n02")))
 
     result = start(server, trainer, max_turns=1)
@@ -214,8 +218,8 @@ def test_a_bug_in_a_tool_is_an_error_and_no_reward(
 
     result = start(server, trainer)
 
-    assert result["status"] == "ERROR"
-    assert "KeyError" in result["error_message"]
+    assert (result["status"], result["extra_fields"]["outcome"]) == ("ERROR", "tool_error")
+    assert "read failed: KeyError: 'text'" in result["error_message"]
     assert "reward" not in result
 
 

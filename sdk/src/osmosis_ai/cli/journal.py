@@ -194,9 +194,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -> T:
     import asyncio
 
+    from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL
     from osmosis_ai.rollout.journal import JournalError, SqliteJournal
 
-    path = path or os.environ.get(JOURNAL_VARIABLE) or ".osmosis/journal.db"
+    path = path or os.environ.get(JOURNAL_VARIABLE) or DEFAULT_JOURNAL
     if path == "off":
         raise CLIError(f"{JOURNAL_VARIABLE} switches the journal off: name a file with --journal.")
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
         register_agent_loop as register_agent_loop,
         unregister_agent_loop as unregister_agent_loop,
     )
+    from osmosis_ai.rollout.core.answers import (
+        final_number as final_number,
+        is_close as is_close,
+        read_number as read_number,
+    )
     from osmosis_ai.rollout.core.base import (
         RolloutAgentLoop as RolloutAgentLoop,
         RolloutContext as RolloutContext,
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
         is_user_message as is_user_message,
         normalize_stop as normalize_stop,
         parse_tool_calls as parse_tool_calls,
+        summarize as summarize,
     )
     from osmosis_ai.rollout.core.schemas import (
         DEFAULT_MAX_METADATA_SIZE_BYTES as DEFAULT_MAX_METADATA_SIZE_BYTES,
@@ -74,6 +80,13 @@ if TYPE_CHECKING:
         get_settings as get_settings,
         reset_settings as reset_settings,
     )
+    from osmosis_ai.rollout.core.tool_arguments import (
+        EXACT as EXACT,
+    )
+    from osmosis_ai.rollout.core.toolbox import (
+        Toolbox as Toolbox,
+        tool as tool,
+    )
     from osmosis_ai.rollout.core.tools import (
         create_tool_error_result as create_tool_error_result,
         create_tool_result as create_tool_result,
@@ -95,6 +108,7 @@ if TYPE_CHECKING:
         DEFAULT_HOST as DEFAULT_HOST,
         DEFAULT_PORT as DEFAULT_PORT,
         ServeError as ServeError,
+        run_app as run_app,
         serve_agent_loop as serve_agent_loop,
         validate_and_report as validate_and_report,
     )
@@ -114,6 +128,7 @@ _EXPORTS = {
     "osmosis_ai._compat.registry": (
         "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop"
     ),
+    "osmosis_ai.rollout.core.answers": "final_number is_close read_number",
     "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
     "osmosis_ai.rollout.core.exceptions": (
         "AgentLoopNotFoundError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError "
@@ -122,7 +137,7 @@ _EXPORTS = {
     "osmosis_ai.rollout.core.llm_client": "LLMClientProtocol",
     "osmosis_ai.rollout.core.messages": (
         "count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message "
-        "is_user_message normalize_stop parse_tool_calls"
+        "is_user_message normalize_stop parse_tool_calls summarize"
     ),
     "osmosis_ai.rollout.core.schemas": (
         "DEFAULT_MAX_METADATA_SIZE_BYTES CompletionsChoice CompletionsRequest CompletionsResponse CompletionUsage "
@@ -134,6 +149,8 @@ _EXPORTS = {
     "osmosis_ai.rollout.core.settings": (
         "RolloutClientSettings RolloutServerSettings RolloutSettings configure get_settings reset_settings"
     ),
+    "osmosis_ai.rollout.core.tool_arguments": "EXACT",
+    "osmosis_ai.rollout.core.toolbox": "Toolbox tool",
     "osmosis_ai.rollout.core.tools": (
         "create_tool_error_result create_tool_result execute_tool_calls get_tool_call_info parse_tool_arguments "
         "serialize_tool_result"
@@ -142,7 +159,9 @@ _EXPORTS = {
         "AgentLoopValidationError ValidationError ValidationResult validate_agent_loop"
     ),
     "osmosis_ai.rollout.server.app": "create_app",
-    "osmosis_ai.rollout.server.serve": "DEFAULT_HOST DEFAULT_PORT ServeError serve_agent_loop validate_and_report",
+    "osmosis_ai.rollout.server.serve": (
+        "DEFAULT_HOST DEFAULT_PORT ServeError run_app serve_agent_loop validate_and_report"
+    ),
     "osmosis_ai.rollout.wire.client": "CompletionsResult OsmosisLLMClient",
     "osmosis_ai.rollout.wire.network": (
         "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4"

@@ -339,6 +339,33 @@ class Calculator(Unnamed, RolloutAgentLoop):
     name = "calculator"
 
 
+class TestContextTokens:
+    @pytest.mark.parametrize(
+        ("usages", "tokens"),
+        [
+            ([], 0),
+            ([{"prompt_tokens": 60, "completion_tokens": 40}], 100),
+            ([{"prompt_tokens": 60, "completion_tokens": 10}, {"prompt_tokens": 75, "completion_tokens": 5}], 80),
+            ([{"prompt_tokens": 60, "completion_tokens": 10}, {"prompt_tokens": 5, "completion_tokens": 1}], 71),
+            ([{"completion_tokens": 30}] * 3, 90),
+            ([{"prompt_tokens": 0, "completion_tokens": 30}] * 3, 90),
+            ([{"prompt_tokens": None, "completion_tokens": None}, {}], 0),
+        ],
+    )
+    async def test_they_are_those_of_the_last_prompt_and_its_reply_and_never_fall(
+        self, usages: list[dict[str, Any]], tokens: int
+    ) -> None:
+        ctx = context(Policy(*(CompletionsResult(REPLY.message, [], [], usage, "stop") for usage in usages)))
+        for _ in usages:
+            await ctx.chat(REQUEST.messages, temperature=0.5)
+        assert ctx.context_tokens == tokens
+
+    async def test_a_policy_that_counts_nothing_counts_as_none(self) -> None:
+        ctx = context(Policy(SimpleNamespace(message={"role": "assistant"})))
+        await ctx.chat(REQUEST.messages, temperature=0.5)
+        assert ctx.context_tokens == 0
+
+
 class TestAgentLoop:
     @pytest.mark.parametrize("attributes", [{}, {"name": ""}, {"name": None}], ids=["missing", "empty", "null"])
     def test_a_class_without_a_name_cannot_be_made(self, attributes: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from osmosis_ai.rollout.core.messages import (
     is_user_message,
     normalize_stop,
     parse_tool_calls,
+    summarize,
 )
 
 json_values = st.recursive(
@@ -143,3 +144,12 @@ def test_any_message_has_a_role_a_content_a_text_and_tool_calls(message: dict[st
     assert isinstance(get_message_content(message), str)
     assert isinstance(get_message_text(message), str)
     assert isinstance(parse_tool_calls(message), list)
+
+
+def test_a_summary_is_the_role_and_the_first_hundred_characters() -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "image_url"}, {"type": "text", "text": "this?"}]
+    assert summarize([{"role": "user", "content": parts}, {"role": "tool", "content": "x" * 101}, {}]) == [
+        {"role": "user", "content": "What is this?"},
+        {"role": "tool", "content": "x" * 100},
+        {"role": "unknown", "content": ""},
+    ]

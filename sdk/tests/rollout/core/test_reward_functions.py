@@ -57,6 +57,17 @@ class TestBothDecorators:
         assert inspect.signature(decorated) == inspect.signature(score)
 
     @both
+    def test_none_is_a_result_where_the_signature_says_so(self, decorate: Decorator) -> None:
+        def score(
+            solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None
+        ) -> "Annotated[float | None, 'a reward']":
+            return float(solution_str) if solution_str else None
+
+        decorated = decorate(score)
+        assert decorated("", "b", None) is None
+        assert decorated("0.5", "b", None) == 0.5
+
+    @both
     @pytest.mark.parametrize("value", [1, True, None, "1.0", Decimal(1), [1.0]])
     def test_a_result_that_is_no_float_is_refused(self, decorate: Decorator, value: object) -> None:
         expected = f"^Function function must return a float, got {type(value).__name__}$"

@@ -77,6 +77,7 @@ class RolloutContext:
     _start_time: float = field(default=0.0, repr=False)
     _tool_latency_ms: float = field(default=0.0, repr=False)
     _num_tool_calls: int = field(default=0, repr=False)
+    _context_tokens: int = field(default=0, init=False, repr=False, compare=False)
     _debug_dir: str | None = field(default=None, repr=False)
     _trace: "Trace | None" = field(default=None, init=False, repr=False, compare=False)
     _transcript: Transcript = field(default_factory=Transcript, init=False, repr=False, compare=False)
@@ -118,7 +119,22 @@ class RolloutContext:
             self._transcript.received(message)
         if watcher is not None:
             watcher.chat_ends(chat, result)
+        self._count_tokens(getattr(result, "usage", None))
         return result
+
+    @property
+    def context_tokens(self) -> int:
+        """The tokens of the conversation so far: the prompt of the last chat call and its reply.
+
+        It never falls. Where the trainer leaves the prompt out it is the sum of the replies, and 0 where it counts
+        nothing.
+        """
+        return self._context_tokens
+
+    def _count_tokens(self, usage: Any) -> None:
+        usage = usage if isinstance(usage, dict) else {}
+        self._context_tokens = max(self._context_tokens, usage.get("prompt_tokens") or 0)
+        self._context_tokens += usage.get("completion_tokens") or 0
 
     def complete(
         self, final_messages: list[MessageDict], finish_reason: str = "stop", reward: float | None = None

@@ -16,6 +16,9 @@ __all__ = [
 ]
 
 
+SUMMARY_CHARACTERS = 100
+
+
 def parse_tool_calls(assistant_message: dict[str, Any]) -> list[dict[str, Any]]:
     """The tool calls of a message; ``[]`` unless ``tool_calls`` is a list."""
     tool_calls = assistant_message.get("tool_calls")
@@ -50,6 +53,14 @@ def get_message_text(message: dict[str, Any]) -> str:
         return get_message_content(message)
     texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def summarize(messages: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """What a log tells of messages: of each its ``role`` and the first hundred characters of its text, ``content``."""
+    return [
+        {"role": get_message_role(message), "content": get_message_text(message)[:SUMMARY_CHARACTERS]}
+        for message in messages
+    ]
 
 
 def get_message_role(message: dict[str, Any]) -> str:

@@ -29,11 +29,12 @@ def osmosis_reward(func: RewardFunction) -> RewardFunction:
     Classic signature: ``(solution_str: str, ground_truth: str, extra_info: dict | None = None, ...) -> float``.
     Parameterised dicts, ``Annotated`` and postponed annotations are fine. Any default will do, but Python shares one
     such as ``{}`` between calls. Arguments are not checked at call time. A keyword argument ``data_source`` is dropped
-    unless ``func`` can take it. A score of NaN or infinity is passed on with a logged warning.
+    unless ``func`` can take it. Where its signature says ``-> float | None``, ``None`` stands for no reward. A score of
+    NaN or infinity is passed on with a logged warning.
 
     Raises:
         TypeError: when decorating, for a classic signature that differs; when called, for a classic result that is
-            no ``float``.
+            neither a ``float`` nor such a ``None``.
     """
     return _decorate(func, _REWARD_RULES)
 
@@ -75,6 +76,7 @@ def _decorate(
     takes_data_source = "data_source" in signature.parameters or any(
         parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()
     )
+    may_be_none = _may_be_none(func, signature.return_annotation)
     if is_classic:
         _check_signature(func, signature, rules)
 
@@ -85,7 +87,9 @@ def _decorate(
             check_arguments(signature, args, kwargs)
 
     def finish(score: Any) -> Any:
-        return _checked_score(name, score) if is_classic else score
+        if is_classic and not (score is None and may_be_none):
+            return _checked_score(name, score)
+        return score
 
     async def finish_later(score: Awaitable[Any]) -> Any:
         with _marking_failures(name):
@@ -154,6 +158,12 @@ def _check_rubric_arguments(signature: inspect.Signature, args: tuple[Any, ...],
             raise TypeError(f"'solution_str' must be a string, got {type(value).__name__}")
         if name == "ground_truth" and not isinstance(value, str | None):
             raise TypeError(f"'ground_truth' must be a string or None, got {type(value).__name__}")
+
+
+def _may_be_none(func: Any, returned: Any) -> bool:
+    """Whether a function says that it may have no score to give."""
+    namespace = getattr(_plain_function(func), "__globals__", {})
+    return NoneType in get_args(_without_metadata(_resolve(returned, namespace)))
 
 
 def _checked_score(name: str, score: Any) -> float:

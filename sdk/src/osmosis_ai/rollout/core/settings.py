@@ -43,6 +43,8 @@ __all__ = [
 
 _PREFIX = "OSMOSIS_ROLLOUT_"
 JOURNAL_OFF = "off"
+DEFAULT_JOURNAL = ".osmosis/journal.db"
+"""Of a server that is not told where to keep one; relative to the current directory."""
 
 
 class LogFormat(StrEnum):

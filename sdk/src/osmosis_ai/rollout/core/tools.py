@@ -158,7 +158,7 @@ async def execute_tool_calls(
                     raise
                 return _error_result(tool_call, error)
 
-    return await _gather([asyncio.create_task(answer(tool_call)) for tool_call in tool_calls])
+    return await gather_tool_messages([asyncio.create_task(answer(tool_call)) for tool_call in tool_calls])
 
 
 class _ExecutorNotAsyncError(TypeError):
@@ -166,7 +166,7 @@ class _ExecutorNotAsyncError(TypeError):
 
 
 async def _run_watched(tool_call: Any, executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:
-    call_id, name = _id_and_name(tool_call)
+    call_id, name = id_and_name(tool_call)
     with watched_tool_call(name, call_id) as call:
         try:
             message = await _run(tool_call, executor, timeout_seconds)
@@ -199,22 +199,24 @@ async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_second
         if not limit.expired():
             raise
         message = f"The tool took longer than {timeout_seconds:g} seconds"
-        raise ToolExecutionError(message, *_id_and_name(tool_call)) from error
+        raise ToolExecutionError(message, *id_and_name(tool_call)) from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise ToolExecutionError("The tool was cancelled from within", *_id_and_name(tool_call)) from error
+        raise ToolExecutionError("The tool was cancelled from within", *id_and_name(tool_call)) from error
     except SystemExit as error:
         # Left alone, it would end the event loop and with it every other rollout.
-        raise ToolExecutionError("The tool tried to exit the process", *_id_and_name(tool_call)) from error
+        raise ToolExecutionError("The tool tried to exit the process", *id_and_name(tool_call)) from error
 
 
-async def _gather(tasks: list[asyncio.Task[ToolMessage]]) -> list[ToolMessage]:
+async def gather_tool_messages(tasks: list[asyncio.Task[ToolMessage]]) -> list[ToolMessage]:
     """All results; on the first exception, or when cancelled itself, end every task before raising."""
     ended: list[asyncio.Task[ToolMessage]] = []
     for task in tasks:
         task.add_done_callback(ended.append)
+    if not tasks:
+        return []
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
@@ -228,7 +230,7 @@ async def _gather(tasks: list[asyncio.Task[ToolMessage]]) -> list[ToolMessage]:
     return [task.result() for task in tasks]
 
 
-def _id_and_name(tool_call: Any) -> tuple[str, str]:
+def id_and_name(tool_call: Any) -> tuple[str, str]:
     """Id and tool name of a call that may be malformed."""
     call = tool_call if isinstance(tool_call, dict) else {}
     function = call.get("function")
@@ -240,7 +242,7 @@ def _id_and_name(tool_call: Any) -> tuple[str, str]:
 
 
 def _error_result(tool_call: Any, error: Exception) -> ToolMessage:
-    tool_call_id, name = _id_and_name(tool_call)
+    tool_call_id, name = id_and_name(tool_call)
     logger.warning(
         "Tool call %a of %a failed with %s; the model gets the error",
         tool_call_id,

@@ -1,5 +1,7 @@
 """The HTTP application around one agent loop. It works without a lifespan too, as in-process clients leave it out."""
 
+import os
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -9,6 +11,7 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE
 from osmosis_ai.rollout.core.schemas import set_max_metadata_size_bytes
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.observe.logs import use_format
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token as _extract_bearer_token  # noqa: F401 - its name in 0.2
@@ -39,6 +42,9 @@ def create_app(
 ) -> "FastAPI":
     """The ASGI application that serves ``agent_loop``.
 
+    Under an ASGI server, accepted rollouts are kept in the journal ``.osmosis/journal.db`` unless a setting names
+    another place, or ``off``. In a test client, or without a lifespan, nothing is written to disk unasked.
+
     Args:
         max_concurrent: rollouts that run at once; ``None`` takes ``settings.server.max_concurrent_rollouts``.
         record_ttl_seconds: how long a finished key answers with its first reply; ``None`` takes the setting.
@@ -48,7 +54,8 @@ def create_app(
         server_port: see ``credentials``.
         api_key: the key a trainer must send on init; ``None`` takes ``settings.server.api_key``, and no key at all
             means no authentication.
-        debug_dir: where traces go, one ``<rollout id>.jsonl`` each; ``None`` writes none.
+        debug_dir: where traces go, one ``<rollout id>.jsonl`` each; ``None`` takes a folder named by the time below
+            ``ROLLOUT_DEBUG_DIR``, and writes none where that is not set or empty.
         on_startup: awaited before the first request.
         on_shutdown: awaited after the last rollout has ended.
 
@@ -68,6 +75,8 @@ def create_app(
     if api_key is not None:
         hide(api_key)
     use_format(settings.server.log_format)
+    if debug_dir is None and (parent := os.environ.get(TRACES_VARIABLE)):
+        debug_dir = str(trace_folder(parent))
     make_client = partial(_make_client, _client_settings(settings, max_concurrent))
     services = Services(agent_loop, settings, make_client, max_concurrent, record_ttl_seconds, debug_dir)
     registers = None
@@ -79,6 +88,9 @@ def create_app(
     class RolloutServer(FastAPI):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "lifespan":
+                # A server says which ASGI it speaks (ASGI 3.0, "Lifespan Protocol"), where a test client leaves it out;
+                # and it runs where signals arrive, where a test puts it into a thread.
+                services.by_server = "asgi" in scope and threading.current_thread() is threading.main_thread()
                 send = lifespan.in_one_sentence(send)
             elif InitEndpoint.takes(scope) and not self.user_middleware:
                 await init_endpoint(scope, receive, send)

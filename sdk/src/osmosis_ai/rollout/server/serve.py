@@ -10,17 +10,18 @@ import logging
 import os
 import socket
 import sys
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
-from osmosis_ai.rollout.core.settings import JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.validator import ValidationResult, validate_agent_loop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
 from osmosis_ai.rollout.observe.logs import log_config
@@ -32,14 +33,17 @@ from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.wire.listening import listen
 from osmosis_ai.rollout.wire.network import PublicIPDetectionError, all_interfaces, detect_public_ip
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "serve_agent_loop", "validate_and_report"]
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "ServeError", "run_app", "serve_agent_loop", "validate_and_report"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - a rollout server is called from other machines, and asks for a key
 DEFAULT_PORT = 9000
-DEFAULT_JOURNAL = ".osmosis/journal.db"
 API_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
+HOST_VARIABLE, PORT_VARIABLE = "ROLLOUT_SERVER_HOST", "ROLLOUT_SERVER_PORT"
 
 GRACEFUL_SHUTDOWN_SECONDS = 5
 RELOAD_DRAIN_SECONDS = 2.0
@@ -84,7 +88,7 @@ def serve_agent_loop(
         skip_register: registration is not available either way; kept for compatibility.
         api_key: the key a trainer must send; ``None`` takes the setting, or else generates one and shows it once.
         local_debug: serve without a key. Bind a loopback ``host`` with it.
-        debug_dir: traces go to ``<debug_dir>/<unix time of start>/``.
+        debug_dir: traces go to ``<debug_dir>/<unix time of start>/``; ``None`` takes ``ROLLOUT_DEBUG_DIR``, else none.
         journal: path of the journal, or ``off``; ``None`` takes the setting, or else ``.osmosis/journal.db``.
         fd: an inherited listening socket, in place of ``host`` and ``port``.
         module_path: ``module:attribute`` of the agent loop, for ``reload`` and ``workers``; found by itself for an
@@ -122,6 +126,7 @@ def serve_agent_loop(
     listener = _inherit(fd) if fd is not None else _bind(host, port)
     bound_host, bound_port = listener.getsockname()[:2]
     host, port = (bound_host if fd is not None else host), bound_port
+    debug_dir = debug_dir or os.environ.get(TRACES_VARIABLE)
     traces = _new_trace_folder(debug_dir) if debug_dir else None
     registration: Literal["local debug", "local testing"] | None = None
     if local_debug or skip_register:
@@ -150,6 +155,23 @@ def serve_agent_loop(
 
             app = create_app(agent_loop, settings=settings, server_host=host, server_port=port, debug_dir=traces)
             uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+
+
+def run_app(app: "FastAPI") -> None:
+    """Serve ``app``, which ``create_app`` made, until SIGTERM or Ctrl-C; blocks.
+
+    It listens at ``ROLLOUT_SERVER_HOST`` (default every interface) and ``ROLLOUT_SERVER_PORT`` (default 9000; 0 takes a
+    free one).
+
+    Raises:
+        SystemExit: the port is none; one sentence says so.
+    """
+    import uvicorn
+
+    port = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
+    if not port.isdecimal() or int(port) > 65535:
+        sys.exit(f"{PORT_VARIABLE} must be a port number, not {port!r}.")
+    uvicorn.run(app, host=os.environ.get(HOST_VARIABLE, DEFAULT_HOST), port=int(port))
 
 
 def validate_and_report(agent_loop: RolloutAgentLoop, *, verbose: bool = False) -> ValidationResult:
@@ -250,20 +272,17 @@ def _reason(error: OSError | UnicodeError) -> str:
 
 
 def _new_trace_folder(debug_dir: str) -> str:
-    started = int(time.time())
-    for name in (f"{started}", *(f"{started}-{number}" for number in range(2, 1000))):
-        folder = Path(debug_dir) / name
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
-            if not folder.parent.is_dir():
-                raise ServeError(f"Traces cannot be written to {debug_dir}: it is not a folder.") from None
-            continue
-        except OSError as error:
-            raise ServeError(f"Traces cannot be written to {debug_dir}: {error.strerror}.") from None
-        return str(folder)
-    raise ServeError(f"Traces cannot be written to {debug_dir}: too many servers were started there at once.")
+    try:
+        Path(debug_dir).mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = trace_folder(debug_dir)
+            with suppress(FileExistsError):  # another server has started in between
+                folder.mkdir()
+                return str(folder)
+    except FileExistsError:
+        raise ServeError(f"Traces cannot be written to {debug_dir}: it is not a folder.") from None
+    except OSError as error:
+        raise ServeError(f"Traces cannot be written to {debug_dir}: {error.strerror}.") from None
 
 
 def _print_banner(name: str, host: str, port: int, key: _Key, registration: str | None, traces: str | None) -> None:

@@ -7,7 +7,7 @@ after the other, and some without a lifespan.
 import asyncio
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.settings import JOURNAL_OFF, RolloutSettings
+from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, RolloutSettings
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
 from osmosis_ai.rollout.observe.journal import time_operations
@@ -37,6 +37,8 @@ class Services:
         self.agent_name = agent_loop.name
         self.served = False
         """Whether a lifespan runs; without one there is no recovery and no drain, so nothing goes on disk either."""
+        self.by_server = False
+        """Whether it is a server's own process that runs the lifespan; only there the journal has a default."""
         self._agent_loop = agent_loop
         self._make_client = make_client
         self._max_concurrent = max_concurrent
@@ -109,6 +111,8 @@ class Services:
 
     def _new_journal(self) -> Journal:
         where = self.settings.server.journal
+        if self.by_server and "journal" not in self.settings.server.model_fields_set:
+            where = DEFAULT_JOURNAL
         journal = SqliteJournal(where) if self.served and where != JOURNAL_OFF else MemoryJournal()
         time_operations(journal, self.observer)
         return journal

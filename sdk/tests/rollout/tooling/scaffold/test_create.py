@@ -1,6 +1,8 @@
 """A new project: what is written, what is refused, and that it passes its own tests."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,7 +12,7 @@ import pytest
 from support.processes import own_environment
 
 from osmosis_ai.rollout.core.loading import load_agent_loop
-from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create_project, own_source
+from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create, create_project, own_source
 from osmosis_ai.rollout.tooling.scaffold.create import AGENT_NAME_LINE
 
 EXAMPLE = Path(__file__).parents[5]
@@ -122,3 +124,59 @@ def test_the_folder_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path / "here")
     assert create_project(Path(), SDK).name == "here"
     assert os.path.exists("server.py")  # noqa: PTH110 - where it is in this directory
+
+
+@pytest.fixture
+def own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the project's files, as a wheel has it, to be damaged."""
+    folder = tmp_path / "installed" / "project"
+    shutil.copytree(Path(create.__file__).parent / "project", folder)
+    for name in create.EXAMPLE_FILES:
+        shutil.copyfile(EXAMPLE / name, folder / name)
+    monkeypatch.setattr(create, "files", lambda package: tmp_path / "installed")
+    return folder
+
+
+def test_what_an_installed_sdk_has_is_enough(own_copy: Path, tmp_path: Path) -> None:
+    project = create_project(tmp_path / "agent", SDK, "weather")
+    assert 'name = "weather"' in contents(project.folder)["server.py"]
+
+
+@pytest.mark.parametrize("name", [*create.EXAMPLE_FILES[1:], *create.TEMPLATES])
+def test_a_file_that_is_missing_is_named_and_nothing_is_written(own_copy: Path, tmp_path: Path, name: str) -> None:
+    (own_copy / name).unlink()
+    with pytest.raises(ScaffoldError, match=f"^This SDK has no .*{name}: install it anew, or use a whole checkout"):
+        create_project(tmp_path / "agent", SDK)
+    assert not (tmp_path / "agent").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "marker"),
+    [
+        ("server.py", AGENT_NAME_LINE.strip()),
+        ("README.md", "@NAME@"),
+        ("pyproject.toml.template", "@NAME@"),
+        ("pyproject.toml.template", "@SDK@"),
+    ],
+)
+def test_a_template_without_its_marker_is_an_error(own_copy: Path, tmp_path: Path, name: str, marker: str) -> None:
+    (own_copy / name).write_text((own_copy / name).read_text().replace(marker, "something else"))
+    with pytest.raises(ScaffoldError, match=f"^The {create.TEMPLATES.get(name, name)} of this SDK has no {marker}"):
+        create_project(tmp_path / "agent", SDK)
+    assert not (tmp_path / "agent").exists()
+
+
+def test_what_a_checkout_without_links_left_in_their_place_is_no_example(own_copy: Path, tmp_path: Path) -> None:
+    (own_copy / "server.py").write_text("../../../../../../../server.py")
+    with pytest.raises(ScaffoldError, match="has no name = "):
+        create_project(tmp_path / "agent", SDK)
+
+
+def test_the_build_takes_the_same_files() -> None:
+    assert f"EXAMPLE_FILES = {json.dumps(create.EXAMPLE_FILES)}".replace("[", "(").replace("]", ")") in (
+        EXAMPLE / "sdk" / "hatch_build.py"
+    ).read_text(encoding="utf-8")
+
+
+def test_no_file_of_the_package_is_a_link() -> None:
+    assert not [file for file in (EXAMPLE / "sdk" / "src").rglob("*") if file.is_symlink()]

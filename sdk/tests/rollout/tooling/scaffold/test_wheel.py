@@ -70,6 +70,14 @@ def test_wheel_and_archive_have_the_example_itself(distributions: Path) -> None:
             assert extracted.read() == example
 
 
+def test_a_wheel_built_from_the_checkout_itself_has_the_example_too(tmp_path: Path) -> None:
+    run(uv(), "build", "--quiet", "--wheel", "--python", sys.executable, "--out-dir", str(tmp_path), str(SDK))
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        for name in EXAMPLE_FILES:
+            assert opened.read(f"{DATA}/{name}") == (SDK.parent / name).read_bytes()
+
+
 def test_a_project_made_by_the_wheel_has_it_and_passes_its_tests(environment: Path, tmp_path: Path) -> None:
     where = run(str(environment / "python"), "-c", "import osmosis_ai; print(osmosis_ai.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(environment.parent)

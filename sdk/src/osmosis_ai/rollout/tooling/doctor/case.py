@@ -9,12 +9,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from osmosis_ai.rollout.core.settings import (
+    DEFAULT_JOURNAL,
     JOURNAL_OFF,
     RolloutClientSettings,
     RolloutServerSettings,
     RolloutSettings,
 )
-from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, DEFAULT_JOURNAL
+from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
+from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.agent_report import AgentChild, AgentReport
 from osmosis_ai.rollout.tooling.doctor.journal_report import JournalReport, look_at_journal
 from osmosis_ai.rollout.tooling.doctor.port_report import PortReport, look_at_port
@@ -25,7 +27,6 @@ from osmosis_ai.rollout.wire.network import all_interfaces
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the default of osmosis serve
 LOOPBACK = "127.0.0.1"
-TRACES_VARIABLE = "ROLLOUT_DEBUG_DIR"
 _MARGIN_SECONDS = 0.2
 
 

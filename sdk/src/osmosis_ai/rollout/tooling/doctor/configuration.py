@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
-from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
-from osmosis_ai.rollout.tooling.doctor.case import TRACES_VARIABLE, Case
+from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
+from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
+from osmosis_ai.rollout.tooling.doctor.case import Case
 from osmosis_ai.rollout.tooling.doctor.defaults import TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 from osmosis_ai.rollout.wire.network import PUBLIC_HOST_VARIABLE
@@ -19,9 +20,8 @@ MIN_KEY_LENGTH = 16
 MAX_PORT = 65_535
 NEW_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
-_HOST_VARIABLE, _PORT_VARIABLE = "ROLLOUT_SERVER_HOST", "ROLLOUT_SERVER_PORT"
 _OTHER_VARIABLES = frozenset(
-    {NO_DOTENV_VARIABLE, PUBLIC_HOST_VARIABLE, TRAINER_KEY_VARIABLE, TRACES_VARIABLE, _HOST_VARIABLE, _PORT_VARIABLE}
+    {NO_DOTENV_VARIABLE, PUBLIC_HOST_VARIABLE, TRAINER_KEY_VARIABLE, TRACES_VARIABLE, HOST_VARIABLE, PORT_VARIABLE}
 )
 _PREFIX = "OSMOSIS_ROLLOUT_"
 _LIKENESS = 0.85
@@ -68,9 +68,9 @@ def check_settings(case: Case) -> Finding:
 
 
 def _wrong_port() -> Iterator[str]:
-    port = os.environ.get(_PORT_VARIABLE)
+    port = os.environ.get(PORT_VARIABLE)
     if port is not None and not (port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
-        yield f"{_PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}"
+        yield f"{PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}"
 
 
 def check_variables(case: Case) -> Finding:

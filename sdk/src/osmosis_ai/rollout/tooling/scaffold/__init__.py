@@ -1,8 +1,7 @@
 """A new agent project, made of this project's example: the library behind ``osmosis init``.
 
-``project/`` is laid out as what is written. Its ``server.py``, ``tools.py``, ``rewards.py`` and ``test_data.jsonl`` are
-links to the example's own files, so that there is no second copy to keep up; a wheel and a source archive have the
-files themselves. ``source`` finds out where the new project gets this SDK from, ``create`` writes it.
+``project/`` is laid out as what is written, without the example's own files: a wheel has them in there, in a checkout
+they lie at the top. ``source`` finds out where the new project gets this SDK from, ``create`` writes it.
 """
 
 import sys

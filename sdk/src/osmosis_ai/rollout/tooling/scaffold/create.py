@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,10 +14,18 @@ from osmosis_ai.rollout.tooling.scaffold.source import VENDOR, SdkSource
 AGENT_NAME_LINE = '    name = "calculator"\n'
 """The line of the example's ``server.py`` that the new name goes into."""
 
+EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl")
+TEMPLATES = {
+    "README.md": "README.md",
+    "gitignore": ".gitignore",
+    "pyproject.toml.template": "pyproject.toml",
+    "tests/test_agent.py": "tests/test_agent.py",
+}
+"""The other files of a project, by where they lie in ``project/``."""
+
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # A project cannot depend on itself.
 _TAKEN_NAMES = frozenset({"osmosis-ai", "pytest", "pytest-asyncio"})
-_RENAMED = {"gitignore": ".gitignore", "pyproject.toml.template": "pyproject.toml"}
 # A folder that holds only these is as good as empty.
 _DISREGARDED = frozenset({".git", ".DS_Store"})
 
@@ -41,18 +48,15 @@ def create_project(folder: Path, sdk: SdkSource, name: str | None = None) -> Pro
         name: of the project and its agent; ``None`` takes the folder's, in small letters and hyphens.
 
     Raises:
-        ScaffoldError: ``folder`` is not empty or cannot be written, or the name cannot be used.
+        ScaffoldError: ``folder`` is not empty or cannot be written, the name cannot be used, or this SDK lacks a file
+            of the project or the place for a name in it.
     """
     name = _checked_name(name if name is not None else _name_of(folder))
     _require_empty(folder)
-    values = {"@NAME@": name, "@SDK@": sdk.toml()}
+    texts = _texts(name, sdk)
     written = []
     try:
-        for relative, text in _templates():
-            for placeholder, value in values.items():
-                text = text.replace(placeholder, value)
-            if relative == "server.py":
-                text = text.replace(AGENT_NAME_LINE, f'    name = "{name}"\n')
+        for relative, text in texts.items():
             written.append(_write(folder, relative, text))
         if sdk.archive is not None:
             (folder / VENDOR).mkdir()
@@ -86,18 +90,30 @@ def _require_empty(folder: Path) -> None:
         raise ScaffoldError(f"{folder} is not empty: name a new folder, or an empty one.")
 
 
-def _templates() -> Iterator[tuple[str, str]]:
-    """Path and text of every file, as they lie in the package."""
+def _texts(name: str, sdk: SdkSource) -> dict[str, str]:
+    """Every file of the project; nothing is written before all of them are there."""
+    project = files("osmosis_ai.rollout.tooling.scaffold") / "project"
+    texts = {path: _read(project / template) for template, path in TEMPLATES.items()}
+    # Where the package has no example it is the one of a checkout, which lies beside the SDK.
+    example: Traversable = project if (project / EXAMPLE_FILES[0]).is_file() else Path(__file__).resolve().parents[6]
+    texts |= {path: _read(example / path) for path in EXAMPLE_FILES}
+    for path, marker, value in (
+        ("README.md", "@NAME@", name),
+        ("pyproject.toml", "@NAME@", name),
+        ("pyproject.toml", "@SDK@", sdk.toml()),
+        ("server.py", AGENT_NAME_LINE, f'    name = "{name}"\n'),
+    ):
+        if marker not in texts[path]:
+            raise ScaffoldError(f"The {path} of this SDK has no {marker.strip()}: install it anew.")
+        texts[path] = texts[path].replace(marker, value)
+    return texts
 
-    def walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                if entry.name != "__pycache__":
-                    yield from walk(entry, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + _RENAMED.get(entry.name, entry.name), entry.read_text(encoding="utf-8")
 
-    yield from walk(files("osmosis_ai.rollout.tooling.scaffold") / "project", "")
+def _read(file: Traversable) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ScaffoldError(f"This SDK has no {file}: install it anew, or use a whole checkout.") from None
 
 
 def _write(folder: Path, relative: str, text: str) -> str:

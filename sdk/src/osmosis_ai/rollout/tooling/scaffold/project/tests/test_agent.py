@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from osmosis_ai.rollout import create_app, validate_agent_loop
+from osmosis_ai.rollout import OsmosisLLMClient, RolloutContext, RolloutRequest, create_app, validate_agent_loop
 from osmosis_ai.rollout.run import DatasetReader
 from osmosis_ai.rollout.run.policies.arithmetic import ArithmeticPolicy
 from osmosis_ai.rollout.run.train.jobs import JobPlan
@@ -21,7 +21,7 @@ from osmosis_ai.rollout.trainer.testing import (
 )
 from rewards import compute_reward
 from server import agent_loop
-from tools import call_tool
+from tools import TOOLS
 
 PROJECT = Path(__file__).parents[1]
 KEY = "key-of-the-server"
@@ -41,7 +41,9 @@ def test_the_agent_can_be_served() -> None:
 )
 async def test_a_call_of_the_model_gets_an_answer(tool: str, arguments: dict[str, Any], answer: str) -> None:
     function = {"name": tool, "arguments": json.dumps(arguments)}
-    message = await call_tool({"id": "call_1", "type": "function", "function": function})
+    request = RolloutRequest(rollout_id="rollout-1", server_url="http://trainer", messages=[], completion_params={})
+    ctx = RolloutContext(request=request, tools=[], llm=OsmosisLLMClient("http://trainer", "rollout-1"))
+    [message] = await TOOLS.answer(ctx, [{"id": "call_1", "type": "function", "function": function}])
     assert message == {"role": "tool", "tool_call_id": "call_1", "content": answer}
 
 

@@ -1,0 +1,254 @@
+"""What a function's signature says to a model, and to the validation of what the model sends back.
+
+Both come from pydantic, parameter by parameter, so that no parameter's name can collide with anything. What is shown is
+what model servers accept: no ``$ref``, no ``title``, ``anyOf`` and ``enum`` for the rarer ``oneOf`` and ``const``.
+"""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Annotated, Any, Optional, Union
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from osmosis_ai.rollout.core.tool_arguments import DECIMAL, UnfitError, fit, plain
+
+_KNOWN = "Decimal, int, float, str, bool, list, dict, Literal, an Enum, a TypedDict or a pydantic model"
+_MAX_PROBLEM_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter that the model fills in."""
+
+    name: str
+    schema: dict[str, Any]
+    """With the marks that ``fit`` needs; ``shown`` is without."""
+    adapter: TypeAdapter[Any]
+    required: bool
+    default: Any = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The schema that the model is given."""
+        shown: dict[str, Any] = _without_marks(self.schema)
+        return shown
+
+    def read(self, value: Any) -> Any:
+        """A decoded value as the function wants it.
+
+        Raises:
+            UnfitError: it cannot be; ``path`` begins with its name.
+            decimal.Inexact: a number has more than ``MAX_DIGITS`` digits.
+        """
+        fitted = fit(value, self.schema, (self.name,))
+        try:
+            return self.adapter.validate_python(fitted)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            text = problem["msg"][:_MAX_PROBLEM_CHARACTERS]
+            raise UnfitError("", (self.name, *problem["loc"]), f"{text[:1].lower()}{text[1:]}") from None
+
+
+class Signature:
+    """The parameters of a function that is to be the tool ``tool``.
+
+    Args:
+        given: the types of what is filled in, and not shown to the model.
+
+    Raises:
+        TypeError: a parameter cannot be one of a tool; the sentence names both and says what to write.
+    """
+
+    def __init__(self, function: Callable[..., Any], tool: str, given: tuple[type, ...]) -> None:
+        self.parameters: list[Parameter] = []
+        self.given: dict[str, type] = {}
+        """The type of what is filled in, by parameter."""
+        bound = function.keywords if isinstance(function, functools.partial) else {}
+        for parameter in _signature(function, tool).parameters.values():
+            if parameter.name in bound:
+                continue
+            where = f"Parameter {parameter.name} of tool {tool}"
+            _check_kind(parameter, where)
+            annotation = _annotation(function, parameter, where)
+            kind = next((kind for kind in given if _bare(annotation) is kind), None)
+            if kind is not None:
+                self.given[parameter.name] = kind
+            else:
+                self.parameters.append(_parameter(parameter, annotation, where))
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments."""
+        return {
+            "type": "object",
+            "properties": {parameter.name: parameter.shown for parameter in self.parameters},
+            "required": [parameter.name for parameter in self.parameters if parameter.required],
+            "additionalProperties": False,
+        }
+
+
+def called_by(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or method that runs when ``function``, which may be a ``partial`` or an object, is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _signature(function: Callable[..., Any], tool: str) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        raise TypeError(f"Tool {tool} has no signature that can be read: write a function that calls it.") from None
+
+
+def _check_kind(parameter: inspect.Parameter, where: str) -> None:
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        raise TypeError(f"{where} takes any number of values: write a list, as in `{parameter.name}: list[str]`.")
+    if parameter.kind is parameter.VAR_KEYWORD:
+        raise TypeError(f"{where} takes any arguments: write a dict, as in `{parameter.name}: dict[str, str]`.")
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise TypeError(f"{where} is positional only, and arguments come by name: leave out the `/`.")
+    if parameter.annotation is parameter.empty:
+        raise TypeError(f"{where} needs an annotation: write its type, as in `{parameter.name}: str`.")
+
+
+def _annotation(function: Callable[..., Any], parameter: inspect.Parameter, where: str) -> Any:
+    """The parameter's annotation, resolved where it is text."""
+    holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    scope = getattr(inspect.unwrap(called_by(function)), "__globals__", {})
+    try:
+        annotation = typing.get_type_hints(holder, globalns=scope, include_extras=True)[parameter.name]
+    except Exception as error:
+        raise TypeError(
+            f"{where} has the annotation {parameter.annotation!r}, which cannot be resolved ({error}):"
+            " define the type at the top of the module."
+        ) from error
+    if parameter.default is None and not _takes_none(annotation):
+        return Optional[annotation]  # noqa: UP045 - the annotation may be anything
+    return annotation
+
+
+def _takes_none(annotation: Any) -> bool:
+    return type(None) in typing.get_args(_bare_annotated(annotation))
+
+
+def _bare_annotated(annotation: Any) -> Any:
+    return annotation.__origin__ if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without ``Annotated`` and ``| None``."""
+    annotation = _bare_annotated(annotation)
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        others = [choice for choice in typing.get_args(annotation) if choice is not type(None)]
+        return _bare(others[0]) if len(others) == 1 else annotation
+    return annotation
+
+
+def _parameter(parameter: inspect.Parameter, annotation: Any, where: str) -> Parameter:
+    default = parameter.default
+    if isinstance(default, FieldInfo):
+        annotation = Annotated[annotation, default]
+    notes = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
+    fields = [note for note in notes if isinstance(note, FieldInfo)]
+    if default is parameter.empty or isinstance(default, FieldInfo):
+        defaults = (field.get_default(call_default_factory=True) for field in fields)
+        default = next((value for value in defaults if value is not PydanticUndefined), PydanticUndefined)
+    adapter, schema = _adapter_and_schema(annotation, where)
+    text = next((note for note in notes if isinstance(note, str)), None)
+    if text is not None:
+        schema = {**schema, "description": text}
+    required = default is PydanticUndefined
+    schema.pop("default", None)
+    if not required and default is not None:
+        with suppress(ValueError):  # it cannot be shown, and need not
+            schema["default"] = plain(default) if isinstance(default, Decimal) else to_jsonable_python(default)
+    return Parameter(parameter.name, schema, adapter, required, None if required else default)
+
+
+def _adapter_and_schema(annotation: Any, where: str) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    kind = getattr(_bare(annotation), "__name__", str(annotation))
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        schema = adapter.json_schema(schema_generator=_SchemaGenerator)
+    except PydanticSchemaGenerationError:
+        raise TypeError(
+            f"{where} has the type {kind}, which no model can write: use {_KNOWN}."
+            f" If it is what a rollout keeps, write Toolbox(..., state={kind})."
+        ) from None
+    except (PydanticUserError, NameError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        if "typing_extensions.TypedDict" in reason:
+            raise TypeError(
+                f"{where} has a TypedDict of `typing`: before Python 3.12, import it from `typing_extensions`."
+            ) from None
+        raise TypeError(f"{where} has the type {kind}, which has no schema ({reason}): use {_KNOWN}.") from None
+    definitions = schema.pop("$defs", {})
+    schema = _clean(schema, definitions, (), where)
+    if not schema.keys() & {"type", "anyOf", "enum", "allOf", "not"}:
+        raise TypeError(f"{where} has the type {kind}, which says nothing to a model: use {_KNOWN}.")
+    return adapter, schema
+
+
+class _SchemaGenerator(GenerateJsonSchema):
+    def decimal_schema(self, schema: Any) -> JsonSchemaValue:
+        """A number, where pydantic also offers a text: models that can send either send text."""
+        described = super().decimal_schema(schema)
+        return {**next(iter(described.get("anyOf", [described]))), "type": "number", DECIMAL: True}
+
+
+_SCHEMAS = frozenset({"properties", "patternProperties"})
+_LISTS_OF_SCHEMAS = frozenset({"anyOf", "allOf"})
+_SINGLE_SCHEMAS = frozenset({"items", "additionalProperties", "not", "propertyNames"})
+
+
+def _clean(schema: Any, definitions: Mapping[str, Any], within: tuple[str, ...], where: str) -> Any:
+    """A schema with its references put in place and no more than a model server takes."""
+    if not isinstance(schema, dict):
+        return schema
+    schema = dict(schema)
+    if (reference := schema.pop("$ref", None)) is not None:
+        name = reference.rpartition("/")[2]
+        if name in within:
+            raise TypeError(f"{where} has a type that contains itself ({name}): write one of a fixed depth.")
+        return {
+            **_clean(definitions[name], definitions, (*within, name), where),
+            **_clean(schema, definitions, within, where),
+        }
+    if "prefixItems" in schema:
+        raise TypeError(
+            f"{where} has a tuple of fixed length, which many model servers refuse: use list, or a TypedDict."
+        )
+    schema.pop("title", None)
+    schema.pop("discriminator", None)
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+    if "const" in schema:
+        schema["enum"] = [schema.pop("const")]
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    for key, value in schema.items():
+        if key in _SCHEMAS:
+            schema[key] = {name: _clean(item, definitions, within, where) for name, item in value.items()}
+        elif key in _LISTS_OF_SCHEMAS:
+            schema[key] = [_clean(item, definitions, within, where) for item in value]
+        elif key in _SINGLE_SCHEMAS:
+            schema[key] = _clean(value, definitions, within, where)
+    return schema
+
+
+def _without_marks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_marks(item) for key, item in value.items() if key != DECIMAL}
+    return [_without_marks(item) for item in value] if isinstance(value, list) else value

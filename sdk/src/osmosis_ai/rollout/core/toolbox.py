@@ -1,0 +1,306 @@
+"""The tools of an agent: ordinary functions, shown to the model and called for it.
+
+A ``Toolbox`` never changes once it is made; any number of rollouts may use one at once. What a model writes ends in one
+tool message for each call, in the order of the calls. What a tool itself does wrong ends the rollout.
+"""
+
+import asyncio
+import copy
+import inspect
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal, Inexact
+from typing import Any, TypeVar, overload
+
+from osmosis_ai.rollout.core.base import RolloutContext
+from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
+from osmosis_ai.rollout.core.offload import call_in_thread
+from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
+from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
+from osmosis_ai.rollout.core.tool_schema import Signature, called_by
+from osmosis_ai.rollout.core.tools import (
+    ToolMessage,
+    create_tool_error_result,
+    create_tool_result,
+    gather_tool_messages,
+    id_and_name,
+    serialize_tool_result,
+)
+from osmosis_ai.rollout.core.watch import ToolOutcome, watched_tool_call
+
+MAX_ARGUMENT_CHARACTERS = 500
+"""Of the arguments in the message of a time-out."""
+
+_OPTIONS = "__osmosis_tool__"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """What a function does not say of itself."""
+
+    name: str | None = None
+    description: str | None = None
+    timeout_seconds: float | None = None
+
+
+@overload
+def tool(function: FunctionT, /) -> FunctionT: ...
+@overload
+def tool(
+    *, name: str | None = None, description: str | None = None, timeout_seconds: float | None = None
+) -> Callable[[FunctionT], FunctionT]: ...
+def tool(function: Any = None, /, **options: Any) -> Any:
+    """Give a tool options; the function stays as it is, and a ``Toolbox`` takes one without them as well.
+
+    Args:
+        name: for the model; default the function's.
+        description: for the model; default the docstring.
+        timeout_seconds: of one call; then the model is told. A plain function runs on in its thread, and nobody waits.
+
+    Raises:
+        ValueError: ``timeout_seconds`` is not above 0.
+    """
+    chosen = ToolOptions(**options)
+    if chosen.timeout_seconds is not None and not 0 < chosen.timeout_seconds < float("inf"):
+        raise ValueError(f"timeout_seconds must be a positive number of seconds, got {chosen.timeout_seconds}.")
+
+    def mark(function: FunctionT) -> FunctionT:
+        setattr(function, _OPTIONS, chosen)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+class Tool(ABC):
+    """A tool as a ``Toolbox`` calls it. For a function there is no need of one: give the ``Toolbox`` the function.
+
+    Args:
+        schema: as the model is given it.
+        timeout_seconds: of one call; no limit by default.
+    """
+
+    def __init__(self, schema: OpenAIFunctionToolSchema, timeout_seconds: float | None = None) -> None:
+        self.schema = schema
+        self.name = schema.function.name
+        self.timeout_seconds = timeout_seconds
+
+    @abstractmethod
+    async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> Any:
+        """Its result, to be written as text.
+
+        Args:
+            arguments: as the model wrote them, decoded: numbers are ``Decimal``, for which see ``plain_arguments``.
+            ctx, state: as they were given to ``Toolbox.answer``.
+
+        Raises:
+            ToolExecutionError: what the model is told; anything else ends the rollout.
+        """
+
+
+def plain_arguments(arguments: dict[str, Any], tool_name: str) -> dict[str, Any]:
+    """Decoded arguments with ``int`` and ``float`` for ``Decimal``.
+
+    Raises:
+        ToolArgumentError: they are nested too deeply, or a number is NaN, infinite, or beyond a float.
+    """
+    with _told_to_the_model(tool_name):
+        return {key: plain(value, (key,)) for key, value in arguments.items()}
+
+
+class FunctionTool(Tool):
+    """A tool that is a function, ``async`` or plain; a plain one runs in a thread."""
+
+    def __init__(self, function: Callable[..., Any], state: type | None = None) -> None:
+        if not callable(function) or inspect.isclass(function):
+            raise TypeError(f"{function!r} cannot be a tool: write a function.")
+        options: ToolOptions = getattr(function, _OPTIONS, None) or ToolOptions()
+        called = called_by(function)
+        source = inspect.unwrap(called)
+        name = options.name or str(getattr(source, "__name__", ""))
+        if not _NAME.fullmatch(name) or name == "__call__":
+            raise TypeError(
+                f"{function!r} has no name that a tool can have: write a `def`, or tool(name=...), with up to 64"
+                " letters, digits, '_' and '-'."
+            )
+        if inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source):
+            raise TypeError(f"Tool {name} yields: write a function that returns all of its result.")
+        given = (RolloutContext,) if state is None else (RolloutContext, state)
+        self._function = function
+        self._is_async = inspect.iscoroutinefunction(called)
+        self._signature = Signature(function, name, given)
+        self._parameters = {parameter.name: parameter for parameter in self._signature.parameters}
+        description = options.description or inspect.getdoc(source) or name
+        declared = {"name": name, "description": description, "parameters": self._signature.schema}
+        schema = OpenAIFunctionToolSchema.model_validate({"type": "function", "function": declared})
+        super().__init__(schema, options.timeout_seconds)
+
+    async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> Any:
+        """Check the arguments, add what is given, and call the function."""
+        values = self._read(arguments)
+        for name, kind in self._signature.given.items():
+            values[name] = ctx if kind is RolloutContext else _checked_state(state, kind, self.name)
+        if self._is_async:
+            return await self._function(**values)
+        result = await call_in_thread(lambda: self._function(**values))
+        return await result if inspect.isawaitable(result) else result
+
+    def _read(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        missing = [name for name, parameter in self._parameters.items() if parameter.required and name not in arguments]
+        if missing or not arguments.keys() <= self._parameters.keys():
+            problem = f"{', '.join(missing)} missing" if missing else "another argument given"
+            takes = f"the arguments {', '.join(self._parameters)}" if self._parameters else "no arguments"
+            raise ToolArgumentError(f"{self.name} takes {takes}: {problem}")
+        values: dict[str, Any] = {}
+        with _told_to_the_model(self.name):
+            for name, parameter in self._parameters.items():
+                # A default is copied: what one call adds to a list is not for the next one to find.
+                given = name in arguments
+                values[name] = parameter.read(arguments[name]) if given else copy.deepcopy(parameter.default)
+        return values
+
+
+@contextmanager
+def _told_to_the_model(tool_name: str) -> Iterator[None]:
+    try:
+        yield
+    except UnfitError as problem:
+        raise ToolArgumentError(problem.sentence(tool_name)) from None
+    except RecursionError:
+        raise ToolArgumentError(f"the arguments of {tool_name} are nested too deeply") from None
+
+
+def _checked_state(state: Any, kind: type, tool_name: str) -> Any:
+    if not isinstance(state, kind):
+        raise TypeError(f"the tool {tool_name} wants a {kind.__name__}: write answer(ctx, tool_calls, state)")
+    return state
+
+
+class Toolbox:
+    """The tools of an agent.
+
+    A tool is a function with a docstring, each of its parameters annotated ``type``, ``Annotated[type, "description"]``
+    or with pydantic's ``Field``. A parameter annotated ``RolloutContext``, or ``state``, is filled in and not shown to
+    the model. A result is written as text: a string as it is, a ``Decimal`` with every digit, anything else as
+    ``serialize_tool_result`` does.
+
+    Args:
+        tools: functions, or ready-made ``Tool`` objects.
+        state: the class of what a rollout keeps for its tools, such as a connection.
+        max_concurrency: how many calls of one ``answer`` may run at once, at least 1; no limit by default.
+
+    Raises:
+        TypeError: a function cannot be a tool, or two have one name; the sentence says what to write.
+        ValueError: ``max_concurrency`` is below 1.
+    """
+
+    def __init__(
+        self,
+        *tools: Callable[..., Any] | Tool,
+        state: type | None = None,
+        max_concurrency: int | None = None,
+    ) -> None:
+        if max_concurrency is not None and max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be at least 1, got {max_concurrency}.")
+        if state is not None and not isinstance(state, type):
+            raise TypeError(f"state must be the class of what a rollout keeps, not {state!r}.")
+        self._max_concurrency = max_concurrency
+        self._tools: dict[str, Tool] = {}
+        for entry in tools:
+            made = entry if isinstance(entry, Tool) else FunctionTool(entry, state)
+            if made.name in self._tools:
+                raise TypeError(f"Two tools have the name {made.name}: give one another, with tool(name=...).")
+            self._tools[made.name] = made
+
+    @property
+    def schemas(self) -> list[OpenAIFunctionToolSchema]:
+        """What the model is told, for ``get_tools``: a new list each time."""
+        return [entry.schema for entry in self._tools.values()]
+
+    async def answer(
+        self, ctx: RolloutContext, tool_calls: Sequence[Any] | None, state: Any = None
+    ) -> list[ToolMessage]:
+        """One tool message for each call of a reply, in their order; the calls run together.
+
+        Each call is timed, counted and traced. What the model did wrong, a time-out and a ``ToolExecutionError`` are
+        answered with a message that begins with ``Error: ``.
+
+        Args:
+            tool_calls: as the model wrote them; none, or ``None``, gives ``[]``.
+            state: for the parameters of its class.
+
+        Raises:
+            ToolExecutionError: a tool failed in any other way; its cause is the exception. The calls beside it have
+                been cancelled. Left alone, it ends the rollout with the outcome ``tool_error``.
+        """
+        slots = asyncio.Semaphore(self._max_concurrency or max(len(tool_calls or ()), 1))
+
+        async def answer_one(tool_call: Any) -> ToolMessage:
+            async with slots:
+                return await self._answer(ctx, tool_call, state)
+
+        tasks = [asyncio.create_task(answer_one(tool_call)) for tool_call in tool_calls or ()]
+        return await gather_tool_messages(tasks)
+
+    async def _answer(self, ctx: RolloutContext, tool_call: Any, state: Any) -> ToolMessage:
+        call_id, name = id_and_name(tool_call)
+        started = time.monotonic()
+        with watched_tool_call(name, call_id) as watch:
+            try:
+                return create_tool_result(call_id, await self._run(ctx, tool_call, call_id, name, state))
+            except _ModelError as told:
+                watch.outcome = ToolOutcome.TIMEOUT if told.is_timeout else ToolOutcome.ERROR
+                return create_tool_error_result(call_id, str(told))
+            finally:
+                ctx.record_tool_call(latency_ms=(time.monotonic() - started) * 1000)
+
+    async def _run(self, ctx: RolloutContext, tool_call: Any, call_id: str, name: str, state: Any) -> str:
+        found = self._tools.get(name)
+        if found is None:
+            raise _ModelError(f"no such tool; there are {', '.join(self._tools)}")
+        limit = asyncio.timeout(found.timeout_seconds)
+        arguments: dict[str, Any] = {}
+        try:
+            arguments = decode_arguments(tool_call["function"].get("arguments"))
+            async with limit:
+                result = await found.run(arguments, ctx, state)
+            return f"{EXACT.normalize(result):zf}" if isinstance(result, Decimal) else serialize_tool_result(result)
+        except ToolExecutionError as error:
+            raise _ModelError(str(error)) from error
+        except Inexact:
+            raise _ModelError(TOO_LONG) from None
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ToolExecutionError("The tool was cancelled from within", call_id, name) from error
+        except SystemExit as error:  # left alone, it would end the event loop and with it every other rollout
+            raise ToolExecutionError("The tool tried to exit the process", call_id, name) from error
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise _ModelError(_time_out(found, arguments), is_timeout=True) from None
+            # The text of a KeyError is no more than the key.
+            bare = isinstance(error, KeyError) or not str(error)
+            problem = f"{type(error).__name__}: {error}".removesuffix(": ") if bare else str(error)
+            raise ToolExecutionError(f"{name} failed: {problem}", call_id, name) from error
+
+
+class _ModelError(Exception):
+    """What the model is told of a call in place of a result."""
+
+    def __init__(self, message: str, *, is_timeout: bool = False) -> None:
+        super().__init__(message)
+        self.is_timeout = is_timeout
+
+
+def _time_out(found: Tool, arguments: dict[str, Any]) -> str:
+    text = serialize_tool_result(plain_arguments(arguments, found.name))
+    if len(text) > MAX_ARGUMENT_CHARACTERS:
+        text = f"{text[:MAX_ARGUMENT_CHARACTERS]}..."
+    return f"{found.name} took longer than {found.timeout_seconds:g} seconds with the arguments {text}"

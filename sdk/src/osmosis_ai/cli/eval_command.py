@@ -61,6 +61,9 @@ def eval_(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Results as JSON; runs stream to a .jsonl beside it."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the results of -o; failed runs are made again.")
+    ] = False,
     reports: Annotated[
         list[str] | None,
         typer.Option("--report", metavar="FILE", help="Report as .md or .html, with plots; may be repeated."),

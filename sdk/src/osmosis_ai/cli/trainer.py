@@ -6,11 +6,9 @@ number of another signal). Arguments and dataset are checked before anything is 
 
 import asyncio
 import math
-import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,8 @@ from osmosis_ai.rollout.trainer import defaults
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.run.data.dataset import DatasetReader
+    from osmosis_ai.rollout.run.results.results_file import ResultsFile
     from osmosis_ai.rollout.run.train.report import Report
-    from osmosis_ai.rollout.run.train.results_file import ResultsFile
     from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress, Session
     from osmosis_ai.rollout.trainer import ToolAwareClient
 
@@ -100,6 +98,9 @@ def trainer(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write all results to this JSON file.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the results of -o; failed rollouts are made again.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
     host: CallbackHostOption = defaults.CALLBACK_HOST,
     port: CallbackPortOption = 0,
@@ -121,6 +122,8 @@ def trainer(
         return _fail(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.")
 
     try:
+        if resume and output is None:
+            raise _UsageError("--resume needs -o FILE: the results of the run to go on with.")
         target = _server(module, mcp, server, api_key, log)
         reader = _reader(dataset)
         is_script = model in BUILTIN_POLICIES and base_url is None
@@ -144,7 +147,11 @@ def trainer(
             port=port,
             callback_url=_callback_url(callback_url, host, target),
         )
-        return _run(session, policy or model, script is not None, output, quiet)
+
+        def open_results() -> "ResultsFile | nullcontext[None]":
+            return session.open_results(output, model, base_url, policy, resume) if output else nullcontext()
+
+        return _run(session, policy or model, script is not None, open_results, quiet)
     except _UsageError as error:
         return _fail(str(error), EXIT_USAGE)
     except (LocalExecutionError, TrainerError) as error:
@@ -237,27 +244,37 @@ def _completion_params(**given: float | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _run(session: "Session", model: str, is_script: bool, output: Path | None, quiet: bool) -> int:
+def _run(
+    session: "Session",
+    model: str,
+    is_script: bool,
+    open_results: "Callable[[], ResultsFile | nullcontext[None]]",
+    quiet: bool,
+) -> int:
     from osmosis_ai.rollout.run.train.render import ReportPrinter
     from osmosis_ai.rollout.run.train.report import Report
-    from osmosis_ai.rollout.run.train.results_file import ResultsFile
 
     report = Report(planned=session.plan.count())
     if not report.planned:
         return _fail(f"{session.plan.reader.file_path} has no rows to run.")
     printer = ReportPrinter(sys.stdout)
-    with ResultsFile(output) if output else nullcontext() as results:
+    with open_results() as results:
+        if results:
+            report.take_earlier(results.earlier_records())
         if not quiet:
             kind = ", a script and no language model" if is_script else ""
             printer.say(f"{report.planned} rollouts. Policy: {model}{kind}.")
+            if note := results.what_was_there(report.planned) if results else None:
+                printer.say(note)
         ending = _drive(session, report, results, shows_progress=not quiet)
         if report.lines and not quiet:
             printer.print_table(report)
             printer.print_summary(report)
         if results and (report.lines or not ending.failure):
-            results.publish(report, {"model": model, **session.settings()})
+            head = {"summary": report.summary(), "settings": {"model": model, **session.settings()}}
+            results.publish(head, finished=len(report.lines) == report.planned)
             if not quiet:
-                printer.say(f"Results: {output}")
+                printer.say(f"Results: {results.path}")
     return _exit_code(report, ending)
 
 
@@ -268,46 +285,22 @@ class _Ending:
 
 
 def _drive(session: "Session", report: "Report", results: "ResultsFile | None", shows_progress: bool) -> _Ending:
+    from osmosis_ai.rollout.core.user_errors import CLIError
     from osmosis_ai.rollout.run import LocalExecutionError
+    from osmosis_ai.rollout.run.driver import until_signal
     from osmosis_ai.rollout.run.train.render import RunProgress
-    from osmosis_ai.rollout.run.train.report import ReportLine
-    from osmosis_ai.rollout.trainer import RolloutOutcome, TrainerError
+    from osmosis_ai.rollout.trainer import TrainerError
 
     with RunProgress(sys.stderr, report, shown=shows_progress) as progress:
-
-        def take(line: ReportLine, outcome: RolloutOutcome) -> None:
-            if results:
-                results.add(line, outcome)
-            progress.advance()
-
         try:
-            signal_number = asyncio.run(_until_signal(session.run(report, take)))
+            work = session.run(report, lambda line, outcome: progress.advance(), results)
+            signal_number = asyncio.run(until_signal(work))
         except KeyboardInterrupt:
             signal_number = int(signal.SIGINT)
-        except (TrainerError, LocalExecutionError) as error:
+        except (CLIError, TrainerError, LocalExecutionError) as error:
             return _Ending(failure=error)
     report.interrupted = signal_number != 0
     return _Ending(signal_number)
-
-
-async def _until_signal(work: Coroutine[Any, Any, None]) -> int:
-    """Run ``work``; return 0, or the number of the signal that cancelled it."""
-    received: list[int] = []
-    task = asyncio.current_task()
-    if task is not None and threading.current_thread() is threading.main_thread() and os.name == "posix":
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, _cancel, task, received, int(number))
-    try:
-        await work
-    except asyncio.CancelledError:
-        # Ctrl-C comes as a bare cancellation from asyncio.run.
-        return received[0] if received else int(signal.SIGINT)
-    return 0
-
-
-def _cancel(task: "asyncio.Task[Any]", received: list[int], number: int) -> None:
-    received.append(number)
-    task.cancel()
 
 
 def _exit_code(report: "Report", ending: _Ending) -> int:

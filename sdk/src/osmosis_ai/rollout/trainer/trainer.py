@@ -26,8 +26,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.trainer import defaults
-from osmosis_ai.rollout.trainer.book import Delivery, Rollout, RolloutBook
+from osmosis_ai.rollout.trainer.book import Delivery, RolloutBook
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
@@ -159,22 +160,15 @@ class Trainer:
         will accept no rollout at all, and returns the reason; ``None`` means that every request was run.
         """
         stop_reasons: list[str] = []
-        remaining = iter(requests)
 
-        async def work() -> None:
-            while not stop_reasons and (request := next(remaining, None)) is not None:
-                async with self._room:
-                    outcome, stop_reason = await self._run(request)
-                if stop_reason:
-                    stop_reasons.append(stop_reason)
-                on_outcome(outcome)
+        async def work(request: RolloutRequest) -> bool:
+            outcome = await self.run_one(request)
+            if outcome.is_systemic and outcome.problem:
+                stop_reasons.append(outcome.problem)
+            on_outcome(outcome)
+            return not stop_reasons
 
-        try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(self._limits.concurrency):
-                    workers.create_task(work())
-        except ExceptionGroup as group:
-            raise _first_leaf(group) from None
+        await run_window(requests, work, self._limits.concurrency)
         return stop_reasons[0] if stop_reasons else None
 
     async def run_one(self, request: RolloutRequest) -> RolloutOutcome:
@@ -186,8 +180,7 @@ class Trainer:
             ValueError: if the request's ``rollout_id`` was used before.
         """
         async with self._room:
-            outcome, _ = await self._run(request)
-        return outcome
+            return await self._run(request)
 
     async def run_again(
         self,
@@ -234,7 +227,7 @@ class Trainer:
                 rollout.is_lost = True
                 rollout.abandon()
 
-    async def _run(self, request: RolloutRequest) -> tuple[RolloutOutcome, str | None]:
+    async def _run(self, request: RolloutRequest) -> RolloutOutcome:
         addressed = request.model_copy(
             update={
                 "server_url": self.callback_url,
@@ -244,7 +237,7 @@ class Trainer:
         )
         rollout = self._book.open(addressed)
         started_seconds = time.monotonic()
-        problem = stop_reason = None
+        problem, is_systemic = None, False
         outcome = Outcome.TIMED_OUT
         try:
             async with asyncio.timeout(self._limits.rollout_timeout_seconds):
@@ -254,19 +247,13 @@ class Trainer:
             timeout_seconds = self._limits.rollout_timeout_seconds
             problem = f"No result within {timeout_seconds:g} s; still waiting for {rollout.waiting_for}."
         except InitRefusedError as error:
-            outcome, problem = Outcome.REFUSED, str(error)
-            stop_reason = str(error) if error.systemic else None
+            outcome, problem, is_systemic = Outcome.REFUSED, str(error), error.systemic
         finally:
             self._book.close(rollout)
         if rollout.result is not None:
             outcome, problem = _ending(rollout.result)
         elif rollout.is_lost:
             outcome, problem = Outcome.LOST, "The server was started again and did not report this rollout."
-        return self._outcome(rollout, outcome, problem, time.monotonic() - started_seconds), stop_reason
-
-    def _outcome(
-        self, rollout: Rollout, outcome: Outcome, problem: str | None, latency_seconds: float
-    ) -> RolloutOutcome:
         return RolloutOutcome(
             request=rollout.request,
             outcome=outcome,
@@ -274,8 +261,9 @@ class Trainer:
             problem=problem,
             turns=rollout.turns,
             tool_calls=rollout.tool_calls,
-            latency_seconds=latency_seconds,
+            latency_seconds=time.monotonic() - started_seconds,
             rewrote_messages=rollout.rewrote_messages,
+            is_systemic=is_systemic,
         )
 
 
@@ -290,8 +278,3 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if not isinstance(error, CallbackRefusedError):
         raise error
     return error.response()
-
-
-def _first_leaf(group: ExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, ExceptionGroup) else first

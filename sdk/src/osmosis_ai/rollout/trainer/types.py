@@ -64,6 +64,8 @@ class RolloutOutcome:
     """From the first init attempt to the end."""
     rewrote_messages: bool = False
     """Whether a chat call changed or dropped messages of an earlier one, which the protocol forbids."""
+    is_systemic: bool = False
+    """Whether the server will accept no other rollout either; ``problem`` says why."""
 
     @property
     def reward(self) -> float | None:

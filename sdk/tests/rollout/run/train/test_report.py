@@ -1,15 +1,12 @@
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.run.train.render import MAX_TABLE_LINES, ReportPrinter, RunProgress
-from osmosis_ai.rollout.run.train.report import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS, Report
-from osmosis_ai.rollout.run.train.results_file import ResultsFile
-from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome, TrainerError
+from osmosis_ai.rollout.run.train.report import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS, Report, record_of
+from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome
 
 
 def ended(
@@ -142,42 +139,18 @@ class TestPrinting:
             assert ("mean reward 0.50" in stream.getvalue()) == drawn
 
 
-class TestResultsFile:
-    def test_it_appears_whole_and_in_the_order_of_the_dataset(self, tmp_path: Path) -> None:
-        path = tmp_path / "new" / "results.json"
-        report = Report(planned=3)
-        with ResultsFile(path) as results:
-            for row_index, repeat in ((1, 1), (0, 0), (1, 0)):
-                outcome = ended(final_messages=[{"role": "user", "content": "\ud800\N{SNOWMAN}"}])
-                results.add(report.add(row_index, repeat, outcome), outcome)
-            assert not path.exists()
-            results.publish(report, {"model": "m"})
-        document = json.loads(path.read_text(encoding="utf-8"))
-        assert [(result["row_index"], result["repeat"]) for result in document["results"]] == [(0, 0), (1, 0), (1, 1)]
-        assert document["results"][0]["final_messages"][0]["content"] == "\ud800\N{SNOWMAN}"
-        assert document["summary"]["completed"] == 3
-        assert document["settings"] == {"model": "m"}
-        assert [file.name for file in path.parent.iterdir()] == ["results.json"]
-
-    def test_a_rollout_without_a_result_is_in_it_too(self, tmp_path: Path) -> None:
-        path = tmp_path / "results.json"
+class TestRecords:
+    def test_a_rollout_without_a_result_has_a_record_too(self) -> None:
         outcome = ended(Outcome.TIMED_OUT, problem="too slow")
-        report = Report(planned=1)
-        with ResultsFile(path) as results:
-            results.add(report.add(0, 0, outcome), outcome)
-            results.publish(report, {})
-        (result,) = json.loads(path.read_bytes())["results"]
-        assert (result["status"], result["problem"], result["final_messages"]) == ("TIMED_OUT", "too slow", [])
+        record = record_of(Report(planned=1).add(0, 0, outcome), outcome)
+        assert (record["status"], record["problem"], record["final_messages"]) == ("TIMED_OUT", "too slow", [])
 
-    def test_an_unpublished_file_leaves_what_was_there(self, tmp_path: Path) -> None:
-        path = tmp_path / "results.json"
-        path.write_text("old")
-        with ResultsFile(path) as results:
-            results.add(Report(planned=1).add(0, 0, ended()), ended())
-        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.json", "old")]
-
-    def test_what_is_no_file_is_refused_before_anything_runs(self, tmp_path: Path) -> None:
-        (tmp_path / "taken").touch()
-        for path in (tmp_path, Path("/dev/null"), tmp_path / "taken" / "results.json"):
-            with pytest.raises(TrainerError, match=f"Cannot write {path}: "):
-                ResultsFile(path)
+    def test_what_an_earlier_run_left_counts_and_makes_the_rate_no_better(self) -> None:
+        outcome = ended(final_messages=[{"role": "user", "content": "hello"}])
+        record = record_of(Report(planned=2).add(0, 0, outcome), outcome)
+        assert record["final_messages"] == [{"role": "user", "content": "hello"}]
+        report = Report(planned=2)
+        report.take_earlier([record])
+        report.add(1, 0, ended(reward=0.0))
+        report.duration_seconds = 1.0
+        assert (report.mean_reward, report.completed, report.resumed, report.rollouts_per_second) == (0.5, 2, 1, 1.0)

@@ -30,14 +30,16 @@ from osmosis_ai.rollout.run.common_cli import (
     read_api_key,
     verify_llm_client,
 )
+from osmosis_ai.rollout.run.driver import Plan
 from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnError, EvalFnWrapper, load_eval_fns
-from osmosis_ai.rollout.run.evaluate.options import Arguments, config_of, without_secrets
+from osmosis_ai.rollout.run.evaluate.options import Arguments, config_of, inputs_of, without_secrets
+from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
 from osmosis_ai.rollout.run.evaluate.report import format_eval_report
-from osmosis_ai.rollout.run.evaluate.results_file import EvalResultsFile, check_output, check_writable, overview
-from osmosis_ai.rollout.run.evaluate.slots import close_quietly
 from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED
-from osmosis_ai.rollout.run.evaluate.types import EvalResult, EvalRunResult
+from osmosis_ai.rollout.run.evaluate.types import BASELINE, PRIMARY, EvalResult, EvalRunResult
+from osmosis_ai.rollout.run.models.models import close_quietly
+from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, ResultsFile, check_writable
 
 __all__ = ["EvalCommand"]
 
@@ -94,6 +96,10 @@ class EvalCommand:
             (getattr(args, "max_turns", 10) < 1, "--max-turns must be >= 1."),
             (getattr(args, "offset", 0) < 0, "--offset must be >= 0."),
             ((limit := getattr(args, "limit", None)) is not None and limit < 1, "--limit must be >= 1."),
+            (
+                getattr(args, "resume", False) and not getattr(args, "output", None),
+                "--resume needs -o FILE: the results of the run to go on with.",
+            ),
         )
         for is_wrong, message in checks:
             if is_wrong:
@@ -125,7 +131,7 @@ class EvalCommand:
                 raise CLIError(f"--report {report}: the suffix says the format; use .md or .html.")
             check_writable(report)
         if args.output:
-            check_output(Path(args.output))
+            _check_output(Path(args.output))
         client = await self._client(args, clients, "Error", args.model, args.api_key, args.base_url)
         agent, error = (
             load_mcp_agent(mcp_path=args.mcp, quiet=args.quiet, console=self.console)
@@ -198,13 +204,28 @@ class EvalCommand:
             self._say(args.quiet, f"Event files: {debug_dir}/")
         options = {"timeout_seconds": args.timeout} if args.timeout is not None else {}
         options |= {"seed": args.seed} if args.seed != DEFAULT_SEED else {}
-        with EvalResultsFile(Path(args.output), config) if args.output else contextlib.nullcontext() as results:
-            if results is not None and results.kept_aside is not None:
+        plan_of_runs = Plan(args.offset, args.n_runs, (PRIMARY, BASELINE) if plan.baseline_client else (None,))
+        with contextlib.ExitStack() as stack:
+            results = None
+            if args.output:
+                results = stack.enter_context(
+                    ResultsFile(
+                        Path(args.output), "eval", plan_of_runs, inputs_of(args), config, resume=bool(args.resume)
+                    )
+                )
+            earlier = {}
+            if results is not None and args.resume:
+                earlier = {"earlier_runs": [run_of(record) for record in results.earlier_records()]}
+                self._say(
+                    args.quiet, results.what_was_there(len(plan.rows) * args.n_runs * len(plan_of_runs.tags)) or ""
+                )
+            elif results is not None and results.kept_aside is not None:
                 self._say(args.quiet, f"Runs of an unfinished evaluation were kept: {results.kept_aside}")
 
             def on_progress(done: int, total: int, run: EvalRunResult) -> None:
                 if results is not None:
-                    results.add(run, plan.rows[(run.row_index or 0) - args.offset])
+                    record = record_of(run, plan.rows[(run.row_index or 0) - args.offset])
+                    results.add(plan_of_runs.slot_of(record) or 0, record)
                 self._print_progress(args.quiet, done, total, run)
 
             runner = EvalRunner(
@@ -229,6 +250,7 @@ class EvalCommand:
                     on_progress=on_progress,
                     start_index=args.offset,
                     batch_size=args.batch_size,
+                    **earlier,
                 )
             except asyncio.CancelledError:
                 interrupted = True
@@ -252,7 +274,7 @@ class EvalCommand:
         return EXIT_OK if problem is None else self._fail(f"Error: {problem}")
 
     def _publish(
-        self, args: Arguments, result: EvalResult, config: dict[str, Any], results: EvalResultsFile | None
+        self, args: Arguments, result: EvalResult, config: dict[str, Any], results: ResultsFile | None
     ) -> None:
         if args.as_json:
             print(json.dumps({"config": config, **overview(result)}, indent=2))  # noqa: T201 - the answer itself
@@ -266,7 +288,12 @@ class EvalCommand:
                 raise CLIError(f"Cannot write {path}: {error.strerror or error}.") from error
             self._say(args.quiet, f"Report written to: {path}")
         if results is not None:
-            results.publish(result)
+            results.publish(
+                {"config": config, **overview(result)},
+                finished=not result.stopped_early,
+                entries=lambda records: by_row(results.plan, records),
+                name="rows",
+            )
             self._say(args.quiet, "")
             self._say(args.quiet, f"Results written to: {args.output}")
 
@@ -316,6 +343,12 @@ class EvalCommand:
         sys.stdout.flush()
         self.console.print_error(sentence)
         return exit_code
+
+
+def _check_output(path: Path) -> None:
+    check_writable(path)
+    if path.suffix.lower() == LINES_SUFFIX:
+        raise CLIError(f"Cannot write {path}: the runs are streamed to a .jsonl beside it; name a .json file.")
 
 
 def _require(error: str | None, label: str = "Error") -> None:

@@ -3,7 +3,6 @@
 import platform
 from argparse import Namespace
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.run.common_cli import build_completion_params
 from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED
+from osmosis_ai.rollout.run.results import inputs
 
 _DEFAULTS: dict[str, Any] = {
     "module": None,
@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "offset": 0,
     "timeout": None,
     "output": None,
+    "resume": False,
     "reports": None,
     "as_json": False,
     "seed": DEFAULT_SEED,
@@ -51,6 +52,7 @@ class Arguments(Namespace):
 
 def config_of(args: Arguments, agent: Any, number_of_rows: int, eval_names: list[str]) -> dict[str, Any]:
     """All that the results depend on, without keys."""
+    digest = inputs.file_digest(Path(args.dataset))
     config: dict[str, Any] = {
         "model": args.model,
         "n_runs": args.n_runs,
@@ -65,7 +67,7 @@ def config_of(args: Arguments, agent: Any, number_of_rows: int, eval_names: list
         "agent": {"module": args.module, "mcp": args.mcp, "name": getattr(agent, "name", None)},
         "dataset": {
             "path": str(args.dataset),
-            "sha256": _digest(Path(args.dataset)),
+            "sha256": digest and digest.removeprefix("sha256:"),
             "rows": number_of_rows,
             "offset": args.offset,
             "limit": args.limit,
@@ -82,15 +84,29 @@ def config_of(args: Arguments, agent: Any, number_of_rows: int, eval_names: list
     }
 
 
-def _digest(dataset: Path) -> str | None:
-    digest = sha256()
-    try:
-        with dataset.open("rb") as file:
-            while chunk := file.read(1024 * 1024):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
+def inputs_of(args: Arguments) -> dict[str, Any]:
+    """Digests of the dataset and of the source files of agent and eval functions, the models, and the settings."""
+    return inputs.inputs_of(
+        args.dataset,
+        modules=[args.module, *(args.eval_fns or ())],
+        mcp=args.mcp,
+        model={
+            "name": args.model,
+            "base_url": without_secrets(args.base_url),
+            "baseline": args.baseline_model,
+            "baseline_base_url": without_secrets(args.baseline_base_url),
+        },
+        settings={
+            "module": args.module,
+            "mcp": args.mcp,
+            "eval_fns": args.eval_fns,
+            "limit": args.limit,
+            "offset": args.offset,
+            "n": args.n_runs,
+            "max_turns": args.max_turns,
+            "completion_params": build_completion_params(args.temperature, args.max_tokens),
+        },
+    )
 
 
 def without_secrets(url: str | None) -> str | None:

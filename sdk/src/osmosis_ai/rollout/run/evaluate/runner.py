@@ -5,17 +5,15 @@ error of a model, one that every run would meet, stops that model and no other.
 """
 
 import asyncio
-import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
+from osmosis_ai.rollout.run.driver import Job, Plan, Stops, drive
 from osmosis_ai.rollout.run.errors import SystemicProviderError
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
-from osmosis_ai.rollout.run.evaluate.ledger import Item, Ledger, ProgressCallback, RunSettings
-from osmosis_ai.rollout.run.evaluate.slots import Halts, RunnerPool, close_quietly
 from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, pass_at_k
 from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
 from osmosis_ai.rollout.run.evaluate.types import (
@@ -27,10 +25,9 @@ from osmosis_ai.rollout.run.evaluate.types import (
     EvalRowResult,
     EvalRunResult,
 )
-from osmosis_ai.rollout.run.models.models import for_one_run
+from osmosis_ai.rollout.run.models.models import close_quietly, for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 from osmosis_ai.rollout.run.runner import LocalLLMClientProtocol, LocalRolloutRunner
-from osmosis_ai.rollout.run.window import run_window
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.run.data.dataset import DatasetRow
@@ -50,6 +47,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_DEBUG_DIR = "./local_debug"
 
 ClientFactory = Callable[[], Any]
+ProgressCallback = Callable[[int, int, EvalRunResult], Any]
+"""Gets the number of runs made, their total, and the run just made."""
 
 
 class EvalRunner:
@@ -187,35 +186,50 @@ class EvalRunner:
         on_progress: ProgressCallback | None = None,
         start_index: int = 0,
         batch_size: int = 1,
+        *,
+        earlier_runs: Iterable[EvalRunResult] = (),
     ) -> EvalResult:
-        """Run every row ``n_runs`` times with each model.
+        """Run every row ``n_runs`` times with each model; ``earlier_runs`` count as made.
 
         ``on_progress(done, total, run)`` follows each run, the failed ones too. A systemic error counts as a failed
         run; if it kept further runs from starting, the result says ``stopped_early`` and why.
         """
         started_at = time.monotonic()
+        tags: tuple[str | None, ...] = (PRIMARY, BASELINE) if self.has_baseline else (None,)
+        plan = Plan(start_index, n_runs, tags)
+        runs = list(earlier_runs)
+        done = {plan.slot_of(vars(run)) for run in runs}
+        total = len(rows) * n_runs * len(tags)
+        stops = Stops()
 
         def result() -> EvalResult:
             duration_ms = (time.monotonic() - started_at) * 1000
-            return self._result(ledger, halts, n_runs, pass_threshold, duration_ms)
+            return self._result(runs, total, stops, n_runs, pass_threshold, duration_ms)
 
-        tags: list[str | None] = [PRIMARY, BASELINE] if self.has_baseline else [None]
-        items = [
-            Item(row, start_index + position, run_index, tag)
-            for position, row in enumerate(rows)
-            for run_index in range(n_runs)
-            for tag in tags
-        ]
-        ledger = Ledger(len(items), on_progress)
-        halts = Halts[Item](lambda item: item.tag)
-        settings = RunSettings(max_turns, completion_params)
+        async def run_one(job: Job) -> tuple[EvalRunResult, str | None]:
+            runner = idle[job.tag].pop() if idle[job.tag] else self._new_runner(job.tag, clients)
+            try:
+                return await self._run_job(job, runner, max_turns, completion_params)
+            finally:
+                idle[job.tag].append(runner)
+
+        def take(job: Job, run: EvalRunResult) -> None:
+            run.row_index = job.row_index
+            runs.append(run)
+            if on_progress is not None:
+                on_progress(len(runs), total, run)
+            run.final_messages = None  # a conversation is for on_progress only
+
         self._result_so_far = result
-        if batch_size > 1:
-            await self._run_eval_concurrent(
-                items=items, batch_size=batch_size, settings=settings, ledger=ledger, halts=halts
-            )
-        else:
-            await run_window(items, lambda item: self._run_item(item, settings, ledger, halts, None), 1)
+        # A runner, and the client in it, serves one run at a time.
+        idle = {tag: [self._runners[tag]] if batch_size == 1 else [] for tag in tags}
+        clients: list[Any] = []
+        try:
+            jobs = plan.jobs(rows, done.__contains__)
+            await drive(jobs, run_one, take, concurrency=max(batch_size, 1), tags=tags, stops=stops)
+        finally:
+            for client in clients:
+                await asyncio.shield(close_quietly(client))
         return result()
 
     def result_so_far(self, stop_reason: str) -> EvalResult | None:
@@ -226,70 +240,40 @@ class EvalRunner:
         result.stopped_early, result.stop_reason = True, stop_reason
         return result
 
-    async def _run_eval_concurrent(
-        self,
-        *,
-        items: Sequence[Item],
-        batch_size: int,
-        settings: RunSettings,
-        ledger: Ledger,
-        halts: Halts[Item],
-    ) -> None:
-        tags = list(dict.fromkeys(item.tag for item in items))
-        pools: dict[str | None, RunnerPool[LocalRolloutRunner]] = {}
-        clients: list[Any] = []
+    def _new_runner(self, tag: str | None, clients: list[Any]) -> LocalRolloutRunner:
+        clients.append(self._factories[tag]())
+        return self._make_runner(tag, clients[-1])
 
-        def make(tag: str | None) -> LocalRolloutRunner:
-            clients.append(self._factories[tag]())
-            return self._make_runner(tag, clients[-1])
-
-        async def run(item: Item) -> bool:
-            pool = pools[item.tag]
-            runner = pool.take()
-            try:
-                return await self._run_item(item, settings, ledger, halts, runner)
-            finally:
-                pool.give_back(runner)
-
-        try:
-            for position, tag in enumerate(tags):
-                share = max(1, (batch_size + len(tags) - 1 - position) // len(tags))
-                size = min(share, len(items) // len(tags))
-                pools[tag] = RunnerPool(functools.partial(make, tag), size)
-            await run_window(items, run, batch_size)
-        finally:
-            for client in clients:
-                await asyncio.shield(close_quietly(client))
-
-    async def _run_item(
-        self, item: Item, settings: RunSettings, ledger: Ledger, halts: Halts[Item], runner: LocalRolloutRunner | None
-    ) -> bool:
-        if halts.leaves_out(item):
-            return True
+    async def _run_job(
+        self, job: Job, runner: LocalRolloutRunner, max_turns: int, completion_params: Mapping[str, Any] | None
+    ) -> tuple[EvalRunResult, str | None]:
         started_at = time.monotonic()
         try:
             run = await self.run_single(
-                row=item.row,
-                row_index=item.row_index,
-                run_index=item.run_index,
-                max_turns=settings.max_turns,
-                completion_params=settings.completion_params,
+                row=job.row,
+                row_index=job.row_index,
+                run_index=job.repeat,
+                max_turns=max_turns,
+                completion_params=completion_params,
                 runner=runner,
-                model_tag=item.tag,
+                model_tag=job.tag,
             )
         except SystemicProviderError as error:
-            halts.halt(item)
             duration_ms, tokens = _extract_systemic_error_metrics(error, started_at)
-            run = EvalRunResult(item.run_index, False, {}, duration_ms, tokens, str(error), item.tag)
-            ledger.stop_reason = ledger.stop_reason or str(error)
-        run.row_index = item.row_index
-        ledger.record(run)
-        return True
+            return EvalRunResult(job.repeat, False, {}, duration_ms, tokens, str(error), job.tag), str(error)
+        return run, None
 
     def _result(
-        self, ledger: Ledger, halts: Halts[Item], n_runs: int, pass_threshold: float, duration_ms: float
+        self,
+        runs: Sequence[EvalRunResult],
+        total: int,
+        stops: Stops,
+        n_runs: int,
+        pass_threshold: float,
+        duration_ms: float,
     ) -> EvalResult:
-        rows = ledger.rows()
+        rows = _rows_of(runs)
+        stopped_early = len(runs) < total
         by_tag: dict[str | None, list[EvalRowResult]]
         by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {None: rows}
         summaries = {
@@ -300,13 +284,13 @@ class EvalRunner:
             rows=rows,
             eval_summaries=next(iter(summaries.values())),
             total_rows=len(rows),
-            total_runs=sum(len(row.runs) for row in rows),
-            total_tokens=sum(run.tokens for row in rows for run in row.runs),
+            total_runs=len(runs),
+            total_tokens=sum(run.tokens for run in runs),
             total_duration_ms=duration_ms,
             n_runs=n_runs,
             pass_threshold=pass_threshold,
-            stopped_early=halts.left_out > 0,
-            stop_reason=ledger.stop_reason if halts.left_out else None,
+            stopped_early=stopped_early,
+            stop_reason=stops.first_reason if stopped_early else None,
         )
         if self.has_baseline:
             clients = {PRIMARY: self.llm_client, BASELINE: self.baseline_llm_client}
@@ -344,6 +328,14 @@ class EvalRunner:
             request_metadata=metadata,
             timeout_seconds=self.timeout_seconds,
         )
+
+
+def _rows_of(runs: Iterable[EvalRunResult]) -> list[EvalRowResult]:
+    """In the order of the dataset, whatever the order they ended in; primary before baseline."""
+    rows: dict[int, EvalRowResult] = {}
+    for run in sorted(runs, key=lambda run: (run.row_index or 0, run.model_tag == BASELINE, run.run_index)):
+        rows.setdefault(run.row_index or 0, EvalRowResult(run.row_index or 0)).runs.append(run)
+    return list(rows.values())
 
 
 def _client_like(client: Any) -> Any:

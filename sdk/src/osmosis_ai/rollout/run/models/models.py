@@ -4,12 +4,16 @@ Three kinds of models: ``builtin/...`` is a script of ``policies``; with a base 
 every other name goes through LiteLLM, ``openai/`` where it names no provider. All checks here are local.
 """
 
+import inspect
+import logging
 import os
 from typing import Any
 
 from osmosis_ai.rollout.run.errors import ProviderFailure, SystemicProviderError
 
 __all__ = ["make_llm_client"]
+
+logger = logging.getLogger(__name__)
 
 BUILTIN_PREFIX = "builtin/"
 ANY_PROVIDER_KEY = "LITELLM_API_KEY"
@@ -145,3 +149,16 @@ def _unknown_provider(client: Any) -> str | None:
             " endpoint of your own."
         )
     return None
+
+
+async def close_quietly(client: Any) -> None:
+    """Close ``client`` if it can be closed; its errors are logged and go no further."""
+    close = getattr(client, "close", None)
+    if not callable(close):
+        return
+    try:
+        closing = close()
+        if inspect.isawaitable(closing):
+            await closing
+    except Exception:  # the results are already there
+        logger.debug("A client could not be closed.", exc_info=True)

@@ -4,30 +4,21 @@ What ends goes to the results at once and to the report as numbers; nothing else
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.run.data.dataset import DatasetReader, DatasetRow
+from osmosis_ai.rollout.run.data.dataset import DatasetReader
+from osmosis_ai.rollout.run.driver import Job, Stops, drive
 from osmosis_ai.rollout.run.errors import SystemicProviderError
 from osmosis_ai.rollout.run.models.models import for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
-from osmosis_ai.rollout.run.runner import LocalRunResult, systemic_failure
+from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
+from osmosis_ai.rollout.run.runner import systemic_failure
 from osmosis_ai.rollout.run.test.options import Options
-from osmosis_ai.rollout.run.test.record import Record, record_of
+from osmosis_ai.rollout.run.test.record import record_of
 from osmosis_ai.rollout.run.test.report import BatchReport
-from osmosis_ai.rollout.run.test.results_file import ResultsFile, SlotOf
 from osmosis_ai.rollout.run.test.runner import ROLLOUT_ID_PREFIX, LocalTestRunner
-from osmosis_ai.rollout.run.window import run_window
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    slot: int
-    row: DatasetRow
-    row_index: int
-    repeat: int
 
 
 class Batch:
@@ -61,9 +52,7 @@ class Batch:
 
     def take_earlier_results(self) -> None:
         """Count what an earlier run left."""
-        if self._results is None:
-            return
-        for record in self._results.earlier_records(SlotOf(self._options.offset, self._options.repeat)):
+        for record in self._results.earlier_records() if self._results else ():
             self._report.add(record)
             self._report.resumed += 1
 
@@ -74,27 +63,25 @@ class Batch:
             CLIError: if the results cannot be written.
             DatasetParseError, DatasetValidationError: if the dataset has changed since it was checked.
         """
+        options, stops = self._options, Stops()
+        rows = self._reader.iter_rows(options.limit, options.offset)
+        jobs = options.plan.jobs(rows, self._results.has if self._results else lambda slot: False)
         started_seconds = time.monotonic()
         try:
-            await run_window(self._jobs(), self._run_job, self._options.concurrency)
+            await drive(jobs, self._run_one, self._take, concurrency=options.concurrency, stops=stops)
         finally:
             self._report.duration_ms = (time.monotonic() - started_seconds) * 1000
+            self._report.stop_reason = stops.first_reason
             self._report.rate_limit_waits = self._gate.waits
 
-    def _jobs(self) -> Iterator[_Job]:
-        options = self._options
-        slot = 0
-        for row_index, row in enumerate(self._reader.iter_rows(options.limit, options.offset), start=options.offset):
-            for repeat in range(options.repeat):
-                if self._results is None or not self._results.has(slot):
-                    yield _Job(slot, row, row_index, repeat)
-                slot += 1
-
-    async def _run_job(self, job: _Job) -> bool:
+    async def _run_one(self, job: Job) -> tuple[Record, str | None]:
         started_seconds = time.monotonic()
         rollout_id = f"{ROLLOUT_ID_PREFIX}-{job.row_index}" + (f"-{job.repeat}" if self._options.repeat > 1 else "")
+        client = PatientClient(for_one_run(self._client), self._gate)
+        runner = LocalTestRunner(self._agent, client, debug_dir=self._debug_dir, timeout_seconds=self._options.timeout)
+        stop_reason = None
         try:
-            run = await self._runner().run_single(
+            run = await runner.run_single(
                 row=job.row,
                 row_index=job.row_index,
                 max_turns=self._options.max_turns,
@@ -103,16 +90,10 @@ class Batch:
             )
         except SystemicProviderError as error:
             run = systemic_failure(job.row_index, error, started_seconds)
-            self._report.stop_reason = self._report.stop_reason or str(error)
-        self._take(job, run, rollout_id)
-        return self._report.stop_reason is None
+            stop_reason = str(error)
+        return record_of(run, job.row, job.repeat, rollout_id), stop_reason
 
-    def _runner(self) -> LocalTestRunner:
-        client = PatientClient(for_one_run(self._client), self._gate)
-        return LocalTestRunner(self._agent, client, debug_dir=self._debug_dir, timeout_seconds=self._options.timeout)
-
-    def _take(self, job: _Job, run: LocalRunResult, rollout_id: str) -> None:
-        record = record_of(run, job.row, job.repeat, rollout_id)
+    def _take(self, job: Job, record: Record) -> None:
         if self._results is not None:
             self._results.add(job.slot, record)
         self._report.add(record)

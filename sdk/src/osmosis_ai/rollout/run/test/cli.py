@@ -10,10 +10,9 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,20 +21,21 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import common_cli as common
+from osmosis_ai.rollout.run.driver import until_signal
 from osmosis_ai.rollout.run.errors import LocalExecutionError
+from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.inputs import config_of, inputs_of
 from osmosis_ai.rollout.run.test.options import Options
 from osmosis_ai.rollout.run.test.printer import BatchPrinter
 from osmosis_ai.rollout.run.test.progress import BatchProgress
 from osmosis_ai.rollout.run.test.report import BatchReport, Verdict
-from osmosis_ai.rollout.run.test.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.runner import DEBUG_DIRECTORY
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
     from osmosis_ai.rollout.run.data.dataset import DatasetReader
-    from osmosis_ai.rollout.run.test.record import Record
+    from osmosis_ai.rollout.run.results.results_file import Record
 
 __all__ = ["TestCommand"]
 
@@ -139,13 +139,16 @@ class TestCommand:
     async def _run_batch(
         self, options: Options, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int
     ) -> int:
-        inputs = inputs_of(options, agent)
+        inputs = inputs_of(options)
+        config = config_of(options, inputs)
         output = Path(options.output) if options.output else None
         _set_call_options(client, options)
         with ExitStack() as stack:
-            results = (
-                stack.enter_context(ResultsFile(output, inputs, options.resume)) if output or options.as_json else None
-            )
+            results = None
+            if output or options.as_json:
+                results = stack.enter_context(
+                    ResultsFile(output, "test", options.plan, inputs, config, resume=options.resume)
+                )
             report = BatchReport(rows * options.repeat)
             debug_dir = self._debug_directory(options)
             batch = Batch(agent, client, reader, options, report, results, self._on_record(options, report), debug_dir)
@@ -154,7 +157,7 @@ class TestCommand:
             await self._verify(options, client)
             signal_number = await self._run_to_its_end(batch, options, report)
             if results is not None:
-                self._write(results, options, report, config_of(options, inputs))
+                self._write(results, options, report, config)
             if not options.is_silent:
                 self._printer.print_summary(report)
                 if output:
@@ -191,19 +194,14 @@ class TestCommand:
     def _tell_of_earlier_results(self, options: Options, report: BatchReport, results: ResultsFile | None) -> None:
         if options.is_silent or results is None:
             return
-        if options.resume:
-            self._printer.say(
-                f"Going on with {results.lines_path}: {report.resumed} of {report.planned} runs are there."
-            )
-        elif results.kept_aside:
-            self._printer.say(f"Results of an unfinished run were kept as {results.kept_aside}.", "yellow")
+        if note := results.what_was_there(report.planned):
+            self._printer.say(note, "yellow" if results.kept_aside else None)
 
     def _write(self, results: ResultsFile, options: Options, report: BatchReport, config: dict[str, Any]) -> None:
-        if report.ended == report.planned:
-            results.finish()
-        results.publish(report.summary(), config)
+        head = {"summary": report.summary(), "config": config}
+        results.publish(head, finished=report.ended == report.planned)
         if options.as_json:
-            sys.stdout.writelines(results.document(report.summary(), config))
+            sys.stdout.writelines(results.document(head))
             sys.stdout.flush()
 
     def _exit_code(self, options: Options, report: BatchReport, signal_number: int) -> int:
@@ -254,31 +252,6 @@ class TestCommand:
         sys.stdout.flush()
         self.console.print_error(text if text.startswith("Error") else f"Error: {text}")
         return EXIT_FAILED
-
-
-async def until_signal(work: Coroutine[Any, Any, None]) -> int:
-    """Run ``work``; return 0, or the number of the signal (Ctrl-C, SIGTERM, SIGHUP) that ended it."""
-    received: list[int] = []
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    is_main = threading.current_thread() is threading.main_thread() and os.name == "posix"
-    numbers = (signal.SIGTERM, signal.SIGHUP) if is_main else ()
-
-    def end_with(number: int) -> None:
-        received.append(number)
-        if task is not None:
-            task.cancel()
-
-    for number in numbers:
-        loop.add_signal_handler(number, end_with, int(number))
-    try:
-        await work
-    except asyncio.CancelledError:
-        # Ctrl-C comes as a bare cancellation from asyncio.run.
-        return received[0] if received else int(signal.SIGINT)
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-    return 0
 
 
 def _loaded(answer: tuple[Any, str | None]) -> Any:

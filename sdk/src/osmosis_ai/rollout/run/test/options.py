@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from osmosis_ai.rollout.run.common_cli import build_completion_params
 from osmosis_ai.rollout.run.test import defaults
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.run.driver import Plan
 
 # An option of a batch, and what it is good for.
 _BATCH_ONLY = ("output", "resume", "as_json", "min_reward")
@@ -49,6 +52,13 @@ class Options:
     def completion_params(self) -> dict[str, Any]:
         """The sampling settings that were given."""
         return build_completion_params(self.temperature, self.max_tokens)
+
+    @property
+    def plan(self) -> "Plan":
+        """The runs to make."""
+        from osmosis_ai.rollout.run.driver import Plan
+
+        return Plan(self.offset, self.repeat)
 
     @property
     def is_silent(self) -> bool:

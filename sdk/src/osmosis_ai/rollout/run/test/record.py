@@ -1,21 +1,17 @@
-"""One run as the results file has it: plain JSON, whatever the agent produced."""
+"""One run as the results file has it."""
 
-import json
 import math
 from typing import Any
 
-from osmosis_ai.rollout.core.jsonable import plain
 from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS, DatasetRow
+from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.runner import LocalRunResult
-
-Record = dict[str, Any]
-"""``row_index``, ``repeat`` (from 0), ``success``, ``error``, ``reward``, ``messages``, ... ; see ``record_of``."""
 
 
 def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str) -> Record:
     """All of a run that the report, the file and a later re-scoring need."""
     reward, problem = _reward(run)
-    record = {
+    return {
         "row_index": run.row_index,
         "repeat": repeat,
         "rollout_id": rollout_id,
@@ -33,15 +29,6 @@ def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str
         "metadata": {key: value for key, value in row.items() if key not in REQUIRED_COLUMNS},
         "messages": run.messages,
     }
-    return record if _is_json(record) else dict(plain(record))
-
-
-def _is_json(record: Record) -> bool:
-    try:
-        json.dumps(record, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
 
 
 def _reward(run: LocalRunResult) -> tuple[float | None, str | None]:

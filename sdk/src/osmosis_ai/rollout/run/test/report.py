@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.text import shortened
-from osmosis_ai.rollout.run.test.record import Record
+from osmosis_ai.rollout.run.results.results_file import Record
 
 SOLVED_REWARD = 1.0
 MAX_PROBLEMS = 200

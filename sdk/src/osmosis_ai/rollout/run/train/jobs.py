@@ -1,25 +1,17 @@
 """From dataset rows to rollouts: which row, which repeat, which id."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.run.data.dataset import DatasetReader, dataset_row_to_request
+from osmosis_ai.rollout.run.driver import Job, Plan
 from osmosis_ai.rollout.run.errors import DatasetValidationError
 from osmosis_ai.rollout.trainer import defaults
 
 RUN_ID_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One rollout to run: ``repeat`` counts from 0."""
-
-    row_index: int
-    repeat: int
-    request: RolloutRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +31,29 @@ class JobPlan:
     prefix: str = "trainer"
     run_id: str = field(default_factory=lambda: secrets.token_hex(RUN_ID_BYTES))
 
-    def jobs(self) -> Iterator[Job]:
-        """All jobs, row after row, read from the file as they are asked for.
+    @property
+    def plan(self) -> Plan:
+        """The runs to make."""
+        return Plan(self.offset, self.repeat)
+
+    def jobs(self, is_done: Callable[[int], bool] = lambda slot: False) -> Iterator[Job]:
+        """All jobs whose slot is not ``is_done``, read from the file as they are asked for.
 
         Raises:
             DatasetParseError, DatasetValidationError: when the reading reaches something unusable.
         """
-        for row_index, row in enumerate(self.reader.iter_rows(self.limit, self.offset), start=self.offset):
-            for repeat in range(self.repeat):
-                request = dataset_row_to_request(
-                    row,
-                    row_index,
-                    max_turns=self.max_turns,
-                    max_tokens_total=self.max_tokens_total,
-                    completion_params=self.completion_params,
-                    rollout_id=f"{self.prefix}-{self.run_id}-{row_index}-{repeat}",
-                )
-                yield Job(row_index, repeat, request)
+        return self.plan.jobs(self.reader.iter_rows(self.limit, self.offset), is_done)
+
+    def request_of(self, job: Job) -> RolloutRequest:
+        """The init request of one run."""
+        return dataset_row_to_request(
+            job.row,
+            job.row_index,
+            max_turns=self.max_turns,
+            max_tokens_total=self.max_tokens_total,
+            completion_params=self.completion_params,
+            rollout_id=f"{self.prefix}-{self.run_id}-{job.row_index}-{job.repeat}",
+        )
 
     def count(self) -> int:
         """Read everything once, so that all bad rows are told before anything runs; return the number of jobs.
@@ -65,4 +63,4 @@ class JobPlan:
         """
         if error := self.reader.check(self.limit, self.offset).error():
             raise DatasetValidationError(error)
-        return sum(1 for _ in self.jobs())
+        return sum(1 for _ in map(self.request_of, self.jobs()))

@@ -114,7 +114,7 @@ class RunProgress:
             disable=not (shown and stream.isatty()),
             transient=True,
         )
-        self._task = self._progress.add_task("rollouts", total=report.planned)
+        self._task = self._progress.add_task("rollouts", total=report.planned, completed=len(report.lines))
 
     def __enter__(self) -> "RunProgress":
         self._progress.start()

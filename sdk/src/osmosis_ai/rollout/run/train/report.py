@@ -1,7 +1,8 @@
 """What a run came to: one small line a rollout, totals, and the failures grouped. Holds no conversations."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from osmosis_ai.rollout.core.text import shortened
@@ -44,6 +45,8 @@ class Report:
 
     def __init__(self, planned: int) -> None:
         self.planned = planned
+        self.resumed = 0
+        """Rollouts whose results an earlier run had left."""
         self.lines: list[ReportLine] = []
         self.counts: Counter[Outcome] = Counter()
         self.duration_seconds = 0.0
@@ -71,15 +74,25 @@ class Report:
             finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
             problem=problem,
         )
-        self.lines.append(line)
-        self.counts[outcome.outcome] += 1
         self.rewritten += outcome.rewrote_messages
+        self._count(line)
+        return line
+
+    def take_earlier(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Count what an earlier run left."""
+        for record in records:
+            values: dict[str, Any] = {field.name: record.get(field.name) for field in fields(ReportLine)}
+            self._count(ReportLine(**values))
+            self.resumed += 1
+
+    def _count(self, line: ReportLine) -> None:
+        self.lines.append(line)
+        self.counts[Outcome(line.status)] += 1
         if line.reward is not None:
             self._rewards += 1
             self._reward_sum += line.reward
-        if problem is not None:
-            self._count_problem(line, problem.replace(line.rollout_id, "<rollout id>"))
-        return line
+        if line.problem is not None:
+            self._count_problem(line, line.problem.replace(line.rollout_id, "<rollout id>"))
 
     def _count_problem(self, line: ReportLine, text: str) -> None:
         key = line.status, text
@@ -112,8 +125,8 @@ class Report:
 
     @property
     def rollouts_per_second(self) -> float:
-        """Ended rollouts over the time of the run, start of the server not included."""
-        return len(self.lines) / self.duration_seconds if self.duration_seconds else 0.0
+        """Rollouts that ended now over the time of the run, start of the server not included."""
+        return (len(self.lines) - self.resumed) / self.duration_seconds if self.duration_seconds else 0.0
 
     @property
     def is_success(self) -> bool:
@@ -125,6 +138,7 @@ class Report:
         return {
             "planned": self.planned,
             "ended": len(self.lines),
+            "resumed": self.resumed,
             **{outcome.value.lower(): self.counts[outcome] for outcome in Outcome},
             "mean_reward": self.mean_reward,
             "rewarded": self.rewarded,
@@ -137,3 +151,13 @@ class Report:
             "rewrote_messages": self.rewritten,
             "problems": [asdict(problem) for problem in self.problems],
         }
+
+
+def record_of(line: ReportLine, outcome: RolloutOutcome) -> dict[str, Any]:
+    """One rollout as the results file has it."""
+    result = outcome.result
+    return asdict(line) | {
+        "metrics": result.metrics.model_dump() if result and result.metrics else None,
+        "extra_fields": result.extra_fields if result else {},
+        "final_messages": result.final_messages if result else [],
+    }

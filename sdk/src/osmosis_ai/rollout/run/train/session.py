@@ -5,20 +5,27 @@ Whatever ends the run, cancellation included, the server is stopped before this 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
-from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.run.train.jobs import Job, JobPlan
-from osmosis_ai.rollout.run.train.report import Report, ReportLine
+from osmosis_ai.rollout.run.driver import Job, drive
+from osmosis_ai.rollout.run.results.inputs import inputs_of
+from osmosis_ai.rollout.run.results.results_file import ResultsFile
+from osmosis_ai.rollout.run.train.jobs import JobPlan
+from osmosis_ai.rollout.run.train.report import Report, ReportLine, record_of
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.server_process import ServerProcess
 from osmosis_ai.rollout.trainer.trainer import Trainer
 from osmosis_ai.rollout.trainer.types import Completer, RolloutOutcome, TrainerLimits
+
+# Settings that may be others when a run is gone on with, and the dataset, which is told by its digest.
+_WITHOUT_EFFECT = frozenset({"sdk_version", "dataset", "concurrency", "rollout_timeout_seconds"})
+
+OnLine = Callable[[ReportLine, RolloutOutcome], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +84,37 @@ class Session:
             "rollout_timeout_seconds": self.limits.rollout_timeout_seconds,
         }
 
-    async def run(self, report: Report, on_line: Callable[[ReportLine, RolloutOutcome], None]) -> None:
-        """Run all jobs into ``report``; ``on_line`` gets each line when it comes.
+    def open_results(
+        self, path: Path, model: str, base_url: str | None, policy: str | None, resume: bool
+    ) -> ResultsFile:
+        """The results at ``path``; ``policy`` stands in for ``model``.
 
         Raises:
+            CLIError: if it cannot be written, or not be gone on with.
+        """
+        own = self.server if isinstance(self.server, OwnServer) else None
+        settings = self.settings()
+        inputs = inputs_of(
+            self.plan.reader.file_path,
+            # The agent's files are known only where the server is this session's.
+            modules=[policy, own.module if own and not own.is_mcp else None],
+            mcp=own.module if own and own.is_mcp else None,
+            model={"name": policy or model, "base_url": base_url},
+            settings={name: value for name, value in settings.items() if name not in _WITHOUT_EFFECT},
+        )
+        config = {"model": policy or model, **settings}
+        return ResultsFile(path, "trainer", self.plan.plan, inputs, config, resume=resume)
+
+    async def run(self, report: Report, on_line: OnLine, results: ResultsFile | None = None) -> None:
+        """Run all jobs that ``results`` lacks into it and ``report``; ``on_line`` gets each line when it comes.
+
+        Raises:
+            CLIError: if the results cannot be written.
             TrainerError: if the callbacks cannot be served, or the server not started or reached, or ends by itself.
             DatasetParseError, DatasetValidationError: if the dataset has changed since it was counted.
         """
+        if len(report.lines) == report.planned:
+            return
         async with AsyncExitStack() as resources:
             if self.close is not None:
                 resources.push_async_callback(self.close)
@@ -104,7 +135,7 @@ class Session:
                 await own.wait_until_ready()
             started_seconds = time.monotonic()
             try:
-                await self._run_jobs(trainer, own, report, on_line)
+                await self._run_jobs(trainer, own, report, on_line, results)
             finally:
                 report.duration_seconds = time.monotonic() - started_seconds
                 report.contradictions = trainer.contradictions
@@ -126,20 +157,21 @@ class Session:
         trainer: Trainer,
         own: ServerProcess | None,
         report: Report,
-        on_line: Callable[[ReportLine, RolloutOutcome], None],
+        on_line: OnLine,
+        results: ResultsFile | None,
     ) -> None:
-        jobs_in_flight: dict[str, Job] = {}
+        async def run_one(job: Job) -> tuple[RolloutOutcome, str | None]:
+            outcome = await trainer.run_one(self.plan.request_of(job))
+            return outcome, outcome.problem if outcome.is_systemic else None
 
-        def requests() -> Iterator[RolloutRequest]:
-            for job in self.plan.jobs():
-                jobs_in_flight[job.request.rollout_id] = job
-                yield job.request
+        def take(job: Job, outcome: RolloutOutcome) -> None:
+            line = report.add(job.row_index, job.repeat, outcome)
+            if results is not None:
+                results.add(job.slot, record_of(line, outcome))
+            on_line(line, outcome)
 
-        def take(outcome: RolloutOutcome) -> None:
-            job = jobs_in_flight.pop(outcome.request.rollout_id)
-            on_line(report.add(job.row_index, job.repeat, outcome), outcome)
-
-        running = asyncio.create_task(trainer.run(requests(), take))
+        jobs = self.plan.jobs(results.has if results else lambda slot: False)
+        running = asyncio.create_task(drive(jobs, run_one, take, concurrency=self.limits.concurrency))
         server_ended = asyncio.create_task(own.wait_for_exit()) if own else None
         try:
             await asyncio.wait(
@@ -147,7 +179,7 @@ class Session:
             )
             if own and not running.done():
                 raise own.why_it_ended()
-            report.stop_reason = running.result()
+            report.stop_reason = running.result().first_reason
         finally:
             for task in filter(None, (running, server_ended)):
                 task.cancel()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 from support.rollouts import until
 
-from osmosis_ai.rollout.run.window import run_window
+from osmosis_ai.rollout.core.window import run_window
 
 
 async def test_the_next_starts_as_soon_as_one_ends() -> None:

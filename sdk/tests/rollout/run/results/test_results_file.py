@@ -5,10 +5,14 @@ from typing import Any
 import pytest
 
 from osmosis_ai.rollout.core.user_errors import CLIError
-from osmosis_ai.rollout.run.test.results_file import ResultsFile, SlotOf
+from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.results.results_file import ResultsFile
 
 INPUTS = {"dataset": {"rows.jsonl": "sha256:1"}, "agent": {"server.py": "sha256:2"}, "settings": {"max_turns": 10}}
-SLOT_OF = SlotOf(offset=0, repeat=1)
+
+
+def results_at(path: Path | None, inputs: dict[str, Any] = INPUTS, resume: bool = False) -> ResultsFile:
+    return ResultsFile(path, "test", Plan(), inputs, resume=resume)
 
 
 def record(row_index: int, success: bool = True, **extra: Any) -> dict[str, Any]:
@@ -16,7 +20,7 @@ def record(row_index: int, success: bool = True, **extra: Any) -> dict[str, Any]
 
 
 def earlier_rows(results: ResultsFile) -> list[int]:
-    return [found["row_index"] for found in results.earlier_records(SLOT_OF)]
+    return [found["row_index"] for found in results.earlier_records()]
 
 
 @pytest.fixture
@@ -25,13 +29,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_runs_are_on_disk_as_soon_as_they_end_and_in_order_at_the_end(path: Path) -> None:
-    with ResultsFile(path, INPUTS) as results:
+    with results_at(path, INPUTS) as results:
         results.add(2, record(2, text="\ud800 caf\xe9"))
         results.add(0, record(0))
         lines = path.with_suffix(".jsonl").read_bytes().splitlines()
         assert [json.loads(line).get("row_index") for line in lines] == [None, 2, 0]
         assert not path.exists()
-        results.publish({"total": 2}, {"model": "m"})
+        results.publish({"summary": {"total": 2}, "config": {"model": "m"}}, finished=False)
     document = json.loads(path.read_text(encoding="utf-8"))
     assert list(document) == ["summary", "config", "results"]
     assert [found["row_index"] for found in document["results"]] == [0, 2]
@@ -39,15 +43,15 @@ def test_runs_are_on_disk_as_soon_as_they_end_and_in_order_at_the_end(path: Path
 
 
 def test_a_resumed_run_has_what_succeeded_and_does_the_rest_again(path: Path) -> None:
-    with ResultsFile(path, INPUTS) as results:
+    with results_at(path, INPUTS) as results:
         results.add(0, record(0))
         results.add(1, record(1, success=False))
         results.add(3, record(3))
-    with ResultsFile(path, INPUTS, resume=True) as results:
+    with results_at(path, INPUTS, resume=True) as results:
         assert earlier_rows(results) == [0, 3]
         assert [results.has(slot) for slot in range(5)] == [True, False, False, True, False]
         results.add(1, record(1))
-        results.publish({}, {})
+        results.publish({}, finished=False)
     assert [found["row_index"] for found in json.loads(path.read_text())["results"]] == [0, 1, 3]
 
 
@@ -55,14 +59,14 @@ def test_a_resumed_run_has_what_succeeded_and_does_the_rest_again(path: Path) ->
     "torn", [b'{"row_index": 1, "rep', b'{"row_index": 1, "repeat": 0, "success": true}', b"\xff\xfe\n"]
 )
 def test_a_torn_last_line_is_cut_off(path: Path, torn: bytes) -> None:
-    with ResultsFile(path, INPUTS) as results:
+    with results_at(path, INPUTS) as results:
         results.add(0, record(0))
     with path.with_suffix(".jsonl").open("ab") as file:
         file.write(torn)
-    with ResultsFile(path, INPUTS, resume=True) as results:
+    with results_at(path, INPUTS, resume=True) as results:
         assert earlier_rows(results) == [0]
         results.add(1, record(1))
-        results.publish({}, {})
+        results.publish({}, finished=False)
     assert [found["row_index"] for found in json.loads(path.read_text())["results"]] == [0, 1]
     assert len(path.with_suffix(".jsonl").read_bytes().splitlines()) == 3
 
@@ -76,10 +80,10 @@ def test_a_torn_last_line_is_cut_off(path: Path, torn: bytes) -> None:
     ],
 )
 def test_a_changed_input_is_refused_by_name(path: Path, group: str, key: str, name: str) -> None:
-    ResultsFile(path, INPUTS).__exit__(None, None, None)
+    results_at(path, INPUTS).__exit__(None, None, None)
     changed = {**INPUTS, group: {key: "other"}}
     with pytest.raises(CLIError, match="changed since it was written") as failure:
-        ResultsFile(path, changed, resume=True)
+        results_at(path, changed, resume=True)
     assert f": {name};" in str(failure.value)
 
 
@@ -87,24 +91,24 @@ def test_a_file_of_another_kind_is_not_gone_on_with(path: Path) -> None:
     path.parent.mkdir()
     path.with_suffix(".jsonl").write_text('{"some": "data"}\n')
     with pytest.raises(CLIError, match="no results of 'osmosis test'"):
-        ResultsFile(path, INPUTS, resume=True)
+        results_at(path, INPUTS, resume=True)
 
 
 def test_resuming_nothing_starts_anew(path: Path) -> None:
-    with ResultsFile(path, INPUTS, resume=True) as results:
+    with results_at(path, INPUTS, resume=True) as results:
         assert earlier_rows(results) == []
 
 
 def test_results_of_an_unfinished_run_are_kept_aside_and_of_a_finished_one_replaced(path: Path) -> None:
     for _ in range(2):
-        with ResultsFile(path, INPUTS) as results:
+        with results_at(path, INPUTS) as results:
             results.add(0, record(0))
     assert results.kept_aside is not None
     assert results.kept_aside.name == "results.unfinished-1.jsonl"
-    with ResultsFile(path, INPUTS) as results:
+    with results_at(path, INPUTS) as results:
         results.add(0, record(0))
-        results.finish()
-    with ResultsFile(path, INPUTS) as results:
+        results.publish({}, finished=True)
+    with results_at(path, INPUTS) as results:
         assert results.kept_aside is None
 
 
@@ -112,15 +116,37 @@ def test_a_path_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "x.json"):
         with pytest.raises(CLIError, match="Cannot write"):
-            ResultsFile(path, INPUTS)
+            results_at(path, INPUTS)
 
 
 def test_another_suffix_gets_its_lines_beside_it(tmp_path: Path) -> None:
-    with ResultsFile(tmp_path / "results.jsonl", INPUTS) as results:
+    with results_at(tmp_path / "results.jsonl", INPUTS) as results:
         assert results.lines_path.name == "results.jsonl.jsonl"
 
 
 def test_without_a_name_the_document_can_still_be_had() -> None:
-    with ResultsFile(None, INPUTS) as results:
+    with results_at(None, INPUTS) as results:
         results.add(0, record(0))
-        assert json.loads("".join(results.document({"total": 1}, {})))["results"] == [record(0)]
+        assert json.loads("".join(results.document({"summary": {"total": 1}})))["results"] == [record(0)]
+
+
+def test_a_file_of_somebody_else_is_moved_aside_and_the_dataset_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "results.jsonl"
+    other.write_text('{"one": "row"}\n')
+    with results_at(tmp_path / "results.json") as results:
+        assert results.kept_aside is not None
+        assert results.kept_aside.read_text() == '{"one": "row"}\n'
+    dataset = tmp_path / "rows.jsonl"
+    dataset.write_text('{"one": "row"}\n')
+    for path in (dataset, dataset.with_suffix(".json")):
+        with pytest.raises(CLIError, match=r"rows\.jsonl is the dataset; name another file"):
+            results_at(path, {**INPUTS, "dataset": {str(dataset): "sha256:1"}})
+    assert dataset.read_text() == '{"one": "row"}\n'
+
+
+def test_a_record_that_is_no_json_is_written_as_text(path: Path) -> None:
+    with results_at(path) as results:
+        results.add(0, record(0, reward=float("nan"), of=object))
+        results.publish({}, finished=True)
+    [found] = json.loads(path.read_text())["results"]
+    assert (found["reward"], found["of"]) == ("nan", "<class 'object'>")

@@ -1,0 +1,121 @@
+"""An evaluation as JSON: its runs, as they stream and as they are read back, and what they come to."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields
+from itertools import groupby
+from typing import Any
+
+from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS
+from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag
+from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult, EvalRunResult
+
+_READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
+
+
+def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:
+    """One run of ``row``, with its conversation."""
+    return {
+        "row_index": run.row_index,
+        "ground_truth": row.get("ground_truth"),
+        "metadata": {column: value for column, value in row.items() if column not in REQUIRED_COLUMNS},
+        **run_as_json(run),
+    }
+
+
+def run_of(record: Mapping[str, Any]) -> EvalRunResult:
+    """The run that ``record_of`` has made a record of, without its conversation."""
+    return EvalRunResult(**{name: record[name] for name in _READ_BACK if name in record})
+
+
+def by_row(plan: Plan, records: Iterable[tuple[int, str]]) -> Iterator[str]:
+    """The entries of the document: an object a row, with its runs."""
+    for row_index, runs in groupby(records, key=lambda record: plan.row_of(record[0])):
+        texts = ",\n      ".join(text for _, text in runs)
+        yield f'{{"row_index": {row_index}, "runs": [\n      {texts}]}}'
+
+
+def run_as_json(run: EvalRunResult) -> dict[str, Any]:
+    """One run; what does not apply to it is left out."""
+    fields: dict[str, Any] = {
+        "run_index": run.run_index,
+        "success": run.success,
+        "scores": run.scores,
+        "duration_ms": run.duration_ms,
+        "tokens": run.tokens,
+    }
+    optional = {
+        "model_tag": run.model_tag,
+        "error": run.error,
+        "eval_errors": run.eval_errors,
+        "unscored": run.unscored,
+        "token_usage": run.token_usage,
+        "num_tool_calls": run.num_tool_calls,
+        "cost_usd": run.cost_usd,
+        "reward": run.reward,
+        "finish_reason": run.finish_reason,
+        "final_messages": run.final_messages,
+    }
+    return fields | {name: value for name, value in optional.items() if value not in (None, [], {})}
+
+
+def overview(result: EvalResult) -> dict[str, Any]:
+    """All of ``result`` but its rows."""
+    summary: dict[str, Any] = {
+        "total_rows": result.total_rows,
+        "total_runs": result.total_runs,
+        "stopped_early": result.stopped_early,
+        "eval_fns": _summaries_as_json(result.eval_summaries),
+        "total_tokens": result.total_tokens,
+        "total_duration_ms": result.total_duration_ms,
+        "failed_runs": sum(not run.success for row in result.rows for run in row.runs),
+    }
+    if result.stop_reason is not None:
+        summary["stop_reason"] = result.stop_reason
+    costs = [run.cost_usd for row in result.rows for run in row.runs if run.cost_usd is not None]
+    if costs:
+        summary["cost_usd"] = sum(costs)
+    if not result.model_summaries:
+        return {"summary": summary | _performance_as_json(result, None)}
+    models = [
+        {
+            "model": model.model,
+            "model_tag": model.model_tag,
+            "total_runs": model.total_runs,
+            "total_tokens": model.total_tokens,
+            "total_duration_ms": model.total_duration_ms,
+            "eval_fns": _summaries_as_json(model.eval_summaries),
+            **_performance_as_json(result, model.model_tag),
+        }
+        for model in result.model_summaries
+    ]
+    comparisons = {eval_name: asdict(paired) for eval_name, paired in result.comparisons.items()}
+    return {"summary": summary, "model_summaries": models, "comparison": comparisons}
+
+
+def _performance_as_json(result: EvalResult, tag: str | None) -> dict[str, Any]:
+    took = performance(runs_with_tag(result.rows, tag))
+    return {
+        "failed_runs": took.failed_runs,
+        "latency_ms": asdict(took.latency_ms),
+        "tokens_per_run": asdict(took.tokens),
+    }
+
+
+def _summaries_as_json(summaries: Mapping[str, EvalEvalSummary]) -> dict[str, Any]:
+    return {eval_name: _summary_as_json(summary) for eval_name, summary in summaries.items()}
+
+
+def _summary_as_json(summary: EvalEvalSummary) -> dict[str, Any]:
+    scores = {"mean": summary.mean, "std": summary.std, "min": summary.min, "max": summary.max}
+    return {
+        **(dict.fromkeys(scores) if summary.is_empty else scores),
+        **{f"pass_at_{k}": share for k, share in summary.pass_at_k.items()},
+        "mean_interval": asdict(summary.mean_interval) if summary.mean_interval else None,
+        **{f"pass_at_{k}_interval": asdict(bounds) for k, bounds in summary.pass_at_k_intervals.items()},
+        "scored_runs": summary.scored_runs,
+        "scored_rows": summary.scored_rows,
+        "unscored_runs": summary.unscored,
+        "errors": summary.errors,
+        "first_error": summary.first_error,
+    }

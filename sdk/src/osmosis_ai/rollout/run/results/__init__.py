@@ -1,0 +1,1 @@
+"""What runs came to, on disk: one writer and one reader for every command."""

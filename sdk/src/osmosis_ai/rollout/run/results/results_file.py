@@ -1,0 +1,290 @@
+"""The results of a run on disk: the one writer behind ``-o`` of `osmosis test`, `eval` and `trainer`.
+
+Beside ``-o results.json`` lies ``results.jsonl``: a header with the digests of all inputs, then one line a run, written
+as soon as the run ends. What holds at any moment, a ``kill -9`` included:
+
+- every run that ended is a whole line; at most the last line is torn, and the next reader leaves it out;
+- the JSON document is the old one or the new one, never half of one: it appears by a rename, in the order of the
+  dataset;
+- lines that no finished document has, and files that are none of ours, are moved aside, never overwritten.
+
+In memory a run takes eight bytes: where its line begins.
+"""
+
+import json
+import os
+import tempfile
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import IO, Any, Self
+
+from osmosis_ai.rollout.core.jsonable import plain
+from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.results.inputs import changed_inputs
+
+FINISHED = {"finished": True}
+LINES_SUFFIX = ".jsonl"
+_NOWHERE = -1
+
+Record = dict[str, Any]
+"""One run as JSON: ``row_index``, ``repeat`` or ``run_index`` (from 0), ``success`` or ``status``, ..."""
+Entries = Callable[[Iterable[tuple[int, str]]], Iterator[str]]
+"""Makes the entries of the document's list out of the slots and JSON texts of its records."""
+
+
+class ResultsFile:
+    """Takes records in any order. A context manager; one event loop.
+
+    Args:
+        path: of the document; without one the lines go to a nameless temporary file.
+        command: whose results they are, such as ``test``.
+        resume: go on with the lines that are there.
+
+    Raises:
+        CLIError: on construction, if ``path`` cannot be written, or not be gone on with.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        command: str,
+        plan: Plan,
+        inputs: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+        *,
+        resume: bool = False,
+    ) -> None:
+        self.path = path
+        self.plan = plan
+        self.resumed = 0
+        """Runs that were there already."""
+        self.kept_aside: Path | None = None
+        """Where unfinished results went that were in the way."""
+        self._command = command
+        self._resume = resume
+        self._inputs = dict(inputs)
+        self._config = dict(config or {})
+        self._offsets = array("q")
+        self._file: IO[bytes]
+        if path is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
+            return
+        self._refuse_what_is_no_place(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(self.lines_path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    @property
+    def lines_path(self) -> Path:
+        """The file of the lines."""
+        if self.path is None:
+            raise ValueError("These results have no name.")
+        return lines_path_of(self.path)
+
+    @property
+    def _format(self) -> str:
+        return f"osmosis-{self._command}-results/1"
+
+    def _refuse_what_is_no_place(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise CLIError(f"Cannot write {path}: it is not a regular file.")
+        for dataset in map(Path, self._inputs.get("dataset", ())):
+            for target in (path, self.lines_path):
+                if target.exists() and dataset.exists() and target.samefile(dataset):
+                    raise CLIError(f"Cannot write {path}: {target} is the dataset; name another file.")
+
+    def _open(self, lines_path: Path) -> None:
+        if self._resume and lines_path.exists():
+            self._file = lines_path.open("r+b")
+            try:
+                self._check_header(lines_path)
+            except CLIError:
+                self._file.close()
+                raise
+            return
+        if not self._resume and _is_unfinished(lines_path):
+            self.kept_aside = _unused_name(lines_path)
+            lines_path.rename(self.kept_aside)
+        self._file = lines_path.open("w+b")
+        self._append({"format": self._format, "config": self._config, "inputs": self._inputs})
+
+    def _check_header(self, lines_path: Path) -> None:
+        header = _decoded(self._file.readline())
+        if header is None or header.get("format") != self._format:
+            raise CLIError(
+                f"{lines_path} holds no results of 'osmosis {self._command}': leave out --resume, or name another -o."
+            )
+        if changed := changed_inputs(header.get("inputs"), self._inputs):
+            raise CLIError(
+                f"Cannot go on with {lines_path}: changed since it was written: {', '.join(changed)}; undo that, or"
+                " leave out --resume to start anew."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def earlier_records(self) -> Iterator[Record]:
+        """The successful runs that are there already; read it to its end, before anything is added.
+
+        A failed run is left out: it is to be made again. What follows the last whole line is cut off.
+        """
+        if self.path is None:
+            return
+        end = self._file.tell()
+        while line := self._file.readline():
+            record = _decoded(line)
+            if record is None or not line.endswith(b"\n"):
+                break
+            slot = self.plan.slot_of(record) if _is_done(record) else None
+            if slot is not None:
+                is_new = not self.has(slot)
+                self._note(slot, end)
+                if is_new:
+                    self.resumed += 1
+                    yield record
+                self._file.seek(end + len(line))
+            end += len(line)
+        self._file.truncate(end)
+
+    def what_was_there(self, planned: int) -> str | None:
+        """What to tell of results that were there, after ``earlier_records``: gone on with, or kept aside."""
+        if self._resume:
+            return f"Going on with {self.lines_path}: {self.resumed} of {planned} runs are there."
+        return f"Results of an unfinished run were kept as {self.kept_aside}." if self.kept_aside else None
+
+    def has(self, slot: int) -> bool:
+        """Whether the run of ``slot`` is there."""
+        return slot < len(self._offsets) and self._offsets[slot] != _NOWHERE
+
+    def add(self, slot: int, record: Mapping[str, Any]) -> None:
+        """Write one run.
+
+        Raises:
+            CLIError: if the disk does not take it.
+        """
+        try:
+            self._note(slot, self._append(record))
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def publish(
+        self, head: Mapping[str, Any], *, finished: bool, entries: Entries | None = None, name: str = "results"
+    ) -> None:
+        """Write the document under its own name; if ``finished``, the next run may overwrite its lines.
+
+        Raises:
+            CLIError: if the disk does not take it.
+        """
+        if self.path is None:
+            return
+        part_path = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            with part_path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(self.document(head, entries, name))
+                file.flush()
+                os.fsync(file.fileno())
+            part_path.replace(self.path)
+            if finished:
+                self._append(FINISHED)
+        except OSError as error:
+            part_path.unlink(missing_ok=True)
+            raise _cannot_write(self.path, error) from error
+
+    def document(self, head: Mapping[str, Any], entries: Entries | None = None, name: str = "results") -> Iterator[str]:
+        """The JSON document in pieces: the sections of ``head``, then the list ``name``, by default a record a line."""
+        yield "{"
+        for key, value in head.items():
+            yield f'\n  "{key}": ' + _encoded(value, indent=2).replace("\n", "\n  ") + ","
+        yield f'\n  "{name}": ['
+        separator = "\n    "
+        for entry in entries(self._in_order()) if entries else (text for _, text in self._in_order()):
+            yield separator + entry
+            separator = ",\n    "
+        yield "\n  ]\n}\n"
+
+    def _in_order(self) -> Iterator[tuple[int, str]]:
+        for slot, offset in enumerate(self._offsets):
+            if offset != _NOWHERE:
+                self._file.seek(offset)
+                yield slot, self._file.readline().decode().rstrip("\n")
+
+    def _append(self, value: Any) -> int:
+        offset = self._file.seek(0, os.SEEK_END)
+        # A lone surrogate becomes its JSON escape, so the file is valid UTF-8 whatever a model wrote.
+        self._file.write(_encoded(value).encode("utf-8", "backslashreplace") + b"\n")
+        self._file.flush()
+        return offset
+
+    def _note(self, slot: int, offset: int) -> None:
+        missing = slot + 1 - len(self._offsets)
+        if missing > 0:
+            self._offsets.extend([_NOWHERE] * missing)
+        self._offsets[slot] = offset
+
+
+def lines_path_of(path: Path) -> Path:
+    """Where the lines of the document ``path`` are."""
+    return path.with_suffix(LINES_SUFFIX) if path.suffix == ".json" else Path(f"{path}{LINES_SUFFIX}")
+
+
+def check_writable(path: Path) -> None:
+    """See that a file can be written at ``path`` later, without touching anything.
+
+    Raises:
+        CLIError: it cannot, as far as can be told.
+    """
+    if path.exists() and not path.is_file():
+        raise CLIError(f"Cannot write {path}: it is not a regular file.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise CLIError(f"Cannot write {path}: {folder} is not a folder that can be written to.")
+
+
+def _is_done(record: Record) -> bool:
+    return record.get("success") is True or record.get("status") == "COMPLETED"
+
+
+def _decoded(line: bytes) -> Record | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _encoded(value: Any, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _is_unfinished(lines_path: Path) -> bool:
+    """Whether there is what no final document has, as far as first and last line tell, or what is none of ours."""
+    if not lines_path.is_file():
+        return False
+    with lines_path.open("rb") as file:
+        first = file.readline()
+        last_lines = deque(file, maxlen=1)
+    if not last_lines:
+        header = _decoded(first) or {}
+        return bool(first) and not {"format", "config"} & header.keys()
+    return _decoded(last_lines[0]) != FINISHED
+
+
+def _unused_name(lines_path: Path) -> Path:
+    names = (lines_path.with_name(f"{lines_path.stem}.unfinished-{number}{LINES_SUFFIX}") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def _cannot_write(path: Path | None, error: OSError) -> CLIError:
+    return CLIError(f"Cannot write {path or 'a temporary file'}: {error.strerror or error}.")

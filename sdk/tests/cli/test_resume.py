@@ -1,0 +1,140 @@
+"""``--resume`` after a ``kill -9`` in the middle, with the commands as real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osmosis_ai.cli import main
+
+DEADLINE_SECONDS = 60.0
+ROWS, REPEATS = 4, 3
+
+AGENT = """
+import asyncio
+import os
+from pathlib import Path
+
+import helpers
+from osmosis_ai.rollout import RolloutAgentLoop
+
+
+class Counting(RolloutAgentLoop):
+    name = "counting"
+
+    def get_tools(self, request):
+        Path("agent.pid").write_text(str(os.getpid()))
+        return []
+
+    async def run(self, ctx):
+        reply = await ctx.chat(ctx.request.messages)
+        with open("ran", "a") as file:
+            file.write(f"{ctx.request.metadata['row_index']}\\n")
+        if not Path("go on").exists() and Path("ran").read_text().count("\\n") > 5:
+            Path("in the middle").touch()
+            await asyncio.Event().wait()
+        return ctx.complete([*ctx.request.messages, reply.message], reward=helpers.reward())
+
+
+agent_loop = Counting()
+"""
+
+COMMANDS = {
+    "test": ["test", "-m", "agent:agent_loop", "--model", "builtin/arithmetic", "--repeat"],
+    "eval": ["eval", "-m", "agent:agent_loop", "--model", "builtin/arithmetic", "--eval-fn", "helpers:score", "--n"],
+    "trainer": ["trainer", "-m", "agent:agent_loop", "--repeat"],
+}
+
+
+def command(name: str, *more: str) -> list[str]:
+    options = ["-d", "rows.jsonl", "-o", "results.json", "--concurrency", "2"]
+    return [sys.executable, "-m", "osmosis_ai", *COMMANDS[name], str(REPEATS), *options, *more]
+
+
+def ended(name: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(name, *more), capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS, env=ENVIRONMENT
+    )
+
+
+ENVIRONMENT = {**os.environ, "OSMOSIS_NO_DOTENV": "1"}
+
+
+@pytest.fixture(params=COMMANDS)
+def killed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a command that was killed when some of its runs had ended, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("agent.py").write_text(AGENT)
+    Path("helpers.py").write_text("def reward():\n    return 1.0\n\ndef score(solution_str):\n    return 1.0\n")
+    rows = [{"system_prompt": "s", "user_prompt": f"What is {n} + 1?", "ground_truth": f"{n + 1}"} for n in range(ROWS)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with subprocess.Popen(command(request.param), stdout=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        wait_for(lambda: Path("in the middle").exists() and process.poll() is None)
+        wait_for(lambda: len(saved_runs()) >= 4)
+        process.kill()
+    with suppress(ProcessLookupError):  # the server of a trainer that was killed is left behind
+        os.kill(int(Path("agent.pid").read_text()), signal.SIGKILL)
+    assert not Path("results.json").exists()
+    return str(request.param)
+
+
+def wait_for(condition: Any) -> None:
+    deadline_seconds = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline_seconds
+        time.sleep(0.01)
+
+
+def saved_runs() -> list[dict[str, Any]]:
+    if not Path("results.jsonl").exists():
+        return []
+    return [json.loads(line) for line in Path("results.jsonl").read_text().splitlines() if '"row_index"' in line]
+
+
+def documented_runs() -> list[tuple[int, int]]:
+    document = json.loads(Path("results.json").read_text())
+    if "rows" in document:
+        return [(row["row_index"], run["run_index"]) for row in document["rows"] for run in row["runs"]]
+    return [(run["row_index"], run["repeat"]) for run in document["results"]]
+
+
+def test_every_run_is_there_once_and_none_that_had_ended_is_made_again(killed: str) -> None:
+    before = saved_runs()
+    helpers = Path("helpers.py").read_text()
+    Path("helpers.py").write_text(helpers + "\n")
+    refused = ended(killed, "--resume", "--max-turns", "7")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "Error: Cannot go on with results.jsonl: changed since it was written: helpers.py, settings max_turns; undo"
+        " that, or leave out --resume to start anew.\n"
+    )
+    assert saved_runs() == before
+    Path("helpers.py").write_text(helpers)
+
+    with Path("results.jsonl").open("a") as file:
+        file.write('{"row_index": 3, "rep')  # as a crash of the machine leaves it
+    Path("ran").unlink()
+    Path("go on").touch()
+    resumed = ended(killed, "--resume")
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert f"Going on with results.jsonl: {len(before)} of {ROWS * REPEATS} runs are there." in resumed.stdout
+    assert documented_runs() == [(row, repeat) for row in range(ROWS) for repeat in range(REPEATS)]
+    made_now = Counter(map(int, Path("ran").read_text().split()))
+    assert made_now == Counter(dict.fromkeys(range(ROWS), REPEATS)) - Counter(run["row_index"] for run in before)
+
+    ended(killed, "--resume")
+    assert Counter(map(int, Path("ran").read_text().split())) == made_now, "nothing was left to do"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_there_must_be_a_file_to_go_on_with(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMANDS[name], "1", "-d", "rows.jsonl", "--resume"]) != 0
+    assert capsys.readouterr().err == "Error: --resume needs -o FILE: the results of the run to go on with.\n"

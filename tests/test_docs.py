@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,10 +64,20 @@ def test_the_index_lists_every_page_of_the_documentation() -> None:
 
 def test_every_file_that_the_architecture_names_exists() -> None:
     named = {span for span in PAGES["docs/architecture.md"].code_spans if re.fullmatch(r"[\w./-]+(\.py|/)", span)}
-    roots = (ROOT, ROOT / "sdk/src/osmosis_ai", ROOT / "sdk/src/osmosis_ai/rollout")
+    roots = (ROOT, ROOT / "sdk/src/osmosis_ai/rollout")
 
     assert len(named) > 30
     assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
+
+
+def test_the_architecture_shows_the_layers_of_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = [re.sub(r"osmosis_ai\.(rollout\.)?", "", layer) for layer in contracts[0]["layers"]]
+    picture = next(block for block in PAGES["docs/architecture.md"].blocks if block.info == "text")
+
+    assert [re.split(r" {2,}", line)[0] for line in picture.code.splitlines()] == layers
 
 
 # --- commands

@@ -12,9 +12,9 @@ from osmosis_ai.rollout.observe.exposition import FOLDER_VARIABLE, worker_metric
 WORKER = """
 import sys
 from osmosis_ai.rollout.observe.metrics import MetricsObserver
-from osmosis_ai.rollout.core.watch import ToolOutcome
+from osmosis_ai.rollout.core.watch import Accepted, ToolOutcome
 observer = MetricsObserver("agent", slots=3)
-watch = observer.accepted("r", "http://trainer", [{"type": "function", "function": {"name": "add"}}], None)
+watch = observer.accepted(Accepted("r", "http://trainer", [{"type": "function", "function": {"name": "add"}}]))
 watch.enters("running")
 watch.tool_ends(watch.tool_begins("add", "call"), ToolOutcome.OK)
 observer.loop_lag(0.125 * float(sys.argv[1]))

@@ -156,13 +156,14 @@ class TestLabels:
         assert found.values("tool") == {"add", "other"}
 
     async def test_the_number_of_tools_is_bounded(self, trainer: FakeTrainer) -> None:
-        from osmosis_ai.rollout.core.watch import ToolOutcome
+        from osmosis_ai.rollout.core.watch import Accepted, ToolOutcome
         from osmosis_ai.rollout.observe.metrics import MetricsObserver
 
         observer = MetricsObserver("agent", 1)
         for number in range(3 * MAX_TOOLS):
             name = f"tool_{number}"
-            watch = observer.accepted("r", trainer.url, [{"type": "function", "function": {"name": name}}], None)
+            tools = [{"type": "function", "function": {"name": name}}]
+            watch = observer.accepted(Accepted("r", trainer.url, tools))
             watch.tool_ends(watch.tool_begins(name, ""), ToolOutcome.OK)
         text, _ = observer.render("")
         found = Scrape(text.decode())

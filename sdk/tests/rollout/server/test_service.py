@@ -102,16 +102,6 @@ class TestClient:
         await post_init(create_app(ScriptedAgent()), init_body())
         assert (await results.get())["status"] == "COMPLETED"
 
-    async def test_its_complete_rollout_may_be_patched(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        results: asyncio.Queue[JsonObject] = asyncio.Queue()
-
-        async def complete_rollout(self: OsmosisLLMClient, **kwargs: Any) -> None:
-            await results.put(kwargs)
-
-        monkeypatch.setattr(OsmosisLLMClient, "complete_rollout", complete_rollout)
-        await post_init(create_app(ScriptedAgent()), init_body())
-        assert (await results.get())["status"] == "COMPLETED"
-
     async def test_one_that_cannot_be_entered_is_logged_and_the_rollout_is_not_active_for_ever(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

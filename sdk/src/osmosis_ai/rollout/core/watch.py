@@ -1,21 +1,24 @@
-"""The seam between a server and its telemetry: what happens is told here, and nothing else is.
+"""The events of a server, for whoever observes it: what happens is told here, and nothing else is.
 
-One ``Observer`` an app, one ``RolloutWatch`` an accepted rollout. Both base classes do nothing and stand in where
-nothing is measured. Every method is called on the event loop, takes microseconds, and must not raise. A ``*_begins``
-gives back a mark, which its ``*_ends`` gets, so that calls of one rollout may overlap.
+An ``Observer`` is told of an app, and gives a ``RolloutWatch`` for each accepted rollout. Both base classes do nothing:
+an observer overrides what it cares about. Every method is called on the event loop and takes microseconds. A
+``*_begins`` gives back a mark, which its ``*_ends`` gets, so that calls of one rollout may overlap.
 """
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 
 if TYPE_CHECKING:
+    from osmosis_ai.rollout.core.base import Trace
     from osmosis_ai.rollout.core.results import ResultSummary
+    from osmosis_ai.rollout.core.schemas import RolloutRequest
 
 
 class Phase(StrEnum):
@@ -45,10 +48,29 @@ class ToolOutcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+@dataclass(slots=True)
+class Accepted:
+    """A rollout whose 202 is about to leave."""
+
+    rollout_id: str
+    server_url: str
+    tools: Sequence[Any]
+    """What the agent offers: models, or dicts of the same shape."""
+    trace: TraceContext | None = None
+    """What came with the init."""
+    request: "RolloutRequest | None" = None
+    """The agent's, which may change it as soon as it runs."""
+    init_reply: bytes = b""
+    """The body of the 202: ``rollout_id`` and ``tools``."""
+
+
 class RolloutWatch:
     """One rollout, from its 202 to the end of its delivery in this process."""
 
     __slots__ = ()
+
+    def agent_trace(self) -> "Trace | None":
+        """Where the events go that the agent logs; ``None`` if this one does not keep them."""
 
     def enters(self, phase: str) -> None:
         """It is now in ``phase``, a ``Phase``."""
@@ -71,8 +93,14 @@ class RolloutWatch:
     def tool_ends(self, tool: Any, outcome: ToolOutcome) -> None:
         """The call has ended."""
 
+    def result_made(self, encoded: bytes) -> None:
+        """It has its result, ``encoded`` as its trainer will get it; the journal does not have it yet."""
+
+    async def flushed(self) -> None:
+        """Wait a bounded time for what must be written before the result goes out."""
+
     def ended(self, summary: "ResultSummary", duration_seconds: float) -> None:
-        """It has its result, ``duration_seconds`` after the init was accepted."""
+        """Its result is on record, and came ``duration_seconds`` after the init was accepted."""
 
     def attempt_begins(self, attempt: int) -> Any:
         """The result is about to be posted in the current task, for the ``attempt``-th time, from 1."""
@@ -93,10 +121,8 @@ class Observer:
     def init_repeated(self) -> None:
         """An init was answered from memory or from the journal."""
 
-    def accepted(
-        self, rollout_id: str, server_url: str, tools: Sequence[Any], trace: TraceContext | None
-    ) -> RolloutWatch:
-        """A rollout is accepted, and enters the phase ``queued``; ``tools`` is what the agent offers."""
+    def accepted(self, rollout: Accepted) -> RolloutWatch:
+        """A rollout is accepted, and enters the phase ``queued``."""
         return NO_WATCH
 
     def recovered(self, rollout_id: str, server_url: str, age_seconds: float) -> RolloutWatch:

@@ -13,8 +13,7 @@ from osmosis_ai.rollout.core.exceptions import (
     OsmosisValidationError,
 )
 from osmosis_ai.rollout.core.results import ResultSummary
-from osmosis_ai.rollout.core.tracecontext import TraceContext
-from osmosis_ai.rollout.core.watch import Observer, RolloutWatch, ToolOutcome, names_of
+from osmosis_ai.rollout.core.watch import Accepted, Observer, RolloutWatch, ToolOutcome, names_of
 from osmosis_ai.rollout.observe import unwritten
 from osmosis_ai.rollout.observe.exposition import Exposition, new_exposition, shared_folder
 from osmosis_ai.rollout.observe.instruments import OTHER, Instruments
@@ -76,11 +75,9 @@ class MetricsObserver(Observer):
     def init_repeated(self) -> None:
         self.instruments.inits_repeated.inc()
 
-    def accepted(
-        self, rollout_id: str, server_url: str, tools: Sequence[Any], trace: TraceContext | None
-    ) -> RolloutWatch:
+    def accepted(self, rollout: Accepted) -> RolloutWatch:
         self.instruments.inits_accepted.inc()
-        watch = _MeasuredRollout(self, tools)
+        watch = _MeasuredRollout(self, rollout.tools)
         watch.enters(_QUEUED)
         return watch
 

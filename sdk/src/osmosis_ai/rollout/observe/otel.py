@@ -24,8 +24,8 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.results import ResultSummary
 from osmosis_ai.rollout.core.schemas import RolloutStatus, SamplingFields
 from osmosis_ai.rollout.core.text import escaped
-from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS, TraceContext
-from osmosis_ai.rollout.core.watch import Observer, RolloutWatch, ToolOutcome, names_of
+from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS
+from osmosis_ai.rollout.core.watch import Accepted, Observer, RolloutWatch, ToolOutcome, names_of
 
 FLUSH_SECONDS = 3.0
 MAX_NAME_LENGTH = 128
@@ -50,53 +50,34 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class TracingObserver(Observer):
-    """Makes spans of what happens, and tells ``inner`` of it too."""
+    """Makes spans of what happens to the rollouts of one app."""
 
-    def __init__(self, inner: Observer, agent_name: str, provider: TracerProvider) -> None:
+    def __init__(self, agent_name: str, provider: TracerProvider) -> None:
         self.agent_name = agent_name
         self.tracer = provider.get_tracer("osmosis_ai.rollout", PACKAGE_VERSION)
-        self._inner = inner
         self._provider = provider
 
-    def init_refused(self, reason: str) -> None:
-        self._inner.init_refused(reason)
-
-    def init_repeated(self) -> None:
-        self._inner.init_repeated()
-
-    def accepted(
-        self, rollout_id: str, server_url: str, tools: Sequence[Any], trace: TraceContext | None
-    ) -> RolloutWatch:
-        inner = self._inner.accepted(rollout_id, server_url, tools, trace)
-        parent = _propagator.extract(dict(trace.headers)) if trace is not None else Context()
-        watch = _TracedRollout(self, inner, rollout_id, server_url, tools, parent)
+    def accepted(self, rollout: Accepted) -> RolloutWatch:
+        parent = _propagator.extract(dict(rollout.trace.headers)) if rollout.trace is not None else Context()
+        watch = _RolloutSpans(self, rollout.rollout_id, rollout.server_url, rollout.tools, parent)
         watch.open_rollout()
         return watch
 
     def recovered(self, rollout_id: str, server_url: str, age_seconds: float) -> RolloutWatch:
-        inner = self._inner.recovered(rollout_id, server_url, age_seconds)
-        return _TracedRollout(self, inner, rollout_id, server_url, (), Context())
-
-    def journal_operation(self, operation: str, seconds: float, failed: bool) -> None:
-        self._inner.journal_operation(operation, seconds, failed)
-
-    def loop_lag(self, seconds: float) -> None:
-        self._inner.loop_lag(seconds)
+        return _RolloutSpans(self, rollout_id, server_url, (), Context())
 
     async def close(self) -> None:
-        await self._inner.close()
         if callable(flush := getattr(self._provider, "force_flush", None)):
             # A collector that is gone must not hold up the end of the process; the thread is left behind.
             await asyncio.wait({asyncio.ensure_future(call_in_thread(flush))}, timeout=FLUSH_SECONDS)
 
 
-class _TracedRollout(RolloutWatch):
-    __slots__ = ("_context", "_inner", "_observer", "_open", "_server", "_tools", "rollout_id", "span")
+class _RolloutSpans(RolloutWatch):
+    __slots__ = ("_context", "_observer", "_open", "_server", "_tools", "rollout_id", "span")
 
     def __init__(
         self,
         observer: TracingObserver,
-        inner: RolloutWatch,
         rollout_id: str,
         server_url: str,
         tools: Sequence[Any],
@@ -105,7 +86,6 @@ class _TracedRollout(RolloutWatch):
         self.rollout_id = rollout_id
         self.span: Span | None = None
         self._observer = observer
-        self._inner = inner
         self._server = _server_attributes(server_url)
         self._tools = tools
         self._context = parent
@@ -119,19 +99,17 @@ class _TracedRollout(RolloutWatch):
             "gen_ai.agent.name": agent,
             "gen_ai.provider.name": PROVIDER,
         }
-        self.span = self._start(f"invoke_agent {agent}", SpanKind.SERVER, attributes, self._context)
+        self.span = self._span(f"invoke_agent {agent}", SpanKind.SERVER, attributes, self._context)
         self._context = trace.set_span_in_context(self.span, self._context)
 
     def enters(self, phase: str) -> None:
-        self._inner.enters(phase)
         if self.span is not None:
             self.span.add_event(phase)
 
     def agent_begins(self) -> None:
-        self._inner.agent_begins()
         otel_context.attach(self._context)  # of the agent's own task, and gone with it
 
-    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> tuple[Span, Any]:
+    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Span:
         model = str(sampling.get("model") or _DEFAULT_MODEL)[:MAX_NAME_LENGTH]
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
@@ -142,26 +120,21 @@ class _TracedRollout(RolloutWatch):
             **_numbers(sampling, _SAMPLING_ATTRIBUTES),
         }
         span = self._start(f"chat {escaped(model)}", SpanKind.CLIENT, attributes, self._current())
-        self._open[id(span)] = span
         TRACE_HEADERS.set(_headers_of(span))
-        return span, self._inner.chat_begins(messages, sampling)
+        return span
 
-    def chat_ends(self, chat: tuple[Span, Any], reply: Any) -> None:
-        span, mark = chat
-        self._inner.chat_ends(mark, reply)
+    def chat_ends(self, chat: Span, reply: Any) -> None:
         usage, reason = getattr(reply, "usage", None), getattr(reply, "finish_reason", None)
         if isinstance(usage, dict):
-            span.set_attributes(_numbers(usage, _USAGE_ATTRIBUTES))
+            chat.set_attributes(_numbers(usage, _USAGE_ATTRIBUTES))
         if isinstance(reason, str):
-            span.set_attribute("gen_ai.response.finish_reasons", [reason])
-        self._end(span)
+            chat.set_attribute("gen_ai.response.finish_reasons", [reason])
+        self._end(chat)
 
-    def chat_failed(self, chat: tuple[Span, Any], error: BaseException) -> None:
-        span, mark = chat
-        self._inner.chat_failed(mark, error)
-        self._end(span, type(error).__name__)
+    def chat_failed(self, chat: Span, error: BaseException) -> None:
+        self._end(chat, type(error).__name__)
 
-    def tool_begins(self, name: str, call_id: str) -> tuple[Span, object, Any]:
+    def tool_begins(self, name: str, call_id: str) -> tuple[Span, Any]:
         known = name if name in names_of(self._tools) else OTHER
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": "execute_tool",
@@ -171,19 +144,16 @@ class _TracedRollout(RolloutWatch):
         }
         current = self._current()
         span = self._start(f"execute_tool {known}", SpanKind.INTERNAL, attributes, current)
-        self._open[id(span)] = span
         token = otel_context.attach(trace.set_span_in_context(span, current))
-        return span, token, self._inner.tool_begins(name, call_id)
+        return span, token
 
-    def tool_ends(self, tool: tuple[Span, Any, Any], outcome: ToolOutcome) -> None:
-        span, token, mark = tool
-        self._inner.tool_ends(mark, outcome)
+    def tool_ends(self, tool: tuple[Span, Any], outcome: ToolOutcome) -> None:
+        span, token = tool
         otel_context.detach(token)
         span.set_attribute("osmosis.tool.outcome", str(outcome))
         self._end(span, None if outcome is ToolOutcome.OK else str(outcome))
 
     def ended(self, summary: ResultSummary, duration_seconds: float) -> None:
-        self._inner.ended(summary, duration_seconds)
         self._end_all("cut_off")
         if self.span is None:
             return
@@ -194,26 +164,26 @@ class _TracedRollout(RolloutWatch):
             self.span.set_attribute("osmosis.rollout.reward", summary.reward)
         self._end_rollout(summary.outcome if summary.status == RolloutStatus.ERROR.value else None)
 
-    def attempt_begins(self, attempt: int) -> tuple[Span, Any]:
+    def attempt_begins(self, attempt: int) -> Span:
         attributes = {"osmosis.delivery.attempt": attempt, **self._server}
         span = self._start("deliver_result", SpanKind.CLIENT, attributes, self._context)
-        self._open[id(span)] = span
         TRACE_HEADERS.set(_headers_of(span))
-        return span, self._inner.attempt_begins(attempt)
+        return span
 
-    def attempt_ends(self, mark: tuple[Span, Any], verdict: str, error: Exception | None) -> None:
-        span, inner_mark = mark
-        self._inner.attempt_ends(inner_mark, verdict, error)
-        span.set_attribute("osmosis.delivery.verdict", verdict)
-        self._end(span, None if error is None else type(error).__name__)
+    def attempt_ends(self, mark: Span, verdict: str, error: Exception | None) -> None:
+        mark.set_attribute("osmosis.delivery.verdict", verdict)
+        self._end(mark, None if error is None else type(error).__name__)
 
     def gone(self) -> None:
-        self._inner.gone()
         self._end_all("cut_off")
-        if self.span is not None:
-            self._end_rollout("left_to_next_process")
+        self._end_rollout("left_to_next_process")
 
     def _start(self, name: str, kind: SpanKind, attributes: dict[str, Any], parent: Context) -> Span:
+        span = self._span(name, kind, attributes, parent)
+        self._open[id(span)] = span
+        return span
+
+    def _span(self, name: str, kind: SpanKind, attributes: dict[str, Any], parent: Context) -> Span:
         attributes["gen_ai.conversation.id"] = attributes["osmosis.rollout.id"] = self.rollout_id
         return self._observer.tracer.start_span(name, parent, kind, attributes)
 

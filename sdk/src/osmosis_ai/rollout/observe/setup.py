@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.settings import MetricsAccess, RolloutServerSettings
 from osmosis_ai.rollout.core.watch import Observer
+from osmosis_ai.rollout.observe.bus import Bus
+from osmosis_ai.rollout.observe.endlog import EndLog
 from osmosis_ai.rollout.observe.otel_provider import provider, wants_spans
 
 if TYPE_CHECKING:
@@ -22,12 +24,14 @@ class Telemetry:
 
     Args:
         slots: rollouts that may run at once.
+        debug_dir: where traces go; ``None`` writes none.
     """
 
-    def __init__(self, agent_name: str, slots: int, settings: RolloutServerSettings) -> None:
+    def __init__(self, agent_name: str, slots: int, settings: RolloutServerSettings, debug_dir: str | None) -> None:
         self._agent_name = agent_name
         self._slots = slots
         self._settings = settings
+        self._debug_dir = debug_dir
 
     @cached_property
     def metrics(self) -> "MetricsObserver | None":
@@ -39,17 +43,20 @@ class Telemetry:
         return MetricsObserver(self._agent_name, self._slots)
 
     @cached_property
-    def observer(self) -> Observer:
-        """What the server tells of its rollouts."""
-        inner = self.metrics or Observer()
-        if not wants_spans(os.environ):
-            return inner
-        tracer_provider = provider()
-        if tracer_provider is None:
-            return inner
-        from osmosis_ai.rollout.observe.otel import TracingObserver
+    def bus(self) -> Bus:
+        """Whom the server tells of its rollouts."""
+        observers: list[Observer] = []
+        if self._debug_dir:
+            from osmosis_ai.rollout.observe.traces.recorder import TraceRecorder
 
-        return TracingObserver(inner, self._agent_name, tracer_provider)
+            observers.append(TraceRecorder(self._debug_dir, self._agent_name))
+        if wants_spans(os.environ) and (tracer_provider := provider()) is not None:
+            from osmosis_ai.rollout.observe.otel import TracingObserver
+
+            observers.append(TracingObserver(self._agent_name, tracer_provider))
+        if self.metrics is not None:
+            observers.append(self.metrics)
+        return Bus([*observers, EndLog()])
 
     @property
     def why_no_metrics(self) -> str | None:

@@ -1,15 +1,22 @@
-"""Delivering terminal results: the same payload, again and again, until the trainer has it.
+"""The owner of delivery: a result is put on record, carried to its trainer, and settled, by nobody else.
 
-Delivery knows nothing of execution: it never changes a result. Each trainer has a lane of its own, so that a dead one
-delays nobody else; one success there wakes all that wait for that trainer.
+Rollouts of this process, those that dead processes left (``recovery``) and those that an operator sends again
+(``redelivery``) all go through a ``Courier``. It never changes a result: the same bytes, until the trainer has them.
+
+    record    journal "finished": from here on another process would deliver these bytes, too
+    attempt   one post, at most ``ATTEMPTS_AT_ONCE_PER_TRAINER`` to one trainer
+    carry_on  more posts until an answer, the deadline or the shutdown; then journal "delivered" or "undeliverable"
+
+What a shutdown cuts off stays in the journal as it stands, and the next process that has it takes it up.
 """
 
 import asyncio
 import inspect
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
@@ -17,13 +24,16 @@ from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch, Verdict
+from osmosis_ai.rollout.journal import Journal, JournalError, JournalGoneError, RolloutState, UnknownKeyError
 from osmosis_ai.rollout.wire.backoff import delay_seconds
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_AT_ONCE_PER_TRAINER = 32
-_SDK_COMPLETE_ROLLOUT = OsmosisLLMClient.complete_rollout
+JOURNAL_RETRY_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 class CompletionClient(Protocol):
@@ -38,6 +48,7 @@ class CompletionClient(Protocol):
 class Delivery:
     """One result on its way to one trainer."""
 
+    key: str
     rollout_id: str
     server_url: str
     client: CompletionClient
@@ -47,80 +58,141 @@ class Delivery:
     attempts: int = 0
     verdict: Verdict = Verdict.UNANSWERED
     error: Exception | None = None
+    """Of the last attempt."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the trainer has not taken it, as far as is known."""
+        return None if self.error is None else f"{type(self.error).__name__}: {self.error}"
 
 
-class _Lane:
+class _Trainer:
+    """How one trainer answers, so that a dead one delays nobody else's results."""
+
     def __init__(self) -> None:
         self.gate = asyncio.Semaphore(ATTEMPTS_AT_ONCE_PER_TRAINER)
-        self.answered = asyncio.Event()
-        self.failing = False
+        self.is_back = asyncio.Event()
+        self._failing = False
 
-    def succeeded(self) -> None:
-        if self.failing:
-            self.failing = False
-            self.answered.set()
-            self.answered = asyncio.Event()
+    def note(self, verdict: Verdict) -> None:
+        """The first result it takes after failures wakes all that wait for it, long before their backoff ends."""
+        if verdict is Verdict.ACKNOWLEDGED and self._failing:
+            self.is_back.set()
+            self.is_back = asyncio.Event()
+        self._failing = verdict is Verdict.UNANSWERED
 
 
 class Courier:
     """Carries results to trainers; one per event loop.
 
     Args:
+        journal: opened and closed by its owner.
         settings: ``retry_base_delay`` and ``retry_max_delay`` shape the backoff.
         deadline_seconds: how long a result is tried after its first attempt.
     """
 
-    def __init__(self, settings: RolloutClientSettings, deadline_seconds: float) -> None:
+    def __init__(self, journal: Journal, settings: RolloutClientSettings, deadline_seconds: float) -> None:
+        self.ending = False
+        """Whether the server ends: from then on a journal that fails is not tried again."""
+        self._journal = journal
         self._settings = settings
         self._deadline_seconds = deadline_seconds
-        self._lanes: dict[str, _Lane] = {}
-        self._closing = asyncio.Event()
+        self._trainers: dict[str, _Trainer] = {}
+        self._last_call = asyncio.Event()
 
-    async def attempt(self, delivery: Delivery) -> Verdict:
-        """Try once; never raises but for cancellation."""
-        lane = self._lane(delivery.server_url)
-        async with lane.gate:
+    async def record(self, key: str, rollout_id: str, result: TerminalResult) -> bool:
+        """Put the result on record; ``False`` if it must not be delivered by this process.
+
+        A result that is delivered without being on record would be contradicted by the next process, which finds an
+        unfinished rollout. So this goes on until the journal works again, or the server ends.
+        """
+        try:
+            ours = await self._insist(lambda: self._journal.finish(key, result.encoded))
+        except (UnknownKeyError, JournalGoneError) as error:
+            logger.error(
+                "Rollout %a: nothing on record can contradict its result, so it goes out: %s", rollout_id, error
+            )
+            return True
+        except JournalError as error:
+            logger.error("Rollout %a: its result is lost, as it cannot be put on record: %s", rollout_id, error)
+            return False
+        if not ours:
+            logger.error("Rollout %a: another result is on record; this one is dropped.", rollout_id)
+        return ours
+
+    async def attempt(self, delivery: Delivery) -> None:
+        """Post once; never raises but for cancellation."""
+        trainer = self._trainer(delivery.server_url)
+        async with trainer.gate:
             delivery.attempts += 1
             mark = delivery.watch.attempt_begins(delivery.attempts)
+            error: Exception | None = None
             try:
                 await _send(delivery.client, delivery.result)
-            except Exception as error:  # noqa: BLE001 - whatever went wrong, the result must not be lost
-                delivery.error = error
-                delivery.verdict = _verdict_on(error)
-                lane.failing = delivery.verdict is Verdict.UNANSWERED
-                self._log_failure(delivery)
-            else:
-                delivery.verdict = Verdict.ACKNOWLEDGED
-                lane.succeeded()
-            failed = delivery.verdict is not Verdict.ACKNOWLEDGED
-            delivery.watch.attempt_ends(mark, delivery.verdict, delivery.error if failed else None)
-        return delivery.verdict
+            except Exception as failure:  # noqa: BLE001 - whatever went wrong, the result must not be lost
+                error = failure
+            delivery.error, delivery.verdict = error, _verdict_on(error)
+            trainer.note(delivery.verdict)
+            if error is not None:
+                _log_failure(delivery)
+            delivery.watch.attempt_ends(mark, delivery.verdict, error)
 
-    async def pursue(self, delivery: Delivery) -> Verdict:
-        """Go on after a failed attempt until there is an answer, the deadline, or ``close``."""
-        while delivery.verdict is Verdict.UNANSWERED and not self._is_overdue(delivery):
-            last_try = self._closing.is_set()
+    async def pursue(self, delivery: Delivery) -> None:
+        """Go on after a failed attempt until there is an answer, the deadline, or the one attempt after ``close``."""
+        while not self._is_final(delivery):
+            last_try = self._last_call.is_set()
             if not last_try:
                 await self._wait(delivery)
             await self.attempt(delivery)
             if last_try:
                 break
-        return delivery.verdict
 
-    def is_final(self, delivery: Delivery) -> bool:
-        """Whether the delivery is decided: an answer, or the deadline."""
-        return delivery.verdict is not Verdict.UNANSWERED or self._is_overdue(delivery)
+    async def carry_on(self, delivery: Delivery) -> None:
+        """``pursue``, and settle; a delivery that is cut off by a shutdown stays in the journal."""
+        await self.pursue(delivery)
+        try:
+            if self._is_final(delivery):
+                if delivery.verdict is not Verdict.ACKNOWLEDGED:
+                    logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, delivery.problem)
+                await self._insist(lambda: self.settle(delivery))
+            else:
+                await self._journal.note_attempt(delivery.key, attempts=delivery.attempts, error=delivery.problem or "")
+        except JournalError as error:
+            logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, error)
+
+    async def settle(self, delivery: Delivery, otherwise: RolloutState = RolloutState.UNDELIVERABLE) -> None:
+        """Put on record that the trainer has the result; if it has not, that it is in the state ``otherwise``.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        state = RolloutState.DELIVERED if delivery.verdict is Verdict.ACKNOWLEDGED else otherwise
+        await self._journal.settle(delivery.key, state, attempts=delivery.attempts, error=delivery.problem)
 
     def close(self) -> None:
         """Let every waiting delivery make one last attempt now, and none after that."""
-        self._closing.set()
+        self._last_call.set()
 
-    def _is_overdue(self, delivery: Delivery) -> bool:
-        return time.monotonic() - delivery.started_at > self._deadline_seconds
+    async def _insist(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a journal operation that fails (the disk is full, say) as long as the server runs."""
+        while True:
+            try:
+                return await operation()
+            except (UnknownKeyError, JournalGoneError):
+                raise
+            except JournalError as error:
+                if self.ending:
+                    raise
+                logger.warning("The journal fails, trying again: %s", error)
+                await asyncio.sleep(JOURNAL_RETRY_SECONDS)
+
+    def _is_final(self, delivery: Delivery) -> bool:
+        overdue = time.monotonic() - delivery.started_at > self._deadline_seconds
+        return delivery.verdict is not Verdict.UNANSWERED or overdue
 
     async def _wait(self, delivery: Delivery) -> None:
-        lane = self._lane(delivery.server_url)
-        wakers = [asyncio.create_task(event.wait()) for event in (lane.answered, self._closing)]
+        trainer = self._trainer(delivery.server_url)
+        wakers = [asyncio.create_task(event.wait()) for event in (trainer.is_back, self._last_call)]
         try:
             await asyncio.wait(
                 wakers,
@@ -131,36 +203,38 @@ class Courier:
             for waker in wakers:
                 waker.cancel()
 
-    def _lane(self, server_url: str) -> _Lane:
+    def _trainer(self, server_url: str) -> _Trainer:
         origin = urlsplit(server_url)
-        return self._lanes.setdefault(f"{origin.scheme}://{origin.netloc}", _Lane())
-
-    def _log_failure(self, delivery: Delivery) -> None:
-        level = logging.ERROR if delivery.verdict is Verdict.REFUSED else logging.WARNING
-        logger.log(
-            level,
-            "Rollout %a: result not delivered (attempt %d, %s): %s: %s",
-            delivery.rollout_id,
-            delivery.attempts,
-            "refused for good" if delivery.verdict is Verdict.REFUSED else "will be retried",
-            type(delivery.error).__name__,
-            delivery.error,
-        )
+        return self._trainers.setdefault(f"{origin.scheme}://{origin.netloc}", _Trainer())
 
 
-def _verdict_on(error: Exception) -> Verdict:
-    if isinstance(error, OsmosisProtocolError):
-        return Verdict.REFUSED
-    if isinstance(error, OsmosisValidationError) and not is_retryable_status(error.status_code):
-        return Verdict.REFUSED
-    return Verdict.UNANSWERED
+def _log_failure(delivery: Delivery) -> None:
+    refused = delivery.verdict is Verdict.REFUSED
+    logger.log(
+        logging.ERROR if refused else logging.WARNING,
+        "Rollout %a: result not delivered (attempt %d, %s): %s",
+        delivery.rollout_id,
+        delivery.attempts,
+        "refused for good" if refused else "will be retried",
+        delivery.problem,
+    )
+
+
+def _verdict_on(error: Exception | None) -> Verdict:
+    if error is None:
+        return Verdict.ACKNOWLEDGED
+    # What our own client will not send will not go better the next time.
+    refused = isinstance(error, OsmosisProtocolError) or (
+        isinstance(error, OsmosisValidationError) and not is_retryable_status(error.status_code)
+    )
+    return Verdict.REFUSED if refused else Verdict.UNANSWERED
 
 
 async def _send(client: CompletionClient, result: TerminalResult) -> None:
-    # A stand-in or a subclass may have a complete_rollout of its own, which is then the one to call.
-    if isinstance(client, OsmosisLLMClient) and type(client).complete_rollout is _SDK_COMPLETE_ROLLOUT:
+    if isinstance(client, OsmosisLLMClient) and type(client).complete_rollout is OsmosisLLMClient.complete_rollout:
         await client.send_completion(result.encoded, attempts=1)
         return
+    # A client of somebody else's making, or a subclass with a `complete_rollout` of its own, which is then called.
     payload = result.payload
     metrics = payload.get("metrics")
     fields = {
@@ -171,6 +245,6 @@ async def _send(client: CompletionClient, result: TerminalResult) -> None:
         "metrics": RolloutMetrics(**metrics) if metrics is not None else None,
         "reward": payload.get("reward"),
     }
-    if "extra_fields" in inspect.signature(client.complete_rollout).parameters:
+    if "extra_fields" in inspect.signature(client.complete_rollout).parameters:  # which 0.2 did not have
         fields["extra_fields"] = payload["extra_fields"]
     await client.complete_rollout(**fields)

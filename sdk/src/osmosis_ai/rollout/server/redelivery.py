@@ -10,7 +10,6 @@ from typing import Any
 
 from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
-from osmosis_ai.rollout.core.watch import Verdict
 from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
 from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
@@ -31,7 +30,7 @@ class Redeliverer:
     def __init__(self, journal: Journal, settings: RolloutClientSettings, deadline_seconds: float) -> None:
         self._journal = journal
         self._settings = settings
-        self._courier = Courier(settings, deadline_seconds)
+        self._courier = Courier(journal, settings, deadline_seconds)
 
     async def redeliver(self, key: str) -> Redelivery | None:
         """Deliver the settled result under ``key`` again; ``None`` if there is none.
@@ -45,23 +44,15 @@ class Redeliverer:
         record = await self._journal.reopen(key)
         if before is None or record is None or record.result is None:
             return None
-        delivery = await self._deliver(record, record.result)
-        if delivery.verdict is Verdict.ACKNOWLEDGED:
-            await self._journal.settle(key, RolloutState.DELIVERED, attempts=delivery.attempts)
-            return Redelivery(record.rollout_id, key, None)
-        error = f"{type(delivery.error).__name__}: {delivery.error}"
-        await self._journal.settle(key, before.state, attempts=delivery.attempts, error=error)
-        return Redelivery(record.rollout_id, key, error)
-
-    async def _deliver(self, record: JournalRecord, result: bytes) -> Delivery:
         client: Any = OsmosisLLMClient(
             record.server_url, record.rollout_id, api_key=record.api_key, settings=self._settings
         )
         async with client:
-            delivery = Delivery(record.rollout_id, record.server_url, client, TerminalResult(result))
+            delivery = Delivery(key, record.rollout_id, record.server_url, client, TerminalResult(record.result))
             await self._courier.attempt(delivery)
             await self._courier.pursue(delivery)
-        return delivery
+        await self._courier.settle(delivery, otherwise=before.state)
+        return Redelivery(record.rollout_id, key, delivery.problem)
 
 
 async def settled_keys(journal: Journal, names: Sequence[str], states: Sequence[RolloutState]) -> AsyncIterator[str]:

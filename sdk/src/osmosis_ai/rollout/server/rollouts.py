@@ -1,20 +1,22 @@
-"""A rollout of this process, and how it looks from outside. Times are unix seconds."""
+"""The rollouts of this process, and how they look from outside. Times are unix seconds."""
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from osmosis_ai.rollout.core.results import StopReason, TerminalResult, summary_of
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 from osmosis_ai.rollout.core.watch import NO_WATCH, Phase, RolloutWatch
 from osmosis_ai.rollout.journal import JournalRecord
-from osmosis_ai.rollout.server.delivery import Delivery
+from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.execution import Execution
 
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.observe.traces.recorder import TracedRollout
+ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
+"""Makes the client of one rollout; called with ``server_url``, ``rollout_id`` and ``api_key``."""
 
 
 @dataclass(eq=False)
@@ -32,12 +34,10 @@ class Rollout:
     trace: TraceContext | None = None
     tools: list[OpenAIFunctionToolSchema] = field(default_factory=list, repr=False)
     watch: RolloutWatch = NO_WATCH
-    traced: "TracedRollout | None" = None
     accepted_at: float = field(default_factory=time.time)
     started_at: float | None = None
     finished_at: float | None = None
     phase: Phase = Phase.QUEUED
-    delivery: Delivery | None = None
     llm: Any = None
     execution: Execution | None = None
     slot: "asyncio.Future[Any] | None" = None
@@ -54,6 +54,11 @@ class Rollout:
         self.phase = phase
         self.watch.enters(phase)
 
+    @property
+    def waits_in_vain(self) -> bool:
+        """Whether nothing would come of giving it more time: it has no slot, or no answer from its trainer."""
+        return self.phase is Phase.QUEUED or getattr(self.llm, "backing_off", False) is True
+
     def stop(self, reason: StopReason) -> None:
         """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""
         self.stop_reason = self.stop_reason or reason
@@ -61,6 +66,68 @@ class Rollout:
             self.execution.stop(self.stop_reason)
         elif self.slot is not None:
             self.slot.cancel()
+
+
+class Rollouts:
+    """Those of this process, by key, from the 202 until nothing more is to be done for them.
+
+    Attributes:
+        reserved: inits under way that may become one.
+        unfinished: how many have no result yet.
+    """
+
+    def __init__(self) -> None:
+        self.reserved = 0
+        self.unfinished = 0
+        self._by_key: dict[str, Rollout] = {}
+        self._siblings = siblings.current()
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Count one init that may become a rollout."""
+        self.reserved += 1
+        try:
+            yield
+        finally:
+            self.reserved -= 1
+
+    def add(self, rollout: Rollout) -> None:
+        """It has been accepted."""
+        self._by_key[rollout.key] = rollout
+        self._count(+1)
+
+    def finish(self, rollout: Rollout) -> None:
+        """It has its result."""
+        rollout.finished_at = time.time()
+        rollout.enter(Phase.RECORDING)
+        self._count(-1)
+
+    def remove(self, rollout: Rollout) -> None:
+        """This process has nothing more to do with it."""
+        if rollout.is_unfinished:
+            self._count(-1)
+        del self._by_key[rollout.key]
+
+    def newest(self, rollout_id: str) -> Rollout | None:
+        """The last one with that id; several may share it under different keys."""
+        found = (rollout for rollout in reversed(self._by_key.values()) if rollout.rollout_id == rollout_id)
+        return next(found, None)
+
+    def without_result(self) -> list[Rollout]:
+        """Those that have no result yet."""
+        return [rollout for rollout in self._by_key.values() if rollout.is_unfinished]
+
+    def _count(self, more: int) -> None:
+        self.unfinished += more
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell the other workers how much there is to do here."""
+        if self._siblings is not None:
+            self._siblings.note(self.unfinished)
 
 
 def view_of_rollout(rollout: Rollout) -> dict[str, Any]:

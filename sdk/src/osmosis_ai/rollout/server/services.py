@@ -12,8 +12,8 @@ from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
 from osmosis_ai.rollout.observe.journal import time_operations
 from osmosis_ai.rollout.observe.setup import Telemetry
+from osmosis_ai.rollout.server.rollouts import ClientFactory
 from osmosis_ai.rollout.server.service import RolloutService
-from osmosis_ai.rollout.server.settlement import ClientFactory
 from osmosis_ai.rollout.server.state import AppState
 
 
@@ -46,7 +46,7 @@ class Services:
         self._debug_dir = debug_dir
         # Made here, so that arguments out of bounds are refused when the app is made, not at its first request.
         self._next_state: AppState | None = self._new_state()
-        self.telemetry = Telemetry(self.agent_name, self._next_state.max_concurrent, settings.server)
+        self.telemetry = Telemetry(self.agent_name, self._next_state.max_concurrent, settings.server, debug_dir)
         self._service: RolloutService | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Future[None] | None = None
@@ -54,7 +54,7 @@ class Services:
     @property
     def observer(self) -> Observer:
         """What is told of all that happens."""
-        return self.telemetry.observer
+        return self.telemetry.bus
 
     async def current(self) -> RolloutService:
         """The opened service.

@@ -1,7 +1,7 @@
 """What the server itself puts into traces, so that every agent's rollouts can be read back whole.
 
-A ``TracedRollout`` sits in front of a rollout's other watch and passes everything on. A message is written once, when
-it is first sent: an event holds what was added to the conversation, not the conversation.
+A message is written once, when it is first sent: an event holds what was added to the conversation, not the
+conversation.
 """
 
 import re
@@ -15,13 +15,12 @@ from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.text import described, text_of
 from osmosis_ai.rollout.core.trace.format import TRACE_VERSION, TraceEvent
 from osmosis_ai.rollout.core.trace.lines import encoded_message, line_of_json, line_of_sdk
-from osmosis_ai.rollout.core.watch import RolloutWatch, ToolOutcome
+from osmosis_ai.rollout.core.watch import Accepted, Observer, RolloutWatch, ToolOutcome
 from osmosis_ai.rollout.observe.redaction import redacted
 from osmosis_ai.rollout.observe.traces.buffer import BufferedTrace
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.core.results import ResultSummary
-    from osmosis_ai.rollout.core.schemas import RolloutRequest
+    from osmosis_ai.rollout.core.base import Trace
 
 HIDDEN = "[hidden]"
 MAX_ERROR_CHARACTERS = 2000
@@ -31,36 +30,32 @@ _SECRET_NAME = re.compile(
 )
 
 
-class TracedRollout(RolloutWatch):
-    """One rollout that is traced to ``directory``.
+class TraceRecorder(Observer):
+    """Traces the rollouts of one app, each to a file in ``directory``."""
 
-    Args:
-        init_reply: the body of the 202: ``rollout_id`` and ``tools``.
-        watch: who else is told of everything.
-    """
+    def __init__(self, directory: str, agent_name: str) -> None:
+        self._directory = directory
+        self._agent_name = agent_name
 
-    __slots__ = (
-        "_accepted",
-        "_chats",
-        "_known",
-        "_reply",
-        "_sampling",
-        "_turn",
-        "_watch",
-        "trace",
-    )
+    def accepted(self, rollout: Accepted) -> RolloutWatch:
+        return RecordedRollout(self._directory, self._agent_name, rollout)
 
-    def __init__(
-        self, directory: str, agent: str, request: "RolloutRequest", init_reply: bytes, watch: RolloutWatch
-    ) -> None:
-        self.trace = _AgentTrace(directory, request.rollout_id, self)
-        self._watch = watch
+
+class RecordedRollout(RolloutWatch):
+    """One rollout that is traced."""
+
+    __slots__ = ("_accepted", "_chats", "_known", "_reply", "_sampling", "_trace", "_turn")
+
+    def __init__(self, directory: str, agent: str, rollout: Accepted) -> None:
+        self._trace = _AgentTrace(directory, rollout.rollout_id, self)
         self._accepted = time.perf_counter()
         self._chats = 0
         self._turn = 0
         self._known = 0
         self._reply: bytes | None = None
         self._sampling: dict[str, Any] | None = None
+        request = rollout.request
+        assert request is not None  # noqa: S101 - only recovered rollouts have none
         fields = {
             "v": TRACE_VERSION,
             "sdk_version": PACKAGE_VERSION,
@@ -77,33 +72,34 @@ class TracedRollout(RolloutWatch):
             },
         }
         try:
-            rollout_id, tools = init_reply.split(b',"tools":', 1)
+            rollout_id, tools = rollout.init_reply.split(b',"tools":', 1)
             start = b'%b,%b,"tools":%b' % (rollout_id, to_json(fields, inf_nan_mode="strings")[1:-1], tools)
         except Exception:  # noqa: BLE001 - get_tools was given the request, and may have put anything into it
             self._add(TraceEvent.TRACE_START, **fields)
         else:
-            self.trace.add(line_of_json(TraceEvent.TRACE_START, request.rollout_id, start))
+            self._trace.add(line_of_json(TraceEvent.TRACE_START, rollout.rollout_id, start))
+
+    def agent_trace(self) -> "Trace | None":
+        return self._trace
 
     def _add(self, event: TraceEvent, **data: Any) -> None:
-        self.trace.add(line_of_sdk(event, self.trace.rollout_id, data))
+        self._trace.add(line_of_sdk(event, self._trace.rollout_id, data))
 
     def rewritten(self) -> None:
         """The agent changed what it had sent: the next chat call is written whole."""
         self._known = 0
         self._reply = None
 
-    def record_result(self, encoded: bytes) -> None:
-        """The rollout's result, as it will be delivered once ``trace.flushed`` returns."""
-        self.trace.add(line_of_json(TraceEvent.ROLLOUT_RESULT, self.trace.rollout_id, encoded))
-        self.trace.hurry()
+    def result_made(self, encoded: bytes) -> None:
+        self._trace.add(line_of_json(TraceEvent.ROLLOUT_RESULT, self._trace.rollout_id, encoded))
+        self._trace.hurry()
+
+    async def flushed(self) -> None:
+        await self._trace.flushed()
 
     def enters(self, phase: str) -> None:
         if phase == "running":
             self._add(TraceEvent.RUN_START, queue_ms=_ms_since(self._accepted))
-        self._watch.enters(phase)
-
-    def agent_begins(self) -> None:
-        self._watch.agent_begins()
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         self._chats += 1
@@ -116,12 +112,11 @@ class TracedRollout(RolloutWatch):
         if shown != self._sampling:
             self._sampling = data["sampling"] = shown
         self._add(TraceEvent.CHAT_START, **data)
-        return self._chats, time.perf_counter(), self._watch.chat_begins(messages, sampling)
+        return self._chats, time.perf_counter()
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
-        turn, started, mark = chat
+        turn, started = chat
         latency_ms = _ms_since(started)
-        self._watch.chat_ends(mark, reply)
         message = getattr(reply, "message", None)
         if turn == self._chats:
             self._turn = turn
@@ -136,50 +131,39 @@ class TracedRollout(RolloutWatch):
         )
 
     def chat_failed(self, chat: Any, error: BaseException) -> None:
-        turn, started, mark = chat
-        latency_ms = _ms_since(started)
-        self._watch.chat_failed(mark, error)
-        self._add(TraceEvent.CHAT_END, turn=turn, error=_text_of(error), latency_ms=latency_ms)
+        turn, started = chat
+        self._add(TraceEvent.CHAT_END, turn=turn, error=_text_of(error), latency_ms=_ms_since(started))
 
     def tool_begins(self, name: str, call_id: str) -> Any:
-        return name, call_id, self._turn, time.perf_counter(), self._watch.tool_begins(name, call_id)
+        return name, call_id, self._turn, time.perf_counter()
 
     def tool_ends(self, tool: Any, outcome: ToolOutcome) -> None:
-        name, call_id, turn, started, mark = tool
-        latency_ms = _ms_since(started)
-        self._watch.tool_ends(mark, outcome)
+        name, call_id, turn, started = tool
         self._add(
             TraceEvent.TOOL_CALL,
             turn=turn,
             name=name,
             tool_call_id=call_id,
             outcome=outcome.value,
-            latency_ms=latency_ms,
+            latency_ms=_ms_since(started),
         )
 
-    def ended(self, summary: "ResultSummary", duration_seconds: float) -> None:
-        self._watch.ended(summary, duration_seconds)
-
     def attempt_begins(self, attempt: int) -> Any:
-        return attempt, time.perf_counter(), self._watch.attempt_begins(attempt)
+        return attempt, time.perf_counter()
 
     def attempt_ends(self, mark: Any, verdict: str, error: Exception | None) -> None:
-        attempt, started, inner = mark
+        attempt, started = mark
         latency_ms = _ms_since(started)
-        self._watch.attempt_ends(inner, verdict, error)
         data: dict[str, Any] = {"attempt": attempt, "verdict": str(verdict)}
         if error is not None:
             data["error"] = _text_of(error)
         self._add(TraceEvent.DELIVERY, **data, latency_ms=latency_ms)
 
-    def gone(self) -> None:
-        self._watch.gone()
-
 
 class _AgentTrace(BufferedTrace):
     """The trace as the agent's context has it."""
 
-    def __init__(self, directory: str, rollout_id: str, rollout: TracedRollout) -> None:
+    def __init__(self, directory: str, rollout_id: str, rollout: RecordedRollout) -> None:
         super().__init__(directory, rollout_id)
         self._rollout = rollout
 

@@ -1,0 +1,210 @@
+"""The owner of admission: which inits become rollouts, and what each is answered.
+
+Invariants: a 202 leaves only after the journal has ``accepted``; a refused init leaves nothing behind; under one key at
+most one rollout starts, however many inits come at once. Their first leads and the others await its future.
+
+    room (429) -> get_tools (500) -> journal "accepted" (503) -> 202 -> run
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.settings import RolloutServerSettings
+from osmosis_ai.rollout.core.tracecontext import TraceContext
+from osmosis_ai.rollout.core.watch import Accepted, Observer
+from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord
+from osmosis_ai.rollout.server.offer import ToolOffer
+from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
+from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts
+from osmosis_ai.rollout.server.state import AppState
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 1
+HOPS_TO_REPLY = 2
+"""Rounds of the event loop until whoever awaits an init has its reply: the 202 leaves before the agent starts."""
+
+
+@dataclass(eq=False, slots=True)
+class _Init:
+    request: RolloutRequest
+    body: bytes
+    trace: TraceContext | None
+    key: str
+    fingerprint: str
+
+
+class Admission:
+    """Takes inits; one per event loop.
+
+    Args:
+        state: the key table.
+        rollouts: those that were accepted are added there.
+        run: awaited for each accepted rollout, in the task that accepted it.
+        spawn: makes a task.
+    """
+
+    def __init__(
+        self,
+        agent_loop: RolloutAgentLoop,
+        limits: RolloutServerSettings,
+        state: AppState,
+        journal: Journal,
+        rollouts: Rollouts,
+        observer: Observer,
+        run: Callable[[Rollout], Awaitable[None]],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self.closed = False
+        """Whether all inits are refused, as the server ends."""
+        self._offer = ToolOffer(agent_loop, limits.tools_timeout_seconds)
+        self._limits = limits
+        self._state = state
+        self._journal = journal
+        self._rollouts = rollouts
+        self._observer = observer
+        self._run = run
+        self._spawn = spawn
+
+    async def init(self, request: RolloutRequest, body: bytes, trace: TraceContext | None) -> bytes:
+        """The body of the reply to ``request``, which ``body`` holds as JSON.
+
+        Raises:
+            RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 the server ends, or
+                it has no journal. Nothing is remembered then.
+        """
+        if self.closed:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The server is shutting down.",
+                "shutting_down",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        init = _Init(request, body, trace, idempotency_key(request), fingerprint(request))
+        future, leads = self._state.get_or_create_init_future(init.key)
+        if leads:
+            self._state.fingerprints[init.key] = init.fingerprint
+            self._spawn(self._lead(init, future))
+        elif self._state.fingerprints.get(init.key) != init.fingerprint:
+            raise _conflict()
+        else:
+            self._observer.init_repeated()
+        # Shielded: a trainer that hangs up must not take the reply from others who wait for it.
+        return await asyncio.shield(future)
+
+    async def _lead(self, init: _Init, future: "asyncio.Future[bytes]") -> None:
+        """Answer the first init of a key, and see its rollout through; the task is the rollout's from then on."""
+        with self._rollouts.reserve():
+            rollout = await self._answer(init, future)
+        if rollout is not None:
+            for _ in range(HOPS_TO_REPLY):
+                await asyncio.sleep(0)
+            await self._run(rollout)
+
+    async def _answer(self, init: _Init, future: "asyncio.Future[bytes]") -> Rollout | None:
+        rollout: Rollout | None = None
+        try:
+            reply = await self._reply_on_record(init)
+            if reply is None:
+                self._require_room()
+                reply, rollout = await self._accept(init)
+            if rollout is None:
+                self._observer.init_repeated()
+                self._state.clear_init_record(init.key)  # the journal answers for it, also after a restart
+            future.set_result(reply)
+        except Exception as error:  # noqa: BLE001 - whoever awaits the future gets it
+            rollout = None
+            self._state.clear_init_record(init.key)
+            future.set_exception(error)
+        except BaseException:
+            self._state.clear_init_record(init.key)
+            future.cancel()
+            raise
+        return rollout
+
+    async def _reply_on_record(self, init: _Init) -> bytes | None:
+        """What was answered under a key that ended here within the record lifetime."""
+        if init.key not in self._state.completed_rollouts:
+            return None
+        record = await self._journal.get(init.key)
+        expired = record is None or (record.settled_at or math.inf) < time.time() - self._state.record_ttl
+        return None if record is None or expired else _same_reply(record, init)
+
+    def _require_room(self) -> None:
+        held = self._rollouts.reserved
+        full = self._rollouts.unfinished + held > self._state.max_concurrent + self._limits.max_queued_rollouts
+        # Those whose results wait for a dead trainer take no slot, but memory.
+        if full or len(self._rollouts) + held > self._limits.max_total_rollouts:
+            raise RefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "The server has no room for another rollout.",
+                "at_capacity",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+    async def _accept(self, init: _Init) -> tuple[bytes, Rollout | None]:
+        """The reply, and the rollout that it promises; none if another process has taken the key before."""
+        request = init.request
+        # Copied first: from `get_tools` on the request is the agent's, which may change it.
+        rollout = Rollout(init.key, request.rollout_id, request.server_url, request.api_key, request, init.trace)
+        reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
+        acceptance = Acceptance(
+            key=init.key,
+            rollout_id=rollout.rollout_id,
+            fingerprint=init.fingerprint,
+            server_url=rollout.server_url,
+            api_key=rollout.api_key,
+            init_reply=reply,
+            request=init.body if rollout.api_key is None else _without_key(init.body),
+        )
+        init.body = b""  # not kept for as long as the rollout runs
+        try:
+            record = await self._journal.accept(acceptance, replace_settled_before=time.time() - self._state.record_ttl)
+        except JournalError as error:
+            logger.error("Rollout %a refused: %s", rollout.rollout_id, error)
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "The server cannot write its journal, so it accepts nothing.",
+                "journal_unavailable",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from error
+        if record is not None:
+            return _same_reply(record, init), None
+        about = Accepted(rollout.rollout_id, rollout.server_url, rollout.tools, init.trace, request, reply)
+        rollout.watch = self._observer.accepted(about)
+        self._rollouts.add(rollout)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - narrows the type; a coroutine runs in a task
+        self._state.mark_started(rollout.key, task)
+        return reply, rollout
+
+
+def _conflict() -> RefusedError:
+    return RefusedError(
+        HTTPStatus.CONFLICT,
+        "This key was used for another request; send a new idempotency_key or rollout_id.",
+        "key_reused",
+    )
+
+
+def _same_reply(record: JournalRecord, init: _Init) -> bytes:
+    if record.fingerprint != init.fingerprint:
+        raise _conflict()
+    return record.init_reply
+
+
+def _without_key(body: bytes) -> bytes:
+    """The body of an init without the callback key, which the journal keeps in a place of its own."""
+    fields = from_json(body)
+    fields.pop("api_key", None)
+    return to_json(fields)

@@ -59,13 +59,13 @@ def doctor(
     """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
     if module is not None and mcp is not None:
         raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
-    from osmosis_ai.rollout.tooling.doctor.agent_report import AgentChild
+    from osmosis_ai.rollout.tooling.doctor.agent import AgentChild
 
     # It loads the agent while this process loads the checks.
     agent_child = AgentChild(module, mcp) if module is not None or mcp is not None else None
     from osmosis_ai.rollout.core.console import console
+    from osmosis_ai.rollout.tooling.doctor.examination import examine
     from osmosis_ai.rollout.tooling.doctor.render import as_json as to_json, print_diagnosis
-    from osmosis_ai.rollout.tooling.doctor.runner import examine
     from osmosis_ai.rollout.tooling.doctor.types import Setup
 
     diagnosis = examine(

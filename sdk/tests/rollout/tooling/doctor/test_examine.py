@@ -25,7 +25,7 @@ def quote(case: Case) -> Finding:
 def test_every_check_has_an_id_of_its_own_and_says_what_it_is_about() -> None:
     ids = [check.id for check in CHECKS]
     assert len(set(ids)) == len(ids) >= 15
-    assert all(check.about and check.run.__doc__ for check in CHECKS)
+    assert all(check.about for check in CHECKS)
 
 
 def test_one_that_hangs_holds_up_nothing() -> None:

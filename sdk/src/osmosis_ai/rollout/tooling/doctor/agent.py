@@ -1,9 +1,24 @@
-"""Checks of the agent: from its module to what the trainer is told of its tools."""
+"""The agent loop as a server would find it, loaded in a child process that is killed when its time is up."""
 
-from osmosis_ai.rollout.tooling.doctor.agent_report import AgentReport
-from osmosis_ai.rollout.tooling.doctor.case import Case
-from osmosis_ai.rollout.tooling.doctor.types import Finding, not_checked, ok, problem, warning
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from threading import Timer
+from typing import IO, TYPE_CHECKING
 
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.tooling.doctor.case import Case
+
+CHILD = "osmosis_ai.rollout.tooling.doctor.agent_child"
+MAX_LINE_BYTES = 1_048_576
 SLOW_SECONDS = 1.0
 ENOUGH_SECONDS = 1.5
 """Given less than this, an agent that is cut off may just be on a busy machine."""
@@ -13,22 +28,94 @@ MORE_TIME = "Give it more time, as in --timeout 30."
 _TOOLS, _GET_TOOLS = "tools[", "get_tools"
 
 
-def check_import(case: Case) -> Finding:
-    """The module of the agent can be imported."""
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """As far as it got; what was not reached has its default."""
+
+    stage: str = "start"
+    """``start``, ``import``, ``loop``, ``tools`` or ``done``: what it was at when it ended, or its time was up."""
+    timed_out: bool = False
+    time_limit_seconds: float = 0.0
+    """How long it was given."""
+    no_import: str | None = None
+    """Why the module cannot be imported."""
+    missing_module: str | None = None
+    """What was not found, if that is the reason."""
+    no_loop: str | None = None
+    """Why the attribute is no agent loop."""
+    import_seconds: float | None = None
+    tools_seconds: float | None = None
+    name: str | None = None
+    tool_count: int = 0
+    errors: Sequence[tuple[str, str]] = ()
+    """Of the validator: the field, and the sentence."""
+    warnings: Sequence[str] = ()
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether there is an agent loop, valid or not."""
+        return self.stage in ("tools", "done") and self.no_import is None and self.no_loop is None
+
+
+class AgentChild:
+    """The process that loads the agent loop which ``module`` or ``mcp`` names; at work from construction on."""
+
+    def __init__(self, module: str | None, mcp: str | None) -> None:
+        arguments = ["m", module] if module is not None else ["mcp", mcp or ""]
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a name as one argument
+            [sys.executable, "-m", CHILD, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def report(self, time_limit_seconds: float) -> AgentReport:
+        """What it finds in time; then it is ended."""
+        report = AgentReport(time_limit_seconds=time_limit_seconds)
+        deadline = time.monotonic() + time_limit_seconds
+        timer = Timer(time_limit_seconds, self.kill)
+        timer.start()
+        try:
+            # The pipe ends with the child, for nobody else has it: what the agent prints goes nowhere.
+            while report.stage != "done" and (line := self._stdout.readline(MAX_LINE_BYTES)):
+                with suppress(ValueError):
+                    report = replace(report, **json.loads(line))
+        finally:
+            timer.cancel()
+            self.kill()
+        return replace(report, timed_out=report.stage != "done" and time.monotonic() >= deadline)
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        return self._process.stdout
+
+    def kill(self) -> None:
+        """End it, with what the agent's modules have started: that is in its session. Does no harm twice."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@check("agent-import", "the agent's module can be imported", Need.AGENT)
+def check_import(case: "Case") -> Finding:
     agent = case.agent
     if agent.no_import is not None:
         fix = "Correct that, and run osmosis doctor again."
         if agent.missing_module is not None:
             fix = f"Install what holds {agent.missing_module} (uv add NAME), or run from the folder that has it."
         return problem(agent.no_import, fix)
-    if agent.timed_out and agent.stage in ("start", "import") and agent.time_limit_seconds < ENOUGH_SECONDS:
+    is_cut_off = agent.stage in ("start", "import")
+    if is_cut_off and agent.timed_out and agent.time_limit_seconds < ENOUGH_SECONDS:
         return not_checked("This machine is busy: there was too little time to import the module.", MORE_TIME)
-    if agent.timed_out and agent.stage in ("start", "import"):
+    if is_cut_off and agent.timed_out:
         return warning(
             "The module was not imported in the time there was: either it does slow work, or it hangs.",
             f"Move slow work out of the import. {MORE_TIME}",
         )
-    if agent.stage in ("start", "import"):
+    if is_cut_off:
         return problem(
             "The process that imported the module was ended from within (a crash, or os._exit).",
             "Look for it with python3 -X faulthandler -c 'import MODULE'.",
@@ -38,8 +125,8 @@ def check_import(case: Case) -> Finding:
     return ok("Imported.")
 
 
-def check_loop(case: Case) -> Finding:
-    """The attribute is there, and is an agent loop."""
+@check("agent-loop", "the attribute is an agent loop", Need.AGENT)
+def check_loop(case: "Case") -> Finding:
     agent = case.agent
     if agent.no_loop is not None:
         return problem(agent.no_loop, "Name an instance of your RolloutAgentLoop subclass, as in -m server:agent_loop.")
@@ -48,34 +135,32 @@ def check_loop(case: Case) -> Finding:
     return ok("It is an agent loop.")
 
 
-def check_valid(case: Case) -> Finding:
-    """The validator finds nothing wrong but in the tools' schemas, which are a check of their own."""
+@check("agent-valid", "the agent loop is valid", Need.AGENT)
+def check_valid(case: "Case") -> Finding:
     agent = case.agent
     if agent.stage != "done" or not agent.is_loop:
         return _not_reached(agent)
-    errors = [text for place, text in agent.errors if not place.startswith(_TOOLS)]
-    if errors:
+    if errors := [text for place, text in agent.errors if not place.startswith(_TOOLS)]:
         return problem(_joined(errors), "Correct it; osmosis validate -v tells everything.")
     return ok(f"{agent.name!r} is valid.")
 
 
-def check_tool_schemas(case: Case) -> Finding:
-    """Every tool can be sent to the trainer as it is."""
+@check("tool-schemas", "the tools can be sent to a trainer", Need.AGENT)
+def check_tool_schemas(case: "Case") -> Finding:
     agent = case.agent
     if agent.stage != "done" or not agent.is_loop:
         return _not_reached(agent)
     if any(place == _GET_TOOLS for place, _ in agent.errors):
         return not_checked("get_tools gave no list of tools.")
-    errors = [text for place, text in agent.errors if place.startswith(_TOOLS)]
-    if errors:
+    if errors := [text for place, text in agent.errors if place.startswith(_TOOLS)]:
         return problem(_joined(errors), "Correct the schema; every init would get a 500 with it.")
     if agent.warnings:
         return warning(_joined(agent.warnings), "Correct it: some model providers refuse it.")
     return ok(f"{agent.tool_count} tools.")
 
 
-def check_get_tools(case: Case) -> Finding:
-    """``get_tools`` answers at once: every init waits for it."""
+@check("get-tools", "get_tools answers at once", Need.AGENT)
+def check_get_tools(case: "Case") -> Finding:
     agent = case.agent
     if agent.timed_out and agent.stage == "tools" and agent.time_limit_seconds >= ENOUGH_SECONDS:
         return problem(
@@ -102,7 +187,7 @@ def _not_reached(agent: AgentReport) -> Finding:
     return not_checked("The process that loaded the agent was ended from within.")
 
 
-def _joined(texts: "list[str] | tuple[str, ...]") -> str:
+def _joined(texts: Sequence[str]) -> str:
     shown = "; ".join(texts[:MAX_SHOWN_ERRORS])
     more = len(texts) - MAX_SHOWN_ERRORS
     return f"{shown}; and {more} more" if more > 0 else shown

@@ -1,7 +1,7 @@
 """Loads an agent loop and validates it, in a process that may hang, exit or print: ``python -m ... m|mcp NAME``.
 
 Says what it does and what it found on its first standard output, a JSON object a line, shaped as the fields of
-``agent_report.AgentReport``; what the agent's modules print goes nowhere.
+``agent.AgentReport``; what the agent's modules print goes nowhere.
 """
 
 import json
@@ -32,24 +32,25 @@ def _say(report: TextIO, **fields: Any) -> None:
 
 
 def _load(kind: str, name: str, report: TextIO) -> "RolloutAgentLoop | None":
-    from osmosis_ai.cli.common import load_agent
-    from osmosis_ai.rollout.core.loading import import_module_attribute
+    from osmosis_ai.rollout.core.loading import import_module_attribute, load_agent_loop
+    from osmosis_ai.rollout.mcp.errors import MCPLoadError
 
     _say(report, stage="import")
     started = time.monotonic()
     try:
-        if kind == "m":
-            import_module_attribute(name)
-        else:
-            return load_agent(None, name)
-    except CLIError as error:
+        if kind == "mcp":
+            from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
+
+            return load_mcp_agent(name)
+        import_module_attribute(name)
+    except (CLIError, MCPLoadError) as error:
         is_imported = name.rpartition(":")[0] in sys.modules
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         _say(report, **{"no_loop" if is_imported else "no_import": str(error)}, missing_module=missing)
         return None
     _say(report, import_seconds=time.monotonic() - started, stage="loop")
     try:
-        return load_agent(name, None)
+        return load_agent_loop(name)
     except CLIError as error:
         _say(report, no_loop=str(error))
         return None

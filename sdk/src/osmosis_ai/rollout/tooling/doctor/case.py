@@ -1,27 +1,21 @@
 """The set-up under examination, with the evidence that several checks share; each piece is gathered once."""
 
+import functools
 import os
+import threading
 import time
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
-from osmosis_ai.rollout.core.settings import (
-    DEFAULT_JOURNAL,
-    JOURNAL_OFF,
-    RolloutClientSettings,
-    RolloutServerSettings,
-    RolloutSettings,
-)
+from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
-from osmosis_ai.rollout.tooling.doctor.agent_report import AgentChild, AgentReport
-from osmosis_ai.rollout.tooling.doctor.journal_report import JournalReport, look_at_journal
-from osmosis_ai.rollout.tooling.doctor.port_report import PortReport, look_at_port
-from osmosis_ai.rollout.tooling.doctor.shared import shared
-from osmosis_ai.rollout.tooling.doctor.trainer_report import TrainerReport, call_trainer
+from osmosis_ai.rollout.tooling.doctor.address import PortReport, is_loopback, look_at_port
+from osmosis_ai.rollout.tooling.doctor.agent import AgentChild, AgentReport
+from osmosis_ai.rollout.tooling.doctor.configuration import SettingsReport, look_at_settings
+from osmosis_ai.rollout.tooling.doctor.storage import JournalReport, look_at_journal
+from osmosis_ai.rollout.tooling.doctor.trainer import TrainerReport, call_trainer
 from osmosis_ai.rollout.tooling.doctor.types import Need, Setup
 from osmosis_ai.rollout.wire.network import all_interfaces
 
@@ -29,14 +23,22 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the default of osmosis serve
 LOOPBACK = "127.0.0.1"
 _MARGIN_SECONDS = 0.2
 
+Evidence = TypeVar("Evidence")
 
-@dataclass(frozen=True, slots=True)
-class SettingsReport:
-    """The settings that hold, defaults in place of wrong ones; ``wrong`` says why, a sentence a variable."""
 
-    client: RolloutClientSettings
-    server: RolloutServerSettings
-    wrong: tuple[str, ...]
+def _once(gather: "Callable[[Case], Evidence]") -> "Callable[[Case], Evidence]":
+    """Gathered by the first thread that asks; others wait for it, and for nothing else."""
+
+    @functools.wraps(gather)
+    def evidence(case: "Case") -> Evidence:
+        name = gather.__name__
+        with case.locks.setdefault(name, threading.Lock()):
+            if name not in case.gathered:
+                case.gathered[name] = gather(case)
+            found: Evidence = case.gathered[name]
+            return found
+
+    return evidence
 
 
 class Case:
@@ -45,6 +47,8 @@ class Case:
     def __init__(self, setup: Setup, deadline: float, agent_child: AgentChild | None = None) -> None:
         self.setup = setup
         self.deadline = deadline
+        self.locks: dict[str, threading.Lock] = {}
+        self.gathered: dict[str, Any] = {}
         self._agent_child = agent_child
 
     def close(self) -> None:
@@ -62,7 +66,6 @@ class Case:
         given = {
             Need.AGENT: self.setup.module or self.setup.mcp,
             Need.TRAINER: self.setup.trainer_url,
-            Need.TRAINER_KEY: self.setup.trainer_key,
             Need.TRACES: self.traces,
         }
         return bool(given[need])
@@ -80,14 +83,12 @@ class Case:
     @property
     def api_key(self) -> str | None:
         """The server's own key, if there is one."""
-        if self.setup.local:
-            return None
-        if self.setup.api_key is not None:
-            return self.setup.api_key
+        if self.setup.local or self.setup.api_key is not None:
+            return None if self.setup.local else self.setup.api_key
         setting = self.settings.server.api_key
-        if setting is None and self.settings.wrong:
-            return os.environ.get(API_KEY_VARIABLE)
-        return None if setting is None else setting.get_secret_value()
+        if setting is None:
+            return os.environ.get(API_KEY_VARIABLE) if self.settings.wrong else None
+        return setting.get_secret_value()
 
     @property
     def traces(self) -> str | None:
@@ -102,62 +103,34 @@ class Case:
         where = self.setup.journal if self.setup.journal is not None else named
         return None if where == JOURNAL_OFF else Path(where)
 
-    @shared
+    @property
+    @_once
     def settings(self) -> SettingsReport:
         """The settings in the environment and in ``.env``."""
-        wrong: list[str] = []
-        client, server = RolloutClientSettings.model_construct(), RolloutServerSettings.model_construct()
-        try:
-            client = RolloutClientSettings()
-        except (ValidationError, ValueError, OSError) as error:
-            wrong += _sentences(error, RolloutClientSettings)
-        try:
-            server = RolloutServerSettings()
-        except (ValidationError, ValueError, OSError) as error:
-            wrong += _sentences(error, RolloutServerSettings)
-        if not wrong:
-            try:
-                RolloutSettings()
-            except (ValidationError, ValueError, OSError) as error:
-                wrong += _sentences(error, RolloutSettings)
-        return SettingsReport(client, server, tuple(dict.fromkeys(wrong)))
+        return look_at_settings()
 
-    @shared
+    @property
+    @_once
     def agent(self) -> AgentReport:
         """The agent loop, loaded in a process of its own."""
         if self._agent_child is None:
             self._agent_child = AgentChild(self.setup.module, self.setup.mcp)
         return self._agent_child.report(self.seconds_left)
 
-    @shared
+    @property
+    @_once
     def port(self) -> PortReport:
         """The address to bind, and who has it."""
         return look_at_port(self.host, self.setup.port, self.api_key, self.seconds_left)
 
-    @shared
+    @property
+    @_once
     def trainer(self) -> TrainerReport:
         """What the trainer answers."""
         return call_trainer(self.setup.trainer_url or "", self.setup.trainer_key, self.seconds_left)
 
-    @shared
+    @property
+    @_once
     def journal(self) -> JournalReport:
         """The journal's file and what lies beside it."""
         return look_at_journal(self.journal_path)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine and reachable from it alone; by its text, nothing is resolved."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _sentences(
-    error: Exception, model: type[RolloutSettings | RolloutClientSettings | RolloutServerSettings]
-) -> list[str]:
-    if not isinstance(error, ValidationError):
-        return [str(error)]
-    prefix = str(model.model_config.get("env_prefix"))
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [f"{prefix}{'_'.join(map(str, each['loc'])).upper() or '*'}: {each['msg']}" for each in found]

@@ -1,4 +1,4 @@
-"""Checks of what runs the server: Python, this SDK, the packages of its extras, the limit of open files."""
+"""What runs the server: Python, this SDK, the packages of its extras, the limit of open files."""
 
 import importlib.metadata
 import re
@@ -6,11 +6,14 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import osmosis_ai
+from osmosis_ai.rollout.core import consts
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION, package_name
-from osmosis_ai.rollout.tooling.doctor.case import Case
-from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.tooling.doctor.case import Case
 
 SPARE_FILES = 128
 """For the journal, the logs, and connections that are about to be closed."""
@@ -21,8 +24,8 @@ _REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+).*;.*\bextra\s*==\s*["'](?P<extra
 _REQUIRES_PYTHON = re.compile(r"""^requires-python\s*=\s*["']\s*>=\s*(\d+)\.(\d+)""", re.MULTILINE)
 
 
-def check_python(case: Case) -> Finding:
-    """This interpreter is new enough for the project, and is the project's own."""
+@check("python", "Python is new enough, and the project's own")
+def check_python(case: "Case") -> Finding:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     with suppress(OSError, UnicodeDecodeError):
         asked = _REQUIRES_PYTHON.search(Path("pyproject.toml").read_text(encoding="utf-8"))
@@ -41,9 +44,9 @@ def check_python(case: Case) -> Finding:
     return ok(f"Python {version}.")
 
 
-def check_sdk(case: Case) -> Finding:
-    """The package that is installed under this SDK's name is this SDK."""
-    here = Path(osmosis_ai.__file__).parent
+@check("sdk", "no other product is installed under this SDK's name")
+def check_sdk(case: "Case") -> Finding:
+    here = Path(consts.__file__).parents[2]
     try:
         installed = importlib.metadata.version(package_name)
     except importlib.metadata.PackageNotFoundError:
@@ -65,8 +68,8 @@ def check_sdk(case: Case) -> Finding:
     return ok(f"{package_name} {PACKAGE_VERSION}.")
 
 
-def check_extras(case: Case) -> Finding:
-    """The packages are there that serving, and what else was asked for, needs."""
+@check("extras", "the packages that are needed are installed")
+def check_extras(case: "Case") -> Finding:
     extras = ["server"]
     if case.setup.mcp is not None:
         extras.append("mcp")
@@ -82,8 +85,8 @@ def check_extras(case: Case) -> Finding:
     return ok(f"Extras that are needed here: {', '.join(extras)}.")
 
 
-def check_fast_http(case: Case) -> Finding:
-    """What serving can do without, but is slower, is there too."""
+@check("fast-http", "uvloop, httptools and watchfiles are installed")
+def check_fast_http(case: "Case") -> Finding:
     missing = sorted(missing_packages("server") & _DISPENSABLE)
     if missing:
         return warning(
@@ -111,8 +114,8 @@ def missing_packages(extra: str) -> set[str]:
     return missing
 
 
-def check_open_files(case: Case) -> Finding:
-    """As many files may be open as the rollouts that run at once hold connections."""
+@check("open-files", "enough files may be open")
+def check_open_files(case: "Case") -> Finding:
     try:
         import resource
     except ImportError:

@@ -1,12 +1,16 @@
-"""The check of the model that ``osmosis test`` would use."""
+"""The model that ``osmosis test`` would use."""
+
+from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.run.test.defaults import MODEL
-from osmosis_ai.rollout.tooling.doctor.case import Case
-from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.tooling.doctor.case import Case
 
 
-def check_model_key(case: Case) -> Finding:
-    """The model's provider has its key; only asked for a model that needs one."""
+@check("model-key", "the model of osmosis test has its key")
+def check_model_key(case: "Case") -> Finding:
     from osmosis_ai.rollout.run.models.models import is_builtin, key_problem, model_problem
 
     model = (MODEL if case.setup.model is None else case.setup.model).strip()

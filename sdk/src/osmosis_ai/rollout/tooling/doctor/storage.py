@@ -1,17 +1,164 @@
-"""Checks of the journal and of the folder of traces."""
+"""The journal and the folder of traces, looked at without making anything that is not there.
 
+A journal that exists is opened as the next server would open it. For one that does not, an unnamed temporary file shows
+whether its folder can be written.
+"""
+
+import asyncio
+import os
+import sqlite3
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from osmosis_ai.rollout.journal import UNSETTLED, JournalError, SqliteJournal
+from osmosis_ai.rollout.journal.explain import journal_error
+from osmosis_ai.rollout.journal.file import owners_directory
+from osmosis_ai.rollout.journal.owner import is_alive
 from osmosis_ai.rollout.journal.sqlite import RESERVE_BYTES
-from osmosis_ai.rollout.tooling.doctor.case import Case
-from osmosis_ai.rollout.tooling.doctor.journal_report import NETWORK_FILE_SYSTEMS, why_not_writable
-from osmosis_ai.rollout.tooling.doctor.types import Finding, not_checked, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
 
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.tooling.doctor.case import Case
+
+BUSY_TIMEOUT_SECONDS = 1.0
+SIDE_FILES = ("-wal", "-shm", "-journal", ".new")
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2"}
+    | {"orangefs", "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs"}
+    | {"fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.mfs", "fuse.s3fs", "fuse.sshfs"}
+)
 _MEBIBYTE = 1024 * 1024
+_MOUNTS = Path("/proc/self/mountinfo")
+_LOCKS = Path("/proc/locks")
 
 
-def check_journal(case: Case) -> Finding:
-    """The journal can be opened and written, or made."""
+@dataclass(frozen=True, slots=True)
+class JournalReport:
+    path: Path | None = None
+    """``None``: the journal is off."""
+    exists: bool = False
+    problem: str | None = None
+    """Why it cannot be used, in a sentence."""
+    unsettled: int = 0
+    """Rollouts that a trainer still waits for."""
+    other_owners: tuple[int | None, ...] = ()
+    """Process ids of the servers that use it now; ``None`` where that is not to be told."""
+    dead_owners: int = 0
+    """Servers that ended without closing it."""
+    orphans: tuple[str, ...] = ()
+    """Files of a journal that is gone."""
+    file_system: str = ""
+    free_bytes: int | None = None
+
+
+def look_at_journal(path: Path | None) -> JournalReport:
+    """Look at the journal at ``path``, whether it exists or not."""
+    if path is None:
+        return JournalReport()
+    if sys.platform == "win32":
+        return JournalReport(path, problem="The journal needs POSIX file locks, which Windows lacks.")
+    exists = os.path.lexists(path)
+    alive, dead = _owners(path)
+    orphans = () if exists else tuple(path.name + end for end in SIDE_FILES if path.with_name(path.name + end).exists())
+    unsettled, problem = _open(path) if exists else (0, why_not_writable(path))
+    return JournalReport(
+        path,
+        exists=exists,
+        problem=problem,
+        unsettled=unsettled,
+        other_owners=alive,
+        dead_owners=dead,
+        orphans=orphans,
+        file_system=file_system_of(path),
+        free_bytes=_free_bytes(path),
+    )
+
+
+def _owners(path: Path) -> tuple[tuple[int | None, ...], int]:
+    directory = owners_directory(path)
+    try:
+        tokens = [entry.name for entry in directory.iterdir() if entry.name != "opening"]
+    except OSError:
+        return (), 0
+    alive = [token for token in tokens if is_alive(directory, token)]
+    holders = _lock_holders()
+    process_ids = []
+    for token in alive:
+        with suppress(OSError):
+            process_ids.append(holders.get((directory / token).stat().st_ino))
+    return tuple(process_ids), len(tokens) - len(alive)
+
+
+def _lock_holders() -> dict[int, int]:
+    """Inode to process id, of all locked files; ``{}`` but on Linux."""
+    holders = {}
+    with suppress(OSError, ValueError, IndexError):
+        for line in _LOCKS.read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK":
+                holders[int(fields[5].rpartition(":")[2])] = int(fields[4])
+    return holders
+
+
+def _open(path: Path) -> tuple[int, str | None]:
+    async def count() -> int:
+        async with SqliteJournal(path, create=False, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS) as journal:
+            counts = await journal.counts()
+            return sum(counts[state] for state in UNSETTLED)
+
+    try:
+        return asyncio.run(count()), None
+    except (JournalError, OSError, sqlite3.Error) as error:
+        return 0, str(journal_error(path, error))
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Why no file can be made at ``path``, whose folder need not exist yet; ``None`` if one can."""
+    folder = nearest_folder(path.parent)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return f"{path} cannot be written ({reason}: {folder})."
+
+
+def nearest_folder(folder: Path) -> Path:
+    """``folder``, or the nearest one above it that exists, be it a folder or not."""
+    folder = folder.absolute()
+    return next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
+
+
+def file_system_of(path: Path, mounts: Path = _MOUNTS) -> str:
+    """The type of the file system that ``path`` is or would be on; ``""`` but on Linux (proc_pid_mountinfo(5))."""
+    place = nearest_folder(path.parent).resolve()
+    longest, kind = -1, ""
+    with suppress(OSError, ValueError, IndexError):
+        for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+            about, _, source = line.partition(" - ")
+            mount_point = about.split()[4].replace("\\040", " ")
+            # Of two mounts on one point, the later one is seen.
+            if place.is_relative_to(mount_point) and len(mount_point) >= longest:
+                longest, kind = len(mount_point), source.split()[0]
+    return kind
+
+
+def _free_bytes(path: Path) -> int | None:
+    try:
+        disk = os.statvfs(nearest_folder(path.parent))
+    except OSError:
+        return None
+    # A file system without blocks keeps no files: /proc and the like.
+    return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+
+
+@check("journal", "the journal can be used")
+def check_journal(case: "Case") -> Finding:
     journal = case.journal
     if journal.path is None:
         return warning(
@@ -27,8 +174,8 @@ def check_journal(case: Case) -> Finding:
     return ok(f"{journal.path}{'' if journal.exists else ' can be made'}.")
 
 
-def check_disk(case: Case) -> Finding:
-    """There is room for more rollouts."""
+@check("journal-disk", "the journal's disk has room")
+def check_disk(case: "Case") -> Finding:
     free = case.journal.free_bytes
     if case.journal.path is None:
         return ok("The journal is off.")
@@ -42,8 +189,8 @@ def check_disk(case: Case) -> Finding:
     return ok(f"{free // _MEBIBYTE} MiB left.")
 
 
-def check_file_system(case: Case) -> Finding:
-    """The journal is on a local disk, as locks on others may not hold."""
+@check("journal-file-system", "the journal is on a local disk")
+def check_file_system(case: "Case") -> Finding:
     kind = case.journal.file_system
     if case.journal.path is not None and kind in NETWORK_FILE_SYSTEMS:
         return warning(
@@ -53,8 +200,8 @@ def check_file_system(case: Case) -> Finding:
     return ok(f"{kind}." if kind else "Not a network file system.")
 
 
-def check_owner(case: Case) -> Finding:
-    """No other server uses the journal."""
+@check("journal-owner", "no other server uses the journal")
+def check_owner(case: "Case") -> Finding:
     owners = case.journal.other_owners
     if not owners:
         return ok("No other server uses the journal.")
@@ -66,8 +213,8 @@ def check_owner(case: Case) -> Finding:
     )
 
 
-def check_leftovers(case: Case) -> Finding:
-    """No server has ended without closing the journal, and nothing is left of a journal that is gone."""
+@check("journal-leftovers", "no server was killed")
+def check_leftovers(case: "Case") -> Finding:
     journal = case.journal
     if journal.orphans:
         return warning(
@@ -87,8 +234,8 @@ def check_leftovers(case: Case) -> Finding:
     return ok(f"Nothing; {journal.unsettled} results are on their way." if journal.unsettled else "Nothing.")
 
 
-def check_traces(case: Case) -> Finding:
-    """The folder of traces can be written."""
+@check("traces", "traces can be written", Need.TRACES)
+def check_traces(case: "Case") -> Finding:
     folder = Path(case.traces or "")
     reason = why_not_writable(folder / "trace")
     if reason is None and folder.exists() and not folder.is_dir():

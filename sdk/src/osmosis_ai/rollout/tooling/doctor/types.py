@@ -25,7 +25,6 @@ class Need(StrEnum):
 
     AGENT = "Give the agent with -m module:attribute"
     TRAINER = "Give the trainer with --trainer URL"
-    TRAINER_KEY = "Give the trainer's key with --trainer-key"
     TRACES = "Give the folder of traces with --log DIR"
 
 
@@ -94,6 +93,11 @@ class Check:
     """What it makes sure of."""
     run: "Callable[[Case], Finding]"
     needs: tuple[Need, ...] = ()
+
+
+def check(check_id: str, about: str, *needs: Need) -> "Callable[[Callable[[Case], Finding]], Check]":
+    """Make a function a check; the checks of a module are shown in the order they are written."""
+    return lambda run: Check(check_id, about, run, needs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,24 @@
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
-from osmosis_ai.rollout.tooling.doctor.agent_report import AgentChild
+from osmosis_ai.rollout.core.text import described, without
+from osmosis_ai.rollout.tooling.doctor import address, agent, configuration, environment, model, storage, trainer
+from osmosis_ai.rollout.tooling.doctor.agent import AgentChild
 from osmosis_ai.rollout.tooling.doctor.case import Case
-from osmosis_ai.rollout.tooling.doctor.checks import CHECKS
 from osmosis_ai.rollout.tooling.doctor.defaults import TIME_LIMIT_SECONDS
 from osmosis_ai.rollout.tooling.doctor.types import Check, Diagnosis, Finding, Setup, not_checked
+
+CHECKS = tuple(
+    found
+    for module in (environment, configuration, address, agent, trainer, storage, model)
+    for found in vars(module).values()
+    if isinstance(found, Check)
+)
+"""All checks, in the order they are shown."""
 
 MIN_SECRET_LENGTH = 6
 
@@ -57,11 +66,11 @@ def _finding(future: Future[Finding], time_limit_seconds: float) -> Finding:
             f"There was no answer within {time_limit_seconds:g} s.", "Give it more time, as in --timeout 30."
         )
     if (error := future.exception()) is not None:
-        return not_checked(f"The check itself failed: {type(error).__name__}: {error}", "Please report this.")
+        return not_checked(f"The check itself failed: {described(error)}", "Please report this.")
     return future.result()
 
 
-def _secrets(setup: Setup) -> Iterable[str]:
+def _secrets(setup: Setup) -> Iterator[str]:
     """What must not be shown, whoever quoted it: a module that fails to load may well name a key."""
     given = (setup.api_key, setup.trainer_key)
     environment = (value for name, value in os.environ.items() if _NAMES_A_SECRET.search(name))
@@ -70,9 +79,5 @@ def _secrets(setup: Setup) -> Iterable[str]:
             yield secret.strip()
 
 
-def _without(secrets: Iterable[str], finding: Finding) -> Finding:
-    message, fix = finding.message, finding.fix
-    for secret in secrets:
-        message = message.replace(secret, "***")
-        fix = fix and fix.replace(secret, "***")
-    return Finding(finding.status, message, fix)
+def _without(secrets: Sequence[str], finding: Finding) -> Finding:
+    return Finding(finding.status, without(finding.message, secrets), finding.fix and without(finding.fix, secrets))

@@ -70,6 +70,16 @@ def test_every_file_that_the_architecture_names_exists() -> None:
     assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
 
 
+def test_every_name_that_the_architecture_places_in_a_file_is_there() -> None:
+    text = re.sub(r"\s+", " ", PAGES["docs/architecture.md"].path.read_text(encoding="utf-8"))
+    placed = re.findall(r"(?:`(\w+)`, )?`(\w+)` in `(\w[\w/]*\.py)`", text)
+
+    assert len(placed) > 6
+    for *names, file in placed:
+        source = (ROOT / "sdk/src/osmosis_ai/rollout" / file).read_text(encoding="utf-8")
+        assert [name for name in names if name not in source] == [], file
+
+
 def test_the_architecture_shows_the_layers_of_the_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"

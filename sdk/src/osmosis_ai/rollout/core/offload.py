@@ -82,6 +82,7 @@ class DaemonThreads(ThreadPoolExecutor):
     def _activate(self) -> None:
         self._active += 1
         if self._gates:
+            # The one parked last: the others stay idle, and end.
             self._gates.pop().release()
             return
         try:

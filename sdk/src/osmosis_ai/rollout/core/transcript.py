@@ -44,6 +44,7 @@ class Transcript:
 
     def takes_up(self, messages: list[MessageDict]) -> None:
         """As ``sending``, unless that was just called with the same list."""
+        # `RolloutContext.chat` has announced it by now; the client alone, as an agent may use it, has not.
         announced, self._announced = self._announced, None
         if announced is not messages:
             self.sending(messages)
@@ -60,6 +61,7 @@ class Transcript:
     def messages(self) -> list[MessageDict]:
         """What ran so far, the last reply included even where the agent had no time to append it."""
         known = list(self.sent)
+        # The list is the agent's own: where it has grown, the reply is in it already.
         if self._reply is not None and len(known) == self._sent_count:
             known.append(self._reply)
         return known
@@ -121,6 +123,7 @@ class Transcript:
 
 def _encode_message(message: Any) -> bytes:
     encoded = to_json(message, inf_nan_mode="constants")
+    # JSON has neither. Looked for in the bytes, as encoding twice would cost twice; `json.dumps` decides.
     if b"NaN" in encoded or b"Infinity" in encoded:  # as numbers, or just as words
         json.dumps(message, allow_nan=False, default=str)
     return encoded

@@ -31,6 +31,7 @@ class Turnstile:
     def resolve(self, future: "asyncio.Future[Any]", result: Any) -> None:
         """``future.set_result(result)``, now or in one of the next rounds; nothing if it is done by then."""
         if self._waiting or self._passed >= self._per_round:
+            # Also where there is room: whoever waits goes first.
             self._waiting.append((future, result))
             return
         self._pass()
@@ -49,11 +50,13 @@ class Turnstile:
     def _pass(self) -> None:
         if self._passed == 0:
             self._round_began_at = time.monotonic()
+            # One iteration of the loop later, which is what a round measures: all it woke, and everything else.
             self._loop.call_soon(self._next_round)
         self._passed += 1
 
     def _next_round(self) -> None:
         lasted_seconds = time.monotonic() - self._round_began_at
+        # Down by half, up by one: a late loop recovers at once. A fixed small number costs up to a quarter of the CPU.
         if lasted_seconds > LONG_ROUND_SECONDS:
             self._per_round = max(self._per_round // 2, MIN_PER_ROUND)
         elif self._per_round < MAX_PER_ROUND:

@@ -134,6 +134,7 @@ def open_file(path: Path, options: FileOptions) -> OpenFile:
         raise JournalError("The journal needs POSIX file locks, which Windows lacks: switch the journal off.")
     if options.create:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    # Links on the way are resolved; a link in the last place is refused by `_exists_as_journal`.
     path = path.parent.resolve() / path.name
     if not _exists_as_journal(path) and not options.create:
         raise JournalError(f"There is no journal at {path}: name the one that the server uses.")
@@ -158,10 +159,13 @@ def _exists_as_journal(path: Path) -> bool:
         return False
     if not stat.S_ISREG(status.st_mode):
         raise JournalError(f"The journal {path} is not a regular file (links are refused too): name a file.")
+    # SQLite names the log after the path: two names of one file would have two logs.
     if status.st_nlink > 1:
         raise JournalError(f"The journal {path} has a second name (a hard link): remove one of the two.")
     if status.st_size == 0:
         return False
+    # Immutable: SQLite then makes no -wal or -shm beside a file that may be somebody else's, and takes no lock.
+    # Both numbers are in the file itself, as `_create` writes them before it turns to WAL.
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         application_id, version = (
             connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
@@ -189,6 +193,7 @@ def _alone(path: Path, timeout_seconds: float) -> Iterator[None]:
             time.sleep(_LOCK_POLL_SECONDS)
         yield
     finally:
+        # The lock file stays: if it were removed, two openers could each hold a lock on a file of that name.
         os.close(descriptor)
 
 
@@ -198,6 +203,7 @@ def _create(path: Path) -> None:
     # A log left by a removed file would be applied to the new one.
     for stale in (name + suffix for name in (draft.name, path.name) for suffix in _SIDE_FILES):
         path.with_name(stale).unlink(missing_ok=True)
+    # Not left to SQLite, which would make it readable for all.
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE))
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -208,10 +214,12 @@ def _create(path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
+    # Closed by now, so its log is written back and gone: a rename would leave it behind under the old name.
     draft.replace(path)
 
 
 def _make_private(path: Path) -> None:
+    # SQLite makes side files with the mode of the file; what lies there already may have another.
     for suffix in ("", *_SIDE_FILES):
         with suppress(FileNotFoundError):
             file = path.with_name(path.name + suffix)
@@ -220,6 +228,7 @@ def _make_private(path: Path) -> None:
 
 
 def _connect(path: Path, options: FileOptions) -> sqlite3.Connection:
+    # Never `rwc`: a file that has vanished since it was looked at must not come back empty.
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, timeout=options.busy_timeout_seconds, isolation_level=None
     )
@@ -228,12 +237,14 @@ def _connect(path: Path, options: FileOptions) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {options.synchronous.name}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+        # The file may be damaged or hostile: what SQLite advises then ("Defense Against The Dark Arts").
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         if options.max_bytes is not None:
             connection.execute(f"PRAGMA max_page_count = {max(options.max_bytes // PAGE_BYTES, 1)}")
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        # The check reads all of the file: a large one would hold up the start.
         if pages * PAGE_BYTES <= CHECKED_AT_OPENING_BYTES:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":

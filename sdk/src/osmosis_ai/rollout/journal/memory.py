@@ -51,6 +51,7 @@ class MemoryJournal(Journal):
     async def open(self) -> None:
         if self._owner is not None:
             raise JournalError("The journal is open already: close it first.")
+        # Another each time: what the last one left unsettled is then abandoned, as after a crash.
         self._owner = secrets.token_hex(16)
 
     async def close(self) -> None:
@@ -64,6 +65,7 @@ class MemoryJournal(Journal):
         if standing is not None:
             if not _settled_before(standing, replace_settled_before):
                 return standing
+            # Not overwritten: the order of the dictionary is that of acceptance, which `records` relies on.
             self._remove(standing)
         accepted = {name: getattr(acceptance, name) for name in _ACCEPTED_FIELDS}
         self._records[acceptance.key] = JournalRecord(
@@ -169,6 +171,7 @@ class MemoryJournal(Journal):
         self._delivered_with_result.append(delivered_key)
         if len(self._delivered_with_result) > self._kept_results:
             record = self._records.get(self._delivered_with_result.popleft())
+            # Its key may have been reopened since, or have gone to another rollout.
             if record is not None and record.state is RolloutState.DELIVERED:
                 self._change(record.key, result=None)
         if len(self._delivered) > self._kept_records:
@@ -197,6 +200,7 @@ class MemoryJournal(Journal):
             del self._keys_by_rollout_id[record.rollout_id]
 
     def _remove_all(self, records: Iterable[JournalRecord]) -> int:
+        # A list first: what is removed is being walked through.
         doomed = list(records)
         for record in doomed:
             self._remove(record)

@@ -21,6 +21,7 @@ _held_descriptors: set[int] = set()
 
 def _close_in_child() -> None:
     for descriptor in _held_descriptors:
+        # A `flock` belongs to the open file, which both processes share: the copy would keep a dead parent alive.
         os.close(descriptor)
     _held_descriptors.clear()
 
@@ -76,8 +77,10 @@ def is_alive(directory: Path, token: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
+        # Out of descriptors, say. Presumed dead, its running rollouts would be reported as interrupted.
         return True
     try:
+        # Shared, so that two who ask at once do not take each other for the owner.
         return not lock(descriptor, exclusive=False)
     finally:
         os.close(descriptor)

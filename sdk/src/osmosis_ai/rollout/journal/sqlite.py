@@ -65,6 +65,7 @@ class SqliteJournal(Journal):
         try:
             await writer.start()
         except BaseException:
+            # A cancelled open too, or the thread would hold file and owner until the process ends.
             writer.request_stop()
             self._writer = None
             raise
@@ -89,6 +90,7 @@ class SqliteJournal(Journal):
         return await self._opened.write(lambda file: table.settle(file.connection, key, state, attempts, error, now))
 
     async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
+        # Nobody waits: a delivery is not held up by the disk, and what can be lost is a count and a sentence.
         self._opened.write_later(lambda file: table.note_attempt(file.connection, key, attempts, error))
 
     async def reopen(self, key: str) -> JournalRecord | None:
@@ -165,6 +167,7 @@ class SqliteJournal(Journal):
 def _accept(
     file: OpenFile, acceptance: Acceptance, now: float, replace_settled_before: float | None
 ) -> JournalRecord | None:
+    # Here alone: the reserve is for the results of what was accepted.
     file.require_room()
     return table.accept(file.connection, acceptance, file.owner.token, now, replace_settled_before)
 
@@ -183,5 +186,7 @@ def _shrink(file: OpenFile) -> None:
     """Make the file small again if nearly all of it is free; otherwise what is free is used by the next rollouts."""
     used_bytes, free_bytes = file.used_bytes, file.free_bytes
     if free_bytes > max(KEPT_FREE_BYTES, 3 * used_bytes) and used_bytes <= SHRUNK_AT_MOST_BYTES:
+        # Nobody can commit meanwhile, hence the bound.
         file.connection.execute("VACUUM")
+    # In WAL mode, what VACUUM has freed leaves the file at a checkpoint only.
     file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -48,6 +48,7 @@ TRANSITIONS: Mapping[Move, Mapping[RolloutState, RolloutState]] = MappingProxyTy
         Move.FINISH: {RolloutState.ACCEPTED: RolloutState.FINISHED},
         Move.ACKNOWLEDGE: {
             RolloutState.FINISHED: RolloutState.DELIVERED,
+            # An acknowledgement is a fact, even if somebody has given up in the meantime.
             RolloutState.UNDELIVERABLE: RolloutState.DELIVERED,
         },
         Move.GIVE_UP: {RolloutState.FINISHED: RolloutState.UNDELIVERABLE},

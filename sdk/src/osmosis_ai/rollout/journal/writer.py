@@ -71,6 +71,7 @@ class Writer:
         """Refuse new operations; the thread runs those submitted, closes the file and ends. No-op in a forked child."""
         if os.getpid() != self._process_id:
             return
+        # Under the lock, or something could be submitted behind the end, where nobody runs it.
         with self._lock:
             if self._accepts:
                 self._accepts = False
@@ -102,6 +103,7 @@ class Writer:
 
     def _put(self, operation: _Operation) -> None:
         if os.getpid() != self._process_id:
+            # The thread stayed in the parent: what a child submits would wait for ever.
             raise JournalError("The journal was opened before this process was forked: open another one here.")
         with self._lock:
             if not self._accepts:
@@ -145,6 +147,7 @@ class Writer:
                 break
         else:
             if operations:
+                # The end came with work in hand: that is done first, and the end met again.
                 self._queue.put(None)
         self._is_crowded = len(operations) >= CROWD
         return operations
@@ -154,6 +157,7 @@ class Writer:
         if writes:
             self._commit(file, writes)
             _wake(writes)
+        # Reads come last: they may take long, and those who wait for a commit go on meanwhile.
         for operation in operations:
             if not operation.writes:
                 self._attempt(file, operation)
@@ -163,6 +167,7 @@ class Writer:
         """Run ``operations`` in one transaction, or each in its own if that fails; false if none could be begun."""
         try:
             file.require_in_place()
+            # The write lock at once: a transaction that begins with a read may fail at its first write, half-way.
             file.connection.execute("BEGIN IMMEDIATE")
         except Exception as error:  # noqa: BLE001 - the thread must live on
             _failed(operations, self._explain(error))
@@ -176,6 +181,7 @@ class Writer:
             if len(operations) == 1:
                 _failed(operations, self._explain(error))
             else:
+                # One that cannot be written (too large for the disk, say) has undone its neighbours too.
                 self._commit_one_by_one(file, operations)
         return True
 
@@ -198,10 +204,12 @@ class Writer:
 
 
 def _carry_out(file: OpenFile, operation: _Operation) -> None:
+    # It may be the second time, after a shared transaction that failed.
     operation.value = operation.error = None
     try:
         operation.value = operation.work(file)
     except JournalError as refusal:
+        # A refusal has changed nothing (see `table`), so the others' transaction stands.
         operation.error = refusal
 
 
@@ -215,6 +223,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 def _failed(operations: list[_Operation], error: JournalError) -> list[_Operation]:
     for operation in operations:
+        # A copy each: one exception raised in many tasks would gather all their tracebacks.
         operation.error = type(error)(*error.args)
     return operations
 

@@ -37,6 +37,7 @@ class WorkerMetrics:
 
     def ended(self, pid: int) -> None:
         """The worker ``pid`` is gone: what it counted stays, what it had at the time (running rollouts) does not."""
+        # Counters are in files of other names and stay: a sum that falls would look like a restart of the server.
         for path in self._folder.glob(f"gauge_live*_{pid}.db"):
             path.unlink(missing_ok=True)
 
@@ -50,6 +51,7 @@ def worker_metrics() -> Iterator[WorkerMetrics]:
     """
     before = os.environ.get(FOLDER_VARIABLE)
     with tempfile.TemporaryDirectory(prefix="osmosis-metrics-", ignore_cleanup_errors=True) as folder:
+        # prometheus-client reads it when it is imported, hence before the workers start.
         os.environ[FOLDER_VARIABLE] = folder
         try:
             yield WorkerMetrics(Path(folder))

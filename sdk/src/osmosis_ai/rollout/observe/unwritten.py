@@ -15,6 +15,7 @@ _unwritten: list["UnwrittenValue"] = []
 class UnwrittenValue:
     """A value in front of one of prometheus-client's, called as that is called."""
 
+    # As prometheus-client's own class of values in files says.
     _multiprocess = True
     _written_class: Any = None
 
@@ -32,6 +33,7 @@ class UnwrittenValue:
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         with _lock:
+            # What is set replaces what was added, written or not.
             self._added = 0.0
             self._written.set(value, timestamp)
 
@@ -50,6 +52,7 @@ def use() -> None:
     """Have all metrics made in this process from now on add up in memory first."""
     from prometheus_client import values
 
+    # Once: twice would put one in front of another, and each value would be written late twice.
     if values.ValueClass is not UnwrittenValue:
         UnwrittenValue._written_class = values.ValueClass
         values.ValueClass = UnwrittenValue

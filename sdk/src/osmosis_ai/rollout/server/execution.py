@@ -105,6 +105,7 @@ class Execution:
         finally:
             limit.cancel()
             self._end_tool_turn()
+            # Where this itself is cancelled, the agent must not go on alone.
             run.cancel()
             self._ctx.close_trace()
 
@@ -120,6 +121,7 @@ class Execution:
         self._watch.agent_begins()
         try:
             return await self._agent_loop.run(self._ctx)
+        # Not the agent's failure: `_break_off` closes the coroutine, and nobody reads its result.
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit and a stray CancelledError are the agent's failure too
@@ -140,6 +142,7 @@ class Execution:
         logger.warning("Rollout %a: %s.", self._rollout_id, reason.message)
         self._ctx.log_event("rollout_error", error=reason.message)
         run.cancel()
+        # Not `wait_for`, which waits on for a task that swallows its cancellation.
         _, unended = await asyncio.wait({run}, timeout=CANCEL_GRACE_SECONDS)
         if unended:
             logger.error("Rollout %a: the agent ignores its cancellation; abandoned.", self._rollout_id)

@@ -71,6 +71,7 @@ class CallLane:
     def _look(self) -> None:
         self._watch = None
         now = time.monotonic()
+        # A list first: threads add and remove calls meanwhile.
         for call in list(self._running):
             if now - call.started_at >= call.limit_seconds and not call.future.done():
                 call.future.set_exception(TimeoutError())

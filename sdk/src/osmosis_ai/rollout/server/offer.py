@@ -90,6 +90,7 @@ def _check_and_encode(tools: Any) -> bytes:
 
 def _text_of(tools: Any) -> str | None:
     """A text that two lists of tools share only if they look the same on the wire; ``None`` if that is not sure."""
+    # `type() is`, here and below: a subclass may look different on the wire.
     if type(tools) is not list:
         return None
     try:

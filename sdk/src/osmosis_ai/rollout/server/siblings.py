@@ -10,11 +10,13 @@ import os
 import struct
 import time
 
+# Without a lock: a number read half-written decides about one connection, no more.
 _NUMBER = struct.Struct("=q")
 ABSENT = -1
 """In place of the number of a worker that does not serve yet, or no more."""
 
 GIVE_WAY_SECONDS = 0.005
+# Less than both together is no lead: connections would go to and fro, each at the price of a new one.
 TOLERATED_SHARE = 0.05
 TOLERATED_ROLLOUTS = 2
 
@@ -57,6 +59,7 @@ def shared_memory(count: int) -> int:
     """The descriptor of memory for ``count`` workers, all of them absent; the caller closes it."""
     import tempfile
 
+    # A file without a name: gone with the last process that has it, however that ends.
     with tempfile.TemporaryFile() as file:
         file.write(_NUMBER.pack(ABSENT) * count)
         file.flush()

@@ -43,6 +43,7 @@ class DrainOnSignal:
             return
         for number in DRAIN_SIGNALS:
             previous = signal.getsignal(number)
+            # Python's own handler is no server's: there is nobody to whom a drain could hand the signal on.
             if callable(previous) and previous is not signal.default_int_handler:
                 self._previous[number] = previous
                 signal.signal(number, self._on_signal)
@@ -50,11 +51,13 @@ class DrainOnSignal:
     def restore(self) -> None:
         """Give the signals back to the server's handlers."""
         for number, previous in self._previous.items():
+            # Somebody may have put a handler of their own in front since.
             if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, previous)
         self._previous.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # Nothing more here: a handler interrupts any line, even one that holds the lock of a logger.
         self._loop.call_soon_threadsafe(self._begin, number, frame)
 
     def _begin(self, number: int, frame: FrameType | None) -> None:

@@ -74,6 +74,7 @@ class AppState:
         if future is not None:
             return future, False
         future = asyncio.get_running_loop().create_future()
+        # A trainer may have hung up: without this, asyncio would complain of an error that nobody read.
         future.add_done_callback(_mark_retrieved)
         self._init_futures[key] = future
         return future, True
@@ -94,6 +95,7 @@ class AppState:
     def mark_completed(self, key: str) -> None:
         """Note that the key's rollout has ended, now."""
         self.rollout_tasks.pop(key, None)
+        # Taken out first, so that the oldest is the first in the dictionary.
         self.completed_rollouts.pop(key, None)
         self.completed_rollouts[key] = time.monotonic()
         if len(self.completed_rollouts) > MAX_COMPLETED_RECORDS:
@@ -119,6 +121,7 @@ class AppState:
         for task in tasks:
             task.cancel()
         ended = asyncio.ensure_future(asyncio.gather(*tasks, return_exceptions=True))
+        # Not `gather` alone, which waits for as long as the last of them swallows its cancellation.
         _, unended = await asyncio.wait({ended}, timeout=CANCEL_TIMEOUT_SECONDS)
         if unended:
             logger.warning("Some of %d cancelled rollouts did not end; they are abandoned.", len(tasks))

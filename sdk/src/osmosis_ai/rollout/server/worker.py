@@ -17,6 +17,7 @@ def main() -> None:
     import uvicorn
 
     listener, alive_reader, memory, count, index = (int(argument) for argument in sys.argv[1:6])
+    # First: loading the app may take long, and the supervisor may die meanwhile.
     end_with_supervisor(alive_reader)
     siblings.join(siblings.Siblings(memory, count, index))
     os.close(memory)

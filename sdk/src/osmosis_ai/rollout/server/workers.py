@@ -76,6 +76,7 @@ class Supervisor:
                 return self._supervise((self._listener.fileno(), alive_reader, memory))
         finally:
             for worker in self._workers:
+                # After a drain there is none; this is for a failure of the supervisor's own.
                 worker.process.kill()
             for descriptor in (alive_writer, alive_reader, memory):
                 os.close(descriptor)
@@ -87,9 +88,11 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
             for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
                 self._workers.remove(worker)
+                # Or it would look idle for ever, and the others would shed their connections.
                 self._siblings.note(ABSENT, worker.index)
                 if self._signals == 0:
                     self._note_death(worker)
+            # All died young: the app cannot be loaded, say, and the next would fare no better.
             if not self._workers and self._early_deaths >= self._count:
                 logger.error("No worker can serve; giving up.")
                 return 1

@@ -89,6 +89,7 @@ class TraceWriter:
 
     def _append(self, line: bytes) -> None:
         if self._torn:
+            # The last write was cut short (a full disk): without a newline this line would be lost with it.
             line = b"\n" + line
         if self._written_bytes + len(line) > MAX_FILE_BYTES:
             if not self._full:
@@ -107,6 +108,7 @@ class TraceWriter:
                 os.close(descriptor)
 
     def _current_descriptor(self) -> int:
+        # Whoever rotates or removes traces would not see what goes to the file that they moved.
         if self._descriptor is not None and not self._still_at_path(self._descriptor):
             self._close()
         return self._open() if self._descriptor is None else self._descriptor

@@ -81,9 +81,11 @@ class BufferedTrace:
                 logger.warning("Trace %a is full; further events are left out.", self.path)
             self._full = True
             return
+        # Opened for each batch: thousands of rollouts are under way, and descriptors are few.
         descriptor = self._open()
         try:
             if self._torn:
+                # The last write was cut short (a full disk): without a newline this line would be lost with it.
                 content = b"\n" + content
             while content:
                 written = os.write(descriptor, content)
@@ -127,6 +129,7 @@ class TraceBuffer:
             trace.pending.append(line)
             self._pending_bytes += len(line)
             if not self._dirty:
+                # Only the first line wakes the thread; what follows waits with it.
                 self._due_at = time.monotonic() + FLUSH_SECONDS
                 self._wake()
             elif self._pending_bytes > FLUSH_BYTES:
@@ -181,11 +184,13 @@ class TraceBuffer:
             for trace, lines in batch:
                 trace.append(lines)
             with self._changed:
+                # Counted until now: with a disk that hangs, what is being written takes memory too.
                 self._writing.clear()
                 self._pending_bytes -= sum(len(line) for _, lines in batch for line in lines)
             _tell(waiting)
             for done in everything:
                 done.set()
+            # Or all these lines would stay in memory while the thread sleeps.
             del batch
 
     def _is_due(self) -> bool:
@@ -236,5 +241,6 @@ def trace_buffer() -> TraceBuffer:
     buffer = TraceBuffer()
     atexit.register(buffer.flush)
     if hasattr(os, "register_at_fork"):
+        # A child has no thread of its parent's, and what is pending is the parent's to write.
         os.register_at_fork(after_in_child=trace_buffer.cache_clear)
     return buffer

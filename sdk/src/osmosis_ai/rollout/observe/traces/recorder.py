@@ -72,6 +72,7 @@ class RecordedRollout(RolloutWatch):
             },
         }
         try:
+            # The tools are in the reply as JSON already: spliced in, not encoded again.
             rollout_id, tools = rollout.init_reply.split(b',"tools":', 1)
             start = b'%b,%b,"tools":%b' % (rollout_id, to_json(fields, inf_nan_mode="strings")[1:-1], tools)
         except Exception:  # noqa: BLE001 - get_tools was given the request, and may have put anything into it
@@ -92,6 +93,7 @@ class RecordedRollout(RolloutWatch):
 
     def result_made(self, encoded: bytes) -> None:
         self._trace.add(line_of_json(TraceEvent.ROLLOUT_RESULT, self._trace.rollout_id, encoded))
+        # The journal commits meanwhile, and the delivery waits for both.
         self._trace.hurry()
 
     async def flushed(self) -> None:
@@ -104,6 +106,7 @@ class RecordedRollout(RolloutWatch):
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         self._chats += 1
         known, reply = self._known, self._reply
+        # An agent that appends the reply as it came: `chat_end` has it, so it is not written twice.
         if reply is not None and known < len(messages) and encoded_message(messages[known]) == reply:
             known += 1
         data: dict[str, Any] = {"turn": self._chats, "at": known, "appended": list(messages[known:])}
@@ -118,6 +121,7 @@ class RecordedRollout(RolloutWatch):
         turn, started = chat
         latency_ms = _ms_since(started)
         message = getattr(reply, "message", None)
+        # Calls may overlap: only the newest can be what the next call goes on from.
         if turn == self._chats:
             self._turn = turn
             self._reply = encoded_message(message)

@@ -51,6 +51,7 @@ class Redeliverer:
             delivery = Delivery(key, record.rollout_id, record.server_url, client, TerminalResult(record.result))
             await self._courier.attempt(delivery)
             await self._courier.pursue(delivery)
+        # Back to what it was: one that was delivered is not undeliverable because somebody tried again.
         await self._courier.settle(delivery, otherwise=before.state)
         return Redelivery(record.rollout_id, key, delivery.problem)
 

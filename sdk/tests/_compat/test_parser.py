@@ -1,6 +1,7 @@
 """The commands for argparse say the same as the commands of Typer, and do the same."""
 
 import argparse
+import importlib
 import itertools
 from typing import Any
 
@@ -9,7 +10,7 @@ import typer.main
 
 from osmosis_ai._compat import commands as rollout_cli, parser as parser_module
 from osmosis_ai._compat.commands import CLIError, ServeCommand, ValidateCommand
-from osmosis_ai.cli import _build_parser
+from osmosis_ai._compat.parser import build_parser as _build_parser
 from osmosis_ai.cli.app import COMMANDS, app
 from osmosis_ai.rollout.core import loading as cli_utils
 
@@ -34,11 +35,7 @@ SERVE_DEFAULTS = {
 
 def typer_options(command: str) -> dict[str, Any]:
     group: Any = typer.main.get_command(app)
-    return {
-        option.name: option
-        for option in group.commands[command].params
-        if option.name != "help" and not getattr(option, "hidden", False)
-    }
+    return {option.name: option for option in group.commands[command].params if option.name != "help"}
 
 
 def argparse_actions(command: str) -> dict[str, argparse.Action]:
@@ -105,6 +102,13 @@ class TestServe:
 
 
 class TestProgram:
+    def test_is_found_where_0_2_has_it(self) -> None:
+        program = importlib.import_module("osmosis_ai.cli")
+        assert program._build_parser is _build_parser
+        assert set(program.__all__) == {"main", "_build_parser"}
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            _ = program.nothing
+
     def test_is_called_osmosis_and_shows_the_version(self, capsys: Captured) -> None:
         parser = _build_parser()
         assert parser.prog == "osmosis"
@@ -148,9 +152,10 @@ class TestCommandClasses:
         assert ValidateCommand().run(argparse.Namespace(module=user_agent, verbose=True)) == 0
         assert "validated successfully" in capsys.readouterr().out
 
-    def test_a_mistake_is_one_sentence_and_1(self, working_directory: Any, capsys: Captured) -> None:
-        for command, path in itertools.product((ServeCommand, ValidateCommand), ("nothing:x", "nonsense")):
-            assert command().run(argparse.Namespace(module=path)) == 1
+    def test_a_mistake_is_one_sentence_and_an_exit_code(self, working_directory: Any, capsys: Captured) -> None:
+        mistakes = {"nothing:x": 1, "nonsense": 2}
+        for command, (path, code) in itertools.product((ServeCommand, ValidateCommand), mistakes.items()):
+            assert command().run(argparse.Namespace(module=path)) == code
             assert capsys.readouterr().err.startswith("Error: ")
 
     def test_serve_passes_on_what_was_asked_for(self, user_agent: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,20 +208,20 @@ class TestWhatGoesWrong:
         assert "key withdrawn" in summary["stop_reason"]
 
     @pytest.mark.parametrize(
-        ("given", "fn", "sentence"),
+        ("given", "fn", "code", "sentence"),
         [
-            (["--n", "0"], "scores:right", "--n must be >= 1."),
-            (["-d", "gone.jsonl"], "scores:right", "gone.jsonl"),
-            (["--offset", "9"], "scores:right", "No rows to evaluate"),
-            (["--report", "r.pdf"], "scores:right", "use .md or .html"),
-            (["-o", "."], "scores:right", "Cannot write .: it is not a regular file"),
-            (["-o", "rows.jsonl/r.json"], "scores:right", "rows.jsonl is not a folder that can be written to"),
-            (["-o", "r.jsonl"], "scores:right", "name a .json file"),
-            (["--report", "rows.jsonl/r.md"], "scores:right", "rows.jsonl is not a folder that can be written to"),
-            (["--model", "gpt-4o", "--base-url", ""], "scores:right", "OPENAI_API_KEY"),
-            ([], "scores:gone", "scores:gone"),
-            ([], "scores:greedy", "needs the argument 'weight'"),
-            (["-m", "gone:agent"], "scores:right", "gone"),
+            (["-d", "gone.jsonl"], "scores:right", 2, "gone.jsonl"),
+            (["--offset", "9"], "scores:right", 1, "No rows to evaluate"),
+            (["--report", "r.pdf"], "scores:right", 2, "use .md or .html"),
+            (["-o", "."], "scores:right", 1, "Cannot write .: it is not a regular file"),
+            (["-o", "rows.jsonl/r.json"], "scores:right", 1, "rows.jsonl is not a folder that can be written to"),
+            (["-o", "r.jsonl"], "scores:right", 1, "name a .json file"),
+            (["--report", "rows.jsonl/r.md"], "scores:right", 1, "rows.jsonl is not a folder that can be written to"),
+            (["--model", "gpt-4o", "--base-url", ""], "scores:right", 1, "OPENAI_API_KEY"),
+            ([], "scores:gone", 1, "scores:gone"),
+            ([], "scores:greedy", 1, "needs the argument 'weight'"),
+            ([], "scores", 2, "scores"),
+            (["-m", "gone:agent"], "scores:right", 1, "gone"),
         ],
     )
     def test_it_is_one_sentence_before_any_run(
@@ -231,12 +231,13 @@ class TestWhatGoesWrong:
         monkeypatch: pytest.MonkeyPatch,
         given: list[str],
         fn: str,
+        code: int,
         sentence: str,
     ) -> None:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         monkeypatch.delenv("LITELLM_API_KEY", raising=False)
         ended = evaluate(*at(endpoint, *given), fn=fn)
-        assert ended.code == 1
+        assert ended.code == code
         assert (ended.err.startswith("Error: "), ended.err.count("\n")) == (True, 1)
         assert sentence in ended.err
         assert endpoint.calls == []

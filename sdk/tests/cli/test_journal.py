@@ -116,7 +116,7 @@ class TestWhere:
     def test_one_that_is_switched_off_is_one_sentence(self, journal: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_JOURNAL", "off")
         ended = journal("list")
-        assert (ended.exit_code, ended.err.count("\n")) == (1, 1)
+        assert (ended.exit_code, ended.err.count("\n")) == (2, 1)
         assert "--journal" in ended.err
 
     @pytest.mark.parametrize("command", [["list"], ["show", "x"], ["redeliver", "x"], ["purge", "x"]])
@@ -244,7 +244,7 @@ class TestRedeliver:
     def test_what_is_under_way_is_left_to_its_server(self, journal: Command, arguments: list[str]) -> None:
         path = write(Path(".osmosis/journal.db"), **ONE_OF_EACH)
         ended = journal("redeliver", *arguments)
-        assert (ended.exit_code, ended.out, ended.err.count("\n")) == (1, "", 1)
+        assert (ended.exit_code, ended.out, ended.err.count("\n")) == (1 if arguments else 2, "", 1)
         assert {name: record.state for name, record in read(path).items()} == ONE_OF_EACH
 
     @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from support.processes import own_environment
 
-import osmosis_ai.cli
 from osmosis_ai import __version__
 from osmosis_ai.cli import main
 
@@ -217,6 +216,3 @@ class TestEntryPoints:
         assert {script.name: script.value for script in scripts} == dict.fromkeys(
             ("osmosis", "osmosis_ai", "osmosis-ai"), "osmosis_ai.cli:main"
         )
-
-    def test_the_names_of_the_package_are_the_documented_ones(self) -> None:
-        assert set(osmosis_ai.cli.__all__) == {"main", "_build_parser"}

@@ -132,18 +132,18 @@ def test_a_function_that_fails_is_told_and_is_no_zero(rescore: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("given", "code", "sentence"),
     [
-        ({"source": "gone"}, "gone does not exist"),
-        ({"source": "user_rewards.py"}, "user_rewards.py is not JSON"),
-        ({"fn": "user_rewards:gone"}, "user_rewards:gone"),
-        ({"fn": "user_rewards:number"}, "not callable"),
-        ({"fn": "user_rewards"}, "user_rewards"),
+        ({"source": "gone"}, 2, "gone does not exist"),
+        ({"source": "user_rewards.py"}, 1, "user_rewards.py is not JSON"),
+        ({"fn": "user_rewards:gone"}, 1, "user_rewards:gone"),
+        ({"fn": "user_rewards:number"}, 1, "not callable"),
+        ({"fn": "user_rewards"}, 2, "user_rewards"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(rescore: Command, given: dict[str, str], sentence: str) -> None:
+def test_what_cannot_be_used_is_one_sentence(rescore: Command, given: dict[str, str], code: int, sentence: str) -> None:
     ended = rescore(**given)
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (code, "")
     assert (ended.err.startswith("Error: "), ended.err.count("\n")) == (True, 1)
     assert sentence in ended.err
 

@@ -205,20 +205,21 @@ class TestRefusal:
         )
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "code", "said"),
         [
-            (["--local", "--api-key", "k"], "local_debug=True disables API key authentication"),
-            (["--api-key", ""], "The API key is empty"),
-            (["--local", "-H", "no.such.host.invalid"], "Cannot listen on no.such.host.invalid"),
-            (["--local", "--fd", "99999"], "Descriptor 99999 cannot be served on"),
-            (["--local", "--log", "user_agent.py"], "Traces cannot be written to user_agent.py"),
-            (["--local", "--journal", "user_agent.py"], "not a rollout journal"),
+            (["--local", "--api-key", "k"], 2, "local_debug=True disables API key authentication"),
+            (["--server-key", ""], 2, "The API key is empty"),
+            (["--local", "--reload", "-w", "2"], 2, "leave out reload, or workers"),
+            (["--local", "-H", "no.such.host.invalid"], 1, "Cannot listen on no.such.host.invalid"),
+            (["--local", "--fd", "99999"], 1, "Descriptor 99999 cannot be served on"),
+            (["--local", "--log", "user_agent.py"], 1, "Traces cannot be written to user_agent.py"),
+            (["--local", "--journal", "user_agent.py"], 1, "not a rollout journal"),
         ],
     )
     def test_a_mistake_is_one_sentence(
-        self, user_agent: str, capsys: Captured, arguments: list[str], said: str
+        self, user_agent: str, capsys: Captured, arguments: list[str], code: int, said: str
     ) -> None:
-        assert main(["serve", "-m", user_agent, "-p", "0", *arguments]) == 1
+        assert main(["serve", "-m", user_agent, "-p", "0", *arguments]) == code
         out, err = capsys.readouterr()
         assert "RolloutServer" not in out
         assert err.startswith("Error: ")

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from support.model_endpoint import HANG, Answer, ModelEndpoint, arithmetic, refuse, say
 
+from osmosis_ai._compat.commands import TestCommand
 from osmosis_ai.cli import main
-from osmosis_ai.rollout.run.test.cli import TestCommand
 
 DEADLINE_SECONDS = 30.0
 MCP_DIRECTORY = Path(__file__).parents[1] / "fixtures" / "mcp_calculator"
@@ -326,36 +326,36 @@ class TestChecks:
         assert ended.stdout.splitlines()[-1] == "False"
 
     @pytest.mark.parametrize(
-        ("arguments", "sentence"),
+        ("arguments", "code", "sentence"),
         [
-            (["-d", "gone.jsonl"], "Dataset file not found: gone.jsonl"),
-            (["-d", "agent.py"], "Unsupported file format '.py'"),
-            (["-m", "nowhere:adder"], "Cannot import module 'nowhere'"),
-            (["-m", "agent:addr"], "did you mean 'adder'?"),
-            (["--model", "builtin/chess"], "builtin/arithmetic"),
-            (["--base-url", "localhost"], "is not a base URL"),
-            (["--mcp", "tools"], "mutually exclusive"),
-            (["--row", "1"], "--row works in --interactive mode only"),
-            (["--resume"], "--resume needs -o FILE"),
-            (["-i", "-o", "x.json"], "--output is for a batch"),
-            (["-i", "--json"], "--json is for a batch"),
-            (["--temperature", "inf"], "--temperature must be a finite number"),
-            (["-o", "."], "Cannot write .: it is not a regular file"),
-            (["--offset", "9"], "No rows to test"),
-            (["--api-key", "@gone"], "--api-key @gone: the file cannot be read"),
+            (["-d", "gone.jsonl"], 2, "Dataset file not found: gone.jsonl"),
+            (["-d", "agent.py"], 2, "Unsupported file format '.py'"),
+            (["-m", "nowhere:adder"], 1, "Cannot import module 'nowhere'"),
+            (["-m", "agent:addr"], 1, "did you mean 'adder'?"),
+            (["--model", "builtin/chess"], 2, "builtin/arithmetic"),
+            (["--base-url", "localhost"], 2, "is not a base URL"),
+            (["--mcp", "tools"], 2, "mutually exclusive"),
+            (["--row", "1"], 2, "--row works in --interactive mode only"),
+            (["--resume"], 2, "--resume needs -o FILE"),
+            (["-i", "-o", "x.json"], 2, "--output is for a batch"),
+            (["-i", "--json"], 2, "--json is for a batch"),
+            (["--temperature", "inf"], 2, "--temperature must be a finite number"),
+            (["-o", "."], 1, "Cannot write .: it is not a regular file"),
+            (["--offset", "9"], 1, "No rows to test"),
+            (["--api-key", "@gone"], 2, "--api-key @gone: the file cannot be read"),
         ],
     )
     def test_a_mistake_is_one_sentence(
-        self, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+        self, arguments: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run(*arguments) == 1
+        assert run(*arguments) == code
         err = capsys.readouterr().err
         assert err.startswith("Error: ")
         assert err.count("\n") == 1
         assert sentence in err
 
     def test_neither_an_agent_nor_tools_is_a_mistake(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["test", "-d", "rows.jsonl", *SCRIPT]) == 1
+        assert main(["test", "-d", "rows.jsonl", *SCRIPT]) == 2
         assert "is required" in capsys.readouterr().err
 
     @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ class TestWithAnotherServer:
     async def test_a_wrong_key_is_one_sentence(self, trainer_against: CommandAgainst) -> None:
         async with ScriptedServer(answers=[401] * 3) as server:
             ended = await trainer_against(server, "-q")
-        sentence = "The rollout server refused the key (401): give its key with --api-key."
+        sentence = "The rollout server refused the key (401): give its key with --server-key."
         assert ended == Ended(1, "", f"Error: {sentence}\n")
 
     async def test_a_server_that_is_not_there_is_one_sentence(self, trainer: Command) -> None:

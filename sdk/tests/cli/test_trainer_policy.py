@@ -27,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--policy", "policy_module:Nothing"], 2, "names no class with a method chat_completions"),
         (["--policy", "policy_module:Absent"], 1, "Absent"),
         (["--policy", "absent_module:Policy"], 1, "absent_module"),
-        (["--policy", "policy_module"], 1, "Expected format"),
+        (["--policy", "policy_module"], 2, "Expected format"),
         (["--policy", "policy_module:Policy", "--model", "gpt-4o"], 2, "leave out --model"),
         (["--policy", "policy_module:Policy", "--base-url", "http://127.0.0.1:1"], 2, "leave out --model"),
     ],

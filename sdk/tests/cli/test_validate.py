@@ -100,7 +100,7 @@ def test_a_module_that_cannot_be_used_is_one_sentence(
 
 @pytest.mark.parametrize("path", ["server", ":agent_loop", "server:", ".server:agent_loop"])
 def test_a_malformed_path_is_one_sentence(working_directory: Path, capsys: Captured, path: str) -> None:
-    assert main(["validate", "-m", path]) == 1
+    assert main(["validate", "-m", path]) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"Error: Invalid module path '{path}'")
     assert "Expected format: 'module.path:attribute_name'" in err
@@ -143,19 +143,19 @@ class TestRequest:
         assert main([*command, "--request", "request.json"]) == 1
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "code", "said"),
         [
-            (None, "Cannot read request.json: No such file or directory."),
-            ("{", "request.json is no init request: the file: Invalid JSON"),
-            ('{"rollout_id": "r"}', "request.json is no init request: server_url: Field required."),
+            (None, 2, "Cannot read request.json: No such file or directory."),
+            ("{", 1, "request.json is no init request: the file: Invalid JSON"),
+            ('{"rollout_id": "r"}', 1, "request.json is no init request: server_url: Field required."),
         ],
     )
     def test_one_that_is_none_is_one_sentence(
-        self, command: list[str], capsys: Captured, content: str | None, said: str
+        self, command: list[str], capsys: Captured, content: str | None, code: int, said: str
     ) -> None:
         if content is not None:
             Path("request.json").write_text(content)
-        assert main([*command, "--request", "request.json"]) == 1
+        assert main([*command, "--request", "request.json"]) == code
         err = capsys.readouterr().err
         assert err.startswith(f"Error: {said}")
         assert err.count("\n") == 1

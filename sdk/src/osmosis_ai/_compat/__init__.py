@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
 # Old path -> new path. What lies below an old path lies below the new one, unless it has a line of its own.
@@ -27,16 +27,19 @@ MOVED = {
     "osmosis_ai.rollout.client": "osmosis_ai.rollout.wire.client",
     "osmosis_ai.rollout.config.settings": "osmosis_ai.rollout.core.settings",
     "osmosis_ai.rollout.console": "osmosis_ai.rollout.core.console",
-    "osmosis_ai.rollout.eval.common": "osmosis_ai.rollout.run",
-    "osmosis_ai.rollout.eval.common.cli": "osmosis_ai.rollout.run.common_cli",
+    "osmosis_ai.rollout.eval.common.cli": "osmosis_ai._compat.eval_common_cli",
     "osmosis_ai.rollout.eval.common.dataset": "osmosis_ai.rollout.run.data.dataset",
+    "osmosis_ai.rollout.eval.common.errors": "osmosis_ai.rollout.run.errors",
     "osmosis_ai.rollout.eval.common.llm_client": "osmosis_ai.rollout.run.models.llm_client",
+    "osmosis_ai.rollout.eval.common.runner": "osmosis_ai.rollout.run.runner",
     "osmosis_ai.rollout.eval.evaluation": "osmosis_ai.rollout.run.evaluate",
+    "osmosis_ai.rollout.eval.evaluation.cli": "osmosis_ai._compat.eval_command",
     "osmosis_ai.rollout.eval.test_mode": "osmosis_ai.rollout.run.test",
+    "osmosis_ai.rollout.eval.test_mode.cli": "osmosis_ai._compat.test_command",
     "osmosis_ai.rollout.network": "osmosis_ai.rollout.wire.network",
     "osmosis_ai.rollout.registry": "osmosis_ai._compat.registry",
     "osmosis_ai.rollout.server.registration": "osmosis_ai._compat.registration",
-    "osmosis_ai.rollout.test_mode.cli": "osmosis_ai.rollout.run.test.cli",
+    "osmosis_ai.rollout.test_mode.cli": "osmosis_ai._compat.test_command",
     "osmosis_ai.rollout.test_mode.dataset": "osmosis_ai.rollout.run.data.dataset",
     "osmosis_ai.rollout.test_mode.exceptions": "osmosis_ai._compat.test_mode_exceptions",
     "osmosis_ai.rollout.test_mode.external_llm_client": "osmosis_ai.rollout.run.models.llm_client",
@@ -52,6 +55,7 @@ MOVED = {
 DISSOLVED = {
     "osmosis_ai.rollout.config": ("osmosis_ai.rollout.core.settings",),
     "osmosis_ai.rollout.eval": (),
+    "osmosis_ai.rollout.eval.common": ("osmosis_ai.rollout.run", "osmosis_ai._compat.eval_common_cli"),
     "osmosis_ai.rollout.test_mode": (
         "osmosis_ai.rollout.run.data.dataset",
         "osmosis_ai._compat.test_mode_exceptions",
@@ -60,6 +64,9 @@ DISSOLVED = {
         "osmosis_ai.rollout.run.test.runner",
     ),
 }
+
+# Old names in modules that stay -> where they are.
+ADDED = {"osmosis_ai.cli": {"_build_parser": "osmosis_ai._compat.parser:build_parser"}}
 
 
 def install() -> None:
@@ -75,6 +82,8 @@ class _OldPaths(MetaPathFinder):
     ) -> ModuleSpec | None:
         if not fullname.startswith("osmosis_ai."):
             return None
+        if fullname in ADDED:
+            return _with_names(fullname, path)
         if fullname in DISSOLVED:
             return ModuleSpec(fullname, _Dissolved(DISSOLVED[fullname]), is_package=True)
         old = fullname
@@ -83,6 +92,27 @@ class _OldPaths(MetaPathFinder):
             if old in ("", "osmosis_ai"):
                 return None
         return ModuleSpec(fullname, _Moved(MOVED[old] + fullname.removeprefix(old)))
+
+
+def _with_names(fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """The ordinary spec, of a module that also looks up its old names."""
+    spec = PathFinder.find_spec(fullname, path)
+    if spec is not None and isinstance(loader := spec.loader, SourceFileLoader):
+        run = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            def look_up(name: str) -> object:
+                if name not in ADDED[fullname]:
+                    raise AttributeError(f"module {fullname!r} has no attribute {name!r}")
+                home, _, attribute = ADDED[fullname][name].partition(":")
+                return getattr(import_module(home), attribute)
+
+            module.__getattr__ = look_up  # type: ignore[method-assign]
+            run(module)
+            vars(module)["__all__"] = [*vars(module)["__all__"], *ADDED[fullname]]
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]
+    return spec
 
 
 class _Moved(Loader):

@@ -1,13 +1,12 @@
 """The commands as classes for an argparse program of one's own."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from osmosis_ai.rollout.core.loading import CLIError, load_agent_loop
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.run.evaluate import cli as evaluation_cli
-    from osmosis_ai.rollout.run.test import cli as test_mode_cli
+from osmosis_ai.rollout.core.console import Console
+from osmosis_ai.rollout.core.loading import load_agent_loop
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 __all__ = ["CLIError", "EvalCommand", "ServeCommand", "TestCommand", "ValidateCommand"]
 
@@ -43,28 +42,52 @@ class ValidateCommand(_Command):
     _name = "validate"
 
 
-class TestCommand:
-    """``osmosis test``; the command itself is loaded when its parser is configured."""
+class _RunCommand(_Command):
+    """What prints on a ``console``: the ``sys.stdout`` of the moment it is made."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+
+    def _library(self) -> tuple[Any, Callable[[Any, Console], Coroutine[Any, Any, int]]]:
+        raise NotImplementedError
+
+    def _validate_args(self, args: argparse.Namespace) -> str | None:
+        try:
+            self._library()[0].of(args).check()
+        except UsageError as error:
+            return str(error)
+        return None
+
+    async def _run_async(self, args: argparse.Namespace) -> int:
+        from osmosis_ai.cli.app import tell
+
+        options, work = self._library()
+        try:
+            return await work(options.of(args), self.console)
+        except CLIError as error:
+            return tell(error)
+
+
+class TestCommand(_RunCommand):
+    """``osmosis test``."""
 
     __test__ = False
-    _impl: "test_mode_cli.TestCommand"
+    _name = "test"
 
-    def configure_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments, and the default ``handler``: namespace to exit code."""
-        from osmosis_ai.rollout.run.test.cli import TestCommand as Command
+    def _library(self) -> tuple[Any, Callable[[Any, Console], Coroutine[Any, Any, int]]]:
+        from osmosis_ai.rollout.run.test.command import run_test
+        from osmosis_ai.rollout.run.test.options import Options
 
-        self._impl = Command()
-        self._impl.configure_parser(parser)
+        return Options, run_test
 
 
-class EvalCommand:
-    """``osmosis eval``; the command itself is loaded when its parser is configured."""
+class EvalCommand(_RunCommand):
+    """``osmosis eval``."""
 
-    _impl: "evaluation_cli.EvalCommand"
+    _name = "eval"
 
-    def configure_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments, and the default ``handler``: namespace to exit code."""
-        from osmosis_ai.rollout.run.evaluate.cli import EvalCommand as Command
+    def _library(self) -> tuple[Any, Callable[[Any, Console], Coroutine[Any, Any, int]]]:
+        from osmosis_ai.rollout.run.evaluate.command import run_eval
+        from osmosis_ai.rollout.run.evaluate.options import Options
 
-        self._impl = Command()
-        self._impl.configure_parser(parser)
+        return Options, run_eval

@@ -61,8 +61,13 @@ class _Option:
         flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("-")]
         return flags or ["--" + self.name.replace("_", "-")]
 
+    @property
+    def _help(self) -> str:
+        hidden = getattr(self.info, "hidden", False)
+        return argparse.SUPPRESS if hidden else (self.info.help or "").replace("%", "%%")
+
     def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"default": self.default, "help": (self.info.help or "").replace("%", "%%")}
+        settings: dict[str, Any] = {"default": self.default, "help": self._help}
         if self.type is bool:
             return {**settings, "action": "store_true"}
         settings.update(type=_converter(self), metavar=self.info.metavar)

@@ -1,14 +1,6 @@
-"""The ``osmosis`` program.
+"""The ``osmosis`` program: ``app`` is the Typer application, ``options`` its options; one module a command."""
 
-``app`` is the Typer application, one module a command; ``parser`` offers the same commands to argparse.
-"""
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import argparse
-
-__all__ = ["_build_parser", "main"]
+__all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,10 +12,3 @@ def main(argv: list[str] | None = None) -> int:
     from osmosis_ai.cli.app import run
 
     return run(argv)
-
-
-def _build_parser() -> "argparse.ArgumentParser":
-    """The commands as an argparse parser; a parsed namespace carries the command as ``handler``."""
-    from osmosis_ai._compat.parser import build_parser
-
-    return build_parser()

@@ -1,10 +1,13 @@
 """The Typer application: global options, the commands, and what their errors and exit codes mean.
 
-Exit codes: 0 done, 1 failed (one sentence on stderr), 2 command line not understood, 130 interrupted.
+A command returns its exit code, or raises. One rule, `tell`, makes a sentence on stderr and a code of what it raises:
+0 done, 1 failed, 2 the command line is wrong or names a file that is not there, 128 and the number of the signal that
+ended it (130: Ctrl-C).
 """
 
 import contextlib
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -29,6 +32,7 @@ from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+COMPLETION_VARIABLE = "_OSMOSIS_COMPLETE"
 
 
 HELP = "Serve, validate and try rollout agents."
@@ -62,7 +66,6 @@ class _Group(TyperGroup):
 
 
 _PLAIN: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -79,10 +82,11 @@ class _Finished(Exception):  # noqa: N818 - no error: it carries an exit code pa
 def run(argv: list[str] | None) -> int:
     """Run one command line; see ``osmosis_ai.cli.main``."""
     try:
-        _load_environment(argv)
+        if COMPLETION_VARIABLE not in os.environ:
+            _load_environment(argv)
         app(args=argv, prog_name="osmosis")
     except CLIError as error:
-        return _fail(error)
+        return tell(error)
     except _Finished as finished:
         return finished.exit_code
     return 0
@@ -124,29 +128,51 @@ def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
 
 
 def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
-    """Run a command function; a user's mistake becomes one sentence on stderr and exit code 1."""
+    """Run a command function; what it raises for the user becomes one sentence on stderr and an exit code."""
     try:
         return command(**options)
     except CLIError as error:
-        return _fail(error)
+        return tell(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except ValueError as error:
+        if problem := _unusable_setting(error):
+            return tell(problem)
+        raise
 
 
-def _fail(error: CLIError) -> int:
-    print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
-    if isinstance(error, UsageError):
-        raise SystemExit(EXIT_USAGE)
-    return EXIT_FAILED
+def tell(error: CLIError) -> int:
+    """Print the sentence of ``error`` on standard error; the exit code that goes with it."""
+    from osmosis_ai.rollout.core.console import console
+
+    sys.stdout.flush()
+    text = str(error)
+    console.print_error(text if text.startswith("Error") else f"Error: {text}")
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+def _unusable_setting(error: ValueError) -> CLIError | None:
+    """What pydantic says of the first setting that it cannot use, if ``error`` is of that kind."""
+    from osmosis_ai.rollout.core import settings
+
+    models = (settings.RolloutClientSettings, settings.RolloutServerSettings, settings.RolloutSettings)
+    model = next((model for model in models if model.__name__ == getattr(error, "title", None)), None)
+    if model is None:
+        return None
+    described: Any = error
+    first = described.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = str(model.model_config.get("env_prefix")) + ("_".join(map(str, first["loc"])).upper() or "*")
+    return CLIError(f"The setting {name} cannot be used: {first['msg']}; correct it in the environment or in .env.")
+
+
+def _add_group(name: str, commands: dict[str, Callable[..., int]], about: str) -> None:
+    group = typer.Typer(help=about, no_args_is_help=True, **_PLAIN)
+    for each, command in commands.items():
+        _add(group, each, command)
+    app.add_typer(group, name=name)
 
 
 for _name, _command in COMMANDS.items():
     _add(app, _name, _command)
-_journal = typer.Typer(help=journal.HELP, no_args_is_help=True, **_PLAIN)
-for _name, _command in journal.COMMANDS.items():
-    _add(_journal, _name, _command)
-app.add_typer(_journal, name="journal")
-_traces = typer.Typer(help=traces.HELP, no_args_is_help=True, **_PLAIN)
-for _name, _command in traces.COMMANDS.items():
-    _add(_traces, _name, _command)
-app.add_typer(_traces, name="traces")
+for _name, _group in (("journal", journal), ("traces", traces)):
+    _add_group(_name, _group.COMMANDS, _group.HELP)

@@ -9,25 +9,20 @@ from typing import Annotated
 
 import typer
 
-from osmosis_ai.cli.common import McpOption, ModuleOption
+from osmosis_ai.cli import options as table
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.tooling.doctor import defaults
 
 
 def doctor(
-    module: ModuleOption = None,
-    mcp: McpOption = None,
-    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="As for serve.")] = 9000,
-    host: Annotated[
-        str | None, typer.Option("--host", "-H", show_default=False, help="As for serve [default: every interface]")
-    ] = None,
-    local: Annotated[bool, typer.Option("--local", "--local-debug", help="As for serve: no key.")] = False,
-    api_key: Annotated[
-        str | None,
-        typer.Option("--api-key", help="As for serve; prefer the variable OSMOSIS_ROLLOUT_SERVER_API_KEY."),
-    ] = None,
-    journal: Annotated[str | None, typer.Option("--journal", metavar="PATH|off", help="As for serve.")] = None,
-    traces: Annotated[str | None, typer.Option("--log", metavar="DIR", help="As for serve: folder of traces.")] = None,
+    module: table.Module = None,
+    mcp: table.Mcp = None,
+    port: table.Port = 9000,
+    host: table.Host = None,
+    local: table.Local = False,
+    api_key: table.ServerKey = None,
+    journal: table.Journal = None,
+    traces: table.Log = None,
     trainer: Annotated[
         str | None,
         typer.Option("--trainer", metavar="URL", help="A trainer to call, as its inits name it in server_url."),
@@ -54,7 +49,7 @@ def doctor(
             help="Time for all checks together [default: what is left of three seconds since the start]",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: table.AsJson = False,
 ) -> int:
     """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
     if module is not None and mcp is not None:

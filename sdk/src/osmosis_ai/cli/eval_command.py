@@ -1,33 +1,26 @@
-"""``osmosis eval``."""
+"""``osmosis eval``: what an agent is worth on a dataset, in numbers."""
 
-from argparse import Namespace
+import asyncio
 from typing import Annotated
 
 import typer
 
+from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.run import defaults
+
 
 def eval_(
-    dataset: Annotated[
-        str, typer.Option("--dataset", "-d", metavar="FILE", help="Rows to run: .jsonl, .csv or .parquet.")
-    ],
-    model: Annotated[
-        str,
-        typer.Option("--model", help="The model: name, provider/name, any name with --base-url, builtin/arithmetic."),
-    ],
+    dataset: table.Dataset,
+    model: table.Model,
     eval_fns: Annotated[
         list[str],
         typer.Option("--eval-fn", metavar="MODULE:FN", help="A function that scores a run; may be repeated."),
     ],
-    module: Annotated[
-        str | None,
-        typer.Option("--module", "-m", metavar="MODULE:ATTR", help="The agent loop, such as server:agent_loop."),
-    ] = None,
-    mcp: Annotated[
-        str | None, typer.Option("--mcp", metavar="DIR", help="A directory of MCP tools, instead of --module.")
-    ] = None,
-    n_runs: Annotated[int, typer.Option("--n", help="Runs of each row; with more than one, pass@k.")] = 1,
-    pass_threshold: Annotated[float, typer.Option("--pass-threshold", help="Score from which a run passes.")] = 1.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", "--concurrency", help="Runs under way at a time.")] = 1,
+    module: table.Module = None,
+    mcp: table.Mcp = None,
+    n_runs: table.Repeat = 1,
+    pass_threshold: table.PassThreshold = 1.0,
+    batch_size: table.Concurrency = defaults.CONCURRENCY,
     baseline_model: Annotated[
         str | None, typer.Option("--baseline-model", "--baseline", metavar="MODEL", help="A model to compare with.")
     ] = None,
@@ -37,46 +30,28 @@ def eval_(
     baseline_api_key: Annotated[
         str | None, typer.Option("--baseline-api-key", metavar="KEY", help="Its key; as --api-key.")
     ] = None,
-    max_turns: Annotated[int, typer.Option("--max-turns", help="Model calls a run may make.")] = 10,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="Sampling temperature.")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Tokens of one reply.")] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key",
-            metavar="KEY",
-            help="The model's key: better in its environment variable; '-' reads a line of standard input, @FILE a"
-            " file.",
-        ),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint, up to /v1.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Evaluate at most this many rows.")] = None,
-    offset: Annotated[int, typer.Option("--offset", help="Skip this many rows.")] = 0,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of one run.")
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Results as JSON; runs stream to a .jsonl beside it."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the results of -o; failed runs are made again.")
-    ] = False,
+    max_turns: table.MaxTurns = defaults.MAX_TURNS,
+    temperature: table.Temperature = None,
+    max_tokens: table.MaxTokens = None,
+    api_key: table.ModelKey = None,
+    base_url: table.BaseUrl = None,
+    limit: table.Limit = None,
+    offset: table.Offset = 0,
+    timeout: table.Timeout = defaults.RUN_TIMEOUT_SECONDS,
+    output: table.Output = None,
+    resume: table.Resume = False,
     reports: Annotated[
         list[str] | None,
         typer.Option("--report", metavar="FILE", help="Report as .md or .html, with plots; may be repeated."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+    as_json: table.AsJson = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the comparison's permutation test.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Log what the SDK does, and write event files to ./eval_debug.")
-    ] = False,
+    quiet: table.Quiet = False,
+    debug: table.Debug = False,
 ) -> int:
     """Run an agent on a dataset, score every run and report pass@k, means, latency and tokens."""
-    arguments = Namespace(**locals())
-    from osmosis_ai.rollout.run.evaluate.cli import EvalCommand
+    given = locals()
+    from osmosis_ai.rollout.run.evaluate.command import run_eval
+    from osmosis_ai.rollout.run.evaluate.options import Options
 
-    return EvalCommand().run(arguments)
+    return asyncio.run(run_eval(Options(**given)))

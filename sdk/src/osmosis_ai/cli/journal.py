@@ -12,46 +12,38 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from osmosis_ai.cli import options as table
 from osmosis_ai.rollout.core.text import encodable, one_line, strip_control
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.journal.types import SETTLED, UNSETTLED, RolloutState
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.journal import Journal, JournalRecord
 
 HELP = "See what was promised to trainers and what came of it; deliver results again."
-JOURNAL_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
 REDELIVERIES_AT_ONCE = 32
+SHOWN_AT_ONCE = 20
 MAX_SHOWN_ERROR_LENGTH = 60
 
 T = TypeVar("T")
 
-JournalOption = Annotated[
-    str | None,
-    typer.Option(
-        "--journal",
-        metavar="PATH",
-        help=f"The journal's file [default: {JOURNAL_VARIABLE}, else .osmosis/journal.db]",
-    ),
-]
 StateOption = Annotated[
     list[RolloutState] | None, typer.Option("--state", help="Rollouts in this state; may be repeated.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RolloutsArgument = Annotated[list[str] | None, typer.Argument(metavar="ROLLOUT", help="Rollout ids, or keys.")]
 
 
 def list_rollouts(
-    journal: JournalOption = None,
+    journal: table.Journal = None,
     state: StateOption = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many, the newest first.")] = 20,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many.")] = 0,
-    as_json: JsonOption = False,
+    limit: table.Limit = SHOWN_AT_ONCE,
+    offset: table.Offset = 0,
+    as_json: table.AsJson = False,
 ) -> int:
     """List rollouts, the newest first, and count them by state."""
 
     async def read(opened: "Journal") -> tuple[list["JournalRecord"], dict[RolloutState, int], float | None]:
-        records = await opened.records(state or None, limit=limit, offset=offset)
+        records = await opened.records(state or None, limit=limit or SHOWN_AT_ONCE, offset=offset)
         return records, await opened.counts(), await opened.oldest_unsettled()
 
     records, counts, oldest = _with_journal(journal, read)
@@ -77,8 +69,8 @@ def list_rollouts(
 
 def show(
     rollouts: Annotated[list[str], typer.Argument(metavar="ROLLOUT", help="Rollout ids, or keys.")],
-    journal: JournalOption = None,
-    as_json: JsonOption = False,
+    journal: table.Journal = None,
+    as_json: table.AsJson = False,
 ) -> int:
     """Show all that is known of rollouts, with the result as it is delivered."""
     from osmosis_ai.rollout.server.redelivery import records_named
@@ -104,22 +96,23 @@ def show(
 
 def redeliver(
     rollouts: RolloutsArgument = None,
-    journal: JournalOption = None,
+    journal: table.Journal = None,
     state: StateOption = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to try each result.")
     ] = 30.0,
-    as_json: JsonOption = False,
+    as_json: table.AsJson = False,
 ) -> int:
     """Deliver settled results again, the same bytes; exit code 1 if a trainer did not take one."""
     import asyncio
 
+    from osmosis_ai.rollout.core.settings import RolloutClientSettings
     from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, records_named, settled_keys
 
     names, states = _chosen(rollouts, state)
     if not SETTLED.issuperset(states):
         raise CLIError("Only delivered and undeliverable results can be delivered again: the others are under way.")
-    settings = _client_settings()
+    settings = RolloutClientSettings()
 
     async def work(opened: "Journal") -> list[Redelivery]:
         from osmosis_ai.rollout.wire.transport import close_transports
@@ -153,12 +146,12 @@ def redeliver(
 
 def purge(
     rollouts: RolloutsArgument = None,
-    journal: JournalOption = None,
+    journal: table.Journal = None,
     state: StateOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also rollouts whose trainers have no result yet: the promise is broken.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: table.AsJson = False,
 ) -> int:
     """Remove rollouts for good; those that a running server works on stay."""
     from osmosis_ai.rollout.server.redelivery import records_named
@@ -195,20 +188,17 @@ def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -
     import asyncio
 
     from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL
-    from osmosis_ai.rollout.journal import JournalError, SqliteJournal
+    from osmosis_ai.rollout.journal import SqliteJournal
 
-    path = path or os.environ.get(JOURNAL_VARIABLE) or DEFAULT_JOURNAL
+    path = path or os.environ.get(table.JOURNAL_VARIABLE) or DEFAULT_JOURNAL
     if path == "off":
-        raise CLIError(f"{JOURNAL_VARIABLE} switches the journal off: name a file with --journal.")
+        raise UsageError(f"{table.JOURNAL_VARIABLE} switches the journal off: name a file with --journal.")
 
     async def run() -> T:
         async with SqliteJournal(path, create=False) as opened:
             return await work(opened)
 
-    try:
-        return asyncio.run(run())
-    except JournalError as error:
-        raise CLIError(str(error)) from error
+    return asyncio.run(run())
 
 
 async def _require_named(
@@ -221,21 +211,8 @@ async def _require_named(
 
 def _chosen(rollouts: list[str] | None, states: list[RolloutState] | None) -> tuple[list[str], list[RolloutState]]:
     if not rollouts and not states:
-        raise CLIError("Nothing is chosen: name rollouts, or a --state.")
+        raise UsageError("Nothing is chosen: name rollouts, or a --state.")
     return rollouts or [], states or []
-
-
-def _client_settings() -> Any:
-    from pydantic import ValidationError
-
-    from osmosis_ai.rollout.core.settings import RolloutClientSettings
-
-    try:
-        return RolloutClientSettings()
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "OSMOSIS_ROLLOUT_CLIENT_" + "_".join(map(str, first["loc"])).upper()
-        raise CLIError(f"The setting {name} cannot be used: {first['msg']}; correct it.") from error
 
 
 def _summary(record: "JournalRecord") -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper
@@ -38,28 +39,25 @@ def rescore(
             "--dataset", "-d", metavar="FILE", help="Where ground truths are; by default where the results say."
         ),
     ] = None,
-    pass_threshold: Annotated[float, typer.Option("--pass-threshold", help="Reward from which a run passes.")] = 1.0,
+    pass_threshold: table.PassThreshold = 1.0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write every run, before and after, as JSON.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: table.AsJson = False,
+    quiet: table.Quiet = False,
 ) -> int:
     """Compute rewards anew on saved runs, without a model, and show what changed."""
     import asyncio
 
-    from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnError, load_eval_fns
+    from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
     from osmosis_ai.rollout.run.evaluate.rescoring import rescore as compute
-    from osmosis_ai.rollout.run.evaluate.saved_runs import SavedRunsError, read_saved_runs
+    from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
 
     if not path.exists():
-        raise CLIError(f"{path} does not exist: name a results file or a folder of traces.")
-    try:
-        [reward_fn] = load_eval_fns([module])
-        ground_truths = _ground_truths(path, dataset, reward_fn)
-        report = asyncio.run(compute(read_saved_runs(path), reward_fn, ground_truths, pass_threshold))
-    except (EvalFnError, SavedRunsError) as error:
-        raise CLIError(str(error)) from error
+        raise UsageError(f"{path} does not exist: name a results file or a folder of traces.")
+    [reward_fn] = load_eval_fns([module])
+    ground_truths = _ground_truths(path, dataset, reward_fn)
+    report = asyncio.run(compute(read_saved_runs(path), reward_fn, ground_truths, pass_threshold))
     if not report.runs:
         raise CLIError(f"{path} holds no runs.")
     if output is not None:
@@ -72,7 +70,6 @@ def rescore(
 
 
 def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper") -> "GroundTruths | None":
-    from osmosis_ai.rollout.run.errors import LocalExecutionError
     from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths
     from osmosis_ai.rollout.run.evaluate.saved_runs import recorded_dataset
 
@@ -81,8 +78,8 @@ def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper")
         return None
     try:
         return GroundTruths(source)
-    except (FileNotFoundError, LocalExecutionError) as error:
-        raise CLIError(str(error)) from error
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
 
 
 def _document(

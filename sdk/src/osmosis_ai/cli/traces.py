@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.observe.traces.export import Export
@@ -30,14 +30,13 @@ def export(
     status: Annotated[str, typer.Option("--status", metavar="STATUS", help="COMPLETED, ERROR, or any.")] = "COMPLETED",
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
-    from osmosis_ai.rollout.core.user_errors import UsageError
     from osmosis_ai.rollout.observe.traces.export import Export, Filter
     from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
     if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
         raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")
     if not path.exists():
-        raise CLIError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
+        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
     index = TraceIndex(path)
     index.refresh()
     statuses = () if status.upper() == "ANY" else (status.upper(),)

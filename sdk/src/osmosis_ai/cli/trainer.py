@@ -17,66 +17,48 @@ from urllib.parse import urlsplit
 
 import typer
 
-from osmosis_ai.cli.common import CallbackHostOption, CallbackPortOption, CallbackUrlOption, McpOption
+from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.trainer import defaults
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.run.data.dataset import DatasetReader
     from osmosis_ai.rollout.run.results.results_file import ResultsFile
     from osmosis_ai.rollout.run.train.report import Report
     from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress, Session
     from osmosis_ai.rollout.trainer import ToolAwareClient
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_SIGNAL_BASE = 128
+ALIAS_HELP = "The old name of --server-key."
 
 
 def trainer(
-    dataset: Annotated[Path, typer.Option("-d", "--dataset", help="Rows to run: .jsonl, .csv or .parquet.")],
-    module: Annotated[
-        str | None,
-        typer.Option("-m", "--module", help="Start a server for this agent loop, as module:attribute."),
-    ] = None,
-    mcp: McpOption = None,
+    dataset: table.Dataset,
+    module: table.Module = None,
+    mcp: table.Mcp = None,
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="Use the rollout server at this address.")
     ] = None,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, help="Rollouts in flight at a time.")
-    ] = defaults.CONCURRENCY,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Rollouts of each row.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Run at most this many rows.")] = None,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many rows.")] = 0,
-    max_turns: Annotated[
-        int, typer.Option("--max-turns", min=1, help="Model calls a rollout may make.")
-    ] = defaults.MAX_TURNS,
+    concurrency: table.Concurrency = defaults.CONCURRENCY,
+    repeat: table.Repeat = 1,
+    limit: table.Limit = None,
+    offset: table.Offset = 0,
+    max_turns: table.MaxTurns = defaults.MAX_TURNS,
     max_tokens_total: Annotated[
         int, typer.Option("--max-tokens-total", min=1, help="Tokens a rollout may use.")
     ] = defaults.MAX_TOKENS_TOTAL,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="Sampling temperature sent with the rollout.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="Tokens of one reply, sent with the rollout.")
-    ] = None,
-    api_key: Annotated[
+    temperature: table.Temperature = None,
+    max_tokens: table.MaxTokens = None,
+    server_key: Annotated[
         str | None,
         typer.Option(
-            "--api-key",
+            "--server-key",
+            metavar="KEY",
             envvar=defaults.SERVER_KEY_VARIABLE,
             show_envvar=True,
             help="Key of the server at --server.",
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            help="The policy: builtin/arithmetic is a script, no language model; or any model that osmosis test takes.",
-        ),
-    ] = defaults.MODEL,
+    api_key: Annotated[str | None, typer.Option("--api-key", metavar="KEY", hidden=True, help=ALIAS_HELP)] = None,
+    model: table.Model = defaults.MODEL,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -85,111 +67,87 @@ def trainer(
             help="In place of --model: a script of your own, a class with set_tools and chat_completions.",
         ),
     ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint that has the model.")
-    ] = None,
-    model_api_key: Annotated[
+    base_url: table.BaseUrl = None,
+    model_api_key: table.OnlyModelKey = None,
+    timeout: table.Timeout = defaults.ROLLOUT_TIMEOUT_SECONDS,
+    output: table.Output = None,
+    resume: table.Resume = False,
+    quiet: table.Quiet = False,
+    host: Annotated[
+        str, typer.Option("--host", help="Interface that the callbacks are served on.")
+    ] = defaults.CALLBACK_HOST,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port of the callbacks; 0 means any free one.")
+    ] = 0,
+    callback_url: Annotated[
         str | None,
-        typer.Option("--model-api-key", help="Key of the model's provider; prefer the provider's own variable."),
+        typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
     ] = None,
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of one rollout.")
-    ] = defaults.ROLLOUT_TIMEOUT_SECONDS,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write all results to this JSON file.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the results of -o; failed rollouts are made again.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    host: CallbackHostOption = defaults.CALLBACK_HOST,
-    port: CallbackPortOption = 0,
-    callback_url: CallbackUrlOption = None,
-    log: Annotated[
-        Path | None, typer.Option("--log", metavar="DIR", help="Where the server of -m writes its traces.")
-    ] = None,
+    log: table.Log = None,
 ) -> int:
     """Run every row of a dataset as a rollout, over HTTP, with a script or a model in the trainer's place."""
     try:
-        from osmosis_ai.rollout.run import LocalExecutionError
+        from osmosis_ai.rollout.run.loading import open_dataset, read_api_key
         from osmosis_ai.rollout.run.models.models import make_llm_client
         from osmosis_ai.rollout.run.models.policy import model_completer
         from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
         from osmosis_ai.rollout.run.train.jobs import JobPlan
         from osmosis_ai.rollout.run.train.session import Session
-        from osmosis_ai.rollout.trainer import TrainerError, TrainerLimits, completer_of
+        from osmosis_ai.rollout.trainer import TrainerLimits, completer_of
     except ImportError as error:
-        return _fail(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.")
+        raise CLIError(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.") from error
 
-    try:
-        if resume and output is None:
-            raise _UsageError("--resume needs -o FILE: the results of the run to go on with.")
-        target = _server(module, mcp, server, api_key, log)
-        reader = _reader(dataset)
-        is_script = model in BUILTIN_POLICIES and base_url is None
-        script = _policy(policy, model, base_url) if policy else BUILTIN_POLICIES[model] if is_script else None
-        client = make_llm_client(model, model_api_key, base_url) if script is None else None
-        session = Session(
-            plan=JobPlan(
-                reader=reader,
-                limit=limit,
-                offset=offset,
-                repeat=repeat,
-                max_turns=max_turns,
-                max_tokens_total=max_tokens_total,
-                completion_params=_completion_params(temperature=temperature, max_tokens=max_tokens),
-            ),
-            server=target,
-            complete=completer_of(script) if script is not None else model_completer(client),
-            close=None if client is None else client.close,
-            limits=TrainerLimits(concurrency=concurrency, rollout_timeout_seconds=timeout),
-            host=host,
-            port=port,
-            callback_url=_callback_url(callback_url, host, target),
-        )
+    if resume and output is None:
+        raise UsageError("--resume needs -o FILE: the results of the run to go on with.")
+    target = _server(module, mcp, server, server_key if api_key is None else api_key, log)
+    reader = open_dataset(dataset)
+    is_script = model in BUILTIN_POLICIES and base_url is None
+    script = _policy(policy, model, base_url) if policy else BUILTIN_POLICIES[model] if is_script else None
+    client = make_llm_client(model, read_api_key(model_api_key), base_url) if script is None else None
+    session = Session(
+        plan=JobPlan(
+            reader=reader,
+            limit=limit,
+            offset=offset,
+            repeat=repeat,
+            max_turns=max_turns,
+            max_tokens_total=max_tokens_total,
+            completion_params=_completion_params(temperature=temperature, max_tokens=max_tokens),
+        ),
+        server=target,
+        complete=completer_of(script) if script is not None else model_completer(client),
+        close=None if client is None else client.close,
+        limits=TrainerLimits(concurrency=concurrency, rollout_timeout_seconds=timeout),
+        host=host,
+        port=port,
+        callback_url=_callback_url(callback_url, host, target),
+    )
 
-        def open_results() -> "ResultsFile | nullcontext[None]":
-            return session.open_results(output, model, base_url, policy, resume) if output else nullcontext()
+    def open_results() -> "ResultsFile | nullcontext[None]":
+        return session.open_results(Path(output), model, base_url, policy, resume) if output else nullcontext()
 
-        return _run(session, policy or model, script is not None, open_results, quiet)
-    except _UsageError as error:
-        return _fail(str(error), EXIT_USAGE)
-    except (LocalExecutionError, TrainerError) as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return EXIT_SIGNAL_BASE + signal.SIGINT
-
-
-class _UsageError(Exception):
-    """One sentence about an argument."""
-
-
-def _fail(message: str, exit_code: int = EXIT_FAILED) -> int:
-    from osmosis_ai.rollout.core.text import printable
-
-    sys.stdout.flush()
-    typer.echo(f"Error: {printable(message, sys.stderr.encoding or 'utf-8')}", err=True)
-    return exit_code
+    return _run(session, policy or model, script is not None, open_results, quiet)
 
 
 def _server(
-    module: str | None, mcp: str | None, server: str | None, api_key: str | None, log: Path | None
+    module: str | None, mcp: str | None, server: str | None, key: str | None, log: str | None
 ) -> "OwnServer | ServerAddress":
     from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress
 
     if [module, mcp, server].count(None) != 2:
-        raise _UsageError("Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one.")
-    if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
-        raise _UsageError(f"The key of --api-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text.")
+        raise UsageError("Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one.")
+    if key is not None and not (key and key.isascii() and key.isprintable()):
+        raise UsageError(f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text.")
     if server is not None:
         if log is not None:
-            raise _UsageError("--log goes with -m: the server at --server writes its own traces.")
-        return ServerAddress(_checked_url("--server", server), api_key)
+            raise UsageError("--log goes with -m: the server at --server writes its own traces.")
+        return ServerAddress(_checked_url("--server", server), key)
+    log_directory = None if log is None else Path(log)
     if mcp is not None:
-        return OwnServer(str(Path(mcp).resolve()), log, is_mcp=True)
+        return OwnServer(str(Path(mcp).resolve()), log_directory, is_mcp=True)
     if module is None or not all(module.rpartition(":")):
-        raise _UsageError(f"-m {module} is not of the form module:attribute, as in server:agent_loop.")
-    return OwnServer(module, log)
+        raise UsageError(f"-m {module} is not of the form module:attribute, as in server:agent_loop.")
+    return OwnServer(module, log_directory)
 
 
 def _policy(path: str, model: str, base_url: str | None) -> "Callable[[], ToolAwareClient]":
@@ -197,10 +155,10 @@ def _policy(path: str, model: str, base_url: str | None) -> "Callable[[], ToolAw
     from osmosis_ai.rollout.core.loading import import_module_attribute
 
     if model != defaults.MODEL or base_url is not None:
-        raise _UsageError("--policy stands in for a model: leave out --model and --base-url.")
+        raise UsageError("--policy stands in for a model: leave out --model and --base-url.")
     new_client: Any = import_module_attribute(path).value
     if not callable(new_client) or not callable(getattr(new_client, "chat_completions", None)):
-        raise _UsageError(f"--policy {path} names no class with a method chat_completions.")
+        raise UsageError(f"--policy {path} names no class with a method chat_completions.")
     return cast("Callable[[], ToolAwareClient]", new_client)
 
 
@@ -211,7 +169,7 @@ def _checked_url(option: str, url: str) -> str:
     except ValueError:
         is_usable = False
     if not is_usable or url != url.strip() or not url.isprintable() or "?" in url or "#" in url or "@" in url:
-        raise _UsageError(f"{option} {url!r} is not a base URL such as http://127.0.0.1:9000.")
+        raise UsageError(f"{option} {url!r} is not a base URL such as http://127.0.0.1:9000.")
     return url.rstrip("/")
 
 
@@ -222,25 +180,14 @@ def _callback_url(given: str | None, host: str, target: "OwnServer | ServerAddre
     if given is not None:
         return _checked_url("--callback-url", given)
     if isinstance(target, ServerAddress) and host in LOOPBACK_OF_ALL_INTERFACES:
-        raise _UsageError(f"--host {host} is no address to call back: give --callback-url too.")
+        raise UsageError(f"--host {host} is no address to call back: give --callback-url too.")
     return None
-
-
-def _reader(dataset: Path) -> "DatasetReader":
-    from osmosis_ai.rollout.run import DatasetParseError, DatasetReader
-
-    try:
-        return DatasetReader(dataset)
-    except FileNotFoundError as error:
-        raise _UsageError(f"{error}.") from None
-    except DatasetParseError as error:
-        raise _UsageError(str(error)) from None
 
 
 def _completion_params(**given: float | None) -> dict[str, Any]:
     for name, value in given.items():
         if value is not None and not math.isfinite(value):
-            raise _UsageError(f"--{name.replace('_', '-')} {value} is not a finite number.")
+            raise UsageError(f"--{name.replace('_', '-')} {value} is not a finite number.")
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -256,7 +203,7 @@ def _run(
 
     report = Report(planned=session.plan.count())
     if not report.planned:
-        return _fail(f"{session.plan.reader.file_path} has no rows to run.")
+        raise CLIError(f"{session.plan.reader.file_path} has no rows to run.")
     printer = ReportPrinter(sys.stdout)
     with open_results() as results:
         if results:
@@ -281,15 +228,12 @@ def _run(
 @dataclass(frozen=True)
 class _Ending:
     signal_number: int = 0
-    failure: Exception | None = None
+    failure: CLIError | None = None
 
 
 def _drive(session: "Session", report: "Report", results: "ResultsFile | None", shows_progress: bool) -> _Ending:
-    from osmosis_ai.rollout.core.user_errors import CLIError
-    from osmosis_ai.rollout.run import LocalExecutionError
     from osmosis_ai.rollout.run.driver import until_signal
     from osmosis_ai.rollout.run.train.render import RunProgress
-    from osmosis_ai.rollout.trainer import TrainerError
 
     with RunProgress(sys.stderr, report, shown=shows_progress) as progress:
         try:
@@ -297,13 +241,14 @@ def _drive(session: "Session", report: "Report", results: "ResultsFile | None", 
             signal_number = asyncio.run(until_signal(work))
         except KeyboardInterrupt:
             signal_number = int(signal.SIGINT)
-        except (CLIError, TrainerError, LocalExecutionError) as error:
+        except CLIError as error:
             return _Ending(failure=error)
     report.interrupted = signal_number != 0
     return _Ending(signal_number)
 
 
 def _exit_code(report: "Report", ending: _Ending) -> int:
+    from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE
     from osmosis_ai.rollout.trainer import ServerEndedError
 
     if ending.signal_number:
@@ -313,12 +258,12 @@ def _exit_code(report: "Report", ending: _Ending) -> int:
         if isinstance(ending.failure, ServerEndedError):
             for line in ending.failure.output:
                 typer.echo(f"  | {line}", err=True)
-        return _fail(str(ending.failure))
+        raise ending.failure
     if report.stop_reason:
-        return _fail(report.stop_reason)
+        raise CLIError(report.stop_reason)
     if report.contradictions:
-        return _fail("The server sent contradicting results for a rollout; at most one of them can be true.")
+        raise CLIError("The server sent contradicting results for a rollout; at most one of them can be true.")
     if not report.is_success:
         failed = report.planned - report.completed
-        return _fail(f"{failed} of {report.planned} rollouts did not reach a COMPLETED result.")
-    return EXIT_OK
+        raise CLIError(f"{failed} of {report.planned} rollouts did not reach a COMPLETED result.")
+    return 0

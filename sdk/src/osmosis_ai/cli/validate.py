@@ -5,25 +5,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.cli.common import McpOption, ModuleOption, load_agent
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.schemas import RolloutRequest
 
 
 def validate(
-    module: ModuleOption = None,
-    mcp: McpOption = None,
+    module: table.Module = None,
+    mcp: table.Mcp = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the warnings too.")] = False,
     request: Annotated[
         str | None,
         typer.Option("--request", metavar="FILE", help="JSON file of an init request to ask the agent's tools with."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: table.AsJson = False,
 ) -> int:
     """Check that an agent loop can be served."""
     from osmosis_ai.rollout.core.validator import validate_agent_loop
+    from osmosis_ai.rollout.run.agents import load_agent
     from osmosis_ai.rollout.server.serve import print_report, print_report_json
 
     sample = _read_request(Path(request)) if request is not None else None
@@ -43,7 +44,7 @@ def _read_request(file: Path) -> "RolloutRequest":
     try:
         return RolloutRequest.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise CLIError(f"Cannot read {file}: {error.strerror}.") from error
+        raise UsageError(f"Cannot read {file}: {error.strerror}.") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the file"

@@ -28,7 +28,7 @@ def view(
     from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
     if not path.exists():
-        raise CLIError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
+        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
     index = TraceIndex(path)
     if output is not None:
         if open_browser or port:

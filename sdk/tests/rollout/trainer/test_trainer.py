@@ -196,7 +196,7 @@ class TestDispatch:
     async def test_a_refused_key_stops_the_run(self) -> None:
         async with ScriptedServer(answers=[401] * 100) as server, trainer_for(server, concurrency=2) as trainer:
             outcomes, stop_reason = await run_all(trainer, 50)
-        assert stop_reason == "The rollout server refused the key (401): give its key with --api-key."
+        assert stop_reason == "The rollout server refused the key (401): give its key with --server-key."
         assert {outcome.outcome for outcome in outcomes.values()} == {Outcome.REFUSED}
         assert len(outcomes) <= 2
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core import user_errors as cli_services
 from osmosis_ai.rollout.core.text import described, fitted, text_of
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -33,10 +33,6 @@ _FOREIGN_DIRECTORIES = (
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
 _IMPORT_MACHINERY = (__file__, importlib.__file__)
-
-
-class CLIError(cli_services.CLIError):
-    """The user's module, or what it should hold, cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ def _split(path: str) -> tuple[str, str]:
     elif module_name.startswith("."):
         problem = "a relative module name cannot be imported"
     if problem:
-        raise CLIError(f"Invalid module path {path!r}: {problem}. {EXPECTED_FORMAT}")
+        raise UsageError(f"Invalid module path {path!r}: {problem}. {EXPECTED_FORMAT}")
     return module_name, attribute
 
 

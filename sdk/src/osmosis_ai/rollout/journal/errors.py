@@ -1,7 +1,9 @@
 """What a journal raises: always one sentence that says what is wrong, where, and what to do."""
 
+from osmosis_ai.rollout.core.user_errors import CLIError
 
-class JournalError(Exception):
+
+class JournalError(CLIError):
     """The journal could not do what was asked, and has not done part of it."""
 
 

@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING
 from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.run.common_cli import (
-        build_completion_params as build_completion_params,
-        create_llm_client as create_llm_client,
-        format_duration as format_duration,
-        format_tokens as format_tokens,
-        load_agent as load_agent,
-        load_dataset_rows as load_dataset_rows,
-    )
     from osmosis_ai.rollout.run.data.dataset import (
         REQUIRED_COLUMNS as REQUIRED_COLUMNS,
         DatasetReader as DatasetReader,
@@ -37,9 +29,6 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
-    "osmosis_ai.rollout.run.common_cli": (
-        "build_completion_params create_llm_client format_duration format_tokens load_agent load_dataset_rows"
-    ),
     "osmosis_ai.rollout.run.data.dataset": "REQUIRED_COLUMNS DatasetReader DatasetRow dataset_row_to_request",
     "osmosis_ai.rollout.run.errors": (
         "DatasetParseError DatasetValidationError LocalExecutionError ProviderError ToolValidationError"

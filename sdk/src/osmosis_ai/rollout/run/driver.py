@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 
+EXIT_SIGNAL_BASE = 128
+"""The exit code of work that a signal ended, less the number of the signal."""
+
 _Result = TypeVar("_Result")
 
 

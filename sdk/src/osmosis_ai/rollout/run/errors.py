@@ -8,12 +8,17 @@
     |- ToolValidationError        the agent offers a tool that a model cannot be given
     `- ProviderError              the model gave no answer
        `- SystemicProviderError   ... and will give none to any other row either
+          `- InvalidModelError     ... as no model is called so: --model or --base-url is wrong
+
+Each is a `CLIError`: a command that ends with one shows its sentence.
 """
 
 from enum import Enum
 
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
-class LocalExecutionError(Exception):
+
+class LocalExecutionError(CLIError):
     """Base of every error of a local run."""
 
 
@@ -89,3 +94,10 @@ class SystemicProviderError(ProviderError):
         super().__init__(*args, failure=failure)
         self.duration_ms: float | None = None
         self.tokens: int | None = None
+
+
+class InvalidModelError(SystemicProviderError, UsageError):
+    """No model or endpoint can have this name."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, failure=ProviderFailure.UNKNOWN_MODEL)

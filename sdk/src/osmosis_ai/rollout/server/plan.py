@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.loading import CLIError, load_agent_loop
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
-from osmosis_ai.rollout.mcp.errors import MCPLoadError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -64,7 +63,7 @@ class Plan:
 
         try:
             agent_loop = _load(self)
-        except (CLIError, MCPLoadError) as error:
+        except CLIError as error:
             sys.exit(f"Error: {error}")
         return create_app(agent_loop, settings=self.settings, debug_dir=self.trace_folder)
 

@@ -22,6 +22,7 @@ from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.core.validator import ValidationResult, validate_agent_loop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
 from osmosis_ai.rollout.observe.logs import log_config
@@ -49,8 +50,12 @@ GRACEFUL_SHUTDOWN_SECONDS = 5
 RELOAD_DRAIN_SECONDS = 2.0
 
 
-class ServeError(Exception):
+class ServeError(CLIError):
     """The server cannot be started as asked; the message says why and what to do."""
+
+
+class ServeUsageError(ServeError, UsageError):
+    """It is asked for what cannot be, or for two things that contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -106,20 +111,22 @@ def serve_agent_loop(
         if not available:
             raise ImportError(f"{package} is required to serve an agent loop: pip install osmosis-ai[server].")
     if local_debug and api_key is not None:
-        raise ServeError("local_debug=True disables API key authentication: leave out the api_key, or local_debug.")
+        raise ServeUsageError(
+            "local_debug=True disables API key authentication: leave out the api_key, or local_debug."
+        )
     if not 0 <= port <= 65535:
-        raise ServeError(f"Port {port} is out of range: choose one from 0 to 65535.")
+        raise ServeUsageError(f"Port {port} is out of range: choose one from 0 to 65535.")
     if workers < 1:
-        raise ServeError(f"{workers} workers cannot serve: give 1 or more.")
+        raise ServeUsageError(f"{workers} workers cannot serve: give 1 or more.")
     if reload and workers > 1:
-        raise ServeError("reload restarts one process: leave out reload, or workers.")
+        raise ServeUsageError("reload restarts one process: leave out reload, or workers.")
     if validate:
         validate_and_report(agent_loop).raise_if_invalid()
     settings = settings or get_settings()
     key = _choose_key(settings, api_key, local_debug)
     settings = _settings_for(settings, key, journal, reload, log_format)
     if workers > 1 and settings.server.journal == JOURNAL_OFF:
-        raise ServeError(
+        raise ServeUsageError(
             "Several workers know of each other's rollouts by their journal: name one, or start one worker."
         )
     _require_usable_journal(settings.server.journal)
@@ -212,7 +219,7 @@ def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: boo
         return _Key(None, "(disabled - local debug)")
     if api_key is not None:
         if not api_key.strip():
-            raise ServeError("The API key is empty: give one, or leave it out to have one generated.")
+            raise ServeUsageError("The API key is empty: give one, or leave it out to have one generated.")
         return _Key(api_key, "(provided)")
     if settings.server.api_key is not None:
         return _Key(settings.server.api_key.get_secret_value(), f"(provided by {API_KEY_VARIABLE})")

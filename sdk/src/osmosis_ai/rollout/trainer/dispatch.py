@@ -92,7 +92,7 @@ class Dispatcher:
                     await asyncio.sleep(self._backoff_seconds(failures))
                 case _Decision.KEY_REFUSED:
                     raise InitRefusedError(
-                        f"The rollout server refused the key ({response.status_code}): give its key with --api-key.",
+                        f"The rollout server refused the key ({response.status_code}): give its key with --server-key.",
                         systemic=True,
                     )
                 case _:

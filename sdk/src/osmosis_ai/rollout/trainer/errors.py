@@ -1,9 +1,10 @@
 """Errors of the trainer; each message is one sentence for the user."""
 
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 
-class TrainerError(OsmosisRolloutError):
+class TrainerError(OsmosisRolloutError, CLIError):
     """The trainer cannot do its work: no address to listen on, or a server that cannot be started or reached."""
 
     code = "trainer"

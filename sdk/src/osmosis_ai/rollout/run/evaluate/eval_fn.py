@@ -16,16 +16,21 @@ from enum import StrEnum
 from typing import Any
 
 from osmosis_ai.rollout.core.jsonable import copy_json
-from osmosis_ai.rollout.core.loading import CLIError, import_module_attribute
+from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_role, get_message_text
 from osmosis_ai.rollout.core.text import described as told, shortened, text_of
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 DEFAULT_TIME_LIMIT_SECONDS = 300.0
 MAX_ERROR_CHARACTERS = 500
 
 
-class EvalFnError(Exception):
+class EvalFnError(CLIError):
     """An eval function that cannot be loaded or called, or whose result is no score."""
+
+
+class EvalFnPathError(EvalFnError, UsageError):
+    """The function is not named as ``module:attribute``."""
 
 
 class NoRewardError(EvalFnError):
@@ -163,7 +168,8 @@ def load_eval_fn(module_path: str) -> Callable[..., Any]:
     try:
         value = import_module_attribute(module_path).value
     except CLIError as error:
-        raise EvalFnError(f"Cannot load eval function {module_path!r}: {error}") from error
+        kind = EvalFnPathError if isinstance(error, UsageError) else EvalFnError
+        raise kind(f"Cannot load eval function {module_path!r}: {error}") from error
     if not callable(value):
         raise EvalFnError(
             f"Cannot load eval function {module_path!r}: it is of type {type(value).__name__}, which is not callable; "

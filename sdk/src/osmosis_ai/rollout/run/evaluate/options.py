@@ -1,56 +1,45 @@
 """What ``osmosis eval`` was asked for, and the record of it that goes into its files."""
 
 import platform
-from argparse import Namespace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
-from osmosis_ai.rollout.run.common_cli import build_completion_params
+from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED
+from osmosis_ai.rollout.run.options import RunOptions, flag_of
 from osmosis_ai.rollout.run.results import inputs
 
-_DEFAULTS: dict[str, Any] = {
-    "module": None,
-    "mcp": None,
-    "dataset": "",
-    "model": "",
-    "eval_fns": None,
-    "n_runs": 1,
-    "pass_threshold": 1.0,
-    "batch_size": 1,
-    "baseline_model": None,
-    "baseline_base_url": None,
-    "baseline_api_key": None,
-    "max_turns": 10,
-    "temperature": None,
-    "max_tokens": None,
-    "api_key": None,
-    "base_url": None,
-    "limit": None,
-    "offset": 0,
-    "timeout": None,
-    "output": None,
-    "resume": False,
-    "reports": None,
-    "as_json": False,
-    "seed": DEFAULT_SEED,
-    "quiet": False,
-    "debug": False,
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(RunOptions):
+    """The command line."""
+
+    model: str = ""
+    eval_fns: list[str] | None = None
+    n_runs: int = 1
+    pass_threshold: float = 1.0
+    batch_size: int = defaults.CONCURRENCY
+    baseline_model: str | None = None
+    baseline_base_url: str | None = None
+    baseline_api_key: str | None = None
+    reports: list[str] | None = None
+    seed: int = DEFAULT_SEED
+
+    def _combination_problem(self) -> str | None:
+        for name in ("baseline_base_url", "baseline_api_key"):
+            if getattr(self, name) and not self.baseline_model:
+                return f"{flag_of(name)} requires --baseline-model."
+        for report in self.reports or ():
+            if Path(report).suffix.lower() not in (".md", ".html", ".htm"):
+                return f"--report {report}: the suffix says the format; use .md or .html."
+        return RunOptions._combination_problem(self)
 
 
-class Arguments(Namespace):
-    """The arguments given, and the default of every other."""
-
-    def __init__(self, given: Namespace) -> None:
-        values = {**_DEFAULTS, **vars(given)}
-        super().__init__(**{**values, "quiet": values["quiet"] or values["as_json"]})
-
-
-def config_of(args: Arguments, agent: Any, number_of_rows: int, eval_names: list[str]) -> dict[str, Any]:
+def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[str]) -> dict[str, Any]:
     """All that the results depend on, without keys."""
     digest = inputs.file_digest(Path(args.dataset))
     config: dict[str, Any] = {
@@ -73,7 +62,7 @@ def config_of(args: Arguments, agent: Any, number_of_rows: int, eval_names: list
             "limit": args.limit,
         },
         "max_turns": args.max_turns,
-        "completion_params": build_completion_params(args.temperature, args.max_tokens),
+        "completion_params": args.completion_params,
         "batch_size": args.batch_size,
         "timeout_seconds": args.timeout,
         "confidence": CONFIDENCE,
@@ -84,27 +73,27 @@ def config_of(args: Arguments, agent: Any, number_of_rows: int, eval_names: list
     }
 
 
-def inputs_of(args: Arguments) -> dict[str, Any]:
+def inputs_of(options: Options) -> dict[str, Any]:
     """Digests of the dataset and of the source files of agent and eval functions, the models, and the settings."""
     return inputs.inputs_of(
-        args.dataset,
-        modules=[args.module, *(args.eval_fns or ())],
-        mcp=args.mcp,
+        options.dataset,
+        modules=[options.module, *(options.eval_fns or ())],
+        mcp=options.mcp,
         model={
-            "name": args.model,
-            "base_url": without_secrets(args.base_url),
-            "baseline": args.baseline_model,
-            "baseline_base_url": without_secrets(args.baseline_base_url),
+            "name": options.model,
+            "base_url": without_secrets(options.base_url),
+            "baseline": options.baseline_model,
+            "baseline_base_url": without_secrets(options.baseline_base_url),
         },
         settings={
-            "module": args.module,
-            "mcp": args.mcp,
-            "eval_fns": args.eval_fns,
-            "limit": args.limit,
-            "offset": args.offset,
-            "n": args.n_runs,
-            "max_turns": args.max_turns,
-            "completion_params": build_completion_params(args.temperature, args.max_tokens),
+            "module": options.module,
+            "mcp": options.mcp,
+            "eval_fns": options.eval_fns,
+            "limit": options.limit,
+            "offset": options.offset,
+            "n": options.n_runs,
+            "max_turns": options.max_turns,
+            "completion_params": options.completion_params,
         },
     )
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX, TraceEvent
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 COMPLETED = "COMPLETED"
 REWARD_PROBLEM = "reward"  # osmosis test: the agent completed, but with a reward that is none
 
 
-class SavedRunsError(Exception):
+class SavedRunsError(CLIError):
     """A file that holds no saved runs, in one sentence."""
 
 

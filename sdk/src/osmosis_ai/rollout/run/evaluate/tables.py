@@ -222,7 +222,7 @@ def percent(share: float | None) -> str:
 
 def duration(milliseconds: float) -> str:
     """With its unit."""
-    from osmosis_ai.rollout.run.common_cli import format_duration
+    from osmosis_ai.rollout.run.formats import format_duration
 
     return format_duration(milliseconds)
 

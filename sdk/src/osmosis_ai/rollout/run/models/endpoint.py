@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
+from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import provider_errors
 from osmosis_ai.rollout.run.models.llm_client import OPENAI_PREFIX, PLACEHOLDER_API_KEY, ExternalLLMClient
 from osmosis_ai.rollout.run.models.replies import Reply, clean_message, consistent_finish_reason, token_count
@@ -123,7 +123,7 @@ def _checked(base_url: str) -> Any:
     except ValueError:
         is_usable = False
     if not is_usable or not base_url.isprintable() or " " in base_url or "?" in base_url or "#" in base_url:
-        raise ProviderError(f"--base-url {base_url!r} is not a base URL such as http://127.0.0.1:8000/v1.")
+        raise InvalidModelError(f"--base-url {base_url!r} is not a base URL such as http://127.0.0.1:8000/v1.")
     return urlsplit(base_url)
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 from typing import Any
 
-from osmosis_ai.rollout.run.errors import ProviderFailure, SystemicProviderError
+from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderFailure, SystemicProviderError
 
 __all__ = ["make_llm_client"]
 
@@ -52,14 +52,11 @@ def make_llm_client(model: str, api_key: str | None = None, base_url: str | None
         ProviderError: one sentence that says which flag, variable or package is wrong or missing.
     """
     model = model.strip()
-    if problem := model_problem(model, base_url):
-        raise SystemicProviderError(problem, failure=ProviderFailure.UNKNOWN_MODEL)
+    check(model, api_key, base_url)
     if is_builtin(model, base_url):
         from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 
         return BUILTIN_POLICIES[model]()
-    if problem := key_problem(model, api_key, base_url):
-        raise SystemicProviderError(problem, failure=ProviderFailure.AUTHENTICATION)
     key = api_key or _key_of_any_provider(model, base_url)
     if base_url:
         from osmosis_ai.rollout.run.models.endpoint import EndpointLLMClient
@@ -69,8 +66,21 @@ def make_llm_client(model: str, api_key: str | None = None, base_url: str | None
 
     client = ExternalLLMClient(model, key)
     if problem := _unknown_provider(client):
-        raise SystemicProviderError(problem, failure=ProviderFailure.UNKNOWN_MODEL)
+        raise InvalidModelError(problem)
     return client
+
+
+def check(model: str, api_key: str | None, base_url: str | None) -> None:
+    """See that there can be such a model, and a key for it.
+
+    Raises:
+        InvalidModelError: the name is wrong.
+        SystemicProviderError: the key is missing.
+    """
+    if problem := model_problem(model, base_url):
+        raise InvalidModelError(problem)
+    if not is_builtin(model, base_url) and (problem := key_problem(model, api_key, base_url)):
+        raise SystemicProviderError(problem, failure=ProviderFailure.AUTHENTICATION)
 
 
 def for_one_run(client: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.text import fitted, printable
-from osmosis_ai.rollout.run.common_cli import format_duration, format_tokens
+from osmosis_ai.rollout.run.formats import format_duration, format_tokens
 from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.test.report import SOLVED_REWARD, BatchReport, Problem, Verdict, verdict_of
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from osmosis_ai.rollout.core.console import Console
-from osmosis_ai.rollout.run.common_cli import format_tokens
+from osmosis_ai.rollout.run.formats import format_tokens
 from osmosis_ai.rollout.run.test.report import BatchReport
 
 if TYPE_CHECKING:

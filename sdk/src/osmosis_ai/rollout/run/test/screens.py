@@ -8,7 +8,7 @@ from osmosis_ai.rollout.core.base import RolloutResult
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.messages import get_message_text
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
-from osmosis_ai.rollout.run.common_cli import format_tokens
+from osmosis_ai.rollout.run.formats import format_tokens
 
 RULE_COLUMNS = 60
 

@@ -33,7 +33,6 @@ def _say(report: TextIO, **fields: Any) -> None:
 
 def _load(kind: str, name: str, report: TextIO) -> "RolloutAgentLoop | None":
     from osmosis_ai.rollout.core.loading import import_module_attribute, load_agent_loop
-    from osmosis_ai.rollout.mcp.errors import MCPLoadError
 
     _say(report, stage="import")
     started = time.monotonic()
@@ -43,7 +42,7 @@ def _load(kind: str, name: str, report: TextIO) -> "RolloutAgentLoop | None":
 
             return load_mcp_agent(name)
         import_module_attribute(name)
-    except (CLIError, MCPLoadError) as error:
+    except CLIError as error:
         is_imported = name.rpartition(":")[0] in sys.modules
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         _say(report, **{"no_loop" if is_imported else "no_import": str(error)}, missing_module=missing)

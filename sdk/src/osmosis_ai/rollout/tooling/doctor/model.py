@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.run.test.defaults import MODEL
+from osmosis_ai.rollout.run.defaults import MODEL
 from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
 
 if TYPE_CHECKING:

@@ -1,14 +1,11 @@
-"""``osmosis test`` as a class, for the command and for argparse programs. See ``docs/test-mode.md``.
+"""``osmosis test``: an agent on a dataset, as a batch or step by step.
 
 Everything local is checked before the first call of the provider: arguments, model name and key, agent, dataset,
 output.
 """
 
-import argparse
-import asyncio
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
@@ -20,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.user_errors import CLIError
-from osmosis_ai.rollout.run import common_cli as common
-from osmosis_ai.rollout.run.driver import until_signal
-from osmosis_ai.rollout.run.errors import LocalExecutionError
+from osmosis_ai.rollout.run import loading
+from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.inputs import config_of, inputs_of
@@ -37,108 +33,51 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.run.data.dataset import DatasetReader
     from osmosis_ai.rollout.run.results.results_file import Record
 
-__all__ = ["TestCommand"]
-
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_SIGNAL_BASE = 128
 PACKAGE_LOGGER = "osmosis_ai"
 
 
-class _Failure(Exception):  # noqa: N818 - carries a sentence to the one place that prints it
-    pass
+async def run_test(options: Options, console: Console | None = None) -> int:
+    """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
+
+    Exit codes: 0 every run came to its end, 1 one did not; 128 and the number of the signal that ended it.
+
+    Raises:
+        UsageError: the options are wrong.
+        CLIError: it cannot begin or go on, or the mean reward is below ``--min-reward``.
+    """
+    options.check()
+    with _package_debug_log(options.debug):
+        return await _TestRun(options, console or Console()).run()
 
 
-class TestCommand:
-    """The command; its ``console`` prints to the ``sys.stdout`` of the moment it is made."""
+class _TestRun:
+    def __init__(self, options: Options, console: Console) -> None:
+        self.options = options
+        self.console = console
+        self._printer = BatchPrinter(console)
+        self._say = loading.speaker(console, options.is_silent)
 
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.console = Console()
-
-    @property
-    def _printer(self) -> BatchPrinter:
-        return BatchPrinter(self.console)
-
-    def configure_parser(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments, and the default ``handler``: namespace to exit code."""
-        from osmosis_ai._compat.parser import configure
-
-        configure(parser, "test")
-        parser.set_defaults(handler=self.run)
-
-    def run(self, args: Any) -> int:
-        """Run the command; an argument that ``args`` lacks takes its default.
-
-        Exit codes: 0 every run came to its end, 1 one did not, or the mean reward is below ``--min-reward``, or a
-        sentence on standard error says what was wrong; 130 after Ctrl-C.
-        """
+    async def run(self) -> int:
+        options, say = self.options, self._say
+        say(f"osmosis-rollout-test v{PACKAGE_VERSION}{' (Interactive Mode)' if options.interactive else ''}", "bold")
+        say()
+        key = loading.read_api_key(options.api_key)
+        client = loading.create_llm_client(options.model, key, options.base_url, say)
         try:
-            return asyncio.run(self._run_async(args))
-        except KeyboardInterrupt:
-            return EXIT_SIGNAL_BASE + signal.SIGINT
-
-    def _validate_args(self, args: Any) -> str | None:
-        return Options.of(args).problem()
-
-    async def _run_async(self, args: Any) -> int:
-        options = Options.of(args)
-        try:
-            if problem := self._validate_args(args):
-                raise _Failure(problem)
-            with _package_debug_log(options.debug):
-                return await self._run_with_client(options)
-        except (_Failure, CLIError) as failure:
-            return self._fail(str(failure))
-
-    async def _run_with_client(self, options: Options) -> int:
-        if not options.is_silent:
-            mode = " (Interactive Mode)" if options.interactive else ""
-            self._printer.say(f"osmosis-rollout-test v{PACKAGE_VERSION}{mode}", "bold")
-            self._printer.say()
-        silent = options.is_silent
-        client = _loaded(
-            common.create_llm_client(
-                options.model, common.read_api_key(options.api_key), options.base_url, silent, self.console
+            agent = loading.load_agent(options.module, options.mcp, say)
+            reader, rows = loading.check_dataset(
+                options.dataset, options.limit, options.offset, say, "No rows to test", "testing"
             )
-        )
-        try:
-            agent = self._load_agent(options)
-            reader, rows = self._load_dataset(options)
             if options.interactive:
-                return await self._run_session(options, client, agent, reader)
-            return await self._run_batch(options, client, agent, reader, rows)
+                return await self._run_session(client, agent, reader)
+            return await self._run_batch(client, agent, reader, rows)
         finally:
             await _close(client)
 
-    def _load_agent(self, options: Options) -> "RolloutAgentLoop":
-        if options.mcp:
-            loaded = common.load_mcp_agent(options.mcp, options.is_silent, self.console)
-        else:
-            loaded = common.load_agent(options.module or "", options.is_silent, self.console)
-        agent: RolloutAgentLoop = _loaded(loaded)
-        return agent
-
-    def _load_dataset(self, options: Options) -> "tuple[DatasetReader, int]":
-        reader, rows, error = common.check_dataset(
-            options.dataset,
-            options.limit,
-            options.offset,
-            options.is_silent,
-            self.console,
-            "No rows to test",
-            "testing",
-        )
-        return _loaded((reader, error)), rows
-
-    async def _verify(self, options: Options, client: Any) -> None:
-        if error := await common.verify_llm_client(client, options.is_silent, self.console):
-            raise _Failure(error)
-
-    async def _run_batch(
-        self, options: Options, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int
-    ) -> int:
+    async def _run_batch(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int) -> int:
+        options = self.options
         inputs = inputs_of(options)
         config = config_of(options, inputs)
         output = Path(options.output) if options.output else None
@@ -153,16 +92,17 @@ class TestCommand:
             debug_dir = self._debug_directory(options)
             batch = Batch(agent, client, reader, options, report, results, self._on_record(options, report), debug_dir)
             batch.take_earlier_results()
-            self._tell_of_earlier_results(options, report, results)
-            await self._verify(options, client)
+            if results is not None and (note := results.what_was_there(report.planned)):
+                self._say(note, "yellow" if results.kept_aside else None)
+            await loading.verify_llm_client(client, self._say)
             signal_number = await self._run_to_its_end(batch, options, report)
             if results is not None:
                 self._write(results, options, report, config)
             if not options.is_silent:
                 self._printer.print_summary(report)
                 if output:
-                    self._printer.say()
-                    self._printer.say(f"Results written to: {options.output}")
+                    self._say()
+                    self._say(f"Results written to: {options.output}")
         return self._exit_code(options, report, signal_number)
 
     def _on_record(self, options: Options, report: BatchReport) -> Any:
@@ -174,28 +114,21 @@ class TestCommand:
         return on_record
 
     async def _run_to_its_end(self, batch: Batch, options: Options, report: BatchReport) -> int:
-        if not options.is_silent:
-            self._printer.say()
-            self._printer.say("Running tests...")
+        self._say()
+        self._say("Running tests...")
         is_shown = not options.quiet
         self._progress = BatchProgress(self.console, report, is_shown, shares_stdout=not options.as_json)
         with self._progress:
             try:
                 signal_number = await until_signal(batch.run())
-            except (CLIError, LocalExecutionError) as error:
-                raise _Failure(f"Error during test execution: {error}") from error
             except Exception as error:
-                if options.debug:
+                is_sentence = isinstance(error, CLIError)
+                if options.debug and not is_sentence:
                     traceback.print_exc()
-                raise _Failure(f"Error during test execution: {type(error).__name__}: {error}") from error
+                reason = error if is_sentence else f"{type(error).__name__}: {error}"
+                raise CLIError(f"Error during test execution: {reason}") from error
         report.interrupted = signal_number != 0
         return signal_number
-
-    def _tell_of_earlier_results(self, options: Options, report: BatchReport, results: ResultsFile | None) -> None:
-        if options.is_silent or results is None:
-            return
-        if note := results.what_was_there(report.planned):
-            self._printer.say(note, "yellow" if results.kept_aside else None)
 
     def _write(self, results: ResultsFile, options: Options, report: BatchReport, config: dict[str, Any]) -> None:
         head = {"summary": report.summary(), "config": config}
@@ -212,23 +145,21 @@ class TestCommand:
         mean = report.mean_reward
         if options.min_reward is not None and (mean is None or mean < options.min_reward):
             got = "no run has a reward" if mean is None else f"the mean reward is {mean:.4g}"
-            return self._fail(f"--min-reward {options.min_reward:g} is not reached: {got}.")
+            raise CLIError(f"--min-reward {options.min_reward:g} is not reached: {got}.")
         return EXIT_FAILED if report.counts[Verdict.FAILED] or report.stop_reason else EXIT_OK
 
     def _debug_directory(self, options: Options) -> str | None:
         if not options.debug:
             return None
         directory = f"{DEBUG_DIRECTORY}/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        if not options.is_silent:
-            self._printer.say(f"Event files: {directory}")
+        self._say(f"Event files: {directory}")
         return directory
 
-    async def _run_session(
-        self, options: Options, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader"
-    ) -> int:
+    async def _run_session(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader") -> int:
         from osmosis_ai.rollout.run.test.interactive import InteractiveRunner
 
-        await self._verify(options, client)
+        options = self.options
+        await loading.verify_llm_client(client, self._say)
         runner = InteractiveRunner(agent, client, debug=options.debug)
         runner.console = self.console
         runner.debug_dir = self._debug_directory(options)
@@ -245,20 +176,8 @@ class TestCommand:
         except Exception as error:
             if options.debug:
                 traceback.print_exc()
-            raise _Failure(f"Error during interactive session: {error}") from error
+            raise CLIError(f"Error during interactive session: {error}") from error
         return EXIT_SIGNAL_BASE + signal_number if signal_number else EXIT_OK
-
-    def _fail(self, text: str) -> int:
-        sys.stdout.flush()
-        self.console.print_error(text if text.startswith("Error") else f"Error: {text}")
-        return EXIT_FAILED
-
-
-def _loaded(answer: tuple[Any, str | None]) -> Any:
-    loaded, problem = answer
-    if problem is not None:
-        raise _Failure(problem)
-    return loaded
 
 
 def _set_call_options(client: Any, options: Options) -> None:

@@ -8,8 +8,9 @@ import pytest
 from support.model_endpoint import ModelEndpoint, refuse
 
 from osmosis_ai.rollout.core.console import Console
-from osmosis_ai.rollout.core.user_errors import CLIError
-from osmosis_ai.rollout.run import common_cli as cli
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.run import formats, loading
+from osmosis_ai.rollout.run.options import build_completion_params
 
 ROW = {"system_prompt": "s", "user_prompt": "u", "ground_truth": "g"}
 
@@ -25,18 +26,24 @@ def printed() -> tuple[Console, Callable[[], str]]:
     [(0, "0ms"), (999.4, "999ms"), (999.6, "1.0s"), (59_940, "59.9s"), (59_960, "1m0.0s"), (4_505_000, "75m5.0s")],
 )
 def test_durations(milliseconds: float, text: str) -> None:
-    assert cli.format_duration(milliseconds) == text
+    assert formats.format_duration(milliseconds) == text
 
 
 def test_tokens_and_sampling_settings() -> None:
-    assert cli.format_tokens(1234567) == "1,234,567"
-    assert cli.build_completion_params(0, None) == {"temperature": 0}
-    assert cli.build_completion_params(None, 5) == {"max_tokens": 5}
+    assert formats.format_tokens(1234567) == "1,234,567"
+    assert build_completion_params(0, None) == {"temperature": 0}
+    assert build_completion_params(None, 5) == {"max_tokens": 5}
 
 
 class TestDataset:
     def load(self, console: Console, path: Path, limit: int | None = None, offset: int = 0) -> Any:
-        return cli.load_dataset_rows(str(path), limit, offset, False, console, "nothing there", "testing")
+        say = loading.speaker(console, False)
+        return loading.load_dataset_rows(str(path), limit, offset, say, "nothing there", "testing")
+
+    def problem_of(self, console: Console, path: Path) -> str:
+        with pytest.raises(CLIError) as caught:
+            self.load(console, path)
+        return str(caught.value)
 
     @pytest.mark.parametrize(
         ("limit", "offset", "line"),
@@ -52,8 +59,7 @@ class TestDataset:
         console, text = printed
         path = tmp_path / "rows.jsonl"
         path.write_text(f"{json.dumps(ROW)}\n" * 5)
-        rows, error = self.load(console, path, limit, offset)
-        assert error is None
+        rows = self.load(console, path, limit, offset)
         assert len(rows) == (limit or 5 - offset)
         assert text().endswith(line)
 
@@ -67,9 +73,7 @@ class TestDataset:
             json.dumps({"user_prompt": "x"}),
         ]
         path.write_text("\n".join(lines))
-        rows, error = self.load(printed[0], path)
-        assert rows is None
-        first, *others = error.splitlines()
+        first, *others = self.problem_of(printed[0], path).splitlines()
         assert first == f"3 of 4 rows of {path} cannot be used:"
         assert others[0].startswith("  line 2: Invalid JSON at line 2")
         assert others[1] == "  line 3: Row 2: 'ground_truth' cannot be null"
@@ -78,20 +82,21 @@ class TestDataset:
     def test_one_bad_row_is_one_sentence(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.csv"
         path.write_text("\ufeffsystem_prompt,user_prompt,ground_truth\ns,u,g\ns,,g\n")
-        assert self.load(printed[0], path)[1] == f"{path}, record 2: Row 1: 'user_prompt' cannot be empty"
+        assert self.problem_of(printed[0], path) == f"{path}, record 2: Row 1: 'user_prompt' cannot be empty"
 
     def test_no_rows_and_no_file_are_told(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"
-        assert self.load(printed[0], path)[1] == f"Dataset file not found: {path}"
+        with pytest.raises(UsageError, match=f"Dataset file not found: {path}"):
+            self.load(printed[0], path)
         path.write_text("\n")
-        assert self.load(printed[0], path)[1] == "nothing there"
+        assert self.problem_of(printed[0], path) == "nothing there"
 
 
 class TestClient:
     def test_it_tells_the_model_as_typed(self, printed: Any) -> None:
         console, text = printed
-        client, error = cli.create_llm_client("Qwen/Qwen3", None, "http://127.0.0.1:1/v1", False, console)
-        assert error is None
+        say = loading.speaker(console, False)
+        client = loading.create_llm_client("Qwen/Qwen3", None, "http://127.0.0.1:1/v1", say)
         assert text() == "Connecting to endpoint: http://127.0.0.1:1/v1\n  Model: Qwen/Qwen3\n"
         assert client.model == "openai/Qwen/Qwen3"
 
@@ -99,18 +104,17 @@ class TestClient:
         console, text = printed
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         monkeypatch.delenv("LITELLM_API_KEY", raising=False)
-        client, error = cli.create_llm_client("gpt-4o", None, None, False, console)
-        assert client is None
-        assert error is not None
-        assert error.startswith("Missing API key for provider 'openai'")
+        with pytest.raises(CLIError, match="Missing API key for provider 'openai'"):
+            loading.create_llm_client("gpt-4o", None, None, loading.speaker(console, False))
         assert text() == ""
 
     async def test_the_check_gives_an_error_or_a_warning(self, printed: Any) -> None:
         console, text = printed
         with ModelEndpoint(refuse(404, "no such model"), refuse(400, "[/x] \x1b[2J bad")) as endpoint:
-            client, _ = cli.create_llm_client("m", None, endpoint.url, True, console)
-            assert "no such model" in (await cli.verify_llm_client(client, False, console) or "")
-            assert await cli.verify_llm_client(client, False, console) is None
+            client = loading.create_llm_client("m", None, endpoint.url, loading.speaker(console, True))
+            with pytest.raises(CLIError, match="no such model"):
+                await loading.verify_llm_client(client, loading.speaker(console, False))
+            await loading.verify_llm_client(client, loading.speaker(console, False))
             await client.close()
         assert "Warning: the provider refused a test call" in text()
         assert "[/x]  bad" in text()
@@ -122,13 +126,13 @@ class TestKey:
     ) -> None:
         (tmp_path / "key").write_text("secret\n")
         monkeypatch.setattr("sys.stdin", StringIO("typed\n"))
-        assert cli.read_api_key(f"@{tmp_path / 'key'}") == "secret"
-        assert cli.read_api_key("-") == "typed"
-        assert cli.read_api_key("plain") == "plain"
-        assert cli.read_api_key(None) is None
+        assert loading.read_api_key(f"@{tmp_path / 'key'}") == "secret"
+        assert loading.read_api_key("-") == "typed"
+        assert loading.read_api_key("plain") == "plain"
+        assert loading.read_api_key(None) is None
 
     @pytest.mark.parametrize("given", ["@gone", "-"])
     def test_none_there_is_a_sentence(self, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin", StringIO(""))
-        with pytest.raises(CLIError, match=f"--api-key {given}: "):
-            cli.read_api_key(given)
+        with pytest.raises(UsageError, match=f"--api-key {given}: "):
+            loading.read_api_key(given)

@@ -1,0 +1,128 @@
+"""The options of the commands, each stated once: flags, value, bounds, help.
+
+A command is a function whose signature takes its options from here; what only one command has stands in its signature.
+The same flag has the same meaning, default and help in every command, but for `EXCEPTIONS`, each with its reason.
+"""
+
+from typing import Annotated
+
+import typer
+
+from osmosis_ai.rollout.trainer.defaults import SERVER_KEY_VARIABLE
+
+JOURNAL_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
+
+# What is run.
+Module = Annotated[
+    str | None,
+    typer.Option("--module", "-m", "--agent", metavar="MODULE:ATTR", help="The agent loop, such as server:agent_loop."),
+]
+Mcp = Annotated[
+    str | None,
+    typer.Option("--mcp", metavar="DIR", help="In place of an agent loop: offer the MCP tools of DIR/main.py."),
+]
+Dataset = Annotated[str, typer.Option("--dataset", "-d", metavar="FILE", help="Rows to run: .jsonl, .csv or .parquet.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take at most this many rows.")]
+Offset = Annotated[int, typer.Option("--offset", min=0, help="Skip this many rows.")]
+Repeat = Annotated[int, typer.Option("--repeat", "--n", min=1, help="Runs of each row; with several, eval has pass@k.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", "--batch-size", min=1, help="Runs under way at a time; they share the agent.")
+]
+MaxTurns = Annotated[int, typer.Option("--max-turns", min=1, help="Model calls a run may make.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of one reply.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of one run.")]
+PassThreshold = Annotated[float, typer.Option("--pass-threshold", help="Score from which a run passes.")]
+
+# The model.
+_MODEL = (
+    "A model of OpenAI, provider/model for others, any name with --base-url, or builtin/arithmetic, a script that needs"
+    " no key."
+)
+_MODEL_KEY = (
+    "The model's key: - reads it from standard input, @FILE from a file. On the command line others on this machine can"
+    " read it: prefer the provider's environment variable."
+)
+Model = Annotated[str, typer.Option("--model", help=_MODEL)]
+ModelKey = Annotated[str | None, typer.Option("--api-key", "--model-api-key", metavar="KEY", help=_MODEL_KEY)]
+# Where --api-key is the server's.
+OnlyModelKey = Annotated[str | None, typer.Option("--model-api-key", metavar="KEY", help=_MODEL_KEY)]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint, as in http://127.0.0.1:8000/v1."),
+]
+
+# The rollout server.
+Port = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port to serve on; 0 takes a free one.")]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        "-H",
+        show_default=False,
+        help="Address to bind [default: 0.0.0.0; 127.0.0.1 with --local]",
+    ),
+]
+Local = Annotated[bool, typer.Option("--local", "--local-debug", help="Serve this machine only, without a key.")]
+ServerKey = Annotated[
+    str | None,
+    typer.Option(
+        "--server-key",
+        "--api-key",
+        metavar="KEY",
+        help="Key a trainer must send. Others on this machine can read it in the process list: prefer the variable"
+        f" {SERVER_KEY_VARIABLE}. Without either, one is generated and shown.",
+    ),
+]
+Journal = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="PATH|off",
+        help=f"Where accepted rollouts are kept [default: {JOURNAL_VARIABLE}, else .osmosis/journal.db]",
+    ),
+]
+Log = Annotated[
+    str | None,
+    typer.Option("--log", metavar="DIR", help="The server writes traces to DIR/<unix time of start>/."),
+]
+
+# What comes of it.
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write results as JSON; line by line beside it (.jsonl) as they come."
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the results of -o; failed runs are made again.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Log what the SDK does, and write event files to ./test_debug or ./eval_debug.")
+]
+
+# Command and flag -> why it differs there from what the flag is elsewhere.
+EXCEPTIONS = {
+    ("trainer", "--concurrency"): "16 by default: a server is made for many, and its rollouts share no client",
+    ("trainer", "--timeout"): "300 s by default, as for every trainer: a server that lost a rollout says nothing",
+    ("trainer", "--model"): "a script by default: the protocol is what is tried",
+    ("eval", "--model"): "required: numbers are about a model",
+    ("doctor", "--model"): "that of osmosis test is examined unless another is named",
+    ("trainer", "--model-api-key"): "is --api-key too in test and eval, as in 0.2; here that was the server's",
+    ("trainer", "--api-key"): "the old name of --server-key, not shown",
+    ("trainer", "--server-key"): "of a server that runs already, not of one to start",
+    ("serve", "--api-key"): "the server's key, as in 0.2; --server-key is the clear name",
+    ("doctor", "--api-key"): "as for serve",
+    ("trainer", "--host"): "of the callbacks: the trainer serves those",
+    ("trainer", "--port"): "of the callbacks: the trainer serves those",
+    ("view", "--port"): "of the page",
+    ("rescore", "--module"): "names a function: no agent runs",
+    ("rescore", "--dataset"): "can be left out: the results say where it was",
+    ("rescore", "--output"): "every run before and after, at the end",
+    ("view", "--output"): "one page as a file",
+    ("traces export", "--output"): "data for fine-tuning; standard output by default",
+    ("traces export", "--min-reward"): "chooses what is exported; in test it fails the command",
+    ("journal list", "--limit"): "20 by default: a list is read on a screen",
+    ("journal redeliver", "--timeout"): "of the delivery of one result",
+    ("doctor", "--timeout"): "of all checks together",
+}

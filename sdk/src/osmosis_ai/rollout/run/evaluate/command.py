@@ -1,0 +1,278 @@
+"""``osmosis eval``: loads, runs, reports. Local checks come first, the network last, files whole or not at all."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from osmosis_ai.rollout.core.console import Console
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.text import fitted
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.run import loading
+from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.errors import LocalExecutionError
+from osmosis_ai.rollout.run.evaluate.documents import render
+from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
+from osmosis_ai.rollout.run.evaluate.options import Options, config_of, inputs_of, without_secrets
+from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
+from osmosis_ai.rollout.run.evaluate.report import format_eval_report
+from osmosis_ai.rollout.run.evaluate.types import BASELINE, PRIMARY, EvalResult, EvalRunResult
+from osmosis_ai.rollout.run.formats import format_duration, format_tokens
+from osmosis_ai.rollout.run.models.models import close_quietly
+from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, ResultsFile, check_writable
+
+EXIT_INTERRUPTED = 130
+DEBUG_PARENT = "./eval_debug"
+MAX_ERROR_CHARACTERS = 50
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class _Plan:
+    """Everything a run needs, loaded and checked."""
+
+    agent: Any
+    rows: list[Any]
+    eval_fns: list[EvalFnWrapper]
+    client: Any
+    baseline_client: Any = None
+
+
+async def run_eval(options: Options, console: Console | None = None) -> int:
+    """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
+
+    Exit codes: 0 the evaluation ran to its end, 130 interrupted, with a report of what there is.
+
+    Raises:
+        UsageError: the options are wrong.
+        CLIError: it cannot begin or go on, or every run of a model failed, or it stopped early, or every score was an
+            error; what there is has been reported.
+    """
+    options.check()
+    async with contextlib.AsyncExitStack() as clients:
+        evaluation = _Evaluation(options, console or Console())
+        evaluation.print_header()
+        return await evaluation.run(await evaluation.load(clients))
+
+
+class _Evaluation:
+    def __init__(self, options: Options, console: Console) -> None:
+        self.options = options
+        self.console = console
+        self._say = loading.speaker(console, options.is_silent)
+
+    async def load(self, clients: contextlib.AsyncExitStack) -> _Plan:
+        options, say = self.options, self._say
+        for report in map(Path, options.reports or ()):
+            check_writable(report)
+        if options.output:
+            _check_output(Path(options.output))
+        client = self._client(clients, options.model, options.api_key, options.base_url)
+        agent = loading.load_agent(options.module, options.mcp, say)
+        rows = loading.load_dataset_rows(
+            options.dataset, options.limit, options.offset, say, "No rows to evaluate", "evaluating"
+        )
+        plan = _Plan(agent, rows, self._load_eval_fns(), client)
+        with _of_the_baseline():
+            if options.baseline_model:
+                plan.baseline_client = self._client(
+                    clients, options.baseline_model, options.baseline_api_key, options.baseline_base_url
+                )
+        await loading.verify_llm_client(client, say)
+        with _of_the_baseline():
+            if options.baseline_model:
+                await loading.verify_llm_client(plan.baseline_client, say)
+        return plan
+
+    def _client(self, clients: contextlib.AsyncExitStack, model: str, api_key: str | None, base_url: str | None) -> Any:
+        client = loading.create_llm_client(model, loading.read_api_key(api_key), base_url, self._say)
+        clients.push_async_callback(close_quietly, client)
+        return client
+
+    def _load_eval_fns(self) -> list[EvalFnWrapper]:
+        paths = self.options.eval_fns or []
+        self._say(f"Loading eval functions: {', '.join(paths)}")
+        eval_fns = load_eval_fns(paths)
+        for eval_fn in eval_fns:
+            self._say(f"  {eval_fn.name} ({eval_fn._mode} mode)")
+        return eval_fns
+
+    async def run(self, plan: _Plan) -> int:
+        args = self.options
+        from osmosis_ai.rollout.run.evaluate.runner import EvalRunner
+
+        config = config_of(args, plan.agent, len(plan.rows), [eval_fn.name for eval_fn in plan.eval_fns])
+        debug_dir = _new_debug_directory(args.debug)
+        if debug_dir is not None:
+            self._say(f"Event files: {debug_dir}/")
+        plan_of_runs = Plan(args.offset, args.n_runs, (PRIMARY, BASELINE) if plan.baseline_client else (None,))
+        with contextlib.ExitStack() as stack:
+            results = None
+            if args.output:
+                results = stack.enter_context(
+                    ResultsFile(Path(args.output), "eval", plan_of_runs, inputs_of(args), config, resume=args.resume)
+                )
+            earlier: list[EvalRunResult] = []
+            if results is not None and args.resume:
+                earlier = [run_of(record) for record in results.earlier_records()]
+                self._say(results.what_was_there(len(plan.rows) * args.n_runs * len(plan_of_runs.tags)) or "")
+            elif results is not None and results.kept_aside is not None:
+                self._say(f"Runs of an unfinished evaluation were kept: {results.kept_aside}")
+
+            def on_progress(done: int, total: int, run: EvalRunResult) -> None:
+                if results is not None:
+                    record = record_of(run, plan.rows[(run.row_index or 0) - args.offset])
+                    results.add(plan_of_runs.slot_of(record) or 0, record)
+                self._print_progress(done, total, run)
+
+            runner = EvalRunner(
+                agent_loop=plan.agent,
+                llm_client=plan.client,
+                eval_fns=plan.eval_fns,
+                debug=args.debug,
+                debug_dir=debug_dir,
+                baseline_llm_client=plan.baseline_client,
+                timeout_seconds=args.timeout,
+                seed=args.seed,
+            )
+            self._print_start(len(plan.rows))
+            interrupted, failure = False, None
+            result: EvalResult | None
+            try:
+                result = await runner.run_eval(
+                    rows=plan.rows,
+                    n_runs=args.n_runs,
+                    max_turns=args.max_turns,
+                    completion_params=args.completion_params,
+                    pass_threshold=args.pass_threshold,
+                    on_progress=on_progress,
+                    start_index=args.offset,
+                    batch_size=args.batch_size,
+                    earlier_runs=earlier,
+                )
+            except asyncio.CancelledError:
+                interrupted = True
+                result = runner.result_so_far(INTERRUPTED)
+            except Exception as error:
+                if isinstance(error, CLIError) and not isinstance(error, LocalExecutionError):
+                    raise  # the disk takes no results
+                if args.debug:
+                    logging.getLogger(__name__).exception("The evaluation failed.")
+                failure = f"Error during evaluation: {error}"
+                result = runner.result_so_far(str(error))
+            if result is not None:
+                self._publish(result, config, results)
+        if interrupted:
+            sys.stderr.write("Interrupted: the report covers the runs that had ended.\n")
+            return EXIT_INTERRUPTED
+        if problem := failure or (result and _what_went_wrong(result)):
+            raise CLIError(problem)
+        return 0
+
+    def _publish(self, result: EvalResult, config: dict[str, Any], results: ResultsFile | None) -> None:
+        args = self.options
+        if args.as_json:
+            print(json.dumps({"config": config, **overview(result)}, indent=2))  # noqa: T201 - the answer itself
+        elif not args.is_silent:
+            format_eval_report(result, self.console, args.model)
+        for path in map(Path, args.reports or ()):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(render(path, result, config), encoding="utf-8", errors="backslashreplace")
+            except OSError as error:
+                raise CLIError(f"Cannot write {path}: {error.strerror or error}.") from error
+            self._say(f"Report written to: {path}")
+        if results is not None:
+            results.publish(
+                {"config": config, **overview(result)},
+                finished=not result.stopped_early,
+                entries=lambda records: by_row(results.plan, records),
+                name="rows",
+            )
+            self._say()
+            self._say(f"Results written to: {args.output}")
+
+    def print_header(self) -> None:
+        options = self.options
+        self._say(f"osmosis-eval v{PACKAGE_VERSION}", "bold")
+        lines = (
+            ("Endpoint", without_secrets(options.base_url)),
+            ("Model", options.model),
+            ("Baseline endpoint", without_secrets(options.baseline_base_url)),
+            ("Baseline model", options.baseline_model),
+        )
+        for name, value in lines:
+            if value:
+                self._say(f"{name}: {value}")
+        self._say()
+
+    def _print_start(self, number_of_rows: int) -> None:
+        args = self.options
+        runs = f" x{args.n_runs} runs" if args.n_runs > 1 else ""
+        models = " x2 models" if args.baseline_model else ""
+        batch = f", batch_size={args.batch_size}" if args.batch_size > 1 else ""
+        self._say()
+        self._say(f"Running evaluation ({number_of_rows} rows{runs}{models}{batch})...")
+
+    def _print_progress(self, done: int, total: int, run: EvalRunResult) -> None:
+        if self.options.is_silent:
+            return
+        verdict = self.console.format_styled(*(("OK", "green") if run.success else ("FAILED", "red")))
+        tag = f"[{run.model_tag}] " if run.model_tag else ""
+        cost = f"({format_duration(run.duration_ms)}, {format_tokens(run.tokens)} tokens)"
+        line = self.console.escape(f"[{done}/{total}] {tag}") + f"{verdict} {cost}"
+        if run.success:
+            scores = {name: f"{score:.3f}" for name, score in run.scores.items()}
+            scores |= dict.fromkeys(run.eval_errors, "error") | dict.fromkeys(run.unscored, "none")
+            line += self.console.escape(f" [{', '.join(f'{name}={score}' for name, score in scores.items())}]")
+        elif run.error:
+            error = fitted(" ".join(run.error.split()), MAX_ERROR_CHARACTERS)
+            line += self.console.escape(f" - {error}")
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def _check_output(path: Path) -> None:
+    check_writable(path)
+    if path.suffix.lower() == LINES_SUFFIX:
+        raise UsageError(f"Cannot write {path}: the runs are streamed to a .jsonl beside it; name a .json file.")
+
+
+@contextlib.contextmanager
+def _of_the_baseline() -> Iterator[None]:
+    try:
+        yield
+    except CLIError as error:
+        raise type(error)(f"Error (baseline): {error}") from error
+
+
+def _new_debug_directory(wanted: bool) -> str | None:
+    if not wanted:
+        return None
+    logging.basicConfig()
+    logging.getLogger("osmosis_ai").setLevel(logging.DEBUG)
+    return f"{DEBUG_PARENT}/{time.time_ns() // 1_000_000}"
+
+
+def _what_went_wrong(result: EvalResult) -> str | None:
+    """Why the numbers are not to be relied on, in a sentence."""
+    if result.stopped_early:
+        return f"The evaluation stopped early: {result.stop_reason}"
+    runs = [run for row in result.rows for run in row.runs]
+    for tag in dict.fromkeys(run.model_tag for run in runs):
+        of_model = [run for run in runs if run.model_tag == tag]
+        if not any(run.success for run in of_model):
+            owner = f" of the {tag} model" if tag else ""
+            error = next((run.error for run in of_model if run.error), None) or "no reason was given"
+            return f"Every run{owner} failed; the first: {error}"
+    scored = [run for run in runs if run.success]
+    errors = [error for run in scored for error in run.eval_errors.values()]
+    if errors and all(len(run.eval_errors) == len(result.eval_summaries) for run in scored):
+        return f"Every eval function failed on every run; the first: {errors[0]}"
+    return None

@@ -1,0 +1,17 @@
+"""Numbers as reports show them."""
+
+
+def format_duration(milliseconds: float) -> str:
+    """``850ms``, ``12.3s`` or ``75m5.0s``, rounded before the unit is chosen."""
+    if round(milliseconds) < 1000:
+        return f"{milliseconds:.0f}ms"
+    tenths = round(milliseconds / 100)
+    if tenths < 600:
+        return f"{tenths / 10:.1f}s"
+    minutes, rest = divmod(tenths, 600)
+    return f"{minutes}m{rest / 10:.1f}s"
+
+
+def format_tokens(count: int) -> str:
+    """With commas between thousands."""
+    return f"{count:,}"

@@ -1,0 +1,131 @@
+"""What the commands load before they run, each with a line about it: agent, dataset, model.
+
+Whatever cannot be used is a `CLIError` of one sentence; a `UsageError` where the command line is wrong.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.run import agents
+from osmosis_ai.rollout.run.data.dataset import DatasetReader, DatasetRow
+from osmosis_ai.rollout.run.errors import DatasetParseError
+from osmosis_ai.rollout.run.models import models
+
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.core.base import RolloutAgentLoop
+    from osmosis_ai.rollout.core.console import Console
+
+Say = Callable[..., None]
+
+
+def speaker(console: "Console", is_silent: bool) -> Say:
+    """Prints foreign text, in a style if one is given, or nothing if ``is_silent``."""
+
+    def say(text: str = "", style: str | None = None) -> None:
+        if not is_silent:
+            console.print(console.escape(text), style=style, highlight=False, soft_wrap=True)
+
+    return say
+
+
+def load_agent(module: str | None, mcp: str | None, say: Say) -> "RolloutAgentLoop":
+    """As ``agents.load_agent``."""
+    say(f"Loading MCP tools: {mcp}" if mcp else f"Loading agent: {module}")
+    agent: Any = agents.load_agent(module, mcp)
+    if mcp:
+        names = [tool.function.name for tool in agent.get_default_tools()]
+        say(f"  Discovered {len(names)} tool(s): {', '.join(names)}")
+    else:
+        say(f"  Agent name: {agent.name}")
+    loaded: RolloutAgentLoop = agent
+    return loaded
+
+
+def open_dataset(path: str | Path) -> DatasetReader:
+    """A reader of the file.
+
+    Raises:
+        UsageError: there is no such file, or its suffix promises no format that can be read.
+    """
+    try:
+        return DatasetReader(path)
+    except (FileNotFoundError, DatasetParseError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_dataset(
+    path: str, limit: int | None, offset: int, say: Say, empty_error: str, action_label: str
+) -> tuple[DatasetReader, int]:
+    """A reader whose rows from ``offset`` on are known to be good, and how many there are: nothing is kept of them."""
+    say(f"Loading dataset: {path}")
+    reader = open_dataset(path)
+    try:
+        check = reader.check(limit=limit, offset=offset)
+        total = len(reader)
+    except OSError as error:
+        raise CLIError(str(error)) from error
+    if problem := check.error() or (empty_error if check.rows == 0 else None):
+        raise CLIError(problem)
+    part = f" ({action_label} {check.rows})" if limit or check.rows != total else ""
+    say(f"  Total rows: {total}{part}")
+    return reader, check.rows
+
+
+def load_dataset_rows(
+    path: str, limit: int | None, offset: int, say: Say, empty_error: str, action_label: str
+) -> list[DatasetRow]:
+    """The rows of a file, in memory; all bad rows are told together."""
+    reader, count = check_dataset(path, limit, offset, say, empty_error, action_label)
+    return reader.read(limit=limit, offset=offset)[:count]
+
+
+def create_llm_client(model: str, api_key: str | None, base_url: str | None, say: Say) -> Any:
+    """A client for ``model``, checked as far as that goes without the network; see ``models.make_llm_client``."""
+    model = model.strip()
+    models.check(model, api_key, base_url)
+    if base_url:
+        say(f"Connecting to endpoint: {base_url}")
+    elif not models.is_builtin(model, base_url):
+        say(f"Initializing provider: {models.provider_of(model)}")
+    client = models.make_llm_client(model, api_key, base_url)
+    say(f"  Model: {client.display_name}")
+    return client
+
+
+async def verify_llm_client(client: Any, say: Say) -> None:
+    """Make one tiny call.
+
+    Raises:
+        SystemicProviderError: what would fail every row.
+    """
+    check = getattr(client, "preflight_check", None)
+    if not callable(check):
+        return
+    say("Verifying provider connectivity...")
+    await check()
+    warning = getattr(client, "preflight_warning", None)
+    if isinstance(warning, str):
+        say(f"  Warning: the provider refused a test call, so rows may fail: {warning}", "yellow")
+
+
+def read_api_key(given: str | None) -> str | None:
+    """The key of ``--api-key``: itself, the first line of standard input for ``-``, or of a file for ``@FILE``.
+
+    Raises:
+        UsageError: the file cannot be read, or there is no key in it.
+    """
+    if given == "-":
+        key = sys.stdin.readline().strip()
+    elif given is not None and given.startswith("@"):
+        try:
+            key = Path(given[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--api-key {given}: the file cannot be read ({error}).") from error
+    else:
+        return given
+    if not key:
+        raise UsageError(f"--api-key {given}: there is no key in it.")
+    return key

@@ -1,0 +1,96 @@
+"""What a command that runs an agent over a dataset was asked to do, and whether that makes sense together."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from osmosis_ai.rollout.core.user_errors import UsageError
+from osmosis_ai.rollout.run import defaults
+from osmosis_ai.rollout.run.agents import check_named
+
+_AT_LEAST = {
+    **dict.fromkeys(("n_runs", "batch_size", "limit"), 1),
+    "offset": 0,
+    **dict.fromkeys(("max_turns", "max_tokens", "concurrency", "repeat"), 1),
+    "row": 0,
+}
+_FINITE = ("temperature", "min_reward", "pass_threshold", "timeout")
+_FLAGS = {"n_runs": "--n", "as_json": "--json"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What ``osmosis test`` and ``osmosis eval`` share. Indices count from 0 in the file; times are in seconds."""
+
+    module: str | None = None
+    mcp: str | None = None
+    dataset: str = ""
+    model: str = defaults.MODEL
+    limit: int | None = None
+    offset: int = 0
+    api_key: str | None = None
+    base_url: str | None = None
+    max_turns: int = defaults.MAX_TURNS
+    max_tokens: int | None = None
+    temperature: float | None = None
+    timeout: float | None = defaults.RUN_TIMEOUT_SECONDS
+    output: str | None = None
+    resume: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    @classmethod
+    def of(cls, namespace: Any) -> Self:
+        """Out of a parsed command line; what it lacks takes its default."""
+        given: dict[str, Any] = {field.name: getattr(namespace, field.name, field.default) for field in fields(cls)}
+        return cls(**given)
+
+    @property
+    def completion_params(self) -> dict[str, Any]:
+        """The sampling settings that were given."""
+        return build_completion_params(self.temperature, self.max_tokens)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether standard output is not for people."""
+        return self.as_json or self.quiet
+
+    def check(self) -> None:
+        """See that the options fit together.
+
+        Raises:
+            UsageError: they do not; the first thing that is wrong, in a sentence.
+        """
+        check_named(self.module, self.mcp)
+        if problem := self._combination_problem() or self._number_problem():
+            raise UsageError(problem)
+
+    def _combination_problem(self) -> str | None:
+        if self.resume and not self.output:
+            return "--resume needs -o FILE: the results of the run to go on with."
+        return None
+
+    def _number_problem(self) -> str | None:
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and value < least:
+                return f"{flag_of(name)} must be >= {least}."
+        if self.timeout is not None and not self.timeout > 0:
+            return "--timeout must be > 0."
+        for name in _FINITE:
+            value = getattr(self, name, None)
+            if value is not None and not math.isfinite(value):
+                return f"{flag_of(name)} must be a finite number."
+        return None
+
+
+def flag_of(name: str) -> str:
+    """The flag of an option, by its name."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def build_completion_params(temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
+    """Sampling settings for the model: what is not ``None``."""
+    given = {"temperature": temperature, "max_tokens": max_tokens}
+    return {name: value for name, value in given.items() if value is not None}

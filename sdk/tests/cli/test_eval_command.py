@@ -215,7 +215,7 @@ class TestWhatGoesWrong:
             (["--report", "r.pdf"], "scores:right", 2, "use .md or .html"),
             (["-o", "."], "scores:right", 1, "Cannot write .: it is not a regular file"),
             (["-o", "rows.jsonl/r.json"], "scores:right", 1, "rows.jsonl is not a folder that can be written to"),
-            (["-o", "r.jsonl"], "scores:right", 1, "name a .json file"),
+            (["-o", "r.jsonl"], "scores:right", 2, "name a .json file"),
             (["--report", "rows.jsonl/r.md"], "scores:right", 1, "rows.jsonl is not a folder that can be written to"),
             (["--model", "gpt-4o", "--base-url", ""], "scores:right", 1, "OPENAI_API_KEY"),
             ([], "scores:gone", 1, "scores:gone"),

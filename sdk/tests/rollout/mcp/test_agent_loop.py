@@ -69,6 +69,12 @@ class TestAnAgentLoop:
         assert "MCP tool 'broken' is left out: the reference '#/$defs/Missing' points to nothing" in caplog.text
         assert "MCP tool ' ' is left out" in caplog.text
 
+    def test_offers_the_first_of_two_tools_of_one_name(self, caplog: pytest.LogCaptureFixture) -> None:
+        server = OldServer(old_tool("add"))
+        server._tool_manager._tools["again"] = old_tool("add")
+        assert names(MCPAgentLoop(server)) == ["add"]
+        assert "MCP tool 'add' is left out: another tool has its name" in caplog.text
+
     @pytest.mark.parametrize(
         ("name", "offered"),
         [
@@ -165,6 +171,10 @@ class TestARollout:
             "llm_response",
             "rollout_complete",
         ]
+        assert [event.get("turn") for event in events] == [0, 0, 0, 1, 1, None]
+        assert events[0]["messages_summary"] == [QUESTION]
+        assert events[1]["tool_calls"][0]["function"]["name"] == "add"
+        assert events[2]["num_tool_results"] == 1
         assert events[2]["results_summary"] == [{"role": "tool", "content": "2.0"}]
         assert (events[5]["finish_reason"], events[5]["total_turns"]) == ("stop", 2)
 
@@ -256,14 +266,14 @@ class TestAToolCall:
             ("refuse", "{}", ["the shop is closed"]),
             ("leave", "{}", ["exit"]),
             ("leave_later", "{}", ["exit"]),
-            ("no_such_tool", "{}", ["no_such_tool"]),
-            ("", "{}", ["Unknown tool"]),
+            ("no_such_tool", "{}", ["no such tool; there are length, join, record"]),
+            ("", "{}", ["no such tool"]),
             ("length", "{}", ["value", "Missing required argument"]),
             ("length", '{"value": "three", "colour": 1}', ["valid integer", "colour", "Unexpected keyword"]),
             ("length", '{"value": 1, "unit": "mile"}', ["unit", "'m' or 'ft'"]),
-            ("length", '{"value": ', ["Invalid JSON"]),
-            ("length", "[3]", ["Expected dict from JSON, got list"]),
-            (7, "{}", ["Expected str name"]),
+            ("length", '{"value": ', ["the arguments are not valid JSON"]),
+            ("length", "[3]", ["the arguments must be a JSON object"]),
+            (7, "{}", ["no such tool"]),
         ],
     )
     async def test_that_fails_is_answered_with_the_reason_and_the_rollout_goes_on(
@@ -289,7 +299,7 @@ class TestAToolCall:
         result = await run(tools, ScriptedPolicy(message, saying("done")))
         answers = [message for message in result.final_messages if message["role"] == "tool"]
         assert [answer["tool_call_id"] for answer in answers] == ["unknown"] * 3
-        assert answers[2]["content"] == "Error: Expected dict tool call, got str"
+        assert answers[2]["content"] == "Error: no such tool; there are " + ", ".join(names(tools))
         assert result.metrics is not None
         assert result.metrics.num_tool_calls == 3
 
@@ -349,7 +359,11 @@ class TestTheCallsOfATurn:
             answers = await answers_to(loop, ("hang", "{}"), ("hang_in_a_thread", "{}"), ("quick", "{}"))
         finally:
             released.set()
-        assert answers == ["Error: The tool took longer than 0.05 seconds"] * 2 + ["quick"]
+        assert answers == [
+            "Error: hang took longer than 0.05 seconds with the arguments {}",
+            "Error: hang_in_a_thread took longer than 0.05 seconds with the arguments {}",
+            "quick",
+        ]
         assert cancelled.is_set()
 
     async def test_end_when_the_rollout_is_cancelled(self) -> None:

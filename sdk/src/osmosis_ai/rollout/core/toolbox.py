@@ -36,7 +36,8 @@ MAX_ARGUMENT_CHARACTERS = 500
 """Of the arguments in the message of a time-out."""
 
 _OPTIONS = "__osmosis_tool__"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""What every provider takes as the name of a function."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -124,7 +125,7 @@ class FunctionTool(Tool):
         called = called_by(function)
         source = inspect.unwrap(called)
         name = options.name or str(getattr(source, "__name__", ""))
-        if not _NAME.fullmatch(name) or name == "__call__":
+        if not TOOL_NAME.fullmatch(name) or name == "__call__":
             raise TypeError(
                 f"{function!r} has no name that a tool can have: write a `def`, or tool(name=...), with up to 64"
                 " letters, digits, '_' and '-'."
@@ -263,7 +264,7 @@ class Toolbox:
     async def _run(self, ctx: RolloutContext, tool_call: Any, call_id: str, name: str, state: Any) -> str:
         found = self._tools.get(name)
         if found is None:
-            raise _ModelError(f"no such tool; there are {', '.join(self._tools)}")
+            raise _ModelError(f"no such tool; there are {', '.join(self._tools) or 'none'}")
         limit = asyncio.timeout(found.timeout_seconds)
         arguments: dict[str, Any] = {}
         try:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from support.rollouts import ScriptedAgent, tool
 
@@ -12,10 +13,12 @@ from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
 from osmosis_ai.rollout.run import runner as runner_module
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
+from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.run.runner import LocalRolloutRunner, LocalRunResult
 from osmosis_ai.rollout.run.test import LocalTestRunner
 
+REPOSITORY = Path(__file__).parents[4]
 ROW: DatasetRow = {"ground_truth": "3", "user_prompt": "What is 1 + 2?", "system_prompt": "s"}
 
 
@@ -193,7 +196,30 @@ class TestDebugFiles:
 
         runner = LocalTestRunner(ScriptedAgent(log), ArithmeticPolicy(), debug_dir=str(tmp_path))
         await runner.run_single(ROW, 3)
-        assert json.loads((tmp_path / "test-3.jsonl").read_text())["event"] == "hello"
+        start, hello, result = map(json.loads, (tmp_path / "test-3.jsonl").read_text().splitlines())
+        assert (start["event"], start["request"]["metadata"]["ground_truth"]) == ("trace_start", ROW["ground_truth"])
+        assert (hello["event"], hello["number"]) == ("hello", 1)
+        assert (result["event"], result["status"]) == ("rollout_result", "COMPLETED")
+
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_they_hold_the_rollout_whole(self, tmp_path: Path, fails: bool) -> None:
+        async def run(ctx: RolloutContext) -> Any:
+            result = await chat_twice(ctx)
+            if fails:
+                raise ValueError("broken")
+            return result
+
+        await LocalTestRunner(ScriptedAgent(run), ArithmeticPolicy(), debug_dir=str(tmp_path)).run_single(ROW, 3)
+        schema = json.loads((REPOSITORY / "docs/schemas/trace-event.schema.json").read_text())
+        events = [json.loads(line) for line in (tmp_path / "test-3.jsonl").read_text().splitlines()]
+        for event in events:
+            jsonschema.validate(event, schema)
+        [saved] = read_saved_runs(tmp_path)
+        assert saved.ground_truth == ROW["ground_truth"]
+        assert saved.completed is not fails
+        assert saved.messages is not None
+        assert len(saved.messages) > 3
+        assert events[-1].get("error_message", "") == ("ValueError: broken" if fails else "")
 
     def test_the_directory_has_a_default(self) -> None:
         agent, client = ScriptedAgent(), ArithmeticPolicy()

@@ -11,8 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
+from osmosis_ai.rollout.core.trace.format import TraceEvent
+from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.run.errors import (
     ProviderError,
@@ -138,7 +143,7 @@ class LocalRolloutRunner:
                 metadata_overrides={**self.request_metadata, **(request_metadata or {})},
             )
             ctx = self._context(request)
-            result = await self._run_in_time(ctx)
+            result = await self._traced_run(ctx)
             if isinstance(swallowed := ctx.last_chat_error(), SystemicProviderError):
                 raise swallowed
             return self._ended(row_index, result, ctx, _elapsed_ms(started_seconds))
@@ -170,6 +175,21 @@ class LocalRolloutRunner:
             _start_time=time.monotonic(),
             _debug_dir=self.debug_dir,
         )
+
+    async def _traced_run(self, ctx: RolloutContext) -> RolloutResult:
+        """A run; where there is a trace it holds the request and the result whole, as one of a server does."""
+        if not ctx.debug_enabled:
+            return await self._run_in_time(ctx)
+        start = start_of_trace(self.agent_loop.name, ctx.request)
+        tools = [to_jsonable_python(tool, exclude_none=True) for tool in ctx.tools]
+        ctx.log_event(TraceEvent.TRACE_START, **start, tools=tools)
+        try:
+            result = await self._run_in_time(ctx)
+        except Exception as error:
+            _trace_result(ctx, result_of_exception(ctx.request.rollout_id, ctx, error))
+            raise
+        _trace_result(ctx, result_of_return(ctx.request.rollout_id, ctx, result))
+        return result
 
     async def _run_in_time(self, ctx: RolloutContext) -> RolloutResult:
         try:
@@ -301,6 +321,11 @@ def _kind(error: Exception) -> str:
     if isinstance(error, _RunTimeoutError):
         return ProviderFailure.TIMEOUT.value
     return error.failure.value if isinstance(error, ProviderError) else type(error).__name__
+
+
+def _trace_result(ctx: RolloutContext, ended: TerminalResult) -> None:
+    fields = {name: value for name, value in ended.payload.items() if name != "rollout_id"}
+    ctx.log_event(TraceEvent.ROLLOUT_RESULT, **fields)
 
 
 def _log_failure(row_index: int, text: str) -> None:

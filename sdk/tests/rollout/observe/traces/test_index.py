@@ -138,6 +138,15 @@ class TestIndex:
         [one] = indexed(tmp_path).rollouts
         assert (one.status, one.reward, one.turns, one.tool_calls, one.llm_ms) == ("COMPLETED", 1.0, 1, 2, 7.0)
 
+    def test_the_agents_own_events_are_enough_for_a_summary(self, tmp_path: Path) -> None:
+        writer = TraceWriter(str(tmp_path), "local-1")
+        writer.write("llm_response", {"turn": 0, "has_tool_calls": True, "tool_calls": [call(1, "add")] * 2})
+        writer.write("llm_response", {"turn": 1, "has_tool_calls": False, "tool_calls": []})
+        writer.write("rollout_complete", {"reward": 1.0, "finish_reason": "stop", "total_turns": 2})
+        [one] = indexed(tmp_path).rollouts
+        assert (one.status, one.reward, one.turns, one.tool_calls) == ("COMPLETED", 1.0, 2, 2)
+        assert one.duration_ms is not None
+
     def test_foreign_files_are_counted(self, tmp_path: Path) -> None:
         (tmp_path / "results.jsonl").write_text('{"row_index": 1}\nnot json\n')
         (tmp_path / "readme.txt").write_text("hello")

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.observe.traces.buffer import BufferedTrace
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import Trace
+    from osmosis_ai.rollout.core.schemas import RolloutRequest
 
 HIDDEN = "[hidden]"
 MAX_ERROR_CHARACTERS = 2000
@@ -56,21 +57,7 @@ class RecordedRollout(RolloutWatch):
         self._sampling: dict[str, Any] | None = None
         request = rollout.request
         assert request is not None  # noqa: S101 - only recovered rollouts have none
-        fields = {
-            "v": TRACE_VERSION,
-            "sdk_version": PACKAGE_VERSION,
-            "agent": agent,
-            "request": {
-                "messages": request.messages,
-                "completion_params": without_secrets(request.completion_params),
-                "max_turns": request.max_turns,
-                "max_tokens_total": request.max_tokens_total,
-                "metadata": without_secrets(request.metadata),
-                "server_url": request.server_url,
-                "idempotency_key": request.idempotency_key,
-                "tool_server_url": request.tool_server_url,
-            },
-        }
+        fields = start_of_trace(agent, request)
         try:
             # The tools are in the reply as JSON already: spliced in, not encoded again.
             rollout_id, tools = rollout.init_reply.split(b',"tools":', 1)
@@ -175,6 +162,25 @@ class _AgentTrace(BufferedTrace):
         if event_type == TraceEvent.MESSAGES_REWRITTEN:
             self._rollout.rewritten()
         super().write(event_type, data)
+
+
+def start_of_trace(agent: str, request: "RolloutRequest") -> dict[str, Any]:
+    """The fields of a ``trace_start``, but for the tools."""
+    return {
+        "v": TRACE_VERSION,
+        "sdk_version": PACKAGE_VERSION,
+        "agent": agent,
+        "request": {
+            "messages": request.messages,
+            "completion_params": without_secrets(request.completion_params),
+            "max_turns": request.max_turns,
+            "max_tokens_total": request.max_tokens_total,
+            "metadata": without_secrets(request.metadata),
+            "server_url": request.server_url,
+            "idempotency_key": request.idempotency_key,
+            "tool_server_url": request.tool_server_url,
+        },
+    }
 
 
 def without_secrets(fields: Any) -> Any:

@@ -117,7 +117,8 @@ def _on_llm_response(summary: Summary, event: Mapping[str, Any]) -> None:
     if not summary.knows_calls:
         summary.turns += 1
         summary.llm_ms += _number(event.get("latency_ms")) or 0.0
-        summary.tool_calls += _count(event.get("num_tool_calls"))
+        calls = event.get("tool_calls")  # older traces have only their number
+        summary.tool_calls += len(calls) if isinstance(calls, list) else _count(event.get("num_tool_calls"))
 
 
 def _on_tool_results(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -132,7 +133,8 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.status, summary.outcome = COMPLETED, "success"
     summary.reward = _number(event.get("reward"))
     summary.finish_reason = _text(event.get("finish_reason"))
-    summary.duration_ms = _number(event.get("latency_ms"))
+    if summary.started_at is not None and summary.last_at is not None:
+        summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
     messages = event.get("final_messages")
     asked = [m for m in messages if _object(m).get("role") == "user"] if isinstance(messages, list) else []
     summary.prompt = summary.prompt or (_short(_content(asked[0])) if asked else "")

@@ -6,7 +6,12 @@ const Detail = (() => {
   const TABS = ["Conversation", "Events", "Request"];
   let current = null, tab = TABS[0], close = () => {}, step = () => {}, before = null;
 
+  // The SDK counts turns from 1; an agent counts its own from 0, and in older traces from 1.
+  const AGENTS = new Set(["pre_llm", "llm_response", "tool_results"]);
+  const agentsFirst = (events) => events.some((event) => AGENTS.has(event.event) && event.turn === 0) ? 1 : 0;
+
   function segmentsOf(events) {
+    const shift = agentsFirst(events);
     const segments = [];
     const ended = new Set();
     const add = (lane, end, ms, label, bad, turn) => {
@@ -20,8 +25,8 @@ const Detail = (() => {
         add("Model", event.time, event.latency_ms, `turn ${event.turn}: ${event.error ? "failed after" : "model"} ${Text.duration(event.latency_ms)}`, event.error !== undefined, event.turn);
       } else if (event.event === "tool_call") add("Tools", event.time, event.latency_ms, `turn ${event.turn}: ${event.name} ${Text.duration(event.latency_ms)}${event.outcome === "ok" ? "" : `, ${event.outcome}`}`, event.outcome !== "ok", event.turn);
       else if (event.event === "delivery") add("Delivery", event.time, event.latency_ms, `attempt ${event.attempt}: ${event.verdict}, ${Text.duration(event.latency_ms)}`, event.verdict !== "acknowledged");
-      else if (!isServers && event.event === "llm_response") add("Model", event.time, event.latency_ms, `turn ${event.turn}: model ${Text.duration(event.latency_ms)}`, false, event.turn);
-      else if (!isServers && event.event === "tool_results") add("Tools", event.time, event.latency_ms, `turn ${event.turn}: tools ${Text.duration(event.latency_ms)}`, false, event.turn);
+      else if (!isServers && event.event === "llm_response") add("Model", event.time, event.latency_ms, `turn ${event.turn + shift}: model ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
+      else if (!isServers && event.event === "tool_results") add("Tools", event.time, event.latency_ms, `turn ${event.turn + shift}: tools ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
     }
     const last = events.reduce((latest, event) => Math.max(latest, event.time || 0), 0);
     const finished = events.some((event) => event.event === "rollout_result");
@@ -76,18 +81,20 @@ const Detail = (() => {
   }
 
   function eventsNode(events) {
+    const shift = agentsFirst(events);
     const first = events[0]?.time ?? 0;
     return el("div", { class: "events" }, events.map((event) => {
       const bad = event.error !== undefined || event.status === "ERROR" || (event.outcome !== undefined && event.outcome !== "ok");
       return lazyJson(el("summary", null,
         el("span", { class: "offset", text: `+${Text.duration(Math.max(0, ((event.time ?? first) - first) * 1000))}` }),
         el("b", { class: bad ? "error" : null, dir: "auto", text: event.event }),
-        el("span", { class: "dim", dir: "auto", text: gist(event) })), event);
+        el("span", { class: "dim", dir: "auto", text: gist(event, AGENTS.has(event.event) ? shift : 0) })), event);
     }));
   }
 
-  function gist(event) {
-    const parts = [event.turn ? `turn ${event.turn}` : null, event.name, event.outcome, event.status, event.verdict, event.finish_reason, event.error ?? event.error_message ?? event.problem];
+  function gist(event, shift) {
+    const turn = event.turn + shift;
+    const parts = [turn ? `turn ${turn}` : null, event.name, event.outcome, event.status, event.verdict, event.finish_reason, event.error ?? event.error_message ?? event.problem];
     return parts.filter((part) => typeof part === "string" && part).join(" · ").slice(0, 200);
   }
 

@@ -19,6 +19,7 @@ from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
+from osmosis_ai.rollout.run.driver import Job, Plan, drive
 from osmosis_ai.rollout.run.errors import (
     ProviderError,
     ProviderFailure,
@@ -146,19 +147,17 @@ class LocalRolloutRunner:
             result = await self._traced_run(ctx)
             if isinstance(swallowed := ctx.last_chat_error(), SystemicProviderError):
                 raise swallowed
-            return self._ended(row_index, result, ctx, _elapsed_ms(started_seconds))
+            return self._ended(row_index, result, ctx, started_seconds)
         except ToolValidationError as error:
             logger.error("Row %d: tool validation error: %s", row_index, error)
-            return self._failed(
-                row_index, f"Tool validation error: {error}", "tools", ctx, _elapsed_ms(started_seconds)
-            )
+            return self._failed(row_index, f"Tool validation error: {error}", "tools", ctx, started_seconds)
         except SystemicProviderError as error:
             error.duration_ms = _elapsed_ms(started_seconds)
             error.tokens = self._token_usage().get("total_tokens", 0)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
             _log_failure(row_index, str(error))
-            return self._failed(row_index, str(error), _kind(error), ctx, _elapsed_ms(started_seconds))
+            return self._failed(row_index, str(error), _kind(error), ctx, started_seconds)
         finally:
             if ctx is not None:
                 ctx.close_trace()
@@ -203,7 +202,9 @@ class LocalRolloutRunner:
             raise TypeError(f"The agent's run() returned {type(result).__name__}, not a RolloutResult.")
         return result
 
-    def _ended(self, row_index: int, result: RolloutResult, ctx: RolloutContext, duration_ms: float) -> LocalRunResult:
+    def _ended(
+        self, row_index: int, result: RolloutResult, ctx: RolloutContext, started_seconds: float
+    ) -> LocalRunResult:
         success = result.status == "COMPLETED"
         metrics = result.metrics
         return LocalRunResult(
@@ -211,7 +212,7 @@ class LocalRolloutRunner:
             success=success,
             result=result,
             error=None if success else result.error_message,
-            duration_ms=duration_ms,
+            duration_ms=_elapsed_ms(started_seconds),
             token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
             error_kind=None if success else "agent reported ERROR",
             messages=result.final_messages or ctx.transcript_so_far(),
@@ -220,14 +221,14 @@ class LocalRolloutRunner:
         )
 
     def _failed(
-        self, row_index: int, error: str, kind: str, ctx: RolloutContext | None, duration_ms: float
+        self, row_index: int, error: str, kind: str, ctx: RolloutContext | None, started_seconds: float
     ) -> LocalRunResult:
         metrics = ctx.metrics_so_far() if ctx else None
         return LocalRunResult(
             row_index=row_index,
             success=False,
             error=error,
-            duration_ms=duration_ms,
+            duration_ms=_elapsed_ms(started_seconds),
             token_usage=self._token_usage(),
             error_kind=kind,
             messages=ctx.transcript_so_far() if ctx else [],
@@ -253,49 +254,45 @@ class LocalRolloutRunner:
         ``on_progress`` gets the number of rows done, their total, and each result. A systemic error ends the batch with
         a failed result for its row; other failures do not.
         """
-        batch_started_seconds = time.monotonic()
+        started_seconds = time.monotonic()
         results: list[LocalRunResult] = []
-        stop_reason: str | None = None
-        for position, row in enumerate(rows):
-            row_started_seconds = time.monotonic()
-            try:
-                result = await self.run_single(
-                    row=row,
-                    row_index=start_index + position,
-                    max_turns=max_turns,
-                    completion_params=completion_params,
-                )
-            except SystemicProviderError as error:
-                result = systemic_failure(start_index + position, error, row_started_seconds)
-                stop_reason = str(error)
+
+        async def run_one(job: Job) -> tuple[LocalRunResult, str | None]:
+            return await self.run_job(job, max_turns=max_turns, completion_params=completion_params)
+
+        def take(_: Job, result: LocalRunResult) -> None:
             results.append(result)
             if on_progress is not None:
-                on_progress(position + 1, len(rows), result)
-            if stop_reason is not None:
-                break
+                on_progress(len(results), len(rows), result)
+
+        stops = await drive(Plan(start_index).jobs(rows), run_one, take, concurrency=1)
         passed = sum(result.success for result in results)
         return LocalBatchResult(
             results=results,
             total=len(results),
             passed=passed,
             failed=len(results) - passed,
-            total_duration_ms=_elapsed_ms(batch_started_seconds),
+            total_duration_ms=_elapsed_ms(started_seconds),
             total_tokens=sum(result.token_usage.get("total_tokens", 0) for result in results),
-            stopped_early=stop_reason is not None,
-            stop_reason=stop_reason,
+            stopped_early=stops.first_reason is not None,
+            stop_reason=stops.first_reason,
         )
 
-
-def systemic_failure(row_index: int, error: SystemicProviderError, row_started_seconds: float) -> LocalRunResult:
-    """The result of the row whose call showed that no other row would fare better."""
-    return LocalRunResult(
-        row_index=row_index,
-        success=False,
-        error=str(error),
-        duration_ms=error.duration_ms if error.duration_ms is not None else _elapsed_ms(row_started_seconds),
-        token_usage={"total_tokens": error.tokens} if error.tokens else {},
-        error_kind=error.failure.value,
-    )
+    async def run_job(self, job: Job, **options: Any) -> tuple[LocalRunResult, str | None]:
+        """``run_single`` for the driver: the result, and why no other row would fare better, where that has shown."""
+        started_seconds = time.monotonic()
+        try:
+            return await self.run_single(row=job.row, row_index=job.row_index, **options), None
+        except SystemicProviderError as error:
+            result = LocalRunResult(
+                row_index=job.row_index,
+                success=False,
+                error=str(error),
+                duration_ms=error.duration_ms if error.duration_ms is not None else _elapsed_ms(started_seconds),
+                token_usage={"total_tokens": error.tokens} if error.tokens else {},
+                error_kind=error.failure.value,
+            )
+            return result, str(error)
 
 
 def _elapsed_ms(started_seconds: float) -> float:

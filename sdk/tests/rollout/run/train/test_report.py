@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS
 from osmosis_ai.rollout.run.train.render import MAX_TABLE_LINES, ReportPrinter, RunProgress
-from osmosis_ai.rollout.run.train.report import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS, Report, record_of
+from osmosis_ai.rollout.run.train.report import Report, record_of
 from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome
 
 
@@ -66,7 +67,7 @@ class TestReport:
 
     def test_the_same_failure_is_one_problem_whatever_its_rollout_id(self) -> None:
         (problem,) = report_of(*[FAILED] * 9).problems
-        assert (problem.status, problem.text, problem.count) == ("ERROR", "boom in <rollout id>", 9)
+        assert (problem.kind, problem.text, problem.count) == ("ERROR", "boom in <rollout id>", 9)
         assert problem.rows == list(range(MAX_ROWS_NAMED))
 
     def test_the_number_of_problems_is_bounded(self) -> None:

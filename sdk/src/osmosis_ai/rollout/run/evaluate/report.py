@@ -36,10 +36,12 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
         return
     ks = tables.ks_of(result)
     console.print()
-    if not console.run_rich(lambda rich: _format_tables_rich(eval_names, models, ks, rich)):
-        _print_plain(performance_table(models, result), console)
-        console.print()
-        _print_plain(results_table(eval_names, models, ks), console)
+    shown = [performance_table(models, result), results_table(eval_names, models, ks)]
+    if not console.run_rich(lambda rich: _format_tables_rich(shown, rich)):
+        for position, table in enumerate(shown):
+            if position:
+                console.print()
+            _print_plain(table, console)
     _print_intervals(models, eval_names, ks, console)
     _print_comparison(result, console)
     console.print("\n")
@@ -70,49 +72,27 @@ def results_table(eval_names: Sequence[str], models: Sequence[ModelLine], ks: Se
     return Table("Results", headers, rows, texts=2)
 
 
-def _format_tables_rich(
-    eval_fn_names: Sequence[str],
-    model_data: Sequence[ModelLine],
-    pass_k_values: Sequence[int],
-    rich_console: "RichConsole",
-) -> None:
+def _format_tables_rich(shown: Sequence[Table], rich_console: "RichConsole") -> None:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    def literal(text: str, style: str = "") -> Text:
-        return Text(strip_control(text), style)
-
-    def number(summary: EvalEvalSummary, score: float) -> str:
-        is_whole = not summary.is_empty and score == int(score)
-        return f"{score:.0f}" if is_whole else tables.score(summary, score)
-
-    took = RichTable(title="Performance", box=box.ROUNDED)
-    for header in ("Model", "Avg Latency", "Avg Tokens"):
-        took.add_column(header, overflow="fold")
-    for model in model_data:
-        latency = tables.duration(model.performance.latency_ms.mean)
-        took.add_row(literal(model.name), latency, f"{model.performance.tokens.mean:,.0f}")
-    rich_console.print(took)
-
-    scores = RichTable(title="Results", box=box.ROUNDED)
-    for header in ("Eval Function", "Model", "Mean", "Min", "Max", "Std", *(f"pass@{k}" for k in pass_k_values)):
-        scores.add_column(header, overflow="fold")
-    for eval_name in eval_fn_names:
-        for model in model_data:
-            summary = model.summaries.get(eval_name, EvalEvalSummary())
-            shares = [summary.pass_at_k.get(k) for k in pass_k_values]
-            scores.add_row(
-                literal(eval_name),
-                literal(model.name),
-                literal(number(summary, summary.mean), _style(summary.mean)),
-                *(number(summary, score) for score in (summary.min, summary.max, summary.std)),
-                *(literal(tables.percent(share), "" if share is None else _style(share)) for share in shares),
-            )
-    rich_console.print(scores)
+    for table in shown:
+        drawn = RichTable(title=table.title, box=box.ROUNDED)
+        for header in table.headers:
+            drawn.add_column(header, overflow="fold")
+        for row in table.rows:
+            words, numbers = row[: table.texts], [cell.removesuffix(".000") for cell in row[table.texts :]]
+            cells = zip(table.headers, map(strip_control, [*words, *numbers]), strict=True)
+            drawn.add_row(*(Text(cell, _style(header, cell)) for header, cell in cells))
+        rich_console.print(drawn)
 
 
-def _style(share: float) -> str:
+def _style(header: str, cell: str) -> str:
+    """The colour of a mean or of a pass@k."""
+    if cell == tables.NOT_AVAILABLE or not (header == "Mean" or header.startswith("pass@")):
+        return ""
+    share = float(cell.removesuffix("%")) / (100 if cell.endswith("%") else 1)
     if share >= GOOD_SHARE:
         return "green"
     return "yellow" if share >= FAIR_SHARE else "red"

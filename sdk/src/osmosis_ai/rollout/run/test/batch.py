@@ -10,11 +10,9 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from osmosis_ai.rollout.run.driver import Job, Stops, drive
-from osmosis_ai.rollout.run.errors import SystemicProviderError
 from osmosis_ai.rollout.run.models.models import for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
-from osmosis_ai.rollout.run.runner import systemic_failure
 from osmosis_ai.rollout.run.test.options import Options
 from osmosis_ai.rollout.run.test.record import record_of
 from osmosis_ai.rollout.run.test.report import BatchReport
@@ -75,22 +73,15 @@ class Batch:
             self._report.rate_limit_waits = self._gate.waits
 
     async def _run_one(self, job: Job) -> tuple[Record, str | None]:
-        started_seconds = time.monotonic()
         rollout_id = f"{ROLLOUT_ID_PREFIX}-{job.row_index}" + (f"-{job.repeat}" if self._options.repeat > 1 else "")
         client = PatientClient(for_one_run(self._client), self._gate)
         runner = LocalTestRunner(self._agent, client, debug_dir=self._debug_dir, timeout_seconds=self._options.timeout)
-        stop_reason = None
-        try:
-            run = await runner.run_single(
-                row=job.row,
-                row_index=job.row_index,
-                max_turns=self._options.max_turns,
-                completion_params=self._options.completion_params,
-                rollout_id=rollout_id,
-            )
-        except SystemicProviderError as error:
-            run = systemic_failure(job.row_index, error, started_seconds)
-            stop_reason = str(error)
+        run, stop_reason = await runner.run_job(
+            job,
+            max_turns=self._options.max_turns,
+            completion_params=self._options.completion_params,
+            rollout_id=rollout_id,
+        )
         return record_of(run, job.row, job.repeat, rollout_id), stop_reason
 
     def _take(self, job: Job, record: Record) -> None:

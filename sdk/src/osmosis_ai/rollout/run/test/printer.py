@@ -6,7 +6,8 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.text import fitted, printable
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens
 from osmosis_ai.rollout.run.results.results_file import Record
-from osmosis_ai.rollout.run.test.report import SOLVED_REWARD, BatchReport, Problem, Verdict, verdict_of
+from osmosis_ai.rollout.run.tally import Problem
+from osmosis_ai.rollout.run.test.report import SOLVED_REWARD, BatchReport, Verdict, verdict_of
 
 MAX_ERROR_CHARACTERS = 50
 MAX_PROBLEMS_SHOWN = 10
@@ -81,8 +82,7 @@ def _problem_lines(problems: list[Problem]) -> Iterator[str]:
     if problems:
         yield "  Errors by kind:"
     for problem in problems[:MAX_PROBLEMS_SHOWN]:
-        rows = ", ".join(map(str, problem.rows)) + (", ..." if problem.count > len(problem.rows) else "")
-        yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {rows})"
+        yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {problem.named_rows})"
     if len(problems) > MAX_PROBLEMS_SHOWN:
         yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"
 

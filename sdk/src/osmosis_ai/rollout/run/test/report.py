@@ -1,16 +1,14 @@
-"""What a batch came to: totals and the failures grouped. Its size does not grow with the number of rows."""
+"""What a batch came to."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.run.results.results_file import Record
+from osmosis_ai.rollout.run.tally import Tally
 
 SOLVED_REWARD = 1.0
-MAX_PROBLEMS = 200
-MAX_ROWS_NAMED = 5
-OTHER_PROBLEMS = "other errors"
 
 
 class Verdict(Enum):
@@ -32,35 +30,17 @@ def verdict_of(record: Record) -> Verdict:
     return Verdict.PASSED if reward is None or reward > 0 else Verdict.SCORED_ZERO
 
 
-@dataclass(slots=True)
-class Problem:
-    """Runs that failed in the same way."""
-
-    kind: str
-    text: str
-    count: int = 0
-    rows: list[int] = field(default_factory=list)
-    """The first few of them."""
-
-
-class BatchReport:
+class BatchReport(Tally):
     """Grows by one run at a time."""
 
     def __init__(self, planned: int) -> None:
-        self.planned = planned
+        super().__init__(planned)
         self.counts = dict.fromkeys(Verdict, 0)
         self.solved = 0
-        self.rewarded = 0
-        self.resumed = 0
-        """Runs whose results an earlier run had left."""
         self.total_tokens = 0
         self.cost_usd: float | None = None
         self.duration_ms = 0.0
-        self.stop_reason: str | None = None
-        self.interrupted = False
         self.rate_limit_waits = 0
-        self._reward_sum = 0.0
-        self._problems: dict[tuple[str, str], Problem] = {}
 
     def add(self, record: Record) -> None:
         """Count one run."""
@@ -69,37 +49,16 @@ class BatchReport:
         if record["cost_usd"] is not None:
             self.cost_usd = (self.cost_usd or 0.0) + record["cost_usd"]
         if (reward := record["reward"]) is not None:
-            self.rewarded += 1
             self.solved += reward >= SOLVED_REWARD
-            self._reward_sum += reward
+            self.count_reward(reward)
         if not record["success"]:
-            self._count_problem(record)
-
-    def _count_problem(self, record: Record) -> None:
-        kind = record["error_kind"] or "agent"
-        text = shortened(record["error"] or "no reason was given")
-        key = (kind, text)
-        if key not in self._problems and len(self._problems) >= MAX_PROBLEMS:
-            key = (kind, OTHER_PROBLEMS)
-        problem = self._problems.setdefault(key, Problem(*key))
-        problem.count += 1
-        if record["row_index"] not in problem.rows and len(problem.rows) < MAX_ROWS_NAMED:
-            problem.rows.append(record["row_index"])
+            text = shortened(record["error"] or "no reason was given")
+            self.count_problem(record["error_kind"] or "agent", text, record["row_index"])
 
     @property
     def ended(self) -> int:
         """Runs that came to an end."""
         return sum(self.counts.values())
-
-    @property
-    def mean_reward(self) -> float | None:
-        """Over the runs that have a reward; a failure is no reward of 0."""
-        return self._reward_sum / self.rewarded if self.rewarded else None
-
-    @property
-    def problems(self) -> list[Problem]:
-        """Failures by kind, the most frequent first."""
-        return sorted(self._problems.values(), key=lambda problem: -problem.count)
 
     def summary(self) -> dict[str, Any]:
         """The totals as JSON."""

@@ -1,10 +1,6 @@
 """The local runner as test mode has it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import ProviderError as ProviderError
 from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient as ExternalLLMClient
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
@@ -44,23 +40,4 @@ class LocalTestRunner(LocalRolloutRunner):
             ROLLOUT_ID_PREFIX,
             REQUEST_METADATA,
             timeout_seconds=timeout_seconds,
-        )
-
-    async def run_single(
-        self,
-        row: DatasetRow,
-        row_index: int,
-        max_turns: int = 10,
-        completion_params: Mapping[str, Any] | None = None,
-        rollout_id: str | None = None,
-        request_metadata: Mapping[str, Any] | None = None,
-    ) -> LocalTestRunResult:
-        """Run the agent on one row, as ``LocalRolloutRunner.run_single`` does."""
-        return await super().run_single(
-            row,
-            row_index,
-            max_turns,
-            completion_params,
-            rollout_id or f"{ROLLOUT_ID_PREFIX}-{row_index}",
-            request_metadata,
         )

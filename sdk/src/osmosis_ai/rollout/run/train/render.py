@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from osmosis_ai.rollout.core.text import printable
-from osmosis_ai.rollout.run.train.report import Problem, Report, ReportLine
+from osmosis_ai.rollout.run.train.report import Report, ReportLine
 from osmosis_ai.rollout.trainer.types import Outcome
 
 MAX_TABLE_LINES = 60
@@ -72,7 +72,8 @@ class ReportPrinter:
             self.say(f"Mean reward: {report.mean_reward:.2f} (over {report.rewarded} rollouts)")
         self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
         for problem in report.problems:
-            self.say(f"{problem.count} x {problem.status}: {problem.text} ({_rows(problem)})")
+            row = "rows" if len(problem.rows) > 1 else "row"
+            self.say(f"{problem.count} x {problem.kind}: {problem.text} ({row} {problem.named_rows})")
         for count, what in (
             (report.contradictions, "contradicted an earlier result of its rollout and was refused"),
             (report.late_results, "came after the trainer had given up on its rollout"),
@@ -89,11 +90,6 @@ def _worst(lines: list[ReportLine]) -> list[ReportLine]:
         return completed, line.reward if line.reward is not None else 0.0, line.row_index, line.repeat
 
     return sorted(sorted(lines, key=badness)[:MAX_TABLE_LINES], key=lambda line: (line.row_index, line.repeat))
-
-
-def _rows(problem: Problem) -> str:
-    rows = ", ".join(map(str, problem.rows))
-    return f"row{'s' if len(problem.rows) > 1 else ''} {rows}{', ...' if problem.count > len(problem.rows) else ''}"
 
 
 def _duration(milliseconds: float) -> str:

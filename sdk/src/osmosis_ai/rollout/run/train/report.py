@@ -6,11 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.run.tally import Tally
 from osmosis_ai.rollout.trainer.types import Outcome, RolloutOutcome
-
-MAX_ROWS_NAMED = 5
-MAX_PROBLEMS = 1_000
-OTHER_PROBLEMS = "other problems"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +26,17 @@ class ReportLine:
     problem: str | None
 
 
-@dataclass(slots=True)
-class Problem:
-    """Rollouts that failed in the same way."""
-
-    status: str
-    text: str
-    count: int
-    rows: list[int]
-    """The first few of them."""
-
-
-class Report:
+class Report(Tally):
     """Grows by one rollout at a time."""
 
     def __init__(self, planned: int) -> None:
-        self.planned = planned
-        self.resumed = 0
-        """Rollouts whose results an earlier run had left."""
+        super().__init__(planned)
         self.lines: list[ReportLine] = []
         self.counts: Counter[Outcome] = Counter()
         self.duration_seconds = 0.0
-        self.stop_reason: str | None = None
-        self.interrupted = False
         self.contradictions = 0
         self.late_results = 0
         self.rewritten = 0
-        self._problems: dict[tuple[str, str], Problem] = {}
-        self._rewards = 0
-        self._reward_sum = 0.0
 
     def add(self, row_index: int, repeat: int, outcome: RolloutOutcome) -> ReportLine:
         """Count one rollout."""
@@ -89,39 +68,14 @@ class Report:
         self.lines.append(line)
         self.counts[Outcome(line.status)] += 1
         if line.reward is not None:
-            self._rewards += 1
-            self._reward_sum += line.reward
+            self.count_reward(line.reward)
         if line.problem is not None:
-            self._count_problem(line, line.problem.replace(line.rollout_id, "<rollout id>"))
-
-    def _count_problem(self, line: ReportLine, text: str) -> None:
-        key = line.status, text
-        if key not in self._problems and len(self._problems) >= MAX_PROBLEMS:
-            key = line.status, OTHER_PROBLEMS
-        problem = self._problems.setdefault(key, Problem(*key, count=0, rows=[]))
-        problem.count += 1
-        if line.row_index not in problem.rows and len(problem.rows) < MAX_ROWS_NAMED:
-            problem.rows.append(line.row_index)
-
-    @property
-    def problems(self) -> list[Problem]:
-        """Failures by kind, the most frequent first."""
-        return sorted(self._problems.values(), key=lambda problem: -problem.count)
-
-    @property
-    def mean_reward(self) -> float | None:
-        """Over the COMPLETED rollouts that have a reward; a failure is no reward of 0."""
-        return self._reward_sum / self._rewards if self._rewards else None
+            self.count_problem(line.status, line.problem.replace(line.rollout_id, "<rollout id>"), line.row_index)
 
     @property
     def completed(self) -> int:
         """Rollouts with a terminal COMPLETED callback."""
         return self.counts[Outcome.COMPLETED]
-
-    @property
-    def rewarded(self) -> int:
-        """How many rollouts ``mean_reward`` is taken over."""
-        return self._rewards
 
     @property
     def rollouts_per_second(self) -> float:
@@ -149,7 +103,10 @@ class Report:
             "contradicting_results": self.contradictions,
             "late_results": self.late_results,
             "rewrote_messages": self.rewritten,
-            "problems": [asdict(problem) for problem in self.problems],
+            "problems": [
+                {"status": problem.kind, "text": problem.text, "count": problem.count, "rows": problem.rows}
+                for problem in self.problems
+            ],
         }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core.text import described, fitted, text_of
+from osmosis_ai.rollout.core.text import UNREADABLE, described, fitted, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _shown(file: str) -> str:
 
 
 def _text(error: BaseException) -> str:
-    return _short_line(text_of(error, "(its text cannot be read)"))
+    return _short_line(text_of(error, UNREADABLE))
 
 
 def _short_line(text: str) -> str:

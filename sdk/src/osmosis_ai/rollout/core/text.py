@@ -22,6 +22,7 @@ MAX_SHOWN_CHARACTERS = 300
 MAX_EXCERPT_CHARACTERS = 500
 MAX_REDACTED_CHARACTERS = 16_000
 HIDDEN = "***"
+UNREADABLE = "(its text cannot be read)"
 
 # ECMA-48. A sequence that is cut off loses its introducer, and the rest of it is mere text.
 CONTROL = re.compile(

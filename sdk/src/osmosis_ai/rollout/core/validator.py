@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +17,12 @@ import pydantic
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.text import UNREADABLE, text_of
 
 __all__ = ["AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"]
 
 # What every model provider takes as the name of a function.
 _USUAL_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-_Location = tuple[str | int, ...]
 
 
 @dataclass
@@ -86,19 +85,20 @@ def validate_agent_loop(agent_loop: RolloutAgentLoop, *, request: RolloutRequest
     agent_name = _check_name(agent_loop, findings)
     tool_count = _check_tools(agent_loop, request or _sample_request(), findings)
     _check_run(agent_loop, findings)
-    return ValidationResult(
-        valid=not findings.errors,
-        errors=findings.errors,
-        warnings=findings.warnings,
-        agent_name=agent_name,
-        tool_count=tool_count,
-    )
+    return ValidationResult(not findings.errors, findings.errors, findings.warnings, agent_name, tool_count)
 
 
-@dataclass
+def check_tools(tools: Any) -> list[ValidationError]:
+    """What keeps ``tools``, as ``get_tools`` returned them, from being served; ``[]`` if nothing does."""
+    findings = _Findings()
+    _check_each_tool(tools, findings)
+    return findings.errors
+
+
 class _Findings:
-    errors: list[ValidationError] = field(default_factory=list)
-    warnings: list[ValidationError] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.errors: list[ValidationError] = []
+        self.warnings: list[ValidationError] = []
 
     def error(self, code: str, message: str, field: str, details: dict[str, Any] | None = None) -> None:
         self.errors.append(ValidationError(code, message, field, details))
@@ -124,7 +124,7 @@ def _check_name(agent_loop: RolloutAgentLoop, findings: _Findings) -> str | None
         findings.error("MISSING_NAME", "The agent loop has no name; set the class attribute 'name'.", "name")
         return None
     if not isinstance(name, str):
-        findings.error("INVALID_NAME_TYPE", f"The name must be a str, got {_type_name(name)}.", "name")
+        findings.error("INVALID_NAME_TYPE", f"The name must be a str, got {type(name).__name__}.", "name")
         return None
     if not name.strip():
         findings.error("EMPTY_NAME", "The name is blank; give the agent loop one.", "name")
@@ -137,166 +137,114 @@ def _check_tools(agent_loop: RolloutAgentLoop, request: RolloutRequest, findings
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the author's code may raise anything, SystemExit included
-        kind, message = type(error).__name__, _message(error)
-        findings.error(
-            "GET_TOOLS_EXCEPTION",
-            f"get_tools raised {kind}: {message}",
-            "get_tools",
-            {"exception_type": kind, "exception_message": message},
-        )
+        kind, text = type(error).__name__, text_of(error, UNREADABLE)
+        details = {"exception_type": kind, "exception_message": text}
+        findings.error("GET_TOOLS_EXCEPTION", f"get_tools raised {kind}: {text}", "get_tools", details)
         return 0
     if tools is None:
-        findings.error(
-            "GET_TOOLS_RETURNS_NONE",
-            "get_tools returned None; return a list, empty if there are no tools.",
-            "get_tools",
-        )
+        message = "get_tools returned None; return a list, empty if there are no tools."
+        findings.error("GET_TOOLS_RETURNS_NONE", message, "get_tools")
         return 0
+    return _check_each_tool(tools, findings)
+
+
+def _check_each_tool(tools: Any, findings: _Findings) -> int:
     if not isinstance(tools, list):
-        findings.error("GET_TOOLS_INVALID_TYPE", _why_no_list(tools), "get_tools")
+        message = f"get_tools must return a list, got {type(tools).__name__}."
+        if inspect.isawaitable(tools):
+            message = "get_tools must be a plain function: define it with 'def', not 'async def', and return a list."
+        if inspect.iscoroutine(tools):
+            tools.close()  # or Python warns that nobody awaited it
+        findings.error("GET_TOOLS_INVALID_TYPE", message, "get_tools")
         return 0
-    _check_each_tool(tools, findings)
+    first_with_name: dict[str, int] = {}
+    for index, tool in enumerate(tools):
+        name = _check_tool(tool, f"tools[{index}]", findings)
+        if name is not None and (first := first_with_name.setdefault(name, index)) != index:
+            message = f"The name {_short(name)} is taken by tools[{first}]; each tool needs its own."
+            findings.error("DUPLICATE_TOOL_NAME", message, f"tools[{index}].function.name")
     return len(tools)
 
 
-def check_tools(tools: Any) -> list[ValidationError]:
-    """What keeps ``tools``, as ``get_tools`` returned them, from being served; ``[]`` if nothing does."""
-    findings = _Findings()
-    if isinstance(tools, list):
-        _check_each_tool(tools, findings)
+def _check_tool(tool: Any, path: str, findings: _Findings) -> str | None:
+    """Report what is wrong with ``tool``, first what has a code of its own; return its name if that is usable."""
+    if not isinstance(tool, OpenAIFunctionToolSchema | dict):
+        message = f"A tool must be an OpenAIFunctionToolSchema or a dict, got {type(tool).__name__}."
+        findings.error("INVALID_TOOL_TYPE", message, path)
+        return None
+    reported: list[tuple[str, ...]] = []
+
+    def error(code: str, message: str, *place: str, at: str | None = None) -> None:
+        reported.append(place)
+        findings.error(code, message, at or ".".join((path, *place)))
+
+    try:
+        # Dumped, because a schema object may have been changed since it was validated.
+        definition = tool if isinstance(tool, dict) else tool.model_dump(exclude_none=True, warnings=False)
+    except (ValueError, TypeError, AttributeError, RecursionError) as failure:
+        _cannot_be_sent(failure, path, findings)
+        return None
+    if "type" not in definition:
+        error("MISSING_TOOL_TYPE", "The tool has no type; set it to 'function'.", "type", at=path)
+    elif definition["type"] != "function":
+        message = f"The type is {_short(definition['type'])}; providers know only 'function'."
+        findings.warning("UNKNOWN_TOOL_TYPE", message, f"{path}.type")
+    name, function = None, definition.get("function")
+    if "function" not in definition:
+        error("MISSING_FUNCTION", "The tool has no function.", "function", at=path)
+    elif not isinstance(function, dict):
+        error("INVALID_FUNCTION_TYPE", f"The function must be a dict, got {type(function).__name__}.", "function")
     else:
-        findings.error("GET_TOOLS_INVALID_TYPE", _why_no_list(tools), "get_tools")
-    return findings.errors
+        name = _check_function(function, f"{path}.function", error, findings)
+    _check_schema(definition, path, reported, findings)
+    return name
 
 
-def _check_each_tool(tools: list[Any], findings: _Findings) -> None:
-    first_with_name: dict[str, int] = {}
-    for index, tool in enumerate(tools):
-        check = _ToolCheck(index, findings)
-        name = check.run(tool)
-        if name is not None and (first := first_with_name.setdefault(name, index)) != index:
-            findings.error(
-                "DUPLICATE_TOOL_NAME",
-                f"The name {_short(name)} is taken by tools[{first}]; each tool needs its own.",
-                f"tools[{index}].function.name",
-            )
+def _check_function(function: dict[Any, Any], path: str, error: Callable[..., None], findings: _Findings) -> str | None:
+    name = function.get("name")
+    if "name" not in function:
+        error("MISSING_FUNCTION_NAME", "The function has no name.", "function", "name")
+    elif not isinstance(name, str) or not name.strip():
+        message = f"The function name must be a str that is not blank, got {_short(name)}."
+        error("INVALID_FUNCTION_NAME", message, "function", "name")
+        name = None
+    elif not _USUAL_FUNCTION_NAME.fullmatch(name):
+        message = f"The name {_short(name)} is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'; many providers refuse it."
+        findings.warning("UNUSUAL_FUNCTION_NAME", message, f"{path}.name")
+    if "description" not in function:
+        message = "The function has no description; tell the model what it does."
+        findings.warning("MISSING_FUNCTION_DESCRIPTION", message, f"{path}.description")
+    parameters = function.get("parameters", {"type": "object"})
+    if not isinstance(parameters, dict):
+        message = f"The parameters must be a dict, got {type(parameters).__name__}."
+        error("INVALID_PARAMETERS_TYPE", message, "function", "parameters")
+    elif parameters.get("type") != "object":
+        message = "The type of the parameters is not 'object'; providers know nothing else."
+        findings.warning("PARAMETERS_TYPE_NOT_OBJECT", message, f"{path}.parameters.type")
+    return name
 
 
-def _why_no_list(tools: Any) -> str:
-    if inspect.iscoroutine(tools):
-        tools.close()
-    if inspect.isawaitable(tools):
-        return "get_tools must be a plain function: define it with 'def', not 'async def', and return a list."
-    return f"get_tools must return a list, got {_type_name(tools)}."
+def _check_schema(definition: dict[Any, Any], path: str, reported: list[tuple[str, ...]], findings: _Findings) -> None:
+    """Put the tool through the server's own schema, and through what writes it; what was reported is not again."""
+    try:
+        schema = OpenAIFunctionToolSchema.model_validate(definition)
+        content = schema.model_dump(mode="json", exclude_none=True, warnings=False)
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
+        # pydantic would write a number that is not finite as null.
+        json.dumps(schema.model_dump(exclude_none=True, warnings=False), allow_nan=False, default=str)
+    except pydantic.ValidationError as error:
+        for problem in error.errors(include_url=False, include_context=False, include_input=False):
+            location = problem["loc"]
+            if not any(location[: len(known)] == known for known in reported):
+                place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+                findings.error("INVALID_TOOL_SCHEMA", f"{problem['msg']}.", path + place, {"type": problem["type"]})
+    except (ValueError, TypeError, RecursionError) as error:
+        _cannot_be_sent(error, path, findings)
 
 
-class _ToolCheck:
-    """Checks one tool: first what has a code of its own, then the rest of the server's schema."""
-
-    def __init__(self, index: int, findings: _Findings) -> None:
-        self.path = f"tools[{index}]"
-        self.findings = findings
-        self.reported: list[_Location] = []
-
-    def run(self, tool: Any) -> str | None:
-        """Report what is wrong with ``tool``; return its name if that is usable."""
-        if not isinstance(tool, OpenAIFunctionToolSchema | dict):
-            self.findings.error(
-                "INVALID_TOOL_TYPE",
-                f"A tool must be an OpenAIFunctionToolSchema or a dict, got {_type_name(tool)}.",
-                self.path,
-            )
-            return None
-        try:
-            # Dumped, because a schema object may have been changed since it was validated.
-            definition = tool if isinstance(tool, dict) else tool.model_dump(exclude_none=True, warnings=False)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            self._not_encodable(error)
-            return None
-        name = self._check_definition(definition)
-        self._check_schema(definition)
-        return name
-
-    def _check_definition(self, tool: dict[Any, Any]) -> str | None:
-        if "type" not in tool:
-            self._error("MISSING_TOOL_TYPE", "The tool has no type; set it to 'function'.", "", ("type",))
-        elif tool["type"] != "function":
-            message = f"The type is {_short(tool['type'])}; providers know only 'function'."
-            self.findings.warning("UNKNOWN_TOOL_TYPE", message, f"{self.path}.type")
-        if "function" not in tool:
-            self._error("MISSING_FUNCTION", "The tool has no function.", "", ("function",))
-            return None
-        function = tool["function"]
-        if not isinstance(function, dict):
-            message = f"The function must be a dict, got {_type_name(function)}."
-            self._error("INVALID_FUNCTION_TYPE", message, ".function", ("function",))
-            return None
-        name = self._check_function_name(function)
-        if "description" not in function:
-            message = "The function has no description; tell the model what it does."
-            self.findings.warning("MISSING_FUNCTION_DESCRIPTION", message, f"{self.path}.function.description")
-        if "parameters" in function:
-            self._check_parameters(function["parameters"])
-        return name
-
-    def _check_function_name(self, function: dict[Any, Any]) -> str | None:
-        place, location = ".function.name", ("function", "name")
-        if "name" not in function:
-            self._error("MISSING_FUNCTION_NAME", "The function has no name.", place, location)
-            return None
-        name = function["name"]
-        if not isinstance(name, str) or not name.strip():
-            message = f"The function name must be a str that is not blank, got {_short(name)}."
-            self._error("INVALID_FUNCTION_NAME", message, place, location)
-            return None
-        if not _USUAL_FUNCTION_NAME.fullmatch(name):
-            message = f"The name {_short(name)} is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'; many providers refuse it."
-            self.findings.warning("UNUSUAL_FUNCTION_NAME", message, self.path + place)
-        return name
-
-    def _check_parameters(self, parameters: Any) -> None:
-        place = ".function.parameters"
-        if not isinstance(parameters, dict):
-            message = f"The parameters must be a dict, got {_type_name(parameters)}."
-            self._error("INVALID_PARAMETERS_TYPE", message, place, ("function", "parameters"))
-        elif parameters.get("type") != "object":
-            message = "The type of the parameters is not 'object'; providers know nothing else."
-            self.findings.warning("PARAMETERS_TYPE_NOT_OBJECT", message, f"{self.path}{place}.type")
-
-    def _check_schema(self, definition: dict[Any, Any]) -> None:
-        try:
-            schema = OpenAIFunctionToolSchema.model_validate(definition)
-            content = schema.model_dump(mode="json", exclude_none=True, warnings=False)
-            json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
-            # pydantic would write a number that is not finite as null.
-            json.dumps(schema.model_dump(exclude_none=True, warnings=False), allow_nan=False, default=str)
-        except pydantic.ValidationError as error:
-            for problem in error.errors(include_url=False, include_context=False, include_input=False):
-                self._schema_error(problem["loc"], problem["msg"], problem["type"])
-        except (ValueError, TypeError, RecursionError) as error:
-            self._not_encodable(error)
-
-    def _schema_error(self, location: _Location, message: str, kind: str) -> None:
-        if any(location[: len(known)] == known for known in self.reported):
-            return
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-        self._error("INVALID_TOOL_SCHEMA", f"{message}.", place, details={"type": kind})
-
-    def _not_encodable(self, error: Exception) -> None:
-        message = f"The tool cannot be sent as JSON: {type(error).__name__}: {_message(error)}"
-        self._error("INVALID_TOOL_SCHEMA", message, "")
-
-    def _error(
-        self,
-        code: str,
-        message: str,
-        place: str,
-        covers: _Location | None = None,
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        if covers is not None:
-            self.reported.append(covers)
-        self.findings.error(code, message, self.path + place, details)
+def _cannot_be_sent(error: Exception, path: str, findings: _Findings) -> None:
+    message = f"The tool cannot be sent as JSON: {type(error).__name__}: {text_of(error, UNREADABLE)}"
+    findings.error("INVALID_TOOL_SCHEMA", message, path)
 
 
 def _check_run(agent_loop: RolloutAgentLoop, findings: _Findings) -> None:
@@ -306,7 +254,7 @@ def _check_run(agent_loop: RolloutAgentLoop, findings: _Findings) -> None:
             "MISSING_RUN_METHOD", "The agent loop has no run method; define 'async def run(self, ctx)'.", "run"
         )
     elif not callable(run):
-        findings.error("RUN_NOT_CALLABLE", f"run must be a method, got {_type_name(run)}.", "run")
+        findings.error("RUN_NOT_CALLABLE", f"run must be a method, got {type(run).__name__}.", "run")
     elif not any(map(inspect.iscoroutinefunction, _layers(run))):
         findings.error("RUN_NOT_ASYNC", "run must be a coroutine function; define it with 'async def'.", "run")
 
@@ -328,17 +276,7 @@ def _attribute(agent_loop: RolloutAgentLoop, name: str) -> Any:
     return None
 
 
-def _message(error: BaseException) -> str:
-    with suppress(Exception):
-        return str(error)
-    return "(its text cannot be read)"
-
-
-def _type_name(value: Any) -> str:
-    return type(value).__name__
-
-
 def _short(value: Any) -> str:
     with suppress(Exception):
         return repr(value)[:80]
-    return _type_name(value)
+    return type(value).__name__

@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ForwardRef, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -36,7 +35,7 @@ def osmosis_reward(func: RewardFunction) -> RewardFunction:
         TypeError: when decorating, for a classic signature that differs; when called, for a classic result that is
             neither a ``float`` nor such a ``None``.
     """
-    return _decorate(func, _REWARD_RULES)
+    return _decorate(func, _reward_rules)
 
 
 def osmosis_rubric(func: RewardFunction) -> RewardFunction:
@@ -50,24 +49,16 @@ def osmosis_rubric(func: RewardFunction) -> RewardFunction:
         TypeError: when decorating, for a classic signature that differs; when called, for arguments that are missing
             or of the wrong type, and for a classic result that is no ``float``.
     """
-    return _decorate(func, _RUBRIC_RULES, _check_rubric_arguments)
+    return _decorate(func, _rubric_rules, _check_rubric_arguments)
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What the parameter at ``position`` must be like, and what to say when it is not."""
-
-    position: int
-    holds: Callable[[inspect.Parameter], bool]
-    message: str
-
-
+# Whether a rule holds, of which parameter it is, and what to say otherwise; the first that fails decides.
+_Rules = tuple[tuple[bool, inspect.Parameter, str], ...]
+_RulesOf = Callable[[inspect.Parameter, inspect.Parameter, inspect.Parameter], _Rules]
 _ArgumentCheck = Callable[[inspect.Signature, tuple[Any, ...], Mapping[str, Any]], None]
 
 
-def _decorate(
-    func: RewardFunction, rules: tuple[_Rule, ...], check_arguments: _ArgumentCheck | None = None
-) -> RewardFunction:
+def _decorate(func: RewardFunction, rules: _RulesOf, check_arguments: _ArgumentCheck | None = None) -> RewardFunction:
     if not callable(func):
         raise TypeError(f"A reward decorator needs a function, got {type(func).__name__}; decorate a function.")
     name = _name_of(func)
@@ -130,7 +121,7 @@ def _marking_failures(name: str) -> Iterator[None]:
         raise
 
 
-def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rules: tuple[_Rule, ...]) -> None:
+def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rules: _RulesOf) -> None:
     name = _name_of(func)
     namespace = getattr(_plain_function(func), "__globals__", {})
     parameters = [
@@ -142,9 +133,9 @@ def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rul
             f"Function {name} must have at least 3 parameters, got {len(parameters)};"
             " declare (solution_str, ground_truth, extra_info)."
         )
-    for rule in rules:
-        if not rule.holds(parameters[rule.position]):
-            raise TypeError(f"Function {name}: {rule.message}, got '{parameters[rule.position]}'.")
+    for holds, parameter, message in rules(*parameters[:3]):
+        if not holds:
+            raise TypeError(f"Function {name}: {message}, got '{parameter}'.")
 
 
 def _check_rubric_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -163,7 +154,7 @@ def _check_rubric_arguments(signature: inspect.Signature, args: tuple[Any, ...],
 def _may_be_none(func: Any, returned: Any) -> bool:
     """Whether a function says that it may have no score to give."""
     namespace = getattr(_plain_function(func), "__globals__", {})
-    return NoneType in get_args(_without_metadata(_resolve(returned, namespace)))
+    return NoneType in get_args(_bare(_resolve(returned, namespace)))
 
 
 def _checked_score(name: str, score: Any) -> float:
@@ -210,62 +201,45 @@ def _is_str_annotation(annotation: Any) -> bool:
     return isinstance(text, str) and text in ("str", "builtins.str")
 
 
-def _without_metadata(annotation: Any) -> Any:
+def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union other than ``None``; any other annotation is its own only member."""
+def _only_member(annotation: Any) -> Any:
+    """The one member of a union other than ``None``, or what is no union itself; ``None`` if there are several."""
     if get_origin(annotation) not in (Union, UnionType):
-        return (annotation,)
-    return tuple(member for member in get_args(annotation) if member is not NoneType)
-
-
-def _is_plain_str(parameter: inspect.Parameter) -> bool:
-    return _without_metadata(parameter.annotation) is str
+        return annotation
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return members[0] if len(members) == 1 else None
 
 
 def _is_optional_dict(parameter: inspect.Parameter) -> bool:
-    members = [_without_metadata(member) for member in _union_members(_without_metadata(parameter.annotation))]
-    return len(members) == 1 and dict in (members[0], get_origin(members[0]))
+    member = _bare(_only_member(_bare(parameter.annotation)))
+    return dict in (member, get_origin(member))
 
 
-def _is_str(parameter: inspect.Parameter) -> bool:
-    return _is_str_annotation(parameter.annotation)
+def _reward_rules(first: inspect.Parameter, second: inspect.Parameter, third: inspect.Parameter) -> _Rules:
+    return (
+        (_bare(first.annotation) is str, first, "First parameter 'solution_str' must be annotated as str"),
+        (second.name == "ground_truth", second, "Second parameter must be named 'ground_truth'"),
+        (_bare(second.annotation) is str, second, "Second parameter 'ground_truth' must be annotated as str"),
+        (third.name == "extra_info", third, "Third parameter must be named 'extra_info'"),
+        (_is_optional_dict(third), third, "Third parameter 'extra_info' must be annotated as dict or dict | None"),
+        (
+            third.default is not third.empty,
+            third,
+            "Third parameter 'extra_info' must have a default value of None (or another default)",
+        ),
+    )
 
 
-def _is_optional_str(parameter: inspect.Parameter) -> bool:
-    members = _union_members(parameter.annotation)
-    return len(members) == 1 and _is_str_annotation(members[0])
-
-
-def _has_default(parameter: inspect.Parameter) -> bool:
-    return parameter.default is not parameter.empty
-
-
-def _has_no_default(parameter: inspect.Parameter) -> bool:
-    return not _has_default(parameter)
-
-
-def _is_named(name: str) -> Callable[[inspect.Parameter], bool]:
-    return lambda parameter: parameter.name == name
-
-
-# In the order of the specification: the first rule that fails decides the message.
-_REWARD_RULES = (
-    _Rule(0, _is_plain_str, "First parameter 'solution_str' must be annotated as str"),
-    _Rule(1, _is_named("ground_truth"), "Second parameter must be named 'ground_truth'"),
-    _Rule(1, _is_plain_str, "Second parameter 'ground_truth' must be annotated as str"),
-    _Rule(2, _is_named("extra_info"), "Third parameter must be named 'extra_info'"),
-    _Rule(2, _is_optional_dict, "Third parameter 'extra_info' must be annotated as dict or dict | None"),
-    _Rule(2, _has_default, "Third parameter 'extra_info' must have a default value of None (or another default)"),
-)
-
-_RUBRIC_RULES = (
-    _Rule(0, _is_str, "First parameter 'solution_str' must be annotated as str"),
-    _Rule(0, _has_no_default, "First parameter 'solution_str' cannot have a default value"),
-    _Rule(1, _is_named("ground_truth"), "Second parameter must be named 'ground_truth'"),
-    _Rule(1, _is_optional_str, "Second parameter 'ground_truth' must be annotated as str or Optional[str]"),
-    _Rule(1, _has_no_default, "Second parameter 'ground_truth' cannot have a default value"),
-    _Rule(2, _is_named("extra_info"), "Third parameter must be named 'extra_info'"),
-)
+def _rubric_rules(first: inspect.Parameter, second: inspect.Parameter, third: inspect.Parameter) -> _Rules:
+    is_text = _is_str_annotation(_only_member(second.annotation))
+    return (
+        (_is_str_annotation(first.annotation), first, "First parameter 'solution_str' must be annotated as str"),
+        (first.default is first.empty, first, "First parameter 'solution_str' cannot have a default value"),
+        (second.name == "ground_truth", second, "Second parameter must be named 'ground_truth'"),
+        (is_text, second, "Second parameter 'ground_truth' must be annotated as str or Optional[str]"),
+        (second.default is second.empty, second, "Second parameter 'ground_truth' cannot have a default value"),
+        (third.name == "extra_info", third, "Third parameter must be named 'extra_info'"),
+    )

@@ -5,7 +5,6 @@ assignment is not re-validated. See ``docs/protocol.md``, sections 3 to 5.
 """
 
 import json
-import threading
 from enum import Enum
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -30,7 +29,6 @@ SamplingParamsDict = dict[str, Any]
 DEFAULT_MAX_METADATA_SIZE_BYTES = 1_048_576
 MAX_ROLLOUT_ID_LENGTH = 256
 
-_metadata_limit_lock = threading.Lock()
 _max_metadata_size_bytes: int | None = None
 
 
@@ -39,9 +37,8 @@ def get_max_metadata_size_bytes() -> int:
 
     Until it is set, that is the setting ``max_metadata_size_bytes``.
     """
-    with _metadata_limit_lock:
-        if _max_metadata_size_bytes is not None:
-            return _max_metadata_size_bytes
+    if _max_metadata_size_bytes is not None:
+        return _max_metadata_size_bytes
     from osmosis_ai.rollout.core.settings import get_settings
 
     return get_settings().max_metadata_size_bytes
@@ -56,8 +53,7 @@ def set_max_metadata_size_bytes(size_bytes: int) -> None:
     if size_bytes <= 0:
         raise ValueError(f"The metadata limit must be positive, got {size_bytes} bytes.")
     global _max_metadata_size_bytes
-    with _metadata_limit_lock:
-        _max_metadata_size_bytes = size_bytes
+    _max_metadata_size_bytes = size_bytes
 
 
 class _ToolSchemaModel(BaseModel):

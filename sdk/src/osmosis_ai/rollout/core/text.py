@@ -55,7 +55,13 @@ def described(error: BaseException, text: str | None = None) -> str:
 
 def encodable(text: str, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
     """``text`` with what ``encoding`` lacks (in UTF-8: lone surrogates) replaced, as ``str.encode`` understands it."""
-    return str.encode(text, encoding, errors).decode(encoding)
+    try:
+        encoded = str.encode(text, encoding)
+        if type(text) is str:
+            return text
+    except UnicodeEncodeError:
+        encoded = str.encode(text, encoding, errors)
+    return encoded.decode(encoding)  # a subclass of str, which may do anything, becomes a str
 
 
 def strip_control(text: str) -> str:

@@ -20,6 +20,7 @@ from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
 from osmosis_ai.rollout.core.tool_schema import Signature, called_by
 from osmosis_ai.rollout.core.tools import (
@@ -302,6 +303,5 @@ class _ModelError(Exception):
 
 def _time_out(found: Tool, arguments: dict[str, Any]) -> str:
     text = serialize_tool_result(plain_arguments(arguments, found.name))
-    if len(text) > MAX_ARGUMENT_CHARACTERS:
-        text = f"{text[:MAX_ARGUMENT_CHARACTERS]}..."
-    return f"{found.name} took longer than {found.timeout_seconds:g} seconds with the arguments {text}"
+    shown = cut(text, MAX_ARGUMENT_CHARACTERS)
+    return f"{found.name} took longer than {found.timeout_seconds:g} seconds with the arguments {shown}"

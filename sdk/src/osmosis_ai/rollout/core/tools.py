@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
+from osmosis_ai.rollout.core.text import described, encodable, text_of
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, ToolCall, ToolOutcome, watched_tool_call
 
 __all__ = [
@@ -252,7 +253,7 @@ def _error_result(tool_call: Any, error: Exception) -> ToolMessage:
     )
     text = _text_of(error)
     if not isinstance(error, ToolExecutionError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = described(error, text)
     return create_tool_error_result(tool_call_id, text[:MAX_ERROR_CHARACTERS])
 
 
@@ -270,7 +271,7 @@ def serialize_tool_result(result: Any) -> str:
         text = _number_text(result)
     else:
         text = _json_text(result)
-    return text if _is_encodable(text) else text.encode("utf-8", "replace").decode("utf-8")
+    return encodable(text, errors="replace")
 
 
 # Deeper than any result a model can make use of, and well inside the interpreter's recursion limit.
@@ -352,13 +353,4 @@ def _int_or_digits(number: int) -> int | str:
 
 
 def _text_of(value: Any) -> str:
-    with suppress(Exception):
-        return str(value)
-    return f"<{type(value).__name__}>"
-
-
-def _is_encodable(text: str) -> bool:
-    with suppress(UnicodeEncodeError):
-        text.encode("utf-8")
-        return True
-    return False
+    return text_of(value, f"<{type(value).__name__}>")

@@ -20,7 +20,7 @@ from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
-from osmosis_ai.rollout.core.text import cut
+from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
 from osmosis_ai.rollout.core.tool_schema import Signature, called_by
 from osmosis_ai.rollout.core.tools import (
@@ -288,8 +288,8 @@ class Toolbox:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise _ModelError(_time_out(found, arguments), is_timeout=True) from None
             # The text of a KeyError is no more than the key.
-            bare = isinstance(error, KeyError) or not str(error)
-            problem = f"{type(error).__name__}: {error}".removesuffix(": ") if bare else str(error)
+            text = text_of(error)
+            problem = described(error) if isinstance(error, KeyError) or not text else text
             raise ToolExecutionError(f"{name} failed: {problem}", call_id, name) from error
 
 

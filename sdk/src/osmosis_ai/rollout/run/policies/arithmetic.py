@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.run.policies.arithmetic_tools import ArithmeticTool, find_tools, read_number
 from osmosis_ai.rollout.run.policies.expression import (
     Expression,
@@ -196,8 +197,7 @@ def _text_of(message: MessageDict) -> str:
 
 
 def _quoted(text: str, limit: int = 200) -> str:
-    shown = text.replace("#", "").strip()
-    return f'"{shown[:limit]}..."' if len(shown) > limit else f'"{shown}"'
+    return f'"{cut(text.replace("#", "").strip(), limit)}"'
 
 
 def _approximate_tokens(message: MessageDict) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT, commands, flags, free_port, run, serving
+from tests.exports import exported_names
 from tests.pages import SHELLS, Block, Page, pages
 
 PAGES = pages()
@@ -78,6 +79,13 @@ def test_every_name_that_the_architecture_places_in_a_file_is_there() -> None:
     for *names, file in placed:
         source = (ROOT / "sdk/src/osmosis_ai/rollout" / file).read_text(encoding="utf-8")
         assert [name for name in names if name not in source] == [], file
+
+
+def test_the_reference_lists_every_exported_name() -> None:
+    text = "\n".join(page.path.read_text("utf-8") for name, page in PAGES.items() if name.startswith("docs/api/"))
+    listed = set(re.findall(r"^::: [\w.]+\.(\w+)$", text, re.MULTILINE))
+
+    assert exported_names() - listed == set()
 
 
 def test_the_architecture_shows_the_layers_of_the_contract() -> None:

@@ -4,7 +4,6 @@ import re
 import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,18 +12,7 @@ import pytest
 from docs.site import build, pages as pages_of_the_site
 from osmosis_ai.rollout import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from tests.commands import ROOT, commands, flags
-
-PACKAGES = (
-    "osmosis_ai",
-    "osmosis_ai.rollout",
-    "osmosis_ai.rollout.run",
-    "osmosis_ai.rollout.run.evaluate",
-    "osmosis_ai.rollout.run.test",
-    "osmosis_ai.rollout.mcp",
-    "osmosis_ai.rollout.server",
-    "osmosis_ai.rollout.trainer.testing",
-    "osmosis_ai.rollout.trainer",
-)
+from tests.exports import PACKAGES, exported_names
 
 
 class _Html(HTMLParser):
@@ -98,9 +86,9 @@ def test_the_site_loads_nothing_from_elsewhere(html: dict[Path, _Html]) -> None:
 
 
 def test_every_exported_name_has_an_entry(entries: set[str]) -> None:
-    exported = {name for package in PACKAGES for name in import_module(package).__all__} - {"__version__"}
+    names = exported_names()
 
-    assert {name for name in exported if not any(f"{package}.{name}" in entries for package in PACKAGES)} == set()
+    assert {name for name in names if not any(f"{package}.{name}" in entries for package in PACKAGES)} == set()
 
 
 def test_every_setting_has_an_entry(entries: set[str]) -> None:

@@ -37,7 +37,6 @@ ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
     "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the server; its log has more"),
     "unknown_rollout": (HTTPStatus.NOT_FOUND, "status, cancel: no rollout of that id is known"),
     "not_running": (HTTPStatus.CONFLICT, "cancel: the rollout does not run in this process"),
-    "no_metrics": (HTTPStatus.NOT_FOUND, "`/metrics`: nothing is measured; `detail` says why"),
 }
 
 

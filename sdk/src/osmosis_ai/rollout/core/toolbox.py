@@ -58,7 +58,14 @@ def tool(function: FunctionT, /) -> FunctionT: ...
 def tool(
     *, name: str | None = None, description: str | None = None, timeout_seconds: float | None = None
 ) -> Callable[[FunctionT], FunctionT]: ...
-def tool(function: Any = None, /, **options: Any) -> Any:
+def tool(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout_seconds: float | None = None,
+) -> Any:
     """Give a tool options; the function stays as it is, and a ``Toolbox`` takes one without them as well.
 
     Args:
@@ -69,7 +76,7 @@ def tool(function: Any = None, /, **options: Any) -> Any:
     Raises:
         ValueError: ``timeout_seconds`` is not above 0.
     """
-    chosen = ToolOptions(**options)
+    chosen = ToolOptions(name, description, timeout_seconds)
     if chosen.timeout_seconds is not None and not 0 < chosen.timeout_seconds < float("inf"):
         raise ValueError(f"timeout_seconds must be a positive number of seconds, got {chosen.timeout_seconds}.")
 

@@ -60,6 +60,7 @@ class _Plain:
             self._parents.discard(id(value))
 
     def _affordable(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        # Over the whole value: a list that holds another a thousand times is small until it is written.
         return takewhile(lambda _: self._values_left > 0, items)
 
 
@@ -90,6 +91,7 @@ def with_short_texts(value: Any, max_characters: int) -> Any:
 def copy_json(value: Any) -> Any:
     """A copy of a JSON value that shares nothing that can change."""
     if isinstance(value, dict):
+        # `type() in`, as an instance of a subclass may hold what can change.
         return {key: item if type(item) in _UNCHANGING else copy_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [item if type(item) in _UNCHANGING else copy_json(item) for item in value]

@@ -139,6 +139,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> Termi
     )
     try:
         return TerminalResult(_encode_around(fields, ctx.encoded_result(messages)), summary_of(fields))
+    # Found by encoding: a check beforehand would cost every result a second pass.
     except (TypeError, ValueError, RecursionError):
         return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
 
@@ -164,6 +165,7 @@ def result_without_run(
 
 def outcome_of(error: BaseException | None) -> Outcome | None:
     """The outcome an error stands for, itself or through its causes; ``None`` where it is not one of ours."""
+    # A chain of causes may lead back to itself.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -256,6 +258,7 @@ def _error_result(
     try:
         return TerminalResult(_encode(fields))
     except (TypeError, ValueError, RecursionError):
+        # An ERROR gets out whatever the agent has left in its messages.
         return TerminalResult(_encode(plain(fields)))
 
 
@@ -300,6 +303,7 @@ def summary_of(payload: dict[str, Any]) -> ResultSummary:
 
 def _encode_around(fields: dict[str, Any], final_messages: bytes | bytearray) -> bytes:
     """As ``_encode``, with ``final_messages`` encoded already, as the inside of an array."""
+    # The first such place is ours: within the texts before it every quote is escaped.
     before, after = _encode({**fields, "final_messages": []}).split(b'"final_messages":[]', 1)
     return b"".join((before, b'"final_messages":[', final_messages, b"]", after))
 

@@ -97,6 +97,7 @@ def finish(connection: sqlite3.Connection, key: str, result: bytes, owner: str, 
     row, state = _moved(connection, key, Move.FINISH)
     if state is None:
         return False
+    # Without the request: nothing needs it now, and it is often most of the row.
     connection.execute(
         "UPDATE rollouts SET state = ?, owner = ?, finished_at = ?, request = NULL WHERE id = ?",
         (state, owner, now, row),

@@ -41,6 +41,7 @@ class DirectoryPackage:
         """
         with _loading:
             self._forget()
+            # Files may have been written since Python last listed the directory.
             importlib.invalidate_caches()
             _finder.packages[self.name] = self
             if _finder not in sys.meta_path:
@@ -90,6 +91,7 @@ class DirectoryPackage:
     @contextmanager
     def _plain_imports(self) -> Iterator[None]:
         """Have the directory first on ``sys.path``, and its names out of ``sys.modules``, while it is imported."""
+        # Both, as the module may put in another list or change this one.
         path, entries = sys.path, list(sys.path)
         names = self._top_level_names()
         hidden = _take_modules(names)
@@ -106,6 +108,7 @@ class DirectoryPackage:
 
     def _top_level_names(self) -> set[str]:
         stems = {entry.name.partition(".")[0] for entry in self.directory.iterdir()}
+        # The standard library stays visible: whatever else is imported meanwhile needs it.
         candidates = {stem for stem in stems if stem.isidentifier()} - sys.stdlib_module_names
         return {name for name in candidates if self.holds(name)}
 
@@ -141,6 +144,7 @@ class _Finder(MetaPathFinder):
         if self.loading is None:
             return None
         package, thread = self.loading
+        # Another thread that imports meanwhile means the ordinary modules.
         if thread == threading.get_ident() and top not in sys.stdlib_module_names and package.holds(top):
             return ModuleSpec(fullname, _AliasLoader(f"{package.name}.{fullname}"))
         return None

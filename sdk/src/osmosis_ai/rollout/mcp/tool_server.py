@@ -90,6 +90,7 @@ class ToolServer:
             return None
         if self._tool_manager() is not None or not isinstance(self._server, server_class):
             return None
+        # One a loop, as what a session waits on belongs to the loop in which it began.
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             self._clients[loop] = client_class(self._server)

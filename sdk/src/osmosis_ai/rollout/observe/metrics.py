@@ -21,6 +21,7 @@ from osmosis_ai.rollout.observe.instruments import OTHER, Instruments
 LAG_WINDOW_SECONDS = 60.0
 _QUEUED, _RUNNING, _DELIVERING = "queued", "running", "delivering"
 
+# The first that fits, so the widest come last.
 _CHAT_OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (OsmosisTimeoutError, "timeout"),
     (OsmosisServerError, "server_error"),
@@ -45,6 +46,7 @@ class MetricsObserver(Observer):
         self.registry = CollectorRegistry()
         self.instruments = Instruments(self.registry, agent_name)
         self.instruments.slots.set(slots)
+        # Brought to the gauges by `refresh`: with workers, each change of a gauge is a write to a file.
         self.in_phase = dict.fromkeys(self.instruments.rollouts, 0)
         self.retried = 0
         """Results that failed to be delivered at least once."""
@@ -70,6 +72,7 @@ class MetricsObserver(Observer):
 
     def init_refused(self, reason: str) -> None:
         refused = self.instruments.inits_refused
+        # Labels are a fixed set: no peer can make time series.
         (refused.get(reason) or refused[OTHER]).inc()
 
     def init_repeated(self) -> None:
@@ -84,6 +87,7 @@ class MetricsObserver(Observer):
     def recovered(self, rollout_id: str, server_url: str, age_seconds: float) -> RolloutWatch:
         watch = _MeasuredRollout(self, ())
         watch.enters(_DELIVERING)
+        # Its delivery began in a process that is gone.
         self.undelivered[id(watch)] -= age_seconds
         return watch
 
@@ -99,6 +103,7 @@ class MetricsObserver(Observer):
             self._lag_max_before, self._lag_max = self._lag_max, 0.0
             self._lag_window_ends = now + LAG_WINDOW_SECONDS
         self._lag_max = max(self._lag_max, seconds)
+        # Of this window and the one before, or a scrape just after a turn would read next to nothing.
         self.instruments.loop_lag_max.set(max(self._lag_max, self._lag_max_before))
         self.refresh()
 
@@ -165,6 +170,7 @@ class _MeasuredRollout(RolloutWatch):
         seconds = time.perf_counter() - started
         if self._names is None:
             self._names = names_of(self._tools)
+        # A model may call any name; only those that were offered become a label.
         self._instruments.tool(name if name in self._names else OTHER, outcome).observe(seconds)
 
     def ended(self, summary: ResultSummary, duration_seconds: float) -> None:
@@ -177,6 +183,7 @@ class _MeasuredRollout(RolloutWatch):
             instruments.response_tokens.inc(self._response_tokens)
         if summary.reward is not None:
             instruments.reward.observe(summary.reward)
+            # A counter only rises, so rewards below 0 have one of their own.
             sign = instruments.reward_above if summary.reward >= 0 else instruments.reward_below
             sign.inc(abs(summary.reward))
 

@@ -73,6 +73,7 @@ class InitEndpoint:
         from starlette.requests import Request
 
         request = Request(scope, receive)
+        # A burst of inits would be worked off in one round of the loop, and `/health` behind it.
         await turnstile_of(asyncio.get_running_loop()).enter()
         try:
             reply = await self.accept(request)
@@ -82,10 +83,12 @@ class InitEndpoint:
             await (await no_journal(request, error))(scope, receive, send)
         except Exception as error:
             await (await crashed(request, error))(scope, receive, send)
+            # On to the ASGI server, which logs it.
             raise
         else:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply))]
             if self._siblings is not None and self._siblings.gives_way():
+                # uvicorn closes it then, and the trainer's next one goes to whoever has time to accept it.
                 headers.append((b"connection", b"close"))
             await send({"type": "http.response.start", "status": HTTPStatus.ACCEPTED, "headers": headers})
             await send({"type": "http.response.body", "body": reply})

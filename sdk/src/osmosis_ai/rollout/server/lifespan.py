@@ -103,6 +103,7 @@ class Lifespan:
             yield
         finally:
             if drain_on_signal is not None:
+                # First: what follows may hang, and a signal is then the server's own again.
                 drain_on_signal.restore()
             maintenance.cancel()
             try:

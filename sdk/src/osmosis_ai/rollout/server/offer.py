@@ -67,6 +67,7 @@ class ToolOffer:
             raise _failed(f"get_tools did not return within {seconds:g} s", error) from error
         except Exception as error:
             raise _failed(f"{type(error).__name__}: {error}", error) from error
+        # Spliced: one offer is encoded once for all inits.
         return b'{"rollout_id":%b,"tools":%b}' % (to_json(rollout_id), encoded), tools
 
     def _ask(self, request: RolloutRequest) -> tuple[list[OpenAIFunctionToolSchema], bytes]:

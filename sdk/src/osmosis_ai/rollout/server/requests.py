@@ -96,6 +96,7 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
     too_large = RefusedError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.", "body_too_large"
     )
+    # Cut below, as Python reads no number of thousands of digits.
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise too_large
@@ -103,6 +104,7 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
     try:
         async with asyncio.timeout(timeout_seconds):
             async for chunk in request.stream():
+                # Counted all the same: a chunked body declares no length.
                 body += chunk
                 if len(body) > max_bytes:
                     raise too_large
@@ -148,6 +150,7 @@ def fingerprint(request: RolloutRequest) -> str:
     return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
 
 
+# A trainer has one URL for all its rollouts.
 @lru_cache(maxsize=256)
 def _parse_url(url: str) -> None:
     httpx.URL(url)
@@ -164,6 +167,7 @@ def _require_json(request: "Request") -> None:
 
 
 def _details(error: ValidationError) -> list[dict[str, Any]]:
+    # Without the input, which may be a key.
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return [{"type": item["type"], "loc": ["body", *item["loc"]], "msg": item["msg"]} for item in found]
 
@@ -180,6 +184,7 @@ def _check_limits(request: RolloutRequest) -> None:
             "idempotency_key", f"idempotency_key must have at most {MAX_IDEMPOTENCY_KEY_LENGTH} characters"
         )
     key = request.api_key or ""
+    # It becomes the value of a header (RFC 9110, section 5.5): with a line break it could be another header.
     if len(key) > MAX_API_KEY_LENGTH or not (key.isascii() and key.isprintable()):
         raise invalid_field("api_key", f"api_key must be printable ASCII of at most {MAX_API_KEY_LENGTH} characters")
 

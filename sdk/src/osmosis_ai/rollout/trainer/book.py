@@ -153,6 +153,7 @@ class RolloutBook:
         if rollout_id in self._fingerprint_of_ended:
             known = self._fingerprint_of_ended[rollout_id]
             if known is None:
+                # The first result of one that was abandoned: the next must repeat it.
                 self._fingerprint_of_ended[rollout_id] = fingerprint
                 return Delivery.LATE
             return Delivery.REPEATED if known == fingerprint else Delivery.CONTRADICTED

@@ -158,6 +158,7 @@ class ServerProcess:
         """Wait until the child has ended and all it wrote has been read."""
         if self._process is not None and self._reader is not None:
             await self._process.wait()
+            # Its last words may still be in the pipe; whoever stops waiting must not stop the reader.
             await asyncio.shield(self._reader)
 
     def why_it_ended(self) -> ServerEndedError:

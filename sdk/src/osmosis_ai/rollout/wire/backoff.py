@@ -37,6 +37,7 @@ def delay_seconds(settings: "RolloutClientSettings", failed_attempts: int, error
     """
     asked: float | None = getattr(error, "retry_after_seconds", None)
     if asked is not None:
+        # Bounded, or a trainer that asks for a day would hold the rollout for one.
         return min(asked, settings.retry_max_delay)
     doublings = min(failed_attempts - 1, MAX_DOUBLINGS)
     delay: float = min(settings.retry_base_delay * 2**doublings, settings.retry_max_delay)

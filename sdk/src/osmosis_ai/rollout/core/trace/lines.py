@@ -11,6 +11,7 @@ from osmosis_ai.rollout.core.jsonable import plain
 MAX_EVENT_BYTES = 96 * 1024 * 1024
 """Above the largest result that a server sends by default."""
 
+# With a space after each colon: so `TraceIndex` tells an agent's lines from ours without decoding them.
 _AGENT_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False, allow_nan=False)
 
 

@@ -123,11 +123,13 @@ class TraceIndex:
     def _read(self, file: _File) -> bool:
         try:
             status = os.stat(file.path, follow_symlinks=False)  # noqa: PTH116 - a Path each would cost more than the call
+            # A trace is only ever appended to.
             if status.st_size == file.size and status.st_ino == file.inode:
                 return False
             if (file.inode and status.st_ino != file.inode) or status.st_size < file.offset:
                 self._forget(file)  # another file of the same name
             file.size, file.inode = status.st_size, status.st_ino
+            # As old as the file says, on a clock that nobody sets.
             file.seen_at = time.monotonic() - max(0.0, time.time() - status.st_mtime)
             before = file.offset
             for line in lines_of(file.path, file.offset):
@@ -139,6 +141,7 @@ class TraceIndex:
 
     def _forget(self, file: _File) -> None:
         file.offset = 0
+        # `self.rollouts` keeps them: pages refer to their positions.
         file.rollouts.clear()
 
     def _take_in(self, file: _File, line: Line) -> None:

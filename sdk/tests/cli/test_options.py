@@ -1,0 +1,262 @@
+"""One table of options: a flag is the same in every command, and a wrong command line ends with 2 in each."""
+
+import inspect
+import json
+from argparse import ArgumentParser
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
+
+import pytest
+
+from osmosis_ai._compat.parser import build_parser, configure
+from osmosis_ai.cli import journal, main, options as table, traces
+from osmosis_ai.cli.app import COMMANDS
+
+# That of another distribution, which declares its own.
+OWN = {name: command for name, command in COMMANDS.items() if name != "conformance"}
+ALL: dict[str, Callable[..., int]] = {
+    **OWN,
+    **{f"journal {name}": command for name, command in journal.COMMANDS.items()},
+    **{f"traces {name}": command for name, command in traces.COMMANDS.items()},
+}
+TABLE = {name: value for name, value in vars(table).items() if get_origin(value) is Annotated}
+
+
+class Option(NamedTuple):
+    """One option of one command."""
+
+    command: str
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def info(self) -> Any:
+        return self.annotation.__metadata__[0]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        # In the Annotated form, typer.Option() keeps its first flag where a default would be.
+        declared = (self.info.default, *(self.info.param_decls or ()))
+        return tuple(flag for flag in declared if isinstance(flag, str) and flag.startswith("-"))
+
+    @property
+    def is_exception(self) -> bool:
+        return any((self.command, flag) in table.EXCEPTIONS for flag in self.flags)
+
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        info = self.info
+        kind = self.annotation.__origin__
+        return kind, self.flags, info.help, info.metavar, info.min, info.max, info.envvar, info.hidden, self.default
+
+
+def every_option() -> Iterator[Option]:
+    for name, command in ALL.items():
+        hints = get_type_hints(command, include_extras=True)
+        for parameter in inspect.signature(command).parameters.values():
+            yield Option(name, parameter.name, hints[parameter.name], parameter.default)
+
+
+OPTIONS = [option for option in every_option() if option.flags]
+SHARED = defaultdict[str, list[Option]](list)
+for each in OPTIONS:
+    for each_flag in each.flags:
+        SHARED[each_flag].append(each)
+
+
+class TestTable:
+    @pytest.mark.parametrize("flag", [flag for flag, options in SHARED.items() if len(options) > 1])
+    def test_a_flag_is_the_same_in_every_command(self, flag: str) -> None:
+        assert len({option.facts for option in SHARED[flag] if not option.is_exception}) <= 1
+
+    @pytest.mark.parametrize(("command", "flag"), table.EXCEPTIONS)
+    def test_an_exception_is_one(self, command: str, flag: str) -> None:
+        [exception] = [option for option in SHARED[flag] if option.command == command]
+        others = {option.facts for option in SHARED[flag] if not option.is_exception}
+        assert exception.facts not in others
+
+    @pytest.mark.parametrize("name", TABLE)
+    def test_every_entry_is_used(self, name: str) -> None:
+        assert any(option.info is TABLE[name].__metadata__[0] for option in OPTIONS)
+
+    @pytest.mark.parametrize("flag", [flag for flag, options in SHARED.items() if len(options) > 1])
+    def test_what_several_commands_have_is_stated_once(self, flag: str) -> None:
+        assert len({id(option.info) for option in SHARED[flag] if not option.is_exception}) <= 1
+
+    def test_every_option_says_what_it_is_for(self) -> None:
+        assert [option.flags for option in OPTIONS if not option.info.help] == []
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [("--n", "--repeat"), ("--batch-size", "--concurrency"), ("--agent", "--module"), ("--local-debug", "--local")],
+    )
+    def test_an_alias_is_one_everywhere(self, old: str, new: str) -> None:
+        assert {each.command for each in SHARED[new] if not each.is_exception} <= {each.command for each in SHARED[old]}
+
+
+class TestArgparse:
+    @pytest.mark.parametrize("name", OWN)
+    def test_it_says_the_same(self, name: str) -> None:
+        parser = ArgumentParser()
+        configure(parser, name)
+        actions = {action.dest: action for action in parser._actions}
+        for option in (option for option in OPTIONS if option.command == name and not option.info.hidden):
+            action = actions[option.name]
+            assert tuple(action.option_strings) == option.flags
+            assert (action.help or "").replace("%%", "%") == option.info.help
+            assert action.required == (option.default is inspect.Parameter.empty)
+            if option.info.metavar:
+                assert action.metavar == option.info.metavar
+
+
+ROW = {"system_prompt": "s", "user_prompt": "What is 1 + 2?", "ground_truth": "3"}
+AGENT = ["-m", "user_agent:agent_loop"]
+DATA = ["-d", "rows.jsonl"]
+LINES = {
+    "serve": ["serve", *AGENT, "-p", "0"],
+    "validate": ["validate", *AGENT],
+    "trainer": ["trainer", *AGENT, *DATA],
+    "test": ["test", *AGENT, *DATA, "--model", "builtin/arithmetic"],
+    "eval": ["eval", *AGENT, *DATA, "--model", "builtin/arithmetic", "--eval-fn", "scores:right"],
+    "rescore": ["rescore", "results.json", "-m", "scores:right"],
+    "doctor": ["doctor"],
+    "init": ["init", "new"],
+    "view": ["view", "traces"],
+    "journal list": ["journal", "list"],
+    "journal show": ["journal", "show", "r"],
+    "journal redeliver": ["journal", "redeliver", "r"],
+    "journal purge": ["journal", "purge", "r"],
+    "traces export": ["traces", "export", "traces"],
+}
+RUNNERS = ("trainer", "test", "eval")
+AGENT_COMMANDS = ("serve", "validate", *RUNNERS)
+
+# Kind of mistake -> command lines that make it.
+WRONG: dict[str, list[list[str]]] = {
+    "an unknown flag": [[*line, "--frobnicate"] for line in LINES.values()],
+    "a number out of range": [
+        [*LINES[option.command], option.flags[0], str(option.info.min - 1)]
+        for option in OPTIONS
+        if option.info.min is not None
+    ],
+    "no number": [[*LINES[name], "--max-turns", "ten"] for name in RUNNERS],
+    "something required is missing": [
+        *([name] for name in ("trainer", "test", "eval", "rescore", "init", "view")),
+        ["journal", "show"],
+        ["journal", "redeliver"],
+        ["journal", "purge"],
+        ["traces", "export"],
+        ["journal"],
+    ],
+    "no agent": [[word for word in LINES[name] if word not in AGENT] for name in AGENT_COMMANDS],
+    "two agents": [[*LINES[name], "--mcp", "tools"] for name in AGENT_COMMANDS]
+    + [["doctor", *AGENT, "--mcp", "tools"]],
+    "a malformed name": [
+        *([*LINES[name], "-m", "nonsense"] for name in (*AGENT_COMMANDS, "rescore")),
+        [*LINES["eval"], "--eval-fn", "nonsense"],
+        [*LINES["trainer"], "--policy", "nonsense"],
+    ],
+    "a file that is not there": [
+        *([*LINES[name], "-d", "gone.jsonl"] for name in (*RUNNERS, "rescore")),
+        [*LINES["validate"], "--request", "gone.json"],
+        ["rescore", "gone.json", "-m", "scores:right"],
+        ["view", "gone"],
+        ["traces", "export", "gone"],
+        [*LINES["test"], "--api-key", "@gone"],
+        [*LINES["eval"], "--api-key", "@gone"],
+    ],
+    "a file of a kind that is not read": [[*LINES[name], "-d", "user_agent.py"] for name in RUNNERS],
+    "no URL": [
+        *([*LINES[name], "--model", "m", "--base-url", "localhost"] for name in RUNNERS),
+        ["trainer", *DATA, "--server", "localhost"],
+    ],
+    "no such model": [[*LINES[name], "--model", "builtin/chess"] for name in RUNNERS],
+    "flags that contradict each other": [
+        *([*LINES[name], "--resume"] for name in RUNNERS),
+        [*LINES["serve"], "--local", "--server-key", "k"],
+        [*LINES["serve"], "--local", "--reload", "--workers", "2"],
+        [*LINES["trainer"], "--server", "http://127.0.0.1:1"],
+        [*LINES["test"], "--row", "1"],
+        [*LINES["test"], "-i", "--json"],
+        [*LINES["eval"], "--baseline-api-key", "k"],
+        [*LINES["view"], "-o", "page.html", "--open"],
+    ],
+    "a value that is no choice": [[*LINES["serve"], "--log-level", "loud"], [*LINES["traces export"], "--status", "x"]],
+}
+FAILING = {
+    "an agent that cannot be imported": [
+        [*LINES[name], "-m", "no_such_module:x"] for name in ("serve", "validate", "test", "eval")
+    ],
+    "a function that cannot be imported": [[*LINES["eval"], "--eval-fn", "scores:gone"]],
+    "a row that cannot be used": [[*LINES[name], "-d", "broken.jsonl"] for name in RUNNERS],
+    "no rows": [[*LINES[name], "--offset", "9"] for name in RUNNERS],
+    "a place that cannot be written": [[*LINES[name], "-o", "."] for name in RUNNERS],
+    "nothing to show": [["view", "traces", "-o", "page.html"], ["traces", "export", "traces"]],
+    "no journal": [LINES["journal list"]],
+}
+
+
+@pytest.fixture
+def project(working_directory: Path, user_agent: str) -> Path:
+    """A folder that holds what the command lines above name."""
+    for file, text in {
+        "rows.jsonl": json.dumps(ROW),
+        "broken.jsonl": "{}",
+        "results.json": json.dumps({"results": []}),
+        "scores.py": "def right(solution_str, ground_truth):\n    return 1.0",
+    }.items():
+        (working_directory / file).write_text(text + "\n")
+    (working_directory / "traces").mkdir()
+    return working_directory
+
+
+def exit_code_of(run: Callable[[], int]) -> Any:
+    try:
+        return run()
+    except SystemExit as exited:
+        return exited.code
+
+
+def by_argparse(line: list[str]) -> int:
+    namespace = build_parser().parse_args(line)
+    code: int = namespace.handler(namespace)
+    return code
+
+
+@pytest.fixture(autouse=True)
+def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object, **options: object) -> None:
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr("uvicorn.Server.run", started)
+    monkeypatch.setattr("osmosis_ai.rollout.trainer.server_process.ServerProcess.start", started)
+
+
+def cases(kinds: dict[str, list[list[str]]]) -> list[Any]:
+    return [pytest.param(line, id=f"{kind}: {' '.join(line)}") for kind, lines in kinds.items() for line in lines]
+
+
+@pytest.mark.usefixtures("project")
+class TestExitCodes:
+    @pytest.mark.parametrize("line", cases(WRONG))
+    def test_a_wrong_command_line_ends_with_2(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert exit_code_of(lambda: main(line)) == 2
+        ended = capsys.readouterr()
+        # Group commands without a command show their help.
+        assert "Error: " in ended.err or line == ["journal"]
+        assert "Traceback" not in ended.err
+
+    @pytest.mark.parametrize("line", cases(WRONG))
+    def test_argparse_says_so_too(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        if line[0] in COMMANDS:
+            assert exit_code_of(lambda: by_argparse(line)) == 2
+
+    @pytest.mark.parametrize("line", cases(FAILING))
+    def test_a_failure_of_the_work_ends_with_1(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert exit_code_of(lambda: main(line)) == 1
+
+    def test_every_command_is_tried(self) -> None:
+        assert set(LINES) == set(ALL)

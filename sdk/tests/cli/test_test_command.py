@@ -313,7 +313,7 @@ class TestChecks:
         assert run(model=[]) == 1
         assert capsys.readouterr().err == (
             "Error: Missing API key for provider 'openai': set the variable OPENAI_API_KEY or LITELLM_API_KEY, or give"
-            " --api-key.\n"
+            " --model-api-key.\n"
         )
 
     def test_it_does_so_without_loading_litellm(self) -> None:

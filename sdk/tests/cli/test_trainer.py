@@ -217,9 +217,10 @@ class TestWithItsOwnServer:
 
 @pytest.mark.usefixtures("project")
 class TestWithAnotherServer:
-    async def test_it_sends_the_key_and_takes_the_results(self, trainer_against: CommandAgainst) -> None:
+    @pytest.mark.parametrize("flag", ["--server-key", "--api-key"])
+    async def test_it_sends_the_key_and_takes_the_results(self, trainer_against: CommandAgainst, flag: str) -> None:
         async with ScriptedServer() as server:
-            ended = await trainer_against(server, "--api-key", "k")
+            ended = await trainer_against(server, flag, "k")
         assert (ended.code, ended.err) == (0, "")
         assert set(server.keys) == {"Bearer k"}
         assert "Rollouts: 3 of 3 completed" in ended.out

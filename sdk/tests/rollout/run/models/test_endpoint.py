@@ -134,7 +134,7 @@ async def test_a_failure_that_concerns_one_call_is_a_provider_error(
 @pytest.mark.parametrize(
     ("answer", "start"),
     [
-        (refuse(401), "Authentication failed: give the right key with --api-key"),
+        (refuse(401), "Authentication failed: give the right key with --model-api-key"),
         (refuse(403), "LLM API error (HTTP 403): the reason"),
         (refuse(404), "LLM API error (HTTP 404): the reason"),
         (HANG_UP, "Cannot connect to API endpoint"),

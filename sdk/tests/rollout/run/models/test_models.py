@@ -32,7 +32,7 @@ def test_an_endpoint_needs_no_key_and_takes_any_name() -> None:
 def test_a_missing_key_is_told_with_the_variable_to_set(model: str, variable: str) -> None:
     with pytest.raises(ProviderError, match=r"^Missing API key for provider") as failure:
         make_llm_client(model)
-    for way in (variable, "LITELLM_API_KEY", "--api-key"):
+    for way in (variable, "LITELLM_API_KEY", "--model-api-key"):
         assert way in str(failure.value)
 
 

@@ -132,7 +132,7 @@ def key_problem(model: str, api_key: str | None, base_url: str | None) -> str | 
         return None
     return (
         f"Missing API key for provider '{provider}': set the variable {variables[0]} or {ANY_PROVIDER_KEY}, or give"
-        " --api-key."
+        " --model-api-key."
     )
 
 

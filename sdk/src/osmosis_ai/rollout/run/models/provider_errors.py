@@ -112,7 +112,7 @@ def from_status(status: int, message: str, retry_after_seconds: float | None = N
 def authentication_failed(message: str) -> SystemicProviderError:
     """The key is missing or wrong."""
     return SystemicProviderError(
-        "Authentication failed: give the right key with --api-key, or in the provider's environment variable."
+        "Authentication failed: give the right key with --model-api-key, or in the provider's environment variable."
         f" Details: {message}",
         failure=ProviderFailure.AUTHENTICATION,
     )

@@ -21,7 +21,7 @@ All of them survive pickling, so they can cross a process pool.
 """
 
 from http import HTTPStatus
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 RETRYABLE_STATUS_CODES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -36,20 +36,9 @@ class OsmosisRolloutError(Exception):
 
     code: ClassVar[str] = "rollout_error"
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        error = super().__new__(cls, *args)
-        error._constructor_arguments = (args, kwargs)
-        return error
-
-    _constructor_arguments: tuple[tuple[Any, ...], dict[str, Any]]
-
     def __reduce__(self) -> tuple[Any, ...]:
-        args, kwargs = self._constructor_arguments
-        return _rebuild, (type(self), args, kwargs), self.__dict__
-
-
-def _rebuild(cls: type[OsmosisRolloutError], args: tuple[Any, ...], kwargs: dict[str, Any]) -> OsmosisRolloutError:
-    return cls(*args, **kwargs)
+        # An exception's own way calls the class with ``args``, which are the message, and not all that __init__ takes.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 class OsmosisTransportError(OsmosisRolloutError):

@@ -83,8 +83,10 @@ class Case:
     @property
     def api_key(self) -> str | None:
         """The server's own key, if there is one."""
-        if self.setup.local or self.setup.api_key is not None:
-            return None if self.setup.local else self.setup.api_key
+        if self.setup.local:
+            return None
+        if self.setup.api_key is not None:
+            return self.setup.api_key
         setting = self.settings.server.api_key
         if setting is None:
             return os.environ.get(API_KEY_VARIABLE) if self.settings.wrong else None

@@ -79,7 +79,7 @@ MODULES_WITHOUT_ALL = ["rollout.registry", "rollout.core.base", "rollout.core.ex
 
 # Nothing that an import may not load: weight, and whatever is optional.
 HEAVY = ["fastapi", "litellm", "openai", "pyarrow", "rich", "starlette", "typer", "uvicorn"]
-OPTIONAL = ["fastapi", "litellm", "mcp", "pyarrow", "pydantic_settings", "rich", "uvicorn", "uvloop"]
+OPTIONAL = ["fastapi", "litellm", "mcp", "pyarrow", "rich", "uvicorn", "uvloop"]
 
 WITHOUT_NETWORK = """
 import socket, sys

@@ -1,9 +1,6 @@
 """Settings: where values come from, which are refused, and that each is read by something."""
 
 import ast
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,34 +235,6 @@ class TestProcessWideSettings:
                 completion_params={},
                 metadata={"text": "x" * 2048},
             )
-
-
-class TestWithoutPydanticSettings:
-    def run(self, code: str, **environment: str) -> str:
-        blocked = "import sys; sys.modules['pydantic_settings'] = None\n"
-        done = subprocess.run(
-            [sys.executable, "-c", blocked + code],
-            env={**os.environ, **environment},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout + done.stderr
-
-    def test_the_defaults_and_bounds_hold(self) -> None:
-        code = (
-            "from osmosis_ai.rollout import RolloutClientSettings, get_settings\n"
-            "print(get_settings().client.max_retries)\n"
-            "try: RolloutClientSettings(max_retries=11)\n"
-            "except ValueError as error: print('max_retries' in str(error))"
-        )
-        assert self.run(code).split() == ["3", "True"]
-
-    def test_variables_that_are_set_but_not_read_are_a_warning(self) -> None:
-        code = "from osmosis_ai.rollout import get_settings; print(get_settings().client.max_retries)"
-        output = self.run(code, OSMOSIS_ROLLOUT_CLIENT_MAX_RETRIES="7")
-        assert "3" in output
-        assert "install pydantic-settings" in output
 
 
 class TestUse:

@@ -6,31 +6,21 @@ is in the table of ``README.md``, "Configuration".
 """
 
 import json
-import logging
 import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
-from osmosis_ai.rollout.core.optional import PYDANTIC_SETTINGS_AVAILABLE
-
-if TYPE_CHECKING or PYDANTIC_SETTINGS_AVAILABLE:
-    from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-else:
-    BaseSettings, NoDecode, SettingsConfigDict = BaseModel, None, ConfigDict
-
-logger = logging.getLogger(__name__)
 
 __all__ = [
     "RolloutClientSettings",
@@ -65,9 +55,7 @@ class MetricsAccess(StrEnum):
     """Nobody; nothing is measured."""
 
 
-def _config(prefix: str) -> Any:
-    if not PYDANTIC_SETTINGS_AVAILABLE:
-        return ConfigDict(extra="ignore", hide_input_in_errors=True)
+def _config(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
         env_prefix=prefix, env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True
     )
@@ -77,7 +65,7 @@ class _Settings(BaseSettings):
     if not TYPE_CHECKING:  # type checkers see the fields as arguments
 
         def __init__(self, **values):
-            if PYDANTIC_SETTINGS_AVAILABLE and os.environ.get(NO_DOTENV_VARIABLE):
+            if os.environ.get(NO_DOTENV_VARIABLE):
                 values.setdefault("_env_file", None)
             try:
                 super().__init__(**values)
@@ -185,7 +173,6 @@ def get_settings() -> RolloutSettings:
     """
     global _settings
     if _settings is None:
-        _warn_where_the_environment_is_not_read()
         _settings = RolloutSettings()
     return _settings
 
@@ -206,10 +193,3 @@ def reset_settings() -> None:
     """Forget the process-wide settings, so that the next ``get_settings`` reads the environment again."""
     global _settings
     _settings = None
-
-
-def _warn_where_the_environment_is_not_read() -> None:
-    if not PYDANTIC_SETTINGS_AVAILABLE and any(name.upper().startswith(_PREFIX) for name in os.environ):
-        logger.warning(
-            "%s* variables are set but not read: install pydantic-settings (pip install osmosis-ai[server]).", _PREFIX
-        )

@@ -1,16 +1,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from support.http_peer import HttpPeer
 from support.rollout_client import ROLLOUT_ID, SECRET
 
 from osmosis_ai.rollout.core.settings import RolloutSettings, configure, reset_settings
+from osmosis_ai.rollout.wire import channels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
-from osmosis_ai.rollout.wire.transport import close_transports
 
 
 @pytest.fixture
@@ -24,14 +22,9 @@ def default_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 
 @pytest.fixture(params=["direct", "through httpx"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to a trainer: the SDK's own, and httpx's, which other code gets when it replaces ``post``."""
+    """Both ways to a trainer: the SDK's own, and httpx's, which goes where the parser of ours is not installed."""
     if request.param == "through httpx":
-        post = httpx.AsyncClient.post
-
-        async def same(self: httpx.AsyncClient, *arguments: Any, **options: Any) -> httpx.Response:
-            return await post(self, *arguments, **options)
-
-        monkeypatch.setattr(httpx.AsyncClient, "post", same)
+        monkeypatch.setattr(channels, "httptools_is_here", lambda: False)
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ async def peer(way: None) -> AsyncIterator[HttpPeer]:
     """A trainer whose every answer is scripted."""
     async with HttpPeer() as peer:
         yield peer
-        await close_transports()
+        await channels.close_shared_channels()
 
 
 @pytest.fixture

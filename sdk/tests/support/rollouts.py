@@ -1,6 +1,7 @@
 """What the server's tests share: agents to serve, inits to send, and a stand-in for the client to the trainer."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.schemas import RolloutMetrics, RolloutRequest
 from osmosis_ai.rollout.core.settings import RolloutSettings
+from osmosis_ai.rollout.core.transcript import Transcript
 
 JsonObject = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -19,6 +21,7 @@ Answer = TypeVar("Answer")
 INIT = "/v1/rollout/init"
 DEADLINE_SECONDS = 20.0
 NO_TRAINER = "http://127.0.0.1:9"
+RESULT_FIELDS = ("status", "final_messages", "finish_reason", "error_message", "reward")
 
 
 async def complete_at_once(ctx: RolloutContext) -> Any:
@@ -113,11 +116,13 @@ async def lifespan_of(app: FastAPI) -> AsyncIterator[None]:
 
 
 class StandInClient:
-    """A client to the trainer as an outsider's test writes one: constructed with keywords, and no more than is used."""
+    """A client to the trainer that takes results; constructed with keywords, and no more than the server uses."""
 
     def __init__(self, made: "StandInClients", **fields: Any) -> None:
         self.fields = fields
         self.completions: list[JsonObject] = []
+        self.transcript = Transcript()
+        self.backing_off = False
         self.entered = self.left = 0
         self._made = made
 
@@ -130,7 +135,10 @@ class StandInClient:
     ) -> None:
         self.left += 1
 
-    async def complete_rollout(self, **fields: Any) -> None:
+    async def send_completion(self, payload: bytes, attempts: int) -> None:
+        sent = json.loads(payload)
+        fields = {name: sent.get(name) for name in RESULT_FIELDS}
+        fields["metrics"] = RolloutMetrics(**sent["metrics"]) if "metrics" in sent else None
         self.completions.append(fields)
         failure = self._made.failures.pop(0) if self._made.failures else None
         if failure is not None:
@@ -142,7 +150,7 @@ class StandInClient:
 
 
 class StandInClients:
-    """In the place of ``OsmosisLLMClient``; ``failures`` are raised by the first calls of ``complete_rollout``."""
+    """In the place of ``OsmosisLLMClient``; ``failures`` are raised by the first calls of ``send_completion``."""
 
     def __init__(self) -> None:
         self.made: list[StandInClient] = []

@@ -115,8 +115,6 @@ def redeliver(
     settings = RolloutClientSettings()
 
     async def work(opened: "Journal") -> list[Redelivery]:
-        from osmosis_ai.rollout.wire.transport import close_transports
-
         for name in names:
             if not any(record.settled_at for record in await _require_named(opened, name, records_named)):
                 raise CLIError(f"The rollout {name!r} is not settled: its server delivers it, or the next one started.")
@@ -131,7 +129,7 @@ def redeliver(
         try:
             return [done for done in await asyncio.gather(*map(one, keys)) if done is not None]
         finally:
-            await close_transports()
+            await redeliverer.close()
 
     done = _with_journal(journal, work)
     failed = [each for each in done if each.error is not None]

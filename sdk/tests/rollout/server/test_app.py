@@ -59,9 +59,12 @@ class TestCreateApp:
             "debug_dir",
             "on_startup",
             "on_shutdown",
+            "channel",
         ]
-        assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        assert [parameter.default for parameter in parameters.values()][1:] == [None] * 10
+        *old, channel = parameters.values()
+        assert {parameter.kind for parameter in old} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        assert channel.kind is inspect.Parameter.KEYWORD_ONLY
+        assert {parameter.default for parameter in [*old[1:], channel]} == {None}
 
     def test_without_fastapi_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(app_module, "FASTAPI_AVAILABLE", False)

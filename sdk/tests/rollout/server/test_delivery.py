@@ -115,8 +115,8 @@ class TestRetry:
         assert view["result"]["status"] == "COMPLETED"
 
 
-class TestStandIn:
-    """The same through a client of somebody else's making, which knows ``complete_rollout`` only."""
+class TestAnyFailure:
+    """The same where a post fails in ways that a socket does not."""
 
     async def test_a_completed_result_is_tried_again_and_never_followed_by_an_error(
         self, clients: StandInClients, caplog: pytest.LogCaptureFixture

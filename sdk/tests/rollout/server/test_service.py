@@ -1,16 +1,18 @@
 """Rollouts from init to result: once under one key, so many at a time, and none lost at the end."""
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from support.fake_trainer import FakeTrainer
+from support.http_peer import CHAT_REPLY
+from support.rollout_client import Scripted
 from support.rollouts import (
     INIT,
     Gate,
-    JsonObject,
     ScriptedAgent,
     StandInClients,
     chat_once,
@@ -29,7 +31,7 @@ from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
-from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+from osmosis_ai.rollout.wire.channel import Reply
 
 METRICS = RolloutMetrics(num_llm_calls=3, prompt_tokens=30)
 
@@ -40,10 +42,11 @@ class TestClient:
         client, _ = await clients.result()
         await until(lambda: client.left)
         assert clients.made == [client]
-        assert client.fields == {"server_url": "http://trainer/base", "rollout_id": "id-1", "api_key": "cb"}
+        named = {name: client.fields[name] for name in ("server_url", "rollout_id", "api_key")}
+        assert named == {"server_url": "http://trainer/base", "rollout_id": "id-1", "api_key": "cb"}
         assert (client.entered, client.left) == (1, 1)
 
-    async def test_gets_the_result_once_in_keywords(self, clients: StandInClients) -> None:
+    async def test_gets_the_result_once(self, clients: StandInClients) -> None:
         await post_init(create_app(ScriptedAgent()), init_body())
         client, result = await clients.result()
         await until(lambda: client.left)
@@ -59,48 +62,19 @@ class TestClient:
         assert (metrics.num_llm_calls, metrics.prompt_tokens) == (METRICS.num_llm_calls, METRICS.prompt_tokens)
         assert metrics.total_latency_ms > 0
 
-    async def test_is_looked_up_anew_for_each_rollout(
-        self, clients: StandInClients, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        results: asyncio.Queue[JsonObject] = asyncio.Queue()
-
-        class Replacement:
-            def __init__(self, server_url: str, rollout_id: str, api_key: str | None) -> None:
-                self.rollout_id = rollout_id
-
-            async def __aenter__(self) -> Self:
-                return self
-
-            async def __aexit__(self, *exc_info: object) -> None:
-                pass
-
-            async def complete_rollout(self, **kwargs: Any) -> None:
-                await results.put({"rollout_id": self.rollout_id, **kwargs})
-
-            def get_metrics(self) -> RolloutMetrics:
-                return METRICS
-
-        app = create_app(ScriptedAgent())
-        await post_init(app, init_body("first"))
-        assert (await clients.result())[0].fields["rollout_id"] == "first"
-        monkeypatch.setattr("osmosis_ai.rollout.server.app.OsmosisLLMClient", Replacement)
-        await post_init(app, init_body("second"))
-        assert (await results.get())["rollout_id"] == "second"
-        assert len(clients.made) == 1
-
-    async def test_may_be_a_subclass_with_a_complete_rollout_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        results: asyncio.Queue[JsonObject] = asyncio.Queue()
-
-        class Recording(OsmosisLLMClient):
-            def __init__(self, server_url: str, rollout_id: str, api_key: str | None = None) -> None:
-                super().__init__(server_url, rollout_id, api_key)
-
-            async def complete_rollout(self, **kwargs: Any) -> None:  # type: ignore[override]  # as outsiders do
-                await results.put(kwargs)
-
-        monkeypatch.setattr("osmosis_ai.rollout.server.app.OsmosisLLMClient", Recording)
-        await post_init(create_app(ScriptedAgent()), init_body())
-        assert (await results.get())["status"] == "COMPLETED"
+    async def test_calls_through_the_channel_that_the_app_is_handed(self) -> None:
+        reply = Reply(200, json.dumps(CHAT_REPLY).encode())
+        channel = Scripted(reply, reply)
+        app = create_app(ScriptedAgent(chat_once), channel=channel)
+        async with lifespan_of(app):
+            await post_init(app, init_body(server_url="http://trainer.invalid", api_key="cb"))
+            await until_counts(app, active=0, completed=1)
+        assert [url.removeprefix("http://trainer.invalid/v1/") for url, *_ in channel.sent] == [
+            "chat/completions",
+            "rollout/completed",
+        ]
+        assert {headers["Authorization"] for _, _, headers, _ in channel.sent} == {"Bearer cb"}
+        assert channel.closings == 1
 
     async def test_one_that_cannot_be_entered_is_logged_and_the_rollout_is_not_active_for_ever(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

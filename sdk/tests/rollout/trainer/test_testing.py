@@ -16,7 +16,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.testclient import TestClient
 from hypothesis import given, strategies as st
 
-from osmosis_ai.rollout import RolloutMetrics, RolloutResponse, RolloutStatus, testing
+from osmosis_ai.rollout import OsmosisLLMClient, RolloutMetrics, RolloutResponse, RolloutStatus, testing
 from osmosis_ai.rollout.trainer.testing import (
     RolloutCompletionTracker,
     create_mock_trainer_app,
@@ -338,6 +338,16 @@ class TestPatchedHttpx:
         async with httpx.AsyncClient() as client:
             reply = await client.request("post", f"http://trainer.invalid{CHAT}", json={})
         assert reply.status_code == 422
+
+    @pytest.mark.parametrize("url", ["http://trainer.invalid:8443", "https://other.invalid/base"])
+    async def test_the_calls_of_a_rollout_reach_the_mock_trainer(
+        self, tracker: RolloutCompletionTracker, url: str
+    ) -> None:
+        async with OsmosisLLMClient(url, "r1", api_key="cb") as client:
+            reply = await client.chat_completions([{"role": "user", "content": "add 5 and 3"}])
+            await client.complete_rollout("COMPLETED", [reply.message], reward=1.0)
+        assert reply.has_tool_calls
+        assert [(result["rollout_id"], result["reward"]) for result in tracker.responses] == [("r1", 1.0)]
 
     async def test_other_calls_go_out_as_before(self) -> None:
         def answer(request: httpx.Request) -> httpx.Response:

@@ -168,7 +168,7 @@ class TestChatRequest:
     async def test_tools_and_a_foreign_rollout_id_are_left_out_and_the_log_says_so(
         self, client: OsmosisLLMClient, peer: HttpPeer, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.DEBUG, "osmosis_ai.rollout.wire.client")
+        caplog.set_level(logging.DEBUG, "osmosis_ai.rollout.wire.chat")
         await client.chat_completions(QUESTION, tools=[{"type": "function"}], rollout_id="somebody-else")
         assert peer.bodies[0]["rollout_id"] == ROLLOUT_ID
         assert "tools" not in peer.bodies[0]

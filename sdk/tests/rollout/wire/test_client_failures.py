@@ -6,15 +6,13 @@ import socket
 import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from types import SimpleNamespace
-from typing import Any
 from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 from support.http_peer import Answer, HttpPeer, close_half_way, drop, hang, refuse, reply
-from support.rollout_client import QUESTION, ROLLOUT_ID, SECRET
+from support.rollout_client import QUESTION, ROLLOUT_ID, SECRET, Scripted
 
 from osmosis_ai.rollout import (
     OsmosisRolloutError,
@@ -31,6 +29,7 @@ from osmosis_ai.rollout.core.exceptions import (
     OsmosisRateLimitError,
     OsmosisReplyError,
 )
+from osmosis_ai.rollout.wire.channel import Reply
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 pytestmark = pytest.mark.usefixtures("default_settings")
@@ -254,13 +253,8 @@ class TestBackoff:
     )
     @hypothesis_settings(max_examples=200, deadline=None)
     async def test_no_retry_after_can_break_a_call(self, header: str) -> None:
-        class Busy:
-            async def post(self, url: str, json: object) -> SimpleNamespace:
-                return SimpleNamespace(status_code=503, text="busy", headers={"retry-after": header})
-
-        client = OsmosisLLMClient("http://trainer", ROLLOUT_ID, max_retries=0)
-        busy: Any = Busy()
-        client._client = busy
+        busy = Reply(503, b"busy", [(b"Retry-After", header.encode())])
+        client = OsmosisLLMClient("http://trainer", ROLLOUT_ID, max_retries=0, channel=Scripted(busy))
         with pytest.raises(OsmosisServerError) as caught:
             await client.chat_completions(QUESTION)
         assert caught.value.retry_after_seconds is None or caught.value.retry_after_seconds >= 0

@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,8 @@ from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
 from osmosis_ai.rollout.server.lifespan import Lifespan, register
 from osmosis_ai.rollout.server.routes import add_routes
 from osmosis_ai.rollout.server.services import Services
+from osmosis_ai.rollout.wire.channel import TrainerChannel
+from osmosis_ai.rollout.wire.channels import TrainerChannels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def create_app(
     debug_dir: str | None = None,
     on_startup: Callable[[], Awaitable[None]] | None = None,
     on_shutdown: Callable[[], Awaitable[None]] | None = None,
+    *,
+    channel: TrainerChannel | None = None,
 ) -> "FastAPI":
     """The ASGI application that serves ``agent_loop``.
 
@@ -58,6 +61,7 @@ def create_app(
             ``ROLLOUT_DEBUG_DIR``, and writes none where that is not set or empty.
         on_startup: awaited before the first request.
         on_shutdown: awaited after the last rollout has ended.
+        channel: carries the calls to trainers, and is closed at the shutdown; ``None`` opens connections of its own.
 
     Raises:
         ImportError: FastAPI is not installed.
@@ -77,13 +81,18 @@ def create_app(
     use_format(settings.server.log_format)
     if debug_dir is None and (parent := os.environ.get(TRACES_VARIABLE)):
         debug_dir = str(trace_folder(parent))
-    make_client = partial(_make_client, _client_settings(settings, max_concurrent))
+    client_settings = _client_settings(settings, max_concurrent)
+    trainers = channel or TrainerChannels(client_settings.max_connections, client_settings.max_keepalive_connections)
+
+    def make_client(**fields: Any) -> OsmosisLLMClient:
+        return OsmosisLLMClient(**fields, settings=client_settings, channel=trainers)
+
     services = Services(agent_loop, settings, make_client, max_concurrent, record_ttl_seconds, debug_dir)
     registers = None
     if credentials is not None and server_host is not None and server_port is not None:
         about = {"host": server_host, "port": server_port, "agent_loop_name": agent_loop.name, "api_key": api_key}
         registers = partial(register, credentials, **about)
-    lifespan = Lifespan(services, api_key, on_startup, on_shutdown, registers)
+    lifespan = Lifespan(services, trainers, api_key, on_startup, on_shutdown, registers)
 
     class RolloutServer(FastAPI):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -123,16 +132,3 @@ def _client_settings(settings: RolloutSettings, max_concurrent: int | None) -> R
     if "max_keepalive_connections" not in client.model_fields_set:
         idle = connections
     return client.model_copy(update={"max_connections": connections, "max_keepalive_connections": idle})
-
-
-def _make_client(settings: RolloutClientSettings, **fields: Any) -> AbstractAsyncContextManager[Any]:
-    """The client of one rollout; ``OsmosisLLMClient`` is looked up each time, as whoever replaces it here expects."""
-    client_class: Any = OsmosisLLMClient
-    if client_class is _SdkClient:
-        fields["settings"] = settings
-    client: AbstractAsyncContextManager[Any] = client_class(**fields)
-    return client
-
-
-# `OsmosisLLMClient` may have been replaced by a stand-in, which takes no settings.
-_SdkClient = OsmosisLLMClient

@@ -11,22 +11,19 @@ What a shutdown cuts off stays in the journal as it stands, and the next process
 """
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
 from osmosis_ai.rollout.core.results import TerminalResult
-from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch, Verdict
 from osmosis_ai.rollout.journal import Journal, JournalError, JournalGoneError, RolloutState, UnknownKeyError
 from osmosis_ai.rollout.wire.backoff import delay_seconds
-from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +34,10 @@ T = TypeVar("T")
 
 
 class CompletionClient(Protocol):
-    """What delivery needs of a rollout's client: ``complete_rollout`` with keyword arguments."""
+    """What delivery needs of a rollout's client."""
 
-    async def complete_rollout(self, **fields: Any) -> None:
-        """Post the terminal result."""
+    async def send_completion(self, payload: bytes, attempts: int) -> None:
+        """Post a terminal result, a JSON object, in at most ``attempts`` attempts."""
         ...
 
 
@@ -128,7 +125,7 @@ class Courier:
             mark = delivery.watch.attempt_begins(delivery.attempts)
             error: Exception | None = None
             try:
-                await _send(delivery.client, delivery.result)
+                await delivery.client.send_completion(delivery.result.encoded, attempts=1)
             except Exception as failure:  # noqa: BLE001 - whatever went wrong, the result must not be lost
                 error = failure
             delivery.error, delivery.verdict = error, _verdict_on(error)
@@ -228,23 +225,3 @@ def _verdict_on(error: Exception | None) -> Verdict:
         isinstance(error, OsmosisValidationError) and not is_retryable_status(error.status_code)
     )
     return Verdict.REFUSED if refused else Verdict.UNANSWERED
-
-
-async def _send(client: CompletionClient, result: TerminalResult) -> None:
-    if isinstance(client, OsmosisLLMClient) and type(client).complete_rollout is OsmosisLLMClient.complete_rollout:
-        await client.send_completion(result.encoded, attempts=1)
-        return
-    # A client of somebody else's making, or a subclass with a `complete_rollout` of its own, which is then called.
-    payload = result.payload
-    metrics = payload.get("metrics")
-    fields = {
-        "status": payload["status"],
-        "final_messages": payload["final_messages"],
-        "finish_reason": payload["finish_reason"],
-        "error_message": payload.get("error_message"),
-        "metrics": RolloutMetrics(**metrics) if metrics is not None else None,
-        "reward": payload.get("reward"),
-    }
-    if "extra_fields" in inspect.signature(client.complete_rollout).parameters:  # which 0.2 did not have
-        fields["extra_fields"] = payload["extra_fields"]
-    await client.complete_rollout(**fields)

@@ -20,7 +20,7 @@ from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.services import Services
 from osmosis_ai.rollout.server.signals import DrainOnSignal
-from osmosis_ai.rollout.wire.transport import close_transports
+from osmosis_ai.rollout.wire.channel import TrainerChannel
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -39,12 +39,14 @@ class Lifespan:
     def __init__(
         self,
         services: Services,
+        channel: TrainerChannel,
         api_key: str | None,
         on_startup: Hook | None,
         on_shutdown: Hook | None,
         register: Hook | None,
     ) -> None:
         self._services = services
+        self._channel = channel
         self._api_key = api_key
         self._on_startup = on_startup
         self._on_shutdown = on_shutdown
@@ -117,7 +119,7 @@ class Lifespan:
                 self._services.served = False
                 if self._on_shutdown is not None:
                     await self._on_shutdown()
-                await close_transports()
+                await self._channel.aclose()
                 await self._services.observer.close()
 
     async def _maintain(self, service: RolloutService) -> None:

@@ -6,12 +6,12 @@ the record up like any other that was left behind.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
 from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.wire.channels import TrainerChannels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 
@@ -31,6 +31,7 @@ class Redeliverer:
         self._journal = journal
         self._settings = settings
         self._courier = Courier(journal, settings, deadline_seconds)
+        self._channel = TrainerChannels(settings.max_connections, settings.max_keepalive_connections)
 
     async def redeliver(self, key: str) -> Redelivery | None:
         """Deliver the settled result under ``key`` again; ``None`` if there is none.
@@ -44,16 +45,19 @@ class Redeliverer:
         record = await self._journal.reopen(key)
         if before is None or record is None or record.result is None:
             return None
-        client: Any = OsmosisLLMClient(
-            record.server_url, record.rollout_id, api_key=record.api_key, settings=self._settings
+        client = OsmosisLLMClient(
+            record.server_url, record.rollout_id, record.api_key, settings=self._settings, channel=self._channel
         )
-        async with client:
-            delivery = Delivery(key, record.rollout_id, record.server_url, client, TerminalResult(record.result))
-            await self._courier.attempt(delivery)
-            await self._courier.pursue(delivery)
+        delivery = Delivery(key, record.rollout_id, record.server_url, client, TerminalResult(record.result))
+        await self._courier.attempt(delivery)
+        await self._courier.pursue(delivery)
         # Back to what it was: one that was delivered is not undeliverable because somebody tried again.
         await self._courier.settle(delivery, otherwise=before.state)
         return Redelivery(record.rollout_id, key, delivery.problem)
+
+    async def close(self) -> None:
+        """Close the connections to trainers."""
+        await self._channel.aclose()
 
 
 async def settled_keys(journal: Journal, names: Sequence[str], states: Sequence[RolloutState]) -> AsyncIterator[str]:

@@ -7,17 +7,16 @@ was wrong, and never echoes a secret.
 import asyncio
 import hashlib
 import json
-from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.wire.addresses import check_callable, is_sendable
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -150,12 +149,6 @@ def fingerprint(request: RolloutRequest) -> str:
     return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
 
 
-# A trainer has one URL for all its rollouts.
-@lru_cache(maxsize=256)
-def _parse_url(url: str) -> None:
-    httpx.URL(url)
-
-
 def _require_json(request: "Request") -> None:
     # A browser sends other types across origins without asking; a missing type is a program's, unless Origin is there.
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -183,9 +176,8 @@ def _check_limits(request: RolloutRequest) -> None:
         raise invalid_field(
             "idempotency_key", f"idempotency_key must have at most {MAX_IDEMPOTENCY_KEY_LENGTH} characters"
         )
-    key = request.api_key or ""
-    # It becomes the value of a header (RFC 9110, section 5.5): with a line break it could be another header.
-    if len(key) > MAX_API_KEY_LENGTH or not (key.isascii() and key.isprintable()):
+    key = request.api_key
+    if key and (len(key) > MAX_API_KEY_LENGTH or not is_sendable(key)):
         raise invalid_field("api_key", f"api_key must be printable ASCII of at most {MAX_API_KEY_LENGTH} characters")
 
 
@@ -193,8 +185,8 @@ def _check_trainer(request: RolloutRequest, allowed_hosts: frozenset[str]) -> No
     if len(request.server_url) > MAX_SERVER_URL_LENGTH:
         raise invalid_field("server_url", f"server_url must have at most {MAX_SERVER_URL_LENGTH} characters")
     try:
-        _parse_url(request.server_url)
-    except httpx.InvalidURL as error:
+        check_callable(request.server_url)
+    except ValueError as error:
         raise invalid_field("server_url", f"server_url cannot be called ({error})") from None
     if not allowed_hosts:
         return

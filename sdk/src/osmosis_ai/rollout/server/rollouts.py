@@ -57,7 +57,7 @@ class Rollout:
     @property
     def waits_in_vain(self) -> bool:
         """Whether nothing would come of giving it more time: it has no slot, or no answer from its trainer."""
-        return self.phase is Phase.QUEUED or getattr(self.llm, "backing_off", False) is True
+        return self.phase is Phase.QUEUED or self.llm.backing_off
 
     def stop(self, reason: StopReason) -> None:
         """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""

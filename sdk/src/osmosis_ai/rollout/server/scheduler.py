@@ -7,7 +7,6 @@ import time
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
-from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.core.watch import Phase
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.rollouts import Rollout
@@ -65,8 +64,7 @@ class Scheduler:
             _start_time=time.monotonic(),
             _debug_dir=self._debug_dir,
         )
-        if isinstance(transcript := getattr(rollout.llm, "transcript", None), Transcript):
-            ctx.share_transcript(transcript)
+        ctx.share_transcript(rollout.llm.transcript)
         if (trace := rollout.watch.agent_trace()) is not None:
             ctx.trace_to(trace)
         rollout.execution = Execution(

@@ -28,7 +28,7 @@ from osmosis_ai.rollout.trainer.wire import (
     read_json_object,
     validated,
 )
-from osmosis_ai.rollout.wire.transport import IDEMPOTENCY_HEADER
+from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -205,14 +205,18 @@ _HEADERS_OF_ENCODING = frozenset({"content-encoding", "content-length", "transfe
 
 
 def patch_httpx_for_mock_trainer(client: "TestClient", monkeypatch: "pytest.MonkeyPatch") -> None:
-    """Send what ``httpx.AsyncClient`` posts to a trainer, on any host, to the mock trainer behind ``client``.
+    """Send what is posted to a trainer, on any host, to the mock trainer behind ``client``.
 
-    Covers ``post``, and ``request`` with the method ``POST``, for URLs with one of the trainer's two paths; other calls
-    go out as before. The caller gets an ``httpx.Response`` with the status, headers and body of the mock trainer.
+    Covers the SDK's calls, and of ``httpx.AsyncClient`` ``post``, and ``request`` with the method ``POST``, for URLs
+    with one of the trainer's two paths; other calls go out as before. The caller gets the mock trainer's status,
+    headers and body.
     """
     import asyncio
 
     import httpx
+
+    from osmosis_ai.rollout.wire.channel import Reply
+    from osmosis_ai.rollout.wire.channels import TrainerChannels
 
     original_post = httpx.AsyncClient.post
     original_request = httpx.AsyncClient.request
@@ -229,6 +233,12 @@ def patch_httpx_for_mock_trainer(client: "TestClient", monkeypatch: "pytest.Monk
             request=httpx.Request("POST", str(url)),
         )
 
+    async def carry(
+        self: TrainerChannels, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float
+    ) -> Reply:
+        reply = await forward(url, _trainer_path(url) or url, {"content": body, "headers": dict(headers)})
+        return Reply(reply.status_code, reply.content, reply.headers.raw)
+
     async def post(self: httpx.AsyncClient, url: "httpx.URL | str", **kwargs: Any) -> httpx.Response:
         path = _trainer_path(str(url))
         if path is None:
@@ -241,6 +251,7 @@ def patch_httpx_for_mock_trainer(client: "TestClient", monkeypatch: "pytest.Monk
             return await original_request(self, method, url, **kwargs)
         return await forward(url, path, kwargs)
 
+    monkeypatch.setattr(TrainerChannels, "post", carry)
     monkeypatch.setattr(httpx.AsyncClient, "post", post)
     monkeypatch.setattr(httpx.AsyncClient, "request", request)
 

@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
-from osmosis_ai.rollout.core.schemas import check_server_url
 from osmosis_ai.rollout.tooling.doctor.address import is_loopback, is_own_address
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
+from osmosis_ai.rollout.wire.addresses import check_callable
+from osmosis_ai.rollout.wire.channels import proxy_for, tls_context
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.network import all_interfaces
-from osmosis_ai.rollout.wire.transport import proxy_for, tls_context
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.tooling.doctor.case import Case
@@ -92,12 +92,11 @@ class TrainerReport:
 def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> TrainerReport:
     """Ask the trainer at ``url``; see the module for what is sent."""
     try:
-        check_server_url(url)
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL) as error:
+        check_callable(url)
+    except ValueError as error:
         return TrainerReport(bad_url=str(error).replace("server_url", "it"))
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     proxy = proxy_for(parts.scheme, host, parts.netloc)
     shown = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     report = TrainerReport(shown=shown, host=host, port=port, proxy=proxy)

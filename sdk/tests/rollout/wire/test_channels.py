@@ -12,7 +12,7 @@ from support.http_peer import HttpPeer, close_half_way, drop, hang
 from support.rollout_client import QUESTION
 
 from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError, RolloutClientSettings
-from osmosis_ai.rollout.wire import transport
+from osmosis_ai.rollout.wire import channels
 
 pytestmark = pytest.mark.usefixtures("default_settings", "no_proxies")
 
@@ -33,7 +33,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 async def peers(way: None) -> AsyncIterator[list[HttpPeer]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(HttpPeer()) for _ in range(4)]
-        await transport.close_transports()
+        await channels.close_shared_channels()
 
 
 async def rollout(url: str, rollout_id: str = "r", **arguments: Any) -> None:
@@ -81,18 +81,18 @@ class TestSharing:
 
     async def test_closing_lets_go_of_every_connection_and_a_later_call_opens_another(self, peer: HttpPeer) -> None:
         await rollout(peer.url)
-        await transport.close_transports()
+        await channels.close_shared_channels()
         await peer.wait_until_all_have_gone()
         await rollout(peer.url)
         assert peer.connections == 2
 
     async def test_closing_what_was_never_opened_does_nothing(self) -> None:
-        await transport.close_transports()
+        await channels.close_shared_channels()
 
     def test_every_event_loop_has_connections_of_its_own(self) -> None:
         async def life_of_a_process(url: str) -> None:
             await rollout(url)
-            await transport.close_transports()
+            await channels.close_shared_channels()
 
         with FakeTrainer() as trainer:
             for _ in range(2):
@@ -102,8 +102,8 @@ class TestSharing:
 
 class TestBound:
     @pytest.fixture(autouse=True)
-    def _two_pools(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(transport, "MAX_POOLS", 2)
+    def _two_origins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(channels, "MAX_ORIGINS", 2)
 
     async def test_the_trainers_that_were_called_longest_ago_are_let_go(self, peers: list[HttpPeer]) -> None:
         first, second, third, fourth = peers
@@ -148,14 +148,14 @@ class TestTls:
             return contexts[-1]
 
         monkeypatch.setattr(ssl, "create_default_context", note)
-        transport.tls_context.cache_clear()
+        channels.tls_context.cache_clear()
         async with AsyncExitStack() as stack:
             for _ in range(4):
                 hang_up = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
                 await stack.enter_async_context(hang_up)
                 with pytest.raises(OsmosisTransportError):
                     await rollout(f"https://127.0.0.1:{hang_up.sockets[0].getsockname()[1]}")
-        await transport.close_transports()
+        await channels.close_shared_channels()
         (context,) = contexts
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert context.check_hostname

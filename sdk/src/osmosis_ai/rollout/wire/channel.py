@@ -1,0 +1,109 @@
+"""A channel carries POSTs to trainers: the two methods that a client needs of HTTP, and what goes in and comes out.
+
+``http1_channel`` and ``httpx_channel`` each serve one origin. ``channels`` has one of the two for every origin, and is
+a channel itself; that one is handed to clients where an app is built, and tests hand over one of their own.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import httpx
+from pydantic_core import from_json
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+MAX_REPLY_BYTES = 256 * 1024 * 1024
+"""Of a body, before and after decompression."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A response, complete with its body."""
+
+    status_code: int
+    content: bytes
+    raw_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers, whatever the case of their names."""
+        return httpx.Headers(self.raw_headers)
+
+    @property
+    def text(self) -> str:
+        """The body as text; bytes that are not UTF-8 become replacement characters."""
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body, decoded. Raises ``ValueError`` if it is no JSON."""
+        try:
+            return from_json(self.content)
+        except ValueError:  # stricter than the standard library, which takes lone surrogates and a byte order mark
+            return json.loads(self.content)
+
+
+class TrainerChannel(Protocol):
+    """Carries the POSTs of many rollouts at once."""
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+        """POST ``body`` and give the whole reply, whatever its status; redirects are not followed.
+
+        Args:
+            headers: all but ``Host`` and ``Content-Length``; ASCII.
+            limit_seconds: for all of it, above 0; connecting takes at most ``CONNECT_TIMEOUT_SECONDS`` of that.
+
+        Raises:
+            httpx.RequestError, httpx.InvalidURL: no reply, or none that can be used.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connections that the running event loop has; a later ``post`` opens new ones."""
+        ...
+
+
+class Origin(NamedTuple):
+    """Where connections lead to (RFC 9110, section 4.3.1)."""
+
+    scheme: str
+    host: str
+    port: int
+    netloc: str
+    """Host and port as they stand in the URL, without a default port."""
+
+
+class Target(NamedTuple):
+    """What a URL comes to in an HTTP/1.1 request."""
+
+    origin: Origin
+    head: bytes
+    """Request line and ``Host`` header."""
+
+
+# A rollout's two URLs are called again and again, and parsing one costs as much as the rest of a request.
+@lru_cache(maxsize=4096)
+def target_of(url: str) -> Target:
+    """Where ``url`` leads. Raises ``httpx.InvalidURL`` or ``httpx.UnsupportedProtocol`` where that is nowhere."""
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise httpx.UnsupportedProtocol(f"The URL {url!r} is not an http or https URL with a host.")
+    netloc = parsed.netloc.decode("ascii")
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    head = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (parsed.raw_path, parsed.netloc)
+    return Target(Origin(parsed.scheme, parsed.raw_host.decode("ascii"), port, netloc), head)
+
+
+def too_large() -> httpx.RemoteProtocolError:
+    """The error for a body beyond ``MAX_REPLY_BYTES``."""
+    return httpx.RemoteProtocolError(f"The reply is larger than {MAX_REPLY_BYTES} bytes.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the connections to one origin."""
+
+    max_connections: int
+    max_idle: int
+    """Of these, kept open when idle."""

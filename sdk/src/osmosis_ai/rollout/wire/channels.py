@@ -1,0 +1,121 @@
+"""The ways to all trainers: a channel an origin, opened when it is first called, ours or httpx's as the facts have it.
+
+Rollouts come and go and share what is dear: connections, and one TLS context a process. What is open belongs to the
+event loop that opened it. Beyond ``MAX_ORIGINS`` in a loop, the channels that were used longest ago and have no request
+under way are closed.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from ipaddress import ip_address
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from osmosis_ai.rollout.wire.channel import Limits, Origin, Reply, TrainerChannel, target_of
+from osmosis_ai.rollout.wire.httpx_channel import HttpxChannel
+
+MAX_ORIGINS = 256
+
+
+class TrainerChannels:
+    """A ``TrainerChannel`` to every origin; may be used in several event loops, one after the other or at once.
+
+    Args:
+        max_connections: to one origin at once.
+        max_idle: of these, kept open when idle.
+    """
+
+    def __init__(self, max_connections: int, max_idle: int) -> None:
+        self._limits = Limits(max_connections, max_idle)
+        self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Origin, _Open]] = WeakKeyDictionary()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+        """As ``TrainerChannel.post``."""
+        origin = target_of(url).origin
+        channels = self._of_loop.setdefault(asyncio.get_running_loop(), {})
+        open_ = channels.pop(origin, None) or _Open(_new_channel(origin, self._limits))
+        channels[origin] = open_  # the one used last comes last
+        open_.requests += 1  # before anything is awaited: another call must not find it unused and close it
+        try:
+            if len(channels) > MAX_ORIGINS:
+                await _close_surplus(channels)
+            return await open_.channel.post(url, body, headers, limit_seconds)
+        finally:
+            open_.requests -= 1
+
+    async def aclose(self) -> None:
+        """Close every channel of the running loop; a later ``post`` opens a new one."""
+        for open_ in self._of_loop.pop(asyncio.get_running_loop(), {}).values():
+            await open_.channel.aclose()
+
+
+class _Open:
+    __slots__ = ("channel", "requests")
+
+    def __init__(self, channel: TrainerChannel) -> None:
+        self.channel = channel
+        self.requests = 0
+        """Under way."""
+
+
+async def _close_surplus(channels: "dict[Origin, _Open]") -> None:
+    unused = [origin for origin, open_ in channels.items() if open_.requests == 0]
+    # Taken out before anything is awaited, so that nobody gets one that is being closed.
+    for open_ in [channels.pop(origin) for origin in unused[: len(channels) - MAX_ORIGINS]]:
+        await open_.channel.aclose()
+
+
+def _new_channel(origin: Origin, limits: Limits) -> TrainerChannel:
+    tls = tls_context() if origin.scheme == "https" else None
+    proxy = proxy_for(origin.scheme, origin.host, origin.netloc)
+    if proxy is None and httptools_is_here():
+        from osmosis_ai.rollout.wire.http1_channel import Http1Channel
+
+        return Http1Channel(origin, tls, limits)
+    return HttpxChannel(tls, limits, proxy)
+
+
+_shared: dict[Limits, TrainerChannels] = {}
+
+
+def shared_channels(max_connections: int, max_idle: int) -> TrainerChannels:
+    """The process's own channels of these limits, for clients that are handed none."""
+    limits = Limits(max_connections, max_idle)
+    return _shared.get(limits) or _shared.setdefault(limits, TrainerChannels(max_connections, max_idle))
+
+
+async def close_shared_channels() -> None:
+    """Close what ``shared_channels`` has opened in the running loop."""
+    for channels in list(_shared.values()):
+        await channels.aclose()
+
+
+def proxy_for(scheme: str, host: str, netloc: str) -> str | None:
+    """The proxy that the environment names for a URL (``HTTPS_PROXY`` and so on); none for this machine itself."""
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy and not (_is_this_machine(host) or proxy_bypass(netloc)) else None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """The process's TLS context; loading its certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context()
+
+
+@cache
+def httptools_is_here() -> bool:
+    """Whether our own HTTP/1.1 can be had: its parser is an extra's."""
+    return find_spec("httptools") is not None

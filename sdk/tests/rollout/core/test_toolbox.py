@@ -212,6 +212,18 @@ def test_a_million_wrong_items_are_refused_in_linear_time() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_short_text_that_stands_for_many_digits_is_cheap_to_refuse() -> None:
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    started = time.monotonic()
+    text = '{"numbers": [' + ",".join(["1e400"] * 50_000 + ["1e3999"] * 50_000) + "]}"
+    assert run("total", text, Toolbox(total)) == (
+        "Error: argument numbers.50000 of total must be a whole number without so large an exponent"
+    )
+    assert time.monotonic() - started < 10
+
+
 # What a function says to the model
 
 
@@ -726,7 +738,7 @@ async def test_a_time_out_names_the_tool_and_its_arguments_and_holds_up_nobody()
         await asyncio.sleep(30)
 
     calls = [
-        tool_call("hang", {"query": "SELECT 1", "limit": 2}),
+        tool_call("hang", '{"query": "SELECT 1", "limit": 1e3999}'),
         tool_call("sleep", {"text": "x" * 10_000}),
         tool_call("add", {"a": 1, "b": 2}),
     ]
@@ -737,7 +749,7 @@ async def test_a_time_out_names_the_tool_and_its_arguments_and_holds_up_nobody()
         released.set()
     assert time.monotonic() - started < 10
     assert first["content"] == (
-        'Error: hang took longer than 0.05 seconds with the arguments {"query": "SELECT 1", "limit": 2}'
+        'Error: hang took longer than 0.05 seconds with the arguments {"query": "SELECT 1", "limit": 1e3999}'
     )
     assert second["content"].startswith('Error: sleep took longer than 0.05 seconds with the arguments {"text": "xxx')
     assert second["content"].endswith("...")

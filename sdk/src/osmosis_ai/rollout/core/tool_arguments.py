@@ -25,6 +25,9 @@ model is told that a number is too long.
 
 TOO_LONG = f"overflow: a number has more than {MAX_DIGITS:,} digits"
 
+MAX_EXPONENT = 400
+"""Of a whole number, as in ``1e400``: six characters that would become thousands of digits, in quadratic time."""
+
 MAX_PATH_CHARACTERS = 200
 
 DECIMAL = "x-decimal"
@@ -210,6 +213,8 @@ def _integer(value: Any, path: Path) -> int:
     number = _number(value, path)
     if number != number.to_integral_value():
         raise UnfitError("a whole number", path)
+    if int(number.as_tuple().exponent) > MAX_EXPONENT:
+        raise UnfitError("a whole number without so large an exponent", path)
     return int(number)
 
 

@@ -56,7 +56,7 @@ class Parameter:
             return self.adapter.validate_python(fitted)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            text = problem["msg"][:_MAX_PROBLEM_CHARACTERS]
+            text = problem["msg"].removeprefix("Value error, ")[:_MAX_PROBLEM_CHARACTERS]
             raise UnfitError("", (self.name, *problem["loc"]), f"{text[:1].lower()}{text[1:]}") from None
 
 

@@ -274,9 +274,9 @@ class Toolbox:
         if found is None:
             raise _ModelError(f"no such tool; there are {', '.join(self._tools) or 'none'}")
         limit = asyncio.timeout(found.timeout_seconds)
-        arguments: dict[str, Any] = {}
+        written = tool_call["function"].get("arguments")
         try:
-            arguments = decode_arguments(tool_call["function"].get("arguments"))
+            arguments = decode_arguments(written)
             async with limit:
                 result = await found.run(arguments, ctx, state)
             return f"{EXACT.normalize(result):zf}" if isinstance(result, Decimal) else serialize_tool_result(result)
@@ -293,7 +293,7 @@ class Toolbox:
             raise ToolExecutionError("The tool tried to exit the process", call_id, name) from error
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
-                raise _ModelError(_time_out(found, arguments), is_timeout=True) from None
+                raise _ModelError(_time_out(found, written), is_timeout=True) from None
             # The text of a KeyError is no more than the key.
             text = text_of(error)
             problem = described(error) if isinstance(error, KeyError) or not text else text
@@ -308,7 +308,7 @@ class _ModelError(Exception):
         self.is_timeout = is_timeout
 
 
-def _time_out(found: Tool, arguments: dict[str, Any]) -> str:
-    text = serialize_tool_result(plain_arguments(arguments, found.name))
+def _time_out(found: Tool, written: Any) -> str:
+    text = serialize_tool_result(written or {})
     shown = cut(text, MAX_ARGUMENT_CHARACTERS)
     return f"{found.name} took longer than {found.timeout_seconds:g} seconds with the arguments {shown}"

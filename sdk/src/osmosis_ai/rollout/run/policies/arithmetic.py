@@ -16,13 +16,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.run.policies.arithmetic_tools import ArithmeticTool, find_tools, read_number
-from osmosis_ai.rollout.run.policies.expression import (
-    Expression,
-    Operand,
-    Operator,
-    StepResult,
-    find_expression,
-)
+from osmosis_ai.rollout.run.policies.expression import Operand, Operator, Step, StepResult, find_expression
 
 __all__ = ["ArithmeticPolicy"]
 
@@ -100,11 +94,11 @@ class _CannotGoOnError(Exception):
 class _Conversation:
     def __init__(self, messages: Sequence[MessageDict]) -> None:
         self._question_position = _position_of_question(messages)
-        self._expression = _expression_of(messages[self._question_position])
+        self._steps = _steps_of(messages[self._question_position])
         self._since_question = messages[self._question_position + 1 :]
 
     def next_message(self, tools: Mapping[Operator, ArithmeticTool]) -> MessageDict:
-        steps = self._expression.steps
+        steps = self._steps
         missing = dict.fromkeys(step.operator.value for step in steps if step.operator not in tools)
         if missing:
             raise _CannotGoOnError(f"I cannot work this out: no tool is offered to {' or to '.join(missing)}.")
@@ -127,7 +121,7 @@ class _Conversation:
             if message.get("role") == "tool"
         }
         calls = [call for message in self._since_question for call in _tool_calls(message)]
-        for call in calls[: len(self._expression.steps)]:
+        for call in calls[: len(self._steps)]:
             name, answer = _function_name(call), answers.get(str(call.get("id")))
             if answer is None:
                 raise _CannotGoOnError(f"I cannot go on: the call of {name} was not answered.")
@@ -151,20 +145,18 @@ def _position_of_question(messages: Sequence[MessageDict]) -> int:
     raise _CannotGoOnError("There is no question: the conversation has no user message.")
 
 
-def _expression_of(question: MessageDict) -> Expression:
+def _steps_of(question: MessageDict) -> tuple[Step, ...]:
     text = _text_of(question)
     if len(text) > MAX_QUESTION_CHARACTERS:
         raise _CannotGoOnError(
             f"The question is {len(text)} characters long, and I read at most {MAX_QUESTION_CHARACTERS}."
         )
-    expression = find_expression(text)
-    if expression is None:
+    steps = find_expression(text)
+    if not steps:
         raise _CannotGoOnError("I found no arithmetic in the question.")
-    if len(expression.steps) > MAX_STEPS:
-        raise _CannotGoOnError(
-            f"The arithmetic in the question takes {len(expression.steps)} steps, and I stop at {MAX_STEPS}."
-        )
-    return expression
+    if len(steps) > MAX_STEPS:
+        raise _CannotGoOnError(f"The arithmetic in the question takes {len(steps)} steps, and I stop at {MAX_STEPS}.")
+    return steps
 
 
 def _number(operand: Operand, results: Sequence[str]) -> str:

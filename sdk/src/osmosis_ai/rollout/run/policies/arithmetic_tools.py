@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from osmosis_ai.rollout.run.policies.expression import Operator
+from osmosis_ai.rollout.run.policies.expression import NUMBER, Operator, json_number
 
 __all__ = ["ArithmeticTool", "find_tools", "read_number"]
 
@@ -74,13 +74,7 @@ def _is_text(schema: object) -> bool:
     return isinstance(schema, dict) and schema.get("type") == "string"
 
 
-_NUMBER = re.compile(
-    r"(?P<sign>[-+\N{MINUS SIGN}]?)"
-    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]*)"
-    r"(?:\.(?P<fraction>[0-9]*))?"
-    r"(?P<exponent>[eE][-+]?[0-9]+)?"
-)
-_NUMBER_IN_TEXT = re.compile(rf"(?<![\w.])(?=[-+\N{{MINUS SIGN}}]?\.?[0-9]){_NUMBER.pattern}(?![\w])")
+_NUMBER_IN_TEXT = re.compile(rf"(?<![\w.])(?=[-+\N{{MINUS SIGN}}]?\.?[0-9]){NUMBER.pattern}(?![\w])")
 
 
 def read_number(answer: str) -> str | None:
@@ -94,10 +88,10 @@ def read_number(answer: str) -> str | None:
         return None
     if text.startswith("{"):
         return _number_in_object(text)
-    if (exact := _json_number(text)) is not None:
+    if (exact := json_number(text)) is not None:
         return exact
     matches = list(_NUMBER_IN_TEXT.finditer(text.rpartition("=")[2]))
-    return _json_number(matches[0].group()) if len(matches) == 1 else None
+    return json_number(matches[0].group()) if len(matches) == 1 else None
 
 
 def _number_in_object(text: str) -> str | None:
@@ -107,16 +101,6 @@ def _number_in_object(text: str) -> str | None:
         return None
     if "error" in decoded:
         return None
-    numbers = [_json_number(value) for value in decoded.values() if isinstance(value, str)]
+    numbers = [json_number(value) for value in decoded.values() if isinstance(value, str)]
     readable = [number for number in numbers if number is not None]
     return readable[0] if len(readable) == 1 else None
-
-
-def _json_number(text: str) -> str | None:
-    match = _NUMBER.fullmatch(text)
-    if match is None or not (match["whole"] or match["fraction"]):
-        return None
-    sign = "-" if match["sign"] in ("-", "\N{MINUS SIGN}") else ""
-    whole = match["whole"].replace(",", "").lstrip("0") or "0"
-    fraction = f".{match['fraction']}" if match["fraction"] else ""
-    return f"{sign}{whole}{fraction}{match['exponent'] or ''}"

@@ -11,10 +11,11 @@ Text is hostile: one pass, no recursion, time linear in the length of the text.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
+from itertools import groupby
 from typing import Literal
 
-__all__ = ["Expression", "Operator", "Step", "StepResult", "find_expression"]
+__all__ = ["Operand", "Operator", "Step", "StepResult", "find_expression", "json_number"]
 
 
 class Operator(Enum):
@@ -34,11 +35,12 @@ class StepResult:
 
 
 Operand = str | StepResult
+"""A number as JSON writes it, or the result of an earlier step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation. An operand is a number as JSON writes it, or the result of an earlier step."""
+    """One operation."""
 
     operator: Operator
     left: Operand
@@ -47,29 +49,8 @@ class Step:
     """How many steps deep it depends on others: 0 needs none, *n* needs one of level *n* - 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """Steps ordered by level; those of one level can be computed at the same time. The last one is the answer."""
-
-    steps: tuple[Step, ...]
-
-
-class _Kind(Enum):
-    NUMBER = auto()
-    OPERATOR = auto()
-    UNSUPPORTED = auto()
-    OPEN = auto()
-    CLOSE = auto()
-    BREAK = auto()
-
-
-@dataclass(slots=True)
-class _Token:
-    kind: _Kind
-    text: str
-    start: int
-    end: int
-
+_Token = re.Match[str]
+"""Its kind is the name of the group that matched."""
 
 _TOKEN = re.compile(
     r"""
@@ -78,19 +59,10 @@ _TOKEN = re.compile(
   | (?P<operator> [-+*/\xd7\xf7\u2212] | \b(?:plus|minus|times|multiplied\s{1,8}by|divided\s{1,8}by)\b )
   | (?P<open>     \( )
   | (?P<close>    \) )
-  | (?P<break>    [^\W\d]\w* | \S | \n\s*\n )
+  | (?P<other>    [^\W\d]\w* | \S | \n\s*\n )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-
-_KIND_OF_GROUP = {
-    "number": _Kind.NUMBER,
-    "power": _Kind.UNSUPPORTED,
-    "operator": _Kind.OPERATOR,
-    "open": _Kind.OPEN,
-    "close": _Kind.CLOSE,
-    "break": _Kind.BREAK,
-}
 
 _OPERATOR_OF_WORD = {
     "+": Operator.ADD,
@@ -110,42 +82,34 @@ _OPERATOR_OF_WORD = {
 _PRECEDENCE = {Operator.ADD: 1, Operator.SUBTRACT: 1, Operator.MULTIPLY: 2, Operator.DIVIDE: 2}
 
 
-def find_expression(text: str) -> Expression | None:
-    """The arithmetic in ``text``, or ``None`` where no two numbers are connected by an operator.
+def find_expression(text: str) -> tuple[Step, ...]:
+    """The steps of the arithmetic in ``text``, by level; none where no two numbers are connected by an operator.
 
-    What looks like arithmetic outside the grammar (``2 ** 3``, ``20 %``, ``2(3 + 4)``) is passed over whole.
+    Those of one level can be computed at the same time; the last one is the answer. What looks like arithmetic outside
+    the grammar (``2 ** 3``, ``20 %``, ``2(3 + 4)``) is passed over whole.
     """
     best: list[Step] = []
     for run in _runs(text):
         for candidate in _Parser().candidates(run):
             if len(candidate) > len(best):
                 best = candidate
-    return Expression(tuple(_ordered_by_level(best))) if best else None
+    return tuple(_ordered_by_level(best))
 
 
 def _runs(text: str) -> Iterator[list[_Token]]:
     """Stretches of arithmetic tokens with balanced parentheses and nothing but spaces in between."""
-    run: list[_Token] = []
-    for match in _TOKEN.finditer(text):
-        kind = _KIND_OF_GROUP[match.lastgroup or "break"]
-        if kind is not _Kind.BREAK:
-            run.append(_Token(kind, match.group(), match.start(), match.end()))
-        elif run:
-            yield from _split_at_unmatched_parentheses(run)
-            run = []
-    yield from _split_at_unmatched_parentheses(run)
+    for is_arithmetic, tokens in groupby(_TOKEN.finditer(text), key=lambda token: token.lastgroup != "other"):
+        if is_arithmetic:
+            yield from _split_at_unmatched_parentheses(list(tokens))
 
 
 def _split_at_unmatched_parentheses(run: list[_Token]) -> Iterator[list[_Token]]:
     unmatched: list[int] = []
     for position, token in enumerate(run):
-        if token.kind is _Kind.OPEN:
+        if token.lastgroup == "close" and unmatched and run[unmatched[-1]].lastgroup == "open":
+            unmatched.pop()
+        elif token.lastgroup in ("open", "close"):
             unmatched.append(position)
-        elif token.kind is _Kind.CLOSE:
-            if unmatched and run[unmatched[-1]].kind is _Kind.OPEN:
-                unmatched.pop()
-            else:
-                unmatched.append(position)
     start = 0
     for position in [*unmatched, len(run)]:
         if position > start:
@@ -182,20 +146,20 @@ class _Parser:
         return self._found
 
     def _takes(self, token: _Token) -> bool:
-        match token.kind:
-            case _Kind.NUMBER if self._expects_operand:
-                self._complete_operand(_json_number(token.text))
-            case _Kind.OPEN if self._expects_operand:
+        match token.lastgroup:
+            case "number" if self._expects_operand:
+                self._complete_operand(json_number(token.group()) or "0")
+            case "open" if self._expects_operand:
                 self._pending.append("(")
                 self._open_parentheses += 1
-            case _Kind.OPERATOR if not self._expects_operand:
+            case "operator" if not self._expects_operand:
                 operator = _operator_of(token)
                 self._reduce_while_binding_at_least(_PRECEDENCE[operator])
                 self._pending.append(operator)
                 self._expects_operand = True
-            case _Kind.OPERATOR if _operator_of(token) is Operator.SUBTRACT:
+            case "operator" if _operator_of(token) is Operator.SUBTRACT:
                 self._pending.append("negate")
-            case _Kind.CLOSE if not self._expects_operand and self._open_parentheses:
+            case "close" if not self._expects_operand and self._open_parentheses:
                 self._reduce_while_binding_at_least(0)
                 self._pending.pop()
                 self._open_parentheses -= 1
@@ -249,25 +213,37 @@ class _Parser:
 
 
 def _operator_of(token: _Token) -> Operator:
-    return _OPERATOR_OF_WORD[token.text.split()[0].lower()]
+    return _OPERATOR_OF_WORD[token.group().split()[0].lower()]
 
 
 def _goes_beyond_the_grammar(run: list[_Token], position: int) -> bool:
     """Whether the token behind an operand makes it a power, a remainder, a percentage or an implied product."""
-    token, previous = run[position], run[position - 1]
-    if token.kind is _Kind.UNSUPPORTED:
-        following = [later.kind for later in run[position + 1 : position + 3]]
-        is_markdown = token.text.startswith("*") and not (
-            following[:1] in ([_Kind.NUMBER], [_Kind.OPEN])
-            or following in ([_Kind.OPERATOR, _Kind.NUMBER], [_Kind.OPERATOR, _Kind.OPEN])
-        )
-        return not is_markdown
-    return token.kind in (_Kind.NUMBER, _Kind.OPEN) and token.start == previous.end
+    token = run[position]
+    if token.lastgroup == "power":
+        following = [later.lastgroup for later in run[position + 1 : position + 3]]
+        after_sign = following[1:] if following[:1] == ["operator"] else following
+        # Stars without an operand behind them are Markdown's.
+        return after_sign[:1] in (["number"], ["open"]) or not token.group().startswith("*")
+    return token.lastgroup in ("number", "open") and token.start() == run[position - 1].end()
 
 
-def _json_number(text: str) -> str:
-    whole, point, fraction = text.replace(",", "").partition(".")
-    return f"{whole.lstrip('0') or '0'}{point}{fraction}"
+NUMBER = re.compile(
+    r"(?P<sign>[-+\N{MINUS SIGN}]?)"
+    r"(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]*)"
+    r"(?:\.(?P<fraction>[0-9]*))?"
+    r"(?P<exponent>[eE][-+]?[0-9]+)?"
+)
+
+
+def json_number(text: str) -> str | None:
+    """A number as JSON writes it, every digit kept; ``None`` where ``text`` is none."""
+    match = NUMBER.fullmatch(text)
+    if match is None or not (match["whole"] or match["fraction"]):
+        return None
+    sign = "-" if match["sign"] in ("-", "\N{MINUS SIGN}") else ""
+    whole = match["whole"].replace(",", "").lstrip("0") or "0"
+    fraction = f".{match['fraction']}" if match["fraction"] else ""
+    return f"{sign}{whole}{fraction}{match['exponent'] or ''}"
 
 
 def _ordered_by_level(steps: list[Step]) -> Iterator[Step]:

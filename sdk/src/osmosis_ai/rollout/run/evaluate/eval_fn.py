@@ -6,18 +6,17 @@ ever called, and it is passed only what it takes.
 """
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import math
-import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_role, get_message_text
+from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.text import described as told, shortened, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
@@ -90,7 +89,7 @@ class EvalFnWrapper:
         call = functools.partial(self.fn, **arguments)
         try:
             async with asyncio.timeout(self.time_limit_seconds) as limit:
-                result = call() if self._is_async else await _in_own_thread(call, self.name)
+                result = call() if self._is_async else await call_in_thread(_contained, call, self.name)
                 if inspect.isawaitable(result):
                     result = await result
         except TimeoutError:
@@ -237,35 +236,13 @@ def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
-def _in_own_thread(call: Callable[[], Any], name: str) -> Awaitable[Any]:
-    """Run ``call`` in a thread that holds up neither the event loop nor, if it hangs, the end of the program."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            settle = functools.partial(_set_result, future, context.run(call))
-        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
-            settle = functools.partial(_set_error, future, error, name)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle)
-
-    threading.Thread(target=run, name=f"eval-fn {name}", daemon=True).start()
-    return future
-
-
-def _set_result(future: "asyncio.Future[Any]", result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _set_error(future: "asyncio.Future[Any]", error: BaseException, name: str) -> None:
-    if future.done():
-        return
-    if not isinstance(error, Exception) or isinstance(error, StopIteration):  # which a future cannot carry
-        error = _ended(name, error)
-    future.set_exception(error)
+def _contained(call: Callable[[], Any], name: str) -> Any:
+    try:
+        return call()
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):  # which a future cannot carry
+            raise
+        raise _ended(name, error) from error
 
 
 def _ended(name: str, error: BaseException) -> EvalFnError:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
+from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
+from osmosis_ai.rollout.run.models.wrapped import WrappedClient
 
 logger = logging.getLogger(__name__)
 
@@ -52,33 +53,13 @@ class Gate:
             await asyncio.sleep(delay_seconds)
 
 
-class PatientClient:
-    """``client``, tried again where that may help; everything but ``chat_completions`` is the client's own."""
+class PatientClient(WrappedClient):
+    """``client``, tried again where that may help."""
 
     def __init__(self, client: LocalLLMClientProtocol, gate: Gate, patience: Patience | None = None) -> None:
-        self._client: Any = client
+        super().__init__(client)
         self._gate = gate
         self._patience = patience or Patience()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def set_tools(self, tools: list[Any]) -> None:
-        """Offer ``tools``."""
-        self._client.set_tools(tools)
-
-    def clear_tools(self) -> None:
-        """Offer no tools."""
-        self._client.clear_tools()
-
-    def reset_metrics(self) -> None:
-        """Set all counters to zero."""
-        self._client.reset_metrics()
-
-    def get_metrics(self) -> RolloutMetrics:
-        """The client's counters; time spent waiting is no latency of the model."""
-        metrics: RolloutMetrics = self._client.get_metrics()
-        return metrics
 
     async def chat_completions(self, messages: list[MessageDict], **kwargs: Any) -> CompletionsResult:
         """The next message.
@@ -91,7 +72,7 @@ class PatientClient:
         while True:
             await self._gate.passed()
             try:
-                result: CompletionsResult = await self._client.chat_completions(messages, **kwargs)
+                result: CompletionsResult = await self._wrapped.chat_completions(messages, **kwargs)
             except ProviderError as error:
                 if not error.is_transient:
                     raise

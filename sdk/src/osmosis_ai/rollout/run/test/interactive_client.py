@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
+from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.models.replies import consistent_finish_reason
+from osmosis_ai.rollout.run.models.wrapped import WrappedClient
 
 ABORTED = "Aborted by user"
 
@@ -38,7 +39,7 @@ class StepDecision(Enum):
 OnStep = Callable[[InteractiveStep], bool | StepDecision | Awaitable[bool | StepDecision]]
 
 
-class InteractiveLLMClient:
+class InteractiveLLMClient(WrappedClient):
     """``wrapped_client`` with a stop after each reply.
 
     Args:
@@ -52,7 +53,7 @@ class InteractiveLLMClient:
         on_step: OnStep,
         on_messages_updated: Callable[[list[MessageDict]], None] | None = None,
     ) -> None:
-        self._wrapped = wrapped_client
+        super().__init__(wrapped_client)
         self._on_step = on_step
         self._on_messages_updated = on_messages_updated
         self._turn = 0
@@ -64,29 +65,12 @@ class InteractiveLLMClient:
         """Whether the user has ended the run, even if the agent did not take notice."""
         return self._aborted
 
-    def set_tools(self, tools: list[Any]) -> None:
-        """Offer ``tools``."""
-        self._wrapped.set_tools(tools)
-
-    def clear_tools(self) -> None:
-        """Offer no tools."""
-        self._wrapped.clear_tools()
-
     def reset_metrics(self) -> None:
         """Set the counters to zero, turns included, and forget an abort and all edits."""
         self._turn = 0
         self._aborted = False
         self._edits = {}
-        self._wrapped.reset_metrics()
-
-    def get_metrics(self) -> RolloutMetrics:
-        """The wrapped client's counters."""
-        metrics: RolloutMetrics = self._wrapped.get_metrics()
-        return metrics
-
-    async def close(self) -> None:
-        """Close the wrapped client."""
-        await self._wrapped.close()
+        super().reset_metrics()
 
     async def __aenter__(self) -> Self:
         await self._wrapped.__aenter__()

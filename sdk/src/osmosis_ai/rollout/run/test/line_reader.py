@@ -8,10 +8,10 @@ import asyncio
 import builtins
 import os
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from types import BuiltinFunctionType
+
+from osmosis_ai.rollout.core.offload import call_in_thread
 
 READ_BYTES = 65536
 
@@ -76,28 +76,12 @@ async def _readable(descriptor: int) -> None:
 
 
 async def _in_thread(ask: Callable[[], str]) -> str | None:
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str | None] = loop.create_future()
-
-    def give(line: str | None, error: Exception | None) -> None:
-        if answer.done():
-            return
-        if error is None:
-            answer.set_result(line)
-        else:
-            answer.set_exception(error)
-
-    def work() -> None:
-        line: str | None = None
-        error: Exception | None = None
+    def line() -> str | None:
         try:
-            line = ask()
+            return ask()
         except (EOFError, KeyboardInterrupt):
-            pass
-        except Exception as failure:  # noqa: BLE001 - raised again where the line is awaited
-            error = RuntimeError(f"Standard input cannot be read: {failure!r}.")
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(give, line, error)
+            return None
+        except Exception as error:
+            raise RuntimeError(f"Standard input cannot be read: {error!r}.") from error
 
-    threading.Thread(target=work, daemon=True).start()
-    return await answer
+    return await call_in_thread(line)

@@ -240,6 +240,14 @@ class TestWithAnotherServer:
             assert init["completion_params"] == {"temperature": 0.5, "max_tokens": 99}
             assert (init["max_turns"], init["max_tokens_total"]) == (3, 77)
 
+    async def test_json_is_all_that_is_printed(self, trainer_against: CommandAgainst) -> None:
+        async with ScriptedServer() as server:
+            ended = await trainer_against(server, "--json")
+        document = json.loads(ended.out)
+        assert (ended.code, ended.err) == (0, "")
+        assert (document["summary"]["completed"], len(document["results"])) == (3, 3)
+        assert not list(Path().glob("*.json"))
+
     async def test_the_key_may_come_from_the_environment(
         self, trainer_against: CommandAgainst, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -312,7 +320,7 @@ class TestChecksBeforeAnythingStarts:
             (["-m", "agent"], "-m agent is not of the form module:attribute"),
             (["-m", "agent:adder", "-d", "gone.jsonl"], "Dataset file not found: gone.jsonl"),
             (["-m", "agent:adder", "-d", "agent.py"], "Unsupported file format '.py'"),
-            (["-m", "agent:adder", "--temperature", "inf"], "--temperature inf is not a finite number"),
+            (["-m", "agent:adder", "--temperature", "inf"], "--temperature must be a finite number"),
             (["-m", "agent:adder", "--callback-url", "trainer"], "--callback-url 'trainer' is not a base URL"),
             (["--server", "127.0.0.1:9000"], "--server '127.0.0.1:9000' is not a base URL"),
             (["--server", "http://127.0.0.1:99999"], "is not a base URL"),

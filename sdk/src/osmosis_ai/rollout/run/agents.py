@@ -8,16 +8,13 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
 
 
-def check_named(module: str | None, mcp: str | None) -> None:
-    """See that one agent is named.
-
-    Raises:
-        UsageError: both or neither is given.
-    """
+def naming_problem(module: str | None, mcp: str | None) -> str | None:
+    """What is wrong if both or neither is given."""
     if module and mcp:
-        raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
+        return "--module and --mcp are mutually exclusive: give one of them."
     if not module and not mcp:
-        raise UsageError("An agent is required: give --module (-m) module:attribute, or --mcp DIR.")
+        return "An agent is required: give --module (-m) module:attribute, or --mcp DIR."
+    return None
 
 
 def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
@@ -27,7 +24,8 @@ def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
         UsageError: both or neither is given, or ``module`` is not of the form ``module:attribute``.
         CLIError: it cannot be loaded.
     """
-    check_named(module, mcp)
+    if problem := naming_problem(module, mcp):
+        raise UsageError(problem)
     if mcp:
         from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
-from osmosis_ai.rollout.run.agents import check_named
+from osmosis_ai.rollout.run.agents import naming_problem
 
 _AT_LEAST = {
     **dict.fromkeys(("n_runs", "batch_size", "limit"), 1),
@@ -62,9 +62,11 @@ class RunOptions:
         Raises:
             UsageError: they do not; the first thing that is wrong, in a sentence.
         """
-        check_named(self.module, self.mcp)
-        if problem := self._combination_problem() or self._number_problem():
+        if problem := self._agent_problem() or self._combination_problem() or self._number_problem():
             raise UsageError(problem)
+
+    def _agent_problem(self) -> str | None:
+        return naming_problem(self.module, self.mcp)
 
     def _combination_problem(self) -> str | None:
         if self.resume and not self.output:

@@ -85,7 +85,7 @@ class Session:
         }
 
     def open_results(
-        self, path: Path, model: str, base_url: str | None, policy: str | None, resume: bool
+        self, path: Path | None, model: str, base_url: str | None, policy: str | None, resume: bool
     ) -> ResultsFile:
         """The results at ``path``; ``policy`` stands in for ``model``.
 

@@ -206,6 +206,23 @@ class TestReport:
         page.wait_for("document.querySelector('.conversation')")
         assert page.evaluate("performance.getEntriesByType('resource').length") == 0
 
+    @pytest.mark.parametrize("first", [0, 1], ids=["as agents count now", "as they did"])
+    def test_an_agents_own_turns_stand_beside_those_of_the_sdk(self, page: Browser, tmp_path: Path, first: int) -> None:
+        maker = TraceMaker("r1").start("What is 1 + 2?")
+        for turn in (1, 2):
+            maker.add("pre_llm", turn=turn - 1 + first, num_messages=2 * turn)
+            maker.turn(turn, saying("#### 3"))
+        maker.end().write(tmp_path / "traces")
+        page.open(self.report(tmp_path))
+        page.wait_for(f"{ROWS}.length === 1 && document.querySelector('.live').textContent === 'report'")
+        page.click(".row")
+        page.wait_for("document.querySelector('.conversation')")
+        page.click("[role=tab]:nth-child(2)")
+        page.wait_for("document.querySelector('.raw')")
+        named = "[...document.querySelectorAll('.raw summary')].map(one => one.textContent)"
+        lines = [line for line in page.evaluate(named) if "pre_llm" in line or "chat_start" in line]
+        assert [line.partition("turn ")[2] for line in lines] == ["1", "1", "2", "2"]
+
     def test_hostile_text_is_text(self, page: Browser, tmp_path: Path) -> None:
         maker = TraceMaker("r\u202e<b>1</b>").start(HOSTILE, metadata={"deep": HOSTILE})
         reply = calling(call(1, HOSTILE, a=HOSTILE)) | {"content": HOSTILE, "name": HOSTILE}

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOT_PAGES = ("sdk/src", "build")
-"""What lies below these is written for others, or is a copy."""
+NOT_PAGES = frozenset({"src", "build", "dist", "runs", "rollout_logs"})
+"""What lies below folders of these names is written for others, or by a program."""
 
 _COMMANDS = "<!-- commands -->"
 _FENCE = re.compile(r"^(\s*```\w+) .*$", re.MULTILINE)
@@ -48,8 +48,8 @@ def build(folder: Path) -> Path:
 def pages() -> Iterator[Path]:
     """Every Markdown page of the tree."""
     for file in sorted(ROOT.rglob("*.md")):
-        name = file.relative_to(ROOT)
-        if not any(part.startswith(".") for part in name.parts) and not name.as_posix().startswith(NOT_PAGES):
+        folders = file.relative_to(ROOT).parts[:-1]
+        if NOT_PAGES.isdisjoint(folders) and not any(folder.startswith(".") for folder in folders):
             yield file
 
 

@@ -38,10 +38,11 @@ def _below(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
             yield f"{prefix} {name}", command
 
 
-def flags(command: Any) -> set[str]:
-    """The options of a command, as they are written."""
-    own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-    return {flag for flag in own if flag.startswith("-")} | {"-h", "--help"}
+def flags(command: Any, *, shown: bool = False) -> set[str]:
+    """The options of a command, as they are written; ``shown``: without those that its help leaves out."""
+    options = [one for one in command.params if not (shown and getattr(one, "hidden", False))]
+    own = {flag for option in options for flag in (*option.opts, *option.secondary_opts) if flag.startswith("-")}
+    return own | {"-h", "--help"}
 
 
 def environment(tmp_path: Path, port: int | None = None) -> dict[str, str]:

@@ -48,7 +48,9 @@ def rescore(
 ) -> int:
     """Compute rewards anew on saved runs, without a model, and show what changed."""
     import asyncio
+    import json
 
+    from osmosis_ai.rollout.core.files import write_whole
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
     from osmosis_ai.rollout.run.evaluate.rescoring import rescore as compute
     from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
@@ -61,9 +63,9 @@ def rescore(
     if not report.runs:
         raise CLIError(f"{path} holds no runs.")
     if output is not None:
-        _write(output, _document(path, module, dataset, report, report.runs))
+        write_whole(output, [json.dumps(_document(path, module, dataset, report, report.runs), indent=2), "\n"])
     if as_json:
-        typer.echo(_encoded(_document(path, module, dataset, report, report.changed)))
+        typer.echo(json.dumps(_document(path, module, dataset, report, report.changed), indent=2))
     elif not quiet:
         _print(report, output)
     return _exit_code(report)
@@ -95,25 +97,6 @@ def _document(
         "dataset": None if dataset is None else str(dataset),
     }
     return {"summary": report.summary(), "settings": settings, "results": [as_json(run) for run in runs]}
-
-
-def _encoded(document: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(document, indent=2)
-
-
-def _write(output: Path, document: dict[str, Any]) -> None:
-    import os
-
-    whole_path = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        whole_path.write_text(_encoded(document) + "\n", encoding="utf-8")
-        whole_path.replace(output)
-    except OSError as error:
-        whole_path.unlink(missing_ok=True)
-        raise CLIError(f"Cannot write {output}: {error.strerror or error}.") from error
 
 
 def _print(report: "RescoringReport", output: Path | None) -> None:

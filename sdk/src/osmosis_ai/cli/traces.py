@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.core.user_errors import UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.observe.traces.export import Export
@@ -56,21 +56,14 @@ def export(
 def _write(job: "Export", output: Path | None) -> None:
     from pydantic_core import to_json
 
-    if output is None:
-        for example in job.examples():
-            sys.stdout.buffer.write(to_json(example) + b"\n")
-        sys.stdout.buffer.flush()
+    from osmosis_ai.rollout.core.files import write_whole
+
+    lines = (to_json(example) + b"\n" for example in job.examples())
+    if output is not None:
+        write_whole(output, lines)
         return
-    part = output.with_name(f".{output.name}.part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            for example in job.examples():
-                file.write(to_json(example) + b"\n")
-        part.replace(output)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CLIError(f"Cannot write {output}: {error.strerror or error}.") from error
+    sys.stdout.buffer.writelines(lines)
+    sys.stdout.buffer.flush()
 
 
 COMMANDS = {"export": export}

@@ -44,11 +44,7 @@ def _write(index: "TraceIndex", output: Path) -> int:
     total = len(index.rollouts)
     if not total:
         raise CLIError(f"{index.root} holds no rollouts, so there is nothing to report.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        rows, whole = write_report(index, output)
-    except OSError as error:
-        raise CLIError(f"Cannot write {output}: {error.strerror or error}.") from error
+    rows, whole = write_report(index, output)
     size = f"{output.stat().st_size / 1e6:.1f} MB"
     typer.echo(f"{output}: {rows} of {total} rollouts, {whole} with conversation and events ({size}).")
     return 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.text import fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
@@ -183,11 +184,7 @@ class _Evaluation:
         elif not args.is_silent:
             format_eval_report(result, self.console, args.model)
         for path in map(Path, args.reports or ()):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(render(path, result, config), encoding="utf-8", errors="backslashreplace")
-            except OSError as error:
-                raise CLIError(f"Cannot write {path}: {error.strerror or error}.") from error
+            write_whole(path, [render(path, result, config)])
             self._say(f"Report written to: {path}")
         if results is not None:
             results.publish(

@@ -21,6 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, Self
 
+from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.jsonable import plain
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import Plan
@@ -186,17 +187,12 @@ class ResultsFile:
         """
         if self.path is None:
             return
-        part_path = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        write_whole(self.path, self.document(head, entries, name))
+        if not finished:
+            return
         try:
-            with part_path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(self.document(head, entries, name))
-                file.flush()
-                os.fsync(file.fileno())
-            part_path.replace(self.path)
-            if finished:
-                self._append(FINISHED)
+            self._append(FINISHED)
         except OSError as error:
-            part_path.unlink(missing_ok=True)
             raise _cannot_write(self.path, error) from error
 
     def document(self, head: Mapping[str, Any], entries: Entries | None = None, name: str = "results") -> Iterator[str]:

@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_left_out_failures_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["nowhere"], 1, "does not exist"),
+        (["nowhere"], 2, "does not exist"),
         ([".", "-o", "report.html"], 1, "holds no rollouts"),
     ],
 )

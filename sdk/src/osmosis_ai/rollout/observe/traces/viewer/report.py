@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.summary import COMPLETED, Summary
 from osmosis_ai.rollout.observe.traces.viewer.page import report_page
@@ -20,7 +21,7 @@ def write_report(index: TraceIndex, path: Path, *, max_detail_bytes: int = MAX_D
     Failed rollouts come first, then the newest.
 
     Raises:
-        OSError: ``path`` cannot be written.
+        CLIError: ``path`` cannot be written.
     """
     order = sorted(enumerate(index.rollouts), key=lambda item: _rank(item[1]))[:MAX_ROWS]
     details: dict[str, list[dict[str, Any]]] = {}
@@ -44,13 +45,7 @@ def write_report(index: TraceIndex, path: Path, *, max_detail_bytes: int = MAX_D
     }
     text = to_json(data, inf_nan_mode="null").decode().replace("<", "\\u003c")
     page, _ = report_page(text)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, [page])
     return len(order), len(details)
 
 

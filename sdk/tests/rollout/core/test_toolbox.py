@@ -552,6 +552,15 @@ async def test_a_forgotten_state_is_the_agents_mistake() -> None:
         await content_of(Toolbox(remember, state=Session), "remember", {"row": "a"})
 
 
+async def test_a_state_that_the_toolbox_does_not_know_is_refused_before_the_model_fills_it_in() -> None:
+    def remember(row: str, session: Session) -> None:
+        """Remember: a dataclass may also be an argument."""
+
+    for tools in (Toolbox(remember), Toolbox(add, state=Shop)):
+        with pytest.raises(TypeError, match=r"takes a Session .*: write Toolbox\(..., state=Session\)"):
+            await tools.answer(a_context(), [], Session([]))
+
+
 class Shop:
     def __init__(self, name: str) -> None:
         self.name = name

@@ -220,6 +220,7 @@ class Toolbox:
         if state is not None and not isinstance(state, type):
             raise TypeError(f"state must be the class of what a rollout keeps, not {state!r}.")
         self._max_concurrency = max_concurrency
+        self._state = state
         self._tools: dict[str, Tool] = {}
         for entry in tools:
             made = entry if isinstance(entry, Tool) else FunctionTool(entry, state)
@@ -245,9 +246,13 @@ class Toolbox:
             state: for the parameters of its class.
 
         Raises:
+            TypeError: ``state`` is not of the class that the toolbox was made with, if any.
             ToolExecutionError: a tool failed in any other way; its cause is the exception. The calls beside it have
                 been cancelled. Left alone, it ends the rollout with the outcome ``tool_error``.
         """
+        if state is not None and not isinstance(state, self._state or ()):
+            kind = type(state).__name__
+            raise TypeError(f"No tool takes a {kind} that the model does not see: write Toolbox(..., state={kind}).")
         slots = asyncio.Semaphore(self._max_concurrency or max(len(tool_calls or ()), 1))
 
         async def answer_one(tool_call: Any) -> ToolMessage:

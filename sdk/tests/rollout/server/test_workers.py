@@ -167,7 +167,7 @@ def test_without_a_journal_workers_are_refused_in_one_sentence(tmp_path: Path) -
         tmp_path, "--workers", "2", "--journal", "off", environment=environment({}), stderr=subprocess.PIPE
     )
     _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert b"Error: Several workers know of each other's rollouts by their journal" in stderr
     assert stderr.count(b"\n") == 1
 

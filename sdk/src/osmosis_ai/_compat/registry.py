@@ -26,7 +26,7 @@ class AgentLoopRegistry:
             ValueError: if the name is blank or taken, even by the same object.
         """
         name = _name_of(loop)
-        with self._lock:
+        with self._lock:  # two steps; everything else here is one, which threads cannot come between
             holder = self._loops.get(name)
             if holder is None:
                 self._loops[name] = loop
@@ -38,23 +38,19 @@ class AgentLoopRegistry:
 
     def unregister(self, name: str) -> bool:
         """Forget ``name``; ``False`` if it was unknown."""
-        with self._lock:
-            return self._loops.pop(name, None) is not None
+        return self._loops.pop(name, None) is not None
 
     def get(self, name: str) -> RolloutAgentLoop | None:
         """The loop registered under ``name``, or ``None``."""
-        with self._lock:
-            return self._loops.get(name)
+        return self._loops.get(name)
 
     def list_names(self) -> list[str]:
         """The names, in order of registration."""
-        with self._lock:
-            return list(self._loops)
+        return list(self._loops)
 
     def clear(self) -> None:
         """Forget every loop."""
-        with self._lock:
-            self._loops.clear()
+        self._loops.clear()
 
 
 def _name_of(loop: Any) -> str:

@@ -10,6 +10,7 @@ from osmosis_ai.rollout.core.text import (
     HIDDEN,
     MAX_EXCERPT_CHARACTERS,
     MAX_REDACTED_CHARACTERS,
+    bare_url,
     cut,
     described,
     encodable,
@@ -121,6 +122,20 @@ def test_no_half_of_a_secret_is_left_by_a_cut(secret: str, before: int) -> None:
 
 def test_bearer_tokens_of_others_are_hidden_too() -> None:
     assert excerpt("Bearer abc, not BEARER def", None) == f"Bearer {HIDDEN} not BEARER {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("https://user:secret@host:8/v1?key=secret#secret", "https://host:8/v1"),
+        ("http://host/a", "http://host/a"),
+        ("http://[", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_bare_url_has_no_place_for_a_secret(url: str | None, bare: str | None) -> None:
+    assert bare_url(url) == bare
 
 
 def test_an_exception_is_its_type_and_its_text() -> None:

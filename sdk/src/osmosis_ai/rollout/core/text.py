@@ -4,7 +4,7 @@
 for a terminal      `strip_control` keeps lines, `one_line` makes one of them,
                     `printable` leaves only what can be seen, `shortened` is `printable`, cut
 for a log line      `redacted`, then `escaped`: nothing is lost but secrets
-for an error        `excerpt` of what was received, `described` for an exception
+for an error        `excerpt` of what was received, `described` for an exception, `bare_url`
 for the wire        `encodable`
 for a place         `cut` to so many characters and a mark, `fitted` to so many with the mark
 ==================  =========================================================================
@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 MAX_SHOWN_CHARACTERS = 300
 MAX_EXCERPT_CHARACTERS = 500
@@ -118,6 +119,15 @@ def excerpt(text: Any, secret: str | None) -> str:
     """At most ``MAX_EXCERPT_CHARACTERS`` of what was received, and ``...``, without ``secret`` and bearer tokens."""
     # The secret goes first: half of one, left by a cut, would not be found.
     return _BEARER_TOKEN.sub(rf"\1 {HIDDEN}", cut(without(str(text), filter(None, [secret])), MAX_EXCERPT_CHARACTERS))
+
+
+def bare_url(url: str | None) -> str | None:
+    """``url`` without user, password, query and fragment, any of which may be a secret; ``None`` if it is none."""
+    try:
+        parts = urlsplit(url or "")
+    except ValueError:
+        return None
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")) if url else None
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:

@@ -82,3 +82,4 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["traces", "export", str(tmp_path / "nowhere")]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main(["traces", "export", str(tmp_path), "--status", "DONE"]) == 2
+    assert "--status is COMPLETED, ERROR or any" in capsys.readouterr().err

@@ -14,14 +14,14 @@ from typing import Any
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.files import write_whole
-from osmosis_ai.rollout.core.text import fitted
+from osmosis_ai.rollout.core.text import bare_url, fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.driver import Plan
 from osmosis_ai.rollout.run.errors import LocalExecutionError
 from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
-from osmosis_ai.rollout.run.evaluate.options import Options, config_of, inputs_of, without_secrets
+from osmosis_ai.rollout.run.evaluate.options import Options, config_of, inputs_of
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
 from osmosis_ai.rollout.run.evaluate.report import format_eval_report
 from osmosis_ai.rollout.run.evaluate.types import BASELINE, PRIMARY, EvalResult, EvalRunResult
@@ -200,9 +200,9 @@ class _Evaluation:
         options = self.options
         self._say(f"osmosis-eval v{PACKAGE_VERSION}", "bold")
         lines = (
-            ("Endpoint", without_secrets(options.base_url)),
+            ("Endpoint", bare_url(options.base_url)),
             ("Model", options.model),
-            ("Baseline endpoint", without_secrets(options.baseline_base_url)),
+            ("Baseline endpoint", bare_url(options.baseline_base_url)),
             ("Baseline model", options.baseline_model),
         )
         for name, value in lines:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
@@ -50,9 +50,9 @@ def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[s
     }
     if args.baseline_model:
         config["baseline_model"] = args.baseline_model
-        config["baseline_endpoint"] = without_secrets(args.baseline_base_url)
+        config["baseline_endpoint"] = bare_url(args.baseline_base_url)
     return config | {
-        "endpoint": without_secrets(args.base_url),
+        "endpoint": bare_url(args.base_url),
         "agent": {"module": args.module, "mcp": args.mcp, "name": getattr(agent, "name", None)},
         "dataset": {
             "path": str(args.dataset),
@@ -81,9 +81,9 @@ def inputs_of(options: Options) -> dict[str, Any]:
         mcp=options.mcp,
         model={
             "name": options.model,
-            "base_url": without_secrets(options.base_url),
+            "base_url": bare_url(options.base_url),
             "baseline": options.baseline_model,
-            "baseline_base_url": without_secrets(options.baseline_base_url),
+            "baseline_base_url": bare_url(options.baseline_base_url),
         },
         settings={
             "module": options.module,
@@ -96,14 +96,3 @@ def inputs_of(options: Options) -> dict[str, Any]:
             "completion_params": options.completion_params,
         },
     )
-
-
-def without_secrets(url: str | None) -> str | None:
-    """``url`` without user, password, query and fragment."""
-    if not url:
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

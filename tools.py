@@ -1,7 +1,8 @@
 """The agent's tools. To make this agent yours, replace the functions and name them in `TOOLS`.
 
 The model is told of a function's name, its docstring and its parameters. It may be `async def`; a plain function runs
-in a thread. Raise `ToolExecutionError` to tell the model that something cannot be done.
+in a thread. Raise `ToolExecutionError` to tell the model that something cannot be done; anything else that is raised
+ends the rollout as an error. `EXACT` never rounds; where a number grows too long, the model is told.
 """
 
 from decimal import Context, Decimal
@@ -9,7 +10,7 @@ from typing import Annotated
 
 from osmosis_ai.rollout import EXACT, Toolbox, ToolExecutionError
 
-QUOTIENT_DIGITS = 16  # all of them where the quotient is below 1, after the decimal point where it is above
+QUOTIENT_DIGITS = 16  # beside those before its decimal point
 
 First = Annotated[Decimal, "First number"]
 Second = Annotated[Decimal, "Second number"]
@@ -34,7 +35,7 @@ def divide(a: First, b: Second) -> Decimal:
     """Divide the first number by the second: a / b."""
     if b == 0:
         raise ToolExecutionError("division by zero: b must not be 0")
-    whole_digits = max(0, a.adjusted() - b.adjusted())
+    whole_digits = max(0, a.adjusted() - b.adjusted())  # the position of a's first digit, less that of b's
     return Context(prec=whole_digits + QUOTIENT_DIGITS).divide(a, b)
 
 

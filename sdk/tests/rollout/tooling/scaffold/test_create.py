@@ -49,7 +49,7 @@ def test_its_project_file_names_the_sdk_and_what_it_needs(tmp_path: Path) -> Non
     create_project(tmp_path / "agent", SDK, "Other.Name")
     project = tomllib.loads((tmp_path / "agent" / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["name"] == "Other.Name"
-    assert project["project"]["dependencies"] == ["osmosis-ai[server]>=0.2.11,<0.3"]
+    assert project["project"]["dependencies"] == ["osmosis-ai[server]>=0.2.17,<0.3"]
     assert project["tool"]["uv"]["sources"] == {"osmosis-ai": dict(SDK.fields)}
 
 

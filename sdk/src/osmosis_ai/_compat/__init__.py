@@ -36,7 +36,7 @@ MOVED = {
     "osmosis_ai.rollout.eval.evaluation.cli": "osmosis_ai._compat.eval_command",
     "osmosis_ai.rollout.eval.test_mode": "osmosis_ai.rollout.run.test",
     "osmosis_ai.rollout.eval.test_mode.cli": "osmosis_ai._compat.test_command",
-    "osmosis_ai.rollout.network": "osmosis_ai.rollout.wire.network",
+    "osmosis_ai.rollout.network": "osmosis_ai._compat.network",
     "osmosis_ai.rollout.registry": "osmosis_ai._compat.registry",
     "osmosis_ai.rollout.server.registration": "osmosis_ai._compat.registration",
     "osmosis_ai.rollout.test_mode.cli": "osmosis_ai._compat.test_command",

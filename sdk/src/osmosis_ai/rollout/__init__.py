@@ -7,6 +7,13 @@ from osmosis_ai.rollout.core.lazy import lazy_exports
 from osmosis_ai.rollout.wire.quick_httpx import leave_out_command_line
 
 if TYPE_CHECKING:
+    from osmosis_ai._compat.network import (
+        PublicIPDetectionError as PublicIPDetectionError,
+        detect_public_ip as detect_public_ip,
+        is_private_ip as is_private_ip,
+        is_valid_hostname_or_ip as is_valid_hostname_or_ip,
+        validate_ipv4 as validate_ipv4,
+    )
     from osmosis_ai._compat.registry import (
         AgentLoopRegistry as AgentLoopRegistry,
         get_agent_loop as get_agent_loop,
@@ -116,15 +123,11 @@ if TYPE_CHECKING:
         CompletionsResult as CompletionsResult,
         OsmosisLLMClient as OsmosisLLMClient,
     )
-    from osmosis_ai.rollout.wire.network import (
-        PublicIPDetectionError as PublicIPDetectionError,
-        detect_public_ip as detect_public_ip,
-        is_private_ip as is_private_ip,
-        is_valid_hostname_or_ip as is_valid_hostname_or_ip,
-        validate_ipv4 as validate_ipv4,
-    )
 
 _EXPORTS = {
+    "osmosis_ai._compat.network": (
+        "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4"
+    ),
     "osmosis_ai._compat.registry": (
         "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop"
     ),
@@ -163,9 +166,6 @@ _EXPORTS = {
         "DEFAULT_HOST DEFAULT_PORT ServeError run_app serve_agent_loop validate_and_report"
     ),
     "osmosis_ai.rollout.wire.client": "CompletionsResult OsmosisLLMClient",
-    "osmosis_ai.rollout.wire.network": (
-        "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4"
-    ),
 }
 
 leave_out_command_line()

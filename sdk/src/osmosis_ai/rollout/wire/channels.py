@@ -10,12 +10,11 @@ import ssl
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from ipaddress import ip_address
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import httpx
 
+from osmosis_ai.rollout.wire.addresses import proxy_for
 from osmosis_ai.rollout.wire.channel import Limits, Origin, Reply, TrainerChannel, target_of
 from osmosis_ai.rollout.wire.httpx_channel import HttpxChannel
 
@@ -93,20 +92,6 @@ async def close_shared_channels() -> None:
     """Close what ``shared_channels`` has opened in the running loop."""
     for channels in list(_shared.values()):
         await channels.aclose()
-
-
-def proxy_for(scheme: str, host: str, netloc: str) -> str | None:
-    """The proxy that the environment names for a URL (``HTTPS_PROXY`` and so on); none for this machine itself."""
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    return proxy if proxy and not (_is_this_machine(host) or proxy_bypass(netloc)) else None
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Addresses and host names: checks on text, and the machine's own public address.
+"""The address under which others reach this machine, as far as it can tell without asking anybody.
 
-Nothing here sends a packet or resolves a name.
+No third party and no metadata service is asked, no name resolved, no packet sent.
 """
 
 import os
@@ -12,13 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from itertools import pairwise
 from pathlib import Path
 
-__all__ = [
-    "PublicIPDetectionError",
-    "detect_public_ip",
-    "is_private_ip",
-    "is_valid_hostname_or_ip",
-    "validate_ipv4",
-]
+from osmosis_ai.rollout.wire.addresses import unmapped
 
 PUBLIC_HOST_VARIABLE = "OSMOSIS_PUBLIC_HOST"
 
@@ -41,27 +35,6 @@ class PublicIPDetectionError(Exception):
     """No public address is known for this machine; the text says which variable to set."""
 
 
-def validate_ipv4(ip: str) -> bool:
-    """Whether ``ip`` is a strict dotted quad: no leading zeros, no whitespace, no port."""
-    try:
-        IPv4Address(ip)
-    except AddressValueError:
-        return False
-    return True
-
-
-def is_private_ip(ip: str) -> bool:
-    """Whether ``ip`` is private in the sense of ``ipaddress``; ``False`` for what is no address.
-
-    That is wider than RFC 1918: loopback, link-local and documentation ranges count, in IPv4 and IPv6.
-    """
-    try:
-        address = ip_address(ip)
-    except ValueError:
-        return False
-    return _unmapped(address).is_private
-
-
 def is_valid_hostname_or_ip(value: str) -> bool:
     """Whether ``value`` is a host name, an IPv4 or an IPv6 address, with or without a port.
 
@@ -81,29 +54,14 @@ def is_valid_hostname_or_ip(value: str) -> bool:
             return False
     if host.startswith("[") and host.endswith("]"):
         return _is_ipv6(host[1:-1])
-    return validate_ipv4(host) or _is_hostname(host)
-
-
-def all_interfaces(host: str | None) -> bool:
-    """Whether binding to ``host`` means every interface: ``0.0.0.0``, ``::``, empty, or another spelling."""
-    if not host:
-        return True
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        return _unmapped(ip_address(bare)).is_unspecified
-    except ValueError:
-        pass
-    try:
-        return socket.inet_aton(bare) == bytes(4)  # the resolver takes "0" and "0x0" too
-    except (OSError, ValueError):
-        return False
+    return _is_ipv4(host) or _is_hostname(host)
 
 
 def detect_public_ip() -> str:
     """The address under which others reach this machine.
 
     ``OSMOSIS_PUBLIC_HOST`` if it is set, taken at its word; else a global address of one of the machine's own
-    interfaces, IPv4 before IPv6. No third party and no metadata service is asked, and nothing is sent.
+    interfaces, IPv4 before IPv6.
 
     Raises:
         PublicIPDetectionError: if the machine has no global address, or the variable holds no host.
@@ -125,6 +83,14 @@ def detect_public_ip() -> str:
     )
 
 
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except AddressValueError:
+        return False
+    return True
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         return IPv6Address(text).scope_id is None
@@ -142,13 +108,8 @@ def _is_hostname(host: str) -> bool:
     return all(_LABEL.fullmatch(label) for label in labels)
 
 
-def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address inside ``::ffff:a.b.c.d``, any other address as it is."""
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
-
-
 def _is_global(address: IPv4Address | IPv6Address) -> bool:
-    address = _unmapped(address)
+    address = unmapped(address)
     if isinstance(address, IPv6Address) and address.is_site_local:
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved)

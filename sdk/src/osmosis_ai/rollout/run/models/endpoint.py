@@ -9,15 +9,14 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import provider_errors
 from osmosis_ai.rollout.run.models.llm_client import OPENAI_PREFIX, PLACEHOLDER_API_KEY, ExternalLLMClient
 from osmosis_ai.rollout.run.models.replies import Reply, clean_message, consistent_finish_reason, token_count
+from osmosis_ai.rollout.wire.addresses import is_base_url, proxy_for
 
 if TYPE_CHECKING:
     import aiohttp
@@ -70,7 +69,7 @@ class _Connections:
         parts = _checked(base_url)
         self._base_url = base_url
         self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._proxy = _proxy(parts.scheme, parts.hostname or "", parts.netloc)
+        self._proxy = proxy_for(parts.scheme, parts.hostname or "", parts.netloc)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -117,24 +116,9 @@ class _Connections:
 
 
 def _checked(base_url: str) -> Any:
-    try:
-        parts = urlsplit(base_url)
-        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        is_usable = False
-    if not is_usable or not base_url.isprintable() or " " in base_url or "?" in base_url or "#" in base_url:
+    if not is_base_url(base_url):
         raise InvalidModelError(f"--base-url {base_url!r} is not a base URL such as http://127.0.0.1:8000/v1.")
     return urlsplit(base_url)
-
-
-def _proxy(scheme: str, host: str, netloc: str) -> str | None:
-    try:
-        is_this_machine = ip_address(host).is_loopback
-    except ValueError:
-        is_this_machine = host == "localhost"
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    return proxy if proxy and not is_this_machine and not proxy_bypass(netloc) else None
 
 
 def _encoded(body: dict[str, Any]) -> bytes:

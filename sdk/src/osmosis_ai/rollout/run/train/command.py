@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -22,7 +21,7 @@ from osmosis_ai.rollout.run.train.render import ReportPrinter, RunProgress
 from osmosis_ai.rollout.run.train.report import Report
 from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress, Session
 from osmosis_ai.rollout.trainer import ServerEndedError, TrainerLimits, completer_of, defaults
-from osmosis_ai.rollout.trainer.listener import LOOPBACK_OF_ALL_INTERFACES
+from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_sendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,27 +57,18 @@ class Options(RunOptions):
 
     def _combination_problem(self) -> str | None:
         key = self.server_key
-        if key is not None and not (key and key.isascii() and key.isprintable()):
+        if key is not None and not is_sendable(key):
             return f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text."
         if self.server is not None and self.log is not None:
             return "--log goes with -m: the server at --server writes its own traces."
-        if self.server is not None and self.callback_url is None and self.host in LOOPBACK_OF_ALL_INTERFACES:
+        if self.server is not None and self.callback_url is None and all_interfaces(self.host):
             return f"--host {self.host} is no address to call back: give --callback-url too."
         if self.policy is not None and (self.model != defaults.MODEL or self.base_url is not None):
             return "--policy stands in for a model: leave out --model and --base-url."
         for flag, url in (("--server", self.server), ("--callback-url", self.callback_url)):
-            if url is not None and not _is_base_url(url):
+            if url is not None and not is_base_url(url):
                 return f"{flag} {url!r} is not a base URL such as http://127.0.0.1:9000."
         return RunOptions._combination_problem(self)
-
-
-def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        is_usable = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
-    except ValueError:
-        return False
-    return is_usable and url == url.strip() and url.isprintable() and not set("?#@") & set(url)
 
 
 def run_trainer(options: Options) -> int:

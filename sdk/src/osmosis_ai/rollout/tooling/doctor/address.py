@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.types import Finding, check, not_checked, ok, problem, warning
+from osmosis_ai.rollout.wire.addresses import all_interfaces, is_sendable
 from osmosis_ai.rollout.wire.listening import listen
-from osmosis_ai.rollout.wire.network import all_interfaces
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.tooling.doctor.case import Case
@@ -125,7 +125,7 @@ def ask_server(host: str, port: int, api_key: str | None, time_limit_seconds: fl
 
     address = "127.0.0.1" if all_interfaces(host) else host
     base = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key and api_key.isascii() and api_key.isprintable() else {}
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key and is_sendable(api_key) else {}
     try:
         with httpx.Client(base_url=base, timeout=time_limit_seconds, trust_env=False) as client:
             health = client.get("/health").json()
@@ -148,14 +148,6 @@ def is_own_address(host: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine and reachable from it alone; by its text, nothing is resolved."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 @check("host", "the host is an address of this machine")

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
-from osmosis_ai.rollout.tooling.doctor.address import PortReport, is_loopback, look_at_port
+from osmosis_ai.rollout.tooling.doctor.address import PortReport, look_at_port
 from osmosis_ai.rollout.tooling.doctor.agent import AgentChild, AgentReport
 from osmosis_ai.rollout.tooling.doctor.configuration import SettingsReport, look_at_settings
 from osmosis_ai.rollout.tooling.doctor.storage import JournalReport, look_at_journal
 from osmosis_ai.rollout.tooling.doctor.trainer import TrainerReport, call_trainer
 from osmosis_ai.rollout.tooling.doctor.types import Need, Setup
-from osmosis_ai.rollout.wire.network import all_interfaces
+from osmosis_ai.rollout.wire.addresses import all_interfaces, is_loopback
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the default of osmosis serve
 LOOPBACK = "127.0.0.1"

@@ -18,6 +18,7 @@ from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.defaults import TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
+from osmosis_ai.rollout.wire.addresses import is_sendable
 from osmosis_ai.rollout.wire.network import PUBLIC_HOST_VARIABLE
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def check_key_strength(case: "Case") -> Finding:
         return ok("There is no key.")
     if not key.strip():
         return problem("The key is empty: nobody could use the server.", f"Make one: {NEW_KEY}")
-    if not key.isascii() or not key.isprintable() or any(map(str.isspace, key)):
+    if not is_sendable(key) or " " in key:
         return problem(
             "The key has spaces or characters that no Authorization header can carry: no trainer could send it.",
             f"Use letters, digits, - and _ only: {NEW_KEY}",

@@ -23,12 +23,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
-from osmosis_ai.rollout.tooling.doctor.address import is_loopback, is_own_address
+from osmosis_ai.rollout.tooling.doctor.address import is_own_address
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
-from osmosis_ai.rollout.wire.addresses import check_callable
-from osmosis_ai.rollout.wire.channels import proxy_for, tls_context
+from osmosis_ai.rollout.wire.addresses import all_interfaces, check_callable, is_loopback, proxy_for
+from osmosis_ai.rollout.wire.channels import tls_context
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
-from osmosis_ai.rollout.wire.network import all_interfaces
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.tooling.doctor.case import Case

@@ -15,7 +15,7 @@ from osmosis_ai.rollout.observe.metrics import MetricsObserver
 from osmosis_ai.rollout.server.app import create_app
 
 ROLLOUT = Accepted("r", "http://trainer", [])
-EVENTS = [name for name in vars(RolloutWatch) if not name.startswith("_")]
+EVENTS = [name for name, event in vars(RolloutWatch).items() if callable(event)]
 OF_APP = [name for name in vars(Observer) if not name.startswith("_")]
 
 

@@ -44,7 +44,10 @@ class Bus(Observer):
 
     def journal_operation(self, operation: str, seconds: float, failed: bool) -> None:
         for observer in self._observers:
-            _tell(observer.journal_operation, operation, seconds, failed)
+            try:
+                observer.journal_operation(operation, seconds, failed)
+            except Exception:  # noqa: BLE001 - whatever is wrong with an observer, rollouts go on; here and below
+                _report(observer.journal_operation)
 
     def loop_lag(self, seconds: float) -> None:
         for observer in self._observers:
@@ -54,46 +57,81 @@ class Bus(Observer):
         for observer in self._observers:
             try:
                 await observer.close()
-            except Exception:  # noqa: BLE001 - as everywhere here
+            except Exception:  # noqa: BLE001
                 _report(observer.close)
 
 
 class _Watches(RolloutWatch):
-    __slots__ = ("_backwards", "_watches")
+    """All watches of one rollout.
+
+    Some twenty events a rollout come through here, so the loops stand in line, and what cares for the end alone is
+    told of nothing else.
+    """
+
+    __slots__ = ("_at_end", "_backwards", "_watches")
 
     def __init__(self, watches: Sequence[RolloutWatch]) -> None:
-        self._watches = watches
-        self._backwards = watches[::-1]
+        self._at_end = watches
+        self._watches = [watch for watch in watches if not watch.only_end]
+        self._backwards = self._watches[::-1]
 
     def agent_trace(self) -> "Trace | None":
-        traces = (_tell(watch.agent_trace) for watch in self._watches)
-        return next((trace for trace in traces if trace is not None and trace is not _FAILED), None)
+        for watch in self._watches:
+            trace = _tell(watch.agent_trace)
+            if trace is not None and trace is not _FAILED:
+                found: Trace = trace
+                return found
+        return None
 
     def enters(self, phase: str) -> None:
         for watch in self._watches:
-            _tell(watch.enters, phase)
+            try:
+                watch.enters(phase)
+            except Exception:  # noqa: BLE001
+                _report(watch.enters)
 
     def agent_begins(self) -> None:
         for watch in self._watches:
             _tell(watch.agent_begins)
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
-        return [_tell(watch.chat_begins, messages, sampling) for watch in self._watches]
+        marks: list[Any] = []
+        for watch in self._watches:
+            try:
+                marks.append(watch.chat_begins(messages, sampling))
+            except Exception:  # noqa: BLE001
+                marks.append(_report(watch.chat_begins))
+        return marks
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
         for watch in self._backwards:
-            _tell_end(watch.chat_ends, chat.pop(), reply)
+            if (mark := chat.pop()) is not _FAILED:
+                try:
+                    watch.chat_ends(mark, reply)
+                except Exception:  # noqa: BLE001
+                    _report(watch.chat_ends)
 
     def chat_failed(self, chat: Any, error: BaseException) -> None:
         for watch in self._backwards:
-            _tell_end(watch.chat_failed, chat.pop(), error)
+            if (mark := chat.pop()) is not _FAILED:
+                _tell(watch.chat_failed, mark, error)
 
     def tool_begins(self, name: str, call_id: str) -> Any:
-        return [_tell(watch.tool_begins, name, call_id) for watch in self._watches]
+        marks: list[Any] = []
+        for watch in self._watches:
+            try:
+                marks.append(watch.tool_begins(name, call_id))
+            except Exception:  # noqa: BLE001
+                marks.append(_report(watch.tool_begins))
+        return marks
 
     def tool_ends(self, tool: Any, outcome: ToolOutcome) -> None:
         for watch in self._backwards:
-            _tell_end(watch.tool_ends, tool.pop(), outcome)
+            if (mark := tool.pop()) is not _FAILED:
+                try:
+                    watch.tool_ends(mark, outcome)
+                except Exception:  # noqa: BLE001
+                    _report(watch.tool_ends)
 
     def result_made(self, encoded: bytes) -> None:
         for watch in self._watches:
@@ -103,11 +141,11 @@ class _Watches(RolloutWatch):
         for watch in self._watches:
             try:
                 await watch.flushed()
-            except Exception:  # noqa: BLE001 - as everywhere here
+            except Exception:  # noqa: BLE001
                 _report(watch.flushed)
 
     def ended(self, summary: "ResultSummary", duration_seconds: float) -> None:
-        for watch in self._watches:
+        for watch in self._at_end:
             _tell(watch.ended, summary, duration_seconds)
 
     def attempt_begins(self, attempt: int) -> Any:
@@ -115,7 +153,8 @@ class _Watches(RolloutWatch):
 
     def attempt_ends(self, mark: Any, verdict: str, error: Exception | None) -> None:
         for watch in self._backwards:
-            _tell_end(watch.attempt_ends, mark.pop(), verdict, error)
+            if (own := mark.pop()) is not _FAILED:
+                _tell(watch.attempt_ends, own, verdict, error)
 
     def gone(self) -> None:
         for watch in self._watches:
@@ -130,18 +169,13 @@ def _all(watches: Sequence[Any]) -> RolloutWatch:
 def _tell(method: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return method(*arguments)
-    except Exception:  # noqa: BLE001 - whatever is wrong with an observer, the rollout goes on
-        _report(method)
-        return _FAILED
+    except Exception:  # noqa: BLE001
+        return _report(method)
 
 
-def _tell_end(method: Callable[..., Any], mark: Any, *arguments: Any) -> None:
-    if mark is not _FAILED:
-        _tell(method, mark, *arguments)
-
-
-def _report(method: Callable[..., Any]) -> None:
+def _report(method: Callable[..., Any]) -> object:
     name = getattr(method, "__qualname__", repr(method))
     if name not in _reported:
         _reported.add(name)
         logger.exception("%s failed; rollouts go on, and further failures of it are not told.", name)
+    return _FAILED

@@ -21,6 +21,8 @@ class EndLog(Observer):
 class _Ending(RolloutWatch):
     __slots__ = ("_rollout_id",)
 
+    only_end = True
+
     def __init__(self, rollout_id: str) -> None:
         self._rollout_id = rollout_id
 

@@ -104,8 +104,11 @@ class Admission:
 
     async def _lead(self, init: _Init, future: "asyncio.Future[bytes]") -> None:
         """Answer the first init of a key, and see its rollout through; the task is the rollout's from then on."""
-        with self._rollouts.reserve():
+        self._rollouts.reserved += 1
+        try:
             rollout = await self._answer(init, future)
+        finally:
+            self._rollouts.reserved -= 1
         if rollout is not None:
             for _ in range(HOPS_TO_REPLY):
                 await asyncio.sleep(0)

@@ -201,8 +201,12 @@ class Courier:
                 waker.cancel()
 
     def _trainer(self, server_url: str) -> _Trainer:
-        origin = urlsplit(server_url)
-        return self._trainers.setdefault(f"{origin.scheme}://{origin.netloc}", _Trainer())
+        url = urlsplit(server_url)
+        origin = f"{url.scheme}://{url.netloc}"
+        trainer = self._trainers.get(origin)
+        if trainer is None:
+            trainer = self._trainers[origin] = _Trainer()
+        return trainer
 
 
 def _log_failure(delivery: Delivery) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -84,15 +84,6 @@ class Rollouts:
 
     def __len__(self) -> int:
         return len(self._by_key)
-
-    @contextmanager
-    def reserve(self) -> Iterator[None]:
-        """Count one init that may become a rollout."""
-        self.reserved += 1
-        try:
-            yield
-        finally:
-            self.reserved -= 1
 
     def add(self, rollout: Rollout) -> None:
         """It has been accepted."""

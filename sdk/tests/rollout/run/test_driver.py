@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
-from osmosis_ai.rollout.run.driver import Job, Plan, Stops, drive
+from osmosis_ai.rollout.run.driver import Job, RunPlan, Stops, drive
 
 
 def rows_of(count: int) -> list[DatasetRow]:
@@ -14,7 +14,7 @@ PAIR = ("primary", "baseline")
 
 
 def test_runs_come_row_by_row_then_repeat_by_repeat_then_model_by_model() -> None:
-    jobs = list(Plan(5, 2, PAIR).jobs(rows_of(2)))
+    jobs = list(RunPlan(5, 2, PAIR).jobs(rows_of(2)))
     assert [(job.row_index, job.repeat, job.tag) for job in jobs] == [
         (row_index, repeat, tag) for row_index in (5, 6) for repeat in (0, 1) for tag in PAIR
     ]
@@ -25,7 +25,7 @@ def test_runs_come_row_by_row_then_repeat_by_repeat_then_model_by_model() -> Non
 
 
 def test_a_saved_run_is_found_again_by_its_slot() -> None:
-    plan = Plan(5, 2, PAIR)
+    plan = RunPlan(5, 2, PAIR)
     for job in plan.jobs(rows_of(3)):
         assert plan.slot_of({"row_index": job.row_index, "run_index": job.repeat, "model_tag": job.tag}) == job.slot
         assert plan.row_of(job.slot) == job.row_index
@@ -43,11 +43,11 @@ def test_a_saved_run_is_found_again_by_its_slot() -> None:
     ],
 )
 def test_what_is_no_run_of_the_plan_has_no_slot(record: dict[str, object]) -> None:
-    assert Plan(5, 2).slot_of(record) is None
+    assert RunPlan(5, 2).slot_of(record) is None
 
 
 def test_what_is_done_is_left_out() -> None:
-    assert [job.row_index for job in Plan().jobs(rows_of(4), {0, 2}.__contains__)] == [1, 3]
+    assert [job.row_index for job in RunPlan().jobs(rows_of(4), {0, 2}.__contains__)] == [1, 3]
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -59,7 +59,7 @@ async def test_a_model_that_answers_no_more_stops_alone(concurrency: int) -> Non
         return job.row_index, "gone" if job.tag == "baseline" else None
 
     stops = await drive(
-        Plan(0, 1, PAIR).jobs(rows_of(9)),
+        RunPlan(0, 1, PAIR).jobs(rows_of(9)),
         run_one,
         lambda job, row_index: made.append((row_index, job.tag)),
         concurrency=concurrency,
@@ -74,7 +74,7 @@ async def test_once_every_model_has_stopped_no_further_row_is_read() -> None:
     async def run_one(job: Job) -> tuple[None, str]:
         return None, f"gone at row {job.row_index}"
 
-    jobs = Plan().jobs(rows_of(9))
+    jobs = RunPlan().jobs(rows_of(9))
     stops = await drive(jobs, run_one, lambda job, result: None, concurrency=1, stops=Stops())
     assert stops.first_reason == "gone at row 0"
     assert next(jobs).row_index == 1

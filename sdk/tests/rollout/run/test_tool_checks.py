@@ -6,7 +6,7 @@ from support.rollouts import tool
 
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
 from osmosis_ai.rollout.run.errors import ToolValidationError
-from osmosis_ai.rollout.run.runner import TOOL_NAME_PATTERN, validate_tools
+from osmosis_ai.rollout.run.local_runner import TOOL_NAME_PATTERN, validate_tools
 
 
 def of(name: Any, parameters: Any = None) -> Any:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
         ProviderError as ProviderError,
         ToolValidationError as ToolValidationError,
     )
-    from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient as ExternalLLMClient
-    from osmosis_ai.rollout.run.runner import (
+    from osmosis_ai.rollout.run.local_runner import (
         LocalBatchResult as LocalBatchResult,
         LocalLLMClientProtocol as LocalLLMClientProtocol,
         LocalRolloutRunner as LocalRolloutRunner,
         LocalRunResult as LocalRunResult,
         validate_tools as validate_tools,
     )
+    from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient as ExternalLLMClient
 
 _EXPORTS = {
     "osmosis_ai.rollout.run.data.dataset": "REQUIRED_COLUMNS DatasetReader DatasetRow dataset_row_to_request",
@@ -34,7 +34,7 @@ _EXPORTS = {
         "DatasetParseError DatasetValidationError LocalExecutionError ProviderError ToolValidationError"
     ),
     "osmosis_ai.rollout.run.models.llm_client": "ExternalLLMClient",
-    "osmosis_ai.rollout.run.runner": (
+    "osmosis_ai.rollout.run.local_runner": (
         "LocalBatchResult LocalLLMClientProtocol LocalRolloutRunner LocalRunResult validate_tools"
     ),
 }

@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """Rows from ``offset`` on, ``repeat`` runs each, with every model of ``tags``."""
 
     offset: int = 0

@@ -12,7 +12,7 @@ from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import agents
 from osmosis_ai.rollout.run.data.dataset import DatasetReader, DatasetRow
 from osmosis_ai.rollout.run.errors import DatasetParseError
-from osmosis_ai.rollout.run.models import models
+from osmosis_ai.rollout.run.models import choice
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -83,14 +83,14 @@ def load_dataset_rows(
 
 
 def create_llm_client(model: str, api_key: str | None, base_url: str | None, say: Say) -> Any:
-    """A client for ``model``, checked as far as that goes without the network; see ``models.make_llm_client``."""
+    """A client for ``model``, checked as far as that goes without the network; see ``choice.make_llm_client``."""
     model = model.strip()
-    models.check(model, api_key, base_url)
+    choice.check(model, api_key, base_url)
     if base_url:
         say(f"Connecting to endpoint: {base_url}")
-    elif not models.is_builtin(model, base_url):
-        say(f"Initializing provider: {models.provider_of(model)}")
-    client = models.make_llm_client(model, api_key, base_url)
+    elif not choice.is_builtin(model, base_url):
+        say(f"Initializing provider: {choice.provider_of(model)}")
+    client = choice.make_llm_client(model, api_key, base_url)
     say(f"  Model: {client.display_name}")
     return client
 

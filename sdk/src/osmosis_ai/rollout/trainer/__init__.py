@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from osmosis_ai.rollout.trainer.server_keeper import ServerKeeper as ServerKeeper
     from osmosis_ai.rollout.trainer.trainer import Trainer as Trainer
-    from osmosis_ai.rollout.trainer.types import (
+    from osmosis_ai.rollout.trainer.vocabulary import (
         ChatCall as ChatCall,
         Completer as Completer,
         Outcome as Outcome,
@@ -38,7 +38,7 @@ _EXPORTS = {
     "osmosis_ai.rollout.trainer.errors": "CallRefusedError InitRefusedError ServerEndedError TrainerError",
     "osmosis_ai.rollout.trainer.server_keeper": "ServerKeeper",
     "osmosis_ai.rollout.trainer.trainer": "Trainer",
-    "osmosis_ai.rollout.trainer.types": (
+    "osmosis_ai.rollout.trainer.vocabulary": (
         "ChatCall Completer Outcome RedispatchPolicy RetryPolicy RolloutOutcome TrainerLimits"
     ),
 }

@@ -19,15 +19,15 @@ from starlette.responses import Response
 from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 from osmosis_ai.rollout.core.schemas import CompletionsRequest
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
-from osmosis_ai.rollout.trainer.errors import CallRefusedError
-from osmosis_ai.rollout.trainer.types import ChatCall, Completer, TrainerLimits
-from osmosis_ai.rollout.trainer.wire import (
+from osmosis_ai.rollout.trainer.callback_http import (
     CallbackRefusedError,
     check_key,
     json_response,
     read_json_object,
     validated,
 )
+from osmosis_ai.rollout.trainer.errors import CallRefusedError
+from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer, TrainerLimits
 from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
 
 logger = logging.getLogger(__name__)

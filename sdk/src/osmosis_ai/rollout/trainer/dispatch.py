@@ -16,7 +16,7 @@ from osmosis_ai.rollout.core.exceptions import is_retryable_status
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.trainer.book import Phase, Rollout
 from osmosis_ai.rollout.trainer.errors import InitRefusedError
-from osmosis_ai.rollout.trainer.types import RetryPolicy
+from osmosis_ai.rollout.trainer.vocabulary import RetryPolicy
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
 
 INIT_PATH = "/v1/rollout/init"

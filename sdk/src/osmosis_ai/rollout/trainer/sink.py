@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from osmosis_ai.rollout.core.schemas import RolloutResponse
 from osmosis_ai.rollout.trainer.book import Delivery, RolloutBook
-from osmosis_ai.rollout.trainer.types import TrainerLimits
-from osmosis_ai.rollout.trainer.wire import (
+from osmosis_ai.rollout.trainer.callback_http import (
     CallbackRefusedError,
     check_key,
     json_response,
     read_json_object,
     validated,
 )
+from osmosis_ai.rollout.trainer.vocabulary import TrainerLimits
 
 _REFUSALS: dict[Delivery, tuple[HTTPStatus, str, str]] = {
     Delivery.UNKNOWN: (

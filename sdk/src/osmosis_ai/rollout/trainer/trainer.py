@@ -29,12 +29,13 @@ from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, Rol
 from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.book import Delivery, RolloutBook
+from osmosis_ai.rollout.trainer.callback_http import CallbackRefusedError
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
-from osmosis_ai.rollout.trainer.types import (
+from osmosis_ai.rollout.trainer.vocabulary import (
     Completer,
     Outcome,
     RedispatchPolicy,
@@ -42,7 +43,6 @@ from osmosis_ai.rollout.trainer.types import (
     RolloutOutcome,
     TrainerLimits,
 )
-from osmosis_ai.rollout.trainer.wire import CallbackRefusedError
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 
 CALLBACK_KEY_BYTES = 32

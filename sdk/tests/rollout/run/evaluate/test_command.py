@@ -12,8 +12,8 @@ from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.evaluate import command
 from osmosis_ai.rollout.run.evaluate.command import run_eval
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper
+from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
 from osmosis_ai.rollout.run.evaluate.options import Options
-from osmosis_ai.rollout.run.evaluate.runner import EvalRunner
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 
 ROW = {"ground_truth": "3", "user_prompt": "What is 1 + 2?", "system_prompt": "s"}

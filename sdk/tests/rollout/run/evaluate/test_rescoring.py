@@ -6,7 +6,7 @@ import pytest
 
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.run.evaluate import EvalFnWrapper
-from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, RescoringReport, Verdict, rescore
+from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, RescoringReport, RescoringVerdict, rescore
 from osmosis_ai.rollout.run.evaluate.saved_runs import (
     SavedRun,
     SavedRunsError,
@@ -66,7 +66,7 @@ class TestRescoring:
             raise KeyError("gone")
 
         report = await rescored(saved(reward=1.0), saved(reward=1.0), fn=fail)
-        assert report.verdicts == {Verdict.FUNCTION_FAILED: 2}
+        assert report.verdicts == {RescoringVerdict.FUNCTION_FAILED: 2}
         assert report.changed == []
         assert report.summary()["problems"] == [
             {"verdict": "function_failed", "text": "KeyError: 'gone'", "count": 2},
@@ -98,7 +98,7 @@ class TestRescoring:
     )
     async def test_what_is_not_known_is_not_guessed(self, fields: dict[str, Any], problem: str) -> None:
         report = await rescored(saved(**fields))
-        assert report.runs[0].verdict is Verdict.NOT_RESCORABLE
+        assert report.runs[0].verdict is RescoringVerdict.NOT_RESCORABLE
         assert report.runs[0].problem == problem
 
     async def test_a_function_without_ground_truth_needs_none(self) -> None:

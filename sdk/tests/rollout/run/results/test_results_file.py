@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from osmosis_ai.rollout.core.user_errors import CLIError
-from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 
 INPUTS = {"dataset": {"rows.jsonl": "sha256:1"}, "agent": {"server.py": "sha256:2"}, "settings": {"max_turns": 10}}
 
 
 def results_at(path: Path | None, inputs: dict[str, Any] = INPUTS, resume: bool = False) -> ResultsFile:
-    return ResultsFile(path, "test", Plan(), inputs, resume=resume)
+    return ResultsFile(path, "test", RunPlan(), inputs, resume=resume)
 
 
 def record(row_index: int, success: bool = True, **extra: Any) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Measuring an agent: runs of a dataset, scored by eval functions, and what they come to."""
 
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnError, EvalFnWrapper, load_eval_fn, load_eval_fns
-from osmosis_ai.rollout.run.evaluate.report import format_eval_report
-from osmosis_ai.rollout.run.evaluate.runner import EvalRunner
-from osmosis_ai.rollout.run.evaluate.statistics import pass_at_k
-from osmosis_ai.rollout.run.evaluate.types import (
+from osmosis_ai.rollout.run.evaluate.eval_results import (
     EvalEvalSummary,
     EvalModelSummary,
     EvalResult,
     EvalRowResult,
     EvalRunResult,
 )
+from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
+from osmosis_ai.rollout.run.evaluate.statistics import pass_at_k
+from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 
 __all__ = [
     "EvalEvalSummary",

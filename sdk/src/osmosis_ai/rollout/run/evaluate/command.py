@@ -17,16 +17,16 @@ from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.text import bare_url, fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
-from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.errors import LocalExecutionError
 from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
+from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.options import Options, config_of, inputs_of
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
-from osmosis_ai.rollout.run.evaluate.report import format_eval_report
-from osmosis_ai.rollout.run.evaluate.types import BASELINE, PRIMARY, EvalResult, EvalRunResult
+from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens
-from osmosis_ai.rollout.run.models.models import close_quietly
+from osmosis_ai.rollout.run.models.choice import close_quietly
 from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, ResultsFile, check_writable
 
 EXIT_INTERRUPTED = 130
@@ -107,13 +107,13 @@ class _Evaluation:
 
     async def run(self, plan: _Plan) -> int:
         args = self.options
-        from osmosis_ai.rollout.run.evaluate.runner import EvalRunner
+        from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
 
         config = config_of(args, plan.agent, len(plan.rows), [eval_fn.name for eval_fn in plan.eval_fns])
         debug_dir = _new_debug_directory(args.debug)
         if debug_dir is not None:
             self._say(f"Event files: {debug_dir}/")
-        plan_of_runs = Plan(args.offset, args.n_runs, (PRIMARY, BASELINE) if plan.baseline_client else (None,))
+        plan_of_runs = RunPlan(args.offset, args.n_runs, (PRIMARY, BASELINE) if plan.baseline_client else (None,))
         with contextlib.ExitStack() as stack:
             results = None
             if args.output:

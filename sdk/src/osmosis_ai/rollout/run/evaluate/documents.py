@@ -12,9 +12,9 @@ from typing import Any
 
 from osmosis_ai.rollout.core.text import fitted, one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import plots, tables
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
-from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult
 
 MAX_CELL_CHARACTERS = 300
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#!&~])")

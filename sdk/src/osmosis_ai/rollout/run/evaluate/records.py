@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import Any
 
 from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS
-from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.driver import RunPlan
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag
-from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult, EvalRunResult
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
 
@@ -28,7 +28,7 @@ def run_of(record: Mapping[str, Any]) -> EvalRunResult:
     return EvalRunResult(**{name: record[name] for name in _READ_BACK if name in record})
 
 
-def by_row(plan: Plan, records: Iterable[tuple[int, str]]) -> Iterator[str]:
+def by_row(plan: RunPlan, records: Iterable[tuple[int, str]]) -> Iterator[str]:
     """The entries of the document: an object a row, with its runs."""
     for row_index, runs in groupby(records, key=lambda record: plan.row_of(record[0])):
         texts = ",\n      ".join(text for _, text in runs)

@@ -19,7 +19,7 @@ CONCURRENT_CALLS = 64
 TOLERANCE = 1e-9
 
 
-class Verdict(StrEnum):
+class RescoringVerdict(StrEnum):
     """What became of one run."""
 
     RESCORED = "rescored"
@@ -37,7 +37,7 @@ class Rescored:
     row_index: int | None
     repeat: int | None
     rollout_id: str | None
-    verdict: Verdict
+    verdict: RescoringVerdict
     reward_before: float | None
     reward_after: float | None = None
     problem: str | None = None
@@ -45,7 +45,7 @@ class Rescored:
     @property
     def changed(self) -> bool:
         """Whether the reward is another one, or came or went."""
-        if self.verdict not in (Verdict.RESCORED, Verdict.NO_REWARD):
+        if self.verdict not in (RescoringVerdict.RESCORED, RescoringVerdict.NO_REWARD):
             return False
         before, after = self.reward_before, self.reward_after
         return before != after if before is None or after is None else abs(after - before) > TOLERANCE
@@ -60,8 +60,8 @@ class RescoringReport:
     def __init__(self, pass_threshold: float = 1.0) -> None:
         self.pass_threshold = pass_threshold
         self.runs: list[Rescored] = []
-        self.verdicts: Counter[Verdict] = Counter()
-        self.problems: Counter[tuple[Verdict, str]] = Counter()
+        self.verdicts: Counter[RescoringVerdict] = Counter()
+        self.problems: Counter[tuple[RescoringVerdict, str]] = Counter()
 
     def add(self, run: Rescored) -> None:
         """Count one run."""
@@ -92,7 +92,7 @@ class RescoringReport:
         flipped = self.flipped
         return {
             "runs": len(self.runs),
-            **{verdict.value: self.verdicts[verdict] for verdict in Verdict},
+            **{verdict.value: self.verdicts[verdict] for verdict in RescoringVerdict},
             "compared": len(compared),
             "mean_before": _mean([run.reward_before or 0.0 for run in compared]),
             "mean_after": _mean([run.reward_after or 0.0 for run in compared]),
@@ -190,28 +190,30 @@ def _batches(runs: Iterable[SavedRun], size: int) -> Iterator[list[SavedRun]]:
 async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: GroundTruths | None) -> Rescored:
     before = run.scores.get(reward_fn.name, run.reward)
 
-    def ended(verdict: Verdict, reward: float | None = None, problem: str | None = None) -> Rescored:
+    def ended(verdict: RescoringVerdict, reward: float | None = None, problem: str | None = None) -> Rescored:
         return Rescored(run.source, run.row_index, run.repeat, run.rollout_id, verdict, before, reward, problem)
 
     problem = _missing_conversation(run)
     if problem is not None:
-        return ended(Verdict.NOT_RESCORABLE, problem=problem)
+        return ended(RescoringVerdict.NOT_RESCORABLE, problem=problem)
     ground_truth, metadata = run.ground_truth, run.metadata
     if reward_fn.takes("ground_truth") and ground_truth is None:
         if ground_truths is None:
-            return ended(Verdict.NOT_RESCORABLE, problem="its ground truth was not saved; name the dataset with -d")
+            return ended(
+                RescoringVerdict.NOT_RESCORABLE, problem="its ground truth was not saved; name the dataset with -d"
+            )
         row = ground_truths.row_of(run)
         if isinstance(row, str):
-            return ended(Verdict.NOT_RESCORABLE, problem=row)
+            return ended(RescoringVerdict.NOT_RESCORABLE, problem=row)
         ground_truth, metadata = row["ground_truth"], row
     columns = {**_columns_of(run.messages or []), "ground_truth": ground_truth, **(metadata or {})}
     try:
         reward = await reward_fn.call_here(run.messages or [], ground_truth, columns)
     except NoRewardError:
-        return ended(Verdict.NO_REWARD)
+        return ended(RescoringVerdict.NO_REWARD)
     except Exception as error:  # noqa: BLE001 - it is the author's code, and the other runs go on
-        return ended(Verdict.FUNCTION_FAILED, problem=described(error))
-    return ended(Verdict.RESCORED, reward)
+        return ended(RescoringVerdict.FUNCTION_FAILED, problem=described(error))
+    return ended(RescoringVerdict.RESCORED, reward)
 
 
 def _missing_conversation(run: SavedRun) -> str | None:

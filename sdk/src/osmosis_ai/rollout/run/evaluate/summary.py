@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
 
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import (
     DEFAULT_SEED,
     PairedDifference,
@@ -18,7 +19,6 @@ from osmosis_ai.rollout.run.evaluate.statistics import (
     pass_at_k,
     spread,
 )
-from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalRowResult, EvalRunResult
 
 PASS_AT = (1, 3, 5, 10)
 

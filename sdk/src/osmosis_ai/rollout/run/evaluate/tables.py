@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
-from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20

@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.jsonable import plain
 from osmosis_ai.rollout.core.user_errors import CLIError
-from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.results.inputs import changed_inputs
 
 FINISHED = {"finished": True}
@@ -53,7 +53,7 @@ class ResultsFile:
         self,
         path: Path | None,
         command: str,
-        plan: Plan,
+        plan: RunPlan,
         inputs: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
         *,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         InteractiveRunner as InteractiveRunner,
         InteractiveStep as InteractiveStep,
     )
-    from osmosis_ai.rollout.run.test.runner import (
+    from osmosis_ai.rollout.run.test.local_test_runner import (
         LocalTestBatchResult as LocalTestBatchResult,
         LocalTestRunner as LocalTestRunner,
         LocalTestRunResult as LocalTestRunResult,
@@ -23,7 +23,7 @@ _EXPORTS = {
     "osmosis_ai.rollout.run.errors": "ProviderError",
     "osmosis_ai.rollout.run.models.llm_client": "ExternalLLMClient",
     "osmosis_ai.rollout.run.test.interactive": "InteractiveLLMClient InteractiveRunner InteractiveStep",
-    "osmosis_ai.rollout.run.test.runner": "LocalTestBatchResult LocalTestRunner LocalTestRunResult",
+    "osmosis_ai.rollout.run.test.local_test_runner": "LocalTestBatchResult LocalTestRunner LocalTestRunResult",
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

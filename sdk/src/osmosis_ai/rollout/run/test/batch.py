@@ -10,13 +10,13 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from osmosis_ai.rollout.run.driver import Job, Stops, drive
-from osmosis_ai.rollout.run.models.models import for_one_run
+from osmosis_ai.rollout.run.models.choice import for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
+from osmosis_ai.rollout.run.test.batch_report import BatchReport
+from osmosis_ai.rollout.run.test.local_test_runner import ROLLOUT_ID_PREFIX, LocalTestRunner
 from osmosis_ai.rollout.run.test.options import Options
 from osmosis_ai.rollout.run.test.record import record_of
-from osmosis_ai.rollout.run.test.report import BatchReport
-from osmosis_ai.rollout.run.test.runner import ROLLOUT_ID_PREFIX, LocalTestRunner
 
 
 class Batch:

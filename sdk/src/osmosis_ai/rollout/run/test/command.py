@@ -21,12 +21,12 @@ from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
+from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict
 from osmosis_ai.rollout.run.test.inputs import config_of, inputs_of
+from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY
 from osmosis_ai.rollout.run.test.options import Options
 from osmosis_ai.rollout.run.test.printer import BatchPrinter
 from osmosis_ai.rollout.run.test.progress import BatchProgress
-from osmosis_ai.rollout.run.test.report import BatchReport, Verdict
-from osmosis_ai.rollout.run.test.runner import DEBUG_DIRECTORY
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -146,7 +146,7 @@ class _TestRun:
         if options.min_reward is not None and (mean is None or mean < options.min_reward):
             got = "no run has a reward" if mean is None else f"the mean reward is {mean:.4g}"
             raise CLIError(f"--min-reward {options.min_reward:g} is not reached: {got}.")
-        return EXIT_FAILED if report.counts[Verdict.FAILED] or report.stop_reason else EXIT_OK
+        return EXIT_FAILED if report.counts[RunVerdict.FAILED] or report.stop_reason else EXIT_OK
 
     def _debug_directory(self, options: Options) -> str | None:
         if not options.debug:

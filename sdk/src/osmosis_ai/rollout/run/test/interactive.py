@@ -23,7 +23,7 @@ from osmosis_ai.rollout.run.test.interactive_client import (
     StepDecision,
 )
 from osmosis_ai.rollout.run.test.line_reader import LineReader
-from osmosis_ai.rollout.run.test.runner import DEBUG_DIRECTORY, REQUEST_METADATA, ROLLOUT_ID_PREFIX
+from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY, REQUEST_METADATA, ROLLOUT_ID_PREFIX
 from osmosis_ai.rollout.run.test.screens import RESULT_HELP, SELECT_HELP, STEP_HELP, Screens
 from osmosis_ai.rollout.run.tool_checks import validate_tools
 

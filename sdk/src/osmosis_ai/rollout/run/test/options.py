@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from osmosis_ai.rollout.run import defaults
-from osmosis_ai.rollout.run.driver import Plan
+from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
 
 _BATCH_ONLY = ("output", "resume", "as_json", "min_reward")
@@ -20,9 +20,9 @@ class Options(RunOptions):
     row: int | None = None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RunPlan:
         """The runs to make."""
-        return Plan(self.offset, self.repeat)
+        return RunPlan(self.offset, self.repeat)
 
     @property
     def is_silent(self) -> bool:

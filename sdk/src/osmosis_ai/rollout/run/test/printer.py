@@ -7,12 +7,12 @@ from osmosis_ai.rollout.core.text import fitted, printable
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens
 from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.tally import Problem
-from osmosis_ai.rollout.run.test.report import SOLVED_REWARD, BatchReport, Verdict, verdict_of
+from osmosis_ai.rollout.run.test.batch_report import SOLVED_REWARD, BatchReport, RunVerdict, verdict_of
 
 MAX_ERROR_CHARACTERS = 50
 MAX_PROBLEMS_SHOWN = 10
 
-_STYLES = {Verdict.PASSED: "green", Verdict.SCORED_ZERO: "yellow", Verdict.FAILED: "red"}
+_STYLES = {RunVerdict.PASSED: "green", RunVerdict.SCORED_ZERO: "yellow", RunVerdict.FAILED: "red"}
 
 
 class BatchPrinter:
@@ -47,10 +47,10 @@ class BatchPrinter:
         counts = report.counts
         missing = report.planned - report.ended
         self._total("Total", f"{report.ended}" + (f" of {report.planned}" if missing else ""))
-        self._total("Passed", str(counts[Verdict.PASSED]), "green" if counts[Verdict.PASSED] else None)
-        if counts[Verdict.SCORED_ZERO]:
-            self._total("Scored 0", str(counts[Verdict.SCORED_ZERO]), "yellow")
-        self._total("Failed", str(counts[Verdict.FAILED]), "red" if counts[Verdict.FAILED] else None)
+        self._total("Passed", str(counts[RunVerdict.PASSED]), "green" if counts[RunVerdict.PASSED] else None)
+        if counts[RunVerdict.SCORED_ZERO]:
+            self._total("Scored 0", str(counts[RunVerdict.SCORED_ZERO]), "yellow")
+        self._total("Failed", str(counts[RunVerdict.FAILED]), "red" if counts[RunVerdict.FAILED] else None)
         if report.mean_reward is not None:
             self._total("Mean reward", f"{report.mean_reward:.2f} (over {_count(report.rewarded, 'run')})")
             self._total("Solved", f"{report.solved} of {report.rewarded} (reward {SOLVED_REWARD:g} or more)")

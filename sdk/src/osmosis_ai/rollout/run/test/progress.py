@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.run.formats import format_tokens
-from osmosis_ai.rollout.run.test.report import BatchReport
+from osmosis_ai.rollout.run.test.batch_report import BatchReport
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS, DatasetRow
+from osmosis_ai.rollout.run.local_runner import LocalRunResult
 from osmosis_ai.rollout.run.results.results_file import Record
-from osmosis_ai.rollout.run.runner import LocalRunResult
 
 
 def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str) -> Record:

@@ -12,13 +12,13 @@ from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.loading import open_dataset, read_api_key
-from osmosis_ai.rollout.run.models.models import make_llm_client
-from osmosis_ai.rollout.run.models.policy import model_completer
+from osmosis_ai.rollout.run.models.choice import make_llm_client
+from osmosis_ai.rollout.run.models.completer import model_completer
 from osmosis_ai.rollout.run.options import RunOptions
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 from osmosis_ai.rollout.run.train.jobs import JobPlan
-from osmosis_ai.rollout.run.train.render import ReportPrinter, RunProgress
-from osmosis_ai.rollout.run.train.report import Report
+from osmosis_ai.rollout.run.train.printer import ReportPrinter, RunProgress
+from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
 from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress, Session
 from osmosis_ai.rollout.trainer import ServerEndedError, TrainerLimits, completer_of, defaults
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_sendable
@@ -82,7 +82,7 @@ def run_trainer(options: Options) -> int:
     """
     options.check()
     session, is_script = _session(options)
-    report = Report(planned=session.plan.count())
+    report = RolloutReport(planned=session.plan.count())
     if not report.planned:
         raise CLIError(f"{session.plan.reader.file_path} has no rows to run.")
     printer = ReportPrinter(sys.stdout)
@@ -171,7 +171,7 @@ def _results(options: Options, session: Session) -> "ResultsFile | nullcontext[N
 
 
 def _drive(
-    session: Session, report: Report, results: "ResultsFile | None", shows_progress: bool
+    session: Session, report: RolloutReport, results: "ResultsFile | None", shows_progress: bool
 ) -> tuple[int, CLIError | None]:
     """Run all; the number of the signal that ended it or 0, and what else did."""
     with RunProgress(sys.stderr, report, shown=shows_progress) as progress:
@@ -186,7 +186,7 @@ def _drive(
     return signal_number, None
 
 
-def _what_went_wrong(report: Report) -> CLIError | None:
+def _what_went_wrong(report: RolloutReport) -> CLIError | None:
     if report.stop_reason:
         return CLIError(report.stop_reason)
     if report.contradictions:

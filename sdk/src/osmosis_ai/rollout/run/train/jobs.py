@@ -7,7 +7,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.run.data.dataset import DatasetReader, dataset_row_to_request
-from osmosis_ai.rollout.run.driver import Job, Plan
+from osmosis_ai.rollout.run.driver import Job, RunPlan
 from osmosis_ai.rollout.run.errors import DatasetValidationError
 from osmosis_ai.rollout.trainer import defaults
 
@@ -32,9 +32,9 @@ class JobPlan:
     run_id: str = field(default_factory=lambda: secrets.token_hex(RUN_ID_BYTES))
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RunPlan:
         """The runs to make."""
-        return Plan(self.offset, self.repeat)
+        return RunPlan(self.offset, self.repeat)
 
     def jobs(self, is_done: Callable[[int], bool] = lambda slot: False) -> Iterator[Job]:
         """All jobs whose slot is not ``is_done``, read from the file as they are asked for.

@@ -16,11 +16,11 @@ from osmosis_ai.rollout.run.driver import Job, drive
 from osmosis_ai.rollout.run.results.inputs import inputs_of
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.jobs import JobPlan
-from osmosis_ai.rollout.run.train.report import Report, ReportLine, record_of
+from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport, record_of
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.server_process import ServerProcess
 from osmosis_ai.rollout.trainer.trainer import Trainer
-from osmosis_ai.rollout.trainer.types import Completer, RolloutOutcome, TrainerLimits
+from osmosis_ai.rollout.trainer.vocabulary import Completer, RolloutOutcome, TrainerLimits
 
 # Settings that may be others when a run is gone on with, and the dataset, which is told by its digest.
 _WITHOUT_EFFECT = frozenset({"sdk_version", "dataset", "concurrency", "rollout_timeout_seconds"})
@@ -105,7 +105,7 @@ class Session:
         config = {"model": policy or model, **settings}
         return ResultsFile(path, "trainer", self.plan.plan, inputs, config, resume=resume)
 
-    async def run(self, report: Report, on_line: OnLine, results: ResultsFile | None = None) -> None:
+    async def run(self, report: RolloutReport, on_line: OnLine, results: ResultsFile | None = None) -> None:
         """Run all jobs that ``results`` lacks into it and ``report``; ``on_line`` gets each line when it comes.
 
         Raises:
@@ -156,7 +156,7 @@ class Session:
         self,
         trainer: Trainer,
         own: ServerProcess | None,
-        report: Report,
+        report: RolloutReport,
         on_line: OnLine,
         results: ResultsFile | None,
     ) -> None:

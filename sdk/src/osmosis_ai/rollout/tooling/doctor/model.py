@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @check("model-key", "the model of osmosis test has its key")
 def check_model_key(case: "Case") -> Finding:
-    from osmosis_ai.rollout.run.models.models import is_builtin, key_problem, model_problem
+    from osmosis_ai.rollout.run.models.choice import is_builtin, key_problem, model_problem
 
     model = (MODEL if case.setup.model is None else case.setup.model).strip()
     wrong_name = model_problem(model, None)

@@ -11,7 +11,7 @@ from osmosis_ai.rollout import OsmosisLLMClient, RolloutContext, RolloutRequest,
 from osmosis_ai.rollout.run import DatasetReader
 from osmosis_ai.rollout.run.policies.arithmetic import ArithmeticPolicy
 from osmosis_ai.rollout.run.train.jobs import JobPlan
-from osmosis_ai.rollout.run.train.report import Report
+from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
 from osmosis_ai.rollout.run.train.session import OwnServer, Session
 from osmosis_ai.rollout.trainer import TrainerLimits, completer_of
 from osmosis_ai.rollout.trainer.testing import (
@@ -81,7 +81,7 @@ async def test_every_row_of_the_dataset_end_to_end(monkeypatch: pytest.MonkeyPat
     """What `osmosis trainer` does: the server in a process of its own, rollouts over HTTP, a script for the model."""
     monkeypatch.chdir(PROJECT)
     plan = JobPlan(reader=DatasetReader(PROJECT / "test_data.jsonl"))
-    report = Report(planned=plan.count())
+    report = RolloutReport(planned=plan.count())
     session = Session(
         plan=plan,
         server=OwnServer("server:agent_loop"),

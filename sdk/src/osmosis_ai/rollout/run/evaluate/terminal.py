@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.core.text import one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
-from osmosis_ai.rollout.run.evaluate.types import EvalEvalSummary, EvalResult
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -7,7 +7,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.run.tally import Tally
-from osmosis_ai.rollout.trainer.types import Outcome, RolloutOutcome
+from osmosis_ai.rollout.trainer.vocabulary import Outcome, RolloutOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ReportLine:
     problem: str | None
 
 
-class Report(Tally):
+class RolloutReport(Tally):
     """Grows by one rollout at a time."""
 
     def __init__(self, planned: int) -> None:

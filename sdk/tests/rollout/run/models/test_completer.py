@@ -3,8 +3,8 @@ from typing import Any
 from support.model_endpoint import ModelEndpoint, refuse
 from support.rollouts import tool
 
-from osmosis_ai.rollout.run.models.models import make_llm_client
-from osmosis_ai.rollout.run.models.policy import model_completer
+from osmosis_ai.rollout.run.models.choice import make_llm_client
+from osmosis_ai.rollout.run.models.completer import model_completer
 from osmosis_ai.rollout.trainer import ChatCall
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "What is 1 + 2?"}]

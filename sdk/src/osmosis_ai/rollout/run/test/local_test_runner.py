@@ -2,14 +2,14 @@
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.run.errors import ProviderError as ProviderError
-from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient as ExternalLLMClient
-from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
-from osmosis_ai.rollout.run.runner import (
+from osmosis_ai.rollout.run.local_runner import (
     LocalBatchResult as LocalTestBatchResult,
     LocalRolloutRunner,
     LocalRunResult as LocalTestRunResult,
     validate_tools,
 )
+from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient as ExternalLLMClient
+from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 
 __all__ = ["LocalTestBatchResult", "LocalTestRunResult", "LocalTestRunner", "validate_tools"]
 

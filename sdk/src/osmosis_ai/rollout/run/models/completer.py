@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.run.models.models import for_one_run
+from osmosis_ai.rollout.run.models.choice import for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, Patience, PatientClient
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.llm_client import CompletionsResult
-    from osmosis_ai.rollout.trainer.types import ChatCall, Completer
+    from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer
 
 __all__ = ["model_completer"]
 

@@ -10,12 +10,12 @@ from support.rollouts import ScriptedAgent, tool
 
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
-from osmosis_ai.rollout.run import runner as runner_module
+from osmosis_ai.rollout.run import local_runner as runner_module
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
 from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
+from osmosis_ai.rollout.run.local_runner import LocalRolloutRunner, LocalRunResult
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
-from osmosis_ai.rollout.run.runner import LocalRolloutRunner, LocalRunResult
 from osmosis_ai.rollout.run.test import LocalTestRunner
 
 REPOSITORY = Path(__file__).parents[4]

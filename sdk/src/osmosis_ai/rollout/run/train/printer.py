@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from osmosis_ai.rollout.core.text import printable
-from osmosis_ai.rollout.run.train.report import Report, ReportLine
-from osmosis_ai.rollout.trainer.types import Outcome
+from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
+from osmosis_ai.rollout.trainer.vocabulary import Outcome
 
 MAX_TABLE_LINES = 60
 
@@ -28,7 +28,7 @@ class ReportPrinter:
         """One line."""
         self._console.print(printable(text, self._encoding), soft_wrap=True)
 
-    def print_table(self, report: Report) -> None:
+    def print_table(self, report: RolloutReport) -> None:
         """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
         has_repeats = any(line.repeat for line in report.lines)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -59,7 +59,7 @@ class ReportPrinter:
             Text(printable(line.finish_reason or "-", self._encoding)),
         ]
 
-    def print_summary(self, report: Report) -> None:
+    def print_summary(self, report: RolloutReport) -> None:
         """Totals, failures by kind, and what the protocol does not allow."""
         ended = [f"{report.completed} of {report.planned} completed"]
         ended += [f"{report.counts[outcome]} {word}" for outcome, word in _WORDS.items() if report.counts[outcome]]
@@ -99,7 +99,7 @@ def _duration(milliseconds: float) -> str:
 class RunProgress:
     """A progress bar with the mean reward so far; a context manager. Draws nothing where ``stream`` is no terminal."""
 
-    def __init__(self, stream: IO[str], report: Report, shown: bool) -> None:
+    def __init__(self, stream: IO[str], report: RolloutReport, shown: bool) -> None:
         self._report = report
         self._progress = Progress(
             TextColumn("{task.description}"),

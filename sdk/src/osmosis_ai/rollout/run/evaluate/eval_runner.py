@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
-from osmosis_ai.rollout.run.driver import Job, Plan, Stops, drive
+from osmosis_ai.rollout.run.driver import Job, RunPlan, Stops, drive
 from osmosis_ai.rollout.run.errors import SystemicProviderError
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
-from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, pass_at_k
-from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
-from osmosis_ai.rollout.run.evaluate.types import (
+from osmosis_ai.rollout.run.evaluate.eval_results import (
     BASELINE,
     PRIMARY,
     EvalEvalSummary,
@@ -25,9 +23,11 @@ from osmosis_ai.rollout.run.evaluate.types import (
     EvalRowResult,
     EvalRunResult,
 )
-from osmosis_ai.rollout.run.models.models import close_quietly, for_one_run
+from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, pass_at_k
+from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
+from osmosis_ai.rollout.run.local_runner import LocalLLMClientProtocol, LocalRolloutRunner
+from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
-from osmosis_ai.rollout.run.runner import LocalLLMClientProtocol, LocalRolloutRunner
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.run.data.dataset import DatasetRow
@@ -196,7 +196,7 @@ class EvalRunner:
         """
         started_at = time.monotonic()
         tags: tuple[str | None, ...] = (PRIMARY, BASELINE) if self.has_baseline else (None,)
-        plan = Plan(start_index, n_runs, tags)
+        plan = RunPlan(start_index, n_runs, tags)
         runs = list(earlier_runs)
         done = {plan.slot_of(vars(run)) for run in runs}
         total = len(rows) * n_runs * len(tags)

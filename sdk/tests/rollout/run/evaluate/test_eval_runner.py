@@ -12,8 +12,8 @@ from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
 from osmosis_ai.rollout.run.evaluate import EvalFnWrapper, EvalResult, EvalRowResult, EvalRunner, EvalRunResult
-from osmosis_ai.rollout.run.evaluate.runner import _extract_systemic_error_metrics
-from osmosis_ai.rollout.run.models.models import make_llm_client
+from osmosis_ai.rollout.run.evaluate.eval_runner import _extract_systemic_error_metrics
+from osmosis_ai.rollout.run.models.choice import make_llm_client
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 
 

@@ -4,7 +4,7 @@ import pytest
 from support.evaluations import HOSTILE, evaluation
 
 from osmosis_ai.rollout.core.console import Console
-from osmosis_ai.rollout.run.evaluate import EvalEvalSummary, EvalResult, format_eval_report, report
+from osmosis_ai.rollout.run.evaluate import EvalEvalSummary, EvalResult, format_eval_report, terminal as terminal_report
 
 
 def printed(result: EvalResult, model: str = "the/model", *, terminal: bool = False) -> str:
@@ -82,7 +82,7 @@ def test_where_rich_cannot_render_the_plain_tables_stand_in(monkeypatch: pytest.
     def unavailable(*arguments: object) -> None:
         raise ImportError("rich")
 
-    monkeypatch.setattr(report, "_format_tables_rich", unavailable)
+    monkeypatch.setattr(terminal_report, "_format_tables_rich", unavailable)
     text = printed(evaluation([1.0, 1.0]), terminal=True)
     assert "Eval Function | Model" in text
     assert "-+-" in text

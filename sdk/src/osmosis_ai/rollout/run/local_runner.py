@@ -19,7 +19,7 @@ from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
-from osmosis_ai.rollout.run.driver import Job, Plan, drive
+from osmosis_ai.rollout.run.driver import Job, RunPlan, drive
 from osmosis_ai.rollout.run.errors import (
     ProviderError,
     ProviderFailure,
@@ -265,7 +265,7 @@ class LocalRolloutRunner:
             if on_progress is not None:
                 on_progress(len(results), len(rows), result)
 
-        stops = await drive(Plan(start_index).jobs(rows), run_one, take, concurrency=1)
+        stops = await drive(RunPlan(start_index).jobs(rows), run_one, take, concurrency=1)
         passed = sum(result.success for result in results)
         return LocalBatchResult(
             results=results,

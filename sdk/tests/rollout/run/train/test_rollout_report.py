@@ -5,8 +5,8 @@ import pytest
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS
-from osmosis_ai.rollout.run.train.render import MAX_TABLE_LINES, ReportPrinter, RunProgress
-from osmosis_ai.rollout.run.train.report import Report, record_of
+from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter, RunProgress
+from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
 from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome
 
 
@@ -29,8 +29,8 @@ def ended(
     )
 
 
-def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> Report:
-    report = Report(planned=len(outcomes) if planned is None else planned)
+def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> RolloutReport:
+    report = RolloutReport(planned=len(outcomes) if planned is None else planned)
     for row_index, outcome in enumerate(outcomes):
         report.add(row_index, 0, outcome)
     report.duration_seconds = 2.0
@@ -40,7 +40,7 @@ def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> Report:
 FAILED = ended(Outcome.ERROR, 0.0, "boom in id-7")
 
 
-def printed(report: Report, encoding: str = "utf-8") -> str:
+def printed(report: RolloutReport, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
     printer = ReportPrinter(stream)
@@ -96,7 +96,7 @@ class TestPrinting:
         assert "1 x ERROR: boom in <rollout id> (row 2)" in text
 
     def test_repeats_get_a_column(self) -> None:
-        report = Report(planned=2)
+        report = RolloutReport(planned=2)
         report.add(3, 0, ended())
         report.add(3, 1, ended())
         assert ["3", "1", "COMPLETED"] in [line.split()[:3] for line in printed(report).splitlines()]
@@ -143,14 +143,14 @@ class TestPrinting:
 class TestRecords:
     def test_a_rollout_without_a_result_has_a_record_too(self) -> None:
         outcome = ended(Outcome.TIMED_OUT, problem="too slow")
-        record = record_of(Report(planned=1).add(0, 0, outcome), outcome)
+        record = record_of(RolloutReport(planned=1).add(0, 0, outcome), outcome)
         assert (record["status"], record["problem"], record["final_messages"]) == ("TIMED_OUT", "too slow", [])
 
     def test_what_an_earlier_run_left_counts_and_makes_the_rate_no_better(self) -> None:
         outcome = ended(final_messages=[{"role": "user", "content": "hello"}])
-        record = record_of(Report(planned=2).add(0, 0, outcome), outcome)
+        record = record_of(RolloutReport(planned=2).add(0, 0, outcome), outcome)
         assert record["final_messages"] == [{"role": "user", "content": "hello"}]
-        report = Report(planned=2)
+        report = RolloutReport(planned=2)
         report.take_earlier([record])
         report.add(1, 0, ended(reward=0.0))
         report.duration_seconds = 1.0

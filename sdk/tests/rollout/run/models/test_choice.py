@@ -1,9 +1,9 @@
 import pytest
 
 from osmosis_ai.rollout.run.errors import ProviderError
+from osmosis_ai.rollout.run.models.choice import KEY_VARIABLES, for_one_run, make_llm_client
 from osmosis_ai.rollout.run.models.endpoint import EndpointLLMClient
 from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
-from osmosis_ai.rollout.run.models.models import KEY_VARIABLES, for_one_run, make_llm_client
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 
 

@@ -11,7 +11,7 @@ from osmosis_ai.rollout.run.tally import Tally
 SOLVED_REWARD = 1.0
 
 
-class Verdict(Enum):
+class RunVerdict(Enum):
     """How a run is shown."""
 
     PASSED = "OK"
@@ -22,12 +22,12 @@ class Verdict(Enum):
     """It did not run to its end."""
 
 
-def verdict_of(record: Record) -> Verdict:
+def verdict_of(record: Record) -> RunVerdict:
     """The verdict on one run."""
     if not record["success"]:
-        return Verdict.FAILED
+        return RunVerdict.FAILED
     reward = record["reward"]
-    return Verdict.PASSED if reward is None or reward > 0 else Verdict.SCORED_ZERO
+    return RunVerdict.PASSED if reward is None or reward > 0 else RunVerdict.SCORED_ZERO
 
 
 class BatchReport(Tally):
@@ -35,7 +35,7 @@ class BatchReport(Tally):
 
     def __init__(self, planned: int) -> None:
         super().__init__(planned)
-        self.counts = dict.fromkeys(Verdict, 0)
+        self.counts = dict.fromkeys(RunVerdict, 0)
         self.solved = 0
         self.total_tokens = 0
         self.cost_usd: float | None = None
@@ -64,9 +64,9 @@ class BatchReport(Tally):
         """The totals as JSON."""
         return {
             "total": self.ended,
-            "passed": self.counts[Verdict.PASSED],
-            "failed": self.counts[Verdict.FAILED],
-            "scored_zero": self.counts[Verdict.SCORED_ZERO],
+            "passed": self.counts[RunVerdict.PASSED],
+            "failed": self.counts[RunVerdict.FAILED],
+            "scored_zero": self.counts[RunVerdict.SCORED_ZERO],
             "solved": self.solved,
             "mean_reward": self.mean_reward,
             "rewarded": self.rewarded,

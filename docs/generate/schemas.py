@@ -144,9 +144,9 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                     "(`OSMOSIS_ROLLOUT_MAX_METADATA_SIZE_BYTES`)."
                 ),
                 "api_key": says(
-                    "Bearer token for the callbacks; a secret. Printable ASCII.",
+                    "Bearer token for the callbacks; a secret. Printable ASCII, no space at either end.",
                     maxLength=limits.MAX_API_KEY_LENGTH,
-                    pattern=r"^[ -~]*" + END,
+                    pattern=r"^([!-~]([ -~]*[!-~])?)?" + END,
                 ),
                 "idempotency_key": says(
                     "Under which the init is accepted once; null or empty means the `rollout_id` is.",

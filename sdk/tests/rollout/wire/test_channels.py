@@ -12,7 +12,8 @@ from support.http_peer import HttpPeer, close_half_way, drop, hang
 from support.rollout_client import QUESTION
 
 from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError, RolloutClientSettings
-from osmosis_ai.rollout.wire import channels
+from osmosis_ai.rollout.wire import channels, http1, httpx_channel
+from osmosis_ai.rollout.wire.channels import TrainerChannels
 
 pytestmark = pytest.mark.usefixtures("default_settings", "no_proxies")
 
@@ -98,6 +99,32 @@ class TestSharing:
             for _ in range(2):
                 asyncio.run(life_of_a_process(trainer.url))
             assert len(trainer.chats("r")) == 2
+
+
+class TestOneRequestTwoWays:
+    async def test_a_trainer_is_sent_the_same_bytes_either_way(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        heads: list[bytes] = []
+
+        async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            writer.close()
+
+        async with await asyncio.start_server(note, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/x"
+            for httptools_is_here in (True, False):
+                monkeypatch.setattr(channels, "httptools_is_here", lambda here=httptools_is_here: here)
+                trainers = TrainerChannels(1, 1)
+                await trainers.post(url, b"{}", {"Content-Type": "application/json", "X-Key": "k"}, 10.0)
+                await trainers.aclose()
+        assert len(heads) == 2
+        assert heads[0] == heads[1]
+
+    async def test_a_reply_has_a_bound_either_way(self, peers: list[HttpPeer], monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (http1, httpx_channel):
+            monkeypatch.setattr(module, "MAX_REPLY_BYTES", 10)
+        with pytest.raises(OsmosisTransportError, match="The reply is larger than"):
+            await rollout(peers[0].url)
 
 
 class TestBound:

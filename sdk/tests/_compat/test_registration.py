@@ -12,7 +12,7 @@ from osmosis_ai._compat.registration import (
     print_registration_result,
     register_with_platform,
 )
-from osmosis_ai.rollout.wire.network import PublicIPDetectionError
+from osmosis_ai.rollout.server.public_address import PublicIPDetectionError
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - nothing is bound
 

@@ -2,8 +2,8 @@
 
 from ipaddress import AddressValueError, IPv4Address, ip_address
 
+from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip, is_valid_hostname_or_ip
 from osmosis_ai.rollout.wire.addresses import unmapped
-from osmosis_ai.rollout.wire.network import PublicIPDetectionError, detect_public_ip, is_valid_hostname_or_ip
 
 __all__ = [
     "PublicIPDetectionError",

@@ -4,8 +4,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
 from osmosis_ai.rollout.wire.addresses import all_interfaces
-from osmosis_ai.rollout.wire.network import PublicIPDetectionError, detect_public_ip
 
 logger = logging.getLogger(__name__)
 

@@ -30,10 +30,10 @@ from osmosis_ai.rollout.server import reload as reloading
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.server.plan import Plan, import_string_of
+from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
 from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.wire.addresses import all_interfaces
 from osmosis_ai.rollout.wire.listening import listen
-from osmosis_ai.rollout.wire.network import PublicIPDetectionError, detect_public_ip
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

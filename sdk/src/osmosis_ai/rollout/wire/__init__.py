@@ -1,1 +1,1 @@
-"""HTTP with a trainer: the client of a rollout, the channel that carries its calls, its patience, and what it refuses to call."""
+"""HTTP with a trainer: the client of a rollout, the channel of its calls, its patience, and whom it refuses to call."""

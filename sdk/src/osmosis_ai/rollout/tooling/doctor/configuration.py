@@ -15,11 +15,11 @@ from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
+from osmosis_ai.rollout.server.public_address import PUBLIC_HOST_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.defaults import TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import is_sendable
-from osmosis_ai.rollout.wire.network import PUBLIC_HOST_VARIABLE
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.tooling.doctor.case import Case

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 import pytest
 from hypothesis import given, strategies as st
 
-from osmosis_ai.rollout.wire import network
-from osmosis_ai.rollout.wire.network import PublicIPDetectionError, detect_public_ip, is_valid_hostname_or_ip
+from osmosis_ai.rollout.server import public_address
+from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip, is_valid_hostname_or_ip
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ class Interfaces:
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ipv4_table, self.ipv6_table = directory / "fib_trie", directory / "if_inet6"
-        monkeypatch.setattr(network, "_LINUX_IPV4_TABLE", self.ipv4_table)
-        monkeypatch.setattr(network, "_LINUX_IPV6_TABLE", self.ipv6_table)
+        monkeypatch.setattr(public_address, "_LINUX_IPV4_TABLE", self.ipv4_table)
+        monkeypatch.setattr(public_address, "_LINUX_IPV6_TABLE", self.ipv6_table)
         monkeypatch.delenv("OSMOSIS_PUBLIC_HOST", raising=False)
 
     def have(self, *addresses: str) -> None:

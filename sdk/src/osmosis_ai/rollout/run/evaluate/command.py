@@ -17,6 +17,7 @@ from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.text import bare_url, fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
+from osmosis_ai.rollout.run.debug_log import package_debug_log
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.errors import LocalExecutionError
 from osmosis_ai.rollout.run.evaluate.documents import render
@@ -57,10 +58,11 @@ async def run_eval(options: Options, console: Console | None = None) -> int:
             error; what there is has been reported.
     """
     options.check()
-    async with contextlib.AsyncExitStack() as clients:
-        evaluation = _Evaluation(options, console or Console())
-        evaluation.print_header()
-        return await evaluation.run(await evaluation.load(clients))
+    evaluation = _Evaluation(options, console or Console())
+    evaluation.print_header()
+    with package_debug_log(options.debug):
+        async with contextlib.AsyncExitStack() as clients:
+            return await evaluation.run(await evaluation.load(clients))
 
 
 class _Evaluation:
@@ -110,7 +112,7 @@ class _Evaluation:
         from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
 
         config = config_of(args, plan.agent, len(plan.rows), [eval_fn.name for eval_fn in plan.eval_fns])
-        debug_dir = _new_debug_directory(args.debug)
+        debug_dir = f"{DEBUG_PARENT}/{time.time_ns() // 1_000_000}" if args.debug else None
         if debug_dir is not None:
             self._say(f"Event files: {debug_dir}/")
         plan_of_runs = RunPlan(args.offset, args.n_runs, (PRIMARY, BASELINE) if plan.baseline_client else (None,))
@@ -247,14 +249,6 @@ def _of_the_baseline() -> Iterator[None]:
         yield
     except CLIError as error:
         raise type(error)(f"Error (baseline): {error}") from error
-
-
-def _new_debug_directory(wanted: bool) -> str | None:
-    if not wanted:
-        return None
-    logging.basicConfig()
-    logging.getLogger("osmosis_ai").setLevel(logging.DEBUG)
-    return f"{DEBUG_PARENT}/{time.time_ns() // 1_000_000}"
 
 
 def _what_went_wrong(result: EvalResult) -> str | None:

@@ -4,7 +4,6 @@ Everything local is checked before the first call of the provider: arguments, mo
 output.
 """
 
-import logging
 import os
 import sys
 import time
@@ -16,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.text import described, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
+from osmosis_ai.rollout.run.debug_log import package_debug_log
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
+from osmosis_ai.rollout.run.models.models import close_quietly
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.run.data.dataset import DatasetReader
     from osmosis_ai.rollout.run.results.results_file import Record
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-PACKAGE_LOGGER = "osmosis_ai"
-
 
 async def run_test(options: Options, console: Console | None = None) -> int:
     """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
@@ -48,7 +46,7 @@ async def run_test(options: Options, console: Console | None = None) -> int:
         CLIError: it cannot begin or go on, or the mean reward is below ``--min-reward``.
     """
     options.check()
-    with _package_debug_log(options.debug):
+    with package_debug_log(options.debug):
         return await _TestRun(options, console or Console()).run()
 
 
@@ -56,7 +54,6 @@ class _TestRun:
     def __init__(self, options: Options, console: Console) -> None:
         self.options = options
         self.console = console
-        self._printer = BatchPrinter(console)
         self._say = loading.speaker(console, options.is_silent)
 
     async def run(self) -> int:
@@ -74,14 +71,16 @@ class _TestRun:
                 return await self._run_session(client, agent, reader)
             return await self._run_batch(client, agent, reader, rows)
         finally:
-            await _close(client)
+            await close_quietly(client)
 
     async def _run_batch(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int) -> int:
-        options = self.options
+        options, say, printer = self.options, self._say, BatchPrinter(self.console)
         inputs = inputs_of(options)
         config = config_of(options, inputs)
+        if isinstance(getattr(client, "call_options", None), dict):
+            # Waiting and trying again is done here, where Retry-After and the row's time limit are known.
+            client.call_options.update(timeout=options.timeout, max_retries=0)
         output = Path(options.output) if options.output else None
-        _set_call_options(client, options)
         with ExitStack() as stack:
             results = None
             if output or options.as_json:
@@ -89,67 +88,60 @@ class _TestRun:
                     ResultsFile(output, "test", options.plan, inputs, config, resume=options.resume)
                 )
             report = BatchReport(rows * options.repeat)
-            debug_dir = self._debug_directory(options)
-            batch = Batch(agent, client, reader, options, report, results, self._on_record(options, report), debug_dir)
+            progress = BatchProgress(self.console, report, not options.quiet, shares_stdout=not options.as_json)
+
+            def on_record(record: "Record") -> None:
+                if not options.is_silent:
+                    printer.print_run(record, report.ended, report.planned, options.repeat)
+                progress.advance()
+
+            batch = Batch(agent, client, reader, options, report, results, on_record, self._debug_directory())
             batch.take_earlier_results()
             if results is not None and (note := results.what_was_there(report.planned)):
-                self._say(note, "yellow" if results.kept_aside else None)
-            await loading.verify_llm_client(client, self._say)
-            signal_number = await self._run_to_its_end(batch, options, report)
-            if results is not None:
-                self._write(results, options, report, config)
-            if not options.is_silent:
-                self._printer.print_summary(report)
-                if output:
-                    self._say()
-                    self._say(f"Results written to: {options.output}")
-        return self._exit_code(options, report, signal_number)
-
-    def _on_record(self, options: Options, report: BatchReport) -> Any:
-        def on_record(record: "Record") -> None:
-            if not options.is_silent:
-                self._printer.print_run(record, report.ended, report.planned, options.repeat)
-            self._progress.advance()
-
-        return on_record
-
-    async def _run_to_its_end(self, batch: Batch, options: Options, report: BatchReport) -> int:
-        self._say()
-        self._say("Running tests...")
-        is_shown = not options.quiet
-        self._progress = BatchProgress(self.console, report, is_shown, shares_stdout=not options.as_json)
-        with self._progress:
-            try:
+                say(note, "yellow" if results.kept_aside else None)
+            await loading.verify_llm_client(client, say)
+            say()
+            say("Running tests...")
+            with progress, self._told("Error during test execution"):
                 signal_number = await until_signal(batch.run())
-            except Exception as error:
-                is_sentence = isinstance(error, CLIError)
-                if options.debug and not is_sentence:
-                    traceback.print_exc()
-                reason = error if is_sentence else f"{type(error).__name__}: {error}"
-                raise CLIError(f"Error during test execution: {reason}") from error
-        report.interrupted = signal_number != 0
-        return signal_number
+            report.interrupted = signal_number != 0
+            head = {"summary": report.summary(), "config": config}
+            if results is not None:
+                results.publish(head, finished=report.ended == report.planned)
+            if results is not None and options.as_json:
+                sys.stdout.writelines(results.document(head))
+                sys.stdout.flush()
+            if not options.is_silent:
+                printer.print_summary(report)
+            if output:
+                say()
+                say(f"Results written to: {options.output}")
+        return self._exit_code(report, signal_number)
 
-    def _write(self, results: ResultsFile, options: Options, report: BatchReport, config: dict[str, Any]) -> None:
-        head = {"summary": report.summary(), "config": config}
-        results.publish(head, finished=report.ended == report.planned)
-        if options.as_json:
-            sys.stdout.writelines(results.document(head))
-            sys.stdout.flush()
-
-    def _exit_code(self, options: Options, report: BatchReport, signal_number: int) -> int:
+    def _exit_code(self, report: BatchReport, signal_number: int) -> int:
+        options, mean = self.options, report.mean_reward
         if signal_number:
             hint = ": go on with --resume" if options.output else ""
             sys.stderr.write(f"Interrupted: {report.ended} of {report.planned} runs had ended{hint}.\n")
             return EXIT_SIGNAL_BASE + signal_number
-        mean = report.mean_reward
         if options.min_reward is not None and (mean is None or mean < options.min_reward):
             got = "no run has a reward" if mean is None else f"the mean reward is {mean:.4g}"
             raise CLIError(f"--min-reward {options.min_reward:g} is not reached: {got}.")
-        return EXIT_FAILED if report.counts[RunVerdict.FAILED] or report.stop_reason else EXIT_OK
+        return 1 if report.counts[RunVerdict.FAILED] or report.stop_reason else 0
 
-    def _debug_directory(self, options: Options) -> str | None:
-        if not options.debug:
+    @contextmanager
+    def _told(self, where: str) -> Iterator[None]:
+        """Whatever goes wrong ends the command, and says where it did."""
+        try:
+            yield
+        except Exception as error:
+            is_sentence = isinstance(error, CLIError)
+            if self.options.debug and not is_sentence:
+                traceback.print_exc()
+            raise CLIError(f"{where}: {error if is_sentence else described(error, text_of(error))}") from error
+
+    def _debug_directory(self) -> str | None:
+        if not self.options.debug:
             return None
         directory = f"{DEBUG_DIRECTORY}/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self._say(f"Event files: {directory}")
@@ -162,8 +154,8 @@ class _TestRun:
         await loading.verify_llm_client(client, self._say)
         runner = InteractiveRunner(agent, client, debug=options.debug)
         runner.console = self.console
-        runner.debug_dir = self._debug_directory(options)
-        try:
+        runner.debug_dir = self._debug_directory()
+        with self._told("Error during interactive session"):
             signal_number = await until_signal(
                 runner.run_interactive_session(
                     reader.read(options.limit, options.offset),
@@ -173,39 +165,4 @@ class _TestRun:
                     row_offset=options.offset,
                 )
             )
-        except Exception as error:
-            if options.debug:
-                traceback.print_exc()
-            raise CLIError(f"Error during interactive session: {error}") from error
-        return EXIT_SIGNAL_BASE + signal_number if signal_number else EXIT_OK
-
-
-def _set_call_options(client: Any, options: Options) -> None:
-    # Waiting and trying again is done here, where Retry-After and the row's time limit are known.
-    if isinstance(getattr(client, "call_options", None), dict):
-        client.call_options.update(timeout=options.timeout, max_retries=0)
-
-
-async def _close(client: Any) -> None:
-    close = getattr(client, "close", None)
-    if callable(close):
-        await close()
-
-
-@contextmanager
-def _package_debug_log(wanted: bool) -> Iterator[None]:
-    """Log what this package says, and not what others do, on standard error."""
-    if not wanted:
-        yield
-        return
-    logger = logging.getLogger(PACKAGE_LOGGER)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        return EXIT_SIGNAL_BASE + signal_number if signal_number else 0

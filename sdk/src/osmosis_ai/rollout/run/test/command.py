@@ -20,7 +20,7 @@ from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
-from osmosis_ai.rollout.run.models.models import close_quietly
+from osmosis_ai.rollout.run.models.choice import close_quietly
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict

@@ -5,6 +5,7 @@ assignment is not re-validated. See ``docs/protocol.md``, sections 3 to 5.
 """
 
 import json
+import re
 from enum import Enum
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -68,6 +69,9 @@ class _ToolSchemaModel(BaseModel):
             dumped.update({key: None for key, value in (self.__pydantic_extra__ or {}).items() if value is None})
         return dumped
 
+
+TOOL_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
+"""The names of functions that every model provider takes."""
 
 # A property without `type` is complete when one of these says what it is (JSON Schema 2020-12).
 _STANDS_FOR_TYPE = frozenset({"$ref", "allOf", "anyOf", "const", "enum", "if", "not", "oneOf"})

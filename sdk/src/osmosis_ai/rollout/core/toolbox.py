@@ -7,7 +7,6 @@ tool message for each call, in the order of the calls. What a tool itself does w
 import asyncio
 import copy
 import inspect
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any, TypeVar, overload
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.offload import call_in_thread
-from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
+from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema
 from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
 from osmosis_ai.rollout.core.tool_schema import Signature, called_by
@@ -37,7 +36,6 @@ MAX_ARGUMENT_CHARACTERS = 500
 """Of the arguments in the message of a time-out."""
 
 _OPTIONS = "__osmosis_tool__"
-TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 """What every provider takes as the name of a function."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -133,7 +131,7 @@ class FunctionTool(Tool):
         called = called_by(function)
         source = inspect.unwrap(called)
         name = options.name or str(getattr(source, "__name__", ""))
-        if not TOOL_NAME.fullmatch(name) or name == "__call__":
+        if not TOOL_NAME_PATTERN.match(name) or name == "__call__":
             raise TypeError(
                 f"{function!r} has no name that a tool can have: write a `def`, or tool(name=...), with up to 64"
                 " letters, digits, '_' and '-'."

@@ -1,14 +1,15 @@
 """Checks an agent loop before it is served.
 
 A loop is valid when a server can answer an init request for it: each tool is put through the very schema the server
-serialises with. The checks run in the order name, tools, run.
+serialises with. The checks run in the order name, tools, run. What model providers refuse besides is one more check,
+for those who run the agent against such a model.
 """
 
 import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,12 @@ from typing import Any
 import pydantic
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.text import UNREADABLE, text_of
 
 __all__ = ["AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"]
 
-# What every model provider takes as the name of a function.
+# What most model providers take as the name of a function.
 _USUAL_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -93,6 +94,40 @@ def check_tools(tools: Any) -> list[ValidationError]:
     findings = _Findings()
     _check_each_tool(tools, findings)
     return findings.errors
+
+
+def provider_problem(tools: Sequence[Any]) -> str | None:
+    """The first thing that keeps model providers from taking ``tools``, schema objects or their JSON; ``None``: none.
+
+    Stricter than a server, which offers what trainers may well understand.
+    """
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        function = _field(tool, "function")
+        if not function:
+            return f"Tool {index}: missing 'function' field"
+        name, parameters = _field(function, "name"), _field(function, "parameters")
+        if not name:
+            return f"Tool {index}: function name is required"
+        if not isinstance(name, str):
+            return f"Tool {index}: function name must be text, not {type(name).__name__}"
+        if not name.strip():
+            return f"Tool {index}: function name cannot be empty or whitespace only"
+        if not TOOL_NAME_PATTERN.match(name):
+            return (
+                f"Tool {index}: invalid function name {name!r}: it must start with letter/underscore and hold at most"
+                " 64 letters, digits, underscores and hyphens"
+            )
+        if name in names:
+            return f"Tool {index}: the name '{name}' is taken by an earlier tool"
+        if parameters and _field(parameters, "type") != "object":
+            return f"Tool {index} ('{name}'): parameters.type must be 'object'"
+        names.add(name)
+    return None
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 class _Findings:

@@ -9,8 +9,8 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.messages import summarize
-from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
-from osmosis_ai.rollout.core.toolbox import TOOL_NAME, Tool, Toolbox, plain_arguments
+from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.mcp.errors import MCPLoadError
 from osmosis_ai.rollout.mcp.loader import load_mcp_server
 from osmosis_ai.rollout.mcp.results import (
@@ -167,12 +167,12 @@ def _convert(tools: list[Any]) -> list[tuple[str, OpenAIFunctionToolSchema]]:
     """The server's name and the definition of each tool that can be offered; MCP's names also know dots and slashes."""
     definitions: list[tuple[str, OpenAIFunctionToolSchema]] = []
     stated_names = [getattr(tool, "name", None) for tool in tools]
-    taken = {name for name in stated_names if isinstance(name, str) and TOOL_NAME.fullmatch(name)}
+    taken = {name for name in stated_names if isinstance(name, str) and TOOL_NAME_PATTERN.match(name)}
     for name, tool in zip(stated_names, tools, strict=True):
         try:
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"its name is {name!r}")
-            offered_name = name if TOOL_NAME.fullmatch(name) else _usable_name(name, taken)
+            offered_name = name if TOOL_NAME_PATTERN.match(name) else _usable_name(name, taken)
             if any(offered_name == definition.function.name for _, definition in definitions):
                 raise ValueError("another tool has its name")
             definition = _mcp_tool_to_openai(offered_name, tool.description, tool.parameters)

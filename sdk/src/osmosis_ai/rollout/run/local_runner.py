@@ -15,8 +15,9 @@ from pydantic_core import to_jsonable_python
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
-from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
+from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
 from osmosis_ai.rollout.core.trace.format import TraceEvent
+from osmosis_ai.rollout.core.validator import provider_problem
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, RunPlan, drive
@@ -28,7 +29,6 @@ from osmosis_ai.rollout.run.errors import (
 )
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 from osmosis_ai.rollout.run.models.replies import token_count
-from osmosis_ai.rollout.run.tool_checks import TOOL_NAME_PATTERN, validate_tools
 
 __all__ = [
     "TOOL_NAME_PATTERN",
@@ -293,6 +293,16 @@ class LocalRolloutRunner:
                 error_kind=error.failure.value,
             )
             return result, str(error)
+
+
+def validate_tools(tools: Sequence[Any]) -> None:
+    """Refuse ``tools``, schema objects or their JSON, that model providers would.
+
+    Raises:
+        ToolValidationError: for the first problem, with the tool's position from 0.
+    """
+    if (problem := provider_problem(tools)) is not None:
+        raise ToolValidationError(problem)
 
 
 def _elapsed_ms(started_seconds: float) -> float:

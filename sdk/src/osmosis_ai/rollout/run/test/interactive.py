@@ -15,6 +15,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.run.errors import ToolValidationError
+from osmosis_ai.rollout.run.runner import validate_tools
 from osmosis_ai.rollout.run.test.edits import EditError, ReplyEdit, parse_edit
 from osmosis_ai.rollout.run.test.interactive_client import (
     ABORTED,
@@ -25,7 +26,6 @@ from osmosis_ai.rollout.run.test.interactive_client import (
 from osmosis_ai.rollout.run.test.line_reader import LineReader
 from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY, REQUEST_METADATA, ROLLOUT_ID_PREFIX
 from osmosis_ai.rollout.run.test.screens import RESULT_HELP, SELECT_HELP, STEP_HELP, Screens
-from osmosis_ai.rollout.run.tool_checks import validate_tools
 
 __all__ = ["InteractiveLLMClient", "InteractiveRunner", "InteractiveStep"]
 

@@ -5,6 +5,7 @@ import pytest
 from support.rollouts import tool
 
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
+from osmosis_ai.rollout.core.validator import provider_problem
 from osmosis_ai.rollout.run.errors import ToolValidationError
 from osmosis_ai.rollout.run.local_runner import TOOL_NAME_PATTERN, validate_tools
 
@@ -14,8 +15,8 @@ def of(name: Any, parameters: Any = None) -> Any:
 
 
 def test_good_tools_pass_as_objects_and_as_json() -> None:
-    validate_tools([])
-    validate_tools([tool("add"), OpenAIFunctionToolSchema.model_validate(tool("sub-tract_2")), of("_x")])
+    assert provider_problem([]) is None
+    assert not provider_problem([tool("add"), OpenAIFunctionToolSchema.model_validate(tool("sub-tract_2")), of("_x")])
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,12 @@ def test_good_tools_pass_as_objects_and_as_json() -> None:
     ],
 )
 def test_the_first_bad_one_is_named(bad: Any, sentence: str) -> None:
+    problem = provider_problem([of("good"), bad, of("!")])
+    assert problem is not None
+    assert sentence in problem
     with pytest.raises(ToolValidationError) as failure:
         validate_tools([of("good"), bad, of("!")])
-    assert sentence in str(failure.value)
+    assert str(failure.value) == problem
 
 
 def test_the_pattern_is_there_for_others() -> None:

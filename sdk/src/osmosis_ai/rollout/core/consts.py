@@ -1,5 +1,7 @@
 """Names stated once: the distribution's name and version (the build reads it from here), and what all parts share."""
 
+from pathlib import Path
+
 package_name = "osmosis-ai"
 
 # 0.2.17-compatible; the local label says that this is not the withdrawn 0.2.17 wheel.
@@ -7,3 +9,6 @@ PACKAGE_VERSION = "0.2.17+workspace"
 
 # Set to anything, no `.env` file is read.
 NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
+
+PACKAGE_FOLDER = Path(__file__).parents[2]
+"""Where ``osmosis_ai`` lies."""

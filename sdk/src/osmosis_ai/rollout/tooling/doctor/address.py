@@ -8,15 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
-from osmosis_ai.rollout.tooling.doctor.types import Finding, check, not_checked, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
+from osmosis_ai.rollout.tooling.doctor.types import Finding, not_checked, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_sendable
 from osmosis_ai.rollout.wire.listening import listen
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
 
 MAX_PROBE_SECONDS = 1.0
 MAX_SHOWN_WORDS = 4
@@ -150,9 +147,15 @@ def is_own_address(host: str) -> bool:
     return True
 
 
+@once
+def port_report(case: Case) -> PortReport:
+    """The address to bind, and who has it."""
+    return look_at_port(case.host, case.setup.port, case.api_key, case.seconds_left)
+
+
 @check("host", "the host is an address of this machine")
-def check_host(case: "Case") -> Finding:
-    error = case.port.error
+def check_host(case: Case) -> Finding:
+    error = port_report(case).error
     if isinstance(error, UnicodeError | socket.gaierror):
         return problem(
             f"--host {case.host} cannot be resolved.",
@@ -168,8 +171,8 @@ def check_host(case: "Case") -> Finding:
 
 
 @check("port", "the port is free")
-def check_port(case: "Case") -> Finding:
-    report, port = case.port, case.setup.port
+def check_port(case: Case) -> Finding:
+    report, port = port_report(case), case.setup.port
     if report.error is None:
         return ok(f"{port} is free." if port else "Any free one.")
     code = getattr(report.error, "errno", None)
@@ -193,8 +196,8 @@ def check_port(case: "Case") -> Finding:
 
 
 @check("running-server", "a server that runs already asks for this key")
-def check_running_server(case: "Case") -> Finding:
-    report = case.port
+def check_running_server(case: Case) -> Finding:
+    report = port_report(case)
     server, holder = report.server, report.listener
     if server is None:
         return ok("None runs at this address.")

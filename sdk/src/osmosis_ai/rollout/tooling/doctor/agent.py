@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Timer
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
 
 CHILD = "osmosis_ai.rollout.tooling.doctor.agent_child"
 MAX_LINE_BYTES = 1_048_576
@@ -99,9 +97,19 @@ class AgentChild:
             self._process.wait()
 
 
+@once
+def agent_report(case: Case) -> AgentReport:
+    """The agent loop, loaded in a process of its own."""
+    child = next((each for each in case.at_work if isinstance(each, AgentChild)), None)
+    if child is None:
+        child = AgentChild(case.setup.module, case.setup.mcp)
+        case.at_work.append(child)
+    return child.report(case.seconds_left)
+
+
 @check("agent-import", "the agent's module can be imported", Need.AGENT)
-def check_import(case: "Case") -> Finding:
-    agent = case.agent
+def check_import(case: Case) -> Finding:
+    agent = agent_report(case)
     if agent.no_import is not None:
         fix = "Correct that, and run osmosis doctor again."
         if agent.missing_module is not None:
@@ -126,8 +134,8 @@ def check_import(case: "Case") -> Finding:
 
 
 @check("agent-loop", "the attribute is an agent loop", Need.AGENT)
-def check_loop(case: "Case") -> Finding:
-    agent = case.agent
+def check_loop(case: Case) -> Finding:
+    agent = agent_report(case)
     if agent.no_loop is not None:
         return problem(agent.no_loop, "Name an instance of your RolloutAgentLoop subclass, as in -m server:agent_loop.")
     if not agent.is_loop:
@@ -136,8 +144,8 @@ def check_loop(case: "Case") -> Finding:
 
 
 @check("agent-valid", "the agent loop is valid", Need.AGENT)
-def check_valid(case: "Case") -> Finding:
-    agent = case.agent
+def check_valid(case: Case) -> Finding:
+    agent = agent_report(case)
     if agent.stage != "done" or not agent.is_loop:
         return _not_reached(agent)
     if errors := [text for place, text in agent.errors if not place.startswith(_TOOLS)]:
@@ -146,8 +154,8 @@ def check_valid(case: "Case") -> Finding:
 
 
 @check("tool-schemas", "the tools can be sent to a trainer", Need.AGENT)
-def check_tool_schemas(case: "Case") -> Finding:
-    agent = case.agent
+def check_tool_schemas(case: Case) -> Finding:
+    agent = agent_report(case)
     if agent.stage != "done" or not agent.is_loop:
         return _not_reached(agent)
     if any(place == _GET_TOOLS for place, _ in agent.errors):
@@ -160,8 +168,8 @@ def check_tool_schemas(case: "Case") -> Finding:
 
 
 @check("get-tools", "get_tools answers at once", Need.AGENT)
-def check_get_tools(case: "Case") -> Finding:
-    agent = case.agent
+def check_get_tools(case: Case) -> Finding:
+    agent = agent_report(case)
     if agent.timed_out and agent.stage == "tools" and agent.time_limit_seconds >= ENOUGH_SECONDS:
         return problem(
             "get_tools did not return in the time there was: every init would wait for it.",

@@ -1,22 +1,27 @@
-"""The set-up under examination, with the evidence that several checks share; each piece is gathered once."""
+"""The set-up under examination, with the evidence that several checks share, gathered once; and what a check is."""
 
 import functools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF
+from pydantic import BaseModel, ValidationError
+
+from osmosis_ai.rollout.core.settings import (
+    DEFAULT_JOURNAL,
+    JOURNAL_OFF,
+    RolloutClientSettings,
+    RolloutServerSettings,
+    RolloutSettings,
+)
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
-from osmosis_ai.rollout.tooling.doctor.address import PortReport, look_at_port
-from osmosis_ai.rollout.tooling.doctor.agent import AgentChild, AgentReport
-from osmosis_ai.rollout.tooling.doctor.configuration import SettingsReport, look_at_settings
-from osmosis_ai.rollout.tooling.doctor.storage import JournalReport, look_at_journal
-from osmosis_ai.rollout.tooling.doctor.trainer import TrainerReport, call_trainer
-from osmosis_ai.rollout.tooling.doctor.types import Need, Setup
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, Setup
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_loopback
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the default of osmosis serve
@@ -26,35 +31,76 @@ _MARGIN_SECONDS = 0.2
 Evidence = TypeVar("Evidence")
 
 
-def _once(gather: "Callable[[Case], Evidence]") -> "Callable[[Case], Evidence]":
-    """Gathered by the first thread that asks; others wait for it, and for nothing else."""
+class AtWork(Protocol):
+    """Something that was started for the examination."""
+
+    def kill(self) -> None:
+        """End it; does no harm twice."""
+
+
+def once(gather: "Callable[[Case], Evidence]") -> "Callable[[Case], Evidence]":
+    """Evidence is gathered by the first thread that asks; others wait for it, and for nothing else."""
 
     @functools.wraps(gather)
     def evidence(case: "Case") -> Evidence:
-        name = gather.__name__
-        with case.locks.setdefault(name, threading.Lock()):
-            if name not in case.gathered:
-                case.gathered[name] = gather(case)
-            found: Evidence = case.gathered[name]
+        with case.locks.setdefault(gather, threading.Lock()):
+            if gather not in case.gathered:
+                case.gathered[gather] = gather(case)
+            found: Evidence = case.gathered[gather]
             return found
 
     return evidence
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsReport:
+    """The settings that hold, defaults in place of wrong ones; ``wrong`` says why, a sentence a variable."""
+
+    client: RolloutClientSettings
+    server: RolloutServerSettings
+    wrong: tuple[str, ...]
+
+
+def look_at_settings() -> SettingsReport:
+    """The settings in the environment and in ``.env``."""
+    client, server = RolloutClientSettings.model_construct(), RolloutServerSettings.model_construct()
+    wrong: list[str] = []
+    with _noting(wrong, RolloutClientSettings):
+        client = RolloutClientSettings()
+    with _noting(wrong, RolloutServerSettings):
+        server = RolloutServerSettings()
+    if not wrong:
+        with _noting(wrong, RolloutSettings):
+            RolloutSettings()
+    return SettingsReport(client, server, tuple(dict.fromkeys(wrong)))
+
+
+@contextmanager
+def _noting(wrong: list[str], model: type[BaseModel]) -> Iterator[None]:
+    prefix = str(model.model_config.get("env_prefix"))
+    try:
+        yield
+    except ValidationError as error:
+        for each in error.errors(include_url=False, include_context=False, include_input=False):
+            wrong.append(f"{prefix}{'_'.join(map(str, each['loc'])).upper() or '*'}: {each['msg']}")
+    except (ValueError, OSError) as error:
+        wrong.append(str(error))
+
+
 class Case:
     """A ``Setup`` and the time there is; ``deadline`` is a monotonic time in seconds."""
 
-    def __init__(self, setup: Setup, deadline: float, agent_child: AgentChild | None = None) -> None:
+    def __init__(self, setup: Setup, deadline: float) -> None:
         self.setup = setup
         self.deadline = deadline
-        self.locks: dict[str, threading.Lock] = {}
-        self.gathered: dict[str, Any] = {}
-        self._agent_child = agent_child
+        self.locks: dict[Any, threading.Lock] = {}
+        self.gathered: dict[Any, Any] = {}
+        self.at_work: list[AtWork] = []
 
     def close(self) -> None:
         """End what was started and is still at work."""
-        if self._agent_child is not None:
-            self._agent_child.kill()
+        for each in self.at_work:
+            each.kill()
 
     @property
     def seconds_left(self) -> float:
@@ -106,33 +152,24 @@ class Case:
         return None if where == JOURNAL_OFF else Path(where)
 
     @property
-    @_once
+    @once
     def settings(self) -> SettingsReport:
         """The settings in the environment and in ``.env``."""
         return look_at_settings()
 
-    @property
-    @_once
-    def agent(self) -> AgentReport:
-        """The agent loop, loaded in a process of its own."""
-        if self._agent_child is None:
-            self._agent_child = AgentChild(self.setup.module, self.setup.mcp)
-        return self._agent_child.report(self.seconds_left)
 
-    @property
-    @_once
-    def port(self) -> PortReport:
-        """The address to bind, and who has it."""
-        return look_at_port(self.host, self.setup.port, self.api_key, self.seconds_left)
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that may be wrong. ``run`` reads its ``Case`` and changes nothing."""
 
-    @property
-    @_once
-    def trainer(self) -> TrainerReport:
-        """What the trainer answers."""
-        return call_trainer(self.setup.trainer_url or "", self.setup.trainer_key, self.seconds_left)
+    id: str
+    """Stable, for programs."""
+    about: str
+    """What it makes sure of."""
+    run: Callable[[Case], Finding]
+    needs: tuple[Need, ...] = ()
 
-    @property
-    @_once
-    def journal(self) -> JournalReport:
-        """The journal's file and what lies beside it."""
-        return look_at_journal(self.journal_path)
+
+def check(check_id: str, about: str, *needs: Need) -> Callable[[Callable[[Case], Finding]], Check]:
+    """Make a function a check; the checks of a module are shown in the order they are written."""
+    return lambda run: Check(check_id, about, run, needs)

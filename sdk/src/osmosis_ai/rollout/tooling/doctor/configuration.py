@@ -4,12 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel, ValidationError
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
@@ -17,12 +12,10 @@ from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServe
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.public_address import PUBLIC_HOST_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
+from osmosis_ai.rollout.tooling.doctor.case import Case, check
 from osmosis_ai.rollout.tooling.doctor.defaults import TRAINER_KEY_VARIABLE
-from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import is_sendable
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
 
 MIN_KEY_LENGTH = 16
 MAX_PORT = 65_535
@@ -41,43 +34,8 @@ _SECRET_LINE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsReport:
-    """The settings that hold, defaults in place of wrong ones; ``wrong`` says why, a sentence a variable."""
-
-    client: RolloutClientSettings
-    server: RolloutServerSettings
-    wrong: tuple[str, ...]
-
-
-def look_at_settings() -> SettingsReport:
-    """The settings in the environment and in ``.env``."""
-    client, server = RolloutClientSettings.model_construct(), RolloutServerSettings.model_construct()
-    wrong: list[str] = []
-    with _noting(wrong, RolloutClientSettings):
-        client = RolloutClientSettings()
-    with _noting(wrong, RolloutServerSettings):
-        server = RolloutServerSettings()
-    if not wrong:
-        with _noting(wrong, RolloutSettings):
-            RolloutSettings()
-    return SettingsReport(client, server, tuple(dict.fromkeys(wrong)))
-
-
-@contextmanager
-def _noting(wrong: list[str], model: type[BaseModel]) -> Iterator[None]:
-    prefix = str(model.model_config.get("env_prefix"))
-    try:
-        yield
-    except ValidationError as error:
-        for each in error.errors(include_url=False, include_context=False, include_input=False):
-            wrong.append(f"{prefix}{'_'.join(map(str, each['loc'])).upper() or '*'}: {each['msg']}")
-    except (ValueError, OSError) as error:
-        wrong.append(str(error))
-
-
 @check("dotenv", ".env can be read, and by nobody else")
-def check_dotenv(case: "Case") -> Finding:
+def check_dotenv(case: Case) -> Finding:
     if os.environ.get(NO_DOTENV_VARIABLE):
         return ok(f"Not read, as {NO_DOTENV_VARIABLE} is set.")
     file = nearest_dotenv()
@@ -103,7 +61,7 @@ def check_dotenv(case: "Case") -> Finding:
 
 
 @check("settings", "all settings are within bounds")
-def check_settings(case: "Case") -> Finding:
+def check_settings(case: Case) -> Finding:
     wrong = [*case.settings.wrong, *_wrong_port()]
     if wrong:
         return problem("; ".join(wrong) + ".", "Correct it in the environment or in .env; the README lists the bounds.")
@@ -117,7 +75,7 @@ def _wrong_port() -> Iterator[str]:
 
 
 @check("variables", "no variable is misspelt")
-def check_variables(case: "Case") -> Finding:
+def check_variables(case: Case) -> Finding:
     known = known_variables()
     mistakes: list[tuple[str, str | None]] = []
     for name in sorted(os.environ):
@@ -145,7 +103,7 @@ def known_variables() -> set[str]:
 
 
 @check("key", "others need a key to use the server")
-def check_key(case: "Case") -> Finding:
+def check_key(case: Case) -> Finding:
     if not case.is_open:
         return ok(f"Not needed: {case.host} is this machine alone.")
     if case.setup.local:
@@ -162,7 +120,7 @@ def check_key(case: "Case") -> Finding:
 
 
 @check("key-strength", "the key can be sent, and not be guessed")
-def check_key_strength(case: "Case") -> Finding:
+def check_key_strength(case: Case) -> Finding:
     key = case.api_key
     if key is None:
         return ok("There is no key.")

@@ -6,14 +6,10 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.core import consts
-from osmosis_ai.rollout.core.consts import PACKAGE_VERSION, package_name
-from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.core.consts import PACKAGE_FOLDER, PACKAGE_VERSION, package_name
+from osmosis_ai.rollout.tooling.doctor.case import Case, check
+from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 
 SPARE_FILES = 128
 """For the journal, the logs, and connections that are about to be closed."""
@@ -25,7 +21,7 @@ _REQUIRES_PYTHON = re.compile(r"""^requires-python\s*=\s*["']\s*>=\s*(\d+)\.(\d+
 
 
 @check("python", "Python is new enough, and the project's own")
-def check_python(case: "Case") -> Finding:
+def check_python(case: Case) -> Finding:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     with suppress(OSError, UnicodeDecodeError):
         asked = _REQUIRES_PYTHON.search(Path("pyproject.toml").read_text(encoding="utf-8"))
@@ -45,8 +41,8 @@ def check_python(case: "Case") -> Finding:
 
 
 @check("sdk", "no other product is installed under this SDK's name")
-def check_sdk(case: "Case") -> Finding:
-    here = Path(consts.__file__).parents[2]
+def check_sdk(case: Case) -> Finding:
+    here = PACKAGE_FOLDER
     try:
         installed = importlib.metadata.version(package_name)
     except importlib.metadata.PackageNotFoundError:
@@ -69,7 +65,7 @@ def check_sdk(case: "Case") -> Finding:
 
 
 @check("extras", "the packages that are needed are installed")
-def check_extras(case: "Case") -> Finding:
+def check_extras(case: Case) -> Finding:
     extras = ["server"]
     if case.setup.mcp is not None:
         extras.append("mcp")
@@ -86,7 +82,7 @@ def check_extras(case: "Case") -> Finding:
 
 
 @check("fast-http", "uvloop, httptools and watchfiles are installed")
-def check_fast_http(case: "Case") -> Finding:
+def check_fast_http(case: Case) -> Finding:
     missing = sorted(missing_packages("server") & _DISPENSABLE)
     if missing:
         return warning(
@@ -115,7 +111,7 @@ def missing_packages(extra: str) -> set[str]:
 
 
 @check("open-files", "enough files may be open")
-def check_open_files(case: "Case") -> Finding:
+def check_open_files(case: Case) -> Finding:
     try:
         import resource
     except ImportError:

@@ -10,9 +10,9 @@ from osmosis_ai.rollout.core.offload import DaemonThreads
 from osmosis_ai.rollout.core.text import described, without
 from osmosis_ai.rollout.tooling.doctor import address, agent, configuration, environment, model, storage, trainer
 from osmosis_ai.rollout.tooling.doctor.agent import AgentChild
-from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.case import Case, Check
 from osmosis_ai.rollout.tooling.doctor.defaults import TIME_LIMIT_SECONDS
-from osmosis_ai.rollout.tooling.doctor.types import Check, Diagnosis, Finding, Setup, not_checked
+from osmosis_ai.rollout.tooling.doctor.types import Diagnosis, Finding, Setup, not_checked
 
 CHECKS = tuple(
     found
@@ -41,7 +41,8 @@ def examine(
     Threads of checks that hang are daemons: they end with the process. Raises nothing for what the set-up holds.
     """
     started = time.monotonic()
-    case = Case(setup, started + time_limit_seconds, agent_child)
+    case = Case(setup, started + time_limit_seconds)
+    case.at_work += filter(None, [agent_child])
     threads = DaemonThreads(len(checks))
     try:
         running = {check.id: threads.submit(_run, check, case) for check in checks}

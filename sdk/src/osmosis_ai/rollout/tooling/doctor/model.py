@@ -1,16 +1,12 @@
 """The model that ``osmosis test`` would use."""
 
-from typing import TYPE_CHECKING
-
 from osmosis_ai.rollout.run.defaults import MODEL
-from osmosis_ai.rollout.tooling.doctor.types import Finding, check, ok, problem, warning
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.case import Case, check
+from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 
 
 @check("model-key", "the model of osmosis test has its key")
-def check_model_key(case: "Case") -> Finding:
+def check_model_key(case: Case) -> Finding:
     from osmosis_ai.rollout.run.models.choice import is_builtin, key_problem, model_problem
 
     model = (MODEL if case.setup.model is None else case.setup.model).strip()

@@ -12,17 +12,14 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.journal import UNSETTLED, JournalError, SqliteJournal
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import owners_directory
 from osmosis_ai.rollout.journal.owner import is_alive
 from osmosis_ai.rollout.journal.sqlite import RESERVE_BYTES
-from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
 
 BUSY_TIMEOUT_SECONDS = 1.0
 SIDE_FILES = ("-wal", "-shm", "-journal", ".new")
@@ -157,9 +154,15 @@ def _free_bytes(path: Path) -> int | None:
     return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
 
+@once
+def journal_report(case: Case) -> JournalReport:
+    """The journal's file and what lies beside it."""
+    return look_at_journal(case.journal_path)
+
+
 @check("journal", "the journal can be used")
-def check_journal(case: "Case") -> Finding:
-    journal = case.journal
+def check_journal(case: Case) -> Finding:
+    journal = journal_report(case)
     if journal.path is None:
         return warning(
             "The journal is off: what was accepted is lost with the process.",
@@ -175,9 +178,9 @@ def check_journal(case: "Case") -> Finding:
 
 
 @check("journal-disk", "the journal's disk has room")
-def check_disk(case: "Case") -> Finding:
-    free = case.journal.free_bytes
-    if case.journal.path is None:
+def check_disk(case: Case) -> Finding:
+    free = journal_report(case).free_bytes
+    if journal_report(case).path is None:
         return ok("The journal is off.")
     if free is None:
         return not_checked("How much room there is cannot be told.")
@@ -190,9 +193,9 @@ def check_disk(case: "Case") -> Finding:
 
 
 @check("journal-file-system", "the journal is on a local disk")
-def check_file_system(case: "Case") -> Finding:
-    kind = case.journal.file_system
-    if case.journal.path is not None and kind in NETWORK_FILE_SYSTEMS:
+def check_file_system(case: Case) -> Finding:
+    kind = journal_report(case).file_system
+    if journal_report(case).path is not None and kind in NETWORK_FILE_SYSTEMS:
         return warning(
             f"The journal is on a network file system ({kind}), where locks may not hold.",
             "Name a place on a local disk with --journal.",
@@ -201,8 +204,8 @@ def check_file_system(case: "Case") -> Finding:
 
 
 @check("journal-owner", "no other server uses the journal")
-def check_owner(case: "Case") -> Finding:
-    owners = case.journal.other_owners
+def check_owner(case: Case) -> Finding:
+    owners = journal_report(case).other_owners
     if not owners:
         return ok("No other server uses the journal.")
     known = ", ".join(f"process {owner}" for owner in owners if owner is not None)
@@ -214,8 +217,8 @@ def check_owner(case: "Case") -> Finding:
 
 
 @check("journal-leftovers", "no server was killed")
-def check_leftovers(case: "Case") -> Finding:
-    journal = case.journal
+def check_leftovers(case: Case) -> Finding:
+    journal = journal_report(case)
     if journal.orphans:
         return warning(
             f"{', '.join(journal.orphans)} is there without its journal: a server that starts removes it.",
@@ -235,7 +238,7 @@ def check_leftovers(case: "Case") -> Finding:
 
 
 @check("traces", "traces can be written", Need.TRACES)
-def check_traces(case: "Case") -> Finding:
+def check_traces(case: Case) -> Finding:
     folder = Path(case.traces or "")
     reason = why_not_writable(folder / "trace")
     if reason is None and folder.exists() and not folder.is_dir():

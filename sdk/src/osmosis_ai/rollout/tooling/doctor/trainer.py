@@ -17,20 +17,17 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
 from osmosis_ai.rollout.tooling.doctor.address import is_own_address
-from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, check, not_checked, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import all_interfaces, check_callable, is_loopback, proxy_for
 from osmosis_ai.rollout.wire.channels import tls_context
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
 
 MAX_STEP_SECONDS = 1.2
 SHARE_OF_A_STEP = 0.7
@@ -193,17 +190,23 @@ def _causes(error: BaseException | None) -> "list[BaseException]":
     return found
 
 
+@once
+def trainer_report(case: Case) -> TrainerReport:
+    """What the trainer answers."""
+    return call_trainer(case.setup.trainer_url or "", case.setup.trainer_key, case.seconds_left)
+
+
 @check("trainer-url", "the trainer's URL is a base URL", Need.TRAINER)
-def check_url(case: "Case") -> Finding:
-    report = case.trainer
+def check_url(case: Case) -> Finding:
+    report = trainer_report(case)
     if report.bad_url is not None:
         return problem(f"--trainer is no base URL: {report.bad_url}.", "Write it as in http://10.0.0.5:8000.")
     return ok(f"{report.shown}.")
 
 
 @check("trainer-place", "trainer and server can reach each other", Need.TRAINER)
-def check_place(case: "Case") -> Finding:
-    host = case.trainer.host
+def check_place(case: Case) -> Finding:
+    host = trainer_report(case).host
     if not host:
         return not_checked("There is no URL to call.")
     if all_interfaces(host):
@@ -226,9 +229,9 @@ def check_place(case: "Case") -> Finding:
 
 
 @check("trainer-allowed", "the trainer is one that the server allows", Need.TRAINER)
-def check_allowed(case: "Case") -> Finding:
+def check_allowed(case: Case) -> Finding:
     allowed = {each.strip().lower() for each in case.settings.server.allowed_trainer_hosts.split(",") if each.strip()}
-    report = case.trainer
+    report = trainer_report(case)
     if not allowed:
         return ok("Any host is.")
     if report.host and not {report.host, f"{report.host}:{report.port}"} & allowed:
@@ -240,8 +243,8 @@ def check_allowed(case: "Case") -> Finding:
 
 
 @check("trainer-proxy", "no proxy stands in between", Need.TRAINER)
-def check_proxy(case: "Case") -> Finding:
-    report = case.trainer
+def check_proxy(case: Case) -> Finding:
+    report = trainer_report(case)
     if report.proxy is None:
         return ok("None in between.")
     return warning(
@@ -251,8 +254,8 @@ def check_proxy(case: "Case") -> Finding:
 
 
 @check("trainer-reachable", "the trainer answers", Need.TRAINER)
-def check_reachable(case: "Case") -> Finding:
-    report = case.trainer
+def check_reachable(case: Case) -> Finding:
+    report = trainer_report(case)
     if report.bad_url is not None:
         return not_checked("There is no URL to call.")
     if report.failure is not None:
@@ -264,8 +267,8 @@ def check_reachable(case: "Case") -> Finding:
 
 
 @check("trainer-paths", "the trainer has the protocol's paths", Need.TRAINER)
-def check_paths(case: "Case") -> Finding:
-    report = case.trainer
+def check_paths(case: Case) -> Finding:
+    report = trainer_report(case)
     if not report.answers:
         return not_checked(_NO_ANSWER)
     for path, status in report.statuses.items():
@@ -287,8 +290,8 @@ def check_paths(case: "Case") -> Finding:
 
 
 @check("trainer-key", "the trainer takes its key", Need.TRAINER)
-def check_trainer_key(case: "Case") -> Finding:
-    report = case.trainer
+def check_trainer_key(case: Case) -> Finding:
+    report = trainer_report(case)
     if not report.answers:
         return not_checked(_NO_ANSWER)
     refused = next((status for status in report.statuses.values() if status in _REFUSALS), None)
@@ -315,9 +318,9 @@ def check_trainer_key(case: "Case") -> Finding:
 
 
 @check("clock", "this machine's clock is right", Need.TRAINER)
-def check_clock(case: "Case") -> Finding:
-    skew = case.trainer.skew_seconds
-    if not case.trainer.answers:
+def check_clock(case: Case) -> Finding:
+    skew = trainer_report(case).skew_seconds
+    if not trainer_report(case).answers:
         return not_checked(_NO_ANSWER)
     if skew is None:
         return not_checked("The trainer's answers have no Date.")

@@ -1,12 +1,7 @@
-"""The doctor's vocabulary: what is examined (``Setup``), how (``Check``), and what came out (``Finding``)."""
+"""The doctor's vocabulary: what is examined (``Setup``), and what came out (``Finding``)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.tooling.doctor.case import Case
 
 
 class Status(StrEnum):
@@ -81,23 +76,6 @@ def problem(message: str, fix: str) -> Finding:
 def not_checked(message: str, fix: str | None = None) -> Finding:
     """Something that the check needs is not there."""
     return Finding(Status.NOT_CHECKED, message, fix)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that may be wrong. ``run`` reads its ``Case`` and changes nothing."""
-
-    id: str
-    """Stable, for programs."""
-    about: str
-    """What it makes sure of."""
-    run: "Callable[[Case], Finding]"
-    needs: tuple[Need, ...] = ()
-
-
-def check(check_id: str, about: str, *needs: Need) -> "Callable[[Callable[[Case], Finding]], Check]":
-    """Make a function a check; the checks of a module are shown in the order they are written."""
-    return lambda run: Check(check_id, about, run, needs)
 
 
 @dataclass(frozen=True, slots=True)

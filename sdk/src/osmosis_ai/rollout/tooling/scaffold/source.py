@@ -14,8 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import url2pathname
 
-import osmosis_ai
-from osmosis_ai.rollout.core.consts import package_name
+from osmosis_ai.rollout.core.consts import PACKAGE_FOLDER, package_name
 from osmosis_ai.rollout.tooling.scaffold.errors import ScaffoldError
 
 VENDOR = "vendor"
@@ -48,7 +47,7 @@ def own_source() -> SdkSource:
     Raises:
         ScaffoldError: that is not on record, or no longer there.
     """
-    checkout = Path(osmosis_ai.__file__).parents[2]
+    checkout = PACKAGE_FOLDER.parents[1]
     if _is_sdk(checkout):
         return _folder(checkout, editable=True)
     try:

@@ -15,7 +15,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.run.errors import ToolValidationError
-from osmosis_ai.rollout.run.runner import validate_tools
+from osmosis_ai.rollout.run.local_runner import validate_tools
 from osmosis_ai.rollout.run.test.edits import EditError, ReplyEdit, parse_edit
 from osmosis_ai.rollout.run.test.interactive_client import (
     ABORTED,

@@ -16,7 +16,7 @@ from osmosis_ai.cli import main
 
 WriteModule = Any
 
-HEAVY = ("fastapi", "httpx", "litellm", "pyarrow", "pydantic", "requests", "rich", "starlette", "uvicorn")
+HEAVY = ("asyncio", "fastapi", "httpx", "litellm", "pyarrow", "pydantic", "requests", "rich", "starlette", "uvicorn")
 
 # Sockets are blocked, so that whatever phones home fails.
 LIGHT = """

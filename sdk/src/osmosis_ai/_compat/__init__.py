@@ -8,9 +8,14 @@ package, the call of ``install`` and the exports from here in ``osmosis_ai`` and
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # importlib.abc loads a hundred times what these two do
+    Loader = MetaPathFinder = object
 
 # Old path -> new path. What lies below an old path lies below the new one, unless it has a line of its own.
 MOVED = {

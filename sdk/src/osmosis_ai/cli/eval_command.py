@@ -1,6 +1,5 @@
 """``osmosis eval``: what an agent is worth on a dataset, in numbers."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -51,6 +50,8 @@ def eval_(
 ) -> int:
     """Run an agent on a dataset, score every run and report pass@k, means, latency and tokens."""
     given = locals()
+    import asyncio
+
     from osmosis_ai.rollout.run.evaluate.command import run_eval
     from osmosis_ai.rollout.run.evaluate.options import Options
 

@@ -2,7 +2,6 @@
 
 # ruff: noqa: PT028 - the function is a command, no test for pytest
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -41,6 +40,8 @@ def test(
 ) -> int:
     """Run an agent on a dataset against any model, without a trainer."""
     given = locals()
+    import asyncio
+
     from osmosis_ai.rollout.run.test.command import run_test
     from osmosis_ai.rollout.run.test.options import Options
 

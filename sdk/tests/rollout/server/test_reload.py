@@ -10,8 +10,7 @@ from support.rollouts import ScriptedAgent, client_of, init_body
 
 from osmosis_ai.rollout.core.loading import CLIError
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
-from osmosis_ai.rollout.server import reload
-from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
+from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, app as child_app, import_string_of
 
 KEY = "osm_rollout_reload-key"
 
@@ -71,7 +70,7 @@ class TestChild:
         (working_directory / "reloaded_agent.py").write_text(AGENT)
         monkeypatch.setenv(PLAN_VARIABLE, plan("reloaded_agent:agent_loop").to_json())
         try:
-            app = reload.app()
+            app = child_app()
         finally:
             sys.modules.pop("reloaded_agent", None)
         assert app.title == "Osmosis RolloutServer (reloaded)"
@@ -84,7 +83,7 @@ class TestChild:
         (working_directory / "broken_agent.py").write_text("x = (")
         monkeypatch.setenv(PLAN_VARIABLE, plan("broken_agent:agent_loop").to_json())
         with pytest.raises(SystemExit, match=r"^Error: Cannot import module 'broken_agent': SyntaxError"):
-            reload.app()
+            child_app()
 
 
 class TestImportString:

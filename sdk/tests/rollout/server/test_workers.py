@@ -175,7 +175,7 @@ def test_without_a_journal_workers_are_refused_in_one_sentence(tmp_path: Path) -
 def test_workers_that_cannot_load_the_agent_end_the_server(tmp_path: Path) -> None:
     (tmp_path / "once.py").write_text(
         "import sys\n"
-        "if sys.argv[0].endswith('worker.py'):\n"
+        "if sys.argv[0].endswith('workers.py'):\n"
         "    raise ImportError('not in a worker')\n"
         "from support.promise_agent import agent_loop\n"
     )

@@ -68,6 +68,11 @@ class Plan:
         return create_app(agent_loop, settings=self.settings, debug_dir=self.trace_folder)
 
 
+def app() -> "FastAPI":
+    """The application of a child, as uvicorn's reloader imports it; a broken module ends that child alone."""
+    return Plan.from_environment().app()
+
+
 def _load(plan: Plan) -> RolloutAgentLoop:
     if plan.mcp_path is None:
         return load_agent_loop(plan.module_path)

@@ -26,10 +26,9 @@ from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.core.validator import ValidationResult, validate_agent_loop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
 from osmosis_ai.rollout.observe.logs import log_config
-from osmosis_ai.rollout.server import reload as reloading
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
-from osmosis_ai.rollout.server.plan import Plan, import_string_of
+from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
 from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
 from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.wire.addresses import all_interfaces
@@ -154,7 +153,7 @@ def serve_agent_loop(
             path = "" if mcp_path is not None else module_path or import_string_of(agent_loop)
             plan = Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()))
         if reload:
-            reloading.run(plan, listener, options)
+            _run_reloading(plan, listener, options)
         elif workers > 1:
             if Supervisor(plan, workers, listener, options).run() != 0:
                 raise ServeError("No worker could serve; the reason stands above.")
@@ -163,6 +162,18 @@ def serve_agent_loop(
 
             app = create_app(agent_loop, settings=settings, server_host=host, server_port=port, debug_dir=traces)
             uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+
+
+def _run_reloading(plan: Plan, listener: socket.socket, options: dict[str, Any]) -> None:
+    """A supervisor that starts the server anew whenever a Python file changes; a broken one gets its next chance."""
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload
+
+    os.environ[PLAN_VARIABLE] = plan.to_json()
+    if plan.mcp_path is not None:
+        options = {**options, "reload_dirs": [str(Path.cwd()), plan.mcp_path]}
+    config = uvicorn.Config(f"{Plan.__module__}:app", factory=True, reload=True, **options)
+    ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
 
 
 def run_app(app: "FastAPI") -> None:

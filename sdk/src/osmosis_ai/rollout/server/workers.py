@@ -4,6 +4,8 @@ The supervisor serves nothing. It starts the workers with the listening socket, 
 rollouts are taken up from the journal), passes the drain on, and waits for it. Workers are in a process group of their
 own, so that Ctrl-C reaches them once, through the supervisor; one whose supervisor has died ends at once, as by
 kill -9, so that nothing holds the port and the next server finds everything in the journal.
+
+``python -m osmosis_ai.rollout.server.workers LISTENER_FD SUPERVISOR_FD MEMORY_FD COUNT INDEX`` is one worker.
 """
 
 import logging
@@ -20,7 +22,7 @@ from typing import Any
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.observe.exposition import WorkerMetrics, worker_metrics
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
-from osmosis_ai.rollout.server.siblings import ABSENT, Siblings, shared_memory
+from osmosis_ai.rollout.server.siblings import ABSENT, Siblings, join, shared_memory
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -31,7 +33,7 @@ MAX_RESTART_DELAY_SECONDS = 30.0
 SHORT_LIFE_SECONDS = 10.0
 SAME_SIGNAL_SECONDS = 1.0
 
-_MODULE = "osmosis_ai.rollout.server.worker"
+_MODULE = "osmosis_ai.rollout.server.workers"
 _SHARED_LIMITS = ("max_concurrent_rollouts", "max_queued_rollouts", "max_total_rollouts")
 
 
@@ -140,19 +142,31 @@ class Supervisor:
         self._signalled_at = now
 
 
-def end_with_supervisor(alive_reader: int) -> None:
-    """End this worker as soon as the supervisor's end of the pipe is closed."""
-
-    def wait() -> None:
-        os.read(alive_reader, 1)
-        os._exit(1)
-
-    threading.Thread(target=wait, name="osmosis-supervisor", daemon=True).start()
-
-
 def _share_of(plan: Plan, count: int) -> Any:
     """The settings of one worker: the limits on rollouts are the server's, so each has a part, rounded up."""
     server = plan.settings.server
     parts = {name: -(-getattr(server, name) // count) for name in _SHARED_LIMITS}
     share: RolloutServerSettings = server.model_copy(update=parts)
     return plan.settings.model_copy(update={"server": share})
+
+
+def main() -> None:
+    """Serve on the inherited socket until SIGTERM, or until the supervisor is gone."""
+    import uvicorn
+
+    listener, alive_reader, memory, count, index = (int(argument) for argument in sys.argv[1:6])
+
+    def end_with_supervisor() -> None:
+        os.read(alive_reader, 1)  # returns as soon as the supervisor's end is closed
+        os._exit(1)
+
+    threading.Thread(target=end_with_supervisor, name="osmosis-supervisor", daemon=True).start()
+    join(Siblings(memory, count, index))
+    os.close(memory)
+    plan = Plan.from_environment()
+    with socket.socket(fileno=listener) as bound:
+        uvicorn.Server(uvicorn.Config(plan.app(), **plan.options)).run(sockets=[bound])
+
+
+if __name__ == "__main__":
+    main()

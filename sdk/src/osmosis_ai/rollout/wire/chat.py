@@ -52,11 +52,10 @@ class ChatBody:
 
     def _encode_sampling(self, fields: dict[str, Any]) -> bytes:
         """Everything of a chat call but its messages, as a JSON object that is not closed yet."""
+        sampling = {name: value for name, value in fields.items() if value is not None}
         for name in _NOT_SAMPLING_FIELDS & fields.keys():
             logger.debug("Rollout %a: chat field %r is not sent.", self._rollout_id, name)
-        sampling = {
-            name: value for name, value in fields.items() if value is not None and name not in _NOT_SAMPLING_FIELDS
-        }
+            sampling.pop(name, None)
         request = CompletionsRequest(messages=[], rollout_id=self._rollout_id, **sampling)
         named = request.model_dump(exclude={"messages"}, exclude_none=True)
         return as_json({**sampling, **named})[:-1]
@@ -72,11 +71,11 @@ def completion_in(reply: Reply) -> CompletionsResult:
         body = reply.json()
     except (ValueError, RecursionError) as error:
         raise ValueError("is not JSON") from error
-    choices = body.get("choices") if isinstance(body, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
-        raise ValueError("has no choices[0].message")
+    match body:
+        case {"choices": [{"message": dict(message)} as choice, *_]}:
+            pass
+        case _:
+            raise ValueError("has no choices[0].message")
     usage, finish_reason = body.get("usage"), choice.get("finish_reason")
     return CompletionsResult(
         message=message,

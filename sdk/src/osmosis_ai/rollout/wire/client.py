@@ -219,4 +219,6 @@ class OsmosisLLMClient:
 
 def _token_count(usage: dict[str, Any], name: str) -> int:
     count = usage.get(name)
-    return int(count) if isinstance(count, int | float) and 0 <= count < float("inf") else 0
+    if type(count) is int:
+        return max(count, 0)
+    return int(count) if isinstance(count, float) and 0 <= count < float("inf") else 0

@@ -12,7 +12,7 @@ from typing import Any, cast
 import httptools
 import httpx
 
-from osmosis_ai.rollout.core.turnstile import turnstile_of
+from osmosis_ai.rollout.core.turnstile import Turnstile
 from osmosis_ai.rollout.wire.channel import MAX_REPLY_BYTES, Reply, too_large
 
 JOINED_BYTES = 65_536
@@ -24,11 +24,12 @@ _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 class Http1Connection(asyncio.Protocol):
     """One connection; carries one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, turnstile: Turnstile) -> None:
         self.idle_since = 0.0
         self.reusable = False
         self.answered_anything = False
         """Whether the peer has sent a byte in reply to the request under way."""
+        self._turnstile = turnstile
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Reply] | None = None
         self._parser: Any = None
@@ -158,7 +159,7 @@ class Http1Connection(asyncio.Protocol):
                 return
             # From here on bytes are unasked for, though the caller may get its turn only in a later round of the loop.
             answer, self._answer = self._answer, None
-            turnstile_of(answer.get_loop()).resolve(answer, Reply(status, body, self._headers))
+            self._turnstile.resolve(answer, Reply(status, body, self._headers))
 
     def _fail(self, error: httpx.RequestError) -> None:
         if self._answer is not None and not self._answer.done():

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import httpx
 
+from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.wire.channel import CONNECT_TIMEOUT_SECONDS, Limits, Origin, Reply, target_of
 from osmosis_ai.rollout.wire.http1 import Http1Connection
 
@@ -34,6 +35,7 @@ class Http1Channel:
         self._idle: list[Http1Connection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._turnstile = turnstile_of(self._loop)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
         """As ``TrainerChannel.post``; the errors are those httpx has for the same troubles."""
@@ -71,7 +73,7 @@ class Http1Channel:
         try:
             async with asyncio.timeout(limit_seconds):
                 _, connection = await self._loop.create_connection(
-                    Http1Connection, self._origin.host, self._origin.port, ssl=self._tls
+                    lambda: Http1Connection(self._turnstile), self._origin.host, self._origin.port, ssl=self._tls
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout("") from error

@@ -78,21 +78,21 @@ class Poster:
             self._headers = self._own_headers()
         headers = {**self._headers, **dict(TRACE_HEADERS.get()), IDEMPOTENCY_HEADER: call_id}
         url = self._server_url + path
-        started = time.monotonic()
+        started = attempt_started = time.perf_counter()
         deadline = started + self._settings.call_deadline_seconds
         failure: OsmosisRolloutError | None = None
         for attempt in range(attempts):
             if failure is not None:
                 delay = delay_seconds(self._settings, attempt, failure)
-                if time.monotonic() + delay >= deadline:
+                if time.perf_counter() + delay >= deadline:
                     break
                 await self._back_off(delay)
-            attempt_started = time.perf_counter()
+                attempt_started = time.perf_counter()
             try:
-                limit_seconds = min(self._timeout_seconds, deadline - time.monotonic())
+                limit_seconds = min(self._timeout_seconds, deadline - attempt_started)
                 reply = await self._channel.post(url, body, headers, limit_seconds)
             except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-                where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.monotonic() - started:.1f} s"
+                where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.perf_counter() - started:.1f} s"
                 failure = self._failure_of(error, where)
                 if isinstance(error, httpx.InvalidURL):
                     break
@@ -100,7 +100,7 @@ class Poster:
             if reply.status_code in accepted:
                 # Of this attempt alone: what a model took to answer, not what the trainer's troubles cost.
                 return reply, (time.perf_counter() - attempt_started) * 1000
-            where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.monotonic() - started:.1f} s"
+            where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.perf_counter() - started:.1f} s"
             failure = error_of(reply, where, self._api_key)
             if not is_retryable_status(reply.status_code):
                 break

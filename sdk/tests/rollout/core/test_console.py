@@ -121,15 +121,16 @@ class TestWhereItPrints:
         assert "used: True loaded: True" in output
         assert "with [brackets]" in output
 
-    def test_text_off_a_terminal_loads_no_rich(self) -> None:
+    def test_text_and_panels_off_a_terminal_load_no_rich(self) -> None:
         code = (
             "import sys\n"
             "from osmosis_ai.rollout.core.console import Console, console\n"
             "Console().print('a', style='red'); console.print(console.escape('b')); console.print_error('e')\n"
-            "print('rich' in sys.modules)\n"
+            "console.panel('t', 'c')\n"
+            "print('rich.console' in sys.modules, 'rich.panel' in sys.modules)\n"
         )
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "False"
+        assert done.stdout.splitlines()[-1] == "False False"
 
 
 def run_on_terminal(code: str) -> str:

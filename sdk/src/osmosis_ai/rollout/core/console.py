@@ -23,7 +23,6 @@ RICH_AVAILABLE = True
 
 _BOX_CHARACTERS = "╭╮╰╯─│"
 _ERROR_STYLE = "bold red"
-_UNLIMITED_COLUMNS = 100_000
 
 
 class Console:
@@ -115,16 +114,27 @@ class Console:
 
         ``style`` colours the border. ``padding`` is for Rich mode; plain mode leaves two columns on either side.
         """
-        from rich.panel import Panel
-        from rich.text import Text
-
         rich, heading = self._active_rich(), _label(title, self._file)
-        label = Text(heading) if heading else None
-        body = Text(_foreign_text(content, self._file).expandtabs() or " ", overflow="fold")
+        body = _foreign_text(content, self._file).expandtabs()
         if rich is not None:
-            rich.print(Panel(body, title=label, border_style=style, padding=padding))
-        else:
-            self._plain_rich().print(Panel.fit(body, title=label, title_align="left", padding=(0, 2)))
+            from rich.panel import Panel
+            from rich.text import Text
+
+            label = Text(heading) if heading else None
+            rich.print(Panel(Text(body, overflow="fold"), title=label, border_style=style, padding=padding))
+            return
+        # By hand: every `osmosis serve` prints one, and all of Rich costs it 6 MB and a tenth of a second.
+        from rich.cells import cell_len
+
+        box = list(_BOX_CHARACTERS if _has_boxes(self._file) else "++++-|")
+        top_left, top_right, bottom_left, bottom_right, dash, bar = box
+        caption = f"{dash} {heading} " if heading else ""
+        lines = body.split("\n")
+        columns = max(*(cell_len(line) + 4 for line in lines), cell_len(caption) + 1)
+        self._file.write(f"{top_left}{caption}{dash * (columns - cell_len(caption))}{top_right}\n")
+        for line in lines:
+            self._file.write(f"{bar}  {line}{' ' * (columns - 2 - cell_len(line))}{bar}\n")
+        self._file.write(f"{bottom_left}{dash * columns}{bottom_right}\n")
 
     def table(
         self,
@@ -192,8 +202,8 @@ class Console:
         rich.print(question, style=style, end="", markup=False, highlight=False, soft_wrap=True)
         return input()
 
-    def _plain_rich(self, columns: int = _UNLIMITED_COLUMNS) -> "RichConsole":
-        """Rich for its layout alone; boxes are ASCII where the encoding is not UTF-8."""
+    def _plain_rich(self, columns: int) -> "RichConsole":
+        """Rich for its layout alone."""
         return _rich_console(file=self._file, force_terminal=False, color_system=None, width=columns)
 
 

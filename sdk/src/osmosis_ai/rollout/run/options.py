@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.agents import naming_problem
+from osmosis_ai.rollout.run.results.inputs import inputs_of
 
 _AT_LEAST = {
     **dict.fromkeys(("n_runs", "batch_size", "limit"), 1),
@@ -20,7 +22,13 @@ _FLAGS = {"n_runs": "--n", "as_json": "--json"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What ``osmosis test`` and ``osmosis eval`` share. Indices count from 0 in the file; times are in seconds."""
+    """What ``osmosis test``, ``eval`` and ``trainer`` share. Indices count from 0 in the file; times are in seconds."""
+
+    _CODE: ClassVar[tuple[str, ...]] = ("module",)
+    """Options that name code as ``module:attribute``."""
+    _MODELS: ClassVar[tuple[str, ...]] = ("name", "base_url")
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("module", "mcp", "limit", "offset", "max_turns", "completion_params")
+    """What else results depend on."""
 
     module: str | None = None
     mcp: str | None = None
@@ -50,6 +58,23 @@ class RunOptions:
     def completion_params(self) -> dict[str, Any]:
         """The sampling settings that were given."""
         return build_completion_params(self.temperature, self.max_tokens)
+
+    def inputs(self) -> dict[str, Any]:
+        """What results depend on, with digests of files: they are only gone on with if all of it is the same."""
+        code = [getattr(self, name) or () for name in self._CODE]
+        models = {name: getattr(self, name) for name in self._MODELS}
+        return inputs_of(
+            self.dataset,
+            modules=[path for given in code for path in ([given] if isinstance(given, str) else given)],
+            mcp=self.mcp,
+            model={name: bare_url(value) if name.endswith("_url") else value for name, value in models.items()},
+            settings={name: getattr(self, name) for name in self._SETTINGS},
+        )
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.model.strip()
 
     @property
     def is_silent(self) -> bool:

@@ -23,7 +23,7 @@ from osmosis_ai.rollout.run.errors import LocalExecutionError
 from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
 from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, EvalResult, EvalRunResult
-from osmosis_ai.rollout.run.evaluate.options import Options, config_of, inputs_of
+from osmosis_ai.rollout.run.evaluate.options import Options, config_of
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens
@@ -120,7 +120,7 @@ class _Evaluation:
             results = None
             if args.output:
                 results = stack.enter_context(
-                    ResultsFile(Path(args.output), "eval", plan_of_runs, inputs_of(args), config, resume=args.resume)
+                    ResultsFile(Path(args.output), "eval", plan_of_runs, args.inputs(), config, resume=args.resume)
                 )
             earlier: list[EvalRunResult] = []
             if results is not None and args.resume:

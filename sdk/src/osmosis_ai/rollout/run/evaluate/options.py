@@ -4,19 +4,23 @@ import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
-from osmosis_ai.rollout.run.results import inputs
+from osmosis_ai.rollout.run.results.inputs import file_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(RunOptions):
     """The command line."""
+
+    _CODE: ClassVar[tuple[str, ...]] = ("module", "eval_fns")
+    _MODELS: ClassVar[tuple[str, ...]] = (*RunOptions._MODELS, "baseline_model", "baseline_base_url")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "n_runs", "eval_fns")
 
     model: str = ""
     eval_fns: list[str] | None = None
@@ -41,7 +45,7 @@ class Options(RunOptions):
 
 def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[str]) -> dict[str, Any]:
     """All that the results depend on, without keys."""
-    digest = inputs.file_digest(Path(args.dataset))
+    digest = file_digest(Path(args.dataset))
     config: dict[str, Any] = {
         "model": args.model,
         "n_runs": args.n_runs,
@@ -71,28 +75,3 @@ def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[s
         "python_version": platform.python_version(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def inputs_of(options: Options) -> dict[str, Any]:
-    """Digests of the dataset and of the source files of agent and eval functions, the models, and the settings."""
-    return inputs.inputs_of(
-        options.dataset,
-        modules=[options.module, *(options.eval_fns or ())],
-        mcp=options.mcp,
-        model={
-            "name": options.model,
-            "base_url": bare_url(options.base_url),
-            "baseline": options.baseline_model,
-            "baseline_base_url": bare_url(options.baseline_base_url),
-        },
-        settings={
-            "module": options.module,
-            "mcp": options.mcp,
-            "eval_fns": options.eval_fns,
-            "limit": options.limit,
-            "offset": options.offset,
-            "n": options.n_runs,
-            "max_turns": options.max_turns,
-            "completion_params": options.completion_params,
-        },
-    )

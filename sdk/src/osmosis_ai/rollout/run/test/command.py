@@ -24,9 +24,8 @@ from osmosis_ai.rollout.run.models.choice import close_quietly
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict
-from osmosis_ai.rollout.run.test.inputs import config_of, inputs_of
 from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY
-from osmosis_ai.rollout.run.test.options import Options
+from osmosis_ai.rollout.run.test.options import Options, config_of
 from osmosis_ai.rollout.run.test.printer import BatchPrinter
 from osmosis_ai.rollout.run.test.progress import BatchProgress
 
@@ -75,7 +74,7 @@ class _TestRun:
 
     async def _run_batch(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int) -> int:
         options, say, printer = self.options, self._say, BatchPrinter(self.console)
-        inputs = inputs_of(options)
+        inputs = options.inputs()
         config = config_of(options, inputs)
         if isinstance(getattr(client, "call_options", None), dict):
             # Waiting and trying again is done here, where Retry-After and the row's time limit are known.

@@ -1,7 +1,10 @@
 """What ``osmosis test`` was asked to do."""
 
+import sys
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
@@ -12,6 +15,8 @@ _BATCH_ONLY = ("output", "resume", "as_json", "min_reward")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(RunOptions):
     """The command line."""
+
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "repeat")
 
     concurrency: int = defaults.CONCURRENCY
     repeat: int = 1
@@ -36,3 +41,18 @@ class Options(RunOptions):
         if self.interactive and given:
             return f"{flag_of(given[0])} is for a batch: leave it out, or leave out --interactive."
         return RunOptions._combination_problem(self)
+
+
+def config_of(options: Options, inputs: dict[str, Any]) -> dict[str, Any]:
+    """All that a run can be repeated from; no keys."""
+    return {
+        "sdk_version": PACKAGE_VERSION,
+        "python_version": sys.version.split()[0],
+        "model": options.model.strip(),
+        "base_url": options.base_url,
+        "dataset": options.dataset,
+        **inputs["settings"],
+        "concurrency": options.concurrency,
+        "timeout_seconds": options.timeout,
+        "digests": {"dataset": inputs["dataset"], "agent": inputs["agent"]},
+    }

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -16,6 +16,7 @@ from osmosis_ai.rollout.run.models.choice import make_llm_client
 from osmosis_ai.rollout.run.models.completer import model_completer
 from osmosis_ai.rollout.run.options import RunOptions
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
+from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.jobs import JobPlan
 from osmosis_ai.rollout.run.train.printer import ReportPrinter, RunProgress
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
@@ -26,13 +27,15 @@ from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_se
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from osmosis_ai.rollout.run.results.results_file import ResultsFile
     from osmosis_ai.rollout.trainer import ToolAwareClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(RunOptions):
     """The command line. ``api_key`` is the model's."""
+
+    _CODE: ClassVar[tuple[str, ...]] = ("module", "policy")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "repeat", "server", "policy", "max_tokens_total")
 
     model: str = defaults.MODEL
     policy: str | None = None
@@ -163,15 +166,16 @@ def _server(options: Options) -> OwnServer | ServerAddress:
     return OwnServer(options.module or "", log)
 
 
-def _results(options: Options, session: Session) -> "ResultsFile | nullcontext[None]":
+def _results(options: Options, session: Session) -> ResultsFile | nullcontext[None]:
     if not options.output and not options.as_json:
         return nullcontext()
     path = Path(options.output) if options.output else None
-    return session.open_results(path, options.model, options.base_url, options.policy, options.resume)
+    config = {"model": options.policy or options.model, **session.settings()}
+    return ResultsFile(path, "trainer", session.plan.plan, options.inputs(), config, resume=options.resume)
 
 
 def _drive(
-    session: Session, report: RolloutReport, results: "ResultsFile | None", shows_progress: bool
+    session: Session, report: RolloutReport, results: ResultsFile | None, shows_progress: bool
 ) -> tuple[int, CLIError | None]:
     """Run all; the number of the signal that ended it or 0, and what else did."""
     with RunProgress(sys.stderr, report, shown=shows_progress) as progress:

@@ -13,7 +13,6 @@ from typing import Any
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.run.driver import Job, drive
-from osmosis_ai.rollout.run.results.inputs import inputs_of
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.jobs import JobPlan
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport, record_of
@@ -21,9 +20,6 @@ from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.server_process import ServerProcess
 from osmosis_ai.rollout.trainer.trainer import Trainer
 from osmosis_ai.rollout.trainer.vocabulary import Completer, RolloutOutcome, TrainerLimits
-
-# Settings that may be others when a run is gone on with, and the dataset, which is told by its digest.
-_WITHOUT_EFFECT = frozenset({"sdk_version", "dataset", "concurrency", "rollout_timeout_seconds"})
 
 OnLine = Callable[[ReportLine, RolloutOutcome], None]
 
@@ -83,27 +79,6 @@ class Session:
             "concurrency": self.limits.concurrency,
             "rollout_timeout_seconds": self.limits.rollout_timeout_seconds,
         }
-
-    def open_results(
-        self, path: Path | None, model: str, base_url: str | None, policy: str | None, resume: bool
-    ) -> ResultsFile:
-        """The results at ``path``; ``policy`` stands in for ``model``.
-
-        Raises:
-            CLIError: if it cannot be written, or not be gone on with.
-        """
-        own = self.server if isinstance(self.server, OwnServer) else None
-        settings = self.settings()
-        inputs = inputs_of(
-            self.plan.reader.file_path,
-            # The agent's files are known only where the server is this session's.
-            modules=[policy, own.module if own and not own.is_mcp else None],
-            mcp=own.module if own and own.is_mcp else None,
-            model={"name": policy or model, "base_url": base_url},
-            settings={name: value for name, value in settings.items() if name not in _WITHOUT_EFFECT},
-        )
-        config = {"model": policy or model, **settings}
-        return ResultsFile(path, "trainer", self.plan.plan, inputs, config, resume=resume)
 
     async def run(self, report: RolloutReport, on_line: OnLine, results: ResultsFile | None = None) -> None:
         """Run all jobs that ``results`` lacks into it and ``report``; ``on_line`` gets each line when it comes.

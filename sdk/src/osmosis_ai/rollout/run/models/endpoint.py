@@ -12,10 +12,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import provider_errors
 from osmosis_ai.rollout.run.models.llm_client import OPENAI_PREFIX, PLACEHOLDER_API_KEY, ExternalLLMClient
-from osmosis_ai.rollout.run.models.replies import Reply, clean_message, consistent_finish_reason, token_count
+from osmosis_ai.rollout.run.models.replies import completion
 from osmosis_ai.rollout.wire.addresses import is_base_url, proxy_for
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class EndpointLLMClient(ExternalLLMClient):
         key = str(arguments.get("api_key") or PLACEHOLDER_API_KEY)
         return await self._connections.post(body, key, arguments.get("timeout") or CALL_TIMEOUT_SECONDS)
 
-    async def _ask(self, arguments: dict[str, Any]) -> Reply:
-        return _reply(await self._send(arguments))
+    async def _ask(self, arguments: dict[str, Any]) -> tuple[CompletionsResult, float | None]:
+        return _completion(await self._send(arguments)), None
 
 
 class _Connections:
@@ -155,7 +156,7 @@ def _malformed(what: str) -> ProviderError:
     )
 
 
-def _reply(body: Any) -> Reply:
+def _completion(body: Any) -> CompletionsResult:
     match body:
         case {"choices": [{"message": dict(message), **choice}, *_]}:
             pass
@@ -166,19 +167,7 @@ def _reply(body: Any) -> Reply:
         case _:
             raise _malformed("holds no choices with a message")
     usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    prompt_tokens, completion_tokens = (
-        token_count(usage.get("prompt_tokens")),
-        token_count(usage.get("completion_tokens")),
-    )
-    cleaned = clean_message(message)
-    return Reply(
-        cleaned,
-        consistent_finish_reason(choice.get("finish_reason"), bool(cleaned.get("tool_calls"))),
-        prompt_tokens,
-        completion_tokens,
-        token_count(usage.get("total_tokens")) or prompt_tokens + completion_tokens,
-    )
+    return completion(message, choice.get("finish_reason"), usage if isinstance(usage, dict) else {})
 
 
 def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> ProviderError:

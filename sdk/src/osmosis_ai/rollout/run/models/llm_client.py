@@ -16,7 +16,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import litellm as _litellm_compat, provider_errors
-from osmosis_ai.rollout.run.models.replies import Reply, clean_message, token_count
+from osmosis_ai.rollout.run.models.replies import completion
 
 __all__ = ["ExternalLLMClient"]
 
@@ -122,24 +122,14 @@ class ExternalLLMClient:
             ProviderError: this call failed.
         """
         started_seconds = time.monotonic()
-        reply = await self._ask(self._arguments(messages, kwargs))
+        result, cost_usd = await self._ask(self._arguments(messages, kwargs))
         self._llm_latency_ms += (time.monotonic() - started_seconds) * 1000
         self._num_llm_calls += 1
-        self._prompt_tokens += reply.prompt_tokens
-        self._response_tokens += reply.completion_tokens
-        if reply.cost_usd is not None:
-            self._cost_usd = (self._cost_usd or 0.0) + reply.cost_usd
-        return CompletionsResult(
-            message=reply.message,
-            token_ids=[],
-            logprobs=[],
-            usage={
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-                "total_tokens": reply.total_tokens,
-            },
-            finish_reason=reply.finish_reason,
-        )
+        self._prompt_tokens += result.usage["prompt_tokens"]
+        self._response_tokens += result.usage["completion_tokens"]
+        if cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + cost_usd
+        return result
 
     async def preflight_check(self) -> None:
         """Make one tiny call, so that what would fail every row is known before the first.
@@ -196,23 +186,16 @@ class ExternalLLMClient:
         except Exception as error:
             raise provider_errors.from_litellm(error, self.model, self._api_base) from error
 
-    async def _ask(self, arguments: dict[str, Any]) -> Reply:
+    async def _ask(self, arguments: dict[str, Any]) -> tuple[CompletionsResult, float | None]:
+        """The reply, and its price in US dollars where that is known."""
         response = await self._send(arguments)
         if not response.choices:
             raise ProviderError("The provider's reply holds no choices.", failure=ProviderFailure.MALFORMED_REPLY)
         choice = response.choices[0]
-        usage = response.usage if getattr(response, "usage", None) else None
-        prompt_tokens, completion_tokens, total_tokens = (
-            token_count(getattr(usage, name, 0)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-        )
-        return Reply(
-            clean_message(choice.message.model_dump(exclude_none=True)),
-            choice.finish_reason or "stop",
-            prompt_tokens,
-            completion_tokens,
-            total_tokens,
-            _cost_usd(response),
-        )
+        given = getattr(response, "usage", None)
+        usage = {name: getattr(given, name, 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+        message = choice.message.model_dump(exclude_none=True)
+        return completion(message, choice.finish_reason, usage), _cost_usd(response)
 
 
 _PREFLIGHT_MESSAGES = [{"role": "user", "content": "hi"}]

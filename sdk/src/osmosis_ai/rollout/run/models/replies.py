@@ -2,24 +2,29 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict
 
 _KEPT_WHERE_SET = ("name", "refusal", "function_call")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One generated message with what it cost."""
-
-    message: MessageDict
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    cost_usd: float | None = None
+def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[str, Any]) -> CompletionsResult:
+    """One generated message with what it cost; a foreign ``usage`` is believed where it holds counts."""
+    cleaned = clean_message(message)
+    prompt_tokens, completion_tokens = (token_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
+    return CompletionsResult(
+        message=cleaned,
+        token_ids=[],
+        logprobs=[],
+        usage={
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": token_count(usage.get("total_tokens")) or prompt_tokens + completion_tokens,
+        },
+        finish_reason=consistent_finish_reason(finish_reason, bool(cleaned.get("tool_calls"))),
+    )
 
 
 def clean_message(message: Mapping[str, Any]) -> MessageDict:

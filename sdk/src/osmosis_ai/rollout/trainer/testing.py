@@ -141,17 +141,13 @@ def create_mock_trainer_app(
 
 
 _KEYWORDS = ("calculate", "add", "sum", "plus", "subtract", "multiply", "divide")
-_KEYWORD_ALONE = re.compile(rf"\b(?:{'|'.join(_KEYWORDS)})\b")
+_KEYWORD = re.compile("|".join(_KEYWORDS))
+_KEYWORD_ALONE = re.compile(rf"\b(?:{_KEYWORD.pattern})\b")
 
 
-def _should_use_tools(last_message: MessageDict) -> bool:
-    return is_user_message(last_message) and any(
-        word in get_message_content(last_message).lower() for word in _KEYWORDS
-    )
-
-
-def _should_use_tools_strictly(last_message: MessageDict) -> bool:
-    return is_user_message(last_message) and bool(_KEYWORD_ALONE.search(get_message_content(last_message).lower()))
+def _should_use_tools(last_message: MessageDict, *, strict: bool = False) -> bool:
+    keyword = _KEYWORD_ALONE if strict else _KEYWORD
+    return is_user_message(last_message) and bool(keyword.search(get_message_content(last_message).lower()))
 
 
 def _add_call() -> dict[str, Any]:
@@ -167,8 +163,7 @@ def _tool_calls_for(
 ) -> list[dict[str, Any]]:
     if generator is not None:
         return generator(last_message) or []
-    wants_tools = _should_use_tools_strictly if strict else _should_use_tools
-    return [_add_call()] if wants_tools(last_message) else []
+    return [_add_call()] if _should_use_tools(last_message, strict=strict) else []
 
 
 def _answer(request: CompletionsRequest, generator: ToolCallGenerator | None, *, strict: bool) -> CompletionsResponse:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 from random import Random
-from statistics import NormalDist
+from statistics import NormalDist, quantiles
 
 CONFIDENCE = 0.95
 DEFAULT_SEED = 0
@@ -59,9 +59,13 @@ def mean_interval(rows: Sequence[Sequence[float]], confidence: float = CONFIDENC
     variance = _clustered_variance(rows, estimate, size)
     if all(0.0 <= value <= 1.0 for row in rows for value in row):
         return _wilson(estimate, variance, len(rows), confidence)
+    return _student(estimate, variance, len(rows), confidence)
+
+
+def _student(estimate: float, variance: float, rows: int, confidence: float) -> Interval | None:
     if variance == 0.0:
         return None
-    margin = student_t(_upper(confidence), len(rows) - 1) * math.sqrt(variance)
+    margin = student_t(_upper(confidence), rows - 1) * math.sqrt(variance)
     return Interval(estimate - margin, estimate + margin)
 
 
@@ -147,31 +151,20 @@ def paired_difference(
     first: Sequence[float], second: Sequence[float], seed: int = DEFAULT_SEED, confidence: float = CONFIDENCE
 ) -> PairedDifference:
     """Compare ``first`` with ``second``, row by row; both are as long, and not empty."""
-    differences = [_without_rounding_noise(one - other) for one, other in zip(first, second, strict=True)]
+    differences = [round(one - other, 12) for one, other in zip(first, second, strict=True)]  # without rounding noise
     p_value, permutations = _sign_flip_test(differences, seed)
+    rows, difference = len(differences), math.fsum(differences) / len(differences)
+    variance = _clustered_variance([[value] for value in differences], difference, rows)
     return PairedDifference(
-        rows=len(differences),
-        difference=math.fsum(differences) / len(differences),
-        interval=_student_interval(differences, confidence),
+        rows=rows,
+        difference=difference,
+        interval=_student(difference, variance, rows, confidence),
         p_value=p_value,
         permutations=permutations,
         higher=sum(difference > 0 for difference in differences),
         lower=sum(difference < 0 for difference in differences),
         equal=sum(difference == 0 for difference in differences),
     )
-
-
-def _without_rounding_noise(difference: float) -> float:
-    return round(difference, 12)
-
-
-def _student_interval(values: Sequence[float], confidence: float) -> Interval | None:
-    estimate = math.fsum(values) / len(values)
-    variance = _clustered_variance([[value] for value in values], estimate, len(values))
-    if variance == 0.0:
-        return None
-    margin = student_t(_upper(confidence), len(values) - 1) * math.sqrt(variance)
-    return Interval(estimate - margin, estimate + margin)
 
 
 def _sign_flip_test(differences: Sequence[float], seed: int) -> tuple[float, int]:
@@ -214,13 +207,7 @@ def spread(values: Sequence[float]) -> Spread:
     """Mean and percentiles of ``values``; percentiles interpolate between the two nearest."""
     if not values:
         return Spread()
-    ordered = sorted(values)
-    p50, p90, p95, p99 = (_percentile(ordered, percent) for percent in PERCENTILES)
-    return Spread(math.fsum(ordered) / len(ordered), ordered[0], p50, p90, p95, p99, ordered[-1])
-
-
-def _percentile(ordered: Sequence[float], percent: float) -> float:
-    position = (len(ordered) - 1) * percent / 100
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+    # Two points at the least, as quantiles() wants; a second copy of the only value changes none.
+    percentiles = quantiles([*values, *values] if len(values) == 1 else values, n=100, method="inclusive")
+    p50, p90, p95, p99 = (percentiles[percent - 1] for percent in PERCENTILES)
+    return Spread(math.fsum(values) / len(values), min(values), p50, p90, p95, p99, max(values))

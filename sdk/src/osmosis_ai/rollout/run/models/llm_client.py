@@ -92,20 +92,12 @@ class ExternalLLMClient:
 
     def reset_metrics(self) -> None:
         """Set all counters to zero."""
-        self._llm_latency_ms = 0.0
-        self._num_llm_calls = 0
-        self._prompt_tokens = 0
-        self._response_tokens = 0
+        self._metrics = RolloutMetrics()
         self._cost_usd: float | None = None
 
     def get_metrics(self) -> RolloutMetrics:
         """Calls, latency in milliseconds and tokens since ``reset_metrics``; failed calls are not counted."""
-        return RolloutMetrics(
-            llm_latency_ms=self._llm_latency_ms,
-            num_llm_calls=self._num_llm_calls,
-            prompt_tokens=self._prompt_tokens,
-            response_tokens=self._response_tokens,
-        )
+        return self._metrics.model_copy()
 
     @property
     def cost_usd(self) -> float | None:
@@ -123,10 +115,11 @@ class ExternalLLMClient:
         """
         started_seconds = time.monotonic()
         result, cost_usd = await self._ask(self._arguments(messages, kwargs))
-        self._llm_latency_ms += (time.monotonic() - started_seconds) * 1000
-        self._num_llm_calls += 1
-        self._prompt_tokens += result.usage["prompt_tokens"]
-        self._response_tokens += result.usage["completion_tokens"]
+        metrics = self._metrics
+        metrics.llm_latency_ms += (time.monotonic() - started_seconds) * 1000
+        metrics.num_llm_calls += 1
+        metrics.prompt_tokens += result.usage["prompt_tokens"]
+        metrics.response_tokens += result.usage["completion_tokens"]
         if cost_usd is not None:
             self._cost_usd = (self._cost_usd or 0.0) + cost_usd
         return result

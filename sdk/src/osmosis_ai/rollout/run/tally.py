@@ -31,6 +31,8 @@ class Tally:
 
     def __init__(self, planned: int) -> None:
         self.planned = planned
+        self.ended = 0
+        self.total_tokens = 0
         self.resumed = 0
         """Runs whose results an earlier run had left."""
         self.rewarded = 0

@@ -5,7 +5,7 @@ import pytest
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS
-from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter, RunProgress
+from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
 from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome
 
@@ -123,21 +123,6 @@ class TestPrinting:
         assert "Warning: 1 x a terminal callback contradicted" in text
         assert "Warning: 2 x a terminal callback came after" in text
         assert "Warning: 3 x an agent changed" in text
-
-    def test_progress_is_drawn_on_a_terminal_only(self) -> None:
-        class Terminal(io.StringIO):
-            def isatty(self) -> bool:
-                return True
-
-        for stream, shown, drawn in (
-            (Terminal(), True, True),
-            (Terminal(), False, False),
-            (io.StringIO(), True, False),
-        ):
-            report = report_of(ended(), ended(reward=0.0))
-            with RunProgress(stream, report, shown) as progress:
-                progress.advance()
-            assert ("mean reward 0.50" in stream.getvalue()) == drawn
 
 
 class TestRecords:

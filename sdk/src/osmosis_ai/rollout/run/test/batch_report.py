@@ -37,13 +37,13 @@ class BatchReport(Tally):
         super().__init__(planned)
         self.counts = dict.fromkeys(RunVerdict, 0)
         self.solved = 0
-        self.total_tokens = 0
         self.cost_usd: float | None = None
         self.duration_ms = 0.0
         self.rate_limit_waits = 0
 
     def add(self, record: Record) -> None:
         """Count one run."""
+        self.ended += 1
         self.counts[verdict_of(record)] += 1
         self.total_tokens += record["token_usage"].get("total_tokens", 0)
         if record["cost_usd"] is not None:
@@ -54,11 +54,6 @@ class BatchReport(Tally):
         if not record["success"]:
             text = shortened(record["error"] or "no reason was given")
             self.count_problem(record["error_kind"] or "agent", text, record["row_index"])
-
-    @property
-    def ended(self) -> int:
-        """Runs that came to an end."""
-        return sum(self.counts.values())
 
     def summary(self) -> dict[str, Any]:
         """The totals as JSON."""

@@ -21,13 +21,13 @@ from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.models.choice import close_quietly
+from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict
 from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY
 from osmosis_ai.rollout.run.test.options import Options, config_of
 from osmosis_ai.rollout.run.test.printer import BatchPrinter
-from osmosis_ai.rollout.run.test.progress import BatchProgress
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -87,7 +87,8 @@ class _TestRun:
                     ResultsFile(output, "test", options.plan, inputs, config, resume=options.resume)
                 )
             report = BatchReport(rows * options.repeat)
-            progress = BatchProgress(self.console, report, not options.quiet, shares_stdout=not options.as_json)
+            terminal = None if options.quiet else terminal_of(self.console, shares_stdout=not options.as_json)
+            progress = RunProgress(report, terminal)
 
             def on_record(record: "Record") -> None:
                 if not options.is_silent:

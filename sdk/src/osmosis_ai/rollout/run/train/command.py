@@ -16,9 +16,10 @@ from osmosis_ai.rollout.run.models.choice import make_llm_client
 from osmosis_ai.rollout.run.models.completer import model_completer
 from osmosis_ai.rollout.run.options import RunOptions
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
+from osmosis_ai.rollout.run.progress import RunProgress, stderr_terminal
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.jobs import JobPlan
-from osmosis_ai.rollout.run.train.printer import ReportPrinter, RunProgress
+from osmosis_ai.rollout.run.train.printer import ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
 from osmosis_ai.rollout.run.train.session import OwnServer, ServerAddress, Session
 from osmosis_ai.rollout.trainer import ServerEndedError, TrainerLimits, completer_of, defaults
@@ -178,7 +179,7 @@ def _drive(
     session: Session, report: RolloutReport, results: ResultsFile | None, shows_progress: bool
 ) -> tuple[int, CLIError | None]:
     """Run all; the number of the signal that ended it or 0, and what else did."""
-    with RunProgress(sys.stderr, report, shown=shows_progress) as progress:
+    with RunProgress(report, stderr_terminal() if shows_progress else None, "rollouts") as progress:
         try:
             work = session.run(report, lambda line, outcome: progress.advance(), results)
             signal_number = asyncio.run(until_signal(work))

@@ -1,10 +1,9 @@
-"""A report for people: progress, a bounded table and the summary, on a terminal or in a pipe."""
+"""A report for people: a bounded table and the summary, on a terminal or in a pipe."""
 
 from typing import IO
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -63,7 +62,7 @@ class ReportPrinter:
         """Totals, failures by kind, and what the protocol does not allow."""
         ended = [f"{report.completed} of {report.planned} completed"]
         ended += [f"{report.counts[outcome]} {word}" for outcome, word in _WORDS.items() if report.counts[outcome]]
-        if missing := report.planned - len(report.lines):
+        if missing := report.planned - report.ended:
             ended.append(f"{missing} not finished")
         self.say(f"Rollouts: {', '.join(ended)}")
         if report.mean_reward is None:
@@ -94,33 +93,3 @@ def _worst(lines: list[ReportLine]) -> list[ReportLine]:
 
 def _duration(milliseconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.1f} s"
-
-
-class RunProgress:
-    """A progress bar with the mean reward so far; a context manager. Draws nothing where ``stream`` is no terminal."""
-
-    def __init__(self, stream: IO[str], report: RolloutReport, shown: bool) -> None:
-        self._report = report
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(file=stream),
-            disable=not (shown and stream.isatty()),
-            transient=True,
-        )
-        self._task = self._progress.add_task("rollouts", total=report.planned, completed=len(report.lines))
-
-    def __enter__(self) -> "RunProgress":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self) -> None:
-        """One more rollout has ended."""
-        mean = self._report.mean_reward
-        description = "rollouts" if mean is None else f"rollouts, mean reward {mean:.2f}"
-        self._progress.update(self._task, advance=1, description=description)

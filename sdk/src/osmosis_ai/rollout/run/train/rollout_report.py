@@ -65,6 +65,7 @@ class RolloutReport(Tally):
             self.resumed += 1
 
     def _count(self, line: ReportLine) -> None:
+        self.ended += 1
         self.lines.append(line)
         self.counts[Outcome(line.status)] += 1
         if line.reward is not None:
@@ -80,7 +81,7 @@ class RolloutReport(Tally):
     @property
     def rollouts_per_second(self) -> float:
         """Rollouts that ended now over the time of the run, start of the server not included."""
-        return (len(self.lines) - self.resumed) / self.duration_seconds if self.duration_seconds else 0.0
+        return (self.ended - self.resumed) / self.duration_seconds if self.duration_seconds else 0.0
 
     @property
     def is_success(self) -> bool:
@@ -91,7 +92,7 @@ class RolloutReport(Tally):
         """The totals as JSON; ``mean_reward`` is null where no rollout has a reward."""
         return {
             "planned": self.planned,
-            "ended": len(self.lines),
+            "ended": self.ended,
             "resumed": self.resumed,
             **{outcome.value.lower(): self.counts[outcome] for outcome in Outcome},
             "mean_reward": self.mean_reward,

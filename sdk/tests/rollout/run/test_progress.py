@@ -1,0 +1,30 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from osmosis_ai.rollout.run.progress import RunProgress
+from osmosis_ai.rollout.run.tally import Tally
+
+
+def tally_of(ended: int, resumed: int = 0) -> Tally:
+    tally = Tally(planned=4)
+    tally.ended, tally.resumed, tally.total_tokens = ended, resumed, 1200
+    tally.count_reward(0.5)
+    return tally
+
+
+def test_a_terminal_sees_how_many_how_fast_and_how_good() -> None:
+    stream = io.StringIO()
+    tally = tally_of(1, resumed=1)
+    with RunProgress(tally, Console(file=stream, force_terminal=True, width=120), "rollouts") as progress:
+        tally.ended = 2
+        progress.advance()
+    for part in ("2/4", " rollouts/s", "1,200 tokens", "mean reward 0.50", " left"):
+        assert part in stream.getvalue()
+
+
+def test_without_a_terminal_nothing_is_drawn(capfd: pytest.CaptureFixture[str]) -> None:
+    with RunProgress(tally_of(1), None) as progress:
+        progress.advance()
+    assert capfd.readouterr() == ("", "")

@@ -24,5 +24,6 @@ class LoopLag:
         now = self._loop.time()
         # libuv's clock has millisecond steps and may be early by one of them.
         self._report(max(0.0, now - self._due))
+        # From now, not from when it was due: one long stall is one long lag, not a burst of them.
         self._due = now + self._interval_seconds
         self._timer = self._loop.call_at(self._due, self._tick)

@@ -155,7 +155,7 @@ class _RolloutSpans(RolloutWatch):
 
     def ended(self, summary: ResultSummary, duration_seconds: float) -> None:
         self._end_all("cut_off")
-        if self.span is None:
+        if self.span is None:  # recovered: the span of the rollout was another process's
             return
         self.span.set_attribute("osmosis.rollout.status", summary.status)
         self.span.set_attribute("osmosis.rollout.outcome", summary.outcome)
@@ -193,6 +193,7 @@ class _RolloutSpans(RolloutWatch):
         return current if trace.get_current_span(current).get_span_context().is_valid else self._context
 
     def _end(self, span: Span, error_type: str | None = None) -> None:
+        # Not open any more if the rollout ended before its call did, as when an agent is abandoned.
         if self._open.pop(id(span), None) is not None:
             _close(span, error_type)
 

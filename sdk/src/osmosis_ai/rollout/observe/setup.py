@@ -45,6 +45,7 @@ class Telemetry:
     @cached_property
     def bus(self) -> Bus:
         """Whom the server tells of its rollouts."""
+        # The order is who measures closest to the call: metrics last, after traces have been written and spans begun.
         observers: list[Observer] = []
         if self._debug_dir:
             from osmosis_ai.rollout.observe.traces.recorder import TraceRecorder

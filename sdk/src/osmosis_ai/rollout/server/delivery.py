@@ -75,6 +75,7 @@ class _Trainer:
         """The first result it takes after failures wakes all that wait for it, long before their backoff ends."""
         if verdict is Verdict.ACKNOWLEDGED and self._failing:
             self.is_back.set()
+            # Those who wait hold the old one; whoever fails from here on waits for the next answer.
             self.is_back = asyncio.Event()
         self._failing = verdict is Verdict.UNANSWERED
 
@@ -120,6 +121,7 @@ class Courier:
     async def attempt(self, delivery: Delivery) -> None:
         """Post once; never raises but for cancellation."""
         trainer = self._trainer(delivery.server_url)
+        # A trainer that comes back with thousands of results waiting must not get them all at once.
         async with trainer.gate:
             delivery.attempts += 1
             mark = delivery.watch.attempt_begins(delivery.attempts)
@@ -137,6 +139,7 @@ class Courier:
     async def pursue(self, delivery: Delivery) -> None:
         """Go on after a failed attempt until there is an answer, the deadline, or the one attempt after ``close``."""
         while not self._is_final(delivery):
+            # Asked before the wait: the last call may come during it, and that attempt is not the one it grants.
             last_try = self._last_call.is_set()
             if not last_try:
                 await self._wait(delivery)
@@ -176,7 +179,7 @@ class Courier:
             try:
                 return await operation()
             except (UnknownKeyError, JournalGoneError):
-                raise
+                raise  # another try would find the same
             except JournalError as error:
                 if self.ending:
                     raise

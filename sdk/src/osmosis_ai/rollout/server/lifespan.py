@@ -107,7 +107,7 @@ class Lifespan:
             if drain_on_signal is not None:
                 # First: what follows may hang, and a signal is then the server's own again.
                 drain_on_signal.restore()
-            maintenance.cancel()
+            maintenance.cancel()  # before the journal closes under it
             try:
                 if registration is not None:
                     await _end(registration, settings.registration_shutdown_timeout_seconds)

@@ -61,7 +61,7 @@ class Rollout:
 
     def stop(self, reason: StopReason) -> None:
         """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""
-        self.stop_reason = self.stop_reason or reason
+        self.stop_reason = self.stop_reason or reason  # also for a rollout that stands between slot and execution
         if self.execution is not None:
             self.execution.stop(self.stop_reason)
         elif self.slot is not None:
@@ -143,6 +143,7 @@ def view_of_record(record: JournalRecord) -> dict[str, Any]:
         "last_error": record.last_error,
     }
     if record.result is not None:
+        # Decoded anew for each question: questions are rare, and results of other processes are bytes only.
         payload = TerminalResult(record.result).payload
         view["result"] = asdict(summary_of(payload)) | {"num_messages": len(payload["final_messages"])}
     return view

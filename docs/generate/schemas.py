@@ -68,6 +68,7 @@ class Ready(BaseModel):
     """Body of ``GET /ready``: 200 with true, 503 with false."""
 
     ready: bool
+    code: Literal["journal_unavailable"] | None = None
 
 
 class ResultView(BaseModel):
@@ -254,7 +255,15 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
             }
         ),
     ),
-    "ready": (Ready, Extra({"ready": says("Whether an init would be taken.")})),
+    "ready": (
+        Ready,
+        Extra(
+            {
+                "ready": says("Whether an init would be taken."),
+                "code": says("Why not, unless the server drains: nothing can be put on record."),
+            }
+        ),
+    ),
     "rollout-status": (
         RolloutView,
         Extra(

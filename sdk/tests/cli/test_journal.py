@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
-from support.journal import other_process
+from support.journal import TestClock, other_process
 from support.server_process import ServerProcess
 
 from osmosis_ai.cli import main
@@ -68,8 +68,7 @@ def write(path: Path, url: str = NO_TRAINER, **rollouts: RolloutState) -> Path:
     """A journal with a rollout of each name in that state, oldest first, whose server is gone."""
 
     async def fill() -> None:
-        now = iter(range(1_700_000_000, 1_800_000_000))
-        async with SqliteJournal(path, clock=lambda: float(next(now))) as opened:
+        async with SqliteJournal(path, clock=TestClock(1_700_000_000.0)) as opened:
             for name, state in rollouts.items():
                 acceptance = Acceptance(f"id:{name}", name, "print", url, SECRET, b"{}", b'{"messages": []}')
                 await opened.accept(acceptance)

@@ -1,22 +1,36 @@
 """What the journal's tests share: acceptances to write, a clock to set, other processes that use a journal."""
 
+import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osmosis_ai.rollout.journal import Acceptance, Journal, JournalRecord
+from osmosis_ai.rollout.journal import Acceptance, Clock, Journal, JournalRecord
+
+DEADLINE_SECONDS = 20.0
 
 
-class Clock:
-    """Unix seconds that pass when told to."""
+class TestClock(Clock):
+    """Time passes when told to (``now``), the wall clock may be set (``step``), the machine rebooted (``boots``)."""
 
-    def __init__(self) -> None:
-        self.now = 1_000.0
+    __test__ = False
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+        self.step = 0.0
+        self.boots = 1
+
+    def wall(self) -> float:
+        return self.now + self.step
+
+    def steady(self) -> float:
+        return self.now - 1_000_000.0
+
+    def boot(self) -> str:
+        return f"boot {self.boots}"
 
 
 def an_acceptance(key: str = "key", *, rollout_id: str = "rollout", request: bytes = b'{"n": 1}') -> Acceptance:
@@ -70,6 +84,9 @@ class OtherProcess:
         self._stdin.write("go\n")
         self._stdin.flush()
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self._process.kill()
@@ -88,3 +105,18 @@ def other_process(*arguments: object) -> Iterator[OtherProcess]:
         yield process
     finally:
         process.close()
+
+
+async def until_unsound(journal: Journal) -> str:
+    """Wait until the journal has noticed that something is wrong; what it says."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (problem := journal.problem) is None:  # noqa: ASYNC110 - tests need no more than the property
+            await asyncio.sleep(0.01)
+    return problem
+
+
+async def until_sound(journal: Journal) -> None:
+    """Wait until the journal has noticed that all is well again."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while journal.problem is not None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)

@@ -65,8 +65,10 @@ async def claim(path: str, page: str) -> None:
 
 
 async def hold(path: str, amount: str) -> None:
-    """Accept, and live until told to go or killed."""
-    async with SqliteJournal(path) as journal:
+    """Accept, and live until told to go or killed; say what is wrong with the journal meanwhile."""
+    journal = SqliteJournal(path)
+    journal.on_problem = say
+    async with journal:
         for number in range(int(amount)):
             await journal.accept(an_acceptance(f"key-{number}"))
         say("ready")
@@ -120,7 +122,40 @@ async def fill(path: str, _: str) -> None:
             say(record.key)
 
 
+async def settle(path: str, state: str) -> None:
+    """Bring a record under ``key`` into a state."""
+    async with SqliteJournal(path) as journal:
+        await journal.accept(an_acceptance("later"))
+        await journal.accept(an_acceptance("key"))
+        await journal.finish("key", b"result")
+        if state != RolloutState.FINISHED:
+            await journal.settle("key", RolloutState(state), attempts=1)
+
+
+async def repeat(path: str, _: str) -> None:
+    """Accept that key again; say what else happened to it."""
+    async with SqliteJournal(path) as journal:
+        standing = await journal.accept(an_acceptance("key"))
+        say("accepted anew" if standing is None else "taken")
+        say("pruned", await journal.prune())
+        if standing is not None:
+            say("served", "less than a minute" if journal.served_since(standing.accepted_at) < 60 else "too long")
+
+
+async def finish_later(path: str, _: str) -> None:
+    """Finish what another process accepted; say whether its times are in order."""
+    async with SqliteJournal(path) as journal:
+        await journal.finish("later", b"result")
+        await journal.settle("later", RolloutState.DELIVERED, attempts=1)
+        record = await journal.get("later")
+        times = [] if record is None else [record.accepted_at, record.finished_at or 0, record.settled_at or 0]
+        say("in order" if times == sorted(times) else times)
+
+
 COMMANDS = {
+    "settle": settle,
+    "repeat": repeat,
+    "finish-later": finish_later,
     "work": work,
     "accept": accept,
     "claim": claim,

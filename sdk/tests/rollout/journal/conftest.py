@@ -2,14 +2,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.journal import Clock
+from support.journal import TestClock
 
-from osmosis_ai.rollout.journal import Journal, MemoryJournal, SqliteJournal
+from osmosis_ai.rollout.journal import Journal, MemoryJournal, Retention, SqliteJournal
+
+RETENTION = Retention(delivered_seconds=100, undeliverable_seconds=700)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> TestClock:
+    return TestClock()
 
 
 @pytest.fixture
@@ -18,14 +20,18 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def sqlite(path: Path, clock: Clock) -> AsyncIterator[SqliteJournal]:
-    async with SqliteJournal(path, clock=clock) as journal:
+async def sqlite(path: Path, clock: TestClock) -> AsyncIterator[SqliteJournal]:
+    async with SqliteJournal(path, clock=clock, retention=RETENTION) as journal:
         yield journal
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def journal(request: pytest.FixtureRequest, path: Path, clock: Clock) -> AsyncIterator[Journal]:
+async def journal(request: pytest.FixtureRequest, path: Path, clock: TestClock) -> AsyncIterator[Journal]:
     """Each implementation in turn."""
-    made: Journal = MemoryJournal(clock=clock) if request.param == "memory" else SqliteJournal(path, clock=clock)
+    made: Journal = (
+        MemoryJournal(clock=clock, retention=RETENTION)
+        if request.param == "memory"
+        else SqliteJournal(path, clock=clock, retention=RETENTION)
+    )
     async with made:
         yield made

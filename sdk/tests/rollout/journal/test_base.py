@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
-from support.journal import Clock, an_acceptance, claim_all
+from support.journal import TestClock, an_acceptance, claim_all
 
 from osmosis_ai.rollout.journal import Journal, JournalError, RolloutState, UnknownKeyError
 
 ACCEPTED, FINISHED = RolloutState.ACCEPTED, RolloutState.FINISHED
 DELIVERED, UNDELIVERABLE = RolloutState.DELIVERED, RolloutState.UNDELIVERABLE
+
+KEPT = {DELIVERED: 100.0, UNDELIVERABLE: 700.0}
+"""Seconds, of the fixtures' journals."""
 
 
 async def bring(journal: Journal, key: str, state: RolloutState) -> None:
@@ -24,7 +27,7 @@ async def keys(journal: Journal) -> list[str]:
     return [record.key for record in await journal.records()]
 
 
-async def test_an_accepted_rollout_is_on_record(journal: Journal, clock: Clock) -> None:
+async def test_an_accepted_rollout_is_on_record(journal: Journal, clock: TestClock) -> None:
     acceptance = an_acceptance("key", rollout_id="rollout", request=b"body")
     assert await journal.accept(acceptance) is None
     record = await journal.get("key")
@@ -48,24 +51,51 @@ async def test_of_many_at_once_under_one_key_exactly_one_wins(journal: Journal) 
     assert {record.rollout_id for record in outcomes if record is not None} == {str(outcomes.index(None))}
 
 
-@pytest.mark.parametrize("state", [DELIVERED, UNDELIVERABLE])
-async def test_a_record_that_outlived_its_key_is_replaced(journal: Journal, clock: Clock, state: RolloutState) -> None:
+@pytest.mark.parametrize(("state", "kept_seconds"), KEPT.items())
+async def test_a_key_is_taken_until_its_record_has_outlived_its_retention(
+    journal: Journal, clock: TestClock, state: RolloutState, kept_seconds: float
+) -> None:
     await bring(journal, "key", state)
     again = an_acceptance("key", rollout_id="again")
-    assert await journal.accept(again, replace_settled_before=clock.now) is not None
-    assert await journal.accept(again, replace_settled_before=clock.now + 1) is None
+    clock.now += kept_seconds
+    standing = await journal.accept(again)
+    assert standing is not None
+    assert not journal.is_over(standing)
+    clock.now += 1
+    assert journal.is_over(standing)
+    assert await journal.accept(again) is None
     record = await journal.get("key")
     assert record is not None
     assert (record.rollout_id, record.state, record.result) == ("again", ACCEPTED, None)
 
 
 @pytest.mark.parametrize("state", [ACCEPTED, FINISHED])
-async def test_an_unsettled_record_is_never_replaced(journal: Journal, clock: Clock, state: RolloutState) -> None:
+async def test_an_unsettled_record_is_never_replaced(journal: Journal, clock: TestClock, state: RolloutState) -> None:
     await bring(journal, "key", state)
-    assert await journal.accept(an_acceptance("key"), replace_settled_before=clock.now + 1_000_000) is not None
+    clock.now += 1_000_000
+    assert await journal.accept(an_acceptance("key")) is not None
 
 
-async def test_the_first_result_wins(journal: Journal, clock: Clock) -> None:
+@pytest.mark.parametrize("step", [7200.0, -10_800.0, 1e9])
+async def test_a_step_of_the_wall_clock_makes_nothing_old_nor_negative(
+    journal: Journal, clock: TestClock, step: float
+) -> None:
+    await bring(journal, "running", ACCEPTED)
+    await bring(journal, "delivered", DELIVERED)
+    await bring(journal, "undeliverable", UNDELIVERABLE)
+    clock.step = step
+    clock.now += 1
+    assert await journal.prune() == 0
+    for key in ("delivered", "undeliverable"):
+        assert await journal.accept(an_acceptance(key)) is not None
+    await journal.finish("running", b"result")
+    record = await journal.get("running")
+    assert record is not None
+    assert record.finished_at == record.accepted_at + 1
+    assert journal.served_since(record.accepted_at) == 1
+
+
+async def test_the_first_result_wins(journal: Journal, clock: TestClock) -> None:
     await journal.accept(an_acceptance("key"))
     clock.now += 5
     assert await journal.finish("key", b"first")
@@ -74,6 +104,18 @@ async def test_the_first_result_wins(journal: Journal, clock: Clock) -> None:
     record = await journal.get("key")
     assert record is not None
     assert (record.state, record.result, record.finished_at) == (FINISHED, b"first", clock.now - 5)
+
+
+async def test_a_result_may_be_recorded_again_by_who_delivers_it(journal: Journal) -> None:
+    await journal.accept(an_acceptance("key"))
+    assert await journal.finish("key", b"result")
+    assert await journal.finish("key", b"result")
+    await journal.close()
+    await journal.open()
+    assert not await journal.finish("key", b"result"), "it belongs to another"
+    await claim_all(journal)
+    await journal.settle("key", DELIVERED, attempts=1)
+    assert not await journal.finish("key", b"result"), "it is delivered"
 
 
 async def test_of_many_results_at_once_the_kept_one_is_the_one_that_was_told_so(journal: Journal) -> None:
@@ -96,7 +138,7 @@ async def test_the_request_is_dropped_when_the_result_is_known(journal: Journal)
 
 @pytest.mark.parametrize("state", [DELIVERED, UNDELIVERABLE])
 async def test_a_settled_rollout_keeps_its_result_and_how_it_went(
-    journal: Journal, clock: Clock, state: RolloutState
+    journal: Journal, clock: TestClock, state: RolloutState
 ) -> None:
     await bring(journal, "key", FINISHED)
     clock.now += 60
@@ -148,7 +190,7 @@ async def test_attempts_are_noted_while_delivery_lasts(journal: Journal) -> None
 
 
 @pytest.mark.parametrize("state", [DELIVERED, UNDELIVERABLE])
-async def test_a_settled_record_can_be_delivered_again(journal: Journal, clock: Clock, state: RolloutState) -> None:
+async def test_a_settled_record_can_be_delivered_again(journal: Journal, clock: TestClock, state: RolloutState) -> None:
     await bring(journal, "key", state)
     finished_at = clock.now
     clock.now += 100_000
@@ -193,7 +235,7 @@ async def test_counts_name_every_state(journal: Journal) -> None:
     assert await journal.counts() == {ACCEPTED: 1, FINISHED: 0, DELIVERED: 0, UNDELIVERABLE: 2}
 
 
-async def test_the_oldest_unsettled_record_is_known(journal: Journal, clock: Clock) -> None:
+async def test_the_oldest_unsettled_record_is_known(journal: Journal, clock: TestClock) -> None:
     assert await journal.oldest_unsettled() is None
     await bring(journal, "settled", DELIVERED)
     clock.now += 1
@@ -203,7 +245,7 @@ async def test_the_oldest_unsettled_record_is_known(journal: Journal, clock: Clo
     assert await journal.oldest_unsettled() == clock.now - 1
 
 
-async def test_what_a_gone_owner_left_is_claimed_once_and_oldest_first(journal: Journal, clock: Clock) -> None:
+async def test_what_a_gone_owner_left_is_claimed_once_and_oldest_first(journal: Journal, clock: TestClock) -> None:
     for key, state in {"a": ACCEPTED, "b": DELIVERED, "c": FINISHED, "d": UNDELIVERABLE, "e": ACCEPTED}.items():
         clock.now += 1
         await bring(journal, key, state)
@@ -223,23 +265,21 @@ async def test_own_records_are_never_claimed(journal: Journal) -> None:
     assert await journal.claim_abandoned() == []
 
 
-async def test_delivered_records_are_pruned_when_their_time_is_over(journal: Journal, clock: Clock) -> None:
-    for key, state in {"a": ACCEPTED, "b": FINISHED, "c": DELIVERED, "d": UNDELIVERABLE}.items():
+async def test_settled_records_are_pruned_when_their_retention_is_over_and_others_never(
+    journal: Journal, clock: TestClock
+) -> None:
+    for key, state in {"a": ACCEPTED, "f": FINISHED, "d": DELIVERED, "u": UNDELIVERABLE}.items():
         await bring(journal, key, state)
-    clock.now += 1
+    clock.now += KEPT[DELIVERED]
     await bring(journal, "young", DELIVERED)
-    assert await journal.prune(clock.now) == 1
-    assert await keys(journal) == ["young", "d", "b", "a"]
-    assert await journal.find("rollout of c") == []
-
-
-async def test_undeliverable_records_are_pruned_by_their_own_cutoff(journal: Journal, clock: Clock) -> None:
-    await bring(journal, "old", UNDELIVERABLE)
+    assert await journal.prune() == 0
     clock.now += 1
-    await bring(journal, "young", UNDELIVERABLE)
-    assert await journal.prune(clock.now + 1) == 0
-    assert await journal.prune(clock.now + 1, undeliverable_before=clock.now) == 1
-    assert await keys(journal) == ["young"]
+    assert await journal.prune() == 1
+    assert await keys(journal) == ["young", "u", "f", "a"]
+    assert await journal.find("rollout of d") == []
+    clock.now += KEPT[UNDELIVERABLE]
+    assert await journal.prune() == 2
+    assert await keys(journal) == ["f", "a"]
 
 
 async def test_an_operator_purges_by_key_and_by_state(journal: Journal) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.journal import an_acceptance, other_process
 
-from osmosis_ai.rollout.journal import JournalError, SqliteJournal, Synchronous
+from osmosis_ai.rollout.journal import Clock, JournalError, SqliteJournal, Synchronous
 from osmosis_ai.rollout.journal.file import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -105,7 +105,8 @@ def test_a_journal_cut_off_while_it_was_made_is_made_anew(path: Path) -> None:
     assert not path.with_name("journal.db.new").exists()
 
 
-def test_a_log_left_by_a_removed_journal_is_not_applied(path: Path) -> None:
+@pytest.mark.parametrize("main", ["absent", "empty"])
+def test_a_log_without_its_journal_is_neither_applied_nor_deleted(path: Path, main: str) -> None:
     log = path.with_name("journal.db-wal")
 
     async def log_of_an_open_journal() -> bytes:
@@ -113,14 +114,15 @@ def test_a_log_left_by_a_removed_journal_is_not_applied(path: Path) -> None:
             await journal.accept(an_acceptance("old"))
             return log.read_bytes()
 
-    async def number_of_records() -> int:
-        async with SqliteJournal(path) as journal:
-            return len(await journal.records())
-
     left = asyncio.run(log_of_an_open_journal())
     path.unlink()
     log.write_bytes(left)
-    assert asyncio.run(number_of_records()) == 0
+    if main == "empty":
+        path.touch()
+    assert f"but its -wal is there: put it back, or bring out what it owes with 'osmosis journal salvage {path}" in (
+        refusal(path)
+    )
+    assert log.read_bytes() == left
 
 
 def test_an_absent_journal_can_be_required(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def cut_in_half(path: Path) -> None:
 def test_a_damaged_journal_is_refused(path: Path, damage: Callable[[Path], None]) -> None:
     make_journal(path, records=200)
     damage(path)
-    assert "is damaged: move it, its -wal and its -shm away" in refusal(path)
+    assert f"is damaged: bring out what it owes with 'osmosis journal salvage {path} -o NEW'" in refusal(path)
 
 
 async def test_damage_met_later_is_told_and_the_rest_stays_usable(path: Path) -> None:
@@ -193,7 +195,11 @@ async def test_damage_met_later_is_told_and_the_rest_stays_usable(path: Path) ->
         overwrite_middle(path)
         with pytest.raises(JournalError, match="is damaged"):
             await journal.records(limit=100)
-        assert await journal.accept(an_acceptance("key-0")) is not None
+        assert await journal.get("key-0") is not None
+        with pytest.raises(JournalError, match="is damaged"):
+            await journal.accept(an_acceptance("new"))
+        assert "is damaged" in (journal.problem or "")
+        assert await journal.finish("key-99", b"result")
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo", "device"])
@@ -250,7 +256,7 @@ def test_after_work_that_does_not_wait_others_are_waited_for_again(path: Path) -
 
     seen: list[int] = []
     options = FileOptions(Synchronous.NORMAL, 1.5, max_bytes=None, reserve_bytes=0, create=True)
-    with closing(open_file(path, options)) as file:
+    with closing(open_file(path, options, Clock())) as file:
         file.without_waiting(lambda file: seen.append(busy_timeout_ms(file)))
         assert [*seen, busy_timeout_ms(file)] == [0, 1500]
 
@@ -298,7 +304,7 @@ async def test_a_journal_that_is_no_longer_in_place_takes_no_promise(
 ) -> None:
     await sqlite.accept(an_acceptance("before"))
     await asyncio.to_thread(change, sqlite.path)
-    with pytest.raises(JournalError, match="moved or removed while in use: restart the server"):
+    with pytest.raises(JournalError, match="moved or removed while in use: put it back, or restart the server"):
         await sqlite.accept(an_acceptance("after"))
 
 

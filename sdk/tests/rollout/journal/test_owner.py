@@ -1,12 +1,18 @@
 import asyncio
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.journal import OtherProcess, claim_all, other_process
+from support.journal import OtherProcess, an_acceptance, claim_all, other_process
 
 from osmosis_ai.rollout.journal import SqliteJournal
+from osmosis_ai.rollout.journal.anchor import Anchor
 from osmosis_ai.rollout.journal.file import owners_directory
-from osmosis_ai.rollout.journal.owner import Owner, is_alive, sweep
+from osmosis_ai.rollout.journal.owner import Owner, is_alive, living, sweep
 
 
 def test_an_owner_lives_until_it_is_released(tmp_path: Path) -> None:
@@ -82,6 +88,131 @@ async def test_a_child_that_outlives_its_process_does_not_keep_the_owner_alive(
             while not (claimed := await claim_all(sqlite)):  # noqa: ASYNC110 - nobody tells when a lock is gone
                 await asyncio.sleep(0.01)
         assert [record.key for record in claimed] == ["key-0"]
+
+
+def clean(directory: Path) -> None:
+    """As a cleaner of old files does."""
+    for file in directory.iterdir():
+        file.unlink()
+
+
+def clean_all(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.mark.parametrize("cleaner", [clean, clean_all])
+async def test_an_owner_whose_lock_file_was_deleted_is_alive_until_it_is_dead(
+    path: Path, cleaner: Callable[[Path], None]
+) -> None:
+    with other_process("hold", path, 3) as process:
+        assert process.read_line() == "ready"
+        cleaner(owners_directory(path))
+        async with SqliteJournal(path) as other:
+            for _ in range(200):
+                assert await other.claim_abandoned() == []
+                cleaner(owners_directory(path))
+            process.kill()
+            assert len(await claim_all(other)) == 3
+
+
+@pytest.mark.parametrize("cleaner", [clean, clean_all])
+async def test_an_owner_that_is_stopped_meanwhile_is_alive_too(path: Path, cleaner: Callable[[Path], None]) -> None:
+    with other_process("hold", path, 3) as process:
+        assert process.read_line() == "ready"
+        process.signal(signal.SIGSTOP)
+        cleaner(owners_directory(path))
+        async with SqliteJournal(path) as other:
+            assert await other.claim_abandoned() == []
+            assert await other.purge(keys=["key-0"]) == 0
+            process.kill()
+            assert len(await claim_all(other)) == 3
+
+
+async def test_a_living_owner_puts_its_file_back(path: Path) -> None:
+    directory = owners_directory(path)
+    async with SqliteJournal(path) as journal:
+        await journal.accept(an_acceptance())
+        (token,) = living(directory)
+        await asyncio.to_thread(clean_all, directory)
+        async with asyncio.timeout(20):
+            while not is_alive(directory, token):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert living(directory) == [token]
+    assert living(directory) == []
+
+
+def test_a_file_that_somebody_else_put_in_its_place_is_replaced(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    (tmp_path / owner.token).unlink()
+    (tmp_path / owner.token).touch()
+    assert not is_alive(tmp_path, owner.token)
+    owner.reassert()
+    assert is_alive(tmp_path, owner.token)
+    owner.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_living_owner_does_not_grow_old(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    os.utime(tmp_path / owner.token, (1, 1))
+    owner.reassert()
+    assert (tmp_path / owner.token).stat().st_mtime > 1_000_000_000
+    owner.release()
+
+
+def test_while_owners_come_and_are_put_back_a_sweep_removes_none(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def sweep_all_the_time() -> None:
+        while not ended.is_set():
+            sweep(tmp_path)
+
+    sweeper = threading.Thread(target=sweep_all_the_time)
+    sweeper.start()
+    try:
+        for _ in range(300):
+            owner = Owner(tmp_path)
+            assert is_alive(tmp_path, owner.token)
+            (tmp_path / owner.token).unlink()
+            owner.reassert()
+            assert is_alive(tmp_path, owner.token)
+            owner.release()
+    finally:
+        ended.set()
+        sweeper.join()
+
+
+async def test_where_files_are_the_only_proof_a_missing_one_is_believed_after_a_while(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Anchor, "is_held", lambda self, token: None)
+    monkeypatch.setattr("osmosis_ai.rollout.journal.file.MISSING_SECONDS", 0.5)
+    with other_process("hold", path, 1) as process:
+        assert process.read_line() == "ready"
+        async with SqliteJournal(path) as other:
+            clean(owners_directory(path))
+            assert await other.claim_abandoned() == []
+            process.kill()
+            clean(owners_directory(path))
+            async with asyncio.timeout(20):
+                while not (claimed := await claim_all(other)):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+            assert [record.key for record in claimed] == ["key-0"]
+
+
+async def test_locks_on_the_journal_itself_do_not_harm_sqlites_own(path: Path) -> None:
+    async with SqliteJournal(path) as first:
+        await first.accept(an_acceptance("a"))
+        async with SqliteJournal(path) as second:
+            await second.accept(an_acceptance("b"))
+        # Had the closing dropped SQLite's locks, another process would think that it is the last and remove the log.
+        with other_process("hold", path, 1) as process:
+            assert process.read_line() == "ready"
+            process.go()
+            process.read_rest()
+        assert path.with_name(path.name + "-wal").exists()
+        assert await first.accept(an_acceptance("c")) is None
+        assert first.problem is None
 
 
 async def test_a_claim_sweeps_what_the_dead_left(sqlite: SqliteJournal) -> None:

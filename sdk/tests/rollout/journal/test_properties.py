@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.journal import Clock, an_acceptance
+from support.journal import TestClock, an_acceptance
 
 from osmosis_ai.rollout.journal import (
     Journal,
     JournalError,
     JournalRecord,
     MemoryJournal,
+    Retention,
     RolloutState,
     SqliteJournal,
 )
@@ -32,7 +33,7 @@ T = TypeVar("T")
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
 HANDLES = st.sampled_from([0, 1])
 RESULTS = st.binary(max_size=8) | st.builds(bytes, st.just(20_000))
-AGES = st.integers(min_value=0, max_value=6)
+RETENTION = Retention(delivered_seconds=3, undeliverable_seconds=6)
 
 
 @dataclass
@@ -51,8 +52,9 @@ class Expected:
     def is_settled(self) -> bool:
         return self.state in (DELIVERED, UNDELIVERABLE)
 
-    def is_settled_before(self, time_seconds: float) -> bool:
-        return self.settled_at is not None and self.settled_at < time_seconds
+    def is_over(self, now: float) -> bool:
+        kept = RETENTION.delivered_seconds if self.state is DELIVERED else RETENTION.undeliverable_seconds
+        return self.settled_at is not None and now - self.settled_at > kept
 
 
 def as_expected(record: JournalRecord, owner: int | None) -> Expected:
@@ -71,7 +73,7 @@ class JournalMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.clock = Clock()
+        self.clock = TestClock()
         self.model: dict[str, Expected] = {}
         self.journals: list[Journal] = []
         self.ids = iter(range(1_000_000))
@@ -103,16 +105,16 @@ class JournalMachine(RuleBasedStateMachine):
             self.run(journal.close())
         self.runner.close()
 
-    @rule(handle=HANDLES, key=KEYS, age=st.none() | AGES)
-    def accept(self, handle: int, key: str, age: int | None) -> None:
+    @rule(handle=HANDLES, key=KEYS)
+    def accept(self, handle: int, key: str) -> None:
         handle, journal = self.pick(handle)
         rollout_id = f"{key}-{next(self.ids)}"
-        cutoff = None if age is None else self.clock.now - age
-        standing = self.run(journal.accept(an_acceptance(key, rollout_id=rollout_id), replace_settled_before=cutoff))
+        standing = self.run(journal.accept(an_acceptance(key, rollout_id=rollout_id)))
         expected = self.model.get(key)
-        if expected is not None and (cutoff is None or not expected.is_settled_before(cutoff)):
+        if expected is not None and not expected.is_over(self.clock.now):
             assert standing is not None
             assert as_expected(standing, expected.owner) == expected
+            assert not journal.is_over(standing)
         else:
             assert standing is None
             self.model.pop(key, None)
@@ -124,11 +126,14 @@ class JournalMachine(RuleBasedStateMachine):
         expected = self.model.get(key)
         if expected is None:
             self.refused(journal.finish(key, result))
-        elif self.run(journal.finish(key, result)):
-            assert expected.state is ACCEPTED
+            return
+        again = (expected.state, expected.owner, expected.result) == (FINISHED, handle, result)
+        if self.run(journal.finish(key, result)):
+            assert expected.state is ACCEPTED or again
             expected.state, expected.result, expected.owner = FINISHED, result, handle
         else:
             assert expected.state is not ACCEPTED
+            assert not again
 
     @rule(handle=HANDLES, key=KEYS, state=st.sampled_from(RolloutState), attempts=st.integers(1, 9))
     def settle(self, handle: int, key: str, state: RolloutState, attempts: int) -> None:
@@ -175,16 +180,11 @@ class JournalMachine(RuleBasedStateMachine):
         for key in claimed:
             self.model[key].owner = handle
 
-    @rule(handle=HANDLES, age=AGES, undeliverable_age=st.none() | AGES)
-    def prune(self, handle: int, age: int, undeliverable_age: int | None) -> None:
+    @rule(handle=HANDLES)
+    def prune(self, handle: int) -> None:
         _, journal = self.pick(handle)
-        cutoffs = {DELIVERED: self.clock.now - age}
-        if undeliverable_age is not None:
-            cutoffs[UNDELIVERABLE] = self.clock.now - undeliverable_age
-        removed = self.run(journal.prune(cutoffs[DELIVERED], undeliverable_before=cutoffs.get(UNDELIVERABLE)))
-        gone = {
-            key for key, it in self.model.items() if it.state in cutoffs and it.is_settled_before(cutoffs[it.state])
-        }
+        removed = self.run(journal.prune())
+        gone = {key for key, it in self.model.items() if it.is_over(self.clock.now)}
         assert removed == len(gone)
         self.forget(gone)
 
@@ -248,7 +248,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 class MemoryJournalMachine(JournalMachine):
     def make_journals(self) -> list[Journal]:
-        return [MemoryJournal(clock=self.clock)]
+        return [MemoryJournal(clock=self.clock, retention=RETENTION)]
 
     def crash_journals(self) -> list[Journal]:
         for journal in self.journals:
@@ -268,7 +268,7 @@ class SqliteJournalMachine(JournalMachine):
         return self.journals_in(self.directory)
 
     def journals_in(self, directory: Path) -> list[Journal]:
-        return [SqliteJournal(directory / "journal.db", clock=self.clock) for _ in range(2)]
+        return [SqliteJournal(directory / "journal.db", clock=self.clock, retention=RETENTION) for _ in range(2)]
 
     def crash_journals(self) -> list[Journal]:
         (before,) = {journal.path.parent for journal in self.journals if isinstance(journal, SqliteJournal)}

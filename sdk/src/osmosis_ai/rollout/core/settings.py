@@ -44,6 +44,15 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Synchronous(StrEnum):
+    """When a commit waits for the disk. Both survive the end of the process, however it ends."""
+
+    NORMAL = "normal"
+    """At checkpoints only: a power loss or a crash of the operating system may lose the last commits."""
+    FULL = "full"
+    """At each (grouped) commit."""
+
+
 class MetricsAccess(StrEnum):
     """Who may read ``/metrics``."""
 
@@ -126,6 +135,7 @@ class RolloutServerSettings(_Settings):
     flush_seconds: Annotated[float, Field(ge=0.0, le=300.0)] = 5.0
     delivery_deadline_seconds: Annotated[float, Field(ge=0.0, le=604_800.0)] = 86_400.0
     journal: str = JOURNAL_OFF
+    journal_synchronous: Synchronous = Synchronous.NORMAL
     allowed_trainer_hosts: str = ""
     log_format: LogFormat = LogFormat.TEXT
     metrics: MetricsAccess = MetricsAccess.KEY

@@ -135,6 +135,9 @@ class Observer:
     def journal_operation(self, operation: str, seconds: float, failed: bool) -> None:
         """The journal has done ``operation``, a method of ``Journal``; it took ``seconds``, the wait included."""
 
+    def journal_problem(self, problem: str | None) -> None:
+        """Nothing can be put on record, for a reason; ``None``: it can again. May come from any thread."""
+
     def loop_lag(self, seconds: float) -> None:
         """The event loop called back ``seconds`` later than asked."""
 

@@ -1,8 +1,9 @@
 """The rollout journal: what has been promised, what came of it, and whether the trainer has it.
 
 ``types`` is the vocabulary, ``base`` the contract, ``memory`` and ``sqlite`` its two implementations. Behind
-``sqlite``: ``writer`` (one thread, grouped commits), ``table`` (the SQL), ``file`` (opening it safely), ``owner``
-(who is alive). Each name is imported on first use.
+``sqlite``: ``writer`` (one thread, grouped commits), ``table`` (the SQL), ``file`` (opening it safely, seeing whether
+it is sound), ``owner`` and ``anchor`` (who is alive). ``clock`` is the time of both, ``retention`` how long records
+stay, ``salvage`` what can be had of a damaged file. Each name is imported on first use.
 """
 
 import sys
@@ -11,19 +12,25 @@ from typing import TYPE_CHECKING
 from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from osmosis_ai.rollout.core.settings import (
+        Synchronous as Synchronous,
+    )
     from osmosis_ai.rollout.journal.base import (
         Journal as Journal,
     )
-    from osmosis_ai.rollout.journal.errors import (
-        JournalError as JournalError,
-        JournalGoneError as JournalGoneError,
-        UnknownKeyError as UnknownKeyError,
+    from osmosis_ai.rollout.journal.clock import (
+        Clock as Clock,
     )
-    from osmosis_ai.rollout.journal.file import (
-        Synchronous as Synchronous,
+    from osmosis_ai.rollout.journal.errors import (
+        JournalDamagedError as JournalDamagedError,
+        JournalError as JournalError,
+        UnknownKeyError as UnknownKeyError,
     )
     from osmosis_ai.rollout.journal.memory import (
         MemoryJournal as MemoryJournal,
+    )
+    from osmosis_ai.rollout.journal.retention import (
+        Retention as Retention,
     )
     from osmosis_ai.rollout.journal.sqlite import (
         SqliteJournal as SqliteJournal,
@@ -40,9 +47,11 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "osmosis_ai.rollout.journal.base": "Journal",
-    "osmosis_ai.rollout.journal.errors": "JournalError JournalGoneError UnknownKeyError",
-    "osmosis_ai.rollout.journal.file": "Synchronous",
+    "osmosis_ai.rollout.journal.clock": "Clock",
+    "osmosis_ai.rollout.journal.errors": "JournalDamagedError JournalError UnknownKeyError",
+    "osmosis_ai.rollout.core.settings": "Synchronous",
     "osmosis_ai.rollout.journal.memory": "MemoryJournal",
+    "osmosis_ai.rollout.journal.retention": "Retention",
     "osmosis_ai.rollout.journal.sqlite": "SqliteJournal",
     "osmosis_ai.rollout.journal.types": "SETTLED TRANSITIONS UNSETTLED Acceptance JournalRecord Move RolloutState",
 }

@@ -6,13 +6,20 @@ and only a record whose owner is gone can be claimed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
+from osmosis_ai.rollout.journal.clock import Timeline
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.retention import Retention, is_over
 from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, RolloutState
 
 CLAIM_LIMIT = 200
 RECORDS_LIMIT = 100
+
+
+def _ignore(problem: str | None) -> None:
+    """Nobody is told of problems."""
 
 
 class Journal(ABC):
@@ -23,6 +30,34 @@ class Journal(ABC):
     cancelled during ``accept`` shields it, or the rollout has nobody to run it until this owner is gone.
     """
 
+    def __init__(self, retention: Retention | None = None) -> None:
+        self._retention = retention or Retention()
+        self._timeline: Timeline | None = None
+        self.on_problem: Callable[[str | None], None] = _ignore
+        """Called, in any thread, whenever ``problem`` has changed."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing new can be promised although the journal is open, in a sentence; seen within about a second."""
+        return None
+
+    def is_over(self, record: JournalRecord) -> bool:
+        """Whether ``record`` has outlived its retention, so that its key is free."""
+        return is_over(record, self._retention.cutoffs(self._require_timeline()))
+
+    def served_since(self, time: float) -> float:
+        """For how many seconds since ``time`` (unix seconds) a process had the journal open, as far as is proven."""
+        return self._require_timeline().served_since(time)
+
+    def now(self) -> float:
+        """The journal's time (unix seconds), by which its records are dated; it never runs back."""
+        return self._require_timeline().now()
+
+    def _require_timeline(self) -> Timeline:
+        if self._timeline is None:
+            raise JournalError("The journal is not open: open it first.")
+        return self._timeline
+
     @abstractmethod
     async def open(self) -> None:
         """Make the journal usable, as a new owner."""
@@ -32,21 +67,19 @@ class Journal(ABC):
         """Finish what was asked, then give up all records that are not settled. No-op on a closed journal."""
 
     @abstractmethod
-    async def accept(
-        self, acceptance: Acceptance, *, replace_settled_before: float | None = None
-    ) -> JournalRecord | None:
+    async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
         """Promise a rollout; ``None`` means that it is on record and this owner's to run.
 
-        A record means that the key is taken and nothing was written; compare its fingerprint. A record settled before
-        ``replace_settled_before`` (unix seconds) has outlived its key and is replaced.
+        A record means that the key is taken and nothing was written; compare its fingerprint. A record that has
+        outlived its retention is replaced.
         """
 
     @abstractmethod
     async def finish(self, key: str, result: bytes) -> bool:
         """Record the result; true means that it is on record and this owner's to deliver.
 
-        False means that another result stands and this one must not be delivered: the first wins. Raises
-        ``UnknownKeyError``.
+        False means that another result stands and this one must not be delivered: the first wins. The same result
+        again, from the same owner, is true: it may not have been told that it was recorded. Raises ``UnknownKeyError``.
         """
 
     @abstractmethod
@@ -95,11 +128,8 @@ class Journal(ABC):
         """When the oldest record that is not settled was accepted (unix seconds)."""
 
     @abstractmethod
-    async def prune(self, settled_before: float, *, undeliverable_before: float | None = None) -> int:
-        """Remove delivered records settled before a time (unix seconds), give space back, return how many were removed.
-
-        Undeliverable records go only if settled before ``undeliverable_before``; by default they stay.
-        """
+    async def prune(self) -> int:
+        """Remove the records that have outlived their retention, give space back, return how many were removed."""
 
     @abstractmethod
     async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:

@@ -7,8 +7,8 @@ class JournalError(CLIError):
     """The journal could not do what was asked, and has not done part of it."""
 
 
-class JournalGoneError(JournalError):
-    """The file was moved or removed while in use: what was on record there will not be found again."""
+class JournalDamagedError(JournalError):
+    """What was written cannot be read: nothing new is promised on it."""
 
 
 class UnknownKeyError(JournalError):

@@ -4,8 +4,11 @@ import os
 import sqlite3
 from pathlib import Path
 
-from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.errors import JournalDamagedError, JournalError
 
+_DAMAGED = (
+    "The journal {path} is damaged: bring out what it owes with 'osmosis journal salvage {path} -o NEW', then use that."
+)
 _SENTENCES = {
     sqlite3.SQLITE_BUSY: "The journal {path} is locked by another process: end what holds it, then try again.",
     sqlite3.SQLITE_LOCKED: "The journal {path} is locked by another process: end what holds it, then try again.",
@@ -14,11 +17,25 @@ _SENTENCES = {
     sqlite3.SQLITE_READONLY: "The journal {path} cannot be written: let this user write to it and its directory.",
     sqlite3.SQLITE_PERM: "The journal {path} cannot be written: let this user write to it and its directory.",
     sqlite3.SQLITE_CANTOPEN: "The journal {path} cannot be opened ({reason}): check that its directory can be written.",
-    sqlite3.SQLITE_CORRUPT: "The journal {path} is damaged: move it, its -wal and its -shm away, then start again.",
-    sqlite3.SQLITE_NOTADB: "The file {path} is not a rollout journal: move it away, or name another path.",
 }
 _OTHER_SENTENCE = "The journal {path} failed ({reason}): see the reason, then try again."
 _PRIMARY_CODE_MASK = 0xFF
+
+
+def damaged(path: Path) -> JournalError:
+    """What to say of a journal that cannot be read."""
+    return JournalDamagedError(_DAMAGED.format(path=path))
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether ``error`` says that somebody else holds the file."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether ``error`` says that what was written cannot be read."""
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
+    return isinstance(error, JournalDamagedError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def journal_error(path: Path, error: Exception) -> JournalError:
@@ -31,6 +48,8 @@ def journal_error(path: Path, error: Exception) -> JournalError:
         return JournalError(
             f"The journal {path} cannot be used ({reason}: {where}): correct that, or name another path."
         )
+    if is_damage(error):
+        return damaged(path)
     code = getattr(error, "sqlite_errorcode", None)
     sentence = _OTHER_SENTENCE if code is None else _SENTENCES.get(code & _PRIMARY_CODE_MASK, _OTHER_SENTENCE)
     return JournalError(sentence.format(path=path, reason=_reason(error)))

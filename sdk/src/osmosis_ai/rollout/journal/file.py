@@ -1,11 +1,17 @@
-"""Opening a journal's file: what is refused, what is made, and with which modes.
+"""A journal's file: how it is opened (what is refused, what is made, with which modes), and whether it is still sound.
 
 Invariants: a file that is not a journal is never written to, nor is anything made beside it; a journal appears under
-its name complete or not at all; it, its ``-wal`` and its ``-shm`` can be read by their user alone. Beside it lies
-``<name>.owners/`` with a file for each owner that lives (see ``owner``) and ``opening``, locked while somebody opens.
+its name complete or not at all; no ``-wal`` is ever deleted, as it may hold what is owed; the file, its ``-wal`` and
+its ``-shm`` can be read by their user alone. Beside it lies ``<name>.owners/`` with a file for each owner that lives
+(see ``owner``) and ``opening``, locked while somebody opens.
 
-The file is never opened but through SQLite: closing any descriptor of it would drop the POSIX locks that other
-connections of this process hold (SQLite, "How To Corrupt An SQLite Database File", section 2.2).
+While it is open, a name is only a name: what was promised goes on through the open connection, wherever its files have
+been moved, and even if they were removed. Nothing new is promised unless all three can be found where they belong:
+
+    moved away, or not to be seen    results are recorded in the moved file; no rollout is accepted until it is back
+    -wal or -shm removed             each commit is written into the main file at once, which stands for itself
+    removed                          the same; nobody can open it again, so nothing contradicts what is delivered
+    damaged                          results are recorded as long as SQLite can; no rollout is accepted
 """
 
 import os
@@ -15,14 +21,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from osmosis_ai.rollout.core.settings import Synchronous
 from osmosis_ai.rollout.journal import table
-from osmosis_ai.rollout.journal.errors import JournalError, JournalGoneError
-from osmosis_ai.rollout.journal.owner import Owner, is_alive, lock, sweep
+from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
+from osmosis_ai.rollout.journal.clock import Clock, Timeline
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.explain import damaged, is_busy, is_damage, journal_error
+from osmosis_ai.rollout.journal.owner import Owner, is_alive, is_token, living, lock, sweep
 
 APPLICATION_ID = 0x6F736A6C
 SCHEMA_VERSION = 1
@@ -32,17 +41,12 @@ PAGE_BYTES = 8192
 WAL_CHECKPOINT_PAGES = 2048
 WAL_KEPT_BYTES = 32 * 1024 * 1024
 CHECKED_AT_OPENING_BYTES = 64 * 1024 * 1024
+MISSING_SECONDS = 10.0
+"""For how long an owner's file must be missing, where no other proof of life can be had; it is put back within one."""
 _LOCK_POLL_SECONDS = 0.005
 _SIDE_FILES = ("-wal", "-shm", "-journal")
-
-
-class Synchronous(StrEnum):
-    """When a commit waits for the disk. Both survive the end of the process, however it ends."""
-
-    NORMAL = "normal"
-    """At checkpoints only: a power loss or a crash of the operating system may lose the last commits."""
-    FULL = "full"
-    """At each (grouped) commit."""
+_IN_USE = ("", "-wal", "-shm")
+_WAL_HEADER_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +58,82 @@ class FileOptions:
     create: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class OpenFile:
     """A journal's file while it is open, with the owner that opened it."""
 
     path: Path
     connection: sqlite3.Connection
     owner: Owner
-    identity: os.stat_result
+    anchor: Anchor
+    timeline: Timeline
     options: FileOptions
+    damage: JournalError | None = None
+    """Once met it stays: what else is damaged is not known."""
+    problem: JournalError | None = None
+    """Why nothing new can be promised, as of the last look."""
+    _identities: list[tuple[Path, int, int]] = field(default_factory=list)
+    _missing_since: dict[str, float] = field(default_factory=dict)
 
-    def require_in_place(self) -> None:
-        """Raise ``JournalGoneError`` if the file has lost its name: what it keeps would never be found again."""
-        with suppress(OSError):
-            if os.path.samestat(self.path.stat(), self.identity):
-                return
-        raise JournalGoneError(f"The journal {self.path} was moved or removed while in use: restart the server.")
+    def __post_init__(self) -> None:
+        for suffix in _IN_USE:
+            file = self.path.with_name(self.path.name + suffix)
+            status = file.stat()
+            self._identities.append((file, status.st_dev, status.st_ino))
+
+    def look(self) -> JournalError | None:
+        """See whether anything new can be promised; cheap enough for each commit."""
+        self.problem = self.damage or self._displacement()
+        return self.problem
+
+    def _displacement(self) -> JournalError | None:
+        for file, device, inode in self._identities:
+            try:
+                status = file.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return self._lost(file)
+            except OSError as error:  # the disk, the mount or the rights: not known, so neither gone nor in place
+                return journal_error(self.path, error)
+            if status.st_ino != inode or status.st_dev != device:
+                return self._lost(file)
+        return None
+
+    def _lost(self, file: Path) -> JournalError:
+        suffix = file.name.removeprefix(self.path.name)
+        if suffix:
+            return JournalError(f"The journal {self.path} lost its {suffix} while in use: restart the server.")
+        return JournalError(
+            f"The journal {self.path} was moved or removed while in use: put it back, or restart the server."
+        )
+
+    def require_sound(self) -> None:
+        """Raise ``JournalError`` if nothing new can be promised here."""
+        if self.problem is not None:
+            raise self.problem
+
+    def secure(self) -> None:
+        """Write all commits into the main file, which then needs no ``-wal``. Raises ``JournalError``."""
+        blocked, pages, written = self.connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        if blocked or pages != written:
+            raise JournalError(f"The journal {self.path} cannot be brought up to date while others read it: end them.")
+
+    def probe(self) -> None:
+        """Read what another process would read. Raises ``sqlite3.Error`` or ``OSError``."""
+        if self.path.stat().st_size < PAGE_BYTES:
+            raise damaged(self.path)
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=0)) as other:
+            try:
+                table.probe(other)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+
+    def note_error(self, error: Exception) -> JournalError:
+        """``error`` in the user's terms; damage is remembered."""
+        explained = journal_error(self.path, error)
+        if is_damage(error):
+            self.damage = self.problem = explained
+        return explained
 
     def require_room(self) -> None:
         """Raise ``JournalError`` if less than the reserve is left for more rollouts."""
@@ -107,8 +171,15 @@ class OpenFile:
             self.connection.execute(f"PRAGMA busy_timeout = {int(self.options.busy_timeout_seconds * 1000)}")
 
     def is_alive(self, owner: str) -> bool:
-        """Whether ``owner`` lives, this one or another."""
-        return owner == self.owner.token or is_alive(owners_directory(self.path), owner)
+        """Whether ``owner`` lives, this one or another; in doubt it does."""
+        held = self.anchor.is_held(owner)
+        if held or is_alive(owners_directory(self.path), owner):
+            self._missing_since.pop(owner, None)
+            return True
+        if held is not None or not is_token(owner) or (owners_directory(self.path) / owner).exists():
+            return False
+        now = time.monotonic()
+        return now - self._missing_since.setdefault(owner, now) < MISSING_SECONDS
 
     def sweep(self) -> None:
         """Remove what dead owners left."""
@@ -118,14 +189,16 @@ class OpenFile:
         try:
             self.connection.close()
         finally:
+            self.anchor.let_go(self.owner.token)
             self.owner.release()
+            drop_anchor(self.anchor)
 
 
 def owners_directory(path: Path) -> Path:
     return path.with_name(path.name + ".owners")
 
 
-def open_file(path: Path, options: FileOptions) -> OpenFile:
+def open_file(path: Path, options: FileOptions, clock: Clock) -> OpenFile:
     """Open the journal at ``path``, made if absent, as a new owner.
 
     Raises ``JournalError``, ``OSError`` or ``sqlite3.Error``; see ``explain.journal_error``.
@@ -143,12 +216,21 @@ def open_file(path: Path, options: FileOptions) -> OpenFile:
         if not _exists_as_journal(path):
             _create(path)
         _make_private(path)
-        connection = _connect(path, options)
+        others = _require_whole(path, options.busy_timeout_seconds)
+        anchor = take_anchor(path)
         try:
-            sweep(owners_directory(path))
-            return OpenFile(path, connection, Owner(owners_directory(path)), path.stat(), options)
+            connection = _connect(path, options)
+            try:
+                sweep(owners_directory(path))
+                timeline = table.begin_timeline(connection, clock, shared=others, serves=options.create)
+                file = OpenFile(path, connection, Owner(owners_directory(path)), anchor, timeline, options)
+                anchor.hold(file.owner.token)
+                return file
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
-            connection.close()
+            drop_anchor(anchor)
             raise
 
 
@@ -156,6 +238,7 @@ def _exists_as_journal(path: Path) -> bool:
     try:
         status = path.lstat()
     except FileNotFoundError:
+        _require_no_log(path)
         return False
     if not stat.S_ISREG(status.st_mode):
         raise JournalError(f"The journal {path} is not a regular file (links are refused too): name a file.")
@@ -163,45 +246,74 @@ def _exists_as_journal(path: Path) -> bool:
     if status.st_nlink > 1:
         raise JournalError(f"The journal {path} has a second name (a hard link): remove one of the two.")
     if status.st_size == 0:
+        _require_no_log(path)
         return False
-    # Immutable: SQLite then makes no -wal or -shm beside a file that may be somebody else's, and takes no lock.
-    # Both numbers are in the file itself, as `_create` writes them before it turns to WAL.
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        application_id, version = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
+    # Without the -wal: another program's database is not to be touched, and ours says what it is from the first on.
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        application_id = None
     if application_id != APPLICATION_ID:
+        if owners_directory(path).is_dir():
+            raise damaged(path)
         raise JournalError(f"The file {path} is not a rollout journal: move it away, or name another path.")
-    if version != SCHEMA_VERSION:
-        raise JournalError(
-            f"The journal {path} has schema {version}, which this SDK does not know (it writes {SCHEMA_VERSION}): "
-            "use the SDK that wrote it, or name another path."
-        )
     return True
+
+
+def _require_no_log(path: Path) -> None:
+    """SQLite deletes the log of a file that is absent or empty; it may hold all that is owed."""
+    with suppress(FileNotFoundError):
+        if path.with_name(path.name + "-wal").stat().st_size > _WAL_HEADER_BYTES:
+            raise JournalError(
+                f"The journal {path} is gone or empty, but its -wal is there: put it back, or bring out what it owes "
+                f"with 'osmosis journal salvage {path} -o NEW'."
+            )
+
+
+def _require_whole(path: Path, timeout_seconds: float) -> bool:
+    """Whether others have it open; a new log beside the one that they use would damage the file."""
+    deadline = time.monotonic() + timeout_seconds
+    while others := living(owners_directory(path)):
+        missing = [suffix for suffix in _IN_USE if not path.with_name(path.name + suffix).exists()]
+        if not missing:
+            break
+        if time.monotonic() > deadline:  # who closes it removes them, and is gone a moment later
+            raise JournalError(f"The journal {path} lost its {missing[0]} while in use: restart the server.")
+        time.sleep(_LOCK_POLL_SECONDS)
+    return bool(others)
 
 
 @contextmanager
 def _alone(path: Path, timeout_seconds: float) -> Iterator[None]:
     """One opener at a time, so that two processes that start together do not both make the file."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+    # The directory itself is locked, for cleaners that remove old files; the file is for SDKs that know only that.
+    descriptors = [os.open(owners_directory(path), flags)]
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(owners_directory(path) / "opening", flags, FILE_MODE)
+    descriptors.append(os.open(owners_directory(path) / "opening", flags, FILE_MODE))
     try:
         deadline = time.monotonic() + timeout_seconds
-        while not lock(descriptor, exclusive=True):
-            if time.monotonic() > deadline:
-                raise JournalError(f"The journal {path} is being opened by another process: end it, then try again.")
-            time.sleep(_LOCK_POLL_SECONDS)
+        for descriptor in descriptors:
+            while not lock(descriptor, exclusive=True):
+                if time.monotonic() > deadline:
+                    raise JournalError(
+                        f"The journal {path} is being opened by another process: end it, then try again."
+                    )
+                time.sleep(_LOCK_POLL_SECONDS)
         yield
     finally:
         # The lock file stays: if it were removed, two openers could each hold a lock on a file of that name.
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _create(path: Path) -> None:
     draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    # A log left by a removed file would be applied to the new one.
-    for stale in (name + suffix for name in (draft.name, path.name) for suffix in _SIDE_FILES):
+    # What is left of a half-made one; a rollback journal, which a journal never has, would be applied to the new file.
+    for stale in (draft.name, *(draft.name + suffix for suffix in _SIDE_FILES), path.name + "-journal"):
         path.with_name(stale).unlink(missing_ok=True)
     # Not left to SQLite, which would make it readable for all.
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE))
@@ -233,6 +345,12 @@ def _connect(path: Path, options: FileOptions) -> sqlite3.Connection:
         f"{path.as_uri()}?mode=rw", uri=True, timeout=options.busy_timeout_seconds, isolation_level=None
     )
     try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # with what the -wal says
+        if version != SCHEMA_VERSION:
+            raise JournalError(
+                f"The journal {path} has schema {version}, which this SDK does not know (it writes {SCHEMA_VERSION}): "
+                "use the SDK that wrote it, or name another path."
+            )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {options.synchronous.name}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}")
@@ -248,12 +366,7 @@ def _connect(path: Path, options: FileOptions) -> sqlite3.Connection:
         if pages * PAGE_BYTES <= CHECKED_AT_OPENING_BYTES:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
-                raise JournalError(
-                    f"The journal {path} is damaged: move it, its -wal and its -shm away, then start again."
-                )
-        # Proves that it can be written, and waits for whoever holds it.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
+                raise damaged(path)
     except BaseException:
         connection.close()
         raise

@@ -1,13 +1,14 @@
 """The journal in memory: the same rules, gone with the process. No method awaits, so each is atomic in its loop."""
 
 import secrets
-import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
+from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.retention import Retention, is_over
 from osmosis_ai.rollout.journal.types import (
     SETTLED,
     UNSETTLED,
@@ -26,7 +27,7 @@ _ACCEPTED_FIELDS = tuple(field.name for field in fields(Acceptance))
 
 
 class MemoryJournal(Journal):
-    """A journal for one process and one event loop at a time. ``clock``: unix seconds.
+    """A journal for one process and one event loop at a time.
 
     Records stay when it is closed, so that what was cut off can be claimed when it is opened again. Memory is bounded:
     only the last ``kept_results`` delivered records keep their result, and the last ``kept_records`` stay at all.
@@ -35,11 +36,13 @@ class MemoryJournal(Journal):
     def __init__(
         self,
         *,
-        clock: Callable[[], float] = time.time,
+        retention: Retention | None = None,
+        clock: Clock | None = None,
         kept_results: int = KEPT_RESULTS,
         kept_records: int = KEPT_RECORDS,
     ) -> None:
-        self._clock = clock
+        super().__init__(retention)
+        self._timeline: Timeline = Timeline(clock or Clock())
         self._kept_results = kept_results
         self._kept_records = kept_records
         self._delivered: deque[str] = deque()
@@ -57,19 +60,17 @@ class MemoryJournal(Journal):
     async def close(self) -> None:
         self._owner = None
 
-    async def accept(
-        self, acceptance: Acceptance, *, replace_settled_before: float | None = None
-    ) -> JournalRecord | None:
+    async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
         owner = self._require_owner()
         standing = self._records.get(acceptance.key)
         if standing is not None:
-            if not _settled_before(standing, replace_settled_before):
+            if not self.is_over(standing):
                 return standing
             # Not overwritten: the order of the dictionary is that of acceptance, which `records` relies on.
             self._remove(standing)
         accepted = {name: getattr(acceptance, name) for name in _ACCEPTED_FIELDS}
         self._records[acceptance.key] = JournalRecord(
-            **accepted, state=RolloutState.ACCEPTED, owner=owner, accepted_at=self._clock()
+            **accepted, state=RolloutState.ACCEPTED, owner=owner, accepted_at=self._timeline.now()
         )
         self._keys_by_rollout_id.setdefault(acceptance.rollout_id, []).append(acceptance.key)
         return None
@@ -78,8 +79,9 @@ class MemoryJournal(Journal):
         owner = self._require_owner()
         state = self._next_state(key, Move.FINISH)
         if state is None:
-            return False
-        self._change(key, state=state, owner=owner, finished_at=self._clock(), request=None, result=result)
+            record = self._records[key]
+            return (record.state, record.owner, record.result) == (RolloutState.FINISHED, owner, result)
+        self._change(key, state=state, owner=owner, finished_at=self._timeline.now(), request=None, result=result)
         return True
 
     async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
@@ -90,7 +92,7 @@ class MemoryJournal(Journal):
         self._change(
             key,
             state=settled,
-            settled_at=self._clock(),
+            settled_at=self._timeline.now(),
             delivery_attempts=attempts,
             last_error=storable_error(error),
         )
@@ -113,7 +115,7 @@ class MemoryJournal(Journal):
             key,
             state=state,
             owner=owner,
-            reopened_at=self._clock(),
+            reopened_at=self._timeline.now(),
             settled_at=None,
             delivery_attempts=0,
             last_error=None,
@@ -151,10 +153,10 @@ class MemoryJournal(Journal):
         self._require_owner()
         return min((r.accepted_at for r in self._records.values() if r.state in UNSETTLED), default=None)
 
-    async def prune(self, settled_before: float, *, undeliverable_before: float | None = None) -> int:
+    async def prune(self) -> int:
         self._require_owner()
-        cutoffs = {RolloutState.DELIVERED: settled_before, RolloutState.UNDELIVERABLE: undeliverable_before}
-        return self._remove_all(r for r in self._records.values() if _settled_before(r, cutoffs.get(r.state)))
+        cutoffs = self._retention.cutoffs(self._timeline)
+        return self._remove_all(record for record in self._records.values() if is_over(record, cutoffs))
 
     async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:
         owner = self._require_owner()
@@ -205,12 +207,3 @@ class MemoryJournal(Journal):
         for record in doomed:
             self._remove(record)
         return len(doomed)
-
-
-def _settled_before(record: JournalRecord, time_seconds: float | None) -> bool:
-    return (
-        time_seconds is not None
-        and record.state in SETTLED
-        and record.settled_at is not None
-        and record.settled_at < time_seconds
-    )

@@ -1,21 +1,30 @@
-"""Who still lives: each opened journal is an owner, a random token with a locked file of that name.
+"""Who still lives: each opened journal is an owner, a random token, with two proofs of life.
 
-The kernel drops the lock (``flock``) when the process ends, however it ends, so a file that is missing or can be
-locked means a dead owner. Programs that the process starts do not inherit the descriptor and a forked child closes its
-copy, so neither keeps a dead owner alive. Not for network file systems, where such locks may be local or missing.
+1. A locked byte of the journal's own file (``anchor``), which cannot be removed without the journal.
+2. A locked file (``flock``) of that name beside the journal. A living owner puts it back when a cleaner of old files
+   has removed it; it alone counts for an SDK, and on a system, that does not know the other.
+
+The kernel drops both when the process ends, however it ends, and an owner is dead only if it has neither. Programs that
+the process starts do not inherit the descriptors and a forked child closes its copies, so neither keeps a dead owner
+alive. Not for network file systems, where such locks may be local or missing.
 """
 
 import os
 import re
 import secrets
 import sys
+import time
 from pathlib import Path
 
 if sys.platform != "win32":
     import fcntl
 
+FRESHENED_SECONDS = 3600.0
+"""How often a living owner's file gets a new date, as cleaners go by that."""
 _TOKEN_BYTES = 16
+_DRAFT = ".new"
 _TOKEN = re.compile(rf"[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
+_OURS = re.compile(rf"{_TOKEN.pattern}({re.escape(_DRAFT)})?")
 _held_descriptors: set[int] = set()
 
 
@@ -30,21 +39,33 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_close_in_child)
 
 
+def new_token() -> str:
+    """A name for an owner that nobody else has."""
+    return secrets.token_hex(_TOKEN_BYTES)
+
+
 class Owner:
     """A living owner, until ``release`` or the end of the process."""
 
     def __init__(self, directory: Path) -> None:
         """Become an owner: makes and locks a file in ``directory``. Raises ``OSError``."""
-        self._directory = directory
-        while True:
-            self.token = secrets.token_hex(_TOKEN_BYTES)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            # Somebody who sweeps may see the file before the lock and remove it; then another token is tried.
-            if self._is_locked_in_place(descriptor):
-                break
-            os.close(descriptor)
-        self._descriptor = descriptor
-        _held_descriptors.add(descriptor)
+        self.token = new_token()
+        self._path = directory / self.token
+        self._descriptor = self._put_file()
+
+    def reassert(self) -> None:
+        """Put the file back if somebody has removed it or its directory. Raises ``OSError``."""
+        mine = os.fstat(self._descriptor)
+        try:
+            if os.path.samestat(self._path.lstat(), mine):
+                if time.time() - mine.st_mtime > FRESHENED_SECONDS:
+                    os.utime(self._descriptor)
+                return
+        except FileNotFoundError:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        removed, self._descriptor = self._descriptor, self._put_file()
+        _held_descriptors.discard(removed)
+        os.close(removed)
 
     def release(self) -> None:
         """Stop being an owner. No-op in a forked child, which never was one."""
@@ -53,27 +74,57 @@ class Owner:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
 
-    @property
-    def _path(self) -> Path:
-        return self._directory / self.token
-
-    def _is_locked_in_place(self, descriptor: int) -> bool:
-        try:
-            return lock(descriptor, exclusive=True) and os.path.samestat(self._path.stat(), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
-        except OSError:
+    def _put_file(self) -> int:
+        """Locked before it has its name, so that nobody sees it without its lock."""
+        draft = self._path.with_name(self.token + _DRAFT)
+        while True:
+            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if lock(descriptor, exclusive=True):
+                    draft.replace(self._path)
+                    _held_descriptors.add(descriptor)
+                    return descriptor
+            except FileNotFoundError:
+                pass  # Somebody who sweeps saw the draft before its lock.
+            except OSError:
+                os.close(descriptor)
+                draft.unlink(missing_ok=True)
+                raise
             os.close(descriptor)
-            self._path.unlink(missing_ok=True)
-            raise
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` can name an owner at all."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_alive(directory: Path, token: str) -> bool:
-    """Whether the owner ``token`` of the journal with this owner ``directory`` still lives; in doubt it does."""
-    if not _TOKEN.fullmatch(token):
-        return False
+    """Whether the file of the owner ``token`` in ``directory`` is locked; in doubt it is."""
+    return is_token(token) and _is_locked(directory / token)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the files of dead owners."""
+    for path in _files(directory):
+        if _OURS.fullmatch(path.name) and not _is_locked(path):
+            path.unlink(missing_ok=True)
+
+
+def living(directory: Path) -> list[str]:
+    """The tokens of the owners in ``directory`` whose files are locked."""
+    return [path.name for path in _files(directory) if is_alive(directory, path.name)]
+
+
+def _files(directory: Path) -> list[Path]:
     try:
-        descriptor = os.open(directory / token, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return list(directory.iterdir())
+    except FileNotFoundError:  # a cleaner's work; whoever lives puts it back
+        return []
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     except OSError:
@@ -84,13 +135,6 @@ def is_alive(directory: Path, token: str) -> bool:
         return not lock(descriptor, exclusive=False)
     finally:
         os.close(descriptor)
-
-
-def sweep(directory: Path) -> None:
-    """Remove the files of dead owners."""
-    for path in directory.iterdir():
-        if _TOKEN.fullmatch(path.name) and not is_alive(directory, path.name):
-            path.unlink(missing_ok=True)
 
 
 def lock(descriptor: int, *, exclusive: bool) -> bool:

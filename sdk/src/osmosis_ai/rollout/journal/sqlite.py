@@ -2,21 +2,26 @@
 
 Promise: once ``accept``, ``finish``, ``settle`` or ``reopen`` has returned, what it recorded survives the end of the
 process, however it ends (kill -9 included); with ``Synchronous.FULL`` also a power loss. Not for network file systems.
+
+What happens to the file while it is open is noticed before the next commit, or within a second where there is none (see
+``file``): then only what was promised before is carried on, and ``problem`` says why.
 """
 
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from osmosis_ai.rollout.core.settings import Synchronous
 from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
+from osmosis_ai.rollout.journal.clock import Clock, Sign
 from osmosis_ai.rollout.journal.errors import JournalError
-from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, Synchronous
+from osmosis_ai.rollout.journal.file import FileOptions, OpenFile
+from osmosis_ai.rollout.journal.retention import Retention
 from osmosis_ai.rollout.journal.types import SETTLED, Acceptance, JournalRecord, RolloutState
 from osmosis_ai.rollout.journal.writer import Writer
 
@@ -34,7 +39,7 @@ class SqliteJournal(Journal):
 
     ``synchronous``: when commits wait for the disk. ``busy_timeout_seconds``: how long to wait for another process that
     holds the file. ``max_bytes``: a bound for the file, beyond which it refuses; default none. ``create``: whether to
-    make an absent file; if not, ``open`` raises ``JournalError``. ``clock``: the time in unix seconds.
+    make an absent file; if not, ``open`` raises ``JournalError``, and it leaves no sign of life: an operator looks.
 
     ``accept`` refuses while the disk, or ``max_bytes``, has less than ``reserve_bytes`` left (or a quarter, if
     ``max_bytes`` is small), so that rollouts already promised still find room for their results.
@@ -51,19 +56,21 @@ class SqliteJournal(Journal):
         max_bytes: int | None = None,
         reserve_bytes: int = RESERVE_BYTES,
         create: bool = True,
-        clock: Callable[[], float] = time.time,
+        retention: Retention | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        super().__init__(retention)
         self.path = Path(path)
         self._options = FileOptions(synchronous, busy_timeout_seconds, max_bytes, reserve_bytes, create)
-        self._clock = clock
+        self._clock = clock or Clock()
         self._writer: Writer | None = None
 
     async def open(self) -> None:
         if self._writer is not None:
             raise JournalError(f"The journal {self.path} is open already: close it first.")
-        writer = self._writer = Writer(self.path, self._options)
+        writer = self._writer = Writer(self.path, self._options, self._clock, self.on_problem)
         try:
-            await writer.start()
+            self._timeline = await writer.start()
         except BaseException:
             # A cancelled open too, or the thread would hold file and owner until the process ends.
             writer.request_stop()
@@ -75,27 +82,29 @@ class SqliteJournal(Journal):
         if writer is not None:
             await writer.stop()
 
-    async def accept(
-        self, acceptance: Acceptance, *, replace_settled_before: float | None = None
-    ) -> JournalRecord | None:
-        now = self._clock()
-        return await self._opened.write(lambda file: _accept(file, acceptance, now, replace_settled_before))
+    @property
+    def problem(self) -> str | None:
+        return None if self._writer is None or self._writer.problem is None else str(self._writer.problem)
+
+    async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
+        writer, now = self._opened, self.now()
+        return await writer.write(lambda file: _accept(file, acceptance, now, self._cutoffs))
 
     async def finish(self, key: str, result: bytes) -> bool:
-        now = self._clock()
-        return await self._opened.write(lambda file: table.finish(file.connection, key, result, file.owner.token, now))
+        writer, now = self._opened, self.now()
+        return await writer.write(lambda file: table.finish(file.connection, key, result, file.owner.token, now))
 
     async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
-        now = self._clock()
-        return await self._opened.write(lambda file: table.settle(file.connection, key, state, attempts, error, now))
+        writer, now = self._opened, self.now()
+        return await writer.write(lambda file: table.settle(file.connection, key, state, attempts, error, now))
 
     async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
         # Nobody waits: a delivery is not held up by the disk, and what can be lost is a count and a sentence.
         self._opened.write_later(lambda file: table.note_attempt(file.connection, key, attempts, error))
 
     async def reopen(self, key: str) -> JournalRecord | None:
-        now = self._clock()
-        return await self._opened.write(lambda file: table.reopen(file.connection, key, file.owner.token, now))
+        writer, now = self._opened, self.now()
+        return await writer.write(lambda file: table.reopen(file.connection, key, file.owner.token, now))
 
     async def get(self, key: str) -> JournalRecord | None:
         return await self._opened.read(lambda file: table.get(file.connection, key))
@@ -118,10 +127,12 @@ class SqliteJournal(Journal):
     async def oldest_unsettled(self) -> float | None:
         return await self._opened.read(lambda file: table.oldest_unsettled(file.connection))
 
-    async def prune(self, settled_before: float, *, undeliverable_before: float | None = None) -> int:
-        removed = await self._prune_state(RolloutState.DELIVERED, settled_before)
-        if undeliverable_before is not None:
-            removed += await self._prune_state(RolloutState.UNDELIVERABLE, undeliverable_before)
+    async def prune(self) -> int:
+        cutoffs, sign = self._cutoffs(), self._require_timeline().sign()
+        await self._opened.write(lambda file: _note_time(file, sign, min(cutoffs.values())))
+        removed = 0
+        for state, settled_before in cutoffs.items():
+            removed += await self._prune_state(state, settled_before)
         await self._give_space_back()
         return removed
 
@@ -157,6 +168,9 @@ class SqliteJournal(Journal):
         except JournalError as error:
             logger.warning("Cannot make the journal smaller: %s", error)
 
+    def _cutoffs(self) -> dict[RolloutState, float]:
+        return self._retention.cutoffs(self._require_timeline())
+
     @property
     def _opened(self) -> Writer:
         if self._writer is None:
@@ -165,14 +179,24 @@ class SqliteJournal(Journal):
 
 
 def _accept(
-    file: OpenFile, acceptance: Acceptance, now: float, replace_settled_before: float | None
+    file: OpenFile, acceptance: Acceptance, now: float, cutoffs: Callable[[], dict[RolloutState, float]]
 ) -> JournalRecord | None:
+    file.require_sound()
     # Here alone: the reserve is for the results of what was accepted.
     file.require_room()
-    return table.accept(file.connection, acceptance, file.owner.token, now, replace_settled_before)
+    return table.accept(file.connection, acceptance, file.owner.token, now, cutoffs)
+
+
+def _note_time(file: OpenFile, sign: Sign, gaps_before: float) -> None:
+    file.require_sound()
+    if not file.options.create:
+        return
+    table.note_sign(file.connection, sign)
+    table.forget_gaps(file.connection, gaps_before)
 
 
 def _claim(file: OpenFile, limit: int) -> list[JournalRecord]:
+    file.require_sound()
     claimed = table.claim(file.connection, file.owner.token, limit, file.is_alive)
     file.sweep()
     return claimed

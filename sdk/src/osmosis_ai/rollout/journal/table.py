@@ -1,15 +1,17 @@
-"""The journal's two tables and what is done to them, each function in a transaction that its caller began.
+"""The journal's tables and what is done to them, each function in a transaction that its caller began.
 
 ``rollouts`` has a small row for each record, so that states change cheaply; ``results`` has the payloads, a row for
 each record with one; the view ``records`` joins them. A record is unsettled exactly if ``settled_at`` is null.
+``clock`` and ``gaps`` are the journal's time (see ``clock``); an SDK that does not know them leaves them alone.
 A function that raises ``JournalError`` has changed nothing.
 """
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from osmosis_ai.rollout.journal.clock import Clock, Gap, Sign, Timeline
 from osmosis_ai.rollout.journal.types import (
     SETTLED,
     Acceptance,
@@ -52,17 +54,80 @@ SCHEMA = (
     "CREATE INDEX unsettled_by_owner ON rollouts (owner, accepted_at) WHERE settled_at IS NULL",
     "CREATE TRIGGER remove_result AFTER DELETE ON rollouts BEGIN DELETE FROM results WHERE id = old.id; END",
 )
+_TIME_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT, steady REAL, time REAL)",
+    "CREATE TABLE IF NOT EXISTS gaps (ended_at REAL, away_seconds REAL, unproven_seconds REAL)",
+)
+
+
+def begin_timeline(connection: sqlite3.Connection, clock: Clock, *, shared: bool, serves: bool) -> Timeline:
+    """The journal's time from now on, in a transaction of its own.
+
+    That also proves that the file can be written, waits for whoever holds it, and has SQLite make its ``-wal``.
+
+    Args:
+        shared: whether another process has it open.
+        serves: whether this one serves rollouts; an operator's look is no sign of life, and writes nothing.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    if serves:
+        for statement in _TIME_SCHEMA:
+            connection.execute(statement)
+    elif not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'clock'").fetchone()[0]:
+        connection.execute("ROLLBACK")
+        return Timeline(clock)
+    last = connection.execute("SELECT boot, steady, time FROM clock").fetchone()
+    gaps = connection.execute("SELECT ended_at, away_seconds, unproven_seconds FROM gaps ORDER BY ended_at").fetchall()
+    timeline = Timeline(clock, Sign(*last) if last is not None else None, [Gap(*gap) for gap in gaps], shared=shared)
+    if serves:
+        if (gap := timeline.new_gap) is not None:
+            row = (gap.ended_at, gap.away_seconds, gap.unproven_seconds)
+            connection.execute("INSERT INTO gaps VALUES (?, ?, ?)", row)
+        note_sign(connection, timeline.sign())
+    connection.execute("COMMIT")
+    return timeline
+
+
+def note_sign(connection: sqlite3.Connection, sign: Sign) -> None:
+    """Record a sign of life, unless a later one is there."""
+    connection.execute(
+        "INSERT INTO clock VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+        " SET boot = excluded.boot, steady = excluded.steady, time = excluded.time WHERE excluded.time > clock.time",
+        (sign.boot, sign.steady, sign.time),
+    )
+
+
+def forget_gaps(connection: sqlite3.Connection, ended_before: float) -> None:
+    """Remove the gaps that no record has seen."""
+    connection.execute(
+        "DELETE FROM gaps WHERE ended_at < min(?, ifnull((SELECT min(accepted_at) FROM rollouts), ?))",
+        (ended_before, ended_before),
+    )
+
+
+def probe(connection: sqlite3.Connection) -> None:
+    """Read a little of everything. Raises ``sqlite3.Error``."""
+    connection.execute("SELECT * FROM records ORDER BY id DESC LIMIT 1").fetchone()
+    connection.execute(
+        "SELECT id FROM rollouts WHERE settled_at IS NULL ORDER BY owner, accepted_at LIMIT 1"
+    ).fetchone()
 
 
 def accept(
-    connection: sqlite3.Connection, acceptance: Acceptance, owner: str, now: float, replace_settled_before: float | None
+    connection: sqlite3.Connection,
+    acceptance: Acceptance,
+    owner: str,
+    now: float,
+    cutoffs: Callable[[], Mapping[RolloutState, float]],
 ) -> JournalRecord | None:
     if _insert(connection, acceptance, owner, now):
         return None
-    # Without a time, no row is older than NULL, and nothing is replaced.
-    replaced = connection.execute(
-        "DELETE FROM rollouts WHERE key = ? AND settled_at < ?", (acceptance.key, replace_settled_before)
-    ).rowcount
+    replaced = sum(
+        connection.execute(
+            "DELETE FROM rollouts WHERE key = ? AND state = ? AND settled_at < ?", (acceptance.key, state, before)
+        ).rowcount
+        for state, before in cutoffs().items()
+    )
     if replaced and _insert(connection, acceptance, owner, now):
         return None
     return get(connection, acceptance.key)
@@ -96,7 +161,7 @@ def _insert(connection: sqlite3.Connection, acceptance: Acceptance, owner: str, 
 def finish(connection: sqlite3.Connection, key: str, result: bytes, owner: str, now: float) -> bool:
     row, state = _moved(connection, key, Move.FINISH)
     if state is None:
-        return False
+        return _stands(connection, row, result, owner)
     # Without the request: nothing needs it now, and it is often most of the row.
     connection.execute(
         "UPDATE rollouts SET state = ?, owner = ?, finished_at = ?, request = NULL WHERE id = ?",
@@ -104,6 +169,12 @@ def finish(connection: sqlite3.Connection, key: str, result: bytes, owner: str, 
     )
     connection.execute("INSERT INTO results (id, result) VALUES (?, ?)", (row, result))
     return True
+
+
+def _stands(connection: sqlite3.Connection, row: int, result: bytes, owner: str) -> bool:
+    """Whether this very result is on record and this owner's: its caller was told of a failure after the commit."""
+    query = "SELECT 1 FROM records WHERE id = ? AND state = ? AND owner = ? AND result = ?"
+    return connection.execute(query, (row, RolloutState.FINISHED, owner, result)).fetchone() is not None
 
 
 def settle(

@@ -5,6 +5,10 @@ callers, each loop once. Those that only read follow outside a transaction, so n
 
 Invariants: operations run in the order in which they were submitted, except that reads come after the writes of their
 batch; one that fails does not harm its neighbours; whether the caller still waits makes no difference to its operation.
+What was committed is in a file that can be found, or else in the main file, before its caller wakes (see ``file``).
+
+Every ``WATCH_SECONDS`` the thread also looks after the file: is it where it belongs, can it be read, has somebody
+removed the owner's lock?
 """
 
 import asyncio
@@ -21,6 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from osmosis_ai.rollout.core.turnstile import turnstile_of
+from osmosis_ai.rollout.journal import table
+from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file
@@ -32,6 +38,7 @@ CROWD = 4
 """From this many operations in a batch on, more are likely on their way."""
 GATHER_SECONDS = 0.001
 """How long the next batch waits for them: a commit costs as much as several operations."""
+WATCH_SECONDS = 1.0
 T = TypeVar("T")
 _Work = Callable[[OpenFile], T]
 
@@ -49,9 +56,16 @@ class _Operation:
 class Writer:
     """Runs operations on the file at ``path``, opened and closed in the thread."""
 
-    def __init__(self, path: Path, options: FileOptions) -> None:
+    def __init__(
+        self, path: Path, options: FileOptions, clock: Clock, on_problem: Callable[[str | None], None]
+    ) -> None:
+        self.problem: JournalError | None = None
+        """Why nothing new can be promised, as of the last look."""
         self._path = path
         self._options = options
+        self._clock = clock
+        self._on_problem = on_problem
+        self._next_watch = time.monotonic() + WATCH_SECONDS
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._accepts = False
@@ -60,12 +74,12 @@ class Writer:
         self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="osmosis-journal", daemon=True)
 
-    async def start(self) -> None:
-        """Start the thread and wait until it has opened the file."""
+    async def start(self) -> Timeline:
+        """Start the thread and wait until it has opened the file; the journal's time."""
         self._accepts = True
-        opened = self._submit(lambda file: None, writes=False)
+        opened = self._submit(lambda file: file.timeline, writes=False)
         self._thread.start()
-        await opened
+        return await opened
 
     def request_stop(self) -> None:
         """Refuse new operations; the thread runs those submitted, closes the file and ends. No-op in a forked child."""
@@ -118,23 +132,36 @@ class Writer:
 
     def _serve(self) -> None:
         try:
-            file = open_file(self._path, self._options)
+            file = open_file(self._path, self._options, self._clock)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of open gets it
             self.request_stop()
             while operations := self._take():
                 _wake(_failed(operations, self._explain(error)))
             return
-        while operations := self._take():
+        while operations := self._take(file):
             self._run_batch(file, operations)
         try:
-            file.close()
+            try:
+                if self._options.create:
+                    table.note_sign(file.connection, file.timeline.sign())
+            finally:
+                file.close()
         except (OSError, sqlite3.Error) as error:
             logger.warning("The journal did not close well: %s", self._explain(error))
 
-    def _take(self) -> list[_Operation]:
-        """Wait for an operation and take all that follow; an empty list at the end."""
+    def _take(self, file: OpenFile | None = None) -> list[_Operation]:
+        """Wait for an operation and take all that follow; an empty list at the end.
+
+        Meanwhile ``file`` is watched.
+        """
         operations: list[_Operation] = []
-        operation = self._queue.get()
+        while True:
+            try:
+                operation = self._queue.get(timeout=max(self._next_watch - time.monotonic(), 0.0))
+                break
+            except queue.Empty:
+                if file is not None:
+                    self._watch(file)
         if self._is_crowded:
             time.sleep(GATHER_SECONDS)
         while operation is not None:
@@ -155,6 +182,7 @@ class Writer:
     def _run_batch(self, file: OpenFile, operations: list[_Operation]) -> None:
         writes = [operation for operation in operations if operation.writes]
         if writes:
+            self._see(file.look())
             self._commit(file, writes)
             _wake(writes)
         # Reads come last: they may take long, and those who wait for a commit go on meanwhile.
@@ -162,15 +190,40 @@ class Writer:
             if not operation.writes:
                 self._attempt(file, operation)
                 _wake([operation])
+        if time.monotonic() >= self._next_watch:
+            self._watch(file)
+
+    def _watch(self, file: OpenFile) -> None:
+        """Look after the file; whatever is wrong shows in ``problem`` and in the log."""
+        self._next_watch = time.monotonic() + WATCH_SECONDS
+        try:
+            file.owner.reassert()
+            if file.look() is None:
+                file.probe()
+            else:
+                file.secure()  # what was committed before this was noticed
+        except Exception as error:  # noqa: BLE001 - the thread must live on
+            self._see(file.note_error(error))
+        else:
+            self._see(file.problem)
+
+    def _see(self, problem: JournalError | None) -> None:
+        changed = str(problem) != str(self.problem)
+        self.problem = problem
+        if changed:
+            if problem is not None:
+                logger.error("%s Until then no rollout is accepted; results are recorded and delivered.", problem)
+            else:
+                logger.warning("The journal %s is in order again.", self._path)
+            self._on_problem(None if problem is None else str(problem))
 
     def _commit(self, file: OpenFile, operations: list[_Operation]) -> bool:
         """Run ``operations`` in one transaction, or each in its own if that fails; false if none could be begun."""
         try:
-            file.require_in_place()
             # The write lock at once: a transaction that begins with a read may fail at its first write, half-way.
             file.connection.execute("BEGIN IMMEDIATE")
         except Exception as error:  # noqa: BLE001 - the thread must live on
-            _failed(operations, self._explain(error))
+            _failed(operations, file.note_error(error))
             return False
         try:
             for operation in operations:
@@ -179,11 +232,21 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - the thread must live on
             _roll_back(file.connection)
             if len(operations) == 1:
-                _failed(operations, self._explain(error))
+                _failed(operations, file.note_error(error))
             else:
                 # One that cannot be written (too large for the disk, say) has undone its neighbours too.
                 self._commit_one_by_one(file, operations)
+        else:
+            if file.problem is not None:
+                self._secure(file, operations)
         return True
+
+    def _secure(self, file: OpenFile, operations: list[_Operation]) -> None:
+        """What was committed to a log that nobody finds is not on record until the main file has it."""
+        try:
+            file.secure()
+        except Exception as error:  # noqa: BLE001 - the thread must live on
+            _failed(operations, file.note_error(error))
 
     def _commit_one_by_one(self, file: OpenFile, operations: list[_Operation]) -> None:
         for index, operation in enumerate(operations):
@@ -200,7 +263,7 @@ class Writer:
             _carry_out(file, operation)
         except Exception as error:  # noqa: BLE001 - the thread must live on
             _roll_back(file.connection)
-            _failed([operation], self._explain(error))
+            _failed([operation], file.note_error(error))
 
 
 def _carry_out(file: OpenFile, operation: _Operation) -> None:

@@ -49,6 +49,10 @@ class Bus(Observer):
             except Exception:  # noqa: BLE001 - whatever is wrong with an observer, rollouts go on; here and below
                 _report(observer.journal_operation)
 
+    def journal_problem(self, problem: str | None) -> None:
+        for observer in self._observers:
+            _tell(observer.journal_problem, problem)
+
     def loop_lag(self, seconds: float) -> None:
         for observer in self._observers:
             _tell(observer.loop_lag, seconds)

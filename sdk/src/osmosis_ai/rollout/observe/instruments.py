@@ -123,6 +123,10 @@ class Instruments:
         failures = counter("osmosis_journal_errors_total", "Journal operations that failed.", ("operation",))
         self.journal_errors = {name: failures.labels(name) for name in TIMED_OPERATIONS}
 
+        self.journal_sound = gauge(
+            "osmosis_journal_sound", "1, or 0 while the journal is damaged or out of place.", (), "livemin"
+        )
+
         self.loop_lag = histogram(
             "osmosis_event_loop_lag_seconds", "How much later than asked the event loop calls back.", _LAG
         )

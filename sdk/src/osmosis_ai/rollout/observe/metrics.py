@@ -52,6 +52,7 @@ class MetricsObserver(Observer):
         """Results that failed to be delivered at least once."""
         self.undelivered: dict[int, float] = {}
         """Of each result on its way to its trainer: when that began (``time.monotonic``)."""
+        self.journal_is_sound = True
         self._exposition: Exposition = new_exposition(self.registry)
         self._lag_max = self._lag_max_before = 0.0
         self._lag_window_ends = 0.0
@@ -67,6 +68,7 @@ class MetricsObserver(Observer):
         for phase, gauge in self.instruments.rollouts.items():
             gauge.set(self.in_phase[phase])
         self.instruments.backlog.set(self.retried)
+        self.instruments.journal_sound.set(self.journal_is_sound)
         oldest = min(self.undelivered.values(), default=None)
         self.instruments.backlog_age.set(0.0 if oldest is None else max(0.0, time.monotonic() - oldest))
 
@@ -95,6 +97,9 @@ class MetricsObserver(Observer):
         self.instruments.journal[operation].observe(seconds)
         if failed:
             self.instruments.journal_errors[operation].inc()
+
+    def journal_problem(self, problem: str | None) -> None:
+        self.journal_is_sound = problem is None
 
     def loop_lag(self, seconds: float) -> None:
         self.instruments.loop_lag.observe(seconds)

@@ -8,8 +8,6 @@ most one rollout starts, however many inits come at once. Their first leads and 
 
 import asyncio
 import logging
-import math
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -136,12 +134,11 @@ class Admission:
         return rollout
 
     async def _reply_on_record(self, init: _Init) -> bytes | None:
-        """What was answered under a key that ended here within the record lifetime."""
+        """What was answered under a key that ended here, until the journal gives the key free."""
         if init.key not in self._state.completed_rollouts:
             return None
         record = await self._journal.get(init.key)
-        expired = record is None or (record.settled_at or math.inf) < time.time() - self._state.record_ttl
-        return None if record is None or expired else _same_reply(record, init)
+        return None if record is None or self._journal.is_over(record) else _same_reply(record, init)
 
     def _require_room(self) -> None:
         held = self._rollouts.reserved
@@ -172,7 +169,7 @@ class Admission:
         )
         init.body = b""  # not kept for as long as the rollout runs
         try:
-            record = await self._journal.accept(acceptance, replace_settled_before=time.time() - self._state.record_ttl)
+            record = await self._journal.accept(acceptance)
         except JournalError as error:
             logger.error("Rollout %a refused: %s", rollout.rollout_id, error)
             raise RefusedError(

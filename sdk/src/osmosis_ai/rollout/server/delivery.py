@@ -22,7 +22,7 @@ from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisVali
 from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch, Verdict
-from osmosis_ai.rollout.journal import Journal, JournalError, JournalGoneError, RolloutState, UnknownKeyError
+from osmosis_ai.rollout.journal import Journal, JournalError, RolloutState, UnknownKeyError
 from osmosis_ai.rollout.wire.backoff import delay_seconds
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class Courier:
         """
         try:
             ours = await self._insist(lambda: self._journal.finish(key, result.encoded))
-        except (UnknownKeyError, JournalGoneError) as error:
+        except UnknownKeyError as error:
+            # No file's absence, and no error of the system, says as much: that is a `JournalError`, and waits.
             logger.error(
                 "Rollout %a: nothing on record can contradict its result, so it goes out: %s", rollout_id, error
             )
@@ -178,7 +179,7 @@ class Courier:
         while True:
             try:
                 return await operation()
-            except (UnknownKeyError, JournalGoneError):
+            except UnknownKeyError:
                 raise  # another try would find the same
             except JournalError as error:
                 if self.ending:

@@ -60,11 +60,11 @@ class Recovery:
                 server_url=record.server_url, rollout_id=record.rollout_id, api_key=record.api_key
             )
             async with client as llm:
-                # The deadline runs from the result, not from this start: restarts must not make it run for ever.
-                age_seconds = time.time() - (record.deliverable_since or time.time())
+                since = record.deliverable_since or self._journal.now()
+                age_seconds = max(self._journal.now() - since, 0.0)
                 watch = self._observer.recovered(record.rollout_id, record.server_url, age_seconds)
                 if record.result is None:
-                    watch.ended(result.summary, time.time() - record.accepted_at)
+                    watch.ended(result.summary, max(self._journal.now() - record.accepted_at, 0.0))
                 delivery = Delivery(
                     record.key,
                     record.rollout_id,
@@ -72,7 +72,9 @@ class Recovery:
                     llm,
                     result,
                     watch,
-                    started_at=time.monotonic() - age_seconds,
+                    # The deadline runs from the result, not from this start, or restarts would make it run for ever.
+                    # The time in which nobody served, and so nobody tried, does not count.
+                    started_at=time.monotonic() - self._journal.served_since(since),
                     attempts=record.delivery_attempts,
                 )
                 await self._courier.attempt(delivery)  # also after the deadline: it may be past only because of us

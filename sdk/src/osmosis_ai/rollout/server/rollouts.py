@@ -36,13 +36,18 @@ class Rollout:
     watch: RolloutWatch = NO_WATCH
     accepted_at: float = field(default_factory=time.time)
     started_at: float | None = None
-    finished_at: float | None = None
     phase: Phase = Phase.QUEUED
     llm: Any = None
     execution: Execution | None = None
     slot: "asyncio.Future[Any] | None" = None
     has_slot: bool = False
     stop_reason: StopReason | None = None
+    _accepted_steady: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_seconds(self) -> float:
+        """Since it was accepted, whatever becomes of the wall clock."""
+        return time.monotonic() - self._accepted_steady
 
     @property
     def is_unfinished(self) -> bool:
@@ -92,7 +97,6 @@ class Rollouts:
 
     def finish(self, rollout: Rollout) -> None:
         """It has its result."""
-        rollout.finished_at = time.time()
         rollout.enter(Phase.RECORDING)
         self._count(-1)
 

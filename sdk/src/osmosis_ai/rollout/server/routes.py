@@ -58,10 +58,13 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
 
     @app.get("/ready")
     async def ready() -> Response:
-        """Whether an init would be taken: 200, or 503 while the server drains. Never needs a key."""
-        draining = (await services.current()).draining
-        status = HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK
-        return JSONResponse({"ready": not draining}, status)
+        """Whether an init would be taken: 200, or 503 in a drain or without a sound journal. Never needs a key."""
+        service = await services.current()
+        if service.draining:
+            return JSONResponse({"ready": False}, HTTPStatus.SERVICE_UNAVAILABLE)
+        if service.journal_problem is not None:  # whose sentence names files, so it is for the log
+            return JSONResponse({"ready": False, "code": "journal_unavailable"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return JSONResponse({"ready": True})
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:

@@ -32,7 +32,6 @@ from osmosis_ai.rollout.server.state import AppState
 
 logger = logging.getLogger(__name__)
 
-UNDELIVERABLE_KEPT_SECONDS = 7 * 86_400.0
 CANCEL_SECONDS = 1.0
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
@@ -76,6 +75,11 @@ class RolloutService:
     def draining(self) -> bool:
         """Whether all inits are refused, as the server ends."""
         return self._admission.closed
+
+    @property
+    def journal_problem(self) -> str | None:
+        """Why nothing can be put on record now, so that inits are refused; for the operator, as it names files."""
+        return self._journal.problem
 
     async def open(self) -> None:
         """Open the journal and take up what an earlier process left behind.
@@ -130,8 +134,7 @@ class RolloutService:
 
     async def maintain(self) -> None:
         """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""
-        now = time.time()
-        await self._journal.prune(now - self.state.record_ttl, undeliverable_before=now - UNDELIVERABLE_KEPT_SECONDS)
+        await self._journal.prune()
         await self._recovery.take_up_abandoned()
 
     async def _recover(self) -> None:
@@ -157,7 +160,7 @@ class RolloutService:
             if rollout.is_unfinished:  # on record for the next process: without a client it cannot go out from here
                 result = await result_of_unrun(self._journal, rollout, NO_CLIENT)
                 await self._record(rollout, result)
-                rollout.watch.ended(result.summary, time.time() - rollout.accepted_at)
+                rollout.watch.ended(result.summary, rollout.age_seconds)
         finally:
             self._scheduler.release(rollout)
             self.state.mark_completed(rollout.key)
@@ -170,12 +173,13 @@ class RolloutService:
         return await self._courier.record(rollout.key, rollout.rollout_id, result)
 
     async def _deliver(self, rollout: Rollout, result: TerminalResult) -> None:
+        seconds = rollout.age_seconds
         self._rollouts.finish(rollout)
         if not await self._record(rollout, result):
             return
         await rollout.watch.flushed()  # whoever has the result can read the trace
         rollout.enter(Phase.DELIVERING)
-        rollout.watch.ended(result.summary, (rollout.finished_at or time.time()) - rollout.accepted_at)
+        rollout.watch.ended(result.summary, seconds)
         delivery = Delivery(rollout.key, rollout.rollout_id, rollout.server_url, rollout.llm, result, rollout.watch)
         await self._courier.attempt(delivery)
         self.state.mark_completed(rollout.key)  # for 0.2 it has ended, also if its trainer is dead

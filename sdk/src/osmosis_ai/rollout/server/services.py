@@ -9,7 +9,7 @@ import asyncio
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, RolloutSettings
 from osmosis_ai.rollout.core.watch import Observer
-from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, SqliteJournal
+from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, Retention, SqliteJournal
 from osmosis_ai.rollout.observe.journal import time_operations
 from osmosis_ai.rollout.observe.setup import Telemetry
 from osmosis_ai.rollout.server.rollouts import ClientFactory
@@ -104,15 +104,19 @@ class Services:
             self.settings,
             self._make_client,
             state,
-            self._new_journal(),
+            self._new_journal(state.record_ttl),
             self._debug_dir,
             self.observer,
         )
 
-    def _new_journal(self) -> Journal:
+    def _new_journal(self, record_ttl_seconds: float) -> Journal:
         where = self.settings.server.journal
         if self.by_server and "journal" not in self.settings.server.model_fields_set:
             where = DEFAULT_JOURNAL
-        journal = SqliteJournal(where) if self.served and where != JOURNAL_OFF else MemoryJournal()
+        limits = self.settings.server
+        retention = Retention(delivered_seconds=record_ttl_seconds)
+        journal: Journal = MemoryJournal(retention=retention)
+        if self.served and where != JOURNAL_OFF:
+            journal = SqliteJournal(where, retention=retention, synchronous=limits.journal_synchronous)
         time_operations(journal, self.observer)
         return journal

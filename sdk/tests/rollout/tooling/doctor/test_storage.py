@@ -112,7 +112,7 @@ class TestJournal:
         with path.open("r+b") as file:
             file.seek(8192)
             file.write(b"\xff" * 8192 * 3)
-        assert_names(find("journal", journal=str(path)), Status.PROBLEM, "damaged", "Move it, its -wal and its -shm")
+        assert_names(find("journal", journal=str(path)), Status.PROBLEM, "damaged", "osmosis journal salvage")
 
     def test_that_is_a_folder(self, folder: Path) -> None:
         (folder / "journal.db").mkdir()

@@ -27,11 +27,13 @@ import helpers
 from osmosis_ai.rollout import RolloutAgentLoop
 
 
+Path("agent.pid").write_text(str(os.getpid()))
+
+
 class Counting(RolloutAgentLoop):
     name = "counting"
 
     def get_tools(self, request):
-        Path("agent.pid").write_text(str(os.getpid()))
         return []
 
     async def run(self, ctx):

@@ -88,11 +88,11 @@ class Session:
             TrainerError: if the callbacks cannot be served, or the server not started or reached, or ends by itself.
             DatasetParseError, DatasetValidationError: if the dataset has changed since it was counted.
         """
-        if len(report.lines) == report.planned:
-            return
         async with AsyncExitStack() as resources:
             if self.close is not None:
                 resources.push_async_callback(self.close)
+            if report.ended == report.planned:
+                return  # an earlier run had left it all: no server is needed
             own: ServerProcess | None = None
             match self.server:
                 case OwnServer() as server:

@@ -26,7 +26,7 @@ MOVED = {
     "osmosis_ai.utils": "osmosis_ai.rollout.core.reward_functions",
     "osmosis_ai._litellm_compat": "osmosis_ai.rollout.run.models.litellm",
     "osmosis_ai.cli.parser": "osmosis_ai._compat.parser",
-    "osmosis_ai.rollout._compat": "osmosis_ai.rollout.core.optional",
+    "osmosis_ai.rollout._compat": "osmosis_ai._compat.optional",
     "osmosis_ai.rollout.cli": "osmosis_ai._compat.commands",
     "osmosis_ai.rollout.cli_utils": "osmosis_ai.rollout.core.loading",
     "osmosis_ai.rollout.client": "osmosis_ai.rollout.wire.client",

@@ -145,7 +145,7 @@ class LocalRolloutRunner:
             )
             ctx = self._context(request)
             result = await self._traced_run(ctx)
-            if isinstance(swallowed := ctx.last_chat_error(), SystemicProviderError):
+            if isinstance(swallowed := ctx.transcript.error, SystemicProviderError):
                 raise swallowed
             return self._ended(row_index, result, ctx, started_seconds)
         except ToolValidationError as error:
@@ -215,7 +215,7 @@ class LocalRolloutRunner:
             duration_ms=_elapsed_ms(started_seconds),
             token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
             error_kind=None if success else "agent reported ERROR",
-            messages=result.final_messages or ctx.transcript_so_far(),
+            messages=result.final_messages or ctx.transcript.messages(),
             num_tool_calls=getattr(metrics, "num_tool_calls", 0),
             cost_usd=_cost_usd(self.llm_client),
         )
@@ -231,7 +231,7 @@ class LocalRolloutRunner:
             duration_ms=_elapsed_ms(started_seconds),
             token_usage=self._token_usage(),
             error_kind=kind,
-            messages=ctx.transcript_so_far() if ctx else [],
+            messages=ctx.transcript.messages() if ctx else [],
             num_tool_calls=metrics.num_tool_calls if metrics else 0,
             cost_usd=_cost_usd(self.llm_client),
         )

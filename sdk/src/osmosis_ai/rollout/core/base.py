@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,6 @@ from osmosis_ai.rollout.core.schemas import (
 )
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.core.transcript import Transcript
-from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
@@ -41,6 +41,21 @@ class RolloutResult:
     metrics: RolloutMetrics | None = None
     reward: float | None = None
     extra_fields: dict[str, Any] = field(default_factory=dict)
+
+
+class ChatWatch:
+    """Who is told of a rollout's chat calls; what ``chat_begins`` gives back, the other two get."""
+
+    __slots__ = ()
+
+    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
+        """A chat call is about to be made, in the current task."""
+
+    def chat_ends(self, chat: Any, reply: Any) -> None:
+        """The reply has come."""
+
+    def chat_failed(self, chat: Any, error: BaseException) -> None:
+        """The call ended with ``error``, all its attempts included."""
 
 
 class Trace(Protocol):
@@ -71,7 +86,7 @@ class RolloutContext:
     """Where ``log_event`` writes; a file of its own by default."""
     transcript: Transcript = field(default_factory=Transcript, init=False, repr=False, compare=False)
     """The conversation as it is known from outside the agent."""
-    watcher: RolloutWatch = field(default=NO_WATCH, init=False, repr=False, compare=False)
+    watcher: ChatWatch = field(default=ChatWatch(), init=False, repr=False, compare=False)
     """Who is told of every chat call."""
 
     async def chat(self, messages: list[MessageDict], **kwargs: Any) -> "CompletionsResult":

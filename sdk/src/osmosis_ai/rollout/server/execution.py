@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
 from osmosis_ai.rollout.core.results import (
     Outcome,
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 CANCEL_GRACE_SECONDS = 1.0
 
 
-class Execution(RolloutWatch):
+class Execution(ChatWatch):
     """One run of ``agent_loop`` over ``ctx``.
 
     Args:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -296,3 +298,48 @@ def test_it_works_beside_a_server_that_runs(journal: Command, trainer: FaultyTra
         assert server.state("refused") == "delivered"
         assert journal("purge", "running", "--force", *options).out == "0 removed\n"
         assert server.state("running") == "running"
+
+
+class TestSalvage:
+    def damaged(self, **rollouts: RolloutState) -> Path:
+        path = write(Path("damaged.db"), **rollouts)
+        with path.open("r+b") as file:
+            file.write(b"\xff" * 100)
+        return path
+
+    def test_what_is_owed_comes_out_and_is_delivered_by_a_server(
+        self, journal: Command, trainer: FaultyTrainer, working_directory: Path
+    ) -> None:
+        path = write(Path("damaged.db"), trainer.url, a=RolloutState.ACCEPTED, f=RolloutState.FINISHED)
+        with path.open("r+b") as file:
+            file.write(b"\xff" * 100)
+        refused = journal("list", "--journal", str(path))
+        assert refused.exit_code == 1
+        assert f"osmosis journal salvage {path.resolve()} -o NEW" in refused.err
+        ended = journal("salvage", str(path), "-o", "new.db")
+        assert ended.exit_code == 0
+        assert "In new.db: 1 accepted, 1 finished, 0 delivered, 0 undeliverable" in ended.out
+        with ServerProcess(working_directory / "new.db"):
+            assert trainer.result("f")["status"] == "COMPLETED"
+            assert trainer.result("a")["extra_fields"]["outcome"] == "interrupted"
+
+    def test_as_json(self, journal: Command) -> None:
+        self.damaged(**ONE_OF_EACH)
+        told = json.loads(journal("salvage", "damaged.db", "-o", "new.db", "--json").out)
+        assert told["counts"] == dict.fromkeys(RolloutState, 1)
+        assert told["lost_results"] == told["strays"] == []
+
+    def test_what_is_lost_is_named(self, journal: Command) -> None:
+        path = write(Path("damaged.db"), f=RolloutState.FINISHED)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DELETE FROM results")
+            connection.commit()
+        ended = journal("salvage", "damaged.db", "-o", "new.db")
+        assert ended.exit_code == 1
+        assert "1 had a result that cannot be read, and are reported as interrupted: f" in ended.out
+        assert SECRET not in ended.out
+
+    def test_what_cannot_be_done_is_a_sentence(self, journal: Command) -> None:
+        ended = journal("salvage", "absent.db", "-o", "new.db")
+        assert (ended.exit_code, ended.out) == (1, "")
+        assert "cannot be used (No such file or directory" in ended.err

@@ -129,6 +129,7 @@ LINES = {
     "journal show": ["journal", "show", "r"],
     "journal redeliver": ["journal", "redeliver", "r"],
     "journal purge": ["journal", "purge", "r"],
+    "journal salvage": ["journal", "salvage", "gone.db", "-o", "new.db"],
     "traces export": ["traces", "export", "traces"],
 }
 RUNNERS = ("trainer", "test", "eval")
@@ -148,6 +149,7 @@ WRONG: dict[str, list[list[str]]] = {
         ["journal", "show"],
         ["journal", "redeliver"],
         ["journal", "purge"],
+        ["journal", "salvage", "gone.db"],
         ["traces", "export"],
         ["journal"],
     ],
@@ -195,7 +197,7 @@ FAILING = {
     "no rows": [[*LINES[name], "--offset", "9"] for name in RUNNERS],
     "a place that cannot be written": [[*LINES[name], "-o", "."] for name in RUNNERS],
     "nothing to show": [["view", "traces", "-o", "page.html"], ["traces", "export", "traces"]],
-    "no journal": [LINES["journal list"]],
+    "no journal": [LINES["journal list"], LINES["journal salvage"]],
 }
 
 

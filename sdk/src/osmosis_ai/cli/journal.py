@@ -24,6 +24,7 @@ HELP = "See what was promised to trainers and what came of it; deliver results a
 REDELIVERIES_AT_ONCE = 32
 SHOWN_AT_ONCE = 20
 MAX_SHOWN_ERROR_LENGTH = 60
+MAX_NAMED = 10
 
 T = TypeVar("T")
 
@@ -73,7 +74,13 @@ def show(
     as_json: table.AsJson = False,
 ) -> int:
     """Show all that is known of rollouts, with the result as it is delivered."""
-    details = [_details(record) for record in _with_journal(journal, lambda opened: _named(opened, rollouts))]
+    from osmosis_ai.rollout.server.redelivery import records_named
+
+    async def read(opened: "Journal") -> list["JournalRecord"]:
+        return [record for name in rollouts for record in await _require_named(opened, name, records_named)]
+
+    records = _with_journal(journal, read)
+    details = [_details(record) for record in records]
     if as_json:
         _print_json(details)
         return 0
@@ -101,7 +108,7 @@ def redeliver(
     import asyncio
 
     from osmosis_ai.rollout.core.settings import RolloutClientSettings
-    from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, settled_keys
+    from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, records_named, settled_keys
 
     names, states = _chosen(rollouts, state)
     if not SETTLED.issuperset(states):
@@ -110,7 +117,7 @@ def redeliver(
 
     async def work(opened: "Journal") -> list[Redelivery]:
         for name in names:
-            if not any(record.settled_at for record in await _named(opened, [name])):
+            if not any(record.settled_at for record in await _require_named(opened, name, records_named)):
                 raise CLIError(f"The rollout {name!r} is not settled: its server delivers it, or the next one started.")
         keys = list(dict.fromkeys([key async for key in settled_keys(opened, names, states)]))
         redeliverer = Redeliverer(opened, settings, timeout)
@@ -146,12 +153,14 @@ def purge(
     as_json: table.AsJson = False,
 ) -> int:
     """Remove rollouts for good; those that a running server works on stay."""
+    from osmosis_ai.rollout.server.redelivery import records_named
+
     names, states = _chosen(rollouts, state)
     if not force and not SETTLED.issuperset(states):
         raise CLIError("Rollouts in that state are still owed to their trainers: use --force to break the promise.")
 
     async def work(opened: "Journal") -> int:
-        found = await _named(opened, names)
+        found = [record for name in names for record in await _require_named(opened, name, records_named)]
         if not force and (owed := [record for record in found if record.state in UNSETTLED]):
             raise CLIError(
                 f"The rollout {owed[0].rollout_id!r} is still owed to its trainer: use --force to break the promise."
@@ -166,11 +175,49 @@ def purge(
     return 0
 
 
+def salvage(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The damaged journal; it is only read.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The new journal, on which to start the server.")
+    ],
+    as_json: table.AsJson = False,
+) -> int:
+    """Bring out of a damaged journal what can be read of it, what is owed above all; exit code 1 if a part is lost."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from osmosis_ai.rollout.journal.salvage import salvage
+
+    found = salvage(Path(file), Path(output))
+    counts, is_whole = found.counts(), found.is_whole
+    if as_json:
+        lost = {name: value for name, value in asdict(found).items() if name != "records"}
+        _print_json({"counts": counts, **lost})
+        return 0 if is_whole else 1
+    _print(f"In {one_line(output)}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    _print("Owed are those accepted, which are reported as interrupted, and those finished, which are delivered.")
+    for rollout_ids, what in (
+        (found.lost_results, "had a result that cannot be read, and are reported as interrupted"),
+        (found.lost_requests, "are reported without their messages, which cannot be read"),
+        (found.strays, "have left a result, but not whose it is: their trainers get nothing"),
+    ):
+        if rollout_ids:
+            names = ", ".join(map(one_line, rollout_ids[:MAX_NAMED]))
+            _print(f"{len(rollout_ids)} {what}: {names}{', ...' if len(rollout_ids) > MAX_NAMED else ''}")
+    if not is_whole:
+        _print(
+            f"{found.unreadable_rows} rows and {found.unreadable_pages} pages cannot be read."
+            " A page overwritten as a whole leaves no trace: rollouts may be missing that nobody can name."
+        )
+    return 0 if is_whole else 1
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_rollouts,
     "show": show,
     "redeliver": redeliver,
     "purge": purge,
+    "salvage": salvage,
 }
 
 
@@ -191,15 +238,12 @@ def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -
     return asyncio.run(run())
 
 
-async def _named(opened: "Journal", names: list[str]) -> list["JournalRecord"]:
-    from osmosis_ai.rollout.server.redelivery import records_named
-
-    records = []
-    for name in names:
-        if not (found := await records_named(opened, name)):
-            raise CLIError(f"The journal knows no rollout {name!r}: see 'osmosis journal list'.")
-        records += found
-    return records
+async def _require_named(
+    opened: "Journal", name: str, find: "Callable[[Journal, str], Awaitable[list[JournalRecord]]]"
+) -> list["JournalRecord"]:
+    if found := await find(opened, name):
+        return found
+    raise CLIError(f"The journal knows no rollout {name!r}: see 'osmosis journal list'.")
 
 
 def _chosen(rollouts: list[str] | None, states: list[RolloutState] | None) -> tuple[list[str], list[RolloutState]]:

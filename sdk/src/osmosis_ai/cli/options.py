@@ -123,6 +123,7 @@ EXCEPTIONS = {
     ("traces export", "--output"): "data for fine-tuning; standard output by default",
     ("traces export", "--min-reward"): "chooses what is exported; in test it fails the command",
     ("journal list", "--limit"): "20 by default: a list is read on a screen",
+    ("journal salvage", "--output"): "the new journal",
     ("journal redeliver", "--timeout"): "of the delivery of one result",
     ("doctor", "--timeout"): "of all checks together",
 }

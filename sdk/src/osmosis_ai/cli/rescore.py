@@ -53,7 +53,7 @@ def rescore(
     from osmosis_ai.rollout.core.files import write_whole
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
     from osmosis_ai.rollout.run.evaluate.rescoring import rescore as compute
-    from osmosis_ai.rollout.run.results.saved_runs import read_saved_runs
+    from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
 
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a results file or a folder of traces.")
@@ -73,7 +73,7 @@ def rescore(
 
 def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper") -> "GroundTruths | None":
     from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths
-    from osmosis_ai.rollout.run.results.saved_runs import recorded_dataset
+    from osmosis_ai.rollout.run.evaluate.saved_runs import recorded_dataset
 
     source = dataset if dataset is not None else recorded_dataset(path) if reward_fn.takes("ground_truth") else None
     if source is None:

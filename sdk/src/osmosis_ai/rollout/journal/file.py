@@ -214,7 +214,7 @@ def open_file(path: Path, options: FileOptions, clock: Clock) -> OpenFile:
     owners_directory(path).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
     with _alone(path, options.busy_timeout_seconds):
         if not _exists_as_journal(path):
-            _create(path)
+            create_file(path)
         _make_private(path)
         others = _require_whole(path, options.busy_timeout_seconds)
         anchor = take_anchor(path)
@@ -310,7 +310,8 @@ def _alone(path: Path, timeout_seconds: float) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _create(path: Path) -> None:
+def create_file(path: Path) -> None:
+    """Make an empty journal at ``path``, whole or not at all. Raises ``OSError`` or ``sqlite3.Error``."""
     draft = path.with_name(path.name + ".new")
     # What is left of a half-made one; a rollback journal, which a journal never has, would be applied to the new file.
     for stale in (draft.name, *(draft.name + suffix for suffix in _SIDE_FILES), path.name + "-journal"):

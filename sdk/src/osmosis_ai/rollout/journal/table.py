@@ -8,7 +8,8 @@ A function that raises ``JournalError`` has changed nothing.
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from osmosis_ai.rollout.journal.clock import Clock, Gap, Sign, Timeline
@@ -156,6 +157,20 @@ def _insert(connection: sqlite3.Connection, acceptance: Acceptance, owner: str, 
         ).rowcount
         == 1
     )
+
+
+def insert_records(connection: sqlite3.Connection, records: Iterable[JournalRecord], owner: str) -> None:
+    """Records of another journal, all of them now ``owner``'s."""
+    for record in records:
+        values = asdict(record) | {"owner": owner}
+        result = values.pop("result")
+        columns = ", ".join(values)
+        row = connection.execute(
+            f"INSERT INTO rollouts ({columns}) VALUES ({', '.join(':' + name for name in values)})",  # noqa: S608
+            values,
+        ).lastrowid
+        if result is not None:
+            connection.execute("INSERT INTO results (id, result) VALUES (?, ?)", (row, result))
 
 
 def finish(connection: sqlite3.Connection, key: str, result: bytes, owner: str, now: float) -> bool:

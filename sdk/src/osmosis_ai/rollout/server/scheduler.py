@@ -64,8 +64,9 @@ class Scheduler:
             _start_time=time.monotonic(),
             _debug_dir=self._debug_dir,
         )
-        ctx.transcript = rollout.llm.transcript
-        ctx.trace = rollout.watch.agent_trace()
+        ctx.share_transcript(rollout.llm.transcript)
+        if (trace := rollout.watch.agent_trace()) is not None:
+            ctx.trace_to(trace)
         rollout.execution = Execution(
             rollout.rollout_id,
             self._agent_loop,

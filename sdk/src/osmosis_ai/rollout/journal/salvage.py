@@ -1,0 +1,222 @@
+"""Getting out of a damaged journal what it owes, into a new one.
+
+SQLite refuses a file whose structure is broken, so this reads rows wherever a page still holds them (``pages``),
+whether or not anything leads to that page. The damaged files are only read.
+
+Of a row that is found more than once, the one furthest on its way counts, so that an old copy of it cannot turn a
+delivered rollout into one that is owed. A row whose large fields are lost is still a promise: without its result it is
+reported as interrupted, without its messages if they are lost too. Settled rollouts are brought out as well: their keys
+stay taken.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from osmosis_ai.rollout.journal import table
+from osmosis_ai.rollout.journal.anchor import drop_anchor, take_anchor
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.explain import journal_error
+from osmosis_ai.rollout.journal.file import DIRECTORY_MODE, create_file, owners_directory
+from osmosis_ai.rollout.journal.owner import living, new_token
+from osmosis_ai.rollout.journal.pages import LOST, Pages
+from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, RolloutState
+
+_PROGRESS = [RolloutState.ACCEPTED, RolloutState.FINISHED, RolloutState.UNDELIVERABLE, RolloutState.DELIVERED]
+_COLUMNS = (
+    *(
+        "id",
+        "key",
+        "rollout_id",
+        "fingerprint",
+        "server_url",
+        "api_key",
+        "state",
+        "owner",
+        "accepted_at",
+        "finished_at",
+    ),
+    *("reopened_at", "settled_at", "delivery_attempts", "last_error", "init_reply", "request"),
+)
+"""As `table.SCHEMA` has them: it is by their number that a row is known."""
+_RESULT_COLUMNS = 2
+_NECESSARY_TEXTS = ("key", "rollout_id", "fingerprint", "server_url", "owner")
+_TIMES = ("finished_at", "reopened_at", "settled_at")
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """What was found, by key, and what of it is not as it was."""
+
+    records: dict[str, JournalRecord] = field(default_factory=dict)
+    lost_results: list[str] = field(default_factory=list)
+    """Rollouts that were finished and whose result is lost, so that they are reported as interrupted."""
+    lost_requests: list[str] = field(default_factory=list)
+    """Rollouts that are reported as interrupted without the messages of their init."""
+    strays: list[str] = field(default_factory=list)
+    """Rollouts of which only the result is left: whose it is, is lost."""
+    unreadable_rows: int = 0
+    unreadable_pages: int = 0
+    """That the system could not read at all."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is known to be lost."""
+        lost = (self.lost_results, self.lost_requests, self.strays, self.unreadable_rows, self.unreadable_pages)
+        return not any(lost)
+
+    def counts(self) -> dict[RolloutState, int]:
+        """How many records there are in each state."""
+        states = [record.state for record in self.records.values()]
+        return {state: states.count(state) for state in RolloutState}
+
+
+def salvage(damaged: Path, new: Path) -> Salvaged:
+    """Read what can be read of ``damaged`` into a journal at ``new``, for a server to take up.
+
+    Raises:
+        JournalError: a server runs on ``damaged``, nothing of a journal is in it, ``new`` exists, or a file cannot
+            be read or written.
+    """
+    if new.exists():
+        raise JournalError(f"There is a file at {new} already: name a new one.")
+    try:
+        found = read(damaged)
+    except OSError as error:
+        raise journal_error(damaged, error) from error
+    if _is_served(damaged, {record.owner for record in found.records.values()}):
+        raise JournalError(f"A server runs on the journal {damaged}: stop it first, as it still delivers.")
+    if not found.records:
+        raise JournalError(f"Nothing of a rollout can be read in {damaged}: see that it is the right file.")
+    try:
+        _write(found.records.values(), new)
+    except (OSError, sqlite3.Error) as error:
+        raise journal_error(new, error) from error
+    return found
+
+
+def read(damaged: Path) -> Salvaged:
+    """Read what can be read of ``damaged`` and its ``-wal``. Raises ``OSError``."""
+    found = Salvaged()
+    rollouts: dict[str, dict[str, Any]] = {}
+    results: dict[int, list[bytes]] = {}
+    with Pages(damaged) as pages:
+        for row_id, values in pages.rows():
+            if len(values) == len(_COLUMNS):
+                row = dict(zip(_COLUMNS, values, strict=True)) | {"id": row_id}
+                if not _is_rollout(row):
+                    found.unreadable_rows += 1
+                elif _progress(row) > _progress(rollouts.get(row["key"])):
+                    rollouts[row["key"]] = row
+            elif len(values) == _RESULT_COLUMNS and isinstance(values[1], bytes):
+                results.setdefault(row_id, []).append(values[1])
+        found.unreadable_rows += pages.unreadable_rows
+        found.unreadable_pages = pages.unreadable_pages
+    for row in sorted(rollouts.values(), key=lambda row: row["id"]):
+        record = _record(row, results.pop(row["id"], ()))
+        found.records[record.key] = record
+        if record.state is not row["state"]:
+            found.lost_results.append(record.rollout_id)
+        if record.state is RolloutState.ACCEPTED and record.request is None:
+            found.lost_requests.append(record.rollout_id)
+    strays = {_rollout_id_of(each) for left in results.values() for each in left}
+    known = {record.rollout_id for record in found.records.values()}
+    found.strays = sorted(each for each in strays if each is not None and each not in known)
+    return found
+
+
+def _is_served(damaged: Path, owners: Iterable[str]) -> bool:
+    if living(owners_directory(damaged)):
+        return True
+    try:
+        anchor = take_anchor(damaged)
+    except OSError:  # no main file, or one that this user may only read
+        return False
+    try:
+        return any(anchor.is_held(owner) for owner in owners)
+    finally:
+        drop_anchor(anchor)
+
+
+def _is_rollout(row: dict[str, Any]) -> bool:
+    if row["state"] not in _PROGRESS or not isinstance(row["accepted_at"], int | float):
+        return False
+    row["state"] = RolloutState(row["state"])
+    return all(isinstance(row[name], str) for name in _NECESSARY_TEXTS) and row["key"] != ""
+
+
+def _progress(row: dict[str, Any] | None) -> tuple[float, float, int]:
+    """What decides between two copies: a key that was used again, a result that was delivered again, the state."""
+    if row is None:
+        return (float("-inf"), 0.0, 0)
+    reopened_at = row["reopened_at"] if isinstance(row["reopened_at"], int | float) else 0.0
+    return (row["accepted_at"], reopened_at, _PROGRESS.index(row["state"]))
+
+
+def _record(row: dict[str, Any], results: Iterable[bytes]) -> JournalRecord:
+    result = next((each for each in results if _rollout_id_of(each) == row["rollout_id"]), None)
+    state = row["state"]
+    if state is RolloutState.FINISHED and result is None:
+        state = RolloutState.ACCEPTED
+    times = {name: row[name] if isinstance(row[name], int | float) else None for name in _TIMES}
+    if state in UNSETTLED:
+        times["settled_at"] = None
+    elif times["settled_at"] is None:
+        times["settled_at"] = row["accepted_at"]
+    if state is RolloutState.ACCEPTED:
+        times = dict.fromkeys(_TIMES)
+    request = row["request"] if state is RolloutState.ACCEPTED and _has(row["request"], "messages") else None
+    tools = row["init_reply"] if _has(row["init_reply"], "tools") else None
+    return JournalRecord(
+        key=row["key"],
+        rollout_id=row["rollout_id"],
+        fingerprint=row["fingerprint"],
+        server_url=row["server_url"],
+        api_key=row["api_key"] if isinstance(row["api_key"], str) else None,
+        init_reply=tools or to_json({"rollout_id": row["rollout_id"], "tools": []}),
+        request=request,
+        state=state,
+        owner=row["owner"],
+        accepted_at=row["accepted_at"],
+        **times,
+        delivery_attempts=row["delivery_attempts"] if isinstance(row["delivery_attempts"], int) else 0,
+        last_error=row["last_error"] if isinstance(row["last_error"], str) else None,
+        result=None if state is RolloutState.ACCEPTED else result,
+    )
+
+
+def _fields(content: object) -> dict[str, Any]:
+    """The JSON object in ``content``; an empty one if it is damaged."""
+    if content is LOST or not isinstance(content, bytes):
+        return {}
+    try:
+        found = from_json(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _has(content: object, name: str) -> bool:
+    return isinstance(_fields(content).get(name), list)
+
+
+def _rollout_id_of(result: bytes) -> str | None:
+    rollout_id = _fields(result).get("rollout_id")
+    return rollout_id if isinstance(rollout_id, str) else None
+
+
+def _write(records: Iterable[JournalRecord], new: Path) -> None:
+    new.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    draft = new.with_name(new.name + ".part")
+    draft.unlink(missing_ok=True)
+    create_file(draft)
+    with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        table.insert_records(connection, records, owner=new_token())
+        connection.execute("COMMIT")
+    draft.replace(new)

@@ -136,8 +136,11 @@ def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except ValueError as error:
-        if problem := _unusable_setting(error):
-            return tell(problem)
+        from osmosis_ai.rollout.core.settings import wrong_variables
+
+        for name, why in wrong_variables(error):
+            problem = f"The setting {name} cannot be used: {why}; correct it in the environment or in .env."
+            return tell(CLIError(problem))
         raise
 
 
@@ -151,28 +154,10 @@ def tell(error: CLIError) -> int:
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
 
 
-def _unusable_setting(error: ValueError) -> CLIError | None:
-    """What pydantic says of the first setting that it cannot use, if ``error`` is of that kind."""
-    from osmosis_ai.rollout.core import settings
-
-    models = (settings.RolloutClientSettings, settings.RolloutServerSettings, settings.RolloutSettings)
-    model = next((model for model in models if model.__name__ == getattr(error, "title", None)), None)
-    if model is None:
-        return None
-    described: Any = error
-    first = described.errors(include_url=False, include_context=False, include_input=False)[0]
-    name = str(model.model_config.get("env_prefix")) + ("_".join(map(str, first["loc"])).upper() or "*")
-    return CLIError(f"The setting {name} cannot be used: {first['msg']}; correct it in the environment or in .env.")
-
-
-def _add_group(name: str, commands: dict[str, Callable[..., int]], about: str) -> None:
-    group = typer.Typer(help=about, no_args_is_help=True, **_PLAIN)
-    for each, command in commands.items():
-        _add(group, each, command)
-    app.add_typer(group, name=name)
-
-
 for _name, _command in COMMANDS.items():
     _add(app, _name, _command)
-for _name, _group in (("journal", journal), ("traces", traces)):
-    _add_group(_name, _group.COMMANDS, _group.HELP)
+for _name, _module in (("journal", journal), ("traces", traces)):
+    _commands = typer.Typer(help=_module.HELP, no_args_is_help=True, **_PLAIN)
+    for _each, _command in _module.COMMANDS.items():
+        _add(_commands, _each, _command)
+    app.add_typer(_commands, name=_name)

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from osmosis_ai.rollout.core.user_errors import CLIError
-
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
@@ -22,13 +20,11 @@ def init(
 ) -> int:
     """Write a new agent project that passes its own tests."""
     from osmosis_ai.rollout.core.console import console
-    from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, create_project, named_source, own_source
+    from osmosis_ai.rollout.tooling.scaffold.create import create_project
+    from osmosis_ai.rollout.tooling.scaffold.source import named_source, own_source
 
-    try:
-        source = own_source() if sdk is None else named_source(sdk)
-        project = create_project(folder, source, name)
-    except ScaffoldError as error:
-        raise CLIError(str(error)) from error
+    source = own_source() if sdk is None else named_source(sdk)
+    project = create_project(folder, source, name)
     lines = [
         f"{folder} holds the agent {project.name!r}, in {len(project.files)} files. It gets the SDK from {source}.",
         "",

@@ -1,7 +1,7 @@
 """The options of the commands, each stated once: flags, value, bounds, help.
 
 A command is a function whose signature takes its options from here; what only one command has stands in its signature.
-The same flag has the same meaning, default and help in every command, but for `EXCEPTIONS`, each with its reason.
+The same flag has the same meaning, default and help in every command, but for `EXCEPTIONS` of the test of this table.
 """
 
 from typing import Annotated
@@ -100,30 +100,3 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Debug = Annotated[
     bool, typer.Option("--debug", help="Log what the SDK does, and write event files to ./test_debug or ./eval_debug.")
 ]
-
-# Command and flag -> why it differs there from what the flag is elsewhere.
-EXCEPTIONS = {
-    ("trainer", "--concurrency"): "16 by default: a server is made for many, and its rollouts share no client",
-    ("trainer", "--timeout"): "300 s by default, as for every trainer: a server that lost a rollout says nothing",
-    ("trainer", "--model"): "a script by default: the protocol is what is tried",
-    ("eval", "--model"): "required: numbers are about a model",
-    ("doctor", "--model"): "that of osmosis test is examined unless another is named",
-    ("trainer", "--model-api-key"): "is --api-key too in test and eval, as in 0.2; here that was the server's",
-    ("trainer", "--api-key"): "the old name of --server-key, not shown",
-    ("trainer", "--server-key"): "of a server that runs already, not of one to start",
-    ("serve", "--api-key"): "the server's key, as in 0.2; --server-key is the clear name",
-    ("doctor", "--api-key"): "as for serve",
-    ("trainer", "--host"): "of the callbacks: the trainer serves those",
-    ("trainer", "--port"): "of the callbacks: the trainer serves those",
-    ("view", "--port"): "of the page",
-    ("rescore", "--module"): "names a function: no agent runs",
-    ("rescore", "--dataset"): "can be left out: the results say where it was",
-    ("rescore", "--output"): "every run before and after, at the end",
-    ("view", "--output"): "one page as a file",
-    ("traces export", "--output"): "data for fine-tuning; standard output by default",
-    ("traces export", "--min-reward"): "chooses what is exported; in test it fails the command",
-    ("journal list", "--limit"): "20 by default: a list is read on a screen",
-    ("journal salvage", "--output"): "the new journal",
-    ("journal redeliver", "--timeout"): "of the delivery of one result",
-    ("doctor", "--timeout"): "of all checks together",
-}

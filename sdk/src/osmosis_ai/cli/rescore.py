@@ -12,8 +12,7 @@ from osmosis_ai.cli import options as table
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper
-    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, Rescored, RescoringReport
+    from osmosis_ai.rollout.run.evaluate.rescoring import Rescored, RescoringReport
 
 MAX_LISTED_RUNS = 20
 MAX_LISTED_PROBLEMS = 5
@@ -52,13 +51,14 @@ def rescore(
 
     from osmosis_ai.rollout.core.files import write_whole
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
-    from osmosis_ai.rollout.run.evaluate.rescoring import rescore as compute
-    from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
+    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, rescore as compute
+    from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs, recorded_dataset
 
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a results file or a folder of traces.")
     [reward_fn] = load_eval_fns([module])
-    ground_truths = _ground_truths(path, dataset, reward_fn)
+    source = dataset or (recorded_dataset(path) if reward_fn.takes("ground_truth") else None)
+    ground_truths = None if source is None else GroundTruths(source)
     report = asyncio.run(compute(read_saved_runs(path), reward_fn, ground_truths, pass_threshold))
     if not report.runs:
         raise CLIError(f"{path} holds no runs.")
@@ -68,20 +68,8 @@ def rescore(
         typer.echo(json.dumps(_document(path, module, dataset, report, report.changed), indent=2))
     elif not quiet:
         _print(report, output)
-    return _exit_code(report)
-
-
-def _ground_truths(path: Path, dataset: Path | None, reward_fn: "EvalFnWrapper") -> "GroundTruths | None":
-    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths
-    from osmosis_ai.rollout.run.evaluate.saved_runs import recorded_dataset
-
-    source = dataset if dataset is not None else recorded_dataset(path) if reward_fn.takes("ground_truth") else None
-    if source is None:
-        return None
-    try:
-        return GroundTruths(source)
-    except FileNotFoundError as error:
-        raise UsageError(str(error)) from error
+    summary = report.summary()
+    return 1 if summary["function_failed"] or not (summary["rescored"] or summary["no_reward"]) else 0
 
 
 def _document(
@@ -140,8 +128,3 @@ def _place(run: "Rescored") -> str:
 
 def _shown(reward: float | None) -> str:
     return "none" if reward is None else f"{reward:g}"
-
-
-def _exit_code(report: "RescoringReport") -> int:
-    summary = report.summary()
-    return 1 if summary["function_failed"] or not (summary["rescored"] or summary["no_reward"]) else 0

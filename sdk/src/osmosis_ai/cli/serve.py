@@ -12,21 +12,14 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the documented default; a key is aske
 LOOPBACK = "127.0.0.1"
 
 
+LogLevel = StrEnum("LogLevel", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+
+
 class LogFormat(StrEnum):
     """Formats of ``--log-format``."""
 
     TEXT = "text"
     JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """Levels of ``--log-level``."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
 
 
 def serve(

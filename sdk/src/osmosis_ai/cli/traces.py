@@ -13,6 +13,7 @@ from osmosis_ai.rollout.core.user_errors import UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.observe.traces.export import Export
+    from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
 HELP = "Work with traces, as serve --log writes them."
 
@@ -31,13 +32,10 @@ def export(
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
     from osmosis_ai.rollout.observe.traces.export import Export, Filter
-    from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
     if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
         raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
-    index = TraceIndex(path)
+    index = index_of(path)
     index.refresh()
     statuses = () if status.upper() == "ANY" else (status.upper(),)
     job = Export(index, Filter(min_reward, max_reward, statuses, tuple(outcomes or ())))
@@ -51,6 +49,15 @@ def export(
         file=sys.stderr,
     )
     return 0 if job.written else 1
+
+
+def index_of(path: Path) -> "TraceIndex":
+    """The traces at ``path``, which has to be there."""
+    from osmosis_ai.rollout.observe.traces.index import TraceIndex
+
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
+    return TraceIndex(path)
 
 
 def _write(job: "Export", output: Path | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from osmosis_ai.cli.traces import index_of
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
@@ -25,11 +26,7 @@ def view(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> int:
     """Look at traces: every rollout, what came of it and why, live while the server runs."""
-    from osmosis_ai.rollout.observe.traces.index import TraceIndex
-
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
-    index = TraceIndex(path)
+    index = index_of(path)
     if output is not None:
         if open_browser or port:
             raise UsageError("--output writes a file; --port and --open are for the page.")

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -170,6 +171,16 @@ class RolloutSettings(_Settings):
         default_factory=RolloutServerSettings
     )
     max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
+
+
+def wrong_variables(error: Exception) -> list[tuple[str, str]]:
+    """The variables that pydantic found wrong, each with its reason; ``[]`` if ``error`` is not about settings."""
+    models = (RolloutClientSettings, RolloutServerSettings, RolloutSettings)
+    prefixes = {model.__name__: str(model.model_config.get("env_prefix")) for model in models}
+    if not isinstance(error, ValidationError) or error.title not in prefixes:
+        return []
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [(prefixes[error.title] + ("_".join(map(str, each["loc"])).upper() or "*"), each["msg"]) for each in found]
 
 
 _settings: RolloutSettings | None = None

@@ -12,8 +12,10 @@ import pytest
 from support.processes import own_environment
 
 from osmosis_ai.rollout.core.loading import load_agent_loop
-from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create, create_project, own_source
-from osmosis_ai.rollout.tooling.scaffold.create import AGENT_NAME_LINE
+from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.tooling.scaffold import create
+from osmosis_ai.rollout.tooling.scaffold.create import AGENT_NAME_LINE, create_project
+from osmosis_ai.rollout.tooling.scaffold.source import SdkSource, own_source
 
 EXAMPLE = Path(__file__).parents[5]
 COPIED = ("rewards.py", "test_data.jsonl", "tools.py")
@@ -89,7 +91,7 @@ def test_an_empty_folder_will_do_and_one_with_a_fresh_repository(tmp_path: Path)
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ScaffoldError, match="is not empty"):
+    with pytest.raises(CLIError, match="is not empty"):
         create_project(tmp_path, SDK)
     assert contents(tmp_path) == {"notes.txt": "mine"}
 
@@ -97,24 +99,24 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ScaffoldError, match="Not a directory"):
+        with pytest.raises(CLIError, match="Not a directory"):
             create_project(folder, SDK)
 
 
 def test_a_folder_that_cannot_be_made() -> None:
-    with pytest.raises(ScaffoldError, match="cannot be written"):
+    with pytest.raises(CLIError, match="cannot be written"):
         create_project(Path("/proc/agent"), SDK)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", 'a"]\nx = "', "ä", "osmosis_ai", "PyTest"])
 def test_a_name_that_cannot_be_used(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ScaffoldError, match="--name"):
+    with pytest.raises(CLIError, match="--name"):
         create_project(tmp_path / "agent", SDK, name)
     assert not (tmp_path / "agent").exists()
 
 
 def test_a_folder_whose_name_gives_none_needs_one(tmp_path: Path) -> None:
-    with pytest.raises(ScaffoldError, match="--name"):
+    with pytest.raises(CLIError, match="--name"):
         create_project(tmp_path / "...", SDK)
     assert create_project(tmp_path / "...", SDK, "agent").name == "agent"
 
@@ -145,7 +147,7 @@ def test_what_an_installed_sdk_has_is_enough(own_copy: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", [*create.EXAMPLE_FILES[1:], *create.TEMPLATES])
 def test_a_file_that_is_missing_is_named_and_nothing_is_written(own_copy: Path, tmp_path: Path, name: str) -> None:
     (own_copy / name).unlink()
-    with pytest.raises(ScaffoldError, match=f"^This SDK has no .*{name}: install it anew, or use a whole checkout"):
+    with pytest.raises(CLIError, match=f"^This SDK has no .*{name}: install it anew, or use a whole checkout"):
         create_project(tmp_path / "agent", SDK)
     assert not (tmp_path / "agent").exists()
 
@@ -161,14 +163,14 @@ def test_a_file_that_is_missing_is_named_and_nothing_is_written(own_copy: Path, 
 )
 def test_a_template_without_its_marker_is_an_error(own_copy: Path, tmp_path: Path, name: str, marker: str) -> None:
     (own_copy / name).write_text((own_copy / name).read_text().replace(marker, "something else"))
-    with pytest.raises(ScaffoldError, match=f"^The {create.TEMPLATES.get(name, name)} of this SDK has no {marker}"):
+    with pytest.raises(CLIError, match=f"^The {create.TEMPLATES.get(name, name)} of this SDK has no {marker}"):
         create_project(tmp_path / "agent", SDK)
     assert not (tmp_path / "agent").exists()
 
 
 def test_what_a_checkout_without_links_left_in_their_place_is_no_example(own_copy: Path, tmp_path: Path) -> None:
     (own_copy / "server.py").write_text("../../../../../../../server.py")
-    with pytest.raises(ScaffoldError, match="has no name = "):
+    with pytest.raises(CLIError, match="has no name = "):
         create_project(tmp_path / "agent", SDK)
 
 

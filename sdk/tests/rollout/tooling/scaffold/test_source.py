@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from osmosis_ai.rollout.tooling.scaffold import ScaffoldError, SdkSource, create_project, named_source, own_source
-from osmosis_ai.rollout.tooling.scaffold.source import _recorded
+from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.tooling.scaffold.create import create_project
+from osmosis_ai.rollout.tooling.scaffold.source import SdkSource, _recorded, named_source, own_source
 
 SDK = Path(__file__).parents[4]
 WHEEL = "osmosis_ai-0.2.17+workspace-py3-none-any.whl"
@@ -58,14 +59,14 @@ def test_git_and_the_web(text: str, fields: dict[str, str]) -> None:
 @pytest.mark.parametrize("text", ["git+", "git+nonsense", "git+https://host", "/nowhere", "", "/nowhere/a.whl"])
 def test_what_is_none_of_these(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ScaffoldError, match="subdirectory=sdk"):
+    with pytest.raises(CLIError, match="subdirectory=sdk"):
         named_source(text)
 
 
 def test_the_product_that_now_has_the_name_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "osmosis_ai-1.0.0-py3-none-any.whl"
     other.touch()
-    with pytest.raises(ScaffoldError, match=r"0\.2 line"):
+    with pytest.raises(CLIError, match=r"0\.2 line"):
         named_source(str(other))
 
 
@@ -86,7 +87,7 @@ def test_what_an_installer_has_noted(origin: dict[str, Any], fields: dict[str, s
 
 
 def test_what_was_installed_from_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(ScaffoldError, match="which is gone: name it with --sdk"):
+    with pytest.raises(CLIError, match="which is gone: name it with --sdk"):
         _recorded({"url": (tmp_path / WHEEL).as_uri(), "archive_info": {}})
 
 

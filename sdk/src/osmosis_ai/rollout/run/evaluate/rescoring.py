@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
 from osmosis_ai.rollout.run.evaluate.saved_runs import SavedRun
+from osmosis_ai.rollout.run.loading import open_dataset
 
 CONCURRENT_CALLS = 64
 TOLERANCE = 1e-9
@@ -118,11 +118,12 @@ class GroundTruths:
     """The rows of a dataset by number and by prompt, for runs that were saved without their ground truth.
 
     Raises:
-        FileNotFoundError, DatasetParseError, DatasetValidationError: as ``DatasetReader``.
+        UsageError: there is no such file, or it is of no kind that can be read.
+        DatasetParseError, DatasetValidationError: as ``DatasetReader``.
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows: list[dict[str, Any]] = [dict(row) for row in DatasetReader(path).iter_rows()]
+        self._rows: list[dict[str, Any]] = [dict(row) for row in open_dataset(path).iter_rows()]
         self._by_prompt: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in self._rows:
             self._by_prompt.setdefault(_prompt_of_row(row), []).append(row)

@@ -1,6 +1,5 @@
 """Writing a new project: the example with another name, tests of its own, and what uv needs to run it."""
 
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from osmosis_ai.rollout.tooling.scaffold.errors import ScaffoldError
+from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.tooling.scaffold.source import VENDOR, SdkSource
 
 AGENT_NAME_LINE = '    name = "calculator"\n'
@@ -48,23 +47,25 @@ def create_project(folder: Path, sdk: SdkSource, name: str | None = None) -> Pro
         name: of the project and its agent; ``None`` takes the folder's, in small letters and hyphens.
 
     Raises:
-        ScaffoldError: ``folder`` is not empty or cannot be written, the name cannot be used, or this SDK lacks a file
+        CLIError: ``folder`` is not empty or cannot be written, the name cannot be used, or this SDK lacks a file
             of the project or the place for a name in it.
     """
     name = _checked_name(name if name is not None else _name_of(folder))
     _require_empty(folder)
     texts = _texts(name, sdk)
-    written = []
     try:
         for relative, text in texts.items():
-            written.append(_write(folder, relative, text))
+            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+            # Never over something that is there, nor through a link.
+            with (folder / relative).open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
         if sdk.archive is not None:
             (folder / VENDOR).mkdir()
             shutil.copyfile(sdk.archive, folder / VENDOR / sdk.archive.name)
-            written.append(f"{VENDOR}/{sdk.archive.name}")
     except OSError as error:
-        raise ScaffoldError(f"{folder} cannot be written: {error.strerror or error} ({error.filename}).") from error
-    return Project(folder, name, tuple(sorted(written)))
+        raise CLIError(f"{folder} cannot be written: {error.strerror or error} ({error.filename}).") from error
+    vendored = [] if sdk.archive is None else [f"{VENDOR}/{sdk.archive.name}"]
+    return Project(folder, name, tuple(sorted([*texts, *vendored])))
 
 
 def _name_of(folder: Path) -> str:
@@ -73,9 +74,9 @@ def _name_of(folder: Path) -> str:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ScaffoldError(f"{name!r} cannot name a project: give --name, of letters, digits, '.', '_' and '-'.")
+        raise CLIError(f"{name!r} cannot name a project: give --name, of letters, digits, '.', '_' and '-'.")
     if re.sub(r"[._-]+", "-", name).lower() in _TAKEN_NAMES:
-        raise ScaffoldError(f"{name!r} is a package that the project needs: give it another --name.")
+        raise CLIError(f"{name!r} is a package that the project needs: give it another --name.")
     return name
 
 
@@ -85,9 +86,9 @@ def _require_empty(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ScaffoldError(f"{folder} cannot be used: {error.strerror}; name a new folder.") from error
+        raise CLIError(f"{folder} cannot be used: {error.strerror}; name a new folder.") from error
     if entries:
-        raise ScaffoldError(f"{folder} is not empty: name a new folder, or an empty one.")
+        raise CLIError(f"{folder} is not empty: name a new folder, or an empty one.")
 
 
 def _texts(name: str, sdk: SdkSource) -> dict[str, str]:
@@ -104,7 +105,7 @@ def _texts(name: str, sdk: SdkSource) -> dict[str, str]:
         ("server.py", AGENT_NAME_LINE, f'    name = "{name}"\n'),
     ):
         if marker not in texts[path]:
-            raise ScaffoldError(f"The {path} of this SDK has no {marker.strip()}: install it anew.")
+            raise CLIError(f"The {path} of this SDK has no {marker.strip()}: install it anew.")
         texts[path] = texts[path].replace(marker, value)
     return texts
 
@@ -113,15 +114,4 @@ def _read(file: Traversable) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise ScaffoldError(f"This SDK has no {file}: install it anew, or use a whole checkout.") from None
-
-
-def _write(folder: Path, relative: str, text: str) -> str:
-    file = folder / relative
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Never over something that is there, nor through a link.
-    with os.fdopen(
-        os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8", newline="\n"
-    ) as out:
-        out.write(text)
-    return relative
+        raise CLIError(f"This SDK has no {file}: install it anew, or use a whole checkout.") from None

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import url2pathname
 
 from osmosis_ai.rollout.core.consts import PACKAGE_FOLDER, package_name
-from osmosis_ai.rollout.tooling.scaffold.errors import ScaffoldError
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 VENDOR = "vendor"
 HOW_TO_NAME = (
@@ -45,17 +45,17 @@ def own_source() -> SdkSource:
     """Where the SDK that runs was installed from.
 
     Raises:
-        ScaffoldError: that is not on record, or no longer there.
+        CLIError: that is not on record, or no longer there.
     """
     checkout = PACKAGE_FOLDER.parents[1]
     if _is_sdk(checkout):
-        return _folder(checkout, editable=True)
+        return _at(checkout, editable=True)
     try:
         origin = importlib.metadata.distribution(package_name).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
         origin = None
     if not origin:
-        raise ScaffoldError(f"Where this SDK was installed from is not on record: name it with {HOW_TO_NAME}.")
+        raise CLIError(f"Where this SDK was installed from is not on record: name it with {HOW_TO_NAME}.")
     return _recorded(json.loads(origin))
 
 
@@ -69,7 +69,7 @@ def _recorded(origin: Mapping[str, Any]) -> SdkSource:
         return SdkSource({"url": url, **subdirectory})
     path = Path(url2pathname(urlsplit(url).path))
     if not path.exists():
-        raise ScaffoldError(f"This SDK was installed from {path}, which is gone: name it with {HOW_TO_NAME}.")
+        raise CLIError(f"This SDK was installed from {path}, which is gone: name it with {HOW_TO_NAME}.")
     return _at(path, editable=bool(origin.get("dir_info", {}).get("editable")))
 
 
@@ -77,7 +77,7 @@ def named_source(text: str) -> SdkSource:
     """What the user names: a folder, a wheel or source archive, or ``git+URL[@REVISION][#subdirectory=FOLDER]``.
 
     Raises:
-        ScaffoldError: it is none of these.
+        CLIError: it is none of these.
     """
     if text.startswith("git+"):
         return _git(text.removeprefix("git+"))
@@ -91,7 +91,7 @@ def _git(text: str) -> SdkSource:
     path, at, revision = parts.path.rpartition("@")
     options = parse_qs(parts.fragment)
     if not (parts.scheme and (parts.netloc or parts.scheme == "file") and (path if at else revision).strip("/")):
-        raise ScaffoldError(f"git+{text} is no URL such as git+https://HOST/REPO@REVISION#subdirectory=sdk.")
+        raise CLIError(f"git+{text} is no URL such as git+https://HOST/REPO@REVISION#subdirectory=sdk.")
     fields = {"git": parts._replace(path=path if at else parts.path, fragment="").geturl()}
     if at:
         fields["rev"] = revision
@@ -104,16 +104,12 @@ def _at(path: Path, *, editable: bool) -> SdkSource:
     path = path.absolute()
     if path.name.endswith(_ARCHIVES) and path.is_file():
         if not path.name.startswith("osmosis_ai-0.2."):
-            raise ScaffoldError(f"{path} is no {package_name} of the 0.2 line: name it with {HOW_TO_NAME}.")
+            raise CLIError(f"{path} is no {package_name} of the 0.2 line: name it with {HOW_TO_NAME}.")
         return SdkSource({"path": f"{VENDOR}/{path.name}"}, archive=path)
     for folder in (path, path / "sdk"):
         if _is_sdk(folder):
-            return _folder(folder, editable=editable)
-    raise ScaffoldError(f"There is no {package_name} SDK at {path}: name it with {HOW_TO_NAME}.")
-
-
-def _folder(folder: Path, *, editable: bool) -> SdkSource:
-    return SdkSource({"path": str(folder), **({"editable": True} if editable else {})})
+            return SdkSource({"path": str(folder), **({"editable": True} if editable else {})})
+    raise CLIError(f"There is no {package_name} SDK at {path}: name it with {HOW_TO_NAME}.")
 
 
 def _is_sdk(folder: Path) -> bool:

@@ -7,13 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from osmosis_ai.cli import main
 from osmosis_ai.rollout import OsmosisLLMClient, RolloutContext, RolloutRequest, create_app, validate_agent_loop
-from osmosis_ai.rollout.run import DatasetReader
-from osmosis_ai.rollout.run.policies.arithmetic import ArithmeticPolicy
-from osmosis_ai.rollout.run.train.jobs import JobPlan
-from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
-from osmosis_ai.rollout.run.train.session import OwnServer, Session
-from osmosis_ai.rollout.trainer import TrainerLimits, completer_of
 from osmosis_ai.rollout.trainer.testing import (
     RolloutCompletionTracker,
     create_mock_trainer_app,
@@ -77,17 +72,10 @@ def test_one_rollout_with_a_mock_trainer(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result["final_messages"][2]["content"] == "8"
 
 
-async def test_every_row_of_the_dataset_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `osmosis trainer` does: the server in a process of its own, rollouts over HTTP, a script for the model."""
+def test_every_row_of_the_dataset_end_to_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server in a process of its own, rollouts over HTTP, a script for the model."""
     monkeypatch.chdir(PROJECT)
-    plan = JobPlan(reader=DatasetReader(PROJECT / "test_data.jsonl"))
-    report = RolloutReport(planned=plan.count())
-    session = Session(
-        plan=plan,
-        server=OwnServer("server:agent_loop"),
-        complete=completer_of(ArithmeticPolicy),
-        limits=TrainerLimits(rollout_timeout_seconds=30),
-    )
-    await session.run(report, lambda line, outcome: None)
-    assert report.is_success, [line.problem for line in report.lines if line.problem]
-    assert {line.reward for line in report.lines} == {1.0}
+    assert main(["trainer", "-m", "server:agent_loop", "-d", "test_data.jsonl", "--timeout", "30", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["mean_reward"] == 1.0

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
         list_agent_loops as list_agent_loops,
         register_agent_loop as register_agent_loop,
     )
-    from osmosis_ai._compat.rubric_eval import (
+    from osmosis_ai._compat.rubric import (
         MissingAPIKeyError as MissingAPIKeyError,
-        evaluate_rubric as evaluate_rubric,
-    )
-    from osmosis_ai._compat.rubric_types import (
         ModelNotFoundError as ModelNotFoundError,
         ProviderRequestError as ProviderRequestError,
+        evaluate_rubric as evaluate_rubric,
     )
     from osmosis_ai.rollout.core.base import (
         RolloutAgentLoop as RolloutAgentLoop,
@@ -57,8 +55,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "osmosis_ai._compat.registry": "get_agent_loop list_agent_loops register_agent_loop",
-    "osmosis_ai._compat.rubric_eval": "MissingAPIKeyError evaluate_rubric",
-    "osmosis_ai._compat.rubric_types": "ModelNotFoundError ProviderRequestError",
+    "osmosis_ai._compat.rubric": "MissingAPIKeyError ModelNotFoundError ProviderRequestError evaluate_rubric",
     "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
     "osmosis_ai.rollout.core.exceptions": (
         "OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError OsmosisValidationError"

@@ -6,7 +6,7 @@ package, the call of ``install`` and the exports from here in ``osmosis_ai`` and
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -21,12 +21,12 @@ else:  # importlib.abc loads a hundred times what these two do
 MOVED = {
     "osmosis_ai.cli_services": "osmosis_ai.rollout.core.user_errors",
     "osmosis_ai.consts": "osmosis_ai.rollout.core.consts",
-    "osmosis_ai.rubric_eval": "osmosis_ai._compat.rubric_eval",
-    "osmosis_ai.rubric_types": "osmosis_ai._compat.rubric_types",
+    "osmosis_ai.rubric_eval": "osmosis_ai._compat.rubric",
+    "osmosis_ai.rubric_types": "osmosis_ai._compat.rubric",
     "osmosis_ai.utils": "osmosis_ai.rollout.core.reward_functions",
     "osmosis_ai._litellm_compat": "osmosis_ai.rollout.run.models.litellm",
     "osmosis_ai.cli.parser": "osmosis_ai._compat.parser",
-    "osmosis_ai.rollout._compat": "osmosis_ai.rollout.core.optional",
+    "osmosis_ai.rollout._compat": "osmosis_ai._compat.optional",
     "osmosis_ai.rollout.cli": "osmosis_ai._compat.commands",
     "osmosis_ai.rollout.cli_utils": "osmosis_ai.rollout.core.loading",
     "osmosis_ai.rollout.client": "osmosis_ai.rollout.wire.client",
@@ -38,18 +38,15 @@ MOVED = {
     "osmosis_ai.rollout.eval.common.llm_client": "osmosis_ai.rollout.run.models.llm_client",
     "osmosis_ai.rollout.eval.common.runner": "osmosis_ai.rollout.run.local_runner",
     "osmosis_ai.rollout.eval.evaluation": "osmosis_ai.rollout.run.evaluate",
-    "osmosis_ai.rollout.eval.evaluation.cli": "osmosis_ai._compat.eval_command",
     "osmosis_ai.rollout.eval.evaluation.report": "osmosis_ai.rollout.run.evaluate.terminal",
     "osmosis_ai.rollout.eval.evaluation.runner": "osmosis_ai.rollout.run.evaluate.eval_runner",
     "osmosis_ai.rollout.eval.test_mode": "osmosis_ai.rollout.run.test",
-    "osmosis_ai.rollout.eval.test_mode.cli": "osmosis_ai._compat.test_command",
     "osmosis_ai.rollout.eval.test_mode.runner": "osmosis_ai.rollout.run.test.local_test_runner",
     "osmosis_ai.rollout.network": "osmosis_ai._compat.network",
     "osmosis_ai.rollout.registry": "osmosis_ai._compat.registry",
     "osmosis_ai.rollout.server.registration": "osmosis_ai._compat.registration",
-    "osmosis_ai.rollout.test_mode.cli": "osmosis_ai._compat.test_command",
+    "osmosis_ai.rollout.test_mode.cli": "osmosis_ai.rollout.eval.test_mode.cli",
     "osmosis_ai.rollout.test_mode.dataset": "osmosis_ai.rollout.run.data.dataset",
-    "osmosis_ai.rollout.test_mode.exceptions": "osmosis_ai._compat.test_mode_exceptions",
     "osmosis_ai.rollout.test_mode.external_llm_client": "osmosis_ai.rollout.run.models.llm_client",
     "osmosis_ai.rollout.test_mode.interactive": "osmosis_ai.rollout.run.test.interactive",
     "osmosis_ai.rollout.test_mode.runner": "osmosis_ai.rollout.run.test.local_test_runner",
@@ -59,22 +56,29 @@ MOVED = {
     "osmosis_ai.rollout.validator": "osmosis_ai.rollout.core.validator",
 }
 
-# Old packages that are no package any more -> the modules whose exports they offer.
-DISSOLVED = {
+# Old path -> where the names are that it offers: all exports of a module, or those named (as what they were called).
+OFFERED: dict[str, tuple[str, ...]] = {
+    "osmosis_ai.cli": ("osmosis_ai._compat.parser:build_parser as _build_parser",),  # beside its own
     "osmosis_ai.rollout.config": ("osmosis_ai.rollout.core.settings",),
     "osmosis_ai.rollout.eval": (),
     "osmosis_ai.rollout.eval.common": ("osmosis_ai.rollout.run", "osmosis_ai._compat.eval_common_cli"),
+    "osmosis_ai.rollout.eval.evaluation.cli": ("osmosis_ai._compat.commands:EvalCommand",),
+    "osmosis_ai.rollout.eval.test_mode.cli": ("osmosis_ai._compat.commands:TestCommand",),
     "osmosis_ai.rollout.test_mode": (
         "osmosis_ai.rollout.run.data.dataset",
-        "osmosis_ai._compat.test_mode_exceptions",
+        "osmosis_ai.rollout.test_mode.exceptions",
         "osmosis_ai.rollout.run.models.llm_client",
         "osmosis_ai.rollout.run.test.interactive",
         "osmosis_ai.rollout.run.test.local_test_runner",
     ),
+    "osmosis_ai.rollout.test_mode.exceptions": (
+        "osmosis_ai.rollout.run.errors:DatasetParseError",
+        "osmosis_ai.rollout.run.errors:DatasetValidationError",
+        "osmosis_ai.rollout.run.errors:ProviderError",
+        "osmosis_ai.rollout.run.errors:LocalExecutionError as TestModeError",
+        "osmosis_ai.rollout.run.errors:ToolValidationError",
+    ),
 }
-
-# Old names in modules that stay -> where they are.
-ADDED = {"osmosis_ai.cli": {"_build_parser": "osmosis_ai._compat.parser:build_parser"}}
 
 
 def install() -> None:
@@ -90,37 +94,18 @@ class _OldPaths(MetaPathFinder):
     ) -> ModuleSpec | None:
         if not fullname.startswith("osmosis_ai."):
             return None
-        if fullname in ADDED:
-            return _with_names(fullname, path)
-        if fullname in DISSOLVED:
-            return ModuleSpec(fullname, _Dissolved(DISSOLVED[fullname]), is_package=True)
+        if fullname in OFFERED:
+            own = PathFinder.find_spec(fullname, path)
+            if own is None or not isinstance(own.loader, SourceFileLoader):
+                return ModuleSpec(fullname, _Offering(OFFERED[fullname]), is_package=True)
+            own.loader = _Offering(OFFERED[fullname], own.loader)
+            return own
         old = fullname
         while old not in MOVED:
             old = old.rpartition(".")[0]
             if old in ("", "osmosis_ai"):
                 return None
         return ModuleSpec(fullname, _Moved(MOVED[old] + fullname.removeprefix(old)))
-
-
-def _with_names(fullname: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """The ordinary spec, of a module that also looks up its old names."""
-    spec = PathFinder.find_spec(fullname, path)
-    if spec is not None and isinstance(loader := spec.loader, SourceFileLoader):
-        run = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            def look_up(name: str) -> object:
-                if name not in ADDED[fullname]:
-                    raise AttributeError(f"module {fullname!r} has no attribute {name!r}")
-                home, _, attribute = ADDED[fullname][name].partition(":")
-                return getattr(import_module(home), attribute)
-
-            module.__getattr__ = look_up  # type: ignore[method-assign]
-            run(module)
-            vars(module)["__all__"] = [*vars(module)["__all__"], *ADDED[fullname]]
-
-        loader.exec_module = exec_module  # type: ignore[method-assign]
-    return spec
 
 
 class _Moved(Loader):
@@ -139,23 +124,35 @@ class _Moved(Loader):
         module.__spec__ = self._spec  # which the import system has just replaced by that of the old path
 
 
-class _Dissolved(Loader):
-    """Gives an empty package that looks its names up where they are now."""
+class _Offering(Loader):
+    """Gives a package, empty but for what its ``own`` loader finds, that looks other names up where they are now."""
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
-        self._modules = modules
+    def __init__(self, offered: tuple[str, ...], own: SourceFileLoader | None = None) -> None:
+        self._offered = offered
+        self._own = own
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
+        if self._own is not None:
+            self._own.exec_module(module)
+        own_names = vars(module).pop("__all__", ())
+
         def look_up(name: str) -> object:
-            offered = list(map(import_module, self._modules))
             if name == "__all__":
-                return sorted({name for new in offered for name in getattr(new, "__all__", ())})
-            for new in offered:
-                if name in getattr(new, "__all__", ()):
-                    return getattr(new, name)
+                return sorted({*own_names, *(new for new, _, _ in self._names())})
+            for new, home, attribute in self._names():
+                if new == name:
+                    return getattr(import_module(home), attribute)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
         module.__getattr__ = look_up  # type: ignore[method-assign]
+
+    def _names(self) -> Iterator[tuple[str, str, str]]:
+        """Each name, with the module that has it now, and what it is called there."""
+        for entry in self._offered:
+            home, _, named = entry.partition(":")
+            for attribute in [named] if named else getattr(import_module(home), "__all__", ()):
+                attribute, _, name = attribute.partition(" as ")
+                yield name or attribute, home, attribute

@@ -1,12 +1,18 @@
 """The commands as classes for an argparse program of one's own."""
 
 import argparse
-from collections.abc import Callable, Coroutine
 from typing import Any
 
+from osmosis_ai._compat import parser as argparse_view
+from osmosis_ai.cli.app import tell
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.loading import load_agent_loop
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.run.evaluate.command import run_eval
+from osmosis_ai.rollout.run.evaluate.options import Options as EvalOptions
+from osmosis_ai.rollout.run.options import RunOptions
+from osmosis_ai.rollout.run.test.command import run_test
+from osmosis_ai.rollout.run.test.options import Options as TestOptions
 
 __all__ = ["CLIError", "EvalCommand", "ServeCommand", "TestCommand", "ValidateCommand"]
 
@@ -18,16 +24,12 @@ class _Command:
 
     def configure_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments, and the default ``handler``: namespace to exit code."""
-        from osmosis_ai._compat.parser import configure
-
-        configure(parser, self._name)
+        argparse_view.configure(parser, self._name)
         parser.set_defaults(handler=self.run)
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the command; an argument that ``args`` lacks takes its default."""
-        from osmosis_ai._compat.parser import run
-
-        return run(self._name, args)
+        return argparse_view.run(self._name, args)
 
 
 class ServeCommand(_Command):
@@ -45,27 +47,25 @@ class ValidateCommand(_Command):
 class _RunCommand(_Command):
     """What prints on a ``console``: the ``sys.stdout`` of the moment it is made."""
 
+    _options: type[RunOptions]
+    _work: Any
+
     def __init__(self) -> None:
         self.console = Console()
 
-    def _library(self) -> tuple[Any, Callable[[Any, Console], Coroutine[Any, Any, int]]]:
-        raise NotImplementedError
-
     def _validate_args(self, args: argparse.Namespace) -> str | None:
         try:
-            self._library()[0].of(args).check()
+            self._options.of(args).check()
         except UsageError as error:
             return str(error)
         return None
 
     async def _run_async(self, args: argparse.Namespace) -> int:
-        from osmosis_ai.cli.app import tell
-
-        options, work = self._library()
         try:
-            return await work(options.of(args), self.console)
+            code: int = await self._work(self._options.of(args), self.console)
         except CLIError as error:
             return tell(error)
+        return code
 
 
 class TestCommand(_RunCommand):
@@ -73,21 +73,13 @@ class TestCommand(_RunCommand):
 
     __test__ = False
     _name = "test"
-
-    def _library(self) -> tuple[Any, Callable[[Any, Console], Coroutine[Any, Any, int]]]:
-        from osmosis_ai.rollout.run.test.command import run_test
-        from osmosis_ai.rollout.run.test.options import Options
-
-        return Options, run_test
+    _options = TestOptions
+    _work = staticmethod(run_test)
 
 
 class EvalCommand(_RunCommand):
     """``osmosis eval``."""
 
     _name = "eval"
-
-    def _library(self) -> tuple[Any, Callable[[Any, Console], Coroutine[Any, Any, int]]]:
-        from osmosis_ai.rollout.run.evaluate.command import run_eval
-        from osmosis_ai.rollout.run.evaluate.options import Options
-
-        return Options, run_eval
+    _options = EvalOptions
+    _work = staticmethod(run_eval)

@@ -2,10 +2,9 @@
 
 import argparse
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from enum import Enum
-from types import NoneType
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo
@@ -27,83 +26,53 @@ def build_parser() -> argparse.ArgumentParser:
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
     """Give ``parser`` the options of command ``name``, and the default ``handler``: namespace to exit code."""
-    for option in _options(name):
-        if option.is_positional:
-            parser.add_argument(option.name, **option.settings())
+    hints = get_type_hints(COMMANDS[name], include_extras=True)
+    for option in _parameters(name):
+        hint, info = get_args(hints[option.name])
+        is_required = option.default is option.empty
+        member = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+        is_listed = get_origin(member) is list
+        kind = get_args(member)[0] if is_listed else member
+        about = argparse.SUPPRESS if getattr(info, "hidden", False) else (info.help or "").replace("%", "%%")
+        settings: dict[str, Any] = {"default": _default(option), "help": about}
+        if kind is bool:
+            settings["action"] = "store_true"
         else:
-            parser.add_argument(*option.flags, dest=option.name, **option.settings())
+            settings |= {"type": _converter(kind, info), "metavar": info.metavar}
+            settings |= {"action": "append"} if is_listed else {}
+            if issubclass(kind, Enum):
+                settings |= {"choices": list(kind), "metavar": f"{{{','.join(kind)}}}"}
+        if isinstance(info, ArgumentInfo):
+            parser.add_argument(option.name, nargs=None if is_required else "?", **settings)
+        else:
+            # In the Annotated form, typer.Option() keeps its first flag where a default would be.
+            flags = [flag for flag in (info.default, *(info.param_decls or ())) if str(flag).startswith("-")]
+            parser.add_argument(*flags, dest=option.name, required=is_required, **settings)
     parser.set_defaults(handler=lambda arguments: run(name, arguments))
 
 
 def run(name: str, arguments: argparse.Namespace) -> int:
     """Run command ``name``; an option that the namespace lacks takes its default."""
-    values = {option.name: getattr(arguments, option.name, option.default) for option in _options(name)}
+    values = {option.name: getattr(arguments, option.name, _default(option)) for option in _parameters(name)}
     return exit_code_of(COMMANDS[name], **values)
 
 
-@dataclass(frozen=True)
-class _Option:
-    name: str
-    type: type
-    default: Any
-    required: bool
-    repeatable: bool
-    info: Any
-
-    @property
-    def is_positional(self) -> bool:
-        return isinstance(self.info, ArgumentInfo)
-
-    @property
-    def flags(self) -> list[str]:
-        # In the Annotated form, typer.Option() keeps its first flag where a default would be.
-        declared = (self.info.default, *(self.info.param_decls or ()))
-        flags = [flag for flag in declared if isinstance(flag, str) and flag.startswith("-")]
-        return flags or ["--" + self.name.replace("_", "-")]
-
-    @property
-    def _help(self) -> str:
-        hidden = getattr(self.info, "hidden", False)
-        return argparse.SUPPRESS if hidden else (self.info.help or "").replace("%", "%%")
-
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"default": self.default, "help": self._help}
-        if self.type is bool:
-            return {**settings, "action": "store_true"}
-        settings.update(type=_converter(self), metavar=self.info.metavar)
-        if not self.is_positional:
-            settings["required"] = self.required
-        elif not self.required:
-            settings["nargs"] = "?"
-        if issubclass(self.type, Enum):
-            settings.update(choices=list(self.type), metavar="{" + ",".join(item.value for item in self.type) + "}")
-        return {**settings, "action": "append"} if self.repeatable else settings
+def _parameters(name: str) -> Iterable[inspect.Parameter]:
+    return inspect.signature(COMMANDS[name]).parameters.values()
 
 
-def _options(name: str) -> Iterator[_Option]:
-    hints = get_type_hints(COMMANDS[name], include_extras=True)
-    for parameter in inspect.signature(COMMANDS[name]).parameters.values():
-        hint, info = get_args(hints[parameter.name])
-        required = parameter.default is inspect.Parameter.empty
-        members = [member for member in (get_args(hint) or (hint,)) if member is not NoneType]
-        listed = next((part for part in (hint, *members) if get_origin(part) is list), None)
-        yield _Option(
-            name=parameter.name,
-            type=members[0] if listed is None else get_args(listed)[0],
-            default=None if required else parameter.default,
-            required=required,
-            repeatable=listed is not None,
-            info=info,
-        )
+def _default(option: inspect.Parameter) -> Any:
+    return None if option.default is option.empty else option.default
 
 
-def _converter(option: _Option) -> Callable[[str], Any]:
+def _converter(kind: type, info: Any) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
-        value = option.type(text)
-        for limit, wrong in ((option.info.min, "less"), (option.info.max, "more")):
-            if limit is not None and ((value < limit) if wrong == "less" else (value > limit)):
-                raise argparse.ArgumentTypeError(f"{text} is {wrong} than {limit}")
+        value = kind(text)
+        if info.min is not None and value < info.min:
+            raise argparse.ArgumentTypeError(f"{text} is less than {info.min}")
+        if info.max is not None and value > info.max:
+            raise argparse.ArgumentTypeError(f"{text} is more than {info.max}")
         return value
 
-    convert.__name__ = option.type.__name__
+    convert.__name__ = kind.__name__
     return convert

@@ -74,13 +74,7 @@ def show(
     as_json: table.AsJson = False,
 ) -> int:
     """Show all that is known of rollouts, with the result as it is delivered."""
-    from osmosis_ai.rollout.server.redelivery import records_named
-
-    async def read(opened: "Journal") -> list["JournalRecord"]:
-        return [record for name in rollouts for record in await _require_named(opened, name, records_named)]
-
-    records = _with_journal(journal, read)
-    details = [_details(record) for record in records]
+    details = [_details(record) for record in _with_journal(journal, lambda opened: _named(opened, rollouts))]
     if as_json:
         _print_json(details)
         return 0
@@ -108,7 +102,7 @@ def redeliver(
     import asyncio
 
     from osmosis_ai.rollout.core.settings import RolloutClientSettings
-    from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, records_named, settled_keys
+    from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, settled_keys
 
     names, states = _chosen(rollouts, state)
     if not SETTLED.issuperset(states):
@@ -117,7 +111,7 @@ def redeliver(
 
     async def work(opened: "Journal") -> list[Redelivery]:
         for name in names:
-            if not any(record.settled_at for record in await _require_named(opened, name, records_named)):
+            if not any(record.settled_at for record in await _named(opened, [name])):
                 raise CLIError(f"The rollout {name!r} is not settled: its server delivers it, or the next one started.")
         keys = list(dict.fromkeys([key async for key in settled_keys(opened, names, states)]))
         redeliverer = Redeliverer(opened, settings, timeout)
@@ -153,14 +147,12 @@ def purge(
     as_json: table.AsJson = False,
 ) -> int:
     """Remove rollouts for good; those that a running server works on stay."""
-    from osmosis_ai.rollout.server.redelivery import records_named
-
     names, states = _chosen(rollouts, state)
     if not force and not SETTLED.issuperset(states):
         raise CLIError("Rollouts in that state are still owed to their trainers: use --force to break the promise.")
 
     async def work(opened: "Journal") -> int:
-        found = [record for name in names for record in await _require_named(opened, name, records_named)]
+        found = await _named(opened, names)
         if not force and (owed := [record for record in found if record.state in UNSETTLED]):
             raise CLIError(
                 f"The rollout {owed[0].rollout_id!r} is still owed to its trainer: use --force to break the promise."
@@ -238,12 +230,15 @@ def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -
     return asyncio.run(run())
 
 
-async def _require_named(
-    opened: "Journal", name: str, find: "Callable[[Journal, str], Awaitable[list[JournalRecord]]]"
-) -> list["JournalRecord"]:
-    if found := await find(opened, name):
-        return found
-    raise CLIError(f"The journal knows no rollout {name!r}: see 'osmosis journal list'.")
+async def _named(opened: "Journal", names: list[str]) -> list["JournalRecord"]:
+    from osmosis_ai.rollout.server.redelivery import records_named
+
+    records = []
+    for name in names:
+        if not (found := await records_named(opened, name)):
+            raise CLIError(f"The journal knows no rollout {name!r}: see 'osmosis journal list'.")
+        records += found
+    return records
 
 
 def _chosen(rollouts: list[str] | None, states: list[RolloutState] | None) -> tuple[list[str], list[RolloutState]]:

@@ -52,7 +52,7 @@ def rescore(
     from osmosis_ai.rollout.core.files import write_whole
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
     from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, rescore as compute
-    from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs, recorded_dataset
+    from osmosis_ai.rollout.run.results.saved_runs import read_saved_runs, recorded_dataset
 
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a results file or a folder of traces.")

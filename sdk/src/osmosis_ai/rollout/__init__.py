@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
+from osmosis_ai.rollout.core import _EXPORTS as CORE_EXPORTS
 from osmosis_ai.rollout.core.lazy import lazy_exports
 from osmosis_ai.rollout.wire.quick_httpx import leave_out_command_line
 
@@ -125,6 +126,7 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
+    **CORE_EXPORTS,
     "osmosis_ai._compat.network": (
         "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4"
     ),
@@ -132,22 +134,9 @@ _EXPORTS = {
         "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop"
     ),
     "osmosis_ai.rollout.core.answers": "final_number is_close read_number",
-    "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
-    "osmosis_ai.rollout.core.exceptions": (
-        "AgentLoopNotFoundError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError "
-        "OsmosisValidationError ToolArgumentError ToolExecutionError"
-    ),
-    "osmosis_ai.rollout.core.llm_client": "LLMClientProtocol",
     "osmosis_ai.rollout.core.messages": (
         "count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message "
         "is_user_message normalize_stop parse_tool_calls summarize"
-    ),
-    "osmosis_ai.rollout.core.schemas": (
-        "DEFAULT_MAX_METADATA_SIZE_BYTES CompletionsChoice CompletionsRequest CompletionsResponse CompletionUsage "
-        "InitResponse MessageDict OpenAIFunctionCallSchema OpenAIFunctionParametersSchema OpenAIFunctionParsedSchema "
-        "OpenAIFunctionPropertySchema OpenAIFunctionSchema OpenAIFunctionToolCall OpenAIFunctionToolSchema "
-        "RolloutMetrics RolloutRequest RolloutResponse RolloutStatus SamplingParamsDict ToolResponse "
-        "get_max_metadata_size_bytes set_max_metadata_size_bytes"
     ),
     "osmosis_ai.rollout.core.settings": (
         "RolloutClientSettings RolloutServerSettings RolloutSettings configure get_settings reset_settings"

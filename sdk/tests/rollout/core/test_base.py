@@ -109,16 +109,16 @@ class TestChat:
         with pytest.raises(RuntimeError) as caught:
             await ctx.chat(list(REQUEST.messages))
         assert caught.value is trouble
-        assert ctx.last_chat_error() is trouble
+        assert ctx.transcript.error is trouble
         await ctx.chat(list(REQUEST.messages))
-        assert ctx.last_chat_error() is None
+        assert ctx.transcript.error is None
 
     async def test_a_stand_in_may_reply_with_anything(self) -> None:
         answer: Any = object()
         ctx = context(Policy(answer))
         messages = list(REQUEST.messages)
         assert await ctx.chat(messages) is answer
-        assert ctx.transcript_so_far() == messages
+        assert ctx.transcript.messages() == messages
 
     async def test_a_policy_that_is_not_asynchronous_is_told_apart(self) -> None:
         class Synchronous(Policy):
@@ -218,15 +218,15 @@ class TestContext:
 class TestTranscript:
     async def test_it_is_what_was_sent_and_replied_even_before_the_agent_appends(self) -> None:
         ctx = context(Policy(REPLY, REPLY))
-        assert ctx.transcript_so_far() == []
+        assert ctx.transcript.messages() == []
         messages = list(REQUEST.messages)
         await ctx.chat(messages)
-        assert ctx.transcript_so_far() == [*REQUEST.messages, REPLY.message]
+        assert ctx.transcript.messages() == [*REQUEST.messages, REPLY.message]
         messages += [REPLY.message, {"role": "tool", "content": "x"}]
-        assert ctx.transcript_so_far() == messages
+        assert ctx.transcript.messages() == messages
         await ctx.chat(messages)
-        assert ctx.transcript_so_far() == [*messages, REPLY.message]
-        assert ctx.rewritten_messages() == []
+        assert ctx.transcript.messages() == [*messages, REPLY.message]
+        assert ctx.transcript.rewritten == []
 
     async def test_after_a_failed_call_it_is_what_was_sent(self) -> None:
         ctx = context(Policy(REPLY, RuntimeError("gone")))
@@ -234,7 +234,7 @@ class TestTranscript:
         messages = [*REQUEST.messages, REPLY.message]
         with pytest.raises(RuntimeError):
             await ctx.chat(messages)
-        assert ctx.transcript_so_far() == messages
+        assert ctx.transcript.messages() == messages
 
     @pytest.mark.parametrize(
         ("rewrite", "told"),
@@ -254,7 +254,7 @@ class TestTranscript:
         await ctx.chat(messages, temperature=1)
         rewrite(messages)
         await ctx.chat(messages, temperature=1)
-        (problem,) = ctx.rewritten_messages()
+        (problem,) = ctx.transcript.rewritten
         assert [record.getMessage().endswith(problem) for record in caplog.records] == [True]
         (line,) = (tmp_path / "run7-000042.jsonl").read_text().splitlines()
         assert json.loads(line)["problem"] == problem
@@ -263,10 +263,10 @@ class TestTranscript:
     async def test_a_result_that_leaves_out_what_was_sent_is_told(self) -> None:
         ctx = context()
         await ctx.chat(list(REQUEST.messages), temperature=1)
-        assert ctx.rewritten_messages([*REQUEST.messages, REPLY.message]) == []
-        assert ctx.rewritten_messages([]) == [
+        assert ctx.transcript.check([*REQUEST.messages, REPLY.message]) is None
+        assert ctx.transcript.check([]) == (
             "messages[0] was removed after chat call 1; a conversation may only be appended to."
-        ]
+        )
 
 
 class TestLogEvent:

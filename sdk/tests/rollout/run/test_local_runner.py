@@ -13,9 +13,9 @@ from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema
 from osmosis_ai.rollout.run import local_runner as runner_module
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
-from osmosis_ai.rollout.run.evaluate.saved_runs import read_saved_runs
 from osmosis_ai.rollout.run.local_runner import LocalRolloutRunner, LocalRunResult
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
+from osmosis_ai.rollout.run.results.saved_runs import read_saved_runs
 from osmosis_ai.rollout.run.test import LocalTestRunner
 
 REPOSITORY = Path(__file__).parents[4]

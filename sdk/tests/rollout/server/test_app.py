@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -27,7 +28,7 @@ from support.rollouts import (
 
 import osmosis_ai
 from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings, configure
-from osmosis_ai.rollout.server import app as app_module, init_endpoint, registration
+from osmosis_ai.rollout.server import init_endpoint, registration
 from osmosis_ai.rollout.server.app import create_app
 
 KEY = "osm_rollout_test-key"
@@ -67,7 +68,7 @@ class TestCreateApp:
         assert {parameter.default for parameter in [*old[1:], channel]} == {None}
 
     def test_without_fastapi_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(app_module, "FASTAPI_AVAILABLE", False)
+        monkeypatch.setitem(sys.modules, "fastapi", None)
         with pytest.raises(ImportError, match=r"FastAPI is required.*osmosis-ai\[server\]"):
             create_app(ScriptedAgent())
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,11 @@ class TestRefusal:
         assert (DEFAULT_HOST, DEFAULT_PORT) == ("0.0.0.0", 9000)  # noqa: S104 - not bound here
 
     def test_it_needs_fastapi_and_then_uvicorn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(serve_module, "UVICORN_AVAILABLE", False)
+        missing = {"uvicorn"}
+        monkeypatch.setattr(serve_module, "find_spec", lambda name: None if name in missing else find_spec(name))
         with pytest.raises(ImportError, match=r"uvicorn is required.*osmosis-ai\[server\]"):
             serve()
-        monkeypatch.setattr(serve_module, "FASTAPI_AVAILABLE", False)
+        missing.add("fastapi")
         with pytest.raises(ImportError, match=r"FastAPI is required.*osmosis-ai\[server\]"):
             serve()
 

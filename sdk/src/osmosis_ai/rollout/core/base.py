@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,17 +43,19 @@ class RolloutResult:
     extra_fields: dict[str, Any] = field(default_factory=dict)
 
 
-class ChatWatcher(Protocol):
-    """Who wants to know when a rollout waits for its policy."""
+class ChatWatch:
+    """Who is told of a rollout's chat calls; what ``chat_begins`` gives back, the other two get."""
 
-    def chat_begins(self, messages: list[MessageDict], sampling: dict[str, Any]) -> Any:
-        """A chat call is about to be made; what this gives back comes again at its end."""
+    __slots__ = ()
+
+    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
+        """A chat call is about to be made, in the current task."""
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
-        """A reply has come."""
+        """The reply has come."""
 
     def chat_failed(self, chat: Any, error: BaseException) -> None:
-        """The call ended with ``error``, which the agent is about to get."""
+        """The call ended with ``error``, all its attempts included."""
 
 
 class Trace(Protocol):
@@ -79,9 +82,12 @@ class RolloutContext:
     _num_tool_calls: int = field(default=0, repr=False)
     _context_tokens: int = field(default=0, init=False, repr=False, compare=False)
     _debug_dir: str | None = field(default=None, repr=False)
-    _trace: "Trace | None" = field(default=None, init=False, repr=False, compare=False)
-    _transcript: Transcript = field(default_factory=Transcript, init=False, repr=False, compare=False)
-    _watcher: "ChatWatcher | None" = field(default=None, init=False, repr=False, compare=False)
+    trace: "Trace | None" = field(default=None, init=False, repr=False, compare=False)
+    """Where ``log_event`` writes; a file of its own by default."""
+    transcript: Transcript = field(default_factory=Transcript, init=False, repr=False, compare=False)
+    """The conversation as it is known from outside the agent."""
+    watcher: ChatWatch = field(default=ChatWatch(), init=False, repr=False, compare=False)
+    """Who is told of every chat call."""
 
     async def chat(self, messages: list[MessageDict], **kwargs: Any) -> "CompletionsResult":
         """Generate the next message.
@@ -93,17 +99,16 @@ class RolloutContext:
             OsmosisRolloutError: as ``OsmosisLLMClient.chat_completions`` does.
             TypeError: the policy's ``chat_completions`` is not a coroutine function.
         """
-        if not kwargs and self.request.completion_params and not self._transcript.sent:
+        if not kwargs and self.request.completion_params and not self.transcript.sent:
             logger.warning(
                 "Rollout %a: chat() was called without the request's completion_params; the trainer's sampling "
                 "settings do not apply. Pass **ctx.request.completion_params.",
                 self.request.rollout_id,
             )
-        if rewritten := self._transcript.sending(messages):
+        if rewritten := self.transcript.sending(messages):
             logger.warning("Rollout %a: %s", self.request.rollout_id, rewritten)
             self.log_event("messages_rewritten", problem=rewritten)
-        watcher = self._watcher
-        chat = watcher.chat_begins(messages, kwargs) if watcher is not None else None
+        chat = self.watcher.chat_begins(messages, kwargs)
         try:
             reply = self.llm.chat_completions(messages, **kwargs)
             if not inspect.isawaitable(reply):
@@ -111,14 +116,12 @@ class RolloutContext:
             result = await reply
         except BaseException as error:
             if isinstance(error, Exception):
-                self._transcript.failed(error)
-            if watcher is not None:
-                watcher.chat_failed(chat, error)
+                self.transcript.error = error
+            self.watcher.chat_failed(chat, error)
             raise
         if isinstance(message := getattr(result, "message", None), dict):  # a stand-in may reply with anything
-            self._transcript.received(message)
-        if watcher is not None:
-            watcher.chat_ends(chat, result)
+            self.transcript.reply = message
+        self.watcher.chat_ends(chat, result)
         self._count_tokens(getattr(result, "usage", None))
         return result
 
@@ -158,43 +161,6 @@ class RolloutContext:
             metrics=self._build_metrics(),
         )
 
-    def trace_to(self, trace: "Trace") -> None:
-        """Write events to ``trace`` from now on."""
-        self._trace = trace
-
-    def watch_chats(self, watcher: "ChatWatcher") -> None:
-        """Tell ``watcher`` of every chat call from now on."""
-        self._watcher = watcher
-
-    def rewritten_messages(self, final_messages: list[MessageDict] | None = None) -> list[str]:
-        """Where the agent changed or removed messages it had sent, as sentences; ``[]`` if it only appended.
-
-        ``final_messages`` is checked against what was sent last.
-        """
-        if final_messages is not None:
-            self._transcript.check(final_messages)
-        return self._transcript.rewritten
-
-    def encoded_result(self, final_messages: list[MessageDict]) -> bytearray:
-        """``final_messages``, which ``rewritten_messages`` has seen, as the inside of a JSON array.
-
-        Raises:
-            TypeError, ValueError, RecursionError: a message cannot be written as JSON (RFC 8259).
-        """
-        return self._transcript.encoded_result(final_messages)
-
-    def share_transcript(self, transcript: Transcript) -> None:
-        """Note the conversation in ``transcript``, which is the client's; before the first chat call."""
-        self._transcript = transcript
-
-    def transcript_so_far(self) -> list[MessageDict]:
-        """The conversation as far as it is known from outside the agent; ``[]`` before the first chat call."""
-        return self._transcript.messages()
-
-    def last_chat_error(self) -> Exception | None:
-        """The error of the last chat call, where it failed."""
-        return self._transcript.error
-
     def metrics_so_far(self) -> RolloutMetrics | None:
         """The rollout's metrics; ``None`` where the LLM client cannot give its own."""
         try:
@@ -205,8 +171,8 @@ class RolloutContext:
 
     def close_trace(self) -> None:
         """Close the trace file; a later ``log_event`` opens it again."""
-        if self._trace is not None:
-            self._trace.close()
+        if self.trace is not None:
+            self.trace.close()
 
     def record_tool_call(self, latency_ms: float = 0.0) -> None:
         """Count one tool call and its duration in milliseconds."""
@@ -228,9 +194,9 @@ class RolloutContext:
         """
         if not self._debug_dir:
             return
-        if self._trace is None or self._trace.directory != self._debug_dir:
-            self._trace = TraceWriter(self._debug_dir, self.request.rollout_id)
-        self._trace.write(event_type, data)
+        if self.trace is None or self.trace.directory != self._debug_dir:
+            self.trace = TraceWriter(self._debug_dir, self.request.rollout_id)
+        self.trace.write(event_type, data)
 
     def _get_debug_file_path(self) -> str | None:
         return TraceWriter(self._debug_dir, self.request.rollout_id).path if self._debug_dir else None

@@ -88,57 +88,56 @@ class StopReason:
     """Why the server, not the agent, ended a rollout."""
 
     outcome: Outcome
-    finish_reason: str
     message: str
+    finish_reason: str = "error"
 
 
 class Stop(Enum):
     """The reasons for which a server stops a rollout."""
 
-    CANCELLED = StopReason(Outcome.CANCELLED, "cancelled", "cancelled on request")
-    SHUTDOWN = StopReason(Outcome.INTERRUPTED, "error", "server shutting down")
-    RESTART = StopReason(Outcome.INTERRUPTED, "error", "interrupted by a server restart")
+    CANCELLED = StopReason(Outcome.CANCELLED, "cancelled on request", "cancelled")
+    SHUTDOWN = StopReason(Outcome.INTERRUPTED, "server shutting down")
+    RESTART = StopReason(Outcome.INTERRUPTED, "interrupted by a server restart")
 
 
 def time_limit(seconds: float) -> StopReason:
     """The reason for a rollout that ran over its wall-clock limit of ``seconds``."""
-    return StopReason(Outcome.TIMEOUT, "error", f"the rollout exceeded its time limit of {seconds:g} s")
+    return StopReason(Outcome.TIMEOUT, f"the rollout exceeded its time limit of {seconds:g} s")
 
 
 def tool_turn_limit(seconds: float) -> StopReason:
     """The reason for a rollout that spent more than ``seconds`` between a reply of the policy and its next call."""
-    return StopReason(Outcome.TIMEOUT, "error", f"a tool turn exceeded its time limit of {seconds:g} s")
+    return StopReason(Outcome.TIMEOUT, f"a tool turn exceeded its time limit of {seconds:g} s")
 
 
 def forgotten(error: Exception) -> StopReason:
     """The reason for a rollout that its trainer no longer knows, as ``error`` told."""
-    return StopReason(Outcome.LLM_ERROR, "error", f"the trainer no longer knows the rollout: {error}")
+    return StopReason(Outcome.LLM_ERROR, f"the trainer no longer knows the rollout: {error}")
 
 
 def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> TerminalResult:
     """The result for what ``run`` returned; nonsense becomes an ERROR that says why and keeps the messages."""
     if not isinstance(result, RolloutResult):
-        reason = f"the agent returned {type(result).__name__}, not a RolloutResult"
-        return _invalid(rollout_id, ctx, reason, ctx.transcript_so_far())
+        return _invalid(rollout_id, ctx, f"the agent returned {type(result).__name__}, not a RolloutResult")
     messages = result.final_messages
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects", ctx.transcript_so_far())
+        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects")
     if problem := _problem(result):
         return _invalid(rollout_id, ctx, problem, messages)
     completed = result.status == RolloutStatus.COMPLETED
-    outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.last_chat_error()) or Outcome.AGENT_ERROR)
+    outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.transcript.error) or Outcome.AGENT_ERROR)
     fields = _payload(
-        rollout_id=rollout_id,
-        status=RolloutStatus(result.status),
-        final_messages=messages,
-        finish_reason=result.finish_reason,
+        rollout_id,
+        RolloutStatus(result.status),
+        messages,
+        result.finish_reason,
         error_message=result.error_message,
         reward=float(result.reward) if completed and result.reward is not None else None,
         metrics=result.metrics,
-        extra_fields={**result.extra_fields, "outcome": outcome, **_rewritten(ctx, messages)},
+        extra_fields={**result.extra_fields, "outcome": outcome.value, **_rewritten(ctx, messages)},
     )
     try:
-        return TerminalResult(_encode_around(fields, ctx.encoded_result(messages)), summary_of(fields))
+        return TerminalResult(_encode_around(fields, ctx.transcript.encoded_result(messages)), summary_of(fields))
     # Found by encoding: a check beforehand would cost every result a second pass.
     except (TypeError, ValueError, RecursionError):
         return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
@@ -146,21 +145,22 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> Termi
 
 def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
     """The result for an exception that escaped from ``run``."""
-    return _failure(rollout_id, ctx, outcome_of(error) or Outcome.AGENT_ERROR, "error", described(error))
+    return result_of_stop(rollout_id, ctx, StopReason(outcome_of(error) or Outcome.AGENT_ERROR, described(error)))
 
 
-def result_of_stop(rollout_id: str, ctx: RolloutContext, reason: StopReason) -> TerminalResult:
-    """The result for a rollout that the server stopped while it ran."""
-    return _failure(rollout_id, ctx, reason.outcome, reason.finish_reason, reason.message)
+def result_of_stop(
+    rollout_id: str, ctx: RolloutContext, reason: StopReason, messages: list[MessageDict] | None = None
+) -> TerminalResult:
+    """The result for a rollout that ended for ``reason``, with ``messages`` or what is known of its conversation."""
+    known = ctx.transcript.messages() if messages is None else messages
+    return _error_result(rollout_id, reason, known, ctx.metrics_so_far(), _rewritten(ctx, known))
 
 
 def result_without_run(
     rollout_id: str, reason: StopReason, messages: list[MessageDict] | None = None
 ) -> TerminalResult:
     """The result for a rollout that this process never ran: stopped while queued, or cut off before a restart."""
-    return _error_result(
-        rollout_id, reason.outcome, reason.finish_reason, reason.message, messages or [], RolloutMetrics()
-    )
+    return _error_result(rollout_id, reason, messages or [], RolloutMetrics(), {})
 
 
 def outcome_of(error: BaseException | None) -> Outcome | None:
@@ -180,8 +180,8 @@ def outcome_of(error: BaseException | None) -> Outcome | None:
 
 
 def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[str, Any]:
-    rewritten = ctx.rewritten_messages(final_messages)
-    return {"messages_rewritten": rewritten} if rewritten else {}
+    ctx.transcript.check(final_messages)
+    return {"messages_rewritten": ctx.transcript.rewritten} if ctx.transcript.rewritten else {}
 
 
 def _problem(result: RolloutResult) -> str | None:
@@ -213,47 +213,27 @@ def _culprit(fields: dict[str, Any]) -> str:
     return next((name for name, value in fields.items() if not is_strict_json(value)), "the result")
 
 
-def _invalid(rollout_id: str, ctx: RolloutContext, reason: str, messages: list[MessageDict]) -> TerminalResult:
-    return _failure(rollout_id, ctx, Outcome.INVALID_RESULT, "error", f"invalid result: {reason}", messages)
-
-
-def _failure(
-    rollout_id: str,
-    ctx: RolloutContext,
-    outcome: Outcome,
-    finish_reason: str,
-    message: str,
-    messages: list[MessageDict] | None = None,
+def _invalid(
+    rollout_id: str, ctx: RolloutContext, problem: str, messages: list[MessageDict] | None = None
 ) -> TerminalResult:
-    known = ctx.transcript_so_far() if messages is None else messages
-    return _error_result(
-        rollout_id,
-        outcome,
-        finish_reason,
-        message,
-        known,
-        ctx.metrics_so_far(),
-        _rewritten(ctx, known),
-    )
+    return result_of_stop(rollout_id, ctx, StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}"), messages)
 
 
 def _error_result(
     rollout_id: str,
-    outcome: Outcome,
-    finish_reason: str,
-    message: str,
+    reason: StopReason,
     messages: list[MessageDict],
     metrics: RolloutMetrics | None,
-    extra_fields: dict[str, Any] | None = None,
+    extra_fields: dict[str, Any],
 ) -> TerminalResult:
     fields = _payload(
-        rollout_id=rollout_id,
-        status=RolloutStatus.ERROR,
-        final_messages=messages,
-        finish_reason=finish_reason,
-        error_message=message,
+        rollout_id,
+        RolloutStatus.ERROR,
+        messages,
+        reason.finish_reason,
+        error_message=reason.message,
         metrics=metrics,
-        extra_fields={"outcome": outcome, **(extra_fields or {})},
+        extra_fields={"outcome": reason.outcome.value, **extra_fields},
     )
     try:
         return TerminalResult(_encode(fields))
@@ -263,31 +243,28 @@ def _error_result(
 
 
 def _payload(
-    *,
     rollout_id: str,
     status: RolloutStatus,
     final_messages: list[MessageDict],
     finish_reason: str,
-    extra_fields: dict[str, Any],
-    error_message: str | None = None,
+    *,
+    error_message: str | None,
     reward: float | None = None,
-    metrics: RolloutMetrics | None = None,
+    metrics: RolloutMetrics | None,
+    extra_fields: dict[str, Any],
 ) -> dict[str, Any]:
     """The JSON dump of a ``RolloutResponse`` without nulls; nothing is validated again."""
-    payload: dict[str, Any] = {
+    payload = {
         "rollout_id": rollout_id,
         "status": status.value,
         "final_messages": final_messages,
         "finish_reason": finish_reason,
+        "error_message": None if error_message is None else cut(encodable(error_message), MAX_ERROR_MESSAGE_LENGTH),
+        "reward": reward,
+        "metrics": None if metrics is None else metrics.model_dump(exclude_none=True),
+        "extra_fields": extra_fields,
     }
-    if error_message is not None:
-        payload["error_message"] = cut(encodable(error_message), MAX_ERROR_MESSAGE_LENGTH)
-    if reward is not None:
-        payload["reward"] = reward
-    if metrics is not None:
-        payload["metrics"] = metrics.model_dump(exclude_none=True)
-    payload["extra_fields"] = {**extra_fields, "outcome": str(extra_fields["outcome"])}
-    return payload
+    return {name: value for name, value in payload.items() if value is not None}
 
 
 def summary_of(payload: dict[str, Any]) -> ResultSummary:

@@ -25,7 +25,7 @@ class Transcript:
         self.rewritten: list[str] = []
         self._calls = 0
         self._sent_count = 0
-        self._reply: MessageDict | None = None
+        self.reply: MessageDict | None = None
         self._copies: list[Any] = []
         self._encoded = bytearray()
         self._encoded_count = 0
@@ -38,7 +38,7 @@ class Transcript:
         self._copies.extend([copy_json(message) for message in messages[len(self._copies) :]])
         self.sent = self._announced = messages
         self._sent_count = len(messages)
-        self._reply = None
+        self.reply = None
         self.error = None
         return problem
 
@@ -50,20 +50,12 @@ class Transcript:
             self.sending(messages)
             self._announced = None
 
-    def received(self, reply: MessageDict) -> None:
-        """Note the reply to the last call."""
-        self._reply = reply
-
-    def failed(self, error: Exception) -> None:
-        """Note that the last call failed."""
-        self.error = error
-
     def messages(self) -> list[MessageDict]:
         """What ran so far, the last reply included even where the agent had no time to append it."""
         known = list(self.sent)
         # The list is the agent's own: where it has grown, the reply is in it already.
-        if self._reply is not None and len(known) == self._sent_count:
-            known.append(self._reply)
+        if self.reply is not None and len(known) == self._sent_count:
+            known.append(self.reply)
         return known
 
     def check(self, final_messages: list[MessageDict]) -> str | None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from osmosis_ai.rollout.core.base import ChatWatch, Trace
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.core.base import Trace
     from osmosis_ai.rollout.core.results import ResultSummary
     from osmosis_ai.rollout.core.schemas import RolloutRequest
 
@@ -64,7 +64,7 @@ class Accepted:
     """The body of the 202: ``rollout_id`` and ``tools``."""
 
 
-class RolloutWatch:
+class RolloutWatch(ChatWatch):
     """One rollout, from its 202 to the end of its delivery in this process."""
 
     __slots__ = ()
@@ -72,7 +72,7 @@ class RolloutWatch:
     only_end: ClassVar[bool] = False
     """Whether it cares for ``ended`` alone, and is spared all else."""
 
-    def agent_trace(self) -> "Trace | None":
+    def agent_trace(self) -> Trace | None:
         """Where the events go that the agent logs; ``None`` if this one does not keep them."""
 
     def enters(self, phase: str) -> None:
@@ -80,15 +80,6 @@ class RolloutWatch:
 
     def agent_begins(self) -> None:
         """Called in the task of the agent, before ``run``."""
-
-    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
-        """A chat call is about to be made, in the current task."""
-
-    def chat_ends(self, chat: Any, reply: Any) -> None:
-        """The reply has come."""
-
-    def chat_failed(self, chat: Any, error: BaseException) -> None:
-        """The call ended with ``error``, all its attempts included."""
 
     def tool_begins(self, name: str, call_id: str) -> Any:
         """The tool ``name`` (whatever the model wrote) is about to be called, in the current task."""

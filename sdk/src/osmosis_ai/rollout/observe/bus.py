@@ -6,7 +6,7 @@ is no part of what the next one measures.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.watch import NO_WATCH, Accepted, Observer, RolloutWatch, ToolOutcome
@@ -37,10 +37,10 @@ class Bus(Observer):
             _tell(observer.init_repeated)
 
     def accepted(self, rollout: Accepted) -> RolloutWatch:
-        return _all([_tell(observer.accepted, rollout) for observer in self._observers])
+        return _all(_tell(observer.accepted, rollout) for observer in self._observers)
 
     def recovered(self, rollout_id: str, server_url: str, age_seconds: float) -> RolloutWatch:
-        return _all([_tell(observer.recovered, rollout_id, server_url, age_seconds) for observer in self._observers])
+        return _all(_tell(observer.recovered, rollout_id, server_url, age_seconds) for observer in self._observers)
 
     def journal_operation(self, operation: str, seconds: float, failed: bool) -> None:
         for observer in self._observers:
@@ -165,7 +165,7 @@ class _Watches(RolloutWatch):
             _tell(watch.gone)
 
 
-def _all(watches: Sequence[Any]) -> RolloutWatch:
+def _all(watches: Iterable[Any]) -> RolloutWatch:
     told = [watch for watch in watches if watch is not _FAILED and watch is not NO_WATCH]
     return _Watches(told) if told else NO_WATCH
 

@@ -12,10 +12,10 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.core.optional import UVICORN_AVAILABLE
 from osmosis_ai.rollout.core.settings import LogFormat
 from osmosis_ai.rollout.core.text import described, escaped, text_of
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, MIN_SECRET_LENGTH, redacted
@@ -119,7 +119,7 @@ def use_format(log_format: LogFormat) -> None:
         for handler in logging.getLogger(name).handlers:
             if _is_uvicorns(handler):
                 handler.setFormatter(ours)
-    if UVICORN_AVAILABLE and (log_format is LogFormat.JSON or "uvicorn.config" in sys.modules):
+    if "uvicorn.config" in sys.modules or (log_format is LogFormat.JSON and find_spec("uvicorn") is not None):
         import uvicorn.config
 
         uvicorn.config.LOGGING_CONFIG["formatters"] = {

@@ -16,6 +16,7 @@ from pydantic_core import to_jsonable_python
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
+from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.validator import provider_problem
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
@@ -145,23 +146,30 @@ class LocalRolloutRunner:
             )
             ctx = self._context(request)
             result = await self._traced_run(ctx)
-            if isinstance(swallowed := ctx.last_chat_error(), SystemicProviderError):
+            if isinstance(swallowed := ctx.transcript.error, SystemicProviderError):
                 raise swallowed
             return self._ended(row_index, result, ctx, started_seconds)
         except ToolValidationError as error:
-            logger.error("Row %d: tool validation error: %s", row_index, error)
-            return self._failed(row_index, f"Tool validation error: {error}", "tools", ctx, started_seconds)
+            text = f"Tool validation error: {error}"
+            self._tell_of_failure(row_index, text)
+            return self._failed(row_index, text, "tools", ctx, started_seconds)
         except SystemicProviderError as error:
             error.duration_ms = _elapsed_ms(started_seconds)
             error.tokens = self._token_usage().get("total_tokens", 0)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
-            _log_failure(row_index, str(error))
+            self._tell_of_failure(row_index, str(error))
             return self._failed(row_index, str(error), _kind(error), ctx, started_seconds)
         finally:
             if ctx is not None:
                 ctx.close_trace()
             self.llm_client.clear_tools()
+
+    def _tell_of_failure(self, row_index: int, text: str) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.exception("Row %d failed.", row_index)
+        else:
+            logger.error("Row %d failed: %s", row_index, printable(text))
 
     def _context(self, request: RolloutRequest) -> RolloutContext:
         tools = self.agent_loop.get_tools(request)
@@ -215,7 +223,7 @@ class LocalRolloutRunner:
             duration_ms=_elapsed_ms(started_seconds),
             token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
             error_kind=None if success else "agent reported ERROR",
-            messages=result.final_messages or ctx.transcript_so_far(),
+            messages=result.final_messages or ctx.transcript.messages(),
             num_tool_calls=getattr(metrics, "num_tool_calls", 0),
             cost_usd=_cost_usd(self.llm_client),
         )
@@ -231,7 +239,7 @@ class LocalRolloutRunner:
             duration_ms=_elapsed_ms(started_seconds),
             token_usage=self._token_usage(),
             error_kind=kind,
-            messages=ctx.transcript_so_far() if ctx else [],
+            messages=ctx.transcript.messages() if ctx else [],
             num_tool_calls=metrics.num_tool_calls if metrics else 0,
             cost_usd=_cost_usd(self.llm_client),
         )
@@ -333,12 +341,3 @@ def _kind(error: Exception) -> str:
 def _trace_result(ctx: RolloutContext, ended: TerminalResult) -> None:
     fields = {name: value for name, value in ended.payload.items() if name != "rollout_id"}
     ctx.log_event(TraceEvent.ROLLOUT_RESULT, **fields)
-
-
-def _log_failure(row_index: int, text: str) -> None:
-    from osmosis_ai.rollout.core.text import printable
-
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.exception("Row %d failed.", row_index)
-    else:
-        logger.error("Row %d failed: %s", row_index, printable(text))

@@ -115,7 +115,7 @@ class Admission:
     async def _answer(self, init: _Init, future: "asyncio.Future[bytes]") -> Rollout | None:
         rollout: Rollout | None = None
         try:
-            reply = await self._reply_on_record(init)
+            reply = await self._reply_on_record(init) if init.key in self._state.completed_rollouts else None
             if reply is None:
                 self._require_room()
                 reply, rollout = await self._accept(init)
@@ -135,8 +135,6 @@ class Admission:
 
     async def _reply_on_record(self, init: _Init) -> bytes | None:
         """What was answered under a key that ended here, until the journal gives the key free."""
-        if init.key not in self._state.completed_rollouts:
-            return None
         record = await self._journal.get(init.key)
         return None if record is None or self._journal.is_over(record) else _same_reply(record, init)
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE
 from osmosis_ai.rollout.core.schemas import set_max_metadata_size_bytes
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
@@ -67,9 +66,10 @@ def create_app(
         ImportError: FastAPI is not installed.
         pydantic.ValidationError: a setting in the environment is out of bounds.
     """
-    if not FASTAPI_AVAILABLE:
-        raise ImportError("FastAPI is required to serve an agent loop: pip install osmosis-ai[server].")
-    from fastapi import FastAPI
+    try:
+        from fastapi import FastAPI
+    except ImportError as error:
+        raise ImportError("FastAPI is required to serve an agent loop: pip install osmosis-ai[server].") from error
 
     settings = settings or get_settings()
     if "max_metadata_size_bytes" in settings.model_fields_set:

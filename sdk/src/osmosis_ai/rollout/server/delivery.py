@@ -188,8 +188,9 @@ class Courier:
                 await asyncio.sleep(JOURNAL_RETRY_SECONDS)
 
     def _is_final(self, delivery: Delivery) -> bool:
-        overdue = time.monotonic() - delivery.started_at > self._deadline_seconds
-        return delivery.verdict is not Verdict.UNANSWERED or overdue
+        if delivery.verdict is not Verdict.UNANSWERED:
+            return True
+        return time.monotonic() - delivery.started_at > self._deadline_seconds
 
     async def _wait(self, delivery: Delivery) -> None:
         trainer = self._trainer(delivery.server_url)

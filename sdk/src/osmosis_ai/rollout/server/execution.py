@@ -6,9 +6,10 @@ it is cancelled, given ``CANCEL_GRACE_SECONDS``, and abandoned if it swallows th
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
-from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
 from osmosis_ai.rollout.core.results import (
     Outcome,
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 CANCEL_GRACE_SECONDS = 1.0
 
 
-class Execution:
+class Execution(ChatWatch):
     """One run of ``agent_loop`` over ``ctx``.
 
     Args:
@@ -65,7 +66,7 @@ class Execution:
             self._stop_reason = reason
             self._ended.set_result(None)
 
-    def chat_begins(self, messages: list[Any], sampling: dict[str, Any]) -> Any:
+    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         """The agent has done its turn."""
         self._end_tool_turn()
         return self._watch.chat_begins(messages, sampling)
@@ -91,7 +92,7 @@ class Execution:
 
     async def result(self) -> TerminalResult:
         """Run to the end; to be awaited once."""
-        self._ctx.watch_chats(self)
+        self._ctx.watcher = self
         limit = self._loop.call_later(self._limit_seconds, self._time_ends)
         run = self._loop.create_task(self._run())
         run.add_done_callback(self._run_ends)

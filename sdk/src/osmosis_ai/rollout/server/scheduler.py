@@ -64,9 +64,8 @@ class Scheduler:
             _start_time=time.monotonic(),
             _debug_dir=self._debug_dir,
         )
-        ctx.share_transcript(rollout.llm.transcript)
-        if (trace := rollout.watch.agent_trace()) is not None:
-            ctx.trace_to(trace)
+        ctx.transcript = rollout.llm.transcript
+        ctx.trace = rollout.watch.agent_trace()
         rollout.execution = Execution(
             rollout.rollout_id,
             self._agent_loop,

@@ -12,6 +12,7 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,6 @@ from pydantic import SecretStr
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.console import console
-from osmosis_ai.rollout.core.optional import FASTAPI_AVAILABLE, UVICORN_AVAILABLE
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -107,8 +107,8 @@ def serve_agent_loop(
             no worker could serve.
         AgentLoopValidationError: the agent loop is invalid; the report has been printed.
     """
-    for package, available in (("FastAPI", FASTAPI_AVAILABLE), ("uvicorn", UVICORN_AVAILABLE)):
-        if not available:
+    for package in ("FastAPI", "uvicorn"):
+        if find_spec(package.lower()) is None:
             raise ImportError(f"{package} is required to serve an agent loop: pip install osmosis-ai[server].")
     if local_debug and api_key is not None:
         raise ServeUsageError(

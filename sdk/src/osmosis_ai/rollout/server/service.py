@@ -33,7 +33,7 @@ from osmosis_ai.rollout.server.state import AppState
 logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 1.0
-NO_CLIENT = StopReason(Outcome.LLM_ERROR, "error", "the client of the trainer could not be made; see the server's log")
+NO_CLIENT = StopReason(Outcome.LLM_ERROR, "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
 

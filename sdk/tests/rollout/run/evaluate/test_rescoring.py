@@ -7,7 +7,7 @@ import pytest
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.run.evaluate import EvalFnWrapper
 from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, RescoringReport, RescoringVerdict, rescore
-from osmosis_ai.rollout.run.evaluate.saved_runs import (
+from osmosis_ai.rollout.run.results.saved_runs import (
     SavedRun,
     SavedRunsError,
     read_saved_runs,
@@ -169,6 +169,21 @@ class TestReading:
         assert (first.row_index, first.ground_truth, first.reward, first.metadata) == (4, "3", 0.5, {"level": 2})
         assert second.completed
         assert recorded_dataset(path) is None
+
+    def test_lines_that_were_gone_on_with_hold_each_run_once(self, tmp_path: Path) -> None:
+        (tmp_path / "rows.jsonl").write_text(json.dumps(ROW))
+        run = {"row_index": 4, "repeat": 0, "ground_truth": "3", "messages": MESSAGES}
+        lines = [
+            {"format": "x", "config": {"dataset": str(tmp_path / "rows.jsonl")}, "inputs": {}},
+            {**run, "success": False},
+            {**run, "repeat": 1, "success": True},
+            {**run, "success": True, "reward": 1.0},
+            {"finished": True},
+        ]
+        path = tmp_path / "results.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert [(found.repeat, found.completed) for found in read_saved_runs(path)] == [(1, True), (0, True)]
+        assert recorded_dataset(path) == tmp_path / "rows.jsonl"
 
     def test_results_of_an_evaluation(self, tmp_path: Path) -> None:
         run = {"run_index": 2, "success": True, "scores": {"m:fn": 1}, "final_messages": MESSAGES, "ground_truth": "3"}

@@ -94,7 +94,11 @@ def test_a_file_of_another_kind_is_not_gone_on_with(path: Path) -> None:
         results_at(path, INPUTS, resume=True)
 
 
-def test_resuming_nothing_starts_anew(path: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_resuming_nothing_starts_anew(path: Path, is_there: bool) -> None:
+    if is_there:  # killed before the header
+        path.parent.mkdir()
+        path.with_suffix(".jsonl").touch()
     with results_at(path, INPUTS, resume=True) as results:
         assert earlier_rows(results) == []
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
-from osmosis_ai.rollout.run.evaluate.saved_runs import SavedRun
 from osmosis_ai.rollout.run.loading import open_dataset
+from osmosis_ai.rollout.run.results.saved_runs import SavedRun
 
 CONCURRENT_CALLS = 64
 TOLERANCE = 1e-9

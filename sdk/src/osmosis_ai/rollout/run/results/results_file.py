@@ -101,7 +101,8 @@ class ResultsFile:
                     raise CLIError(f"Cannot write {path}: {target} is the dataset; name another file.")
 
     def _open(self, lines_path: Path) -> None:
-        if self._resume and lines_path.exists():
+        # Nothing at all is what a kill leaves that came before the header.
+        if self._resume and lines_path.exists() and lines_path.stat().st_size:
             self._file = lines_path.open("r+b")
             try:
                 self._check_header(lines_path)

@@ -6,16 +6,15 @@ of input leaves the row and then the session.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.console import Console
-from osmosis_ai.rollout.core.schemas import MessageDict
-from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
-from osmosis_ai.rollout.run.errors import ToolValidationError
-from osmosis_ai.rollout.run.local_runner import validate_tools
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
+from osmosis_ai.rollout.run.data.dataset import DatasetRow
+from osmosis_ai.rollout.run.errors import SystemicProviderError
 from osmosis_ai.rollout.run.test.edits import EditError, ReplyEdit, parse_edit
 from osmosis_ai.rollout.run.test.interactive_client import (
     ABORTED,
@@ -24,7 +23,7 @@ from osmosis_ai.rollout.run.test.interactive_client import (
     StepDecision,
 )
 from osmosis_ai.rollout.run.test.line_reader import LineReader
-from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY, REQUEST_METADATA, ROLLOUT_ID_PREFIX
+from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY, LocalTestRunner
 from osmosis_ai.rollout.run.test.screens import RESULT_HELP, SELECT_HELP, STEP_HELP, Screens
 
 __all__ = ["InteractiveLLMClient", "InteractiveRunner", "InteractiveStep"]
@@ -76,55 +75,27 @@ class InteractiveRunner:
         self._is_continuing = False
         self._wanted_row = None
         self._tools = ()
+        runner = _Runner(self.agent_loop, self._client, debug_dir=self.debug_dir)
+        runner.on_start = self._on_start
         try:
-            self._client.reset_metrics()
-            self._client.clear_tools()
-            return await self._run(row, row_index, max_turns, completion_params), None
-        except InterruptedError as error:
-            # The operating system's has a number; ours, from the client, has none.
-            return None, ABORTED if error.errno is None else str(error)
-        except ToolValidationError as error:
-            return None, f"Tool validation error: {error}"
-        except Exception as error:  # noqa: BLE001 - whatever an agent raises is shown
-            return None, ABORTED if self._client.is_aborted else str(error) or type(error).__name__
-        finally:
-            self._client.clear_tools()
-
-    async def _run(
-        self, row: DatasetRow, row_index: int, max_turns: int, completion_params: Mapping[str, Any] | None
-    ) -> RolloutResult:
-        request = dataset_row_to_request(
-            row,
-            row_index,
-            max_turns=max_turns,
-            completion_params=completion_params,
-            rollout_id_prefix=ROLLOUT_ID_PREFIX,
-            metadata_overrides=REQUEST_METADATA,
-        )
-        tools = self.agent_loop.get_tools(request)
-        validate_tools(tools)
-        self._client.set_tools(tools)
-        self._tools = tools
-        self._messages = list(request.messages)
-        self._seen = len(self._messages)
-        self._screens.initial_messages(self._messages)
-        self._screens.tools(tools)
-        ctx = RolloutContext(
-            request=request,
-            tools=tools,
-            llm=self._client,
-            _start_time=time.monotonic(),
-            _debug_dir=self.debug_dir,
-        )
-        try:
-            result = await self.agent_loop.run(ctx)
-        finally:
-            ctx.close_trace()
+            run = await runner.run_single(row, row_index, max_turns, completion_params)
+        except SystemicProviderError as error:
+            return None, str(error)
         if self._client.is_aborted:
-            raise InterruptedError(ABORTED)
+            return None, ABORTED
+        if run.result is None:
+            return None, run.error or run.error_kind
+        result = run.result
         if isinstance(result, RolloutResult):
             result = replace(result, final_messages=self._client.with_edits(result.final_messages))
-        return result
+        return result, None
+
+    def _on_start(self, ctx: RolloutContext) -> None:
+        self._tools = ctx.tools
+        self._messages = list(ctx.request.messages)
+        self._seen = len(self._messages)
+        self._screens.initial_messages(self._messages)
+        self._screens.tools(self._tools)
 
     def _on_messages(self, messages: list[MessageDict]) -> None:
         self._screens.new_messages(messages, self._seen)
@@ -285,6 +256,20 @@ class InteractiveRunner:
                     return
             else:
                 self._help(line, word, RESULT_HELP)
+
+
+class _Runner(LocalTestRunner):
+    """Tells of a run before it starts, and says nothing of a failure itself."""
+
+    on_start: Callable[[RolloutContext], None]
+
+    def _context(self, request: RolloutRequest) -> RolloutContext:
+        ctx = super()._context(request)
+        self.on_start(ctx)
+        return ctx
+
+    def _tell_of_failure(self, row_index: int, text: str) -> None:
+        pass
 
 
 def _split(line: str | None) -> tuple[str, str]:

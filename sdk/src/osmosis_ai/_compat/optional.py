@@ -1,8 +1,4 @@
-"""Optional dependencies: whether they are installed, and the modules themselves.
-
-Importing this module imports none of them: the flags look for the package without loading it, and ``fastapi``,
-``uvicorn`` and ``pydantic_settings`` (module, or ``None`` when it cannot be imported) load on first use.
-"""
+"""Optional dependencies of the 0.2 line: whether they are installed, and the modules, or ``None``, on first use."""
 
 import logging
 from importlib import import_module
@@ -20,29 +16,18 @@ logger = logging.getLogger(__name__)
 _LAZY_MODULES = ("fastapi", "uvicorn", "pydantic_settings")
 
 
-def is_installed(module_name: str) -> bool:
-    """Whether the top-level module ``module_name`` can be found; it is not imported."""
+def _is_installed(module_name: str) -> bool:
     try:
         return find_spec(module_name) is not None
     except ValueError:  # already imported, by something that gave it no spec
         return True
 
 
-FASTAPI_AVAILABLE = is_installed("fastapi")
-UVICORN_AVAILABLE = is_installed("uvicorn")
-PYDANTIC_SETTINGS_AVAILABLE = is_installed("pydantic_settings")
+FASTAPI_AVAILABLE, UVICORN_AVAILABLE, PYDANTIC_SETTINGS_AVAILABLE = map(_is_installed, _LAZY_MODULES)
 
 
 def import_optional(module_name: str, package_name: str | None = None) -> tuple[ModuleType | None, bool]:
-    """Import ``module_name`` if that is possible.
-
-    Args:
-        module_name: dotted name of the module.
-        package_name: what to call it in the debug log; defaults to ``module_name``.
-
-    Returns:
-        The module and ``True``, or ``None`` and ``False`` when the import raises ``ImportError``.
-    """
+    """The module and ``True``, or ``None`` and ``False`` where its import raises ``ImportError``."""
     try:
         return import_module(module_name), True
     except ImportError as error:
@@ -51,22 +36,9 @@ def import_optional(module_name: str, package_name: str | None = None) -> tuple[
 
 
 def require_optional(
-    module_name: str,
-    package_name: str | None = None,
-    feature_name: str = "",
-    install_extra: str | None = None,
+    module_name: str, package_name: str | None = None, feature_name: str = "", install_extra: str | None = None
 ) -> ModuleType:
-    """Import and return ``module_name``.
-
-    Args:
-        module_name: dotted name of the module.
-        package_name: name of the package in the message; defaults to ``module_name``.
-        feature_name: what needs it, for the message.
-        install_extra: the extra of ``osmosis-ai`` that brings it; defaults to the package, then the module name.
-
-    Raises:
-        ImportError: naming the feature, the package and the ``pip install`` command.
-    """
+    """The module; an ``ImportError`` names what needs it, the package, and the extra (or package) to install."""
     try:
         return import_module(module_name)
     except ImportError as error:

@@ -62,9 +62,10 @@ def read_saved_runs(path: Path) -> Iterator[SavedRun]:
 
 def recorded_dataset(path: Path) -> Path | None:
     """The dataset that a results file says its rows are from, if that is there."""
-    if path.is_dir() or path.suffix.lower() == TRACE_SUFFIX:
+    if path.is_dir():
         return None
-    document = _document(path)
+    is_lines = path.suffix.lower() == TRACE_SUFFIX
+    document = next((header for _, header in _lines(path)), {}) if is_lines else _document(path)
     for section in ("settings", "config"):
         named = _object(document.get(section)).get("dataset")
         named = _object(named).get("path", named)
@@ -101,15 +102,23 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _runs_of_lines(path: Path) -> Iterator[SavedRun]:
-    """A JSONL file is a stream of results, or the trace of one rollout: events have an ``event``."""
+    """A JSONL file is a stream of results, or the trace of one rollout: events have an ``event``.
+
+    A run that failed and was made again, when the stream was gone on with, counts as it ended at last.
+    """
+    completed = {_identity(entry) for _, entry in _lines(path) if "row_index" in entry and _completed(entry)}
     events: list[dict[str, Any]] = []
     for line_number, entry in _lines(path):
         if "event" in entry:
             events.append(entry)
-        elif "row_index" in entry:
+        elif "row_index" in entry and (_completed(entry) or _identity(entry) not in completed):
             yield _run_of_entry(entry, f"{path}, line {line_number}")
     if events:
         yield _run_of_trace(events, str(path))
+
+
+def _identity(entry: Mapping[str, Any]) -> str:
+    return repr([entry.get(name) for name in ("row_index", "repeat", "run_index", "model_tag")])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -129,22 +138,25 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _run_of_entry(entry: Mapping[str, Any], source: str) -> SavedRun:
     metadata = entry.get("metadata")
-    status, success = entry.get("status"), entry.get("success")
-    if entry.get("error_kind") == REWARD_PROBLEM:
-        success = True
     repeat = entry.get("repeat", entry.get("run_index"))
     return SavedRun(
         source=source,
         row_index=_integer(entry.get("row_index")),
         repeat=_integer(repeat),
         rollout_id=_text(entry.get("rollout_id")),
-        completed=status == COMPLETED if isinstance(status, str) else success is not False,
+        completed=_completed(entry),
         messages=_conversation(entry.get("final_messages")) or _conversation(entry.get("messages")),
         ground_truth=entry.get("ground_truth", _object(metadata).get("ground_truth")),
         metadata=metadata if isinstance(metadata, dict) else None,
         reward=_number(entry.get("reward")),
         scores={name: score for name, score in _object(entry.get("scores")).items() if _number(score) is not None},
     )
+
+
+def _completed(entry: Mapping[str, Any]) -> bool:
+    if isinstance(status := entry.get("status"), str):
+        return status == COMPLETED
+    return entry.get("success") is not False or entry.get("error_kind") == REWARD_PROBLEM
 
 
 def _run_of_trace(events: Iterable[Mapping[str, Any]], source: str) -> SavedRun:

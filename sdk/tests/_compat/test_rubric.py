@@ -3,7 +3,7 @@
 import pytest
 
 import osmosis_ai
-from osmosis_ai._compat import rubric_eval, rubric_types
+from osmosis_ai import rubric_eval, rubric_types
 
 
 def test_calling_it_says_that_it_is_not_available() -> None:

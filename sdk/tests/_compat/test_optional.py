@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import pytest
 
-from osmosis_ai.rollout.core import optional as _compat
+from osmosis_ai._compat import optional as _compat
 
 
 def run_python(code: str) -> str:
@@ -17,7 +17,7 @@ def run_python(code: str) -> str:
 def test_importing_the_module_loads_none_of_the_optional_packages() -> None:
     loaded = run_python(
         "import sys\n"
-        "import osmosis_ai.rollout.core.optional\n"
+        "import osmosis_ai._compat.optional\n"
         "print([n for n in ('fastapi', 'uvicorn', 'pydantic_settings') if n in sys.modules])"
     )
     assert loaded.strip() == "[]"
@@ -78,5 +78,5 @@ def test_is_installed_copes_with_a_module_that_has_no_spec(monkeypatch: pytest.M
     stand_in = types.ModuleType("made_by_hand")
     stand_in.__spec__ = None
     monkeypatch.setitem(sys.modules, "made_by_hand", stand_in)
-    assert _compat.is_installed("made_by_hand")
-    assert not _compat.is_installed("no_such_module_anywhere")
+    assert _compat._is_installed("made_by_hand")
+    assert not _compat._is_installed("no_such_module_anywhere")

@@ -169,11 +169,6 @@ class RolloutContext:
             logger.exception("Rollout %a: the LLM client gave no metrics.", self.request.rollout_id)
             return None
 
-    def close_trace(self) -> None:
-        """Close the trace file; a later ``log_event`` opens it again."""
-        if self.trace is not None:
-            self.trace.close()
-
     def record_tool_call(self, latency_ms: float = 0.0) -> None:
         """Count one tool call and its duration in milliseconds."""
         self._num_tool_calls += 1

@@ -24,9 +24,10 @@ from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, 
 from osmosis_ai.rollout.core.tool_schema import Signature, called_by
 from osmosis_ai.rollout.core.tools import (
     ToolMessage,
+    answer_together,
+    contained_call,
     create_tool_error_result,
     create_tool_result,
-    gather_tool_messages,
     id_and_name,
     serialize_tool_result,
 )
@@ -251,19 +252,16 @@ class Toolbox:
         if state is not None and not isinstance(state, self._state or ()):
             kind = type(state).__name__
             raise TypeError(f"No tool takes a {kind} that the model does not see: write Toolbox(..., state={kind}).")
-        slots = asyncio.Semaphore(self._max_concurrency or max(len(tool_calls or ()), 1))
 
         async def answer_one(tool_call: Any) -> ToolMessage:
-            async with slots:
-                return await self._answer(ctx, tool_call, state)
+            return await self._answer(ctx, tool_call, state)
 
-        tasks = [asyncio.create_task(answer_one(tool_call)) for tool_call in tool_calls or ()]
-        return await gather_tool_messages(tasks)
+        return await answer_together(tool_calls or (), answer_one, self._max_concurrency)
 
     async def _answer(self, ctx: RolloutContext, tool_call: Any, state: Any) -> ToolMessage:
         call_id, name = id_and_name(tool_call)
         started = time.monotonic()
-        with watched_tool_call(name, call_id) as watch:
+        with watched_tool_call(name, call_id) as watch, contained_call(call_id, name):
             try:
                 return create_tool_result(call_id, await self._run(ctx, tool_call, call_id, name, state))
             except _ModelError as told:
@@ -287,13 +285,6 @@ class Toolbox:
             raise _ModelError(str(error)) from error
         except Inexact:
             raise _ModelError(TOO_LONG) from None
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise ToolExecutionError("The tool was cancelled from within", call_id, name) from error
-        except SystemExit as error:  # left alone, it would end the event loop and with it every other rollout
-            raise ToolExecutionError("The tool tried to exit the process", call_id, name) from error
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise _ModelError(_time_out(found, written), is_timeout=True) from None

@@ -10,16 +10,15 @@ import inspect
 import json
 import logging
 import math
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set as AbstractSet
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.text import described, encodable, text_of
-from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, ToolCall, ToolOutcome, watched_tool_call
+from osmosis_ai.rollout.core.watch import ToolOutcome, watched_tool_call
 
 __all__ = [
     "create_tool_error_result",
@@ -140,79 +139,75 @@ async def execute_tool_calls(
         raise ValueError(f"max_concurrency must be at least 1, got {max_concurrency}.")
     if timeout_seconds is not None and not (math.isfinite(timeout_seconds) and timeout_seconds > 0):
         raise ValueError(f"timeout_seconds must be a positive number of seconds, got {timeout_seconds}.")
-    if not tool_calls:
-        return []
-    slots: AbstractAsyncContextManager[Any] = (
-        nullcontext() if max_concurrency is None else asyncio.Semaphore(max_concurrency)
-    )
 
     async def answer(tool_call: dict[str, Any]) -> ToolMessage:
-        async with slots:
-            try:
-                if CURRENT_WATCH.get() is NO_WATCH:
-                    return await _run(tool_call, executor, timeout_seconds)
-                return await _run_watched(tool_call, executor, timeout_seconds)
-            except _ExecutorNotAsyncError:
+        try:
+            return await _run(tool_call, executor, timeout_seconds)
+        except _ExecutorNotAsyncError:
+            raise
+        except Exception as error:
+            if not errors_as_results:
                 raise
-            except Exception as error:
-                if not errors_as_results:
-                    raise
-                return _error_result(tool_call, error)
+            return _error_result(tool_call, error)
 
-    return await gather_tool_messages([asyncio.create_task(answer(tool_call)) for tool_call in tool_calls])
+    return await answer_together(tool_calls or (), answer, max_concurrency)
 
 
 class _ExecutorNotAsyncError(TypeError):
     """A mistake in the agent rather than in a tool call, so never shown to the model."""
 
 
-async def _run_watched(tool_call: Any, executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:
-    call_id, name = id_and_name(tool_call)
-    with watched_tool_call(name, call_id) as call:
+async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:
+    call_id, tool_name = id_and_name(tool_call)
+    with watched_tool_call(tool_name, call_id) as watch, contained_call(call_id, tool_name):
+        pending = executor(tool_call)
+        if not inspect.isawaitable(pending):
+            name = getattr(executor, "__name__", type(executor).__name__)
+            raise _ExecutorNotAsyncError(
+                f"The executor of execute_tool_calls must be async, but {name} returned"
+                f" {type(pending).__name__}; declare it with 'async def'."
+            )
         try:
-            message = await _run(tool_call, executor, timeout_seconds)
-        except ToolExecutionError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                call.outcome = ToolOutcome.TIMEOUT
-            raise
-        _note_error(call, message)
+            async with asyncio.timeout(timeout_seconds) as limit:
+                message = await pending
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            watch.outcome = ToolOutcome.TIMEOUT
+            text = f"The tool took longer than {timeout_seconds:g} seconds"
+            raise ToolExecutionError(text, call_id, tool_name) from error
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str) and content.startswith(_ERROR_PREFIX):
+            watch.outcome = ToolOutcome.ERROR
         return message
 
 
-def _note_error(call: ToolCall, message: Any) -> None:
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, str) and content.startswith(_ERROR_PREFIX):
-        call.outcome = ToolOutcome.ERROR
-
-
-async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:
-    pending = executor(tool_call)
-    if not inspect.isawaitable(pending):
-        name = getattr(executor, "__name__", type(executor).__name__)
-        raise _ExecutorNotAsyncError(
-            f"The executor of execute_tool_calls must be async, but {name} returned"
-            f" {type(pending).__name__}; declare it with 'async def'."
-        )
+@contextmanager
+def contained_call(call_id: str = "", tool_name: str = "") -> Iterator[None]:
+    """A tool call, of which what would end more than itself is raised as ``ToolExecutionError``."""
     try:
-        async with asyncio.timeout(timeout_seconds) as limit:
-            return await pending
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        message = f"The tool took longer than {timeout_seconds:g} seconds"
-        raise ToolExecutionError(message, *id_and_name(tool_call)) from error
+        yield
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise ToolExecutionError("The tool was cancelled from within", *id_and_name(tool_call)) from error
+        raise ToolExecutionError("The tool was cancelled from within", call_id, tool_name) from error
     except SystemExit as error:
         # Left alone, it would end the event loop and with it every other rollout.
-        raise ToolExecutionError("The tool tried to exit the process", *id_and_name(tool_call)) from error
+        raise ToolExecutionError("The tool tried to exit the process", call_id, tool_name) from error
 
 
-async def gather_tool_messages(tasks: list[asyncio.Task[ToolMessage]]) -> list[ToolMessage]:
-    """All results; on the first exception, or when cancelled itself, end every task before raising."""
+async def answer_together(
+    tool_calls: Sequence[Any], answer: Callable[[Any], Awaitable[ToolMessage]], max_concurrency: int | None
+) -> list[ToolMessage]:
+    """``answer(call)`` for each, in order; on the first exception, or when cancelled, all end before it is raised."""
+    slots = asyncio.Semaphore(max_concurrency or max(len(tool_calls), 1))
+
+    async def answer_in_turn(tool_call: Any) -> ToolMessage:
+        async with slots:
+            return await answer(tool_call)
+
+    tasks = [asyncio.create_task(answer_in_turn(tool_call)) for tool_call in tool_calls]
     ended: list[asyncio.Task[ToolMessage]] = []
     for task in tasks:
         task.add_done_callback(ended.append)
@@ -267,8 +262,8 @@ def serialize_tool_result(result: Any) -> str:
     """
     if isinstance(result, str):
         text = result
-    elif isinstance(result, int | float) and not isinstance(result, bool):
-        text = _number_text(result)
+    elif isinstance(result, int) and not isinstance(result, bool):
+        text = _digits(result)
     else:
         text = _json_text(result)
     return encodable(text, errors="replace")
@@ -278,16 +273,8 @@ def serialize_tool_result(result: Any) -> str:
 _MAX_DEPTH = 100
 
 
-def _number_text(number: int | float) -> str:
-    if isinstance(number, int):
-        return _digits(number)
-    return str(number) if math.isfinite(number) else "null"
-
-
 def _digits(number: int) -> str:
     # str() refuses integers longer than sys.get_int_max_str_digits(); Decimal does not.
-    with suppress(Exception):
-        return str(number)
     return format(Decimal(number), "f")
 
 
@@ -312,7 +299,10 @@ def _convert(value: Any, ancestors: tuple[int, ...]) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int):
-        return _int_or_digits(value)
+        with suppress(ValueError):  # more digits than the interpreter will write, or read again
+            format(value, "d")
+            return value
+        return _digits(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, Enum):
@@ -345,11 +335,6 @@ def _in_order(items: AbstractSet[Any]) -> list[Any]:
     with suppress(Exception):
         return sorted(items)
     return sorted(items, key=_text_of)
-
-
-def _int_or_digits(number: int) -> int | str:
-    digits, limit = _digits(number), sys.get_int_max_str_digits()
-    return digits if 0 < limit < len(digits) else number
 
 
 def _text_of(value: Any) -> str:

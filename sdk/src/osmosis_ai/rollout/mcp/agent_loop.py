@@ -1,6 +1,5 @@
 """The agent that lets a model use the tools of an MCP server."""
 
-import asyncio
 import logging
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.messages import summarize
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
+from osmosis_ai.rollout.core.tools import contained_call
 from osmosis_ai.rollout.mcp.errors import MCPLoadError
 from osmosis_ai.rollout.mcp.loader import load_mcp_server
 from osmosis_ai.rollout.mcp.results import (
@@ -128,27 +128,21 @@ class _McpTool(Tool):
     async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> str:
         """The text of the result."""
         plain = plain_arguments(arguments, self.name)
-        try:
-            result = await self._server.call(self._server_name, plain)
-            if is_input_request(result):
-                raise ToolExecutionError("The tool asks for input, which nobody can give here")
-            text = tool_result_text(result)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise ToolExecutionError("The tool was cancelled from within") from error
-        except SystemExit as error:
-            raise ToolExecutionError("The tool tried to exit the process") from error
-        except Exception as error:
-            logger.warning(
-                "MCP tool %a failed with %s: %a; the model gets the error",
-                self.name,
-                type(error).__name__,
-                str(error)[:LOGGED_CHARACTERS],
-                exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
-            )
-            raise ToolExecutionError(_error_text(error)) from error
+        with contained_call():
+            try:
+                result = await self._server.call(self._server_name, plain)
+                if is_input_request(result):
+                    raise ToolExecutionError("The tool asks for input, which nobody can give here")
+                text = tool_result_text(result)
+            except Exception as error:
+                logger.warning(
+                    "MCP tool %a failed with %s: %a; the model gets the error",
+                    self.name,
+                    type(error).__name__,
+                    str(error)[:LOGGED_CHARACTERS],
+                    exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+                )
+                raise ToolExecutionError(_error_text(error)) from error
         if is_error_result(result):
             raise ToolExecutionError(text)
         return text

@@ -161,8 +161,6 @@ class LocalRolloutRunner:
             self._tell_of_failure(row_index, str(error))
             return self._failed(row_index, str(error), _kind(error), ctx, started_seconds)
         finally:
-            if ctx is not None:
-                ctx.close_trace()
             self.llm_client.clear_tools()
 
     def _tell_of_failure(self, row_index: int, text: str) -> None:

@@ -108,7 +108,8 @@ class Execution(ChatWatch):
             self._end_tool_turn()
             # Where this itself is cancelled, the agent must not go on alone.
             run.cancel()
-            self._ctx.close_trace()
+            if self._ctx.trace is not None:
+                self._ctx.trace.close()
 
     def _time_ends(self) -> None:
         self.stop(time_limit(self._limit_seconds))

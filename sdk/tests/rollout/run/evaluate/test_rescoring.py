@@ -197,7 +197,6 @@ class TestReading:
         trace.write("start", {"metadata": {"ground_truth": "3", "row_index": 2}, "messages": MESSAGES[:2]})
         trace.write("llm_response", {"message": MESSAGES[2]})
         trace.write("rollout_complete", {"reward": 1.0})
-        trace.close()
         [only] = read_saved_runs(tmp_path / "traces")
         assert (only.rollout_id, only.row_index, only.ground_truth) == ("r-1", 2, "3")
         assert (only.messages, only.reward, only.completed) == (MESSAGES, 1.0, True)
@@ -206,7 +205,6 @@ class TestReading:
         trace = TraceWriter(str(tmp_path), "r-1")
         trace.write("llm_response", {"message_summary": {"role": "assistant", "content": "#### 3"}})
         trace.write("rollout_error", {"error": "x"})
-        trace.close()
         [only] = read_saved_runs(tmp_path)
         assert (only.messages, only.has_summaries, only.completed) == (None, True, False)
 

@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_NAME_BYTES = 255
 MAX_FILE_BYTES = 256 * 1024 * 1024
-MAX_OPEN_FILES = 256
 
 TRACE_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
@@ -49,17 +48,11 @@ def trace_path(directory: str, rollout_id: str) -> str:
 class TraceWriter:
     """Appends events of one rollout to ``<directory>/<file name of the id>``; the directory is made when first needed.
 
-    May be called from any thread. Few files are kept open at a time; beyond ``MAX_OPEN_FILES`` a writer opens and
-    closes its file for each event. A copy is a writer of its own to the same file.
+    May be called from any thread. The file is open only while an event is written: so many rollouts need few files at
+    a time, and whoever moves or removes a trace sees the next event in a new one.
     """
 
-    _open_files = 0
-    # Reentrant: the garbage collector may close a writer while another is being counted.
-    _counting = threading.RLock()
-
     def __init__(self, directory: str, rollout_id: str) -> None:
-        self._descriptor: int | None = None
-        self._written_bytes = 0
         self._torn = False
         self._full = False
         self._lock = threading.Lock()
@@ -80,57 +73,23 @@ class TraceWriter:
             logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
 
     def close(self) -> None:
-        """Close the file; a later ``write`` opens it again."""
-        with self._lock:
-            self._close()
-
-    def __del__(self) -> None:
-        self._close()
+        """Nothing is left open."""
 
     def _append(self, line: bytes) -> None:
         if self._torn:
             # The last write was cut short (a full disk): without a newline this line would be lost with it.
             line = b"\n" + line
-        if self._written_bytes + len(line) > MAX_FILE_BYTES:
-            if not self._full:
-                logger.warning("Trace %a is full; further events are left out.", self.path)
-            self._full = True
-            return
-        descriptor = self._current_descriptor()
+        Path(self.directory).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, TRACE_FILE_FLAGS, 0o644)
         try:
+            if os.fstat(descriptor).st_size + len(line) > MAX_FILE_BYTES:
+                if not self._full:
+                    logger.warning("Trace %a is full; further events are left out.", self.path)
+                self._full = True
+                return
             while line:
                 written = os.write(descriptor, line)
-                self._written_bytes += written
                 self._torn = written < len(line)
                 line = line[written:]
         finally:
-            if descriptor != self._descriptor:
-                os.close(descriptor)
-
-    def _current_descriptor(self) -> int:
-        # Whoever rotates or removes traces would not see what goes to the file that they moved.
-        if self._descriptor is not None and not self._still_at_path(self._descriptor):
-            self._close()
-        return self._open() if self._descriptor is None else self._descriptor
-
-    def _still_at_path(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
-        except FileNotFoundError:
-            return False
-
-    def _open(self) -> int:
-        Path(self.directory).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, TRACE_FILE_FLAGS, 0o644)
-        with TraceWriter._counting:
-            if TraceWriter._open_files < MAX_OPEN_FILES:
-                TraceWriter._open_files += 1
-                self._descriptor = descriptor
-        return descriptor
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
             os.close(descriptor)
-            with TraceWriter._counting:
-                TraceWriter._open_files -= 1

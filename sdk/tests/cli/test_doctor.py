@@ -12,7 +12,7 @@ from support.processes import own_environment
 from support.trainer_peer import TrainerPeer
 
 from osmosis_ai.cli import main
-from osmosis_ai.rollout.tooling.doctor import CHECKS
+from osmosis_ai.rollout.tooling.doctor.examination import CHECKS
 
 Captured = pytest.CaptureFixture[str]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.tooling.doctor import CHECKS, Finding, Setup, Status, examine
+from osmosis_ai.rollout.tooling.doctor.examination import CHECKS, examine
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Setup, Status
 from support.processes import own_environment
 
 PATIENCE_SECONDS = 20.0

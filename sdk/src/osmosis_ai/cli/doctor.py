@@ -10,8 +10,13 @@ from typing import Annotated
 import typer
 
 from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.core.consts import TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.core.user_errors import UsageError
-from osmosis_ai.rollout.tooling.doctor import defaults
+
+PROGRAM_SECONDS = 2.6
+"""From the start of the program to the end of its checks, unless it is told otherwise."""
+MIN_TIME_LIMIT_SECONDS = 1.0
+"""For the checks, however long the start took."""
 
 
 def doctor(
@@ -31,7 +36,7 @@ def doctor(
         str | None,
         typer.Option(
             "--trainer-key",
-            envvar=defaults.TRAINER_KEY_VARIABLE,
+            envvar=TRAINER_KEY_VARIABLE,
             show_envvar=True,
             help="Key of the calls to the trainer, as its inits bring it in api_key. It is tried with one empty "
             "result, which no trainer can take for one.",
@@ -52,9 +57,11 @@ def doctor(
     as_json: table.AsJson = False,
 ) -> int:
     """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
+    given = locals()
+    del given["timeout"], given["as_json"]
     if module is not None and mcp is not None:
         raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
-    from osmosis_ai.rollout.tooling.doctor.agent import AgentChild
+    from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 
     # It loads the agent while this process loads the checks.
     agent_child = AgentChild(module, mcp) if module is not None or mcp is not None else None
@@ -63,32 +70,14 @@ def doctor(
     from osmosis_ai.rollout.tooling.doctor.render import as_json as to_json, print_diagnosis
     from osmosis_ai.rollout.tooling.doctor.types import Setup
 
-    diagnosis = examine(
-        Setup(
-            module=module,
-            mcp=mcp,
-            host=host,
-            port=port,
-            local=local,
-            api_key=api_key,
-            journal=journal,
-            traces=traces,
-            trainer_url=trainer,
-            trainer_key=trainer_key,
-            model=model,
-        ),
-        time_limit_seconds=_time_left() if timeout is None else timeout,
-        agent_child=agent_child,
-    )
+    if timeout is None:
+        timeout = max(PROGRAM_SECONDS - _seconds_since_start(), MIN_TIME_LIMIT_SECONDS)
+    diagnosis = examine(Setup(**given), time_limit_seconds=timeout, agent_child=agent_child)
     if as_json:
         sys.stdout.write(to_json(diagnosis) + "\n")
     else:
         print_diagnosis(console, diagnosis)
     return 0 if diagnosis.is_healthy else 1
-
-
-def _time_left() -> float:
-    return max(defaults.PROGRAM_SECONDS - _seconds_since_start(), defaults.MIN_TIME_LIMIT_SECONDS)
 
 
 def _seconds_since_start() -> float:

@@ -10,5 +10,8 @@ PACKAGE_VERSION = "0.2.17+workspace"
 # Set to anything, no `.env` file is read.
 NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
 
+# Of `osmosis doctor`: the key that a trainer's inits bring.
+TRAINER_KEY_VARIABLE = "OSMOSIS_TRAINER_API_KEY"
+
 PACKAGE_FOLDER = Path(__file__).parents[2]
 """Where ``osmosis_ai`` lies."""

@@ -15,8 +15,8 @@ from support.processes import ServingProgram
 from osmosis_ai.rollout import create_app
 from osmosis_ai.rollout.core.loading import load_agent_loop
 from osmosis_ai.rollout.core.settings import RolloutSettings
-from osmosis_ai.rollout.tooling.doctor import Status
 from osmosis_ai.rollout.tooling.doctor.address import command_of
+from osmosis_ai.rollout.tooling.doctor.types import Status
 
 LOOPBACK = "127.0.0.1"
 KEY = "Zq3v_8Lr-1sT6wXb9yNd2kQe"

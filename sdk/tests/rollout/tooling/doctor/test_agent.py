@@ -8,7 +8,8 @@ import pytest
 from support.agent_files import write_agent
 from support.doctor import PATIENCE_SECONDS, assert_names, find
 
-from osmosis_ai.rollout.tooling.doctor import CHECKS, Finding, Setup, Status, examine
+from osmosis_ai.rollout.tooling.doctor.examination import CHECKS, examine
+from osmosis_ai.rollout.tooling.doctor.types import Finding, Setup, Status
 
 AGENT_CHECKS = ("agent-import", "agent-loop", "agent-valid", "tool-schemas", "get-tools")
 

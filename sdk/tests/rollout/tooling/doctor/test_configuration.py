@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from support.doctor import assert_names, find
 
-from osmosis_ai.rollout.tooling.doctor import Status
 from osmosis_ai.rollout.tooling.doctor.configuration import known_variables
+from osmosis_ai.rollout.tooling.doctor.types import Status
 
 KEY = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 GOOD_KEY = "Zq3v_8Lr-1sT6wXb9yNd2kQe"

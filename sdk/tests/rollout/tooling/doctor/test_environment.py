@@ -10,8 +10,8 @@ import pytest
 from support.doctor import assert_names, find, find_elsewhere
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
-from osmosis_ai.rollout.tooling.doctor import Status
 from osmosis_ai.rollout.tooling.doctor.environment import missing_packages
+from osmosis_ai.rollout.tooling.doctor.types import Status
 
 
 @pytest.fixture

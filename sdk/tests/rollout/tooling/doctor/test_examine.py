@@ -5,13 +5,14 @@ from typing import NoReturn
 
 import pytest
 
-from osmosis_ai.rollout.tooling.doctor import CHECKS, Check, Diagnosis, Finding, Need, Setup, Status, examine
-from osmosis_ai.rollout.tooling.doctor.case import Case
+from osmosis_ai.rollout.tooling.doctor.case import Case, Check
+from osmosis_ai.rollout.tooling.doctor.examination import CHECKS, examine
+from osmosis_ai.rollout.tooling.doctor.types import Diagnosis, Finding, Need, Setup, Status
 
 
 def sleep(case: Case) -> Finding:
     time.sleep(600)
-    return Finding(Status.OK, "Slept.")
+    return Finding(Status.OK, "Slept.", None)
 
 
 def fail(case: Case) -> NoReturn:
@@ -61,5 +62,5 @@ def test_keys_are_never_shown() -> None:
     [([], True), ([Status.OK, Status.WARNING, Status.NOT_CHECKED], True), ([Status.OK, Status.PROBLEM], False)],
 )
 def test_only_a_problem_is_unhealthy(statuses: list[Status], is_healthy: bool) -> None:
-    findings = {str(number): Finding(status, "") for number, status in enumerate(statuses)}
+    findings = {str(number): Finding(status, "", None) for number, status in enumerate(statuses)}
     assert Diagnosis(findings, 0.0).is_healthy is is_healthy

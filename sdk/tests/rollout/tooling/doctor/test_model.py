@@ -5,7 +5,7 @@ import os
 import pytest
 from support.doctor import assert_names, find
 
-from osmosis_ai.rollout.tooling.doctor import Status
+from osmosis_ai.rollout.tooling.doctor.types import Status
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from support.journal import an_acceptance
 from support.processes import own_environment
 
 from osmosis_ai.rollout.journal import SqliteJournal
-from osmosis_ai.rollout.tooling.doctor import Status
 from osmosis_ai.rollout.tooling.doctor.storage import file_system_of
+from osmosis_ai.rollout.tooling.doctor.types import Status
 
 JOURNAL_CHECKS = ("journal", "journal-disk", "journal-file-system", "journal-owner", "journal-leftovers")
 

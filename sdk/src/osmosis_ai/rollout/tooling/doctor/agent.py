@@ -1,110 +1,25 @@
 """The agent loop as a server would find it, loaded in a child process that is killed when its time is up."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from threading import Timer
-from typing import IO
 
+from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild, AgentReport
 from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
-from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
+from osmosis_ai.rollout.tooling.doctor.types import MORE_TIME, Finding, Need, not_checked, ok, problem, warning
 
-CHILD = "osmosis_ai.rollout.tooling.doctor.agent_child"
-MAX_LINE_BYTES = 1_048_576
 SLOW_SECONDS = 1.0
 ENOUGH_SECONDS = 1.5
 """Given less than this, an agent that is cut off may just be on a busy machine."""
 MAX_SHOWN_ERRORS = 3
-MORE_TIME = "Give it more time, as in --timeout 30."
 
 _TOOLS, _GET_TOOLS = "tools[", "get_tools"
-
-
-@dataclass(frozen=True, slots=True)
-class AgentReport:
-    """As far as it got; what was not reached has its default."""
-
-    stage: str = "start"
-    """``start``, ``import``, ``loop``, ``tools`` or ``done``: what it was at when it ended, or its time was up."""
-    timed_out: bool = False
-    time_limit_seconds: float = 0.0
-    """How long it was given."""
-    no_import: str | None = None
-    """Why the module cannot be imported."""
-    missing_module: str | None = None
-    """What was not found, if that is the reason."""
-    no_loop: str | None = None
-    """Why the attribute is no agent loop."""
-    import_seconds: float | None = None
-    tools_seconds: float | None = None
-    name: str | None = None
-    tool_count: int = 0
-    errors: Sequence[tuple[str, str]] = ()
-    """Of the validator: the field, and the sentence."""
-    warnings: Sequence[str] = ()
-
-    @property
-    def is_loop(self) -> bool:
-        """Whether there is an agent loop, valid or not."""
-        return self.stage in ("tools", "done") and self.no_import is None and self.no_loop is None
-
-
-class AgentChild:
-    """The process that loads the agent loop which ``module`` or ``mcp`` names; at work from construction on."""
-
-    def __init__(self, module: str | None, mcp: str | None) -> None:
-        arguments = ["m", module] if module is not None else ["mcp", mcp or ""]
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a name as one argument
-            [sys.executable, "-m", CHILD, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def report(self, time_limit_seconds: float) -> AgentReport:
-        """What it finds in time; then it is ended."""
-        report = AgentReport(time_limit_seconds=time_limit_seconds)
-        deadline = time.monotonic() + time_limit_seconds
-        timer = Timer(time_limit_seconds, self.kill)
-        timer.start()
-        try:
-            # The pipe ends with the child, for nobody else has it: what the agent prints goes nowhere.
-            while report.stage != "done" and (line := self._stdout.readline(MAX_LINE_BYTES)):
-                with suppress(ValueError):
-                    report = replace(report, **json.loads(line))
-        finally:
-            timer.cancel()
-            self.kill()
-        return replace(report, timed_out=report.stage != "done" and time.monotonic() >= deadline)
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        return self._process.stdout
-
-    def kill(self) -> None:
-        """End it, with what the agent's modules have started: that is in its session. Does no harm twice."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
 
 
 @once
 def agent_report(case: Case) -> AgentReport:
     """The agent loop, loaded in a process of its own."""
-    child = next((each for each in case.at_work if isinstance(each, AgentChild)), None)
-    if child is None:
-        child = AgentChild(case.setup.module, case.setup.mcp)
-        case.at_work.append(child)
-    return child.report(case.seconds_left)
+    if case.agent_child is None:
+        case.agent_child = AgentChild(case.setup.module, case.setup.mcp)
+    return case.agent_child.report(case.seconds_left)
 
 
 @check("agent-import", "the agent's module can be imported", Need.AGENT)
@@ -117,7 +32,7 @@ def check_import(case: Case) -> Finding:
         return problem(agent.no_import, fix)
     is_cut_off = agent.stage in ("start", "import")
     if is_cut_off and agent.timed_out and agent.time_limit_seconds < ENOUGH_SECONDS:
-        return not_checked("This machine is busy: there was too little time to import the module.", MORE_TIME)
+        return not_checked("This machine is busy: there was too little time to import the module.", fix=MORE_TIME)
     if is_cut_off and agent.timed_out:
         return warning(
             "The module was not imported in the time there was: either it does slow work, or it hangs.",
@@ -191,7 +106,7 @@ def _not_reached(agent: AgentReport) -> Finding:
     if agent.no_loop is not None:
         return not_checked("There is no agent loop.")
     if agent.timed_out:
-        return not_checked("The time was up before.", MORE_TIME)
+        return not_checked("The time was up before.", fix=MORE_TIME)
     return not_checked("The process that loaded the agent was ended from within.")
 
 

@@ -4,13 +4,12 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings
 
 from osmosis_ai.rollout.core.settings import (
     DEFAULT_JOURNAL,
@@ -18,9 +17,11 @@ from osmosis_ai.rollout.core.settings import (
     RolloutClientSettings,
     RolloutServerSettings,
     RolloutSettings,
+    wrong_variables,
 )
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
+from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, Setup
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_loopback
 
@@ -29,13 +30,7 @@ LOOPBACK = "127.0.0.1"
 _MARGIN_SECONDS = 0.2
 
 Evidence = TypeVar("Evidence")
-
-
-class AtWork(Protocol):
-    """Something that was started for the examination."""
-
-    def kill(self) -> None:
-        """End it; does no harm twice."""
+Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 def once(gather: "Callable[[Case], Evidence]") -> "Callable[[Case], Evidence]":
@@ -54,53 +49,39 @@ def once(gather: "Callable[[Case], Evidence]") -> "Callable[[Case], Evidence]":
 
 @dataclass(frozen=True, slots=True)
 class SettingsReport:
-    """The settings that hold, defaults in place of wrong ones; ``wrong`` says why, a sentence a variable."""
+    """The server's settings, defaults in place of wrong ones; ``wrong`` says of all settings why, each a sentence."""
 
-    client: RolloutClientSettings
     server: RolloutServerSettings
     wrong: tuple[str, ...]
 
 
 def look_at_settings() -> SettingsReport:
     """The settings in the environment and in ``.env``."""
-    client, server = RolloutClientSettings.model_construct(), RolloutServerSettings.model_construct()
     wrong: list[str] = []
-    with _noting(wrong, RolloutClientSettings):
-        client = RolloutClientSettings()
-    with _noting(wrong, RolloutServerSettings):
-        server = RolloutServerSettings()
+
+    def read(model: type[Settings]) -> Settings | None:
+        try:
+            return model()
+        except (ValueError, OSError) as error:
+            wrong.extend([f"{name}: {why}" for name, why in wrong_variables(error)] or [str(error)])
+            return None
+
+    read(RolloutClientSettings)
+    server = read(RolloutServerSettings) or RolloutServerSettings.model_construct()
     if not wrong:
-        with _noting(wrong, RolloutSettings):
-            RolloutSettings()
-    return SettingsReport(client, server, tuple(dict.fromkeys(wrong)))
-
-
-@contextmanager
-def _noting(wrong: list[str], model: type[BaseModel]) -> Iterator[None]:
-    prefix = str(model.model_config.get("env_prefix"))
-    try:
-        yield
-    except ValidationError as error:
-        for each in error.errors(include_url=False, include_context=False, include_input=False):
-            wrong.append(f"{prefix}{'_'.join(map(str, each['loc'])).upper() or '*'}: {each['msg']}")
-    except (ValueError, OSError) as error:
-        wrong.append(str(error))
+        read(RolloutSettings)
+    return SettingsReport(server, tuple(dict.fromkeys(wrong)))
 
 
 class Case:
     """A ``Setup`` and the time there is; ``deadline`` is a monotonic time in seconds."""
 
-    def __init__(self, setup: Setup, deadline: float) -> None:
+    def __init__(self, setup: Setup, deadline: float, agent_child: AgentChild | None) -> None:
         self.setup = setup
         self.deadline = deadline
+        self.agent_child = agent_child
         self.locks: dict[Any, threading.Lock] = {}
         self.gathered: dict[Any, Any] = {}
-        self.at_work: list[AtWork] = []
-
-    def close(self) -> None:
-        """End what was started and is still at work."""
-        for each in self.at_work:
-            each.kill()
 
     @property
     def seconds_left(self) -> float:
@@ -111,7 +92,7 @@ class Case:
         """Whether the set-up says what a check needs."""
         given = {
             Need.AGENT: self.setup.module or self.setup.mcp,
-            Need.TRAINER: self.setup.trainer_url,
+            Need.TRAINER: self.setup.trainer,
             Need.TRACES: self.traces,
         }
         return bool(given[need])
@@ -129,10 +110,8 @@ class Case:
     @property
     def api_key(self) -> str | None:
         """The server's own key, if there is one."""
-        if self.setup.local:
-            return None
-        if self.setup.api_key is not None:
-            return self.setup.api_key
+        if self.setup.local or self.setup.api_key is not None:
+            return None if self.setup.local else self.setup.api_key
         setting = self.settings.server.api_key
         if setting is None:
             return os.environ.get(API_KEY_VARIABLE) if self.settings.wrong else None

@@ -3,17 +3,15 @@
 import os
 import re
 import stat
-from collections.abc import Iterator
 from difflib import get_close_matches
 
-from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
+from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE, TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.public_address import PUBLIC_HOST_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.case import Case, check
-from osmosis_ai.rollout.tooling.doctor.defaults import TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import is_sendable
 
@@ -62,34 +60,30 @@ def check_dotenv(case: Case) -> Finding:
 
 @check("settings", "all settings are within bounds")
 def check_settings(case: Case) -> Finding:
-    wrong = [*case.settings.wrong, *_wrong_port()]
+    wrong = list(case.settings.wrong)
+    port = os.environ.get(PORT_VARIABLE)
+    if port is not None and not (port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
+        wrong.append(f"{PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}")
     if wrong:
         return problem("; ".join(wrong) + ".", "Correct it in the environment or in .env; the README lists the bounds.")
     return ok("All within their bounds.")
 
 
-def _wrong_port() -> Iterator[str]:
-    port = os.environ.get(PORT_VARIABLE)
-    if port is not None and not (port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
-        yield f"{PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}"
-
-
 @check("variables", "no variable is misspelt")
 def check_variables(case: Case) -> Finding:
     known = known_variables()
-    mistakes: list[tuple[str, str | None]] = []
+    mistakes: dict[str, str | None] = {}
     for name in sorted(os.environ):
-        likeness = get_close_matches(name.upper(), known, n=1, cutoff=_LIKENESS)
         if name.upper() in known or not name.upper().startswith(("OSMOSIS_", "ROLLOUT_")):
             continue
+        likeness = get_close_matches(name.upper(), known, n=1, cutoff=_LIKENESS)
         if likeness or name.upper().startswith(_PREFIX):
-            mistakes.append((name, likeness[0] if likeness else None))
+            mistakes[name] = likeness[0] if likeness else None
     if not mistakes:
         return ok("None misspelt.")
-    meant = {name: right for name, right in mistakes if right is not None}
-    message = f"Not a setting, so ignored: {', '.join(name for name, _ in mistakes)}."
-    if meant:
-        return problem(message, f"Did you mean {', '.join(f'{right} for {name}' for name, right in meant.items())}?")
+    message = f"Not a setting, so ignored: {', '.join(mistakes)}."
+    if meant := [f"{right} for {name}" for name, right in mistakes.items() if right is not None]:
+        return problem(message, f"Did you mean {', '.join(meant)}?")
     return warning(message, "Unset it, or look up its name in the README's table.")
 
 

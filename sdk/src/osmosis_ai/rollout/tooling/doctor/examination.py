@@ -9,10 +9,9 @@ from concurrent.futures import Future, wait
 from osmosis_ai.rollout.core.offload import DaemonThreads
 from osmosis_ai.rollout.core.text import described, without
 from osmosis_ai.rollout.tooling.doctor import address, agent, configuration, environment, model, storage, trainer
-from osmosis_ai.rollout.tooling.doctor.agent import AgentChild
+from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.case import Case, Check
-from osmosis_ai.rollout.tooling.doctor.defaults import TIME_LIMIT_SECONDS
-from osmosis_ai.rollout.tooling.doctor.types import Diagnosis, Finding, Setup, not_checked
+from osmosis_ai.rollout.tooling.doctor.types import MORE_TIME, Diagnosis, Finding, Setup, not_checked
 
 CHECKS = tuple(
     found
@@ -22,6 +21,7 @@ CHECKS = tuple(
 )
 """All checks, in the order they are shown."""
 
+TIME_LIMIT_SECONDS = 2.0
 MIN_SECRET_LENGTH = 6
 
 _NAMES_A_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
@@ -41,14 +41,14 @@ def examine(
     Threads of checks that hang are daemons: they end with the process. Raises nothing for what the set-up holds.
     """
     started = time.monotonic()
-    case = Case(setup, started + time_limit_seconds)
-    case.at_work += filter(None, [agent_child])
+    case = Case(setup, started + time_limit_seconds, agent_child)
     threads = DaemonThreads(len(checks))
     try:
         running = {check.id: threads.submit(_run, check, case) for check in checks}
         wait(running.values(), timeout=time_limit_seconds)
     finally:
-        case.close()
+        if case.agent_child is not None:
+            case.agent_child.kill()
     secrets = tuple(_secrets(setup))
     findings = {
         check_id: _without(secrets, _finding(future, time_limit_seconds)) for check_id, future in running.items()
@@ -63,11 +63,9 @@ def _run(check: Check, case: Case) -> Finding:
 
 def _finding(future: Future[Finding], time_limit_seconds: float) -> Finding:
     if not future.done():
-        return not_checked(
-            f"There was no answer within {time_limit_seconds:g} s.", "Give it more time, as in --timeout 30."
-        )
+        return not_checked(f"There was no answer within {time_limit_seconds:g} s.", fix=MORE_TIME)
     if (error := future.exception()) is not None:
-        return not_checked(f"The check itself failed: {described(error)}", "Please report this.")
+        return not_checked(f"The check itself failed: {described(error)}", fix="Please report this.")
     return future.result()
 
 

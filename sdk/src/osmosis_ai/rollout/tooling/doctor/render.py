@@ -1,10 +1,11 @@
 """A diagnosis as text, a check a line and its fix below, or as JSON."""
 
 import json
+from dataclasses import asdict
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.text import printable
-from osmosis_ai.rollout.tooling.doctor.types import Diagnosis, Finding, Status
+from osmosis_ai.rollout.tooling.doctor.types import Diagnosis, Status
 
 _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.PROBLEM: "bold red", Status.NOT_CHECKED: "dim"}
 _STATUS_WIDTH = max(map(len, Status))
@@ -55,10 +56,6 @@ def as_json(diagnosis: Diagnosis) -> str:
         "healthy": diagnosis.is_healthy,
         "seconds": round(diagnosis.seconds, 3),
         "counts": {status.value: diagnosis.count(status) for status in Status},
-        "checks": [{"id": check_id, **_fields(finding)} for check_id, finding in diagnosis.findings.items()],
+        "checks": [{"id": check_id, **asdict(finding)} for check_id, finding in diagnosis.findings.items()],
     }
     return json.dumps(document, indent=2)
-
-
-def _fields(finding: Finding) -> dict[str, str | None]:
-    return {"status": finding.status.value, "message": finding.message, "fix": finding.fix}

@@ -35,60 +35,31 @@ _LOCKS = Path("/proc/locks")
 
 
 @dataclass(frozen=True, slots=True)
-class JournalReport:
-    path: Path | None = None
-    """``None``: the journal is off."""
-    exists: bool = False
-    problem: str | None = None
-    """Why it cannot be used, in a sentence."""
-    unsettled: int = 0
-    """Rollouts that a trainer still waits for."""
-    other_owners: tuple[int | None, ...] = ()
-    """Process ids of the servers that use it now; ``None`` where that is not to be told."""
-    dead_owners: int = 0
-    """Servers that ended without closing it."""
-    orphans: tuple[str, ...] = ()
-    """Files of a journal that is gone."""
-    file_system: str = ""
-    free_bytes: int | None = None
+class Owners:
+    """The servers that have the journal open, or ended without closing it."""
+
+    alive: tuple[int | None, ...] = ()
+    """Process ids; ``None`` where that is not to be told."""
+    dead: int = 0
 
 
-def look_at_journal(path: Path | None) -> JournalReport:
-    """Look at the journal at ``path``, whether it exists or not."""
-    if path is None:
-        return JournalReport()
-    if sys.platform == "win32":
-        return JournalReport(path, problem="The journal needs POSIX file locks, which Windows lacks.")
-    exists = os.path.lexists(path)
-    alive, dead = _owners(path)
-    orphans = () if exists else tuple(path.name + end for end in SIDE_FILES if path.with_name(path.name + end).exists())
-    unsettled, problem = _open(path) if exists else (0, why_not_writable(path))
-    return JournalReport(
-        path,
-        exists=exists,
-        problem=problem,
-        unsettled=unsettled,
-        other_owners=alive,
-        dead_owners=dead,
-        orphans=orphans,
-        file_system=file_system_of(path),
-        free_bytes=_free_bytes(path),
-    )
-
-
-def _owners(path: Path) -> tuple[tuple[int | None, ...], int]:
-    directory = owners_directory(path)
+@once
+def owners_of(case: Case) -> Owners:
+    """Who has opened the journal, by the locked files beside it."""
+    if case.journal_path is None:
+        return Owners()
+    directory = owners_directory(case.journal_path)
     try:
         tokens = [entry.name for entry in directory.iterdir() if entry.name != "opening"]
     except OSError:
-        return (), 0
+        return Owners()
     alive = [token for token in tokens if is_alive(directory, token)]
     holders = _lock_holders()
     process_ids = []
     for token in alive:
         with suppress(OSError):
             process_ids.append(holders.get((directory / token).stat().st_ino))
-    return tuple(process_ids), len(tokens) - len(alive)
+    return Owners(tuple(process_ids), len(tokens) - len(alive))
 
 
 def _lock_holders() -> dict[int, int]:
@@ -102,16 +73,23 @@ def _lock_holders() -> dict[int, int]:
     return holders
 
 
-def _open(path: Path) -> tuple[int, str | None]:
+@once
+def unsettled_in(case: Case) -> int | str | None:
+    """How many rollouts a trainer still waits for, or why the journal cannot be used; ``None``: there is none yet."""
+    owners_of(case)  # first: whoever opens the journal is one, and sweeps dead ones away
+    path = case.journal_path
+    if path is None or not os.path.lexists(path):
+        return None
+
     async def count() -> int:
         async with SqliteJournal(path, create=False, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS) as journal:
             counts = await journal.counts()
             return sum(counts[state] for state in UNSETTLED)
 
     try:
-        return asyncio.run(count()), None
+        return asyncio.run(count())
     except (JournalError, OSError, sqlite3.Error) as error:
-        return 0, str(journal_error(path, error))
+        return str(journal_error(path, error))
 
 
 def why_not_writable(path: Path) -> str | None:
@@ -154,34 +132,32 @@ def _free_bytes(path: Path) -> int | None:
     return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
 
-@once
-def journal_report(case: Case) -> JournalReport:
-    """The journal's file and what lies beside it."""
-    return look_at_journal(case.journal_path)
-
-
 @check("journal", "the journal can be used")
 def check_journal(case: Case) -> Finding:
-    journal = journal_report(case)
-    if journal.path is None:
+    path = case.journal_path
+    elsewhere = "Let this user write there, or name another place with --journal."
+    if path is None:
         return warning(
             "The journal is off: what was accepted is lost with the process.",
             "Leave out --journal off, unless rollouts may be lost.",
         )
-    if journal.problem is not None:
+    if sys.platform == "win32":
+        return problem("The journal needs POSIX file locks, which Windows lacks.", elsewhere)
+    unsettled = unsettled_in(case)
+    if isinstance(unsettled, str):
         # The journal's own sentences end with what to do.
-        message, colon, fix = journal.problem.rpartition(": ")
-        if not journal.exists or not colon:
-            return problem(journal.problem, "Let this user write there, or name another place with --journal.")
-        return problem(f"{message}.", fix[0].upper() + fix[1:])
-    return ok(f"{journal.path}{'' if journal.exists else ' can be made'}.")
+        message, colon, fix = unsettled.rpartition(": ")
+        return problem(f"{message}.", fix[0].upper() + fix[1:]) if colon else problem(unsettled, elsewhere)
+    if unsettled is None and (reason := why_not_writable(path)) is not None:
+        return problem(reason, elsewhere)
+    return ok(f"{path}{' can be made' if unsettled is None else ''}.")
 
 
 @check("journal-disk", "the journal's disk has room")
 def check_disk(case: Case) -> Finding:
-    free = journal_report(case).free_bytes
-    if journal_report(case).path is None:
+    if case.journal_path is None:
         return ok("The journal is off.")
+    free = _free_bytes(case.journal_path)
     if free is None:
         return not_checked("How much room there is cannot be told.")
     if free < RESERVE_BYTES:
@@ -194,8 +170,8 @@ def check_disk(case: Case) -> Finding:
 
 @check("journal-file-system", "the journal is on a local disk")
 def check_file_system(case: Case) -> Finding:
-    kind = journal_report(case).file_system
-    if journal_report(case).path is not None and kind in NETWORK_FILE_SYSTEMS:
+    kind = "" if case.journal_path is None else file_system_of(case.journal_path)
+    if kind in NETWORK_FILE_SYSTEMS:
         return warning(
             f"The journal is on a network file system ({kind}), where locks may not hold.",
             "Name a place on a local disk with --journal.",
@@ -205,7 +181,7 @@ def check_file_system(case: Case) -> Finding:
 
 @check("journal-owner", "no other server uses the journal")
 def check_owner(case: Case) -> Finding:
-    owners = journal_report(case).other_owners
+    owners = owners_of(case).alive
     if not owners:
         return ok("No other server uses the journal.")
     known = ", ".join(f"process {owner}" for owner in owners if owner is not None)
@@ -218,23 +194,26 @@ def check_owner(case: Case) -> Finding:
 
 @check("journal-leftovers", "no server was killed")
 def check_leftovers(case: Case) -> Finding:
-    journal = journal_report(case)
-    if journal.orphans:
+    path, owners, unsettled = case.journal_path, owners_of(case), unsettled_in(case)
+    owed = unsettled if isinstance(unsettled, int) else 0
+    if path is not None and unsettled is None:
+        orphans = [side.name for end in SIDE_FILES if (side := path.with_name(path.name + end)).exists()]
+        if orphans:
+            return warning(
+                f"{', '.join(orphans)} is there without its journal: a server that starts removes it.",
+                "If the journal was moved, move it back first: what it owes is in both files.",
+            )
+    if owners.dead and not owners.alive and owed:
         return warning(
-            f"{', '.join(journal.orphans)} is there without its journal: a server that starts removes it.",
-            "If the journal was moved, move it back first: what it owes is in both files.",
-        )
-    if journal.dead_owners and not journal.other_owners and journal.unsettled:
-        return warning(
-            f"A server ended without closing the journal, and owes {journal.unsettled} results (stale lock).",
+            f"A server ended without closing the journal, and owes {owed} results (stale lock).",
             "Start the server: it reports and delivers them; delete nothing.",
         )
-    if journal.dead_owners:
+    if owners.dead:
         return warning(
-            f"{journal.dead_owners} stale locks of servers that were killed are left beside the journal.",
+            f"{owners.dead} stale locks of servers that were killed are left beside the journal.",
             "Nothing to do: the next server that opens it removes them; see who kills it (OOM, a short stop timeout).",
         )
-    return ok(f"Nothing; {journal.unsettled} results are on their way." if journal.unsettled else "Nothing.")
+    return ok(f"Nothing; {owed} results are on their way." if owed else "Nothing.")
 
 
 @check("traces", "traces can be written", Need.TRACES)

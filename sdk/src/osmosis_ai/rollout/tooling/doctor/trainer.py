@@ -17,11 +17,13 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
+from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.tooling.doctor.address import is_own_address
 from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
@@ -36,27 +38,27 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Failure(StrEnum):
-    """Why no answer came."""
+    """Why no answer came, with what to do."""
 
-    NAME = "name"
-    """The host name cannot be resolved."""
-    REFUSED = "refused"
-    TIMEOUT = "timeout"
-    SILENT = "silent"
-    """It took the connection and did not answer."""
-    TLS = "tls"
-    OTHER = "other"
+    fix: str
+
+    def __new__(cls, value: str, fix: str) -> Self:
+        failure = str.__new__(cls, value)
+        failure._value_, failure.fix = value, fix
+        return failure
+
+    NAME = "name", "Correct the host name, or this machine's DNS (in a container, its --dns or network)."
+    REFUSED = (
+        "refused",
+        "Start the trainer, and correct the port; it must listen on an address that this machine reaches.",
+    )
+    TIMEOUT = "timeout", "Look for a firewall or security group in between, and for a wrong address."
+    SILENT = "silent", "Look whether the trainer hangs, and whether the port is really its HTTP port."
+    TLS = "tls", "Use a certificate that this machine trusts (SSL_CERT_FILE names a CA of your own), or http://."
+    OTHER = "other", "Correct the address."
 
 
 _REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-_FIXES = {
-    Failure.NAME: "Correct the host name, or this machine's DNS (in a container, its --dns or network).",
-    Failure.REFUSED: "Start the trainer, and correct the port; it must listen on an address that this machine reaches.",
-    Failure.TIMEOUT: "Look for a firewall or security group in between, and for a wrong address.",
-    Failure.SILENT: "Look whether the trainer hangs, and whether the port is really its HTTP port.",
-    Failure.TLS: "Use a certificate that this machine trusts (SSL_CERT_FILE names a CA of your own), or http://.",
-    Failure.OTHER: "Correct the address.",
-}
 _NO_ANSWER = "The trainer does not answer."
 
 
@@ -68,8 +70,8 @@ class TrainerReport:
     port: int = 0
     bad_url: str | None = None
     proxy: str | None = field(default=None, repr=False)
-    failure: Failure | None = None
-    detail: str = ""
+    failure: tuple[Failure, str] | None = None
+    """And the detail."""
     statuses: Mapping[str, int] = field(default_factory=dict)
     """By path."""
     location: str | None = None
@@ -94,11 +96,10 @@ def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> Traine
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     proxy = proxy_for(parts.scheme, host, parts.netloc)
-    shown = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
-    report = TrainerReport(shown=shown, host=host, port=port, proxy=proxy)
+    report = TrainerReport(shown=(bare_url(url) or "").rstrip("/"), host=host, port=port, proxy=proxy)
     step_seconds = min(time_limit_seconds * SHARE_OF_A_STEP, MAX_STEP_SECONDS)
     if proxy is None and (trouble := _resolve(host, port, step_seconds)) is not None:
-        return _failed(report, *trouble)
+        return replace(report, failure=trouble)
     try:
         client = httpx.Client(
             verify=tls_context() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -107,16 +108,12 @@ def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> Traine
             timeout=httpx.Timeout(step_seconds),
         )
     except (ImportError, ValueError, httpx.InvalidURL):
-        return _failed(report, Failure.OTHER, "the proxy that the environment names cannot be used")
+        return replace(report, failure=(Failure.OTHER, "the proxy that the environment names cannot be used"))
     with closing(client):
         try:
             return _ask(client, url.rstrip("/"), key, report)
         except httpx.HTTPError as error:
-            return _failed(report, *_classified(error, proxy))
-
-
-def _failed(report: TrainerReport, failure: Failure, detail: str) -> TrainerReport:
-    return replace(report, failure=failure, detail=detail)
+            return replace(report, failure=_classified(error, proxy))
 
 
 def _resolve(host: str, port: int, time_limit_seconds: float) -> tuple[Failure, str] | None:
@@ -144,13 +141,7 @@ def _ask(client: httpx.Client, base: str, key: str | None, report: TrainerReport
     if key and statuses[COMPLETED_PATH] != httpx.codes.NOT_FOUND:
         with client.stream("POST", base + COMPLETED_PATH, headers=headers, json={}) as response:
             key_status = response.status_code
-    return replace(
-        report,
-        statuses=statuses,
-        location=location,
-        key_status=key_status,
-        skew_seconds=skew_seconds,
-    )
+    return replace(report, statuses=statuses, location=location, key_status=key_status, skew_seconds=skew_seconds)
 
 
 def _skew(date: str | None, sent_at: float, received_at: float) -> float | None:
@@ -167,7 +158,7 @@ def _skew(date: str | None, sent_at: float, received_at: float) -> float | None:
 
 
 def _classified(error: httpx.HTTPError, proxy: str | None) -> tuple[Failure, str]:
-    causes = list(_causes(error))
+    causes = _causes(error)
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls is not None:
         return Failure.TLS, getattr(tls, "verify_message", None) or tls.reason or "TLS failed"
@@ -182,18 +173,14 @@ def _classified(error: httpx.HTTPError, proxy: str | None) -> tuple[Failure, str
     return Failure.OTHER, (reason or str(error) or type(error).__name__) + through
 
 
-def _causes(error: BaseException | None) -> "list[BaseException]":
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
+def _causes(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_causes(error.__cause__ or error.__context__)]
 
 
 @once
 def trainer_report(case: Case) -> TrainerReport:
     """What the trainer answers."""
-    return call_trainer(case.setup.trainer_url or "", case.setup.trainer_key, case.seconds_left)
+    return call_trainer(case.setup.trainer or "", case.setup.trainer_key, case.seconds_left)
 
 
 @check("trainer-url", "the trainer's URL is a base URL", Need.TRAINER)
@@ -259,10 +246,8 @@ def check_reachable(case: Case) -> Finding:
     if report.bad_url is not None:
         return not_checked("There is no URL to call.")
     if report.failure is not None:
-        return problem(
-            f"The trainer at {report.shown} cannot be reached ({report.failure}: {report.detail}).",
-            _FIXES[report.failure],
-        )
+        failure, detail = report.failure
+        return problem(f"The trainer at {report.shown} cannot be reached ({failure}: {detail}).", failure.fix)
     return ok("It answers.")
 
 
@@ -297,7 +282,7 @@ def check_trainer_key(case: Case) -> Finding:
     refused = next((status for status in report.statuses.values() if status in _REFUSALS), None)
     if report.key_status is None:
         if refused is None:
-            return not_checked("No key was given.", "Give it with --trainer-key to have it tried.")
+            return not_checked("No key was given.", fix="Give it with --trainer-key to have it tried.")
         if case.setup.trainer_key is None:
             return warning(
                 f"The trainer asks for a key ({refused}).",

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+
+MORE_TIME = "Give it more time, as in --timeout 30."
 
 
 class Status(StrEnum):
@@ -42,7 +45,8 @@ class Setup:
     """A path or ``off``; ``None`` takes the setting, else ``.osmosis/journal.db``."""
     traces: str | None = None
     """A folder; ``None`` takes ``ROLLOUT_DEBUG_DIR``, else none."""
-    trainer_url: str | None = None
+    trainer: str | None = None
+    """Its URL."""
     trainer_key: str | None = field(default=None, repr=False)
     """What inits bring as ``api_key``: the key of the calls to the trainer."""
     model: str | None = None
@@ -55,27 +59,13 @@ class Finding:
 
     status: Status
     message: str
-    fix: str | None = None
+    fix: str | None
 
 
-def ok(message: str) -> Finding:
-    """All is well."""
-    return Finding(Status.OK, message)
-
-
-def warning(message: str, fix: str) -> Finding:
-    """It works, but ..."""
-    return Finding(Status.WARNING, message, fix)
-
-
-def problem(message: str, fix: str) -> Finding:
-    """It does not work."""
-    return Finding(Status.PROBLEM, message, fix)
-
-
-def not_checked(message: str, fix: str | None = None) -> Finding:
-    """Something that the check needs is not there."""
-    return Finding(Status.NOT_CHECKED, message, fix)
+ok = partial(Finding, Status.OK, fix=None)
+warning = partial(Finding, Status.WARNING)
+problem = partial(Finding, Status.PROBLEM)
+not_checked = partial(Finding, Status.NOT_CHECKED, fix=None)
 
 
 @dataclass(frozen=True, slots=True)

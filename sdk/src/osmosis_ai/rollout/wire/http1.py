@@ -107,12 +107,7 @@ class Http1Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
-        lower = name.lower()
-        if lower == b"content-encoding":
-            self._coding = value.strip().lower()
-        elif lower in _LENGTH_HEADERS:
-            self._has_length = True
+        self._headers.append((name.lower(), value))  # in lower case, as names mean the same in any
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
@@ -133,14 +128,13 @@ class Http1Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._coding, self._has_length = b"", False
 
     def _ended(self, error: Exception | None) -> None:
         """At the end of the peer's data and again when the connection is lost; the first of the two counts."""
         if self._answer is None or self._answer.done():
             return
         # Without a length the body ends with the connection (RFC 9112, section 6.3).
-        if error is None and self._headers and not self._has_length:
+        if error is None and self._headers and _LENGTH_HEADERS.isdisjoint(dict(self._headers)):
             self._resolve(self._parser.get_status_code())
         elif error is None and not self.answered_anything:
             self._fail(httpx.RemoteProtocolError("Server disconnected without sending a response."))
@@ -153,7 +147,7 @@ class Http1Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             try:
-                body = _decoded(body, self._coding)
+                body = _decoded(body, dict(self._headers).get(b"content-encoding", b""))
             except zlib.error as error:
                 self._fail(httpx.DecodingError(f"The reply cannot be decompressed: {error}"))
                 return
@@ -169,7 +163,7 @@ class Http1Connection(asyncio.Protocol):
 
 def _decoded(body: bytes, coding: bytes) -> bytes:
     """``body`` without its content coding; none is asked for, but a server may send one all the same."""
-    if coding not in _CODED or not body:
+    if not body or coding.strip().lower() not in _CODED:
         return body
     # + 32: either of the two formats, by their headers, as servers call both "deflate". Bounded: a body of some
     # kilobytes may decompress to gigabytes.

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.journal import an_acceptance, claim_all, other_process, until_sound, until_unsound
@@ -65,16 +67,16 @@ async def test_a_journal_closed_while_it_is_away_has_everything(path: Path) -> N
 
 
 async def test_an_error_of_the_system_is_no_absence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stat = Path.stat
+    stat = os.stat
 
-    def fail(self: Path, **options: bool) -> object:
-        if self == path:
+    def fail(file: object, **options: Any) -> os.stat_result:
+        if str(file) == str(path):
             raise OSError(116, "Stale file handle", str(path))
-        return stat(self, **options)
+        return stat(file, **options)  # type: ignore[arg-type]
 
     async with SqliteJournal(path) as journal:
         await journal.accept(an_acceptance("key"))
-        monkeypatch.setattr(Path, "stat", fail)
+        monkeypatch.setattr(os, "stat", fail)
         with pytest.raises(JournalError, match="cannot be used \\(Stale file handle"):
             await journal.accept(an_acceptance("new"))
         assert await journal.finish("key", b"result")

@@ -9,7 +9,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,11 @@ __all__ = ["AgentLoopValidationError", "ValidationError", "ValidationResult", "v
 
 # What most model providers take as the name of a function.
 _USUAL_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_WARNINGS = frozenset(
+    {"UNKNOWN_TOOL_TYPE", "UNUSUAL_FUNCTION_NAME", "MISSING_FUNCTION_DESCRIPTION", "PARAMETERS_TYPE_NOT_OBJECT"}
+)
+# Reported of the whole tool; where pydantic reports them.
+_MISSING = {"MISSING_TOOL_TYPE": ".type", "MISSING_FUNCTION": ".function"}
 
 
 @dataclass
@@ -82,18 +87,18 @@ def validate_agent_loop(agent_loop: RolloutAgentLoop, *, request: RolloutRequest
     with id ``validation-test-rollout`` and metadata ``{"_validation": true}``. An invalid loop raises nothing here,
     whatever its code raises; only ``KeyboardInterrupt`` passes.
     """
-    findings = _Findings()
-    agent_name = _check_name(agent_loop, findings)
-    tool_count = _check_tools(agent_loop, request or _sample_request(), findings)
-    _check_run(agent_loop, findings)
-    return ValidationResult(not findings.errors, findings.errors, findings.warnings, agent_name, tool_count)
+    name = _attribute(agent_loop, "name")
+    tools, problem = _tools_of(agent_loop, request or _sample_request())
+    findings = [*_check_name(name), *([problem] if problem else _check_tools(tools)), *_check_run(agent_loop)]
+    errors = [finding for finding in findings if finding.code not in _WARNINGS]
+    warnings = [finding for finding in findings if finding.code in _WARNINGS]
+    agent_name = name if isinstance(name, str) else None
+    return ValidationResult(not errors, errors, warnings, agent_name, len(tools) if isinstance(tools, list) else 0)
 
 
 def check_tools(tools: Any) -> list[ValidationError]:
     """What keeps ``tools``, as ``get_tools`` returned them, from being served; ``[]`` if nothing does."""
-    findings = _Findings()
-    _check_each_tool(tools, findings)
-    return findings.errors
+    return [finding for finding in _check_tools(tools) if finding.code not in _WARNINGS]
 
 
 def provider_problem(tools: Sequence[Any]) -> str | None:
@@ -130,18 +135,6 @@ def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
-class _Findings:
-    def __init__(self) -> None:
-        self.errors: list[ValidationError] = []
-        self.warnings: list[ValidationError] = []
-
-    def error(self, code: str, message: str, field: str, details: dict[str, Any] | None = None) -> None:
-        self.errors.append(ValidationError(code, message, field, details))
-
-    def warning(self, code: str, message: str, field: str) -> None:
-        self.warnings.append(ValidationError(code, message, field))
-
-
 def _sample_request() -> RolloutRequest:
     request = RolloutRequest(
         rollout_id="validation-test-rollout",
@@ -153,20 +146,16 @@ def _sample_request() -> RolloutRequest:
     return request
 
 
-def _check_name(agent_loop: RolloutAgentLoop, findings: _Findings) -> str | None:
-    name = _attribute(agent_loop, "name")
+def _check_name(name: Any) -> Iterator[ValidationError]:
     if name is None:
-        findings.error("MISSING_NAME", "The agent loop has no name; set the class attribute 'name'.", "name")
-        return None
-    if not isinstance(name, str):
-        findings.error("INVALID_NAME_TYPE", f"The name must be a str, got {type(name).__name__}.", "name")
-        return None
-    if not name.strip():
-        findings.error("EMPTY_NAME", "The name is blank; give the agent loop one.", "name")
-    return name
+        yield ValidationError("MISSING_NAME", "The agent loop has no name; set the class attribute 'name'.", "name")
+    elif not isinstance(name, str):
+        yield ValidationError("INVALID_NAME_TYPE", f"The name must be a str, got {type(name).__name__}.", "name")
+    elif not name.strip():
+        yield ValidationError("EMPTY_NAME", "The name is blank; give the agent loop one.", "name")
 
 
-def _check_tools(agent_loop: RolloutAgentLoop, request: RolloutRequest, findings: _Findings) -> int:
+def _tools_of(agent_loop: RolloutAgentLoop, request: RolloutRequest) -> tuple[Any, ValidationError | None]:
     try:
         tools: Any = agent_loop.get_tools(request)
     except KeyboardInterrupt:
@@ -174,92 +163,84 @@ def _check_tools(agent_loop: RolloutAgentLoop, request: RolloutRequest, findings
     except BaseException as error:  # noqa: BLE001 - the author's code may raise anything, SystemExit included
         kind, text = type(error).__name__, text_of(error, UNREADABLE)
         details = {"exception_type": kind, "exception_message": text}
-        findings.error("GET_TOOLS_EXCEPTION", f"get_tools raised {kind}: {text}", "get_tools", details)
-        return 0
+        return None, ValidationError("GET_TOOLS_EXCEPTION", f"get_tools raised {kind}: {text}", "get_tools", details)
     if tools is None:
         message = "get_tools returned None; return a list, empty if there are no tools."
-        findings.error("GET_TOOLS_RETURNS_NONE", message, "get_tools")
-        return 0
-    return _check_each_tool(tools, findings)
+        return None, ValidationError("GET_TOOLS_RETURNS_NONE", message, "get_tools")
+    return tools, None
 
 
-def _check_each_tool(tools: Any, findings: _Findings) -> int:
+def _check_tools(tools: Any) -> Iterator[ValidationError]:
     if not isinstance(tools, list):
         message = f"get_tools must return a list, got {type(tools).__name__}."
         if inspect.isawaitable(tools):
             message = "get_tools must be a plain function: define it with 'def', not 'async def', and return a list."
         if inspect.iscoroutine(tools):
             tools.close()  # or Python warns that nobody awaited it
-        findings.error("GET_TOOLS_INVALID_TYPE", message, "get_tools")
-        return 0
+        yield ValidationError("GET_TOOLS_INVALID_TYPE", message, "get_tools")
+        return
     first_with_name: dict[str, int] = {}
     for index, tool in enumerate(tools):
-        name = _check_tool(tool, f"tools[{index}]", findings)
-        if name is not None and (first := first_with_name.setdefault(name, index)) != index:
+        path = f"tools[{index}]"
+        if not isinstance(tool, OpenAIFunctionToolSchema | dict):
+            message = f"A tool must be an OpenAIFunctionToolSchema or a dict, got {type(tool).__name__}."
+            yield ValidationError("INVALID_TOOL_TYPE", message, path)
+            continue
+        try:
+            # Dumped, because a schema object may have been changed since it was validated.
+            definition = tool if isinstance(tool, dict) else tool.model_dump(exclude_none=True, warnings=False)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            yield _cannot_be_sent(error, path)
+            continue
+        reported = list(_check_definition(definition, path))
+        yield from reported
+        yield from _check_schema(definition, path, reported)
+        name = _field(definition.get("function"), "name")
+        if isinstance(name, str) and name.strip() and (first := first_with_name.setdefault(name, index)) != index:
             message = f"The name {_short(name)} is taken by tools[{first}]; each tool needs its own."
-            findings.error("DUPLICATE_TOOL_NAME", message, f"tools[{index}].function.name")
-    return len(tools)
+            yield ValidationError("DUPLICATE_TOOL_NAME", message, f"{path}.function.name")
 
 
-def _check_tool(tool: Any, path: str, findings: _Findings) -> str | None:
-    """Report what is wrong with ``tool``, first what has a code of its own; return its name if that is usable."""
-    if not isinstance(tool, OpenAIFunctionToolSchema | dict):
-        message = f"A tool must be an OpenAIFunctionToolSchema or a dict, got {type(tool).__name__}."
-        findings.error("INVALID_TOOL_TYPE", message, path)
-        return None
-    reported: list[tuple[str, ...]] = []
-
-    def error(code: str, message: str, *place: str, at: str | None = None) -> None:
-        reported.append(place)
-        findings.error(code, message, at or ".".join((path, *place)))
-
-    try:
-        # Dumped, because a schema object may have been changed since it was validated.
-        definition = tool if isinstance(tool, dict) else tool.model_dump(exclude_none=True, warnings=False)
-    except (ValueError, TypeError, AttributeError, RecursionError) as failure:
-        _cannot_be_sent(failure, path, findings)
-        return None
+def _check_definition(definition: dict[Any, Any], path: str) -> Iterator[ValidationError]:
+    """What has a code of its own."""
     if "type" not in definition:
-        error("MISSING_TOOL_TYPE", "The tool has no type; set it to 'function'.", "type", at=path)
+        yield ValidationError("MISSING_TOOL_TYPE", "The tool has no type; set it to 'function'.", path)
     elif definition["type"] != "function":
         message = f"The type is {_short(definition['type'])}; providers know only 'function'."
-        findings.warning("UNKNOWN_TOOL_TYPE", message, f"{path}.type")
-    name, function = None, definition.get("function")
+        yield ValidationError("UNKNOWN_TOOL_TYPE", message, f"{path}.type")
+    function, at = definition.get("function"), f"{path}.function"
     if "function" not in definition:
-        error("MISSING_FUNCTION", "The tool has no function.", "function", at=path)
+        yield ValidationError("MISSING_FUNCTION", "The tool has no function.", path)
     elif not isinstance(function, dict):
-        error("INVALID_FUNCTION_TYPE", f"The function must be a dict, got {type(function).__name__}.", "function")
+        message = f"The function must be a dict, got {type(function).__name__}."
+        yield ValidationError("INVALID_FUNCTION_TYPE", message, at)
     else:
-        name = _check_function(function, f"{path}.function", error, findings)
-    _check_schema(definition, path, reported, findings)
-    return name
+        yield from _check_function(function, at)
 
 
-def _check_function(function: dict[Any, Any], path: str, error: Callable[..., None], findings: _Findings) -> str | None:
+def _check_function(function: dict[Any, Any], path: str) -> Iterator[ValidationError]:
     name = function.get("name")
     if "name" not in function:
-        error("MISSING_FUNCTION_NAME", "The function has no name.", "function", "name")
+        yield ValidationError("MISSING_FUNCTION_NAME", "The function has no name.", f"{path}.name")
     elif not isinstance(name, str) or not name.strip():
         message = f"The function name must be a str that is not blank, got {_short(name)}."
-        error("INVALID_FUNCTION_NAME", message, "function", "name")
-        name = None
+        yield ValidationError("INVALID_FUNCTION_NAME", message, f"{path}.name")
     elif not _USUAL_FUNCTION_NAME.fullmatch(name):
         message = f"The name {_short(name)} is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'; many providers refuse it."
-        findings.warning("UNUSUAL_FUNCTION_NAME", message, f"{path}.name")
+        yield ValidationError("UNUSUAL_FUNCTION_NAME", message, f"{path}.name")
     if "description" not in function:
         message = "The function has no description; tell the model what it does."
-        findings.warning("MISSING_FUNCTION_DESCRIPTION", message, f"{path}.description")
+        yield ValidationError("MISSING_FUNCTION_DESCRIPTION", message, f"{path}.description")
     parameters = function.get("parameters", {"type": "object"})
     if not isinstance(parameters, dict):
         message = f"The parameters must be a dict, got {type(parameters).__name__}."
-        error("INVALID_PARAMETERS_TYPE", message, "function", "parameters")
+        yield ValidationError("INVALID_PARAMETERS_TYPE", message, f"{path}.parameters")
     elif parameters.get("type") != "object":
         message = "The type of the parameters is not 'object'; providers know nothing else."
-        findings.warning("PARAMETERS_TYPE_NOT_OBJECT", message, f"{path}.parameters.type")
-    return name
+        yield ValidationError("PARAMETERS_TYPE_NOT_OBJECT", message, f"{path}.parameters.type")
 
 
-def _check_schema(definition: dict[Any, Any], path: str, reported: list[tuple[str, ...]], findings: _Findings) -> None:
+def _check_schema(definition: dict[Any, Any], path: str, reported: list[ValidationError]) -> Iterator[ValidationError]:
     """Put the tool through the server's own schema, and through what writes it; what was reported is not again."""
     try:
         schema = OpenAIFunctionToolSchema.model_validate(definition)
@@ -268,30 +249,32 @@ def _check_schema(definition: dict[Any, Any], path: str, reported: list[tuple[st
         # pydantic would write a number that is not finite as null.
         json.dumps(schema.model_dump(exclude_none=True, warnings=False), allow_nan=False, default=str)
     except pydantic.ValidationError as error:
+        known = tuple(
+            f"{finding.field}{_MISSING.get(finding.code, '')}" for finding in reported if finding.code not in _WARNINGS
+        )
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
-            location = problem["loc"]
-            if not any(location[: len(known)] == known for known in reported):
-                place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-                findings.error("INVALID_TOOL_SCHEMA", f"{problem['msg']}.", path + place, {"type": problem["type"]})
+            place = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+            if not f"{place}.".startswith(tuple(f"{each}." for each in known)):
+                yield ValidationError("INVALID_TOOL_SCHEMA", f"{problem['msg']}.", place, {"type": problem["type"]})
     except (ValueError, TypeError, RecursionError) as error:
-        _cannot_be_sent(error, path, findings)
+        yield _cannot_be_sent(error, path)
 
 
-def _cannot_be_sent(error: Exception, path: str, findings: _Findings) -> None:
+def _cannot_be_sent(error: Exception, path: str) -> ValidationError:
     message = f"The tool cannot be sent as JSON: {type(error).__name__}: {text_of(error, UNREADABLE)}"
-    findings.error("INVALID_TOOL_SCHEMA", message, path)
+    return ValidationError("INVALID_TOOL_SCHEMA", message, path)
 
 
-def _check_run(agent_loop: RolloutAgentLoop, findings: _Findings) -> None:
+def _check_run(agent_loop: RolloutAgentLoop) -> Iterator[ValidationError]:
     run = _attribute(agent_loop, "run")
     if run is None:
-        findings.error(
-            "MISSING_RUN_METHOD", "The agent loop has no run method; define 'async def run(self, ctx)'.", "run"
-        )
+        message = "The agent loop has no run method; define 'async def run(self, ctx)'."
+        yield ValidationError("MISSING_RUN_METHOD", message, "run")
     elif not callable(run):
-        findings.error("RUN_NOT_CALLABLE", f"run must be a method, got {type(run).__name__}.", "run")
+        yield ValidationError("RUN_NOT_CALLABLE", f"run must be a method, got {type(run).__name__}.", "run")
     elif not any(map(inspect.iscoroutinefunction, _layers(run))):
-        findings.error("RUN_NOT_ASYNC", "run must be a coroutine function; define it with 'async def'.", "run")
+        message = "run must be a coroutine function; define it with 'async def'."
+        yield ValidationError("RUN_NOT_ASYNC", message, "run")
 
 
 def _layers(function: Any) -> Iterator[Any]:

@@ -36,9 +36,6 @@ class Console:
     A terminal whose encoding has no box characters is printed to as a file is.
     """
 
-    _rich: "RichConsole | None" = None
-    _use_rich = False
-
     def __init__(
         self, *, file: TextIO | None = None, force_terminal: bool | None = None, no_color: bool = False
     ) -> None:
@@ -48,13 +45,12 @@ class Console:
         self._file = file
         self._no_color = no_color or bool(os.environ.get("NO_COLOR"))
         self._is_tty = _is_terminal(file) if force_terminal is None else force_terminal
-        self._use_rich = self._is_tty and not self._no_color and _has_boxes(file)
-        # Emoji codes are off: ":key:" in a path or a name is text.
-        self._rich = _rich_console(file=file, force_terminal=force_terminal) if self._use_rich else None
+        use_rich = self._is_tty and not self._no_color and _has_boxes(file)
+        self._rich = _rich_console(file=file, force_terminal=force_terminal) if use_rich else None
 
     def _active_rich(self) -> "RichConsole | None":
         """The Rich console to print on, if any; each public member asks for it before it looks at the stream."""
-        return self._rich if self._use_rich else None
+        return self._rich
 
     @property
     def is_tty(self) -> bool:
@@ -65,8 +61,7 @@ class Console:
     @property
     def use_rich(self) -> bool:
         """Whether Rich decorates what is printed."""
-        self._active_rich()
-        return self._use_rich
+        return self._active_rich() is not None
 
     def print(self, *args: Any, style: str | None = None, end: str = "\n", **kwargs: Any) -> None:
         """Print the caller's own text, or Rich renderables.
@@ -106,7 +101,8 @@ class Console:
 
         rich, label = self._active_rich(), Text(_label(title, self._file))
         # Rich would shorten a title to keep a width.
-        rich = rich or self._plain_rich(max(width, label.cell_len + 4 if label else 0))
+        columns = max(width, label.cell_len + 4 if label else 0)
+        rich = rich or _rich_console(file=self._file, force_terminal=False, color_system=None, width=columns)
         rich.rule(label, characters="─" if _has_boxes(self._file) else "-")
 
     def panel(self, title: str, content: str, *, style: str = "blue", padding: "PaddingDimensions" = (0, 1)) -> None:
@@ -202,10 +198,6 @@ class Console:
         rich.print(question, style=style, end="", markup=False, highlight=False, soft_wrap=True)
         return input()
 
-    def _plain_rich(self, columns: int) -> "RichConsole":
-        """Rich for its layout alone."""
-        return _rich_console(file=self._file, force_terminal=False, color_system=None, width=columns)
-
 
 class _DefaultConsole(Console):
     """Prints to the ``sys.stdout`` of each call, so that a redirection is followed and no import loads Rich."""
@@ -223,6 +215,7 @@ class _DefaultConsole(Console):
 def _rich_console(**options: Any) -> "RichConsole":
     from rich.console import Console as RichConsole
 
+    # Emoji codes are off: ":key:" in a path or a name is text.
     return RichConsole(emoji=False, **options)
 
 

@@ -9,7 +9,6 @@ import sys
 import sysconfig
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -35,15 +34,6 @@ _FOREIGN_DIRECTORIES = (
 _IMPORT_MACHINERY = (__file__, importlib.__file__)
 
 
-@dataclass(frozen=True)
-class LoadedAttribute:
-    """What ``module:attribute`` names."""
-
-    module: ModuleType
-    name: str
-    value: Any
-
-
 def load_agent_loop(module_path: str) -> "RolloutAgentLoop":
     """Import the agent loop that ``module_path`` (``module:attribute``) names.
 
@@ -52,26 +42,24 @@ def load_agent_loop(module_path: str) -> "RolloutAgentLoop":
     Raises:
         CLIError: as `import_module_attribute`, or because the attribute is no agent loop or cannot be instantiated.
     """
-    loaded = import_module_attribute(module_path)
+    value, name = import_module_attribute(module_path), module_path.rpartition(":")[2]
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
 
-    value = loaded.value
     if isinstance(value, type):
         if not issubclass(value, RolloutAgentLoop):
             raise CLIError(
-                f"{module_path!r} names the class '{loaded.name}', which is not a RolloutAgentLoop subclass; "
+                f"{module_path!r} names the class '{name}', which is not a RolloutAgentLoop subclass; "
                 "name an agent loop."
             )
-        value = _instantiate(value, loaded.name)
+        value = _instantiate(value, name)
     if not isinstance(value, RolloutAgentLoop):
         raise CLIError(
-            f"'{loaded.name}' must be a RolloutAgentLoop instance or subclass, got {type(value).__name__}; "
-            "name an agent loop."
+            f"'{name}' must be a RolloutAgentLoop instance or subclass, got {type(value).__name__}; name an agent loop."
         )
     return value
 
 
-def import_module_attribute(path: str) -> LoadedAttribute:
+def import_module_attribute(path: str) -> Any:
     """Import ``path`` (``module:attribute``, split at the last colon) from the working directory or the Python path.
 
     The working directory is put first on ``sys.path`` unless it is there already, and stays.
@@ -84,31 +72,27 @@ def import_module_attribute(path: str) -> LoadedAttribute:
     importlib.invalidate_caches()
     module = _import(module_name)
     try:
-        value = getattr(module, attribute)
+        return getattr(module, attribute)
     except AttributeError as error:
         raise CLIError(_missing_attribute(module, attribute)) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise CLIError(f"Cannot load '{attribute}' from module '{module_name}': {_reason(error)}") from error
-    return LoadedAttribute(module, attribute, value)
 
 
 def _split(path: str) -> tuple[str, str]:
     module_name, colon, attribute = path.rpartition(":")
-    problem = None
-    if not colon:
-        problem = "it has no ':'"
-    elif not module_name.strip():
-        problem = "the module name is empty"
-    elif not attribute.strip():
-        problem = "the attribute name is empty"
-    elif "/" in module_name or "\\" in module_name:
-        problem = "name a module, not a file"
-    elif module_name.startswith("."):
-        problem = "a relative module name cannot be imported"
-    if problem:
-        raise UsageError(f"Invalid module path {path!r}: {problem}. {EXPECTED_FORMAT}")
+    problems = {
+        "it has no ':'": not colon,
+        "the module name is empty": not module_name.strip(),
+        "the attribute name is empty": not attribute.strip(),
+        "name a module, not a file": "/" in module_name or "\\" in module_name,
+        "a relative module name cannot be imported": module_name.startswith("."),
+    }
+    for problem, is_so in problems.items():
+        if is_so:
+            raise UsageError(f"Invalid module path {path!r}: {problem}. {EXPECTED_FORMAT}")
     return module_name, attribute
 
 

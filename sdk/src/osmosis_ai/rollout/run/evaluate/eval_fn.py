@@ -165,7 +165,7 @@ def load_eval_fn(module_path: str) -> Callable[..., Any]:
         EvalFnError: it cannot be imported, or is not callable.
     """
     try:
-        value = import_module_attribute(module_path).value
+        value = import_module_attribute(module_path)
     except CLIError as error:
         kind = EvalFnPathError if isinstance(error, UsageError) else EvalFnError
         raise kind(f"Cannot load eval function {module_path!r}: {error}") from error

@@ -152,7 +152,7 @@ def _session(options: Options) -> tuple[Session, bool]:
 
 def _policy(path: str) -> "Callable[[], ToolAwareClient]":
     """What ``--policy`` names; it is called once a chat call, without arguments."""
-    new_client: Any = import_module_attribute(path).value
+    new_client: Any = import_module_attribute(path)
     if not callable(new_client) or not callable(getattr(new_client, "chat_completions", None)):
         raise UsageError(f"--policy {path} names no class with a method chat_completions.")
     return cast("Callable[[], ToolAwareClient]", new_client)

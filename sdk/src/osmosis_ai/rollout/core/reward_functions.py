@@ -54,57 +54,45 @@ def osmosis_rubric(func: RewardFunction) -> RewardFunction:
 
 # Whether a rule holds, of which parameter it is, and what to say otherwise; the first that fails decides.
 _Rules = tuple[tuple[bool, inspect.Parameter, str], ...]
-_RulesOf = Callable[[inspect.Parameter, inspect.Parameter, inspect.Parameter], _Rules]
-_ArgumentCheck = Callable[[inspect.Signature, tuple[Any, ...], Mapping[str, Any]], None]
+_RulesOf = Callable[..., _Rules]
 
 
-def _decorate(func: RewardFunction, rules: _RulesOf, check_arguments: _ArgumentCheck | None = None) -> RewardFunction:
+def _decorate(
+    func: RewardFunction, rules: _RulesOf, check_arguments: Callable[..., None] | None = None
+) -> RewardFunction:
     if not callable(func):
         raise TypeError(f"A reward decorator needs a function, got {type(func).__name__}; decorate a function.")
-    name = _name_of(func)
-    signature = inspect.signature(func)
+    name, signature = _name_of(func), inspect.signature(func)
+    namespace = getattr(_plain_function(func), "__globals__", {})
+    is_async = any(map(inspect.iscoroutinefunction, (func, _plain_function(func, unwrap=False))))
     is_classic = next(iter(signature.parameters), None) == "solution_str"
     takes_data_source = "data_source" in signature.parameters or any(
         parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()
     )
-    may_be_none = _may_be_none(func, signature.return_annotation)
+    may_be_none = NoneType in get_args(_bare(_resolve(signature.return_annotation, namespace)))
     if is_classic:
-        _check_signature(func, signature, rules)
-
-    def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not takes_data_source:
-            kwargs.pop("data_source", None)
-        if is_classic and check_arguments is not None:
-            check_arguments(signature, args, kwargs)
+        _check_signature(name, signature, namespace, rules)
 
     def finish(score: Any) -> Any:
-        if is_classic and not (score is None and may_be_none):
-            return _checked_score(name, score)
-        return score
+        return _checked_score(name, score) if is_classic and not (score is None and may_be_none) else score
 
     async def finish_later(score: Awaitable[Any]) -> Any:
         with _marking_failures(name):
             return finish(await score)
 
-    if _is_coroutine_function(func):
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _marking_failures(name):
+            if not takes_data_source:
+                kwargs.pop("data_source", None)
+            if is_classic and check_arguments is not None:
+                check_arguments(signature, args, kwargs)
+            score = func(*args, **kwargs)
+            return finish_later(score) if is_async or (is_classic and inspect.isawaitable(score)) else finish(score)
 
-        @functools.wraps(func)
-        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
-            with _marking_failures(name):
-                prepare(args, kwargs)
-                return finish(await func(*args, **kwargs))
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
+        return await call(*args, **kwargs)
 
-        wrapper: Callable[..., Any] = async_wrapper
-    else:
-
-        @functools.wraps(func)
-        def sync_wrapper(*args: Any, **kwargs: Any) -> Any:
-            with _marking_failures(name):
-                prepare(args, kwargs)
-                score = func(*args, **kwargs)
-                return finish_later(score) if is_classic and inspect.isawaitable(score) else finish(score)
-
-        wrapper = sync_wrapper
+    wrapper = functools.wraps(func)(call_async if is_async else call)
     if not hasattr(func, "__name__"):
         wrapper.__name__ = wrapper.__qualname__ = name
     return cast(RewardFunction, wrapper)
@@ -121,9 +109,7 @@ def _marking_failures(name: str) -> Iterator[None]:
         raise
 
 
-def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rules: _RulesOf) -> None:
-    name = _name_of(func)
-    namespace = getattr(_plain_function(func), "__globals__", {})
+def _check_signature(name: str, signature: inspect.Signature, namespace: dict[str, Any], rules: _RulesOf) -> None:
     parameters = [
         parameter.replace(annotation=_resolve(parameter.annotation, namespace))
         for parameter in signature.parameters.values()
@@ -138,23 +124,21 @@ def _check_signature(func: Callable[..., Any], signature: inspect.Signature, rul
             raise TypeError(f"Function {name}: {message}, got '{parameter}'.")
 
 
+_RUBRIC_ARGUMENTS = {
+    "solution_str": (str, "a string"),
+    "ground_truth": (str | None, "a string or None"),
+    "extra_info": (object, "anything"),
+}
+
+
 def _check_rubric_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     bound = signature.bind_partial(*args, **kwargs)
     bound.apply_defaults()
-    for name in ("solution_str", "ground_truth", "extra_info"):
+    for name, (kind, wanted) in _RUBRIC_ARGUMENTS.items():
         if name not in bound.arguments:
             raise TypeError(f"'{name}' argument is required")
-        value = bound.arguments[name]
-        if name == "solution_str" and not isinstance(value, str):
-            raise TypeError(f"'solution_str' must be a string, got {type(value).__name__}")
-        if name == "ground_truth" and not isinstance(value, str | None):
-            raise TypeError(f"'ground_truth' must be a string or None, got {type(value).__name__}")
-
-
-def _may_be_none(func: Any, returned: Any) -> bool:
-    """Whether a function says that it may have no score to give."""
-    namespace = getattr(_plain_function(func), "__globals__", {})
-    return NoneType in get_args(_bare(_resolve(returned, namespace)))
+        if not isinstance(value := bound.arguments[name], kind):
+            raise TypeError(f"'{name}' must be {wanted}, got {type(value).__name__}")
 
 
 def _checked_score(name: str, score: Any) -> float:
@@ -163,10 +147,6 @@ def _checked_score(name: str, score: Any) -> float:
     if not math.isfinite(score):
         logger.warning("Function %s returned %s; a trainer cannot use a score that is not finite.", name, score)
     return score
-
-
-def _is_coroutine_function(func: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(_plain_function(func, unwrap=False))
 
 
 def _plain_function(func: Any, *, unwrap: bool = True) -> Any:

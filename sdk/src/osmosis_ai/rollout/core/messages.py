@@ -1,7 +1,7 @@
 """Helpers for chat messages: small, total functions over the dicts of the wire."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = [
@@ -87,3 +87,8 @@ def is_user_message(message: dict[str, Any]) -> bool:
 def count_messages_by_role(messages: Iterable[dict[str, Any]]) -> dict[str, int]:
     """How many messages each role has, in order of first appearance."""
     return dict(Counter(map(get_message_role, messages)))
+
+
+def field_of(value: Any, name: str) -> Any:
+    """A field of a model, or of a dict of the same shape; ``None`` where it is absent."""
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)

@@ -184,6 +184,14 @@ def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[s
     return {"messages_rewritten": ctx.transcript.rewritten} if ctx.transcript.rewritten else {}
 
 
+_FIELDS = {
+    "finish_reason": (str, "text"),
+    "error_message": (str | None, "text"),
+    "metrics": (RolloutMetrics | None, "RolloutMetrics"),
+    "extra_fields": (dict, "an object"),
+}
+
+
 def _problem(result: RolloutResult) -> str | None:
     """What makes ``result`` unfit for the wire, in a sentence; ``None`` if nothing does."""
     if result.status not in list(RolloutStatus):
@@ -195,14 +203,9 @@ def _problem(result: RolloutResult) -> str | None:
             finite = False
         if not finite:
             return f"reward must be a finite number, got {plain(result.reward)!r}"
-    if not isinstance(result.finish_reason, str):
-        return f"finish_reason must be text, got {type(result.finish_reason).__name__}"
-    if not isinstance(result.error_message, str | None):
-        return f"error_message must be text, got {type(result.error_message).__name__}"
-    if not isinstance(result.metrics, RolloutMetrics | None):
-        return f"metrics must be RolloutMetrics, got {type(result.metrics).__name__}"
-    if not isinstance(result.extra_fields, dict):
-        return f"extra_fields must be an object, got {type(result.extra_fields).__name__}"
+    for name, (kind, wanted) in _FIELDS.items():
+        if not isinstance(value := getattr(result, name), kind):
+            return f"{name} must be {wanted}, got {type(value).__name__}"
     return None
 
 

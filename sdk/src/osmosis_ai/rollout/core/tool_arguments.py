@@ -129,6 +129,17 @@ def fit(value: Any, schema: JsonSchema, path: Path = ()) -> Any:
     return plain(value, path)
 
 
+_NATURAL: Mapping[str, Any] = {
+    "string": str,
+    "boolean": bool,
+    "null": type(None),
+    "array": list,
+    "object": dict,
+    "integer": (int, float, Decimal),
+    "number": (int, float, Decimal),
+}
+
+
 def _fit_any(value: Any, choices: Iterable[JsonSchema], path: Path) -> Any:
     """By the first choice that fits, those first that need no forgiveness: "5" is a text where a text may be."""
     problems = []
@@ -144,20 +155,8 @@ def _fit_any(value: Any, choices: Iterable[JsonSchema], path: Path) -> Any:
 
 
 def _is_natural(value: Any, schema: JsonSchema) -> bool:
-    match schema.get("type"):
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "null":
-            return value is None
-        case "array":
-            return isinstance(value, list)
-        case "object":
-            return isinstance(value, dict)
-        case "integer" | "number":
-            return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return False
+    kind = _NATURAL.get(str(schema.get("type")))
+    return kind is not None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _fit_enum(value: Any, schema: JsonSchema, path: Path) -> Any:

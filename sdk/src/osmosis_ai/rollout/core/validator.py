@@ -9,7 +9,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import pydantic
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.messages import field_of
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.text import UNREADABLE, text_of
 
@@ -108,10 +109,10 @@ def provider_problem(tools: Sequence[Any]) -> str | None:
     """
     names: set[str] = set()
     for index, tool in enumerate(tools):
-        function = _field(tool, "function")
+        function = field_of(tool, "function")
         if not function:
             return f"Tool {index}: missing 'function' field"
-        name, parameters = _field(function, "name"), _field(function, "parameters")
+        name, parameters = field_of(function, "name"), field_of(function, "parameters")
         if not name:
             return f"Tool {index}: function name is required"
         if not isinstance(name, str):
@@ -125,14 +126,10 @@ def provider_problem(tools: Sequence[Any]) -> str | None:
             )
         if name in names:
             return f"Tool {index}: the name '{name}' is taken by an earlier tool"
-        if parameters and _field(parameters, "type") != "object":
+        if parameters and field_of(parameters, "type") != "object":
             return f"Tool {index} ('{name}'): parameters.type must be 'object'"
         names.add(name)
     return None
-
-
-def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _sample_request() -> RolloutRequest:
@@ -195,7 +192,7 @@ def _check_tools(tools: Any) -> Iterator[ValidationError]:
         reported = list(_check_definition(definition, path))
         yield from reported
         yield from _check_schema(definition, path, reported)
-        name = _field(definition.get("function"), "name")
+        name = field_of(definition.get("function"), "name")
         if isinstance(name, str) and name.strip() and (first := first_with_name.setdefault(name, index)) != index:
             message = f"The name {_short(name)} is taken by tools[{first}]; each tool needs its own."
             yield ValidationError("DUPLICATE_TOOL_NAME", message, f"{path}.function.name")

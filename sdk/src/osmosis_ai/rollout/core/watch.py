@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from osmosis_ai.rollout.core.base import ChatWatch, Trace
+from osmosis_ai.rollout.core.messages import field_of
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 
 if TYPE_CHECKING:
@@ -141,13 +142,11 @@ CURRENT_WATCH: ContextVar[RolloutWatch] = ContextVar("CURRENT_WATCH", default=NO
 """The rollout that the current task works for."""
 
 
+@dataclass(slots=True)
 class ToolCall:
     """A tool call being watched; ``outcome`` may be set before it ends."""
 
-    __slots__ = ("outcome",)
-
-    def __init__(self) -> None:
-        self.outcome = ToolOutcome.OK
+    outcome: ToolOutcome = ToolOutcome.OK
 
 
 @contextmanager
@@ -174,10 +173,5 @@ def watched_tool_call(name: str, call_id: str = "") -> Iterator[ToolCall]:
 
 def names_of(tools: Sequence[Any]) -> frozenset[str]:
     """The names of tools as an agent gave them: models, or dicts of the same shape."""
-    names: set[str] = set()
-    for tool in tools:
-        function = tool.get("function") if isinstance(tool, dict) else getattr(tool, "function", None)
-        name = function.get("name") if isinstance(function, dict) else getattr(function, "name", None)
-        if isinstance(name, str):
-            names.add(name)
-    return frozenset(names)
+    names = (field_of(field_of(tool, "function"), "name") for tool in tools)
+    return frozenset(name for name in names if isinstance(name, str))

@@ -11,8 +11,7 @@ from osmosis_ai.rollout.core.messages import summarize
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import contained_call
-from osmosis_ai.rollout.mcp.errors import MCPLoadError
-from osmosis_ai.rollout.mcp.loader import load_mcp_server
+from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_server
 from osmosis_ai.rollout.mcp.results import (
     extract_tool_value as _extract_tool_value,
     is_error_result,

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.text import text_of
-from osmosis_ai.rollout.mcp.errors import MCPLoadError
+from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.mcp.package import DirectoryPackage
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ MAX_REASON_LENGTH = 300
 
 # What would serve MCP for good when called without `if __name__ == "__main__"`.
 _RUN_METHODS = ("run", "run_async", "run_stdio_async", "run_http_async", "run_sse_async", "run_streamable_http_async")
+
+
+class MCPLoadError(CLIError):
+    """A directory of MCP tools cannot be used; one sentence that says why, where, and what to do."""
 
 
 def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
@@ -69,17 +73,12 @@ def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
 def _import_fastmcp() -> Any:
     try:
         from fastmcp import FastMCP
-    except ModuleNotFoundError as error:
-        if error.name == "fastmcp":
-            raise MCPLoadError(f"MCP tools need the package fastmcp; {INSTALL_HINT}") from error
-        raise _broken_fastmcp(error) from error
     except Exception as error:
-        raise _broken_fastmcp(error) from error
+        problem = f"fastmcp cannot be imported ({type(error).__name__}: {_text(error)})"
+        if isinstance(error, ModuleNotFoundError) and error.name == "fastmcp":
+            problem = "MCP tools need the package fastmcp"
+        raise MCPLoadError(f"{problem}; {INSTALL_HINT}") from error
     return FastMCP
-
-
-def _broken_fastmcp(error: Exception) -> MCPLoadError:
-    return MCPLoadError(f"fastmcp cannot be imported ({type(error).__name__}: {_text(error)}); {INSTALL_HINT}")
 
 
 @contextmanager

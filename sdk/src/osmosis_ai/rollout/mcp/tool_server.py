@@ -11,23 +11,17 @@ import contextvars
 import inspect
 import logging
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from osmosis_ai.rollout.core.offload import call_in_thread
-from osmosis_ai.rollout.mcp.errors import MCPLoadError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from osmosis_ai.rollout.core.offload import call_in_thread, daemon_threads
+from osmosis_ai.rollout.mcp.loader import MCPLoadError
 
 LISTING_TIMEOUT_SECONDS = 60.0
-
-_ToolMethod = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class ToolServer:
@@ -47,7 +41,9 @@ class ToolServer:
             manager = self._tool_manager()
             if manager is not None:
                 return list(manager._tools.values())
-            return list(_run_in_thread(self._server.list_tools, LISTING_TIMEOUT_SECONDS))
+            # In an event loop of its own; a hanging one does not keep the process from ending.
+            listing = partial(contextvars.copy_context().run, asyncio.run, self._server.list_tools())
+            return list(daemon_threads().submit(listing).result(LISTING_TIMEOUT_SECONDS))
         except TimeoutError as error:
             raise MCPLoadError(f"The MCP server did not list its tools in {LISTING_TIMEOUT_SECONDS:g} s.") from error
         except (Exception, SystemExit) as error:
@@ -103,21 +99,6 @@ def _blocks(manager: Any, name: str) -> bool:
     return inspect.isroutine(function) and not inspect.iscoroutinefunction(function)
 
 
-def _run_in_thread(function: _ToolMethod, timeout_seconds: float) -> Any:
-    """Await ``function()`` in an event loop of its own; a hanging one does not keep the process from ending."""
-    future: Future[Any] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            future.set_result(context.run(asyncio.run, function()))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="list_tools", daemon=True).start()
-    return future.result(timeout_seconds)
-
-
 _calling: ContextVar[bool] = ContextVar("_calling", default=False)
 
 
@@ -132,7 +113,7 @@ _failed_call_filter = _FailedCallFilter()
 
 
 @contextmanager
-def _quiet_fastmcp() -> "Iterator[None]":
+def _quiet_fastmcp() -> Iterator[None]:
     logging.getLogger("fastmcp.server.server").addFilter(_failed_call_filter)  # once; a repeat does nothing
     token = _calling.set(True)
     try:

@@ -45,12 +45,12 @@ class Console:
         self._file = file
         self._no_color = no_color or bool(os.environ.get("NO_COLOR"))
         self._is_tty = _is_terminal(file) if force_terminal is None else force_terminal
-        use_rich = self._is_tty and not self._no_color and _has_boxes(file)
-        self._rich = _rich_console(file=file, force_terminal=force_terminal) if use_rich else None
+        self._use_rich = self._is_tty and not self._no_color and _has_boxes(file)
+        self._rich = _rich_console(file=file, force_terminal=force_terminal) if self._use_rich else None
 
     def _active_rich(self) -> "RichConsole | None":
         """The Rich console to print on, if any; each public member asks for it before it looks at the stream."""
-        return self._rich
+        return self._rich if self._use_rich else None
 
     @property
     def is_tty(self) -> bool:

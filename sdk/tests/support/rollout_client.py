@@ -18,7 +18,9 @@ class Scripted:
         self.sent: list[tuple[str, bytes, dict[str, str], float]] = []
         self.closings = 0
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
+    ) -> Reply:
         self.sent.append((url, body, dict(headers), limit_seconds))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):

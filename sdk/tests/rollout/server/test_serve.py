@@ -25,6 +25,7 @@ from osmosis_ai.rollout.server.serve import (
     serve_agent_loop,
     validate_and_report,
 )
+from osmosis_ai.rollout.wire.channels import tls_context
 
 LOOPBACK = "127.0.0.1"
 KEY = "osm_rollout_serve-key"
@@ -138,6 +139,14 @@ class TestRefusal:
         with pytest.raises(ServeError, match="not a rollout journal"):
             serve(journal="notes.txt", port=taken_port)
         assert (tmp_path / "notes.txt").read_text() == "These are my notes."
+
+    def test_a_certificate_file_that_is_not_there_stops_the_start(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+        tls_context.cache_clear()
+        with pytest.raises(ServeError, match=r"SSL_CERT_FILE names '.*gone\.pem'.*No such file"):
+            serve()
 
     def test_an_invalid_agent_loop_is_reported_once(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(AgentLoopValidationError, match=r"1 error\(s\)"):

@@ -1,18 +1,23 @@
 """Connections to trainers: shared between rollouts, apart between trainers, bounded, and closed on request."""
 
 import asyncio
+import gzip
+import json
 import ssl
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from support.fake_trainer import FakeTrainer
-from support.http_peer import HttpPeer, close_half_way, drop, hang
+from support.http_peer import CHAT_REPLY, HttpPeer, close_half_way, drop, hang, reply
 from support.rollout_client import QUESTION
 
 from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError, RolloutClientSettings
-from osmosis_ai.rollout.wire import channels, http1, httpx_channel
+from osmosis_ai.rollout.wire import channels
 from osmosis_ai.rollout.wire.channels import TrainerChannels
 
 pytestmark = pytest.mark.usefixtures("default_settings", "no_proxies")
@@ -120,11 +125,15 @@ class TestOneRequestTwoWays:
         assert len(heads) == 2
         assert heads[0] == heads[1]
 
-    async def test_a_reply_has_a_bound_either_way(self, peers: list[HttpPeer], monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (http1, httpx_channel):
-            monkeypatch.setattr(module, "MAX_REPLY_BYTES", 10)
-        with pytest.raises(OsmosisTransportError, match="The reply is larger than"):
-            await rollout(peers[0].url)
+    @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate"])
+    async def test_a_reply_has_a_bound_either_way(self, peer: HttpPeer, coding: str) -> None:
+        content = json.dumps({**CHAT_REPLY, "padding": " " * 10_000}).encode()
+        if coding != "identity":
+            content = gzip.compress(content) if coding == "gzip" else zlib.compress(content)
+        peer.answer = reply(content, headers={"Content-Encoding": coding})
+        await rollout(peer.url, channel=TrainerChannels(1, 1, 11_000))
+        with pytest.raises(OsmosisTransportError, match="larger than 10000 bytes"):
+            await rollout(peer.url, channel=TrainerChannels(1, 1, 10_000))
 
 
 class TestBound:
@@ -191,6 +200,31 @@ class TestTls:
         monkeypatch.delattr(ssl, "create_default_context")
         await rollout(peer.url)
         assert len(peer.requests) == 1
+
+    @pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "no certificates"])
+    def test_a_certificate_file_that_is_none_is_named_with_its_variable(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+    ) -> None:
+        file = tmp_path / "ca.pem"
+        if content is not None:
+            file.write_text(content)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        channels.tls_context.cache_clear()
+        with pytest.raises(ValueError, match=r"SSL_CERT_FILE names '.*ca\.pem'"):
+            channels.check_certificates()
+        channels.tls_context.cache_clear()
+
+    def test_a_certificate_folder_that_is_none_is_named_with_its_variable(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "certs"))
+        with pytest.raises(ValueError, match="SSL_CERT_DIR names"):
+            channels.check_certificates()
+
+    def test_certificates_that_can_be_used_are_no_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+        channels.check_certificates()
 
 
 class TestProxies:

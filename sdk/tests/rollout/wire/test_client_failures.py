@@ -103,6 +103,19 @@ class TestRefusals:
         assert caught.value.status_code == status
         assert len(peer.requests) == 1
 
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    async def test_a_redirect_is_told_with_its_location_and_the_usual_cause(
+        self, client: OsmosisLLMClient, peer: HttpPeer, status: int
+    ) -> None:
+        peer.answer = reply(b"", status, {"Location": f"https://trainer.example/v1?key={SECRET}"})
+        with pytest.raises(OsmosisValidationError) as caught:
+            await client.chat_completions(QUESTION)
+        message = str(caught.value)
+        assert message.startswith(f"Unexpected status code {status}: it redirects to https://trainer.example/v1")
+        assert "http where the trainer's ingress wants https" in message
+        assert SECRET not in message
+        assert len(peer.requests) == 1
+
     @pytest.mark.parametrize("trouble", [drop, close_half_way], ids=["dropped", "cut off"])
     async def test_a_broken_connection_is_a_transport_error_with_its_cause(
         self, client: OsmosisLLMClient, peer: HttpPeer, trouble: Answer

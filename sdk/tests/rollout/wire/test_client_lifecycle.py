@@ -9,6 +9,7 @@ from support.http_peer import CHAT_REPLY, HttpPeer
 from support.rollout_client import QUESTION, ROLLOUT_ID, SECRET, Scripted
 
 from osmosis_ai.rollout import OsmosisTimeoutError, OsmosisTransportError, RolloutClientSettings
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.wire.channel import Reply
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
@@ -51,7 +52,8 @@ class TestChannel:
         assert completed[0] == "http://trainer/v1/rollout/completed"
         assert json.loads(chat[1])["messages"] == json.loads(completed[1])["final_messages"] == QUESTION
         for _, _, headers, limit_seconds in channel.sent:
-            assert list(headers) == ["Content-Type", "Authorization", "Idempotency-Key"]
+            assert list(headers) == ["Content-Type", "User-Agent", "Authorization", "Idempotency-Key"]
+            assert headers["User-Agent"] == f"osmosis-ai/{PACKAGE_VERSION}"
             assert headers["Content-Type"] == "application/json"
             assert headers["Authorization"] == f"Bearer {SECRET}"
             assert limit_seconds == 42

@@ -19,8 +19,8 @@ from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
 from osmosis_ai.rollout.server.lifespan import Lifespan, register
 from osmosis_ai.rollout.server.routes import add_routes
 from osmosis_ai.rollout.server.services import Services
-from osmosis_ai.rollout.wire.channel import TrainerChannel
-from osmosis_ai.rollout.wire.channels import TrainerChannels
+from osmosis_ai.rollout.wire.channel import TrainerChannel, reply_bytes_for
+from osmosis_ai.rollout.wire.channels import TrainerChannels, check_certificates
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def create_app(
     Raises:
         ImportError: FastAPI is not installed.
         pydantic.ValidationError: a setting in the environment is out of bounds.
+        ValueError: ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name nothing that can be used.
     """
     try:
         from fastapi import FastAPI
@@ -82,7 +83,7 @@ def create_app(
     if debug_dir is None and (parent := os.environ.get(TRACES_VARIABLE)):
         debug_dir = str(trace_folder(parent))
     client_settings = _client_settings(settings, max_concurrent)
-    trainers = channel or TrainerChannels(client_settings.max_connections, client_settings.max_keepalive_connections)
+    trainers = channel or _channels(client_settings, settings.server.max_result_bytes)
 
     def make_client(**fields: Any) -> OsmosisLLMClient:
         return OsmosisLLMClient(**fields, settings=client_settings, channel=trainers)
@@ -119,6 +120,13 @@ def create_app(
         app.add_exception_handler(kind, handler)
     init_endpoint = add_routes(app, services, api_key)
     return app
+
+
+def _channels(settings: RolloutClientSettings, max_result_bytes: int) -> TrainerChannels:
+    check_certificates()
+    return TrainerChannels(
+        settings.max_connections, settings.max_keepalive_connections, reply_bytes_for(max_result_bytes)
+    )
 
 
 def _client_settings(settings: RolloutSettings, max_concurrent: int | None) -> RolloutClientSettings:

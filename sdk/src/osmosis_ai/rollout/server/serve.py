@@ -32,6 +32,7 @@ from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
 from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
 from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.wire.addresses import all_interfaces
+from osmosis_ai.rollout.wire.channels import check_certificates
 from osmosis_ai.rollout.wire.listening import listen
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def serve_agent_loop(
 
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
-        ServeError: the arguments contradict each other, or the address, the journal or ``debug_dir`` cannot be used, or
-            no worker could serve.
+        ServeError: the arguments contradict each other, or the address, the journal, ``debug_dir`` or ``SSL_CERT_FILE``
+            cannot be used, or no worker could serve.
         AgentLoopValidationError: the agent loop is invalid; the report has been printed.
     """
     for package in ("FastAPI", "uvicorn"):
@@ -129,6 +130,10 @@ def serve_agent_loop(
         raise ServeUsageError(
             "Several workers know of each other's rollouts by their journal: name one, or start one worker."
         )
+    try:
+        check_certificates()
+    except ValueError as error:
+        raise ServeError(str(error)) from error
     _require_usable_journal(settings.server.journal)
     listener = _inherit(fd) if fd is not None else _bind(host, port)
     bound_host, bound_port = listener.getsockname()[:2]

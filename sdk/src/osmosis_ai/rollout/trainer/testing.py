@@ -229,7 +229,13 @@ def patch_httpx_for_mock_trainer(client: "TestClient", monkeypatch: "pytest.Monk
         )
 
     async def carry(
-        self: TrainerChannels, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float
+        self: TrainerChannels,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        limit_seconds: float,
+        *,
+        only_status: bool = False,
     ) -> Reply:
         reply = await forward(url, _trainer_path(url) or url, {"content": body, "headers": dict(headers)})
         return Reply(reply.status_code, reply.content, reply.headers.raw)

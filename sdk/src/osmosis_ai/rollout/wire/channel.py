@@ -14,8 +14,20 @@ import httpx
 from pydantic_core import from_json
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-MAX_REPLY_BYTES = 256 * 1024 * 1024
-"""Of a body, before and after decompression."""
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""Of a body, before and after decompression, where nothing else is said."""
+MIN_REPLY_BYTES = 16 * 1024 * 1024
+"""The least that ``reply_bytes_for`` gives: token ids and logprobs come with a message, and are no part of results."""
+MAX_HEAD_BYTES = 65_536
+"""Of all that is not body: headers, 1xx replies before them, chunk extensions, trailers."""
+MAX_HEADER_BYTES = 16_384
+"""Of one header."""
+MAX_HEADERS = 100
+BEGINNING_BYTES = 16_384
+DISCARDED_BYTES = 65_536
+"""Of a body that nobody reads, which may be received for the sake of the connection. Beyond it is closed."""
+DISCARD_SECONDS = 1.0
+"""The same in time."""
 
 
 @dataclass(slots=True)
@@ -36,6 +48,11 @@ class Reply:
         """The body as text; bytes that are not UTF-8 become replacement characters."""
         return self.content.decode("utf-8", "replace")
 
+    @property
+    def beginning(self) -> str:
+        """What stands first in ``text``: as much as errors quote of a body that may have megabytes."""
+        return self.content[:BEGINNING_BYTES].decode("utf-8", "replace")
+
     def json(self) -> Any:
         """The body, decoded. Raises ``ValueError`` if it is no JSON."""
         try:
@@ -47,12 +64,15 @@ class Reply:
 class TrainerChannel(Protocol):
     """Carries the POSTs of many rollouts at once."""
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
+    ) -> Reply:
         """POST ``body`` and give the whole reply, whatever its status; redirects are not followed.
 
         Args:
             headers: all but ``Host`` and ``Content-Length``; ASCII.
             limit_seconds: for all of it, above 0; connecting takes at most ``CONNECT_TIMEOUT_SECONDS`` of that.
+            only_status: of a 2xx the status is all that is asked for. Its body may be left out, unread.
 
         Raises:
             httpx.RequestError, httpx.InvalidURL: no reply, or none that can be used.
@@ -95,15 +115,21 @@ def target_of(url: str) -> Target:
     return Target(Origin(parsed.scheme, parsed.raw_host.decode("ascii"), port, netloc), head)
 
 
-def too_large() -> httpx.RemoteProtocolError:
-    """The error for a body beyond ``MAX_REPLY_BYTES``."""
-    return httpx.RemoteProtocolError(f"The reply is larger than {MAX_REPLY_BYTES} bytes.")
+def reply_bytes_for(max_result_bytes: int) -> int:
+    """How large a reply may be where results may have ``max_result_bytes``: what fits in none need not be read."""
+    return max(max_result_bytes, MIN_REPLY_BYTES)
+
+
+def too_large(max_bytes: int) -> httpx.RemoteProtocolError:
+    """The error for a body beyond ``max_bytes``."""
+    return httpx.RemoteProtocolError(f"The reply is larger than {max_bytes} bytes.")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the connections to one origin."""
+    """Of the connections to one origin, and of what comes over them."""
 
     max_connections: int
     max_idle: int
     """Of these, kept open when idle."""
+    max_reply_bytes: int = MAX_REPLY_BYTES

@@ -6,16 +6,18 @@ under way are closed.
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import httpx
 
 from osmosis_ai.rollout.wire.addresses import proxy_for
-from osmosis_ai.rollout.wire.channel import Limits, Origin, Reply, TrainerChannel, target_of
+from osmosis_ai.rollout.wire.channel import MAX_REPLY_BYTES, Limits, Origin, Reply, TrainerChannel, target_of
 from osmosis_ai.rollout.wire.httpx_channel import HttpxChannel
 
 MAX_ORIGINS = 256
@@ -27,13 +29,16 @@ class TrainerChannels:
     Args:
         max_connections: to one origin at once.
         max_idle: of these, kept open when idle.
+        max_reply_bytes: of one reply's body, before and after decompression.
     """
 
-    def __init__(self, max_connections: int, max_idle: int) -> None:
-        self._limits = Limits(max_connections, max_idle)
+    def __init__(self, max_connections: int, max_idle: int, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+        self._limits = Limits(max_connections, max_idle, max_reply_bytes)
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Origin, _Open]] = WeakKeyDictionary()
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
+    ) -> Reply:
         """As ``TrainerChannel.post``."""
         origin = target_of(url).origin
         channels = self._of_loop.setdefault(asyncio.get_running_loop(), {})
@@ -43,7 +48,7 @@ class TrainerChannels:
         try:
             if len(channels) > MAX_ORIGINS:
                 await _close_surplus(channels)
-            return await open_.channel.post(url, body, headers, limit_seconds)
+            return await open_.channel.post(url, body, headers, limit_seconds, only_status=only_status)
         finally:
             open_.requests -= 1
 
@@ -92,6 +97,23 @@ async def close_shared_channels() -> None:
     """Close what ``shared_channels`` has opened in the running loop."""
     for channels in list(_shared.values()):
         await channels.aclose()
+
+
+def check_certificates() -> None:
+    """Find out at the start whether trainers can be called over https, and not in every rollout.
+
+    Raises:
+        ValueError: ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` is set, and names nothing that can be used.
+    """
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file:
+        try:
+            tls_context()
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ValueError(f"SSL_CERT_FILE names {file!r}, which holds no certificates: {reason}.") from error
+    elif folder and not Path(folder).is_dir():
+        raise ValueError(f"SSL_CERT_DIR names {folder!r}, which is no folder.")
 
 
 @cache

@@ -142,7 +142,7 @@ class OsmosisLLMClient:
         try:
             result = completion_in(reply)
         except ValueError as error:
-            text = excerpt(reply.text, self.api_key)
+            text = excerpt(reply.beginning, self.api_key)
             raise OsmosisReplyError(
                 f"The reply of POST {self.server_url}{CHAT_PATH} {error}: {text}", reply.status_code
             ) from error
@@ -195,7 +195,7 @@ class OsmosisLLMClient:
         # From the rollout id alone: a result that another process delivers again must be known by the same key.
         call_id = sha256(self.rollout_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._completion = payload  # before it is sent: an attempt without an answer may have arrived all the same
-        await self._poster.post(COMPLETED_PATH, payload, attempts, _SUCCESS, call_id)
+        await self._poster.post(COMPLETED_PATH, payload, attempts, _SUCCESS, call_id, only_status=True)
         self._acknowledged = True
 
     def get_metrics(self) -> RolloutMetrics:

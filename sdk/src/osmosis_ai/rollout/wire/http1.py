@@ -1,38 +1,49 @@
 """One HTTP/1.1 connection: a POST, its reply, and then perhaps another (RFC 9112). The parser is httptools'.
 
 States: connecting, idle, waiting for an answer, closed. Exactly while a request is under way, ``_answer`` is a future,
-and it is resolved once: by a whole reply, a fault of the peer, the deadline, or the end of the connection. Failures are
+and it is resolved once: by a whole reply, a fault of the peer, the deadline, or the end of the connection. When
+anything comes that belongs to no request, it is closed: that would be taken for the reply to the next one. Failures are
 httpx's exceptions, so that a caller need not know which way a request went.
 """
 
 import asyncio
-import zlib
 from typing import Any, cast
 
 import httptools
 import httpx
 
 from osmosis_ai.rollout.core.turnstile import Turnstile
-from osmosis_ai.rollout.wire.channel import MAX_REPLY_BYTES, Reply, too_large
+from osmosis_ai.rollout.wire.channel import (
+    DISCARD_SECONDS,
+    DISCARDED_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    Reply,
+    too_large,
+)
+from osmosis_ai.rollout.wire.coding import decoded, is_coded
 
 JOINED_BYTES = 65_536
 """Up to here copying a body behind its head costs less than writing two pieces."""
-_CODED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Http1Connection(asyncio.Protocol):
     """One connection; carries one request at a time."""
 
-    def __init__(self, turnstile: Turnstile) -> None:
+    def __init__(self, turnstile: Turnstile, max_reply_bytes: int) -> None:
         self.idle_since = 0.0
         self.reusable = False
         self.answered_anything = False
         """Whether the peer has sent a byte in reply to the request under way."""
         self._turnstile = turnstile
+        self._max_reply_bytes = max_reply_bytes
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Reply] | None = None
         self._parser: Any = None
+        self._only_status = False
+        self._grace: asyncio.TimerHandle | None = None
         self._begin_message()
 
     @property
@@ -40,16 +51,20 @@ class Http1Connection(asyncio.Protocol):
         """Whether a request may be sent; the peer may have closed it all the same, which only sending shows."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(self, head: bytes, body: bytes, loop: asyncio.AbstractEventLoop, deadline: float) -> Reply:
+    async def exchange(
+        self, head: bytes, body: bytes, loop: asyncio.AbstractEventLoop, deadline: float, only_status: bool
+    ) -> Reply:
         """Send a request and wait until ``deadline`` (the loop's time) for the whole reply.
 
-        A caller who stops waiting closes the connection.
+        A caller who stops waiting closes the connection. ``only_status`` is as in ``TrainerChannel.post``.
         """
         transport = self._transport
         if transport is None or transport.is_closing():
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
         # False until a whole reply says otherwise: whatever goes wrong from here on, the connection is not used again.
         self.answered_anything = self.reusable = False
+        self._only_status = only_status
+        self._overhead_bytes = 0
         self._begin_message()
         if self._parser is None:  # it refers back to this object, so it is not made for a connection that fails
             self._parser = httptools.HttpResponseParser(self)
@@ -62,13 +77,19 @@ class Http1Connection(asyncio.Protocol):
         else:
             transport.writelines((head, body))
         try:
-            return await answer
+            reply = await answer
+            if is_coded(dict(reply.raw_headers).get(b"content-encoding", b"")):
+                reply.content = await decoded(reply.content, self._max_reply_bytes)
+            return reply
         except BaseException:
             # Also when the caller is cancelled: the reply still to come would be taken for that to the next request.
             self.close()
             raise
         finally:
             timer.cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+                self._grace = None
             self._answer = None
 
     def close(self) -> None:
@@ -78,6 +99,11 @@ class Http1Connection(asyncio.Protocol):
 
     def _time_out(self) -> None:
         self._fail(httpx.ReadTimeout(""))
+
+    def _cut_short(self) -> None:
+        """Take the status, and leave the rest of the body unread."""
+        self._resolve(self._parser.get_status_code())
+        self.close()
 
     # asyncio.Protocol
 
@@ -92,10 +118,17 @@ class Http1Connection(asyncio.Protocol):
             self.close()
             return
         self.answered_anything = True
+        body_bytes = self._body_bytes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"The reply is not HTTP/1.1: {error}"))
+        if self._answer is not None and self._body_bytes == body_bytes:
+            # Counted here, as the parser tells of a header when it has the whole of it: one without an end would grow
+            # in there, at a cost that is quadratic.
+            self._overhead_bytes += len(data)
+            if self._overhead_bytes > MAX_HEAD_BYTES:
+                self._fail(_head_too_large())
 
     def eof_received(self) -> None:
         self._ended(None)
@@ -106,13 +139,39 @@ class Http1Connection(asyncio.Protocol):
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        if self._answer is None:  # behind a whole reply, in the same bytes
+            self._begin_message()  # the headers so far are the reply's, which has been given away
+            self.close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))  # in lower case, as names mean the same in any
+        if self._head_is_whole:
+            return  # a trailer: it must not pass for a header (RFC 9110, section 6.5.1)
+        size_bytes = len(name) + len(value)
+        self._head_bytes += size_bytes
+        if size_bytes > MAX_HEADER_BYTES or self._head_bytes > MAX_HEAD_BYTES or len(self._headers) == MAX_HEADERS:
+            self._fail(_head_too_large())
+            return
+        name = name.lower()  # as names mean the same in any case
+        # "gzip, chunked" and the like: the body would be read, but not for what it is (RFC 9112, section 6.1).
+        if name == b"transfer-encoding" and (value.lower() != b"chunked" or name in dict(self._headers)):
+            self._fail(httpx.RemoteProtocolError(f"The reply's Transfer-Encoding is not supported: {value!r}"))
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._head_is_whole = True
+        if self._only_status and self._answer is not None and 200 <= self._parser.get_status_code() < 300:
+            self._is_enough = True
+            # A body that comes at once is received, so that the connection can be used again.
+            self._grace = self._answer.get_loop().call_later(DISCARD_SECONDS, self._cut_short)
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        if self._body_bytes > MAX_REPLY_BYTES:
-            self._fail(too_large())
+        if self._is_enough:
+            if self._body_bytes > DISCARDED_BYTES:
+                self._cut_short()
+        elif self._body_bytes > self._max_reply_bytes:
+            self._fail(too_large(self._max_reply_bytes))
         else:
             self._body.append(data)
 
@@ -128,13 +187,18 @@ class Http1Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._head_bytes = 0
+        self._head_is_whole = False
+        self._is_enough = False
+        """What has come, as only the status was asked for, and it is known."""
 
     def _ended(self, error: Exception | None) -> None:
         """At the end of the peer's data and again when the connection is lost; the first of the two counts."""
         if self._answer is None or self._answer.done():
             return
-        # Without a length the body ends with the connection (RFC 9112, section 6.3).
-        if error is None and self._headers and _LENGTH_HEADERS.isdisjoint(dict(self._headers)):
+        # Without a length the body ends with the connection (RFC 9112, section 6.3). Of a head that is cut off nobody
+        # knows whether a length was to come.
+        if error is None and self._head_is_whole and _LENGTH_HEADERS.isdisjoint(dict(self._headers)):
             self._resolve(self._parser.get_status_code())
         elif error is None and not self.answered_anything:
             self._fail(httpx.RemoteProtocolError("Server disconnected without sending a response."))
@@ -146,29 +210,20 @@ class Http1Connection(asyncio.Protocol):
     def _resolve(self, status: int) -> None:
         if self._answer is not None and not self._answer.done():
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            try:
-                body = _decoded(body, dict(self._headers).get(b"content-encoding", b""))
-            except zlib.error as error:
-                self._fail(httpx.DecodingError(f"The reply cannot be decompressed: {error}"))
-                return
             # From here on bytes are unasked for, though the caller may get its turn only in a later round of the loop.
             answer, self._answer = self._answer, None
             self._turnstile.resolve(answer, Reply(status, body, self._headers))
 
     def _fail(self, error: httpx.RequestError) -> None:
-        if self._answer is not None and not self._answer.done():
+        if self._is_enough:
+            self._resolve(self._parser.get_status_code())
+        elif self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self.close()
 
 
-def _decoded(body: bytes, coding: bytes) -> bytes:
-    """``body`` without its content coding; none is asked for, but a server may send one all the same."""
-    if not body or coding.strip().lower() not in _CODED:
-        return body
-    # + 32: either of the two formats, by their headers, as servers call both "deflate". Bounded: a body of some
-    # kilobytes may decompress to gigabytes.
-    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    decoded = decompressor.decompress(body, MAX_REPLY_BYTES)
-    if decompressor.unconsumed_tail:
-        raise zlib.error(f"larger than {MAX_REPLY_BYTES} bytes")
-    return decoded
+def _head_too_large() -> httpx.RemoteProtocolError:
+    return httpx.RemoteProtocolError(
+        f"The reply's headers are too large: {MAX_HEADERS}, {MAX_HEADER_BYTES} bytes each and {MAX_HEAD_BYTES} in all"
+        " are the most."
+    )

@@ -31,13 +31,16 @@ class Http1Channel:
         self._origin = origin
         self._tls = tls
         self._max_idle = limits.max_idle
+        self._max_reply_bytes = limits.max_reply_bytes
         self._free_places = limits.max_connections
         self._idle: list[Http1Connection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._loop = asyncio.get_running_loop()
         self._turnstile = turnstile_of(self._loop)
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
+    ) -> Reply:
         """As ``TrainerChannel.post``; the errors are those httpx has for the same troubles."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = target_of(url).head + f"{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii")
@@ -52,14 +55,14 @@ class Http1Channel:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await connection.exchange(head, body, loop, deadline)
+                    return await connection.exchange(head, body, loop, deadline, only_status)
                 except (httpx.ReadError, httpx.RemoteProtocolError):
                     # Once it has answered a byte it may have acted on the request: whether to repeat that is for the
                     # caller, who marks it with an Idempotency-Key (RFC 9112, section 9.3.1).
                     if connection.answered_anything:
                         raise
             connection = await self._connect(min(CONNECT_TIMEOUT_SECONDS, deadline - loop.time()))
-            return await connection.exchange(head, body, loop, deadline)
+            return await connection.exchange(head, body, loop, deadline, only_status)
         finally:
             self._give_back(connection)
 
@@ -73,7 +76,10 @@ class Http1Channel:
         try:
             async with asyncio.timeout(limit_seconds):
                 _, connection = await self._loop.create_connection(
-                    lambda: Http1Connection(self._turnstile), self._origin.host, self._origin.port, ssl=self._tls
+                    lambda: Http1Connection(self._turnstile, self._max_reply_bytes),
+                    self._origin.host,
+                    self._origin.port,
+                    ssl=self._tls,
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout("") from error

@@ -7,10 +7,20 @@ headers but those asked for. So a trainer is sent the same request either way.
 import asyncio
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
+from operator import attrgetter
 
 import httpx
 
-from osmosis_ai.rollout.wire.channel import CONNECT_TIMEOUT_SECONDS, MAX_REPLY_BYTES, Limits, Reply, too_large
+from osmosis_ai.rollout.wire.channel import (
+    CONNECT_TIMEOUT_SECONDS,
+    DISCARD_SECONDS,
+    DISCARDED_BYTES,
+    Limits,
+    Reply,
+    too_large,
+)
+from osmosis_ai.rollout.wire.coding import decoded, is_coded
 
 KEEPALIVE_SECONDS = 30.0
 
@@ -23,6 +33,7 @@ class HttpxChannel:
     """
 
     def __init__(self, tls: ssl.SSLContext | None, limits: Limits, proxy: str | None) -> None:
+        self._max_reply_bytes = limits.max_reply_bytes
         try:
             self._transport = httpx.AsyncHTTPTransport(
                 # Not left to httpx, which would load the certificate store (tens of milliseconds) for plain http too.
@@ -37,7 +48,9 @@ class HttpxChannel:
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise httpx.ProxyError(f"The proxy that the environment names cannot be used: {error}") from error
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float) -> Reply:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
+    ) -> Reply:
         """As ``TrainerChannel.post``."""
         # Reading and writing have no limit of their own: httpx counts each anew, so a peer that sends a byte now and
         # then would never be too late.
@@ -47,22 +60,51 @@ class HttpxChannel:
             async with asyncio.timeout(limit_seconds):
                 response = await self._transport.handle_async_request(request)
                 try:
-                    content = await _read(response)
+                    if only_status and response.is_success:
+                        await _discard(response)
+                        return Reply(response.status_code, b"", response.headers.raw)
+                    content = await self._read(response)
                 finally:
+                    if _has_leftovers(response):
+                        await response.extensions["network_stream"].aclose()
                     await response.aclose()
         except TimeoutError as error:
             raise httpx.ReadTimeout("") from error
         return Reply(response.status_code, content, response.headers.raw)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > self._max_reply_bytes:
+                raise too_large(self._max_reply_bytes)
+        # Not httpx's decoders, which take half a body for the whole, and decompress without a bound.
+        if is_coded(response.headers.get("content-encoding", "").encode("latin-1")):
+            return await decoded(bytes(body), self._max_reply_bytes)
+        return bytes(body)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
 
-async def _read(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            raise too_large()
-    return bytes(body)
+# httpcore puts a connection back with what has come behind the reply, and takes that for the reply to the next request.
+_trailing_data = attrgetter("stream._httpcore_stream._stream._connection._h11_state.trailing_data")
+
+
+def _has_leftovers(response: httpx.Response) -> bool:
+    try:
+        return bool(_trailing_data(response)[0])
+    except AttributeError:
+        return True  # another httpcore, which does not show it: a new connection for each request is dear, but right
+
+
+async def _discard(response: httpx.Response) -> None:
+    """Receive a short body that comes at once, so that the connection can be used again; failing is no matter."""
+    received = 0
+    with suppress(TimeoutError, httpx.RequestError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            async for chunk in response.aiter_raw():
+                received += len(chunk)
+                if received > DISCARDED_BYTES:
+                    break

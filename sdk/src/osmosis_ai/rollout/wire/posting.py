@@ -12,6 +12,7 @@ import time
 
 import httpx
 
+from osmosis_ai.rollout.core.consts import PACKAGE_VERSION, package_name
 from osmosis_ai.rollout.core.exceptions import (
     OsmosisRolloutError,
     OsmosisTimeoutError,
@@ -67,7 +68,9 @@ class Poster:
         self._settings = settings
         self._headers: dict[str, str] | None = None
 
-    async def post(self, path: str, body: bytes, attempts: int, accepted: range, call_id: str) -> tuple[Reply, float]:
+    async def post(
+        self, path: str, body: bytes, attempts: int, accepted: range, call_id: str, *, only_status: bool = False
+    ) -> tuple[Reply, float]:
         """POST until a status in ``accepted``; give the reply and the latency of that attempt in milliseconds.
 
         Raises:
@@ -90,7 +93,7 @@ class Poster:
                 attempt_started = time.perf_counter()
             try:
                 limit_seconds = min(self._timeout_seconds, deadline - attempt_started)
-                reply = await self._channel.post(url, body, headers, limit_seconds)
+                reply = await self._channel.post(url, body, headers, limit_seconds, only_status=only_status)
             except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
                 where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.perf_counter() - started:.1f} s"
                 failure = self._failure_of(error, where)
@@ -111,7 +114,8 @@ class Poster:
             check_callable(self._server_url)
         except ValueError as error:
             raise OsmosisTransportError(f"The trainer cannot be called: {error}.") from error
-        headers = {"Content-Type": "application/json"}
+        # A User-Agent, as there are firewalls that refuse whoever has none.
+        headers = {"Content-Type": "application/json", "User-Agent": f"{package_name}/{PACKAGE_VERSION}"}
         if self._api_key:
             if not is_sendable(self._api_key):
                 raise OsmosisTransportError("The trainer cannot be called: api_key is not printable ASCII.")

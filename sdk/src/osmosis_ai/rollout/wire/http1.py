@@ -78,7 +78,8 @@ class Http1Connection(asyncio.Protocol):
             transport.writelines((head, body))
         try:
             reply = await answer
-            if is_coded(dict(reply.raw_headers).get(b"content-encoding", b"")):
+            coding = dict(reply.raw_headers).get(b"content-encoding")
+            if coding is not None and is_coded(coding):
                 reply.content = await decoded(reply.content, self._max_reply_bytes)
             return reply
         except BaseException:
@@ -118,7 +119,7 @@ class Http1Connection(asyncio.Protocol):
             self.close()
             return
         self.answered_anything = True
-        body_bytes = self._body_bytes
+        body_bytes, self._piece_bytes = self._body_bytes, len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -126,7 +127,7 @@ class Http1Connection(asyncio.Protocol):
         if self._answer is not None and self._body_bytes == body_bytes:
             # Counted here, as the parser tells of a header when it has the whole of it: one without an end would grow
             # in there, at a cost that is quadratic.
-            self._overhead_bytes += len(data)
+            self._overhead_bytes += self._piece_bytes
             if self._overhead_bytes > MAX_HEAD_BYTES:
                 self._fail(_head_too_large())
 
@@ -147,11 +148,6 @@ class Http1Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_is_whole:
             return  # a trailer: it must not pass for a header (RFC 9110, section 6.5.1)
-        size_bytes = len(name) + len(value)
-        self._head_bytes += size_bytes
-        if size_bytes > MAX_HEADER_BYTES or self._head_bytes > MAX_HEAD_BYTES or len(self._headers) == MAX_HEADERS:
-            self._fail(_head_too_large())
-            return
         name = name.lower()  # as names mean the same in any case
         # "gzip, chunked" and the like: the body would be read, but not for what it is (RFC 9112, section 6.1).
         if name == b"transfer-encoding" and (value.lower() != b"chunked" or name in dict(self._headers)):
@@ -160,6 +156,11 @@ class Http1Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_whole = True
+        # Looked at only where what has come is more than one header may have.
+        may_be_large = self._overhead_bytes + self._piece_bytes > MAX_HEADER_BYTES
+        if len(self._headers) > MAX_HEADERS or (may_be_large and self._head_is_large()):
+            self._fail(_head_too_large())
+            return
         if self._only_status and self._answer is not None and 200 <= self._parser.get_status_code() < 300:
             self._is_enough = True
             # A body that comes at once is received, so that the connection can be used again.
@@ -187,10 +188,13 @@ class Http1Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._head_bytes = 0
         self._head_is_whole = False
         self._is_enough = False
         """What has come, as only the status was asked for, and it is known."""
+
+    def _head_is_large(self) -> bool:
+        sizes = [len(name) + len(value) for name, value in self._headers]
+        return max(sizes, default=0) > MAX_HEADER_BYTES or sum(sizes) > MAX_HEAD_BYTES
 
     def _ended(self, error: Exception | None) -> None:
         """At the end of the peer's data and again when the connection is lost; the first of the two counts."""

@@ -122,14 +122,15 @@ class TestNames:
     def test_type_checkers_see_the_same_table(self, package: ModuleType) -> None:
         tree = ast.parse(Path(package.__file__ or "").read_text(encoding="utf-8"))
         (block,) = (node for node in tree.body if isinstance(node, ast.If))
-        seen = {
-            f"{node.module}.{alias.name}"
-            for node in block.body
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-            if alias.asname == alias.name
-        }
         table = {f"{module}.{name}" for module, names in package._EXPORTS.items() for name in names.split()}
+        seen = set()
+        for node in block.body:
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                if node.names[0].name == "*":
+                    offered = {f"{node.module}.{name}" for name in vars(importlib.import_module(node.module))}
+                    seen |= offered & table
+                else:
+                    seen |= {f"{node.module}.{alias.name}" for alias in node.names if alias.asname == alias.name}
         assert seen == table
 
     def test_it_lists_its_names_and_knows_no_others(self, package: ModuleType) -> None:

@@ -5,49 +5,11 @@ from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.core.lazy import lazy_exports
 
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.core.base import (
-        RolloutAgentLoop as RolloutAgentLoop,
-        RolloutContext as RolloutContext,
-        RolloutResult as RolloutResult,
-    )
-    from osmosis_ai.rollout.core.exceptions import (
-        AgentLoopNotFoundError as AgentLoopNotFoundError,
-        OsmosisRolloutError as OsmosisRolloutError,
-        OsmosisServerError as OsmosisServerError,
-        OsmosisTimeoutError as OsmosisTimeoutError,
-        OsmosisTransportError as OsmosisTransportError,
-        OsmosisValidationError as OsmosisValidationError,
-        ToolArgumentError as ToolArgumentError,
-        ToolExecutionError as ToolExecutionError,
-    )
-    from osmosis_ai.rollout.core.llm_client import (
-        LLMClientProtocol as LLMClientProtocol,
-    )
-    from osmosis_ai.rollout.core.schemas import (
-        DEFAULT_MAX_METADATA_SIZE_BYTES as DEFAULT_MAX_METADATA_SIZE_BYTES,
-        CompletionsChoice as CompletionsChoice,
-        CompletionsRequest as CompletionsRequest,
-        CompletionsResponse as CompletionsResponse,
-        CompletionUsage as CompletionUsage,
-        InitResponse as InitResponse,
-        MessageDict as MessageDict,
-        OpenAIFunctionCallSchema as OpenAIFunctionCallSchema,
-        OpenAIFunctionParametersSchema as OpenAIFunctionParametersSchema,
-        OpenAIFunctionParsedSchema as OpenAIFunctionParsedSchema,
-        OpenAIFunctionPropertySchema as OpenAIFunctionPropertySchema,
-        OpenAIFunctionSchema as OpenAIFunctionSchema,
-        OpenAIFunctionToolCall as OpenAIFunctionToolCall,
-        OpenAIFunctionToolSchema as OpenAIFunctionToolSchema,
-        RolloutMetrics as RolloutMetrics,
-        RolloutRequest as RolloutRequest,
-        RolloutResponse as RolloutResponse,
-        RolloutStatus as RolloutStatus,
-        SamplingParamsDict as SamplingParamsDict,
-        ToolResponse as ToolResponse,
-        get_max_metadata_size_bytes as get_max_metadata_size_bytes,
-        set_max_metadata_size_bytes as set_max_metadata_size_bytes,
-    )
+if TYPE_CHECKING:  # more than there is, but by no other name or type
+    from osmosis_ai.rollout.core.base import *  # noqa: F403
+    from osmosis_ai.rollout.core.exceptions import *  # noqa: F403
+    from osmosis_ai.rollout.core.llm_client import *  # noqa: F403
+    from osmosis_ai.rollout.core.schemas import *  # noqa: F403
 
 _EXPORTS = {
     "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",

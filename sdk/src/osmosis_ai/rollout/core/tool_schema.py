@@ -134,13 +134,9 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter, wher
             f"{where} has the annotation {parameter.annotation!r}, which cannot be resolved ({error}):"
             " define the type at the top of the module."
         ) from error
-    if parameter.default is None and not _takes_none(annotation):
+    if parameter.default is None and type(None) not in typing.get_args(_bare_annotated(annotation)):
         return Optional[annotation]  # noqa: UP045 - the annotation may be anything
     return annotation
-
-
-def _takes_none(annotation: Any) -> bool:
-    return type(None) in typing.get_args(_bare_annotated(annotation))
 
 
 def _bare_annotated(annotation: Any) -> Any:

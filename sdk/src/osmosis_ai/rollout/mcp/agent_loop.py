@@ -77,10 +77,6 @@ class MCPAgentLoop(RolloutAgentLoop):
         """All tools, whatever the request."""
         return self._tools.schemas
 
-    def get_default_tools(self) -> list[OpenAIFunctionToolSchema]:
-        """All tools."""
-        return self._tools.schemas
-
     async def run(self, ctx: RolloutContext) -> RolloutResult:
         """Run one rollout. Its finish reason is the model's, ``stop`` where it gave none, or ``max_turns``."""
         async with self._tool_server.running():
@@ -141,7 +137,8 @@ class _McpTool(Tool):
                     str(error)[:LOGGED_CHARACTERS],
                     exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
                 )
-                raise ToolExecutionError(_error_text(error)) from error
+                text = _PYDANTIC_ADVICE.sub("", str(error))[:MAX_ERROR_CHARACTERS]
+                raise ToolExecutionError(text or type(error).__name__) from error
         if is_error_result(result):
             raise ToolExecutionError(text)
         return text
@@ -189,7 +186,3 @@ def _usable_name(name: str, taken: set[str]) -> str:
         suffix = f"_{number}"
         candidate = usable[: MAX_TOOL_NAME_LENGTH - len(suffix)] + suffix
     return candidate
-
-
-def _error_text(error: Exception) -> str:
-    return _PYDANTIC_ADVICE.sub("", str(error))[:MAX_ERROR_CHARACTERS] or type(error).__name__

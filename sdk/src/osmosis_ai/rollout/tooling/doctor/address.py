@@ -60,19 +60,6 @@ class PortReport:
         return getattr(self.error, "errno", None) == errno.EADDRINUSE
 
 
-def look_at_port(host: str, port: int, api_key: str | None, time_limit_seconds: float) -> PortReport:
-    """Listen for a moment, as a server would; where that fails, find out who does."""
-    try:
-        listen(host, port).close()
-    except (OSError, UnicodeError) as error:
-        report = PortReport(error)
-        if not report.is_taken:
-            return report
-        seconds = min(time_limit_seconds / 2, MAX_PROBE_SECONDS)
-        return PortReport(error, find_listener(port), ask_server(host, port, api_key, seconds))
-    return PortReport()
-
-
 def find_listener(port: int) -> Listener | None:
     """Who listens on ``port``, by the tables of Linux; ``None`` elsewhere."""
     found: dict[str, bool] = {}
@@ -149,8 +136,16 @@ def is_own_address(host: str) -> bool:
 
 @once
 def port_report(case: Case) -> PortReport:
-    """The address to bind, and who has it."""
-    return look_at_port(case.host, case.setup.port, case.api_key, case.seconds_left)
+    """Listen for a moment, as a server would; where that fails, find out who does."""
+    host, port = case.host, case.setup.port
+    try:
+        listen(host, port).close()
+    except (OSError, UnicodeError) as error:
+        if not PortReport(error).is_taken:
+            return PortReport(error)
+        seconds = min(case.seconds_left / 2, MAX_PROBE_SECONDS)
+        return PortReport(error, find_listener(port), ask_server(host, port, case.api_key, seconds))
+    return PortReport()
 
 
 @check("host", "the host is an address of this machine")

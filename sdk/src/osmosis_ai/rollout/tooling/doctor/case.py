@@ -55,24 +55,6 @@ class SettingsReport:
     wrong: tuple[str, ...]
 
 
-def look_at_settings() -> SettingsReport:
-    """The settings in the environment and in ``.env``."""
-    wrong: list[str] = []
-
-    def read(model: type[Settings]) -> Settings | None:
-        try:
-            return model()
-        except (ValueError, OSError) as error:
-            wrong.extend([f"{name}: {why}" for name, why in wrong_variables(error)] or [str(error)])
-            return None
-
-    read(RolloutClientSettings)
-    server = read(RolloutServerSettings) or RolloutServerSettings.model_construct()
-    if not wrong:
-        read(RolloutSettings)
-    return SettingsReport(server, tuple(dict.fromkeys(wrong)))
-
-
 class Case:
     """A ``Setup`` and the time there is; ``deadline`` is a monotonic time in seconds."""
 
@@ -134,7 +116,20 @@ class Case:
     @once
     def settings(self) -> SettingsReport:
         """The settings in the environment and in ``.env``."""
-        return look_at_settings()
+        wrong: list[str] = []
+
+        def read(model: type[Settings]) -> Settings | None:
+            try:
+                return model()
+            except (ValueError, OSError) as error:
+                wrong.extend([f"{name}: {why}" for name, why in wrong_variables(error)] or [str(error)])
+                return None
+
+        read(RolloutClientSettings)
+        server = read(RolloutServerSettings) or RolloutServerSettings.model_construct()
+        if not wrong:
+            read(RolloutSettings)
+        return SettingsReport(server, tuple(dict.fromkeys(wrong)))
 
 
 @dataclass(frozen=True, slots=True)

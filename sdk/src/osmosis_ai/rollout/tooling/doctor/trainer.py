@@ -87,8 +87,10 @@ class TrainerReport:
         return bool(self.statuses)
 
 
-def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> TrainerReport:
-    """Ask the trainer at ``url``; see the module for what is sent."""
+@once
+def trainer_report(case: Case) -> TrainerReport:
+    """What the trainer answers; see the module for what is sent."""
+    url = case.setup.trainer or ""
     try:
         check_callable(url)
     except ValueError as error:
@@ -97,7 +99,7 @@ def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> Traine
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     proxy = proxy_for(parts.scheme, host, parts.netloc)
     report = TrainerReport(shown=(bare_url(url) or "").rstrip("/"), host=host, port=port, proxy=proxy)
-    step_seconds = min(time_limit_seconds * SHARE_OF_A_STEP, MAX_STEP_SECONDS)
+    step_seconds = min(case.seconds_left * SHARE_OF_A_STEP, MAX_STEP_SECONDS)
     if proxy is None and (trouble := _resolve(host, port, step_seconds)) is not None:
         return replace(report, failure=trouble)
     try:
@@ -111,7 +113,7 @@ def call_trainer(url: str, key: str | None, time_limit_seconds: float) -> Traine
         return replace(report, failure=(Failure.OTHER, "the proxy that the environment names cannot be used"))
     with closing(client):
         try:
-            return _ask(client, url.rstrip("/"), key, report)
+            return _ask(client, url.rstrip("/"), case.setup.trainer_key, report)
         except httpx.HTTPError as error:
             return replace(report, failure=_classified(error, proxy))
 
@@ -175,12 +177,6 @@ def _classified(error: httpx.HTTPError, proxy: str | None) -> tuple[Failure, str
 
 def _causes(error: BaseException | None) -> list[BaseException]:
     return [] if error is None else [error, *_causes(error.__cause__ or error.__context__)]
-
-
-@once
-def trainer_report(case: Case) -> TrainerReport:
-    """What the trainer answers."""
-    return call_trainer(case.setup.trainer or "", case.setup.trainer_key, case.seconds_left)
 
 
 @check("trainer-url", "the trainer's URL is a base URL", Need.TRAINER)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import ChatWatch, Trace
 from osmosis_ai.rollout.core.messages import field_of
@@ -69,9 +69,6 @@ class RolloutWatch(ChatWatch):
     """One rollout, from its 202 to the end of its delivery in this process."""
 
     __slots__ = ()
-
-    only_end: ClassVar[bool] = False
-    """Whether it cares for ``ended`` alone, and is spared all else."""
 
     def agent_trace(self) -> Trace | None:
         """Where the events go that the agent logs; ``None`` if this one does not keep them."""

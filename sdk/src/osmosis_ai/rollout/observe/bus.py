@@ -6,8 +6,8 @@ is no part of what the next one measures.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from osmosis_ai.rollout.core.watch import NO_WATCH, Accepted, Observer, RolloutWatch, ToolOutcome
 
@@ -37,10 +37,10 @@ class Bus(Observer):
             _tell(observer.init_repeated)
 
     def accepted(self, rollout: Accepted) -> RolloutWatch:
-        return _all(_tell(observer.accepted, rollout) for observer in self._observers)
+        return _all([_tell(observer.accepted, rollout) for observer in self._observers])
 
     def recovered(self, rollout_id: str, server_url: str, age_seconds: float) -> RolloutWatch:
-        return _all(_tell(observer.recovered, rollout_id, server_url, age_seconds) for observer in self._observers)
+        return _all([_tell(observer.recovered, rollout_id, server_url, age_seconds) for observer in self._observers])
 
     def journal_operation(self, operation: str, seconds: float, failed: bool) -> None:
         for observer in self._observers:
@@ -65,109 +65,113 @@ class Bus(Observer):
                 _report(observer.close)
 
 
-class _Watches(RolloutWatch):
-    """All watches of one rollout.
+class _Chain(RolloutWatch):
+    """One watch of a rollout, and those behind it in the list.
 
-    Some twenty events a rollout come through here, so the loops stand in line, and what cares for the end alone is
-    told of nothing else.
+    Some twenty events a rollout come through here, so most of them are passed on without the detour by ``_tell``; and
+    the usual case is one watch, whose marks are then its own, in no tuple.
     """
 
-    __slots__ = ("_at_end", "_backwards", "_watches")
+    __slots__ = ("_own", "_rest")
 
-    def __init__(self, watches: Sequence[RolloutWatch]) -> None:
-        self._at_end = watches
-        self._watches = [watch for watch in watches if not watch.only_end]
-        self._backwards = self._watches[::-1]
+    def __init__(self, own: RolloutWatch, rest: "_Chain | None") -> None:
+        self._own, self._rest = own, rest
 
     def agent_trace(self) -> "Trace | None":
-        for watch in self._watches:
-            trace = _tell(watch.agent_trace)
-            if trace is not None and trace is not _FAILED:
-                found: Trace = trace
-                return found
-        return None
+        found = _tell(self._own.agent_trace)
+        if found is not None and found is not _FAILED:
+            return cast("Trace", found)
+        return None if self._rest is None else self._rest.agent_trace()
 
     def enters(self, phase: str) -> None:
-        for watch in self._watches:
-            try:
-                watch.enters(phase)
-            except Exception:  # noqa: BLE001
-                _report(watch.enters)
+        try:
+            self._own.enters(phase)
+        except Exception:  # noqa: BLE001
+            _report(self._own.enters)
+        if self._rest is not None:
+            self._rest.enters(phase)
 
     def agent_begins(self) -> None:
-        for watch in self._watches:
-            _tell(watch.agent_begins)
+        _tell(self._own.agent_begins)
+        if self._rest is not None:
+            self._rest.agent_begins()
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
-        marks: list[Any] = []
-        for watch in self._watches:
-            try:
-                marks.append(watch.chat_begins(messages, sampling))
-            except Exception:  # noqa: BLE001
-                marks.append(_report(watch.chat_begins))
-        return marks
+        try:
+            mark = self._own.chat_begins(messages, sampling)
+        except Exception:  # noqa: BLE001
+            mark = _report(self._own.chat_begins)
+        return mark if self._rest is None else (mark, self._rest.chat_begins(messages, sampling))
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
-        for watch in self._backwards:
-            if (mark := chat.pop()) is not _FAILED:
-                try:
-                    watch.chat_ends(mark, reply)
-                except Exception:  # noqa: BLE001
-                    _report(watch.chat_ends)
+        if self._rest is not None:
+            chat, others = chat
+            self._rest.chat_ends(others, reply)
+        if chat is not _FAILED:
+            try:
+                self._own.chat_ends(chat, reply)
+            except Exception:  # noqa: BLE001
+                _report(self._own.chat_ends)
 
     def chat_failed(self, chat: Any, error: BaseException) -> None:
-        for watch in self._backwards:
-            if (mark := chat.pop()) is not _FAILED:
-                _tell(watch.chat_failed, mark, error)
+        if self._rest is not None:
+            chat, others = chat
+            self._rest.chat_failed(others, error)
+        _tell_end(self._own.chat_failed, chat, error)
 
     def tool_begins(self, name: str, call_id: str) -> Any:
-        marks: list[Any] = []
-        for watch in self._watches:
-            try:
-                marks.append(watch.tool_begins(name, call_id))
-            except Exception:  # noqa: BLE001
-                marks.append(_report(watch.tool_begins))
-        return marks
+        try:
+            mark = self._own.tool_begins(name, call_id)
+        except Exception:  # noqa: BLE001
+            mark = _report(self._own.tool_begins)
+        return mark if self._rest is None else (mark, self._rest.tool_begins(name, call_id))
 
     def tool_ends(self, tool: Any, outcome: ToolOutcome) -> None:
-        for watch in self._backwards:
-            if (mark := tool.pop()) is not _FAILED:
-                try:
-                    watch.tool_ends(mark, outcome)
-                except Exception:  # noqa: BLE001
-                    _report(watch.tool_ends)
+        if self._rest is not None:
+            tool, others = tool
+            self._rest.tool_ends(others, outcome)
+        _tell_end(self._own.tool_ends, tool, outcome)
 
     def result_made(self, encoded: bytes) -> None:
-        for watch in self._watches:
-            _tell(watch.result_made, encoded)
+        _tell(self._own.result_made, encoded)
+        if self._rest is not None:
+            self._rest.result_made(encoded)
 
     async def flushed(self) -> None:
-        for watch in self._watches:
-            try:
-                await watch.flushed()
-            except Exception:  # noqa: BLE001
-                _report(watch.flushed)
+        try:
+            await self._own.flushed()
+        except Exception:  # noqa: BLE001
+            _report(self._own.flushed)
+        if self._rest is not None:
+            await self._rest.flushed()
 
     def ended(self, summary: "ResultSummary", duration_seconds: float) -> None:
-        for watch in self._at_end:
-            _tell(watch.ended, summary, duration_seconds)
+        _tell(self._own.ended, summary, duration_seconds)
+        if self._rest is not None:
+            self._rest.ended(summary, duration_seconds)
 
     def attempt_begins(self, attempt: int) -> Any:
-        return [_tell(watch.attempt_begins, attempt) for watch in self._watches]
+        mark = _tell(self._own.attempt_begins, attempt)
+        return mark if self._rest is None else (mark, self._rest.attempt_begins(attempt))
 
     def attempt_ends(self, mark: Any, verdict: str, error: Exception | None) -> None:
-        for watch in self._backwards:
-            if (own := mark.pop()) is not _FAILED:
-                _tell(watch.attempt_ends, own, verdict, error)
+        if self._rest is not None:
+            mark, others = mark
+            self._rest.attempt_ends(others, verdict, error)
+        _tell_end(self._own.attempt_ends, mark, verdict, error)
 
     def gone(self) -> None:
-        for watch in self._watches:
-            _tell(watch.gone)
+        _tell(self._own.gone)
+        if self._rest is not None:
+            self._rest.gone()
 
 
-def _all(watches: Iterable[Any]) -> RolloutWatch:
-    told = [watch for watch in watches if watch is not _FAILED and watch is not NO_WATCH]
-    return _Watches(told) if told else NO_WATCH
+def _all(watches: list[Any]) -> RolloutWatch:
+    chain: _Chain | None = None
+    for watch in reversed(watches):
+        if watch is not _FAILED and watch is not NO_WATCH:
+            chain = _Chain(watch, chain)
+    return chain or NO_WATCH
 
 
 def _tell(method: Callable[..., Any], *arguments: Any) -> Any:
@@ -175,6 +179,11 @@ def _tell(method: Callable[..., Any], *arguments: Any) -> Any:
         return method(*arguments)
     except Exception:  # noqa: BLE001
         return _report(method)
+
+
+def _tell_end(method: Callable[..., Any], mark: Any, *arguments: Any) -> None:
+    if mark is not _FAILED:
+        _tell(method, mark, *arguments)
 
 
 def _report(method: Callable[..., Any]) -> object:

@@ -4,6 +4,7 @@ Every label has a bounded set of values: an enum, or the tools that the agent of
 What falls outside is counted as ``other``. Children are resolved once, here.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,6 +56,17 @@ _TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
+class _Distribution(Histogram):
+    """A histogram for values that come ten times a rollout: the bucket is looked up, not walked to.
+
+    For children only; those without labels are their own.
+    """
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)  # a value on a bound is within it
+
+
 class Instruments:
     """All metrics of one app, registered in ``registry``.
 
@@ -69,7 +81,7 @@ class Instruments:
             return Gauge(name, text, tuple(labels), registry=registry, multiprocess_mode=mode)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str] = ()) -> Histogram:
-            return Histogram(name, text, tuple(labels), registry=registry, buckets=buckets)
+            return _Distribution(name, text, tuple(labels), registry=registry, buckets=buckets)
 
         gauge("osmosis_build_info", "Version of the SDK and the agent it serves; always 1.", ("version", "agent"), "max"
         ).labels(PACKAGE_VERSION, agent_name[:100]).set(1)  # fmt: skip

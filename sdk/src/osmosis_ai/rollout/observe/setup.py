@@ -10,7 +10,6 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.settings import MetricsAccess, RolloutServerSettings
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.observe.bus import Bus
-from osmosis_ai.rollout.observe.endlog import EndLog
 from osmosis_ai.rollout.observe.otel_provider import provider, wants_spans
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Telemetry:
             observers.append(TracingObserver(self._agent_name, tracer_provider))
         if self.metrics is not None:
             observers.append(self.metrics)
-        return Bus([*observers, EndLog()])
+        return Bus(observers)
 
     @property
     def why_no_metrics(self) -> str | None:

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 from osmosis_ai.rollout.core.watch import Accepted, Observer
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord
+from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.offer import ToolOffer
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
 from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts
@@ -74,13 +75,16 @@ class Admission:
         self._run = run
         self._spawn = spawn
 
-    async def init(self, request: RolloutRequest, body: bytes, trace: TraceContext | None) -> bytes:
-        """The body of the reply to ``request``, which ``body`` holds as JSON.
+    async def init(self, request: RolloutRequest, body: bytes, trace: TraceContext | None = None) -> bytes:
+        """Accept ``request``, which ``body`` holds as JSON, or find what its key has accepted before; the reply's body.
+
+        ``trace`` is the trainer's trace context, which goes with every call to it.
 
         Raises:
             RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 the server ends, or
                 it has no journal. Nothing is remembered then.
         """
+        LOG_CONTEXT.set(LogContext(request.rollout_id, request.api_key))
         if self.closed:
             raise RefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -102,18 +106,8 @@ class Admission:
 
     async def _lead(self, init: _Init, future: "asyncio.Future[bytes]") -> None:
         """Answer the first init of a key, and see its rollout through; the task is the rollout's from then on."""
-        self._rollouts.reserved += 1
-        try:
-            rollout = await self._answer(init, future)
-        finally:
-            self._rollouts.reserved -= 1
-        if rollout is not None:
-            for _ in range(HOPS_TO_REPLY):
-                await asyncio.sleep(0)
-            await self._run(rollout)
-
-    async def _answer(self, init: _Init, future: "asyncio.Future[bytes]") -> Rollout | None:
         rollout: Rollout | None = None
+        self._rollouts.reserved += 1
         try:
             reply = await self._reply_on_record(init) if init.key in self._state.completed_rollouts else None
             if reply is None:
@@ -131,7 +125,12 @@ class Admission:
             self._state.clear_init_record(init.key)
             future.cancel()
             raise
-        return rollout
+        finally:
+            self._rollouts.reserved -= 1
+        if rollout is not None:
+            for _ in range(HOPS_TO_REPLY):
+                await asyncio.sleep(0)
+            await self._run(rollout)
 
     async def _reply_on_record(self, init: _Init) -> bytes | None:
         """What was answered under a key that ended here, until the journal gives the key free."""

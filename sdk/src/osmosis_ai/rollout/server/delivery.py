@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
@@ -95,7 +95,7 @@ class Courier:
         self._journal = journal
         self._settings = settings
         self._deadline_seconds = deadline_seconds
-        self._trainers: dict[str, _Trainer] = {}
+        self._trainers: dict[tuple[str, ...], _Trainer] = {}
         self._last_call = asyncio.Event()
 
     async def record(self, key: str, rollout_id: str, result: TerminalResult) -> bool:
@@ -105,7 +105,7 @@ class Courier:
         unfinished rollout. So this goes on until the journal works again, or the server ends.
         """
         try:
-            ours = await self._insist(lambda: self._journal.finish(key, result.encoded))
+            ours = await self._insist(self._journal.finish, key, result.encoded)
         except UnknownKeyError as error:
             # No file's absence, and no error of the system, says as much: that is a `JournalError`, and waits.
             logger.error(
@@ -155,7 +155,7 @@ class Courier:
             if self._is_final(delivery):
                 if delivery.verdict is not Verdict.ACKNOWLEDGED:
                     logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, delivery.problem)
-                await self._insist(lambda: self.settle(delivery))
+                await self._insist(self.settle, delivery)
             else:
                 await self._journal.note_attempt(delivery.key, attempts=delivery.attempts, error=delivery.problem or "")
         except JournalError as error:
@@ -174,11 +174,11 @@ class Courier:
         """Let every waiting delivery make one last attempt now, and none after that."""
         self._last_call.set()
 
-    async def _insist(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _insist(self, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Repeat a journal operation that fails (the disk is full, say) as long as the server runs."""
         while True:
             try:
-                return await operation()
+                return await operation(*arguments)
             except UnknownKeyError:
                 raise  # another try would find the same
             except JournalError as error:
@@ -206,8 +206,7 @@ class Courier:
                 waker.cancel()
 
     def _trainer(self, server_url: str) -> _Trainer:
-        url = urlsplit(server_url)
-        origin = f"{url.scheme}://{url.netloc}"
+        origin = urlsplit(server_url)[:2]  # scheme and host
         trainer = self._trainers.get(origin)
         if trainer is None:
             trainer = self._trainers[origin] = _Trainer()

@@ -58,16 +58,13 @@ class InitEndpoint:
             RefusedError, JournalError: the request is not taken.
         """
         try:
-            return await self._accept(request)
+            self._authenticate(request)
+            body = await read_body(request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds)
+            service = await self._services.current()
+            return await service.init(parse_init(body, self._allowed_hosts), body, trace_context_of(request.headers))
         except Exception as error:
             self._services.observer.init_refused(reason_of(error))
             raise
-
-    async def _accept(self, request: "Request") -> bytes:
-        self._authenticate(request)
-        body = await read_body(request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds)
-        service = await self._services.current()
-        return await service.init(parse_init(body, self._allowed_hosts), body, trace_context_of(request.headers))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.requests import Request

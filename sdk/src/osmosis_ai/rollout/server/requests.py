@@ -89,8 +89,6 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
         RefusedError: 415 for a body that says it is not JSON, 413 over ``max_bytes``, 408 over ``timeout_seconds``,
             400 if the client goes away.
     """
-    from starlette.requests import ClientDisconnect
-
     _require_json(request)
     too_large = RefusedError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.", "body_too_large"
@@ -99,20 +97,22 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise too_large
-    body = bytearray()
+    body, is_whole = bytearray(), False
     try:
         async with asyncio.timeout(timeout_seconds):
-            async for chunk in request.stream():
+            while not is_whole:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedError(HTTPStatus.BAD_REQUEST, "The body ended early.", "body_cut_off")
                 # Counted all the same: a chunked body declares no length.
-                body += chunk
+                body += message.get("body", b"")
                 if len(body) > max_bytes:
                     raise too_large
+                is_whole = not message.get("more_body", False)
     except TimeoutError:
         raise RefusedError(
             HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {timeout_seconds:g} s.", "body_too_slow"
         ) from None
-    except ClientDisconnect:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "The body ended early.", "body_cut_off") from None
     return bytes(body)
 
 

@@ -13,16 +13,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.results import Outcome, Stop, StopReason, TerminalResult
-from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.results import Outcome, ResultSummary, Stop, StopReason, TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutSettings
-from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS, TraceContext
+from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS
 from osmosis_ai.rollout.core.watch import Observer, Phase
 from osmosis_ai.rollout.journal import Journal, JournalError
-from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
+from osmosis_ai.rollout.observe.logs import FIELDS
 from osmosis_ai.rollout.server.admission import Admission
 from osmosis_ai.rollout.server.delivery import Courier, Delivery
 from osmosis_ai.rollout.server.recovery import Recovery, result_of_unrun
@@ -70,6 +70,7 @@ class RolloutService:
         self._admission = Admission(
             agent_loop, limits, state, journal, self._rollouts, observer, self._run, self._spawn
         )
+        self.init = self._admission.init
 
     @property
     def draining(self) -> bool:
@@ -104,17 +105,6 @@ class RolloutService:
         self._admission.closed = self._courier.ending = True
         await self._end_tasks(0.0)
         await self._journal.close()
-
-    async def init(self, request: RolloutRequest, body: bytes, trace: TraceContext | None = None) -> bytes:
-        """Accept ``request``, which ``body`` holds as JSON, or find what its key has accepted before; the reply's body.
-
-        ``trace`` is the trainer's trace context, which goes with every call to it.
-
-        Raises:
-            RefusedError: as ``Admission.init``.
-        """
-        LOG_CONTEXT.set(LogContext(request.rollout_id, request.api_key))
-        return await self._admission.init(request, body, trace)
 
     async def status(self, rollout_id: str) -> dict[str, Any] | None:
         """What is known of the newest rollout with that id; ``None`` if nothing is."""
@@ -159,8 +149,9 @@ class RolloutService:
             logger.exception("Rollout %a: the client of its trainer failed.", rollout.rollout_id)
             if rollout.is_unfinished:  # on record for the next process: without a client it cannot go out from here
                 result = await result_of_unrun(self._journal, rollout, NO_CLIENT)
-                await self._record(rollout, result)
-                rollout.watch.ended(result.summary, rollout.age_seconds)
+                rollout.watch.result_made(result.encoded)
+                await self._courier.record(rollout.key, rollout.rollout_id, result)
+                _tell_end(rollout, result.summary, rollout.age_seconds)
         finally:
             self._scheduler.release(rollout)
             self.state.mark_completed(rollout.key)
@@ -168,18 +159,15 @@ class RolloutService:
             self._rollouts.remove(rollout)
             rollout.watch.gone()
 
-    async def _record(self, rollout: Rollout, result: TerminalResult) -> bool:
-        rollout.watch.result_made(result.encoded)
-        return await self._courier.record(rollout.key, rollout.rollout_id, result)
-
     async def _deliver(self, rollout: Rollout, result: TerminalResult) -> None:
         seconds = rollout.age_seconds
         self._rollouts.finish(rollout)
-        if not await self._record(rollout, result):
+        rollout.watch.result_made(result.encoded)
+        if not await self._courier.record(rollout.key, rollout.rollout_id, result):
             return
         await rollout.watch.flushed()  # whoever has the result can read the trace
         rollout.enter(Phase.DELIVERING)
-        rollout.watch.ended(result.summary, seconds)
+        _tell_end(rollout, result.summary, seconds)
         delivery = Delivery(rollout.key, rollout.rollout_id, rollout.server_url, rollout.llm, result, rollout.watch)
         await self._courier.attempt(delivery)
         self.state.mark_completed(rollout.key)  # for 0.2 it has ended, also if its trainer is dead
@@ -210,3 +198,18 @@ class RolloutService:
         # The event loop keeps only weak references to tasks.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _tell_end(rollout: Rollout, summary: ResultSummary, seconds: float) -> None:
+    """Its observers hear of it, and the log has one line."""
+    rollout.watch.ended(summary, seconds)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "Rollout %a ended: status=%s finish_reason=%a outcome=%s duration=%.3f s",
+            rollout.rollout_id,
+            summary.status,
+            summary.finish_reason,
+            summary.outcome,
+            seconds,
+            extra={FIELDS: {**asdict(summary), "duration_seconds": seconds}},
+        )

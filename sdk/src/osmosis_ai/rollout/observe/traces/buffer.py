@@ -107,7 +107,8 @@ class TraceBuffer:
     """What waits to be written, and the thread that writes it; may be used from any thread."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._dirty: dict[BufferedTrace, None] = {}
         self._due_at = 0.0
         self._pending_bytes = 0
@@ -119,7 +120,7 @@ class TraceBuffer:
 
     def add(self, trace: BufferedTrace, line: bytes) -> None:
         """Add a line to ``trace``."""
-        with self._changed:
+        with self._lock:  # the condition's own, without its two calls in Python a line
             if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
                 trace.lost += 1
                 return

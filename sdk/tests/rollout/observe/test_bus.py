@@ -146,3 +146,21 @@ def test_one_whose_rollouts_cannot_be_watched_is_left_out() -> None:
     watch = Bus([Broken(["accepted"], watch=False), Recorder("good", told)]).accepted(ROLLOUT)
     watch.tool_begins("add", "")
     assert told == ["good begins add"]
+
+
+def test_what_ends_reaches_those_alone_that_took_in_its_beginning() -> None:
+    class HalfBroken(RecordingWatch):
+        def tool_begins(self, name: str, call_id: str) -> str:
+            raise RuntimeError("observer out of order")
+
+    class Half(Recorder):
+        def accepted(self, rollout: Accepted) -> RolloutWatch:
+            return HalfBroken(self.name, self.told)
+
+    told: list[str] = []
+    alone = Bus([Half("half", told)]).accepted(ROLLOUT)
+    alone.tool_ends(alone.tool_begins("add", ""), ToolOutcome.OK)
+    assert told == []
+    both = Bus([Half("half", told), Recorder("good", told)]).accepted(ROLLOUT)
+    both.tool_ends(both.tool_begins("add", ""), ToolOutcome.OK)
+    assert told == ["good begins add", "good ends good's add"]

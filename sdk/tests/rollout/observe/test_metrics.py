@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Histogram
 from support.fake_trainer import FakeTrainer
 from support.measured_agent import MeasuredAgent
 from support.rollouts import (
@@ -23,6 +24,7 @@ from support.rollouts import (
 from support.scrapes import Scrape
 
 from osmosis_ai.rollout.core.settings import MetricsAccess
+from osmosis_ai.rollout.observe import instruments
 from osmosis_ai.rollout.observe.instruments import MAX_TOOLS
 from osmosis_ai.rollout.server.app import create_app
 
@@ -405,3 +407,17 @@ class TestImports:
 
     def test_metrics_that_are_off_import_nothing(self) -> None:
         assert "prometheus_client" not in modules_after(APP + SERVED, OSMOSIS_ROLLOUT_SERVER_METRICS="off")
+
+
+def test_a_distribution_counts_as_the_library_s_histogram_does() -> None:
+    registries = [CollectorRegistry(), CollectorRegistry()]
+    kinds = (Histogram, instruments._Distribution)
+    for kind, registry in zip(kinds, registries, strict=True):
+        histogram = kind("h", "h", registry=registry, buckets=(-1.0, 0.0, 0.5, 1.0))
+        for value in (-2.0, -1.0, 0.0, 0.25, 0.5, 0.50001, 1.0, 7.0, float("inf")):
+            histogram.observe(value)
+    counts = [
+        [sample for metric in registry.collect() for sample in metric.samples if not sample.name.endswith("_created")]
+        for registry in registries
+    ]
+    assert counts[0] == counts[1]

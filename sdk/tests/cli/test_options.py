@@ -197,7 +197,7 @@ WRONG: dict[str, list[list[str]]] = {
         [*LINES["test"], "--api-key", "@gone"],
         [*LINES["eval"], "--api-key", "@gone"],
     ],
-    "a file of a kind that is not read": [[*LINES[name], "-d", "user_agent.py"] for name in RUNNERS],
+    "a file of a kind that is not read": [[*LINES[name], "-d", "user_agent.py"] for name in (*RUNNERS, "rescore")],
     "no URL": [
         *([*LINES[name], "--model", "m", "--base-url", "localhost"] for name in RUNNERS),
         ["trainer", *DATA, "--server", "localhost"],

@@ -89,12 +89,9 @@ def _document(
 
 def _print(report: "RescoringReport", output: Path | None) -> None:
     from osmosis_ai.rollout.core.console import Console
+    from osmosis_ai.rollout.run.loading import speaker
 
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(console.escape(text), highlight=False, soft_wrap=True)
-
+    say = speaker(Console(), is_silent=False)
     summary = report.summary()
     say(f"Runs: {summary['runs']}, rescored: {summary['rescored']}")
     for verdict, explanation in _EXPLANATIONS.items():

@@ -6,6 +6,7 @@ whether its folder can be written.
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -124,12 +125,11 @@ def file_system_of(path: Path, mounts: Path = _MOUNTS) -> str:
 
 
 def _free_bytes(path: Path) -> int | None:
-    try:
-        disk = os.statvfs(nearest_folder(path.parent))
-    except OSError:
-        return None
-    # A file system without blocks keeps no files: /proc and the like.
-    return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+    with suppress(OSError):
+        disk = shutil.disk_usage(nearest_folder(path.parent))
+        # A file system without blocks keeps no files: /proc and the like.
+        return disk.free if disk.total else None
+    return None
 
 
 @check("journal", "the journal can be used")

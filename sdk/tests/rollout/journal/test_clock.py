@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from support.journal import TestClock, an_acceptance
+from support.journal import TestClock, an_acceptance, claim_all
 
 from osmosis_ai.rollout.journal import Retention, RolloutState, SqliteJournal
 from osmosis_ai.rollout.journal.clock import Clock, Gap, Sign, Timeline
@@ -156,6 +158,19 @@ async def test_a_record_is_kept_over_reboots_and_steps_until_its_time_is_proven(
         assert await journal.accept(an_acceptance("key")) is not None
         clock.now += kept_seconds + 2
         assert await journal.prune() == 1
+
+
+async def test_a_journal_without_a_clock_was_last_seen_with_its_last_record(path: Path) -> None:
+    """That of an older SDK, or a salvaged one."""
+    clock = TestClock()
+    await bring(path, clock, "key", RolloutState.FINISHED)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE clock; DROP TABLE gaps")
+    clock.now += 25 * HOUR
+    async with SqliteJournal(path, clock=clock) as journal:
+        (record,) = await claim_all(journal)
+        assert record.finished_at is not None
+        assert journal.served_since(record.finished_at) == 0
 
 
 async def test_gaps_are_forgotten_with_the_records_that_saw_them(path: Path) -> None:

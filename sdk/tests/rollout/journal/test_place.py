@@ -194,6 +194,15 @@ async def test_damage_shows_while_the_journal_is_open(
     assert journal_problem in caplog.text
 
 
+async def test_a_log_that_was_cut_shows_too(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        await journal.accept(an_acceptance("before"))
+        os.truncate(side_file(path, "-wal"), 0)
+        assert "is damaged" in await until_unsound(journal)
+        with pytest.raises(JournalError, match="is damaged"):
+            await journal.accept(an_acceptance("after"))
+
+
 async def test_a_newer_schema_that_is_still_in_the_log_is_seen(path: Path) -> None:
     newer = path.parent.parent / "newer"
     async with SqliteJournal(path) as journal:

@@ -34,8 +34,11 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def is_damage(error: Exception) -> bool:
     """Whether ``error`` says that what was written cannot be read."""
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK
-    return isinstance(error, JournalDamagedError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHORT_READ:  # a page is not there: somebody has cut the file or its log
+        return True
+    damages = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, JournalDamagedError) or code & _PRIMARY_CODE_MASK in damages
 
 
 def journal_error(path: Path, error: Exception) -> JournalError:

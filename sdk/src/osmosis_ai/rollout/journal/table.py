@@ -78,6 +78,11 @@ def begin_timeline(connection: sqlite3.Connection, clock: Clock, *, shared: bool
         connection.execute("ROLLBACK")
         return Timeline(clock)
     last = connection.execute("SELECT boot, steady, time FROM clock").fetchone()
+    if last is None:  # an older SDK's, or one that was salvaged: its last record is its last sign of life
+        (latest,) = connection.execute(
+            "SELECT max(max(accepted_at, ifnull(finished_at, 0), ifnull(settled_at, 0))) FROM rollouts"
+        ).fetchone()
+        last = None if latest is None else (None, 0.0, latest)
     gaps = connection.execute("SELECT ended_at, away_seconds, unproven_seconds FROM gaps ORDER BY ended_at").fetchall()
     timeline = Timeline(clock, Sign(*last) if last is not None else None, [Gap(*gap) for gap in gaps], shared=shared)
     if serves:

@@ -200,8 +200,8 @@ def check_leftovers(case: Case) -> Finding:
         orphans = [side.name for end in SIDE_FILES if (side := path.with_name(path.name + end)).exists()]
         if orphans:
             return warning(
-                f"{', '.join(orphans)} is there without its journal: a server does not start beside a -wal that is left.",
-                "If the journal was moved, move it back: what it owes is in both files. Else see 'osmosis journal salvage'.",
+                f"{', '.join(orphans)} is there without its journal: beside a -wal no server starts.",
+                "If the journal was moved, move it back: what it owes is in both. Else see 'osmosis journal salvage'.",
             )
     if owners.dead and not owners.alive and owed:
         return warning(

@@ -45,6 +45,8 @@ def journal_error(path: Path, error: Exception) -> JournalError:
     """``error`` in the user's terms; a ``JournalError`` stays as it is."""
     if isinstance(error, JournalError):
         return error
+    if isinstance(error, PermissionError) and error.filename == str(path):
+        return JournalError(_SENTENCES[sqlite3.SQLITE_READONLY].format(path=path))
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         where = error.filename if error.filename is not None else path

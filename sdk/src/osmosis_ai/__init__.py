@@ -16,12 +16,7 @@ if TYPE_CHECKING:
         list_agent_loops as list_agent_loops,
         register_agent_loop as register_agent_loop,
     )
-    from osmosis_ai._compat.rubric import (
-        MissingAPIKeyError as MissingAPIKeyError,
-        ModelNotFoundError as ModelNotFoundError,
-        ProviderRequestError as ProviderRequestError,
-        evaluate_rubric as evaluate_rubric,
-    )
+    from osmosis_ai._compat.rubric import *  # noqa: F403
     from osmosis_ai.rollout.core.base import (
         RolloutAgentLoop as RolloutAgentLoop,
         RolloutContext as RolloutContext,
@@ -34,10 +29,7 @@ if TYPE_CHECKING:
         OsmosisTransportError as OsmosisTransportError,
         OsmosisValidationError as OsmosisValidationError,
     )
-    from osmosis_ai.rollout.core.reward_functions import (
-        osmosis_reward as osmosis_reward,
-        osmosis_rubric as osmosis_rubric,
-    )
+    from osmosis_ai.rollout.core.reward_functions import *  # noqa: F403
     from osmosis_ai.rollout.core.schemas import (
         InitResponse as InitResponse,
         OpenAIFunctionToolSchema as OpenAIFunctionToolSchema,
@@ -45,13 +37,8 @@ if TYPE_CHECKING:
         RolloutRequest as RolloutRequest,
         RolloutResponse as RolloutResponse,
     )
-    from osmosis_ai.rollout.server.app import (
-        create_app as create_app,
-    )
-    from osmosis_ai.rollout.wire.client import (
-        CompletionsResult as CompletionsResult,
-        OsmosisLLMClient as OsmosisLLMClient,
-    )
+    from osmosis_ai.rollout.server.app import create_app as create_app
+    from osmosis_ai.rollout.wire.client import *  # noqa: F403
 
 _EXPORTS = {
     "osmosis_ai._compat.registry": "get_agent_loop list_agent_loops register_agent_loop",

@@ -8,10 +8,6 @@ import typer
 from osmosis_ai.cli import options as table
 from osmosis_ai.rollout.core.user_errors import CLIError
 
-ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the documented default; a key is asked for
-LOOPBACK = "127.0.0.1"
-
-
 LogLevel = StrEnum("LogLevel", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 
 
@@ -51,13 +47,13 @@ def serve(
     """Serve an agent loop to a trainer."""
     from osmosis_ai.rollout.core.validator import AgentLoopValidationError
     from osmosis_ai.rollout.run.agents import load_agent
-    from osmosis_ai.rollout.server.serve import serve_agent_loop
+    from osmosis_ai.rollout.server.serve import DEFAULT_HOST, serve_agent_loop
 
     agent_loop = load_agent(module, mcp)
     try:
         serve_agent_loop(
             agent_loop,
-            host=host or (LOOPBACK if local_debug else ALL_INTERFACES),
+            host=host or ("127.0.0.1" if local_debug else DEFAULT_HOST),
             port=port,
             validate=not no_validate,
             log_level=str(log_level),

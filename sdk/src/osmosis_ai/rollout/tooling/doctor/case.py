@@ -20,13 +20,11 @@ from osmosis_ai.rollout.core.settings import (
     wrong_variables,
 )
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
-from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
+from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, DEFAULT_HOST
 from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, Setup
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_loopback
 
-ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the default of osmosis serve
-LOOPBACK = "127.0.0.1"
 _MARGIN_SECONDS = 0.2
 
 Evidence = TypeVar("Evidence")
@@ -82,7 +80,7 @@ class Case:
     @property
     def host(self) -> str:
         """The address to bind, as ``osmosis serve`` chooses it."""
-        return self.setup.host or (LOOPBACK if self.setup.local else ALL_INTERFACES)
+        return self.setup.host or ("127.0.0.1" if self.setup.local else DEFAULT_HOST)
 
     @property
     def is_open(self) -> bool:

@@ -71,7 +71,8 @@ def trainer(
     given = locals()
     old_key = given.pop("old_server_key")
     try:
-        from osmosis_ai.rollout.run.train.command import Options, run_trainer
+        from osmosis_ai.rollout.run.train.command import run_trainer
+        from osmosis_ai.rollout.run.train.options import Options
     except ImportError as error:
         raise CLIError(f"The trainer needs the package {error.name}: install 'osmosis-ai[server]'.") from error
     return run_trainer(Options(**{**given, "server_key": server_key if old_key is None else old_key}))

@@ -15,3 +15,8 @@ def format_duration(milliseconds: float) -> str:
 def format_tokens(count: int) -> str:
     """With commas between thousands."""
     return f"{count:,}"
+
+
+def run_cost(duration_ms: float, tokens: int) -> str:
+    """What one run took, for its line."""
+    return f"({format_duration(duration_ms)}, {format_tokens(tokens)} tokens)"

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import agents
 from osmosis_ai.rollout.run.data.dataset import DatasetReader, DatasetRow
+from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.errors import DatasetParseError
 from osmosis_ai.rollout.run.models import choice
+from osmosis_ai.rollout.run.options import RunOptions
+from osmosis_ai.rollout.run.results.results_file import ResultsFile
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -93,6 +96,19 @@ def create_llm_client(model: str, api_key: str | None, base_url: str | None, say
     client = choice.make_llm_client(model, api_key, base_url)
     say(f"  Model: {client.display_name}")
     return client
+
+
+def open_results(
+    options: RunOptions, command: str, plan: RunPlan, config: dict[str, Any], inputs: dict[str, Any] | None = None
+) -> ResultsFile:
+    """The results of ``-o``, to go on with or new; they go nowhere if nobody asks for them.
+
+    Raises:
+        CLIError: the file cannot be written, or not be gone on with.
+    """
+    path, is_read = Path(options.output) if options.output else None, options.reads_results
+    inputs = (options.inputs() if is_read else {}) if inputs is None else inputs
+    return ResultsFile(path, command, plan, inputs, config, resume=options.resume, is_read=is_read)
 
 
 async def verify_llm_client(client: Any, say: Say) -> None:

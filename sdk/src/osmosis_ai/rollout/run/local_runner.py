@@ -150,15 +150,12 @@ class LocalRolloutRunner:
                 raise swallowed
             return self._ended(row_index, result, ctx, started_seconds)
         except ToolValidationError as error:
-            text = f"Tool validation error: {error}"
-            self._tell_of_failure(row_index, text)
-            return self._failed(row_index, text, "tools", ctx, started_seconds)
+            return self._failed(row_index, f"Tool validation error: {error}", "tools", ctx, started_seconds)
         except SystemicProviderError as error:
             error.duration_ms = _elapsed_ms(started_seconds)
             error.tokens = self._token_usage().get("total_tokens", 0)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
-            self._tell_of_failure(row_index, str(error))
             return self._failed(row_index, str(error), _kind(error), ctx, started_seconds)
         finally:
             self.llm_client.clear_tools()
@@ -213,33 +210,41 @@ class LocalRolloutRunner:
     ) -> LocalRunResult:
         success = result.status == "COMPLETED"
         metrics = result.metrics
-        return LocalRunResult(
-            row_index=row_index,
+        return self._run_result(
+            row_index,
+            started_seconds,
             success=success,
             result=result,
             error=None if success else result.error_message,
-            duration_ms=_elapsed_ms(started_seconds),
             token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
             error_kind=None if success else "agent reported ERROR",
             messages=result.final_messages or ctx.transcript.messages(),
             num_tool_calls=getattr(metrics, "num_tool_calls", 0),
-            cost_usd=_cost_usd(self.llm_client),
         )
 
     def _failed(
         self, row_index: int, error: str, kind: str, ctx: RolloutContext | None, started_seconds: float
     ) -> LocalRunResult:
+        self._tell_of_failure(row_index, error)
         metrics = ctx.metrics_so_far() if ctx else None
-        return LocalRunResult(
-            row_index=row_index,
+        return self._run_result(
+            row_index,
+            started_seconds,
             success=False,
             error=error,
-            duration_ms=_elapsed_ms(started_seconds),
             token_usage=self._token_usage(),
             error_kind=kind,
             messages=ctx.transcript.messages() if ctx else [],
             num_tool_calls=metrics.num_tool_calls if metrics else 0,
-            cost_usd=_cost_usd(self.llm_client),
+        )
+
+    def _run_result(self, row_index: int, started_seconds: float, **ended: Any) -> LocalRunResult:
+        cost_usd = getattr(self.llm_client, "cost_usd", None)
+        return LocalRunResult(
+            row_index=row_index,
+            duration_ms=_elapsed_ms(started_seconds),
+            cost_usd=cost_usd if isinstance(cost_usd, float) else None,
+            **ended,
         )
 
     def _token_usage(self) -> dict[str, int]:
@@ -323,11 +328,6 @@ def _usage(metrics: Any) -> dict[str, int]:
         "total_tokens": prompt_tokens + response_tokens,
         "num_llm_calls": token_count(metrics.num_llm_calls),
     }
-
-
-def _cost_usd(client: Any) -> float | None:
-    cost_usd = getattr(client, "cost_usd", None)
-    return cost_usd if isinstance(cost_usd, float) else None
 
 
 def _kind(error: Exception) -> str:

@@ -77,6 +77,11 @@ class RunOptions:
         return self.model.strip()
 
     @property
+    def reads_results(self) -> bool:
+        """Whether what is printed or written at the end is made of all records."""
+        return bool(self.output) or self.as_json
+
+    @property
     def is_silent(self) -> bool:
         """Whether standard output is not for people."""
         return self.as_json or self.quiet

@@ -3,7 +3,7 @@
 A row is parsed only when it is asked for: neither what ``offset`` skips nor what follows ``limit`` is looked at.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
@@ -126,9 +126,14 @@ class DatasetReader:
     def _located_rows(self, limit: int | None, offset: int) -> Iterator[tuple[str, DatasetRow | LocalExecutionError]]:
         _check_window(limit, offset)
         number_of_rows = offset
+        row: DatasetRow | LocalExecutionError
         try:
             for place, record in islice(self._file.records(skip=offset), limit):
-                yield place, record if isinstance(record, DatasetParseError) else _usable(record, number_of_rows)
+                try:
+                    row = record if isinstance(record, DatasetParseError) else _validated(record, number_of_rows)
+                except DatasetValidationError as error:
+                    row = error
+                yield place, row
                 number_of_rows += 1
         except OSError as error:
             raise DatasetParseError(f"Cannot read {self.file_path}: {error.strerror or error}.") from error
@@ -148,13 +153,6 @@ def _check_window(limit: int | None, offset: int) -> None:
         raise ValueError(f"limit and offset must not be negative, got limit={limit}, offset={offset}.")
 
 
-def _usable(record: object, index: int) -> DatasetRow | DatasetValidationError:
-    try:
-        return _validated(record, index)
-    except DatasetValidationError as error:
-        return error
-
-
 def _validated(record: object, index: int) -> DatasetRow:
     if not isinstance(record, dict):
         raise DatasetValidationError(f"Row {index}: Expected object, got {type(record).__name__}.")
@@ -162,13 +160,9 @@ def _validated(record: object, index: int) -> DatasetRow:
     missing = [column for column in REQUIRED_COLUMNS if column not in key_of]
     if missing:
         raise DatasetValidationError(f"Row {index}: Missing required columns: {missing}")
-    row: dict[str, Any] = {}
-    for column in REQUIRED_COLUMNS:
-        row[column] = _validated_text(record[key_of[column]], column, index)
-    for key, value in record.items():
-        if key.lower() not in REQUIRED_COLUMNS_SET:
-            row[key] = _validated_extra(value, key, index)
-    return cast(DatasetRow, row)
+    texts = {column: _validated_text(record[key_of[column]], column, index) for column in REQUIRED_COLUMNS}
+    extras = {key: _validated_extra(value, key, index) for key, value in record.items() if key not in key_of.values()}
+    return cast(DatasetRow, texts | extras)
 
 
 def _required_keys(record: Mapping[str, Any], index: int) -> dict[str, str]:
@@ -223,7 +217,7 @@ def dataset_row_to_request(
         DatasetValidationError: if the columns make metadata that is too large or is no JSON.
         pydantic.ValidationError: if another argument cannot be part of a request.
     """
-    columns = dict(_extra_columns(row))
+    columns = extra_columns(row)
     if "row_index" in columns:
         columns.setdefault("row_index_column", columns.pop("row_index"))
     metadata = {
@@ -252,5 +246,6 @@ def dataset_row_to_request(
         raise
 
 
-def _extra_columns(row: DatasetRow) -> Iterable[tuple[str, Any]]:
-    return ((key, value) for key, value in row.items() if key not in REQUIRED_COLUMNS_SET)
+def extra_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns beside those that every row has."""
+    return {key: value for key, value in row.items() if key not in REQUIRED_COLUMNS_SET}

@@ -29,11 +29,19 @@ Located = tuple[str, object | DatasetParseError]
 """Where a record is in its file (``line 7``), and the record, or what is wrong with it."""
 
 
-class JsonlFile:
-    """One JSON value a line, UTF-8 with or without a byte order mark; blank lines are ignored."""
-
+class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def _text(self, line_number: int, line: bytes) -> str:
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DatasetParseError(f"Line {line_number} of {self.path} is not UTF-8: {error.reason}.") from None
+
+
+class JsonlFile(_File):
+    """One JSON value a line, UTF-8 with or without a byte order mark; blank lines are ignored."""
 
     def records(self, skip: int) -> Iterator[Located]:
         """Decode the lines after the first ``skip`` non-blank ones."""
@@ -56,12 +64,9 @@ class JsonlFile:
                     yield line_number, text
 
     def _decoded(self, line_number: int, line: bytes) -> object:
+        text = self._text(line_number, line)
         try:
-            return json.loads(
-                line.decode("utf-8"), object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant
-            )
-        except UnicodeDecodeError as error:
-            raise DatasetParseError(f"Line {line_number} of {self.path} is not UTF-8: {error.reason}.") from None
+            return json.loads(text, object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise DatasetParseError(f"Invalid JSON at line {line_number} of {self.path}: {error}") from None
 
@@ -79,11 +84,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-class CsvFile:
+class CsvFile(_File):
     """A header row and records of text, UTF-8 with or without a byte order mark; blank lines are ignored."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     def records(self, skip: int) -> Iterator[Located]:
         """Pair the cells of the records after the first ``skip`` with the header; missing cells are ``None``."""
@@ -115,10 +117,7 @@ class CsvFile:
 
     def _text_lines(self, file: Iterator[bytes]) -> Iterator[str]:
         for line_number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise DatasetParseError(f"Line {line_number} of {self.path} is not UTF-8: {error.reason}.") from None
+            text = self._text(line_number, line)
             yield text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}") if line_number == 1 else text
 
 
@@ -132,11 +131,8 @@ def _count_what_is_readable(records: Iterator[object], path: Path) -> int:
     return count
 
 
-class ParquetFile:
+class ParquetFile(_File):
     """An Apache Parquet file, read batch by batch; needs ``pyarrow``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     def records(self, skip: int) -> Iterator[Located]:
         """The rows after the first ``skip``; row groups that are skipped whole are not read."""

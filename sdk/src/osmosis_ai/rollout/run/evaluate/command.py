@@ -1,15 +1,13 @@
 """``osmosis eval``: loads, runs, reports. Local checks come first, the network last, files whole or not at all."""
 
-import asyncio
 import contextlib
 import json
 import logging
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
@@ -18,7 +16,7 @@ from osmosis_ai.rollout.core.text import bare_url, fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
-from osmosis_ai.rollout.run.driver import RunPlan
+from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, RunPlan, until_signal
 from osmosis_ai.rollout.run.errors import LocalExecutionError
 from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
@@ -26,31 +24,24 @@ from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, Eval
 from osmosis_ai.rollout.run.evaluate.options import Options, config_of
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
-from osmosis_ai.rollout.run.formats import format_duration, format_tokens
+from osmosis_ai.rollout.run.formats import run_cost
 from osmosis_ai.rollout.run.models.choice import close_quietly
-from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, ResultsFile, check_writable
+from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, check_writable
 
-EXIT_INTERRUPTED = 130
+if TYPE_CHECKING:
+    from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
+    from osmosis_ai.rollout.run.results.results_file import ResultsFile
+
 DEBUG_PARENT = "./eval_debug"
 MAX_ERROR_CHARACTERS = 50
 INTERRUPTED = "interrupted"
 
 
-@dataclass
-class _Plan:
-    """Everything a run needs, loaded and checked."""
-
-    agent: Any
-    rows: list[Any]
-    eval_fns: list[EvalFnWrapper]
-    client: Any
-    baseline_client: Any = None
-
-
 async def run_eval(options: Options, console: Console | None = None) -> int:
     """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
 
-    Exit codes: 0 the evaluation ran to its end, 130 interrupted, with a report of what there is.
+    Exit codes: 0 the evaluation ran to its end; 128 and the number of the signal that ended it, with a report of what
+    there is.
 
     Raises:
         UsageError: the options are wrong.
@@ -58,45 +49,64 @@ async def run_eval(options: Options, console: Console | None = None) -> int:
             error; what there is has been reported.
     """
     options.check()
-    evaluation = _Evaluation(options, console or Console())
-    evaluation.print_header()
     with package_debug_log(options.debug):
         async with contextlib.AsyncExitStack() as clients:
-            return await evaluation.run(await evaluation.load(clients))
+            return await _Evaluation(options, console or Console(), clients).run()
 
 
 class _Evaluation:
-    def __init__(self, options: Options, console: Console) -> None:
+    def __init__(self, options: Options, console: Console, clients: contextlib.AsyncExitStack) -> None:
         self.options = options
         self.console = console
+        self._clients = clients
         self._say = loading.speaker(console, options.is_silent)
 
-    async def load(self, clients: contextlib.AsyncExitStack) -> _Plan:
+    async def run(self) -> int:
         options, say = self.options, self._say
-        for report in map(Path, options.reports or ()):
-            check_writable(report)
-        if options.output:
-            _check_output(Path(options.output))
-        client = self._client(clients, options.model, options.api_key, options.base_url)
+        self._print_header()
+        for path in map(Path, [*(options.reports or ()), *([options.output] if options.output else [])]):
+            check_writable(path)
+        if options.output and Path(options.output).suffix.lower() == LINES_SUFFIX:
+            raise UsageError(
+                f"Cannot write {options.output}: the runs are streamed to a .jsonl beside it; name a .json file."
+            )
+        client = self._client(options.model, options.api_key, options.base_url)
         agent = loading.load_agent(options.module, options.mcp, say)
         rows = loading.load_dataset_rows(
             options.dataset, options.limit, options.offset, say, "No rows to evaluate", "evaluating"
         )
-        plan = _Plan(agent, rows, self._load_eval_fns(), client)
+        eval_fns = self._load_eval_fns()
+        baseline_client = None
         with _of_the_baseline():
             if options.baseline_model:
-                plan.baseline_client = self._client(
-                    clients, options.baseline_model, options.baseline_api_key, options.baseline_base_url
+                baseline_client = self._client(
+                    options.baseline_model, options.baseline_api_key, options.baseline_base_url
                 )
         await loading.verify_llm_client(client, say)
         with _of_the_baseline():
             if options.baseline_model:
-                await loading.verify_llm_client(plan.baseline_client, say)
-        return plan
+                await loading.verify_llm_client(baseline_client, say)
+        from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
 
-    def _client(self, clients: contextlib.AsyncExitStack, model: str, api_key: str | None, base_url: str | None) -> Any:
+        debug_dir = f"{DEBUG_PARENT}/{time.time_ns() // 1_000_000}" if options.debug else None
+        if debug_dir is not None:
+            say(f"Event files: {debug_dir}/")
+        runner = EvalRunner(
+            agent_loop=agent,
+            llm_client=client,
+            eval_fns=eval_fns,
+            debug=options.debug,
+            debug_dir=debug_dir,
+            baseline_llm_client=baseline_client,
+            timeout_seconds=options.timeout,
+            seed=options.seed,
+        )
+        config = config_of(options, agent, len(rows), [eval_fn.name for eval_fn in eval_fns])
+        return await self._evaluate(runner, rows, config)
+
+    def _client(self, model: str, api_key: str | None, base_url: str | None) -> Any:
         client = loading.create_llm_client(model, loading.read_api_key(api_key), base_url, self._say)
-        clients.push_async_callback(close_quietly, client)
+        self._clients.push_async_callback(close_quietly, client)
         return client
 
     def _load_eval_fns(self) -> list[EvalFnWrapper]:
@@ -107,79 +117,57 @@ class _Evaluation:
             self._say(f"  {eval_fn.name} ({eval_fn._mode} mode)")
         return eval_fns
 
-    async def run(self, plan: _Plan) -> int:
-        args = self.options
-        from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
-
-        config = config_of(args, plan.agent, len(plan.rows), [eval_fn.name for eval_fn in plan.eval_fns])
-        debug_dir = f"{DEBUG_PARENT}/{time.time_ns() // 1_000_000}" if args.debug else None
-        if debug_dir is not None:
-            self._say(f"Event files: {debug_dir}/")
-        plan_of_runs = RunPlan(args.offset, args.n_runs, (PRIMARY, BASELINE) if plan.baseline_client else (None,))
-        with contextlib.ExitStack() as stack:
-            results = None
-            if args.output:
-                results = stack.enter_context(
-                    ResultsFile(Path(args.output), "eval", plan_of_runs, args.inputs(), config, resume=args.resume)
-                )
-            earlier: list[EvalRunResult] = []
-            if results is not None and args.resume:
-                earlier = [run_of(record) for record in results.earlier_records()]
-                self._say(results.what_was_there(len(plan.rows) * args.n_runs * len(plan_of_runs.tags)) or "")
-            elif results is not None and results.kept_aside is not None:
+    async def _evaluate(self, runner: "EvalRunner", rows: list[Any], config: dict[str, Any]) -> int:
+        options, result, failure = self.options, None, None
+        plan = RunPlan(options.offset, options.n_runs, (PRIMARY, BASELINE) if options.baseline_model else (None,))
+        with loading.open_results(options, "eval", plan, config) as results:
+            earlier = [run_of(record) for record in results.earlier_records()]
+            if results.kept_aside is not None:
                 self._say(f"Runs of an unfinished evaluation were kept: {results.kept_aside}")
+            elif note := results.what_was_there(len(rows) * options.n_runs * len(plan.tags)):
+                self._say(note)
 
             def on_progress(done: int, total: int, run: EvalRunResult) -> None:
-                if results is not None:
-                    record = record_of(run, plan.rows[(run.row_index or 0) - args.offset])
-                    results.add(plan_of_runs.slot_of(record) or 0, record)
+                record = record_of(run, rows[(run.row_index or 0) - options.offset])
+                results.add(plan.slot_of(record) or 0, record)
                 self._print_progress(done, total, run)
 
-            runner = EvalRunner(
-                agent_loop=plan.agent,
-                llm_client=plan.client,
-                eval_fns=plan.eval_fns,
-                debug=args.debug,
-                debug_dir=debug_dir,
-                baseline_llm_client=plan.baseline_client,
-                timeout_seconds=args.timeout,
-                seed=args.seed,
-            )
-            self._print_start(len(plan.rows))
-            interrupted, failure = False, None
-            result: EvalResult | None
-            try:
+            async def evaluate() -> None:
+                nonlocal result
                 result = await runner.run_eval(
-                    rows=plan.rows,
-                    n_runs=args.n_runs,
-                    max_turns=args.max_turns,
-                    completion_params=args.completion_params,
-                    pass_threshold=args.pass_threshold,
+                    rows=rows,
+                    n_runs=options.n_runs,
+                    max_turns=options.max_turns,
+                    completion_params=options.completion_params,
+                    pass_threshold=options.pass_threshold,
                     on_progress=on_progress,
-                    start_index=args.offset,
-                    batch_size=args.batch_size,
+                    start_index=options.offset,
+                    batch_size=options.batch_size,
                     earlier_runs=earlier,
                 )
-            except asyncio.CancelledError:
-                interrupted = True
-                result = runner.result_so_far(INTERRUPTED)
+
+            self._print_start(len(rows))
+            signal_number, stop_reason = 0, INTERRUPTED
+            try:
+                signal_number = await until_signal(evaluate())
             except Exception as error:
                 if isinstance(error, CLIError) and not isinstance(error, LocalExecutionError):
                     raise  # the disk takes no results
-                if args.debug:
+                if options.debug:
                     logging.getLogger(__name__).exception("The evaluation failed.")
-                failure = f"Error during evaluation: {error}"
-                result = runner.result_so_far(str(error))
+                stop_reason, failure = str(error), f"Error during evaluation: {error}"
+            if signal_number or failure:
+                result = runner.result_so_far(stop_reason)
             if result is not None:
                 self._publish(result, config, results)
-        if interrupted:
+        if signal_number:
             sys.stderr.write("Interrupted: the report covers the runs that had ended.\n")
-            return EXIT_INTERRUPTED
+            return EXIT_SIGNAL_BASE + signal_number
         if problem := failure or (result and _what_went_wrong(result)):
             raise CLIError(problem)
         return 0
 
-    def _publish(self, result: EvalResult, config: dict[str, Any], results: ResultsFile | None) -> None:
+    def _publish(self, result: EvalResult, config: dict[str, Any], results: "ResultsFile") -> None:
         args = self.options
         if args.as_json:
             print(json.dumps({"config": config, **overview(result)}, indent=2))  # noqa: T201 - the answer itself
@@ -188,7 +176,7 @@ class _Evaluation:
         for path in map(Path, args.reports or ()):
             write_whole(path, [render(path, result, config)])
             self._say(f"Report written to: {path}")
-        if results is not None:
+        if args.output:
             results.publish(
                 {"config": config, **overview(result)},
                 finished=not result.stopped_early,
@@ -198,7 +186,7 @@ class _Evaluation:
             self._say()
             self._say(f"Results written to: {args.output}")
 
-    def print_header(self) -> None:
+    def _print_header(self) -> None:
         options = self.options
         self._say(f"osmosis-eval v{PACKAGE_VERSION}", "bold")
         lines = (
@@ -225,8 +213,7 @@ class _Evaluation:
             return
         verdict = self.console.format_styled(*(("OK", "green") if run.success else ("FAILED", "red")))
         tag = f"[{run.model_tag}] " if run.model_tag else ""
-        cost = f"({format_duration(run.duration_ms)}, {format_tokens(run.tokens)} tokens)"
-        line = self.console.escape(f"[{done}/{total}] {tag}") + f"{verdict} {cost}"
+        line = self.console.escape(f"[{done}/{total}] {tag}") + f"{verdict} {run_cost(run.duration_ms, run.tokens)}"
         if run.success:
             scores = {name: f"{score:.3f}" for name, score in run.scores.items()}
             scores |= dict.fromkeys(run.eval_errors, "error") | dict.fromkeys(run.unscored, "none")
@@ -235,12 +222,6 @@ class _Evaluation:
             error = fitted(" ".join(run.error.split()), MAX_ERROR_CHARACTERS)
             line += self.console.escape(f" - {error}")
         self.console.print(line, highlight=False, soft_wrap=True)
-
-
-def _check_output(path: Path) -> None:
-    check_writable(path)
-    if path.suffix.lower() == LINES_SUFFIX:
-        raise UsageError(f"Cannot write {path}: the runs are streamed to a .jsonl beside it; name a .json file.")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from osmosis_ai.rollout.core.text import fitted, one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import plots, tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
+from osmosis_ai.rollout.run.evaluate.summary import scores_of
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 
 MAX_CELL_CHARACTERS = 300
@@ -99,21 +100,11 @@ def _plots(result: EvalResult, config: Mapping[str, Any]) -> Iterator[str]:
             if k in (summary := model.summaries.get(eval_name, EvalEvalSummary())).pass_at_k
         ]
         yield plots.intervals(f"pass@k, {eval_name}", estimates)
-        scores = [Series(model.name, model.scores(eval_name)) for model in models]
+        scores = [Series(model.name, scores_of(model.runs, eval_name)) for model in models]
         yield plots.histogram(f"Scores, {eval_name}", scores)
-    for title, unit, values in (
-        ("Latency of a run", " ms", _durations_ms),
-        ("Tokens of a run", "", _tokens),
-    ):
-        yield plots.histogram(title, [Series(model.name, values(model)) for model in models], unit)
-
-
-def _durations_ms(model: ModelLine) -> Sequence[float]:
-    return [run.duration_ms for row in model.rows for run in row.runs]
-
-
-def _tokens(model: ModelLine) -> Sequence[float]:
-    return [run.tokens for row in model.rows for run in row.runs]
+    for title, unit, field in (("Latency of a run", " ms", "duration_ms"), ("Tokens of a run", "", "tokens")):
+        spent = [Series(model.name, [getattr(run, field) for run in model.runs]) for model in models]
+        yield plots.histogram(title, spent, unit)
 
 
 def _config_text(config: Mapping[str, Any]) -> str:

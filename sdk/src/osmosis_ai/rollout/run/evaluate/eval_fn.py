@@ -85,20 +85,13 @@ class EvalFnWrapper:
             EvalFnError: it returned no finite number, or took too long.
             Exception: what it raised.
         """
-        arguments = self.arguments(messages, ground_truth, metadata)
-        call = functools.partial(self.fn, **arguments)
         try:
             async with asyncio.timeout(self.time_limit_seconds) as limit:
-                result = call() if self._is_async else await call_in_thread(_contained, call, self.name)
-                if inspect.isawaitable(result):
-                    result = await result
+                return await self._score(messages, ground_truth, metadata, in_thread=not self._is_async)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise EvalFnError(f"{self.name} took longer than {self.time_limit_seconds:g} s.") from None
-        except SystemExit as error:
-            raise _ended(self.name, error) from error
-        return self.checked(result)
 
     @property
     def is_async(self) -> bool:
@@ -111,8 +104,14 @@ class EvalFnWrapper:
 
     async def call_here(self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any) -> float:
         """As a call, but a plain function runs in this thread and without a time limit: for many calls in a row."""
+        return await self._score(messages, ground_truth, metadata, in_thread=False)
+
+    async def _score(
+        self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any, *, in_thread: bool
+    ) -> float:
+        call = functools.partial(self.fn, **self.arguments(messages, ground_truth, metadata))
         try:
-            result = self.fn(**self.arguments(messages, ground_truth, metadata))
+            result = await call_in_thread(_contained, call, self.name) if in_thread else call()
             if inspect.isawaitable(result):
                 result = await result
         except SystemExit as error:

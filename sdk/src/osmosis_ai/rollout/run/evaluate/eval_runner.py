@@ -25,7 +25,7 @@ from osmosis_ai.rollout.run.evaluate.eval_results import (
 )
 from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, pass_at_k
 from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
-from osmosis_ai.rollout.run.local_runner import LocalLLMClientProtocol, LocalRolloutRunner
+from osmosis_ai.rollout.run.local_runner import DEBUG_DIRECTORY, LocalRolloutRunner
 from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 
@@ -44,8 +44,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DEBUG_DIR = "./local_debug"
-
 ClientFactory = Callable[[], Any]
 ProgressCallback = Callable[[int, int, EvalRunResult], Any]
 """Gets the number of runs made, their total, and the run just made."""
@@ -54,7 +52,7 @@ ProgressCallback = Callable[[int, int, EvalRunResult], Any]
 class EvalRunner:
     """Evaluates one agent loop, which all runs share; it must keep its state in ``run``.
 
-    Rate limits and passing faults of the SDK's own clients are waited out.
+    Rate limits and passing faults are waited out.
 
     Args:
         llm_client: the model; with ``batch_size`` above 1 each run in flight has a client of ``llm_client_factory``
@@ -83,21 +81,14 @@ class EvalRunner:
         self.llm_client = llm_client
         self.eval_fns = list(eval_fns)
         self.debug = debug
-        self.debug_dir = debug_dir or (DEFAULT_DEBUG_DIR if debug else None)
+        self.debug_dir = debug_dir or (DEBUG_DIRECTORY if debug else None)
         self.baseline_llm_client = baseline_llm_client
         self.seed = seed
         self.timeout_seconds = timeout_seconds
-        self._factories: dict[str | None, ClientFactory] = {
-            None: llm_client_factory or (lambda: _client_like(llm_client)),
-            BASELINE: baseline_llm_client_factory or (lambda: _client_like(baseline_llm_client)),
-        }
-        self._factories[PRIMARY] = self._factories[None]
-        primary_gate = Gate()
-        self._gates = {None: primary_gate, PRIMARY: primary_gate, BASELINE: Gate()}
-        primary = self._make_runner(PRIMARY, llm_client)
-        self._runners: dict[str | None, LocalRolloutRunner] = {None: primary, PRIMARY: primary}
-        if self.has_baseline:
-            self._runners[BASELINE] = self._make_runner(BASELINE, baseline_llm_client)
+        self._clients = {PRIMARY: llm_client} | ({BASELINE: baseline_llm_client} if self.has_baseline else {})
+        self._factories = {PRIMARY: llm_client_factory, BASELINE: baseline_llm_client_factory}
+        self._gates = {tag: Gate() for tag in self._clients}
+        self._runners = {tag: self._make_runner(tag, client) for tag, client in self._clients.items()}
         self._failed_eval_fns: set[str] = set()
         self._result_so_far: Callable[[], EvalResult] | None = None
 
@@ -125,20 +116,15 @@ class EvalRunner:
             SystemicProviderError: the model will answer no run; ``duration_ms`` and ``tokens`` say what this one cost.
         """
         if runner is None:
-            runner = self._runners.get(model_tag, self._runners[None])
-        started_at = time.monotonic()
-        try:
-            local = await runner.run_single(
-                row=row,
-                row_index=row_index,
-                max_turns=max_turns,
-                completion_params=completion_params,
-                rollout_id=f"eval-{row_index}-run-{run_index}" + (f"-{model_tag}" if model_tag else ""),
-                request_metadata={"run_index": run_index},
-            )
-        except SystemicProviderError as error:
-            error.duration_ms, error.tokens = _extract_systemic_error_metrics(error, started_at)
-            raise
+            runner = self._runners.get(model_tag or PRIMARY, self._runners[PRIMARY])
+        local = await runner.run_single(
+            row=row,
+            row_index=row_index,
+            max_turns=max_turns,
+            completion_params=completion_params,
+            rollout_id=f"eval-{row_index}-run-{run_index}" + (f"-{model_tag}" if model_tag else ""),
+            request_metadata={"run_index": run_index},
+        )
         run = EvalRunResult(
             run_index=run_index,
             success=local.success,
@@ -208,10 +194,23 @@ class EvalRunner:
 
         async def run_one(job: Job) -> tuple[EvalRunResult, str | None]:
             runner = idle[job.tag].pop() if idle[job.tag] else self._new_runner(job.tag, clients)
+            job_started_at = time.monotonic()
             try:
-                return await self._run_job(job, runner, max_turns, completion_params)
+                run = await self.run_single(
+                    row=job.row,
+                    row_index=job.row_index,
+                    run_index=job.repeat,
+                    max_turns=max_turns,
+                    completion_params=completion_params,
+                    runner=runner,
+                    model_tag=job.tag,
+                )
+            except SystemicProviderError as error:
+                duration_ms, tokens = _extract_systemic_error_metrics(error, job_started_at)
+                return EvalRunResult(job.repeat, False, {}, duration_ms, tokens, str(error), job.tag), str(error)
             finally:
                 idle[job.tag].append(runner)
+            return run, None
 
         def take(job: Job, run: EvalRunResult) -> None:
             run.row_index = job.row_index
@@ -222,7 +221,7 @@ class EvalRunner:
 
         self._result_so_far = result
         # A runner, and the client in it, serves one run at a time.
-        idle = {tag: [self._runners[tag]] if batch_size == 1 else [] for tag in tags}
+        idle = {tag: [self._runners[tag or PRIMARY]] if batch_size == 1 else [] for tag in tags}
         clients: list[Any] = []
         try:
             jobs = plan.jobs(rows, done.__contains__)
@@ -241,27 +240,10 @@ class EvalRunner:
         return result
 
     def _new_runner(self, tag: str | None, clients: list[Any]) -> LocalRolloutRunner:
-        clients.append(self._factories[tag]())
+        tag = tag or PRIMARY
+        make = self._factories[tag]
+        clients.append(make() if make else _client_like(self._clients[tag]))
         return self._make_runner(tag, clients[-1])
-
-    async def _run_job(
-        self, job: Job, runner: LocalRolloutRunner, max_turns: int, completion_params: Mapping[str, Any] | None
-    ) -> tuple[EvalRunResult, str | None]:
-        started_at = time.monotonic()
-        try:
-            run = await self.run_single(
-                row=job.row,
-                row_index=job.row_index,
-                run_index=job.repeat,
-                max_turns=max_turns,
-                completion_params=completion_params,
-                runner=runner,
-                model_tag=job.tag,
-            )
-        except SystemicProviderError as error:
-            duration_ms, tokens = _extract_systemic_error_metrics(error, started_at)
-            return EvalRunResult(job.repeat, False, {}, duration_ms, tokens, str(error), job.tag), str(error)
-        return run, None
 
     def _result(
         self,
@@ -274,8 +256,7 @@ class EvalRunner:
     ) -> EvalResult:
         rows = _rows_of(runs)
         stopped_early = len(runs) < total
-        by_tag: dict[str | None, list[EvalRowResult]]
-        by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {None: rows}
+        by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {"": rows}
         summaries = {
             tag: {eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold) for eval_fn in self.eval_fns}
             for tag, tagged in by_tag.items()
@@ -293,10 +274,8 @@ class EvalRunner:
             stop_reason=stops.first_reason if stopped_early else None,
         )
         if self.has_baseline:
-            clients = {PRIMARY: self.llm_client, BASELINE: self.baseline_llm_client}
             result.model_summaries = [
-                _model_summary(_display_name(client), tag, by_tag[tag], summaries[tag])
-                for tag, client in clients.items()
+                _model_summary(client, tag, by_tag[tag], summaries[tag]) for tag, client in self._clients.items()
             ]
             for eval_fn in self.eval_fns:
                 comparison = compare(eval_fn.name, by_tag[PRIMARY], by_tag[BASELINE], self.seed)
@@ -315,13 +294,11 @@ class EvalRunner:
     def _filter_runs_by_tag(self, row_results: Sequence[EvalRowResult], tag: str | None) -> list[EvalRowResult]:
         return runs_with_tag(row_results, tag)
 
-    def _make_runner(self, tag: str | None, client: LocalLLMClientProtocol) -> LocalRolloutRunner:
-        if _is_own(client):
-            client = PatientClient(client, self._gates[tag])
+    def _make_runner(self, tag: str, client: Any) -> LocalRolloutRunner:
         metadata = {"execution_mode": "eval"} | ({"model_tag": BASELINE} if tag == BASELINE else {})
         return LocalRolloutRunner(
             agent_loop=self.agent_loop,
-            llm_client=client,
+            llm_client=PatientClient(client, self._gates[tag]),
             debug=self.debug,
             debug_dir=self.debug_dir,
             rollout_id_prefix="eval-baseline" if tag == BASELINE else "eval",
@@ -339,28 +316,20 @@ def _rows_of(runs: Iterable[EvalRunResult]) -> list[EvalRowResult]:
 
 
 def _client_like(client: Any) -> Any:
-    if hasattr(client, "_api_base") and not _is_own(client):
+    own = for_one_run(client)
+    if own is client and hasattr(client, "_api_base"):
         from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
 
         return ExternalLLMClient(model=client.display_name, api_key=client._api_key, api_base=client._api_base)
-    return for_one_run(client)
-
-
-def _is_own(client: Any) -> bool:
-    """Whether ``client`` is one of this SDK's, and not somebody's stand-in."""
-    return callable(getattr(type(client), "for_one_run", None))
-
-
-def _display_name(client: Any) -> str:
-    return str(getattr(client, "display_name", type(client).__name__))
+    return own
 
 
 def _model_summary(
-    model: str, tag: str, rows: Sequence[EvalRowResult], summaries: dict[str, EvalEvalSummary]
+    client: Any, tag: str, rows: Sequence[EvalRowResult], summaries: dict[str, EvalEvalSummary]
 ) -> EvalModelSummary:
     runs = [run for row in rows for run in row.runs]
     return EvalModelSummary(
-        model=model,
+        model=str(getattr(client, "display_name", type(client).__name__)),
         model_tag=tag,
         eval_summaries=summaries,
         total_runs=len(runs),

@@ -33,6 +33,11 @@ class Options(RunOptions):
     reports: list[str] | None = None
     seed: int = DEFAULT_SEED
 
+    @property
+    def reads_results(self) -> bool:
+        """Whether what is printed or written at the end is made of all records."""
+        return bool(self.output)
+
     def _combination_problem(self) -> str | None:
         for name in ("baseline_base_url", "baseline_api_key"):
             if getattr(self, name) and not self.baseline_model:

@@ -5,21 +5,22 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from typing import Any
 
-from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS
+from osmosis_ai.rollout.run.data.dataset import extra_columns
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
+_ALWAYS_TOLD = ("run_index", "success", "scores", "duration_ms", "tokens")
 
 
 def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:
-    """One run of ``row``, with its conversation."""
+    """One run of ``row``, with its conversation; what does not apply to it is left out."""
     return {
         "row_index": run.row_index,
         "ground_truth": row.get("ground_truth"),
-        "metadata": {column: value for column, value in row.items() if column not in REQUIRED_COLUMNS},
-        **run_as_json(run),
+        "metadata": extra_columns(row),
+        **{name: value for name, value in vars(run).items() if name in _ALWAYS_TOLD or value not in (None, [], {})},
     }
 
 
@@ -33,30 +34,6 @@ def by_row(plan: RunPlan, records: Iterable[tuple[int, str]]) -> Iterator[str]:
     for row_index, runs in groupby(records, key=lambda record: plan.row_of(record[0])):
         texts = ",\n      ".join(text for _, text in runs)
         yield f'{{"row_index": {row_index}, "runs": [\n      {texts}]}}'
-
-
-def run_as_json(run: EvalRunResult) -> dict[str, Any]:
-    """One run; what does not apply to it is left out."""
-    fields: dict[str, Any] = {
-        "run_index": run.run_index,
-        "success": run.success,
-        "scores": run.scores,
-        "duration_ms": run.duration_ms,
-        "tokens": run.tokens,
-    }
-    optional = {
-        "model_tag": run.model_tag,
-        "error": run.error,
-        "eval_errors": run.eval_errors,
-        "unscored": run.unscored,
-        "token_usage": run.token_usage,
-        "num_tool_calls": run.num_tool_calls,
-        "cost_usd": run.cost_usd,
-        "reward": run.reward,
-        "finish_reason": run.finish_reason,
-        "final_messages": run.final_messages,
-    }
-    return fields | {name: value for name, value in optional.items() if value not in (None, [], {})}
 
 
 def overview(result: EvalResult) -> dict[str, Any]:

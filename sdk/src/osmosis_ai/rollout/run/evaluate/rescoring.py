@@ -5,9 +5,10 @@ A run is rescored only if everything its function takes is known; otherwise the 
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,11 @@ class GroundTruths:
         self._rows: list[dict[str, Any]] = [dict(row) for row in open_dataset(path).iter_rows()]
         self._by_prompt: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in self._rows:
-            self._by_prompt.setdefault(_prompt_of_row(row), []).append(row)
+            self._by_prompt.setdefault(_prompt_of(row), []).append(row)
 
     def row_of(self, run: SavedRun) -> dict[str, Any] | str:
         """The row of ``run``, or why there is none."""
-        prompt = _prompt_of_messages(run.messages or [])
+        prompt = _prompt_of(_columns_of(run.messages or []))
         if run.row_index is None:
             rows = self._by_prompt.get(prompt, [])
             if not rows:
@@ -141,15 +142,10 @@ class GroundTruths:
         if not 0 <= run.row_index < len(self._rows):
             return "the dataset has no row of its number"
         row = self._rows[run.row_index]
-        return row if _prompt_of_row(row) == prompt else "the dataset's row of its number has another prompt"
+        return row if _prompt_of(row) == prompt else "the dataset's row of its number has another prompt"
 
 
-def _prompt_of_row(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["system_prompt"], row["user_prompt"]
-
-
-def _prompt_of_messages(messages: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    columns = _columns_of(messages)
+def _prompt_of(columns: Mapping[str, Any]) -> tuple[str, ...]:
     return columns.get("system_prompt", ""), columns.get("user_prompt", "")
 
 
@@ -171,21 +167,11 @@ async def rescore(
 ) -> RescoringReport:
     """Compute the reward of every run that allows it, in their order; calls of coroutine functions overlap."""
     report = RescoringReport(pass_threshold)
-    for batch in _batches(runs, CONCURRENT_CALLS if reward_fn.is_async else 1):
+    waiting, at_a_time = iter(runs), CONCURRENT_CALLS if reward_fn.is_async else 1
+    while batch := list(islice(waiting, at_a_time)):
         for run in await asyncio.gather(*(_rescored(run, reward_fn, ground_truths) for run in batch)):
             report.add(run)
     return report
-
-
-def _batches(runs: Iterable[SavedRun], size: int) -> Iterator[list[SavedRun]]:
-    batch: list[SavedRun] = []
-    for run in runs:
-        batch.append(run)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: GroundTruths | None) -> Rescored:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
+from osmosis_ai.rollout.run.formats import format_duration
 
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
@@ -38,9 +39,10 @@ class ModelLine:
     performance: Performance
     rows: list[EvalRowResult]
 
-    def scores(self, eval_name: str) -> list[float]:
-        """Every score that counts."""
-        return scores_of((run for row in self.rows for run in row.runs), eval_name)
+    @property
+    def runs(self) -> list[EvalRunResult]:
+        """Of all rows."""
+        return [run for row in self.rows for run in row.runs]
 
 
 def model_lines(result: EvalResult, model: str) -> list[ModelLine]:
@@ -71,32 +73,34 @@ def totals(result: EvalResult) -> list[tuple[str, str]]:
         ("Rows", str(result.total_rows)),
         ("Runs per row", str(result.n_runs)),
         ("Total runs", str(result.total_runs)),
-        ("Duration", duration(result.total_duration_ms)),
+        ("Duration", format_duration(result.total_duration_ms)),
         ("Total tokens", f"{result.total_tokens:,}"),
     ]
 
 
-def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int]) -> Table:
-    """Scores with their intervals."""
-    rows = []
+def each_summary(
+    models: Sequence[ModelLine], eval_names: Sequence[str]
+) -> Iterator[tuple[str, ModelLine, EvalEvalSummary]]:
+    """What each eval function made of each model; an empty one where it was not asked."""
     for eval_name in eval_names:
         for model in models:
-            summary = model.summaries.get(eval_name, EvalEvalSummary())
-            rows.append(
-                [
-                    eval_name,
-                    model.name,
-                    score(summary, summary.mean),
-                    interval(summary.mean_interval),
-                    score(summary, summary.std),
-                    score(summary, summary.min),
-                    score(summary, summary.max),
-                    *(pass_cell(summary, k) for k in ks),
-                    str(summary.scored_runs),
-                    str(summary.unscored),
-                    str(summary.errors),
-                ]
-            )
+            yield eval_name, model, model.summaries.get(eval_name, EvalEvalSummary())
+
+
+def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int]) -> Table:
+    """Scores with their intervals."""
+    rows = [
+        [
+            eval_name,
+            model.name,
+            score(summary, summary.mean),
+            interval(summary.mean_interval),
+            *(score(summary, value) for value in (summary.std, summary.min, summary.max)),
+            *(pass_cell(summary, k) for k in ks),
+            *map(str, (summary.scored_runs, summary.unscored, summary.errors)),
+        ]
+        for eval_name, model, summary in each_summary(models, eval_names)
+    ]
     passes = [f"pass@{k}" for k in ks]
     counts = ["Scored runs", "No reward", "Errors"]
     headers = ["Eval function", "Model", "Mean", "95 % interval", "Std", "Min", "Max", *passes, *counts]
@@ -113,11 +117,11 @@ def pass_cell(summary: EvalEvalSummary, k: int) -> str:
 def latency_and_token_tables(models: Sequence[ModelLine]) -> Iterator[Table]:
     """Percentiles over single runs."""
     headers = ["Model", "Runs", "Failed", "Mean", "p50", "p90", "p95", "p99", "Max"]
-    for title, unit in (("Latency of a run", duration), ("Tokens of a run", lambda value: f"{value:,.0f}")):
+    for title, unit in (("Latency of a run", format_duration), ("Tokens of a run", lambda value: f"{value:,.0f}")):
         rows = []
         for model in models:
             took = model.performance
-            spread = took.latency_ms if unit is duration else took.tokens
+            spread = took.latency_ms if unit is format_duration else took.tokens
             values = (spread.mean, spread.p50, spread.p90, spread.p95, spread.p99, spread.max)
             rows.append([model.name, str(took.runs), str(took.failed_runs), *map(unit, values)])
         yield Table(title, headers, rows)
@@ -218,13 +222,6 @@ def score(summary: EvalEvalSummary, value: float) -> str:
 def percent(share: float | None) -> str:
     """With one decimal."""
     return NOT_AVAILABLE if share is None else f"{share * 100:.1f}%"
-
-
-def duration(milliseconds: float) -> str:
-    """With its unit."""
-    from osmosis_ai.rollout.run.formats import format_duration
-
-    return format_duration(milliseconds)
 
 
 def _mean(values: Sequence[float]) -> float:

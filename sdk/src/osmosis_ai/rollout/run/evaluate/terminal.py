@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.core.text import one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
-from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
+from osmosis_ai.rollout.run.formats import format_duration
+from osmosis_ai.rollout.run.loading import Say, speaker
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -21,30 +23,31 @@ FAIR_SHARE = 0.5
 
 def format_eval_report(result: EvalResult, console: "Console", model: str = "") -> None:
     """Print ``result``; ``model`` names the model when there is only one."""
-    console.print()
-    _say(console, "Evaluation Results:", "bold")
+    say = speaker(console, is_silent=False)
+    say()
+    say("Evaluation Results:", "bold")
     for name, value in tables.totals(result):
-        _say(console, f"  {name}: {value}")
+        say(f"  {name}: {value}")
     stopped = tables.stop_note(result)
     if stopped is not None:
-        _say(console, f"  {stopped}", "yellow")
+        say(f"  {stopped}", "yellow")
     models = tables.model_lines(result, model)
     eval_names = list(result.eval_summaries)
-    _print_failures(models, eval_names, console)
+    _print_failures(models, eval_names, say)
     if not eval_names:
-        _say(console, "  No results: no eval function scored anything.")
+        say("  No results: no eval function scored anything.")
         return
     ks = tables.ks_of(result)
-    console.print()
+    say()
     shown = [performance_table(models, result), results_table(eval_names, models, ks)]
     if not console.run_rich(lambda rich: _format_tables_rich(shown, rich)):
         for position, table in enumerate(shown):
             if position:
-                console.print()
-            _print_plain(table, console)
-    _print_intervals(models, eval_names, ks, console)
-    _print_comparison(result, console)
-    console.print("\n")
+                say()
+            _print_plain(table, say)
+    _print_intervals(models, eval_names, ks, say)
+    _print_comparison(result, say)
+    say("\n")
 
 
 def performance_table(models: Sequence[ModelLine], result: EvalResult) -> Table:
@@ -55,19 +58,17 @@ def performance_table(models: Sequence[ModelLine], result: EvalResult) -> Table:
         if not model.performance.runs and result.total_runs:
             latency_ms = result.total_duration_ms / result.total_runs
             tokens = result.total_tokens / result.total_runs
-        rows.append([model.name, tables.duration(latency_ms), f"{tokens:,.0f}"])
+        rows.append([model.name, format_duration(latency_ms), f"{tokens:,.0f}"])
     return Table("Performance", ["Model", "Avg Latency", "Avg Tokens"], rows)
 
 
 def results_table(eval_names: Sequence[str], models: Sequence[ModelLine], ks: Sequence[int]) -> Table:
     """One line an eval function and model."""
     rows = []
-    for eval_name in eval_names:
-        for model in models:
-            summary = model.summaries.get(eval_name, EvalEvalSummary())
-            scores = (tables.score(summary, each) for each in (summary.mean, summary.min, summary.max, summary.std))
-            passes = (tables.percent(summary.pass_at_k.get(k)) for k in ks)
-            rows.append([eval_name, model.name, *scores, *passes])
+    for eval_name, model, summary in tables.each_summary(models, eval_names):
+        scores = (tables.score(summary, each) for each in (summary.mean, summary.min, summary.max, summary.std))
+        passes = (tables.percent(summary.pass_at_k.get(k)) for k in ks)
+        rows.append([eval_name, model.name, *scores, *passes])
     headers = ["Eval Function", "Model", "Mean", "Min", "Max", "Std", *(f"pass@{k}" for k in ks)]
     return Table("Results", headers, rows, texts=2)
 
@@ -98,7 +99,7 @@ def _style(header: str, cell: str) -> str:
     return "yellow" if share >= FAIR_SHARE else "red"
 
 
-def _print_plain(table: Table, console: "Console") -> None:
+def _print_plain(table: Table, say: Say) -> None:
     cells = [[one_line(cell) for cell in row] for row in (table.headers, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for position, row in enumerate(cells):
@@ -106,43 +107,35 @@ def _print_plain(table: Table, console: "Console") -> None:
             cell.ljust(width) if column < table.texts else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        _say(console, "  " + " | ".join(aligned))
+        say("  " + " | ".join(aligned))
         if position == 0:
-            _say(console, "  " + "-+-".join("-" * width for width in widths))
+            say("  " + "-+-".join("-" * width for width in widths))
 
 
-def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], console: "Console") -> None:
+def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], say: Say) -> None:
     failures = tables.failures_table(models, eval_names)
     for what, model, first, count in failures.rows if failures else ():
         owner = f" with {model}" if len(models) > 1 else ""
         kind = "Failed runs" if what == "agent or model" else f"Runs on which {what} failed"
-        _say(console, f"  {kind}{owner}: {count}. First error: {first}", "red")
+        say(f"  {kind}{owner}: {count}. First error: {first}", "red")
 
 
-def _print_intervals(
-    models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], console: "Console"
-) -> None:
-    console.print()
-    _say(console, "  95% intervals, over rows:")
-    for eval_name in eval_names:
-        for model in models:
-            summary = model.summaries.get(eval_name, EvalEvalSummary())
-            owner = f" {model.name}" if len(models) > 1 else ""
-            parts = [f"mean {tables.interval(summary.mean_interval)}"]
-            parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
-            unscored = f"; no reward for {summary.unscored} runs" if summary.unscored else ""
-            _say(console, f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
+def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], say: Say) -> None:
+    say()
+    say("  95% intervals, over rows:")
+    for eval_name, model, summary in tables.each_summary(models, eval_names):
+        owner = f" {model.name}" if len(models) > 1 else ""
+        parts = [f"mean {tables.interval(summary.mean_interval)}"]
+        parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
+        unscored = f"; no reward for {summary.unscored} runs" if summary.unscored else ""
+        say(f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
 
 
-def _print_comparison(result: EvalResult, console: "Console") -> None:
+def _print_comparison(result: EvalResult, say: Say) -> None:
     for eval_name, paired in result.comparisons.items():
         sentence = (
             f"{eval_name}: primary minus baseline {paired.difference:+.3f}, 95% interval"
             f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f} over {paired.rows} rows"
             f" ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
         )
-        _say(console, "  " + sentence)
-
-
-def _say(console: "Console", text: str, style: str | None = None) -> None:
-    console.print(console.escape(text), style=style, highlight=False, soft_wrap=True)
+        say("  " + sentence)

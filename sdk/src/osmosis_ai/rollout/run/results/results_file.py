@@ -41,7 +41,7 @@ class ResultsFile:
     """Takes records in any order. A context manager; one event loop.
 
     Args:
-        path: of the document; without one the lines go to a nameless temporary file.
+        path: of the document; without one the lines go to a nameless temporary file, or nowhere if not ``is_read``.
         command: whose results they are, such as ``test``.
         resume: go on with the lines that are there.
 
@@ -58,6 +58,7 @@ class ResultsFile:
         config: Mapping[str, Any] | None = None,
         *,
         resume: bool = False,
+        is_read: bool = True,
     ) -> None:
         self.path = path
         self.plan = plan
@@ -72,7 +73,8 @@ class ResultsFile:
         self._offsets = array("q")
         self._file: IO[bytes]
         if path is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
+            # Closed on exit.
+            self._file = tempfile.TemporaryFile() if is_read else Path(os.devnull).open("w+b")  # noqa: SIM115
             return
         self._refuse_what_is_no_place(path)
         try:
@@ -173,10 +175,7 @@ class ResultsFile:
         Raises:
             CLIError: if the disk does not take it.
         """
-        try:
-            self._note(slot, self._append(record))
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
+        self._note(slot, self._append(record))
 
     def publish(
         self, head: Mapping[str, Any], *, finished: bool, entries: Entries | None = None, name: str = "results"
@@ -189,12 +188,8 @@ class ResultsFile:
         if self.path is None:
             return
         write_whole(self.path, self.document(head, entries, name))
-        if not finished:
-            return
-        try:
+        if finished:
             self._append(FINISHED)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
 
     def document(self, head: Mapping[str, Any], entries: Entries | None = None, name: str = "results") -> Iterator[str]:
         """The JSON document in pieces: the sections of ``head``, then the list ``name``, by default a record a line."""
@@ -215,10 +210,14 @@ class ResultsFile:
                 yield slot, self._file.readline().decode().rstrip("\n")
 
     def _append(self, value: Any) -> int:
-        offset = self._file.seek(0, os.SEEK_END)
         # A lone surrogate becomes its JSON escape, so the file is valid UTF-8 whatever a model wrote.
-        self._file.write(_encoded(value).encode("utf-8", "backslashreplace") + b"\n")
-        self._file.flush()
+        line = _encoded(value).encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            offset = self._file.seek(0, os.SEEK_END)
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
         return offset
 
     def _note(self, slot: int, offset: int) -> None:

@@ -1,7 +1,7 @@
 """``osmosis test``: an agent on a dataset, as a batch or step by step.
 
 Everything local is checked before the first call of the provider: arguments, model name and key, agent, dataset,
-output.
+output. What ends goes to the results at once and to the report as numbers; nothing else of it is kept.
 """
 
 import os
@@ -9,8 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.console import Console
@@ -19,20 +18,20 @@ from osmosis_ai.rollout.core.text import described, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
-from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
-from osmosis_ai.rollout.run.models.choice import close_quietly
+from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, Job, Stops, drive, until_signal
+from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
+from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
-from osmosis_ai.rollout.run.results.results_file import ResultsFile
-from osmosis_ai.rollout.run.test.batch import Batch
 from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict
-from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY
+from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY, ROLLOUT_ID_PREFIX, LocalTestRunner
 from osmosis_ai.rollout.run.test.options import Options, config_of
-from osmosis_ai.rollout.run.test.printer import BatchPrinter
+from osmosis_ai.rollout.run.test.printer import print_run, print_summary
+from osmosis_ai.rollout.run.test.record import record_of
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
     from osmosis_ai.rollout.run.data.dataset import DatasetReader
-    from osmosis_ai.rollout.run.results.results_file import Record
+    from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 
 
 async def run_test(options: Options, console: Console | None = None) -> int:
@@ -73,50 +72,81 @@ class _TestRun:
             await close_quietly(client)
 
     async def _run_batch(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int) -> int:
-        options, say, printer = self.options, self._say, BatchPrinter(self.console)
+        options, say, report = self.options, self._say, BatchReport(rows * self.options.repeat)
         inputs = options.inputs()
         config = config_of(options, inputs)
         if isinstance(getattr(client, "call_options", None), dict):
             # Waiting and trying again is done here, where Retry-After and the row's time limit are known.
             client.call_options.update(timeout=options.timeout, max_retries=0)
-        output = Path(options.output) if options.output else None
-        with ExitStack() as stack:
-            results = None
-            if output or options.as_json:
-                results = stack.enter_context(
-                    ResultsFile(output, "test", options.plan, inputs, config, resume=options.resume)
-                )
-            report = BatchReport(rows * options.repeat)
-            terminal = None if options.quiet else terminal_of(self.console, shares_stdout=not options.as_json)
-            progress = RunProgress(report, terminal)
-
-            def on_record(record: "Record") -> None:
-                if not options.is_silent:
-                    printer.print_run(record, report.ended, report.planned, options.repeat)
-                progress.advance()
-
-            batch = Batch(agent, client, reader, options, report, results, on_record, self._debug_directory())
-            batch.take_earlier_results()
-            if results is not None and (note := results.what_was_there(report.planned)):
+        with loading.open_results(options, "test", options.plan, config, inputs) as results:
+            debug_dir = self._debug_directory()
+            for record in results.earlier_records():
+                report.add(record)
+            report.resumed = results.resumed
+            if note := results.what_was_there(report.planned):
                 say(note, "yellow" if results.kept_aside else None)
             await loading.verify_llm_client(client, say)
             say()
             say("Running tests...")
-            with progress, self._told("Error during test execution"):
-                signal_number = await until_signal(batch.run())
+            terminal = None if options.quiet else terminal_of(self.console, shares_stdout=not options.as_json)
+            with RunProgress(report, terminal) as progress, self._told("Error during test execution"):
+                work = self._run_rows(client, agent, reader, report, results, progress, debug_dir)
+                signal_number = await until_signal(work)
             report.interrupted = signal_number != 0
             head = {"summary": report.summary(), "config": config}
-            if results is not None:
-                results.publish(head, finished=report.ended == report.planned)
-            if results is not None and options.as_json:
+            results.publish(head, finished=report.ended == report.planned)
+            if options.as_json:
                 sys.stdout.writelines(results.document(head))
                 sys.stdout.flush()
-            if not options.is_silent:
-                printer.print_summary(report)
-            if output:
+            print_summary(report, say)
+            if options.output:
                 say()
                 say(f"Results written to: {options.output}")
         return self._exit_code(report, signal_number)
+
+    async def _run_rows(
+        self,
+        client: Any,
+        agent: "RolloutAgentLoop",
+        reader: "DatasetReader",
+        report: BatchReport,
+        results: "ResultsFile",
+        progress: RunProgress,
+        debug_dir: str | None,
+    ) -> None:
+        """Make what ``results`` lacks, each run on a client of its own over shared connections.
+
+        Stops early, once those in flight have ended, after a systemic error.
+        """
+        options, stops, gate = self.options, Stops(), Gate()
+
+        async def run_one(job: Job) -> "tuple[Record, str | None]":
+            rollout_id = f"{ROLLOUT_ID_PREFIX}-{job.row_index}" + (f"-{job.repeat}" if options.repeat > 1 else "")
+            own = PatientClient(for_one_run(client), gate)
+            runner = LocalTestRunner(agent, own, debug_dir=debug_dir, timeout_seconds=options.timeout)
+            run, stop_reason = await runner.run_job(
+                job,
+                max_turns=options.max_turns,
+                completion_params=options.completion_params,
+                rollout_id=rollout_id,
+            )
+            return record_of(run, job.row, job.repeat, rollout_id), stop_reason
+
+        def take(job: Job, record: "Record") -> None:
+            results.add(job.slot, record)
+            report.add(record)
+            if not options.is_silent:
+                print_run(record, report, options.repeat, self.console)
+            progress.advance()
+
+        jobs = options.plan.jobs(reader.iter_rows(options.limit, options.offset), results.has)
+        started_seconds = time.monotonic()
+        try:
+            await drive(jobs, run_one, take, concurrency=options.concurrency, stops=stops)
+        finally:
+            report.duration_ms = (time.monotonic() - started_seconds) * 1000
+            report.stop_reason = stops.first_reason
+            report.rate_limit_waits = gate.waits
 
     def _exit_code(self, report: BatchReport, signal_number: int) -> int:
         options, mean = self.options, report.mean_reward

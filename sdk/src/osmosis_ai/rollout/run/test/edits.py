@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import dataclass
 
 from osmosis_ai.rollout.core.schemas import MessageDict
 
@@ -13,24 +12,10 @@ class EditError(Exception):
     """One sentence about what was typed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyEdit:
-    """The reply as the agent is to get it."""
-
-    message: MessageDict
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResultEdit:
-    """A tool result of the conversation as the model is to see it."""
-
-    index: int
-    original: MessageDict
-    message: MessageDict
-
-
-def parse_edit(text: str, reply: MessageDict, messages: list[MessageDict]) -> ReplyEdit | ToolResultEdit:
+def parse_edit(text: str, reply: MessageDict, messages: list[MessageDict]) -> tuple[int | None, MessageDict]:
     """Understand ``TEXT``, ``call N JSON`` or ``tool N TEXT``; numbers count from 1, tools over all ``messages``.
+
+    Gives the index of the tool result in ``messages``, ``None`` for the reply, and the message as it is to be.
 
     Raises:
         EditError: there is no such call or result, or the arguments are no JSON object.
@@ -40,12 +25,14 @@ def parse_edit(text: str, reply: MessageDict, messages: list[MessageDict]) -> Re
         if not text:
             raise EditError("Edit what? e TEXT, e call N JSON, or e tool N TEXT.")
         kept = {key: value for key, value in reply.items() if key != "tool_calls"}
-        return ReplyEdit({**kept, "content": text})
+        return None, {**kept, "content": text}
     number, rest = int(numbered[2]), numbered[3]
-    return _edited_call(reply, number, rest) if numbered[1] == "call" else _edited_result(messages, number, rest)
+    return (
+        (None, _edited_call(reply, number, rest)) if numbered[1] == "call" else _edited_result(messages, number, rest)
+    )
 
 
-def _edited_call(reply: MessageDict, number: int, arguments: str) -> ReplyEdit:
+def _edited_call(reply: MessageDict, number: int, arguments: str) -> MessageDict:
     calls = list(reply.get("tool_calls") or [])
     if not 1 <= number <= len(calls):
         raise EditError(f"The reply has no tool call {number}: it has {len(calls)}.")
@@ -57,12 +44,12 @@ def _edited_call(reply: MessageDict, number: int, arguments: str) -> ReplyEdit:
         raise EditError("The arguments of a tool call are a JSON object.")
     call = calls[number - 1]
     calls[number - 1] = {**call, "function": {**call.get("function", {}), "arguments": arguments}}
-    return ReplyEdit({**reply, "tool_calls": calls})
+    return {**reply, "tool_calls": calls}
 
 
-def _edited_result(messages: list[MessageDict], number: int, content: str) -> ToolResultEdit:
+def _edited_result(messages: list[MessageDict], number: int, content: str) -> tuple[int, MessageDict]:
     indices = [index for index, message in enumerate(messages) if message.get("role") == "tool"]
     if not 1 <= number <= len(indices):
         raise EditError(f"The conversation has no tool result {number}: it has {len(indices)}.")
     index = indices[number - 1]
-    return ToolResultEdit(index, messages[index], {**messages[index], "content": content})
+    return index, {**messages[index], "content": content}

@@ -15,7 +15,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import SystemicProviderError
-from osmosis_ai.rollout.run.test.edits import EditError, ReplyEdit, parse_edit
+from osmosis_ai.rollout.run.test.edits import EditError, parse_edit
 from osmosis_ai.rollout.run.test.interactive_client import (
     ABORTED,
     InteractiveLLMClient,
@@ -32,14 +32,9 @@ PROMPT = "> "
 STEP_HINT = "[n]ext, [c]ontinue, [m]essages, [t]ools, [q]uit row, [e]dit, [r]ow N, [?] help"
 RESULT_HINT = "[m]essages, [Enter] continue"
 
-_NEXT = ("", "n", "next")
-_CONTINUE = ("c", "continue")
-_MESSAGES = ("m", "messages")
-_TOOLS = ("t", "tools")
-_QUIT = ("q", "quit", "exit")
-_HELP = ("?", "h", "help")
-_EDIT = ("e", "edit")
-_ROW = ("r", "row")
+# What may be typed in place of a command's name.
+_SHORT = {"": "next", "n": "next", "c": "continue", "m": "messages", "t": "tools", "e": "edit", "r": "row"}
+_SHORT |= {"q": "quit", "exit": "quit", "?": "help", "h": "help"}
 
 
 class InteractiveRunner:
@@ -109,26 +104,25 @@ class InteractiveRunner:
             return True
         while True:
             self._screens.say(STEP_HINT, "dim")
-            line = await self._line()
-            word, argument = _split(line)
-            if line is None or word in _QUIT:
+            line, word, argument = await self._line()
+            if line is None or word == "quit":
                 self._screens.say("Leaving this row.", "yellow")
                 return False
-            if word in _NEXT:
+            if word == "next":
                 return True
-            if word in _CONTINUE:
+            if word == "continue":
                 self._screens.say("Continuing to completion...", "dim")
                 self._is_continuing = True
                 return True
-            if word in _EDIT:
+            if word == "edit":
                 if self._edit(argument, step):
                     return StepDecision.ASK_AGAIN
-            elif word in _ROW:
+            elif word == "row":
                 if self._choose(argument):
                     return False
-            elif word in _MESSAGES:
+            elif word == "messages":
                 self._screens.all_messages([*self._messages, step.message or {}])
-            elif word in _TOOLS:
+            elif word == "tools":
                 self._screens.tools(self._tools)
             else:
                 self._help(line, word, STEP_HELP)
@@ -140,18 +134,18 @@ class InteractiveRunner:
     def _edit(self, text: str, step: InteractiveStep) -> bool:
         """Do what was asked; true if the model has to be asked again."""
         try:
-            edit = parse_edit(text, step.message or {}, self._messages)
+            index, message = parse_edit(text, step.message or {}, self._messages)
         except EditError as error:
             self._screens.say(str(error), "red")
             return False
-        if isinstance(edit, ReplyEdit):
-            step.message = edit.message
-            step.tool_calls = edit.message.get("tool_calls")
+        if index is None:
+            step.message = message
+            step.tool_calls = message.get("tool_calls")
             step.finish_reason = "tool_calls" if step.tool_calls else "stop"
             self._show(step)
             return False
-        self._client.edit_message(edit.index, edit.original, edit.message)
-        self._seen = edit.index
+        self._client.edit_message(index, self._messages[index], message)
+        self._seen = index
         return True
 
     def _choose(self, text: str) -> bool:
@@ -168,19 +162,23 @@ class InteractiveRunner:
         return True
 
     def _help(self, line: str, word: str, lines: Sequence[str]) -> None:
-        if word not in _HELP:
+        if word != "help":
             self._screens.say(f"Unknown command: {line}", "red")
         self._screens.say_all(lines)
 
     def _range(self) -> str:
         return f"{self._valid_rows.start}-{self._valid_rows.stop - 1}"
 
-    async def _line(self) -> str | None:
+    async def _line(self) -> tuple[str | None, str, str]:
+        """The next line, ``None`` at the end of input; the command it names, and the rest as it was typed."""
+
         def prompt() -> None:
             self.console.print(PROMPT, style="bold", end="", flush=True)
 
         line = await self._lines.read_line(prompt, echo=self._screens.say)
-        return None if line is None else line.strip()
+        line = None if line is None else line.strip()
+        word, _, rest = (line or "").partition(" ")
+        return line, _SHORT.get(word.lower(), word.lower()), rest.strip()
 
     async def run_interactive_session(
         self,
@@ -217,17 +215,16 @@ class InteractiveRunner:
         """Ask for a row; false to end the session."""
         self._screens.say()
         self._screens.say(f"Select a row to test [{self._range()}] or 'q' to quit:")
-        line = await self._line()
+        line, word, argument = await self._line()
         if line is None:
             self._screens.say()
             return False
-        word, argument = _split(line)
-        if word in _QUIT:
+        if word == "quit":
             return False
-        if word in _HELP:
+        if word == "help":
             self._screens.say_all(SELECT_HELP)
         else:
-            self._choose(argument if word in _ROW else line)
+            self._choose(argument if word == "row" else line)
         return True
 
     async def _run_row(
@@ -245,13 +242,12 @@ class InteractiveRunner:
     async def _after_result(self, messages: list[MessageDict]) -> None:
         while True:
             self._screens.say(RESULT_HINT, "dim")
-            line = await self._line()
-            word, argument = _split(line)
-            if line is None or word in (*_NEXT, *_CONTINUE, *_QUIT):
+            line, word, argument = await self._line()
+            if line is None or word in ("next", "continue", "quit"):
                 return
-            if word in _MESSAGES:
+            if word == "messages":
                 self._screens.all_messages(messages)
-            elif word in _ROW:
+            elif word == "row":
                 if self._choose(argument):
                     return
             else:
@@ -270,9 +266,3 @@ class _Runner(LocalTestRunner):
 
     def _tell_of_failure(self, row_index: int, text: str) -> None:
         pass
-
-
-def _split(line: str | None) -> tuple[str, str]:
-    """The command in lower case, and the rest as it was typed."""
-    word, _, rest = (line or "").partition(" ")
-    return word.lower(), rest.strip()

@@ -54,15 +54,11 @@ def _watchable_descriptor() -> int | None:
         return None
     try:
         descriptor = sys.stdin.fileno()
-        asyncio.get_running_loop().add_reader(descriptor, _nothing)
+        asyncio.get_running_loop().add_reader(descriptor, lambda: None)
     except (AttributeError, NotImplementedError, OSError, ValueError):
         return None
     asyncio.get_running_loop().remove_reader(descriptor)
     return descriptor
-
-
-def _nothing() -> None:
-    pass
 
 
 async def _readable(descriptor: int) -> None:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from osmosis_ai.rollout.run.data.dataset import REQUIRED_COLUMNS, DatasetRow
+from osmosis_ai.rollout.run.data.dataset import DatasetRow, extra_columns
 from osmosis_ai.rollout.run.local_runner import LocalRunResult
 from osmosis_ai.rollout.run.results.results_file import Record
 
@@ -26,7 +26,7 @@ def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str
         "tool_calls": run.num_tool_calls or _answered_calls(run.messages),
         "cost_usd": run.cost_usd,
         "ground_truth": row["ground_truth"],
-        "metadata": {key: value for key, value in row.items() if key not in REQUIRED_COLUMNS},
+        "metadata": extra_columns(row),
         "messages": run.messages,
     }
 

@@ -9,6 +9,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.messages import get_message_text
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
 from osmosis_ai.rollout.run.formats import format_tokens
+from osmosis_ai.rollout.run.loading import speaker
 
 RULE_COLUMNS = 60
 
@@ -43,10 +44,7 @@ class Screens:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """One piece of text, taken literally."""
-        self.console.print(self.console.escape(text), style=style, highlight=False, soft_wrap=True)
+        self.say = speaker(console, is_silent=False)
 
     def say_all(self, lines: Sequence[str]) -> None:
         """Several lines, dimmed."""

@@ -29,34 +29,27 @@ class ReportPrinter:
 
     def print_table(self, report: RolloutReport) -> None:
         """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
-        has_repeats = any(line.repeat for line in report.lines)
+        repeats = [("Repeat", True)] if any(line.repeat for line in report.lines) else []
+        numbers = [(name, True) for name in ("Reward", "Turns", "Tool calls", "Latency")]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column("Row", justify="right")
-        if has_repeats:
-            table.add_column("Repeat", justify="right")
-        table.add_column("Status")
-        for name in ("Reward", "Turns", "Tool calls", "Latency"):
-            table.add_column(name, justify="right")
-        table.add_column("Finish reason")
+        for name, is_number in [("Row", True), *repeats, ("Status", False), *numbers, ("Finish reason", False)]:
+            table.add_column(name, justify="right" if is_number else "left")
         shown = _worst(report.lines)
         for line in shown:
-            table.add_row(*self._cells(line, has_repeats))
+            cells: list[Text | str] = [
+                str(line.row_index),
+                *([str(line.repeat)] if repeats else []),
+                Text(line.status, "green" if line.status == Outcome.COMPLETED.value else "red"),
+                "-" if line.reward is None else f"{line.reward:.2f}",
+                str(line.turns),
+                str(line.tool_calls),
+                _duration(line.latency_ms),
+                printable(line.finish_reason or "-", self._encoding),
+            ]
+            table.add_row(*cells)
         self._console.print(table)
         if hidden := len(report.lines) - len(shown):
             self.say(f"{hidden} more rollouts, none of them worse, are not shown.")
-
-    def _cells(self, line: ReportLine, has_repeats: bool) -> list[Text]:
-        style = "green" if line.status == Outcome.COMPLETED.value else "red"
-        return [
-            Text(str(line.row_index)),
-            *([Text(str(line.repeat))] if has_repeats else []),
-            Text(line.status, style),
-            Text("-" if line.reward is None else f"{line.reward:.2f}"),
-            Text(str(line.turns)),
-            Text(str(line.tool_calls)),
-            Text(_duration(line.latency_ms)),
-            Text(printable(line.finish_reason or "-", self._encoding)),
-        ]
 
     def print_summary(self, report: RolloutReport) -> None:
         """Totals, failures by kind, and what the protocol does not allow."""

@@ -1,0 +1,58 @@
+"""What ``osmosis trainer`` was asked to do."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from osmosis_ai.rollout.run.driver import RunPlan
+from osmosis_ai.rollout.run.options import RunOptions
+from osmosis_ai.rollout.trainer import defaults
+from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_sendable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(RunOptions):
+    """The command line. ``api_key`` is the model's."""
+
+    _CODE: ClassVar[tuple[str, ...]] = ("module", "policy")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "repeat", "server", "policy", "max_tokens_total")
+
+    model: str = defaults.MODEL
+    policy: str | None = None
+    server: str | None = None
+    server_key: str | None = None
+    concurrency: int = defaults.CONCURRENCY
+    repeat: int = 1
+    max_turns: int = defaults.MAX_TURNS
+    max_tokens_total: int = defaults.MAX_TOKENS_TOTAL
+    timeout: float = defaults.ROLLOUT_TIMEOUT_SECONDS
+    host: str = defaults.CALLBACK_HOST
+    port: int = 0
+    callback_url: str | None = None
+    log: str | None = None
+
+    @property
+    def plan(self) -> RunPlan:
+        """The runs to make."""
+        return RunPlan(self.offset, self.repeat)
+
+    def _agent_problem(self) -> str | None:
+        if [self.module, self.mcp, self.server].count(None) != 2:
+            return "Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one."
+        if self.module is not None and not all(self.module.rpartition(":")):
+            return f"-m {self.module} is not of the form module:attribute, as in server:agent_loop."
+        return None
+
+    def _combination_problem(self) -> str | None:
+        key = self.server_key
+        if key is not None and not is_sendable(key):
+            return f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text."
+        if self.server is not None and self.log is not None:
+            return "--log goes with -m: the server at --server writes its own traces."
+        if self.server is not None and self.callback_url is None and all_interfaces(self.host):
+            return f"--host {self.host} is no address to call back: give --callback-url too."
+        if self.policy is not None and (self.model != defaults.MODEL or self.base_url is not None):
+            return "--policy stands in for a model: leave out --model and --base-url."
+        for flag, url in (("--server", self.server), ("--callback-url", self.callback_url)):
+            if url is not None and not is_base_url(url):
+                return f"{flag} {url!r} is not a base URL such as http://127.0.0.1:9000."
+        return RunOptions._combination_problem(self)

@@ -248,8 +248,9 @@ class TestWhatGoesWrong:
         assert ending.value.code == 2
 
 
-def test_ctrl_c_keeps_what_there_is_and_the_next_run_does_not_overwrite_it(
-    evaluate: Command, project: Path, endpoint: ModelEndpoint
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_there_is_and_the_next_run_does_not_overwrite_it(
+    evaluate: Command, project: Path, endpoint: ModelEndpoint, number: signal.Signals
 ) -> None:
     endpoint.answers += [know_it({"messages": [{"content": "What is 0"}]}), HANG]
     arguments = ["-m", "user_agent:agent_loop", "-d", "rows.jsonl", "--eval-fn", "scores:right", "-o", "r.json"]
@@ -260,11 +261,11 @@ def test_ctrl_c_keeps_what_there_is_and_the_next_run_does_not_overwrite_it(
     ) as process:
         try:
             endpoint.wait_for_calls(3)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             out, err = process.communicate(timeout=DEADLINE_SECONDS)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Stopped early: interrupted" in out
     assert err == "Interrupted: the report covers the runs that had ended.\n"
     document = json.loads((project / "r.json").read_text())

@@ -10,7 +10,7 @@ from support.rollouts import ScriptedAgent, chat_once
 
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
-from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
+from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.evaluate import EvalFnWrapper, EvalResult, EvalRowResult, EvalRunner, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.eval_runner import _extract_systemic_error_metrics
 from osmosis_ai.rollout.run.models.choice import make_llm_client
@@ -252,6 +252,17 @@ class TestClients:
         await runner.run_eval(rows_of(2), batch_size=2)
         clients: list[Any] = [run.llm for run in agent.runs]
         assert [(client.display_name, client._api_key) for client in clients] == [("builtin/arithmetic", "key")] * 2
+
+    async def test_a_passing_fault_of_any_client_is_waited_out(self) -> None:
+        class Busy(StandIn):
+            async def chat_completions(self, messages: list[dict[str, Any]], **kwargs: Any) -> Any:
+                if not self.calls:
+                    self.calls += 1
+                    raise ProviderError("busy", failure=ProviderFailure.RATE_LIMIT, retry_after_seconds=0.01)
+                return await super().chat_completions(messages, **kwargs)
+
+        result = await runner_of(Busy()).run_eval(rows_of(1))
+        assert [run.success for row in result.rows for run in row.runs] == [True]
 
     async def test_a_slot_that_one_model_does_not_need_serves_the_other(self) -> None:
         slow, both_fast = asyncio.Event(), asyncio.Event()

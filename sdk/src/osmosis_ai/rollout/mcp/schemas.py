@@ -27,6 +27,7 @@ _NOTHING: JsonSchema = {"type": "string", "not": {}}
 
 # A model writes 3 or 3.0; providers and trainers know both as numbers.
 _TYPE_NAMES = {"integer": "number"}
+_VALUE_TYPES = ((bool, "boolean"), (int | float, "number"), (dict, "object"), (list, "array"))
 
 
 def mcp_tool_to_openai(name: str, description: str | None, parameters: Any) -> OpenAIFunctionToolSchema:
@@ -90,7 +91,14 @@ class _Expansion:
             return [self.of(item) for item in schema]
         if not isinstance(schema, dict):
             return schema
-        expanded = {key: self._value(key, value) for key, value in schema.items() if key not in _DEFINITIONS}
+        expanded = {}
+        for key, value in schema.items():
+            if key in _DATA_KEYWORDS:
+                expanded[key] = value
+            elif key in _SCHEMA_MAPS and isinstance(value, dict):  # its keys are names, not keywords
+                expanded[key] = {name: self.of(item) for name, item in value.items()}
+            elif key not in _DEFINITIONS:
+                expanded[key] = self.of(value)
         reference = expanded.pop("$ref", None)
         if reference is not None:
             # What stands beside a reference is said of this very place, so it comes first.
@@ -98,13 +106,6 @@ class _Expansion:
         if expanded.get("type") == "array":
             expanded.setdefault("items", {})  # says nothing, but hosted APIs insist on it
         return expanded
-
-    def _value(self, key: str, value: Any) -> Any:
-        if key in _DATA_KEYWORDS:
-            return value
-        if key in _SCHEMA_MAPS and isinstance(value, dict):  # its keys are names, not keywords
-            return {name: self.of(item) for name, item in value.items()}
-        return self.of(value)
 
     def _target(self, reference: Any) -> JsonSchema:
         target = self._look_up(reference)
@@ -147,19 +148,17 @@ class _Expansion:
 
 
 def _parameter(name: str, schema: Any) -> JsonSchema:
-    if not isinstance(schema, dict | bool):
-        raise ValueError(f"the schema of parameter {name!r} must be an object, got {type(schema).__name__}")
-    simple = _with_one_type(schema)
+    simple = _with_one_type(schema, f"the schema of parameter {name!r}")
     kind = simple["type"]
     return {**simple, "type": _TYPE_NAMES.get(kind, kind)}
 
 
-def _with_one_type(schema: Any) -> JsonSchema:
+def _with_one_type(schema: Any, where: str = "a schema in it") -> JsonSchema:
     """``schema`` with its ``type`` a single name; ``type`` comes first."""
     if isinstance(schema, bool):
         return dict(_ANYTHING if schema else _NOTHING)
     if not isinstance(schema, dict):
-        raise ValueError(f"a schema in it must be an object, got {type(schema).__name__}")
+        raise ValueError(f"{where} must be an object, got {type(schema).__name__}")
     schema = _merge_all_of(schema)
     for keyword in _ALTERNATIVES:
         members = schema.get(keyword)
@@ -206,29 +205,16 @@ def _type_of(schema: JsonSchema) -> str:
 
 
 def _type_of_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, dict):
-        return "object"
-    return "array" if isinstance(value, list) else "string"
+    return next((name for kind, name in _VALUE_TYPES if isinstance(value, kind)), "string")
 
 
 def _merge_all_of(schema: JsonSchema) -> JsonSchema:
     """``schema`` and the members of its ``allOf`` as one; only what they disagree on stays in ``allOf``."""
     merged = dict(schema)
     members = merged.pop("allOf", [])
-    disputed = []
-    for member in members if isinstance(members, list) else []:
-        if not isinstance(member, dict):
-            continue
-        left = _add_keywords(merged, _merge_all_of(member))
-        if left:
-            disputed.append(left)
-    if disputed:
-        merged["allOf"] = disputed
-    return merged
+    parts = [part for part in members if isinstance(part, dict)] if isinstance(members, list) else []
+    disputed = [left for part in parts if (left := _add_keywords(merged, _merge_all_of(part)))]
+    return {**merged, "allOf": disputed} if disputed else merged
 
 
 def _add_keywords(merged: JsonSchema, member: JsonSchema) -> JsonSchema:

@@ -33,16 +33,10 @@ class Parameter:
 
     name: str
     schema: dict[str, Any]
-    """With the marks that ``fit`` needs; ``shown`` is without."""
+    """With the marks that ``fit`` needs; ``schema_of`` is without."""
     adapter: TypeAdapter[Any]
     required: bool
     default: Any = None
-
-    @property
-    def shown(self) -> dict[str, Any]:
-        """The schema that the model is given."""
-        shown: dict[str, Any] = _without_marks(self.schema)
-        return shown
 
     def read(self, value: Any) -> Any:
         """A decoded value as the function wants it.
@@ -60,8 +54,10 @@ class Parameter:
             raise UnfitError("", (self.name, *problem["loc"]), f"{text[:1].lower()}{text[1:]}") from None
 
 
-class Signature:
-    """The parameters of a function that is to be the tool ``tool``.
+def read_signature(
+    function: Callable[..., Any], tool: str, given: tuple[type, ...]
+) -> tuple[dict[str, Parameter], dict[str, type]]:
+    """The parameters of a function that is to be the tool ``tool``, and the types of those that are filled in.
 
     Args:
         given: the types of what is filled in, and not shown to the model.
@@ -69,33 +65,35 @@ class Signature:
     Raises:
         TypeError: a parameter cannot be one of a tool; the sentence names both and says what to write.
     """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise TypeError(f"Tool {tool} has no signature that can be read: write a function that calls it.") from None
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    shown: dict[str, Parameter] = {}
+    filled_in: dict[str, type] = {}
+    for parameter in parameters:
+        if parameter.name in bound:
+            continue
+        where = f"Parameter {parameter.name} of tool {tool}"
+        _check_kind(parameter, where)
+        annotation = _annotation(function, parameter, where)
+        kind = next((kind for kind in given if _bare(annotation) is kind), None)
+        if kind is not None:
+            filled_in[parameter.name] = kind
+        else:
+            shown[parameter.name] = _parameter(parameter, annotation, where)
+    return shown, filled_in
 
-    def __init__(self, function: Callable[..., Any], tool: str, given: tuple[type, ...]) -> None:
-        self.parameters: list[Parameter] = []
-        self.given: dict[str, type] = {}
-        """The type of what is filled in, by parameter."""
-        bound = function.keywords if isinstance(function, functools.partial) else {}
-        for parameter in _signature(function, tool).parameters.values():
-            if parameter.name in bound:
-                continue
-            where = f"Parameter {parameter.name} of tool {tool}"
-            _check_kind(parameter, where)
-            annotation = _annotation(function, parameter, where)
-            kind = next((kind for kind in given if _bare(annotation) is kind), None)
-            if kind is not None:
-                self.given[parameter.name] = kind
-            else:
-                self.parameters.append(_parameter(parameter, annotation, where))
 
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the arguments."""
-        return {
-            "type": "object",
-            "properties": {parameter.name: parameter.shown for parameter in self.parameters},
-            "required": [parameter.name for parameter in self.parameters if parameter.required],
-            "additionalProperties": False,
-        }
+def schema_of(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The JSON Schema of the arguments, as the model is given it."""
+    return {
+        "type": "object",
+        "properties": {name: _without_marks(parameter.schema) for name, parameter in parameters.items()},
+        "required": [name for name, parameter in parameters.items() if parameter.required],
+        "additionalProperties": False,
+    }
 
 
 def called_by(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,13 +101,6 @@ def called_by(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _signature(function: Callable[..., Any], tool: str) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        raise TypeError(f"Tool {tool} has no signature that can be read: write a function that calls it.") from None
 
 
 def _check_kind(parameter: inspect.Parameter, where: str) -> None:

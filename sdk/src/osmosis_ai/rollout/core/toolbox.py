@@ -21,7 +21,7 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema
 from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
-from osmosis_ai.rollout.core.tool_schema import Signature, called_by
+from osmosis_ai.rollout.core.tool_schema import called_by, read_signature, schema_of
 from osmosis_ai.rollout.core.tools import (
     ToolMessage,
     answer_together,
@@ -142,17 +142,16 @@ class FunctionTool(Tool):
         given = (RolloutContext,) if state is None else (RolloutContext, state)
         self._function = function
         self._is_async = inspect.iscoroutinefunction(called)
-        self._signature = Signature(function, name, given)
-        self._parameters = {parameter.name: parameter for parameter in self._signature.parameters}
+        self._parameters, self._given = read_signature(function, name, given)
         description = options.description or inspect.getdoc(source) or name
-        declared = {"name": name, "description": description, "parameters": self._signature.schema}
+        declared = {"name": name, "description": description, "parameters": schema_of(self._parameters)}
         schema = OpenAIFunctionToolSchema.model_validate({"type": "function", "function": declared})
         super().__init__(schema, options.timeout_seconds)
 
     async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> Any:
         """Check the arguments, add what is given, and call the function."""
         values = self._read(arguments)
-        for name, kind in self._signature.given.items():
+        for name, kind in self._given.items():
             values[name] = ctx if kind is RolloutContext else _checked_state(state, kind, self.name)
         if self._is_async:
             return await self._function(**values)

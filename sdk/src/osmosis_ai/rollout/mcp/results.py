@@ -79,15 +79,13 @@ def _size(base64_text: str | None) -> str | None:
     return None if base64_text is None else f"{len(base64_text.rstrip('=')) * 3 // 4} bytes"
 
 
-def _media_type(block: Any) -> str | None:
-    return _field(
-        block, "mime_type" if hasattr(block, "mime_type") else "mimeType"
-    )  # its name since, and before, mcp 2
-
-
 def _uri(block: Any) -> str | None:
     uri = getattr(block, "uri", None)
     return str(uri) if uri else None
+
+
+def _media_type(block: Any) -> str | None:
+    return _field(block, "mime_type" if hasattr(block, "mime_type") else "mimeType")  # since, and before, mcp 2
 
 
 def _field(block: Any, name: str) -> str | None:

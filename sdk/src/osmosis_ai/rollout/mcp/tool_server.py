@@ -102,19 +102,14 @@ def _blocks(manager: Any, name: str) -> bool:
 _calling: ContextVar[bool] = ContextVar("_calling", default=False)
 
 
-class _FailedCallFilter(logging.Filter):
-    """Drops what FastMCP logs of a failed call: it draws the traceback on the event loop, for 10 ms and more."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not _calling.get()
-
-
-_failed_call_filter = _FailedCallFilter()
+def _is_no_failed_call(record: logging.LogRecord) -> bool:
+    """Not what FastMCP logs of a failed call: it draws the traceback on the event loop, for 10 ms and more."""
+    return not _calling.get()
 
 
 @contextmanager
 def _quiet_fastmcp() -> Iterator[None]:
-    logging.getLogger("fastmcp.server.server").addFilter(_failed_call_filter)  # once; a repeat does nothing
+    logging.getLogger("fastmcp.server.server").addFilter(_is_no_failed_call)  # once; a repeat does nothing
     token = _calling.set(True)
     try:
         yield

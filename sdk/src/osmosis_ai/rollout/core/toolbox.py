@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, Inexact
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from osmosis_ai.rollout.core.base import RolloutContext
@@ -23,9 +24,9 @@ from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
 from osmosis_ai.rollout.core.tool_schema import called_by, read_signature, schema_of
 from osmosis_ai.rollout.core.tools import (
+    ContainedCall,
     ToolMessage,
     answer_together,
-    contained_call,
     create_tool_error_result,
     create_tool_result,
     id_and_name,
@@ -251,16 +252,13 @@ class Toolbox:
         if state is not None and not isinstance(state, self._state or ()):
             kind = type(state).__name__
             raise TypeError(f"No tool takes a {kind} that the model does not see: write Toolbox(..., state={kind}).")
-
-        async def answer_one(tool_call: Any) -> ToolMessage:
-            return await self._answer(ctx, tool_call, state)
-
+        answer_one = partial(self._answer, ctx, state)
         return await answer_together(tool_calls or (), answer_one, self._max_concurrency)
 
-    async def _answer(self, ctx: RolloutContext, tool_call: Any, state: Any) -> ToolMessage:
+    async def _answer(self, ctx: RolloutContext, state: Any, tool_call: Any) -> ToolMessage:
         call_id, name = id_and_name(tool_call)
         started = time.monotonic()
-        with watched_tool_call(name, call_id) as watch, contained_call(call_id, name):
+        with watched_tool_call(name, call_id) as watch, ContainedCall(call_id, name):
             try:
                 return create_tool_result(call_id, await self._run(ctx, tool_call, call_id, name, state))
             except _ModelError as told:

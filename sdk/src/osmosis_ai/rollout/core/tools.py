@@ -10,10 +10,11 @@ import inspect
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set as AbstractSet
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
+from types import TracebackType
 from typing import Any
 
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
@@ -159,7 +160,7 @@ class _ExecutorNotAsyncError(TypeError):
 
 async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_seconds: float | None) -> ToolMessage:
     call_id, tool_name = id_and_name(tool_call)
-    with watched_tool_call(tool_name, call_id) as watch, contained_call(call_id, tool_name):
+    with watched_tool_call(tool_name, call_id) as watch, ContainedCall(call_id, tool_name):
         pending = executor(tool_call)
         if not inspect.isawaitable(pending):
             name = getattr(executor, "__name__", type(executor).__name__)
@@ -182,19 +183,25 @@ async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_second
         return message
 
 
-@contextmanager
-def contained_call(call_id: str = "", tool_name: str = "") -> Iterator[None]:
+class ContainedCall:
     """A tool call, of which what would end more than itself is raised as ``ToolExecutionError``."""
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ToolExecutionError("The tool was cancelled from within", call_id, tool_name) from error
-    except SystemExit as error:
-        # Left alone, it would end the event loop and with it every other rollout.
-        raise ToolExecutionError("The tool tried to exit the process", call_id, tool_name) from error
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call_id: str = "", tool_name: str = "") -> None:
+        self._call = (call_id, tool_name)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                raise ToolExecutionError("The tool was cancelled from within", *self._call) from error
+        if isinstance(error, SystemExit):
+            # Left alone, it would end the event loop and with it every other rollout.
+            raise ToolExecutionError("The tool tried to exit the process", *self._call) from error
 
 
 async def answer_together(
@@ -264,6 +271,8 @@ def serialize_tool_result(result: Any) -> str:
         text = result
     elif isinstance(result, int) and not isinstance(result, bool):
         text = _digits(result)
+    elif isinstance(result, float) and math.isfinite(result):
+        text = float.__repr__(result)
     else:
         text = _json_text(result)
     return encodable(text, errors="replace")
@@ -271,6 +280,7 @@ def serialize_tool_result(result: Any) -> str:
 
 # Deeper than any result a model can make use of, and well inside the interpreter's recursion limit.
 _MAX_DEPTH = 100
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _digits(number: int) -> str:
@@ -280,8 +290,8 @@ def _digits(number: int) -> str:
 
 def _json_text(value: Any) -> str:
     with suppress(Exception):
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return json.dumps(_json_value(value, ()), ensure_ascii=False, allow_nan=False)
+        return _ENCODER.encode(value)
+    return _ENCODER.encode(_json_value(value, ()))
 
 
 def _json_value(value: Any, ancestors: tuple[int, ...]) -> Any:

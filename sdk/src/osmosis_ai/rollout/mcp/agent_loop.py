@@ -10,7 +10,7 @@ from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.messages import summarize
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
-from osmosis_ai.rollout.core.tools import contained_call
+from osmosis_ai.rollout.core.tools import ContainedCall
 from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_server
 from osmosis_ai.rollout.mcp.results import (
     extract_tool_value as _extract_tool_value,
@@ -123,7 +123,7 @@ class _McpTool(Tool):
     async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> str:
         """The text of the result."""
         plain = plain_arguments(arguments, self.name)
-        with contained_call():
+        with ContainedCall():
             try:
                 result = await self._server.call(self._server_name, plain)
                 if is_input_request(result):

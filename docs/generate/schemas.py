@@ -25,7 +25,10 @@ END = r"(?![\s\S])"
 BASE_URL = r"^https?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?" + END
 
 ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
-    "not_json": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the `Content-Type` is not JSON"),
+    "not_json": (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "the `Content-Type` is not JSON, or the body has a `Content-Encoding`",
+    ),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body exceeds `MAX_BODY_BYTES`"),
     "body_too_slow": (HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive within `BODY_TIMEOUT_SECONDS`"),
     "body_cut_off": (HTTPStatus.BAD_REQUEST, "the connection ended within the body"),

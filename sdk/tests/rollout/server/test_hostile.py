@@ -1,6 +1,7 @@
 """Whatever is sent to a real server, it is refused in a sentence or handled, and the server goes on serving."""
 
 import asyncio
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -140,13 +141,11 @@ PATHS = [
     "/tmp/escaped",  # noqa: S108 - an id, never opened
     "..\\..\\escaped",
     "a/../../escaped",
-    ".",
-    "..",
     "...",
     "%2e%2e%2fescaped",
     "~root",
     "con",
-    "a\nb\r\nSet-Cookie: x",
+    "a\rSet-Cookie: x",
     "\x1b[2J",
     "a\x00b",
     "\u202egnp.exe",
@@ -161,15 +160,83 @@ class TestIds:
     def test_one_that_is_a_path_is_just_a_name(self, target: Target, rollout_id: str) -> None:
         assert target.init(rollout_id=rollout_id).status_code == 202
         assert target.trainer.result(rollout_id)["reward"] == 1.0
-        assert not target.client.get(f"/v1/rollout/{quote(rollout_id, safe='')}").is_server_error
+        status = target.client.get(f"/v1/rollout/{quote(rollout_id, safe='')}")
+        assert status.json()["rollout_id"] == rollout_id
         outside = [path for path in target.folder.rglob("*") if not path.is_relative_to(target.traces)]
         assert {path.name.split(".db")[0] for path in outside} <= {"journal", "traces"} | _owners(target)
         assert all(path.parent == target.traces and path.is_file() for path in target.traces.iterdir())
         assert not any(Path.cwd().iterdir())
 
+    @pytest.mark.parametrize("rollout_id", ["init", ".", "..", "a\n", "a\nb\r\nSet-Cookie: x"], ids=ascii)
+    def test_one_whose_status_would_have_no_path_is_refused(self, target: Target, rollout_id: str) -> None:
+        assert_refused(target, target.init(rollout_id=rollout_id), 422, "rollout_id")
+
     @pytest.mark.parametrize("rollout_id", ["", " ", "\n\t", "x" * 257, 7, None, ["a"], {"a": 1}, True], ids=ascii)
     def test_one_that_is_no_name_is_refused(self, target: Target, rollout_id: Any) -> None:
         assert_refused(target, target.init(rollout_id=rollout_id), 422, "rollout_id")
+
+
+class TestWhatCannotEnd:
+    """Accepted before, and then an ``agent_error`` in each rollout, another value on the wire, or no call ever."""
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"logprobs": 5},
+            {"logprobs": 1},
+            {"logprobs": "true"},
+            {"max_tokens": 512.5},
+            {"max_tokens": "512"},
+            {"max_tokens": True},
+            {"temperature": "hot"},
+            {"temperature": "0.8"},
+            {"top_p": [1]},
+            {"model": 7},
+            {"stop": 5},
+            {"stop": ["a", None]},
+            {"stop": {"a": 1}},
+        ],
+        ids=ascii,
+    )
+    def test_completion_params_of_the_wrong_type_are_refused(self, target: Target, params: dict[str, Any]) -> None:
+        response = target.init(completion_params=params)
+        assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"][:3] == ["body", "completion_params", next(iter(params))]
+        target.assert_serving()
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"temperature": 1, "top_p": 0.5, "max_tokens": 64, "logprobs": False, "model": "m", "stop": "END"},
+            {"stop": ["a", "b"], "max_tokens": 64.0, "top_k": "whatever", "n": None},
+            dict.fromkeys(["temperature", "top_p", "max_tokens", "stop", "logprobs", "model"]),
+        ],
+    )
+    def test_others_are_taken(self, target: Target, params: dict[str, Any]) -> None:
+        assert target.init(rollout_id=f"params-{len(str(params))}", completion_params=params).status_code == 202
+
+    @pytest.mark.parametrize(
+        "place", ['"metadata": {"x": [1e999]}', '"completion_params": {"top_k": -1e999}', '"messages": [{"x": 1e999}]']
+    )
+    def test_a_number_that_is_too_large_is_refused(self, target: Target, place: str) -> None:
+        fields = init_body("too-large", server_url=target.trainer.url)
+        fields.pop(json.loads("{" + place.replace("1e999", "1") + "}").popitem()[0], None)
+        assert_refused(target, target.post((json.dumps(fields)[:-1] + f", {place}}}").encode()), 422)
+
+    def test_a_compressed_body_is_refused_as_such(self, target: Target) -> None:
+        body = gzip.compress(json.dumps(init_body("gz", server_url=target.trainer.url)).encode())
+        response = target.post(body, **{"Content-Encoding": "gzip"})
+        assert_refused(target, response, 415)
+        assert response.headers["accept-encoding"] == "identity"
+
+    def test_a_byte_order_mark_is_no_matter(self, target: Target) -> None:
+        body = json.dumps(init_body("with-a-mark", server_url=target.trainer.url)).encode()
+        assert target.post(b"\xef\xbb\xbf" + body).status_code == 202
+
+    @pytest.mark.parametrize("host", ["xn--.test", "a..b", "a" * 64 + ".test"])
+    def test_a_host_that_cannot_be_looked_up_is_refused(self, target: Target, host: str) -> None:
+        body = init_body("no-host", server_url=f"http://{host}")
+        assert_refused(target, target.post(json.dumps(body).encode()), 422, "server_url")
 
 
 def _owners(target: Target) -> set[str]:

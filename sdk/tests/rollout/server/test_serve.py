@@ -209,6 +209,16 @@ class TestKey:
         assert init_status(served.app) == 401
         assert init_status(served.app, KEY) == 202
 
+    @pytest.mark.parametrize("by", ["argument", "environment"])
+    def test_the_line_break_of_a_file_of_secrets_is_no_part_of_it(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch, by: str
+    ) -> None:
+        if by == "environment":
+            monkeypatch.setenv(KEY_VARIABLE, f"{KEY}\n")
+        serve(**({"api_key": f"{KEY}\n"} if by == "argument" else {}))
+        assert init_status(served.app, "other") == 401
+        assert init_status(served.app, KEY) == 202
+
     def test_one_in_the_settings_is_taken(self, served: Served) -> None:
         serve(settings=RolloutSettings(server=RolloutServerSettings.model_validate({"api_key": KEY})))
         assert init_status(served.app) == 401

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import socket
 from contextlib import suppress
 
 import pytest
@@ -14,7 +15,7 @@ from support.rollouts import init_body
 from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init
 from osmosis_ai.rollout.wire.addresses import all_interfaces, check_callable, is_base_url, is_loopback, is_sendable
-from osmosis_ai.rollout.wire.channel import Reply
+from osmosis_ai.rollout.wire.channel import Reply, target_of
 
 ANY_IPV4 = str(ipaddress.IPv4Address(0))
 
@@ -42,6 +43,13 @@ class TestOneAnswer:
             ("http://trainer", True),
             ("https://[::1]:8443/base/", True),
             ("http://xn--", False),
+            ("http://xn--.test", False),
+            ("http://a..b", False),
+            ("http://.a", False),
+            (f"http://{'a' * 63}.test", True),
+            (f"http://{'a' * 64}.test", False),
+            (f"http://{'a.' * 130}test", False),
+            ("http://trainer.", True),
             ("http://\N{INVERTED EXCLAMATION MARK}", False),
             ("http://trainer:99999", False),
             ("http://u:p@trainer", False),
@@ -83,6 +91,16 @@ class TestOneAnswer:
     @example("http://xn--a-")
     def test_of_any_url(self, url: str) -> None:
         assert is_accepted_at_init(url, None) is is_called_by_the_client(url, None)
+
+    @given(st.from_regex(r"[a-zA-Z0-9\-._\u00df\u0661\u3002]{1,70}", fullmatch=True))
+    @example("xn--a")
+    @example("a.xn--")
+    def test_a_host_that_is_accepted_can_be_looked_up(self, host: str) -> None:
+        url = f"http://{host}"
+        if is_accepted_at_init(url, None):
+            origin = target_of(url).origin
+            with suppress(socket.gaierror):  # it is no address; but it was a host, and no UnicodeError
+                socket.getaddrinfo(origin.host, origin.port, flags=socket.AI_NUMERICHOST)
 
     @given(st.text(min_size=1, max_size=20, alphabet=st.characters(max_codepoint=300)))
     def test_of_any_key(self, key: str) -> None:

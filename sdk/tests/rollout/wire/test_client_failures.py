@@ -35,6 +35,11 @@ from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 pytestmark = pytest.mark.usefixtures("default_settings")
 
 
+async def start_at(peer: HttpPeer, port: int) -> None:
+    """Start ``peer`` at a port that was free a moment ago."""
+    peer._server = await asyncio.start_server(peer._serve, "127.0.0.1", port)
+
+
 def unused_url() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -74,9 +79,11 @@ class TestRefusals:
             (599, OsmosisServerError),
         ],
     )
+    @pytest.mark.usefixtures("delays")
     async def test_a_passing_trouble_is_retried_until_the_attempts_run_out(
-        self, client: OsmosisLLMClient, peer: HttpPeer, status: int, error_class: type[OsmosisRolloutError]
+        self, peer: HttpPeer, status: int, error_class: type[OsmosisRolloutError]
     ) -> None:
+        client = OsmosisLLMClient(peer.url, ROLLOUT_ID, max_retries=3)
         peer.answer = refuse(status, "busy")
         with pytest.raises(error_class, match=f"busy .*HTTP {status}.*attempt 4 of 4"):
             await client.chat_completions(QUESTION)
@@ -129,7 +136,7 @@ class TestRefusals:
     async def test_a_trainer_that_is_not_there_is_a_transport_error(self) -> None:
         url = unused_url()
         with pytest.raises(OsmosisTransportError, match=rf"ConnectError: .*POST {url}/v1/chat/completions"):
-            await OsmosisLLMClient(url, ROLLOUT_ID).chat_completions(QUESTION)
+            await OsmosisLLMClient(url, ROLLOUT_ID, max_retries=3).chat_completions(QUESTION)
 
     async def test_a_trainer_that_says_nothing_is_a_timeout(self, peer: HttpPeer, delays: list[float]) -> None:
         peer.answer = hang
@@ -139,7 +146,9 @@ class TestRefusals:
         assert isinstance(caught.value.__cause__, httpx.ReadTimeout)
         assert len(peer.requests) == 2
 
-    async def test_the_last_of_several_troubles_is_told(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
+    @pytest.mark.usefixtures("delays")
+    async def test_the_last_of_several_troubles_is_told(self, peer: HttpPeer) -> None:
+        client = OsmosisLLMClient(peer.url, ROLLOUT_ID, max_retries=3)
         peer.answers = [drop, refuse(500, "one"), refuse(429, "two"), refuse(502, "three")]
         with pytest.raises(OsmosisServerError, match="three"):
             await client.chat_completions(QUESTION)
@@ -203,6 +212,72 @@ class TestRefusals:
         with pytest.raises(OsmosisTransportError, match="No attempts made"):
             await client.chat_completions(QUESTION)
         assert peer.requests == []
+
+
+class TestPauses:
+    """A trainer that updates its weights says that it is busy, or nobody is there, for longer than a few attempts."""
+
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    async def test_a_pause_is_waited_for_as_long_as_the_call_may_take(
+        self, client: OsmosisLLMClient, peer: HttpPeer, status: int
+    ) -> None:
+        peer.answers = [refuse(status)] * 40
+        assert (await client.chat_completions(QUESTION)).content == "About 85 grams."
+        assert len(peer.requests) == 41
+        assert len(set(peer.sent("Idempotency-Key"))) == 1
+
+    async def test_so_is_a_trainer_that_is_not_there(self, way: None) -> None:
+        settings = RolloutClientSettings(retry_base_delay=0.1, retry_max_delay=1)
+        with socket.socket() as place:
+            place.bind(("127.0.0.1", 0))  # taken, but nobody listens: connections are refused
+            port = place.getsockname()[1]
+            url = f"http://127.0.0.1:{port}"
+            call = asyncio.ensure_future(
+                OsmosisLLMClient(url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
+            )
+            await asyncio.sleep(3.5)  # four attempts take 0.7 s
+            assert not call.done()
+        peer = HttpPeer()
+        await start_at(peer, port)
+        try:
+            assert (await call).content == "About 85 grams."
+        finally:
+            await peer.__aexit__(None, None, None)
+
+    async def test_the_deadline_of_the_call_ends_it(self, peer: HttpPeer) -> None:
+        settings = RolloutClientSettings(call_deadline_seconds=1.5, retry_base_delay=0.1, retry_max_delay=1)
+        settings.retry_max_delay = 0.1
+        peer.answer = refuse(503, "weights")
+        with pytest.raises(OsmosisServerError, match=r"weights \(HTTP 503, POST .*, attempt \d+, 1\.\d s\)"):
+            await OsmosisLLMClient(peer.url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
+        assert len(peer.requests) > 10
+
+    @pytest.mark.parametrize("by", ["argument", "setting"])
+    async def test_a_count_that_somebody_set_counts(self, peer: HttpPeer, delays: list[float], by: str) -> None:
+        peer.answer = refuse(503)
+        settings = RolloutClientSettings(max_retries=2) if by == "setting" else RolloutClientSettings()
+        client = OsmosisLLMClient(peer.url, ROLLOUT_ID, max_retries=2 if by == "argument" else None, settings=settings)
+        with pytest.raises(OsmosisServerError, match="attempt 3 of 3"):
+            await client.chat_completions(QUESTION)
+        assert len(peer.requests) == 3
+
+    async def test_other_troubles_count_also_among_pauses(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
+        peer.answers = [refuse(500), *[refuse(503)] * 9] * 4
+        with pytest.raises(OsmosisServerError, match="HTTP 500"):
+            await client.chat_completions(QUESTION)
+        assert len(peer.requests) == 31
+
+    @pytest.mark.usefixtures("delays")
+    async def test_a_name_that_nobody_has_is_no_pause(self) -> None:
+        with pytest.raises(OsmosisTransportError, match="attempt 4 of 4"):
+            await OsmosisLLMClient("http://trainer.invalid", ROLLOUT_ID).chat_completions(QUESTION)
+
+    async def test_a_retry_after_is_obeyed_within_the_time_of_the_call(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float]
+    ) -> None:
+        peer.answers = [refuse(503, headers={"Retry-After": "600"})]
+        await client.chat_completions(QUESTION)
+        assert delays == [600]
 
 
 class TestBackoff:

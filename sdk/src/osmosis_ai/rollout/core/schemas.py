@@ -305,6 +305,25 @@ class SamplingFields(BaseModel):
     logprobs: bool = True
 
 
+def _whole(value: Any) -> Any:
+    return (
+        int(value) if isinstance(value, float) and value.is_integer() else value
+    )  # 512.0 is an integer in JSON Schema
+
+
+class CompletionParams(BaseModel):
+    """What an init may say of ``SamplingFields``: of the right type as it stands, as nothing of it is converted."""
+
+    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+
+    model: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: Annotated[int | None, BeforeValidator(_whole)] = None
+    stop: str | list[str] | None = None
+    logprobs: bool | None = None
+
+
 class CompletionsRequest(SamplingFields):
     """Body of ``POST /v1/chat/completions``, dumped without top-level nulls."""
 

@@ -147,7 +147,8 @@ class RolloutServerSettings(_Settings):
     def _empty_key_locks_everyone_out(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if key is not None and not key.get_secret_value().strip():
             raise ValueError(f"{info.field_name} must not be empty: unset the variable to serve without a key")
-        return key
+        # Files of secrets end with a line break, which no header can have: every request would be 401.
+        return key and SecretStr(key.get_secret_value().strip())
 
 
 def _decoded(value: Any) -> Any:

@@ -78,6 +78,7 @@ def create_app(
     if api_key is None and settings.server.api_key is not None:
         api_key = settings.server.api_key.get_secret_value()
     if api_key is not None:
+        api_key = api_key.strip()  # as it comes over the wire, without the line break of a file of secrets
         hide(api_key)
     use_format(settings.server.log_format)
     if debug_dir is None and (parent := os.environ.get(TRACES_VARIABLE)):

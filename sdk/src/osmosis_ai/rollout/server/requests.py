@@ -7,6 +7,7 @@ was wrong, and never echoes a secret.
 import asyncio
 import hashlib
 import json
+from codecs import BOM_UTF8
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.schemas import CompletionParams, RolloutRequest
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.wire.addresses import check_callable, is_sendable
 
@@ -30,8 +31,10 @@ MAX_TOKENS_TOTAL = 1_000_000_000
 # They would collide with the arguments of the chat call itself.
 _RESERVED_COMPLETION_PARAMS = ("messages", "rollout_id", "self")
 
+_UNREACHABLE_IDS = frozenset({"init", ".", ".."})
+
 _NOT_ASKED = frozenset({"api_key", "rollout_id", "idempotency_key"})
-_CANONICAL = json.JSONEncoder(sort_keys=True)
+_CANONICAL = json.JSONEncoder(sort_keys=True, allow_nan=False)
 
 
 class RefusedError(Exception):
@@ -86,8 +89,8 @@ async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: floa
     """The whole body.
 
     Raises:
-        RefusedError: 415 for a body that says it is not JSON, 413 over ``max_bytes``, 408 over ``timeout_seconds``,
-            400 if the client goes away.
+        RefusedError: 415 for a body that says it is not JSON, or is compressed, 413 over ``max_bytes``, 408 over
+            ``timeout_seconds``, 400 if the client goes away.
     """
     _require_json(request)
     too_large = RefusedError(
@@ -123,14 +126,20 @@ def parse_init(body: bytes, allowed_trainer_hosts: frozenset[str]) -> RolloutReq
         RefusedError: 422 with FastAPI's ``detail`` list, which names the field and leaves the input out.
     """
     try:
-        fields = from_json(body, allow_inf_nan=False)
+        # A byte order mark is no part of the text (RFC 8259, section 8.1, lets a parser ignore it).
+        fields = from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         detail = [{"type": "json_invalid", "loc": ["body"], "msg": f"JSON decode error: {error}"}]
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
     try:
         request = RolloutRequest.model_validate(fields)
     except ValidationError as error:
-        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, _details(error)) from None
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, _details(error, "body")) from None
+    try:
+        CompletionParams.model_validate(request.completion_params)
+    except ValidationError as error:
+        details = _details(error, "body", "completion_params")
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, details) from None
     _check_limits(request)
     _check_trainer(request, allowed_trainer_hosts)
     for name in _RESERVED_COMPLETION_PARAMS:
@@ -144,9 +153,17 @@ def idempotency_key(request: RolloutRequest) -> str:
 
 
 def fingerprint(request: RolloutRequest) -> str:
-    """SHA-256 of what the request asks for. The callback key may rotate, and two ids may share an explicit key."""
+    """SHA-256 of what the request asks for. The callback key may rotate, and two ids may share an explicit key.
+
+    Raises:
+        RefusedError: 422, there is a number such as 1e999, which nothing could send on as JSON.
+    """
     asked = {name: value for name, value in request.__dict__.items() if name not in _NOT_ASKED}
-    return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
+    try:
+        return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
+    except ValueError as error:  # found here, where all of it is walked anyway
+        detail = [{"type": "json_invalid", "loc": ["body"], "msg": f"A number is too large: {error}"}]
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
 
 
 def _require_json(request: "Request") -> None:
@@ -157,15 +174,26 @@ def _require_json(request: "Request") -> None:
         raise RefusedError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.", "not_json"
         )
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise RefusedError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as it is, without Content-Encoding.",
+            "not_json",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
+        )
 
 
-def _details(error: ValidationError) -> list[dict[str, Any]]:
+def _details(error: ValidationError, *where: str) -> list[dict[str, Any]]:
     # Without the input, which may be a key.
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [{"type": item["type"], "loc": ["body", *item["loc"]], "msg": item["msg"]} for item in found]
+    return [{"type": item["type"], "loc": [*where, *item["loc"]], "msg": item["msg"]} for item in found]
 
 
 def _check_limits(request: RolloutRequest) -> None:
+    # Their status would have no path: that of the first is another route's, the dots are steps to whoever joins paths,
+    # and a router's patterns end at a line break.
+    if request.rollout_id in _UNREACHABLE_IDS or "\n" in request.rollout_id:
+        raise invalid_field("rollout_id", "rollout_id must not be init, . or .., nor have a line break")
     for field, value, largest in (
         ("max_turns", request.max_turns, MAX_TURNS),
         ("max_tokens_total", request.max_tokens_total, MAX_TOKENS_TOTAL),

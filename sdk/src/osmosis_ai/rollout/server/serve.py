@@ -237,7 +237,7 @@ def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: boo
     if api_key is not None:
         if not api_key.strip():
             raise ServeUsageError("The API key is empty: give one, or leave it out to have one generated.")
-        return _Key(api_key, "(provided)")
+        return _Key(api_key.strip(), "(provided)")
     if settings.server.api_key is not None:
         return _Key(settings.server.api_key.get_secret_value(), f"(provided by {API_KEY_VARIABLE})")
     generated = generate_api_key()

@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from osmosis_ai.rollout.core.schemas import check_server_url
 
+MAX_HOST_BYTES = 253
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
@@ -26,7 +27,11 @@ def check_callable(server_url: str) -> None:
 
     check_server_url(server_url)
     try:
-        str(httpx.URL(server_url).host)  # decoding the host finds malformed IDNA, which parsing lets through
+        url = httpx.URL(server_url)
+        str(url.host)  # decoding the host finds malformed IDNA, which parsing lets through
+        # As the resolver will: a label is empty, or longer than 63 bytes (RFC 1035, section 2.3.4).
+        if len(url.raw_host.decode("ascii").encode("idna")) > MAX_HOST_BYTES:
+            raise ValueError(f"the host is longer than {MAX_HOST_BYTES} bytes")
     except (httpx.InvalidURL, UnicodeError) as error:
         raise ValueError(str(error)) from error
 

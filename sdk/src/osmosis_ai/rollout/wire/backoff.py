@@ -30,15 +30,18 @@ def retry_after_seconds(value: str) -> float | None:
         return None
 
 
-def delay_seconds(settings: "RolloutClientSettings", failed_attempts: int, error: Exception | None) -> float:
-    """How long to wait after the ``failed_attempts``-th failure, 1 for the first; at most ``retry_max_delay``.
+def delay_seconds(
+    settings: "RolloutClientSettings", failed_attempts: int, error: Exception | None, left_seconds: float = 0.0
+) -> float:
+    """How long to wait after the ``failed_attempts``-th failure, 1 for the first.
 
-    That is the error's ``retry_after_seconds`` where it has one, else half to all of the doubled base delay.
+    That is the error's ``retry_after_seconds`` where it has one, if that is below ``left_seconds``; else half to all of
+    the doubled base delay. Anything else is at most ``retry_max_delay``.
     """
     asked: float | None = getattr(error, "retry_after_seconds", None)
     if asked is not None:
-        # Bounded, or a trainer that asks for a day would hold the rollout for one.
-        return min(asked, settings.retry_max_delay)
+        # One that goes beyond the call's time is bounded: a trainer that asks for a day may be back in a minute.
+        return asked if asked < left_seconds else min(asked, settings.retry_max_delay)
     doublings = min(failed_attempts - 1, MAX_DOUBLINGS)
     delay: float = min(settings.retry_base_delay * 2**doublings, settings.retry_max_delay)
     return delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, guards nothing

@@ -36,7 +36,8 @@ class OsmosisLLMClient:
     Args:
         timeout_seconds: limit of one attempt, above 0; a whole call with its retries is limited by the setting
             ``call_deadline_seconds``.
-        max_retries: attempts of a chat call after the first, 0 or more.
+        max_retries: attempts of a chat call after the first, 0 or more. Where neither this nor the setting is given,
+            3, and attempts that meet a pause of the trainer (429, 502, 503, 504, no connection) do not count.
         complete_rollout_retries: the same for ``complete_rollout``.
         settings: defaults to ``get_settings().client``; fills in what is ``None``.
         channel: carries the calls; defaults to connections that all such clients of the process share.
@@ -63,6 +64,7 @@ class OsmosisLLMClient:
         self.api_key = api_key
         self.timeout_seconds = settings.timeout_seconds if timeout_seconds is None else timeout_seconds
         self.max_retries = settings.max_retries if max_retries is None else max_retries
+        self._patient = max_retries is None and "max_retries" not in settings.model_fields_set
         self.complete_rollout_retries = (
             settings.complete_rollout_retries if complete_rollout_retries is None else complete_rollout_retries
         )
@@ -134,11 +136,14 @@ class OsmosisLLMClient:
             "temperature": temperature,
             "top_p": top_p,
             "max_tokens": max_tokens,
-            "stop": normalize_stop(stop),
+            # Only what can be a stop is brought into its form; anything else must not vanish, but be refused.
+            "stop": normalize_stop(stop) if isinstance(stop, str | list | tuple) else stop,
             "logprobs": logprobs,
         }
         body = self._chat.encoded(messages, {**kwargs, **named})
-        reply, latency_ms = await self._poster.post(CHAT_PATH, body, self.max_retries + 1, _OK, new_call_id())
+        reply, latency_ms = await self._poster.post(
+            CHAT_PATH, body, self.max_retries + 1, _OK, new_call_id(), patient=self._patient
+        )
         try:
             result = completion_in(reply)
         except ValueError as error:

@@ -1,6 +1,8 @@
 """POSTs of one rollout, each tried again until the trainer has decided, the attempts are used up or time is.
 
 Retried is what ``is_retryable_status`` says, and every failure to get an answer; how long in between, ``backoff`` says.
+A trainer that updates its weights, or starts anew, says 503, or nobody is there: that is no failure of the call, and is
+not counted where nobody has set a count.
 All attempts of one call carry one ``Idempotency-Key``, as a trainer may have acted on one whose reply was lost. See
 ``docs/protocol.md``, sections 4 and 5.
 """
@@ -8,7 +10,10 @@ All attempts of one call carry one ``Idempotency-Key``, as a trainer may have ac
 import asyncio
 import itertools
 import os
+import socket
+import ssl
 import time
+from http import HTTPStatus
 
 import httpx
 
@@ -28,6 +33,15 @@ from osmosis_ai.rollout.wire.channel import Reply, TrainerChannel
 from osmosis_ai.rollout.wire.refusal import error_of
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
+PAUSE_STATUSES = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""Not now: of the trainer itself, or of the proxy before one that starts anew (RFC 9110, 15.6; RFC 6585, section 4)."""
 
 _calls = itertools.count()
 _process_prefix = ""
@@ -69,9 +83,19 @@ class Poster:
         self._headers: dict[str, str] | None = None
 
     async def post(
-        self, path: str, body: bytes, attempts: int, accepted: range, call_id: str, *, only_status: bool = False
+        self,
+        path: str,
+        body: bytes,
+        attempts: int,
+        accepted: range,
+        call_id: str,
+        *,
+        only_status: bool = False,
+        patient: bool = False,
     ) -> tuple[Reply, float]:
         """POST until a status in ``accepted``; give the reply and the latency of that attempt in milliseconds.
+
+        ``patient``: attempts that meet a pause of the trainer do not count; only the deadline bounds them.
 
         Raises:
             OsmosisTransportError: at once, where URL or key cannot be used.
@@ -84,29 +108,32 @@ class Poster:
         started = attempt_started = time.perf_counter()
         deadline = started + self._settings.call_deadline_seconds
         failure: OsmosisRolloutError | None = None
-        for attempt in range(attempts):
+        attempt = counted = 0
+        while counted < attempts:
             if failure is not None:
-                delay = delay_seconds(self._settings, attempt, failure)
-                if time.perf_counter() + delay >= deadline:
+                left_seconds = deadline - time.perf_counter()
+                delay = delay_seconds(self._settings, attempt, failure, left_seconds)
+                if delay >= left_seconds:
                     break
                 await self._back_off(delay)
                 attempt_started = time.perf_counter()
+            attempt += 1
             try:
                 limit_seconds = min(self._timeout_seconds, deadline - attempt_started)
                 reply = await self._channel.post(url, body, headers, limit_seconds, only_status=only_status)
             except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-                where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.perf_counter() - started:.1f} s"
-                failure = self._failure_of(error, where)
+                failure = self._failure_of(error, _where(url, attempt, attempts, started))
                 if isinstance(error, httpx.InvalidURL):
                     break
+                counted += not (patient and _nobody_is_there(error))
                 continue
             if reply.status_code in accepted:
                 # Of this attempt alone: what a model took to answer, not what the trainer's troubles cost.
                 return reply, (time.perf_counter() - attempt_started) * 1000
-            where = f"POST {url}, attempt {attempt + 1} of {attempts}, {time.perf_counter() - started:.1f} s"
-            failure = error_of(reply, where, self._api_key)
+            failure = error_of(reply, _where(url, attempt, attempts, started), self._api_key)
             if not is_retryable_status(reply.status_code):
                 break
+            counted += not (patient and reply.status_code in PAUSE_STATUSES)
         raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
 
     def _own_headers(self) -> dict[str, str]:
@@ -137,3 +164,20 @@ class Poster:
             await asyncio.sleep(delay_seconds)
         finally:
             self.backing_off = False
+
+
+def _where(url: str, attempt: int, attempts: int, started: float) -> str:
+    number = f"{attempt} of {attempts}" if attempt <= attempts else f"{attempt}"
+    return f"POST {url}, attempt {number}, {time.perf_counter() - started:.1f} s"
+
+
+def _nobody_is_there(error: BaseException) -> bool:
+    """Whether no connection came about; but a name that is unknown and a certificate that is wrong stay as they are."""
+    if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror | ssl.SSLError | UnicodeError):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True

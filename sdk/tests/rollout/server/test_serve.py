@@ -215,7 +215,7 @@ class TestKey:
     ) -> None:
         if by == "environment":
             monkeypatch.setenv(KEY_VARIABLE, f"{KEY}\n")
-        serve(**({"api_key": f"{KEY}\n"} if by == "argument" else {}))
+        serve(api_key=f"{KEY}\n" if by == "argument" else None)
         assert init_status(served.app, "other") == 401
         assert init_status(served.app, KEY) == 202
 

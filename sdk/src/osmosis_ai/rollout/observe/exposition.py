@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LIVE_FILE = re.compile(r"gauge_live\w+?_(\d+)\.db")
 _SUMMED = ("process_cpu_seconds", "process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds")
-
-
-class Exposition(Protocol):
-    """What renders metrics."""
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """The text, and its content type."""
-        ...
 
 
 class WorkerMetrics:
@@ -67,36 +59,27 @@ def shared_folder() -> str | None:
     return os.environ.get(FOLDER_VARIABLE)
 
 
-def new_exposition(registry: "CollectorRegistry") -> Exposition:
-    """The exposition of ``registry``; of all workers, where they share a folder."""
-    folder = shared_folder()
-    return _OfAllWorkers(folder) if folder else _OfThisProcess(registry)
+def exposed(registry: "CollectorRegistry") -> "CollectorRegistry":
+    """What is rendered for ``registry``: itself, with figures of this process, or all workers that share a folder."""
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+    from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[attr-defined,unused-ignore]
+
+    if not (folder := shared_folder()):
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        return registry
+    of_all = CollectorRegistry()
+    MultiProcessCollector(of_all, folder)  # type: ignore[no-untyped-call,unused-ignore]
+    of_all.register(_WorkerProcesses(Path(folder)))
+    return of_all
 
 
-class _OfThisProcess:
-    def __init__(self, registry: "CollectorRegistry") -> None:
-        from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+def render(registry: "CollectorRegistry", accept: str) -> tuple[bytes, str]:
+    """The text, and its content type."""
+    from prometheus_client.exposition import choose_encoder
 
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        self._registry = registry
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        return _render(self._registry, accept)
-
-
-class _OfAllWorkers:
-    def __init__(self, folder: str) -> None:
-        from prometheus_client import CollectorRegistry
-        from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[attr-defined,unused-ignore]
-
-        self._registry = CollectorRegistry()
-        MultiProcessCollector(self._registry, folder)  # type: ignore[no-untyped-call,unused-ignore]
-        self._registry.register(_WorkerProcesses(Path(folder)))
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        return _render(self._registry, accept)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
 
 
 class _WorkerProcesses:
@@ -124,10 +107,3 @@ class _WorkerProcesses:
                     sample, other = known.samples[0], family.samples[0]
                     known.samples[0] = sample._replace(value=sample.value + other.value)
         return sums.values()
-
-
-def _render(registry: "CollectorRegistry", accept: str) -> tuple[bytes, str]:
-    from prometheus_client.exposition import choose_encoder
-
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type

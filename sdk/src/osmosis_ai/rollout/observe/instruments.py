@@ -19,32 +19,11 @@ MAX_TOOLS = 64
 MAX_TOOL_NAME_LENGTH = 64
 
 FINISH_REASONS = frozenset(
-    {
-        "stop",
-        "length",
-        "tool_calls",
-        "content_filter",
-        "max_turns",
-        "max_tokens",
-        "timeout",
-        "cancelled",
-        "error",
-    }
+    {"stop", "length", "tool_calls", "content_filter", "max_turns", "max_tokens", "timeout", "cancelled", "error"}
 )
 REFUSAL_REASONS = (
-    "unauthorized",
-    "invalid",
-    "not_json",
-    "body_too_large",
-    "body_too_slow",
-    "body_cut_off",
-    "key_reused",
-    "at_capacity",
-    "get_failed",
-    "journal_unavailable",
-    "shutting_down",
-    "internal_error",
-    OTHER,
+    *("unauthorized", "invalid", "not_json", "body_too_large", "body_too_slow", "body_cut_off", "key_reused"),
+    *("at_capacity", "get_failed", "journal_unavailable", "shutting_down", "internal_error", OTHER),
 )
 CHAT_OUTCOMES = ("ok", "refused", "server_error", "timeout", "unreachable", "cancelled", "error")
 

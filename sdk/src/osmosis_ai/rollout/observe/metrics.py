@@ -15,7 +15,7 @@ from osmosis_ai.rollout.core.exceptions import (
 from osmosis_ai.rollout.core.results import ResultSummary
 from osmosis_ai.rollout.core.watch import Accepted, Observer, RolloutWatch, ToolOutcome, names_of
 from osmosis_ai.rollout.observe import unwritten
-from osmosis_ai.rollout.observe.exposition import Exposition, new_exposition, shared_folder
+from osmosis_ai.rollout.observe.exposition import exposed, render, shared_folder
 from osmosis_ai.rollout.observe.instruments import OTHER, Instruments
 
 LAG_WINDOW_SECONDS = 60.0
@@ -53,13 +53,13 @@ class MetricsObserver(Observer):
         self.undelivered: dict[int, float] = {}
         """Of each result on its way to its trainer: when that began (``time.monotonic``)."""
         self.journal_is_sound = True
-        self._exposition: Exposition = new_exposition(self.registry)
+        self._exposed = exposed(self.registry)
         self._lag_max = self._lag_max_before = 0.0
         self._lag_window_ends = 0.0
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics as ``accept`` asks for them, and their content type; may be called in any thread."""
-        return self._exposition.render(accept)
+        return render(self._exposed, accept)
 
     def refresh(self) -> None:
         """Bring all values up to date, on the event loop: for a scrape, and now and then for one of another worker."""

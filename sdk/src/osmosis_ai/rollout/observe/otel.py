@@ -33,18 +33,10 @@ PROVIDER = "osmosis"
 OTHER = "other"
 
 _SAMPLING_ATTRIBUTES = {
-    "temperature": "gen_ai.request.temperature",
-    "top_p": "gen_ai.request.top_p",
-    "top_k": "gen_ai.request.top_k",
-    "max_tokens": "gen_ai.request.max_tokens",
-    "seed": "gen_ai.request.seed",
-    "presence_penalty": "gen_ai.request.presence_penalty",
-    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    name: f"gen_ai.request.{name}"
+    for name in ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty")
 }
-_USAGE_ATTRIBUTES = {
-    "prompt_tokens": "gen_ai.usage.input_tokens",
-    "completion_tokens": "gen_ai.usage.output_tokens",
-}
+_USAGE_ATTRIBUTES = {"prompt_tokens": "gen_ai.usage.input_tokens", "completion_tokens": "gen_ai.usage.output_tokens"}
 _DEFAULT_MODEL = SamplingFields().model
 _propagator = TraceContextTextMapPropagator()
 

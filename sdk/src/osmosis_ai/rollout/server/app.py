@@ -10,13 +10,15 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import set_max_metadata_size_bytes
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
+from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.observe.logs import use_format
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token as _extract_bearer_token  # noqa: F401 - its name in 0.2
 from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
-from osmosis_ai.rollout.server.error_replies import ERROR_HANDLERS
+from osmosis_ai.rollout.server.error_replies import reply_to
 from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
 from osmosis_ai.rollout.server.lifespan import Lifespan, register
+from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.routes import add_routes
 from osmosis_ai.rollout.server.services import Services
 from osmosis_ai.rollout.wire.channel import TrainerChannel, reply_bytes_for
@@ -117,8 +119,8 @@ def create_app(
         redoc_url="/redoc" if api_key is None else None,
         openapi_url="/openapi.json" if api_key is None else None,
     )
-    for kind, handler in ERROR_HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+    for kind in (RefusedError, JournalError, Exception):
+        app.add_exception_handler(kind, reply_to)
     init_endpoint = add_routes(app, services, api_key)
     return app
 

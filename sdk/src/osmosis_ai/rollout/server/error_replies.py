@@ -1,7 +1,6 @@
 """What a failed request is answered with: one JSON object whose ``detail`` says what was wrong."""
 
 import logging
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,33 +14,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-async def refused(_: "Request", error: Exception) -> "Response":
-    """As the refusal says."""
+async def reply_to(_: "Request", error: Exception) -> "Response":
+    """As a refusal says; 503 for a journal that may work again soon; else 500, without what the server knows of it."""
     from starlette.responses import JSONResponse
 
-    assert isinstance(error, RefusedError)  # noqa: S101 - narrows the type of a handler registered for it alone
-    return JSONResponse(error.body, error.status_code, error.headers)
-
-
-async def no_journal(_: "Request", error: Exception) -> "Response":
-    """503: it may work again soon."""
-    from starlette.responses import JSONResponse
-
-    logger.error("%s", error)
-    body = {"detail": "The server cannot use its journal.", "code": "journal_unavailable"}
-    return JSONResponse(body, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
-
-
-async def crashed(_: "Request", error: Exception) -> "Response":
-    """500, without what the server knows of it."""
-    from starlette.responses import JSONResponse
-
+    if isinstance(error, RefusedError):
+        return JSONResponse(error.body, error.status_code, error.headers)
+    if isinstance(error, JournalError):
+        logger.error("%s", error)
+        body = {"detail": "The server cannot use its journal.", "code": "journal_unavailable"}
+        return JSONResponse(body, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"})
     body = {"detail": f"Internal error: {type(error).__name__}.", "code": "internal_error"}
     return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-ERROR_HANDLERS: dict[type[Exception], Callable[["Request", Exception], Awaitable["Response"]]] = {
-    RefusedError: refused,
-    JournalError: no_journal,
-    Exception: crashed,
-}

@@ -13,7 +13,7 @@ from osmosis_ai.rollout.core.tracecontext import trace_context_of
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.server import siblings
-from osmosis_ai.rollout.server.error_replies import crashed, no_journal, refused
+from osmosis_ai.rollout.server.error_replies import reply_to
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body, reason_of
 from osmosis_ai.rollout.server.services import Services
 
@@ -74,14 +74,10 @@ class InitEndpoint:
         await turnstile_of(asyncio.get_running_loop()).enter()
         try:
             reply = await self.accept(request)
-        except RefusedError as error:
-            await (await refused(request, error))(scope, receive, send)
-        except JournalError as error:
-            await (await no_journal(request, error))(scope, receive, send)
         except Exception as error:
-            await (await crashed(request, error))(scope, receive, send)
-            # On to the ASGI server, which logs it.
-            raise
+            await (await reply_to(request, error))(scope, receive, send)
+            if not isinstance(error, RefusedError | JournalError):
+                raise  # on to the ASGI server, which logs it
         else:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply))]
             if self._siblings is not None and self._siblings.gives_way():

@@ -33,12 +33,7 @@ MAX_KNOWN_CHARACTERS = 262_144
 """Of one offer; longer ones are checked and encoded each time."""
 
 _PLAIN_MODELS = frozenset(
-    {
-        OpenAIFunctionToolSchema,
-        OpenAIFunctionSchema,
-        OpenAIFunctionParametersSchema,
-        OpenAIFunctionPropertySchema,
-    }
+    {OpenAIFunctionToolSchema, OpenAIFunctionSchema, OpenAIFunctionParametersSchema, OpenAIFunctionPropertySchema}
 )
 
 

@@ -52,9 +52,9 @@ class Export:
 
     def examples(self) -> Iterator[dict[str, Any]]:
         """The wanted rollouts in the order of their files, read one at a time."""
-        order = sorted(range(len(self.index.rollouts)), key=lambda position: _place(self.index.rollouts[position]))
-        for position in order:
-            if (objection := self.wanted.objection(self.index.rollouts[position])) is not None:
+        rollouts = self.index.rollouts
+        for position in sorted(range(len(rollouts)), key=lambda at: (rollouts[at].file, rollouts[at].start)):
+            if (objection := self.wanted.objection(rollouts[position])) is not None:
                 self.left_out[objection] += 1
                 continue
             try:
@@ -68,7 +68,3 @@ class Export:
             self.written += 1
             example: dict[str, Any] = {"messages": conversation.messages}
             yield example | {"tools": conversation.tools} if conversation.tools else example
-
-
-def _place(rollout: Summary) -> tuple[str, int]:
-    return rollout.file, rollout.start

@@ -1,62 +1,42 @@
 """Rollouts as rows of the page's table: lists in the order of ``COLUMNS``, as 50,000 objects would be mostly keys."""
 
+from operator import attrgetter
 from typing import Any
 
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
-COLUMNS = (
-    "key",
-    "id",
-    "agent",
-    "started",
-    "last",
-    "status",
-    "outcome",
-    "reward",
-    "turns",
-    "tools",
-    "toolErrors",
-    "promptTokens",
-    "responseTokens",
-    "finish",
-    "duration",
-    "queue",
-    "llm",
-    "tool",
-    "error",
-    "delivery",
-    "prompt",
-    "warning",
-)
+_FIELDS = {
+    "id": "rollout_id",
+    "agent": "agent",
+    "started": "started_at",
+    "last": "last_at",
+    "status": "status",
+    "outcome": "outcome",
+    "reward": "reward",
+    "turns": "turns",
+    "tools": "tool_calls",
+    "toolErrors": "tool_errors",
+    "promptTokens": "prompt_tokens",
+    "responseTokens": "response_tokens",
+    "finish": "finish_reason",
+    "duration": "duration_ms",
+    "queue": "queue_ms",
+    "llm": "llm_ms",
+    "tool": "tool_ms",
+    "error": "error",
+    "delivery": "delivery",
+    "prompt": "prompt",
+}
+"""The columns between the key and the warning, and what fills them: fields of ``Summary``."""
+COLUMNS = ("key", *_FIELDS, "warning")
+
+_values = attrgetter(*_FIELDS.values())
+_MILLISECONDS = range(1 + list(_FIELDS).index("duration"), 2 + list(_FIELDS).index("tool"))
 
 
 def row_of(key: int, rollout: Summary) -> list[Any]:
     """The row of a rollout; times in unix seconds, durations in milliseconds, what is not known ``None``."""
-    return [
-        key,
-        rollout.rollout_id,
-        rollout.agent,
-        rollout.started_at,
-        rollout.last_at,
-        rollout.status,
-        rollout.outcome,
-        rollout.reward,
-        rollout.turns,
-        rollout.tool_calls,
-        rollout.tool_errors,
-        rollout.prompt_tokens,
-        rollout.response_tokens,
-        rollout.finish_reason,
-        _ms(rollout.duration_ms),
-        _ms(rollout.queue_ms),
-        _ms(rollout.llm_ms),
-        _ms(rollout.tool_ms),
-        rollout.error,
-        rollout.delivery,
-        rollout.prompt,
-        rollout.warnings[0] if rollout.warnings else None,
-    ]
-
-
-def _ms(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+    row = [key, *_values(rollout), rollout.warnings[0] if rollout.warnings else None]
+    for place in _MILLISECONDS:
+        row[place] = None if row[place] is None else round(row[place], 1)
+    return row

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
@@ -95,8 +96,8 @@ class RescoringReport:
             "runs": len(self.runs),
             **{verdict.value: self.verdicts[verdict] for verdict in RescoringVerdict},
             "compared": len(compared),
-            "mean_before": _mean([run.reward_before or 0.0 for run in compared]),
-            "mean_after": _mean([run.reward_after or 0.0 for run in compared]),
+            "mean_before": fmean(run.reward_before or 0.0 for run in compared) if compared else None,
+            "mean_after": fmean(run.reward_after or 0.0 for run in compared) if compared else None,
             "changed": len(self.changed),
             "gained_reward": sum(run.changed and run.reward_before is None for run in self.runs),
             "lost_reward": sum(run.changed and run.reward_after is None for run in self.runs),
@@ -209,7 +210,3 @@ def _missing_conversation(run: SavedRun) -> str | None:
     if run.messages is None:
         return "its trace holds only summaries of messages" if run.has_summaries else "its conversation was not saved"
     return None
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

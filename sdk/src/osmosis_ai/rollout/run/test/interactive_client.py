@@ -57,18 +57,14 @@ class InteractiveLLMClient(WrappedClient):
         self._on_step = on_step
         self._on_messages_updated = on_messages_updated
         self._turn = 0
-        self._aborted = False
-        self._edits: dict[int, tuple[MessageDict, MessageDict]] = {}
-
-    @property
-    def is_aborted(self) -> bool:
+        self.is_aborted = False
         """Whether the user has ended the run, even if the agent did not take notice."""
-        return self._aborted
+        self._edits: dict[int, tuple[MessageDict, MessageDict]] = {}
 
     def reset_metrics(self) -> None:
         """Set the counters to zero, turns included, and forget an abort and all edits."""
         self._turn = 0
-        self._aborted = False
+        self.is_aborted = False
         self._edits = {}
         super().reset_metrics()
 
@@ -87,7 +83,7 @@ class InteractiveLLMClient(WrappedClient):
         Raises:
             InterruptedError: the user has aborted the run.
         """
-        if self._aborted:
+        if self.is_aborted:
             raise InterruptedError(ABORTED)
         self._turn += 1
         while True:
@@ -108,7 +104,7 @@ class InteractiveLLMClient(WrappedClient):
             if decision is StepDecision.ASK_AGAIN:
                 continue
             if not decision:
-                self._aborted = True
+                self.is_aborted = True
                 raise InterruptedError(ABORTED)
             return _edited(result, step.message)
 

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -151,6 +152,20 @@ class TestCodings:
         with pytest.raises(OsmosisTransportError):
             await call
         assert longest < 0.2
+
+    async def test_many_bombs_at_once_cost_the_memory_of_one(self, peer: HttpPeer) -> None:
+        peer.answer = reply(gzip.compress(bytes(64_000_000)), headers={"Content-Encoding": "gzip"})
+        channel = TrainerChannels(8, 8, 32_000_000)
+        calls = [client_of(peer, f"r{n}", channel=channel).chat_completions(QUESTION) for n in range(8)]
+        tracemalloc.start()
+        try:
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            await channel.aclose()
+        assert {type(outcome) for outcome in outcomes} == {OsmosisTransportError}
+        assert peak_bytes < 2 * 32_000_000
 
     async def test_the_bound_counts_what_is_decompressed(self, peer: HttpPeer) -> None:
         peer.answer = reply(gzip.compress(CHAT + b" " * 1_000_000), headers={"Content-Encoding": "gzip"})

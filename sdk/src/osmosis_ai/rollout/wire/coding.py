@@ -39,6 +39,7 @@ async def decoded(body: bytes, max_bytes: int) -> bytes:
         if not decoding.step():
             await call_in_thread(decoding.finish)
     except zlib.error as error:
+        decoding.pieces.clear()  # the error's traceback holds this frame for as long as somebody keeps the error
         raise httpx.DecodingError(f"The reply cannot be decompressed: {error}") from error
     return b"".join(decoding.pieces)
 

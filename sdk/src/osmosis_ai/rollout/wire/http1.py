@@ -99,7 +99,10 @@ class Http1Connection(asyncio.Protocol):
             self._transport.close()
 
     def _time_out(self) -> None:
-        self._fail(httpx.ReadTimeout(""))
+        if self._is_enough:
+            self._cut_short()
+        else:
+            self._fail(httpx.ReadTimeout(""))
 
     def _cut_short(self) -> None:
         """Take the status, and leave the rest of the body unread."""
@@ -219,9 +222,7 @@ class Http1Connection(asyncio.Protocol):
             self._turnstile.resolve(answer, Reply(status, body, self._headers))
 
     def _fail(self, error: httpx.RequestError) -> None:
-        if self._is_enough:
-            self._resolve(self._parser.get_status_code())
-        elif self._answer is not None and not self._answer.done():
+        if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self.close()
 

@@ -100,9 +100,9 @@ def _has_leftovers(response: httpx.Response) -> bool:
 
 
 async def _discard(response: httpx.Response) -> None:
-    """Receive a short body that comes at once, so that the connection can be used again; failing is no matter."""
+    """Receive a short body that comes at once, so that the connection can be used again."""
     received = 0
-    with suppress(TimeoutError, httpx.RequestError):
+    with suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
             async for chunk in response.aiter_raw():
                 received += len(chunk)

@@ -252,9 +252,9 @@ class TestServer:
         with measured_server(directory, *options) as server:
             server.wait_until_serving()
             failing = {"raise": f"{HOSTILE[:-1]} Bearer {SECRET} {CALLBACK_KEY}"}
-            post(server.port, init_body("bad\n1", server_url=trainer.url, metadata=failing, api_key=CALLBACK_KEY))
+            post(server.port, init_body("bad\t1", server_url=trainer.url, metadata=failing, api_key=CALLBACK_KEY))
             post(server.port, init_body("good", server_url=trainer.url), f"?api_key={SECRET}")
-            trainer.wait_for_result("bad\n1")
+            trainer.wait_for_result("bad\t1")
             trainer.wait_for_result("good")
             assert server.signal(signal.SIGTERM) == 0
             return server.stderr
@@ -268,9 +268,9 @@ class TestServer:
         (ended,) = [event for event in found if "ended:" in event["message"] and event["rollout_id"] == "good"]
         assert (ended["status"], ended["outcome"], ended["reward"]) == ("COMPLETED", "success", 1.0)
         accesses = [event for event in found if event["logger"] == "uvicorn.access" and "POST" in event["message"]]
-        assert {event["rollout_id"] for event in accesses} == {"bad\n1", "good"}
+        assert {event["rollout_id"] for event in accesses} == {"bad\t1", "good"}
         (failed,) = [event for event in found if event["level"] == "error"]
-        assert failed["rollout_id"] == "bad\n1"
+        assert failed["rollout_id"] == "bad\t1"
         assert failed["error"].startswith("RuntimeError: a\n")
         assert SECRET not in log
         assert CALLBACK_KEY not in log

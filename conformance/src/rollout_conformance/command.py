@@ -36,7 +36,9 @@ def conformance(
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option("--api-key", envvar=SERVER_KEY_VARIABLE, show_envvar=True, help="The server's key."),
+        typer.Option(
+            "--server-key", "--api-key", envvar=SERVER_KEY_VARIABLE, show_envvar=True, help="The server's key."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -99,7 +101,7 @@ def conformance(
         if command is not None and server_pid is not None:
             raise UsageError("--command and --server-pid are mutually exclusive: give one of them.")
         if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable()):
-            raise UsageError(f"The key of --api-key or {SERVER_KEY_VARIABLE} must be printable ASCII text.")
+            raise UsageError(f"The key of --server-key or {SERVER_KEY_VARIABLE} must be printable ASCII text.")
         if callback_url is None and host in ALL_INTERFACES:
             raise UsageError(f"--host {host} is no address to call back: give --callback-url too.")
         options = KitOptions(

@@ -77,8 +77,8 @@ async def _require_server(kit: Kit) -> None:
     if response.status_code not in (401, 403):
         return
     if kit.options.api_key:
-        raise ConformanceError(f"{url} refuses the key it was given ({response.status_code}): correct --api-key.")
-    raise ConformanceError(f"{url} wants a key ({response.status_code}): give it as --api-key.")
+        raise ConformanceError(f"{url} refuses the key it was given ({response.status_code}): correct --server-key.")
+    raise ConformanceError(f"{url} wants a key ({response.status_code}): give it as --server-key.")
 
 
 async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | None) -> dict[str, Result]:

@@ -41,9 +41,9 @@ def test_one_that_does_not_is_exit_code_1_with_the_reason(broken: str, capsys: p
 
 def test_a_server_that_wants_a_key_says_so(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance("--server", server) == 1
-    assert "give it as --api-key" in capsys.readouterr().err
-    assert conformance("--server", server, "--api-key", "other") == 1
-    assert "correct --api-key" in capsys.readouterr().err
+    assert "give it as --server-key" in capsys.readouterr().err
+    assert conformance("--server", server, "--server-key", "other") == 1
+    assert "correct --server-key" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_says_so(capsys: pytest.CaptureFixture[str]) -> None:

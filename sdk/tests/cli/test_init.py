@@ -39,7 +39,7 @@ def test_another_sdk_may_be_named(working_directory: Path) -> None:
 )
 def test_what_it_refuses(arguments: list[str], word: str, working_directory: Path, capsys: Captured) -> None:
     (working_directory / "file").touch()
-    assert main(["init", *arguments]) == 1
+    assert main(["init", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("Error: ")
     assert word in err

@@ -213,6 +213,11 @@ WRONG: dict[str, list[list[str]]] = {
         [*LINES["eval"], "--baseline-api-key", "k"],
         [*LINES["view"], "-o", "page.html", "--open"],
     ],
+    "no journal": [LINES["journal list"], LINES["journal salvage"]],
+    "no MCP directory": [
+        [name, "--mcp", "gone", *(DATA if name in RUNNERS else [])] for name in (*RUNNERS, "validate")
+    ],
+    "no SDK": [["init", "agent", "--sdk", "gone"]],
     "a value that is no choice": [[*LINES["serve"], "--log-level", "loud"], [*LINES["traces export"], "--status", "x"]],
 }
 FAILING = {
@@ -224,7 +229,6 @@ FAILING = {
     "no rows": [[*LINES[name], "--offset", "9"] for name in RUNNERS],
     "a place that cannot be written": [[*LINES[name], "-o", "."] for name in RUNNERS],
     "nothing to show": [["view", "traces", "-o", "page.html"], ["traces", "export", "traces"]],
-    "no journal": [LINES["journal list"], LINES["journal salvage"]],
 }
 
 

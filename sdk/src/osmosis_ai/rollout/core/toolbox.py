@@ -77,8 +77,9 @@ def tool(
         ValueError: ``timeout_seconds`` is not above 0.
     """
     chosen = ToolOptions(name, description, timeout_seconds)
-    if chosen.timeout_seconds is not None and not 0 < chosen.timeout_seconds < float("inf"):
-        raise ValueError(f"timeout_seconds must be a positive number of seconds, got {chosen.timeout_seconds}.")
+    limit = chosen.timeout_seconds
+    if limit is not None and not (isinstance(limit, int | float) and 0 < limit < float("inf")):
+        raise ValueError(f"timeout_seconds must be a positive number of seconds, got {limit!r}.")
 
     def mark(function: FunctionT) -> FunctionT:
         setattr(function, _OPTIONS, chosen)

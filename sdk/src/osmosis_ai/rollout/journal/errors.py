@@ -1,6 +1,6 @@
 """What a journal raises: always one sentence that says what is wrong, where, and what to do."""
 
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 
 class JournalError(CLIError):
@@ -9,6 +9,10 @@ class JournalError(CLIError):
 
 class JournalDamagedError(JournalError):
     """What was written cannot be read: nothing new is promised on it."""
+
+
+class NoJournalError(JournalError, UsageError):
+    """There is no journal where one was named."""
 
 
 class UnknownKeyError(JournalError):

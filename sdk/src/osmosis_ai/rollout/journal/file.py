@@ -29,7 +29,7 @@ from osmosis_ai.rollout.core.settings import Synchronous
 from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
-from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import damaged, is_busy, is_damage, journal_error
 from osmosis_ai.rollout.journal.owner import Owner, is_alive, is_token, living, lock, sweep
 
@@ -210,7 +210,7 @@ def open_file(path: Path, options: FileOptions, clock: Clock) -> OpenFile:
     # Links on the way are resolved; a link in the last place is refused by `_exists_as_journal`.
     path = path.parent.resolve() / path.name
     if not _exists_as_journal(path) and not options.create:
-        raise JournalError(f"There is no journal at {path}: name the one that the server uses.")
+        raise NoJournalError(f"There is no journal at {path}: name the one that the server uses.")
     owners_directory(path).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
     with _alone(path, options.busy_timeout_seconds):
         if not _exists_as_journal(path):

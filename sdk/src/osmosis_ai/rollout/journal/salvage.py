@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 
 from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.anchor import drop_anchor, take_anchor
-from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import DIRECTORY_MODE, create_file, owners_directory
 from osmosis_ai.rollout.journal.owner import living, new_token
@@ -87,6 +87,8 @@ def salvage(damaged: Path, new: Path) -> Salvaged:
         raise JournalError(f"There is a file at {new} already: name a new one.")
     try:
         found = read(damaged)
+    except FileNotFoundError:
+        raise NoJournalError(f"There is no journal at {damaged}: name the damaged one.") from None
     except OSError as error:
         raise journal_error(damaged, error) from error
     if _is_served(damaged, {record.owner for record in found.records.values()}):

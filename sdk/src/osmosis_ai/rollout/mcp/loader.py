@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.text import text_of
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.mcp.package import DirectoryPackage
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class MCPLoadError(CLIError):
     """A directory of MCP tools cannot be used; one sentence that says why, where, and what to do."""
 
 
+class NoMCPDirectoryError(MCPLoadError, UsageError):
+    """There is no such directory, or no server in it."""
+
+
 def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
     """Import ``main.py`` in the directory ``mcp_path`` and return the ``fastmcp.FastMCP`` instance it holds.
 
@@ -52,11 +56,13 @@ def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
     directory = Path(mcp_path)
     if not str(mcp_path).strip() or not directory.is_dir():
         kind = " as a directory" if directory.is_file() else ""
-        raise MCPLoadError(f"The MCP directory '{mcp_path}' does not exist{kind}; name one that holds a main.py.")
+        raise NoMCPDirectoryError(
+            f"The MCP directory '{mcp_path}' does not exist{kind}; name one that holds a main.py."
+        )
     directory = directory.resolve()
     main_file = directory / f"{MAIN_MODULE}.py"
     if not main_file.is_file():
-        raise MCPLoadError(f"No main.py found in '{directory}'; put the FastMCP server there.")
+        raise NoMCPDirectoryError(f"No main.py found in '{directory}'; put the FastMCP server there.")
     server_class = _import_fastmcp()
     package = DirectoryPackage(directory)
     try:

@@ -1,6 +1,7 @@
 """What ``osmosis trainer`` was asked to do."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from osmosis_ai.rollout.run.driver import RunPlan
@@ -40,6 +41,8 @@ class Options(RunOptions):
             return "Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one."
         if self.module is not None and not all(self.module.rpartition(":")):
             return f"-m {self.module} is not of the form module:attribute, as in server:agent_loop."
+        if self.mcp is not None and not Path(self.mcp).is_dir():
+            return f"The MCP directory '{self.mcp}' does not exist; name one that holds a main.py."
         return None
 
     def _combination_problem(self) -> str | None:

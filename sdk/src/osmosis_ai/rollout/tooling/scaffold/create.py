@@ -7,7 +7,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.tooling.scaffold.source import VENDOR, SdkSource
 
 AGENT_NAME_LINE = '    name = "calculator"\n'
@@ -74,9 +74,9 @@ def _name_of(folder: Path) -> str:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise CLIError(f"{name!r} cannot name a project: give --name, of letters, digits, '.', '_' and '-'.")
+        raise UsageError(f"{name!r} cannot name a project: give --name, of letters, digits, '.', '_' and '-'.")
     if re.sub(r"[._-]+", "-", name).lower() in _TAKEN_NAMES:
-        raise CLIError(f"{name!r} is a package that the project needs: give it another --name.")
+        raise UsageError(f"{name!r} is a package that the project needs: give it another --name.")
     return name
 
 
@@ -88,7 +88,7 @@ def _require_empty(folder: Path) -> None:
     except OSError as error:
         raise CLIError(f"{folder} cannot be used: {error.strerror}; name a new folder.") from error
     if entries:
-        raise CLIError(f"{folder} is not empty: name a new folder, or an empty one.")
+        raise UsageError(f"{folder} is not empty: name a new folder, or an empty one.")
 
 
 def _texts(name: str, sdk: SdkSource) -> dict[str, str]:

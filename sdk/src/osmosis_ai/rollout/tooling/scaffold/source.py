@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import url2pathname
 
 from osmosis_ai.rollout.core.consts import PACKAGE_FOLDER, package_name
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 VENDOR = "vendor"
 HOW_TO_NAME = (
@@ -91,7 +91,7 @@ def _git(text: str) -> SdkSource:
     path, at, revision = parts.path.rpartition("@")
     options = parse_qs(parts.fragment)
     if not (parts.scheme and (parts.netloc or parts.scheme == "file") and (path if at else revision).strip("/")):
-        raise CLIError(f"git+{text} is no URL such as git+https://HOST/REPO@REVISION#subdirectory=sdk.")
+        raise UsageError(f"git+{text} is no URL such as git+https://HOST/REPO@REVISION#subdirectory=sdk.")
     fields = {"git": parts._replace(path=path if at else parts.path, fragment="").geturl()}
     if at:
         fields["rev"] = revision
@@ -104,12 +104,12 @@ def _at(path: Path, *, editable: bool) -> SdkSource:
     path = path.absolute()
     if path.name.endswith(_ARCHIVES) and path.is_file():
         if not path.name.startswith("osmosis_ai-0.2."):
-            raise CLIError(f"{path} is no {package_name} of the 0.2 line: name it with {HOW_TO_NAME}.")
+            raise UsageError(f"{path} is no {package_name} of the 0.2 line: name it with {HOW_TO_NAME}.")
         return SdkSource({"path": f"{VENDOR}/{path.name}"}, archive=path)
     for folder in (path, path / "sdk"):
         if _is_sdk(folder):
             return SdkSource({"path": str(folder), **({"editable": True} if editable else {})})
-    raise CLIError(f"There is no {package_name} SDK at {path}: name it with {HOW_TO_NAME}.")
+    raise UsageError(f"There is no {package_name} SDK at {path}: name it with {HOW_TO_NAME}.")
 
 
 def _is_sdk(folder: Path) -> bool:

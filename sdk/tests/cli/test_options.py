@@ -215,7 +215,9 @@ WRONG: dict[str, list[list[str]]] = {
     ],
     "no journal": [LINES["journal list"], LINES["journal salvage"]],
     "no MCP directory": [
-        [name, "--mcp", "gone", *(DATA if name in RUNNERS else [])] for name in (*RUNNERS, "validate")
+        ["validate", "--mcp", "gone"],
+        ["serve", "--mcp", "gone"],
+        ["trainer", "--mcp", "gone", *DATA],
     ],
     "no SDK": [["init", "agent", "--sdk", "gone"]],
     "a value that is no choice": [[*LINES["serve"], "--log-level", "loud"], [*LINES["traces export"], "--status", "x"]],

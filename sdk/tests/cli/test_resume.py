@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from osmosis_ai.cli import main
@@ -82,8 +81,7 @@ def killed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         wait_for(lambda: Path("in the middle").exists() and process.poll() is None)
         wait_for(lambda: len(saved_runs()) >= 4)
         process.kill()
-    with suppress(ProcessLookupError):  # the server of a trainer that was killed is left behind
-        os.kill(int(Path("agent.pid").read_text()), signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(int(Path("agent.pid").read_text())))  # a trainer's server ends with it
     assert not Path("results.json").exists()
     return str(request.param)
 

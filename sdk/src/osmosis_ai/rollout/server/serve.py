@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.console import console
+from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -29,6 +30,7 @@ from osmosis_ai.rollout.observe.logs import log_config
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
+from osmosis_ai.rollout.server.process import end_with_parent
 from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
 from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.wire.addresses import all_interfaces
@@ -153,6 +155,8 @@ def serve_agent_loop(
         "log_config": log_config(settings.server.log_format),
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
     }
+    if os.environ.get(WHILE_STDIN_IS_OPEN_VARIABLE):
+        end_with_parent()
     with listener:
         if reload or workers > 1:
             path = "" if mcp_path is not None else module_path or import_string_of(agent_loop)

@@ -1,7 +1,7 @@
 """A rollout server of our own: ``osmosis serve`` in a child process, on a loopback socket that is bound here.
 
-The child never outlives ``ServerProcess``: it is asked to stop, then killed. It runs in a session of its own, so that
-a Ctrl-C in the terminal reaches only us.
+The child never outlives ``ServerProcess``: it is asked to stop, then killed, and ends by itself where we are killed. It
+runs in a session of its own, so that a Ctrl-C in the terminal reaches only us.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
 from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.errors import ServerEndedError, TrainerError
@@ -86,7 +87,7 @@ class ServerProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,  # closes with us, however we end
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=self._environment(callback_url),
@@ -107,6 +108,7 @@ class ServerProcess:
         # When we stop it, nobody waits for what still runs.
         environment[DRAIN_VARIABLE] = "0"
         environment["PYTHONUNBUFFERED"] = "1"
+        environment[WHILE_STDIN_IS_OPEN_VARIABLE] = "1"
         return environment
 
     async def _keep_output(self) -> None:

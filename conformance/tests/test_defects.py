@@ -12,6 +12,8 @@ from servers.small import SmallServer
 
 from rollout_conformance import KitOptions, Level, Report, Status, run, select
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 KEY = "the-key-of-the-server"
 PATIENT_SECONDS = 30.0

@@ -9,6 +9,8 @@ import pytest
 
 from rollout_conformance.options import SERVER_KEY_VARIABLE
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_SECONDS = 50
 PLUGIN = ("-p", "rollout_conformance.pytest")
 

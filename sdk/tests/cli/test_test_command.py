@@ -211,7 +211,7 @@ class TestMcp:
         assert results_of()["config"]["digests"]["agent"]
 
     def test_one_without_tools_is_a_sentence(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["test", "--mcp", "nowhere", "-d", "rows.jsonl", *SCRIPT]) == 1
+        assert main(["test", "--mcp", "nowhere", "-d", "rows.jsonl", *SCRIPT]) == 2
         err = capsys.readouterr().err
         assert err.startswith("Error: ")
         assert "nowhere" in err

@@ -17,6 +17,8 @@ from support.processes import ServingProgram
 from support.rollouts import init_body
 from support.scrapes import Scrape
 
+pytestmark = pytest.mark.slow
+
 ROLLOUTS = 120
 TURNS = 2
 TOOLS = ("add", "fail")

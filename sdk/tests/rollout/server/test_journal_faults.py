@@ -18,6 +18,8 @@ from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSetti
 from osmosis_ai.rollout.journal import Journal, SqliteJournal
 from osmosis_ai.rollout.server.app import create_app
 
+pytestmark = pytest.mark.slow
+
 MANY_REFUSALS: list[Fault | int] = [503] * 500
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.processes import own_environment
 
+pytestmark = pytest.mark.slow
+
 SDK = Path(__file__).parents[4]
 DATA = "osmosis_ai/rollout/tooling/scaffold/project"
 EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl")

@@ -36,13 +36,10 @@ START_MODES = {
 
 
 # One mode is enough for every day; the gate tries all.
-EVERY_DAY = "python -m server"
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=() if mode == EVERY_DAY else pytest.mark.slow) for mode in START_MODES]
-)
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=pytest.mark.slow) for mode in START_MODES])
 async def test_it_conforms_strictly(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(own_environment()):
         monkeypatch.delenv(name)

@@ -91,7 +91,7 @@ class Courier:
 
     def __init__(self, journal: Journal, settings: RolloutClientSettings, deadline_seconds: float) -> None:
         self.ending = False
-        """Whether the server ends: from then on a journal that fails is not tried again."""
+        """Whether the server ends: what other processes left is for the next one."""
         self._journal = journal
         self._settings = settings
         self._deadline_seconds = deadline_seconds
@@ -102,7 +102,7 @@ class Courier:
         """Put the result on record; ``False`` if it must not be delivered by this process.
 
         A result that is delivered without being on record would be contradicted by the next process, which finds an
-        unfinished rollout. So this goes on until the journal works again, or the server ends.
+        unfinished rollout. So this goes on until the journal works again, or the bounds of the shutdown cancel it.
         """
         try:
             ours = await self._insist(self._journal.finish, key, result.encoded)
@@ -112,9 +112,9 @@ class Courier:
                 "Rollout %a: nothing on record can contradict its result, so it goes out: %s", rollout_id, error
             )
             return True
-        except JournalError as error:
-            logger.error("Rollout %a: its result is lost, as it cannot be put on record: %s", rollout_id, error)
-            return False
+        except asyncio.CancelledError:
+            logger.error("Rollout %a: its result cannot be put on record, and ends with the server.", rollout_id)
+            raise
         if not ours:
             logger.error("Rollout %a: another result is on record; this one is dropped.", rollout_id)
         return ours
@@ -175,15 +175,13 @@ class Courier:
         self._last_call.set()
 
     async def _insist(self, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Repeat a journal operation that fails (the disk is full, say) as long as the server runs."""
+        """Repeat a journal operation that fails (the disk is full, say) until it is cancelled."""
         while True:
             try:
                 return await operation(*arguments)
             except UnknownKeyError:
                 raise  # another try would find the same
             except JournalError as error:
-                if self.ending:
-                    raise
                 logger.warning("The journal fails, trying again: %s", error)
                 await asyncio.sleep(JOURNAL_RETRY_SECONDS)
 

@@ -115,6 +115,11 @@ class Rollouts:
         """Those that have no result yet."""
         return [rollout for rollout in self._by_key.values() if rollout.is_unfinished]
 
+    @property
+    def has_unrecorded(self) -> bool:
+        """Whether there is a result that is not on record yet."""
+        return any(rollout.phase is Phase.RECORDING for rollout in self._by_key.values())
+
     def _count(self, more: int) -> None:
         self.unfinished += more
         self.announce()

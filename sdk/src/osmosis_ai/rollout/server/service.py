@@ -174,9 +174,17 @@ class RolloutService:
         await self._courier.carry_on(delivery)
 
     async def _finish_running(self, drain_seconds: float) -> None:
-        """Wait until nothing is about to start and nothing runs, stopping what waits in vain or takes too long."""
+        """Wait until nothing is about to start and nothing runs, stopping what waits in vain or takes too long.
+
+        A result that cannot be put on record (a full disk) is waited for as long as an agent is.
+        """
         deadline = time.monotonic() + drain_seconds
-        while self._rollouts.reserved > 0 or self._rollouts.unfinished > 0:
+        out_of_time = False
+        while (
+            self._rollouts.reserved > 0
+            or self._rollouts.unfinished > 0
+            or (self._rollouts.has_unrecorded and not out_of_time)
+        ):
             out_of_time = time.monotonic() >= deadline
             for rollout in self._rollouts.without_result():
                 if out_of_time or rollout.waits_in_vain:

@@ -31,8 +31,13 @@ def export(
     status: Annotated[str, typer.Option("--status", metavar="STATUS", help="COMPLETED, ERROR, or any.")] = "COMPLETED",
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
+    from osmosis_ai.rollout.core.results import Outcome
+    from osmosis_ai.rollout.core.text import counted
     from osmosis_ai.rollout.observe.traces.export import Export, Filter
 
+    for outcome in outcomes or ():
+        if outcome not in set(Outcome):
+            raise UsageError(f"--outcome is one of {', '.join(Outcome)}, not {outcome!r}.")
     if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
         raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")
     index = index_of(path)
@@ -45,6 +50,7 @@ def export(
     print(  # noqa: T201 - beside the data, which may be on stdout
         f"{job.written} of {len(index.rollouts)} rollouts exported{where}"
         + (f"; left out: {left_out}" if left_out else "")
+        + (f"; not read: {counted(index.unreadable_files, 'file')}" if index.unreadable_files else "")
         + ".",
         file=sys.stderr,
     )
@@ -57,6 +63,8 @@ def index_of(path: Path) -> "TraceIndex":
 
     if not path.exists():
         raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
+    if not (path.is_dir() or path.is_file()):
+        raise UsageError(f"{path} is neither a folder nor a regular file: name the folder of the traces, or one trace.")
     return TraceIndex(path)
 
 

@@ -90,6 +90,11 @@ def shortened(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
     return f"{shown[:limit]}..." if len(shown) > limit or len(text) > limit * 4 else shown
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``, ``1,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def cut(text: str, limit: int, mark: str = "...") -> str:
     """The first ``limit`` characters of ``text``, and ``mark`` if there are more."""
     return text if len(text) <= limit else text[:limit] + mark

@@ -127,6 +127,9 @@ class Observer:
     def journal_problem(self, problem: str | None) -> None:
         """Nothing can be put on record, for a reason; ``None``: it can again. May come from any thread."""
 
+    def trace_lacks(self, why: str) -> None:
+        """A trace is not whole, a ``TraceLack``; told once for each trace. May come from any thread."""
+
     def loop_lag(self, seconds: float) -> None:
         """The event loop called back ``seconds`` later than asked."""
 

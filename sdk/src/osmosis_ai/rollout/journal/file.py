@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from osmosis_ai.rollout.core.files import FILE_MODE, make_folder
 from osmosis_ai.rollout.core.settings import Synchronous
 from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
@@ -35,8 +36,6 @@ from osmosis_ai.rollout.journal.owner import Owner, is_alive, is_token, living, 
 
 APPLICATION_ID = 0x6F736A6C
 SCHEMA_VERSION = 1
-FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
 PAGE_BYTES = 8192
 WAL_CHECKPOINT_PAGES = 2048
 WAL_KEPT_BYTES = 32 * 1024 * 1024
@@ -206,12 +205,12 @@ def open_file(path: Path, options: FileOptions, clock: Clock) -> OpenFile:
     if sys.platform == "win32":
         raise JournalError("The journal needs POSIX file locks, which Windows lacks: switch the journal off.")
     if options.create:
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_folder(path.parent)
     # Links on the way are resolved; a link in the last place is refused by `_exists_as_journal`.
     path = path.parent.resolve() / path.name
     if not _exists_as_journal(path) and not options.create:
         raise NoJournalError(f"There is no journal at {path}: name the one that the server uses.")
-    owners_directory(path).mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+    make_folder(owners_directory(path))
     with _alone(path, options.busy_timeout_seconds):
         if not _exists_as_journal(path):
             create_file(path)

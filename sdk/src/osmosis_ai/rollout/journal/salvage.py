@@ -18,11 +18,12 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from osmosis_ai.rollout.core.files import make_folder
 from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.anchor import drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
-from osmosis_ai.rollout.journal.file import DIRECTORY_MODE, create_file, owners_directory
+from osmosis_ai.rollout.journal.file import create_file, owners_directory
 from osmosis_ai.rollout.journal.owner import living, new_token
 from osmosis_ai.rollout.journal.pages import LOST, Pages
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, RolloutState
@@ -213,7 +214,7 @@ def _rollout_id_of(result: bytes) -> str | None:
 
 
 def _write(records: Iterable[JournalRecord], new: Path) -> None:
-    new.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    make_folder(new.parent)
     draft = new.with_name(new.name + ".part")
     draft.unlink(missing_ok=True)
     create_file(draft)

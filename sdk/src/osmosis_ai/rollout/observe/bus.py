@@ -53,6 +53,10 @@ class Bus(Observer):
         for observer in self._observers:
             _tell(observer.journal_problem, problem)
 
+    def trace_lacks(self, why: str) -> None:
+        for observer in self._observers:
+            _tell(observer.trace_lacks, why)
+
     def loop_lag(self, seconds: float) -> None:
         for observer in self._observers:
             _tell(observer.loop_lag, seconds)

@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.trace.file import TraceLack
 from osmosis_ai.rollout.core.watch import Phase, ToolOutcome, Verdict
 from osmosis_ai.rollout.observe.journal import TIMED_OPERATIONS
 
@@ -117,6 +118,9 @@ class Instruments:
         self.journal_sound = gauge(
             "osmosis_journal_sound", "1, or 0 while the journal is damaged or out of place.", (), "livemin"
         )
+
+        incomplete = counter("osmosis_traces_incomplete_total", "Traces that are not whole, by why.", ("reason",))
+        self.traces_incomplete = {str(lack): incomplete.labels(str(lack)) for lack in TraceLack}
 
         self.loop_lag = histogram(
             "osmosis_event_loop_lag_seconds", "How much later than asked the event loop calls back.", _LAG

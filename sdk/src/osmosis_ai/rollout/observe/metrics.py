@@ -101,6 +101,9 @@ class MetricsObserver(Observer):
     def journal_problem(self, problem: str | None) -> None:
         self.journal_is_sound = problem is None
 
+    def trace_lacks(self, why: str) -> None:
+        self.instruments.traces_incomplete[why].inc()
+
     def loop_lag(self, seconds: float) -> None:
         self.instruments.loop_lag.observe(seconds)
         now = time.monotonic()

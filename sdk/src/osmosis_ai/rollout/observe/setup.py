@@ -49,7 +49,7 @@ class Telemetry:
         if self._debug_dir:
             from osmosis_ai.rollout.observe.traces.recorder import TraceRecorder
 
-            observers.append(TraceRecorder(self._debug_dir, self._agent_name))
+            observers.append(TraceRecorder(self._debug_dir, self._agent_name, self._trace_lacks))
         if wants_spans(os.environ) and (tracer_provider := provider()) is not None:
             from osmosis_ai.rollout.observe.otel import TracingObserver
 
@@ -57,6 +57,9 @@ class Telemetry:
         if self.metrics is not None:
             observers.append(self.metrics)
         return Bus(observers)
+
+    def _trace_lacks(self, why: str) -> None:
+        self.bus.trace_lacks(why)
 
     @property
     def why_no_metrics(self) -> str | None:

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
+from osmosis_ai.rollout.core.files import FOLDER_MODE, make_folder
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -301,11 +302,11 @@ def _reason(error: OSError | UnicodeError) -> str:
 
 def _new_trace_folder(debug_dir: str) -> str:
     try:
-        Path(debug_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(debug_dir)
         while True:
             folder = trace_folder(debug_dir)
             with suppress(FileExistsError):  # another server has started in between
-                folder.mkdir()
+                folder.mkdir(FOLDER_MODE)
                 return str(folder)
     except FileExistsError:
         raise ServeError(f"Traces cannot be written to {debug_dir}: it is not a folder.") from None

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from osmosis_ai.rollout.core.trace import lines as lines_module, writer as writer_module
+from osmosis_ai.rollout.core.trace import file as file_module, lines as lines_module
 from osmosis_ai.rollout.core.trace.writer import MAX_FILE_NAME_BYTES, TraceWriter, trace_file_name
 
 ANY_ID = st.text(st.characters(), min_size=1, max_size=300)
@@ -269,7 +269,7 @@ class TestBounds:
     def test_a_trace_that_is_too_large_ends_and_the_log_says_so_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(writer_module, "MAX_FILE_BYTES", 1000)
+        monkeypatch.setattr(file_module, "MAX_FILE_BYTES", 1000)
         writer = TraceWriter(str(tmp_path), "r")
         for turn in range(100):
             writer.write("pre_llm", {"turn": turn})

@@ -1,10 +1,12 @@
 """``osmosis traces export``: nothing lost, nothing unwanted, and what was left out is said."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.planted import mode_of
 from support.traces import TraceMaker, answer, call, calling, saying
 
 from osmosis_ai.cli import main
@@ -83,3 +85,27 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "does not exist" in capsys.readouterr().err
     assert main(["traces", "export", str(tmp_path), "--status", "DONE"]) == 2
     assert "--status is COMPLETED, ERROR or any" in capsys.readouterr().err
+
+
+def test_files_that_are_not_read_are_said(traces: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    os.mkfifo(traces / "fifo.jsonl")
+    with (traces / "large.jsonl").open("wb") as file:
+        file.truncate(50 * 1024**3)
+    code, examples, said = exported(capfdbinary, str(traces), "--outcome", "success")
+    assert (code, len(examples)) == (0, 4)
+    assert said.endswith("; not read: 1 file.\n")
+
+
+@pytest.mark.parametrize("command", [["traces", "export"], ["view"]])
+def test_a_fifo_in_the_place_of_traces_is_a_wrong_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert main([*command, str(tmp_path / "fifo")]) == 2
+    assert "is neither a folder nor a regular file" in capsys.readouterr().err
+
+
+def test_what_is_exported_is_its_owners_alone(traces: Path, tmp_path: Path) -> None:
+    assert main(["traces", "export", str(traces), "-o", str(tmp_path / "new" / "data")]) == 0
+    assert mode_of(tmp_path / "new" / "data") == 0o600
+    assert mode_of(tmp_path / "new") == 0o700

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ class TestReading:
         for path in (folder / "pipe.jsonl", folder / "link.jsonl", folder / "folder.jsonl"):
             with pytest.raises(OSError, match=r"."):
                 list(lines_of(path))
+
+    def test_a_file_of_gigabytes_is_passed_over_and_counted(self, tmp_path: Path) -> None:
+        with (tmp_path / "large.jsonl").open("wb") as file:
+            file.truncate(50 * 1024**3)  # of holes: it takes no room
+        made("r1").write(tmp_path)
+        began = time.monotonic()
+        index = indexed(tmp_path)
+        assert [one.rollout_id for one in index.rollouts] == ["r1"]
+        assert index.unreadable_files == 1
+        assert time.monotonic() - began < 5
+        with pytest.raises(OSError, match="larger than a trace can be"):
+            list(lines_of(tmp_path / "large.jsonl"))
+
+    def test_one_trace_may_be_named_by_a_link(self, tmp_path: Path) -> None:
+        made("r1").write(tmp_path / "folder")
+        (tmp_path / "link.jsonl").symlink_to(tmp_path / "folder" / "r1.jsonl")
+        assert [one.rollout_id for one in indexed(tmp_path / "link.jsonl").rollouts] == ["r1"]
 
 
 class TestIndex:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,23 @@ class TestReading:
         path.write_text(content)
         with pytest.raises(SavedRunsError, match=r"x\.json"):
             list(read_saved_runs(path))
+
+    @pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+    def test_a_fifo_is_refused_at_once(self, tmp_path: Path, name: str) -> None:
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(SavedRunsError, match=r"^Cannot read .*/x\.jsonl?: it is not a regular file\.$"):
+            list(read_saved_runs(tmp_path / name))
+
+    def test_a_fifo_among_traces_is_passed_over(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.jsonl")
+        TraceWriter(str(tmp_path), "r-1").write("llm_response", {"message": MESSAGES[2]})
+        assert [run.rollout_id for run in read_saved_runs(tmp_path)] == ["r-1"]
+
+    def test_results_of_gigabytes_are_to_be_read_as_lines(self, tmp_path: Path) -> None:
+        with (tmp_path / "x.json").open("wb") as file:
+            file.truncate(20 * 1024**3)  # of holes
+        with pytest.raises(SavedRunsError, match=r"too large to be read at once: name .*/x\.jsonl,"):
+            list(read_saved_runs(tmp_path / "x.json"))
 
     def test_a_folder_without_traces_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(SavedRunsError, match="holds no traces"):

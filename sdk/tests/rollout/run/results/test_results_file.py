@@ -1,8 +1,10 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.planted import a_device, a_fifo, a_folder, a_socket, mode_of
 
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import RunPlan
@@ -154,3 +156,27 @@ def test_a_record_that_is_no_json_is_written_as_text(path: Path) -> None:
         results.publish({}, finished=True)
     [found] = json.loads(path.read_text())["results"]
     assert (found["reward"], found["of"]) == ("nan", "<class 'object'>")
+
+
+class TestPlace:
+    def test_both_files_are_their_owners_alone(self, path: Path) -> None:
+        before = os.umask(0)
+        try:
+            with results_at(path) as results:
+                results.add(0, record(0))
+                results.publish({}, finished=True)
+        finally:
+            os.umask(before)
+        assert {mode_of(path), mode_of(path.with_suffix(".jsonl"))} == {0o600}
+        assert mode_of(path.parent) == 0o700
+
+    @pytest.mark.parametrize("resume", [False, True])
+    @pytest.mark.parametrize("plant", [a_fifo, a_socket, a_device, a_folder])
+    def test_lines_go_to_no_other_thing_than_a_file(
+        self, path: Path, plant: Any, resume: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path.parent.mkdir()
+        monkeypatch.chdir(path.parent)
+        plant(path.with_suffix(".jsonl"))
+        with pytest.raises(CLIError, match=r"^Cannot write .*/results.json: it is not a regular file\.$"):
+            results_at(path, resume=resume)

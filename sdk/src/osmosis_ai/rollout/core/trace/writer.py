@@ -9,19 +9,17 @@ import os
 import re
 import threading
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.core.text import text_of
+from osmosis_ai.rollout.core.trace.file import TraceFile
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX
 from osmosis_ai.rollout.core.trace.lines import line_of_agent
 
 logger = logging.getLogger(__name__)
 
 MAX_FILE_NAME_BYTES = 255
-MAX_FILE_BYTES = 256 * 1024 * 1024
 
-TRACE_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
 _READABLE_PREFIX_LENGTH = 64
 
@@ -48,17 +46,15 @@ def trace_path(directory: str, rollout_id: str) -> str:
 class TraceWriter:
     """Appends events of one rollout to ``<directory>/<file name of the id>``; the directory is made when first needed.
 
-    May be called from any thread. The file is open only while an event is written: so many rollouts need few files at
-    a time, and whoever moves or removes a trace sees the next event in a new one.
+    May be called from any thread.
     """
 
     def __init__(self, directory: str, rollout_id: str) -> None:
-        self._torn = False
-        self._full = False
         self._lock = threading.Lock()
         self.directory = directory
         self.rollout_id = str(rollout_id)
         self.path = trace_path(directory, self.rollout_id)
+        self._file = TraceFile(self.path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TraceWriter, (self.directory, self.rollout_id)
@@ -67,29 +63,11 @@ class TraceWriter:
         """Append one event: ``event`` and ``rollout_id`` first, ``time`` (unix seconds) last; those three are ours."""
         try:
             line = line_of_agent(event_type, self.rollout_id, data)
-            with self._lock:
-                self._append(line)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a trace, the rollout goes on
             logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
+            return
+        with self._lock:
+            self._file.append(line)
 
     def close(self) -> None:
         """Nothing is left open."""
-
-    def _append(self, line: bytes) -> None:
-        if self._torn:
-            # The last write was cut short (a full disk): without a newline this line would be lost with it.
-            line = b"\n" + line
-        Path(self.directory).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, TRACE_FILE_FLAGS, 0o644)
-        try:
-            if os.fstat(descriptor).st_size + len(line) > MAX_FILE_BYTES:
-                if not self._full:
-                    logger.warning("Trace %a is full; further events are left out.", self.path)
-                self._full = True
-                return
-            while line:
-                written = os.write(descriptor, line)
-                self._torn = written < len(line)
-                line = line[written:]
-        finally:
-            os.close(descriptor)

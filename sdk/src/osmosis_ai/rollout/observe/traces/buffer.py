@@ -12,13 +12,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.core.text import text_of
+from osmosis_ai.rollout.core.trace.file import TraceFile, TraceLack
 from osmosis_ai.rollout.core.trace.lines import line_of_agent, line_of_sdk
-from osmosis_ai.rollout.core.trace.writer import MAX_FILE_BYTES, TRACE_FILE_FLAGS, TraceWriter, trace_path
+from osmosis_ai.rollout.core.trace.writer import TraceWriter, trace_path
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,14 @@ PATIENCE_SECONDS = 5.0
 class BufferedTrace:
     """The trace of one rollout; what ``TraceWriter`` is, but for when the lines can be read."""
 
-    def __init__(self, directory: str, rollout_id: str) -> None:
+    def __init__(self, directory: str, rollout_id: str, on_lack: Callable[[str], None] | None = None) -> None:
         self.directory = directory
         self.rollout_id = str(rollout_id)
         self.path = trace_path(directory, self.rollout_id)
         self._buffer = trace_buffer()
         self.pending: list[bytes] = []
         self.lost = 0
-        self._written_bytes = 0
-        self._torn = self._full = False
+        self._file = TraceFile(self.path, on_lack)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TraceWriter, (self.directory, self.rollout_id)
@@ -70,37 +70,12 @@ class BufferedTrace:
 
     def append(self, lines: list[bytes]) -> None:
         """Write ``lines`` to the file; called by the buffer's thread."""
-        try:
-            self._append(b"".join(lines))
-        except Exception as error:  # noqa: BLE001 - one trace that cannot be written must not stop the others
-            logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
+        self._file.append(b"".join(lines))
 
-    def _append(self, content: bytes) -> None:
-        if self._written_bytes + len(content) > MAX_FILE_BYTES:
-            if not self._full:
-                logger.warning("Trace %a is full; further events are left out.", self.path)
-            self._full = True
-            return
-        # Opened for each batch: thousands of rollouts are under way, and descriptors are few.
-        descriptor = self._open()
-        try:
-            if self._torn:
-                # The last write was cut short (a full disk): without a newline this line would be lost with it.
-                content = b"\n" + content
-            while content:
-                written = os.write(descriptor, content)
-                self._written_bytes += written
-                self._torn = written < len(content)
-                content = content[written:]
-        finally:
-            os.close(descriptor)
-
-    def _open(self) -> int:
-        try:
-            return os.open(self.path, TRACE_FILE_FLAGS, 0o644)
-        except FileNotFoundError:
-            Path(self.directory).mkdir(parents=True, exist_ok=True)
-            return os.open(self.path, TRACE_FILE_FLAGS, 0o644)
+    def dropped(self) -> None:
+        """A line found no room."""
+        self.lost += 1
+        self._file.lacks(TraceLack.DROPPED)
 
 
 class TraceBuffer:
@@ -122,7 +97,7 @@ class TraceBuffer:
         """Add a line to ``trace``."""
         with self._lock:  # the condition's own, without its two calls in Python a line
             if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
-                trace.lost += 1
+                trace.dropped()
                 return
             if trace.lost:
                 lost, trace.lost = trace.lost, 0

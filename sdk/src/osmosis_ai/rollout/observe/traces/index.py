@@ -33,6 +33,7 @@ class _File:
     offset: int = 0
     inode: int = 0
     seen_at: float = 0.0
+    is_unreadable: bool = False
     rollouts: list[Summary] = field(default_factory=list)
 
 
@@ -59,6 +60,11 @@ class TraceIndex:
     def foreign_files(self) -> int:
         """How many files hold no rollout."""
         return sum(not file.rollouts and file.offset > 0 for file in self._files.values())
+
+    @property
+    def unreadable_files(self) -> int:
+        """How many files were passed over: not readable, or larger than a trace can be."""
+        return sum(file.is_unreadable for file in self._files.values())
 
     @property
     def is_behind(self) -> bool:
@@ -93,7 +99,8 @@ class TraceIndex:
     def _files_to_look_at(self) -> list[_File]:
         now = time.monotonic()
         if self.root.is_file():
-            self._note(os.fspath(self.root))
+            # What the user names may be a link; no other link is followed.
+            self._note(os.path.realpath(self.root))
         elif now - self._listed_at >= LISTING_SECONDS or self._folders_changed():
             self._listed_at = now
             self._list()
@@ -132,10 +139,12 @@ class TraceIndex:
             # As old as the file says, on a clock that nobody sets.
             file.seen_at = time.monotonic() - max(0.0, time.time() - status.st_mtime)
             before = file.offset
+            file.is_unreadable = False
             for line in lines_of(file.path, file.offset):
                 self._take_in(file, line)
                 file.offset = line.end
         except OSError:
+            file.is_unreadable = True
             return False
         return file.offset > before
 

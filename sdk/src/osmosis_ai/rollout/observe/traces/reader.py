@@ -1,11 +1,12 @@
 """Reading traces: the events of a file from an offset on, as far as whole lines go.
 
 Everything read is foreign. What is no JSON object with an ``event`` is counted and passed over; a last line without its
-end is left for the next time. Only regular files are opened, and no symbolic link is followed.
+end is left for the next time. Only regular files are opened, no symbolic link is followed, and a file larger than
+``MAX_READ_BYTES`` is no trace.
 """
 
+import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import IO, Any
 
 from pydantic_core import from_json
 
+from osmosis_ai.rollout.core.files import open_regular
+from osmosis_ai.rollout.core.trace.file import MAX_FILE_BYTES
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX
 
 MAX_LINE_BYTES = 128 * 1024 * 1024
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+MAX_READ_BYTES = 2 * MAX_FILE_BYTES
+"""Twice what a writer makes, as two may write to one file at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ def lines_of(path: str | Path, start: int = 0, end: int | None = None) -> Iterat
     """The whole lines of a file between two offsets.
 
     Raises:
-        OSError: the file cannot be read, or is no regular file.
+        OSError: the file cannot be read, is no regular file, or is too large.
     """
     with _open(path) as file:
         file.seek(start)
@@ -62,7 +66,7 @@ def events_of(path: str | Path, start: int = 0, end: int | None = None) -> Itera
     """The events of a file between two offsets; lines that hold none are passed over.
 
     Raises:
-        OSError: the file cannot be read, or is no regular file.
+        OSError: the file cannot be read, is no regular file, or is too large.
     """
     for line in lines_of(path, start, end):
         if (event := line.event()) is not None:
@@ -92,8 +96,8 @@ def trace_files(root: str | Path, listed: list[str] | None = None) -> Iterator["
 
 @contextmanager
 def _open(path: str | Path) -> Iterator[IO[bytes]]:
-    descriptor = os.open(path, _FLAGS)
+    descriptor = open_regular(path, os.O_RDONLY)
     with open(descriptor, "rb", buffering=256 * 1024) as file:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no regular file")
+        if os.fstat(descriptor).st_size > MAX_READ_BYTES:
+            raise OSError(errno.EFBIG, "it is larger than a trace can be", os.fspath(path))
         yield file

@@ -6,7 +6,7 @@ conversation.
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
@@ -32,14 +32,19 @@ _SECRET_NAME = re.compile(
 
 
 class TraceRecorder(Observer):
-    """Traces the rollouts of one app, each to a file in ``directory``."""
+    """Traces the rollouts of one app, each to a file in ``directory``.
 
-    def __init__(self, directory: str, agent_name: str) -> None:
+    Args:
+        on_lack: told why a trace is not whole, a ``TraceLack``, once for each; from any thread.
+    """
+
+    def __init__(self, directory: str, agent_name: str, on_lack: Callable[[str], None] | None = None) -> None:
         self._directory = directory
         self._agent_name = agent_name
+        self._on_lack = on_lack
 
     def accepted(self, rollout: Accepted) -> RolloutWatch:
-        return RecordedRollout(self._directory, self._agent_name, rollout)
+        return RecordedRollout(self._directory, self._agent_name, rollout, self._on_lack)
 
 
 class RecordedRollout(RolloutWatch):
@@ -47,8 +52,10 @@ class RecordedRollout(RolloutWatch):
 
     __slots__ = ("_accepted", "_chats", "_known", "_reply", "_sampling", "_trace", "_turn")
 
-    def __init__(self, directory: str, agent: str, rollout: Accepted) -> None:
-        self._trace = _AgentTrace(directory, rollout.rollout_id, self)
+    def __init__(
+        self, directory: str, agent: str, rollout: Accepted, on_lack: Callable[[str], None] | None = None
+    ) -> None:
+        self._trace = _AgentTrace(directory, rollout.rollout_id, self, on_lack)
         self._accepted = time.perf_counter()
         self._chats = 0
         self._turn = 0
@@ -154,8 +161,10 @@ class RecordedRollout(RolloutWatch):
 class _AgentTrace(BufferedTrace):
     """The trace as the agent's context has it."""
 
-    def __init__(self, directory: str, rollout_id: str, rollout: RecordedRollout) -> None:
-        super().__init__(directory, rollout_id)
+    def __init__(
+        self, directory: str, rollout_id: str, rollout: RecordedRollout, on_lack: Callable[[str], None] | None
+    ) -> None:
+        super().__init__(directory, rollout_id, on_lack)
         self._rollout = rollout
 
     def write(self, event_type: str, data: dict[str, Any]) -> None:

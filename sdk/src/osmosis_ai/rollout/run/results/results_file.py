@@ -6,7 +6,8 @@ as soon as the run ends. What holds at any moment, a ``kill -9`` included:
 - every run that ended is a whole line; at most the last line is torn, and the next reader leaves it out;
 - the JSON document is the old one or the new one, never half of one: it appears by a rename, in the order of the
   dataset;
-- lines that no finished document has, and files that are none of ours, are moved aside, never overwritten.
+- lines that no finished document has, and files that are none of ours, are moved aside, never overwritten;
+- both files are their owner's alone (`core/files.py`): they hold prompts, replies and ground truths.
 
 In memory a run takes eight bytes: where its line begins.
 """
@@ -21,7 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, Self
 
-from osmosis_ai.rollout.core.files import write_whole
+from osmosis_ai.rollout.core.files import make_folder, open_regular, write_whole
 from osmosis_ai.rollout.core.jsonable import plain
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import RunPlan
@@ -78,7 +79,7 @@ class ResultsFile:
             return
         self._refuse_what_is_no_place(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._open(self.lines_path)
         except OSError as error:
             raise _cannot_write(path, error) from error
@@ -105,7 +106,7 @@ class ResultsFile:
     def _open(self, lines_path: Path) -> None:
         # Nothing at all is what a kill leaves that came before the header.
         if self._resume and lines_path.exists() and lines_path.stat().st_size:
-            self._file = lines_path.open("r+b")
+            self._file = _opened(lines_path, os.O_RDWR)
             try:
                 self._check_header(lines_path)
             except CLIError:
@@ -115,7 +116,7 @@ class ResultsFile:
         if not self._resume and _is_unfinished(lines_path):
             self.kept_aside = _unused_name(lines_path)
             lines_path.rename(self.kept_aside)
-        self._file = lines_path.open("w+b")
+        self._file = _opened(lines_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         self._append({"format": self._format, "config": self._config, "inputs": self._inputs})
 
     def _check_header(self, lines_path: Path) -> None:
@@ -268,7 +269,7 @@ def _is_unfinished(lines_path: Path) -> bool:
     """Whether there is what no final document has, as far as first and last line tell, or what is none of ours."""
     if not lines_path.is_file():
         return False
-    with lines_path.open("rb") as file:
+    with _opened(lines_path, os.O_RDONLY) as file:
         first = file.readline()
         last_lines = deque(file, maxlen=1)
     if not last_lines:
@@ -280,6 +281,11 @@ def _is_unfinished(lines_path: Path) -> bool:
 def _unused_name(lines_path: Path) -> Path:
     names = (lines_path.with_name(f"{lines_path.stem}.unfinished-{number}{LINES_SUFFIX}") for number in count(1))
     return next(name for name in names if not name.exists())
+
+
+def _opened(path: Path, flags: int) -> IO[bytes]:
+    # A link is the user's: results may lie on another disk.
+    return os.fdopen(open_regular(path, flags, follow=True), "rb" if flags == os.O_RDONLY else "r+b")
 
 
 def _cannot_write(path: Path | None, error: OSError) -> CLIError:

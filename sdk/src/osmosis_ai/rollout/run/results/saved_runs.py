@@ -4,14 +4,19 @@ What a file does not say is not made up: a ``SavedRun`` has ``None`` there. Ever
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX, TraceEvent
 from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.observe.traces.reader import MAX_LINE_BYTES, trace_files
 
+MAX_DOCUMENT_BYTES = 1024**3
+"""Larger results are read as lines: decoded, they would take several times that."""
 COMPLETED = "COMPLETED"
 REWARD_PROBLEM = "reward"  # osmosis test: the agent completed, but with a reward that is none
 
@@ -49,7 +54,7 @@ def read_saved_runs(path: Path) -> Iterator[SavedRun]:
         SavedRunsError: there is no such file or folder, it cannot be read, or holds something else.
     """
     if path.is_dir():
-        files = sorted(path.rglob(f"*{TRACE_SUFFIX}"))
+        files = sorted(Path(entry.path) for entry in trace_files(path))
         if not files:
             raise SavedRunsError(f"{path} holds no traces: no file in it ends in {TRACE_SUFFIX}.")
         for file in files:
@@ -93,7 +98,13 @@ def _runs_of_document(path: Path) -> Iterator[SavedRun]:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        with _opened(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_DOCUMENT_BYTES:
+                lines = path.with_suffix(TRACE_SUFFIX)
+                raise SavedRunsError(
+                    f"{path} is too large to be read at once: name {lines}, which is read line by line."
+                )
+            document = json.loads(file.read())
     except OSError as error:
         raise SavedRunsError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
@@ -124,8 +135,8 @@ def _identity(entry: Mapping[str, Any]) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects in a file; what a crash left half written is passed over."""
     try:
-        with path.open("rb") as file:
-            for line_number, line in enumerate(file, start=1):
+        with _opened(path) as file:
+            for line_number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
                 try:
                     entry = json.loads(line)
                 except (ValueError, RecursionError):
@@ -134,6 +145,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield line_number, entry
     except OSError as error:
         raise SavedRunsError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return os.fdopen(open_regular(path, os.O_RDONLY, follow=True), "rb")
 
 
 def _run_of_entry(entry: Mapping[str, Any], source: str) -> SavedRun:

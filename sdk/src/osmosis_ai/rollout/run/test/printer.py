@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from osmosis_ai.rollout.core.console import Console
-from osmosis_ai.rollout.core.text import fitted, printable
+from osmosis_ai.rollout.core.text import counted, fitted, printable
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens, run_cost
 from osmosis_ai.rollout.run.loading import Say
 from osmosis_ai.rollout.run.results.results_file import Record
@@ -43,14 +43,14 @@ def print_summary(report: BatchReport, say: Say) -> None:
         say(f"  Scored 0: {zeros}", "yellow")
     say(f"  Failed: {failed}", "red" if failed else None)
     if report.mean_reward is not None:
-        say(f"  Mean reward: {report.mean_reward:.2f} (over {_count(report.rewarded, 'run')})")
+        say(f"  Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'run')})")
         say(f"  Solved: {report.solved} of {report.rewarded} (reward {SOLVED_REWARD:g} or more)")
     say(f"  Duration: {format_duration(report.duration_ms)}")
     say(f"  Total tokens: {format_tokens(report.total_tokens)}")
     if report.cost_usd is not None:
         say(f"  Cost: ${report.cost_usd:.4f}")
     if report.rate_limit_waits:
-        say(f"  Rate limits: {_count(report.rate_limit_waits, 'call')} had to wait")
+        say(f"  Rate limits: {counted(report.rate_limit_waits, 'call')} had to wait")
     for line in _problem_lines(report.problems):
         say(line)
     if report.stop_reason is not None:
@@ -62,7 +62,7 @@ def _details(record: Record) -> str:
     if not record["success"]:
         return f" - {fitted(printable(record['error']), MAX_ERROR_CHARACTERS)}" if record["error"] else ""
     details = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
-    details += [_count(record["turns"], "turn"), _count(record["tool_calls"], "tool call")]
+    details += [counted(record["turns"], "turn"), counted(record["tool_calls"], "tool call")]
     return " " + ", ".join(details)
 
 
@@ -73,7 +73,3 @@ def _problem_lines(problems: list[Problem]) -> Iterator[str]:
         yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {problem.named_rows})"
     if len(problems) > MAX_PROBLEMS_SHOWN:
         yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

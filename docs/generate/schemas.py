@@ -221,6 +221,8 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                         "outcome": {"type": "string", "enum": [outcome.value for outcome in Outcome]},
                         "messages_rewritten": {"type": "array", "items": {"type": "string"}},
                         "messages_shortened": {"const": True},
+                        "where": {"type": "array", "items": {"type": "string"}},
+                        "hint": {"type": "string"},
                     },
                     required=["outcome"],
                 ),

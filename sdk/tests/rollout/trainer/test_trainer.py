@@ -405,17 +405,42 @@ class TestChat:
 
     async def test_a_failing_policy_is_a_500_that_says_so_and_the_rollout_may_go_on(self) -> None:
         async def complete(call: ChatCall) -> CompletionsResult:
-            raise RuntimeError("secret")
+            raise RuntimeError("no reply for this; api_key=sk-0123456789abcdef0123")
 
         async def agent(rollout: Rollout) -> None:
             reply = await rollout.chat(QUESTION)
             assert reply.status_code == 500
-            assert reply.json() == {"detail": "The policy failed: RuntimeError.", "code": "policy_failed"}
+            refused = reply.json()
+            assert refused["code"] == "policy_failed"
+            assert refused["detail"].startswith(
+                "The policy failed: RuntimeError: no reply for this; api_key=*** (sdk/tests/rollout/trainer/"
+            )
             await succeed(rollout)
 
         async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
             assert (await trainer.run_one(request())).reward == 1.0
             await server.agents()
+
+    async def test_a_failure_is_no_answer_a_repeat_of_the_call_is_made_again(self) -> None:
+        calls = 0
+
+        async def complete(call: ChatCall) -> CompletionsResult:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise ConnectionError("the model is away")
+            return await arithmetic(call)
+
+        async def agent(rollout: Rollout) -> None:
+            assert (await rollout.chat(QUESTION, "call-1")).status_code == 500
+            for _ in range(2):
+                assert (await rollout.chat(QUESTION, "call-1")).status_code == 200
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            outcome = await trainer.run_one(request())
+            await server.agents()
+        assert (calls, outcome.turns) == (2, 1)
 
     async def test_an_agent_that_rewrites_its_messages_is_noticed(self) -> None:
         async def agent(rollout: Rollout) -> None:

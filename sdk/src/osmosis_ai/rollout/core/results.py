@@ -15,7 +15,9 @@ from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutio
 from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, with_short_texts
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
+from osmosis_ai.rollout.core.slips import told_of
 from osmosis_ai.rollout.core.text import cut, described, encodable
+from osmosis_ai.rollout.core.where import place_of_function
 
 MAX_ERROR_MESSAGE_LENGTH = 2000
 _SHORTENED_TEXT_LENGTHS = (100_000, 10_000, 1_000, 100)
@@ -115,15 +117,20 @@ def forgotten(error: Exception) -> StopReason:
     return StopReason(Outcome.LLM_ERROR, f"the trainer no longer knows the rollout: {error}")
 
 
-def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> TerminalResult:
+def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any = None) -> TerminalResult:
     """The result for what ``run`` returned; nonsense becomes an ERROR that says why and keeps the messages."""
     if not isinstance(result, RolloutResult):
-        return _invalid(rollout_id, ctx, f"the agent returned {type(result).__name__}, not a RolloutResult")
+        problem = f"the agent returned {type(result).__name__}, not a RolloutResult"
+        place, hint = place_of_function(run), "end run with 'return ctx.complete(messages, reward=...)'."
+        told = {**({"where": [place]} if place else {}), "hint": hint}
+        return result_of_stop(
+            rollout_id, ctx, StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}"), told=told
+        )
     messages = result.final_messages
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return _invalid(rollout_id, ctx, "final_messages is not a list of message objects")
-    if problem := _problem(result):
-        return _invalid(rollout_id, ctx, problem, messages)
+    if misfit := _problem(result):
+        return _invalid(rollout_id, ctx, misfit, messages)
     completed = result.status == RolloutStatus.COMPLETED
     outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.transcript.error) or Outcome.AGENT_ERROR)
     fields = _payload(
@@ -145,15 +152,23 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any) -> Termi
 
 def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
     """The result for an exception that escaped from ``run``."""
-    return result_of_stop(rollout_id, ctx, StopReason(outcome_of(error) or Outcome.AGENT_ERROR, described(error)))
+    reason = StopReason(outcome_of(error) or Outcome.AGENT_ERROR, described(error))
+    return result_of_stop(rollout_id, ctx, reason, told=told_of(error))
 
 
 def result_of_stop(
-    rollout_id: str, ctx: RolloutContext, reason: StopReason, messages: list[MessageDict] | None = None
+    rollout_id: str,
+    ctx: RolloutContext,
+    reason: StopReason,
+    messages: list[MessageDict] | None = None,
+    told: dict[str, Any] | None = None,
 ) -> TerminalResult:
-    """The result for a rollout that ended for ``reason``, with ``messages`` or what is known of its conversation."""
+    """The result for a rollout that ended for ``reason``, with ``messages`` or what is known of its conversation.
+
+    ``told``: fields of ``extra_fields`` that say where it happened.
+    """
     known = ctx.transcript.messages() if messages is None else messages
-    return _error_result(rollout_id, reason, known, ctx.metrics_so_far(), _rewritten(ctx, known))
+    return _error_result(rollout_id, reason, known, ctx.metrics_so_far(), {**(told or {}), **_rewritten(ctx, known)})
 
 
 def result_without_run(

@@ -20,6 +20,7 @@ from typing import Any
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.text import described, encodable, text_of
 from osmosis_ai.rollout.core.watch import ToolOutcome, watched_tool_call
+from osmosis_ai.rollout.core.where import place_of_function
 
 __all__ = [
     "create_tool_error_result",
@@ -144,7 +145,7 @@ async def execute_tool_calls(
     async def answer(tool_call: dict[str, Any]) -> ToolMessage:
         try:
             return await _run(tool_call, executor, timeout_seconds)
-        except _ExecutorNotAsyncError:
+        except ExecutorMistakeError:
             raise
         except Exception as error:
             if not errors_as_results:
@@ -154,7 +155,7 @@ async def execute_tool_calls(
     return await answer_together(tool_calls or (), answer, max_concurrency)
 
 
-class _ExecutorNotAsyncError(TypeError):
+class ExecutorMistakeError(TypeError):
     """A mistake in the agent rather than in a tool call, so never shown to the model."""
 
 
@@ -164,7 +165,7 @@ async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_second
         pending = executor(tool_call)
         if not inspect.isawaitable(pending):
             name = getattr(executor, "__name__", type(executor).__name__)
-            raise _ExecutorNotAsyncError(
+            raise ExecutorMistakeError(
                 f"The executor of execute_tool_calls must be async, but {name} returned"
                 f" {type(pending).__name__}; declare it with 'async def'."
             )
@@ -177,7 +178,15 @@ async def _run(tool_call: dict[str, Any], executor: ToolExecutor, timeout_second
             watch.outcome = ToolOutcome.TIMEOUT
             text = f"The tool took longer than {timeout_seconds:g} seconds"
             raise ToolExecutionError(text, call_id, tool_name) from error
-        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            place = place_of_function(executor)
+            name = getattr(executor, "__name__", type(executor).__name__)
+            raise ExecutorMistakeError(
+                f"The executor of execute_tool_calls must return a tool message, but {name}"
+                f"{f' ({place})' if place else ''} returned {type(message).__name__}; return"
+                " create_tool_result(tool_call_id, result)."
+            )
+        content = message.get("content")
         if isinstance(content, str) and content.startswith(_ERROR_PREFIX):
             watch.outcome = ToolOutcome.ERROR
         return message

@@ -16,7 +16,8 @@ from pydantic_core import to_jsonable_python
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
-from osmosis_ai.rollout.core.text import printable
+from osmosis_ai.rollout.core.slips import told_of
+from osmosis_ai.rollout.core.text import described, printable, text_of
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.validator import provider_problem
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
@@ -65,6 +66,10 @@ class LocalRunResult:
     messages: list[MessageDict] = field(default_factory=list)
     num_tool_calls: int = 0
     cost_usd: float | None = None
+    where: list[str] = field(default_factory=list)
+    """Where in the agent's own code it failed, the innermost frame first."""
+    hint: str | None = None
+    """What to do, where that is known."""
 
 
 class _RunTimeoutError(Exception):
@@ -156,7 +161,7 @@ class LocalRolloutRunner:
             error.tokens = self._token_usage().get("total_tokens", 0)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
-            return self._failed(row_index, str(error), _kind(error), ctx, started_seconds)
+            return self._failed(row_index, _text(error), _kind(error), ctx, started_seconds, error)
         finally:
             self.llm_client.clear_tools()
 
@@ -223,7 +228,13 @@ class LocalRolloutRunner:
         )
 
     def _failed(
-        self, row_index: int, error: str, kind: str, ctx: RolloutContext | None, started_seconds: float
+        self,
+        row_index: int,
+        error: str,
+        kind: str,
+        ctx: RolloutContext | None,
+        started_seconds: float,
+        raised: Exception | None = None,
     ) -> LocalRunResult:
         self._tell_of_failure(row_index, error)
         metrics = ctx.metrics_so_far() if ctx else None
@@ -236,6 +247,7 @@ class LocalRolloutRunner:
             error_kind=kind,
             messages=ctx.transcript.messages() if ctx else [],
             num_tool_calls=metrics.num_tool_calls if metrics else 0,
+            **(told_of(raised) if raised is not None else {}),
         )
 
     def _run_result(self, row_index: int, started_seconds: float, **ended: Any) -> LocalRunResult:
@@ -328,6 +340,12 @@ def _usage(metrics: Any) -> dict[str, int]:
         "total_tokens": prompt_tokens + response_tokens,
         "num_llm_calls": token_count(metrics.num_llm_calls),
     }
+
+
+def _text(error: Exception) -> str:
+    """The error's own text; of one whose text says too little, its type too."""
+    text = text_of(error)
+    return described(error, text) if isinstance(error, KeyError) or not text else text
 
 
 def _kind(error: Exception) -> str:

@@ -3,10 +3,15 @@
 It grows by one run at a time, and its size does not grow with the number of rows.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from osmosis_ai.rollout.core.alike import alike
+from osmosis_ai.rollout.core.text import printable
 
 MAX_PROBLEMS = 1_000
 MAX_ROWS_NAMED = 5
+MAX_PROBLEMS_SHOWN = 10
 OTHER_PROBLEMS = "other problems"
 
 
@@ -19,11 +24,20 @@ class Problem:
     count: int = 0
     rows: list[int] = field(default_factory=list)
     """The first few of them."""
+    where: list[str] = field(default_factory=list)
+    """Where in the agent's code the first of them arose, the innermost frame first."""
+    hint: str | None = None
+    """What to do about it, where that is known."""
 
     @property
     def named_rows(self) -> str:
         """``3, 7, ...``."""
         return ", ".join(map(str, self.rows)) + (", ..." if self.count > len(self.rows) else "")
+
+    @property
+    def told(self) -> list[str]:
+        """Lines below the failure itself: where it arose, and what to do."""
+        return [*(f"at {place}" for place in self.where), *([f"hint: {self.hint}"] if self.hint else [])]
 
 
 class Tally:
@@ -47,11 +61,14 @@ class Tally:
         self.rewarded += 1
         self._reward_sum += reward
 
-    def count_problem(self, kind: str, text: str, row_index: int) -> None:
-        """Count one failure; kinds and texts beyond ``MAX_PROBLEMS`` go together."""
-        if (kind, text) not in self._problems and len(self._problems) >= MAX_PROBLEMS:
-            text = OTHER_PROBLEMS
-        problem = self._problems.setdefault((kind, text), Problem(kind, text))
+    def count_problem(
+        self, kind: str, text: str, row_index: int, where: Sequence[str] = (), hint: str | None = None
+    ) -> None:
+        """Count one failure with those ``alike``; what is beyond ``MAX_PROBLEMS`` goes together."""
+        key = (kind, alike(text))
+        if key not in self._problems and len(self._problems) >= MAX_PROBLEMS:
+            key, text, where, hint = (kind, OTHER_PROBLEMS), OTHER_PROBLEMS, (), None
+        problem = self._problems.setdefault(key, Problem(kind, text, where=list(where), hint=hint))
         problem.count += 1
         if row_index not in problem.rows and len(problem.rows) < MAX_ROWS_NAMED:
             problem.rows.append(row_index)
@@ -65,3 +82,14 @@ class Tally:
     def problems(self) -> list[Problem]:
         """Failures by kind, the most frequent first."""
         return sorted(self._problems.values(), key=lambda problem: -problem.count)
+
+
+def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
+    """Failures by kind, each with where it arose and what to do, for a terminal."""
+    if problems:
+        yield "  Errors by kind:"
+    for problem in problems[:MAX_PROBLEMS_SHOWN]:
+        yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {problem.named_rows})"
+        yield from (f"      {printable(line)}" for line in problem.told)
+    if len(problems) > MAX_PROBLEMS_SHOWN:
+        yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"

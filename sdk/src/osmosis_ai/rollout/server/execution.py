@@ -24,6 +24,7 @@ from osmosis_ai.rollout.core.results import (
 )
 from osmosis_ai.rollout.core.text import text_of
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, RolloutWatch
+from osmosis_ai.rollout.core.where import places_of, places_of_task
 
 logger = logging.getLogger(__name__)
 
@@ -132,17 +133,20 @@ class Execution(ChatWatch):
     def _result_of(self, run: "asyncio.Task[RolloutResult | BaseException]") -> TerminalResult:
         returned = run.result()
         if not isinstance(returned, BaseException):
-            return result_of_return(self._rollout_id, self._ctx, returned)
+            return result_of_return(self._rollout_id, self._ctx, returned, self._agent_loop.run)
         logger.error("Rollout %a: the agent failed.", self._rollout_id, exc_info=returned)
-        self._ctx.log_event("rollout_error", error=f"{type(returned).__name__}: {text_of(returned)}")
+        self._ctx.log_event(
+            "rollout_error", error=f"{type(returned).__name__}: {text_of(returned)}", where=places_of(returned)
+        )
         return result_of_exception(self._rollout_id, self._ctx, returned)
 
     async def _cut_short(
         self, run: "asyncio.Task[RolloutResult | BaseException]", reason: StopReason
     ) -> TerminalResult:
-        result = result_of_stop(self._rollout_id, self._ctx, reason)
+        places = places_of_task(run)
+        result = result_of_stop(self._rollout_id, self._ctx, reason, told={"where": places} if places else None)
         logger.warning("Rollout %a: %s.", self._rollout_id, reason.message)
-        self._ctx.log_event("rollout_error", error=reason.message)
+        self._ctx.log_event("rollout_error", error=reason.message, where=places)
         run.cancel()
         # Not `wait_for`, which waits on for a task that swallows its cancellation.
         _, unended = await asyncio.wait({run}, timeout=CANCEL_GRACE_SECONDS)

@@ -18,6 +18,8 @@ from starlette.responses import Response
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 from osmosis_ai.rollout.core.schemas import CompletionsRequest
+from osmosis_ai.rollout.core.text import cut, described, redacted
+from osmosis_ai.rollout.core.where import place_of
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.callback_http import (
     CallbackRefusedError,
@@ -31,6 +33,8 @@ from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer, TrainerLi
 from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
 
 logger = logging.getLogger(__name__)
+
+MAX_FAILURE_CHARACTERS = 400
 
 
 class ToolAwareClient(LLMClientProtocol, Protocol):
@@ -104,6 +108,7 @@ class ChatEndpoint:
             reply = asyncio.ensure_future(self._generate(rollout, call))
             if call_id:
                 rollout.replies[call_id] = reply
+                reply.add_done_callback(lambda ended: _forget_failure(rollout, call_id, ended))
         # A client that gives up and asks again must find the work still going on.
         return await asyncio.shield(reply)
 
@@ -116,7 +121,7 @@ class ChatEndpoint:
         except Exception as error:
             logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
             raise CallbackRefusedError(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy failed: {type(error).__name__}."
+                HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", failure_of_policy(error)
             ) from error
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)
@@ -137,6 +142,19 @@ class ChatEndpoint:
             raise CallbackRefusedError(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy's message is not JSON: {error}."
             ) from error
+
+
+def failure_of_policy(error: BaseException) -> str:
+    """``The policy failed: KeyError: 'x' (policy.py:12 in reply)``, without secrets."""
+    place = place_of(error)
+    what = cut(redacted(described(error)), MAX_FAILURE_CHARACTERS)
+    return f"The policy failed: {what}{f' ({place})' if place else ''}"
+
+
+def _forget_failure(rollout: Rollout, call_id: str, ended: "asyncio.Future[CompletionsResult]") -> None:
+    """A failure is no answer: whoever asks again is to have the call made again."""
+    if ended.cancelled() or ended.exception() is not None:
+        rollout.replies.pop(call_id, None)
 
 
 def _gone() -> CallbackRefusedError:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
+from osmosis_ai.rollout.core.where import MAX_PLACES
 
 MAX_TEXT_CHARACTERS = 300
 
@@ -37,6 +39,8 @@ class Summary:
     reward: float | None = None
     error: str | None = None
     """Why it failed, or what went wrong last while it has no result."""
+    where: str | None = None
+    """Where in the agent's code it failed, a line a frame, the innermost first; below it a hint, if there is one."""
     turns: int = 0
     tool_calls: int = 0
     tool_errors: int = 0
@@ -53,6 +57,11 @@ class Summary:
     version: int = 0
     """Raised by the index with each change."""
     knows_calls: bool = False
+
+    @property
+    def kind(self) -> str | None:
+        """What failures that are one have in common."""
+        return None if self.error is None else alike(self.error)
 
     @property
     def is_settled(self) -> bool:
@@ -142,6 +151,7 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
 
 def _on_error(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.error = _short(_text(event.get("error")) or "")
+    summary.where = _places(event)
     if not summary.knows_calls and summary.agent is None:
         summary.status, summary.outcome = ERROR, "agent_error"
 
@@ -154,6 +164,7 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.error = _short(error) if error is not None else None
     extra = _object(event.get("extra_fields"))
     summary.outcome = _text(extra.get("outcome"))
+    summary.where = _places(extra)
     rewritten = extra.get("messages_rewritten")
     if isinstance(rewritten, list) and rewritten and not summary.warnings:
         summary.warnings.append(_short(str(rewritten[0])))
@@ -189,6 +200,13 @@ _HANDLERS = {
 }
 CONCERNING = frozenset(_HANDLERS)
 """The events that a summary is made of."""
+
+
+def _places(told: Mapping[str, Any]) -> str | None:
+    where, hint = told.get("where"), _text(told.get("hint"))
+    places = [f"at {place}" for place in where if isinstance(place, str)] if isinstance(where, list) else []
+    lines = [*places[:MAX_PLACES], *([f"hint: {hint}"] if hint else [])]
+    return cut("\n".join(lines), MAX_PLACES * MAX_TEXT_CHARACTERS) or None
 
 
 def _content(message: Any) -> str:

@@ -41,6 +41,9 @@ class EvalRunResult:
     """``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``, where known."""
     num_tool_calls: int = 0
     cost_usd: float | None = None
+    where: list[str] = field(default_factory=list)
+    """Where in the agent's own code it failed, the innermost frame first."""
+    hint: str | None = None
 
 
 @dataclass

@@ -145,6 +145,7 @@ class EvalRunner:
         else:
             run.success = False
             run.error = local.error or getattr(result, "error_message", None)
+            run.where, run.hint = local.where, local.hint
         return run
 
     async def _score(self, run: EvalRunResult, result: RolloutResult, row: "DatasetRow") -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.core.text import one_line, strip_control
+from osmosis_ai.rollout.core.text import one_line, shortened, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.formats import format_duration
 from osmosis_ai.rollout.run.loading import Say, speaker
+from osmosis_ai.rollout.run.tally import Problem, Tally, problem_lines
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -34,6 +35,8 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     models = tables.model_lines(result, model)
     eval_names = list(result.eval_summaries)
     _print_failures(models, eval_names, say)
+    for line in problem_lines(_problems(result)):
+        say(line)
     if not eval_names:
         say("  No results: no eval function scored anything.")
         return
@@ -118,6 +121,16 @@ def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], say:
         owner = f" with {model}" if len(models) > 1 else ""
         kind = "Failed runs" if what == "agent or model" else f"Runs on which {what} failed"
         say(f"  {kind}{owner}: {count}. First error: {first}", "red")
+
+
+def _problems(result: EvalResult) -> list[Problem]:
+    """The runs whose agent or model failed, by kind."""
+    failed = [run for row in result.rows for run in row.runs if not run.success]
+    tally = Tally(len(failed))
+    for run in failed:
+        text = shortened(run.error or "no reason was given")
+        tally.count_problem(run.model_tag or "run", text, run.row_index or 0, run.where, run.hint)
+    return tally.problems
 
 
 def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], say: Say) -> None:

@@ -53,7 +53,8 @@ class BatchReport(Tally):
             self.count_reward(reward)
         if not record["success"]:
             text = shortened(record["error"] or "no reason was given")
-            self.count_problem(record["error_kind"] or "agent", text, record["row_index"])
+            where, hint = record.get("where") or (), record.get("hint")
+            self.count_problem(record["error_kind"] or "agent", text, record["row_index"], where, hint)
 
     def summary(self) -> dict[str, Any]:
         """The totals as JSON."""

@@ -1,17 +1,14 @@
 """A batch for people: a line a run as it ends, and the summary."""
 
-from collections.abc import Iterator
-
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.text import counted, fitted, printable
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens, run_cost
 from osmosis_ai.rollout.run.loading import Say
 from osmosis_ai.rollout.run.results.results_file import Record
-from osmosis_ai.rollout.run.tally import Problem
+from osmosis_ai.rollout.run.tally import problem_lines
 from osmosis_ai.rollout.run.test.batch_report import SOLVED_REWARD, BatchReport, RunVerdict, verdict_of
 
 MAX_ERROR_CHARACTERS = 50
-MAX_PROBLEMS_SHOWN = 10
 
 _STYLES = {RunVerdict.PASSED: "green", RunVerdict.SCORED_ZERO: "yellow", RunVerdict.FAILED: "red"}
 
@@ -51,7 +48,7 @@ def print_summary(report: BatchReport, say: Say) -> None:
         say(f"  Cost: ${report.cost_usd:.4f}")
     if report.rate_limit_waits:
         say(f"  Rate limits: {counted(report.rate_limit_waits, 'call')} had to wait")
-    for line in _problem_lines(report.problems):
+    for line in problem_lines(report.problems):
         say(line)
     if report.stop_reason is not None:
         reason = printable(report.stop_reason)
@@ -64,12 +61,3 @@ def _details(record: Record) -> str:
     details = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
     details += [counted(record["turns"], "turn"), counted(record["tool_calls"], "tool call")]
     return " " + ", ".join(details)
-
-
-def _problem_lines(problems: list[Problem]) -> Iterator[str]:
-    if problems:
-        yield "  Errors by kind:"
-    for problem in problems[:MAX_PROBLEMS_SHOWN]:
-        yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {problem.named_rows})"
-    if len(problems) > MAX_PROBLEMS_SHOWN:
-        yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"

@@ -18,6 +18,8 @@ def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str
         "success": run.success and problem is None,
         "error": problem or run.error,
         "error_kind": "reward" if problem else run.error_kind,
+        "where": run.where,
+        "hint": run.hint,
         "reward": reward,
         "finish_reason": run.result.finish_reason if run.result else None,
         "duration_ms": run.duration_ms,

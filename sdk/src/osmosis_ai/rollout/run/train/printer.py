@@ -66,6 +66,8 @@ class ReportPrinter:
         for problem in report.problems:
             row = "rows" if len(problem.rows) > 1 else "row"
             self.say(f"{problem.count} x {problem.kind}: {problem.text} ({row} {problem.named_rows})")
+            for line in problem.told:
+                self._console.print(f"    {printable(line, self._encoding)}", soft_wrap=True)
         for count, what in (
             (report.contradictions, "contradicted an earlier result of its rollout and was refused"),
             (report.late_results, "came after the trainer had given up on its rollout"),

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from osmosis_ai.rollout.core.slips import MAX_HINT_CHARACTERS
 from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.core.where import MAX_PLACES
 from osmosis_ai.rollout.run.tally import Tally
 from osmosis_ai.rollout.trainer.vocabulary import Outcome, RolloutOutcome
 
@@ -24,6 +26,8 @@ class ReportLine:
     latency_ms: float
     finish_reason: str | None
     problem: str | None
+    where: list[str] | None = None
+    hint: str | None = None
 
 
 class RolloutReport(Tally):
@@ -52,6 +56,7 @@ class RolloutReport(Tally):
             latency_ms=round(outcome.latency_seconds * 1000, 3),
             finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
             problem=problem,
+            **_told(outcome),
         )
         self.rewritten += outcome.rewrote_messages
         self._count(line)
@@ -71,7 +76,8 @@ class RolloutReport(Tally):
         if line.reward is not None:
             self.count_reward(line.reward)
         if line.problem is not None:
-            self.count_problem(line.status, line.problem.replace(line.rollout_id, "<rollout id>"), line.row_index)
+            text = line.problem.replace(line.rollout_id, "<rollout id>")
+            self.count_problem(line.status, text, line.row_index, line.where or (), line.hint)
 
     @property
     def completed(self) -> int:
@@ -105,10 +111,30 @@ class RolloutReport(Tally):
             "late_results": self.late_results,
             "rewrote_messages": self.rewritten,
             "problems": [
-                {"status": problem.kind, "text": problem.text, "count": problem.count, "rows": problem.rows}
+                {
+                    "status": problem.kind,
+                    "text": problem.text,
+                    "count": problem.count,
+                    "rows": problem.rows,
+                    "where": problem.where,
+                    "hint": problem.hint,
+                }
                 for problem in self.problems
             ],
         }
+
+
+def _told(outcome: RolloutOutcome) -> dict[str, Any]:
+    """Where the agent failed and what to do, as the result says; it comes from the wire."""
+    extra = outcome.result.extra_fields if outcome.result and outcome.problem is not None else {}
+    where, hint = extra.get("where"), extra.get("hint")
+    places = (
+        [shortened(place) for place in where[:MAX_PLACES] if isinstance(place, str)] if isinstance(where, list) else []
+    )
+    return {
+        "where": places or None,
+        "hint": shortened(hint, limit=MAX_HINT_CHARACTERS) if isinstance(hint, str) else None,
+    }
 
 
 def record_of(line: ReportLine, outcome: RolloutOutcome) -> dict[str, Any]:

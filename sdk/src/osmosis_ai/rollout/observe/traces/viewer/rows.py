@@ -24,6 +24,8 @@ _FIELDS = {
     "llm": "llm_ms",
     "tool": "tool_ms",
     "error": "error",
+    "kind": "kind",
+    "where": "where",
     "delivery": "delivery",
     "prompt": "prompt",
 }

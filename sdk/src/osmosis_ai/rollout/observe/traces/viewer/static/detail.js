@@ -123,7 +123,7 @@ const Detail = (() => {
           el("button", { type: "button", "aria-label": "Next rollout", title: "Next (j)", text: "↓", onclick: () => step(1) }),
           el("button", { type: "button", id: "close", "aria-label": "Close", title: "Close (Esc)", text: "✕", onclick: () => close() }))),
       el("div", { class: "detail-head" },
-      rollout.error ? el("div", { class: "problem", role: "note" }, el("b", { text: rollout.outcome && rollout.failed ? rollout.outcome : rollout.failed ? "error" : "so far" }), block(rollout.error)) : null,
+      rollout.error ? el("div", { class: "problem", role: "note" }, el("b", { text: rollout.outcome && rollout.failed ? rollout.outcome : rollout.failed ? "error" : "so far" }), block(rollout.where ? `${rollout.error}\n${rollout.where}` : rollout.error)) : null,
       rollout.warning ? el("div", { class: "problem warn", role: "note" }, el("b", { text: "warning" }), block(rollout.warning)) : null,
       rollout.delivery && rollout.delivery !== "acknowledged" ? el("div", { class: "problem warn", role: "note" }, el("b", { text: "delivery" }), block(`The trainer has not taken the result: ${rollout.delivery}.`)) : null,
       el("dl", { class: "facts" },

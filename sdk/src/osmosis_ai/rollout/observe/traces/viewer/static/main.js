@@ -7,7 +7,7 @@
   const MAX_REASONS = 6;
 
   // Failures of one kind differ in numbers and names.
-  const reasonOf = (one) => `${one.outcome ?? "error"}\u0000${(one.error ?? "").split("\n")[0].replace(/0x[0-9a-f]+|\d+(\.\d+)?/gi, "#").replace(/(['"`]).{1,80}?\1/g, "$1…$1").slice(0, 160)}`;
+  const reasonOf = (one) => `${one.outcome ?? "error"}\u0000${one.kind ?? ""}`;
   const haystackOf = (one) => one.haystack ??= [one.id, one.prompt, one.error, one.warning, one.outcome, one.finish, one.agent, one.status].join("\n").toLowerCase();
 
   const passes = {

@@ -24,7 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--policy", "policy_module:Nothing"], 2, "names no class with a method chat_completions"),
+        (["--policy", "policy_module:Nothing"], 2, "a class with the method chat_completions"),
         (["--policy", "policy_module:Absent"], 1, "Absent"),
         (["--policy", "absent_module:Policy"], 1, "absent_module"),
         (["--policy", "policy_module"], 2, "Expected format"),

@@ -12,7 +12,9 @@ AGENT = """
         finish_reason = "stop"
 
         def get_tools(self, request):
-            return [{"type": "function", "function": {"name": "add", "description": "Adds."}}]
+            number = {"type": "number"}
+            parameters = {"type": "object", "properties": {"a": number, "b": number}}
+            return [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": parameters}}]
 
         async def run(self, ctx):
             ctx.log_event("pre_llm", turn=1)

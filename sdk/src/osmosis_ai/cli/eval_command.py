@@ -10,13 +10,14 @@ from osmosis_ai.rollout.run import defaults
 
 def eval_(
     dataset: table.Dataset,
-    model: table.Model,
     eval_fns: Annotated[
         list[str],
         typer.Option("--eval-fn", metavar="MODULE:FN", help="A function that scores a run; may be repeated."),
     ],
     module: table.Module = None,
     mcp: table.Mcp = None,
+    model: table.Model = "",
+    policy: table.Policy = None,
     n_runs: table.Repeat = 1,
     pass_threshold: table.PassThreshold = 1.0,
     batch_size: table.Concurrency = defaults.CONCURRENCY,

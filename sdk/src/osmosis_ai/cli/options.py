@@ -47,6 +47,14 @@ Model = Annotated[str, typer.Option("--model", help=_MODEL)]
 ModelKey = Annotated[str | None, typer.Option("--api-key", "--model-api-key", metavar="KEY", help=_MODEL_KEY)]
 # Where --api-key is the server's.
 OnlyModelKey = Annotated[str | None, typer.Option("--model-api-key", metavar="KEY", help=_MODEL_KEY)]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="MODULE:ATTR",
+        help="In place of --model: a script of your own, such as a ScriptedPolicy or a function of the messages.",
+    ),
+]
 BaseUrl = Annotated[
     str | None,
     typer.Option("--base-url", metavar="URL", help="An OpenAI-compatible endpoint, as in http://127.0.0.1:8000/v1."),

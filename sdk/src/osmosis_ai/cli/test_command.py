@@ -15,6 +15,7 @@ def test(
     module: table.Module = None,
     mcp: table.Mcp = None,
     model: table.Model = defaults.MODEL,
+    policy: table.Policy = None,
     limit: table.Limit = None,
     offset: table.Offset = 0,
     api_key: table.ModelKey = None,

@@ -40,14 +40,7 @@ def trainer(
         str | None, typer.Option("--api-key", metavar="KEY", hidden=True, help="The old name of --server-key.")
     ] = None,
     model: table.Model = defaults.MODEL,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy",
-            metavar="MODULE:ATTR",
-            help="In place of --model: a script of your own, a class with set_tools and chat_completions.",
-        ),
-    ] = None,
+    policy: table.Policy = None,
     base_url: table.BaseUrl = None,
     api_key: table.OnlyModelKey = None,
     timeout: table.Timeout = defaults.ROLLOUT_TIMEOUT_SECONDS,

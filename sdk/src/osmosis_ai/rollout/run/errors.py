@@ -7,6 +7,7 @@
     |- DatasetValidationError     a row is not what an agent needs
     |- ToolValidationError        the agent offers a tool that a model cannot be given
     `- ProviderError              the model gave no answer
+       |- PolicyError             ... as a script in its place has failed
        `- SystemicProviderError   ... and will give none to any other row either
           `- InvalidModelError     ... as no model is called so: --model or --base-url is wrong
 
@@ -43,6 +44,7 @@ class ProviderFailure(Enum):
     CONTEXT_WINDOW = "context window"
     MALFORMED_REPLY = "malformed reply"
     MISSING_PACKAGE = "missing package"
+    POLICY = "policy"
     RATE_LIMIT = "rate limit"
     REFUSED = "refused request"
     SERVER = "provider's server"
@@ -82,6 +84,13 @@ class ProviderError(LocalExecutionError):
     def is_transient(self) -> bool:
         """Whether the same call may succeed a little later."""
         return self.failure in _WORTH_ANOTHER_TRY
+
+
+class PolicyError(ProviderError):
+    """A script in the model's place raised; the sentence has its text, file and line."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, failure=ProviderFailure.POLICY)
 
 
 class SystemicProviderError(ProviderError):

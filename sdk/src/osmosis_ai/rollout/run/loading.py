@@ -85,8 +85,19 @@ def load_dataset_rows(
     return reader.read(limit=limit, offset=offset)[:count]
 
 
-def create_llm_client(model: str, api_key: str | None, base_url: str | None, say: Say) -> Any:
-    """A client for ``model``, checked as far as that goes without the network; see ``choice.make_llm_client``."""
+def create_llm_client(
+    model: str, api_key: str | None, base_url: str | None, say: Say, policy: str | None = None
+) -> Any:
+    """A client for ``model``, checked as far as that goes without the network; see ``choice.make_llm_client``.
+
+    ``policy`` names a script in its place; see ``load_policy``.
+    """
+    if policy is not None:
+        from osmosis_ai.rollout.run.policies.named import load_policy
+
+        client = load_policy(policy)
+        say(f"  Policy: {client.display_name}, a script and no language model")
+        return client
     model = model.strip()
     choice.check(model, api_key, base_url)
     if base_url:

@@ -24,7 +24,7 @@ _FLAGS = {"n_runs": "--n", "as_json": "--json"}
 class RunOptions:
     """What ``osmosis test``, ``eval`` and ``trainer`` share. Indices count from 0 in the file; times are in seconds."""
 
-    _CODE: ClassVar[tuple[str, ...]] = ("module",)
+    _CODE: ClassVar[tuple[str, ...]] = ("module", "policy")
     """Options that name code as ``module:attribute``."""
     _MODELS: ClassVar[tuple[str, ...]] = ("name", "base_url")
     _SETTINGS: ClassVar[tuple[str, ...]] = ("module", "mcp", "limit", "offset", "max_turns", "completion_params")
@@ -34,6 +34,7 @@ class RunOptions:
     mcp: str | None = None
     dataset: str = ""
     model: str = defaults.MODEL
+    policy: str | None = None
     limit: int | None = None
     offset: int = 0
     api_key: str | None = None
@@ -73,8 +74,8 @@ class RunOptions:
 
     @property
     def name(self) -> str:
-        """Of the model."""
-        return self.model.strip()
+        """Of the model, or of the script in its place."""
+        return self.policy or self.model.strip()
 
     @property
     def reads_results(self) -> bool:
@@ -99,6 +100,9 @@ class RunOptions:
         return naming_problem(self.module, self.mcp)
 
     def _combination_problem(self) -> str | None:
+        default = next(field.default for field in fields(self) if field.name == "model")
+        if self.policy is not None and (self.model != default or self.base_url is not None):
+            return "--policy stands in for a model: leave out --model and --base-url."
         if self.resume and not self.output:
             return "--resume needs -o FILE: the results of the run to go on with."
         return None

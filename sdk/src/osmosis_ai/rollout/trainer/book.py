@@ -66,6 +66,7 @@ class Rollout:
         self.tool_calls = 0
         self.rewrote_messages = False
         self.is_lost = False
+        self.policy_failure: str | None = None
         self.replies: dict[str, asyncio.Future[CompletionsResult]] = {}
         self.ended = asyncio.Event()
         self.tools_known_or_ended = asyncio.Event()

@@ -18,8 +18,6 @@ from starlette.responses import Response
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 from osmosis_ai.rollout.core.schemas import CompletionsRequest
-from osmosis_ai.rollout.core.text import cut, described, redacted
-from osmosis_ai.rollout.core.where import place_of
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.callback_http import (
     CallbackRefusedError,
@@ -29,12 +27,11 @@ from osmosis_ai.rollout.trainer.callback_http import (
     validated,
 )
 from osmosis_ai.rollout.trainer.errors import CallRefusedError
+from osmosis_ai.rollout.trainer.policy import failure_of_policy
 from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer, TrainerLimits
 from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
 
 logger = logging.getLogger(__name__)
-
-MAX_FAILURE_CHARACTERS = 400
 
 
 class ToolAwareClient(LLMClientProtocol, Protocol):
@@ -117,12 +114,13 @@ class ChatEndpoint:
         try:
             result = await self._complete(call)
         except CallRefusedError as error:
+            rollout.policy_failure = str(error)
             raise CallbackRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "call_refused", str(error)) from error
         except Exception as error:
+            rollout.policy_failure = problem = failure_of_policy(error)
             logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
-            raise CallbackRefusedError(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", failure_of_policy(error)
-            ) from error
+            raise CallbackRefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", problem) from error
+        rollout.policy_failure = None
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)
         return result
@@ -142,13 +140,6 @@ class ChatEndpoint:
             raise CallbackRefusedError(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy's message is not JSON: {error}."
             ) from error
-
-
-def failure_of_policy(error: BaseException) -> str:
-    """``The policy failed: KeyError: 'x' (policy.py:12 in reply)``, without secrets."""
-    place = place_of(error)
-    what = cut(redacted(described(error)), MAX_FAILURE_CHARACTERS)
-    return f"The policy failed: {what}{f' ({place})' if place else ''}"
 
 
 def _forget_failure(rollout: Rollout, call_id: str, ended: "asyncio.Future[CompletionsResult]") -> None:

@@ -70,7 +70,7 @@ class _Evaluation:
             raise UsageError(
                 f"Cannot write {options.output}: the runs are streamed to a .jsonl beside it; name a .json file."
             )
-        client = self._client(options.model, options.api_key, options.base_url)
+        client = self._client(options.model, options.api_key, options.base_url, options.policy)
         agent = loading.load_agent(options.module, options.mcp, say)
         rows = loading.load_dataset_rows(
             options.dataset, options.limit, options.offset, say, "No rows to evaluate", "evaluating"
@@ -104,8 +104,8 @@ class _Evaluation:
         config = config_of(options, agent, len(rows), [eval_fn.name for eval_fn in eval_fns])
         return await self._evaluate(runner, rows, config)
 
-    def _client(self, model: str, api_key: str | None, base_url: str | None) -> Any:
-        client = loading.create_llm_client(model, loading.read_api_key(api_key), base_url, self._say)
+    def _client(self, model: str, api_key: str | None, base_url: str | None, policy: str | None = None) -> Any:
+        client = loading.create_llm_client(model, loading.read_api_key(api_key), base_url, self._say, policy)
         self._clients.push_async_callback(close_quietly, client)
         return client
 
@@ -172,7 +172,7 @@ class _Evaluation:
         if args.as_json:
             print(json.dumps({"config": config, **overview(result)}, indent=2))  # noqa: T201 - the answer itself
         elif not args.is_silent:
-            format_eval_report(result, self.console, args.model)
+            format_eval_report(result, self.console, args.name)
         for path in map(Path, args.reports or ()):
             write_whole(path, [render(path, result, config)])
             self._say(f"Report written to: {path}")
@@ -191,7 +191,7 @@ class _Evaluation:
         self._say(f"osmosis-eval v{PACKAGE_VERSION}", "bold")
         lines = (
             ("Endpoint", bare_url(options.base_url)),
-            ("Model", options.model),
+            ("Model", options.name),
             ("Baseline endpoint", bare_url(options.baseline_base_url)),
             ("Baseline model", options.baseline_model),
         )

@@ -39,6 +39,8 @@ class Options(RunOptions):
         return bool(self.output)
 
     def _combination_problem(self) -> str | None:
+        if not self.name:
+            return "Give --model NAME, or --policy MODULE:ATTR for a script in its place."
         for name in ("baseline_base_url", "baseline_api_key"):
             if getattr(self, name) and not self.baseline_model:
                 return f"{flag_of(name)} requires --baseline-model."
@@ -52,7 +54,7 @@ def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[s
     """All that the results depend on, without keys."""
     digest = file_digest(Path(args.dataset))
     config: dict[str, Any] = {
-        "model": args.model,
+        "model": args.name,
         "n_runs": args.n_runs,
         "pass_threshold": args.pass_threshold,
         "eval_fns": eval_names,

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
-from osmosis_ai.rollout.core.text import cut
+from osmosis_ai.rollout.core.text import cut, shortened
+from osmosis_ai.rollout.run.errors import ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.policies.arithmetic_tools import ArithmeticTool, find_tools, read_number
 from osmosis_ai.rollout.run.policies.expression import Operand, Operator, Step, StepResult, find_expression
 
@@ -36,17 +37,20 @@ class ArithmeticPolicy:
 
     def __init__(self) -> None:
         self._tools: dict[Operator, ArithmeticTool] = {}
+        self._unknown: tuple[str, ...] = ()
         self._metrics = RolloutMetrics()
 
     def set_tools(self, tools: Iterable[OpenAIFunctionToolSchema | Mapping[str, Any]]) -> None:
         """Offer ``tools`` (schema objects or their JSON) instead of those offered so far."""
-        self._tools = find_tools(
+        offered = [
             tool.model_dump(exclude_none=True) if isinstance(tool, OpenAIFunctionToolSchema) else tool for tool in tools
-        )
+        ]
+        self._tools = find_tools(offered)
+        self._unknown = () if self._tools else tuple(_function_name(tool) for tool in offered)
 
     def clear_tools(self) -> None:
         """Offer no tools."""
-        self._tools = {}
+        self._tools, self._unknown = {}, ()
 
     def reset_metrics(self) -> None:
         """Set all counters to zero."""
@@ -57,7 +61,18 @@ class ArithmeticPolicy:
         return self._metrics.model_copy()
 
     async def chat_completions(self, messages: list[MessageDict], **kwargs: Any) -> CompletionsResult:
-        """The next assistant message; finish reason ``tool_calls`` or ``stop``. ``kwargs`` are ignored."""
+        """The next assistant message; finish reason ``tool_calls`` or ``stop``. ``kwargs`` are ignored.
+
+        Raises:
+            SystemicProviderError: of the tools that are offered none is a calculator's.
+        """
+        if self._unknown:
+            names = shortened(", ".join(self._unknown))
+            raise SystemicProviderError(
+                f"{self.display_name} is for calculators, and knows none of the tools {names}:"
+                " write a script for them, such as policy.py of osmosis init, and give --policy policy:reply.",
+                failure=ProviderFailure.POLICY,
+            )
         started_seconds = time.perf_counter()
         message = next_message(messages, self._tools)
         prompt_tokens = sum(map(_approximate_tokens, messages))

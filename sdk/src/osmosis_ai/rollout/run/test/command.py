@@ -59,7 +59,7 @@ class _TestRun:
         say(f"osmosis-rollout-test v{PACKAGE_VERSION}{' (Interactive Mode)' if options.interactive else ''}", "bold")
         say()
         key = loading.read_api_key(options.api_key)
-        client = loading.create_llm_client(options.model, key, options.base_url, say)
+        client = loading.create_llm_client(options.model, key, options.base_url, say, options.policy)
         try:
             agent = loading.load_agent(options.module, options.mcp, say)
             reader, rows = loading.check_dataset(

@@ -48,7 +48,7 @@ def config_of(options: Options, inputs: dict[str, Any]) -> dict[str, Any]:
     return {
         "sdk_version": PACKAGE_VERSION,
         "python_version": sys.version.split()[0],
-        "model": options.model.strip(),
+        "model": options.name,
         "base_url": options.base_url,
         "dataset": options.dataset,
         **inputs["settings"],

@@ -3,22 +3,22 @@
 import asyncio
 import signal
 import sys
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from osmosis_ai.rollout.core.loading import import_module_attribute
-from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.loading import open_dataset, open_results, read_api_key
-from osmosis_ai.rollout.run.models.choice import make_llm_client
+from osmosis_ai.rollout.run.models.choice import is_builtin, make_llm_client
 from osmosis_ai.rollout.run.models.completer import model_completer
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
+from osmosis_ai.rollout.run.policies.named import PolicyClient, load_policy, policy_completer
 from osmosis_ai.rollout.run.progress import RunProgress, stderr_terminal
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.options import Options
 from osmosis_ai.rollout.run.train.printer import ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
 from osmosis_ai.rollout.run.train.session import Session
-from osmosis_ai.rollout.trainer import ServerEndedError, completer_of
+from osmosis_ai.rollout.trainer import Completer, ServerEndedError
 
 
 def run_trainer(options: Options) -> int:
@@ -32,12 +32,7 @@ def run_trainer(options: Options) -> int:
     """
     options.check()
     reader = open_dataset(options.dataset)
-    script = _script(options)
-    if script:
-        session = Session(options, reader, completer_of(script))
-    else:
-        client = make_llm_client(options.model, read_api_key(options.api_key), options.base_url)
-        session = Session(options, reader, model_completer(client), client.close)
+    session = Session(options, reader, *_completer(options))
     report = RolloutReport(planned=session.count())
     if not report.planned:
         raise CLIError(f"{reader.file_path} has no rows to run.")
@@ -45,7 +40,8 @@ def run_trainer(options: Options) -> int:
     say = (lambda text: None) if options.is_silent else printer.say
     with open_results(options, "trainer", options.plan, session.settings()) as results:
         report.take_earlier(results.earlier_records())
-        name = f"{options.policy or options.model}{', a script and no language model' if script else ''}"
+        is_script = options.policy or is_builtin(options.model, options.base_url)
+        name = f"{options.name}{', a script and no language model' if is_script else ''}"
         say(f"{report.planned} rollouts. Policy: {name}.")
         if note := results.what_was_there(report.planned):
             say(note)
@@ -70,14 +66,14 @@ def run_trainer(options: Options) -> int:
     return 0
 
 
-def _script(options: Options) -> Any:
-    """The class that stands in for a model, if one does; it is called once a chat call, without arguments."""
-    if options.policy is None:
-        return BUILTIN_POLICIES.get(options.model) if options.base_url is None else None
-    script: Any = import_module_attribute(options.policy)
-    if not callable(script) or not callable(getattr(script, "chat_completions", None)):
-        raise UsageError(f"--policy {options.policy} names no class with a method chat_completions.")
-    return script
+def _completer(options: Options) -> tuple[Completer, Callable[[], Awaitable[None]] | None]:
+    """What answers the chat calls, and what lets go of it at the end."""
+    if options.policy is not None:
+        return policy_completer(load_policy(options.policy)), None
+    if is_builtin(options.model, options.base_url) and options.model in BUILTIN_POLICIES:
+        return policy_completer(PolicyClient(BUILTIN_POLICIES[options.model], options.model)), None
+    client = make_llm_client(options.model, read_api_key(options.api_key), options.base_url)
+    return model_completer(client), client.close
 
 
 def _drive(

@@ -14,11 +14,9 @@ from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_se
 class Options(RunOptions):
     """The command line. ``api_key`` is the model's."""
 
-    _CODE: ClassVar[tuple[str, ...]] = ("module", "policy")
     _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "repeat", "server", "policy", "max_tokens_total")
 
     model: str = defaults.MODEL
-    policy: str | None = None
     server: str | None = None
     server_key: str | None = None
     concurrency: int = defaults.CONCURRENCY
@@ -53,8 +51,6 @@ class Options(RunOptions):
             return "--log goes with -m: the server at --server writes its own traces."
         if self.server is not None and self.callback_url is None and all_interfaces(self.host):
             return f"--host {self.host} is no address to call back: give --callback-url too."
-        if self.policy is not None and (self.model != defaults.MODEL or self.base_url is not None):
-            return "--policy stands in for a model: leave out --model and --base-url."
         for flag, url in (("--server", self.server), ("--callback-url", self.callback_url)):
             if url is not None and not is_base_url(url):
                 return f"{flag} {url!r} is not a base URL such as http://127.0.0.1:9000."

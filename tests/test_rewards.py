@@ -1,7 +1,10 @@
-"""The reward is 1.0 for the right number after the last `####`, else 0.0, and None without a ground truth.
+"""The reward is 1.0 for a right answer after the last `####`, 0.0 for a wrong one, and None where nothing can be compared.
 
-What counts as a number is the SDK's affair, and tested there: `final_number`.
+How answers are read is the SDK's affair, and tested there: `is_right`, `final_number`. The table here was looked through
+by hand: none of its lines gives 1.0 to an answer that a reader would not call right.
 """
+
+# ruff: noqa: RUF001 - signs that look alike are what this is about
 
 import inspect
 from decimal import Decimal
@@ -10,56 +13,199 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
+from osmosis_ai.rollout import is_comparable
 from rewards import compute_reward
 
+RIGHT = 1.0
+WRONG = 0.0  # or unreadable: the prompt says how to write the answer
+UNSCORABLE = None
 
-@pytest.mark.parametrize(
-    ("answer", "ground_truth", "reward"),
-    [
-        ("It is 3 * 6.\n#### 18\n\nI hope that helps!", "18", 1.0),
-        ("#### **$1,234.50** a day", "1234.5", 1.0),
-        ("#### 18", "19", 0.0),
-        ("The answer is 18.", "18", 0.0),
-        ("18", "18", 0.0),
-        ("", "18", 0.0),
-        ("#### 18 or 19", "18", 0.0),
-        ("#### 17\nNo:\n#### 18", "18", 1.0),
-        ("#### 18\nNo:\n#### 17", "18", 0.0),
-        ("#### 7", "Seven, that is.\n#### 7", 1.0),
-        ("#### 1234", "1,234", 1.0),
-        ("#### 0.3333333", "0.33333333333", 1.0),
-        ("#### 0.333333", "0.33333333333", 0.0),
-        ("#### 1000000.09", "1000000", 1.0),
-        ("#### 1000000.11", "1000000", 0.0),
-        ("#### 1e99999999999999999999", "1e99999999999999999999", 0.0),
-    ],
-)
-def test_the_number_after_the_last_mark_counts(answer: str, ground_truth: str, reward: float) -> None:
-    assert compute_reward(answer, ground_truth) == reward
+# The ground truth, then answers after the mark.
+TABLE: list[tuple[Any, dict[str, float | None]]] = [
+    (
+        "18",
+        {
+            "18": RIGHT,
+            "18.0": RIGHT,
+            "018": RIGHT,
+            "+18": RIGHT,
+            " 18 ": RIGHT,
+            "\n18": RIGHT,
+            "18.": RIGHT,
+            "18!": RIGHT,
+            "18,": RIGHT,
+            '"18"': RIGHT,
+            "'18'": RIGHT,
+            "**18**": RIGHT,
+            "`18`": RIGHT,
+            "$18": RIGHT,
+            "$18.00": RIGHT,
+            "18€": RIGHT,
+            "USD 18": RIGHT,
+            "18 USD": RIGHT,
+            "18%": RIGHT,
+            "18°": RIGHT,
+            "18 °C": RIGHT,
+            "≈ 18": RIGHT,
+            "= 18": RIGHT,
+            "x = 18": RIGHT,
+            "\\boxed{18}": RIGHT,
+            "$\\boxed{18}$": RIGHT,
+            "\\(18\\)": RIGHT,
+            "\\[ 18 \\]": RIGHT,
+            "18 apples": RIGHT,
+            "18 apples and oranges": RIGHT,
+            "18 (apples)": RIGHT,
+            "18 m": RIGHT,
+            "18 m²": RIGHT,
+            "18 km/h": RIGHT,
+            "18 dollars a day": RIGHT,
+            "18\n\nI hope that helps!": RIGHT,
+            "18<|im_end|>": RIGHT,
+            "1.8e1": RIGHT,
+            "1.8 × 10^1": RIGHT,
+            "36/2": RIGHT,
+            "\\frac{36}{2}": RIGHT,
+            "\u200b18\u200b": RIGHT,
+            "１８": RIGHT,
+            "17\n#### 18": RIGHT,
+            "18.00000001": RIGHT,
+            "19": WRONG,
+            "-18": WRONG,
+            "–18": WRONG,
+            "1.8": WRONG,
+            "180": WRONG,
+            "18.1": WRONG,
+            "1,8": WRONG,
+            "18k": WRONG,
+            "18 K": WRONG,
+            "18M": WRONG,
+            "18 thousand": WRONG,
+            "18 million": WRONG,
+            "18 bn": WRONG,
+            "18 hundred": WRONG,
+            "18 dozen": WRONG,
+            "18万": WRONG,
+            "18 gross": WRONG,
+            "18 and a half": WRONG,
+            "18½": WRONG,
+            "18 1/2": WRONG,
+            "18x": WRONG,
+            "18 y": WRONG,
+            "18i": WRONG,
+            "18π": WRONG,
+            "18\\pi": WRONG,
+            "18^2": WRONG,
+            "18²": WRONG,
+            "18 squared": WRONG,
+            "18e1": WRONG,
+            "18 + tax": WRONG,
+            "18 - y": WRONG,
+            "18 ± 1": WRONG,
+            "18 or 19": WRONG,
+            "18 or so": WRONG,
+            "18, 19": WRONG,
+            "18 19": WRONG,
+            "18:00": WRONG,
+            "18/19": WRONG,
+            "18/01/2020": WRONG,
+            "1/18": WRONG,
+            "(1, 18)": WRONG,
+            "not 18": WRONG,
+            "NOT 18": WRONG,
+            "eighteen": WRONG,
+            "NaN": WRONG,
+            "": WRONG,
+            "18\n#### 17": WRONG,
+            "18\n#### wait": WRONG,
+        },
+    ),
+    (
+        "-7",
+        {"-7": RIGHT, "–7": RIGHT, "\u20117": RIGHT, "－7": RIGHT, "−7": RIGHT, "- 7": RIGHT, "-$7": RIGHT, "7": WRONG},
+    ),
+    ("-7", {"minus 7": RIGHT, "negative 7": RIGHT, "(7)": WRONG, "+7": WRONG}),
+    (
+        "8000",
+        {"8000": RIGHT, "8,000": RIGHT, "8 000": RIGHT, "8\u00a0000": RIGHT, "8\u202f000": RIGHT, "8\u2009000": RIGHT},
+    ),
+    (
+        "8000",
+        {
+            "8\\,000": RIGHT,
+            "8{,}000": RIGHT,
+            "8'000": RIGHT,
+            "8k": RIGHT,
+            "8 thousand": RIGHT,
+            "8.000": WRONG,
+            "8": WRONG,
+        },
+    ),
+    ("8,000", {"8000": RIGHT, "8": WRONG, "80,00": WRONG, "8,0000": WRONG}),
+    ("18 million", {"18 million": RIGHT, "18,000,000": RIGHT, "18M": RIGHT, "$18 million": RIGHT, "18": WRONG}),
+    ("0", {"0": RIGHT, "-0": RIGHT, "0.0": RIGHT, "0.00000009": RIGHT, "1": WRONG, "0.00000011": WRONG, "none": WRONG}),
+    (
+        "1/2",
+        {
+            "1/2": RIGHT,
+            "0.5": RIGHT,
+            ".5": RIGHT,
+            "2/4": RIGHT,
+            "½": RIGHT,
+            "\\frac{1}{2}": RIGHT,
+            "2": WRONG,
+            "1": WRONG,
+        },
+    ),
+    (
+        "\\frac{1}{2}",
+        {"\\frac{1}{2}": RIGHT, "\\dfrac{1}{2}": RIGHT, "0.5": RIGHT, "1/2": RIGHT, "12": WRONG, "2/1": WRONG},
+    ),
+    ("1 1/2", {"1 1/2": RIGHT, "1½": RIGHT, "3/2": RIGHT, "1.5": RIGHT, "11/2": WRONG, "1": WRONG}),
+    ("1/3", {"1/3": RIGHT, "0.33333333": RIGHT, "0.333333": WRONG, "3": WRONG}),
+    ("1000000", {"1000000.09": RIGHT, "1e6": RIGHT, "1 million": RIGHT, "1000000.11": WRONG}),
+    ("x=18", {"x=18": RIGHT, "x = 18": RIGHT, "18": RIGHT, "x=19": WRONG}),
+    (
+        "Paris",
+        {
+            "Paris": RIGHT,
+            "paris.": RIGHT,
+            "**Paris**": RIGHT,
+            "\\text{Paris}": RIGHT,
+            "London": WRONG,
+            "Paris or London": WRONG,
+        },
+    ),
+    (
+        "(1, 2)",
+        {"(1, 2)": RIGHT, "(1,2)": RIGHT, "\\left(1, 2\\right)": RIGHT, "(2, 1)": WRONG, "1": WRONG, "12": WRONG},
+    ),
+    ("B", {"B": RIGHT, "b": RIGHT, "(B": WRONG, "A": WRONG, "B or C": WRONG}),
+    ("18 or 19", {"18 or 19": RIGHT, "18": WRONG, "19 or 18": WRONG}),
+    ("Seven, that is.\n#### 7", {"7": RIGHT, "Seven": WRONG}),
+    (18, {"18": RIGHT, "19": WRONG}),
+    (Decimal("0.5"), {"1/2": RIGHT, "2": WRONG}),
+    (True, {"true": RIGHT, "True": RIGHT, "1": WRONG, "false": WRONG}),
+    (None, {"18": UNSCORABLE, "None": UNSCORABLE}),
+    ("", {"": UNSCORABLE, "18": UNSCORABLE}),
+    ("?", {"?": UNSCORABLE}),
+    (float("nan"), {"nan": UNSCORABLE}),
+    (float("inf"), {"inf": UNSCORABLE}),
+    ([18], {"18": UNSCORABLE, "[18]": UNSCORABLE}),
+    ({"answer": 18}, {"18": UNSCORABLE}),
+]
+LINES = [(answer, truth, reward) for truth, answers in TABLE for answer, reward in answers.items()]
 
 
-@pytest.mark.parametrize("nothing", [None, ""])
-def test_without_a_ground_truth_there_is_no_reward(nothing: Any) -> None:
-    assert compute_reward("#### 18", nothing) is None
-    assert compute_reward("no answer", nothing, {"row": 1}) is None
-    assert compute_reward(solution_str="#### 18", ground_truth=nothing, extra_info=None) is None
+@pytest.mark.parametrize(("answer", "ground_truth", "reward"), LINES)
+def test_what_follows_the_last_mark_is_scored(answer: str, ground_truth: Any, reward: float | None) -> None:
+    assert compute_reward(f"It is 3 * 6.\n#### {answer}", ground_truth) == reward
 
 
-@pytest.mark.parametrize("zero", [0, 0.0, "0", "0.0", "-0"])
-def test_a_ground_truth_of_zero_is_one(zero: Any) -> None:
-    assert compute_reward("#### 0", zero) == 1.0
-    assert compute_reward("#### 1", zero) == 0.0
-
-
-@pytest.mark.parametrize("ground_truth", [18, 18.0, Decimal(18), "18", " 18 ", "$18"])
-def test_a_ground_truth_may_be_a_number_or_a_text(ground_truth: Any) -> None:
-    assert compute_reward("#### 18", ground_truth) == 1.0
-
-
-@pytest.mark.parametrize("ground_truth", ["eighteen", float("nan"), float("inf"), Decimal("sNaN"), True, [18], b"18"])
-def test_no_answer_matches_a_ground_truth_that_is_no_number(ground_truth: Any) -> None:
-    assert compute_reward("#### 18", ground_truth) == 0.0
-    assert compute_reward("#### nan", ground_truth) == 0.0
+@pytest.mark.parametrize("answer", ["", "18", "The answer is 18.", "### 18", "Paris"])
+@pytest.mark.parametrize("ground_truth", ["18", "Paris"])
+def test_an_answer_without_the_mark_is_wrong(answer: str, ground_truth: str) -> None:
+    assert compute_reward(answer, ground_truth) == 0.0
 
 
 # As a reward function of the SDK
@@ -80,7 +226,7 @@ def test_the_signature_is_the_classic_one() -> None:
 @example(answer="#### \N{ARABIC-INDIC DIGIT THREE}", ground_truth="3")
 def test_the_reward_is_always_one_of_three(answer: str, ground_truth: Any) -> None:
     for text in (answer, "#### " + answer):
-        assert compute_reward(text, ground_truth) in ((None,) if ground_truth in (None, "") else (0.0, 1.0))
+        assert compute_reward(text, ground_truth) in ((0.0, 1.0) if is_comparable(ground_truth) else (None,))
 
 
 @pytest.mark.parametrize("answer", [None, 18, b"#### 18", ["#### 18"], {"content": "#### 18"}])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.core.answers import (
         final_number as final_number,
         is_close as is_close,
+        is_comparable as is_comparable,
+        is_right as is_right,
         read_number as read_number,
     )
     from osmosis_ai.rollout.core.base import (
@@ -133,7 +135,7 @@ _EXPORTS = {
     "osmosis_ai._compat.registry": (
         "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop"
     ),
-    "osmosis_ai.rollout.core.answers": "final_number is_close read_number",
+    "osmosis_ai.rollout.core.answers": "final_number is_close is_comparable is_right read_number",
     "osmosis_ai.rollout.core.messages": (
         "count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message "
         "is_user_message normalize_stop parse_tool_calls summarize"

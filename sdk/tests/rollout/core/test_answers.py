@@ -1,4 +1,4 @@
-"""The number after the last `####`, however a model dresses it; and how near it is to the right one."""
+"""The number after the last `####`, however a model dresses it; how near it is to the right one; and other answers."""
 
 from decimal import Decimal
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from osmosis_ai.rollout import final_number, is_close, read_number
+from osmosis_ai.rollout import final_number, is_close, is_comparable, is_right, read_number
 
 # What models write
 
@@ -56,6 +56,38 @@ from osmosis_ai.rollout import final_number, is_close, read_number
         "#### **18** apples a day.",
         "#### 18<|im_end|>",
         "#### 18</s>",
+        '#### "18"',
+        "#### \N{LEFT DOUBLE QUOTATION MARK}18\N{RIGHT DOUBLE QUOTATION MARK}",
+        "#### 18!",
+        "#### 18°",
+        "#### 18 °C",
+        "#### 18^\\circ",
+        "#### USD 18",
+        "#### 18 USD",
+        "#### US$18",
+        "#### ≈ 18",
+        "#### \\approx 18",
+        "#### = 18",
+        "#### x = 18",
+        "#### \N{ZERO WIDTH SPACE}18\N{ZERO WIDTH SPACE}",
+        "#### \N{FULLWIDTH DIGIT ONE}\N{FULLWIDTH DIGIT EIGHT}",
+        "#### \N{ARABIC-INDIC DIGIT ONE}\N{ARABIC-INDIC DIGIT EIGHT}",
+        "#### 18 m",
+        "#### 18 m^2",
+        "#### 18 cm²",
+        "#### 18 cm3",
+        "#### 18 km/h",
+        "#### 18 percent",
+        "#### 18 apples and oranges",
+        "#### 18th",
+        "#### 18 - done.",
+        "#### 18/1",
+        "#### 36/2",
+        "#### \\frac{36}{2}",
+        "#### \\dfrac{18}{1}",
+        "#### 1.8 x 10^1",
+        "#### 1.8 \\times 10^{1}",
+        "#### 1.8 \\cdot 10^1",
     ],
 )
 def test_the_right_number_counts_however_it_is_dressed(answer: str) -> None:
@@ -75,6 +107,44 @@ def test_the_right_number_counts_however_it_is_dressed(answer: str) -> None:
         ("#### -$7", "-7"),
         ("#### $-7$", "-7"),
         ("#### .5", "0.5"),
+        ("#### \N{EN DASH}7", "-7"),
+        ("#### \N{NON-BREAKING HYPHEN}7", "-7"),
+        ("#### \N{FULLWIDTH HYPHEN-MINUS}7", "-7"),
+        ("#### minus 7", "-7"),
+        ("#### negative 7", "-7"),
+        ("#### 8 000", "8000"),
+        ("#### 8\N{NO-BREAK SPACE}000", "8000"),
+        ("#### 8\N{NARROW NO-BREAK SPACE}000\N{NARROW NO-BREAK SPACE}000", "8000000"),
+        ("#### 8\N{THIN SPACE}000.5", "8000.5"),
+        ("#### 8\\,000", "8000"),
+        ("#### 8'000", "8000"),
+        ("#### 8_000", "8000"),
+        ("#### 18k", "18000"),
+        ("#### 18 K", "18000"),
+        ("#### 18M", "18000000"),
+        ("#### 18 thousand", "18000"),
+        ("#### $1.8 million dollars", "1800000"),
+        ("#### 18 billion", "18000000000"),
+        ("#### 18 bn", "18000000000"),
+        ("#### 18 trillion", "18000000000000"),
+        ("#### 18 hundred", "1800"),
+        ("#### 18 dozen eggs", "216"),
+        ("#### 18 dozens of eggs", "216"),
+        ("#### 18 lakh", "1800000"),
+        ("#### 18万", "180000"),
+        ("#### **18** thousand", "18000"),
+        ("#### 1/2", "0.5"),
+        ("#### -1/2", "-0.5"),
+        ("#### 1\N{FRACTION SLASH}2", "0.5"),
+        ("#### 1 1/2 cups", "1.5"),
+        ("#### -1 1/2", "-1.5"),
+        ("#### \\frac{1}{2}", "0.5"),
+        ("#### -\\frac{1}{2}", "-0.5"),
+        ("#### \\frac{-1}{2}", "-0.5"),
+        ("#### 1\\frac{1}{2}", "1.5"),
+        ("#### ½", "0.5"),
+        ("#### 1½", "1.5"),
+        ("#### 1,234/2", "617"),
         ("#### -.5", "-0.5"),
         ("#### -0", "0"),
         ("#### 0.0000123", "0.0000123"),
@@ -98,16 +168,50 @@ def test_signs_separators_and_fractions_are_read(answer: str, number: str) -> No
         "#### Infinity",
         "#### -",
         "#### $",
-        "#### x = 18",
-        "#### 18/1",
         "#### 18 19",
+        "#### 18x",
+        "#### 18 x",
+        "#### 18xy",
+        "#### 18a",
+        "#### 18i",
+        "#### 18π",
+        "#### 18\\pi",
+        "#### 18 pi",
+        "#### 18²",
+        "#### 18 - y",
+        "#### 18 + tax",
+        "#### 18 = total",
+        "#### 18 ± 2",
+        "#### 18 < y",
+        "#### 18 plus tax",
+        "#### 18 minus tax",
+        "#### 18 times as many",
+        "#### 18 and a half",
+        "#### 18 hours and a quarter",
+        "#### 18 and",
+        "#### 18 hundred thousand",
+        "#### 18 hundred and one",
+        "#### 18 dollars and fifty cents",
+        "#### 18 point five",
+        "#### 18 squared",
+        "#### 18 mil",
+        "#### 18 gross",
+        "#### 18一",
+        "#### 18ⅳ",
+        "#### NOT 18",
+        "#### 18 not",
+        "#### 18/01",
+        "#### 18/1/2020",
+        "#### 1/0",
+        "#### \\frac{1}{0}",
+        "#### (18, 1)",
+        "#### [18, 1]",
+        "#### \\sqrt{18}",
         "#### 18 or 19",
         "#### 1,8",
         "#### 1.8.0",
         "#### 18^1",
         "#### 18 * 1",
-        "#### 18 x 10^0",
-        "#### \\frac{18}{1}",
         "#### 18:00",
         "### 18",
         "#### 18 ####",
@@ -212,9 +316,108 @@ def test_every_number_is_read_back_plain_separated_or_in_scientific_notation(num
 
 
 @pytest.mark.parametrize(
-    "unit", ["####", "9", "$", "\\boxed{", "1,234,", ",123", " ", "\n", "**a ", "a", "#### 1 ", "1.", "1e"]
+    "unit",
+    [
+        "####",
+        "9",
+        "a=",
+        "USD",
+        "1/",
+        "½",
+        "\\frac{1}{",
+        "<",
+        "m^2",
+        " and a",
+        "'000",
+        " k",
+        "$",
+        "\\boxed{",
+        "1,234,",
+        ",123",
+        " ",
+        "\n",
+        "**a ",
+        "a",
+        "#### 1 ",
+        "1.",
+        "1e",
+    ],
 )
 def test_a_huge_answer_takes_linear_time(unit: str) -> None:
     # With backtracking these would take hours; the time limit of the test run is what fails then.
     assert final_number("#### 1" + unit * 200_000 + "!") != 18
     assert final_number("####" + unit * 200_000 + "!") != 18
+
+
+# Whether an answer is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "ground_truth"),
+    [
+        ("1/2", "1/2"),
+        ("0.5", "1/2"),
+        ("\\frac{1}{2}", "0.5"),
+        ("2/4", "\\frac{1}{2}"),
+        ("0.33333333", "1/3"),
+        ("x = 18", "x=18"),
+        ("18", "x=18"),
+        ("Paris", "Paris"),
+        ("**paris**.", "Paris"),
+        ("\\boxed{\\text{Paris}}", " Paris "),
+        ("Paris\n\nI hope that helps!", "Paris"),
+        ("New  York", "new york"),
+        ("(1,2)", "(1, 2)"),
+        ("\\(\\left(1, 2\\right)\\)", "(1, 2)"),
+        ("18 or 19", "18 or 19"),
+        ("B", "b"),
+        ("\N{LATIN SMALL LETTER E}\N{COMBINING ACUTE ACCENT}t\N{LATIN SMALL LETTER E WITH ACUTE}", "été"),
+        ("true", True),
+        ("18", 18),
+    ],
+)
+def test_what_means_the_ground_truth_is_right(answer: str, ground_truth: Any) -> None:
+    assert is_right(f"It is so.\n#### {answer}", ground_truth) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "ground_truth"),
+    [
+        ("0.333333", "1/3"),
+        ("2", "1/2"),
+        ("1/3", "1/2"),
+        ("London", "Paris"),
+        ("Paris or London", "Paris"),
+        ("(2, 1)", "(1, 2)"),
+        ("18", "18 or 19"),
+        ("18", "Paris"),
+        ("", "Paris"),
+        ("false", True),
+        ("1", True),
+        ("18 thousand", "18"),
+        ("18k", 18),
+    ],
+)
+def test_anything_else_is_wrong(answer: str, ground_truth: Any) -> None:
+    assert is_right(f"#### {answer}", ground_truth) is False
+
+
+def test_an_answer_needs_its_mark() -> None:
+    assert is_right("Paris", "Paris") is False
+    assert is_right("18", "18") is False
+
+
+@pytest.mark.parametrize(
+    "nothing", [None, "", " ", "####", "?", "**", float("nan"), float("inf"), [18], {"a": 1}, b"18"]
+)
+def test_no_answer_is_wrong_where_the_ground_truth_cannot_be_compared(nothing: Any) -> None:
+    assert is_right("#### 18", nothing) is None
+    assert not is_comparable(nothing)
+
+
+@given(answer=st.text(), ground_truth=st.text() | st.integers() | st.floats() | st.booleans() | st.none())
+@example(answer="\ud800", ground_truth="\ud800")
+def test_comparing_never_raises_and_a_truth_is_right_in_its_own_words(answer: str, ground_truth: Any) -> None:
+    assert (is_right("#### " + answer, ground_truth) is None) is not is_comparable(ground_truth)
+    if is_comparable(ground_truth):
+        assert is_right(f"#### {ground_truth}", ground_truth) is True

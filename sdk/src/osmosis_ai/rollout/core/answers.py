@@ -1,40 +1,32 @@
-"""The final answer of a model: the number after the last ``####`` (the convention of GSM8K, arXiv:2110.14168).
+"""Final answers: what follows the last ``####`` (the convention of GSM8K, arXiv:2110.14168), and whether it is right.
 
-Whatever the text, reading it never raises and takes linear time.
+Whatever the texts, reading and comparing them never raises and takes linear time. Only an answer can be wrong: a ground
+truth that cannot be compared makes no answer wrong.
 """
 
 import re
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
+import unicodedata
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
+
+from osmosis_ai.rollout.core.numbers import number_in
 
 MARK = "####"
 
 # Digits enough for any tolerance; nothing is out of range, so that no comparison raises.
 _COMPARISON = Context(prec=40, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
-# A number, alone on its line but for the Markdown, LaTeX, currency signs and words models put around it, as in
-# "**$1,234.50** a day". Possessive quantifiers (`*+`) never backtrack: the time taken is linear in the text.
-_NUMBER = re.compile(
-    r"""
-    (?: [\s*_`~$€£¥₹(\[{] | \\[$(\[] | \\(?:boxed|fbox|text|textbf|mathbf|mathrm)\{ )*+
-    (?P<sign> [-+\u2212]?+ ) [\s$€£¥₹\\]*+
-    (?P<digits>
-        [0-9]{1,3} (?: (?:,|\{,\}) [0-9]{3} )++ (?![0-9]) (?: \.[0-9]++ )?+  # 1,234.5
-        | [0-9]++ (?: \.[0-9]++ )?+                                          # 1234.5
-        | \.[0-9]++                                                          # .5
-    )
-    (?P<exponent> (?: [eE][-+]?+[0-9]++ )?+ )
-    (?: [^\S\n] | [*_`~$€£¥₹%)\]}.,;] | \\[%)\]] )*+
-    (?: (?: [^\W\d_] | [<(] ) [^0-9\n]*+ )?+ (?: \n | \Z )  # words, but no second number
-    """,
-    re.VERBOSE,
+_DRESS = re.compile(
+    r"\\(?:boxed|fbox|text|textbf|mathbf|mathrm|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|\*\*|[`$\u200b\u2060\ufeff]"
 )
+_TOKENS = re.compile(r"\w+|[^\w\s]")
+_AROUND = frozenset(".,;:!?\"'\u2018\u2019\u201c\u201d*{}")
 
 
 def final_number(text: Any) -> Decimal | None:
     """The number after the last ``####``, every digit of it; ``None`` where there is no mark, or not one number.
 
-    Thousands separators, currency and percent signs, Markdown, LaTeX and words around it are read over, so that
+    Thousands separators, currency and percent signs, Markdown, LaTeX, quotes and units around it are read over, so that
     ``"#### **$1,234.50** a day"`` is 1234.50. What is no text has no final number.
     """
     return read_number(text) if isinstance(text, str) and MARK in text else None
@@ -46,17 +38,10 @@ def read_number(value: Any) -> Decimal | None:
     A text needs no ``####``. ``None`` for anything else, for NaN and infinities, and for booleans.
     """
     if isinstance(value, str):
-        match = _NUMBER.match(value.rpartition(MARK)[2])
-        if match is None:
-            return None
-        sign = "" if match["sign"] in ("", "+") else "-"
-        value = sign + re.sub(r"[^0-9.]", "", match["digits"]) + match["exponent"]
-    elif isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return number_in(value.rpartition(MARK)[2])
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    try:
-        number = Decimal(value)
-    except InvalidOperation:  # an exponent beyond any use
-        return None
+    number = Decimal(value)
     return number if number.is_finite() else None
 
 
@@ -65,3 +50,44 @@ def is_close(number: Decimal, truth: Decimal, tolerance: Decimal | float) -> boo
     difference = _COMPARISON.subtract(number, truth).copy_abs()
     allowed = _COMPARISON.multiply(Decimal(str(tolerance)), max(Decimal(1), truth.copy_abs()))
     return difference <= allowed
+
+
+def is_comparable(ground_truth: Any) -> bool:
+    """Whether ``is_right`` can compare it: a finite number, a bool, or a text that is more than signs."""
+    return read_number(ground_truth) is not None or bool(_plain_truth(ground_truth))
+
+
+def is_right(answer: Any, ground_truth: Any, tolerance: Decimal | float = 1e-7) -> bool | None:
+    """Whether what follows the last ``####`` of ``answer`` is ``ground_truth``; ``None`` if that cannot be compared.
+
+    Numbers and fractions are compared as numbers, within ``tolerance`` (see ``is_close``). Any other ground truth is a
+    text, compared without regard to case, spaces, Markdown and LaTeX around it. An answer without a mark is wrong.
+    """
+    truth = read_number(ground_truth)
+    text = "" if truth is not None else _plain_truth(ground_truth)
+    if truth is None and not text:
+        return None
+    if not isinstance(answer, str) or MARK not in answer:
+        return False
+    if truth is not None:
+        number = final_number(answer)
+        return number is not None and is_close(number, truth, tolerance)
+    given = answer.rpartition(MARK)[2].strip()
+    return text in (_plain(given), _plain(given.partition("\n")[0]))
+
+
+def _plain_truth(ground_truth: Any) -> str:
+    if isinstance(ground_truth, str):
+        return _plain(ground_truth.rpartition(MARK)[2])
+    return str(ground_truth).lower() if isinstance(ground_truth, bool) else ""
+
+
+def _plain(text: str) -> str:
+    """``text`` as it is compared: its words and signs, without what is only dress."""
+    tokens = _TOKENS.findall(unicodedata.normalize("NFKC", _DRESS.sub("", text)).casefold())
+    start, end = 0, len(tokens)
+    while start < end and tokens[start] in _AROUND:
+        start += 1
+    while start < end and tokens[end - 1] in _AROUND:
+        end -= 1
+    return " ".join(tokens[start:end])

@@ -1,7 +1,7 @@
-"""The reward is 1.0 for a right answer after the last `####`, 0.0 for a wrong one, and None where nothing can be compared.
+"""The reward is 1.0 for a right answer after the last `####`, 0.0 for a wrong one, None where nothing can be compared.
 
-How answers are read is the SDK's affair, and tested there: `is_right`, `final_number`. The table here was looked through
-by hand: none of its lines gives 1.0 to an answer that a reader would not call right.
+How answers are read is the SDK's affair, and tested there: `is_right`, `final_number`. The table was looked through by
+hand: none of its lines gives 1.0 to an answer that a reader would not call right.
 """
 
 # ruff: noqa: RUF001 - signs that look alike are what this is about

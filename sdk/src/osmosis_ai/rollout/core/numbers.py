@@ -81,7 +81,8 @@ _NO_UNIT = re.compile(
     r"""
     \b (?: zero | one | two | three | four | five | six | seven | eight | nine | ten | eleven | twelve
          | (?:thir|four|fif|six|seven|eigh|nine)teen | (?:twen|thir|for|fif|six|seven|eigh|nine)ty | half | halves
-         | (?:hundred|thousand|million|billion|trillion|dozen)s? | score | gross | lakh | crore | k | mil(?:le)? | tausend
+         | (?:hundred|thousand|million|billion|trillion|dozen)s? | score | gross | lakh | crore
+         | k | mil(?:le)? | tausend
          | plus | minus | times | over | divided | multiplied | point | squared | cubed | factorial | mod | modulo
          | remainder | sqrt | pi | or | nor | not | either | maybe | unless | but | and\s+(?:an?|some|more) ) \b
     """,

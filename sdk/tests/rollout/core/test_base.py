@@ -1,5 +1,6 @@
 """What an agent author writes against: results, the context of a rollout, and the agent loop."""
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -239,10 +240,19 @@ class TestTranscript:
     @pytest.mark.parametrize(
         ("rewrite", "told"),
         [
-            (lambda messages: messages[0].update(content="3 + 3?"), "messages[0] was changed"),
-            (lambda messages: messages.pop(0), "messages[0] was changed"),
+            (
+                lambda messages: messages[0].update(content="3 + 3?"),
+                "messages[0] was changed (content was '2 + 2?' and is '3 + 3?')",
+            ),
+            (
+                lambda messages: messages.pop(0),
+                "messages[0] was changed (content was '2 + 2?' and is 'please')",
+            ),
             (lambda messages: messages.pop(), "messages[1] was removed"),
-            (lambda messages: messages.insert(1, {"role": "system"}), "messages[1] was changed"),
+            (
+                lambda messages: messages.insert(1, {"role": "system"}),
+                "messages[1] was changed (content was 'please' and is '')",
+            ),
         ],
         ids=["changed", "first removed", "last removed", "inserted"],
     )
@@ -267,6 +277,84 @@ class TestTranscript:
         assert ctx.transcript.check([]) == (
             "messages[0] was removed after chat call 1; a conversation may only be appended to."
         )
+
+    @pytest.mark.parametrize(
+        ("back", "told"),
+        [
+            ([{**REPLY.message, "content": "cleaned up"}], "was changed (content was '4' and is 'cleaned up')"),
+            ([{"role": "user", "content": "4"}], "was changed (role was 'assistant' and is 'user')"),
+            ([], "was left out"),
+        ],
+    )
+    async def test_a_reply_that_comes_back_changed_or_not_at_all_is_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, back: list[Message], told: str
+    ) -> None:
+        ctx = context(Policy(REPLY, REPLY), _debug_dir=str(tmp_path))
+        await ctx.chat(list(REQUEST.messages), temperature=1)
+        await ctx.chat([*REQUEST.messages, *back], temperature=1)
+        problem = (
+            f"messages[1], a reply of the model, {told} before chat call 2; a conversation may only be appended to."
+        )
+        assert ctx.transcript.rewritten == [problem]
+        assert caplog.messages == [f"Rollout 'run7-000042': {problem}"]
+        (line,) = (tmp_path / "run7-000042.jsonl").read_text().splitlines()
+        assert json.loads(line)["problem"] == problem
+
+    async def test_a_reply_that_the_agent_changes_in_place_is_told(self) -> None:
+        ctx = context(Policy(CompletionsResult({"role": "assistant", "content": "4"}, [], [], {}, "stop"), REPLY))
+        messages = list(REQUEST.messages)
+        reply = await ctx.chat(messages, temperature=1)
+        reply.message["content"] = "5"
+        messages.append(reply.message)
+        await ctx.chat(messages, temperature=1)
+        assert "content was '4' and is '5'" in ctx.transcript.rewritten[0]
+
+    async def test_the_last_reply_may_be_missing_in_a_result_but_not_be_another(self) -> None:
+        ctx = context()
+        await ctx.chat(list(REQUEST.messages), temperature=1)
+        assert ctx.transcript.check(list(REQUEST.messages)) is None
+        assert "content was '4' and is '5'" in str(
+            ctx.transcript.check([*REQUEST.messages, {**REPLY.message, "content": "5"}])
+        )
+
+    async def test_an_agent_may_go_on_from_either_of_two_replies_that_it_asked_for_at_once(self) -> None:
+        other = CompletionsResult({"role": "assistant", "content": "four"}, [], [], {}, "stop")
+
+        class SlowPolicy(Policy):
+            async def chat_completions(self, *args: Any, **kwargs: Any) -> CompletionsResult:
+                await asyncio.sleep(0)
+                return await super().chat_completions(*args, **kwargs)
+
+        for chosen in (REPLY, other):
+            ctx = context(SlowPolicy(REPLY, other, REPLY))
+            messages = list(REQUEST.messages)
+            await asyncio.gather(ctx.chat(messages, temperature=1), ctx.chat(messages, temperature=1))
+            await ctx.chat([*messages, chosen.message], temperature=1)
+            assert ctx.transcript.rewritten == []
+
+    async def test_what_is_spelled_otherwise_goes_out_as_it_was_recorded(self) -> None:
+        call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+        recorded = {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [call]}
+        respelled = {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{**call, "function": {"name": "add", "arguments": '{"a":1}'}}],
+        }
+        answer = {"role": "tool", "tool_call_id": "c1", "content": "1"}
+        policy = Policy(CompletionsResult(recorded, [], [], {}, "tool_calls"), REPLY, REPLY)
+        ctx = context(policy)
+        await ctx.chat(list(REQUEST.messages), temperature=1)
+        for messages in (
+            [*REQUEST.messages, respelled, answer],
+            [{"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}, respelled, answer, REPLY.message],
+        ):
+            await ctx.chat(messages, temperature=1)
+        sent = [*REQUEST.messages, recorded, answer, REPLY.message]
+        assert [args[0] for args, _ in policy.calls[1:]] == [sent[:3], sent]
+        assert ctx.transcript.messages() == [*sent, REPLY.message]
+        assert json.loads(b"[" + ctx.transcript.encoded() + b"]") == sent
+        assert ctx.transcript.check([*REQUEST.messages, respelled, answer, REPLY.message]) is None
+        assert ctx.transcript.rewritten == []
 
 
 class TestLogEvent:

@@ -95,6 +95,25 @@ def test_messages_that_go_on_are_told_from_messages_that_were_rewritten() -> Non
     for messages in ([{"role": "user"}], [{"role": "user"}, {"role": "assistant"}]):
         rollout.note_messages(messages)
         rollout.note_messages(messages)
-        assert not rollout.rewrote_messages
+        assert rollout.rewrites == ()
     rollout.note_messages([{"role": "user"}, {"role": "tool"}])
-    assert rollout.rewrote_messages
+    (told,) = rollout.rewrites
+    assert told.startswith("messages[1] was changed (role was 'assistant' and is 'tool') before chat call 5")
+
+
+def test_a_result_whose_conversation_is_another_one_is_told_and_so_is_what_the_server_tells() -> None:
+    rollout = Rollout(REQUEST)
+    rollout.note_messages([{"role": "user"}])
+    rollout.note_reply([{"role": "user"}], {"role": "assistant", "content": "4"})
+    told = ["the server's own", 7, "x" * 1000]
+    rollout.finish(
+        RolloutResponse(
+            rollout_id="r1",
+            status=RolloutStatus.COMPLETED,
+            final_messages=[{"role": "user"}, {"role": "assistant", "content": "5"}],
+            extra_fields={"messages_rewritten": told},
+        )
+    )
+    first, *others = rollout.rewrites
+    assert "messages[1], a reply of the model, was changed (content was '4' and is '5')" in first
+    assert others == ["the server's own", "x" * book.MAX_TOLD_CHARACTERS]

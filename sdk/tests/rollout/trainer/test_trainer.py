@@ -451,6 +451,30 @@ class TestChat:
         async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
             assert (await trainer.run_one(request())).rewrote_messages
 
+    @pytest.mark.parametrize(
+        ("back", "told"),
+        [
+            (lambda reply: [{**reply, "content": "cleaned up"}], "content was '' and is 'cleaned up'"),
+            (lambda reply: [{**reply, "tool_calls": []}], "tool_calls[0] was "),
+            (lambda reply: [], "was left out"),
+            (lambda reply: [{"tool_calls": reply["tool_calls"], "role": "assistant", "content": ""}], None),
+        ],
+    )
+    async def test_a_reply_that_an_agent_rewrites_is_named(self, back: Any, told: str | None) -> None:
+        async def agent(rollout: Rollout) -> None:
+            reply = (await rollout.chat(QUESTION)).json()["choices"][0]["message"]
+            await rollout.chat([*QUESTION, *back(reply)])
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
+            outcome = await trainer.run_one(request())
+        assert outcome.outcome is Outcome.COMPLETED
+        if told is None:
+            assert outcome.rewrites == ()
+        else:
+            assert outcome.rewrites[0].startswith("messages[1], a reply of the model, ")
+            assert told in outcome.rewrites[0]
+
 
 class TestHostileCallbacks:
     async def test_a_bad_body_gets_a_sentence_that_names_the_field(self) -> None:

@@ -18,6 +18,7 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutMetrics,
     RolloutRequest,
 )
+from osmosis_ai.rollout.core.text import escaped
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.core.transcript import Transcript
 
@@ -105,9 +106,9 @@ class RolloutContext:
                 "settings do not apply. Pass **ctx.request.completion_params.",
                 self.request.rollout_id,
             )
-        if rewritten := self.transcript.sending(messages):
-            logger.warning("Rollout %a: %s", self.request.rollout_id, rewritten)
-            self.log_event("messages_rewritten", problem=rewritten)
+        self.tell_of_rewrite(self.transcript.sending(messages))
+        sent_count = len(messages)
+        messages = self.transcript.outgoing
         chat = self.watcher.chat_begins(messages, kwargs)
         try:
             reply = self.llm.chat_completions(messages, **kwargs)
@@ -120,10 +121,16 @@ class RolloutContext:
             self.watcher.chat_failed(chat, error)
             raise
         if isinstance(message := getattr(result, "message", None), dict):  # a stand-in may reply with anything
-            self.transcript.reply = message
+            self.transcript.replied(message, sent_count)
         self.watcher.chat_ends(chat, result)
         self._count_tokens(getattr(result, "usage", None))
         return result
+
+    def tell_of_rewrite(self, problem: str | None) -> None:
+        """Put what the agent rewrote, if anything, into log and trace."""
+        if problem is not None:
+            logger.warning("Rollout %a: %s", self.request.rollout_id, escaped(problem))
+            self.log_event("messages_rewritten", problem=problem)
 
     @property
     def context_tokens(self) -> int:

@@ -195,7 +195,7 @@ def outcome_of(error: BaseException | None) -> Outcome | None:
 
 
 def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[str, Any]:
-    ctx.transcript.check(final_messages)
+    ctx.tell_of_rewrite(ctx.transcript.check(final_messages))
     return {"messages_rewritten": ctx.transcript.rewritten} if ctx.transcript.rewritten else {}
 
 

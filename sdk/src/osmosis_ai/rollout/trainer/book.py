@@ -12,9 +12,11 @@ from hashlib import sha256
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.core.transcript import MAX_NOTED, Transcript
 
 MAX_REMEMBERED = 1_000_000
+MAX_TOLD_CHARACTERS = 500
 
 
 class Phase(Enum):
@@ -64,13 +66,12 @@ class Rollout:
         self.waiting_for = "the reply to its init"
         self.turns = 0
         self.tool_calls = 0
-        self.rewrote_messages = False
         self.is_lost = False
         self.policy_failure: str | None = None
         self.replies: dict[str, asyncio.Future[CompletionsResult]] = {}
         self.ended = asyncio.Event()
         self.tools_known_or_ended = asyncio.Event()
-        self._last_messages: list[MessageDict] = []
+        self._transcript = Transcript()
 
     def start(self, tools: list[dict[str, Any]]) -> None:
         """Note the tools of the 202; nothing to do for a rollout that has finished by then."""
@@ -84,16 +85,27 @@ class Rollout:
         """Note the first terminal result."""
         self._move_to(Phase.FINISHED)
         self.result = result
+        if result.status is RolloutStatus.COMPLETED and result.final_messages:
+            self._transcript.check(result.final_messages)
 
     def abandon(self) -> None:
         """Stop waiting for a result."""
         self._move_to(Phase.ABANDONED)
 
     def note_messages(self, messages: list[MessageDict]) -> None:
-        """Check that ``messages`` goes on from those of the call before."""
-        if messages[: len(self._last_messages)] != self._last_messages:
-            self.rewrote_messages = True
-        self._last_messages = messages
+        """Check that ``messages`` goes on from those of the call before and the reply to it."""
+        self._transcript.sending(messages)
+
+    def note_reply(self, call: list[MessageDict], reply: MessageDict) -> None:
+        """Note the reply to the chat call with the messages ``call``."""
+        self._transcript.replied(reply, len(call))
+
+    @property
+    def rewrites(self) -> tuple[str, ...]:
+        """What the agent changed of what was said before, as seen here, or as the server tells."""
+        told = self.result.extra_fields.get("messages_rewritten") if self.result else None
+        texts = [text[:MAX_TOLD_CHARACTERS] for text in told if isinstance(text, str)] if isinstance(told, list) else []
+        return tuple(dict.fromkeys([*self._transcript.rewritten, *texts]))[:MAX_NOTED]
 
     def _move_to(self, phase: Phase) -> None:
         if phase not in _NEXT_PHASES[self.phase]:

@@ -121,6 +121,7 @@ class ChatEndpoint:
             logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
             raise CallbackRefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", problem) from error
         rollout.policy_failure = None
+        rollout.note_reply(call.messages, result.message)
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)
         return result

@@ -264,7 +264,7 @@ class Trainer:
             turns=rollout.turns,
             tool_calls=rollout.tool_calls,
             latency_seconds=time.monotonic() - started_seconds,
-            rewrote_messages=rollout.rewrote_messages,
+            rewrites=rollout.rewrites,
             is_systemic=is_systemic,
         )
 

@@ -62,10 +62,15 @@ class RolloutOutcome:
     """Tool calls in those answers."""
     latency_seconds: float
     """From the first init attempt to the end."""
-    rewrote_messages: bool = False
-    """Whether a chat call changed or dropped messages of an earlier one, which the protocol forbids."""
+    rewrites: tuple[str, ...] = ()
+    """What the agent changed or dropped of what was said before, replies included: a sentence each, the first ten."""
     is_systemic: bool = False
     """Whether the server will accept no other rollout either; ``problem`` says why."""
+
+    @property
+    def rewrote_messages(self) -> bool:
+        """Whether the agent changed or dropped what was said before, which the protocol forbids."""
+        return bool(self.rewrites)
 
     @property
     def reward(self) -> float | None:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS
-from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter
+from osmosis_ai.rollout.run.train.printer import MAX_REWRITES_SHOWN, MAX_TABLE_LINES, ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
 from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome
 
@@ -125,11 +126,22 @@ class TestPrinting:
 
     def test_breaches_of_the_protocol_are_warned_about(self) -> None:
         report = report_of(ended())
-        report.contradictions, report.late_results, report.rewritten = 1, 2, 3
+        report.contradictions, report.late_results = 1, 2
         text = printed(report)
         assert "Warning: 1 x a terminal callback contradicted" in text
         assert "Warning: 2 x a terminal callback came after" in text
-        assert "Warning: 3 x an agent changed" in text
+        assert "an agent changed" not in text
+        assert "Rewrote" not in text
+
+    def test_what_agents_rewrote_is_in_the_table_and_named_below_it(self) -> None:
+        cleaned = dataclasses.replace(ended(), rewrites=("messages[1] was changed\x1b[2J", "and more"))
+        text = printed(report_of(ended(), *[cleaned] * (MAX_REWRITES_SHOWN + 1)))
+        lines = [line.split() for line in text.splitlines()]
+        assert ["0", "COMPLETED", "1.00", "2", "1", "250", "ms", "stop", "-"] in lines
+        assert ["1", "COMPLETED", "1.00", "2", "1", "250", "ms", "stop", "yes"] in lines
+        assert f"Warning: {MAX_REWRITES_SHOWN + 1} x an agent changed or dropped what was said before:" in text
+        assert "\nRow 1, rollout id-7: messages[1] was changed\n" in text
+        assert text.count("rollout id-7") == MAX_REWRITES_SHOWN
 
 
 class TestRecords:

@@ -12,6 +12,7 @@ from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutRepor
 from osmosis_ai.rollout.trainer.vocabulary import Outcome
 
 MAX_TABLE_LINES = 60
+MAX_REWRITES_SHOWN = 5
 
 _WORDS = {Outcome.ERROR: "error", Outcome.REFUSED: "refused", Outcome.TIMED_OUT: "timed out", Outcome.LOST: "lost"}
 
@@ -34,6 +35,8 @@ class ReportPrinter:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name, is_number in [("Row", True), *repeats, ("Status", False), *numbers, ("Finish reason", False)]:
             table.add_column(name, justify="right" if is_number else "left")
+        if report.rewritten:
+            table.add_column("Rewrote")
         shown = _worst(report.lines)
         for line in shown:
             cells: list[Text | str] = [
@@ -45,6 +48,7 @@ class ReportPrinter:
                 str(line.tool_calls),
                 _duration(line.latency_ms),
                 printable(line.finish_reason or "-", self._encoding),
+                *([Text("yes" if line.rewritten else "-", "yellow")] if report.rewritten else []),
             ]
             table.add_row(*cells)
         self._console.print(table)
@@ -75,7 +79,9 @@ class ReportPrinter:
             if count:
                 self.say(f"Warning: {count} x a terminal callback {what}.")
         if report.rewritten:
-            self.say(f"Warning: {report.rewritten} x an agent changed or dropped messages it had sent before.")
+            self.say(f"Warning: {len(report.rewritten)} x an agent changed or dropped what was said before:")
+        for line in report.rewritten[:MAX_REWRITES_SHOWN]:
+            self.say(f"Row {line.row_index}, rollout {line.rollout_id}: {line.rewritten}")
 
 
 def _worst(lines: list[ReportLine]) -> list[ReportLine]:

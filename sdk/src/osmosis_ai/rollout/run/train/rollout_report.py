@@ -28,6 +28,8 @@ class ReportLine:
     problem: str | None
     where: list[str] | None = None
     hint: str | None = None
+    rewritten: str | None = None
+    """The first message that the agent changed or dropped, and how."""
 
 
 class RolloutReport(Tally):
@@ -40,7 +42,7 @@ class RolloutReport(Tally):
         self.duration_seconds = 0.0
         self.contradictions = 0
         self.late_results = 0
-        self.rewritten = 0
+        self.rewritten: list[ReportLine] = []
 
     def add(self, row_index: int, repeat: int, outcome: RolloutOutcome) -> ReportLine:
         """Count one rollout."""
@@ -57,8 +59,8 @@ class RolloutReport(Tally):
             finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
             problem=problem,
             **_told(outcome),
+            rewritten=shortened(outcome.rewrites[0]) if outcome.rewrites else None,
         )
-        self.rewritten += outcome.rewrote_messages
         self._count(line)
         return line
 
@@ -73,6 +75,8 @@ class RolloutReport(Tally):
         self.ended += 1
         self.lines.append(line)
         self.counts[Outcome(line.status)] += 1
+        if line.rewritten is not None:
+            self.rewritten.append(line)
         if line.reward is not None:
             self.count_reward(line.reward)
         if line.problem is not None:
@@ -109,7 +113,7 @@ class RolloutReport(Tally):
             "stop_reason": self.stop_reason,
             "contradicting_results": self.contradictions,
             "late_results": self.late_results,
-            "rewrote_messages": self.rewritten,
+            "rewrote_messages": len(self.rewritten),
             "problems": [
                 {
                     "status": problem.kind,

@@ -344,10 +344,8 @@ class TestTranscript:
         policy = Policy(CompletionsResult(recorded, [], [], {}, "tool_calls"), REPLY, REPLY)
         ctx = context(policy)
         await ctx.chat(list(REQUEST.messages), temperature=1)
-        for messages in (
-            [*REQUEST.messages, respelled, answer],
-            [{"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}, respelled, answer, REPLY.message],
-        ):
+        question: Message = {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}
+        for messages in ([*REQUEST.messages, respelled, answer], [question, respelled, answer, REPLY.message]):
             await ctx.chat(messages, temperature=1)
         sent = [*REQUEST.messages, recorded, answer, REPLY.message]
         assert [args[0] for args, _ in policy.calls[1:]] == [sent[:3], sent]

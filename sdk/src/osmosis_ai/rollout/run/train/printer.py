@@ -80,8 +80,8 @@ class ReportPrinter:
                 self.say(f"Warning: {count} x a terminal callback {what}.")
         if report.rewritten:
             self.say(f"Warning: {len(report.rewritten)} x an agent changed or dropped what was said before:")
-        for line in report.rewritten[:MAX_REWRITES_SHOWN]:
-            self.say(f"Row {line.row_index}, rollout {line.rollout_id}: {line.rewritten}")
+        for rewrite in report.rewritten[:MAX_REWRITES_SHOWN]:
+            self.say(f"Row {rewrite.row_index}, rollout {rewrite.rollout_id}: {rewrite.rewritten}")
 
 
 def _worst(lines: list[ReportLine]) -> list[ReportLine]:

@@ -220,6 +220,8 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                     properties={
                         "outcome": {"type": "string", "enum": [outcome.value for outcome in Outcome]},
                         "messages_rewritten": {"type": "array", "items": {"type": "string"}},
+                        "messages_left_out": {"type": "integer", "minimum": 1},
+                        "messages_refused": {"type": "boolean"},
                         "messages_shortened": {"const": True},
                         "where": {"type": "array", "items": {"type": "string"}},
                         "hint": {"type": "string"},

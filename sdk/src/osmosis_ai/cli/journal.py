@@ -74,18 +74,19 @@ def show(
     as_json: table.AsJson = False,
 ) -> int:
     """Show all that is known of rollouts, with the result as it is delivered."""
-    details = [_details(record) for record in _with_journal(journal, lambda opened: _named(opened, rollouts))]
-    if as_json:
-        _print_json(details)
-        return 0
-    for index, detail in enumerate(details):
-        if index:
-            _print("")
-        for name, value in detail.items():
-            if name.endswith("_at") and value is not None:
-                value = _time(value)
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-            _print(f"{name + ':':<18} {strip_control(shown)}")
+
+    async def work(opened: "Journal") -> None:
+        # One after the other: each may be large.
+        for index, record in enumerate(await _named(opened, rollouts)):
+            detail = await _details(opened, record)
+            if as_json:
+                sys.stdout.write((",\n" if index else "[\n") + json.dumps(detail, indent=2))
+            else:
+                _print_details(detail, first=index == 0)
+        if as_json:
+            sys.stdout.write("\n]\n")
+
+    _with_journal(journal, work)
     return 0
 
 
@@ -183,7 +184,7 @@ def salvage(
     found = salvage(Path(file), Path(output))
     counts, is_whole = found.counts(), found.is_whole
     if as_json:
-        lost = {name: value for name, value in asdict(found).items() if name != "records"}
+        lost = {name: value for name, value in asdict(found).items() if name not in ("records", "payloads")}
         _print_json({"counts": counts, **lost})
         return 0 if is_whole else 1
     _print(f"In {one_line(output)}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
@@ -262,12 +263,24 @@ def _summary(record: "JournalRecord") -> dict[str, Any]:
     }
 
 
-def _details(record: "JournalRecord") -> dict[str, Any]:
-    return {
-        **_summary(record),
-        "request": json.loads(record.request) if record.request is not None else None,
-        "result": json.loads(record.result) if record.result is not None else None,
-    }
+async def _details(opened: "Journal", record: "JournalRecord") -> dict[str, Any]:
+    from osmosis_ai.rollout.journal import Payload
+
+    details = {**_summary(record), "without_messages": record.without_messages}
+    for payload in (Payload.REQUEST, Payload.RESULT):
+        content = await opened.load(record.key, payload)
+        details[payload.value] = None if content is None else json.loads(content)
+    return details
+
+
+def _print_details(details: dict[str, Any], *, first: bool) -> None:
+    if not first:
+        _print("")
+    for name, value in details.items():
+        if name.endswith("_at") and value is not None:
+            value = _time(value)
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+        _print(f"{name + ':':<18} {strip_control(shown)}")
 
 
 def _time(unix_seconds: float) -> str:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from support.journal import TestClock, an_acceptance, claim_all
 
-from osmosis_ai.rollout.journal import Journal, JournalError, RolloutState, UnknownKeyError
+from osmosis_ai.rollout.journal import Journal, JournalError, Payload, RolloutState, UnknownKeyError
 
 ACCEPTED, FINISHED = RolloutState.ACCEPTED, RolloutState.FINISHED
 DELIVERED, UNDELIVERABLE = RolloutState.DELIVERED, RolloutState.UNDELIVERABLE
@@ -23,6 +23,10 @@ async def bring(journal: Journal, key: str, state: RolloutState) -> None:
         assert await journal.settle(key, state, attempts=1)
 
 
+async def result_of(journal: Journal, key: str) -> bytes | None:
+    return await journal.load(key, Payload.RESULT)
+
+
 async def keys(journal: Journal) -> list[str]:
     return [record.key for record in await journal.records()]
 
@@ -32,9 +36,11 @@ async def test_an_accepted_rollout_is_on_record(journal: Journal, clock: TestClo
     assert await journal.accept(acceptance) is None
     record = await journal.get("key")
     assert record is not None
-    assert (record.state, record.accepted_at, record.result) == (ACCEPTED, clock.now, None)
-    for name in acceptance.__slots__:
+    assert (record.state, record.accepted_at, record.payload_bytes) == (ACCEPTED, clock.now, len(b"body"))
+    for name in set(acceptance.__slots__) - set(Payload):
         assert getattr(record, name) == getattr(acceptance, name)
+    payloads = [await journal.load("key", payload) for payload in Payload]
+    assert payloads == [acceptance.init_reply, acceptance.request, None]
 
 
 async def test_a_taken_key_gives_the_first_record_and_writes_nothing(journal: Journal) -> None:
@@ -66,7 +72,7 @@ async def test_a_key_is_taken_until_its_record_has_outlived_its_retention(
     assert await journal.accept(again) is None
     record = await journal.get("key")
     assert record is not None
-    assert (record.rollout_id, record.state, record.result) == ("again", ACCEPTED, None)
+    assert (record.rollout_id, record.state, await result_of(journal, "key")) == ("again", ACCEPTED, None)
 
 
 @pytest.mark.parametrize("state", [ACCEPTED, FINISHED])
@@ -103,7 +109,8 @@ async def test_the_first_result_wins(journal: Journal, clock: TestClock) -> None
     assert not await journal.finish("key", b"second")
     record = await journal.get("key")
     assert record is not None
-    assert (record.state, record.result, record.finished_at) == (FINISHED, b"first", clock.now - 5)
+    assert (record.state, record.payload_bytes, record.finished_at) == (FINISHED, len(b"first"), clock.now - 5)
+    assert await result_of(journal, "key") == b"first"
 
 
 async def test_a_result_may_be_recorded_again_by_who_delivers_it(journal: Journal) -> None:
@@ -122,17 +129,16 @@ async def test_of_many_results_at_once_the_kept_one_is_the_one_that_was_told_so(
     await journal.accept(an_acceptance("key"))
     results = [str(number).encode() for number in range(20)]
     outcomes = await asyncio.gather(*(journal.finish("key", result) for result in results))
-    record = await journal.get("key")
-    assert record is not None
     assert outcomes.count(True) == 1
-    assert record.result == results[outcomes.index(True)]
+    assert await result_of(journal, "key") == results[outcomes.index(True)]
 
 
 async def test_the_request_is_dropped_when_the_result_is_known(journal: Journal) -> None:
     await bring(journal, "key", FINISHED)
     record = await journal.get("key")
     assert record is not None
-    assert record.request is None
+    assert await journal.load("key", Payload.REQUEST) is None
+    assert await journal.load("key", Payload.INIT_REPLY) == b'{"tools": []}'
     assert record.api_key == "callback-secret"
 
 
@@ -145,7 +151,8 @@ async def test_a_settled_rollout_keeps_its_result_and_how_it_went(
     assert await journal.settle("key", state, attempts=7, error="503")
     record = await journal.get("key")
     assert record is not None
-    assert (record.state, record.settled_at, record.result) == (state, clock.now, b"result of key")
+    assert (record.state, record.settled_at) == (state, clock.now)
+    assert await result_of(journal, "key") == b"result of key"
     assert (record.delivery_attempts, record.last_error) == (7, "503")
 
 
@@ -197,7 +204,8 @@ async def test_a_settled_record_can_be_delivered_again(journal: Journal, clock: 
     record = await journal.reopen("key")
     assert record is not None
     assert record == await journal.get("key")
-    assert (record.state, record.result, record.settled_at) == (FINISHED, b"result of key", None)
+    assert (record.state, record.payload_bytes, record.settled_at) == (FINISHED, len(b"result of key"), None)
+    assert await result_of(journal, "key") == b"result of key"
     assert (record.finished_at, record.deliverable_since) == (finished_at, clock.now)
     assert record.delivery_attempts == 0
     assert await journal.settle("key", DELIVERED, attempts=1)
@@ -253,8 +261,8 @@ async def test_what_a_gone_owner_left_is_claimed_once_and_oldest_first(journal: 
     await journal.open()
     claimed = await claim_all(journal, page=2)
     assert [(record.key, record.state) for record in claimed] == [("a", ACCEPTED), ("c", FINISHED), ("e", ACCEPTED)]
-    assert [record.result for record in claimed] == [None, b"result of c", None]
-    assert claimed[0].request == b'{"n": 1}'
+    assert [await result_of(journal, record.key) for record in claimed] == [None, b"result of c", None]
+    assert await journal.load("a", Payload.REQUEST) == b'{"n": 1}'
     assert claimed == [await journal.get(key) for key in ("a", "c", "e")]
     assert await journal.claim_abandoned() == []
 
@@ -304,9 +312,64 @@ async def test_a_purged_key_can_be_accepted_anew(journal: Journal) -> None:
     await bring(journal, "key", DELIVERED)
     await journal.purge(keys=["key"])
     assert await journal.accept(an_acceptance("key")) is None
+    assert await result_of(journal, "key") is None
+
+
+async def test_messages_are_left_out_of_a_finished_rollout_for_good(journal: Journal) -> None:
+    await bring(journal, "key", FINISHED)
+    assert await journal.leave_out_messages("key")
+    assert await journal.leave_out_messages("key")
+    assert await journal.settle("key", UNDELIVERABLE, attempts=2)
+    assert not await journal.leave_out_messages("key")
+    await journal.reopen("key")
+    await journal.close()
+    await journal.open()
+    (record,) = await claim_all(journal)
+    assert (record.state, record.without_messages) == (FINISHED, True)
+    assert await result_of(journal, "key") == b"result of key", "the recorded result stays as it is"
+
+
+async def test_and_of_no_other(journal: Journal) -> None:
+    await bring(journal, "accepted", ACCEPTED)
+    await bring(journal, "delivered", DELIVERED)
+    await bring(journal, "reopened", DELIVERED)
+    await journal.reopen("reopened")
+    for key in ("accepted", "delivered", "reopened"):
+        assert not await journal.leave_out_messages(key)
+    with pytest.raises(UnknownKeyError, match="'lost'"):
+        await journal.leave_out_messages("lost")
+    assert not any(record.without_messages for record in await journal.records())
+
+
+async def test_the_next_rollout_under_a_key_has_its_messages(journal: Journal) -> None:
+    await bring(journal, "key", FINISHED)
+    await journal.leave_out_messages("key")
+    await journal.settle("key", DELIVERED, attempts=2)
+    await journal.purge(keys=["key"])
+    await bring(journal, "key", FINISHED)
     record = await journal.get("key")
     assert record is not None
-    assert record.result is None
+    assert not record.without_messages
+
+
+async def test_what_is_large_is_in_no_record(journal: Journal) -> None:
+    for number in range(3):
+        await journal.accept(an_acceptance(str(number), rollout_id="same", request=bytes(1_000_000)))
+    for key in ("1", "2"):
+        await journal.finish(key, bytes(2_000_000))
+    await journal.settle("2", DELIVERED, attempts=1)
+    await journal.close()
+    await journal.open()
+    claimed = await claim_all(journal)
+    assert [record.payload_bytes for record in claimed] == [1_000_000, 2_000_000]
+    reopened = await journal.reopen("2")
+    standing = await journal.accept(an_acceptance("0"))
+    told = [*claimed, *await journal.records(), *await journal.find("same"), await journal.get("0"), reopened, standing]
+    assert all(record is not None and len(repr(record)) < 1_000 for record in told)
+
+
+async def test_of_an_unknown_key_there_is_nothing_to_load(journal: Journal) -> None:
+    assert [await journal.load("lost", payload) for payload in Payload] == [None, None, None]
 
 
 async def test_a_closed_journal_says_so(journal: Journal) -> None:

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.journal import (
     JournalError,
     JournalRecord,
     MemoryJournal,
+    Payload,
     Retention,
     RolloutState,
     SqliteJournal,
@@ -47,6 +48,8 @@ class Expected:
     settled_at: float | None = None
     attempts: int = 0
     error: str | None = None
+    without_messages: bool = False
+    was_reopened: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -57,15 +60,17 @@ class Expected:
         return self.settled_at is not None and now - self.settled_at > kept
 
 
-def as_expected(record: JournalRecord, owner: int | None) -> Expected:
+def as_expected(record: JournalRecord, result: bytes | None, owner: int | None) -> Expected:
     return Expected(
         record.rollout_id,
         owner,
         record.state,
-        record.result,
+        result,
         record.settled_at,
         record.delivery_attempts,
         record.last_error,
+        record.without_messages,
+        record.reopened_at is not None,
     )
 
 
@@ -91,6 +96,12 @@ class JournalMachine(RuleBasedStateMachine):
         handle %= len(self.journals)
         return handle, self.journals[handle]
 
+    def told(self, journal: Journal, record: JournalRecord, owner: int | None) -> Expected:
+        result, request = (self.run(journal.load(record.key, it)) for it in (Payload.RESULT, Payload.REQUEST))
+        assert (request is None) is (record.state is not ACCEPTED)
+        assert record.payload_bytes == len(request or result or b"")
+        return as_expected(record, result, owner)
+
     @initialize()
     def start(self) -> None:
         self.journals = self.make_journals()
@@ -113,7 +124,7 @@ class JournalMachine(RuleBasedStateMachine):
         expected = self.model.get(key)
         if expected is not None and not expected.is_over(self.clock.now):
             assert standing is not None
-            assert as_expected(standing, expected.owner) == expected
+            assert self.told(journal, standing, expected.owner) == expected
             assert not journal.is_over(standing)
         else:
             assert standing is None
@@ -158,6 +169,17 @@ class JournalMachine(RuleBasedStateMachine):
             expected.attempts, expected.error = attempts, "refused"
 
     @rule(handle=HANDLES, key=KEYS)
+    def leave_out_messages(self, handle: int, key: str) -> None:
+        _, journal = self.pick(handle)
+        expected = self.model.get(key)
+        if expected is None:
+            self.refused(journal.leave_out_messages(key))
+            return
+        may = expected.state is FINISHED and not expected.was_reopened
+        assert self.run(journal.leave_out_messages(key)) is may
+        expected.without_messages |= may
+
+    @rule(handle=HANDLES, key=KEYS)
     def reopen(self, handle: int, key: str) -> None:
         handle, journal = self.pick(handle)
         record = self.run(journal.reopen(key))
@@ -165,10 +187,10 @@ class JournalMachine(RuleBasedStateMachine):
         if expected is None or not expected.is_settled:
             assert record is None
         else:
-            expected.state, expected.owner = FINISHED, handle
+            expected.state, expected.owner, expected.was_reopened = FINISHED, handle, True
             expected.settled_at, expected.attempts, expected.error = None, 0, None
             assert record is not None
-            assert as_expected(record, handle) == expected
+            assert self.told(journal, record, handle) == expected
 
     @rule(handle=HANDLES, limit=st.integers(1, 4))
     def claim(self, handle: int, limit: int) -> None:
@@ -223,8 +245,7 @@ class JournalMachine(RuleBasedStateMachine):
             assert [record.key for record in records] == list(reversed(self.model))
             for record in records:
                 expected = self.model[record.key]
-                assert as_expected(record, expected.owner) == expected
-                assert (record.request is None) is (record.state is not ACCEPTED)
+                assert self.told(journal, record, expected.owner) == expected
                 assert self.run(journal.find(record.rollout_id)) == [record]
             states = [it.state for it in self.model.values()]
             assert self.run(journal.counts()) == {state: states.count(state) for state in RolloutState}

@@ -7,13 +7,22 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 from support.journal import TestClock, an_acceptance, claim_all, other_process
 
-from osmosis_ai.rollout.journal import Journal, JournalError, JournalRecord, Retention, RolloutState, SqliteJournal
+from osmosis_ai.rollout.journal import (
+    Journal,
+    JournalError,
+    JournalRecord,
+    Payload,
+    Retention,
+    RolloutState,
+    SqliteJournal,
+)
 from osmosis_ai.rollout.journal.file import PAGE_BYTES, owners_directory
 from osmosis_ai.rollout.journal.salvage import Salvaged, read, salvage
 
@@ -39,18 +48,33 @@ async def fill(journal: Journal) -> None:
         await journal.accept(an_acceptance(key, rollout_id=f"rollout-{number}", request=request_of(number)))
         if number % 4:
             await journal.finish(key, result_of(number))
+        if number % 12 in (1, 2):
+            await journal.leave_out_messages(key)
         if number % 4 > 1:
             await journal.settle(key, DELIVERED if number % 4 == 2 else UNDELIVERABLE, attempts=1, error="why")
 
 
-async def all_records(journal: Journal) -> dict[str, JournalRecord]:
-    return {record.key: record for record in await journal.records(limit=10_000)}
+@dataclass(frozen=True)
+class Whole(JournalRecord):
+    """With its payloads."""
+
+    request: bytes | None = None
+    result: bytes | None = None
 
 
-def made(folder: Path, *, killed: bool) -> dict[str, JournalRecord]:
+async def whole(journal: Journal, record: JournalRecord) -> Whole:
+    payloads = [await journal.load(record.key, payload) for payload in (Payload.REQUEST, Payload.RESULT)]
+    return Whole(**{name: getattr(record, name) for name in record.__slots__}, request=payloads[0], result=payloads[1])
+
+
+async def all_records(journal: Journal) -> dict[str, Whole]:
+    return {record.key: await whole(journal, record) for record in await journal.records(limit=10_000)}
+
+
+def made(folder: Path, *, killed: bool) -> dict[str, Whole]:
     """A journal as a server leaves it that was closed or killed (then most is in its log)."""
 
-    async def make() -> dict[str, JournalRecord]:
+    async def make() -> dict[str, Whole]:
         async with SqliteJournal(folder / "live" / "journal.db", retention=KEEP_ALL) as journal:
             await fill(journal)
             if killed:
@@ -63,7 +87,7 @@ def made(folder: Path, *, killed: bool) -> dict[str, JournalRecord]:
     return records
 
 
-Left = tuple[Path, dict[str, JournalRecord]]
+Left = tuple[Path, dict[str, Whole]]
 
 
 @pytest.fixture(scope="module", params=["closed", "killed"])
@@ -79,7 +103,7 @@ def damaged(left: Left, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def before(left: Left) -> dict[str, JournalRecord]:
+def before(left: Left) -> dict[str, Whole]:
     return left[1]
 
 
@@ -87,14 +111,15 @@ def log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def brought_out(damaged: Path) -> tuple[Salvaged, dict[str, JournalRecord], list[JournalRecord]]:
+def brought_out(damaged: Path) -> tuple[Salvaged, dict[str, Whole], list[Whole]]:
     """What was salvaged, what the new journal then has, what a server takes up; the damaged files stay as they are."""
     files = {file: file.read_bytes() for file in damaged.parent.iterdir() if file.is_file()}
     new = damaged.parent.parent / "new.db"
 
-    async def look() -> tuple[dict[str, JournalRecord], list[JournalRecord]]:
+    async def look() -> tuple[dict[str, Whole], list[Whole]]:
         async with SqliteJournal(new, retention=KEEP_ALL) as journal:
-            return await all_records(journal), await claim_all(journal)
+            claimed = [await whole(journal, record) for record in await claim_all(journal)]
+            return await all_records(journal), claimed
 
     found = salvage(damaged, new)
     assert {file: file.read_bytes() for file in damaged.parent.iterdir() if file.is_file()} == files
@@ -102,11 +127,11 @@ def brought_out(damaged: Path) -> tuple[Salvaged, dict[str, JournalRecord], list
     return found, *asyncio.run(look())
 
 
-def without_owner(record: JournalRecord) -> tuple[object, ...]:
-    return tuple(getattr(record, name) for name in record.__slots__ if name != "owner")
+def without_owner(record: Whole) -> tuple[object, ...]:
+    return tuple(getattr(record, name) for name in (*record.__slots__, "request", "result") if name != "owner")
 
 
-def require_true(records: dict[str, JournalRecord], before: dict[str, JournalRecord]) -> None:
+def require_true(records: dict[str, Whole], before: dict[str, Whole]) -> None:
     """What came out is what was there, or owed what it owed before; nothing is made up."""
     for key, record in records.items():
         was = before[key]
@@ -117,7 +142,7 @@ def require_true(records: dict[str, JournalRecord], before: dict[str, JournalRec
             assert RANK.index(record.state) < RANK.index(was.state)
 
 
-def test_a_whole_journal_comes_out_as_it_is(damaged: Path, before: dict[str, JournalRecord]) -> None:
+def test_a_whole_journal_comes_out_as_it_is(damaged: Path, before: dict[str, Whole]) -> None:
     found, records, claimed = brought_out(damaged)
     assert found.is_whole
     assert {key: without_owner(record) for key, record in records.items()} == {
@@ -138,7 +163,7 @@ def overwrite_first_page(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [overwrite_header, overwrite_first_page])
 def test_without_its_first_page_nothing_is_lost(
-    damaged: Path, before: dict[str, JournalRecord], damage: Callable[[Path], None]
+    damaged: Path, before: dict[str, Whole], damage: Callable[[Path], None]
 ) -> None:
     damage(damaged)
     _, records, claimed = brought_out(damaged)
@@ -157,7 +182,7 @@ def overwrite_inner_pages(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_rows_are_found_though_nothing_leads_to_them(damaged: Path, before: dict[str, JournalRecord]) -> None:
+def test_rows_are_found_though_nothing_leads_to_them(damaged: Path, before: dict[str, Whole]) -> None:
     overwrite_inner_pages(damaged)
     _, records, _ = brought_out(damaged)
     assert {key: it.state for key, it in before.items()} == {key: it.state for key, it in records.items()}
@@ -191,7 +216,7 @@ def cut_log(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut_in_half, overwrite_some_pages, overwrite_middle_of_log, cut_log])
 def test_of_what_is_partly_overwritten_the_rest_comes_out_and_is_true(
-    damaged: Path, before: dict[str, JournalRecord], damage: Callable[[Path], None]
+    damaged: Path, before: dict[str, Whole], damage: Callable[[Path], None]
 ) -> None:
     damage(damaged)
     found, records, claimed = brought_out(damaged)
@@ -203,7 +228,7 @@ def test_of_what_is_partly_overwritten_the_rest_comes_out_and_is_true(
             assert record.result == before[record.key].result
 
 
-def test_what_only_the_log_has_comes_out_of_the_log(damaged: Path, before: dict[str, JournalRecord]) -> None:
+def test_what_only_the_log_has_comes_out_of_the_log(damaged: Path, before: dict[str, Whole]) -> None:
     if not log_of(damaged).exists():
         pytest.skip("a closed journal has no log")
     damaged.write_bytes(b"")
@@ -211,7 +236,7 @@ def test_what_only_the_log_has_comes_out_of_the_log(damaged: Path, before: dict[
     assert records.keys() == before.keys()
 
 
-def test_without_its_log_what_the_main_file_has_comes_out(damaged: Path, before: dict[str, JournalRecord]) -> None:
+def test_without_its_log_what_the_main_file_has_comes_out(damaged: Path, before: dict[str, Whole]) -> None:
     log_of(damaged).unlink(missing_ok=True)
     try:
         _, records, _ = brought_out(damaged)
@@ -236,7 +261,8 @@ def test_no_damage_makes_it_fail(left: Left, seed: int, share: float, bytes_each
                     opened.seek(chance.randrange(size))
                     opened.write(chance.randbytes(bytes_each))
     found = read(folder / "journal.db")
-    assert all(record.result is None or record.result.startswith(b"{") for record in found.records.values())
+    results = [payloads[Payload.RESULT] for payloads in found.payloads.values() if Payload.RESULT in payloads]
+    assert all(result.startswith(b"{") for result in results)
 
 
 async def test_free_pages_do_not_bring_back_what_was_pruned(tmp_path: Path) -> None:

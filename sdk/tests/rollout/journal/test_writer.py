@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.journal import an_acceptance
 
-from osmosis_ai.rollout.journal import JournalError, RolloutState, SqliteJournal, UnknownKeyError
+from osmosis_ai.rollout.journal import JournalError, Payload, RolloutState, SqliteJournal, UnknownKeyError
 
 WAL_HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
@@ -66,9 +66,7 @@ async def test_an_operation_that_cannot_be_stored_fails_alone(sqlite: SqliteJour
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), JournalError, type(None), UnknownKeyError, bool]
     assert await all_keys(sqlite) == {"finished", "a", "b"}
-    record = await sqlite.get("finished")
-    assert record is not None
-    assert record.result == b"result"
+    assert await sqlite.load("finished", Payload.RESULT) == b"result"
 
 
 async def test_an_operation_whose_caller_is_cancelled_is_carried_out(sqlite: SqliteJournal) -> None:

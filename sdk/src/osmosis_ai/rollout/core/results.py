@@ -16,7 +16,7 @@ from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, with_short_t
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
 from osmosis_ai.rollout.core.slips import told_of
-from osmosis_ai.rollout.core.text import cut, described, encodable
+from osmosis_ai.rollout.core.text import cut, described, encodable, fitted
 from osmosis_ai.rollout.core.where import place_of_function
 
 MAX_ERROR_MESSAGE_LENGTH = 2000
@@ -178,6 +178,22 @@ def result_without_run(
     return _error_result(rollout_id, reason, messages or [], RolloutMetrics(), {})
 
 
+def without_messages(encoded: bytes) -> bytes | None:
+    """The result ``encoded`` without its messages, for a trainer that refuses them; ``None`` if it has none.
+
+    Always the same bytes for the same result, as they are derived anew by each process that sends them.
+
+    Raises:
+        ValueError, LookupError, TypeError, RecursionError: it is no result.
+    """
+    fields = json.loads(encoded)
+    if not fields["final_messages"]:
+        return None
+    fields["final_messages"] = []
+    fields["extra_fields"]["messages_refused"] = True
+    return _encode(fields)
+
+
 def outcome_of(error: BaseException | None) -> Outcome | None:
     """The outcome an error stands for, itself or through its causes; ``None`` where it is not one of ours."""
     # A chain of causes may lead back to itself.
@@ -244,20 +260,34 @@ def _error_result(
     metrics: RolloutMetrics | None,
     extra_fields: dict[str, Any],
 ) -> TerminalResult:
-    fields = _payload(
-        rollout_id,
-        RolloutStatus.ERROR,
-        messages,
-        reason.finish_reason,
-        error_message=reason.message,
-        metrics=metrics,
-        extra_fields={"outcome": reason.outcome.value, **extra_fields},
-    )
+    known: list[Any] = messages if isinstance(messages, list) else []
+
+    def fields_with(readable: Any) -> dict[str, Any]:
+        objects = [message for message in readable if isinstance(message, dict)]
+        error_message, about = reason.message, dict(extra_fields)
+        if left_out := len(known) - len(objects):
+            note = f" ({left_out} of {len(known)} messages cannot be sent, and are left out)"
+            error_message = fitted(error_message, MAX_ERROR_MESSAGE_LENGTH - len(note)) + note
+            about["messages_left_out"] = left_out
+        return _payload(
+            rollout_id,
+            RolloutStatus.ERROR,
+            objects,
+            reason.finish_reason,
+            error_message=error_message,
+            metrics=metrics,
+            extra_fields={"outcome": reason.outcome.value, **about},
+        )
+
+    # An ERROR gets out whatever the agent has left in its messages; and a trainer takes nothing there but objects.
     try:
-        return TerminalResult(_encode(fields))
+        return TerminalResult(_encode(fields_with(known)))
     except (TypeError, ValueError, RecursionError):
-        # An ERROR gets out whatever the agent has left in its messages.
-        return TerminalResult(_encode(plain(fields)))
+        fields = fields_with(plain(known))
+        # Without the messages, or a long conversation would take the room of the rest.
+        return TerminalResult(
+            _encode({**plain({**fields, "final_messages": []}), "final_messages": fields["final_messages"]})
+        )
 
 
 def _payload(

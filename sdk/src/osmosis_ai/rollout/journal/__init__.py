@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Acceptance as Acceptance,
         JournalRecord as JournalRecord,
         Move as Move,
+        Payload as Payload,
         RolloutState as RolloutState,
     )
 
@@ -53,7 +54,9 @@ _EXPORTS = {
     "osmosis_ai.rollout.journal.memory": "MemoryJournal",
     "osmosis_ai.rollout.journal.retention": "Retention",
     "osmosis_ai.rollout.journal.sqlite": "SqliteJournal",
-    "osmosis_ai.rollout.journal.types": "SETTLED TRANSITIONS UNSETTLED Acceptance JournalRecord Move RolloutState",
+    "osmosis_ai.rollout.journal.types": (
+        "SETTLED TRANSITIONS UNSETTLED Acceptance JournalRecord Move Payload RolloutState"
+    ),
 }
 
 __all__, __getattr__, __dir__ = lazy_exports(sys.modules[__name__], _EXPORTS)

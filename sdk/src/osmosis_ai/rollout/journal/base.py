@@ -3,6 +3,8 @@
 The order that makes the promise hold: ``accept`` before the 202 leaves, ``finish`` before delivery starts, ``settle``
 after the acknowledgement. Each opened journal is an *owner*; a record belongs to the owner that runs or delivers it,
 and only a record whose owner is gone can be claimed.
+
+Records are small, whatever they promise: what may be large is loaded by itself (``load``), one at a time.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +14,7 @@ from typing import Self
 from osmosis_ai.rollout.journal.clock import Timeline
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.retention import Retention, is_over
-from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, RolloutState
+from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, Payload, RolloutState
 
 CLAIM_LIMIT = 200
 RECORDS_LIMIT = 100
@@ -95,12 +97,25 @@ class Journal(ABC):
         """Note a failed delivery of a finished rollout. For the operator's eyes: may be written later, or be lost."""
 
     @abstractmethod
+    async def leave_out_messages(self, key: str) -> bool:
+        """Record that the result goes out without its messages from now on; true means that this is on record.
+
+        To be called before it goes out so. It is never taken back, and the recorded result stays as it is. False for a
+        rollout that is not finished, and for one that was reopened: a trainer may have acknowledged the whole result.
+        Raises ``UnknownKeyError``.
+        """
+
+    @abstractmethod
     async def reopen(self, key: str) -> JournalRecord | None:
         """Make a settled record finished again, this owner's to deliver; ``None`` if there is no settled record."""
 
     @abstractmethod
     async def get(self, key: str) -> JournalRecord | None:
         """The record under ``key``, if any."""
+
+    @abstractmethod
+    async def load(self, key: str, payload: Payload) -> bytes | None:
+        """A payload of the record under ``key``; ``None`` if there is no such record, or it does not have it."""
 
     @abstractmethod
     async def find(self, rollout_id: str) -> list[JournalRecord]:

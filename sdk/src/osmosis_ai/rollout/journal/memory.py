@@ -3,11 +3,11 @@
 import secrets
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
-from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
 from osmosis_ai.rollout.journal.retention import Retention, is_over
 from osmosis_ai.rollout.journal.types import (
     SETTLED,
@@ -15,6 +15,7 @@ from osmosis_ai.rollout.journal.types import (
     Acceptance,
     JournalRecord,
     Move,
+    Payload,
     RolloutState,
     next_state,
     settling_move,
@@ -22,15 +23,16 @@ from osmosis_ai.rollout.journal.types import (
 )
 
 KEPT_RESULTS = 1_000
+KEPT_RESULT_BYTES = 64 * 1024 * 1024
 KEPT_RECORDS = 100_000
-_ACCEPTED_FIELDS = tuple(field.name for field in fields(Acceptance))
 
 
 class MemoryJournal(Journal):
     """A journal for one process and one event loop at a time.
 
     Records stay when it is closed, so that what was cut off can be claimed when it is opened again. Memory is bounded:
-    only the last ``kept_results`` delivered records keep their result, and the last ``kept_records`` stay at all.
+    only the last ``kept_results`` delivered records keep their result, within ``KEPT_RESULT_BYTES``, and the last
+    ``kept_records`` stay at all.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class MemoryJournal(Journal):
         self._kept_results = kept_results
         self._kept_records = kept_records
         self._delivered: deque[str] = deque()
-        self._delivered_with_result: deque[str] = deque()
+        self._delivered_with_result: deque[tuple[str, int]] = deque()
+        self._delivered_bytes = 0
         self._owner: str | None = None
         self._records: dict[str, JournalRecord] = {}
+        self._payloads: dict[str, dict[Payload, bytes]] = {}
         self._keys_by_rollout_id: dict[str, list[str]] = {}
 
     async def open(self) -> None:
@@ -68,10 +72,21 @@ class MemoryJournal(Journal):
                 return standing
             # Not overwritten: the order of the dictionary is that of acceptance, which `records` relies on.
             self._remove(standing)
-        accepted = {name: getattr(acceptance, name) for name in _ACCEPTED_FIELDS}
         self._records[acceptance.key] = JournalRecord(
-            **accepted, state=RolloutState.ACCEPTED, owner=owner, accepted_at=self._timeline.now()
+            key=acceptance.key,
+            rollout_id=acceptance.rollout_id,
+            fingerprint=acceptance.fingerprint,
+            server_url=acceptance.server_url,
+            api_key=acceptance.api_key,
+            state=RolloutState.ACCEPTED,
+            owner=owner,
+            accepted_at=self._timeline.now(),
+            payload_bytes=len(acceptance.request),
         )
+        self._payloads[acceptance.key] = {
+            Payload.INIT_REPLY: acceptance.init_reply,
+            Payload.REQUEST: acceptance.request,
+        }
         self._keys_by_rollout_id.setdefault(acceptance.rollout_id, []).append(acceptance.key)
         return None
 
@@ -79,9 +94,12 @@ class MemoryJournal(Journal):
         owner = self._require_owner()
         state = self._next_state(key, Move.FINISH)
         if state is None:
-            record = self._records[key]
-            return (record.state, record.owner, record.result) == (RolloutState.FINISHED, owner, result)
-        self._change(key, state=state, owner=owner, finished_at=self._timeline.now(), request=None, result=result)
+            record, stands = self._records[key], self._payloads[key].get(Payload.RESULT)
+            return (record.state, record.owner, stands) == (RolloutState.FINISHED, owner, result)
+        self._change(key, state=state, owner=owner, finished_at=self._timeline.now(), payload_bytes=len(result))
+        payloads = self._payloads[key]
+        del payloads[Payload.REQUEST]
+        payloads[Payload.RESULT] = result
         return True
 
     async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
@@ -106,6 +124,16 @@ class MemoryJournal(Journal):
         if record is not None and record.state is RolloutState.FINISHED:
             self._change(key, delivery_attempts=attempts, last_error=storable_error(error))
 
+    async def leave_out_messages(self, key: str) -> bool:
+        self._require_owner()
+        record = self._records.get(key)
+        if record is None:
+            raise UnknownKeyError(key)
+        if record.state is not RolloutState.FINISHED or record.reopened_at is not None:
+            return False
+        self._change(key, without_messages=True)
+        return True
+
     async def reopen(self, key: str) -> JournalRecord | None:
         owner = self._require_owner()
         state = self._next_state(key, Move.REOPEN) if key in self._records else None
@@ -124,6 +152,10 @@ class MemoryJournal(Journal):
     async def get(self, key: str) -> JournalRecord | None:
         self._require_owner()
         return self._records.get(key)
+
+    async def load(self, key: str, payload: Payload) -> bytes | None:
+        self._require_owner()
+        return self._payloads.get(key, {}).get(payload)
 
     async def find(self, rollout_id: str) -> list[JournalRecord]:
         self._require_owner()
@@ -170,12 +202,17 @@ class MemoryJournal(Journal):
 
     def _bound_memory(self, delivered_key: str) -> None:
         self._delivered.append(delivered_key)
-        self._delivered_with_result.append(delivered_key)
-        if len(self._delivered_with_result) > self._kept_results:
-            record = self._records.get(self._delivered_with_result.popleft())
+        size_bytes = self._records[delivered_key].payload_bytes
+        self._delivered_with_result.append((delivered_key, size_bytes))
+        self._delivered_bytes += size_bytes
+        while len(self._delivered_with_result) > self._kept_results or self._delivered_bytes > KEPT_RESULT_BYTES:
+            key, size_bytes = self._delivered_with_result.popleft()
+            self._delivered_bytes -= size_bytes
+            record = self._records.get(key)
             # Its key may have been reopened since, or have gone to another rollout.
             if record is not None and record.state is RolloutState.DELIVERED:
-                self._change(record.key, result=None)
+                self._change(record.key, payload_bytes=0)
+                self._payloads[record.key].pop(Payload.RESULT, None)
         if len(self._delivered) > self._kept_records:
             record = self._records.get(self._delivered.popleft())
             if record is not None and record.state is RolloutState.DELIVERED:
@@ -195,7 +232,7 @@ class MemoryJournal(Journal):
         return changed
 
     def _remove(self, record: JournalRecord) -> None:
-        del self._records[record.key]
+        del self._records[record.key], self._payloads[record.key]
         keys = self._keys_by_rollout_id[record.rollout_id]
         keys.remove(record.key)
         if not keys:

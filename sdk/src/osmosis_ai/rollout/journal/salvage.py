@@ -26,7 +26,7 @@ from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import create_file, owners_directory
 from osmosis_ai.rollout.journal.owner import living, new_token
 from osmosis_ai.rollout.journal.pages import LOST, Pages
-from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, RolloutState
+from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
 
 _PROGRESS = [RolloutState.ACCEPTED, RolloutState.FINISHED, RolloutState.UNDELIVERABLE, RolloutState.DELIVERED]
 _COLUMNS = (
@@ -46,6 +46,7 @@ _COLUMNS = (
 )
 """As `table.SCHEMA` has them: it is by their number that a row is known."""
 _RESULT_COLUMNS = 2
+_REFUSED_MESSAGES_COLUMNS = 2
 _NECESSARY_TEXTS = ("key", "rollout_id", "fingerprint", "server_url", "owner")
 _TIMES = ("finished_at", "reopened_at", "settled_at")
 
@@ -55,6 +56,7 @@ class Salvaged:
     """What was found, by key, and what of it is not as it was."""
 
     records: dict[str, JournalRecord] = field(default_factory=dict)
+    payloads: dict[str, dict[Payload, bytes]] = field(default_factory=dict, repr=False)
     lost_results: list[str] = field(default_factory=list)
     """Rollouts that were finished and whose result is lost, so that they are reported as interrupted."""
     lost_requests: list[str] = field(default_factory=list)
@@ -97,7 +99,7 @@ def salvage(damaged: Path, new: Path) -> Salvaged:
     if not found.records:
         raise JournalError(f"Nothing of a rollout can be read in {damaged}: see that it is the right file.")
     try:
-        _write(found.records.values(), new)
+        _write(found, new)
     except (OSError, sqlite3.Error) as error:
         raise journal_error(new, error) from error
     return found
@@ -108,6 +110,7 @@ def read(damaged: Path) -> Salvaged:
     found = Salvaged()
     rollouts: dict[str, dict[str, Any]] = {}
     results: dict[int, list[bytes]] = {}
+    without_messages: set[int] = set()
     with Pages(damaged) as pages:
         for row_id, values in pages.rows():
             if len(values) == len(_COLUMNS):
@@ -118,14 +121,16 @@ def read(damaged: Path) -> Salvaged:
                     rollouts[row["key"]] = row
             elif len(values) == _RESULT_COLUMNS and isinstance(values[1], bytes):
                 results.setdefault(row_id, []).append(values[1])
+            elif len(values) == _REFUSED_MESSAGES_COLUMNS and values[0] is None and isinstance(values[1], int | float):
+                without_messages.add(row_id)
         found.unreadable_rows += pages.unreadable_rows
         found.unreadable_pages = pages.unreadable_pages
     for row in sorted(rollouts.values(), key=lambda row: row["id"]):
-        record = _record(row, results.pop(row["id"], ()))
-        found.records[record.key] = record
+        record, payloads = _record(row, results.pop(row["id"], ()), row["id"] in without_messages)
+        found.records[record.key], found.payloads[record.key] = record, payloads
         if record.state is not row["state"]:
             found.lost_results.append(record.rollout_id)
-        if record.state is RolloutState.ACCEPTED and record.request is None:
+        if record.state is RolloutState.ACCEPTED and Payload.REQUEST not in payloads:
             found.lost_requests.append(record.rollout_id)
     strays = {_rollout_id_of(each) for left in results.values() for each in left}
     known = {record.rollout_id for record in found.records.values()}
@@ -161,7 +166,9 @@ def _progress(row: dict[str, Any] | None) -> tuple[float, float, int]:
     return (row["accepted_at"], reopened_at, _PROGRESS.index(row["state"]))
 
 
-def _record(row: dict[str, Any], results: Iterable[bytes]) -> JournalRecord:
+def _record(
+    row: dict[str, Any], results: Iterable[bytes], without_messages: bool
+) -> tuple[JournalRecord, dict[Payload, bytes]]:
     result = next((each for each in results if _rollout_id_of(each) == row["rollout_id"]), None)
     state = row["state"]
     if state is RolloutState.FINISHED and result is None:
@@ -173,24 +180,29 @@ def _record(row: dict[str, Any], results: Iterable[bytes]) -> JournalRecord:
         times["settled_at"] = row["accepted_at"]
     if state is RolloutState.ACCEPTED:
         times = dict.fromkeys(_TIMES)
-    request = row["request"] if state is RolloutState.ACCEPTED and _has(row["request"], "messages") else None
     tools = row["init_reply"] if _has(row["init_reply"], "tools") else None
-    return JournalRecord(
+    payloads = {Payload.INIT_REPLY: tools or to_json({"rollout_id": row["rollout_id"], "tools": []})}
+    if state is RolloutState.ACCEPTED:
+        if _has(row["request"], "messages"):
+            payloads[Payload.REQUEST] = row["request"]
+    elif result is not None:
+        payloads[Payload.RESULT] = result
+    record = JournalRecord(
         key=row["key"],
         rollout_id=row["rollout_id"],
         fingerprint=row["fingerprint"],
         server_url=row["server_url"],
         api_key=row["api_key"] if isinstance(row["api_key"], str) else None,
-        init_reply=tools or to_json({"rollout_id": row["rollout_id"], "tools": []}),
-        request=request,
         state=state,
         owner=row["owner"],
         accepted_at=row["accepted_at"],
         **times,
         delivery_attempts=row["delivery_attempts"] if isinstance(row["delivery_attempts"], int) else 0,
         last_error=row["last_error"] if isinstance(row["last_error"], str) else None,
-        result=None if state is RolloutState.ACCEPTED else result,
+        payload_bytes=len(payloads.get(Payload.RESULT) or payloads.get(Payload.REQUEST) or b""),
+        without_messages=without_messages and Payload.RESULT in payloads,
     )
+    return record, payloads
 
 
 def _fields(content: object) -> dict[str, Any]:
@@ -213,13 +225,14 @@ def _rollout_id_of(result: bytes) -> str | None:
     return rollout_id if isinstance(rollout_id, str) else None
 
 
-def _write(records: Iterable[JournalRecord], new: Path) -> None:
+def _write(found: Salvaged, new: Path) -> None:
     make_folder(new.parent)
     draft = new.with_name(new.name + ".part")
     draft.unlink(missing_ok=True)
     create_file(draft)
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute("BEGIN")
+        records = ((record, found.payloads[key]) for key, record in found.records.items())
         table.insert_records(connection, records, owner=new_token())
         connection.execute("COMMIT")
     draft.replace(new)

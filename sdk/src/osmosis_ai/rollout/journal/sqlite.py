@@ -22,7 +22,7 @@ from osmosis_ai.rollout.journal.clock import Clock, Sign
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.file import FileOptions, OpenFile
 from osmosis_ai.rollout.journal.retention import Retention
-from osmosis_ai.rollout.journal.types import SETTLED, Acceptance, JournalRecord, RolloutState
+from osmosis_ai.rollout.journal.types import SETTLED, Acceptance, JournalRecord, Payload, RolloutState
 from osmosis_ai.rollout.journal.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -102,12 +102,19 @@ class SqliteJournal(Journal):
         # Nobody waits: a delivery is not held up by the disk, and what can be lost is a count and a sentence.
         self._opened.write_later(lambda file: table.note_attempt(file.connection, key, attempts, error))
 
+    async def leave_out_messages(self, key: str) -> bool:
+        writer, now = self._opened, self.now()
+        return await writer.write(lambda file: table.leave_out_messages(file.connection, key, now))
+
     async def reopen(self, key: str) -> JournalRecord | None:
         writer, now = self._opened, self.now()
         return await writer.write(lambda file: table.reopen(file.connection, key, file.owner.token, now))
 
     async def get(self, key: str) -> JournalRecord | None:
         return await self._opened.read(lambda file: table.get(file.connection, key))
+
+    async def load(self, key: str, payload: Payload) -> bytes | None:
+        return await self._opened.read(lambda file: table.load(file.connection, key, payload))
 
     async def find(self, rollout_id: str) -> list[JournalRecord]:
         return await self._opened.read(lambda file: table.find(file.connection, rollout_id))

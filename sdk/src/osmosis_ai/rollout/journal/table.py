@@ -2,7 +2,8 @@
 
 ``rollouts`` has a small row for each record, so that states change cheaply; ``results`` has the payloads, a row for
 each record with one; the view ``records`` joins them. A record is unsettled exactly if ``settled_at`` is null.
-``clock`` and ``gaps`` are the journal's time (see ``clock``); an SDK that does not know them leaves them alone.
+``refused_messages`` has a row for each record whose result goes out without its messages. ``clock`` and ``gaps`` are
+the journal's time (see ``clock``). An SDK that does not know these three leaves them alone.
 A function that raises ``JournalError`` has changed nothing.
 """
 
@@ -13,11 +14,13 @@ from dataclasses import asdict
 from typing import Any
 
 from osmosis_ai.rollout.journal.clock import Clock, Gap, Sign, Timeline
+from osmosis_ai.rollout.journal.errors import UnknownKeyError
 from osmosis_ai.rollout.journal.types import (
     SETTLED,
     Acceptance,
     JournalRecord,
     Move,
+    Payload,
     RolloutState,
     next_state,
     settling_move,
@@ -55,6 +58,14 @@ SCHEMA = (
     "CREATE INDEX unsettled_by_owner ON rollouts (owner, accepted_at) WHERE settled_at IS NULL",
     "CREATE TRIGGER remove_result AFTER DELETE ON rollouts BEGIN DELETE FROM results WHERE id = old.id; END",
 )
+_LATER_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS refused_messages (id INTEGER PRIMARY KEY, refused_at REAL NOT NULL)",
+    # Row ids are used again.
+    """
+    CREATE TRIGGER IF NOT EXISTS remove_refused_messages AFTER DELETE ON rollouts
+        BEGIN DELETE FROM refused_messages WHERE id = old.id; END
+    """,
+)
 _TIME_SCHEMA = (
     "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT, steady REAL, time REAL)",
     "CREATE TABLE IF NOT EXISTS gaps (ended_at REAL, away_seconds REAL, unproven_seconds REAL)",
@@ -68,14 +79,13 @@ def begin_timeline(connection: sqlite3.Connection, clock: Clock, *, shared: bool
 
     Args:
         shared: whether another process has it open.
-        serves: whether this one serves rollouts; an operator's look is no sign of life, and writes nothing.
+        serves: whether this one serves rollouts; an operator's look is no sign of life.
     """
     connection.execute("BEGIN IMMEDIATE")
-    if serves:
-        for statement in _TIME_SCHEMA:
-            connection.execute(statement)
-    elif not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'clock'").fetchone()[0]:
-        connection.execute("ROLLBACK")
+    for statement in (*_LATER_SCHEMA, *(_TIME_SCHEMA if serves else ())):
+        connection.execute(statement)
+    if not serves and not _has_table(connection, "clock"):
+        connection.execute("COMMIT")
         return Timeline(clock)
     last = connection.execute("SELECT boot, steady, time FROM clock").fetchone()
     if last is None:  # an older SDK's, or one that was salvaged: its last record is its last sign of life
@@ -92,6 +102,11 @@ def begin_timeline(connection: sqlite3.Connection, clock: Clock, *, shared: bool
         note_sign(connection, timeline.sign())
     connection.execute("COMMIT")
     return timeline
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    found = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", (name,))
+    return bool(found.fetchone()[0])
 
 
 def note_sign(connection: sqlite3.Connection, sign: Sign) -> None:
@@ -164,18 +179,26 @@ def _insert(connection: sqlite3.Connection, acceptance: Acceptance, owner: str, 
     )
 
 
-def insert_records(connection: sqlite3.Connection, records: Iterable[JournalRecord], owner: str) -> None:
-    """Records of another journal, all of them now ``owner``'s."""
-    for record in records:
+def insert_records(
+    connection: sqlite3.Connection, records: Iterable[tuple[JournalRecord, Mapping[Payload, bytes]]], owner: str
+) -> None:
+    """Records of another journal with their payloads, all of them now ``owner``'s."""
+    for statement in _LATER_SCHEMA:
+        connection.execute(statement)
+    for record, payloads in records:
         values = asdict(record) | {"owner": owner}
-        result = values.pop("result")
+        del values["payload_bytes"]
+        without_messages = values.pop("without_messages")
+        values |= {"init_reply": payloads[Payload.INIT_REPLY], "request": payloads.get(Payload.REQUEST)}
         columns = ", ".join(values)
         row = connection.execute(
             f"INSERT INTO rollouts ({columns}) VALUES ({', '.join(':' + name for name in values)})",  # noqa: S608
             values,
         ).lastrowid
-        if result is not None:
-            connection.execute("INSERT INTO results (id, result) VALUES (?, ?)", (row, result))
+        if Payload.RESULT in payloads:
+            connection.execute("INSERT INTO results (id, result) VALUES (?, ?)", (row, payloads[Payload.RESULT]))
+        if without_messages:
+            connection.execute("INSERT INTO refused_messages VALUES (?, ?)", (row, record.finished_at or 0.0))
 
 
 def finish(connection: sqlite3.Connection, key: str, result: bytes, owner: str, now: float) -> bool:
@@ -217,6 +240,17 @@ def note_attempt(connection: sqlite3.Connection, key: str, attempts: int, error:
     )
 
 
+def leave_out_messages(connection: sqlite3.Connection, key: str, now: float) -> bool:
+    found = connection.execute("SELECT id, state, reopened_at FROM rollouts WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        raise UnknownKeyError(key)
+    row, state, reopened_at = found
+    if state != RolloutState.FINISHED or reopened_at is not None:
+        return False
+    connection.execute("INSERT OR IGNORE INTO refused_messages VALUES (?, ?)", (row, now))
+    return True
+
+
 def reopen(connection: sqlite3.Connection, key: str, owner: str, now: float) -> JournalRecord | None:
     if get(connection, key) is None:
         return None
@@ -240,12 +274,17 @@ def _moved(connection: sqlite3.Connection, key: str, move: Move) -> tuple[int, R
 
 
 def get(connection: sqlite3.Connection, key: str) -> JournalRecord | None:
-    found = _select(connection, "SELECT * FROM records WHERE key = ?", (key,))
+    found = _select(connection, "WHERE key = ?", (key,))
     return found[0] if found else None
 
 
+def load(connection: sqlite3.Connection, key: str, payload: Payload) -> bytes | None:
+    found = connection.execute(f"SELECT {payload} FROM records WHERE key = ?", (key,)).fetchone()  # noqa: S608
+    return None if found is None else found[0]
+
+
 def find(connection: sqlite3.Connection, rollout_id: str) -> list[JournalRecord]:
-    return _select(connection, "SELECT * FROM records WHERE rollout_id = ? ORDER BY id DESC", (rollout_id,))
+    return _select(connection, "WHERE rollout_id = ? ORDER BY id DESC", (rollout_id,))
 
 
 def records(
@@ -253,8 +292,8 @@ def records(
 ) -> list[JournalRecord]:
     return _select(
         connection,
-        # The page is found before the payloads are joined: they would all be sorted otherwise.
-        "SELECT * FROM records WHERE id IN (SELECT id FROM rollouts WHERE state IN (SELECT value FROM json_each(?))"
+        # The page is found before the results are joined: they would all be sorted otherwise.
+        "WHERE id IN (SELECT id FROM rollouts WHERE state IN (SELECT value FROM json_each(?))"
         " ORDER BY id DESC LIMIT ? OFFSET ?) ORDER BY id DESC",
         (json.dumps(states), limit, offset),
     )
@@ -276,7 +315,7 @@ def claim(
         ).fetchall()
         connection.executemany("UPDATE rollouts SET owner = ? WHERE id = ?", ((owner, row) for (row,) in abandoned))
         for identity in abandoned:
-            claimed += _select(connection, "SELECT * FROM records WHERE id = ?", identity)
+            claimed += _select(connection, "WHERE id = ?", identity)
     return claimed
 
 
@@ -337,12 +376,21 @@ def purge_abandoned_page(connection: sqlite3.Connection, state: RolloutState, is
     return 0
 
 
-def _select(connection: sqlite3.Connection, query: str, arguments: Sequence[object]) -> list[JournalRecord]:
-    found = connection.execute(query, arguments)
+_RECORD = (
+    "SELECT key, rollout_id, fingerprint, server_url, api_key, state, owner, accepted_at, finished_at, reopened_at,"
+    " settled_at, delivery_attempts, last_error,"
+    # Of a blob, SQLite reads the length without its content.
+    " coalesce(length(result), length(request), 0) AS payload_bytes,"
+    " EXISTS (SELECT 1 FROM refused_messages WHERE refused_messages.id = records.id) AS without_messages FROM records "
+)
+
+
+def _select(connection: sqlite3.Connection, where: str, arguments: Sequence[object]) -> list[JournalRecord]:
+    found = connection.execute(_RECORD + where, arguments)
     names = [name for name, *_ in found.description]
     return [_record(dict(zip(names, row, strict=True))) for row in found]
 
 
 def _record(values: dict[str, Any]) -> JournalRecord:
-    del values["id"]
-    return JournalRecord(**values | {"state": RolloutState(values["state"])})
+    typed = {"state": RolloutState(values["state"]), "without_messages": bool(values["without_messages"])}
+    return JournalRecord(**values | typed)

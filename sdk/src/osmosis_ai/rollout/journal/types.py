@@ -113,18 +113,26 @@ class Acceptance:
                 raise JournalError(f"The field {name} of the rollout is not valid Unicode: correct it.") from None
 
 
+class Payload(StrEnum):
+    """What a record has that may be large, so that it is loaded by itself (``Journal.load``)."""
+
+    INIT_REPLY = "init_reply"
+    """As in ``Acceptance``."""
+    REQUEST = "request"
+    """As in ``Acceptance``; gone from the moment the result is known: nothing needs it any more."""
+    RESULT = "result"
+    """The result for the trainer, as it was recorded; from the finish on."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalRecord:
-    """What the journal knows of one rollout: its ``Acceptance`` and what came of it. Times are unix seconds."""
+    """What the journal knows of one rollout, but for its payloads. Times are unix seconds."""
 
     key: str
     rollout_id: str
     fingerprint: str
     server_url: str
     api_key: str | None = field(repr=False)
-    init_reply: bytes = field(repr=False)
-    request: bytes | None = field(repr=False)
-    """``None`` from the moment the result is known: nothing needs it any more."""
     state: RolloutState
     owner: str
     """Token of the opened journal that runs or delivers it, or did so last."""
@@ -136,8 +144,10 @@ class JournalRecord:
     """Since it was finished or last reopened."""
     last_error: str | None = None
     """Of the last delivery attempt that failed, at most ``MAX_ERROR_LENGTH`` characters."""
-    result: bytes | None = field(default=None, repr=False)
-    """The payload for the trainer, the same bytes each time; ``None`` while accepted."""
+    payload_bytes: int = 0
+    """Of what is owed: of the request while accepted, of the result from then on; 0 if that is gone."""
+    without_messages: bool = False
+    """Whether the result goes out without its messages, which the trainer has refused (``docs/protocol.md``, 5.2)."""
 
     @property
     def deliverable_since(self) -> float | None:

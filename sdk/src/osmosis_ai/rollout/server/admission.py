@@ -20,7 +20,7 @@ from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 from osmosis_ai.rollout.core.watch import Accepted, Observer
-from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord
+from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, Payload, UnknownKeyError
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.offer import ToolOffer
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
@@ -128,6 +128,7 @@ class Admission:
         finally:
             self._rollouts.reserved -= 1
         if rollout is not None:
+            del init  # its messages may be large, and a delivery may take a day
             for _ in range(HOPS_TO_REPLY):
                 await asyncio.sleep(0)
             await self._run(rollout)
@@ -135,7 +136,15 @@ class Admission:
     async def _reply_on_record(self, init: _Init) -> bytes | None:
         """What was answered under a key that ended here, until the journal gives the key free."""
         record = await self._journal.get(init.key)
-        return None if record is None or self._journal.is_over(record) else _same_reply(record, init)
+        return None if record is None or self._journal.is_over(record) else await self._same_reply(record, init)
+
+    async def _same_reply(self, record: JournalRecord, init: _Init) -> bytes:
+        if record.fingerprint != init.fingerprint:
+            raise _conflict()
+        reply = await self._journal.load(record.key, Payload.INIT_REPLY)
+        if reply is None:
+            raise UnknownKeyError(record.key)  # removed in this moment; the next init finds the key free
+        return reply
 
     def _require_room(self) -> None:
         held = self._rollouts.reserved
@@ -167,6 +176,8 @@ class Admission:
         init.body = b""  # not kept for as long as the rollout runs
         try:
             record = await self._journal.accept(acceptance)
+            if record is not None:
+                return await self._same_reply(record, init), None
         except JournalError as error:
             logger.error("Rollout %a refused: %s", rollout.rollout_id, error)
             raise RefusedError(
@@ -175,8 +186,6 @@ class Admission:
                 "journal_unavailable",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from error
-        if record is not None:
-            return _same_reply(record, init), None
         about = Accepted(rollout.rollout_id, rollout.server_url, rollout.tools, init.trace, request, reply)
         rollout.watch = self._observer.accepted(about)
         self._rollouts.add(rollout)
@@ -192,12 +201,6 @@ def _conflict() -> RefusedError:
         "This key was used for another request; send a new idempotency_key or rollout_id.",
         "key_reused",
     )
-
-
-def _same_reply(record: JournalRecord, init: _Init) -> bytes:
-    if record.fingerprint != init.fingerprint:
-        raise _conflict()
-    return record.init_reply
 
 
 def _without_key(body: bytes) -> bytes:

@@ -2,33 +2,40 @@
 
 Rollouts of this process, those that dead processes left (``recovery``) and those that an operator sends again
 (``redelivery``) all go through a ``Courier``. It never changes a result: the same bytes, until the trainer has them.
+A trainer that refuses a body gets the result once more, without its messages (``parcels``); from then on those bytes.
 
     record    journal "finished": from here on another process would deliver these bytes, too
-    attempt   one post, at most ``ATTEMPTS_AT_ONCE_PER_TRAINER`` to one trainer
+    attempt   one post, at most ``ATTEMPTS_AT_ONCE_PER_TRAINER`` to one trainer, within the bounds of ``parcels``
     carry_on  more posts until an answer, the deadline or the shutdown; then journal "delivered" or "undeliverable"
 
-What a shutdown cuts off stays in the journal as it stands, and the next process that has it takes it up.
+What a shutdown cuts off stays in the journal as it stands, and the next process that has it takes it up. A shortage of
+ours (memory, the journal) is no attempt: it is waited out, and never counts against the trainer.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
-from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch, Verdict
 from osmosis_ai.rollout.journal import Journal, JournalError, RolloutState, UnknownKeyError
+from osmosis_ai.rollout.server.byte_budget import ByteBudget
+from osmosis_ai.rollout.server.parcels import BYTES_AT_ONCE, BYTES_AT_ONCE_PER_TRAINER, Parcel, Parcels
 from osmosis_ai.rollout.wire.backoff import delay_seconds
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_AT_ONCE_PER_TRAINER = 32
 JOURNAL_RETRY_SECONDS = 0.5
+BODY_REFUSED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Not acceptable as it is (RFC 9110, 15.5.1, 15.5.14 and 15.5.21); another body may be."""
 
 T = TypeVar("T")
 
@@ -41,21 +48,30 @@ class CompletionClient(Protocol):
         ...
 
 
+ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
+"""Makes the client of one rollout; called with ``server_url``, ``rollout_id`` and ``api_key``."""
+
+
 @dataclass
 class Delivery:
     """One result on its way to one trainer."""
 
-    key: str
+    parcel: Parcel
     rollout_id: str
     server_url: str
-    client: CompletionClient
-    result: TerminalResult
+    api_key: str | None = field(repr=False)
+    client: CompletionClient | None = None
+    """That of the run, for the first attempt; each other makes its own."""
     watch: RolloutWatch = NO_WATCH
     started_at: float = field(default_factory=time.monotonic)
     attempts: int = 0
     verdict: Verdict = Verdict.UNANSWERED
     error: Exception | None = None
-    """Of the last attempt."""
+    """Of the last attempt, or what kept it from being made."""
+    was_made: bool = False
+    """Whether the last attempt got as far as the trainer."""
+    instead: bytes | None = field(default=None, repr=False)
+    """What is to be sent instead of what was refused."""
 
     @property
     def problem(self) -> str | None:
@@ -68,6 +84,7 @@ class _Trainer:
 
     def __init__(self) -> None:
         self.gate = asyncio.Semaphore(ATTEMPTS_AT_ONCE_PER_TRAINER)
+        self.room = ByteBudget(BYTES_AT_ONCE_PER_TRAINER)
         self.is_back = asyncio.Event()
         self._failing = False
 
@@ -85,32 +102,41 @@ class Courier:
 
     Args:
         journal: opened and closed by its owner.
+        make_client: called for each attempt but the first of a run.
         settings: ``retry_base_delay`` and ``retry_max_delay`` shape the backoff.
         deadline_seconds: how long a result is tried after its first attempt.
     """
 
-    def __init__(self, journal: Journal, settings: RolloutClientSettings, deadline_seconds: float) -> None:
+    def __init__(
+        self, journal: Journal, make_client: ClientFactory, settings: RolloutClientSettings, deadline_seconds: float
+    ) -> None:
         self.ending = False
         """Whether the server ends: what other processes left is for the next one."""
+        self.under_way: dict[str, Delivery] = {}
+        """By key, those that have begun."""
+        self.room = ByteBudget(BYTES_AT_ONCE)
         self._journal = journal
+        self._parcels = Parcels(journal)
+        self._make_client = make_client
         self._settings = settings
         self._deadline_seconds = deadline_seconds
         self._trainers: dict[tuple[str, ...], _Trainer] = {}
         self._last_call = asyncio.Event()
 
-    async def record(self, key: str, rollout_id: str, result: TerminalResult) -> bool:
-        """Put the result on record; ``False`` if it must not be delivered by this process.
+    async def record(self, parcel: Parcel, rollout_id: str) -> bool:
+        """Put a result that was just made on record; ``False`` if it must not be delivered by this process.
 
         A result that is delivered without being on record would be contradicted by the next process, which finds an
         unfinished rollout. So this goes on until the journal works again, or the bounds of the shutdown cancel it.
         """
         try:
-            ours = await self._insist(self._journal.finish, key, result.encoded)
+            ours = await self._insist(self._journal.finish, parcel.key, parcel.content)
         except UnknownKeyError as error:
             # No file's absence, and no error of the system, says as much: that is a `JournalError`, and waits.
             logger.error(
                 "Rollout %a: nothing on record can contradict its result, so it goes out: %s", rollout_id, error
             )
+            parcel.is_on_record = False
             return True
         except asyncio.CancelledError:
             logger.error("Rollout %a: its result cannot be put on record, and ends with the server.", rollout_id)
@@ -120,22 +146,73 @@ class Courier:
         return ours
 
     async def attempt(self, delivery: Delivery) -> None:
-        """Post once; never raises but for cancellation."""
+        """Post once, and once more without messages if that was refused; never raises but for cancellation."""
+        self.under_way[delivery.parcel.key] = delivery
+        await self._attempt(delivery)
+        if delivery.instead is not None and await self._leaves_out_messages(delivery, delivery.instead):
+            await self._attempt(delivery)
+        delivery.client = None
+        self._parcels.let_go(delivery.parcel)
+
+    async def _attempt(self, delivery: Delivery) -> None:
         trainer = self._trainer(delivery.server_url)
+        size_bytes = delivery.parcel.size_bytes
         # A trainer that comes back with thousands of results waiting must not get them all at once.
-        async with trainer.gate:
-            delivery.attempts += 1
-            mark = delivery.watch.attempt_begins(delivery.attempts)
-            error: Exception | None = None
+        async with trainer.gate, trainer.room.share(size_bytes), self.room.share(size_bytes):
+            delivery.was_made = False
             try:
-                await delivery.client.send_completion(delivery.result.encoded, attempts=1)
-            except Exception as failure:  # noqa: BLE001 - whatever went wrong, the result must not be lost
-                error = failure
-            delivery.error, delivery.verdict = error, _verdict_on(error)
-            trainer.note(delivery.verdict)
-            if error is not None:
-                _log_failure(delivery)
-            delivery.watch.attempt_ends(mark, delivery.verdict, error)
+                content = await self._parcels.content_of(delivery.parcel)
+            except Exception as failure:  # noqa: BLE001 - a shortage of ours, which passes; the result must not be lost
+                delivery.error, delivery.verdict = failure, Verdict.UNANSWERED
+                logger.warning("Rollout %a: its result cannot be loaded yet: %s", delivery.rollout_id, delivery.problem)
+            else:
+                await self._post(delivery, trainer, content)
+
+    async def _post(self, delivery: Delivery, trainer: _Trainer, content: bytes) -> None:
+        delivery.was_made = True
+        delivery.attempts += 1
+        mark = delivery.watch.attempt_begins(delivery.attempts)
+        error: Exception | None = None
+        try:
+            if delivery.client is not None:
+                await delivery.client.send_completion(content, attempts=1)
+            else:
+                about = {name: getattr(delivery, name) for name in ("server_url", "rollout_id", "api_key")}
+                async with self._make_client(**about) as client:
+                    await client.send_completion(content, attempts=1)
+        except Exception as failure:  # noqa: BLE001 - whatever went wrong, the result must not be lost
+            error = failure
+        delivery.error, delivery.verdict = error, _verdict_on(error)
+        trainer.note(delivery.verdict)
+        if error is not None:
+            if delivery.verdict is Verdict.REFUSED and getattr(error, "status_code", None) in BODY_REFUSED:
+                await self._find_instead(delivery)
+            _log_failure(delivery)
+            await self._note(delivery)
+        delivery.watch.attempt_ends(mark, delivery.verdict, error)
+
+    async def _find_instead(self, delivery: Delivery) -> None:
+        try:
+            delivery.instead = await self._parcels.without_messages(delivery.parcel)
+        except MemoryError:
+            delivery.verdict = Verdict.UNANSWERED  # so that it is asked again, and then perhaps left out
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            logger.error("Rollout %a: its messages cannot be left out: %s", delivery.rollout_id, error)
+
+    async def _leaves_out_messages(self, delivery: Delivery, instead: bytes) -> bool:
+        delivery.client = delivery.instead = None
+        # Until it is cancelled: then the next process finds the whole result, and offers that again.
+        return await self._insist(self._parcels.leave_out_messages, delivery.parcel, instead)
+
+    async def _note(self, delivery: Delivery) -> None:
+        """Tell other processes now and then: at the first failure, and whenever their number has doubled."""
+        if delivery.attempts & (delivery.attempts - 1) == 0:
+            try:
+                await self._journal.note_attempt(
+                    delivery.parcel.key, attempts=delivery.attempts, error=delivery.problem or ""
+                )
+            except Exception as error:  # noqa: BLE001 - nothing depends on it
+                logger.warning("Rollout %a: a failed attempt is not on record: %s", delivery.rollout_id, error)
 
     async def pursue(self, delivery: Delivery) -> None:
         """Go on after a failed attempt until there is an answer, the deadline, or the one attempt after ``close``."""
@@ -150,16 +227,22 @@ class Courier:
 
     async def carry_on(self, delivery: Delivery) -> None:
         """``pursue``, and settle; a delivery that is cut off by a shutdown stays in the journal."""
-        await self.pursue(delivery)
         try:
+            await self.pursue(delivery)
+            self._parcels.forget(delivery.parcel)
             if self._is_final(delivery):
                 if delivery.verdict is not Verdict.ACKNOWLEDGED:
                     logger.error("Rollout %a: its result is undeliverable: %s", delivery.rollout_id, delivery.problem)
                 await self._insist(self.settle, delivery)
             else:
-                await self._journal.note_attempt(delivery.key, attempts=delivery.attempts, error=delivery.problem or "")
+                await self._journal.note_attempt(
+                    delivery.parcel.key, attempts=delivery.attempts, error=delivery.problem or ""
+                )
         except JournalError as error:
             logger.error("Rollout %a: its delivery is not on record: %s", delivery.rollout_id, error)
+        finally:
+            self._parcels.forget(delivery.parcel)
+            del self.under_way[delivery.parcel.key]
 
     async def settle(self, delivery: Delivery, otherwise: RolloutState = RolloutState.UNDELIVERABLE) -> None:
         """Put on record that the trainer has the result; if it has not, that it is in the state ``otherwise``.
@@ -168,7 +251,7 @@ class Courier:
             JournalError: the journal cannot be used.
         """
         state = RolloutState.DELIVERED if delivery.verdict is Verdict.ACKNOWLEDGED else otherwise
-        await self._journal.settle(delivery.key, state, attempts=delivery.attempts, error=delivery.problem)
+        await self._journal.settle(delivery.parcel.key, state, attempts=delivery.attempts, error=delivery.problem)
 
     def close(self) -> None:
         """Let every waiting delivery make one last attempt now, and none after that."""
@@ -188,7 +271,8 @@ class Courier:
     def _is_final(self, delivery: Delivery) -> bool:
         if delivery.verdict is not Verdict.UNANSWERED:
             return True
-        return time.monotonic() - delivery.started_at > self._deadline_seconds
+        # Nobody but its trainer, asked, can say that it does not take it.
+        return delivery.was_made and time.monotonic() - delivery.started_at > self._deadline_seconds
 
     async def _wait(self, delivery: Delivery) -> None:
         trainer = self._trainer(delivery.server_url)
@@ -196,7 +280,7 @@ class Courier:
         try:
             await asyncio.wait(
                 wakers,
-                timeout=delay_seconds(self._settings, delivery.attempts, delivery.error),
+                timeout=delay_seconds(self._settings, max(delivery.attempts, 1), delivery.error),
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
@@ -213,12 +297,13 @@ class Courier:
 
 def _log_failure(delivery: Delivery) -> None:
     refused = delivery.verdict is Verdict.REFUSED
+    what_next = "refused for good" if delivery.instead is None else "it is offered without its messages"
     logger.log(
         logging.ERROR if refused else logging.WARNING,
         "Rollout %a: result not delivered (attempt %d, %s): %s",
         delivery.rollout_id,
         delivery.attempts,
-        "refused for good" if refused else "will be retried",
+        what_next if refused else "will be retried",
         delivery.problem,
     )
 

@@ -1,7 +1,8 @@
 """What processes that are gone have left in the journal: reported or delivered, and never run again.
 
 A rollout that was cut off is not repeated, because its trainer has recorded turns of it under that id. Taking up the
-same record in two processes is the journal's to prevent (``claim_abandoned``).
+same record in two processes is the journal's to prevent (``claim_abandoned``). What a shortage keeps from being dealt
+with is taken up again in the next round.
 """
 
 import asyncio
@@ -11,14 +12,18 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from osmosis_ai.rollout.core.results import Stop, StopReason, TerminalResult, result_without_run
-from osmosis_ai.rollout.core.watch import NO_WATCH, Observer
-from osmosis_ai.rollout.journal import Journal, JournalError, JournalRecord
+from osmosis_ai.rollout.core.results import ResultSummary, Stop, StopReason, TerminalResult, result_without_run
+from osmosis_ai.rollout.core.watch import Observer
+from osmosis_ai.rollout.journal import UNSETTLED, Journal, JournalError, JournalRecord, Payload, RolloutState
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.delivery import Courier, Delivery
-from osmosis_ai.rollout.server.rollouts import ClientFactory, Rollout
+from osmosis_ai.rollout.server.parcels import Parcel
+from osmosis_ai.rollout.server.rollouts import Rollout
 
 logger = logging.getLogger(__name__)
+
+DECODED_PER_BYTE = 4
+"""What a request takes in memory while its messages are put into a result, for each of its bytes."""
 
 
 class Recovery:
@@ -28,22 +33,32 @@ class Recovery:
         self,
         journal: Journal,
         courier: Courier,
-        make_client: ClientFactory,
         observer: Observer,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._journal = journal
         self._courier = courier
-        self._make_client = make_client
         self._observer = observer
         self._spawn = spawn
+        self._left: list[str] = []
+        """Keys of records that are ours and that nobody works on."""
 
     async def take_up_abandoned(self) -> None:
-        """Take up all there is now.
+        """Take up all there is now, what an earlier round could not deal with included.
 
         Raises:
             JournalError: the journal cannot be used.
         """
+        left, self._left = self._left, []
+        while left:
+            try:
+                record = await self._journal.get(left[-1])
+            except BaseException:
+                self._left += left
+                raise
+            left.pop()
+            if record is not None and record.state in UNSETTLED:
+                self._spawn(self._take_up(record))
         while not self._courier.ending and (records := await self._journal.claim_abandoned()):
             for record in records:
                 self._spawn(self._take_up(record))
@@ -51,36 +66,49 @@ class Recovery:
 
     async def _take_up(self, record: JournalRecord) -> None:
         LOG_CONTEXT.set(LogContext(record.rollout_id, record.api_key))
-        watch = NO_WATCH
         try:
-            result = TerminalResult(record.result) if record.result is not None else _unrun(record, Stop.RESTART.value)
-            if record.result is None and not await self._journal.finish(record.key, result.encoded):
-                return
-            client = self._make_client(
-                server_url=record.server_url, rollout_id=record.rollout_id, api_key=record.api_key
-            )
-            async with client as llm:
-                since = record.deliverable_since or self._journal.now()
-                age_seconds = max(self._journal.now() - since, 0.0)
-                watch = self._observer.recovered(record.rollout_id, record.server_url, age_seconds)
-                if record.result is None:
-                    watch.ended(result.summary, max(self._journal.now() - record.accepted_at, 0.0))
-                delivery = Delivery(
-                    record.key,
-                    record.rollout_id,
-                    record.server_url,
-                    llm,
-                    result,
-                    watch,
-                    # The deadline runs from the result, not from this start, or restarts would make it run for ever.
-                    # The time in which nobody served, and so nobody tried, does not count.
-                    started_at=time.monotonic() - self._journal.served_since(since),
-                    attempts=record.delivery_attempts,
-                )
-                await self._courier.attempt(delivery)  # also after the deadline: it may be past only because of us
-                await self._courier.carry_on(delivery)
+            if record.state is RolloutState.FINISHED:
+                await self._deliver(record, Parcel(record.key, record.payload_bytes, None, record.without_messages))
+            elif (made := await self._report(record)) is not None:
+                await self._deliver(record, *made)
         except Exception:
-            logger.exception("Rollout %a: its result stays in the journal.", record.rollout_id)
+            # It is ours now, so nobody else takes it up.
+            self._left.append(record.key)
+            logger.exception(
+                "Rollout %a: its result stays in the journal; the next round tries again.", record.rollout_id
+            )
+
+    async def _report(self, record: JournalRecord) -> tuple[Parcel, ResultSummary] | None:
+        """Put on record that the rollout was interrupted; ``None`` if that is not ours to deliver."""
+        async with self._courier.room.share(DECODED_PER_BYTE * record.payload_bytes):
+            result = await _unrun(self._journal, record.key, record.rollout_id, Stop.RESTART.value)
+            parcel = Parcel.of(record.key, result)
+            if not await self._courier.record(parcel, record.rollout_id):
+                return None
+            if parcel.is_on_record:
+                parcel.content = None
+            return parcel, result.summary
+
+    async def _deliver(self, record: JournalRecord, parcel: Parcel, interrupted: ResultSummary | None = None) -> None:
+        since = record.deliverable_since or self._journal.now()
+        age_seconds = max(self._journal.now() - since, 0.0)
+        watch = self._observer.recovered(record.rollout_id, record.server_url, age_seconds)
+        try:
+            if interrupted is not None:
+                watch.ended(interrupted, max(self._journal.now() - record.accepted_at, 0.0))
+            delivery = Delivery(
+                parcel,
+                record.rollout_id,
+                record.server_url,
+                record.api_key,
+                watch=watch,
+                # The deadline runs from the result, not from this start, or restarts would make it run for ever.
+                # The time in which nobody served, and so nobody tried, does not count.
+                started_at=time.monotonic() - self._journal.served_since(since),
+                attempts=record.delivery_attempts,
+            )
+            await self._courier.attempt(delivery)  # also after the deadline: it may be past only because of us
+            await self._courier.carry_on(delivery)
         finally:
             watch.gone()
 
@@ -88,13 +116,13 @@ class Recovery:
 async def result_of_unrun(journal: Journal, rollout: Rollout, reason: StopReason) -> TerminalResult:
     """An ERROR with the messages of the init as they came: the agent may have changed its own."""
     try:
-        record = await journal.get(rollout.key)
+        return await _unrun(journal, rollout.key, rollout.rollout_id, reason)
     except JournalError as error:
         logger.warning("Rollout %a: its messages cannot be read from the journal: %s", rollout.rollout_id, error)
-        record = None
-    return result_without_run(rollout.rollout_id, reason) if record is None else _unrun(record, reason)
+        return result_without_run(rollout.rollout_id, reason)
 
 
-def _unrun(record: JournalRecord, reason: StopReason) -> TerminalResult:
-    messages = json.loads(record.request)["messages"] if record.request else []
-    return result_without_run(record.rollout_id, reason, messages)
+async def _unrun(journal: Journal, key: str, rollout_id: str, reason: StopReason) -> TerminalResult:
+    request = await journal.load(key, Payload.REQUEST)
+    messages = json.loads(request)["messages"] if request else []
+    return result_without_run(rollout_id, reason, messages)

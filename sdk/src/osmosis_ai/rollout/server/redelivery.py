@@ -6,11 +6,12 @@ the record up like any other that was left behind.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from osmosis_ai.rollout.core.results import TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
 from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.wire.channels import TrainerChannels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
@@ -30,7 +31,7 @@ class Redeliverer:
     def __init__(self, journal: Journal, settings: RolloutClientSettings, deadline_seconds: float) -> None:
         self._journal = journal
         self._settings = settings
-        self._courier = Courier(journal, settings, deadline_seconds)
+        self._courier = Courier(journal, self._client, settings, deadline_seconds)
         self._channel = TrainerChannels(settings.max_connections, settings.max_keepalive_connections)
 
     async def redeliver(self, key: str) -> Redelivery | None:
@@ -43,17 +44,18 @@ class Redeliverer:
         """
         before = await self._journal.get(key)
         record = await self._journal.reopen(key)
-        if before is None or record is None or record.result is None:
+        if before is None or record is None or record.payload_bytes == 0:
             return None
-        client = OsmosisLLMClient(
-            record.server_url, record.rollout_id, record.api_key, settings=self._settings, channel=self._channel
-        )
-        delivery = Delivery(key, record.rollout_id, record.server_url, client, TerminalResult(record.result))
+        parcel = Parcel(key, record.payload_bytes, None, record.without_messages)
+        delivery = Delivery(parcel, record.rollout_id, record.server_url, record.api_key)
         await self._courier.attempt(delivery)
         await self._courier.pursue(delivery)
         # Back to what it was: one that was delivered is not undeliverable because somebody tried again.
         await self._courier.settle(delivery, otherwise=before.state)
         return Redelivery(record.rollout_id, key, delivery.problem)
+
+    def _client(self, **about: Any) -> OsmosisLLMClient:
+        return OsmosisLLMClient(**about, settings=self._settings, channel=self._channel)
 
     async def close(self) -> None:
         """Close the connections to trainers."""

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,12 +9,10 @@ from osmosis_ai.rollout.core.results import StopReason, TerminalResult, summary_
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 from osmosis_ai.rollout.core.watch import NO_WATCH, Phase, RolloutWatch
-from osmosis_ai.rollout.journal import JournalRecord
+from osmosis_ai.rollout.journal import JournalRecord, RolloutState
 from osmosis_ai.rollout.server import siblings
+from osmosis_ai.rollout.server.delivery import Delivery
 from osmosis_ai.rollout.server.execution import Execution
-
-ClientFactory = Callable[..., AbstractAsyncContextManager[Any]]
-"""Makes the client of one rollout; called with ``server_url``, ``rollout_id`` and ``api_key``."""
 
 
 @dataclass(eq=False)
@@ -63,6 +59,11 @@ class Rollout:
     def waits_in_vain(self) -> bool:
         """Whether nothing would come of giving it more time: it has no slot, or no answer from its trainer."""
         return self.phase is Phase.QUEUED or self.llm.backing_off
+
+    def let_go(self) -> None:
+        """Only its result is left to be delivered: what else it holds may be large, and that may take a day."""
+        self.llm = self.execution = None
+        del self.request
 
     def stop(self, reason: StopReason) -> None:
         """End it for ``reason``, wherever it stands before its delivery; the first reason stands."""
@@ -140,8 +141,11 @@ def view_of_rollout(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def view_of_record(record: JournalRecord) -> dict[str, Any]:
-    """What the journal knows of a rollout, as JSON: no secret, and of the result a summary."""
+def view_of_record(record: JournalRecord, result: bytes | None, delivery: Delivery | None) -> dict[str, Any]:
+    """What the journal knows of a rollout, as JSON: no secret, and of the result a summary.
+
+    ``delivery`` is the one of this process, if it is under way here: it knows more than the journal.
+    """
     view: dict[str, Any] = {
         "rollout_id": record.rollout_id,
         "state": record.state.value,
@@ -151,8 +155,10 @@ def view_of_record(record: JournalRecord) -> dict[str, Any]:
         "delivery_attempts": record.delivery_attempts,
         "last_error": record.last_error,
     }
-    if record.result is not None:
+    if delivery is not None and record.state is RolloutState.FINISHED:
+        view |= {"delivery_attempts": delivery.attempts, "last_error": delivery.problem or record.last_error}
+    if result is not None:
         # Decoded anew for each question: questions are rare, and results of other processes are bytes only.
-        payload = TerminalResult(record.result).payload
+        payload = TerminalResult(result).payload
         view["result"] = asdict(summary_of(payload)) | {"num_messages": len(payload["final_messages"])}
     return view

@@ -17,16 +17,19 @@ from dataclasses import asdict
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.results import Outcome, ResultSummary, Stop, StopReason, TerminalResult
 from osmosis_ai.rollout.core.settings import RolloutSettings
+from osmosis_ai.rollout.core.text import described
 from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS
 from osmosis_ai.rollout.core.watch import Observer, Phase
-from osmosis_ai.rollout.journal import Journal, JournalError
+from osmosis_ai.rollout.journal import Journal, Payload
 from osmosis_ai.rollout.observe.logs import FIELDS
 from osmosis_ai.rollout.server.admission import Admission
-from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.server.delivery import ClientFactory, Courier, Delivery
+from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.recovery import Recovery, result_of_unrun
-from osmosis_ai.rollout.server.rollouts import ClientFactory, Rollout, Rollouts, view_of_record, view_of_rollout
+from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.scheduler import Scheduler
 from osmosis_ai.rollout.server.state import AppState
 
@@ -63,10 +66,11 @@ class RolloutService:
         self._make_client = make_client
         self._journal = journal
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking = asyncio.Lock()
         self._rollouts = Rollouts()
         self._scheduler = Scheduler(agent_loop, limits, state.semaphore, debug_dir)
-        self._courier = Courier(journal, settings.client, limits.delivery_deadline_seconds)
-        self._recovery = Recovery(journal, self._courier, make_client, observer, self._spawn)
+        self._courier = Courier(journal, make_client, settings.client, limits.delivery_deadline_seconds)
+        self._recovery = Recovery(journal, self._courier, observer, self._spawn)
         self._admission = Admission(
             agent_loop, limits, state, journal, self._rollouts, observer, self._run, self._spawn
         )
@@ -112,7 +116,12 @@ class RolloutService:
         if rollout is not None and rollout.phase is not Phase.DELIVERING:
             return view_of_rollout(rollout)
         records = await self._journal.find(rollout_id)
-        return view_of_record(records[0]) if records else None
+        if not records:
+            return None
+        record, delivery = records[0], self._courier.under_way.get(records[0].key)
+        async with self._looking:  # one at a time, as results may be large; and away from the event loop
+            result = await self._journal.load(record.key, Payload.RESULT)
+            return await call_in_thread(lambda: view_of_record(record, result, delivery))
 
     async def cancel(self, rollout_id: str) -> bool:
         """Stop a queued or running rollout of this process; ``False`` if there is none of that id."""
@@ -130,27 +139,28 @@ class RolloutService:
     async def _recover(self) -> None:
         try:
             await self._recovery.take_up_abandoned()
-        except JournalError as error:
-            logger.error("What an earlier process left in the journal is not taken up yet: %s", error)
+        except Exception as error:  # noqa: BLE001 - the next round tries again
+            logger.error("What an earlier process left in the journal is not taken up yet: %s", described(error))
 
     async def _run(self, rollout: Rollout) -> None:
         """See an accepted rollout through; nothing that happens here may end without its result."""
         if rollout.trace is not None:
             TRACE_HEADERS.set(rollout.trace.headers)
         try:
-            unrun: TerminalResult | None = None
-            if not await self._scheduler.wait_for_slot(rollout):
-                unrun = await result_of_unrun(self._journal, rollout, rollout.stop_reason or Stop.SHUTDOWN.value)
+            has_slot = await self._scheduler.wait_for_slot(rollout)
             async with self._make_client(
                 server_url=rollout.server_url, rollout_id=rollout.rollout_id, api_key=rollout.api_key
             ) as rollout.llm:
-                await self._deliver(rollout, unrun or await self._scheduler.run(rollout))
+                delivery = await self._deliver(rollout, await self._result_of(rollout, has_slot))
+            if delivery is not None:
+                rollout.let_go()
+                await self._courier.carry_on(delivery)
         except Exception:
             logger.exception("Rollout %a: the client of its trainer failed.", rollout.rollout_id)
             if rollout.is_unfinished:  # on record for the next process: without a client it cannot go out from here
                 result = await result_of_unrun(self._journal, rollout, NO_CLIENT)
                 rollout.watch.result_made(result.encoded)
-                await self._courier.record(rollout.key, rollout.rollout_id, result)
+                await self._courier.record(Parcel.of(rollout.key, result), rollout.rollout_id)
                 _tell_end(rollout, result.summary, rollout.age_seconds)
         finally:
             self._scheduler.release(rollout)
@@ -159,19 +169,26 @@ class RolloutService:
             self._rollouts.remove(rollout)
             rollout.watch.gone()
 
-    async def _deliver(self, rollout: Rollout, result: TerminalResult) -> None:
+    async def _result_of(self, rollout: Rollout, has_slot: bool) -> TerminalResult:
+        if has_slot:
+            return await self._scheduler.run(rollout)
+        return await result_of_unrun(self._journal, rollout, rollout.stop_reason or Stop.SHUTDOWN.value)
+
+    async def _deliver(self, rollout: Rollout, result: TerminalResult) -> Delivery | None:
+        """The delivery after its first attempt; ``None`` if the result must not go out from here."""
         seconds = rollout.age_seconds
         self._rollouts.finish(rollout)
         rollout.watch.result_made(result.encoded)
-        if not await self._courier.record(rollout.key, rollout.rollout_id, result):
-            return
+        parcel = Parcel.of(rollout.key, result)
+        if not await self._courier.record(parcel, rollout.rollout_id):
+            return None
         await rollout.watch.flushed()  # whoever has the result can read the trace
         rollout.enter(Phase.DELIVERING)
         _tell_end(rollout, result.summary, seconds)
-        delivery = Delivery(rollout.key, rollout.rollout_id, rollout.server_url, rollout.llm, result, rollout.watch)
+        delivery = Delivery(parcel, rollout.rollout_id, rollout.server_url, rollout.api_key, rollout.llm, rollout.watch)
         await self._courier.attempt(delivery)
         self.state.mark_completed(rollout.key)  # for 0.2 it has ended, also if its trainer is dead
-        await self._courier.carry_on(delivery)
+        return delivery
 
     async def _finish_running(self, drain_seconds: float) -> None:
         """Wait until nothing is about to start and nothing runs, stopping what waits in vain or takes too long.

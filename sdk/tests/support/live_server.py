@@ -7,19 +7,27 @@ from typing import Any, Self
 
 import uvicorn
 
+from osmosis_ai.rollout.wire.inbound import bound
 from osmosis_ai.rollout.wire.listening import listen
 
 DEADLINE_SECONDS = 20.0
 
 
 class LiveServer:
-    """Serves ``app``, lifespan included, from entry to exit."""
+    """Serves ``app``, lifespan included, from entry to exit; connections are bounded where ``max_connections`` says so.
 
-    def __init__(self, app: Any) -> None:
+    A server of its own process bounds them by itself.
+    """
+
+    def __init__(self, app: Any, *, max_connections: int | None = None, **options: Any) -> None:
         self._socket = listen("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        self.http: str = options.get("http", "auto")
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, **options)
+        if max_connections is not None:
+            bound(config, max_connections)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 
     def __enter__(self) -> Self:

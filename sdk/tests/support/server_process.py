@@ -49,10 +49,12 @@ class ServerProcess:
         self.kill()
         self.client.close()
 
-    def start(self) -> None:
-        """Start a process and wait until it is ready."""
+    def start(self, descriptors: int | None = None) -> None:
+        """Start a process and wait until it is ready; with no more than ``descriptors``, if that says so."""
         options = ("--port", str(self._port), *self._options)
         self._process = start_serving(self.journal, *options, environment=self._environment)
+        if descriptors is not None:  # long before it looks
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self.is_ready():
             assert self._process.poll() is None, "the server ended by itself"

@@ -1,6 +1,7 @@
 """The HTTP application around one agent loop. It works without a lifespan too, as in-process clients leave it out."""
 
 import os
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -24,6 +25,7 @@ from osmosis_ai.rollout.server.services import Services
 from osmosis_ai.rollout.wire.channel import TrainerChannel, reply_bytes_for
 from osmosis_ai.rollout.wire.channels import TrainerChannels, check_certificates
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+from osmosis_ai.rollout.wire.loopback import LoopbackGuard, refuse
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -54,7 +56,7 @@ def create_app(
         record_ttl_seconds: how long a finished key answers with its first reply; ``None`` takes the setting.
         settings: default ``get_settings()``.
         credentials: platform registration, which is not available; kept for compatibility, as the next two are.
-        server_host: see ``credentials``.
+        server_host: what the server is bound to; a name that it may be called by, and see ``credentials``.
         server_port: see ``credentials``.
         api_key: the key a trainer must send on init; ``None`` takes ``settings.server.api_key``, and no key at all
             means no authentication.
@@ -98,6 +100,9 @@ def create_app(
         registers = partial(register, credentials, **about)
     lifespan = Lifespan(services, trainers, api_key, on_startup, on_shutdown, registers)
 
+    # No page has the key. Where there is none, what comes over the loopback interface may come from a browser.
+    guard = LoopbackGuard([server_host, socket.gethostname()]) if api_key is None else None
+
     class RolloutServer(FastAPI):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "lifespan":
@@ -105,6 +110,9 @@ def create_app(
                 # and it runs where signals arrive, where a test puts it into a thread.
                 services.by_server = "asgi" in scope and threading.current_thread() is threading.main_thread()
                 send = lifespan.in_one_sentence(send)
+            elif guard is not None and scope["type"] == "http" and (problem := guard.problem_of(scope)) is not None:
+                await refuse(problem, send)
+                return
             elif InitEndpoint.takes(scope) and not self.user_middleware:
                 await init_endpoint(scope, receive, send)
                 return

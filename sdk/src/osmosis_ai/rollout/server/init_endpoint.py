@@ -13,8 +13,9 @@ from osmosis_ai.rollout.core.tracecontext import trace_context_of
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.server import siblings
+from osmosis_ai.rollout.server.bodies import Bodies
 from osmosis_ai.rollout.server.error_replies import reply_to
-from osmosis_ai.rollout.server.requests import RefusedError, parse_init, read_body, reason_of
+from osmosis_ai.rollout.server.requests import RefusedError, parse_init, reason_of
 from osmosis_ai.rollout.server.services import Services
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class InitEndpoint:
         self._authenticate = authenticate
         self._services = services
         self._siblings = siblings.current()
-        self._max_body_bytes = limits.max_body_bytes
-        self._body_timeout_seconds = limits.body_timeout_seconds
+        self._bodies = Bodies(limits.max_body_bytes, limits.body_timeout_seconds)
         self._allowed_hosts = frozenset(
             host.strip().lower() for host in limits.allowed_trainer_hosts.split(",") if host.strip()
         )
@@ -59,7 +59,7 @@ class InitEndpoint:
         """
         try:
             self._authenticate(request)
-            body = await read_body(request, max_bytes=self._max_body_bytes, timeout_seconds=self._body_timeout_seconds)
+            body = await self._bodies.receive(request)
             service = await self._services.current()
             return await service.init(parse_init(body, self._allowed_hosts), body, trace_context_of(request.headers))
         except Exception as error:

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.services import Services
 from osmosis_ai.rollout.server.signals import DrainOnSignal
 from osmosis_ai.rollout.wire.channel import TrainerChannel
+from osmosis_ai.rollout.wire.inbound import bound_this_server
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 LIFESPAN_DRAIN_SECONDS = 2.0
 """A server that stops without a signal (a test client, another ASGI server) gives its rollouts at most this long."""
+
+DESCRIPTORS_PER_ROLLOUT = 2
+"""That inbound connections leave: one to its trainer, one for what its agent opens, or for its delivery."""
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -89,6 +93,10 @@ class Lifespan:
             logger.warning(
                 "No API key: whoever reaches this port can start rollouts. "
                 "Set OSMOSIS_ROLLOUT_SERVER_API_KEY unless it is reachable from this machine only."
+            )
+        if self._services.by_server and not bound_this_server(state.max_concurrent * DESCRIPTORS_PER_ROLLOUT):
+            logger.warning(
+                "Not served by uvicorn: what a request's head may cost is for the server, or a proxy, to bound."
             )
         state.start_cleanup_task()
         maintenance = asyncio.create_task(self._maintain(service))

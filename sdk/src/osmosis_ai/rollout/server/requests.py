@@ -1,10 +1,9 @@
 """Reading an init request: everything that is refused is refused here, before anything is remembered.
 
-Order: credentials, size, time, encoding, JSON, schema, limits. A refusal is one JSON object whose ``detail`` names what
-was wrong, and never echoes a secret.
+Order: credentials, size and time (``bodies``), encoding, JSON, schema, limits. A refusal is one JSON object whose
+``detail`` names what was wrong, and never echoes a secret.
 """
 
-import asyncio
 import hashlib
 import json
 from codecs import BOM_UTF8
@@ -85,40 +84,6 @@ def invalid_field(field: str, problem: str) -> RefusedError:
     return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
-async def read_body(request: "Request", *, max_bytes: int, timeout_seconds: float) -> bytes:
-    """The whole body.
-
-    Raises:
-        RefusedError: 415 for a body that says it is not JSON, or is compressed, 413 over ``max_bytes``, 408 over
-            ``timeout_seconds``, 400 if the client goes away.
-    """
-    _require_json(request)
-    too_large = RefusedError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.", "body_too_large"
-    )
-    # Cut below, as Python reads no number of thousands of digits.
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > max_bytes:
-        raise too_large
-    body, is_whole = bytearray(), False
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            while not is_whole:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise RefusedError(HTTPStatus.BAD_REQUEST, "The body ended early.", "body_cut_off")
-                # Counted all the same: a chunked body declares no length.
-                body += message.get("body", b"")
-                if len(body) > max_bytes:
-                    raise too_large
-                is_whole = not message.get("more_body", False)
-    except TimeoutError:
-        raise RefusedError(
-            HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {timeout_seconds:g} s.", "body_too_slow"
-        ) from None
-    return bytes(body)
-
-
 def parse_init(body: bytes, allowed_trainer_hosts: frozenset[str]) -> RolloutRequest:
     """The request in ``body``; completion parameters that would collide with the chat call are taken out.
 
@@ -166,7 +131,8 @@ def fingerprint(request: RolloutRequest) -> str:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
 
 
-def _require_json(request: "Request") -> None:
+def require_json(request: "Request") -> None:
+    """Refuse a body that says it is something else, or that it is compressed: 415."""
     # A browser sends other types across origins without asking; a missing type is a program's, unless Origin is there.
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     is_json = media_type == "application/json" or media_type.endswith("+json")

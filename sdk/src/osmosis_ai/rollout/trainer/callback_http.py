@@ -1,5 +1,6 @@
 """Reading what the rollout server sends: credentials first, then a bounded body, then strict JSON."""
 
+import asyncio
 import json
 import math
 import secrets
@@ -13,6 +14,8 @@ from starlette.responses import Response
 Model = TypeVar("Model", bound=BaseModel)
 
 DRAIN_FACTOR = 4
+BODY_SECONDS = 60.0
+"""For a body to arrive."""
 
 _JSON_TYPE = "application/json"
 
@@ -72,12 +75,16 @@ async def _read_body(request: Request, max_body_bytes: int) -> bytes:
     size_bytes = 0
     try:
         # Most clients read no reply before they have sent their body, so some more of it is read, but not kept.
-        async for chunk in request.stream():
-            size_bytes += len(chunk)
-            if size_bytes <= max_body_bytes:
-                body += chunk
-            elif size_bytes > max_body_bytes * DRAIN_FACTOR:
-                break
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size_bytes += len(chunk)
+                if size_bytes <= max_body_bytes:
+                    body += chunk
+                elif size_bytes > max_body_bytes * DRAIN_FACTOR:
+                    break
+    except TimeoutError:
+        detail = f"The body did not arrive within {BODY_SECONDS:g} s."
+        raise CallbackRefusedError(HTTPStatus.REQUEST_TIMEOUT, "body_too_slow", detail) from None
     except ClientDisconnect:
         raise CallbackRefusedError(HTTPStatus.BAD_REQUEST, "incomplete_body", "The body is incomplete.") from None
     if size_bytes > max_body_bytes:

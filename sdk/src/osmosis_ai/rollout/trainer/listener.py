@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 
 from osmosis_ai.rollout.trainer.errors import TrainerError
+from osmosis_ai.rollout.wire.inbound import bound, connection_limit
 from osmosis_ai.rollout.wire.listening import listen
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 CLOSE_TIMEOUT_SECONDS = 2
+OWN_CONNECTIONS = 256
+"""Descriptors that the callbacks leave to the trainer's program: its inits, models, files."""
 LOOPBACK_OF_ALL_INTERFACES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a key, not bound
 
 
@@ -43,18 +46,18 @@ class Listener:
 
     def __init__(self, app: "ASGIApp", listening_socket: socket.socket) -> None:
         self._socket = listening_socket
-        self._server = _QuietServer(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=CLOSE_TIMEOUT_SECONDS,
-            )
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=CLOSE_TIMEOUT_SECONDS,
         )
+        bound(config, connection_limit(OWN_CONNECTIONS))
+        self._server = _QuietServer(config)
         self._serving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

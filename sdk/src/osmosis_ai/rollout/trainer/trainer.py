@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx
 from starlette.applications import Starlette
@@ -44,6 +45,7 @@ from osmosis_ai.rollout.trainer.vocabulary import (
     TrainerLimits,
 )
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
+from osmosis_ai.rollout.wire.loopback import LoopbackGuard
 
 CALLBACK_KEY_BYTES = 32
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -109,7 +111,8 @@ class Trainer:
     async def __aenter__(self) -> Self:
         listening_socket = bind_socket(self._host, self._port)
         self.callback_url = self._given_callback_url or url_of(self._host, listening_socket.getsockname()[1])
-        await self._resources.enter_async_context(Listener(self._app(), listening_socket))
+        guard = LoopbackGuard([self._host, urlsplit(self.callback_url).hostname])
+        await self._resources.enter_async_context(Listener(guard.before(self._app()), listening_socket))
         self._client = await self._resources.enter_async_context(self._new_client())
         self._dispatcher = Dispatcher(self._client, self._server_url, self._retry)
         return self

@@ -71,7 +71,7 @@ def all_interfaces(host: str | None) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine and reachable from it alone."""
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        return unmapped(ip_address(host.strip("[]"))).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 

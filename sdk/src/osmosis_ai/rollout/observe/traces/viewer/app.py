@@ -1,11 +1,9 @@
 """The page over HTTP: read-only, for this machine's browser alone.
 
-A request must name this server in ``Host``, or a page elsewhere could read the traces by DNS rebinding. Reading files
-goes on in a thread, one refresh at a time.
+Reading files goes on in a thread, one refresh at a time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +16,7 @@ from starlette.routing import Route
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS, SERVED_POLICY, STYLE, served_page, static_file
 from osmosis_ai.rollout.observe.traces.viewer.rows import COLUMNS, row_of
+from osmosis_ai.rollout.wire.loopback import App, LoopbackGuard
 
 MAX_EVENT_BYTES_SHOWN = 64 * 1024 * 1024
 REFRESH_SECONDS = 0.7
@@ -33,8 +32,8 @@ _HEADERS = {
 }
 
 
-def viewer_app(index: TraceIndex, port: int) -> Callable[..., Awaitable[None]]:
-    """The ASGI app that shows ``index`` at ``port`` of the loopback interface."""
+def viewer_app(index: TraceIndex) -> App:
+    """The ASGI app that shows ``index``, on the loopback interface."""
     viewer = _Viewer(index)
     app = Starlette(
         routes=[
@@ -44,20 +43,7 @@ def viewer_app(index: TraceIndex, port: int) -> Callable[..., Awaitable[None]]:
             Route("/api/rollouts/{key:int}", viewer.rollout),
         ]
     )
-    hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
-    if port == 80:
-        hosts |= {"127.0.0.1", "localhost", "[::1]"}
-
-    async def guarded(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            if host.lower() not in hosts:
-                refusal = PlainTextResponse("This viewer answers on localhost only.\n", HTTPStatus.FORBIDDEN, _HEADERS)
-                await refusal(scope, receive, send)
-                return
-        await app(scope, receive, send)
-
-    return guarded
+    return LoopbackGuard(always=True).before(app)
 
 
 class _Viewer:

@@ -4,8 +4,10 @@ import socket
 from collections.abc import Callable
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.wire.inbound import bound, connection_limit
 
 HOST = "127.0.0.1"
+MAX_OWN_FILES = 64
 
 
 def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> None:
@@ -25,7 +27,8 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
         port = listener.getsockname()[1]
         listener.listen(64)
         config = uvicorn.Config(
-            viewer_app(index, port), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            viewer_app(index), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
+        bound(config, connection_limit(MAX_OWN_FILES))
         tell(f"http://{HOST}:{port}/")
         uvicorn.Server(config).run(sockets=[listener])

@@ -87,8 +87,8 @@ def test_a_request_has_one_host(server: LiveServer, headers: tuple[str, ...]) ->
         "[::1]:80",
         "agent.localhost",
         "bound.test:1",
-    ]
-    + [socket.gethostname()],
+        socket.gethostname(),
+    ],
 )
 def test_the_names_of_this_machine_are_answered(server: LiveServer, host: str) -> None:
     assert ask(server.port, "GET /health", f"Host: {host}")[0] == 200

@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.shortage import descriptor_limit
+from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADERS
 
 if TYPE_CHECKING:
@@ -260,8 +261,17 @@ class Bounded(_Protocol):
                 self._forget()
             elif self.waits_for is not _For.BODY or self not in self.inbound.waiting:
                 self._wait(_For.BODY)
-        elif not received_bytes:
+        elif received_bytes:
+            self._pause_reading()
+        else:
             self._wait(_For.REST if cycle.more_body else _For.NEXT)
+
+    def _pause_reading(self) -> None:
+        """Take turns in reading what is thrown away: uvloop reads 8 MB a round from whoever sends that much."""
+        self.flow.pause_reading()
+        turn = self.loop.create_future()
+        turn.add_done_callback(lambda _: self.flow.resume_reading())
+        turnstile_of(self.loop).resolve(turn, None)
 
 
 class _HeadTooLargeError(Exception):

@@ -13,7 +13,7 @@ from typing import Any, TypedDict, cast
 from pydantic import ValidationError
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.run.data.dataset_files import FORMATS, plain_value
+from osmosis_ai.rollout.run.data.dataset_files import file_at, plain_value, whole_text
 from osmosis_ai.rollout.run.errors import DatasetParseError, DatasetValidationError, LocalExecutionError
 
 __all__ = ["REQUIRED_COLUMNS", "DatasetReader", "DatasetRow", "dataset_row_to_request"]
@@ -22,6 +22,7 @@ REQUIRED_COLUMNS = ["ground_truth", "user_prompt", "system_prompt"]
 REQUIRED_COLUMNS_SET = frozenset(REQUIRED_COLUMNS)
 
 MAX_PROBLEMS = 50
+MAX_SENTENCE = 1000
 
 # Nothing is ever sent there: whoever dispatches the request puts its own address in.
 PLACEHOLDER_SERVER_URL = "http://local-rollout.local"
@@ -67,7 +68,7 @@ class DatasetCheck:
 
 
 class DatasetReader:
-    """Reads the rows of one file; the suffix says the format (``.jsonl``, ``.csv``, ``.parquet``, any case).
+    """Reads the rows of one file; the suffix says the format, any case: see ``file_at``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -78,11 +79,7 @@ class DatasetReader:
         self.file_path = Path(file_path)
         if not self.file_path.exists():
             raise FileNotFoundError(f"Dataset file not found: {file_path}")
-        suffix = self.file_path.suffix.lower()
-        if suffix not in FORMATS:
-            supported = ", ".join(sorted(FORMATS))
-            raise DatasetParseError(f"Unsupported file format '{suffix}' of {file_path}: use one of {supported}.")
-        self._file = FORMATS[suffix](self.file_path)
+        self._file = file_at(self.file_path)
         self._length: int | None = None
 
     def read(self, limit: int | None = None, offset: int = 0) -> list[DatasetRow]:
@@ -159,7 +156,8 @@ def _validated(record: object, index: int) -> DatasetRow:
     key_of = _required_keys(record, index)
     missing = [column for column in REQUIRED_COLUMNS if column not in key_of]
     if missing:
-        raise DatasetValidationError(f"Row {index}: Missing required columns: {missing}")
+        found = ", ".join(map(repr, record)) or "none"
+        raise DatasetValidationError(f"Row {index}: Missing required columns: {missing}; it has {found}"[:MAX_SENTENCE])
     texts = {column: _validated_text(record[key_of[column]], column, index) for column in REQUIRED_COLUMNS}
     extras = {key: _validated_extra(value, key, index) for key, value in record.items() if key not in key_of.values()}
     return cast(DatasetRow, texts | extras)
@@ -186,14 +184,18 @@ def _validated_text(value: object, column: str, index: int) -> str:
         raise DatasetValidationError(f"Row {index}: '{column}' must be a string, got {type(value).__name__}")
     if not value.strip():
         raise DatasetValidationError(f"Row {index}: '{column}' cannot be empty")
-    return value
+    try:
+        return whole_text(value)
+    except ValueError as error:
+        raise DatasetValidationError(f"Row {index}: '{column}' {error}") from None
 
 
 def _validated_extra(value: object, column: str, index: int) -> object:
     try:
+        whole_text(column)
         return plain_value(value)
     except ValueError as error:
-        raise DatasetValidationError(f"Row {index}: '{column}' {error}") from None
+        raise DatasetValidationError(f"Row {index}: {column!a} {error}") from None
     except RecursionError:
         raise DatasetValidationError(f"Row {index}: '{column}' is nested too deeply") from None
 

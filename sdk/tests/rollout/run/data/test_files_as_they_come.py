@@ -1,0 +1,177 @@
+"""Dataset files as people's tools write them: separators, encodings, packed files, finer times, damaged cells."""
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from osmosis_ai.rollout.run import DatasetParseError, DatasetReader
+from osmosis_ai.rollout.run.data.dataset import DatasetCheck
+
+arrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+ROW = {"ground_truth": "2", "user_prompt": "What is 1 + 1?", "system_prompt": "Be brief."}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [dict(row) for row in DatasetReader(path).read()]
+
+
+def problems_of(path: Path) -> list[tuple[str, str]]:
+    check: DatasetCheck = DatasetReader(path).check()
+    return [(place, str(problem)) for place, problem in check.problems]
+
+
+class TestCsv:
+    def written(self, tmp_path: Path, text: str, name: str = "rows.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text.encode())
+        return path
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "ground_truth;user_prompt;system_prompt\n2;What is 1 + 1?;Be brief.\n",
+            "ground_truth\tuser_prompt\tsystem_prompt\n2\tWhat is 1 + 1?\tBe brief.\n",
+            "sep=;\nground_truth;user_prompt;system_prompt\n2;What is 1 + 1?;Be brief.\n",
+            "sep=|\r\nground_truth|user_prompt|system_prompt\r\n2|What is 1 + 1?|Be brief.\r\n",
+            "sep=\t\nground_truth\tuser_prompt\tsystem_prompt\n2\tWhat is 1 + 1?\tBe brief.\n",
+            " ground_truth , user_prompt,system_prompt \n2,What is 1 + 1?,Be brief.\n",
+            'ground_truth, "user_prompt", "system_prompt"\n2, "What is 1 + 1?", "Be brief."\n',
+            "ground_truth,user_prompt,system_prompt,,\n2,What is 1 + 1?,Be brief.,,\n",
+            "ground_truth,user_prompt,system_prompt\n2,What is 1 + 1?,Be brief.,,\n,,\n ,,\n",
+            '"ground_truth";"user_prompt";"system_prompt"\n"2";"What is 1 + 1?";"Be brief."\n',
+            "\ufeffsep=;\r\nground_truth;user_prompt;system_prompt\r\n2;What is 1 + 1?;Be brief.\r\n",
+        ],
+    )
+    def test_what_spreadsheets_write_is_read(self, tmp_path: Path, text: str) -> None:
+        path = self.written(tmp_path, text)
+        assert rows_of(path) == [ROW]
+        assert len(DatasetReader(path)) == 1
+
+    def test_a_comma_in_a_quoted_name_makes_no_separator(self, tmp_path: Path) -> None:
+        text = '"ground_truth";"a, b, c, d";user_prompt;system_prompt\n2;x;What is 1 + 1?;Be brief.\n'
+        assert rows_of(self.written(tmp_path, text)) == [{**ROW, "a, b, c, d": "x"}]
+
+    def test_a_tsv_file_is_one_of_them(self, tmp_path: Path) -> None:
+        text = "ground_truth\tuser_prompt\tsystem_prompt\n2\tWhat is 1 + 1?\tBe brief.\n"
+        assert rows_of(self.written(tmp_path, text, "rows.tsv")) == [ROW]
+
+    def test_a_large_cell_is_a_cell(self, tmp_path: Path) -> None:
+        prompt = "x" * 300_000
+        text = f"ground_truth,user_prompt,system_prompt\n2,{prompt},s\n"
+        assert rows_of(self.written(tmp_path, text))[0]["user_prompt"] == prompt
+
+    def test_a_quote_that_is_not_closed_is_asked_for(self, tmp_path: Path) -> None:
+        path = self.written(tmp_path, 'sep=,\nground_truth,user_prompt,system_prompt\n2,"x,s\n3,y,s\n')
+        with pytest.raises(DatasetParseError, match=r"Line 4 of .* is not CSV: .*is a quote before it not closed\?$"):
+            rows_of(path)
+
+    def test_cells_beyond_the_header_are_an_error_of_their_record(self, tmp_path: Path) -> None:
+        path = self.written(tmp_path, "ground_truth,user_prompt,system_prompt\n2,x,s,more\n2,y,s\n")
+        assert problems_of(path) == [("record 1", f"Record 1 of {path} has 4 cells, but the header has 3.")]
+
+
+class TestPacked:
+    @pytest.mark.parametrize("suffix", [".jsonl.gz", ".JSONL.GZ", ".csv.gz", ".jsonl.zst", ".csv.zst"])
+    def test_the_text_formats_may_be_packed(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"rows.v2{suffix}"
+        text = json.dumps(ROW) if "jsonl" in suffix.lower() else ",".join(ROW) + "\n" + ",".join(ROW.values())
+        if suffix.endswith(".zst"):
+            with arrow.CompressedOutputStream(str(path), "zstd") as stream:
+                stream.write(text.encode())
+        else:
+            path.write_bytes(gzip.compress(text.encode()))
+        assert rows_of(path) == [ROW]
+
+    @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+    @pytest.mark.parametrize("damage", ["nonsense", "cut"])
+    def test_a_damaged_one_is_told_in_a_sentence(self, tmp_path: Path, suffix: str, damage: str) -> None:
+        path = tmp_path / f"rows{suffix}"
+        if suffix == ".jsonl.gz":
+            whole = gzip.compress(json.dumps(ROW).encode())
+        else:
+            with arrow.CompressedOutputStream(str(path), "zstd") as stream:
+                stream.write(json.dumps(ROW).encode())
+            whole = path.read_bytes()
+        path.write_bytes(b"nonsense" * 9 if damage == "nonsense" else whole[:-4])
+        with pytest.raises(DatasetParseError, match=r"rows\.jsonl\.\w+ is not a whole (gzip|zstd) file: "):
+            rows_of(path)
+
+    @pytest.mark.parametrize("name", ["rows.parquet.gz", "rows.gz", "rows.zip"])
+    def test_anything_else_packed_is_refused_with_what_is_read(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).touch()
+        with pytest.raises(DatasetParseError, match=r"Unsupported file format .*\.jsonl.*\.gz or \.zst"):
+            DatasetReader(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_unicode_is_named_with_what_to_do(tmp_path: Path, suffix: str, encoding: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(json.dumps(ROW).encode(encoding))
+    with pytest.raises(DatasetParseError, match=r"rows\.\w+ is .*UTF-(16|32).*: save it as UTF-8\."):
+        rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("user_prompt", "\ud800"),
+        ("ground_truth", "\udfff"),
+        ("level", "\ud83d"),
+        ("tags", ["a", {"b": "\udc00"}]),
+        ("\ud800", 1),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_an_error_of_its_row(tmp_path: Path, column: str, value: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (ROW, {**ROW, column: value}, ROW)))
+    [(place, problem)] = problems_of(path)
+    assert place == "line 2"
+    assert problem.startswith(f"Row 1: {column!a} has half of a surrogate pair (\\ud")
+
+
+def test_a_row_without_the_columns_says_which_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"task": 1, "solution": 2}\n')
+    [(_, problem)] = problems_of(path)
+    assert problem.endswith("; it has 'task', 'solution'")
+
+
+class TestParquet:
+    def written(self, tmp_path: Path, **columns: Any) -> Path:
+        path = tmp_path / "rows.parquet"
+        rows = len(next(iter(columns.values())))
+        parquet.write_table(arrow.table({**{name: [text] * rows for name, text in ROW.items()}, **columns}), path)
+        return path
+
+    def test_times_of_nanoseconds_are_read_to_the_microsecond(self, tmp_path: Path) -> None:
+        at = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+        since_1970 = int((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1000 + 789
+        path = self.written(
+            tmp_path,
+            at=arrow.array([since_1970], arrow.timestamp("ns", "UTC")),
+            local=arrow.array([since_1970], arrow.timestamp("ns")),
+            took=arrow.array([1_500_000_789], arrow.duration("ns")),
+            of_day=arrow.array([1_000_000_789], arrow.time64("ns")),
+            deep=arrow.array([[{"at": since_1970}]], arrow.list_(arrow.struct({"at": arrow.timestamp("ns")}))),
+        )
+        [row] = rows_of(path)
+        assert row["at"] == "2026-01-02T03:04:05.000006+00:00"
+        assert row["local"] == "2026-01-02T03:04:05.000006"
+        assert row["took"] == 1.5
+        assert row["of_day"] == "00:00:01"
+        assert row["deep"] == [{"at": "2026-01-02T03:04:05.000006"}]
+
+    def test_what_python_has_no_value_for_is_an_error_of_its_row_and_column(self, tmp_path: Path) -> None:
+        seconds_of_year_10000 = 253_402_300_800
+        path = self.written(tmp_path, when=arrow.array([0, seconds_of_year_10000, 1], arrow.timestamp("s")))
+        [(place, problem)] = problems_of(path)
+        assert place == "row 1"
+        assert problem.startswith("The column 'when' cannot be read: ")
+        assert DatasetReader(path).check().rows == 3

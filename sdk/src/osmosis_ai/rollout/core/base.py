@@ -9,9 +9,11 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from osmosis_ai.rollout.core.resources import Resources
 from osmosis_ai.rollout.core.schemas import (
     MessageDict,
     OpenAIFunctionToolSchema,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -89,6 +93,21 @@ class RolloutContext:
     """The conversation as it is known from outside the agent."""
     watcher: ChatWatch = field(default=ChatWatch(), init=False, repr=False, compare=False)
     """Who is told of every chat call."""
+    resources: Resources | None = field(default=None, init=False, repr=False, compare=False)
+    """What ``enter`` has opened; closed by who runs the agent."""
+
+    async def enter(self, resource: AbstractAsyncContextManager[T] | AbstractContextManager[T]) -> T:
+        """Open something for this rollout alone, such as a copy of a database: what ``async with`` would give.
+
+        It is closed when the rollout ends: after success, failure, a time limit, a cancel or a shutdown, the last
+        entered first. A plain context manager is entered and left in a thread.
+
+        Raises:
+            TypeError: ``resource`` is no context manager; ``contextlib.closing`` makes one of what can be closed.
+        """
+        if self.resources is None:
+            self.resources = Resources()
+        return await self.resources.enter(resource)
 
     async def chat(self, messages: list[MessageDict], **kwargs: Any) -> "CompletionsResult":
         """Generate the next message.

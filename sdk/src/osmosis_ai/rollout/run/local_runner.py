@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.resources import run_agent
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
 from osmosis_ai.rollout.core.slips import told_of
@@ -201,7 +202,7 @@ class LocalRolloutRunner:
     async def _run_in_time(self, ctx: RolloutContext) -> RolloutResult:
         try:
             async with asyncio.timeout(self.timeout_seconds) as limit:
-                result = await self.agent_loop.run(ctx)
+                result = await run_agent(self.agent_loop, ctx)
         except TimeoutError as error:
             if limit.expired():
                 raise _RunTimeoutError(f"No result within {self.timeout_seconds:g} s.") from error

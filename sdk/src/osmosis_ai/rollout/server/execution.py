@@ -11,6 +11,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
+from osmosis_ai.rollout.core.resources import run_agent
 from osmosis_ai.rollout.core.results import (
     Outcome,
     StopReason,
@@ -123,7 +124,7 @@ class Execution(ChatWatch):
         CURRENT_WATCH.set(self._watch)
         self._watch.agent_begins()
         try:
-            return await self._agent_loop.run(self._ctx)
+            return await run_agent(self._agent_loop, self._ctx)
         # Not the agent's failure: `_break_off` closes the coroutine, and nobody reads its result.
         except GeneratorExit:
             raise
@@ -153,6 +154,8 @@ class Execution(ChatWatch):
         if unended:
             logger.error("Rollout %a: the agent ignores its cancellation; abandoned.", self._rollout_id)
             _break_off(run)
+            if self._ctx.resources is not None:
+                await self._ctx.resources.close(limit_seconds=CANCEL_GRACE_SECONDS)
         return result
 
 

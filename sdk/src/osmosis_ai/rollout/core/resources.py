@@ -7,14 +7,12 @@ to close is logged and changes no result.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from osmosis_ai.rollout.core.offload import call_in_thread
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +73,21 @@ class _InThread(Generic[T]):
         return await call_in_thread(self._plain.__exit__, kind, error, trace)
 
 
-async def run_agent(agent_loop: "RolloutAgentLoop", ctx: "RolloutContext") -> "RolloutResult":
-    """What ``agent_loop.run(ctx)`` gives or raises, once what it has entered is closed."""
+class _Holder(Protocol):
+    """A ``RolloutContext``, as far as it is known here."""
+
+    resources: Resources | None
+
+
+R = TypeVar("R")
+H = TypeVar("H", bound=_Holder)
+
+
+async def run_agent(run: Callable[[H], Awaitable[R]], ctx: H) -> R:
+    """What an agent's ``run(ctx)`` gives or raises, once what it has entered is closed."""
     error: BaseException | None = None
     try:
-        return await agent_loop.run(ctx)
+        return await run(ctx)
     except BaseException as raised:
         error = raised
         raise

@@ -202,7 +202,7 @@ class LocalRolloutRunner:
     async def _run_in_time(self, ctx: RolloutContext) -> RolloutResult:
         try:
             async with asyncio.timeout(self.timeout_seconds) as limit:
-                result = await run_agent(self.agent_loop, ctx)
+                result = await run_agent(self.agent_loop.run, ctx)
         except TimeoutError as error:
             if limit.expired():
                 raise _RunTimeoutError(f"No result within {self.timeout_seconds:g} s.") from error

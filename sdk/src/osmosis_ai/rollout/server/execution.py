@@ -124,7 +124,7 @@ class Execution(ChatWatch):
         CURRENT_WATCH.set(self._watch)
         self._watch.agent_begins()
         try:
-            return await run_agent(self._agent_loop, self._ctx)
+            return await run_agent(self._agent_loop.run, self._ctx)
         # Not the agent's failure: `_break_off` closes the coroutine, and nobody reads its result.
         except GeneratorExit:
             raise

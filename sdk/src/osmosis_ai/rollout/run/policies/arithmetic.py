@@ -16,7 +16,12 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
 from osmosis_ai.rollout.core.text import cut, shortened
 from osmosis_ai.rollout.run.errors import ProviderFailure, SystemicProviderError
-from osmosis_ai.rollout.run.policies.arithmetic_tools import ArithmeticTool, find_tools, read_number
+from osmosis_ai.rollout.run.policies.arithmetic_tools import (
+    ArithmeticTool,
+    find_tools,
+    has_name_of_arithmetic,
+    read_number,
+)
 from osmosis_ai.rollout.run.policies.expression import Operand, Operator, Step, StepResult, find_expression
 
 __all__ = ["ArithmeticPolicy"]
@@ -46,7 +51,8 @@ class ArithmeticPolicy:
             tool.model_dump(exclude_none=True) if isinstance(tool, OpenAIFunctionToolSchema) else tool for tool in tools
         ]
         self._tools = find_tools(offered)
-        self._unknown = () if self._tools else tuple(_function_name(tool) for tool in offered)
+        is_known = bool(self._tools) or any(map(has_name_of_arithmetic, offered))
+        self._unknown = () if is_known else tuple(map(_function_name, offered))
 
     def clear_tools(self) -> None:
         """Offer no tools."""
@@ -64,7 +70,7 @@ class ArithmeticPolicy:
         """The next assistant message; finish reason ``tool_calls`` or ``stop``. ``kwargs`` are ignored.
 
         Raises:
-            SystemicProviderError: of the tools that are offered none is a calculator's.
+            SystemicProviderError: none of the tools that are offered is a calculator's.
         """
         if self._unknown:
             names = shortened(", ".join(self._unknown))

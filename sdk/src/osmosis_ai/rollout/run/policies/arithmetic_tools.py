@@ -57,6 +57,13 @@ def find_tools(offered: Iterable[Mapping[str, Any]]) -> dict[Operator, Arithmeti
     return found
 
 
+def has_name_of_arithmetic(definition: Mapping[str, Any]) -> bool:
+    """Whether a tool calls itself after an operation, whatever its parameters are."""
+    function = definition.get("function")
+    name = str(function.get("name")) if isinstance(function, Mapping) else ""
+    return any(not names.isdisjoint(re.split(r"[^a-z]+", name.lower())) for names in _NAMES.values())
+
+
 def _as_arithmetic_tool(definition: Mapping[str, Any]) -> ArithmeticTool | None:
     match definition:
         case {"function": {"name": str(name), "parameters": {"properties": dict(properties)}}} if len(properties) >= 2:

@@ -39,6 +39,8 @@ class FakeTrainer:
         self.chat_answers: list[int] = []
         self.completed_answers: list[int] = []
         self.retry_after: str | None = None
+        self.refusal = b'{"error": "scripted"}'
+        """The body of every answer but a 200."""
         self.calls: list[Call] = []
         self._acknowledged: list[JsonObject] = []
         self._changed = threading.Condition()
@@ -143,7 +145,7 @@ class FakeTrainer:
                 if status == 0:
                     self.close_connection = True
                     return
-                answer = json.dumps(trainer._body_for(call) if status == 200 else {"error": "scripted"}).encode()
+                answer = json.dumps(trainer._body_for(call)).encode() if status == 200 else trainer.refusal
                 self.send_response(status)
                 if status != 200 and trainer.retry_after is not None:
                     self.send_header("Retry-After", trainer.retry_after)

@@ -246,7 +246,7 @@ class TestChatReply:
     async def test_all_but_the_message_may_be_absent_null_or_nonsense(
         self, client: OsmosisLLMClient, peer: HttpPeer, optional: dict[str, Any]
     ) -> None:
-        peer.answer = reply({"choices": [{"message": {"role": "assistant"}, "finish_reason": None}], **optional})
+        peer.answer = reply({"choices": [{"message": {"role": "assistant"}}], **optional})
         result = await client.chat_completions(QUESTION)
         assert result == CompletionsResult({"role": "assistant"}, [], [], {}, "stop")
         assert client.get_metrics().num_llm_calls == 1
@@ -393,7 +393,7 @@ class TestCompletion:
         assert len(peer.requests) == 1
 
     async def test_a_4xx_is_final(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
-        peer.answer = refuse(404, "no such rollout")
+        peer.answer = refuse(404, '{"detail": "no such rollout"}')
         with pytest.raises(OsmosisNotFoundError, match="no such rollout"):
             await client.complete_rollout("COMPLETED", QUESTION)
         assert len(peer.requests) == 1

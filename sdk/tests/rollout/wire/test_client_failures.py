@@ -61,7 +61,7 @@ class TestRefusals:
     async def test_a_4xx_is_final(
         self, client: OsmosisLLMClient, peer: HttpPeer, status: int, error_class: type[OsmosisValidationError]
     ) -> None:
-        peer.answer = refuse(status, "that will not do")
+        peer.answer = refuse(status, '{"detail": "that will not do"}')
         with pytest.raises(OsmosisValidationError, match="that will not do") as caught:
             await client.chat_completions(QUESTION)
         assert type(caught.value) is error_class

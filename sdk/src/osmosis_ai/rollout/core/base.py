@@ -62,6 +62,15 @@ class ChatWatch:
     def chat_failed(self, chat: Any, error: BaseException) -> None:
         """The call ended with ``error``, all its attempts included."""
 
+    def pause_begins(self, cause: str, problem: str, seconds: float) -> Any:
+        """A chat call has met a pause of the trainer, a ``PauseCause``, ``seconds`` after the attempt began."""
+
+    def pause_ends(self, pause: Any, seconds: float, since: float, answered: bool) -> None:
+        """The pause was over ``since`` seconds ago, and took ``seconds``.
+
+        ``answered``: the trainer is back, so the attempt that was made then belongs to the agent's own time.
+        """
+
 
 class Trace(Protocol):
     """Where a rollout's events go, to a file in ``directory``; nothing raises."""

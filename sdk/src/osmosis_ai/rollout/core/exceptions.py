@@ -9,6 +9,7 @@
     |- OsmosisValidationError           request_refused      the trainer answered anything else but success
     |  |- OsmosisAuthenticationError    authentication       401, 403
     |  |- OsmosisNotFoundError          not_found            404, 410: the trainer does not know the rollout
+    |  |- OsmosisTrainerAbsentError     trainer_absent       404 of a proxy, or for the path: the trainer is not there
     |  |- OsmosisPayloadTooLargeError   payload_too_large    413
     |  `- OsmosisRateLimitError         rate_limited         408, 425, 429
     |- OsmosisReplyError                bad_reply            success status, but no usable body
@@ -87,6 +88,12 @@ class OsmosisNotFoundError(OsmosisValidationError):
     code = "not_found"
 
 
+class OsmosisTrainerAbsentError(OsmosisValidationError):
+    """A 404 that does not speak of the rollout: a proxy's page, or a path that is not served (yet)."""
+
+    code = "trainer_absent"
+
+
 class OsmosisPayloadTooLargeError(OsmosisValidationError):
     """The trainer refused the size of the request (413)."""
 
@@ -100,7 +107,7 @@ class OsmosisRateLimitError(OsmosisValidationError):
 
 
 class OsmosisReplyError(OsmosisValidationError):
-    """The trainer answered with success, but the body is not the promised JSON."""
+    """The trainer answered with success, but the body is not the promised JSON, or its message is not whole."""
 
     code = "bad_reply"
 

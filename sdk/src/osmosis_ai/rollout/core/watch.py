@@ -49,6 +49,17 @@ class ToolOutcome(StrEnum):
     CANCELLED = "cancelled"
 
 
+class PauseCause(StrEnum):
+    """Why a chat call waits for its trainer."""
+
+    REFUSED = "refused"
+    """429, 502, 503, 504, or a proxy's 404."""
+    UNREACHABLE = "unreachable"
+    """Nobody takes the connection."""
+    ABORTED = "aborted"
+    """The engine aborted the reply."""
+
+
 @dataclass(slots=True)
 class Accepted:
     """A rollout whose 202 is about to leave."""

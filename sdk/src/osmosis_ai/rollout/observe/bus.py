@@ -123,6 +123,16 @@ class _Chain(RolloutWatch):
             self._rest.chat_failed(others, error)
         _tell_end(self._own.chat_failed, chat, error)
 
+    def pause_begins(self, cause: str, problem: str, seconds: float) -> Any:
+        mark = _tell(self._own.pause_begins, cause, problem, seconds)
+        return mark if self._rest is None else (mark, self._rest.pause_begins(cause, problem, seconds))
+
+    def pause_ends(self, pause: Any, seconds: float, since: float, answered: bool) -> None:
+        if self._rest is not None:
+            pause, others = pause
+            self._rest.pause_ends(others, seconds, since, answered)
+        _tell_end(self._own.pause_ends, pause, seconds, since, answered)
+
     def tool_begins(self, name: str, call_id: str) -> Any:
         try:
             mark = self._own.tool_begins(name, call_id)

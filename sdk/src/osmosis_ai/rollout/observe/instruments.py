@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.trace.file import TraceLack
-from osmosis_ai.rollout.core.watch import Phase, ToolOutcome, Verdict
+from osmosis_ai.rollout.core.watch import PauseCause, Phase, ToolOutcome, Verdict
 from osmosis_ai.rollout.observe.journal import TIMED_OPERATIONS
 
 OTHER = "other"
@@ -92,6 +92,11 @@ class Instruments:
             "osmosis_llm_latency_seconds", "Chat calls to the trainer, retries included.", _MODEL, ("outcome",)
         )
         self.chat = {outcome: chat.labels(outcome) for outcome in CHAT_OUTCOMES}
+        pauses = histogram(
+            "osmosis_llm_pause_seconds", "Waits of chat calls for a trainer that pauses.", _WHOLE, ("cause",)
+        )
+        self.pauses = {str(cause): pauses.labels(str(cause)) for cause in PauseCause}
+        self.paused = gauge("osmosis_llm_paused_calls", "Chat calls that wait for a trainer that pauses now.")
         tokens = counter("osmosis_llm_tokens_total", "Tokens as the trainer counted them.", ("kind",))
         self.prompt_tokens, self.response_tokens = tokens.labels("prompt"), tokens.labels("response")
 

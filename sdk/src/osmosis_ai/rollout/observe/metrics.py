@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from osmosis_ai.rollout.core.exceptions import (
     OsmosisServerError,
     OsmosisTimeoutError,
+    OsmosisTrainerAbsentError,
     OsmosisTransportError,
     OsmosisValidationError,
 )
@@ -26,6 +27,7 @@ _CHAT_OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (OsmosisTimeoutError, "timeout"),
     (OsmosisServerError, "server_error"),
     (OsmosisTransportError, "unreachable"),
+    (OsmosisTrainerAbsentError, "unreachable"),
     (OsmosisValidationError, "refused"),
     (Exception, "error"),
     (BaseException, "cancelled"),
@@ -48,6 +50,8 @@ class MetricsObserver(Observer):
         self.instruments.slots.set(slots)
         # Brought to the gauges by `refresh`: with workers, each change of a gauge is a write to a file.
         self.in_phase = dict.fromkeys(self.instruments.rollouts, 0)
+        self.paused = 0
+        """Chat calls that wait for a trainer that pauses."""
         self.retried = 0
         """Results that failed to be delivered at least once."""
         self.undelivered: dict[int, float] = {}
@@ -68,6 +72,7 @@ class MetricsObserver(Observer):
         for phase, gauge in self.instruments.rollouts.items():
             gauge.set(self.in_phase[phase])
         self.instruments.backlog.set(self.retried)
+        self.instruments.paused.set(self.paused)
         self.instruments.journal_sound.set(self.journal_is_sound)
         oldest = min(self.undelivered.values(), default=None)
         self.instruments.backlog_age.set(0.0 if oldest is None else max(0.0, time.monotonic() - oldest))
@@ -169,6 +174,14 @@ class _MeasuredRollout(RolloutWatch):
     def chat_failed(self, chat: float, error: BaseException) -> None:
         outcome = next(outcome for kind, outcome in _CHAT_OUTCOMES if isinstance(error, kind))
         self._instruments.chat[outcome].observe(time.perf_counter() - chat)
+
+    def pause_begins(self, cause: str, problem: str, seconds: float) -> str:
+        self._observer.paused += 1
+        return cause
+
+    def pause_ends(self, pause: str, seconds: float, since: float, answered: bool) -> None:
+        self._observer.paused -= 1
+        self._instruments.pauses[pause].observe(seconds)
 
     def tool_begins(self, name: str, call_id: str) -> tuple[str, float]:
         return name, time.perf_counter()

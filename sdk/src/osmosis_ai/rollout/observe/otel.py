@@ -126,6 +126,14 @@ class _RolloutSpans(RolloutWatch):
     def chat_failed(self, chat: Span, error: BaseException) -> None:
         self._end(chat, type(error).__name__)
 
+    def pause_begins(self, cause: str, problem: str, seconds: float) -> None:
+        if self.span is not None:
+            self.span.add_event("pause", {"osmosis.pause.cause": str(cause)})
+
+    def pause_ends(self, pause: Any, seconds: float, since: float, answered: bool) -> None:
+        if self.span is not None:
+            self.span.add_event("pause_over", {"osmosis.pause.seconds": seconds, "osmosis.pause.answered": answered})
+
     def tool_begins(self, name: str, call_id: str) -> tuple[Span, Any]:
         known = name if name in names_of(self._tools) else OTHER
         attributes: dict[str, Any] = {

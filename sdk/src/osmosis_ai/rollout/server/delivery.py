@@ -22,7 +22,12 @@ from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisValidationError, is_retryable_status
+from osmosis_ai.rollout.core.exceptions import (
+    OsmosisProtocolError,
+    OsmosisTrainerAbsentError,
+    OsmosisValidationError,
+    is_retryable_status,
+)
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import NO_WATCH, RolloutWatch, Verdict
 from osmosis_ai.rollout.journal import Journal, JournalError, RolloutState, UnknownKeyError
@@ -311,8 +316,10 @@ def _log_failure(delivery: Delivery) -> None:
 def _verdict_on(error: Exception | None) -> Verdict:
     if error is None:
         return Verdict.ACKNOWLEDGED
-    # What our own client will not send will not go better the next time.
+    # What our own client will not send will not go better the next time. A 404 that does not speak of the rollout may.
     refused = isinstance(error, OsmosisProtocolError) or (
-        isinstance(error, OsmosisValidationError) and not is_retryable_status(error.status_code)
+        isinstance(error, OsmosisValidationError)
+        and not isinstance(error, OsmosisTrainerAbsentError)
+        and not is_retryable_status(error.status_code)
     )
     return Verdict.REFUSED if refused else Verdict.UNANSWERED

@@ -2,6 +2,10 @@
 
 The agent runs in a task of its own, so that a stop (time limit, cancel, shutdown) does not depend on its cooperation:
 it is cancelled, given ``CANCEL_GRACE_SECONDS``, and abandoned if it swallows that.
+
+Both of its limits stand still while a chat call waits for a trainer that pauses: that is not the agent's time. What
+bounds the wait is the call's own deadline; after a call that waited for nothing the limits run on, whatever the agent
+does, until there is a reply again.
 """
 
 import asyncio
@@ -26,6 +30,7 @@ from osmosis_ai.rollout.core.results import (
 from osmosis_ai.rollout.core.text import text_of
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, RolloutWatch
 from osmosis_ai.rollout.core.where import places_of, places_of_task
+from osmosis_ai.rollout.server.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +42,7 @@ class Execution(ChatWatch):
 
     Args:
         rollout_id: as the trainer gave it; the agent's own copy of the request may say anything.
-        limit_seconds: of the whole run.
+        limit_seconds: of the whole run, without the time that its calls wait for a paused trainer.
         tool_turn_seconds: of the time between a reply of the policy and the next chat call, or the end.
         watch: told of the run's chat calls and, through ``CURRENT_WATCH``, of its tool calls.
     """
@@ -57,8 +62,12 @@ class Execution(ChatWatch):
         self._limit_seconds = limit_seconds
         self._tool_turn_seconds = tool_turn_seconds
         self._watch = watch
-        self._tool_turn: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._limit = Clock(self._loop, self._time_ends)
+        self._tool_turn = Clock(self._loop, self._tool_turn_ends)
+        self._pauses = 0
+        """Chat calls that wait for a paused trainer now."""
+        self._waited_in_vain = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._stop_reason: StopReason | None = None
 
@@ -70,14 +79,14 @@ class Execution(ChatWatch):
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         """The agent has done its turn."""
-        self._end_tool_turn()
+        self._tool_turn.cancel()
         return self._watch.chat_begins(messages, sampling)
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
         """The agent has a reply to work on: its turn begins."""
         self._watch.chat_ends(chat, reply)
-        self._end_tool_turn()
-        self._tool_turn = self._loop.call_later(self._tool_turn_seconds, self._tool_turn_ends)
+        self._waited_in_vain = False
+        self._tool_turn.start(self._tool_turn_seconds)
 
     def _tool_turn_ends(self) -> None:
         self.stop(tool_turn_limit(self._tool_turn_seconds))
@@ -88,14 +97,33 @@ class Execution(ChatWatch):
         if isinstance(error, OsmosisNotFoundError):
             self.stop(forgotten(error))
 
-    def _end_tool_turn(self) -> None:
-        if self._tool_turn is not None:
-            self._tool_turn.cancel()
+    def pause_begins(self, cause: str, problem: str, seconds: float) -> Any:
+        """The agent waits for its trainer: its time stands still."""
+        logger.info("Rollout %a: waits for its trainer (%s): %s", self._rollout_id, cause, problem)
+        pause = self._watch.pause_begins(cause, problem, seconds)
+        if self._waited_in_vain:
+            return pause, False
+        self._pauses += 1
+        if self._pauses == 1:
+            self._limit.stand_still(seconds)
+            self._tool_turn.stand_still()
+        return pause, True
+
+    def pause_ends(self, pause: Any, seconds: float, since: float, answered: bool) -> None:
+        """The trainer is back, or the call has given it up: the agent's time runs again."""
+        pause, stands_still = pause
+        self._watch.pause_ends(pause, seconds, since, answered)
+        self._waited_in_vain = self._waited_in_vain or not answered
+        if stands_still:
+            self._pauses -= 1
+            if self._pauses == 0 and not self._ended.done():
+                self._limit.go_on(since)
+                self._tool_turn.go_on()
 
     async def result(self) -> TerminalResult:
         """Run to the end; to be awaited once."""
         self._ctx.watcher = self
-        limit = self._loop.call_later(self._limit_seconds, self._time_ends)
+        self._limit.start(self._limit_seconds)
         run = self._loop.create_task(self._run())
         run.add_done_callback(self._run_ends)
         try:
@@ -106,8 +134,8 @@ class Execution(ChatWatch):
                 return self._result_of(run)
             return await self._cut_short(run, reason)
         finally:
-            limit.cancel()
-            self._end_tool_turn()
+            self._limit.cancel()
+            self._tool_turn.cancel()
             # Where this itself is cancelled, the agent must not go on alone.
             run.cancel()
             if self._ctx.trace is not None:

@@ -74,6 +74,7 @@ class Scheduler:
             self._limits.tool_turn_timeout_seconds,
             rollout.watch,
         )
+        rollout.llm.watcher = rollout.execution
         if rollout.stop_reason is not None:  # it came between the slot and here
             rollout.execution.stop(rollout.stop_reason)
         try:

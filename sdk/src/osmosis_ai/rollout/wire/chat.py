@@ -16,6 +16,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import CompletionsRequest, MessageDict
 from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.wire.channel import Reply
+from osmosis_ai.rollout.wire.finish_reasons import finish_reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def completion_in(reply: Reply) -> CompletionsResult:
     """What a trainer generated; only the message must be there.
 
     Raises:
-        ValueError: the reply has none; the text says what it is instead.
+        NotWholeError: the reply must not be scored.
+        ValueError: the reply has no message; the text says what it is instead.
     """
     try:
         body = reply.json()
@@ -76,13 +78,13 @@ def completion_in(reply: Reply) -> CompletionsResult:
             pass
         case _:
             raise ValueError("has no choices[0].message")
-    usage, finish_reason = body.get("usage"), choice.get("finish_reason")
+    usage = body.get("usage")
     return CompletionsResult(
         message=message,
         token_ids=_list_or_empty(body.get("token_ids")),
         logprobs=_list_or_empty(body.get("logprobs")),
         usage={k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {},
-        finish_reason=finish_reason if isinstance(finish_reason, str) and finish_reason else "stop",
+        finish_reason=finish_reason_of(choice),
     )
 
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
 
+from osmosis_ai.rollout.core.base import ChatWatch
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisReplyError
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.messages import normalize_stop
@@ -15,10 +16,13 @@ from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, Rollout
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, get_settings
 from osmosis_ai.rollout.core.text import excerpt
 from osmosis_ai.rollout.core.transcript import Transcript
-from osmosis_ai.rollout.wire.channel import TrainerChannel
+from osmosis_ai.rollout.core.watch import NO_WATCH
+from osmosis_ai.rollout.wire.channel import Reply, TrainerChannel
 from osmosis_ai.rollout.wire.channels import shared_channels
 from osmosis_ai.rollout.wire.chat import ChatBody, as_json, completion_in
-from osmosis_ai.rollout.wire.posting import Poster, new_call_id
+from osmosis_ai.rollout.wire.finish_reasons import NotWholeError
+from osmosis_ai.rollout.wire.posting import Poster, UnusableReplyError, new_call_id
+from osmosis_ai.rollout.wire.refusal import Then
 
 __all__ = ["CompletionsResult", "OsmosisLLMClient"]
 
@@ -31,13 +35,15 @@ _SUCCESS = range(200, 300)
 class OsmosisLLMClient:
     """The trainer, as one rollout sees it; an ``LLMClientProtocol``.
 
-    Makes no connection until it is used. Every attempt of one call carries the same ``Idempotency-Key`` header.
+    Makes no connection until it is used. Every attempt of one call carries the same ``Idempotency-Key`` header; a reply
+    that is not whole is asked for again as another call.
 
     Args:
         timeout_seconds: limit of one attempt, above 0; a whole call with its retries is limited by the setting
             ``call_deadline_seconds``.
         max_retries: attempts of a chat call after the first, 0 or more. Where neither this nor the setting is given,
-            3, and attempts that meet a pause of the trainer (429, 502, 503, 504, no connection) do not count.
+            3, and attempts that meet a pause of the trainer (429, 502, 503, 504, a proxy's 404, no connection, an
+            aborted reply) do not count.
         complete_rollout_retries: the same for ``complete_rollout``.
         settings: defaults to ``get_settings().client``; fills in what is ``None``.
         channel: carries the calls; defaults to connections that all such clients of the process share.
@@ -77,6 +83,8 @@ class OsmosisLLMClient:
             )
         self.transcript = Transcript()
         """The conversation as the trainer knows it."""
+        self.watcher: ChatWatch = NO_WATCH
+        """Told while a chat call waits for a trainer that pauses."""
         if channel is None:
             channel = shared_channels(settings.max_connections, settings.max_keepalive_connections)
         self._poster = Poster(channel, self.server_url, api_key, self.timeout_seconds, settings)
@@ -126,7 +134,8 @@ class OsmosisLLMClient:
 
         Raises:
             pydantic.ValidationError: ``messages`` or a named field has the wrong type.
-            OsmosisValidationError: the trainer refused (4xx), or answered something unusable (``OsmosisReplyError``).
+            OsmosisValidationError: the trainer refused (4xx), or answered something unusable (``OsmosisReplyError``), a
+                message that is not whole included.
             OsmosisServerError, OsmosisTimeoutError, OsmosisTransportError: the last failure, after all attempts.
             OsmosisProtocolError: the rollout's result was sent already, or the request cannot be written as JSON.
         """
@@ -141,16 +150,16 @@ class OsmosisLLMClient:
             "logprobs": logprobs,
         }
         body = self._chat.encoded(messages, {**kwargs, **named})
-        reply, latency_ms = await self._poster.post(
-            CHAT_PATH, body, self.max_retries + 1, _OK, new_call_id(), patient=self._patient
+        result, latency_ms = await self._poster.post(
+            CHAT_PATH,
+            body,
+            self.max_retries + 1,
+            _OK,
+            new_call_id(),
+            self._completion_in,
+            patient=self._patient,
+            watch=self.watcher,
         )
-        try:
-            result = completion_in(reply)
-        except ValueError as error:
-            text = excerpt(reply.beginning, self.api_key)
-            raise OsmosisReplyError(
-                f"The reply of POST {self.server_url}{CHAT_PATH} {error}: {text}", reply.status_code
-            ) from error
         self._count(result, latency_ms)
         return result
 
@@ -200,7 +209,7 @@ class OsmosisLLMClient:
         # From the rollout id alone: a result that another process delivers again must be known by the same key.
         call_id = sha256(self.rollout_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._completion = payload  # before it is sent: an attempt without an answer may have arrived all the same
-        await self._poster.post(COMPLETED_PATH, payload, attempts, _SUCCESS, call_id, only_status=True)
+        await self._poster.post(COMPLETED_PATH, payload, attempts, _SUCCESS, call_id, _unread, only_status=True)
         self._acknowledged = True
 
     def get_metrics(self) -> RolloutMetrics:
@@ -213,6 +222,17 @@ class OsmosisLLMClient:
             max_context_tokens=self._max_context_tokens,
         )
 
+    def _completion_in(self, reply: Reply) -> CompletionsResult:
+        try:
+            return completion_in(reply)
+        except ValueError as error:
+            text = excerpt(reply.beginning, self.api_key)
+            message = f"The reply of POST {self.server_url}{CHAT_PATH} {error}: {text}"
+            failure = OsmosisReplyError(message, reply.status_code)
+            failure.__cause__ = error
+            then = error.then if isinstance(error, NotWholeError) else Then.GIVE_UP
+            raise UnusableReplyError(failure, then) from error
+
     def _count(self, result: CompletionsResult, latency_ms: float) -> None:
         prompt_tokens = _token_count(result.usage, "prompt_tokens")
         self._llm_latency_ms += latency_ms
@@ -220,6 +240,10 @@ class OsmosisLLMClient:
         self._prompt_tokens += prompt_tokens
         self._response_tokens += _token_count(result.usage, "completion_tokens")
         self._max_context_tokens = max(self._max_context_tokens, prompt_tokens)
+
+
+def _unread(reply: Reply) -> None:
+    """Of an acknowledgement the status is all."""
 
 
 def _token_count(usage: dict[str, Any], name: str) -> int:

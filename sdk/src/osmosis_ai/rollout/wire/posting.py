@@ -1,8 +1,8 @@
 """POSTs of one rollout, each tried again until the trainer has decided, the attempts are used up or time is.
 
-Retried is what ``is_retryable_status`` says, and every failure to get an answer; how long in between, ``backoff`` says.
-A trainer that updates its weights, or starts anew, says 503, or nobody is there: that is no failure of the call, and is
-not counted where nobody has set a count.
+What comes after an answer, ``refusal`` says; every failure to get one is tried again; how long in between, ``backoff``
+says. A trainer that updates its weights, or starts anew, says 503, or nobody is there, or its engine aborts the reply:
+that is no failure of the call, and is not counted where nobody has set a count.
 All attempts of one call carry one ``Idempotency-Key``, as a trainer may have acted on one whose reply was lost. See
 ``docs/protocol.md``, sections 4 and 5.
 """
@@ -13,36 +13,30 @@ import os
 import socket
 import ssl
 import time
-from http import HTTPStatus
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import httpx
 
+from osmosis_ai.rollout.core.base import ChatWatch
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION, package_name
 from osmosis_ai.rollout.core.exceptions import (
     OsmosisRolloutError,
     OsmosisTimeoutError,
     OsmosisTransportError,
-    is_retryable_status,
 )
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.text import described, excerpt
 from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS
+from osmosis_ai.rollout.core.watch import NO_WATCH, PauseCause
 from osmosis_ai.rollout.wire.addresses import check_callable, is_sendable
 from osmosis_ai.rollout.wire.backoff import delay_seconds
 from osmosis_ai.rollout.wire.channel import Reply, TrainerChannel
-from osmosis_ai.rollout.wire.refusal import error_of
+from osmosis_ai.rollout.wire.refusal import Then, after, error_of
+
+T = TypeVar("T")
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
-PAUSE_STATUSES = frozenset(
-    {
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    }
-)
-"""Not now: of the trainer itself, or of the proxy before one that starts anew (RFC 9110, 15.6; RFC 6585, section 4)."""
-
 _calls = itertools.count()
 _process_prefix = ""
 
@@ -61,6 +55,37 @@ def _forget_prefix() -> None:
 
 if hasattr(os, "register_at_fork"):  # a forked worker goes on counting where its parent stood
     os.register_at_fork(after_in_child=_forget_prefix)
+
+
+class UnusableReplyError(Exception):
+    """Raised by what reads a reply: ``failure`` is the call's, and ``then`` says what comes next."""
+
+    def __init__(self, failure: OsmosisRolloutError, then: Then) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.then = then
+
+
+class _Pause:
+    """The time that one call waits for its trainer, told to ``watch`` as one pause however many attempts it takes.
+
+    It lasts from the beginning of the first attempt that met it to the beginning of the first that did not.
+    """
+
+    def __init__(self, watch: ChatWatch) -> None:
+        self._watch = watch
+        self._began: float | None = None
+        self._mark: Any = None
+
+    def goes_on(self, cause: PauseCause, failure: Exception, attempt_started: float) -> None:
+        if self._began is None:
+            self._began = attempt_started
+            self._mark = self._watch.pause_begins(cause, str(failure), time.perf_counter() - attempt_started)
+
+    def ends(self, at: float, *, answered: bool) -> None:
+        if self._began is not None:
+            began, self._began = self._began, None
+            self._watch.pause_ends(self._mark, at - began, time.perf_counter() - at, answered)
 
 
 class Poster:
@@ -89,13 +114,24 @@ class Poster:
         attempts: int,
         accepted: range,
         call_id: str,
+        read: Callable[[Reply], T],
         *,
         only_status: bool = False,
         patient: bool = False,
-    ) -> tuple[Reply, float]:
-        """POST until a status in ``accepted``; give the reply and the latency of that attempt in milliseconds.
+        watch: ChatWatch = NO_WATCH,
+    ) -> tuple[T, float]:
+        """POST until a status in ``accepted``; give what ``read`` makes of the reply, and the latency of that attempt.
 
-        ``patient``: attempts that meet a pause of the trainer do not count; only the deadline bounds them.
+        Args:
+            call_id: of the call. A reply that ``read`` refuses was given for good: what is asked then is another call,
+                with an id of its own, or a trainer that keeps its promise would give the same again.
+            read: of the reply with such a status; may raise ``UnusableReplyError``.
+            patient: attempts that meet a pause of the trainer do not count; only the deadline bounds them.
+            watch: told of such a pause.
+
+        Returns:
+            The latency in milliseconds, of the last attempt alone: what a model took to answer, not what the trainer's
+            troubles cost.
 
         Raises:
             OsmosisTransportError: at once, where URL or key cannot be used.
@@ -108,33 +144,44 @@ class Poster:
         started = attempt_started = time.perf_counter()
         deadline = started + self._settings.call_deadline_seconds
         failure: OsmosisRolloutError | None = None
+        pause = _Pause(watch)
         attempt = counted = 0
-        while counted < attempts:
-            if failure is not None:
-                left_seconds = deadline - time.perf_counter()
-                delay = delay_seconds(self._settings, attempt, failure, left_seconds)
-                if delay >= left_seconds:
-                    break
-                await self._back_off(delay)
-                attempt_started = time.perf_counter()
-            attempt += 1
-            try:
-                limit_seconds = min(self._timeout_seconds, deadline - attempt_started)
-                reply = await self._channel.post(url, body, headers, limit_seconds, only_status=only_status)
-            except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-                failure = self._failure_of(error, _where(url, attempt, attempts, started))
-                if isinstance(error, httpx.InvalidURL):
-                    break
-                counted += not (patient and _nobody_is_there(error))
-                continue
-            if reply.status_code in accepted:
-                # Of this attempt alone: what a model took to answer, not what the trainer's troubles cost.
-                return reply, (time.perf_counter() - attempt_started) * 1000
-            failure = error_of(reply, _where(url, attempt, attempts, started), self._api_key)
-            if not is_retryable_status(reply.status_code):
-                break
-            counted += not (patient and reply.status_code in PAUSE_STATUSES)
-        raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
+        try:
+            while counted < attempts:
+                if failure is not None:
+                    left_seconds = deadline - time.perf_counter()
+                    delay = delay_seconds(self._settings, attempt, failure, left_seconds)
+                    if delay >= left_seconds:
+                        break
+                    await self._back_off(delay)
+                    attempt_started = time.perf_counter()
+                attempt += 1
+                cause = PauseCause.REFUSED
+                try:
+                    limit_seconds = min(self._timeout_seconds, deadline - attempt_started)
+                    reply = await self._channel.post(url, body, headers, limit_seconds, only_status=only_status)
+                    if reply.status_code in accepted:
+                        answer = read(reply)
+                        pause.ends(attempt_started, answered=True)
+                        return answer, (time.perf_counter() - attempt_started) * 1000
+                    failure = error_of(reply, _where(url, attempt, attempts, started), self._api_key)
+                    then = after(reply)
+                except UnusableReplyError as error:
+                    failure, then, cause = error.failure, error.then, PauseCause.ABORTED
+                    headers[IDEMPOTENCY_HEADER] = new_call_id()
+                except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
+                    failure = self._failure_of(error, _where(url, attempt, attempts, started))
+                    then, cause = _after(error), PauseCause.UNREACHABLE
+                if then is Then.WAIT:
+                    pause.goes_on(cause, failure, attempt_started)
+                else:
+                    pause.ends(attempt_started, answered=True)
+                    if then is Then.GIVE_UP:
+                        break
+                counted += not (patient and then is Then.WAIT)
+            raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
+        finally:
+            pause.ends(time.perf_counter(), answered=False)
 
     def _own_headers(self) -> dict[str, str]:
         try:
@@ -169,6 +216,12 @@ class Poster:
 def _where(url: str, attempt: int, attempts: int, started: float) -> str:
     number = f"{attempt} of {attempts}" if attempt <= attempts else f"{attempt}"
     return f"POST {url}, attempt {number}, {time.perf_counter() - started:.1f} s"
+
+
+def _after(error: Exception) -> Then:
+    if isinstance(error, httpx.InvalidURL):
+        return Then.GIVE_UP
+    return Then.WAIT if _nobody_is_there(error) else Then.COUNT
 
 
 def _nobody_is_there(error: BaseException) -> bool:

@@ -1,8 +1,13 @@
-"""A trainer's refusal: from an HTTP answer that is no success to the error it stands for.
+"""A trainer's refusal: from an HTTP answer that is no success to the error it stands for, and to what comes then.
 
 What the trainer wrote becomes part of an error message: an excerpt, without the callback key.
+
+A 404 has three meanings, and only the first ends a rollout: the trainer does not know it (a JSON object that says so; a
+410 needs none), the trainer, or a gateway, does not know the path (a JSON object that says "not found" and no more), or
+somebody else answers while the trainer is away (a page, a text, nothing). See ``docs/protocol.md``, section 4.3.
 """
 
+from enum import Enum, auto
 from http import HTTPStatus
 
 from osmosis_ai.rollout.core.exceptions import (
@@ -11,12 +16,13 @@ from osmosis_ai.rollout.core.exceptions import (
     OsmosisPayloadTooLargeError,
     OsmosisRateLimitError,
     OsmosisServerError,
+    OsmosisTrainerAbsentError,
     OsmosisValidationError,
     is_retryable_status,
 )
 from osmosis_ai.rollout.core.text import excerpt
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
-from osmosis_ai.rollout.wire.channel import Reply
+from osmosis_ai.rollout.wire.channel import BEGINNING_BYTES, Reply
 
 _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
     HTTPStatus.UNAUTHORIZED: OsmosisAuthenticationError,
@@ -36,6 +42,52 @@ _REDIRECTS = frozenset(
     }
 )
 
+PAUSE_STATUSES = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""Not now: of the trainer itself, or of the proxy before one that starts anew (RFC 9110, 15.6; RFC 6585, section 4)."""
+
+_NO_SUCH_PATH = frozenset({"not found", "no route matched with those values"})
+"""What frameworks and gateways say of a path that they do not have, and nothing else with it."""
+
+
+class Then(Enum):
+    """What comes after an attempt that gave nothing."""
+
+    GIVE_UP = auto()
+    COUNT = auto()
+    """Another attempt, as many as are allowed."""
+    WAIT = auto()
+    """Another attempt, as long as the call may take: the trainer pauses."""
+
+
+def after(reply: Reply) -> Then:
+    """What comes after a reply that is no success."""
+    status = reply.status_code
+    if status in PAUSE_STATUSES:
+        return Then.WAIT
+    if status == HTTPStatus.NOT_FOUND:
+        return _after_not_found(reply)
+    return Then.COUNT if is_retryable_status(status) else Then.GIVE_UP
+
+
+def _after_not_found(reply: Reply) -> Then:
+    try:
+        said = reply.json() if len(reply.content) <= BEGINNING_BYTES else None
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or not said:
+        return Then.WAIT
+    match list(said.values()):
+        case [str(text)] if text.strip(". ").lower() in _NO_SUCH_PATH:
+            return Then.COUNT
+    return Then.GIVE_UP
+
 
 def error_of(reply: Reply, where: str, secret: str | None) -> OsmosisServerError | OsmosisValidationError:
     """The error for a reply; its message has the beginning of the text, the status, and ``where``."""
@@ -48,6 +100,8 @@ def error_of(reply: Reply, where: str, secret: str | None) -> OsmosisServerError
         error = OsmosisServerError(message, status)
     elif is_retryable_status(status):
         error = OsmosisRateLimitError(message, status)
+    elif status == HTTPStatus.NOT_FOUND and after(reply) is not Then.GIVE_UP:
+        error = OsmosisTrainerAbsentError(message, status)
     else:
         error = _ERROR_OF_STATUS.get(status, OsmosisValidationError)(message, status)
     error.retry_after_seconds = retry_after_seconds(reply.headers.get("retry-after", ""))

@@ -47,7 +47,7 @@ async def test_every_event_of_a_real_server_is_valid(tmp_path: Path) -> None:
     with FakeTrainer() as trainer:
         for rollout_id, run in agents.items():
             if rollout_id == "r3":
-                trainer.chat_answers = [422]
+                trainer.chat_answers = [503, 422]
                 trainer.completed_answers = [503]
             settings = settings_of(client={"retry_base_delay": 0.01, "retry_max_delay": 0.01})
             app = create_app(ScriptedAgent(run, tools=[tool()]), settings=settings, debug_dir=str(tmp_path))

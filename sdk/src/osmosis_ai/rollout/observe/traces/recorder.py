@@ -132,6 +132,14 @@ class RecordedRollout(RolloutWatch):
         turn, started = chat
         self._add(TraceEvent.CHAT_END, turn=turn, error=_text_of(error), latency_ms=_ms_since(started))
 
+    def pause_begins(self, cause: str, problem: str, seconds: float) -> Any:
+        problem = redacted(problem)[:MAX_ERROR_CHARACTERS]
+        self._add(TraceEvent.PAUSE_START, turn=self._chats, cause=str(cause), problem=problem)
+        return self._chats
+
+    def pause_ends(self, pause: Any, seconds: float, since: float, answered: bool) -> None:
+        self._add(TraceEvent.PAUSE_END, turn=pause, answered=answered, pause_ms=_ms(seconds), ago_ms=_ms(since))
+
     def tool_begins(self, name: str, call_id: str) -> Any:
         return name, call_id, self._turn, time.perf_counter()
 
@@ -207,4 +215,8 @@ def _text_of(error: BaseException) -> str:
 
 
 def _ms_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
+    return _ms(time.perf_counter() - started)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -23,7 +23,8 @@ const Detail = (() => {
       else if (event.event === "chat_end") {
         ended.add(event.turn);
         add("Model", event.time, event.latency_ms, `turn ${event.turn}: ${event.error ? "failed after" : "model"} ${Text.duration(event.latency_ms)}`, event.error !== undefined, event.turn);
-      } else if (event.event === "tool_call") add("Tools", event.time, event.latency_ms, `turn ${event.turn}: ${event.name} ${Text.duration(event.latency_ms)}${event.outcome === "ok" ? "" : `, ${event.outcome}`}`, event.outcome !== "ok", event.turn);
+      } else if (event.event === "pause_end") add("Pause", event.time - event.ago_ms / 1000, event.pause_ms, `turn ${event.turn}: the trainer paused for ${Text.duration(event.pause_ms)}${event.answered ? "" : ", and was given up"}`, !event.answered, event.turn);
+      else if (event.event === "tool_call") add("Tools", event.time, event.latency_ms, `turn ${event.turn}: ${event.name} ${Text.duration(event.latency_ms)}${event.outcome === "ok" ? "" : `, ${event.outcome}`}`, event.outcome !== "ok", event.turn);
       else if (event.event === "delivery") add("Delivery", event.time, event.latency_ms, `attempt ${event.attempt}: ${event.verdict}, ${Text.duration(event.latency_ms)}`, event.verdict !== "acknowledged");
       else if (!isServers && event.event === "llm_response") add("Model", event.time, event.latency_ms, `turn ${event.turn + shift}: model ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
       else if (!isServers && event.event === "tool_results") add("Tools", event.time, event.latency_ms, `turn ${event.turn + shift}: tools ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
@@ -41,7 +42,7 @@ const Detail = (() => {
     if (!segments.length) return null;
     const from = Math.min(...segments.map((one) => one.from)), to = Math.max(...segments.map((one) => one.to), ...events.filter((event) => event.event === "rollout_result").map((event) => event.time));
     const span = Math.max(to - from, 1e-4);
-    const lanes = ["Queue", "Model", "Tools", "Delivery"].map((name) => {
+    const lanes = ["Queue", "Model", "Pause", "Tools", "Delivery"].map((name) => {
       const own = segments.filter((one) => one.lane === name).sort((a, b) => a.from - b.from);
       if (!own.length) return null;
       const ends = [];

@@ -39,6 +39,8 @@ class FaultyTrainer:
     def __init__(self) -> None:
         self.chat_faults: dict[str, list[Fault | int]] = defaultdict(list)
         self.result_faults: dict[str, list[Fault | int]] = defaultdict(list)
+        self.instead: tuple[int, bytes] | None = None
+        """What everybody gets for now, a status and a body; nothing is kept."""
         self._chats: list[JsonObject] = []
         self._bodies: dict[str, list[bytes]] = defaultdict(list)
         self._kept: dict[str, JsonObject] = {}
@@ -144,7 +146,11 @@ class FaultyTrainer:
             disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
-                answer = trainer._take(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if (instead := trainer.instead) is not None:
+                    self._send(*instead)
+                    return
+                answer = trainer._take(self.path, body)
                 content = json.dumps(_chat_reply() if self.path == CHAT_PATH else {"status": "ok"}).encode()
                 match answer:
                     case Fault.DROP | Fault.KEEP_AND_DROP:

@@ -170,7 +170,9 @@ class Poster:
                     failure, then, cause = error.failure, error.then, PauseCause.ABORTED
                     headers[IDEMPOTENCY_HEADER] = new_call_id()
                 except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
-                    failure = self._failure_of(error, _where(url, attempt, attempts, started))
+                    if failure is None or time.perf_counter() < deadline:
+                        failure = self._failure_of(error, _where(url, attempt, attempts, started))
+                    # else the deadline cut this attempt off: what came of those before it says more.
                     then, cause = _after(error), PauseCause.UNREACHABLE
                 if then is Then.WAIT:
                     pause.goes_on(cause, failure, attempt_started)

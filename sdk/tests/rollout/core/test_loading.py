@@ -129,6 +129,29 @@ class TestImport:
     def test_a_file_name_in_place_of_a_module_is_explained(self, agent_module: str) -> None:
         assert "write 'user_agent'" in error_for("user_agent.py:agent_loop")
 
+    @pytest.mark.parametrize("typo", ["usr_agent", "user_agents", "useragent"])
+    def test_a_module_that_is_nearly_there_is_suggested(self, agent_module: str, typo: str) -> None:
+        assert error_for(f"{typo}:agent_loop").endswith("did you mean 'user_agent'?")
+
+    def test_so_is_one_of_a_package_and_one_that_a_module_imports(self, write_module: WriteModule) -> None:
+        write_module("package/agent.py", AGENT)
+        write_module("broken.py", "import packag")
+        assert error_for("package.agnt:agent_loop").endswith("did you mean 'package.agent'?")
+        assert error_for("packge.agent:agent_loop").endswith("did you mean 'package.agent'?")
+        assert error_for("broken:agent_loop").endswith("(broken.py, line 1); did you mean 'package'?")
+
+    def test_a_layout_with_src_has_a_remedy(self, write_module: WriteModule) -> None:
+        write_module("src/laid_out.py", AGENT)
+        assert error_for("laid_out:agent_loop").endswith(
+            "it lies in src: set PYTHONPATH=src, or install the project (uv pip install -e .)"
+        )
+
+    def test_a_relative_import_without_a_package_has_a_remedy(self, write_module: WriteModule, tmp_path: Path) -> None:
+        write_module("lonely.py", "from .tools import TOOLS")
+        assert error_for("lonely:agent_loop").endswith(
+            f"(lonely.py, line 1); import without the dot, or go one folder up and name it '{tmp_path.name}.lonely'"
+        )
+
     @pytest.mark.parametrize(
         ("source", "expected"),
         [
@@ -221,14 +244,20 @@ class TestAttribute:
         message = error_for(f"{agent_module}:agent_lop")
         assert "Module 'user_agent' (user_agent.py) has no attribute 'agent_lop'" in message
         assert "did you mean 'agent_loop'?" in message
-        assert "Available attributes: Agent, Exits, Fails, " in message
+        assert message.endswith("Available agent loops: Agent, Exits, Fails, NeedsArgument, agent_loop")
+
+    def test_one_that_need_be_no_agent_loop_is_named_with_all_there_are(self, agent_module: str) -> None:
+        with pytest.raises(CLIError, match=r"Available attributes: Agent, .*, Unrelated, agent_loop, number"):
+            import_module_attribute(f"{agent_module}:numbr")
 
     def test_dots_do_not_lead_further(self, agent_module: str) -> None:
         assert "has no attribute 'agent_loop.name'" in error_for(f"{agent_module}:agent_loop.name")
 
     def test_the_list_of_attributes_is_bounded(self, write_module: WriteModule) -> None:
         write_module("crowded.py", "for i in range(1000): globals()[f'value_{i:04}'] = i\nagent = 1\n_hidden = 1")
-        message = error_for("crowded:agnt")
+        with pytest.raises(CLIError) as caught:
+            import_module_attribute("crowded:agnt")
+        message = str(caught.value)
         assert "and 972 more" in message
         assert "did you mean 'agent'?" in message
         assert "_hidden" not in message
@@ -236,7 +265,7 @@ class TestAttribute:
 
     def test_an_empty_module_has_none(self, write_module: WriteModule) -> None:
         write_module("nothing.py", "")
-        assert error_for("nothing:agent_loop").endswith("Available attributes: none")
+        assert error_for("nothing:agent_loop").endswith("Available agent loops: none")
 
     def test_one_that_fails_to_load_is_reported_with_the_place(self, write_module: WriteModule) -> None:
         write_module("lazy.py", "def __getattr__(name):\n    raise ValueError('later')")

@@ -6,7 +6,6 @@ exception as its cause; only ``KeyboardInterrupt`` passes.
 
 import importlib
 import sys
-import sysconfig
 import traceback
 from contextlib import suppress
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.text import UNREADABLE, described, fitted, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
+from osmosis_ai.rollout.core.where import in_folder, is_foreign
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -26,11 +26,6 @@ EXPECTED_FORMAT = "Expected format: 'module.path:attribute_name'"
 MAX_REASON_LENGTH = 300
 MAX_LISTED_ATTRIBUTES = 30
 
-# The innermost frame outside these is the user's code: the place to name.
-_FOREIGN_DIRECTORIES = (
-    Path(__file__).parents[1],
-    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-)
 _IMPORT_MACHINERY = (__file__, importlib.__file__)
 
 
@@ -42,8 +37,9 @@ def load_agent_loop(module_path: str) -> "RolloutAgentLoop":
     Raises:
         CLIError: as `import_module_attribute`, or because the attribute is no agent loop or cannot be instantiated.
     """
-    value, name = import_module_attribute(module_path), module_path.rpartition(":")[2]
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
+
+    value, name = import_module_attribute(module_path, RolloutAgentLoop), module_path.rpartition(":")[2]
 
     if isinstance(value, type):
         if not issubclass(value, RolloutAgentLoop):
@@ -59,10 +55,11 @@ def load_agent_loop(module_path: str) -> "RolloutAgentLoop":
     return value
 
 
-def import_module_attribute(path: str) -> Any:
+def import_module_attribute(path: str, wanted: type | None = None) -> Any:
     """Import ``path`` (``module:attribute``, split at the last colon) from the working directory or the Python path.
 
-    The working directory is put first on ``sys.path`` unless it is there already, and stays.
+    The working directory is put first on ``sys.path`` unless it is there already, and stays. Where the attribute is not
+    there, those that are named are of the class ``wanted``, or subclasses of it.
 
     Raises:
         CLIError: for a malformed path, any failure of the import, or a missing attribute.
@@ -74,7 +71,7 @@ def import_module_attribute(path: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError as error:
-        raise CLIError(_missing_attribute(module, attribute)) from error
+        raise CLIError(_missing_attribute(module, attribute, wanted)) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -117,18 +114,44 @@ def _import(module_name: str) -> ModuleType:
 def _import_reason(error: BaseException, module_name: str) -> str:
     place = _place(error)
     if isinstance(error, ModuleNotFoundError) and place is None:
-        without_suffix = module_name.removesuffix(".py")
-        advice = "run from the folder that holds it"
-        if without_suffix != module_name:
-            advice = f"write '{without_suffix}', without the suffix"
-        return f"{_text(error)}; {advice}"
+        return f"{_text(error)}; {_advice_for_missing(module_name, str(error.name))}"
     if isinstance(error, ModuleNotFoundError):
-        return f"{_text(error)} ({place}); install it, or correct the import"
+        close = get_close_matches(str(error.name), _modules_in(Path.cwd()), n=1)
+        advice = f"did you mean '{close[0]}'?" if close else "install it, or correct the import"
+        return f"{_text(error)} ({place}); {advice}"
     if isinstance(error, ImportError):
-        return f"{_text(error)} ({place})" if place else _text(error)
+        remedy = f"; {_RELATIVE_REMEDY.format(Path.cwd().name, module_name)}" if "relative import" in str(error) else ""
+        return (f"{_text(error)} ({place})" if place else _text(error)) + remedy
     if isinstance(error, SystemExit):
         return f"it exits on import, with code {error.code!r} ({place}); move that under if __name__ == '__main__'"
     return _reason(error)
+
+
+_RELATIVE_REMEDY = "import without the dot, or go one folder up and name it '{}.{}'"
+
+
+def _advice_for_missing(module_name: str, missing: str) -> str:
+    """What to do where no module's code has run: ``missing`` is ``module_name``, or a package that it names."""
+    without_suffix = module_name.removesuffix(".py")
+    if without_suffix != module_name:
+        return f"write '{without_suffix}', without the suffix"
+    parent, _, last = missing.rpartition(".")
+    folder = Path.cwd().joinpath(*filter(None, parent.split(".")))
+    if close := get_close_matches(last, _modules_in(folder), n=1):
+        return f"did you mean '{f'{parent}.' if parent else ''}{close[0]}{module_name[len(missing) :]}'?"
+    if not parent and last in _modules_in(folder / "src"):
+        return "it lies in src: set PYTHONPATH=src, or install the project (uv pip install -e .)"
+    return "run from the folder that holds it"
+
+
+def _modules_in(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return sorted(
+            entry.stem
+            for entry in folder.iterdir()
+            if entry.stem.isidentifier() and (entry.suffix == ".py" or any(entry.glob("*.py")))
+        )
+    return []
 
 
 def _reason(error: BaseException) -> str:
@@ -150,19 +173,13 @@ def _place(error: BaseException) -> str | None:
     ]
     if not frames:
         return None
-    own = [(file, line) for file, line in frames if not _is_foreign(file)]
+    own = [(file, line) for file, line in frames if not is_foreign(file)]
     file, line = (own or frames)[-1]
     return f"{_shown(file)}, line {line}"
 
 
-def _is_foreign(file: str) -> bool:
-    return file.startswith("<frozen ") or any(Path(file).is_relative_to(place) for place in _FOREIGN_DIRECTORIES)
-
-
 def _shown(file: str) -> str:
-    with suppress(ValueError, OSError):
-        return str(Path(file).relative_to(Path.cwd()))
-    return file
+    return in_folder(file) or file
 
 
 def _text(error: BaseException) -> str:
@@ -173,18 +190,25 @@ def _short_line(text: str) -> str:
     return fitted(" ".join(text.split()), MAX_REASON_LENGTH)
 
 
-def _missing_attribute(module: ModuleType, attribute: str) -> str:
+def _missing_attribute(module: ModuleType, attribute: str, wanted: type | None) -> str:
     names = sorted(name for name in dir(module) if not name.startswith("_"))
     close = get_close_matches(attribute, names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else "."
     file = getattr(module, "__file__", None)
     where = f" ({_shown(file)})" if file else ""
+    what = "attributes"
+    if wanted is not None:
+        what, names = "agent loops", [name for name in names if _is_one(getattr(module, name, None), wanted)]
     listed = ", ".join(names[:MAX_LISTED_ATTRIBUTES]) or "none"
     unlisted = len(names) - MAX_LISTED_ATTRIBUTES
     more = f" and {unlisted} more" if unlisted > 0 else ""
-    return (
-        f"Module '{module.__name__}'{where} has no attribute '{attribute}'{hint} Available attributes: {listed}{more}"
-    )
+    return f"Module '{module.__name__}'{where} has no attribute '{attribute}'{hint} Available {what}: {listed}{more}"
+
+
+def _is_one(value: Any, wanted: type) -> bool:
+    if isinstance(value, type):
+        return issubclass(value, wanted) and value is not wanted and not getattr(value, "__abstractmethods__", None)
+    return isinstance(value, wanted)
 
 
 def _instantiate(agent_class: "type[RolloutAgentLoop]", name: str) -> "RolloutAgentLoop":

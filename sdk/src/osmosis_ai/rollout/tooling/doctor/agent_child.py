@@ -108,6 +108,7 @@ def _say(report: TextIO, **fields: Any) -> None:
 
 
 def _load(kind: str, name: str, report: TextIO) -> "RolloutAgentLoop | None":
+    from osmosis_ai.rollout.core.base import RolloutAgentLoop
     from osmosis_ai.rollout.core.loading import import_module_attribute, load_agent_loop
 
     _say(report, stage="import")
@@ -117,7 +118,7 @@ def _load(kind: str, name: str, report: TextIO) -> "RolloutAgentLoop | None":
             from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 
             return load_mcp_agent(name)
-        import_module_attribute(name)
+        import_module_attribute(name, RolloutAgentLoop)
     except CLIError as error:
         is_imported = name.rpartition(":")[0] in sys.modules
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None

@@ -1,8 +1,13 @@
 """The agent that the promise is tested with: ``metadata.do`` says how it behaves once it has had its first reply."""
 
 import asyncio
+import hashlib
+import multiprocessing
+import re
+import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
@@ -10,6 +15,7 @@ from osmosis_ai.rollout.core.reward_functions import osmosis_reward
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutRequest
 
 ASLEEP_SECONDS = 600.0
+A_WHILE_SECONDS = 2.0
 SLEEPING_TOOLS = 20
 
 End = Callable[[RolloutContext, list[MessageDict]], Awaitable[Any]]
@@ -52,6 +58,54 @@ async def sleep_in_threads(ctx: RolloutContext, messages: list[MessageDict]) -> 
     await asyncio.gather(*(asyncio.to_thread(time.sleep, ASLEEP_SECONDS) for _ in range(SLEEPING_TOOLS)))
 
 
+async def block(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    time.sleep(ASLEEP_SECONDS)  # noqa: ASYNC251 - the very mistake, as below
+
+
+async def block_for_a_while(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    time.sleep(A_WHILE_SECONDS)  # noqa: ASYNC251
+    return ctx.complete(messages, reward=1.0)
+
+
+async def block_in_a_child(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    await asyncio.gather(block(ctx, messages), asyncio.sleep(ASLEEP_SECONDS))
+
+
+async def block_in_a_library(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        server.accept()[0].recv(1)
+
+
+async def block_again_and_again(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    while True:
+        with suppress(BaseException):
+            time.sleep(ASLEEP_SECONDS)  # noqa: ASYNC251
+
+
+async def spin(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    while True:
+        pass
+
+
+async def backtrack(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    """Keeps the interpreter to itself, and asks for signals now and then."""
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+async def block_in_c(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    """Gives the interpreter away, and never asks for signals."""
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 1_000_000_000)
+
+
+async def fork_and_terminate(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(ASLEEP_SECONDS,))
+    child.start()
+    child.terminate()
+    await asyncio.sleep(1.0)  # long enough for a signal that is taken for ours
+    child.kill()
+    return ctx.complete(messages, reward=1.0)
+
+
 async def give_nan_reward(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     return ctx.complete(messages, reward=float("nan"))
 
@@ -81,6 +135,15 @@ ENDS: dict[str, End] = {
         keep_calling,
         swallow_cancellation,
         sleep_in_threads,
+        block,
+        block_for_a_while,
+        block_in_a_child,
+        block_in_a_library,
+        block_again_and_again,
+        spin,
+        backtrack,
+        block_in_c,
+        fork_and_terminate,
         give_nan_reward,
         fail_in_reward,
         fail,

@@ -31,6 +31,8 @@ class ServerProcess:
 
     def __init__(self, journal: Path, settings: Mapping[str, str] | None = None, *options: str) -> None:
         self.journal = journal
+        self.log = journal.with_suffix(".log")
+        """What the server says on stderr, that of all its starts."""
         self._options = options
         self._environment = environment(QUICK | dict(settings or {}))
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -52,7 +54,8 @@ class ServerProcess:
     def start(self, descriptors: int | None = None) -> None:
         """Start a process and wait until it is ready; with no more than ``descriptors``, if that says so."""
         options = ("--port", str(self._port), *self._options)
-        self._process = start_serving(self.journal, *options, environment=self._environment)
+        with self.log.open("ab") as log:
+            self._process = self._launch(*options, stderr=log.fileno())
         if descriptors is not None:  # long before it looks
             resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -60,6 +63,9 @@ class ServerProcess:
             assert self._process.poll() is None, "the server ended by itself"
             assert time.monotonic() < deadline, "the server did not get ready"
             time.sleep(POLL_SECONDS)
+
+    def _launch(self, *options: str, stderr: int) -> "subprocess.Popen[bytes]":
+        return start_serving(self.journal, *options, environment=self._environment, stderr=stderr)
 
     def is_ready(self) -> bool:
         try:
@@ -125,6 +131,20 @@ class ServerProcess:
         while not holds(now := self.state(rollout_id)):
             assert time.monotonic() < deadline, f"{rollout_id} is {now}"
             time.sleep(POLL_SECONDS)
+
+
+class UvicornProcess(ServerProcess):
+    """The same agent under ``uvicorn module:app``."""
+
+    def _launch(self, *options: str, stderr: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "support.promise_app:app", *options],
+            cwd=TESTS,
+            env=self._environment | {"OSMOSIS_ROLLOUT_SERVER_JOURNAL": str(self.journal)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
 
 
 def init_of(rollout_id: str, trainer_url: str, do: str = "complete", **fields: Any) -> dict[str, Any]:

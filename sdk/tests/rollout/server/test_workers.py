@@ -211,3 +211,57 @@ def test_a_worker_that_is_ahead_lets_its_connection_go(server: ServerProcess, tr
     trainer.release_chats()
     assert closed >= 1
     assert {trainer.result(f"rollout-{number}")["status"] for number in range(40)} == {"COMPLETED"}
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_is_told_of_and_drains_all_the_same(server: ServerProcess, trainer: FaultyTrainer) -> None:
+    trainer.hold_chats()
+    names = [f"rollout-{number}" for number in range(8)]
+    for name in names:
+        server.accept(trainer.url, **{name: "complete"})
+    trainer.wait_for_chat(*names)
+    stopped = max(workers_of(server.pid))
+    os.kill(stopped, signal.SIGSTOP)
+    wait_for_line(server, f"Worker [{stopped}] has not come round for")
+    server.signal(signal.SIGTERM)
+    trainer.release_chats()
+    assert server.exit_code() == 0
+    assert {trainer.result(name)["status"] for name in names} <= {"COMPLETED", "ERROR"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_stays_stopped_is_killed_when_the_drain_must_be_over(
+    tmp_path: Path, trainer: FaultyTrainer
+) -> None:
+    settings = {"SERVER_DRAIN_SECONDS": "0", "SERVER_FLUSH_SECONDS": "0"}
+    with ServerProcess(tmp_path / "journal.db", settings, "--workers", "2") as server:
+        stopped = max(wait_for_workers(server.pid, WORKERS))
+        trainer.hold_chats()
+        server.accept(trainer.url, one="hang", two="hang")
+        os.kill(stopped, signal.SIGSTOP)
+        server.signal(signal.SIGTERM)
+        again_until = time.monotonic() + 1.0
+        while time.monotonic() < again_until:  # as the supervisor wakes it
+            os.kill(stopped, signal.SIGSTOP)
+            time.sleep(0.001)
+        assert server.exit_code() == 1
+        wait_for_line(server, f"Worker [{stopped}] did not end in time: killed; what it ran is in the journal.")
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_while_young_are_started_anew_as_long_as_one_ever_served(
+    server: ServerProcess, trainer: FaultyTrainer
+) -> None:
+    for _ in range(3):
+        for victim in wait_for_workers(server.pid, 1):
+            os.kill(victim, signal.SIGKILL)
+    wait_for_workers(server.pid, 1)
+    server.accept(trainer.url, later="complete")
+    assert trainer.result("later")["status"] == "COMPLETED"
+
+
+def wait_for_line(server: ServerProcess, line: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while line not in server.log.read_text():
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)

@@ -144,6 +144,9 @@ class Observer:
     def loop_lag(self, seconds: float) -> None:
         """The event loop called back ``seconds`` later than asked."""
 
+    def loop_blocked(self, seconds: float) -> None:
+        """The event loop has been blocked for ``seconds``, and still is; comes once a spell, from another thread."""
+
     async def close(self) -> None:
         """Send what is not sent yet; waits a bounded time."""
 

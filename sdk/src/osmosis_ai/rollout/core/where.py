@@ -58,7 +58,7 @@ def places_of(error: BaseException) -> list[str]:
             for (frame, line), _ in zip(frames, range(_MAX_FRAMES), strict=False)
             if not is_foreign(frame.f_code.co_filename)
         ]
-        places.update((_place(code, line), None) for code, line in reversed(own))
+        places.update((place_at(code, line), None) for code, line in reversed(own))
     return list(places)[:MAX_PLACES]
 
 
@@ -76,7 +76,7 @@ def places_of_task(task: "asyncio.Task[Any]") -> list[str]:
         if frame is None:
             break
         if not is_foreign(frame.f_code.co_filename):
-            places.append(_place(frame.f_code, frame.f_lineno))
+            places.append(place_at(frame.f_code, frame.f_lineno))
         waiting = next(
             (w for name in ("cr_await", "gi_yieldfrom", "ag_await") if (w := getattr(waiting, name, None))), None
         )
@@ -86,7 +86,7 @@ def places_of_task(task: "asyncio.Task[Any]") -> list[str]:
 def place_of_function(function: Any) -> str | None:
     """Where a function or method is written."""
     code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return _place(code, code.co_firstlineno) if isinstance(code, CodeType) else None
+    return place_at(code, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
@@ -102,7 +102,8 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
             each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
 
 
-def _place(code: CodeType, line: int | None) -> str:
+def place_at(code: CodeType, line: int | None) -> str:
+    """``agent.py:31 in SqlAgent.run``."""
     return printable(f"{_shown(code.co_filename)}:{line} in {code.co_qualname}")[:MAX_PLACE_CHARACTERS]
 
 

@@ -61,6 +61,10 @@ class Bus(Observer):
         for observer in self._observers:
             _tell(observer.loop_lag, seconds)
 
+    def loop_blocked(self, seconds: float) -> None:
+        for observer in self._observers:
+            _tell(observer.loop_blocked, seconds)
+
     async def close(self) -> None:
         for observer in self._observers:
             try:

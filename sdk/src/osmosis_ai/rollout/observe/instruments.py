@@ -133,6 +133,9 @@ class Instruments:
         self.loop_lag_max = gauge(
             "osmosis_event_loop_lag_max_seconds", "Largest lag of the last minute or two.", (), "livemax"
         )
+        self.loop_blocks = counter(
+            "osmosis_event_loop_blocks_total", "Times that the event loop was blocked for a second or more."
+        )
         self._ended: dict[tuple[str, str, str], Counter] = {}
 
     def ended(self, status: str, outcome: str, finish_reason: str) -> Counter:

@@ -120,6 +120,12 @@ class MetricsObserver(Observer):
         self.instruments.loop_lag_max.set(max(self._lag_max, self._lag_max_before))
         self.refresh()
 
+    def loop_blocked(self, seconds: float) -> None:
+        self.instruments.loop_blocks.inc()
+        self.instruments.loop_lag_max.set(max(self._lag_max, self._lag_max_before, seconds))
+        if self._is_shared:  # the loop, which blocks, cannot show it to the other workers
+            unwritten.write()
+
 
 class _MeasuredRollout(RolloutWatch):
     __slots__ = (

@@ -1,6 +1,8 @@
 """A time limit that can stand still: what a rollout waits for its paused trainer is none of its agent's time."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 
 
@@ -14,6 +16,13 @@ class Clock:
         self._left_seconds: float | None = None
         """Where it is started and stands still."""
         self._still = False
+        self._ends_at = math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is up, also where the loop cannot call as it is blocked; for any thread."""
+        # The loop's own clock stands still while it blocks, as libuv's does.
+        return time.monotonic() >= self._ends_at
 
     def start(self, seconds: float) -> None:
         """Begin anew; the time runs unless it stands still."""
@@ -22,6 +31,7 @@ class Clock:
             self._left_seconds = seconds
         else:
             self._timer = self._loop.call_later(seconds, self._on_end)
+            self._ends_at = time.monotonic() + seconds
 
     def stand_still(self, give_back_seconds: float = 0.0) -> None:
         """Stop the time, and give back what has run already."""
@@ -40,6 +50,7 @@ class Clock:
     def cancel(self) -> None:
         """End it without a call."""
         self._left_seconds = None
+        self._ends_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,8 @@
 """Running one agent, contained: whatever it does ends in exactly one ``TerminalResult``, and harms nobody else.
 
 The agent runs in a task of its own, so that a stop (time limit, cancel, shutdown) does not depend on its cooperation:
-it is cancelled, given ``CANCEL_GRACE_SECONDS``, and abandoned if it swallows that.
+it is cancelled, given ``CANCEL_GRACE_SECONDS``, and abandoned if it swallows that. One that blocks the event loop, so
+that nothing of this can happen, is interrupted by the watchdog (``watchdog``).
 
 Both of its limits stand still while a chat call waits for a trainer that pauses: that is not the agent's time. What
 bounds the wait is the call's own deadline; after a call that waited for nothing the limits run on, whatever the agent
@@ -11,6 +12,8 @@ does, until there is a reply again.
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
@@ -28,6 +31,7 @@ from osmosis_ai.rollout.core.results import (
     tool_turn_limit,
 )
 from osmosis_ai.rollout.core.text import text_of
+from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, RolloutWatch
 from osmosis_ai.rollout.core.where import places_of, places_of_task
 from osmosis_ai.rollout.server.clock import Clock
@@ -35,6 +39,14 @@ from osmosis_ai.rollout.server.clock import Clock
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE_SECONDS = 1.0
+ENDED = StopReason(Outcome.AGENT_ERROR, "the rollout has ended")
+
+CURRENT_EXECUTION: ContextVar["Execution | None"] = ContextVar("CURRENT_EXECUTION", default=None)
+"""The run that the current task works for."""
+
+
+class RunInterrupted(BaseException):
+    """Raised in the midst of an agent's code that blocks the event loop beyond its limit, by the watchdog alone."""
 
 
 class Execution(ChatWatch):
@@ -62,6 +74,7 @@ class Execution(ChatWatch):
         self._limit_seconds = limit_seconds
         self._tool_turn_seconds = tool_turn_seconds
         self._watch = watch
+        self._interruption: StopReason | None = None
         self._loop = asyncio.get_running_loop()
         self._limit = Clock(self._loop, self._time_ends)
         self._tool_turn = Clock(self._loop, self._tool_turn_ends)
@@ -76,6 +89,25 @@ class Execution(ChatWatch):
         if not self._ended.done():
             self._stop_reason = reason
             self._ended.set_result(None)
+
+    def overdue(self) -> StopReason | None:
+        """Why it should have ended by now; ``None`` if it may go on. For the watchdog, from whichever thread."""
+        if self._ended.done():
+            return self._stop_reason or ENDED
+        if self._limit.is_over:
+            return time_limit(self._limit_seconds)
+        return tool_turn_limit(self._tool_turn_seconds) if self._tool_turn.is_over else None
+
+    def interrupt(self, reason: StopReason, place: str) -> RunInterrupted:
+        """What to raise in its code at ``place``, which blocks the event loop; the run ends for ``reason``."""
+        message = f"{reason.message}; it blocked the event loop at {place}: use asyncio.to_thread"
+        if not self._ended.done():
+            self._interruption = replace(reason, message=message)
+        return RunInterrupted(message)
+
+    def note_block(self, place: str, seconds: float) -> None:
+        """It has blocked the event loop for ``seconds`` and still does, at ``place``; from any thread."""
+        self._ctx.log_event(TraceEvent.LOOP_BLOCKED, place=place, seconds=round(seconds, 3))
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         """The agent has done its turn."""
@@ -128,6 +160,8 @@ class Execution(ChatWatch):
         run.add_done_callback(self._run_ends)
         try:
             await self._ended
+            if self._interruption is not None:
+                return await self._cut_short(run, self._interruption)
             # A run that ended as it was stopped keeps its result, unless it hid from us that its trainer is gone.
             reason = self._stop_reason
             if reason is None or (run.done() and reason.outcome is not Outcome.LLM_ERROR):
@@ -150,6 +184,7 @@ class Execution(ChatWatch):
 
     async def _run(self) -> RolloutResult | BaseException:
         CURRENT_WATCH.set(self._watch)
+        CURRENT_EXECUTION.set(self)
         self._watch.agent_begins()
         try:
             return await run_agent(self._agent_loop.run, self._ctx)

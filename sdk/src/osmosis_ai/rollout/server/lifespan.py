@@ -8,6 +8,7 @@ anything is served; signals last, when there is something to drain. At the end t
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.offload import call_in_thread, daemon_threads
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.observe.looplag import LoopLag
+from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit, set_aside_startup_objects
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.services import Services
 from osmosis_ai.rollout.server.signals import DrainOnSignal
+from osmosis_ai.rollout.server.watchdog import Watchdog
 from osmosis_ai.rollout.wire.channel import TrainerChannel
 from osmosis_ai.rollout.wire.inbound import bound_this_server
 
@@ -101,17 +104,36 @@ class Lifespan:
         state.start_cleanup_task()
         maintenance = asyncio.create_task(self._maintain(service))
         set_aside_startup_objects()
-        loop_lag = LoopLag(self._services.observer.loop_lag)
+        family = siblings.current()
+
+        def report(lag_seconds: float) -> None:
+            self._services.observer.loop_lag(lag_seconds)
+            if family is not None:
+                family.beat()
+
+        async def drain() -> None:
+            # From the signal on, though the event loop was blocked when it came.
+            waited = time.monotonic() - (drain_on_signal.first_at or time.monotonic()) if drain_on_signal else 0.0
+            await service.close(max(0.0, settings.drain_seconds - waited))
+
         registration: asyncio.Task[None] | None = None
         drain_on_signal: DrainOnSignal | None = None
+        loop_lag: LoopLag | None = None
+        watchdog: Watchdog | None = None
         try:
             if self._on_startup is not None:
                 await self._on_startup()
             if self._register is not None:
                 registration = asyncio.ensure_future(self._register())
-            drain_on_signal = DrainOnSignal(lambda: service.close(settings.drain_seconds))
+            loop_lag = LoopLag(report)
+            drain_on_signal = DrainOnSignal(drain)
+            watchdog = Watchdog(loop_lag, drain_on_signal, settings, self._services.observer)
+            if family is not None:
+                family.beat()  # from here on this worker serves
             yield
         finally:
+            if watchdog is not None:
+                watchdog.stop()
             if drain_on_signal is not None:
                 # First: what follows may hang, and a signal is then the server's own again.
                 drain_on_signal.restore()
@@ -123,7 +145,8 @@ class Lifespan:
                 at_once = drain_on_signal is not None and drain_on_signal.forced
                 await self._services.close(None if at_once else min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
             finally:
-                loop_lag.stop()
+                if loop_lag is not None:
+                    loop_lag.stop()
                 self._services.served = False
                 if self._on_shutdown is not None:
                     await self._on_shutdown()

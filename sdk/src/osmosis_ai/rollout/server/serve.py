@@ -88,7 +88,7 @@ def serve_agent_loop(
     mcp_path: str | None = None,
     log_format: Literal["text", "json"] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; blocks.
+    """Serve until SIGTERM, Ctrl-C or SIGHUP; blocks.
 
     Args:
         port: 0 takes a free one.
@@ -108,7 +108,7 @@ def serve_agent_loop(
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
         ServeError: the arguments contradict each other, or the address, the journal, ``debug_dir`` or ``SSL_CERT_FILE``
-            cannot be used, or no worker could serve.
+            cannot be used, no worker could serve, or one had to be killed at the end.
         AgentLoopValidationError: the agent loop is invalid; the report has been printed.
     """
     for package in ("FastAPI", "uvicorn"):
@@ -165,8 +165,8 @@ def serve_agent_loop(
         if reload:
             _run_reloading(plan, listener, options)
         elif workers > 1:
-            if Supervisor(plan, workers, listener, options).run() != 0:
-                raise ServeError("No worker could serve; the reason stands above.")
+            if problem := Supervisor(plan, workers, listener, options).run():
+                raise ServeError(problem)
         else:
             import uvicorn
 

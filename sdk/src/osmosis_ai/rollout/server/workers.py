@@ -1,9 +1,13 @@
 """``--workers N``: processes that share one port and one journal, and a supervisor that keeps them running.
 
 The supervisor serves nothing. It starts the workers with the listening socket, starts one anew that has died (its
-rollouts are taken up from the journal), passes the drain on, and waits for it. Workers are in a process group of their
-own, so that Ctrl-C reaches them once, through the supervisor; one whose supervisor has died ends at once, as by
-kill -9, so that nothing holds the port and the next server finds everything in the journal.
+rollouts are taken up from the journal), passes the drain on, and waits for it, but not for ever. It gives up only if no
+worker has ever served. Workers are in a process group of their own, so that Ctrl-C reaches them once, through the
+supervisor; one whose supervisor has died ends at once, as by kill -9, so that nothing holds the port and the next
+server finds everything in the journal.
+
+A worker whose event loop does not come round (stopped, or blocked beyond what its watchdog can end) is told in the log
+after ``SILENT_SECONDS``, and killed when each of its rollouts must be past its limit: from then on waiting is worse.
 
 ``python -m osmosis_ai.rollout.server.workers LISTENER_FD SUPERVISOR_FD MEMORY_FD COUNT INDEX`` is one worker.
 """
@@ -22,7 +26,8 @@ from typing import Any
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.observe.exposition import WorkerMetrics, worker_metrics
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
-from osmosis_ai.rollout.server.siblings import ABSENT, Siblings, join, shared_memory
+from osmosis_ai.rollout.server.siblings import SILENT_SECONDS, Siblings, join, shared_memory
+from osmosis_ai.rollout.server.signals import DRAIN_SIGNALS, EXIT_SECONDS, HANGUP, Heard
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -31,7 +36,10 @@ RESTART_DELAY_SECONDS = 1.0
 """Before a worker is started anew that lived for less than ``SHORT_LIFE_SECONDS``; doubled each time."""
 MAX_RESTART_DELAY_SECONDS = 30.0
 SHORT_LIFE_SECONDS = 10.0
-SAME_SIGNAL_SECONDS = 1.0
+KILL_MARGIN_SECONDS = EXIT_SECONDS + 2.0
+"""Beyond drain and flush, before a worker is killed: it ends itself sooner, if it can."""
+SILENT_MARGIN_SECONDS = 60.0
+"""Beyond the limit of a run, before a worker is killed whose event loop does not come round."""
 
 _MODULE = "osmosis_ai.rollout.server.workers"
 _SHARED_LIMITS = ("max_concurrent_rollouts", "max_queued_rollouts", "max_total_rollouts")
@@ -42,10 +50,11 @@ class _Worker:
     process: "subprocess.Popen[bytes]"
     index: int
     started_at: float
+    is_silent: bool = False
 
 
 class Supervisor:
-    """Runs ``count`` workers on ``listener`` until SIGTERM or Ctrl-C; a second signal ends them without a drain.
+    """Runs ``count`` workers on ``listener`` until SIGTERM, Ctrl-C or SIGHUP; a second ends them without a drain.
 
     Args:
         options: uvicorn's, as JSON.
@@ -59,11 +68,14 @@ class Supervisor:
         self._metrics: WorkerMetrics
         self._early_deaths = 0
         self._next_start_at = 0.0
-        self._signals = 0
-        self._signalled_at = 0.0
+        self._has_served = False
+        self._heard = Heard()
+        limits = self._plan.settings.server
+        self._drain_limit_seconds = limits.drain_seconds + limits.flush_seconds + KILL_MARGIN_SECONDS
+        self._silence_limit_seconds = limits.request_timeout_seconds + SILENT_MARGIN_SECONDS
 
-    def run(self) -> int:
-        """Supervise; gives the exit code: 0 after a drain, 1 if no worker could start."""
+    def run(self) -> str | None:
+        """Supervise until a drain is over; gives what went wrong, in a sentence."""
         import uvicorn
 
         uvicorn.Config("", **self._plan.options)  # sets up logging as in the workers
@@ -71,8 +83,10 @@ class Supervisor:
         alive_reader, alive_writer = os.pipe()
         memory = shared_memory(self._count)
         self._siblings = Siblings(memory, self._count)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in (*DRAIN_SIGNALS, HANGUP):
+            # Under nohup a terminal that closes is nothing to us.
+            if number is not None and (number != HANGUP or signal.getsignal(number) is signal.SIG_DFL):
+                signal.signal(number, lambda number, frame: self._heard.note(number))
         try:
             with worker_metrics() as self._metrics:
                 return self._supervise((self._listener.fileno(), alive_reader, memory))
@@ -83,25 +97,55 @@ class Supervisor:
             for descriptor in (alive_writer, alive_reader, memory):
                 os.close(descriptor)
 
-    def _supervise(self, descriptors: tuple[int, ...]) -> int:
+    def _supervise(self, descriptors: tuple[int, ...]) -> str | None:
         self._workers = [self._start(descriptors, index) for index in range(self._count)]
         logger.info("Serving with %d workers; supervisor process [%d].", self._count, os.getpid())
-        while self._signals == 0:
+        before = time.monotonic()
+        while self._heard.first_at is None:
             time.sleep(POLL_SECONDS)
+            now = time.monotonic()
+            self._look_after(now, now - before)
+            before = now
             for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
                 self._workers.remove(worker)
                 # Or it would look idle for ever, and the others would shed their connections.
-                self._siblings.note(ABSENT, worker.index)
-                if self._signals == 0:
+                self._siblings.clear(worker.index)
+                if self._heard.first_at is None:
                     self._note_death(worker)
-            # All died young: the app cannot be loaded, say, and the next would fare no better.
-            if not self._workers and self._early_deaths >= self._count:
+            # The app cannot be loaded, say, and the next would fare no better.
+            if not self._workers and self._early_deaths >= self._count and not self._has_served:
                 logger.error("No worker can serve; giving up.")
-                return 1
-            if len(self._workers) < self._count and time.monotonic() >= self._next_start_at and self._signals == 0:
+                return "No worker could serve; the reason stands above."
+            if len(self._workers) < self._count and now >= self._next_start_at and self._heard.first_at is None:
                 index = min(set(range(self._count)) - {worker.index for worker in self._workers})
                 self._workers.append(self._start(descriptors, index))
         return self._drain()
+
+    def _look_after(self, now: float, passed_seconds: float) -> None:
+        """Note who serves and who does not answer; ``passed_seconds`` since the last time."""
+        for worker in self._workers:
+            beat_at = self._siblings.beat_at(worker.index)
+            if beat_at == 0.0:
+                continue
+            self._has_served = True
+            silent_seconds = now - beat_at
+            if silent_seconds < SILENT_SECONDS or passed_seconds >= SILENT_SECONDS:
+                # Or we ourselves were stopped, and the worker with us.
+                worker.is_silent = False
+            elif not worker.is_silent:
+                worker.is_silent = True
+                logger.error(
+                    "Worker [%d] has not come round for %.0f s: it is stopped, or something blocks its event loop. "
+                    "Connections go to the others.",
+                    worker.process.pid,
+                    silent_seconds,
+                )
+            elif silent_seconds >= self._silence_limit_seconds:
+                self._kill(worker, f"has not come round for {silent_seconds:.0f} s")
+
+    def _kill(self, worker: _Worker, why: str) -> None:
+        logger.error("Worker [%d] %s: killed; what it ran is in the journal.", worker.process.pid, why)
+        worker.process.kill()
 
     def _start(self, descriptors: tuple[int, ...], index: int) -> _Worker:
         numbers = [str(number) for number in (*descriptors, self._count, index)]
@@ -123,23 +167,40 @@ class Supervisor:
         self._metrics.ended(worker.process.pid)
         logger.error("Worker [%d] has died (exit code %d).", worker.process.pid, worker.process.returncode)
 
-    def _drain(self) -> int:
-        passed_on = 0
+    def _drain(self) -> str | None:
+        self._pass_on_signal()
+        kill_at = time.monotonic() + self._drain_limit_seconds
+        is_second_passed_on = False
         while any(worker.process.poll() is None for worker in self._workers):
-            if passed_on < self._signals:
-                passed_on = self._signals
+            if self._heard.second_at is not None and not is_second_passed_on:
+                is_second_passed_on = True
+                self._pass_on_signal()
+                kill_at = time.monotonic() + KILL_MARGIN_SECONDS
+            if time.monotonic() >= kill_at:
                 for worker in self._workers:
                     if worker.process.poll() is None:
-                        worker.process.send_signal(signal.SIGTERM)
+                        self._kill(worker, "did not end in time")
+                        worker.process.wait()
             time.sleep(POLL_SECONDS)
-        return 0
+        # One that the signal met before it served had nothing to drain, and ended by the signal itself.
+        failed = [
+            worker
+            for worker in self._workers
+            if worker.process.returncode not in (0, -signal.SIGTERM) and self._siblings.beat_at(worker.index) != 0.0
+        ]
+        for worker in failed:
+            logger.error("Worker [%d] ended with exit code %d.", worker.process.pid, worker.process.returncode)
+        if failed:
+            return (
+                f"{len(failed)} of {self._count} workers ended without a drain; the next start reports what they ran."
+            )
+        return None
 
-    def _on_signal(self, number: int, frame: object) -> None:
-        now = time.monotonic()
-        if self._signals and now - self._signalled_at < SAME_SIGNAL_SECONDS:
-            return
-        self._signals += 1
-        self._signalled_at = now
+    def _pass_on_signal(self) -> None:
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGTERM)
+                worker.process.send_signal(signal.SIGCONT)  # one that is stopped could not drain
 
 
 def _share_of(plan: Plan, count: int) -> Any:

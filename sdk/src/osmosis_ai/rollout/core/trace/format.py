@@ -28,6 +28,8 @@ class TraceEvent(StrEnum):
     """The trainer is back (``answered``), or the call has given it up; ``pause_ms`` long, and over since ``ago_ms``."""
     TOOL_CALL = "tool_call"
     """One tool call has ended."""
+    LOOP_BLOCKED = "loop_blocked"
+    """The agent blocks the event loop, and with it every rollout, at ``place`` for ``seconds`` so far."""
     MESSAGES_REWRITTEN = "messages_rewritten"
     """The agent changed messages that it had sent."""
     ROLLOUT_ERROR = "rollout_error"

@@ -14,7 +14,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
-from osmosis_ai.rollout.trainer import Outcome, RedispatchPolicy, RolloutOutcome, Trainer, TrainerError
+from osmosis_ai.rollout.trainer import Ending, RedispatchPolicy, RolloutOutcome, Trainer, TrainerError
 from training.policy import Policy
 from training.trajectory import Trajectory
 
@@ -36,7 +36,7 @@ class Attempt:
     rollout_id: str
     started_at: float
     ended_at: float
-    outcome: Outcome
+    outcome: Ending
     reward: float | None
     problem: str | None
 
@@ -97,7 +97,7 @@ class RolloutRunner:
         """
         played = list(await asyncio.gather(*map(self._play, tasks)))
         last = [one.attempts[-1] for one in played]
-        if last and all(attempt.outcome is Outcome.REFUSED for attempt in last):
+        if last and all(attempt.outcome is Ending.REFUSED for attempt in last):
             raise TrainerError(f"The server refused all {len(last)} rollouts. {last[0].problem}")
         return played
 

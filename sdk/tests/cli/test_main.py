@@ -43,8 +43,8 @@ def exit_code_of(*arguments: str) -> Any:
 
 
 class TestExitCodes:
-    def test_without_a_command_it_shows_its_help_on_stdout_and_returns_1(self, capsys: Captured) -> None:
-        assert main([]) == 1
+    def test_without_a_command_it_shows_its_help_on_stdout_and_returns_2(self, capsys: Captured) -> None:
+        assert main([]) == 2
         out, err = capsys.readouterr()
         assert out.startswith("usage: osmosis")
         assert err == ""
@@ -207,7 +207,7 @@ class TestEntryPoints:
         done = subprocess.run(
             [sys.executable, "-m", module], cwd=working_directory, env=own_environment(), capture_output=True, text=True
         )
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert done.stdout.startswith("usage: osmosis [OPTIONS]")
         assert done.stderr == ""
 

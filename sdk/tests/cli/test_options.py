@@ -26,7 +26,6 @@ TABLE = {name: value for name, value in vars(table).items() if get_origin(value)
 # Command and flag -> why it differs there from what the flag is elsewhere.
 EXCEPTIONS = {
     ("trainer", "--concurrency"): "16 by default: a server is made for many, and its rollouts share no client",
-    ("trainer", "--timeout"): "300 s by default, as for every trainer: a server that lost a rollout says nothing",
     ("trainer", "--model"): "a script by default: the protocol is what is tried",
     ("eval", "--model"): "required: numbers are about a model",
     ("doctor", "--model"): "that of osmosis test is examined unless another is named",
@@ -184,9 +183,13 @@ WRONG: dict[str, list[list[str]]] = {
     "two agents": [[*LINES[name], "--mcp", "tools"] for name in AGENT_COMMANDS]
     + [["doctor", *AGENT, "--mcp", "tools"]],
     "a malformed name": [
-        *([*LINES[name], "-m", "nonsense"] for name in (*AGENT_COMMANDS, "rescore")),
-        [*LINES["eval"], "--eval-fn", "nonsense"],
-        [*LINES["trainer"], "--policy", "nonsense"],
+        *(
+            [*LINES[name], "-m", module]
+            for name in (*AGENT_COMMANDS, "rescore", "doctor")
+            for module in ("nonsense", "/a/file.py:x", ".near:x", "server:")
+        ),
+        *([*LINES["eval"], "-m", "gone:x", "--eval-fn", fn] for fn in ("nonsense", "/a/file.py:x")),
+        *([*LINES["trainer"], "--policy", policy] for policy in ("nonsense", "/a/file.py:x")),
     ],
     "a file that is not there": [
         *([*LINES[name], "-d", "gone.jsonl"] for name in (*RUNNERS, "rescore")),
@@ -212,15 +215,22 @@ WRONG: dict[str, list[list[str]]] = {
         [*LINES["test"], "-i", "--json"],
         [*LINES["eval"], "--baseline-api-key", "k"],
         [*LINES["view"], "-o", "page.html", "--open"],
+        [*LINES["traces export"], "--min-reward", "1", "--max-reward", "0"],
     ],
     "no journal": [LINES["journal list"], LINES["journal salvage"]],
     "no MCP directory": [
-        ["validate", "--mcp", "gone"],
-        ["serve", "--mcp", "gone"],
-        ["trainer", "--mcp", "gone", *DATA],
+        [*(word for word in LINES[name] if word not in AGENT), "--mcp", folder]
+        for name in (*AGENT_COMMANDS, "doctor")
+        for folder in ("gone", "rows.jsonl", "traces")
     ],
     "no SDK": [["init", "agent", "--sdk", "gone"]],
-    "a value that is no choice": [[*LINES["serve"], "--log-level", "loud"], [*LINES["traces export"], "--status", "x"]],
+    "a value that is no choice": [
+        [*LINES["serve"], "--log-level", "loud"],
+        [*LINES["traces export"], "--status", "x"],
+        [*LINES["traces export"], "--outcome", "bogus"],
+        [*LINES["traces export"], "--outcome", "success", "--outcome", "SUCCESS"],
+    ],
+    "no command": [[]],
 }
 FAILING = {
     "an agent that cannot be imported": [
@@ -281,12 +291,12 @@ class TestExitCodes:
         assert exit_code_of(lambda: main(line)) == 2
         ended = capsys.readouterr()
         # Group commands without a command show their help.
-        assert "Error: " in ended.err or line == ["journal"]
+        assert "Error: " in ended.err or line in ([], ["journal"])
         assert "Traceback" not in ended.err
 
     @pytest.mark.parametrize("line", cases(WRONG))
     def test_argparse_says_so_too(self, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-        if line[0] in COMMANDS:
+        if line and line[0] in COMMANDS:
             assert exit_code_of(lambda: by_argparse(line)) == 2
 
     @pytest.mark.parametrize("line", cases(FAILING))

@@ -316,7 +316,7 @@ class TestChecksBeforeAnythingStarts:
         [
             ([], "either -m module:attribute"),
             (["-m", "agent:adder", "--server", "http://127.0.0.1:1"], "either -m module:attribute"),
-            (["-m", "agent"], "-m agent is not of the form module:attribute"),
+            (["-m", "agent"], "Invalid module path 'agent': it has no ':'"),
             (["-m", "agent:adder", "-d", "gone.jsonl"], "Dataset file not found: gone.jsonl"),
             (["-m", "agent:adder", "-d", "agent.py"], "Unsupported file format '.py'"),
             (["-m", "agent:adder", "--temperature", "inf"], "--temperature must be a finite number"),

@@ -116,7 +116,7 @@ def _global_options(
 ) -> None:
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())  # noqa: T201 - the answer itself
-        raise _Finished(EXIT_FAILED)
+        raise _Finished(EXIT_USAGE)
 
 
 def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:

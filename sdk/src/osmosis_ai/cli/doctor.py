@@ -11,7 +11,6 @@ import typer
 
 from osmosis_ai.cli import options as table
 from osmosis_ai.rollout.core.consts import TRAINER_KEY_VARIABLE
-from osmosis_ai.rollout.core.user_errors import UsageError
 
 PROGRAM_SECONDS = 2.6
 """From the start of the program to the end of its checks, unless it is told otherwise."""
@@ -59,8 +58,9 @@ def doctor(
     """Name what is misconfigured, each with what to do; exit code 1 if there is a problem. Changes nothing."""
     given = locals()
     del given["timeout"], given["as_json"]
-    if module is not None and mcp is not None:
-        raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
+    from osmosis_ai.rollout.run.agents import check_naming
+
+    check_naming(module, mcp, is_required=False)
     from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 
     # It loads the agent while this process loads the checks.

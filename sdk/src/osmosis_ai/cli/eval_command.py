@@ -45,7 +45,7 @@ def eval_(
         typer.Option("--report", metavar="FILE", help="Report as .md or .html, with plots; may be repeated."),
     ] = None,
     as_json: table.AsJson = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the comparison's permutation test.")] = 0,
+    seed: table.Seed = 0,
     quiet: table.Quiet = False,
     debug: table.Debug = False,
 ) -> int:

@@ -32,6 +32,8 @@ MaxTurns = Annotated[int, typer.Option("--max-turns", min=1, help="Model calls a
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens of one reply.")]
 Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="Sampling temperature.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="Time limit of one run.")]
+# Of eval alone: nothing else draws at random here.
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the comparison's permutation test.")]
 PassThreshold = Annotated[float, typer.Option("--pass-threshold", help="Score from which a run passes.")]
 
 # The model.

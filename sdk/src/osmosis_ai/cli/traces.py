@@ -38,6 +38,8 @@ def export(
     for outcome in outcomes or ():
         if outcome not in set(Outcome):
             raise UsageError(f"--outcome is one of {', '.join(Outcome)}, not {outcome!r}.")
+    if min_reward is not None and max_reward is not None and min_reward > max_reward:
+        raise UsageError(f"--min-reward {min_reward:g} is above --max-reward {max_reward:g}: nothing can be between.")
     if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
         raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")
     index = index_of(path)

@@ -20,7 +20,7 @@ from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.trainer import (
     ChatCall,
     Completer,
-    Outcome,
+    Ending,
     RetryPolicy,
     RolloutOutcome,
     Trainer,
@@ -81,7 +81,7 @@ class TestARun:
         assert stop_reason is None
         assert sorted(outcomes) == ["r0", "r1", "r2", "r3", "r4"]
         for outcome in outcomes.values():
-            assert (outcome.outcome, outcome.problem) == (Outcome.COMPLETED, None)
+            assert (outcome.outcome, outcome.problem) == (Ending.COMPLETED, None)
             assert (outcome.reward, outcome.finish_reason) == (1.0, "stop")
             assert (outcome.turns, outcome.tool_calls, outcome.rewrote_messages) == (2, 1, False)
             assert outcome.latency_seconds > 0
@@ -147,7 +147,7 @@ class TestDispatch:
         ]
         async with ScriptedServer(answers=[*refusals]) as server, trainer_for(server) as trainer:
             outcome = await trainer.run_one(request())
-        assert outcome.outcome is Outcome.COMPLETED
+        assert outcome.outcome is Ending.COMPLETED
         assert len(server.bodies) == len(refusals) + 1
         assert len(set(server.bodies)) == 1
 
@@ -169,9 +169,9 @@ class TestDispatch:
     async def test_a_server_that_keeps_failing_is_given_up_on_for_this_rollout_only(self) -> None:
         async with ScriptedServer(answers=[500] * 4) as server, trainer_for(server, concurrency=1) as trainer:
             outcomes, stop_reason = await run_all(trainer, 2)
-        assert outcomes["r0"].outcome is Outcome.REFUSED
+        assert outcomes["r0"].outcome is Ending.REFUSED
         assert outcomes["r0"].problem == "The rollout server refused the rollout (500): no"
-        assert outcomes["r1"].outcome is Outcome.COMPLETED
+        assert outcomes["r1"].outcome is Ending.COMPLETED
         assert stop_reason is None
 
     @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ class TestDispatch:
     async def test_a_final_refusal_is_told_in_one_line(self, answer: Response, problem: str) -> None:
         async with ScriptedServer(answers=[answer]) as server, trainer_for(server) as trainer:
             outcome = await trainer.run_one(request())
-        assert outcome.outcome is Outcome.REFUSED
+        assert outcome.outcome is Ending.REFUSED
         assert problem in str(outcome.problem)
         assert str(outcome.problem).isprintable()
         assert len(str(outcome.problem)) < 500
@@ -197,7 +197,7 @@ class TestDispatch:
         async with ScriptedServer(answers=[401] * 100) as server, trainer_for(server, concurrency=2) as trainer:
             outcomes, stop_reason = await run_all(trainer, 50)
         assert stop_reason == "The rollout server refused the key (401): give its key with --server-key."
-        assert {outcome.outcome for outcome in outcomes.values()} == {Outcome.REFUSED}
+        assert {outcome.outcome for outcome in outcomes.values()} == {Ending.REFUSED}
         assert len(outcomes) <= 2
 
     async def test_a_server_that_cannot_be_reached_stops_the_run(self) -> None:
@@ -225,7 +225,7 @@ class TestDispatch:
         retry = RetryPolicy(attempt_timeout_seconds=0.1, base_delay_seconds=0.001)
         async with SilentAtFirst() as server, Trainer(arithmetic, server_url=server.url, retry=retry) as trainer:
             outcome = await trainer.run_one(request())
-        assert outcome.outcome is Outcome.COMPLETED
+        assert outcome.outcome is Ending.COMPLETED
         assert server.bodies[0] == server.bodies[1]
 
 
@@ -236,7 +236,7 @@ class TestEndings:
 
         async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
             outcome = await trainer.run_one(request())
-        assert (outcome.outcome, outcome.problem) == (Outcome.ERROR, "ZeroDivisionError: /")
+        assert (outcome.outcome, outcome.problem) == (Ending.ERROR, "ZeroDivisionError: /")
         assert (outcome.reward, outcome.finish_reason) == (None, "error")
 
     async def test_a_missing_callback_is_a_timeout_and_a_late_one_changes_nothing(self) -> None:
@@ -257,7 +257,7 @@ class TestEndings:
             timed_out.set()
             await server.agents()
             assert trainer.late_results == 1
-        assert outcome.outcome is Outcome.TIMED_OUT
+        assert outcome.outcome is Ending.TIMED_OUT
         assert outcome.problem == "No result within 0.5 s; still waiting for its terminal callback."
         assert outcome.reward is None
 
@@ -267,7 +267,7 @@ class TestEndings:
             trainer_for(server, rollout_timeout_seconds=0.2) as trainer,
         ):
             outcome = await trainer.run_one(request())
-        assert outcome.outcome is Outcome.TIMED_OUT
+        assert outcome.outcome is Ending.TIMED_OUT
         assert "waiting for the server to accept it (it answered 429)" in str(outcome.problem)
 
     async def test_a_repeated_result_counts_once_and_another_one_is_refused(self) -> None:
@@ -361,7 +361,7 @@ class TestChat:
                 return reply
 
         async with SlowToSay(agent) as server, trainer_for(server) as trainer:
-            assert (await trainer.run_one(request())).outcome is Outcome.COMPLETED
+            assert (await trainer.run_one(request())).outcome is Ending.COMPLETED
         assert replies[0]["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "add"
 
     async def test_the_wait_for_the_tools_is_bounded(self) -> None:

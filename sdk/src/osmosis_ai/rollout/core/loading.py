@@ -64,7 +64,7 @@ def import_module_attribute(path: str, wanted: type | None = None) -> Any:
     Raises:
         CLIError: for a malformed path, any failure of the import, or a missing attribute.
     """
-    module_name, attribute = _split(path)
+    module_name, attribute = split_name(path)
     _put_working_directory_on_path()
     importlib.invalidate_caches()
     module = _import(module_name)
@@ -78,7 +78,12 @@ def import_module_attribute(path: str, wanted: type | None = None) -> Any:
         raise CLIError(f"Cannot load '{attribute}' from module '{module_name}': {_reason(error)}") from error
 
 
-def _split(path: str) -> tuple[str, str]:
+def split_name(path: str) -> tuple[str, str]:
+    """Module and attribute of ``module:attribute``.
+
+    Raises:
+        UsageError: ``path`` is not of that form.
+    """
     module_name, colon, attribute = path.rpartition(":")
     problems = {
         "it has no ':'": not colon,

@@ -53,16 +53,8 @@ def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
         MCPLoadError: there is no such directory or no ``main.py``, fastmcp cannot be imported, ``main.py`` fails or
             exits, or holds no server.
     """
-    directory = Path(mcp_path)
-    if not str(mcp_path).strip() or not directory.is_dir():
-        kind = " as a directory" if directory.is_file() else ""
-        raise NoMCPDirectoryError(
-            f"The MCP directory '{mcp_path}' does not exist{kind}; name one that holds a main.py."
-        )
-    directory = directory.resolve()
-    main_file = directory / f"{MAIN_MODULE}.py"
-    if not main_file.is_file():
-        raise NoMCPDirectoryError(f"No main.py found in '{directory}'; put the FastMCP server there.")
+    main_file = find_mcp_server(mcp_path)
+    directory = main_file.parent
     server_class = _import_fastmcp()
     package = DirectoryPackage(directory)
     try:
@@ -74,6 +66,25 @@ def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
         reason = package.own_text(_reason(error, directory))
         raise MCPLoadError(f"Error importing {main_file}: {reason}") from error
     return _server_in(module, server_class, main_file)
+
+
+def find_mcp_server(mcp_path: str | Path) -> Path:
+    """The ``main.py`` in the directory ``mcp_path``; nothing is imported.
+
+    Raises:
+        NoMCPDirectoryError: there is no such directory, or no such file in it.
+    """
+    directory = Path(mcp_path)
+    if not str(mcp_path).strip() or not directory.is_dir():
+        kind = " as a directory" if directory.is_file() else ""
+        raise NoMCPDirectoryError(
+            f"The MCP directory '{mcp_path}' does not exist{kind}; name one that holds a main.py."
+        )
+    directory = directory.resolve()
+    main_file = directory / f"{MAIN_MODULE}.py"
+    if not main_file.is_file():
+        raise NoMCPDirectoryError(f"No main.py found in '{directory}'; put the FastMCP server there.")
+    return main_file
 
 
 def _import_fastmcp() -> Any:

@@ -2,19 +2,29 @@
 
 from typing import TYPE_CHECKING
 
+from osmosis_ai.rollout.core.loading import load_agent_loop, split_name
 from osmosis_ai.rollout.core.user_errors import UsageError
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
 
 
-def naming_problem(module: str | None, mcp: str | None) -> str | None:
-    """What is wrong if both or neither is given."""
+def check_naming(module: str | None, mcp: str | None, *, is_required: bool = True) -> None:
+    """See that an agent is named in one way, and rightly; nothing is imported.
+
+    Raises:
+        UsageError: both or, if one ``is_required``, neither is given; one names nothing that can be there.
+    """
     if module and mcp:
-        return "--module and --mcp are mutually exclusive: give one of them."
-    if not module and not mcp:
-        return "An agent is required: give --module (-m) module:attribute, or --mcp DIR."
-    return None
+        raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
+    if module:
+        split_name(module)
+    elif mcp is not None:
+        from osmosis_ai.rollout.mcp.loader import find_mcp_server
+
+        find_mcp_server(mcp)
+    elif is_required or module is not None:
+        raise UsageError("An agent is required: give --module (-m) module:attribute, or --mcp DIR.")
 
 
 def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
@@ -24,12 +34,9 @@ def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
         UsageError: both or neither is given, or ``module`` is not of the form ``module:attribute``.
         CLIError: it cannot be loaded.
     """
-    if problem := naming_problem(module, mcp):
-        raise UsageError(problem)
+    check_naming(module, mcp)
     if mcp:
         from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 
         return load_mcp_agent(mcp)
-    from osmosis_ai.rollout.core.loading import load_agent_loop
-
     return load_agent_loop(module or "")

@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
+from osmosis_ai.rollout.core.loading import split_name
 from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
-from osmosis_ai.rollout.run.agents import naming_problem
+from osmosis_ai.rollout.run.agents import check_naming
 from osmosis_ai.rollout.run.results.inputs import inputs_of
 
 _AT_LEAST = {
@@ -62,11 +63,10 @@ class RunOptions:
 
     def inputs(self) -> dict[str, Any]:
         """What results depend on, with digests of files: they are only gone on with if all of it is the same."""
-        code = [getattr(self, name) or () for name in self._CODE]
         models = {name: getattr(self, name) for name in self._MODELS}
         return inputs_of(
             self.dataset,
-            modules=[path for given in code for path in ([given] if isinstance(given, str) else given)],
+            modules=self._code(),
             mcp=self.mcp,
             model={name: bare_url(value) if name.endswith("_url") else value for name, value in models.items()},
             settings={name: getattr(self, name) for name in self._SETTINGS},
@@ -93,11 +93,18 @@ class RunOptions:
         Raises:
             UsageError: they do not; the first thing that is wrong, in a sentence.
         """
-        if problem := self._agent_problem() or self._combination_problem() or self._number_problem():
+        self._check_agent()
+        for name in self._code():
+            split_name(name)
+        if problem := self._combination_problem() or self._number_problem():
             raise UsageError(problem)
 
-    def _agent_problem(self) -> str | None:
-        return naming_problem(self.module, self.mcp)
+    def _check_agent(self) -> None:
+        check_naming(self.module, self.mcp)
+
+    def _code(self) -> list[str]:
+        given = [getattr(self, name) or () for name in self._CODE]
+        return [path for paths in given for path in ([paths] if isinstance(paths, str) else paths)]
 
     def _combination_problem(self) -> str | None:
         default = next(field.default for field in fields(self) if field.name == "model")

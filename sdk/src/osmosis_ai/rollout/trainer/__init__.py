@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.trainer.vocabulary import (
         ChatCall as ChatCall,
         Completer as Completer,
+        Ending as Ending,
         Outcome as Outcome,
         RedispatchPolicy as RedispatchPolicy,
         RetryPolicy as RetryPolicy,
@@ -46,7 +47,7 @@ _EXPORTS = {
     "osmosis_ai.rollout.trainer.server_keeper": "ServerKeeper",
     "osmosis_ai.rollout.trainer.trainer": "Trainer",
     "osmosis_ai.rollout.trainer.vocabulary": (
-        "ChatCall Completer Outcome RedispatchPolicy RetryPolicy RolloutOutcome TrainerLimits"
+        "ChatCall Completer Ending Outcome RedispatchPolicy RetryPolicy RolloutOutcome TrainerLimits"
     ),
 }
 

@@ -1,7 +1,8 @@
 """Default values of the trainer, in a module that imports nothing, so that ``--help`` can show them quickly."""
 
 CONCURRENCY = 16
-ROLLOUT_TIMEOUT_SECONDS = 300.0
+ROLLOUT_TIMEOUT_SECONDS = 600.0
+"""As long as a server lets a rollout run (``REQUEST_TIMEOUT_SECONDS``)."""
 MAX_TURNS = 10
 MAX_TOKENS_TOTAL = 8192
 CALLBACK_HOST = "127.0.0.1"

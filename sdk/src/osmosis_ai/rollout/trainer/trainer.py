@@ -38,7 +38,7 @@ from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
 from osmosis_ai.rollout.trainer.vocabulary import (
     Completer,
-    Outcome,
+    Ending,
     RedispatchPolicy,
     RetryPolicy,
     RolloutOutcome,
@@ -50,7 +50,7 @@ from osmosis_ai.rollout.wire.loopback import LoopbackGuard
 CALLBACK_KEY_BYTES = 32
 CONNECT_TIMEOUT_SECONDS = 10.0
 
-_OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Outcome.COMPLETED, RolloutStatus.ERROR: Outcome.ERROR}
+_OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Ending.COMPLETED, RolloutStatus.ERROR: Ending.ERROR}
 
 
 class Trainer:
@@ -241,7 +241,7 @@ class Trainer:
         rollout = self._book.open(addressed)
         started_seconds = time.monotonic()
         problem, is_systemic = None, False
-        outcome = Outcome.TIMED_OUT
+        outcome = Ending.TIMED_OUT
         try:
             async with asyncio.timeout(self._limits.rollout_timeout_seconds):
                 await self._dispatcher.dispatch(rollout)
@@ -250,7 +250,7 @@ class Trainer:
             timeout_seconds = self._limits.rollout_timeout_seconds
             problem = f"No result within {timeout_seconds:g} s; still waiting for {rollout.waiting_for}."
         except InitRefusedError as error:
-            outcome, problem, is_systemic = Outcome.REFUSED, str(error), error.systemic
+            outcome, problem, is_systemic = Ending.REFUSED, str(error), error.systemic
         finally:
             self._book.close(rollout)
         if rollout.result is not None:
@@ -258,7 +258,7 @@ class Trainer:
             if outcome is Outcome.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":
                 problem = rollout.policy_failure or problem  # the cause, which the server has only been told of
         elif rollout.is_lost:
-            outcome, problem = Outcome.LOST, "The server was started again and did not report this rollout."
+            outcome, problem = Ending.LOST, "The server was started again and did not report this rollout."
         return RolloutOutcome(
             request=rollout.request,
             outcome=outcome,
@@ -272,9 +272,9 @@ class Trainer:
         )
 
 
-def _ending(result: RolloutResponse) -> tuple[Outcome, str | None]:
+def _ending(result: RolloutResponse) -> tuple[Ending, str | None]:
     outcome = _OUTCOME_OF_STATUS[result.status]
-    if outcome is Outcome.COMPLETED:
+    if outcome is Ending.COMPLETED:
         return outcome, None
     return outcome, result.error_message or "The server reported ERROR without a message."
 

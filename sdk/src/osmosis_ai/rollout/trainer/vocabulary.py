@@ -14,8 +14,11 @@ from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, Rollout
 from osmosis_ai.rollout.trainer import defaults
 
 
-class Outcome(Enum):
-    """How a rollout ended, as the trainer sees it."""
+class Ending(Enum):
+    """How a rollout ended for the trainer, a server that says nothing included.
+
+    What a result says of itself is another thing: `osmosis_ai.rollout.core.results.Outcome`, in its ``extra_fields``.
+    """
 
     COMPLETED = "COMPLETED"
     """The server reported COMPLETED."""
@@ -27,6 +30,10 @@ class Outcome(Enum):
     """No terminal callback came in time."""
     LOST = "LOST"
     """The server was started again and, within a grace period, reported nothing of it."""
+
+
+Outcome = Ending
+"""The name of `Ending` before there were two kinds of outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class RolloutOutcome:
     """The end of one rollout."""
 
     request: RolloutRequest
-    outcome: Outcome
+    outcome: Ending
     result: RolloutResponse | None
     """The terminal callback, where there was one."""
     problem: str | None
@@ -75,7 +82,7 @@ class RolloutOutcome:
     @property
     def reward(self) -> float | None:
         """The reward of a COMPLETED rollout. A failure never has one."""
-        return self.result.reward if self.result and self.outcome is Outcome.COMPLETED else None
+        return self.result.reward if self.result and self.outcome is Ending.COMPLETED else None
 
     @property
     def finish_reason(self) -> str | None:
@@ -103,7 +110,7 @@ class RedispatchPolicy:
 
     max_attempts: int = 3
     """Rollouts started for one request, the first included."""
-    outcomes: frozenset[Outcome] = frozenset({Outcome.ERROR, Outcome.LOST, Outcome.TIMED_OUT})
+    outcomes: frozenset[Ending] = frozenset({Ending.ERROR, Ending.LOST, Ending.TIMED_OUT})
     """Which ends are worth another attempt."""
 
 

@@ -1,9 +1,10 @@
 """What ``osmosis trainer`` was asked to do."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
+from osmosis_ai.rollout.core.user_errors import UsageError
+from osmosis_ai.rollout.run.agents import check_naming
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.options import RunOptions
 from osmosis_ai.rollout.trainer import defaults
@@ -34,14 +35,12 @@ class Options(RunOptions):
         """The runs to make."""
         return RunPlan(self.offset, self.repeat)
 
-    def _agent_problem(self) -> str | None:
+    def _check_agent(self) -> None:
         if [self.module, self.mcp, self.server].count(None) != 2:
-            return "Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one."
-        if self.module is not None and not all(self.module.rpartition(":")):
-            return f"-m {self.module} is not of the form module:attribute, as in server:agent_loop."
-        if self.mcp is not None and not Path(self.mcp).is_dir():
-            return f"The MCP directory '{self.mcp}' does not exist; name one that holds a main.py."
-        return None
+            raise UsageError(
+                "Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one."
+            )
+        check_naming(self.module, self.mcp, is_required=False)
 
     def _combination_problem(self) -> str | None:
         key = self.server_key

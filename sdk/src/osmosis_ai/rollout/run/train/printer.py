@@ -9,12 +9,12 @@ from rich.text import Text
 
 from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
-from osmosis_ai.rollout.trainer.vocabulary import Outcome
+from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
 MAX_REWRITES_SHOWN = 5
 
-_WORDS = {Outcome.ERROR: "error", Outcome.REFUSED: "refused", Outcome.TIMED_OUT: "timed out", Outcome.LOST: "lost"}
+_WORDS = {Ending.ERROR: "error", Ending.REFUSED: "refused", Ending.TIMED_OUT: "timed out", Ending.LOST: "lost"}
 
 
 class ReportPrinter:
@@ -42,7 +42,7 @@ class ReportPrinter:
             cells: list[Text | str] = [
                 str(line.row_index),
                 *([str(line.repeat)] if repeats else []),
-                Text(line.status, "green" if line.status == Outcome.COMPLETED.value else "red"),
+                Text(line.status, "green" if line.status == Ending.COMPLETED.value else "red"),
                 "-" if line.reward is None else f"{line.reward:.2f}",
                 str(line.turns),
                 str(line.tool_calls),
@@ -86,7 +86,7 @@ class ReportPrinter:
 
 def _worst(lines: list[ReportLine]) -> list[ReportLine]:
     def badness(line: ReportLine) -> tuple[bool, float, int, int]:
-        completed = line.status == Outcome.COMPLETED.value
+        completed = line.status == Ending.COMPLETED.value
         return completed, line.reward if line.reward is not None else 0.0, line.row_index, line.repeat
 
     return sorted(sorted(lines, key=badness)[:MAX_TABLE_LINES], key=lambda line: (line.row_index, line.repeat))

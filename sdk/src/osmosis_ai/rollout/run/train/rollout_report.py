@@ -9,7 +9,7 @@ from osmosis_ai.rollout.core.slips import MAX_HINT_CHARACTERS
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.core.where import MAX_PLACES
 from osmosis_ai.rollout.run.tally import Tally
-from osmosis_ai.rollout.trainer.vocabulary import Outcome, RolloutOutcome
+from osmosis_ai.rollout.trainer.vocabulary import Ending, RolloutOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RolloutReport(Tally):
     def __init__(self, planned: int) -> None:
         super().__init__(planned)
         self.lines: list[ReportLine] = []
-        self.counts: Counter[Outcome] = Counter()
+        self.counts: Counter[Ending] = Counter()
         self.duration_seconds = 0.0
         self.contradictions = 0
         self.late_results = 0
@@ -74,7 +74,7 @@ class RolloutReport(Tally):
     def _count(self, line: ReportLine) -> None:
         self.ended += 1
         self.lines.append(line)
-        self.counts[Outcome(line.status)] += 1
+        self.counts[Ending(line.status)] += 1
         if line.rewritten is not None:
             self.rewritten.append(line)
         if line.reward is not None:
@@ -86,7 +86,7 @@ class RolloutReport(Tally):
     @property
     def completed(self) -> int:
         """Rollouts with a terminal COMPLETED callback."""
-        return self.counts[Outcome.COMPLETED]
+        return self.counts[Ending.COMPLETED]
 
     @property
     def rollouts_per_second(self) -> float:
@@ -104,7 +104,7 @@ class RolloutReport(Tally):
             "planned": self.planned,
             "ended": self.ended,
             "resumed": self.resumed,
-            **{outcome.value.lower(): self.counts[outcome] for outcome in Outcome},
+            **{outcome.value.lower(): self.counts[outcome] for outcome in Ending},
             "mean_reward": self.mean_reward,
             "rewarded": self.rewarded,
             "duration_seconds": round(self.duration_seconds, 3),

@@ -69,14 +69,19 @@ def ended(name: str, *more: str) -> "subprocess.CompletedProcess[str]":
 ENVIRONMENT = {**os.environ, "OSMOSIS_NO_DOTENV": "1"}
 
 
-@pytest.fixture(params=COMMANDS)
-def killed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a command that was killed when some of its runs had ended, in the current directory."""
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent and its rows, in the current directory."""
     monkeypatch.chdir(tmp_path)
     Path("agent.py").write_text(AGENT)
     Path("helpers.py").write_text("def reward():\n    return 1.0\n\ndef score(solution_str):\n    return 1.0\n")
     rows = [{"system_prompt": "s", "user_prompt": f"What is {n} + 1?", "ground_truth": f"{n + 1}"} for n in range(ROWS)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(params=COMMANDS)
+def killed(request: pytest.FixtureRequest, project: None) -> str:
+    """The name of a command that was killed when some of its runs had ended, in the current directory."""
     with subprocess.Popen(command(request.param), stdout=subprocess.DEVNULL, env=ENVIRONMENT) as process:
         wait_for(lambda: Path("in the middle").exists() and process.poll() is None)
         wait_for(lambda: len(saved_runs()) >= 4)
@@ -132,6 +137,30 @@ def test_every_run_is_there_once_and_none_that_had_ended_is_made_again(killed: s
 
     ended(killed, "--resume")
     assert Counter(map(int, Path("ran").read_text().split())) == made_now, "nothing was left to do"
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    "name", ["test", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eval", "trainer"))]
+)
+def test_a_larger_limit_goes_on_with_the_new_rows_alone(name: str) -> None:
+    Path("go on").touch()
+    assert ended(name, "--limit", "2").returncode == 0
+    Path("ran").unlink()
+    resumed = ended(name, "--limit", "3", "--resume")
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert f"Going on with results.jsonl: {2 * REPEATS} of {3 * REPEATS} runs are there." in resumed.stdout
+    assert Counter(map(int, Path("ran").read_text().split())) == {2: REPEATS}
+    assert documented_runs() == [(row, repeat) for row in range(3) for repeat in range(REPEATS)]
+
+    before = Path("results.jsonl").read_bytes()
+    refused = ended(name, "--limit", "1", "--resume")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "Error: Cannot go on with results.jsonl: it has row 1, which --limit 1 leaves out; give a larger one, or leave"
+        " out --resume to start anew.\n"
+    )
+    assert Path("results.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", COMMANDS)

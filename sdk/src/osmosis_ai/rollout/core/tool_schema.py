@@ -21,10 +21,14 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.tool_arguments import DECIMAL, UnfitError, fit, plain
 
 _KNOWN = "Decimal, int, float, str, bool, list, dict, Literal, an Enum, a TypedDict or a pydantic model"
 _MAX_PROBLEM_CHARACTERS = 500
+_MAX_DEFAULT_CHARACTERS = 100
+# pydantic's names of what is wrong with a type, beside those that end in `_type`.
+_TYPE_PROBLEMS = {"is_instance_of", "literal_error", "enum", "none_required", "int_from_float", "callable_type"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +161,31 @@ def _parameter(parameter: inspect.Parameter, annotation: Any, where: str) -> Par
     if text is not None:
         schema = {**schema, "description": text}
     required = default is PydanticUndefined
+    if not required:
+        _check_default(default, annotation, adapter, where)
     schema.pop("default", None)
     if not required and default is not None:
         with suppress(ValueError):  # it cannot be shown, and need not
             schema["default"] = plain(default) if isinstance(default, Decimal) else to_jsonable_python(default)
     return Parameter(parameter.name, schema, adapter, required, None if required else default)
+
+
+def _check_default(default: Any, annotation: Any, adapter: TypeAdapter[Any], where: str) -> None:
+    """Refuse a default of another type: the function would get what no model can give it."""
+    try:
+        adapter.validate_python(default, strict=True)
+    except ValidationError as error:
+        # A default out of bounds may be meant: 0 for "no limit", say.
+        if all(_is_of_type(problem["type"]) for problem in error.errors(include_url=False, include_input=False)):
+            kind = getattr(_bare(annotation), "__name__", str(_bare(annotation)).removeprefix("typing."))
+            raise TypeError(
+                f"{where} has the type {kind} and the default {cut(repr(default), _MAX_DEFAULT_CHARACTERS)}, which is"
+                " none: write a default of that type, or a type that has both, as in `int | str`."
+            ) from None
+
+
+def _is_of_type(problem: str) -> bool:
+    return problem.endswith("_type") or problem in _TYPE_PROBLEMS
 
 
 def _adapter_and_schema(annotation: Any, where: str) -> tuple[TypeAdapter[Any], dict[str, Any]]:
@@ -174,6 +198,8 @@ def _adapter_and_schema(annotation: Any, where: str) -> tuple[TypeAdapter[Any], 
             f"{where} has the type {kind}, which no model can write: use {_KNOWN}."
             f" If it is what a rollout keeps, write Toolbox(..., state={kind})."
         ) from None
+    except _UnwritableError as error:
+        raise TypeError(f"{where} has the type {error}, which no model can write: use {_KNOWN}.") from None
     except (PydanticUserError, NameError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         if "typing_extensions.TypedDict" in reason:
@@ -188,7 +214,17 @@ def _adapter_and_schema(annotation: Any, where: str) -> tuple[TypeAdapter[Any], 
     return adapter, schema
 
 
+class _UnwritableError(Exception):
+    """A type that has a JSON Schema, but none that a model could follow."""
+
+
 class _SchemaGenerator(GenerateJsonSchema):
+    def bytes_schema(self, schema: Any) -> JsonSchemaValue:
+        raise _UnwritableError("bytes")
+
+    def complex_schema(self, schema: Any) -> JsonSchemaValue:
+        raise _UnwritableError("complex")
+
     def decimal_schema(self, schema: Any) -> JsonSchemaValue:
         """A number, where pydantic also offers a text: models that can send either send text."""
         described = super().decimal_schema(schema)

@@ -35,11 +35,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Rows from ``offset`` on, ``repeat`` runs each, with every model of ``tags``."""
+    """Rows from ``offset`` on, at most ``limit``, ``repeat`` runs each, with every model of ``tags``."""
 
     offset: int = 0
     repeat: int = 1
     tags: tuple[str | None, ...] = (None,)
+    limit: int | None = None
 
     def jobs(self, rows: Iterable[DatasetRow], is_done: Callable[[int], bool] = lambda slot: False) -> Iterator[Job]:
         """The runs to make, row after row, read from ``rows`` as they are asked for; ``is_done`` gets a slot."""
@@ -58,6 +59,10 @@ class RunPlan:
             return None
         is_planned = row_index >= self.offset and 0 <= repeat < self.repeat
         return self._slot(row_index, repeat, tag) if is_planned else None
+
+    def leaves_out(self, slot: int) -> bool:
+        """Whether ``slot`` is of a row beyond ``limit``; slots do not depend on it."""
+        return self.limit is not None and self.row_of(slot) >= self.offset + self.limit
 
     def row_of(self, slot: int) -> int:
         """The row that the run of ``slot`` is of."""

@@ -158,6 +158,37 @@ def test_a_record_that_is_no_json_is_written_as_text(path: Path) -> None:
     assert (found["reward"], found["of"]) == ("nan", "<class 'object'>")
 
 
+class TestLimit:
+    """Which rows there are does not change what a run of one of them is."""
+
+    def results_of(self, path: Path, limit: int | None) -> ResultsFile:
+        return ResultsFile(path, "test", RunPlan(offset=3, limit=limit), INPUTS, resume=True)
+
+    @pytest.mark.parametrize("limit", [2, 5, None])
+    def test_a_larger_one_goes_on(self, path: Path, limit: int | None) -> None:
+        with self.results_of(path, 2) as results:
+            results.add(0, record(3))
+            results.add(1, record(4))
+            results.publish({}, finished=True)
+        with self.results_of(path, limit) as results:
+            assert earlier_rows(results) == [3, 4]
+            results.add(2, record(5))
+            results.publish({}, finished=True)
+        assert [found["row_index"] for found in json.loads(path.read_text())["results"]] == [3, 4, 5]
+
+    def test_a_smaller_one_would_lose_runs(self, path: Path) -> None:
+        with self.results_of(path, None) as results:
+            results.add(0, record(3))
+            results.add(2, record(5))
+        before = path.with_suffix(".jsonl").read_bytes()
+        with (
+            self.results_of(path, 2) as results,
+            pytest.raises(CLIError, match=r"results.jsonl: it has row 5, which --limit 2 leaves out; give a larger"),
+        ):
+            earlier_rows(results)
+        assert path.with_suffix(".jsonl").read_bytes() == before
+
+
 class TestPlace:
     def test_both_files_are_their_owners_alone(self, path: Path) -> None:
         before = os.umask(0)

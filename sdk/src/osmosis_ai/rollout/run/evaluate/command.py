@@ -119,7 +119,8 @@ class _Evaluation:
 
     async def _evaluate(self, runner: "EvalRunner", rows: list[Any], config: dict[str, Any]) -> int:
         options, result, failure = self.options, None, None
-        plan = RunPlan(options.offset, options.n_runs, (PRIMARY, BASELINE) if options.baseline_model else (None,))
+        tags = (PRIMARY, BASELINE) if options.baseline_model else (None,)
+        plan = RunPlan(options.offset, options.n_runs, tags, options.limit)
         with loading.open_results(options, "eval", plan, config) as results:
             earlier = [run_of(record) for record in results.earlier_records()]
             if results.kept_aside is not None:

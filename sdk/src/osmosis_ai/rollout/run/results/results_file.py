@@ -141,6 +141,9 @@ class ResultsFile:
         """The successful runs that are there already; read it to its end, before anything is added.
 
         A failed run is left out: it is to be made again. What follows the last whole line is cut off.
+
+        Raises:
+            CLIError: there is a run of a row beyond the plan's limit, which the document would lack.
         """
         if self.path is None:
             return
@@ -151,6 +154,7 @@ class ResultsFile:
                 break
             slot = self.plan.slot_of(record) if _is_done(record) else None
             if slot is not None:
+                self._refuse_to_lose(slot)
                 is_new = not self.has(slot)
                 self._note(slot, end)
                 if is_new:
@@ -159,6 +163,13 @@ class ResultsFile:
                 self._file.seek(end + len(line))
             end += len(line)
         self._file.truncate(end)
+
+    def _refuse_to_lose(self, slot: int) -> None:
+        if self.plan.leaves_out(slot):
+            raise CLIError(
+                f"Cannot go on with {self.lines_path}: it has row {self.plan.row_of(slot)}, which --limit"
+                f" {self.plan.limit} leaves out; give a larger one, or leave out --resume to start anew."
+            )
 
     def what_was_there(self, planned: int) -> str | None:
         """What to tell of results that were there, after ``earlier_records``: gone on with, or kept aside."""

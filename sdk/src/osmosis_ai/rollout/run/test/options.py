@@ -27,7 +27,7 @@ class Options(RunOptions):
     @property
     def plan(self) -> RunPlan:
         """The runs to make."""
-        return RunPlan(self.offset, self.repeat)
+        return RunPlan(self.offset, self.repeat, limit=self.limit)
 
     @property
     def is_silent(self) -> bool:
@@ -52,6 +52,7 @@ def config_of(options: Options, inputs: dict[str, Any]) -> dict[str, Any]:
         "base_url": options.base_url,
         "dataset": options.dataset,
         **inputs["settings"],
+        "limit": options.limit,
         "concurrency": options.concurrency,
         "timeout_seconds": options.timeout,
         "digests": {"dataset": inputs["dataset"], "agent": inputs["agent"]},

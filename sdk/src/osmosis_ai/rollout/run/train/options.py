@@ -33,7 +33,7 @@ class Options(RunOptions):
     @property
     def plan(self) -> RunPlan:
         """The runs to make."""
-        return RunPlan(self.offset, self.repeat)
+        return RunPlan(self.offset, self.repeat, limit=self.limit)
 
     def _check_agent(self) -> None:
         if [self.module, self.mcp, self.server].count(None) != 2:

@@ -1,9 +1,11 @@
 """Calls of tools as a model writes them, and the context of a rollout to answer them in."""
 
+import asyncio
 import json
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any
 
-from osmosis_ai.rollout import RolloutContext, RolloutMetrics, RolloutRequest, Toolbox
+from osmosis_ai.rollout import EXACT, RolloutContext, RolloutMetrics, RolloutRequest, Toolbox
 
 
 class NoPolicy:
@@ -35,3 +37,26 @@ async def content_of(tools: Toolbox, name: str, arguments: Any, state: Any = Non
     """The content of the answer; arguments other than text are sent as JSON text."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     return (await answer_to(tools, tool_call(name, text), state))["content"]
+
+
+def add(a: Annotated[Decimal, "First number"], b: Annotated[Decimal, "Second number"]) -> Decimal:
+    """Add two numbers: a + b."""
+    return EXACT.add(a, b)
+
+
+def subtract(a: Decimal, b: Decimal) -> Decimal:
+    """Subtract."""
+    return EXACT.subtract(a, b)
+
+
+TOOLS = Toolbox(add, subtract)
+
+
+def run(name: str, arguments: Any, tools: Toolbox = TOOLS, state: Any = None) -> str:
+    """As `content_of`, from outside an event loop."""
+    return asyncio.run(content_of(tools, name, arguments, state))
+
+
+def answer(call: Any, tools: Toolbox = TOOLS) -> dict[str, str]:
+    """As `answer_to`, from outside an event loop."""
+    return asyncio.run(answer_to(tools, call))

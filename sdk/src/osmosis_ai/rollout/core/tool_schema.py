@@ -15,7 +15,7 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Annotated, Any, Optional, Union
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -28,7 +28,7 @@ _KNOWN = "Decimal, int, float, str, bool, list, dict, Literal, an Enum, a TypedD
 _MAX_PROBLEM_CHARACTERS = 500
 _MAX_DEFAULT_CHARACTERS = 100
 # pydantic's names of what is wrong with a type, beside those that end in `_type`.
-_TYPE_PROBLEMS = {"is_instance_of", "literal_error", "enum", "none_required", "int_from_float", "callable_type"}
+_TYPE_PROBLEMS = {"is_instance_of", "literal_error", "enum", "none_required", "int_from_float"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +173,21 @@ def _parameter(parameter: inspect.Parameter, annotation: Any, where: str) -> Par
 def _check_default(default: Any, annotation: Any, adapter: TypeAdapter[Any], where: str) -> None:
     """Refuse a default of another type: the function would get what no model can give it."""
     try:
-        adapter.validate_python(default, strict=True)
+        # pydantic takes a dict for a model, strict or not.
+        fits = not isinstance(adapter.validate_python(default, strict=True), BaseModel) or isinstance(
+            default, BaseModel
+        )
     except ValidationError as error:
         # A default out of bounds may be meant: 0 for "no limit", say.
-        if all(_is_of_type(problem["type"]) for problem in error.errors(include_url=False, include_input=False)):
-            kind = getattr(_bare(annotation), "__name__", str(_bare(annotation)).removeprefix("typing."))
-            raise TypeError(
-                f"{where} has the type {kind} and the default {cut(repr(default), _MAX_DEFAULT_CHARACTERS)}, which is"
-                " none: write a default of that type, or a type that has both, as in `int | str`."
-            ) from None
+        fits = not all(_is_of_type(problem["type"]) for problem in error.errors(include_url=False, include_input=False))
+    if not fits:
+        bare = _bare(annotation)
+        kind = bare.__name__ if isinstance(bare, type) and not typing.get_origin(bare) else str(bare)
+        raise TypeError(
+            f"{where} has the type {kind.removeprefix('typing.')} and the default"
+            f" {cut(repr(default), _MAX_DEFAULT_CHARACTERS)}, which is none: write a default of that type, or a type"
+            " that has both, as in `int | str`."
+        )
 
 
 def _is_of_type(problem: str) -> bool:

@@ -5,9 +5,12 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from support.adder_project import adder_project
 from support.agent_files import write_agent
 
 from osmosis_ai.rollout.core.settings import reset_settings
+
+__all__ = ["adder_project"]
 
 WriteModule = Callable[[str, str], None]
 

@@ -177,7 +177,7 @@ class TestWithItsOwnServer:
         ended = trainer("-m", "agent:adder")
         assert ended.code == 1
         assert "Rollouts: 1 of 3 completed, 2 error" in ended.out
-        assert "Mean reward: 1.00 (over 1 rollouts)" in ended.out
+        assert "Mean reward: 1.00 (over 1 rollout)" in ended.out
         assert "2 x ERROR: " in ended.out
         assert "cannot do this" in ended.out
         assert ended.err == "Error: 2 of 3 rollouts did not reach a COMPLETED result.\n"

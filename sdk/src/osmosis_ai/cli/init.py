@@ -20,13 +20,15 @@ def init(
 ) -> int:
     """Write a new agent project that passes its own tests."""
     from osmosis_ai.rollout.core.console import console
+    from osmosis_ai.rollout.core.text import counted
     from osmosis_ai.rollout.tooling.scaffold.create import create_project
     from osmosis_ai.rollout.tooling.scaffold.source import named_source, own_source
 
     source = own_source() if sdk is None else named_source(sdk)
     project = create_project(folder, source, name)
+    files = counted(len(project.files), "file")
     lines = [
-        f"{folder} holds the agent {project.name!r}, in {len(project.files)} files. It gets the SDK from {source}.",
+        f"{folder} holds the agent {project.name!r}, in {files}. It gets the SDK from {source}.",
         "",
         "Next:",
         f"  cd {folder}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from osmosis_ai.cli import options as table
-from osmosis_ai.rollout.core.text import encodable, one_line, strip_control
+from osmosis_ai.rollout.core.text import counted, encodable, one_line, strip_control
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.journal.types import SETTLED, UNSETTLED, RolloutState
 
@@ -199,7 +199,7 @@ def salvage(
             _print(f"{len(rollout_ids)} {what}: {names}{', ...' if len(rollout_ids) > MAX_NAMED else ''}")
     if not is_whole:
         _print(
-            f"{found.unreadable_rows} rows and {found.unreadable_pages} pages cannot be read."
+            f"{counted(found.unreadable_rows, 'row')} and {counted(found.unreadable_pages, 'page')} cannot be read."
             " A page overwritten as a whole leaves no trace: rollouts may be missing that nobody can name."
         )
     return 0 if is_whole else 1

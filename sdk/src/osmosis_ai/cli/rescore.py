@@ -89,6 +89,7 @@ def _document(
 
 def _print(report: "RescoringReport", output: Path | None) -> None:
     from osmosis_ai.rollout.core.console import Console
+    from osmosis_ai.rollout.core.text import counted
     from osmosis_ai.rollout.run.loading import speaker
 
     say = speaker(Console(), is_silent=False)
@@ -104,7 +105,8 @@ def _print(report: "RescoringReport", output: Path | None) -> None:
                 say(f"    {len(same) - MAX_LISTED_PROBLEMS} more kinds are not shown.")
     if summary["compared"]:
         before, after = summary["mean_before"], summary["mean_after"]
-        say(f"Mean reward: {before:.3f} before, {after:.3f} after ({after - before:+.3f}, {summary['compared']} runs)")
+        runs = counted(summary["compared"], "run")
+        say(f"Mean reward: {before:.3f} before, {after:.3f} after ({after - before:+.3f}, {runs})")
     flips = f"{summary['now_pass']} now pass, {summary['now_fail']} now fail"
     come_and_go = f"{summary['gained_reward']} gained a reward, {summary['lost_reward']} lost it"
     say(f"Changed: {summary['changed']} ({flips}; {come_and_go})")

@@ -50,7 +50,7 @@ def export(
     left_out = ", ".join(f"{count} {reason}" for reason, count in job.left_out.most_common())
     where = "" if output is None else f" to {output}"
     print(  # noqa: T201 - beside the data, which may be on stdout
-        f"{job.written} of {len(index.rollouts)} rollouts exported{where}"
+        f"{job.written:,} of {counted(len(index.rollouts), 'rollout')} exported{where}"
         + (f"; left out: {left_out}" if left_out else "")
         + (f"; not read: {counted(index.unreadable_files, 'file')}" if index.unreadable_files else "")
         + ".",

@@ -35,6 +35,7 @@ def view(
 
 
 def _write(index: "TraceIndex", output: Path) -> int:
+    from osmosis_ai.rollout.core.text import counted
     from osmosis_ai.rollout.observe.traces.viewer.report import write_report
 
     index.refresh()
@@ -43,7 +44,7 @@ def _write(index: "TraceIndex", output: Path) -> int:
         raise CLIError(f"{index.root} holds no rollouts, so there is nothing to report.")
     rows, whole = write_report(index, output)
     size = f"{output.stat().st_size / 1e6:.1f} MB"
-    typer.echo(f"{output}: {rows} of {total} rollouts, {whole} with conversation and events ({size}).")
+    typer.echo(f"{output}: {rows:,} of {counted(total, 'rollout')}, {whole:,} with conversation and events ({size}).")
     return 0
 
 

@@ -11,6 +11,7 @@ from osmosis_ai.rollout.core.text import (
     MAX_EXCERPT_CHARACTERS,
     MAX_REDACTED_CHARACTERS,
     bare_url,
+    counted,
     cut,
     described,
     encodable,
@@ -187,3 +188,10 @@ class TestStripControl:
     @pytest.mark.parametrize("unit", ["\x1b[", "\x1b]", "\x9d", "\x1b[0", "\x1b]a", "\x1b ", "\x1b[ "])
     def test_hostile_repetition_takes_linear_time(self, unit: str) -> None:
         assert "\x1b" not in strip_control(unit * 200_000 + "\x1b[" + "0" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1000, "1,000 runs"), (-1, "-1 runs")]
+)
+def test_a_count_agrees_with_its_noun(number: int, text: str) -> None:
+    assert counted(number, "run") == text

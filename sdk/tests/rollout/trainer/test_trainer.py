@@ -468,7 +468,7 @@ class TestChat:
 
         async with ScriptedServer(agent) as server, trainer_for(server) as trainer:
             outcome = await trainer.run_one(request())
-        assert outcome.outcome is Outcome.COMPLETED
+        assert outcome.outcome is Ending.COMPLETED
         if told is None:
             assert outcome.rewrites == ()
         else:

@@ -255,7 +255,7 @@ class Trainer:
             self._book.close(rollout)
         if rollout.result is not None:
             outcome, problem = _ending(rollout.result)
-            if outcome is Outcome.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":
+            if outcome is Ending.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":
                 problem = rollout.policy_failure or problem  # the cause, which the server has only been told of
         elif rollout.is_lost:
             outcome, problem = Ending.LOST, "The server was started again and did not report this rollout."

@@ -102,7 +102,7 @@ async def test_a_stand_in_model_is_enough_for_a_whole_evaluation(
 ) -> None:
     assert await run_eval(options(quiet=False)) == 0
     out = capsys.readouterr().out
-    assert "Running evaluation (1 rows)..." in out
+    assert "Running evaluation (1 row)..." in out
     assert "[1/1] OK (" in out
     assert "[m:fn=1.000]" in out
 

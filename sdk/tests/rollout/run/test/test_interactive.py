@@ -71,7 +71,7 @@ async def test_a_row_is_stepped_through(session: Session) -> None:
         "  • add",
         "    Add [x] numbers",
         "    Parameters: a, b",
-        "Sending 2 messages and 1 tools...",
+        "Sending 2 messages and 1 tool...",
         "Turn 1: LLM Response",
         "[Assistant] ",
         "Tool calls:",

@@ -8,13 +8,13 @@ from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, Rol
 from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS
 from osmosis_ai.rollout.run.train.printer import MAX_REWRITES_SHOWN, MAX_TABLE_LINES, ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
-from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome
+from osmosis_ai.rollout.trainer import Ending, RolloutOutcome
 
 
 def ended(
-    outcome: Outcome = Outcome.COMPLETED, reward: float | None = 1.0, problem: str | None = None, **result: Any
+    outcome: Ending = Ending.COMPLETED, reward: float | None = 1.0, problem: str | None = None, **result: Any
 ) -> RolloutOutcome:
-    has_result = outcome in (Outcome.COMPLETED, Outcome.ERROR)
+    has_result = outcome in (Ending.COMPLETED, Ending.ERROR)
     return RolloutOutcome(
         request=RolloutRequest(rollout_id="id-7", server_url="http://t", messages=[], completion_params={}),
         outcome=outcome,
@@ -38,7 +38,7 @@ def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> RolloutR
     return report
 
 
-FAILED = ended(Outcome.ERROR, 0.0, "boom in id-7")
+FAILED = ended(Ending.ERROR, 0.0, "boom in id-7")
 
 
 def printed(report: RolloutReport, encoding: str = "utf-8") -> str:
@@ -78,14 +78,14 @@ class TestReport:
 
     def test_the_number_of_problems_is_bounded(self) -> None:
         failures = [
-            ended(Outcome.REFUSED, problem=f"number {in_letters(number)}") for number in range(MAX_PROBLEMS + 5)
+            ended(Ending.REFUSED, problem=f"number {in_letters(number)}") for number in range(MAX_PROBLEMS + 5)
         ]
         problems = report_of(*failures).problems
         assert len(problems) == MAX_PROBLEMS + 1
         assert (problems[0].text, problems[0].count) == (OTHER_PROBLEMS, 5)
 
     def test_the_summary_counts_every_way_to_end(self) -> None:
-        summary = report_of(ended(), FAILED, ended(Outcome.REFUSED), ended(Outcome.TIMED_OUT), planned=9).summary()
+        summary = report_of(ended(), FAILED, ended(Ending.REFUSED), ended(Ending.TIMED_OUT), planned=9).summary()
         counts = {name: summary[name] for name in ("planned", "ended", "completed", "error", "refused", "timed_out")}
         assert counts == {"planned": 9, "ended": 4, "completed": 1, "error": 1, "refused": 1, "timed_out": 1}
         assert summary["rollouts_per_second"] == 2.0
@@ -119,7 +119,7 @@ class TestPrinting:
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
     def test_text_from_the_wire_can_neither_drive_the_terminal_nor_break_the_stream(self, encoding: str) -> None:
         hostile = "\x1b[2J[/red]\N{SNOWMAN}\r\nnext"
-        text = printed(report_of(ended(Outcome.ERROR, problem=hostile, finish_reason=hostile)), encoding)
+        text = printed(report_of(ended(Ending.ERROR, problem=hostile, finish_reason=hostile)), encoding)
         assert "\x1b" not in text
         assert "\r" not in text
         assert "[/red]" in text
@@ -146,7 +146,7 @@ class TestPrinting:
 
 class TestRecords:
     def test_a_rollout_without_a_result_has_a_record_too(self) -> None:
-        outcome = ended(Outcome.TIMED_OUT, problem="too slow")
+        outcome = ended(Ending.TIMED_OUT, problem="too slow")
         record = record_of(RolloutReport(planned=1).add(0, 0, outcome), outcome)
         assert (record["status"], record["problem"], record["final_messages"]) == ("TIMED_OUT", "too slow", [])
 

@@ -13,6 +13,7 @@ from typing import Any, TypedDict, cast
 from pydantic import ValidationError
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.run.data.dataset_files import file_at, plain_value, whole_text
 from osmosis_ai.rollout.run.errors import DatasetParseError, DatasetValidationError, LocalExecutionError
 
@@ -64,7 +65,7 @@ class DatasetCheck:
         lines = [f"{place}: {problem}" if place else str(problem) for place, problem in self.problems]
         if unlisted := self.bad_rows - len(self.problems):
             lines.append(f"and {unlisted} more")
-        return "\n  ".join([f"{self.bad_rows} of {self.rows} rows of {self.path} cannot be used:", *lines])
+        return "\n  ".join([f"{self.bad_rows:,} of {counted(self.rows, 'row')} of {self.path} cannot be used:", *lines])
 
 
 class DatasetReader:

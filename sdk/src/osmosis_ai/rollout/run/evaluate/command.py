@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.files import write_whole
-from osmosis_ai.rollout.core.text import bare_url, fitted
+from osmosis_ai.rollout.core.text import bare_url, counted, fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
@@ -207,7 +207,7 @@ class _Evaluation:
         models = " x2 models" if args.baseline_model else ""
         batch = f", batch_size={args.batch_size}" if args.batch_size > 1 else ""
         self._say()
-        self._say(f"Running evaluation ({number_of_rows} rows{runs}{models}{batch})...")
+        self._say(f"Running evaluation ({counted(number_of_rows, 'row')}{runs}{models}{batch})...")
 
     def _print_progress(self, done: int, total: int, run: EvalRunResult) -> None:
         if self.options.is_silent:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.core.text import one_line, shortened, strip_control
+from osmosis_ai.rollout.core.text import counted, one_line, shortened, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
@@ -140,7 +140,7 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
         owner = f" {model.name}" if len(models) > 1 else ""
         parts = [f"mean {tables.interval(summary.mean_interval)}"]
         parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
-        unscored = f"; no reward for {summary.unscored} runs" if summary.unscored else ""
+        unscored = f"; no reward for {counted(summary.unscored, 'run')}" if summary.unscored else ""
         say(f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
 
 
@@ -148,7 +148,7 @@ def _print_comparison(result: EvalResult, say: Say) -> None:
     for eval_name, paired in result.comparisons.items():
         sentence = (
             f"{eval_name}: primary minus baseline {paired.difference:+.3f}, 95% interval"
-            f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f} over {paired.rows} rows"
-            f" ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
+            f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f}"
+            f" over {counted(paired.rows, 'row')} ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
         )
         say("  " + sentence)

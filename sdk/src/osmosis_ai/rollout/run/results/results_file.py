@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 
 from osmosis_ai.rollout.core.files import make_folder, open_regular, write_whole
 from osmosis_ai.rollout.core.jsonable import plain
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.results.inputs import changed_inputs
@@ -174,7 +175,7 @@ class ResultsFile:
     def what_was_there(self, planned: int) -> str | None:
         """What to tell of results that were there, after ``earlier_records``: gone on with, or kept aside."""
         if self._resume:
-            return f"Going on with {self.lines_path}: {self.resumed} of {planned} runs are there."
+            return f"Going on with {self.lines_path}: {self.resumed:,} of {counted(planned, 'run')} are there."
         return f"Results of an unfinished run were kept as {self.kept_aside}." if self.kept_aside else None
 
     def has(self, slot: int) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
-from osmosis_ai.rollout.core.text import described, text_of
+from osmosis_ai.rollout.core.text import counted, described, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
@@ -152,7 +152,7 @@ class _TestRun:
         options, mean = self.options, report.mean_reward
         if signal_number:
             hint = ": go on with --resume" if options.output else ""
-            sys.stderr.write(f"Interrupted: {report.ended} of {report.planned} runs had ended{hint}.\n")
+            sys.stderr.write(f"Interrupted: {report.ended:,} of {counted(report.planned, 'run')} had ended{hint}.\n")
             return EXIT_SIGNAL_BASE + signal_number
         if options.min_reward is not None and (mean is None or mean < options.min_reward):
             got = "no run has a reward" if mean is None else f"the mean reward is {mean:.4g}"

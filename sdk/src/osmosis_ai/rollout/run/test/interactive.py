@@ -13,6 +13,7 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.errors import SystemicProviderError
 from osmosis_ai.rollout.run.test.edits import EditError, parse_edit
@@ -96,7 +97,9 @@ class InteractiveRunner:
         self._screens.new_messages(messages, self._seen)
         self._messages = list(messages)
         self._seen = len(messages)
-        self._screens.say(f"Sending {len(messages)} messages and {len(self._tools)} tools...", "dim")
+        self._screens.say(
+            f"Sending {counted(len(messages), 'message')} and {counted(len(self._tools), 'tool')}...", "dim"
+        )
 
     async def _on_step(self, step: InteractiveStep) -> bool | StepDecision:
         self._show(step)

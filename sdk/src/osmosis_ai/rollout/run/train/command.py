@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.loading import open_dataset, open_results, read_api_key
@@ -42,7 +43,7 @@ def run_trainer(options: Options) -> int:
         report.take_earlier(results.earlier_records())
         is_script = options.policy or is_builtin(options.model, options.base_url)
         name = f"{options.name}{', a script and no language model' if is_script else ''}"
-        say(f"{report.planned} rollouts. Policy: {name}.")
+        say(f"{counted(report.planned, 'rollout')}. Policy: {name}.")
         if note := results.what_was_there(report.planned):
             say(note)
         signal_number, failure = _drive(session, report, results, shows_progress=not options.quiet)
@@ -57,7 +58,7 @@ def run_trainer(options: Options) -> int:
             if options.output:
                 say(f"Results: {options.output}")
     if signal_number:
-        sys.stderr.write(f"Interrupted: {report.ended} of {report.planned} rollouts had ended.\n")
+        sys.stderr.write(f"Interrupted: {report.ended:,} of {counted(report.planned, 'rollout')} had ended.\n")
         return EXIT_SIGNAL_BASE + signal_number
     if isinstance(failure, ServerEndedError):
         sys.stderr.writelines(f"  | {line}\n" for line in failure.output)
@@ -98,5 +99,5 @@ def _what_went_wrong(report: RolloutReport) -> CLIError | None:
         return CLIError("The server sent contradicting results for a rollout; at most one of them can be true.")
     if not report.is_success:
         failed = report.planned - report.completed
-        return CLIError(f"{failed} of {report.planned} rollouts did not reach a COMPLETED result.")
+        return CLIError(f"{failed:,} of {counted(report.planned, 'rollout')} did not reach a COMPLETED result.")
     return None

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from osmosis_ai.rollout.core.text import printable
+from osmosis_ai.rollout.core.text import counted, printable
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
 from osmosis_ai.rollout.trainer.vocabulary import Ending
 
@@ -65,7 +65,7 @@ class ReportPrinter:
         if report.mean_reward is None:
             self.say("Mean reward: none (no completed rollout has a reward)")
         else:
-            self.say(f"Mean reward: {report.mean_reward:.2f} (over {report.rewarded} rollouts)")
+            self.say(f"Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'rollout')})")
         self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
         for problem in report.problems:
             row = "rows" if len(problem.rows) > 1 else "row"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild, AgentReport
 from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
 from osmosis_ai.rollout.tooling.doctor.types import MORE_TIME, Finding, Need, not_checked, ok, problem, warning
@@ -79,7 +80,7 @@ def check_tool_schemas(case: Case) -> Finding:
         return problem(_joined(errors), "Correct the schema; every init would get a 500 with it.")
     if agent.warnings:
         return warning(_joined(agent.warnings), "Correct it: some model providers refuse it.")
-    return ok(f"{agent.tool_count} tools.")
+    return ok(f"{counted(agent.tool_count, 'tool')}.")
 
 
 @check("get-tools", "get_tools answers at once", Need.AGENT)

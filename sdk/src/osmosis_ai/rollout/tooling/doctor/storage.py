@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.journal import UNSETTLED, JournalError, SqliteJournal
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import owners_directory
@@ -205,7 +206,7 @@ def check_leftovers(case: Case) -> Finding:
             )
     if owners.dead and not owners.alive and owed:
         return warning(
-            f"A server ended without closing the journal, and owes {owed} results (stale lock).",
+            f"A server ended without closing the journal, and owes {counted(owed, 'result')} (stale lock).",
             "Start the server: it reports and delivers them; delete nothing.",
         )
     if owners.dead:
@@ -213,7 +214,7 @@ def check_leftovers(case: Case) -> Finding:
             f"{owners.dead} stale locks of servers that were killed are left beside the journal.",
             "Nothing to do: the next server that opens it removes them; see who kills it (OOM, a short stop timeout).",
         )
-    return ok(f"Nothing; {owed} results are on their way." if owed else "Nothing.")
+    return ok(f"Nothing; {counted(owed, 'result')} on the way." if owed else "Nothing.")
 
 
 @check("traces", "traces can be written", Need.TRACES)

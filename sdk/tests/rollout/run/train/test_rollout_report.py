@@ -77,9 +77,7 @@ class TestReport:
         assert problem.rows == list(range(MAX_ROWS_NAMED))
 
     def test_the_number_of_problems_is_bounded(self) -> None:
-        failures = [
-            ended(Ending.REFUSED, problem=f"number {in_letters(number)}") for number in range(MAX_PROBLEMS + 5)
-        ]
+        failures = [ended(Ending.REFUSED, problem=f"number {in_letters(number)}") for number in range(MAX_PROBLEMS + 5)]
         problems = report_of(*failures).problems
         assert len(problems) == MAX_PROBLEMS + 1
         assert (problems[0].text, problems[0].count) == (OTHER_PROBLEMS, 5)

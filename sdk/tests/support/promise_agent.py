@@ -18,6 +18,9 @@ ASLEEP_SECONDS = 600.0
 A_WHILE_SECONDS = 2.0
 SLEEPING_TOOLS = 20
 
+_shared: list[asyncio.Task[None]] = []
+_asked: list[tuple[str, asyncio.Future[None]]] = []
+
 End = Callable[[RolloutContext, list[MessageDict]], Awaitable[Any]]
 
 
@@ -97,6 +100,26 @@ async def block_in_c(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 1_000_000_000)
 
 
+async def ask_shared_worker(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    """All rollouts share a task that the first one starts; for any but that one it blocks."""
+    if not _shared:
+        _shared.append(asyncio.create_task(_work()))
+    done = asyncio.get_running_loop().create_future()
+    _asked.append((ctx.request.rollout_id, done))
+    await done
+    return ctx.complete(messages, reward=1.0)
+
+
+async def _work() -> None:
+    while True:
+        await asyncio.sleep(0.01)
+        while _asked:
+            name, done = _asked.pop()
+            if name != "first":
+                time.sleep(A_WHILE_SECONDS)  # noqa: ASYNC251
+            done.set_result(None)
+
+
 async def fork_and_terminate(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(ASLEEP_SECONDS,))
     child.start()
@@ -143,6 +166,7 @@ ENDS: dict[str, End] = {
         spin,
         backtrack,
         block_in_c,
+        ask_shared_worker,
         fork_and_terminate,
         give_nan_reward,
         fail_in_reward,

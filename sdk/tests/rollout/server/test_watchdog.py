@@ -109,6 +109,18 @@ def test_one_that_blocks_within_its_limit_keeps_its_result_and_is_told_once(
 
 
 @pytest.mark.slow
+def test_a_task_that_an_ended_rollout_has_left_to_all_is_not_interrupted(
+    tmp_path: Path, trainer: FaultyTrainer
+) -> None:
+    with ServerProcess(tmp_path / "journal.db") as server:
+        server.accept(trainer.url, first="ask_shared_worker")
+        assert trainer.result("first")["status"] == "COMPLETED"
+        server.accept(trainer.url, second="ask_shared_worker")
+        assert trainer.result("second")["status"] == "COMPLETED"
+        assert "in _work, and every rollout with it" in server.log.read_text()
+
+
+@pytest.mark.slow
 def test_the_limit_of_the_whole_run_ends_it_too(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(tmp_path / "journal.db", {"SERVER_REQUEST_TIMEOUT_SECONDS": "10"}) as server:
         server.accept(trainer.url, blocking="block")

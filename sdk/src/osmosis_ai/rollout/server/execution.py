@@ -39,7 +39,6 @@ from osmosis_ai.rollout.server.clock import Clock
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE_SECONDS = 1.0
-ENDED = StopReason(Outcome.AGENT_ERROR, "the rollout has ended")
 
 CURRENT_EXECUTION: ContextVar["Execution | None"] = ContextVar("CURRENT_EXECUTION", default=None)
 """The run that the current task works for."""
@@ -75,6 +74,7 @@ class Execution(ChatWatch):
         self._tool_turn_seconds = tool_turn_seconds
         self._watch = watch
         self._interruption: StopReason | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self._limit = Clock(self._loop, self._time_ends)
         self._tool_turn = Clock(self._loop, self._tool_turn_ends)
@@ -91,9 +91,10 @@ class Execution(ChatWatch):
             self._ended.set_result(None)
 
     def overdue(self) -> StopReason | None:
-        """Why it should have ended by now; ``None`` if it may go on. For the watchdog, from whichever thread."""
+        """Why the current task, which works for it, should have ended by now; ``None`` if it may go on."""
         if self._ended.done():
-            return self._stop_reason or ENDED
+            # Of what it has started only its own task: another may serve other rollouts by now.
+            return self._stop_reason if asyncio.current_task() is self._task else None
         if self._limit.is_over:
             return time_limit(self._limit_seconds)
         return tool_turn_limit(self._tool_turn_seconds) if self._tool_turn.is_over else None
@@ -156,7 +157,7 @@ class Execution(ChatWatch):
         """Run to the end; to be awaited once."""
         self._ctx.watcher = self
         self._limit.start(self._limit_seconds)
-        run = self._loop.create_task(self._run())
+        run = self._task = self._loop.create_task(self._run())
         run.add_done_callback(self._run_ends)
         try:
             await self._ended

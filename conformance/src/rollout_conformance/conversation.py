@@ -35,6 +35,15 @@ def reply_in(body: bytes) -> list[Message]:
     return [message] if isinstance(message, dict) else []
 
 
+def is_whole(body: bytes) -> bool:
+    """Whether a completion that the kit sent may be gone on with, by its finish reason; one without says nothing."""
+    try:
+        choice = json.loads(body)["choices"][0]
+        return choice.get("finish_reason", "stop") in ("stop", "tool_calls", "length", "function_call")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return True  # malformed on purpose, which is another matter
+
+
 def call_ids(message: Message) -> list[str]:
     """The ids of a message's tool calls."""
     calls = message.get("tool_calls")

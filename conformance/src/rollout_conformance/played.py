@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout_conformance.conversation import reply_in
+from rollout_conformance.conversation import is_whole, reply_in
 from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.strict_json import is_same_document, parse_object
 from rollout_conformance.vocabulary import Failed
@@ -136,8 +136,10 @@ class PlayedRollout:
 
     @property
     def answered_chats(self) -> list[Call]:
-        """The calls for a completion that got one."""
-        return [call for call in self.chats if call.was_successful]
+        """The calls for a completion that got one, whole by its finish_reason."""
+        return [
+            call for call in self.chats if call.was_successful and is_whole(call.answer.body if call.answer else b"")
+        ]
 
     def contradiction(self) -> str:
         """How a later delivery differs from the first; an empty text if all have the same content."""

@@ -25,15 +25,15 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode("ascii")
 
 
-def completion(call: Call, message: dict[str, Any], finish_reason: str = "stop") -> Answer:
-    """A 200 with this message, and usage that follows from the conversation."""
+def completion(call: Call, message: dict[str, Any], finish_reason: Any = "stop") -> Answer:
+    """A 200 with this message, and usage that follows from the conversation; ``...`` leaves the finish reason out."""
     prompt_tokens = PROMPT_TOKENS_PER_MESSAGE * len(call.messages)
     usage = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": COMPLETION_TOKENS,
         "total_tokens": prompt_tokens + COMPLETION_TOKENS,
     }
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    choice = {"index": 0, "message": message} | ({} if finish_reason is ... else {"finish_reason": finish_reason})
     return Answer(
         body=encoded(
             {
@@ -54,7 +54,7 @@ def turn_of(call: Call) -> int:
     return sum(message.get("role") == "assistant" for message in added)
 
 
-def answering(text: str = ANSWER_TEXT, finish_reason: str = "stop", **more: Any) -> Script:
+def answering(text: str = ANSWER_TEXT, finish_reason: Any = "stop", **more: Any) -> Script:
     """Ends the conversation at once; ``more`` are further keys of the message."""
 
     async def script(call: Call) -> Answer:
@@ -77,6 +77,30 @@ def refusing(status: int, times: int | None, then: Script, headers: dict[str, st
         if times is None or len(seen) <= times:
             return Answer(status, encoded({"detail": f"The kit answers {status} on purpose."}), headers or {})
         return await then(call)
+
+    return script
+
+
+def paging(times: int | None, then: Script) -> Script:
+    """Answers the first ``times`` calls (all, if ``None``) as a proxy with nobody behind it: 404 and a page."""
+    seen: list[Call] = []
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        if times is None or len(seen) <= times:
+            return Answer(404, b"<html><body><h1>404 Not Found</h1></body></html>", {"Content-Type": "text/html"})
+        return await then(call)
+
+    return script
+
+
+def breaking_off(finish_reason: Any, times: int, then: Script) -> Script:
+    """Answers the first ``times`` calls with half a message and this finish reason."""
+    half, seen = answering("I was about", finish_reason), list[Call]()
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        return await (half if len(seen) <= times else then)(call)
 
     return script
 

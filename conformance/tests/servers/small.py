@@ -26,6 +26,7 @@ NUMBER = {"type": "number"}
 FIRST_DELAY_SECONDS = 0.02
 LAST_DELAY_SECONDS = 0.2
 ATTEMPTS = 4
+PATIENCE = 50
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
 
@@ -234,23 +235,56 @@ class SmallServer:
     async def chat(self, rollout: Rollout) -> Json:
         problem = ""
         body = self.chat_body(rollout)
-        for attempt in range(ATTEMPTS):
+        tries = pauses = 0
+        while tries < ATTEMPTS and pauses < PATIENCE:
+            tries += 1
             try:
                 response = await self.post(rollout, "/v1/chat/completions", body)
             except httpx.TransportError as error:
                 problem = f"The trainer does not answer: {type(error).__name__}"
             else:
-                if response.status_code == 200:
-                    try:
-                        return dict(response.json())
-                    except (ValueError, TypeError) as error:
-                        raise ChatError("The completion is not JSON") from error
+                completion = self.completion_in(response)
+                if completion is not None and self.is_whole(completion):
+                    return completion
                 problem = f"The trainer answered {response.status_code}: {response.text[:200]}"
-                if not self.is_retried(response.status_code):
+                if self.is_pause(response, completion):
+                    tries, pauses = tries - 1, pauses + 1
+                elif not self.is_asked_again(response, completion):
                     break
                 await self.wait_as_told(response)
-            await asyncio.sleep(FIRST_DELAY_SECONDS * 2**attempt)
+            await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2 ** (tries + pauses), LAST_DELAY_SECONDS))
         raise ChatError(problem)
+
+    def completion_in(self, response: httpx.Response) -> Json | None:
+        if response.status_code != 200:
+            return None
+        try:
+            return dict(response.json())
+        except (ValueError, TypeError) as error:
+            raise ChatError("The completion is not JSON") from error
+
+    def finish_reason(self, completion: Json) -> Any:
+        try:
+            return completion["choices"][0].get("finish_reason", "stop")
+        except (LookupError, TypeError, AttributeError):
+            return "stop"
+
+    def is_whole(self, completion: Json) -> bool:
+        return self.finish_reason(completion) in ("stop", "tool_calls", "length", "function_call")
+
+    def is_pause(self, response: httpx.Response, completion: Json | None) -> bool:
+        if completion is not None:
+            return bool(self.finish_reason(completion) == "abort")
+        return response.status_code in (429, 502, 503, 504) or self.is_absent(response)
+
+    def is_asked_again(self, response: httpx.Response, completion: Json | None) -> bool:
+        if completion is not None:
+            return bool(self.finish_reason(completion) != "content_filter")
+        return self.is_retried(response.status_code)
+
+    def is_absent(self, response: httpx.Response) -> bool:
+        """Whether somebody else answers in the trainer's place."""
+        return response.status_code == 404 and not response.text.startswith("{")
 
     def chat_body(self, rollout: Rollout) -> Json:
         asked = {"model": "default", "temperature": 1.0, "top_p": 1.0, **rollout.init["completion_params"]}
@@ -336,7 +370,7 @@ class SmallServer:
             response = await self.post(rollout, "/v1/rollout/completed", result)
         except httpx.TransportError:
             return False
-        return not self.is_retried(response.status_code)
+        return not self.is_retried(response.status_code) and not self.is_absent(response)
 
     # The process
 

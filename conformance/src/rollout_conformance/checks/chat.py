@@ -118,6 +118,11 @@ async def max_turns(kit: Kit) -> None:
         raise Failed(f"at most {limit} calls for a completion with max_turns {limit}", str(len(rollout.chats)))
 
 
-@check("chat.cut_off_reply", SHOULD, "4.2", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
+@check("chat.no_finish_reason", MUST, "4.3", "A reply without a finish_reason is taken.")
+async def no_finish_reason(kit: Kit) -> None:
+    await _require_completed(kit, "a reply without a finish_reason", answering(finish_reason=...))
+
+
+@check("chat.cut_off_reply", MUST, "4.3", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
 async def cut_off_reply(kit: Kit) -> None:
     await _require_completed(kit, "a reply that was cut off", answering("I was about to", "length"))

@@ -11,6 +11,7 @@ from rollout_conformance.scripts import (
     calling_offered_tools,
     cutting,
     delayed,
+    paging,
     refusing,
 )
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
@@ -57,6 +58,11 @@ async def cut(kit: Kit) -> None:
 async def error_too(kit: Kit) -> None:
     failing = refusing(400, None, answering())
     await _require_deliveries(kit, 2, "500", refusing(500, 1, acknowledge), failing)
+
+
+@check("delivery.page", MUST, "5.2", "A result answered with a proxy's 404 page is delivered again, the same.")
+async def page(kit: Kit) -> None:
+    await _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))
 
 
 @check(

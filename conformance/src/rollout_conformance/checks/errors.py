@@ -61,6 +61,16 @@ async def malformed(kit: Kit) -> None:
     await asyncio.gather(*(_require_error(kit, f"a completion {what}", raw(body)) for what, body in MALFORMED.items()))
 
 
+@check("errors.not_whole", MUST, "4.3", "So does a reply that is never whole, by its finish_reason: it is not scored.")
+async def not_whole(kit: Kit) -> None:
+    await asyncio.gather(
+        *(
+            _require_error(kit, f"replies with finish_reason {quoted(reason)}", answering("#### 4", reason))
+            for reason in ("error", None, "x-unknown", "content_filter")
+        )
+    )
+
+
 @check("errors.unreachable", MUST, "4.3", "So does a trainer that never answers a call: each connection is cut.")
 async def unreachable(kit: Kit) -> None:
     await _require_error(kit, "calls that are all cut", cutting(None, answering()))

@@ -5,13 +5,14 @@ import asyncio
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
-from rollout_conformance.scripts import answering, cutting, refusing
+from rollout_conformance.scripts import answering, breaking_off, cutting, paging, refusing
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
 
 RETRY_AFTER_SECONDS = 1
 CLOCK_SLACK_SECONDS = 0.05
+PAUSE_REFUSALS = 6
 
 
 async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollout:
@@ -53,6 +54,40 @@ async def too_many(kit: Kit) -> None:
     waited = told.chats[1].came_at - (told.chats[0].answered_at or 0)
     if waited < RETRY_AFTER_SECONDS - CLOCK_SLACK_SECONDS:
         raise Failed(f"no further call for the {RETRY_AFTER_SECONDS} s of Retry-After", f"one after {waited:.2f} s")
+
+
+@check("retries.pause", MUST, "4.3", f"A call answered 503 {PAUSE_REFUSALS} times is made again: a pause.")
+async def pause(kit: Kit) -> None:
+    header = {"Retry-After": "0"}
+    await _require_recovery(kit, f"{PAUSE_REFUSALS} times 503", refusing(503, PAUSE_REFUSALS, answering(), header))
+
+
+@check("retries.page", MUST, "4.3", "A call answered with a proxy's 404 page is made again.")
+async def page(kit: Kit) -> None:
+    await _require_recovery(kit, "a 404 page", paging(1, answering()))
+
+
+@check("retries.aborted", MUST, "4.3", "A reply with finish_reason 'abort' is asked for again, with the same body.")
+async def aborted(kit: Kit) -> None:
+    await _require_recovery(kit, "an aborted reply", breaking_off("abort", 1, answering()))
+
+
+@check("retries.aborted_key", MUST, "4.3", "It is asked for under another Idempotency-Key, where one is sent.")
+async def aborted_key(kit: Kit) -> None:
+    rollout = await _require_recovery(kit, "an aborted reply", breaking_off("abort", 1, answering()))
+    keys = [call.request.headers.get("idempotency-key") for call in rollout.chats[:2]]
+    if keys[0] is not None and keys[0] == keys[1]:
+        raise Failed("another Idempotency-Key for the reply that is asked for again", quoted(keys[1]))
+
+
+@check("retries.not_whole", SHOULD, "4.3", "So is a reply with finish_reason 'error' or null.")
+async def not_whole(kit: Kit) -> None:
+    await asyncio.gather(
+        *(
+            _require_recovery(kit, f"a reply with finish_reason {quoted(reason)}", breaking_off(reason, 1, answering()))
+            for reason in ("error", None)
+        )
+    )
 
 
 @check("retries.final", MUST, "4.3", "A call answered 400 or 422 is not made again.")

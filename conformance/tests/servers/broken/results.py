@@ -125,6 +125,41 @@ class IgnoresRetryAfter(BrokenServer):
         pass
 
 
+class CountsPauses(BrokenServer):
+    finds: ClassVar = {"retries.pause"}
+
+    def is_pause(self, response: httpx.Response, completion: Json | None) -> bool:
+        return response.status_code != 503 and super().is_pause(response, completion)
+
+
+class TakesAPageForTheTrainersWord(BrokenServer):
+    finds: ClassVar = {"retries.page", "delivery.page"}
+
+    def is_absent(self, response: httpx.Response) -> bool:
+        return False
+
+
+class ScoresWhatWasBrokenOff(BrokenServer):
+    finds: ClassVar = {"retries.aborted", "retries.aborted_key", "retries.not_whole", "errors.not_whole"}
+
+    def is_whole(self, completion: Json) -> bool:
+        return True
+
+
+class KeepsTheKeyOfAnAbort(BrokenServer):
+    finds: ClassVar = {"retries.aborted_key"}
+
+    def credentials(self, rollout: Rollout, path: str) -> dict[str, str]:
+        return super().credentials(rollout, path) | {"Idempotency-Key": f"{len(rollout.messages)}"}
+
+
+class WantsStop(BrokenServer):
+    finds: ClassVar = {"chat.no_finish_reason", "chat.cut_off_reply"}
+
+    def is_whole(self, completion: Json) -> bool:
+        return completion["choices"][0].get("finish_reason") in ("stop", "tool_calls")
+
+
 # Delivery
 
 

@@ -10,6 +10,7 @@ nothing from a hundred threads that fight the event loop for the interpreter. As
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 from collections import deque
@@ -18,9 +19,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, TypeVar
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 MAX_THREADS = 256
+RETRY_SECONDS = 0.1
+"""Where the system allows no more threads."""
 IDLE_SECONDS = 30.0
 SHORT_SECONDS = 0.005
 _WATCH_ROUNDS = 100
@@ -59,6 +64,7 @@ class DaemonThreads(ThreadPoolExecutor):
         """Threads that run calls; the others are parked, each before a gate that is closed."""
         self._gates: list[threading.Lock] = []
         self._watched = False
+        self._retries = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Run ``fn(*args, **kwargs)`` in a thread."""
@@ -70,27 +76,49 @@ class DaemonThreads(ThreadPoolExecutor):
         """Run ``call``, which raises nothing, in a thread."""
         with self._lock:
             self._calls.append((call, time.monotonic()))
+            self._see_to_calls()
+
+    def _see_to_calls(self) -> None:
+        is_short = False
+        if self._active == 0:
+            is_short = not self._activate()
+        elif not self._watched:
+            self._watched = _starts(self._watch, "osmosis-offload-watch")
+            is_short = not self._watched
+        if is_short:
+            self._try_again_later()
+
+    def _try_again_later(self) -> None:
+        """The system allows no more threads: calls wait, as that passes."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
             if self._active == 0:
-                self._activate()
-            elif not self._watched:
-                self._watched = True
-                threading.Thread(target=self._watch, name="osmosis-offload-watch", daemon=True).start()
+                self._calls.pop()
+                raise RuntimeError("The system allows no more threads.") from None
+            return
+        if not self._retries:
+            self._retries = True
+            logger.error("The system allows no more threads: calls of synchronous code wait for one.")
+            loop.call_later(RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        with self._lock:
+            self._retries = False
+            if self._calls:
+                self._see_to_calls()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for nothing: what runs may go on until the process ends."""
 
-    def _activate(self) -> None:
-        self._active += 1
+    def _activate(self) -> bool:
         if self._gates:
             # The one parked last: the others stay idle, and end.
             self._gates.pop().release()
-            return
-        try:
-            threading.Thread(target=self._work, name="osmosis-offload", daemon=True).start()
-        except RuntimeError:  # the system allows no more
-            self._active -= 1
-            if self._active == 0:
-                raise
+        elif not _starts(self._work, "osmosis-offload"):
+            return False
+        self._active += 1  # the thread waits for the lock until then
+        return True
 
     def _work(self) -> None:
         gate = threading.Lock()
@@ -125,6 +153,15 @@ class DaemonThreads(ThreadPoolExecutor):
                 if quiet_rounds >= _WATCH_ROUNDS:
                     self._watched = False
                     return
+
+
+def _starts(target: Callable[[], None], name: str) -> bool:
+    """Whether a thread could be started: where the system allows no more, Python raises ``RuntimeError``."""
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return False
+    return True
 
 
 def _run(future: "Future[T]", fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

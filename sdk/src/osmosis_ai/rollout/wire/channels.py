@@ -2,12 +2,16 @@
 
 Rollouts come and go and share what is dear: connections, and one TLS context a process. What is open belongs to the
 event loop that opened it. Beyond ``MAX_ORIGINS`` in a loop, the channels that were used longest ago and have no request
-under way are closed.
+under way are closed. Where this machine has no descriptor or memory for a connection, a call waits for it until its
+limit: that is no failure of the trainer's.
 """
 
 import asyncio
+import logging
+import math
 import os
 import ssl
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -16,11 +20,17 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
+from osmosis_ai.rollout.core.shortage import descriptor_limit, is_local_shortage
 from osmosis_ai.rollout.wire.addresses import proxy_for
 from osmosis_ai.rollout.wire.channel import MAX_REPLY_BYTES, Limits, Origin, Reply, TrainerChannel, target_of
 from osmosis_ai.rollout.wire.httpx_channel import HttpxChannel
 
+logger = logging.getLogger(__name__)
+
 MAX_ORIGINS = 256
+MIN_SHORTAGE_PAUSE_SECONDS = 0.05
+MAX_SHORTAGE_PAUSE_SECONDS = 1.0
+TELL_SECONDS = 60.0
 
 
 class TrainerChannels:
@@ -34,12 +44,32 @@ class TrainerChannels:
 
     def __init__(self, max_connections: int, max_idle: int, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
         self._limits = Limits(max_connections, max_idle, max_reply_bytes)
+        self._told_at = -math.inf
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Origin, _Open]] = WeakKeyDictionary()
 
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
     ) -> Reply:
         """As ``TrainerChannel.post``."""
+        deadline = time.monotonic() + limit_seconds
+        pause_seconds = MIN_SHORTAGE_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._post(url, body, headers, max(deadline - time.monotonic(), 0.001), only_status)
+            except (httpx.ConnectError, httpx.ConnectTimeout, OSError) as error:
+                if not is_local_shortage(error):
+                    raise
+                # Nothing has been sent, and it is no failure of the trainer's.
+                self._tell_of_shortage()
+                left_seconds = deadline - time.monotonic()
+                if left_seconds <= 0:
+                    raise httpx.ConnectTimeout(f"This machine is short of what a connection needs: {error}") from error
+            await asyncio.sleep(min(pause_seconds, left_seconds))
+            pause_seconds = min(2 * pause_seconds, MAX_SHORTAGE_PAUSE_SECONDS)
+
+    async def _post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, only_status: bool
+    ) -> Reply:
         origin = target_of(url).origin
         channels = self._of_loop.setdefault(asyncio.get_running_loop(), {})
         open_ = channels.pop(origin, None) or _Open(_new_channel(origin, self._limits))
@@ -51,6 +81,16 @@ class TrainerChannels:
             return await open_.channel.post(url, body, headers, limit_seconds, only_status=only_status)
         finally:
             open_.requests -= 1
+
+    def _tell_of_shortage(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at > TELL_SECONDS:
+            self._told_at = now
+            logger.error(
+                "No more files, sockets or memory for a connection to a trainer (at most %d open files): calls wait for"
+                " some. Raise the limit (ulimit -n), or run fewer rollouts at once.",
+                descriptor_limit(),
+            )
 
     async def aclose(self) -> None:
         """Close every channel of the running loop; a later ``post`` opens a new one."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from osmosis_ai.rollout.core.files import NotRegularError, make_folder, open_regular
+from osmosis_ai.rollout.core.shortage import is_local_shortage
 from osmosis_ai.rollout.core.text import text_of
 
 logger = logging.getLogger(__name__)
@@ -49,18 +50,24 @@ class TraceFile:
         self._lacks: frozenset[TraceLack] = frozenset()
         self._torn = False
 
-    def append(self, lines: bytes) -> None:
-        """Write whole lines. Raises nothing: whatever is wrong with a trace, the rollout goes on."""
+    def append(self, lines: bytes) -> bool:
+        """Write whole lines. Raises nothing: whatever is wrong with a trace, the rollout goes on.
+
+        ``False`` means that there is no descriptor for it now; nothing has been written, and a later try may succeed.
+        """
         if TraceLack.REFUSED in self._lacks:
-            return
+            return True
         try:
             self._append(lines)
         except NotRegularError:
             if self.lacks(TraceLack.REFUSED):
                 logger.warning("Trace %a is not written: what lies there is no regular file.", self.path)
         except Exception as error:  # noqa: BLE001 - one trace that cannot be written must not stop the others
+            if is_local_shortage(error):
+                return False
             logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
             self.lacks(TraceLack.FAILED)
+        return True
 
     def lacks(self, lack: TraceLack) -> bool:
         """Note that the trace is not whole; whether that is news."""

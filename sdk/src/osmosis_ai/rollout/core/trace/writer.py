@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from osmosis_ai.rollout.core.text import text_of
-from osmosis_ai.rollout.core.trace.file import TraceFile
+from osmosis_ai.rollout.core.trace.file import TraceFile, TraceLack
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX
 from osmosis_ai.rollout.core.trace.lines import line_of_agent
 
@@ -67,7 +67,8 @@ class TraceWriter:
             logger.warning("Cannot write trace %a: %s", self.path, text_of(error))
             return
         with self._lock:
-            self._file.append(line)
+            if not self._file.append(line) and self._file.lacks(TraceLack.FAILED):
+                logger.warning("Cannot write trace %a: no file can be opened now.", self.path)
 
     def close(self) -> None:
         """Nothing is left open."""

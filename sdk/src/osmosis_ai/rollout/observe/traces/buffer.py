@@ -68,9 +68,9 @@ class BufferedTrace:
     def close(self) -> None:
         """Nothing stays open."""
 
-    def append(self, lines: list[bytes]) -> None:
-        """Write ``lines`` to the file; called by the buffer's thread."""
-        self._file.append(b"".join(lines))
+    def append(self, lines: list[bytes]) -> bool:
+        """Write ``lines`` to the file, as ``TraceFile.append``; called by the buffer's thread."""
+        return self._file.append(b"".join(lines))
 
     def dropped(self) -> None:
         """A line found no room."""
@@ -108,7 +108,7 @@ class TraceBuffer:
                 # Only the first line wakes the thread; what follows waits with it.
                 self._due_at = time.monotonic() + FLUSH_SECONDS
                 self._wake()
-            elif self._pending_bytes > FLUSH_BYTES:
+            elif self._pending_bytes > FLUSH_BYTES or self._thread is None:
                 self._wake()
             self._dirty[trace] = None
 
@@ -147,8 +147,12 @@ class TraceBuffer:
 
     def _wake(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="osmosis-traces", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="osmosis-traces", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system allows no more; the next line tries again
+                return
+            self._thread = thread
         self._changed.notify()
 
     def _work(self) -> None:
@@ -157,17 +161,26 @@ class TraceBuffer:
                 while not self._is_due():
                     self._changed.wait(self._due_at - time.monotonic() if self._dirty else None)
                 batch, waiting, everything = self._take()
-            for trace, lines in batch:
-                trace.append(lines)
+            held = [(trace, lines) for trace, lines in batch if not trace.append(lines)]
             with self._changed:
                 # Counted until now: with a disk that hangs, what is being written takes memory too.
                 self._writing.clear()
                 self._pending_bytes -= sum(len(line) for _, lines in batch for line in lines)
+                self._hold(held)
             _tell(waiting)
             for done in everything:
                 done.set()
             # Or all these lines would stay in memory while the thread sleeps.
-            del batch
+            del batch, held
+
+    def _hold(self, held: list[tuple[BufferedTrace, list[bytes]]]) -> None:
+        """Take back what there was no descriptor for; it is written with what comes next."""
+        for trace, lines in held:
+            trace.pending[:0] = lines
+            self._pending_bytes += sum(map(len, lines))
+            self._dirty[trace] = None
+        if held:
+            self._due_at = time.monotonic() + FLUSH_SECONDS
 
     def _is_due(self) -> bool:
         if self._wanted or self._everything:

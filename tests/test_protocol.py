@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 from jsonschema import Draft202012Validator
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
@@ -18,10 +19,12 @@ from docs.generate.__main__ import COMMAND, stale
 from docs.generate.transcript import Exchange, record
 from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app
 from osmosis_ai.rollout.core.results import Outcome
+from osmosis_ai.rollout.server.requests import RefusedError, parse_init
 from server import agent_loop
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+INIT_REQUEST = Draft202012Validator(json.loads((ROOT / "docs/schemas/init-request.schema.json").read_text("utf-8")))
 MAX_BODY_BYTES = 100_000
 INIT_PATH = "/v1/rollout/init"
 
@@ -264,7 +267,8 @@ def test_the_schema_of_results_refuses_a_contradiction(broken: dict[str, Any]) -
 def codes_in_the_source() -> set[str]:
     """Third argument of a ``RefusedError``, or ``code`` of a body that is made in place."""
     codes = set()
-    for file in (ROOT / "sdk/src/osmosis_ai/rollout/server").glob("*.py"):
+    package = ROOT / "sdk/src/osmosis_ai/rollout"
+    for file in (*(package / "server").glob("*.py"), package / "wire/loopback.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Name(id="RefusedError"), args=[_, _, ast.Constant(value=str(code)), *_]):
@@ -276,6 +280,54 @@ def codes_in_the_source() -> set[str]:
 
 def test_the_table_of_codes_is_complete() -> None:
     assert set(schemas.ERROR_CODES) == codes_in_the_source() - {"no_metrics"}  # of GET /metrics, outside the protocol
+
+
+def test_openapi_lists_every_status() -> None:
+    paths = create_app(agent_loop).openapi()["paths"]
+    listed = {
+        path: {int(status) for status in operation["responses"]}
+        for path, operations in paths.items()
+        for operation in operations.values()
+    }
+    of_any = {200, 403, 500, 503}
+    of_id = {"status, cancel": set[int](), "cancel": set[int](), "": set[int]()}
+    for status, when in schemas.ERROR_CODES.values():
+        whose = when.partition(":")[0] if when.startswith(("status", "cancel:")) else ""
+        of_id[whose].add(status.value)
+
+    assert listed == {
+        "/health": of_any,
+        "/ready": of_any,
+        "/metrics": {*of_any, 401, 404},
+        "/platform/health": {*of_any, 401, 404},
+        INIT_PATH: {202, 401, 422, *of_id[""]},
+        "/v1/rollout/{rollout_id}": {*of_any, 401, 405, *of_id["status, cancel"]},
+        "/v1/rollout/{rollout_id}/cancel": {*of_any, 401, 202, *of_id["status, cancel"], *of_id["cancel"]} - {200},
+    }
+    for operations in paths.values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    Draft202012Validator.check_schema(response["content"]["application/json"]["schema"])
+
+
+@given(
+    rollout_id=st.text(max_size=258)
+    | st.text(
+        st.sampled_from("\t\n\v\f\r\x1c\x1f \x85\xa0\u1680\u200a\u200b\u2028\u202f\u3000\ufeff.initx"), max_size=6
+    )
+    | st.sampled_from(["init", ".", "..", "...", "inits", "init\n", "x" * 256, "x" * 257, "😀" * 256])
+)
+@hypothesis_settings(max_examples=500, deadline=None)
+def test_the_schema_takes_the_ids_that_init_takes(rollout_id: str) -> None:
+    body = {**INIT, "rollout_id": rollout_id}
+    try:
+        parse_init(json.dumps(body).encode(), frozenset())
+    except RefusedError:
+        is_taken = False
+    else:
+        is_taken = True
+    assert INIT_REQUEST.is_valid(body) is is_taken
 
 
 def test_the_states_are_those_of_the_code() -> None:

@@ -5,6 +5,7 @@ and a sentence for each field.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal
@@ -24,6 +25,12 @@ END = r"(?![\s\S])"
 # As check_server_url: a host, no user info, no query, no fragment, no whitespace.
 BASE_URL = r"^https?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?" + END
 
+# What str.strip takes away, spelled out, as dialects differ in what "\\s" is.
+_BLANK = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_UNREACHABLE = "|".join(re.escape(name) for name in sorted(limits.UNREACHABLE_IDS))
+# As init: its status must have a path.
+ROLLOUT_ID = rf"^(?!({_UNREACHABLE}){END})(?=[^\n]*[^{_BLANK}])[^\n]*{END}"
+
 ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
     "not_json": (
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -37,6 +44,11 @@ ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
     "shutting_down": (HTTPStatus.SERVICE_UNAVAILABLE, "the server drains; send again after `Retry-After`"),
     "journal_unavailable": (HTTPStatus.SERVICE_UNAVAILABLE, "nothing can be put on record; send again"),
     "get_failed": (HTTPStatus.INTERNAL_SERVER_ERROR, "the agent could not name its tools; `detail` says why"),
+    "foreign_host": (
+        HTTPStatus.FORBIDDEN,
+        "any: a server without a key, called over loopback by a `Host` that anyone may have",
+    ),
+    "foreign_origin": (HTTPStatus.FORBIDDEN, "init, cancel: the same, by a page of another `Origin`"),
     "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the server; its log has more"),
     "unknown_rollout": (HTTPStatus.NOT_FOUND, "status, cancel: no rollout of that id is known"),
     "not_running": (HTTPStatus.CONFLICT, "cancel: the rollout does not run in this process"),
@@ -130,7 +142,10 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         wire.RolloutRequest,
         Extra(
             {
-                "rollout_id": says("Names the rollout on every later call; not blank.", pattern=r"\S"),
+                "rollout_id": says(
+                    "Names the rollout on every later call; not blank, not `init`, `.` or `..`, without a line feed.",
+                    pattern=ROLLOUT_ID,
+                ),
                 "server_url": says(
                     "Base URL of the trainer, to which the callbacks' paths are joined; no user info, query, fragment.",
                     maxLength=limits.MAX_SERVER_URL_LENGTH,

@@ -17,7 +17,7 @@ from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token as _extract_bearer_token  # noqa: F401 - its name in 0.2
 from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
 from osmosis_ai.rollout.server.error_replies import reply_to
-from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
+from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
 from osmosis_ai.rollout.server.lifespan import Lifespan, register
 from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.routes import add_routes
@@ -117,6 +117,15 @@ def create_app(
                 await init_endpoint(scope, receive, send)
                 return
             await super().__call__(scope, receive, send)
+
+        def openapi(self) -> dict[str, Any]:
+            schema = super().openapi()
+            # FastAPI lists a 422 wherever there is a parameter; an id in a path cannot be invalid.
+            for path, operations in schema["paths"].items():
+                if path != INIT_PATH:
+                    for operation in operations.values():
+                        operation["responses"].pop("422", None)
+            return schema
 
     app = RolloutServer(
         title=f"Osmosis RolloutServer ({agent_loop.name})",

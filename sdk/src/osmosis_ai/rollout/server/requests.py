@@ -30,7 +30,7 @@ MAX_TOKENS_TOTAL = 1_000_000_000
 # They would collide with the arguments of the chat call itself.
 _RESERVED_COMPLETION_PARAMS = ("messages", "rollout_id", "self")
 
-_UNREACHABLE_IDS = frozenset({"init", ".", ".."})
+UNREACHABLE_IDS = frozenset({"init", ".", ".."})
 
 _NOT_ASKED = frozenset({"api_key", "rollout_id", "idempotency_key"})
 _CANONICAL = json.JSONEncoder(sort_keys=True, allow_nan=False)
@@ -158,7 +158,7 @@ def _details(error: ValidationError, *where: str) -> list[dict[str, Any]]:
 def _check_limits(request: RolloutRequest) -> None:
     # Their status would have no path: that of the first is another route's, the dots are steps to whoever joins paths,
     # and a router's patterns end at a line break.
-    if request.rollout_id in _UNREACHABLE_IDS or "\n" in request.rollout_id:
+    if request.rollout_id in UNREACHABLE_IDS or "\n" in request.rollout_id:
         raise invalid_field("rollout_id", "rollout_id must not be init, . or .., nor have a line break")
     for field, value, largest in (
         ("max_turns", request.max_turns, MAX_TURNS),

@@ -20,6 +20,25 @@ logger = logging.getLogger(__name__)
 _UNAUTHORIZED = "Invalid or missing API key"
 
 
+_ERROR = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {
+        "detail": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]},
+        "code": {"type": "string"},
+    },
+}
+"""As ``docs/schemas/error.schema.json``."""
+_OF_ANY = (HTTPStatus.FORBIDDEN, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Refusals of every route: of a page elsewhere, for a defect, without a journal."""
+
+
+def _refusals(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """For a route's description: what it answers beside success."""
+    content = {"application/json": {"schema": _ERROR}}
+    return {status.value: {"description": status.phrase, "content": content} for status in (*statuses, *_OF_ANY)}
+
+
 def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitEndpoint:
     """Add all routes; the endpoint for inits is returned, to be reached without the router."""
     from starlette.requests import Request
@@ -51,12 +70,12 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
             "completed_rollouts": state.completed_count,
         }
 
-    @app.get("/health")
+    @app.get("/health", responses=_refusals())
     async def health() -> dict[str, Any]:
         """Whether the process serves; counts of this process. Never needs a key."""
         return await status_object()
 
-    @app.get("/ready")
+    @app.get("/ready", responses=_refusals())
     async def ready() -> Response:
         """Whether an init would be taken: 200, or 503 in a drain or without a sound journal. Never needs a key."""
         service = await services.current()
@@ -66,7 +85,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
             return JSONResponse({"ready": False, "code": "journal_unavailable"}, HTTPStatus.SERVICE_UNAVAILABLE)
         return JSONResponse({"ready": True})
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.get("/metrics", responses=_refusals(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND))
     async def metrics(request: Request) -> Response:
         """Metrics in Prometheus's text format; for whom, the setting ``metrics`` says."""
         if settings.metrics is not MetricsAccess.OPEN:
@@ -76,7 +95,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         body, content_type = await services.telemetry.scrape(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
-    @app.get("/platform/health")
+    @app.get("/platform/health", responses=_refusals(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND))
     async def platform_health(request: Request) -> dict[str, Any]:
         """As ``/health``, behind the key; 404 on a server without one."""
         if api_key is None:
@@ -88,6 +107,16 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         INIT_PATH,
         status_code=HTTPStatus.ACCEPTED,
         response_model=InitResponse,
+        responses=_refusals(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.REQUEST_TIMEOUT,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
+        ),
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -99,7 +128,10 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         """Accept a rollout; it runs after the reply."""
         return Response(await init_endpoint.accept(request), HTTPStatus.ACCEPTED, media_type="application/json")
 
-    @app.get("/v1/rollout/{rollout_id:path}")
+    @app.get(
+        "/v1/rollout/{rollout_id:path}",
+        responses=_refusals(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED),
+    )
     async def rollout_status(request: Request, rollout_id: str) -> dict[str, Any]:
         """State, times (unix seconds) and result summary of a rollout."""
         if request.url.path == INIT_PATH:  # no rollout of the id "init", but a GET where a POST belongs
@@ -110,7 +142,11 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
             raise _unknown_rollout()
         return view
 
-    @app.post("/v1/rollout/{rollout_id:path}/cancel", status_code=HTTPStatus.ACCEPTED)
+    @app.post(
+        "/v1/rollout/{rollout_id:path}/cancel",
+        status_code=HTTPStatus.ACCEPTED,
+        responses=_refusals(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    )
     async def cancel(request: Request, rollout_id: str) -> dict[str, Any]:
         """End a rollout as ERROR with finish reason ``cancelled``."""
         authenticate(request)

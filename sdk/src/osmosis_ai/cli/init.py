@@ -33,9 +33,9 @@ def init(
         "Next:",
         f"  cd {folder}",
         "  uv run pytest",
-        "  uv run osmosis trainer -m server:agent_loop -d test_data.jsonl",
+        "  uv run osmosis trainer -m server:agent_loop -d test_data.jsonl --policy policy:reply",
         "",
-        "Then make it yours: tools.py, rewards.py, test_data.jsonl.",
+        "Then make it yours: tools.py, rewards.py, policy.py, test_data.jsonl.",
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

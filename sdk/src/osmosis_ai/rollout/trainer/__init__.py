@@ -1,8 +1,8 @@
 """The other side of the protocol: dispatches rollouts, serves the model, takes the results.
 
 ``Trainer`` is the library, ``completer_of`` puts any ``LLMClientProtocol`` behind it, ``ServerKeeper`` runs a rollout
-server and starts it again when it dies. ``ScriptedPolicy`` is a script in a model's place, for these and for tests; all
-but that needs the extra ``server``.
+server and starts it again when it dies. ``ScriptedPolicy`` is a script in a model's place, and ``play`` runs
+one rollout with it in a test; all but these two needs the extra ``server``.
 Every name is imported on first use. Guide: ``docs/trainer-library.md``.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ServerEndedError as ServerEndedError,
         TrainerError as TrainerError,
     )
+    from osmosis_ai.rollout.trainer.play import play as play
     from osmosis_ai.rollout.trainer.policy import (
         Reply as Reply,
         ScriptedPolicy as ScriptedPolicy,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "osmosis_ai.rollout.trainer.completions": "ToolAwareClient completer_of",
     "osmosis_ai.rollout.trainer.errors": "CallRefusedError InitRefusedError ServerEndedError TrainerError",
+    "osmosis_ai.rollout.trainer.play": "play",
     "osmosis_ai.rollout.trainer.policy": "Reply ScriptedPolicy tool_call",
     "osmosis_ai.rollout.trainer.server_keeper": "ServerKeeper",
     "osmosis_ai.rollout.trainer.trainer": "Trainer",

@@ -41,7 +41,7 @@ def test_it_is_the_example_under_another_name(tmp_path: Path) -> None:
     assert example.count(AGENT_NAME_LINE) == 1
     assert written["server.py"] == example.replace("calculator", "my-agent")
     assert set(written) == {
-        *(".gitignore", "README.md", "pyproject.toml", "server.py", "tests/test_agent.py"),
+        *(".gitignore", "README.md", "policy.py", "pyproject.toml", "server.py", "tests/test_agent.py"),
         *COPIED,
     }
     assert not any("@NAME@" in text or "@SDK@" in text for text in written.values())
@@ -182,3 +182,31 @@ def test_the_build_takes_the_same_files() -> None:
 
 def test_no_file_of_the_package_is_a_link() -> None:
     assert not [file for file in (EXAMPLE / "sdk" / "src").rglob("*") if file.is_symlink()]
+
+
+@pytest.mark.slow
+def test_the_sql_agent_is_a_new_project_with_at_most_120_lines_of_ones_own(tmp_path: Path) -> None:
+    project = create_project(tmp_path / "sql", own_source()).folder
+    example = EXAMPLE / "examples" / "sql"
+    written = [*sorted(example.glob("*.py")), *sorted((example / "tests").glob("*.py"))]
+    lines = [line for file in written for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    assert len(lines) <= 120
+    (project / "tests" / "test_agent.py").unlink()
+    for file in [*written, example / "company.sql", example / "questions.jsonl"]:
+        text = file.read_text(encoding="utf-8").replace("from examples.sql.", "from ")
+        (project / file.relative_to(example)).write_text(text, encoding="utf-8")
+    for command in (
+        ("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
+        ("osmosis_ai", "trainer", "-m", "server:agent_loop", "-d", "questions.jsonl", "--policy", "policy:reply"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=project,
+            env=own_environment(),
+            capture_output=True,
+            text=True,
+            timeout=55,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "Mean reward: 0.97 (over 3 rollouts)" in done.stdout

@@ -18,6 +18,7 @@ TEMPLATES = {
     "README.md": "README.md",
     "gitignore": ".gitignore",
     "pyproject.toml.template": "pyproject.toml",
+    "policy.py": "policy.py",
     "tests/test_agent.py": "tests/test_agent.py",
 }
 """The other files of a project, by where they lie in ``project/``."""

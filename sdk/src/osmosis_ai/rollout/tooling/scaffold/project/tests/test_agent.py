@@ -1,25 +1,19 @@
-"""The agent as a trainer meets it: its tools, its reward, one rollout, and then every row of the dataset."""
+"""The agent: its tools, its reward, one rollout with a script for the model, and every row of the dataset."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from osmosis_ai.cli import main
-from osmosis_ai.rollout import OsmosisLLMClient, RolloutContext, RolloutRequest, create_app, validate_agent_loop
-from osmosis_ai.rollout.trainer.testing import (
-    RolloutCompletionTracker,
-    create_mock_trainer_app,
-    patch_httpx_for_mock_trainer,
-)
+from osmosis_ai.rollout import validate_agent_loop
+from osmosis_ai.rollout.trainer import play, tool_call
+from policy import reply
 from rewards import compute_reward
 from server import agent_loop
-from tools import TOOLS
 
 PROJECT = Path(__file__).parents[1]
-KEY = "key-of-the-server"
 
 
 def test_the_agent_can_be_served() -> None:
@@ -27,19 +21,16 @@ def test_the_agent_can_be_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments", "answer"),
+    ("call", "answer"),
     [
-        ("add", {"a": 0.1, "b": 0.2}, "0.3"),
-        ("divide", {"a": 1, "b": 0}, "Error: division by zero: b must not be 0"),
-        ("no_such_tool", {}, "Error: no such tool; there are add, subtract, multiply, divide"),
+        (tool_call("add", a=0.1, b=0.2), "0.3"),
+        (tool_call("divide", a=1, b=0), "Error: division by zero: b must not be 0"),
+        (tool_call("no_such_tool"), "Error: no such tool; there are add, subtract, multiply, divide"),
     ],
 )
-async def test_a_call_of_the_model_gets_an_answer(tool: str, arguments: dict[str, Any], answer: str) -> None:
-    function = {"name": tool, "arguments": json.dumps(arguments)}
-    request = RolloutRequest(rollout_id="rollout-1", server_url="http://trainer", messages=[], completion_params={})
-    ctx = RolloutContext(request=request, tools=[], llm=OsmosisLLMClient("http://trainer", "rollout-1"))
-    [message] = await TOOLS.answer(ctx, [{"id": "call_1", "type": "function", "function": function}])
-    assert message == {"role": "tool", "tool_call_id": "call_1", "content": answer}
+async def test_a_call_of_the_model_gets_an_answer(call: dict[str, Any], answer: str) -> None:
+    result = await play(agent_loop, [call, "#### 0"], "A question")
+    assert result.final_messages[-2]["content"] == answer
 
 
 @pytest.mark.parametrize(
@@ -49,33 +40,18 @@ def test_the_reward_of_an_answer(answer: str, reward: float) -> None:
     assert compute_reward(answer, "8") == reward
 
 
-def test_one_rollout_with_a_mock_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = RolloutCompletionTracker()
-    trainer = create_mock_trainer_app(results)  # it answers a request to add with a call of add(5, 3)
-    with TestClient(trainer) as trainer_client, TestClient(create_app(agent_loop, api_key=KEY)) as server:
-        patch_httpx_for_mock_trainer(trainer_client, monkeypatch)
-        init = {
-            "rollout_id": "rollout-1",
-            "server_url": "http://trainer",
-            "messages": [{"role": "user", "content": "Please add 5 and 3."}],
-            "completion_params": {"temperature": 0.7},
-            "metadata": {"ground_truth": "8"},
-        }
-        accepted = server.post("/v1/rollout/init", json=init, headers={"Authorization": f"Bearer {KEY}"})
-        assert accepted.status_code == 202
-        assert results.wait(timeout=20)
-
-    [result] = results.responses
-    assert (result["status"], result["metrics"]["num_tool_calls"]) == ("COMPLETED", 1)
-    roles = [message["role"] for message in result["final_messages"]]
-    assert roles == ["user", "assistant", "tool", "assistant"]
-    assert result["final_messages"][2]["content"] == "8"
+async def test_one_rollout() -> None:
+    result = await play(agent_loop, reply, "What is 5 + 3?", metadata={"ground_truth": "8"})
+    assert (result.status, result.reward) == ("COMPLETED", 1.0)
+    assert [message["role"] for message in result.final_messages] == ["user", "assistant", "tool", "assistant"]
 
 
 def test_every_row_of_the_dataset_end_to_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The server in a process of its own, rollouts over HTTP, a script for the model."""
+    """The server in a process of its own, rollouts over HTTP, the script for the model."""
     monkeypatch.chdir(PROJECT)
-    assert main(["trainer", "-m", "server:agent_loop", "-d", "test_data.jsonl", "--timeout", "30", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["summary"]["mean_reward"] == 1.0
+    rows = ["-m", "server:agent_loop", "-d", "test_data.jsonl", "--policy", "policy:reply", "--timeout", "30", "--json"]
+    assert main(["trainer", *rows]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["completed"] == summary["planned"]

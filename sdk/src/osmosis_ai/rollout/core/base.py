@@ -8,11 +8,11 @@ import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from osmosis_ai.rollout.core.chat_watch import ChatWatch as ChatWatch, Trace as Trace
 from osmosis_ai.rollout.core.resources import Resources
 from osmosis_ai.rollout.core.schemas import (
     MessageDict,
@@ -25,7 +25,10 @@ from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.core.transcript import Transcript
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
     from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
+    from osmosis_ai.rollout.core.openai_access import OpenAIAccess
 
 logger = logging.getLogger(__name__)
 
@@ -48,42 +51,6 @@ class RolloutResult:
     extra_fields: dict[str, Any] = field(default_factory=dict)
 
 
-class ChatWatch:
-    """Who is told of a rollout's chat calls; what ``chat_begins`` gives back, the other two get."""
-
-    __slots__ = ()
-
-    def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
-        """A chat call is about to be made, in the current task."""
-
-    def chat_ends(self, chat: Any, reply: Any) -> None:
-        """The reply has come."""
-
-    def chat_failed(self, chat: Any, error: BaseException) -> None:
-        """The call ended with ``error``, all its attempts included."""
-
-    def pause_begins(self, cause: str, problem: str, seconds: float) -> Any:
-        """A chat call has met a pause of the trainer, a ``PauseCause``, ``seconds`` after the attempt began."""
-
-    def pause_ends(self, pause: Any, seconds: float, since: float, answered: bool) -> None:
-        """The pause was over ``since`` seconds ago, and took ``seconds``.
-
-        ``answered``: the trainer is back, so the attempt that was made then belongs to the agent's own time.
-        """
-
-
-class Trace(Protocol):
-    """Where a rollout's events go, to a file in ``directory``; nothing raises."""
-
-    directory: str
-
-    def write(self, event_type: str, data: dict[str, Any]) -> None:
-        """Add an event."""
-
-    def close(self) -> None:
-        """Close the file; a later ``write`` opens it again."""
-
-
 @dataclass
 class RolloutContext:
     """One rollout as its agent loop sees it: the request, the tools, and the policy to call."""
@@ -102,6 +69,7 @@ class RolloutContext:
     """The conversation as it is known from outside the agent."""
     watcher: ChatWatch = field(default=ChatWatch(), init=False, repr=False, compare=False)
     """Who is told of every chat call."""
+    _openai: "OpenAIAccess | None" = field(default=None, init=False, repr=False, compare=False)
     resources: Resources | None = field(default=None, init=False, repr=False, compare=False)
     """What ``enter`` has opened; closed by who runs the agent."""
 
@@ -153,6 +121,48 @@ class RolloutContext:
         self.watcher.chat_ends(chat, result)
         self._count_tokens(getattr(result, "usage", None))
         return result
+
+    @property
+    def messages(self) -> list[MessageDict]:
+        """The conversation so far as it was recorded, the last reply included: a copy.
+
+        What an agent that does not keep the messages itself, as one of a framework, gives to ``complete``.
+        """
+        return self.transcript.messages()
+
+    def openai_client(self) -> "AsyncOpenAI":
+        """An OpenAI client, the same each time, whose chat calls are this rollout's; without a socket.
+
+        The model samples by the request's ``completion_params``, whatever a call says, and knows the tools of
+        ``get_tools``. For frameworks: ``docs/frameworks.md``. To be called in the event loop of ``run``.
+
+        Raises:
+            ImportError: the extra ``openai`` is not installed.
+        """
+        return self._openai_access().client()
+
+    def openai_base_url(self) -> str:
+        """The same for whatever speaks HTTP on this machine, such as a subprocess: an address that ends in ``/v1``.
+
+        It is on the loopback interface, wants ``openai_api_key``, and is dead when the rollout has ended.
+        """
+        return self._openai_access().address().base_url
+
+    def openai_api_key(self) -> str:
+        """The key of ``openai_base_url``, of this rollout alone."""
+        return self._openai_access().address().api_key
+
+    def _openai_access(self) -> "OpenAIAccess":
+        if self._openai is None:
+            from osmosis_ai.rollout.core.openai_access import OpenAIAccess
+
+            self._openai = OpenAIAccess(self)
+        return self._openai
+
+    def close(self) -> None:
+        """End what the rollout has lent out; for whoever runs it, when ``run`` has ended."""
+        if self._openai is not None:
+            self._openai.close()
 
     def tell_of_rewrite(self, problem: str | None) -> None:
         """Put what the agent rewrote, if anything, into log and trace."""

@@ -13,6 +13,7 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutionError
 from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, with_short_texts
+from osmosis_ai.rollout.core.result_summary import ResultSummary as ResultSummary
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
 from osmosis_ai.rollout.core.slips import told_of
@@ -35,17 +36,6 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     INVALID_RESULT = "invalid_result"
-
-
-@dataclass(frozen=True, slots=True)
-class ResultSummary:
-    """What logs, metrics and views tell of a result."""
-
-    status: str
-    finish_reason: str | None
-    outcome: str
-    reward: float | None = None
-    error_message: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,8 +142,9 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
 
 def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
     """The result for an exception that escaped from ``run``."""
-    reason = StopReason(outcome_of(error) or Outcome.AGENT_ERROR, described(error))
-    return result_of_stop(rollout_id, ctx, reason, told=told_of(error))
+    # A framework raises an error of its own for a chat call that failed.
+    outcome = outcome_of(error) or outcome_of(ctx.transcript.error) or Outcome.AGENT_ERROR
+    return result_of_stop(rollout_id, ctx, StopReason(outcome, described(error)), told=told_of(error))
 
 
 def result_of_stop(

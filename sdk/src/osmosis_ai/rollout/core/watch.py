@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core.base import ChatWatch, Trace
+from osmosis_ai.rollout.core.chat_watch import ChatWatch, Trace
 from osmosis_ai.rollout.core.messages import field_of
 from osmosis_ai.rollout.core.tracecontext import TraceContext
 
 if TYPE_CHECKING:
-    from osmosis_ai.rollout.core.results import ResultSummary
+    from osmosis_ai.rollout.core.result_summary import ResultSummary
     from osmosis_ai.rollout.core.schemas import RolloutRequest
 
 

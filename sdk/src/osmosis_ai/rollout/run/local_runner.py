@@ -158,13 +158,22 @@ class LocalRolloutRunner:
         except ToolValidationError as error:
             return self._failed(row_index, f"Tool validation error: {error}", "tools", ctx, started_seconds)
         except SystemicProviderError as error:
-            error.duration_ms = _elapsed_ms(started_seconds)
-            error.tokens = self._token_usage().get("total_tokens", 0)
+            self._add_cost(error, started_seconds)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever an agent raises is the result of its row
+        except Exception as error:  # whatever an agent raises is the result of its row
+            # A framework raises its own error for a call that failed.
+            if ctx is not None and isinstance(systemic := ctx.transcript.error, SystemicProviderError):
+                self._add_cost(systemic, started_seconds)
+                raise systemic from error
             return self._failed(row_index, _text(error), _kind(error), ctx, started_seconds, error)
         finally:
+            if ctx is not None:
+                ctx.close()
             self.llm_client.clear_tools()
+
+    def _add_cost(self, error: SystemicProviderError, started_seconds: float) -> None:
+        error.duration_ms = _elapsed_ms(started_seconds)
+        error.tokens = self._token_usage().get("total_tokens", 0)
 
     def _tell_of_failure(self, row_index: int, text: str) -> None:
         if logger.isEnabledFor(logging.DEBUG):

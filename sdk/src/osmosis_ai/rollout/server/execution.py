@@ -173,6 +173,7 @@ class Execution(ChatWatch):
             self._tool_turn.cancel()
             # Where this itself is cancelled, the agent must not go on alone.
             run.cancel()
+            self._ctx.close()
             if self._ctx.trace is not None:
                 self._ctx.trace.close()
 

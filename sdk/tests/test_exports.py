@@ -51,13 +51,14 @@ ROLLOUT = {
     "validator": "AgentLoopValidationError ValidationError ValidationResult validate_agent_loop",
     # What the 0.2 line did not have.
     "core.answers": "final_number is_close is_comparable is_right read_number",
+    "core.framework_tools": "tools_of",
     "core.messages": "summarize",
     "core.tool_arguments": "EXACT",
     "core.toolbox": "Toolbox tool",
 }
 PACKAGES: dict[ModuleType, tuple[dict[str, str], int]] = {
     osmosis_ai: (TOP_LEVEL, 26),
-    osmosis_ai.rollout: (ROLLOUT, 86),
+    osmosis_ai.rollout: (ROLLOUT, 87),
     osmosis_ai.rollout.core: (CORE, 34),
 }
 every_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

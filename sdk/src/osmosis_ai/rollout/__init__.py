@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ToolArgumentError as ToolArgumentError,
         ToolExecutionError as ToolExecutionError,
     )
+    from osmosis_ai.rollout.core.framework_tools import tools_of as tools_of
     from osmosis_ai.rollout.core.llm_client import (
         LLMClientProtocol as LLMClientProtocol,
     )
@@ -136,6 +137,7 @@ _EXPORTS = {
         "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop"
     ),
     "osmosis_ai.rollout.core.answers": "final_number is_close is_comparable is_right read_number",
+    "osmosis_ai.rollout.core.framework_tools": "tools_of",
     "osmosis_ai.rollout.core.messages": (
         "count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message "
         "is_user_message normalize_stop parse_tool_calls summarize"

@@ -9,9 +9,10 @@ import itertools
 import re
 import secrets
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import h11
@@ -162,12 +163,30 @@ class _Connection:
             await self._send(error.answer(), is_last=True)
             return False
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
-        answer = await api.answer(request.method.decode("ascii"), path, headers, body)
-        if self._reader.at_eof():
+        answer = await self._unless_hung_up(api.answer(request.method.decode("ascii"), path, headers, body))
+        if answer is None or self._reader.at_eof():
             api.lose()
             return False
         await self._send(answer)
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _unless_hung_up(self, answer: Coroutine[Any, Any, Answer]) -> Answer | None:
+        """``answer``; ``None`` where the peer has gone before."""
+        answering = asyncio.ensure_future(answer)
+        reading = asyncio.ensure_future(self._reader.read(READ_BYTES))
+        try:
+            await asyncio.wait({answering, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                data = reading.result()
+                self._http.receive_data(data)  # of the next request; more of it is not read before its turn
+                if not data and not answering.done():
+                    return None
+            return await answering
+        finally:
+            for task in (answering, reading):
+                task.cancel()
+            # A stream has one reader at a time: the next request is read when this one has let go.
+            await asyncio.wait({answering, reading})
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:

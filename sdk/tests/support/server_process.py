@@ -40,6 +40,8 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self._port}"
         self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_SECONDS, trust_env=False)
         self._process: subprocess.Popen[bytes] | None = None
+        self.memory_limit_bytes: int | None = None
+        """Of the address space of processes started from now on."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -58,6 +60,8 @@ class ServerProcess:
             self._process = self._launch(*options, stderr=log.fileno())
         if descriptors is not None:  # long before it looks
             resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        if self.memory_limit_bytes is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_AS, (self.memory_limit_bytes, resource.RLIM_INFINITY))
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self.is_ready():
             assert self._process.poll() is None, "the server ended by itself"
@@ -99,6 +103,13 @@ class ServerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def memory_bytes(self, name: str) -> int:
+        """A line of /proc/PID/status: ``VmSize`` the address space, ``VmRSS`` what is in memory, ``VmHWM`` its peak."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {name}")
 
     def limit_file_size(self, size_bytes: int) -> None:
         """As a full disk: no file may grow beyond ``size_bytes`` (``RLIM_INFINITY``: all may again)."""

@@ -273,7 +273,7 @@ def _error_result(
     # An ERROR gets out whatever the agent has left in its messages; and a trainer takes nothing there but objects.
     try:
         return TerminalResult(_encode(fields_with(known)))
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - a foreign container may raise anything
         fields = fields_with(plain(known))
         # Without the messages, or a long conversation would take the room of the rest.
         return TerminalResult(

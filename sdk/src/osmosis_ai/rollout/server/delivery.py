@@ -169,6 +169,7 @@ class Courier:
                 content = await self._parcels.content_of(delivery.parcel)
             except Exception as failure:  # noqa: BLE001 - a shortage of ours, which passes; the result must not be lost
                 delivery.error, delivery.verdict = failure, Verdict.UNANSWERED
+                _forget_frames(failure)
                 logger.warning("Rollout %a: its result cannot be loaded yet: %s", delivery.rollout_id, delivery.problem)
             else:
                 await self._post(delivery, trainer, content)
@@ -195,6 +196,7 @@ class Courier:
             _log_failure(delivery)
             await self._note(delivery)
         delivery.watch.attempt_ends(mark, delivery.verdict, error)
+        _forget_frames(error)
 
     async def _find_instead(self, delivery: Delivery) -> None:
         try:
@@ -311,6 +313,15 @@ def _log_failure(delivery: Delivery) -> None:
         what_next if refused else "will be retried",
         delivery.problem,
     )
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """What is kept for its text must not keep the body that was sent: tracebacks hold all that their frames do."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _verdict_on(error: Exception | None) -> Verdict:

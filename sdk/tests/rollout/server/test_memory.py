@@ -108,10 +108,10 @@ def test_rollouts_that_wait_for_their_trainer_do_not_keep_their_results_in_memor
     names = [f"rollout-{number}" for number in range(60)]
     trainer.is_away = True
     with ServerProcess(tmp_path / "journal.db", {"CLIENT_RETRY_MAX_DELAY": "30"}) as server:
-        server.init("warm", trainer.url)
-        trainer.wait_until_asked_for("warm")
-        before = server.memory_bytes("VmRSS")
-        for name in names:  # one after the other: what they take while they run is another matter
+        before = 0
+        for number, name in enumerate(names):  # one after the other: what they take while they run is another matter
+            if number == len(names) // 3:  # by now the bound is reached, and what an allocator keeps
+                before = server.memory_bytes("VmRSS")
             large = {"role": "user", "content": "x" * (4 * MB)}
             assert server.init(name, trainer.url, messages=[large]).status_code == 202
             trainer.wait_until_asked_for(name)
@@ -124,7 +124,7 @@ def test_rollouts_that_wait_for_their_trainer_do_not_keep_their_results_in_memor
     assert (view["state"], view["delivery_attempts"] > 0) == ("finished", True)
     assert "HTTP 503" in view["last_error"]
     assert all(len(set(trainer.digests[name])) == 1 for name in names)
-    assert grown < 120 * MB, f"{grown / MB:.0f} MB for 240 MB of results"
+    assert grown < 80 * MB, f"{grown / MB:.0f} MB for 160 MB of results"
 
 
 def test_a_result_larger_than_the_bound_goes_alone(tmp_path: Path, trainer: DigestingTrainer) -> None:

@@ -11,7 +11,8 @@ from support.faulty_trainer import FaultyTrainer
 from support.server_process import ServerProcess, UvicornProcess
 
 QUICK_END = {"SERVER_DRAIN_SECONDS": "1", "SERVER_FLUSH_SECONDS": "1"}
-LONG_DRAIN = {"SERVER_DRAIN_SECONDS": "30"}
+LONG_DRAIN = {"SERVER_DRAIN_SECONDS": "300"}
+"""Nobody here waits until it is over."""
 NOT_AN_ECHO_SECONDS = 1.2
 """A second signal that comes sooner is taken for the first."""
 
@@ -91,10 +92,8 @@ def test_a_second_signal_ends_a_server_whose_event_loop_is_blocked(
         start_blocking(server, trainer, how)
         server.signal(signal.SIGTERM)
         time.sleep(NOT_AN_ECHO_SECONDS)
-        asked_at = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 1
-        assert time.monotonic() - asked_at < 10
         server.start()
         assert outcome(trainer, "blocking") == "interrupted"
         assert len(trainer.bodies("blocking")) == 1

@@ -14,7 +14,7 @@ import pytest
 from support import promise_agent
 from support.faulty_trainer import FaultyTrainer
 from support.rollouts import until
-from support.server_process import ServerProcess
+from support.server_process import DEADLINE_SECONDS, POLL_SECONDS, ServerProcess
 
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.core.watch import Observer
@@ -35,6 +35,14 @@ def trainer() -> Iterator[FaultyTrainer]:
 def events_of(traces: Path, rollout_id: str) -> list[dict[str, Any]]:
     (trace,) = traces.glob(f"*/{rollout_id}.jsonl")
     return [json.loads(line) for line in trace.read_text().splitlines()]
+
+
+def wait_for_metric(server: ServerProcess, line: str) -> None:
+    """It is told a moment after the interruption, beside the event loop."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while line not in (told := server.client.get("/metrics").text):
+        assert time.monotonic() < deadline, told
+        time.sleep(POLL_SECONDS)
 
 
 def code_at(line: str) -> str:
@@ -59,7 +67,7 @@ def test_an_agent_that_blocks_is_ended_at_its_limit_and_named_and_the_others_go_
         assert code_at(found[1]).startswith("time.sleep(ASLEEP_SECONDS)")
         assert result["final_messages"][-1]["role"] == "assistant"
         assert trainer.result("other")["status"] == "COMPLETED"
-        assert "osmosis_event_loop_blocks_total 1.0" in server.client.get("/metrics").text
+        wait_for_metric(server, "osmosis_event_loop_blocks_total 1.0")
         events = events_of(traces, "blocking")
         assert [event["error"] for event in events if event["event"] == "rollout_error"] == [result["error_message"]]
         server.signal(signal.SIGTERM)

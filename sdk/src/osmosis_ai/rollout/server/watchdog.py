@@ -43,7 +43,7 @@ HEED_SECONDS = 1.0
 """How long a second signal waits for the event loop."""
 END_MARGIN_SECONDS = 3.0
 """Beyond drain and flush, before a process ends whose event loop is blocked."""
-KEPT_CPU_SECONDS = 2.0
+KEPT_CPU_SECONDS = 1.0
 """CPU time without a turn for this thread, after which the timer stands in for it."""
 
 INTERRUPT: int | None = getattr(signal, "SIGVTALRM", None)

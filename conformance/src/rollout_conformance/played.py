@@ -15,6 +15,8 @@ from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.strict_json import is_same_document, parse_object
 from rollout_conformance.vocabulary import Failed
 
+BODY_REFUSED = frozenset({400, 413, 422})
+
 _order = itertools.count()
 
 
@@ -46,6 +48,22 @@ class Call:
     def was_successful(self) -> bool:
         """Whether it was answered 2xx."""
         return self.answer is not None and 200 <= self.answer.status < 300
+
+    @property
+    def refuses_body(self) -> bool:
+        """Whether it was answered that the body is not acceptable as it is."""
+        return self.answer is not None and self.answer.status in BODY_REFUSED
+
+    def is_rest_of(self, whole: "Call") -> bool:
+        """Whether this result is ``whole`` without its messages; ``extra_fields`` may say so."""
+        extra = {**self._extra_fields, **whole._extra_fields}
+        expected = {**whole.fields, "final_messages": [], "extra_fields": extra}
+        return bool(whole.fields.get("final_messages")) and {**self.fields, "extra_fields": extra} == expected
+
+    @property
+    def _extra_fields(self) -> dict[str, Any]:
+        value = self.fields.get("extra_fields")
+        return value if isinstance(value, dict) else {}
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -142,10 +160,15 @@ class PlayedRollout:
         ]
 
     def contradiction(self) -> str:
-        """How a later delivery differs from the first; an empty text if all have the same content."""
-        for again in self.completions[1:]:
-            if not is_same_document(self.completions[0].request.body, again.request.body):
-                return f"{self.completions[0].result_in_words}, then {again.result_in_words}"
+        """How a later delivery differs from the one before; an empty text if all have the same content.
+
+        The result without its messages may follow once they were refused (protocol, 5.2).
+        """
+        for before, again in itertools.pairwise(self.completions):
+            if is_same_document(before.request.body, again.request.body):
+                continue
+            if not (before.refuses_body and again.is_rest_of(before)):
+                return f"{before.result_in_words}, then {again.result_in_words}"
         return ""
 
     @property

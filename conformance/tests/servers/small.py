@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -64,6 +64,8 @@ class SmallServer:
 
     capacity = 10_000
     drain_seconds = 20.0
+
+    leaves_messages_out_after: ClassVar[set[int]] = {400, 413, 422}
 
     def __init__(self, api_key: str | None = None, journal: Path | None = None) -> None:
         self.api_key = api_key
@@ -369,6 +371,10 @@ class SmallServer:
         try:
             response = await self.post(rollout, "/v1/rollout/completed", result)
         except httpx.TransportError:
+            return False
+        if response.status_code in self.leaves_messages_out_after and result["final_messages"]:
+            # In place, so that whatever is sent from now on is the same.
+            result["final_messages"] = []
             return False
         return not self.is_retried(response.status_code) and not self.is_absent(response)
 

@@ -100,3 +100,15 @@ async def created(kit: Kit) -> None:
     await kit.settle()
     if len(rollout.completions) > 1:
         raise Failed("one delivery answered 201", str(len(rollout.completions)))
+
+
+@check("delivery.refused", SHOULD, "5.2", "A result answered 422 is delivered once more, without its messages.")
+async def refused(kit: Kit) -> None:
+    rollout = kit.play(calling_offered_tools(), refusing(422, 1, acknowledge))
+    rollout.has_delivery_faults = True
+    await kit.send(rollout)
+    await rollout.wait_until(lambda played: len(played.completions) > 1, "the result without its messages after 422")
+    await rollout.result()
+    _require_identical(rollout, "422, but for its messages")
+    if rollout.completions[1].fields.get("final_messages") != []:
+        raise Failed("no messages in the delivery after 422", rollout.completions[1].result_in_words)

@@ -225,3 +225,9 @@ class GivesUpSoon(BrokenServer):
         for _ in range(3):
             if await self.is_delivered(rollout, result):
                 break
+
+
+class GivesUpWhenItsMessagesAreRefused(BrokenServer):
+    finds: ClassVar = {"delivery.refused"}
+    is_silent = True
+    leaves_messages_out_after: ClassVar[set[int]] = set()

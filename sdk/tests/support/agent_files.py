@@ -13,7 +13,7 @@ AGENT = """
 
         def get_tools(self, request):
             number = {"type": "number"}
-            parameters = {"type": "object", "properties": {"a": number, "b": number}}
+            parameters = {"type": "object", "properties": {"a": number, "b": number}, "required": ["a", "b"]}
             return [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": parameters}}]
 
         async def run(self, ctx):

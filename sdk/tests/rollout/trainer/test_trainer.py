@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -441,6 +442,27 @@ class TestChat:
             outcome = await trainer.run_one(request())
             await server.agents()
         assert (calls, outcome.turns) == (2, 1)
+
+    async def test_a_reply_that_was_broken_off_is_no_turn_and_nothing_that_an_agent_must_repeat(self) -> None:
+        calls = 0
+
+        async def complete(call: ChatCall) -> CompletionsResult:
+            nonlocal calls
+            calls += 1
+            whole = await arithmetic(call)
+            return replace(whole, finish_reason="abort") if calls == 1 else whole
+
+        async def agent(rollout: Rollout) -> None:
+            broken_off = (await rollout.chat(QUESTION, "call-1")).json()["choices"][0]
+            assert broken_off["finish_reason"] == "abort"
+            whole = (await rollout.chat(QUESTION, "call-2")).json()["choices"][0]
+            await rollout.chat([*QUESTION, whole["message"]], "call-3")
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            outcome = await trainer.run_one(request())
+            await server.agents()
+        assert (calls, outcome.turns, outcome.rewrites) == (3, 2, ())
 
     async def test_an_agent_that_rewrites_its_messages_is_noticed(self) -> None:
         async def agent(rollout: Rollout) -> None:

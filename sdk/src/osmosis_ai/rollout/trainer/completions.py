@@ -29,6 +29,7 @@ from osmosis_ai.rollout.trainer.callback_http import (
 from osmosis_ai.rollout.trainer.errors import CallRefusedError
 from osmosis_ai.rollout.trainer.policy import failure_of_policy
 from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer, TrainerLimits
+from osmosis_ai.rollout.wire.finish_reasons import WHOLE
 from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class ChatEndpoint:
             logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
             raise CallbackRefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", problem) from error
         rollout.policy_failure = None
+        if result.finish_reason not in WHOLE:
+            return result  # the server takes it for no reply, and asks again: it is no turn of the rollout
         rollout.note_reply(call.messages, result.message)
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)

@@ -11,6 +11,9 @@ from osmosis_ai.rollout.wire.refusal import Then
 WHOLE: Final = frozenset({"stop", "tool_calls", "length", "function_call"})
 """The model's own end, a call (``function_call`` is OpenAI's older name), or the limit that was asked for."""
 
+BROKEN_OFF: Final = frozenset({"abort", "error"})
+"""What no engine says of a message that has ended, whoever it is asked by."""
+
 _THEN: Final = {
     "abort": Then.WAIT,
     # The filter judges what the policy wrote: to ask until it lets something pass would choose among its replies.

@@ -115,6 +115,11 @@ async def test_the_model_the_key_and_the_sampling_settings_are_sent() -> None:
         (Answer(b'{"choices": []}'), "The endpoint's reply holds no choices", ProviderFailure.MALFORMED_REPLY),
         (Answer(b'{"choices": [{"message": 3}]}'), "The endpoint's reply holds no", ProviderFailure.MALFORMED_REPLY),
         (
+            reply({"role": "assistant", "content": "I was"}, "abort"),
+            "The model's reply was broken off (finish_reason 'abort')",
+            ProviderFailure.SERVER,
+        ),
+        (
             Answer(b'{"error": "out of memory"}'),
             "LLM API error (in a reply of status 200): out",
             ProviderFailure.SERVER,

@@ -6,12 +6,22 @@ from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict
+from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
+from osmosis_ai.rollout.wire.finish_reasons import BROKEN_OFF
 
 _KEPT_WHERE_SET = ("name", "refusal", "function_call")
 
 
 def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[str, Any]) -> CompletionsResult:
-    """One generated message with what it cost; a foreign ``usage`` is believed where it holds counts."""
+    """One generated message with what it cost; a foreign ``usage`` is believed where it holds counts.
+
+    Raises:
+        ProviderError: the message was broken off, so that it must not be scored.
+    """
+    if isinstance(finish_reason, str) and finish_reason in BROKEN_OFF:
+        raise ProviderError(
+            f"The model's reply was broken off (finish_reason {finish_reason!r}).", failure=ProviderFailure.SERVER
+        )
     cleaned = clean_message(message)
     prompt_tokens, completion_tokens = (token_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
     return CompletionsResult(

@@ -7,7 +7,6 @@ from typing import Any
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
-from osmosis_ai.rollout.wire.finish_reasons import BROKEN_OFF
 
 _KEPT_WHERE_SET = ("name", "refusal", "function_call")
 
@@ -18,6 +17,8 @@ def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[st
     Raises:
         ProviderError: the message was broken off, so that it must not be scored.
     """
+    from osmosis_ai.rollout.wire.finish_reasons import BROKEN_OFF  # brings httpx, which the commands do without
+
     if isinstance(finish_reason, str) and finish_reason in BROKEN_OFF:
         raise ProviderError(
             f"The model's reply was broken off (finish_reason {finish_reason!r}).", failure=ProviderFailure.SERVER

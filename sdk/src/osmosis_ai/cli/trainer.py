@@ -59,6 +59,10 @@ def trainer(
         typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
     ] = None,
     log: table.Log = None,
+    server_log: Annotated[
+        str | None,
+        typer.Option("--server-log", metavar="FILE", help="Append all that the started server writes to FILE."),
+    ] = None,
 ) -> int:
     """Run every row of a dataset as a rollout, over HTTP, with a script or a model in the trainer's place."""
     given = locals()

@@ -115,7 +115,7 @@ async def test_an_agent_that_returns_nothing_is_told_so() -> None:
         return None
 
     run = await runner_of(ScriptedAgent(forget)).run_single(ROW, 0)
-    assert run.error == "The agent's run() returned NoneType, not a RolloutResult."
+    assert str(run.error).startswith("The agent's run() returned NoneType, not a RolloutResult (")
 
 
 async def test_a_run_out_of_time_is_a_failed_run() -> None:

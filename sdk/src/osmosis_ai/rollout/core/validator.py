@@ -17,16 +17,25 @@ from typing import Any
 import pydantic
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.blocking import blocking_calls
 from osmosis_ai.rollout.core.messages import field_of
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.text import UNREADABLE, text_of
+from osmosis_ai.rollout.core.where import place_of
 
 __all__ = ["AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"]
 
 # What most model providers take as the name of a function.
 _USUAL_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+BLOCKING_CALL = "BLOCKING_CALL"
 _WARNINGS = frozenset(
-    {"UNKNOWN_TOOL_TYPE", "UNUSUAL_FUNCTION_NAME", "MISSING_FUNCTION_DESCRIPTION", "PARAMETERS_TYPE_NOT_OBJECT"}
+    {
+        BLOCKING_CALL,
+        "UNKNOWN_TOOL_TYPE",
+        "UNUSUAL_FUNCTION_NAME",
+        "MISSING_FUNCTION_DESCRIPTION",
+        "PARAMETERS_TYPE_NOT_OBJECT",
+    }
 )
 # Reported of the whole tool; where pydantic reports them.
 _MISSING = {"MISSING_TOOL_TYPE": ".type", "MISSING_FUNCTION": ".function"}
@@ -91,6 +100,7 @@ def validate_agent_loop(agent_loop: RolloutAgentLoop, *, request: RolloutRequest
     name = _attribute(agent_loop, "name")
     tools, problem = _tools_of(agent_loop, request or _sample_request())
     findings = [*_check_name(name), *([problem] if problem else _check_tools(tools)), *_check_run(agent_loop)]
+    findings += [ValidationError(BLOCKING_CALL, text, place) for place, text in blocking_calls(agent_loop)]
     errors = [finding for finding in findings if finding.code not in _WARNINGS]
     warnings = [finding for finding in findings if finding.code in _WARNINGS]
     agent_name = name if isinstance(name, str) else None
@@ -160,7 +170,9 @@ def _tools_of(agent_loop: RolloutAgentLoop, request: RolloutRequest) -> tuple[An
     except BaseException as error:  # noqa: BLE001 - the author's code may raise anything, SystemExit included
         kind, text = type(error).__name__, text_of(error, UNREADABLE)
         details = {"exception_type": kind, "exception_message": text}
-        return None, ValidationError("GET_TOOLS_EXCEPTION", f"get_tools raised {kind}: {text}", "get_tools", details)
+        place = place_of(error)
+        message = f"get_tools raised {kind}: {text}{f' ({place})' if place else ''}"
+        return None, ValidationError("GET_TOOLS_EXCEPTION", message, "get_tools", details)
     if tools is None:
         message = "get_tools returned None; return a list, empty if there are no tools."
         return None, ValidationError("GET_TOOLS_RETURNS_NONE", message, "get_tools")

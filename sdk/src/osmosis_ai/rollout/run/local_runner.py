@@ -21,6 +21,7 @@ from osmosis_ai.rollout.core.slips import told_of
 from osmosis_ai.rollout.core.text import described, printable, text_of
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.validator import provider_problem
+from osmosis_ai.rollout.core.where import place_of_function
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, RunPlan, drive
@@ -217,7 +218,11 @@ class LocalRolloutRunner:
                 raise _RunTimeoutError(f"No result within {self.timeout_seconds:g} s.") from error
             raise
         if not hasattr(result, "status"):
-            raise TypeError(f"The agent's run() returned {type(result).__name__}, not a RolloutResult.")
+            place = place_of_function(self.agent_loop.run)
+            raise TypeError(
+                f"The agent's run() returned {type(result).__name__}, not a RolloutResult"
+                f"{f' ({place})' if place else ''}: end it with 'return ctx.complete(messages, reward=...)'."
+            )
         return result
 
     def _ended(

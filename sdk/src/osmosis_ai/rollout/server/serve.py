@@ -25,7 +25,7 @@ from osmosis_ai.rollout.core.files import FOLDER_MODE, make_folder
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
-from osmosis_ai.rollout.core.validator import ValidationResult, validate_agent_loop
+from osmosis_ai.rollout.core.validator import BLOCKING_CALL, ValidationResult, validate_agent_loop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
 from osmosis_ai.rollout.observe.logs import log_config
 from osmosis_ai.rollout.server.api_key import generate_api_key
@@ -124,8 +124,10 @@ def serve_agent_loop(
         raise ServeUsageError(f"{workers} workers cannot serve: give 1 or more.")
     if reload and workers > 1:
         raise ServeUsageError("reload restarts one process: leave out reload, or workers.")
+    # Of a trainer's own server nobody reads a banner: its standard output is what the agent prints.
+    is_ours = bool(os.environ.get(WHILE_STDIN_IS_OPEN_VARIABLE))
     if validate:
-        validate_and_report(agent_loop).raise_if_invalid()
+        (validate_agent_loop if is_ours else validate_and_report)(agent_loop).raise_if_invalid()
     settings = settings or get_settings()
     key = _choose_key(settings, api_key, local_debug)
     settings = _settings_for(settings, key, journal, reload, log_format)
@@ -146,7 +148,8 @@ def serve_agent_loop(
     registration: Literal["local debug", "local testing"] | None = None
     if local_debug or skip_register:
         registration = "local debug" if local_debug else "local testing"
-    _print_banner(agent_loop.name, host, port, key, registration, traces)
+    if not is_ours:
+        _print_banner(agent_loop.name, host, port, key, registration, traces)
     if local_debug and all_interfaces(host):
         logger.warning("Serving without a key on every interface: anyone who reaches port %d can use it.", port)
     options: dict[str, Any] = {
@@ -156,7 +159,7 @@ def serve_agent_loop(
         "log_config": log_config(settings.server.log_format),
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
     }
-    if os.environ.get(WHILE_STDIN_IS_OPEN_VARIABLE):
+    if is_ours:
         end_with_parent()
     with listener:
         if reload or workers > 1:
@@ -211,8 +214,9 @@ def validate_and_report(agent_loop: RolloutAgentLoop, *, verbose: bool = False) 
 
 
 def print_report(result: ValidationResult, *, verbose: bool = False) -> None:
-    """Print a validation result; ``verbose`` lists the warnings too."""
-    warnings = [f"    - {warning}" for warning in result.warnings] if verbose else []
+    """Print a validation result; ``verbose`` lists all warnings, not only those that concern every rollout."""
+    told = [warning for warning in result.warnings if verbose or warning.code == BLOCKING_CALL]
+    warnings = [f"    - {warning}" for warning in told]
     if result.valid:
         console.print(f"Agent loop '{result.agent_name}' validated successfully.", markup=False)
         console.print(f"  - Tools: {result.tool_count}")

@@ -9,14 +9,16 @@ import os
 import secrets
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
 import httpx
 
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
+from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.errors import ServerEndedError, TrainerError
@@ -42,6 +44,8 @@ class ServerProcess:
         log_directory: where the server writes traces; ``None`` for none.
         port: loopback port to serve on; 0 means any free one.
         api_key: the key of its inits; by default a new random one.
+        server_log: file that gets all that the server writes.
+        on_print: gets each line that the server's standard output has once it is ready: what the agent's code prints.
         journal: file in which the server keeps accepted rollouts, so that a later process on the same file reports
             those that this one left behind; ``None`` for no journal.
 
@@ -57,6 +61,8 @@ class ServerProcess:
         port: int = 0,
         api_key: str | None = None,
         journal: Path | None = None,
+        server_log: Path | None = None,
+        on_print: Callable[[str], None] | None = None,
     ) -> None:
         if os.name != "posix":
             raise TrainerError(
@@ -67,7 +73,9 @@ class ServerProcess:
         self._journal = journal
         self._socket = bind_socket(LOOPBACK, port)
         self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._reader: asyncio.Future[Any] | None = None
+        self._server_log = None if server_log is None else _opened(server_log)
+        self._on_print = on_print
         self._output: deque[str] = deque(maxlen=KEPT_OUTPUT_LINES)
         self.port: int = self._socket.getsockname()[1]
         self.url = url_of(LOOPBACK, self.port)
@@ -89,14 +97,16 @@ class ServerProcess:
             *command,
             stdin=asyncio.subprocess.PIPE,  # closes with us, however we end
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.PIPE,
             env=self._environment(callback_url),
             pass_fds=[descriptor],
             start_new_session=True,
         )
         # As long as we held the socket too, a request to a dead child would wait instead of fail.
         self._socket.close()
-        self._reader = asyncio.create_task(self._keep_output())
+        # What the server itself has to say goes to standard error: the other is the agent's.
+        outputs = ((self._process.stdout, self._on_print), (self._process.stderr, None))
+        self._reader = asyncio.gather(*(self._keep_output(stream, tell) for stream, tell in outputs if stream))
 
     def _environment(self, callback_url: str) -> dict[str, str]:
         environment = dict(os.environ)
@@ -111,16 +121,22 @@ class ServerProcess:
         environment[WHILE_STDIN_IS_OPEN_VARIABLE] = "1"
         return environment
 
-    async def _keep_output(self) -> None:
-        if self._process is None or self._process.stdout is None:
-            return
+    async def _keep_output(self, stream: asyncio.StreamReader, tell: Callable[[str], None] | None) -> None:
         pending = b""
-        while chunk := await self._process.stdout.read(65_536):
+        while chunk := await stream.read(65_536):
+            if self._server_log is not None:
+                self._server_log.write(chunk)
             *lines, pending = (pending + chunk).split(b"\n")
             pending = pending[-KEPT_LINE_BYTES:]
-            self._output.extend(_shown(line) for line in lines if line.strip())
-        if pending.strip():
-            self._output.append(_shown(pending))
+            self._keep([line for line in lines if line.strip()], tell)
+        self._keep([pending] if pending.strip() else [], tell)
+
+    def _keep(self, lines: list[bytes], tell: Callable[[str], None] | None) -> None:
+        shown = list(map(_shown, lines))
+        self._output.extend(shown)
+        if tell is not None:
+            for line in shown:
+                tell(line)
 
     async def wait_until_ready(self) -> None:
         """Wait until the child answers ``GET /health``.
@@ -191,6 +207,8 @@ class ServerProcess:
             await process.wait()
             if self._reader is not None:
                 self._reader.cancel()
+            if self._server_log is not None:
+                self._server_log.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -199,6 +217,13 @@ class ServerProcess:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, follow=True), "ab", buffering=0)
+    except OSError as error:
+        raise TrainerError(f"--server-log {path} cannot be written: {error.strerror or error}.") from error
 
 
 def _shown(line: bytes) -> str:

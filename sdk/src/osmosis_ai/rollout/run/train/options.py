@@ -29,6 +29,7 @@ class Options(RunOptions):
     port: int = 0
     callback_url: str | None = None
     log: str | None = None
+    server_log: str | None = None
 
     @property
     def plan(self) -> RunPlan:
@@ -48,6 +49,8 @@ class Options(RunOptions):
             return f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text."
         if self.server is not None and self.log is not None:
             return "--log goes with -m: the server at --server writes its own traces."
+        if self.server is not None and self.server_log is not None:
+            return "--server-log goes with -m: the server at --server has its own log."
         if self.server is not None and self.callback_url is None and all_interfaces(self.host):
             return f"--host {self.host} is no address to call back: give --callback-url too."
         for flag, url in (("--server", self.server), ("--callback-url", self.callback_url)):

@@ -5,6 +5,7 @@ Whatever ends the run, cancellation included, the server is stopped before this 
 
 import asyncio
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -108,7 +109,14 @@ class Session:
             if self._url is None:
                 agent = ("--mcp", self._mcp) if self._mcp else ("-m", options.module or "")
                 log_directory = None if options.log is None else Path(options.log)
-                own = await resources.enter_async_context(ServerProcess(agent, log_directory))
+                own = await resources.enter_async_context(
+                    ServerProcess(
+                        agent,
+                        log_directory,
+                        server_log=None if options.server_log is None else Path(options.server_log),
+                        on_print=None if options.quiet else lambda line: print(line, file=sys.stderr),  # noqa: T201
+                    )
+                )
             trainer = Trainer(
                 self._complete,
                 server_url=own.url if own else self._url or "",

@@ -119,4 +119,4 @@ def _known_too_late(source: Any) -> TypeError:
 
 
 def _name(source: Any) -> str:
-    return f"a {type(source).__module__.partition('.')[0]}.{type(source).__name__}"
+    return f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"

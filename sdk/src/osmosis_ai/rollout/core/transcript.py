@@ -29,6 +29,7 @@ class Transcript:
         self._sent_count = 0
         # Several where calls overlapped: the agent goes on from one of them.
         self._replies: list[MessageDict] = []
+        self._given: MessageDict | None = None
         self._copies: list[Any] = []
         self._is_respelled = False
         self._encoded = bytearray()
@@ -56,6 +57,7 @@ class Transcript:
         self.sent = self._announced = messages
         self._sent_count = len(messages)
         self._replies = []
+        self._given = None
         self.error = None
         return problem
 
@@ -70,6 +72,7 @@ class Transcript:
     def replied(self, message: MessageDict, sent_count: int) -> None:
         """Note the reply to a call of ``sent_count`` messages, unless a longer call has overtaken it."""
         if sent_count == self._sent_count:
+            self._given = message
             try:
                 # The agent may change in place what it was given.
                 self._replies.append(copy_json(message))
@@ -159,7 +162,8 @@ class Transcript:
         for reply in reversed(self._replies):
             changed = difference(reply, messages[index])
             if changed is None:
-                self._is_respelled |= reply != messages[index]
+                # As it came, or made anew by the agent: then its fields may be in another order.
+                self._is_respelled |= messages[index] is not self._given
                 self._copies.append(reply)
                 return None
         return index, f"messages[{index}], a reply of the model, was changed ({changed})"

@@ -1,5 +1,6 @@
-"""The fault bench: rollouts under load while servers are killed and the trainer fails, and what became of each.
+"""The fault bench: rollouts under load while everything around them fails, and what became of each.
 
-``plan`` says what happens when, ``load`` sends the inits, ``server`` and ``trainer`` are the two sides that fail,
-``agent`` is what is served, ``ledger`` keeps the accounts, and ``__main__`` is the command.
+``kinds`` has the faults, each a name and what it does; ``plan`` says which happens when; ``load`` sends the inits;
+``server`` and ``trainer`` are the two sides that fail, ``clock`` is the servers' wall clock, ``agent`` is what is
+served, ``ledger`` keeps the accounts, and ``__main__`` is the command.
 """

@@ -2,25 +2,32 @@
 
 import argparse
 import asyncio
+import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from secrets import token_urlsafe
 
+from bench.faults.clock import LIBRARY, Clock
+from bench.faults.kinds import FAULTS, Fault, Scene, chosen
 from bench.faults.ledger import Ledger
 from bench.faults.load import Load
 from bench.faults.plan import Happened, carry_out, make_plan
-from bench.faults.server import Server, ServerError
+from bench.faults.server import PROJECT, Server, ServerError
 from bench.faults.trainer import Faults, FaultyTrainer
 from osmosis_ai.rollout.journal import SqliteJournal
 
-DELIVERY_TIMEOUT_SECONDS = 60.0
+DELIVERY_TIMEOUT_SECONDS = 90.0
 """After the load and its faults, for what is still on its way."""
 POLL_SECONDS = 0.05
+REFUSED_SHARE = 0.05
+"""Of all calls of the trainer, answered 503 all the time."""
+DROPPED_SHARE = 0.02
+"""Of the results, kept but not acknowledged."""
 MAX_SHOWN_IDS = 5
 
 
@@ -31,45 +38,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             report, good = asyncio.run(_bench(options, Path(folder)))
         except* ServerError as errors:
-            report, good = f"Error: {errors.exceptions[0]}\n", False
+            (error, *_) = _flat(errors)
+            report, good = f"Error: {error}\n", False
         if not good and options.keep is not None:
-            Path(folder).rename(options.keep)
-            Path(folder).mkdir()
+            shutil.copytree(folder, options.keep)
     sys.stdout.write(report)
     return 0 if good else 1
+
+
+def _flat(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _flat(each)
+    else:
+        yield error
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description="Is a rollout ever lost?")
     add = parser.add_argument
-    add("--rollouts", type=int, default=400, metavar="N", help="inits to send [%(default)s]")
-    add("--rate", type=float, default=40.0, metavar="N", help="inits a second [%(default)s]")
+    add("--rollouts", type=int, default=400, metavar="N", help="at least, and more until all is over [%(default)s]")
+    add("--rate", type=float, default=20.0, metavar="N", help="inits a second [%(default)s]")
     add("--seed", type=int, default=1, help="of what happens when [%(default)s]")
     add("--workers", type=int, default=1, metavar="N", help="server processes on one journal [%(default)s]")
-    add("--kills", type=int, default=2, metavar="N", help="times a server gets kill -9 [%(default)s]")
-    add("--terms", type=int, default=2, metavar="N", help="times a server gets SIGTERM [%(default)s]")
-    add("--outage", type=float, default=8.0, metavar="SECONDS", help="the trainer is away for [%(default)s]")
-    add("--refuse", type=float, default=0.05, metavar="SHARE", help="trainer calls answered 503 [%(default)s]")
-    add("--drop", type=float, default=0.02, metavar="SHARE", help="results kept but not acknowledged [%(default)s]")
+    add("--faults", type=_faults, default="all", metavar="LIST", help=f"all, or of {','.join(FAULTS)} [%(default)s]")
     add("--keep", type=Path, metavar="DIR", help="after a failure, keep the journal and the servers' logs here")
+    add("--checkout", type=Path, default=PROJECT, metavar="DIR", help="serve with the SDK of another one")
     return parser
+
+
+def _faults(names: str) -> list[Fault]:
+    try:
+        faults = chosen(filter(None, names.split(",")))
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(f"there is no fault {error}: it is one of {', '.join(FAULTS)}") from None
+    if LIBRARY is None and any(fault.name == "clock" for fault in faults):
+        if names != "all":
+            raise argparse.ArgumentTypeError("clock needs libfaketime (Debian: faketime)")
+        faults = [fault for fault in faults if fault.name != "clock"]
+    return faults
 
 
 async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     random = Random(options.seed)  # noqa: S311 - decides what fails when, guards nothing
-    ledger, api_key, journal = Ledger(), token_urlsafe(), folder / "journal.db"
-    plan = make_plan(
-        random, options.rollouts / options.rate, options.kills, options.terms, int(options.outage > 0), options.workers
-    )
+    ledger, api_key, journal = Ledger(), token_urlsafe(), folder / "home" / "journal.db"
+    plan, over = make_plan(random, options.faults, options.workers), asyncio.Event()
+    clock = Clock(folder / "clock")
+    environment = clock.environment if any(planned.fault.name == "clock" for planned in plan) else {}
+    python = str(options.checkout.resolve() / ".venv" / "bin" / "python")
     async with AsyncExitStack() as stack:
-        trainer = await stack.enter_async_context(FaultyTrainer(ledger, Faults(options.refuse, options.drop), random))
-        servers = [Server(journal, folder / f"server-{number}.log", api_key) for number in range(options.workers)]
+        trainer = await stack.enter_async_context(FaultyTrainer(ledger, Faults(REFUSED_SHARE, DROPPED_SHARE), random))
+        servers = [
+            Server(
+                journal,
+                folder / f"server-{number}.log",
+                api_key,
+                ended=ledger.ended,
+                environment=environment,
+                python=sys.executable if options.checkout == PROJECT else python,
+            )
+            for number in range(options.workers)
+        ]
         for server in servers:
             await stack.enter_async_context(server)
-        load = Load([server.url for server in servers], trainer.url, api_key, ledger, random, f"rollout-{options.seed}")
+        urls = [server.url for server in servers]
+        load = await stack.enter_async_context(
+            Load(urls, trainer.url, api_key, ledger, random, f"rollout-{options.seed}")
+        )
+        scene = Scene(servers[0], servers, journal, trainer, load, ledger, clock)
         async with asyncio.TaskGroup() as group:
-            group.create_task(load.run(options.rollouts, options.rate))
-            faults = group.create_task(carry_out(plan, servers, trainer, options.outage))
+            group.create_task(load.run(options.rollouts, options.rate, over))
+            faults = await carry_out(plan, scene)
+            over.set()
         await _wait_for_results(ledger)
         for server in servers:
             await server.stop()
@@ -77,7 +117,7 @@ async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     async with SqliteJournal(journal) as closed:
         states = await closed.counts()
     in_journal = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    return _report(ledger, faults.result(), exit_codes, in_journal)
+    return _report(ledger, faults, exit_codes, in_journal)
 
 
 async def _wait_for_results(ledger: Ledger) -> None:
@@ -98,6 +138,8 @@ def _report(ledger: Ledger, faults: list[Happened], exit_codes: list[int], in_jo
         "never accepted": ledger.never_accepted,
         "answered differently": ledger.answered_differently,
         "rewarded failures": ledger.rewarded_failures,
+        "failed for no reason": ledger.failed,
+        "interrupted while alive": ledger.interrupted_alive,
     }
     rows = [
         ("accepted", str(len(ledger.promised_at))),
@@ -110,12 +152,7 @@ def _report(ledger: Ledger, faults: list[Happened], exit_codes: list[int], in_jo
     ]
     for fault in sorted(faults, key=lambda fault: fault.at):
         delivered = ledger.seconds_to_deliver(fault.at)
-        rows.append(
-            (
-                f"after {fault.kind}",
-                f"serving again in {fault.seconds_until_serving:.2f} s, all results in {delivered:.2f} s",
-            )
-        )
+        rows.append((f"after {fault.name}", f"over in {fault.seconds:.2f} s, all results in {delivered:.2f} s"))
     width = max(len(name) for name, _ in rows)
     good = not any(must_be_empty.values()) and not any(exit_codes)
     return "".join(f"{name:<{width}}  {value}\n" for name, value in rows), good

@@ -6,6 +6,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+PARTIAL_TEXT = "What the engine had when it aborted"
+"""Begins each reply that is no whole one."""
+_EXPECTED_OUTCOMES = {"success", "interrupted"}
+
 
 @dataclass
 class Ledger:
@@ -18,13 +22,18 @@ class Ledger:
     never_accepted: set[str] = field(default_factory=set)
     """Inits that the client gave up."""
     runs: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Nonces of the runs that called the policy."""
+    """Nonces of the runs that called the policy; each begins with the id of its process."""
+    ended: set[int] = field(default_factory=set)
+    """Ids of the server processes that were killed or asked to stop."""
     results: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Digests of the result bodies that arrived, whatever they were answered."""
     delivered_at: dict[str, float] = field(default_factory=dict)
     """First result that the trainer kept."""
     outcomes: dict[str, str] = field(default_factory=dict)
     rewarded_failures: set[str] = field(default_factory=set)
+    """A reward without a success, or for a reply that the engine aborted."""
+    interrupted_alive: set[str] = field(default_factory=set)
+    """Reported as interrupted while the process that ran them was neither killed nor asked to stop."""
     chats_after_result: set[str] = field(default_factory=set)
 
     def promised(self, rollout_id: str, reply: bytes) -> None:
@@ -47,8 +56,13 @@ class Ledger:
         result = json.loads(body)
         outcome = result.get("extra_fields", {}).get("outcome", "none")
         self.outcomes[rollout_id] = outcome
-        if outcome != "success" and "reward" in result:
+        if "reward" in result and (outcome != "success" or PARTIAL_TEXT.encode() in body):
             self.rewarded_failures.add(rollout_id)
+        if outcome == "interrupted" and not self._processes(rollout_id) <= self.ended:
+            self.interrupted_alive.add(rollout_id)
+
+    def _processes(self, rollout_id: str) -> set[int]:
+        return {int(nonce.partition("-")[0]) for nonce in self.runs[rollout_id]}
 
     @property
     def lost(self) -> set[str]:
@@ -59,6 +73,11 @@ class Ledger:
     def contradicting(self) -> set[str]:
         """Rollouts whose results differ in a byte."""
         return {rollout_id for rollout_id, digests in self.results.items() if len(digests) > 1}
+
+    @property
+    def failed(self) -> set[str]:
+        """Ended neither as a success nor as interrupted: nothing that this bench does is a reason to."""
+        return {rollout_id for rollout_id, outcome in self.outcomes.items() if outcome not in _EXPECTED_OUTCOMES}
 
     @property
     def redelivered(self) -> int:

@@ -2,25 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from random import Random
 
-from bench.faults.server import Server
-from bench.faults.trainer import FaultyTrainer
+from bench.faults.kinds import Fault, Hits, Scene
 
-FIRST_FAULT_AT = 0.1
-"""Share of the load that has been sent before the first fault; the last one comes as long before the end."""
-
-
-class Kind(StrEnum):
-    """What happens."""
-
-    KILL = "kill -9"
-    TERM = "SIGTERM"
-    OUTAGE = "trainer away"
+GAP_SECONDS = (2.0, 6.0)
+"""Least and most from the beginning of a fault to that of the next."""
+CALM_SECONDS = 1.0
+"""After a fault, before the next one may hit the same thing."""
 
 
 @dataclass(frozen=True)
@@ -28,53 +20,54 @@ class Planned:
     """A fault, ``at_seconds`` after the start of the load."""
 
     at_seconds: float
-    kind: Kind
+    fault: Fault
     server: int = 0
 
 
 @dataclass(frozen=True)
 class Happened:
-    """A fault that is over. ``at`` is monotonic; ``seconds_until_serving`` from the fault to the next ``/ready``."""
+    """A fault that is over. ``at`` is monotonic."""
 
     at: float
-    kind: Kind
-    seconds_until_serving: float
+    name: str
+    seconds: float
+    """Until it was over, and every server ready."""
 
 
-def make_plan(random: Random, load_seconds: float, kills: int, terms: int, outages: int, servers: int) -> list[Planned]:
-    """Faults in random order over the load, one in each of as many equal spans, so that none hides another."""
-    kinds = [Kind.KILL] * kills + [Kind.TERM] * terms + [Kind.OUTAGE] * outages
-    random.shuffle(kinds)
-    begin, end = FIRST_FAULT_AT * load_seconds, (1 - FIRST_FAULT_AT) * load_seconds
-    span = (end - begin) / max(len(kinds), 1)
-    return [
-        Planned(begin + span * (number + random.random()), kind, random.randrange(servers))
-        for number, kind in enumerate(kinds)
-    ]
+def make_plan(random: Random, faults: Iterable[Fault], servers: int) -> list[Planned]:
+    """The faults in random order, each some seconds after the one before has begun."""
+    order = list(faults)
+    random.shuffle(order)
+    plan, at = [], 0.0
+    for fault in order:
+        at += random.uniform(*GAP_SECONDS)
+        plan.append(Planned(at, fault, random.randrange(servers)))
+    return plan
 
 
-async def carry_out(
-    plan: Sequence[Planned], servers: Sequence[Server], trainer: FaultyTrainer, outage_seconds: float
-) -> list[Happened]:
-    """Let each fault happen at its time; returns when the last one is over and every server is up."""
-    locks = [asyncio.Lock() for _ in servers]
+async def carry_out(plan: Sequence[Planned], scene: Scene) -> list[Happened]:
+    """Let each fault happen at its time, or when what it hits has got over the one before; returns after the last."""
+    server_locks, trainer_lock = [asyncio.Lock() for _ in scene.servers], asyncio.Lock()
+
+    def locks(planned: Planned) -> Iterator[asyncio.Lock]:
+        hits = planned.fault.hits
+        if hits is Hits.SERVER:
+            yield server_locks[planned.server]
+        elif hits is not Hits.TRAINER:
+            yield from server_locks
+        if hits in (Hits.TRAINER, Hits.ALL):
+            yield trainer_lock
 
     async def happen(planned: Planned) -> Happened:
         await asyncio.sleep(planned.at_seconds)
-        async with nullcontext() if planned.kind is Kind.OUTAGE else locks[planned.server]:
+        async with AsyncExitStack() as held:
+            for lock in locks(planned):
+                await held.enter_async_context(lock)
             at = time.monotonic()
-            server = servers[planned.server]
-            match planned.kind:
-                case Kind.OUTAGE:
-                    async with trainer.away():
-                        await asyncio.sleep(outage_seconds)
-                case Kind.KILL:
-                    await server.kill()
-                    await server.start()
-                case Kind.TERM:
-                    await server.stop()
-                    await server.start()
-            return Happened(at, planned.kind, time.monotonic() - at)
+            await planned.fault.carry_out(replace(scene, server=scene.servers[planned.server]))
+            happened = Happened(at, planned.fault.name, time.monotonic() - at)
+            await asyncio.sleep(CALM_SECONDS)
+            return happened
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(happen(planned)) for planned in plan]

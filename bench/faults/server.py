@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +16,7 @@ from bench.faults.trainer import LOOPBACK
 
 PROJECT = Path(__file__).parents[2]
 AGENT = "bench.faults.agent:agent_loop"
-START_TIMEOUT_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 45.0
 """Longer than the drain (30 s) and the flush (5 s) of a server with default settings."""
 POLL_SECONDS = 0.01
@@ -28,12 +29,25 @@ class ServerError(Exception):
 class Server:
     """A server process on a port and a journal that stay the same; it never outlives the context.
 
-    ``exit_codes`` are those of the processes that were asked to stop.
+    ``exit_codes`` are those of the processes that were asked to stop; ``ended`` gets the id of each that was, or that
+    was killed. ``python`` runs it, with the SDK that is installed there.
     """
 
-    def __init__(self, journal: Path, log: Path, api_key: str) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        log: Path,
+        api_key: str,
+        *,
+        ended: set[int] | None = None,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self.port = _free_port()
         self.exit_codes: list[int] = []
+        self._ended = set() if ended is None else ended
+        self._extra = dict(environment or {})
+        self._python = python
         self._journal = journal
         self._log = log
         self._api_key = api_key
@@ -51,8 +65,8 @@ class Server:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.kill()
 
-    async def start(self) -> float:
-        """Start a process; give the seconds until it was ready.
+    async def start(self, limits: str = "-c 0") -> float:
+        """Start a process, with ``limits`` as the shell's ``ulimit`` takes them; give the seconds until it was ready.
 
         Raises:
             ServerError: it ended, or was not ready in time.
@@ -61,7 +75,11 @@ class Server:
         command = ["-m", "osmosis_ai", "serve", "-m", AGENT, "--host", LOOPBACK, "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                "sh",
+                "-c",
+                f'ulimit {limits} && exec "$@"',
+                "sh",
+                self._python,
                 *command,
                 "--journal",
                 str(self._journal),
@@ -87,6 +105,11 @@ class Server:
         """kill -9."""
         await self._end(signal.SIGKILL)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """One that does not end it, such as SIGSTOP."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     async def stop(self) -> None:
         """SIGTERM, and wait until the process has ended.
 
@@ -107,8 +130,16 @@ class Server:
         if self._process is None:
             return 0
         if self._process.returncode is None:
+            self._ended.add(self._process.pid)
             self._process.send_signal(number)
         return await self._process.wait()
+
+    async def until_unready(self, seconds: float) -> None:
+        """Wait until it is not ready any more, for so long at most."""
+        deadline = time.monotonic() + seconds
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while time.monotonic() < deadline and await self._is_ready(client):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _is_ready(self, client: httpx.AsyncClient) -> bool:
         try:
@@ -119,7 +150,8 @@ class Server:
     def _environment(self) -> dict[str, str]:
         """Everything at its default, whatever this shell has set."""
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("OSMOSIS_")}
-        return inherited | {"OSMOSIS_NO_DOTENV": "1", "OSMOSIS_ROLLOUT_SERVER_API_KEY": self._api_key}
+        ours = {"OSMOSIS_NO_DOTENV": "1", "OSMOSIS_ROLLOUT_SERVER_API_KEY": self._api_key}
+        return inherited | ours | self._extra
 
 
 def _free_port() -> int:

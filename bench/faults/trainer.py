@@ -1,13 +1,14 @@
 """The trainer of the fault bench: plain HTTP on a loopback socket, so that it can fail in every way there is.
 
-Some calls are answered 503, some results are kept but the connection is dropped before the acknowledgement, and
-``away`` closes the port with all its connections.
+Some calls are answered 503, and some results are kept but the connection is dropped before the acknowledgement. Beyond
+that it fails when it is told to: ``away`` closes the port with all its connections, ``refusing`` answers 503, and
+``abort`` cuts off what is being generated, as engines do at a weight update.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from random import Random
@@ -15,9 +16,10 @@ from secrets import token_hex
 from typing import Any, Self
 
 from bench.faults.agent import RUN_NONCE
-from bench.faults.ledger import Ledger
+from bench.faults.ledger import PARTIAL_TEXT, Ledger
 
 CHAT_PATH = "/v1/chat/completions"
+RESULT_PATH = "/v1/rollout/completed"
 LOOPBACK = "127.0.0.1"
 BACKLOG = 4096
 
@@ -44,6 +46,9 @@ class FaultyTrainer:
         self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._refused_paths: frozenset[str] = frozenset()
+        self._retry_after = ""
+        self._aborts = 0
 
     @property
     def url(self) -> str:
@@ -65,6 +70,20 @@ class FaultyTrainer:
             yield
         finally:
             await self._open()
+
+    @contextmanager
+    def refusing(self, *paths: str, retry_after_seconds: int | None = None) -> Iterator[None]:
+        """Every call of ``paths`` gets 503."""
+        self._refused_paths = frozenset(paths)
+        self._retry_after = "" if retry_after_seconds is None else f"Retry-After: {retry_after_seconds}\r\n"
+        try:
+            yield
+        finally:
+            self._refused_paths, self._retry_after = frozenset(), ""
+
+    def abort(self) -> None:
+        """Every chat call in flight is answered with what there is, and ``finish_reason`` ``abort``."""
+        self._aborts += 1
 
     async def _open(self) -> None:
         self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port, backlog=BACKLOG)
@@ -93,7 +112,7 @@ class FaultyTrainer:
         path = head[0].split(" ")[1]
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         body = await reader.readexactly(int(headers["content-length"]))
-        refused = self._random.random() < self._faults.refuse
+        refused = path in self._refused_paths or self._random.random() < self._faults.refuse
         if path == CHAT_PATH:
             answer = await self._chat(json.loads(body))
         else:
@@ -106,7 +125,7 @@ class FaultyTrainer:
         content = json.dumps({"error": "overloaded"} if refused else answer).encode()
         writer.write(
             f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n".encode()
+            f"{self._retry_after if refused else ''}Content-Length: {len(content)}\r\n\r\n".encode()
             + content
         )
         await writer.drain()
@@ -114,12 +133,14 @@ class FaultyTrainer:
 
     async def _chat(self, call: dict[str, Any]) -> dict[str, Any]:
         self._ledger.chatted(call["rollout_id"], call[RUN_NONCE])
+        aborts = self._aborts
         await asyncio.sleep(self._random.uniform(*self._faults.latency_seconds))
-        message = {"role": "assistant", "content": f"Then {token_hex(8)}."}
+        is_whole = aborts == self._aborts
+        message = {"role": "assistant", "content": f"{'Then' if is_whole else PARTIAL_TEXT} {token_hex(8)}."}
         return {
             "id": token_hex(8),
             "object": "chat.completion",
             "created": 0,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop" if is_whole else "abort"}],
             "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
         }

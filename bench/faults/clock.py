@@ -19,12 +19,12 @@ class Clock:
         return {
             "LD_PRELOAD": str(LIBRARY),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
     def set_to(self, offset: str) -> None:
-        """Set it that far from the right time, such as ``+2h``."""
+        """Set it that far from the right time, such as ``+2h``; running servers see it within a second or so."""
         # Renamed into place, as a server may read it at any moment.
         new = self._file.with_suffix(".new")
         new.write_text(offset, encoding="ascii")

@@ -17,7 +17,7 @@ from bench.faults.kinds import FAULTS, Fault, Scene, chosen
 from bench.faults.ledger import Ledger
 from bench.faults.load import Load
 from bench.faults.plan import Happened, carry_out, make_plan
-from bench.faults.server import PROJECT, Server, ServerError
+from bench.faults.server import PROJECT, Server, ServerError, python_of
 from bench.faults.trainer import Faults, FaultyTrainer
 from osmosis_ai.rollout.journal import SqliteJournal
 
@@ -85,7 +85,6 @@ async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     plan, over = make_plan(random, options.faults, options.workers), asyncio.Event()
     clock = Clock(folder / "clock")
     environment = clock.environment if any(planned.fault.name == "clock" for planned in plan) else {}
-    python = str(options.checkout.resolve() / ".venv" / "bin" / "python")
     async with AsyncExitStack() as stack:
         trainer = await stack.enter_async_context(FaultyTrainer(ledger, Faults(REFUSED_SHARE, DROPPED_SHARE), random))
         servers = [
@@ -95,7 +94,7 @@ async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
                 api_key,
                 ended=ledger.ended,
                 environment=environment,
-                python=sys.executable if options.checkout == PROJECT else python,
+                python=python_of(options.checkout),
             )
             for number in range(options.workers)
         ]

@@ -183,13 +183,14 @@ async def _descriptors(scene: Scene) -> None:
     """Few descriptors, all held by requests that never get whole, when the rollouts need new connections."""
     await scene.server.stop()
     await scene.server.start(f"-n {DESCRIPTORS}")
-    await scene.load.send(BURST)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(HELD_SECONDS), asyncio.TaskGroup() as group:
-            for _ in range(HALF_SENT_HEADS):
-                group.create_task(_hold_half_a_head(scene.server.port))
-            async with scene.trainer.away():
-                await asyncio.sleep(1)
+    async with asyncio.TaskGroup() as group:
+        async with scene.trainer.away():
+            await scene.load.send(BURST)
+            holders = [group.create_task(_hold_half_a_head(scene.server.port)) for _ in range(HALF_SENT_HEADS)]
+            await asyncio.sleep(1)
+        await asyncio.sleep(HELD_SECONDS)
+        for holder in holders:
+            holder.cancel()
     await scene.server.stop()
     await scene.server.start()
 

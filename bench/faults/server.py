@@ -58,6 +58,17 @@ class Server:
         """Its base URL."""
         return f"http://{LOOPBACK}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of its process.
+
+        Raises:
+            ServerError: it has none yet.
+        """
+        if self._process is None:
+            raise ServerError("The server has not been started.")
+        return self._process.pid
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -152,6 +163,11 @@ class Server:
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("OSMOSIS_")}
         ours = {"OSMOSIS_NO_DOTENV": "1", "OSMOSIS_ROLLOUT_SERVER_API_KEY": self._api_key}
         return inherited | ours | self._extra
+
+
+def python_of(checkout: Path) -> str:
+    """The interpreter that has the SDK of a checkout."""
+    return sys.executable if checkout == PROJECT else str(checkout.resolve() / ".venv" / "bin" / "python")
 
 
 def _free_port() -> int:

@@ -101,8 +101,8 @@ class FaultyTrainer:
         try:
             while await self._answer_one(reader, writer):
                 pass
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the server was killed, or this trainer has gone away
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the server was killed, this trainer has gone away, or the bench ends
         finally:
             self._writers.discard(writer)
             writer.transport.abort()

@@ -19,7 +19,7 @@ from secrets import token_urlsafe
 
 from bench.accounting import usage
 from bench.faults.server import PROJECT, Server, python_of
-from bench.hostile.attacks import CALLERS, LOOPBACK, OWED, TRAINERS
+from bench.hostile.attacks import CALLERS, LOOPBACK, OWED, OWED_RESULTS, TRAINERS
 from bench.load.tally import quantile
 from bench.serving import free_port, health_status
 from bench.table import table
@@ -29,7 +29,7 @@ PEAK_MEMORY_BYTES = 300_000_000
 HEALTH_P99_SECONDS = 0.25
 HEALTH_INTERVAL_SECONDS = 0.02
 HEALTH_TIMEOUT_SECONDS = 10.0
-OWED_RESULTS, OWED_BYTES = 240, 5_000_000
+OWED_BYTES = 5_000_000
 OWED_LIMITS = "-v 1000000"
 """Of ``ulimit``: 1 GB."""
 OWED_SECONDS_MAX = 120.0

@@ -6,6 +6,7 @@ rollouts, which the attack starts itself. Prints a JSON object: how often what c
 
 import argparse
 import asyncio
+import functools
 import gzip
 import itertools
 import json
@@ -142,6 +143,7 @@ async def attack_as_caller(name: str, target: Target, seen: Counter[str]) -> Non
     await asyncio.gather(*(again_and_again() for _ in range(connections)))
 
 
+@functools.cache
 def _bomb() -> bytes:
     return gzip.compress(b"[" + b" " * BOMB_BYTES)
 
@@ -196,6 +198,7 @@ TRAINERS: dict[str, tuple[Callable[[], Pieces], Callable[[], Pieces]]] = {
 """How it answers a chat call, and a result."""
 OWED = "what is owed at a restart"
 """The attack is the journal that the server starts on; its trainer takes everything."""
+OWED_RESULTS = 240
 
 
 async def serve_as_trainer(
@@ -204,7 +207,7 @@ async def serve_as_trainer(
     """Answer every call in that way; ``on_result`` is given the body of each result."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
                 length = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
@@ -256,15 +259,18 @@ async def _init(target: Target, rollout_id: str) -> None:
 
 
 async def take_what_is_owed(target: Target, seen: Counter[str]) -> None:
-    """Count the rollouts whose result has come; without an end."""
+    """Count the rollouts whose result has come, until all have."""
     ids: set[str] = set()
+    all_came = asyncio.Event()
 
     def take(body: bytes) -> None:
         ids.add(json.loads(body)["rollout_id"])
         seen["delivered"] = len(ids)
+        if len(ids) == OWED_RESULTS:
+            all_came.set()
 
     await serve_as_trainer(target, lambda: _one(_CHAT_REPLY), lambda: _one(_ACKNOWLEDGEMENT), take)
-    await asyncio.get_running_loop().create_future()
+    await all_came.wait()
 
 
 def attack(name: str, target: Target, seen: Counter[str]) -> Awaitable[None]:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_urlsafe
+from secrets import token_hex
 
 from bench.accounting import usage
 from bench.faults.server import PROJECT, Server, python_of
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _attack(name: str, seconds: float, folder: Path, python: str) -> Outcome:
-    key, trainer_port, journal = token_urlsafe(), free_port(), folder / "journal.db"
+    key, trainer_port, journal = token_hex(), free_port(), folder / "journal.db"
     server = Server(journal, folder / "server.log", key, python=python)
     if name == OWED:
         await _owe(journal, f"http://{LOOPBACK}:{trainer_port}")

@@ -1,6 +1,7 @@
 """What goes wrong when. One seed gives one plan; what a fault hits still depends on the moment."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -47,6 +48,7 @@ def make_plan(random: Random, faults: Iterable[Fault], servers: int) -> list[Pla
 
 async def carry_out(plan: Sequence[Planned], scene: Scene) -> list[Happened]:
     """Let each fault happen at its time, or when what it hits has got over the one before; returns after the last."""
+    started = time.monotonic()
     server_locks, trainer_lock = [asyncio.Lock() for _ in scene.servers], asyncio.Lock()
 
     def locks(planned: Planned) -> Iterator[asyncio.Lock]:
@@ -64,8 +66,10 @@ async def carry_out(plan: Sequence[Planned], scene: Scene) -> list[Happened]:
             for lock in locks(planned):
                 await held.enter_async_context(lock)
             at = time.monotonic()
+            sys.stderr.write(f"{at - started:6.1f} s  {planned.fault.name}, server {planned.server}\n")
             await planned.fault.carry_out(replace(scene, server=scene.servers[planned.server]))
             happened = Happened(at, planned.fault.name, time.monotonic() - at)
+            sys.stderr.write(f"{time.monotonic() - started:6.1f} s  {planned.fault.name} is over\n")
             await asyncio.sleep(CALM_SECONDS)
             return happened
 

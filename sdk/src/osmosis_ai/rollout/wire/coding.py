@@ -2,7 +2,7 @@
 
 A body is taken only whole: every member with its end and its checksum, and nothing behind. It is decompressed in steps,
 as some kilobytes may stand for gigabytes: the first step on the event loop, all others in a thread, one body at a time,
-so that many bombs at once cost the memory of one.
+and only once it is known that it is not too large, so that a bomb costs no memory.
 """
 
 import threading
@@ -47,6 +47,7 @@ async def decoded(body: bytes, max_bytes: int) -> bytes:
 class _Decoding:
     def __init__(self, body: bytes, max_bytes: int) -> None:
         self.pieces: list[bytes] = []
+        self._whole = body
         self._body = memoryview(body)
         self._fed = 0
         self._input = b""
@@ -82,6 +83,9 @@ class _Decoding:
 
     def finish(self) -> None:
         with _one_at_a_time:
+            counting = _Decoding(self._whole, self._max_bytes)
+            while not counting.step():
+                counting.pieces.clear()
             while not self.step():
                 pass
 

@@ -224,6 +224,7 @@ class Http1Connection(asyncio.Protocol):
     def _fail(self, error: httpx.RequestError) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+        self._body.clear()  # the error's traceback holds this object for as long as somebody keeps the error
         self.close()
 
 

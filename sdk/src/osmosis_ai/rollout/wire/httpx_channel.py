@@ -77,6 +77,7 @@ class HttpxChannel:
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > self._max_reply_bytes:
+                body.clear()  # the error's traceback holds it for as long as somebody keeps the error
                 raise too_large(self._max_reply_bytes)
         # Not httpx's decoders, which take half a body for the whole, and decompress without a bound.
         if is_coded(response.headers.get("content-encoding", "").encode("latin-1")):

@@ -14,6 +14,8 @@ from osmosis_ai.rollout.core.consts import TRAINER_KEY_VARIABLE
 
 PROGRAM_SECONDS = 2.6
 """From the start of the program to the end of its checks, unless it is told otherwise."""
+AGENT_SECONDS = 30.0
+"""For an agent's import and its tools: whatever it needs, unless it hangs."""
 MIN_TIME_LIMIT_SECONDS = 1.0
 """For the checks, however long the start took."""
 
@@ -50,7 +52,7 @@ def doctor(
             "--timeout",
             min=0.1,
             metavar="SECONDS",
-            help="Time for all checks together [default: what is left of three seconds since the start]",
+            help="Time for all checks together [default: what is left of three seconds, 30 for the agent]",
         ),
     ] = None,
     as_json: table.AsJson = False,
@@ -70,9 +72,15 @@ def doctor(
     from osmosis_ai.rollout.tooling.doctor.render import as_json as to_json, print_diagnosis
     from osmosis_ai.rollout.tooling.doctor.types import Setup
 
+    agent_seconds = AGENT_SECONDS if timeout is None else timeout
     if timeout is None:
         timeout = max(PROGRAM_SECONDS - _seconds_since_start(), MIN_TIME_LIMIT_SECONDS)
-    diagnosis = examine(Setup(**given), time_limit_seconds=timeout, agent_child=agent_child)
+    diagnosis = examine(
+        Setup(**given),
+        time_limit_seconds=timeout,
+        agent_child=agent_child,
+        agent_time_limit_seconds=agent_seconds,
+    )
     if as_json:
         sys.stdout.write(to_json(diagnosis) + "\n")
     else:

@@ -1,17 +1,20 @@
 """The agent that lets a model use the tools of an MCP server."""
 
+import inspect
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
-from osmosis_ai.rollout.core.messages import summarize
+from osmosis_ai.rollout.core.messages import get_message_content, summarize
+from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import ContainedCall
-from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_server
+from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_folder
 from osmosis_ai.rollout.mcp.results import (
     extract_tool_value as _extract_tool_value,
     is_error_result,
@@ -38,12 +41,14 @@ class MCPAgentLoop(RolloutAgentLoop):
     """Lets the model call the server's tools until it answers without a call, or has had ``max_turns`` turns.
 
     The calls of one turn run together, up to ``MAX_CONCURRENT_TOOL_CALLS`` of them, and are answered in order. A call
-    that fails is answered with an error message, and the rollout goes on. The result has no reward.
+    that fails is answered with an error message, and the rollout goes on.
 
     Args:
         mcp_server: a FastMCP server, or anything with ``list_tools`` and ``call_tool``.
         agent_name: the instance's ``name``.
         tool_timeout_seconds: how long one call may take; ``None`` for no limit. A plain function runs on in its thread.
+        reward: scores the last answer where there is a ground truth: ``reward(solution_str, ground_truth)``, plain or a
+            coroutine function, and with the request's metadata third if it takes that. Without one there is no reward.
 
     Raises:
         MCPLoadError: the tools cannot be listed. A tool whose schema cannot be understood is left out, with a warning.
@@ -58,12 +63,14 @@ class MCPAgentLoop(RolloutAgentLoop):
         agent_name: str = "mcp_agent",
         *,
         tool_timeout_seconds: float | None = DEFAULT_TOOL_TIMEOUT_SECONDS,
+        reward: Callable[..., Any] | None = None,
     ) -> None:
         if tool_timeout_seconds is not None and not tool_timeout_seconds > 0:
             raise ValueError(f"tool_timeout_seconds must be above 0, got {tool_timeout_seconds}.")
         self.name = agent_name
         self.mcp_server = mcp_server
         self.tool_timeout_seconds = tool_timeout_seconds
+        self.reward = reward
         self._tool_server = ToolServer(mcp_server)
         definitions = _convert(self._tool_server.list_tools())
         self._tools = Toolbox(
@@ -102,8 +109,24 @@ class MCPAgentLoop(RolloutAgentLoop):
             messages += results
             ctx.log_event("tool_results", turn=turn, num_tool_results=len(results), results_summary=summarize(results))
 
-        ctx.log_event("rollout_complete", finish_reason=finish_reason, reward=None, total_turns=turns)
-        return ctx.complete(messages, finish_reason=finish_reason)
+        reward = await self._score(get_message_content(messages[-1]) if turns else "", request.metadata)
+        ctx.log_event("rollout_complete", finish_reason=finish_reason, reward=reward, total_turns=turns)
+        return ctx.complete(messages, finish_reason=finish_reason, reward=reward)
+
+    async def _score(self, answer: str, metadata: dict[str, Any]) -> float | None:
+        truth = metadata.get("ground_truth")
+        if self.reward is None or truth is None:
+            return None
+        arguments: tuple[Any, ...] = (answer, truth, metadata)
+        try:
+            inspect.signature(self.reward).bind(*arguments)
+        except (TypeError, ValueError):
+            arguments = arguments[:2]
+        if inspect.iscoroutinefunction(self.reward):
+            score = await self.reward(*arguments)
+        else:
+            score = await call_in_thread(self.reward, *arguments)
+        return cast("float | None", score)
 
 
 class _McpTool(Tool):
@@ -147,10 +170,13 @@ class _McpTool(Tool):
 def load_mcp_agent(mcp_path: str | Path) -> MCPAgentLoop:
     """The agent loop for the MCP tools in the directory ``mcp_path``: what ``--mcp DIR`` stands for.
 
+    Its reward is ``compute_reward`` of ``DIR/main.py``, defined there or imported; without that there is none.
+
     Raises:
         MCPLoadError: as ``load_mcp_server`` and ``MCPAgentLoop`` do.
     """
-    return MCPAgentLoop(load_mcp_server(mcp_path))
+    server, reward = load_mcp_folder(mcp_path)
+    return MCPAgentLoop(server, reward=reward)
 
 
 def _convert(tools: list[Any]) -> list[tuple[str, OpenAIFunctionToolSchema]]:

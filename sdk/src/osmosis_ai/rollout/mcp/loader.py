@@ -7,7 +7,7 @@ Whatever goes wrong in the directory becomes an ``MCPLoadError``, which keeps th
 import inspect
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +41,10 @@ class NoMCPDirectoryError(MCPLoadError, UsageError):
     """There is no such directory, or no server in it."""
 
 
+REWARD_FUNCTION = "compute_reward"
+"""What ``main.py`` may hold beside the server, defined there or imported."""
+
+
 def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
     """Import ``main.py`` in the directory ``mcp_path`` and return the ``fastmcp.FastMCP`` instance it holds.
 
@@ -53,6 +57,11 @@ def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
         MCPLoadError: there is no such directory or no ``main.py``, fastmcp cannot be imported, ``main.py`` fails or
             exits, or holds no server.
     """
+    return load_mcp_folder(mcp_path)[0]
+
+
+def load_mcp_folder(mcp_path: str | Path) -> "tuple[FastMCP[Any], Callable[..., Any] | None]":
+    """As ``load_mcp_server``, with the reward function ``compute_reward`` of ``main.py``, if it has one."""
     main_file = find_mcp_server(mcp_path)
     directory = main_file.parent
     server_class = _import_fastmcp()
@@ -65,7 +74,8 @@ def load_mcp_server(mcp_path: str | Path) -> "FastMCP[Any]":
     except BaseException as error:
         reason = package.own_text(_reason(error, directory))
         raise MCPLoadError(f"Error importing {main_file}: {reason}") from error
-    return _server_in(module, server_class, main_file)
+    reward = getattr(module, REWARD_FUNCTION, None)
+    return _server_in(module, server_class, main_file), reward if callable(reward) else None
 
 
 def find_mcp_server(mcp_path: str | Path) -> Path:

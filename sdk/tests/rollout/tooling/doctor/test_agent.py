@@ -145,7 +145,7 @@ def test_a_slow_get_tools(agent: AgentFile) -> None:
     ("source", "check_id", "status"),
     [
         ({"tools": "time.sleep(600)"}, "get-tools", Status.PROBLEM),
-        ({"before": "time.sleep(600)"}, "agent-import", Status.WARNING),
+        ({"before": "time.sleep(600)"}, "agent-import", Status.PROBLEM),
     ],
 )
 def test_one_that_hangs_is_cut_off(agent: AgentFile, source: dict[str, str], check_id: str, status: Status) -> None:
@@ -186,3 +186,11 @@ def test_a_folder_of_mcp_tools() -> None:
     tools = Path(__file__).parents[3] / "fixtures" / "mcp_calculator"
     assert find("tool-schemas", mcp=str(tools)).status is Status.OK
     assert_names(find("agent-import", mcp="nowhere"), Status.PROBLEM, "nowhere")
+
+
+def test_an_import_has_the_time_it_needs_though_others_have_none(agent: AgentFile) -> None:
+    agent(before="time.sleep(1.5)")
+    checks = [check for check in CHECKS if check.id in AGENT_CHECKS]
+    module = Setup(module="my_agent:agent_loop")
+    found = examine(module, time_limit_seconds=0.2, agent_time_limit_seconds=PATIENCE_SECONDS, checks=checks).findings
+    assert {finding.status for finding in found.values()} == {Status.OK}

@@ -52,7 +52,10 @@ def test_its_project_file_names_the_sdk_and_what_it_needs(tmp_path: Path) -> Non
     project = tomllib.loads((tmp_path / "agent" / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["name"] == "Other.Name"
     assert project["project"]["dependencies"] == ["osmosis-ai[server]>=0.2.17,<0.3"]
-    assert project["tool"]["uv"]["sources"] == {"osmosis-ai": dict(SDK.fields)}
+    source = project["tool"]["uv"]["sources"]["osmosis-ai"]
+    assert not Path(source["path"]).is_absolute()
+    assert (tmp_path / "agent" / source["path"]).resolve() == Path(str(SDK.fields["path"]))
+    assert source["editable"] is True
 
 
 def test_it_passes_its_own_tests(tmp_path: Path) -> None:

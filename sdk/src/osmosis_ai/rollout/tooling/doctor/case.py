@@ -54,11 +54,14 @@ class SettingsReport:
 
 
 class Case:
-    """A ``Setup`` and the time there is; ``deadline`` is a monotonic time in seconds."""
+    """A ``Setup`` and the time there is; both deadlines are monotonic times in seconds, one for the agent's checks."""
 
-    def __init__(self, setup: Setup, deadline: float, agent_child: AgentChild | None) -> None:
+    def __init__(
+        self, setup: Setup, deadline: float, agent_child: AgentChild | None, agent_deadline: float | None = None
+    ) -> None:
         self.setup = setup
         self.deadline = deadline
+        self.agent_deadline = deadline if agent_deadline is None else agent_deadline
         self.agent_child = agent_child
         self.locks: dict[Any, threading.Lock] = {}
         self.gathered: dict[Any, Any] = {}
@@ -67,6 +70,11 @@ class Case:
     def seconds_left(self) -> float:
         """Until evidence must be there, so that checks still have a moment to judge it."""
         return max(self.deadline - time.monotonic() - _MARGIN_SECONDS, 0.05)
+
+    @property
+    def agent_seconds_left(self) -> float:
+        """As ``seconds_left``, for what waits for the agent's own code."""
+        return max(self.agent_deadline - time.monotonic() - _MARGIN_SECONDS, 0.05)
 
     def has(self, need: Need) -> bool:
         """Whether the set-up says what a check needs."""

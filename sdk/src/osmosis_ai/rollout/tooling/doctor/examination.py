@@ -11,7 +11,7 @@ from osmosis_ai.rollout.core.text import described, without
 from osmosis_ai.rollout.tooling.doctor import address, agent, configuration, environment, model, storage, trainer
 from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.case import Case, Check
-from osmosis_ai.rollout.tooling.doctor.types import MORE_TIME, Diagnosis, Finding, Setup, not_checked
+from osmosis_ai.rollout.tooling.doctor.types import MORE_TIME, Diagnosis, Finding, Need, Setup, not_checked
 
 CHECKS = tuple(
     found
@@ -33,26 +33,30 @@ def examine(
     time_limit_seconds: float = TIME_LIMIT_SECONDS,
     checks: Sequence[Check] = CHECKS,
     agent_child: AgentChild | None = None,
+    agent_time_limit_seconds: float | None = None,
 ) -> Diagnosis:
     """Run every check that applies to ``setup``; what is not done in time is reported as not checked.
 
-    ``agent_child``: the process that loads the agent, if it is at work already.
+    ``agent_child``: the process that loads the agent, if it is at work already. ``agent_time_limit_seconds`` is for the
+    checks of the agent, whose import may be slow; by default they have what the others have.
 
     Threads of checks that hang are daemons: they end with the process. Raises nothing for what the set-up holds.
     """
     started = time.monotonic()
-    case = Case(setup, started + time_limit_seconds, agent_child)
+    agent_limit_seconds = max(time_limit_seconds, agent_time_limit_seconds or 0.0)
+    case = Case(setup, started + time_limit_seconds, agent_child, started + agent_limit_seconds)
+    limits = {check.id: agent_limit_seconds if Need.AGENT in check.needs else time_limit_seconds for check in checks}
     threads = DaemonThreads(len(checks))
     try:
         running = {check.id: threads.submit(_run, check, case) for check in checks}
-        wait(running.values(), timeout=time_limit_seconds)
+        for limit_seconds in sorted(set(limits.values())):
+            due = [future for check_id, future in running.items() if limits[check_id] <= limit_seconds]
+            wait(due, timeout=max(0.0, started + limit_seconds - time.monotonic()))
     finally:
         if case.agent_child is not None:
             case.agent_child.kill()
     secrets = tuple(_secrets(setup))
-    findings = {
-        check_id: _without(secrets, _finding(future, time_limit_seconds)) for check_id, future in running.items()
-    }
+    findings = {check_id: _without(secrets, _finding(future, limits[check_id])) for check_id, future in running.items()}
     return Diagnosis(findings, time.monotonic() - started)
 
 

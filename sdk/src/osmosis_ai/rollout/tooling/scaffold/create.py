@@ -53,7 +53,7 @@ def create_project(folder: Path, sdk: SdkSource, name: str | None = None) -> Pro
     """
     name = _checked_name(name if name is not None else _name_of(folder))
     _require_empty(folder)
-    texts = _texts(name, sdk)
+    texts = _texts(folder, name, sdk)
     try:
         for relative, text in texts.items():
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _require_empty(folder: Path) -> None:
         raise UsageError(f"{folder} is not empty: name a new folder, or an empty one.")
 
 
-def _texts(name: str, sdk: SdkSource) -> dict[str, str]:
+def _texts(folder: Path, name: str, sdk: SdkSource) -> dict[str, str]:
     """Every file of the project; nothing is written before all of them are there."""
     project = files("osmosis_ai.rollout.tooling.scaffold") / "project"
     texts = {path: _read(project / template) for template, path in TEMPLATES.items()}
@@ -102,7 +102,7 @@ def _texts(name: str, sdk: SdkSource) -> dict[str, str]:
     for path, marker, value in (
         ("README.md", "@NAME@", name),
         ("pyproject.toml", "@NAME@", name),
-        ("pyproject.toml", "@SDK@", sdk.toml()),
+        ("pyproject.toml", "@SDK@", sdk.toml(folder)),
         ("server.py", AGENT_NAME_LINE, f'    name = "{name}"\n'),
     ):
         if marker not in texts[path]:

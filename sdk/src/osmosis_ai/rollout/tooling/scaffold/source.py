@@ -6,6 +6,7 @@ and shared. What was installed from Git is named by its commit (PEP 610).
 
 import importlib.metadata
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,10 +33,13 @@ class SdkSource:
     fields: Mapping[str, str | bool]
     archive: Path | None = None
 
-    def toml(self) -> str:
-        """The entry's inline table."""
+    def toml(self, folder: Path) -> str:
+        """The entry's inline table, for a project in ``folder``: a path is relative to it."""
+        fields = dict(self.fields)
+        if isinstance(path := fields.get("path"), str) and Path(path).is_absolute():
+            fields["path"] = Path(os.path.relpath(path, folder.absolute())).as_posix()
         # A JSON string is a TOML basic string; true is true.
-        return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.fields.items()) + " }"
+        return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in fields.items()) + " }"
 
     def __str__(self) -> str:
         return str(self.fields.get("git") or self.fields.get("url") or self.archive or self.fields["path"])

@@ -93,3 +93,22 @@ def test_its_tools_are_those_of_its_functions(name: str) -> None:
     assert tools[0].description == "Add two numbers: a + b."
     assert tools[0].parameters.required == ["a", "b"]
     assert tools[0].parameters.properties["a"].type == "number"
+
+
+@pytest.mark.parametrize("command", [("test",), ("eval", "--eval-fn", "rewards:compute_reward")])
+def test_it_runs_without_a_trainer_too(command: tuple[str, ...]) -> None:
+    pytest.importorskip("langchain_openai", reason="needs the dependency group 'frameworks': uv sync --group dev")
+    options = ["-m", "examples.frameworks.langgraph_agent:agent_loop", "-d", "test_data.jsonl", "--limit", "4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "osmosis_ai", *command, *options, "--model", "builtin/arithmetic", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "appended to" not in done.stderr
+    summary = json.loads(done.stdout)["summary"]
+    mean = summary["mean_reward"] if "mean_reward" in summary else summary["eval_fns"]["rewards:compute_reward"]["mean"]
+    assert (mean, summary["total_tokens"]) == (1.0, 1042)

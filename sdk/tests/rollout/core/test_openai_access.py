@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.results import result_of_exception
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutMetrics, RolloutRequest
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, RolloutWatch, ToolOutcome
+from osmosis_ai.rollout.openai_api.chat_api import ChatApi
 from osmosis_ai.rollout.server.execution import Execution
 
 Message = dict[str, Any]
@@ -67,8 +69,10 @@ def policy_of(ctx: RolloutContext) -> Any:
 
 
 def over_http(ctx: RolloutContext, **options: Any) -> openai.AsyncOpenAI:
+    # No certificates are read, as there is nothing to verify.
+    http = openai.DefaultAsyncHttpxClient(verify=False)
     options = {"api_key": ctx.openai_api_key(), "base_url": ctx.openai_base_url(), "max_retries": 0, **options}
-    return openai.AsyncOpenAI(**options)
+    return openai.AsyncOpenAI(http_client=http, **options)
 
 
 @pytest.fixture(params=["in the process", "over HTTP"])
@@ -181,6 +185,29 @@ class TestCalls:
         ]
 
 
+class TestAnotherProgram:
+    async def test_it_needs_nothing_but_the_address_and_the_key(self) -> None:
+        ctx = context(SAYING)
+        script = (
+            "import json, os, urllib.request as u\n"
+            "body = json.dumps({'messages': [{'role': 'user', 'content': '2 + 2?'}]}).encode()\n"
+            "call = u.Request(os.environ['URL'] + '/chat/completions', body,"
+            " {'Authorization': 'Bearer ' + os.environ['KEY'], 'Content-Type': 'application/json'})\n"
+            "opener = u.build_opener(u.ProxyHandler({}))\n"
+            "print(json.load(opener.open(call))['choices'][0]['message']['content'])"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-I", "-c", script),
+            env={"URL": ctx.openai_base_url(), "KEY": ctx.openai_api_key()},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        ctx.close()
+        assert (out.decode().strip(), process.returncode) == ("It is 4", 0)
+        assert ctx.messages == [QUESTION, SAYING]
+
+
 class TestFailures:
     @pytest.mark.parametrize(
         ("error", "raised"),
@@ -202,8 +229,8 @@ class TestFailures:
 
 
 class TestRetries:
-    async def test_a_call_whose_client_gave_up_is_found_by_its_retry(self, ways: Any, tmp_path: Path) -> None:
-        ctx = context(SAYING, _debug_dir=str(tmp_path))
+    async def test_a_call_whose_client_gave_up_is_found_by_its_retry(self, ways: Any) -> None:
+        ctx = context(SAYING)
         client, policy = ways(ctx), policy_of(ctx)
         policy.may_answer.clear()
         first = asyncio.create_task(ask(client, QUESTION))
@@ -215,6 +242,31 @@ class TestRetries:
         assert (await again).choices[0].message.content == "It is 4"
         assert len(policy.calls) == 1
         assert ctx.transcript.rewritten == []
+
+    async def test_an_sdk_whose_time_runs_out_gets_its_answer_by_a_retry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        requests = 0
+        tried_again = asyncio.Event()
+        answer = ChatApi.answer
+
+        async def counted(*arguments: Any) -> Any:
+            nonlocal requests
+            requests += 1
+            if requests == 2:
+                tried_again.set()
+            return await answer(*arguments)
+
+        monkeypatch.setattr(ChatApi, "answer", counted)
+        ctx = context(SAYING)
+        policy = policy_of(ctx)
+        policy.may_answer.clear()
+        client = over_http(ctx, timeout=0.2, max_retries=9)
+        call = asyncio.create_task(ask(client, QUESTION))
+        await tried_again.wait()
+        policy.may_answer.set()
+        assert (await call).choices[0].message.content == "It is 4"
+        assert (len(policy.calls), ctx.transcript.rewritten) == (1, [])
+        await client.close()
+        ctx.close()
 
     async def test_what_an_sdk_marks_as_its_retry_gets_the_same_answer(self, ways: Any) -> None:
         ctx = context(SAYING, CALLING)

@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.only:
         with tempfile.TemporaryDirectory(prefix="osmosis-hostile-") as folder:
             outcomes.append(asyncio.run(_attack(name, options.seconds, Path(folder), python_of(options.checkout))))
+        sys.stderr.write(f"{'  '.join(outcomes[-1].row())}\n")
     sys.stdout.write(table(HEADER, [outcome.row() for outcome in outcomes], left_columns=2))
     return 1 if any(outcome.problems for outcome in outcomes) else 0
 

@@ -42,9 +42,11 @@ class RunPlan:
     tags: tuple[str | None, ...] = (None,)
     limit: int | None = None
 
-    def jobs(self, rows: Iterable[DatasetRow], is_done: Callable[[int], bool] = lambda slot: False) -> Iterator[Job]:
-        """The runs to make, row after row, read from ``rows`` as they are asked for; ``is_done`` gets a slot."""
-        for row_index, row in enumerate(rows, start=self.offset):
+    def jobs(
+        self, rows: Iterable[tuple[int, DatasetRow]], is_done: Callable[[int], bool] = lambda slot: False
+    ) -> Iterator[Job]:
+        """The runs to make, row after row, read from numbered ``rows`` as they are asked for; ``is_done`` gets a slot."""
+        for row_index, row in rows:
             for repeat in range(self.repeat):
                 for tag in self.tags:
                     slot = self._slot(row_index, repeat, tag)

@@ -47,42 +47,65 @@ def load_agent(module: str | None, mcp: str | None, say: Say) -> "RolloutAgentLo
     return loaded
 
 
-def open_dataset(path: str | Path) -> DatasetReader:
-    """A reader of the file.
+def open_dataset(path: str | Path, columns: str | None = None) -> DatasetReader:
+    """A reader of the file; ``columns`` as in ``--columns``.
 
     Raises:
-        UsageError: there is no such file, or its suffix promises no format that can be read.
+        UsageError: there is no such file, its suffix promises no format that can be read, or ``columns`` says nothing.
     """
     try:
-        return DatasetReader(path)
-    except (FileNotFoundError, DatasetParseError) as error:
+        return DatasetReader(path, parsed(columns))
+    except (FileNotFoundError, DatasetParseError, ValueError) as error:
         raise UsageError(str(error)) from error
 
 
-def check_dataset(
-    path: str, limit: int | None, offset: int, say: Say, empty_error: str, action_label: str
-) -> tuple[DatasetReader, int]:
-    """A reader whose rows from ``offset`` on are known to be good, and how many there are: nothing is kept of them."""
-    say(f"Loading dataset: {path}")
-    reader = open_dataset(path)
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset that was looked through: what can be run of it, and what was left out."""
+
+    reader: DatasetReader
+    limit: int | None
+    offset: int
+    rows: int
+    """That can be used."""
+    left_out: str | None = None
+    """Every row that cannot be used, with its place and the reason."""
+
+    def numbered_rows(self) -> Iterator[tuple[int, DatasetRow]]:
+        """The usable rows with their numbers in the file."""
+        return self.reader.usable_rows(self.limit, self.offset)
+
+    def tell_what_was_left_out(self) -> None:
+        """Say it at the end of a command, as its exit code.
+
+        Raises:
+            CLIError: there are rows that cannot be used.
+        """
+        if self.left_out is not None:
+            raise CLIError(f"Rows were left out: {self.left_out}")
+
+
+def check_dataset(options: "RunOptions", say: Say, empty_error: str, action_label: str) -> Dataset:
+    """Look the dataset through before anything runs; nothing is kept of it.
+
+    Raises:
+        CLIError: no row can be used, the file cannot be read to its end, or ``--strict`` and a row cannot be used.
+    """
+    say(f"Loading dataset: {options.dataset}")
+    reader = open_dataset(options.dataset, options.columns)
     try:
-        check = reader.check(limit=limit, offset=offset)
+        check = reader.check(limit=options.limit, offset=options.offset)
         total = len(reader)
     except OSError as error:
         raise CLIError(str(error)) from error
-    if problem := check.error() or (empty_error if check.rows == 0 else None):
+    usable, problem = check.rows - check.bad_rows, check.error() or (empty_error if check.rows == 0 else None)
+    if problem and (check.is_broken or options.strict or usable <= 0):
         raise CLIError(problem)
-    part = f" ({action_label} {check.rows})" if limit or check.rows != total else ""
+    part = f" ({action_label} {usable})" if options.limit or usable != total else ""
     say(f"  Total rows: {total}{part}")
-    return reader, check.rows
-
-
-def load_dataset_rows(
-    path: str, limit: int | None, offset: int, say: Say, empty_error: str, action_label: str
-) -> list[DatasetRow]:
-    """The rows of a file, in memory; all bad rows are told together."""
-    reader, count = check_dataset(path, limit, offset, say, empty_error, action_label)
-    return reader.read(limit=limit, offset=offset)[:count]
+    if problem:
+        sys.stderr.write(f"{problem}\nThe other {usable} are run; --strict runs none then.\n")
+    return Dataset(reader, options.limit, options.offset, usable, problem)
 
 
 def create_llm_client(

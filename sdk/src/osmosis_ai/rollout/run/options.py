@@ -28,12 +28,14 @@ class RunOptions:
     _CODE: ClassVar[tuple[str, ...]] = ("module", "policy")
     """Options that name code as ``module:attribute``."""
     _MODELS: ClassVar[tuple[str, ...]] = ("name", "base_url")
-    _SETTINGS: ClassVar[tuple[str, ...]] = ("module", "mcp", "offset", "max_turns", "completion_params")
+    _SETTINGS: ClassVar[tuple[str, ...]] = ("module", "mcp", "columns", "offset", "max_turns", "completion_params")
     """What else results depend on; not ``limit``: a larger one goes on with more rows."""
 
     module: str | None = None
     mcp: str | None = None
     dataset: str = ""
+    columns: str | None = None
+    strict: bool = False
     model: str = defaults.MODEL
     policy: str | None = None
     limit: int | None = None

@@ -14,25 +14,36 @@ from pydantic import ValidationError
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.core.text import counted
+from osmosis_ai.rollout.run.data.columns import (
+    PROMPT_MESSAGES,
+    REQUIRED_COLUMNS,
+    TARGETS,
+    Source,
+    arranged,
+    is_conversation,
+)
 from osmosis_ai.rollout.run.data.dataset_files import file_at, plain_value, whole_text
 from osmosis_ai.rollout.run.errors import DatasetParseError, DatasetValidationError, LocalExecutionError
 
 __all__ = ["REQUIRED_COLUMNS", "DatasetReader", "DatasetRow", "dataset_row_to_request"]
 
-REQUIRED_COLUMNS = ["ground_truth", "user_prompt", "system_prompt"]
-REQUIRED_COLUMNS_SET = frozenset(REQUIRED_COLUMNS)
+_TARGETS = frozenset(TARGETS)
 
 MAX_PROBLEMS = 50
-MAX_SENTENCE = 1000
+MAX_SHOWN_COLUMNS = 500
 
 # Nothing is ever sent there: whoever dispatches the request puts its own address in.
 PLACEHOLDER_SERVER_URL = "http://local-rollout.local"
 
 
 class DatasetRow(TypedDict):
-    """One validated row. At run time a plain dict that also holds the file's other columns, as they were."""
+    """One validated row. At run time a plain dict that also holds the file's other columns, as they were.
 
-    ground_truth: str
+    Where the file has the prompt as chat messages, they are in ``prompt_messages``, and the two texts are theirs.
+    """
+
+    ground_truth: Any
+    """Text, or another JSON value."""
     user_prompt: str
     system_prompt: str
 
@@ -45,6 +56,8 @@ class DatasetCheck:
     rows: int = 0
     """Rows read, bad ones included."""
     bad_rows: int = 0
+    is_broken: bool = False
+    """Whether the file cannot be read to its end."""
     problems: list[tuple[str, LocalExecutionError]] = field(default_factory=list)
     """The first ``MAX_PROBLEMS`` of them, each with its place in the file."""
 
@@ -71,13 +84,17 @@ class DatasetCheck:
 class DatasetReader:
     """Reads the rows of one file; the suffix says the format, any case: see ``file_at``.
 
+    Args:
+        columns: where prompt and truth are, as ``--columns`` says; the rest is found by its name.
+
     Raises:
         FileNotFoundError: if there is no such file.
         DatasetParseError: if the suffix is not supported.
     """
 
-    def __init__(self, file_path: str | PathLike[str]) -> None:
+    def __init__(self, file_path: str | PathLike[str], columns: Mapping[str, Source] | None = None) -> None:
         self.file_path = Path(file_path)
+        self._columns = columns or {}
         if not self.file_path.exists():
             raise FileNotFoundError(f"Dataset file not found: {file_path}")
         self._file = file_at(self.file_path)
@@ -113,7 +130,19 @@ class DatasetReader:
                     found.add(place, row)
         except DatasetParseError as error:
             found.add("", error)
+            found.is_broken = True
         return found
+
+    def usable_rows(self, limit: int | None = None, offset: int = 0) -> Iterator[tuple[int, DatasetRow]]:
+        """As ``iter_rows``, each row with its number in the file; what cannot be used is left out.
+
+        Raises:
+            DatasetParseError: if the file cannot be read any further.
+            ValueError: if ``limit`` or ``offset`` is negative.
+        """
+        for number, (_, row) in enumerate(self._located_rows(limit, offset), start=offset):
+            if not isinstance(row, LocalExecutionError):
+                yield number, row
 
     def _rows(self, limit: int | None, offset: int) -> Iterator[DatasetRow]:
         for _, row in self._located_rows(limit, offset):
@@ -128,7 +157,11 @@ class DatasetReader:
         try:
             for place, record in islice(self._file.records(skip=offset), limit):
                 try:
-                    row = record if isinstance(record, DatasetParseError) else _validated(record, number_of_rows)
+                    row = (
+                        record
+                        if isinstance(record, DatasetParseError)
+                        else _validated(record, number_of_rows, self._columns)
+                    )
                 except DatasetValidationError as error:
                     row = error
                 yield place, row
@@ -151,24 +184,42 @@ def _check_window(limit: int | None, offset: int) -> None:
         raise ValueError(f"limit and offset must not be negative, got limit={limit}, offset={offset}.")
 
 
-def _validated(record: object, index: int) -> DatasetRow:
+def _validated(record: object, index: int, columns: Mapping[str, Source]) -> DatasetRow:
     if not isinstance(record, dict):
         raise DatasetValidationError(f"Row {index}: Expected object, got {type(record).__name__}.")
-    key_of = _required_keys(record, index)
-    missing = [column for column in REQUIRED_COLUMNS if column not in key_of]
-    if missing:
+    own = _own_columns(record, index)
+    try:
+        row = arranged(record, own, columns)
+    except ValueError as error:
+        raise DatasetValidationError(f"Row {index}: {error}") from None
+    row.setdefault("system_prompt", "")
+    if missing := [column for column in REQUIRED_COLUMNS if column not in row]:
         found = ", ".join(map(repr, record)) or "none"
-        raise DatasetValidationError(f"Row {index}: Missing required columns: {missing}; it has {found}"[:MAX_SENTENCE])
-    texts = {column: _validated_text(record[key_of[column]], column, index) for column in REQUIRED_COLUMNS}
-    extras = {key: _validated_extra(value, key, index) for key, value in record.items() if key not in key_of.values()}
-    return cast(DatasetRow, texts | extras)
+        hint = ",".join(f"{column}=COLUMN" for column in missing)
+        raise DatasetValidationError(
+            f"Row {index}: Missing required columns: {missing}; it has {found[:MAX_SHOWN_COLUMNS]}: say which they are"
+            f" with --columns {hint}."
+        )
+    validated: dict[str, Any] = {"ground_truth": _validated_truth(row.pop("ground_truth"), index)}
+    if messages := row.pop(PROMPT_MESSAGES, None):
+        if not is_conversation(messages):
+            raise DatasetValidationError(f"Row {index}: '{PROMPT_MESSAGES}' must be a list of chat messages")
+        validated[PROMPT_MESSAGES] = _validated_extra(messages, PROMPT_MESSAGES, index)
+        validated |= {name: row.pop(name) for name in ("user_prompt", "system_prompt")}
+    else:
+        validated["user_prompt"] = _validated_text(row.pop("user_prompt"), "user_prompt", index)
+        system = row.pop("system_prompt")
+        is_absent = system == "" and "system_prompt" not in own
+        validated["system_prompt"] = system if is_absent else _validated_text(system, "system_prompt", index)
+    return cast(DatasetRow, validated | {key: _validated_extra(value, key, index) for key, value in row.items()})
 
 
-def _required_keys(record: Mapping[str, Any], index: int) -> dict[str, str]:
+def _own_columns(record: Mapping[str, Any], index: int) -> dict[str, str]:
+    """The columns that have our names, in any case."""
     key_of: dict[str, str] = {}
     for key in record:
         column = key.lower()
-        if column not in REQUIRED_COLUMNS_SET:
+        if column not in _TARGETS:
             continue
         if column in key_of:
             raise DatasetValidationError(
@@ -176,6 +227,12 @@ def _required_keys(record: Mapping[str, Any], index: int) -> dict[str, str]:
             )
         key_of[column] = key
     return key_of
+
+
+def _validated_truth(value: object, index: int) -> object:
+    if value is None or isinstance(value, str):
+        return _validated_text(value, "ground_truth", index)
+    return _validated_extra(value, "ground_truth", index)
 
 
 def _validated_text(value: object, column: str, index: int) -> str:
@@ -233,10 +290,7 @@ def dataset_row_to_request(
         return RolloutRequest(
             rollout_id=rollout_id or f"{rollout_id_prefix}-{row_index}",
             server_url=PLACEHOLDER_SERVER_URL,
-            messages=[
-                {"role": "system", "content": row["system_prompt"]},
-                {"role": "user", "content": row["user_prompt"]},
-            ],
+            messages=_messages_of(row),
             completion_params=dict(completion_params or {}),
             max_turns=max_turns,
             max_tokens_total=max_tokens_total,
@@ -249,6 +303,13 @@ def dataset_row_to_request(
         raise
 
 
+def _messages_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if messages := row.get(PROMPT_MESSAGES):
+        return [dict(message) for message in messages]
+    system = [{"role": "system", "content": row["system_prompt"]}] if row["system_prompt"] else []
+    return [*system, {"role": "user", "content": row["user_prompt"]}]
+
+
 def extra_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns beside those that every row has."""
-    return {key: value for key, value in row.items() if key not in REQUIRED_COLUMNS_SET}
+    return {key: value for key, value in row.items() if key not in _TARGETS}

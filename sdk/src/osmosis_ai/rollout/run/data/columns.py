@@ -1,0 +1,165 @@
+"""Which part of a record is the prompt and which the truth, for records as other tools write them.
+
+A column named as ours, in any case, wins; before it only what ``--columns`` says. What is then missing is looked for
+under the names that are usual (``USUAL``): GSM8K's ``question`` and ``answer``; ``prompt`` or ``messages`` as a list of
+chat messages, and ``reward_model.ground_truth``, as TRL and verl have them. What was taken is not repeated among the
+further columns.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from osmosis_ai.rollout.core.messages import get_message_role, get_message_text
+
+REQUIRED_COLUMNS = ["ground_truth", "user_prompt", "system_prompt"]
+PROMPT_MESSAGES = "prompt_messages"
+"""The prompt as a list of chat messages, in place of the two texts."""
+TARGETS = (*REQUIRED_COLUMNS, PROMPT_MESSAGES)
+
+USUAL = {
+    "user_prompt": ("question", "problem", "prompt", "query", "instruction"),
+    PROMPT_MESSAGES: ("prompt", "messages"),
+    "ground_truth": ("answer", "reward_model.ground_truth", "solution", "target", "label"),
+    "system_prompt": ("system",),
+}
+_TYPED = ":json"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A column, or a value within one, as in ``reward_model.ground_truth``; ``is_json``: a text that holds JSON."""
+
+    name: str
+    is_json: bool = False
+
+    def of(self, record: Mapping[str, Any]) -> Any:
+        """The value.
+
+        Raises:
+            KeyError: the record has none.
+            ValueError: it is no JSON, though it is said to be.
+        """
+        if self.name in record:
+            value = record[self.name]
+        else:
+            value = record
+            for part in self.name.split("."):
+                if not isinstance(value, Mapping) or part not in value:
+                    raise KeyError(self.name)
+                value = value[part]
+        if not self.is_json or not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"is not JSON, as --columns says: {error}") from None
+
+
+def parsed(text: str | None) -> dict[str, Source]:
+    """What ``--columns`` says: ``user_prompt=question,ground_truth=answer:json``.
+
+    Raises:
+        ValueError: the text is of another form, or names a target twice or one that is none.
+    """
+    chosen: dict[str, Source] = {}
+    for part in (text or "").split(","):
+        target, _, name = (piece.strip() for piece in part.partition("="))
+        if not part.strip():
+            continue
+        if target not in TARGETS or not name.removesuffix(_TYPED) or target in chosen:
+            raise ValueError(
+                f"--columns: {part.strip()!r} is not TARGET=COLUMN, once for each of {', '.join(TARGETS)}; COLUMN may"
+                f" be a path such as reward_model.ground_truth, and {_TYPED} behind it reads the text as JSON."
+            )
+        chosen[target] = Source(name.removesuffix(_TYPED), name.endswith(_TYPED))
+    return chosen
+
+
+def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str, Source]) -> dict[str, Any]:
+    """The record with its prompt and truth under our names, where they are found.
+
+    Args:
+        own: our names, and the columns that are spelled so in any case.
+        chosen: as ``parsed`` gives it.
+
+    Raises:
+        ValueError: a text is no JSON; the message begins with its column.
+    """
+    found: dict[str, Any] = {}
+    taken: set[str] = set()
+    for target in TARGETS:
+        # A question in words is the prompt: the messages beside it may be the whole conversation.
+        if target == PROMPT_MESSAGES and target not in chosen and "user_prompt" in found:
+            continue
+        sources = [chosen[target]] if target in chosen else [Source(own[target])] if target in own else []
+        if not sources and not _is_settled(target, own, chosen):
+            sources = [Source(name) for name in USUAL[target]]
+        for source in sources:
+            try:
+                value = source.of(record)
+            except KeyError:
+                continue
+            except ValueError as error:
+                raise ValueError(f"{source.name!a} {error}") from None
+            if target in chosen or target in own or _fits(target, value):
+                found[target] = value
+                taken.add(source.name)
+                break
+    rest = {name: value for name, value in record.items() if name not in taken and name not in own.values()}
+    return _from_messages(found) | rest
+
+
+def _is_settled(target: str, own: Mapping[str, str], chosen: Mapping[str, Source]) -> bool:
+    """Whether the prompt is named already, so that no other column is to be taken for it."""
+    prompts = {"user_prompt", PROMPT_MESSAGES}
+    return target in prompts and bool(prompts & (own.keys() | chosen.keys()))
+
+
+def _fits(target: str, value: Any) -> bool:
+    if target == PROMPT_MESSAGES:
+        return is_conversation(value)
+    return value is not None if target == "ground_truth" else isinstance(value, str) or is_parts(value)
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether it is a list of chat messages, the user's among them."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in value)
+        and any(get_message_role(message) == "user" for message in value)
+    )
+
+
+def is_parts(value: Any) -> bool:
+    """Whether it is the content of a message in parts: text, images."""
+    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) and "type" in part for part in value)
+
+
+def prompts_of(messages: list[dict[str, Any]]) -> dict[str, str]:
+    """The texts that a conversation begins with, under their names in a dataset."""
+    texts: dict[str, str] = {}
+    for message in messages:
+        column = f"{get_message_role(message)}_prompt"
+        if column in REQUIRED_COLUMNS:
+            texts.setdefault(column, get_message_text(message))
+    return texts
+
+
+def _from_messages(found: dict[str, Any]) -> dict[str, Any]:
+    """What ``PROMPT_MESSAGES`` says, under the other names too: a conversation that has its answer gives the truth."""
+    if is_parts(found.get("user_prompt")):
+        system = found.get("system_prompt")
+        before = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+        found[PROMPT_MESSAGES] = [*before, {"role": "user", "content": found.pop("user_prompt")}]
+    messages: Any = found.get(PROMPT_MESSAGES)
+    if not is_conversation(messages):
+        return found
+    last = max(index for index, message in enumerate(messages) if get_message_role(message) == "user")
+    if "ground_truth" not in found and get_message_role(messages[-1]) == "assistant":
+        found["ground_truth"] = get_message_text(messages[-1])
+    prompt = messages[: last + 1]
+    if (system := found.get("system_prompt")) and "system_prompt" not in prompts_of(prompt):
+        prompt = [{"role": "system", "content": system}, *prompt]
+    return {**found, "system_prompt": "", **prompts_of(prompt), PROMPT_MESSAGES: prompt}

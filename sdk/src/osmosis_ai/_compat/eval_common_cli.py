@@ -7,7 +7,7 @@ from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens
 from osmosis_ai.rollout.run.loading import speaker
-from osmosis_ai.rollout.run.options import build_completion_params
+from osmosis_ai.rollout.run.options import RunOptions, build_completion_params
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -53,8 +53,13 @@ def load_dataset_rows(
     action_label: str,
 ) -> "tuple[list[DatasetRow] | None, str | None]":
     """The rows of a file, in memory; ``empty_error`` if there are none."""
-    say = speaker(console, quiet)
-    return _loaded(loading.load_dataset_rows, dataset_path, limit, offset, say, empty_error, action_label)
+
+    def load() -> "list[DatasetRow]":
+        options = RunOptions(dataset=dataset_path, limit=limit, offset=offset, strict=True)
+        dataset = loading.check_dataset(options, speaker(console, quiet), empty_error, action_label)
+        return [row for _, row in dataset.numbered_rows()]
+
+    return _loaded(load)
 
 
 def create_llm_client(

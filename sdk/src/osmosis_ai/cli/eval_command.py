@@ -35,6 +35,8 @@ def eval_(
     max_tokens: table.MaxTokens = None,
     api_key: table.ModelKey = None,
     base_url: table.BaseUrl = None,
+    columns: table.Columns = None,
+    strict: table.Strict = False,
     limit: table.Limit = None,
     offset: table.Offset = 0,
     timeout: table.Timeout = defaults.RUN_TIMEOUT_SECONDS,

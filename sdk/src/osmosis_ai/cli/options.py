@@ -22,6 +22,15 @@ Mcp = Annotated[
     typer.Option("--mcp", metavar="DIR", help="In place of an agent loop: offer the MCP tools of DIR/main.py."),
 ]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", metavar="FILE", help="Rows to run: .jsonl, .csv or .parquet.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="TARGET=COLUMN,...",
+        help="Where prompt and truth are, as in user_prompt=question,ground_truth=answer; :json behind reads JSON.",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Run nothing if a row of the dataset cannot be used.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take at most this many rows.")]
 Offset = Annotated[int, typer.Option("--offset", min=0, help="Skip this many rows.")]
 Repeat = Annotated[int, typer.Option("--repeat", "--n", min=1, help="Runs of each row; with several, eval has pass@k.")]

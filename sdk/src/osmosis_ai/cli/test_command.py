@@ -16,6 +16,8 @@ def test(
     mcp: table.Mcp = None,
     model: table.Model = defaults.MODEL,
     policy: table.Policy = None,
+    columns: table.Columns = None,
+    strict: table.Strict = False,
     limit: table.Limit = None,
     offset: table.Offset = 0,
     api_key: table.ModelKey = None,

@@ -18,6 +18,8 @@ def trainer(
     ] = None,
     concurrency: table.Concurrency = defaults.CONCURRENCY,
     repeat: table.Repeat = 1,
+    columns: table.Columns = None,
+    strict: table.Strict = False,
     limit: table.Limit = None,
     offset: table.Offset = 0,
     max_turns: table.MaxTurns = defaults.MAX_TURNS,

@@ -6,15 +6,16 @@ from osmosis_ai.rollout.run.data.dataset import DatasetRow
 from osmosis_ai.rollout.run.driver import Job, RunPlan, Stops, drive
 
 
-def rows_of(count: int) -> list[DatasetRow]:
-    return [{"ground_truth": "1", "user_prompt": f"{number}", "system_prompt": "s"} for number in range(count)]
+def rows_of(count: int, start: int = 0) -> list[tuple[int, DatasetRow]]:
+    numbers = range(start, start + count)
+    return [(number, {"ground_truth": "1", "user_prompt": f"{number}", "system_prompt": "s"}) for number in numbers]
 
 
 PAIR = ("primary", "baseline")
 
 
 def test_runs_come_row_by_row_then_repeat_by_repeat_then_model_by_model() -> None:
-    jobs = list(RunPlan(5, 2, PAIR).jobs(rows_of(2)))
+    jobs = list(RunPlan(5, 2, PAIR).jobs(rows_of(2, 5)))
     assert [(job.row_index, job.repeat, job.tag) for job in jobs] == [
         (row_index, repeat, tag) for row_index in (5, 6) for repeat in (0, 1) for tag in PAIR
     ]
@@ -26,7 +27,7 @@ def test_runs_come_row_by_row_then_repeat_by_repeat_then_model_by_model() -> Non
 
 def test_a_saved_run_is_found_again_by_its_slot() -> None:
     plan = RunPlan(5, 2, PAIR)
-    for job in plan.jobs(rows_of(3)):
+    for job in plan.jobs(rows_of(3, 5)):
         assert plan.slot_of({"row_index": job.row_index, "run_index": job.repeat, "model_tag": job.tag}) == job.slot
         assert plan.row_of(job.slot) == job.row_index
 

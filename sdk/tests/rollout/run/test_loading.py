@@ -10,7 +10,7 @@ from support.model_endpoint import ModelEndpoint, refuse
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import formats, loading
-from osmosis_ai.rollout.run.options import build_completion_params
+from osmosis_ai.rollout.run.options import RunOptions, build_completion_params
 
 ROW = {"system_prompt": "s", "user_prompt": "u", "ground_truth": "g"}
 
@@ -36,9 +36,10 @@ def test_tokens_and_sampling_settings() -> None:
 
 
 class TestDataset:
-    def load(self, console: Console, path: Path, limit: int | None = None, offset: int = 0) -> Any:
-        say = loading.speaker(console, False)
-        return loading.load_dataset_rows(str(path), limit, offset, say, "nothing there", "testing")
+    def load(self, console: Console, path: Path, limit: int | None = None, offset: int = 0, strict: bool = True) -> Any:
+        options = RunOptions(dataset=str(path), limit=limit, offset=offset, strict=strict)
+        dataset = loading.check_dataset(options, loading.speaker(console, False), "nothing there", "testing")
+        return list(dataset.numbered_rows())
 
     def problem_of(self, console: Console, path: Path) -> str:
         with pytest.raises(CLIError) as caught:
@@ -63,6 +64,22 @@ class TestDataset:
         assert len(rows) == (limit or 5 - offset)
         assert text().endswith(line)
 
+    def test_the_other_rows_are_run_all_the_same(
+        self, printed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(f"{json.dumps(ROW)}\n{{broken\n{json.dumps(ROW)}\n")
+        assert self.load(printed[0], path, strict=False) == [(0, ROW), (2, ROW)]
+        error = capsys.readouterr().err
+        assert error.startswith(f"Invalid JSON at line 2 of {path}: ")
+        assert error.endswith("The other 2 are run; --strict runs none then.\n")
+
+    def test_where_no_row_can_be_used_nothing_is_run(self, printed: Any, tmp_path: Path) -> None:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("{broken\n")
+        with pytest.raises(CLIError, match="Invalid JSON at line 1"):
+            self.load(printed[0], path, strict=False)
+
     def test_all_bad_rows_are_told_together(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"
         lines = [
@@ -77,7 +94,10 @@ class TestDataset:
         assert first == f"3 of 4 rows of {path} cannot be used:"
         assert others[0].startswith("  line 2: Invalid JSON at line 2")
         assert others[1] == "  line 3: Row 2: 'ground_truth' cannot be null"
-        assert others[2] == "  line 5: Row 3: Missing required columns: ['ground_truth', 'system_prompt']"
+        assert others[2] == (
+            "  line 5: Row 3: Missing required columns: ['ground_truth']; it has 'user_prompt': say which they are with"
+            " --columns ground_truth=COLUMN."
+        )
 
     def test_one_bad_row_is_one_sentence(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.csv"

@@ -45,7 +45,7 @@ class RunPlan:
     def jobs(
         self, rows: Iterable[tuple[int, DatasetRow]], is_done: Callable[[int], bool] = lambda slot: False
     ) -> Iterator[Job]:
-        """The runs to make, row after row, read from numbered ``rows`` as they are asked for; ``is_done`` gets a slot."""
+        """The runs to make of numbered ``rows``, which are read as they are asked for; ``is_done`` gets a slot."""
         for row_index, row in rows:
             for repeat in range(self.repeat):
                 for tag in self.tags:

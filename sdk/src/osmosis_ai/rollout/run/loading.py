@@ -4,12 +4,14 @@ Whatever cannot be used is a `CLIError` of one sentence; a `UsageError` where th
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import agents
+from osmosis_ai.rollout.run.data.columns import parsed
 from osmosis_ai.rollout.run.data.dataset import DatasetReader, DatasetRow
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.errors import DatasetParseError
@@ -85,7 +87,7 @@ class Dataset:
             raise CLIError(f"Rows were left out: {self.left_out}")
 
 
-def check_dataset(options: "RunOptions", say: Say, empty_error: str, action_label: str) -> Dataset:
+def check_dataset(options: RunOptions, say: Say, empty_error: str, action_label: str) -> Dataset:
     """Look the dataset through before anything runs; nothing is kept of it.
 
     Raises:
@@ -99,7 +101,7 @@ def check_dataset(options: "RunOptions", say: Say, empty_error: str, action_labe
     except OSError as error:
         raise CLIError(str(error)) from error
     usable, problem = check.rows - check.bad_rows, check.error() or (empty_error if check.rows == 0 else None)
-    if problem and (check.is_broken or options.strict or usable <= 0):
+    if problem and (check.is_broken or options.runs_all_or_none or usable <= 0):
         raise CLIError(problem)
     part = f" ({action_label} {usable})" if options.limit or usable != total else ""
     say(f"  Total rows: {total}{part}")

@@ -303,7 +303,7 @@ class LocalRolloutRunner:
             if on_progress is not None:
                 on_progress(len(results), len(rows), result)
 
-        stops = await drive(RunPlan(start_index).jobs(rows), run_one, take, concurrency=1)
+        stops = await drive(RunPlan(start_index).jobs(enumerate(rows, start_index)), run_one, take, concurrency=1)
         passed = sum(result.success for result in results)
         return LocalBatchResult(
             results=results,

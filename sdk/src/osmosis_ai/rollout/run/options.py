@@ -9,6 +9,7 @@ from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.agents import check_naming
+from osmosis_ai.rollout.run.data.columns import parsed
 from osmosis_ai.rollout.run.results.inputs import inputs_of
 
 _AT_LEAST = {
@@ -80,6 +81,11 @@ class RunOptions:
         return self.policy or self.model.strip()
 
     @property
+    def runs_all_or_none(self) -> bool:
+        """Whether a row that cannot be used keeps the others from running."""
+        return self.strict
+
+    @property
     def reads_results(self) -> bool:
         """Whether what is printed or written at the end is made of all records."""
         return bool(self.output) or self.as_json
@@ -112,6 +118,10 @@ class RunOptions:
         default = next(field.default for field in fields(self) if field.name == "model")
         if self.policy is not None and (self.model != default or self.base_url is not None):
             return "--policy stands in for a model: leave out --model and --base-url."
+        try:
+            parsed(self.columns)
+        except ValueError as error:
+            return str(error)
         if self.resume and not self.output:
             return "--resume needs -o FILE: the results of the run to go on with."
         return None

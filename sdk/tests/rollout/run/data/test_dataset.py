@@ -199,7 +199,10 @@ class TestValidation:
         ("row", "message"),
         [
             ([1], "Row 1: Expected object, got list"),
-            ({"USER_PROMPT": "q"}, r"Row 1: Missing required columns: \['ground_truth', 'system_prompt'\]"),
+            (
+                {"USER_PROMPT": "q"},
+                r"Row 1: Missing required columns: \['ground_truth'\]; it has 'USER_PROMPT': ",
+            ),
             ({**GOOD, "ground_truth": None, "user_prompt": 3}, "Row 1: 'ground_truth' cannot be null"),
             ({**GOOD, "user_prompt": 3}, "Row 1: 'user_prompt' must be a string, got int"),
             ({**GOOD, "system_prompt": " \n"}, "Row 1: 'system_prompt' cannot be empty"),

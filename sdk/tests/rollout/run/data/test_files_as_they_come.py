@@ -138,9 +138,12 @@ def test_half_of_a_surrogate_pair_is_an_error_of_its_row(tmp_path: Path, column:
 
 def test_a_row_without_the_columns_says_which_it_has(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"task": 1, "solution": 2}\n')
+    path.write_text('{"task": "x", "result": 2}\n')
     [(_, problem)] = problems_of(path)
-    assert problem.endswith("; it has 'task', 'solution'")
+    assert problem.endswith(
+        "['ground_truth', 'user_prompt']; it has 'task', 'result': say which they are with --columns"
+        " ground_truth=COLUMN,user_prompt=COLUMN."
+    )
 
 
 class TestParquet:

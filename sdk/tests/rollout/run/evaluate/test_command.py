@@ -42,13 +42,16 @@ def options(**given: Any) -> Options:
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Client:
     """What every part but the network gives to the command."""
     client = Client()
     wrapper = EvalFnWrapper(lambda solution_str: 1.0, "m:fn")
     monkeypatch.setattr(loading, "create_llm_client", lambda *arguments: client)
     monkeypatch.setattr(loading, "load_agent", lambda *arguments: ScriptedAgent(chat_once))
-    monkeypatch.setattr(loading, "load_dataset_rows", lambda *arguments: [ROW])
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROW))
+    dataset = loading.Dataset(loading.open_dataset(path), None, 0, 1)
+    monkeypatch.setattr(loading, "check_dataset", lambda *arguments: dataset)
     monkeypatch.setattr(command, "load_eval_fns", lambda paths: [wrapper])
     return client
 

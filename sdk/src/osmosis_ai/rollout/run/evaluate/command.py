@@ -72,9 +72,8 @@ class _Evaluation:
             )
         client = self._client(options.model, options.api_key, options.base_url, options.policy)
         agent = loading.load_agent(options.module, options.mcp, say)
-        rows = loading.load_dataset_rows(
-            options.dataset, options.limit, options.offset, say, "No rows to evaluate", "evaluating"
-        )
+        dataset = loading.check_dataset(options, say, "No rows to evaluate", "evaluating")
+        rows = dict(dataset.numbered_rows())
         eval_fns = self._load_eval_fns()
         baseline_client = None
         with _of_the_baseline():
@@ -102,7 +101,10 @@ class _Evaluation:
             seed=options.seed,
         )
         config = config_of(options, agent, len(rows), [eval_fn.name for eval_fn in eval_fns])
-        return await self._evaluate(runner, rows, config)
+        code = await self._evaluate(runner, rows, config)
+        if code == 0:
+            dataset.tell_what_was_left_out()
+        return code
 
     def _client(self, model: str, api_key: str | None, base_url: str | None, policy: str | None = None) -> Any:
         client = loading.create_llm_client(model, loading.read_api_key(api_key), base_url, self._say, policy)
@@ -117,7 +119,7 @@ class _Evaluation:
             self._say(f"  {eval_fn.name} ({eval_fn._mode} mode)")
         return eval_fns
 
-    async def _evaluate(self, runner: "EvalRunner", rows: list[Any], config: dict[str, Any]) -> int:
+    async def _evaluate(self, runner: "EvalRunner", rows: dict[int, Any], config: dict[str, Any]) -> int:
         options, result, failure = self.options, None, None
         tags = (PRIMARY, BASELINE) if options.baseline_model else (None,)
         plan = RunPlan(options.offset, options.n_runs, tags, options.limit)
@@ -129,14 +131,14 @@ class _Evaluation:
                 self._say(note)
 
             def on_progress(done: int, total: int, run: EvalRunResult) -> None:
-                record = record_of(run, rows[(run.row_index or 0) - options.offset])
+                record = record_of(run, rows[run.row_index or 0])
                 results.add(plan.slot_of(record) or 0, record)
                 self._print_progress(done, total, run)
 
             async def evaluate() -> None:
                 nonlocal result
                 result = await runner.run_eval(
-                    rows=rows,
+                    rows=list(rows.values()),
                     n_runs=options.n_runs,
                     max_turns=options.max_turns,
                     completion_params=options.completion_params,
@@ -145,6 +147,7 @@ class _Evaluation:
                     start_index=options.offset,
                     batch_size=options.batch_size,
                     earlier_runs=earlier,
+                    row_indices=list(rows),
                 )
 
             self._print_start(len(rows))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
@@ -175,8 +176,11 @@ class EvalRunner:
         batch_size: int = 1,
         *,
         earlier_runs: Iterable[EvalRunResult] = (),
+        row_indices: Sequence[int] | None = None,
     ) -> EvalResult:
         """Run every row ``n_runs`` times with each model; ``earlier_runs`` count as made.
+
+        ``row_indices`` are the numbers of the rows, where they do not simply count from ``start_index``.
 
         ``on_progress(done, total, run)`` follows each run, the failed ones too. A systemic error counts as a failed
         run; if it kept further runs from starting, the result says ``stopped_early`` and why.
@@ -225,7 +229,7 @@ class EvalRunner:
         idle = {tag: [self._runners[tag or PRIMARY]] if batch_size == 1 else [] for tag in tags}
         clients: list[Any] = []
         try:
-            jobs = plan.jobs(rows, done.__contains__)
+            jobs = plan.jobs(zip(row_indices or count(start_index), rows, strict=False), done.__contains__)
             await drive(jobs, run_one, take, concurrency=max(batch_size, 1), tags=tags, stops=stops)
         finally:
             for client in clients:

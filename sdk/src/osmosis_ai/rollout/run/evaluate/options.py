@@ -71,6 +71,7 @@ def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[s
             "rows": number_of_rows,
             "offset": args.offset,
             "limit": args.limit,
+            "columns": args.columns,
         },
         "max_turns": args.max_turns,
         "completion_params": args.completion_params,

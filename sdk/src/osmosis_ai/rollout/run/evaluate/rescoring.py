@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from osmosis_ai.rollout.run.data.columns import PROMPT_MESSAGES, prompts_of
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
 from osmosis_ai.rollout.run.loading import open_dataset
 from osmosis_ai.rollout.run.results.saved_runs import SavedRun
@@ -121,18 +122,18 @@ class GroundTruths:
 
     Raises:
         UsageError: there is no such file, or it is of no kind that can be read.
-        DatasetParseError, DatasetValidationError: as ``DatasetReader``.
+        DatasetParseError: as ``DatasetReader``.
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows: list[dict[str, Any]] = [dict(row) for row in open_dataset(path).iter_rows()]
+        self._rows = {number: dict(row) for number, row in open_dataset(path).usable_rows()}
         self._by_prompt: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for row in self._rows:
+        for row in self._rows.values():
             self._by_prompt.setdefault(_prompt_of(row), []).append(row)
 
     def row_of(self, run: SavedRun) -> dict[str, Any] | str:
         """The row of ``run``, or why there is none."""
-        prompt = _prompt_of(_columns_of(run.messages or []))
+        prompt = _prompt_of(prompts_of(run.messages or []))
         if run.row_index is None:
             rows = self._by_prompt.get(prompt, [])
             if not rows:
@@ -140,24 +141,16 @@ class GroundTruths:
             if any(row["ground_truth"] != rows[0]["ground_truth"] for row in rows):
                 return "rows of the dataset with its prompt have different ground truths"
             return rows[0]
-        if not 0 <= run.row_index < len(self._rows):
+        if run.row_index not in self._rows:
             return "the dataset has no row of its number"
         row = self._rows[run.row_index]
         return row if _prompt_of(row) == prompt else "the dataset's row of its number has another prompt"
 
 
 def _prompt_of(columns: Mapping[str, Any]) -> tuple[str, ...]:
+    if messages := columns.get(PROMPT_MESSAGES):
+        columns = prompts_of(messages)
     return columns.get("system_prompt", ""), columns.get("user_prompt", "")
-
-
-def _columns_of(messages: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """The prompts that a conversation began with, under their names in a dataset."""
-    columns: dict[str, str] = {}
-    for message in messages:
-        column = f"{message.get('role')}_prompt"
-        if column in ("system_prompt", "user_prompt"):
-            columns.setdefault(column, str(message.get("content")))
-    return columns
 
 
 async def rescore(
@@ -194,7 +187,7 @@ async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: Grou
         if isinstance(row, str):
             return ended(RescoringVerdict.NOT_RESCORABLE, problem=row)
         ground_truth, metadata = row["ground_truth"], row
-    columns = {**_columns_of(run.messages or []), "ground_truth": ground_truth, **(metadata or {})}
+    columns = {**prompts_of(run.messages or []), "ground_truth": ground_truth, **(metadata or {})}
     try:
         reward = await reward_fn.call_here(run.messages or [], ground_truth, columns)
     except NoRewardError:

@@ -30,7 +30,6 @@ from osmosis_ai.rollout.run.test.record import record_of
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
-    from osmosis_ai.rollout.run.data.dataset import DatasetReader
     from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 
 
@@ -62,17 +61,15 @@ class _TestRun:
         client = loading.create_llm_client(options.model, key, options.base_url, say, options.policy)
         try:
             agent = loading.load_agent(options.module, options.mcp, say)
-            reader, rows = loading.check_dataset(
-                options.dataset, options.limit, options.offset, say, "No rows to test", "testing"
-            )
+            dataset = loading.check_dataset(options, say, "No rows to test", "testing")
             if options.interactive:
-                return await self._run_session(client, agent, reader)
-            return await self._run_batch(client, agent, reader, rows)
+                return await self._run_session(client, agent, dataset)
+            return await self._run_batch(client, agent, dataset)
         finally:
             await close_quietly(client)
 
-    async def _run_batch(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader", rows: int) -> int:
-        options, say, report = self.options, self._say, BatchReport(rows * self.options.repeat)
+    async def _run_batch(self, client: Any, agent: "RolloutAgentLoop", dataset: loading.Dataset) -> int:
+        options, say, report = self.options, self._say, BatchReport(dataset.rows * self.options.repeat)
         inputs = options.inputs()
         config = config_of(options, inputs)
         if isinstance(getattr(client, "call_options", None), dict):
@@ -90,7 +87,7 @@ class _TestRun:
             say("Running tests...")
             terminal = None if options.quiet else terminal_of(self.console, shares_stdout=not options.as_json)
             with RunProgress(report, terminal) as progress, self._told("Error during test execution"):
-                work = self._run_rows(client, agent, reader, report, results, progress, debug_dir)
+                work = self._run_rows(client, agent, dataset, report, results, progress, debug_dir)
                 signal_number = await until_signal(work)
             report.interrupted = signal_number != 0
             head = {"summary": report.summary(), "config": config}
@@ -102,13 +99,16 @@ class _TestRun:
             if options.output:
                 say()
                 say(f"Results written to: {options.output}")
-        return self._exit_code(report, signal_number)
+        code = self._exit_code(report, signal_number)
+        if code == 0:
+            dataset.tell_what_was_left_out()
+        return code
 
     async def _run_rows(
         self,
         client: Any,
         agent: "RolloutAgentLoop",
-        reader: "DatasetReader",
+        dataset: loading.Dataset,
         report: BatchReport,
         results: "ResultsFile",
         progress: RunProgress,
@@ -139,7 +139,7 @@ class _TestRun:
                 print_run(record, report, options.repeat, self.console)
             progress.advance()
 
-        jobs = options.plan.jobs(reader.iter_rows(options.limit, options.offset), results.has)
+        jobs = options.plan.jobs(dataset.numbered_rows(), results.has)
         started_seconds = time.monotonic()
         try:
             await drive(jobs, run_one, take, concurrency=options.concurrency, stops=stops)
@@ -177,7 +177,7 @@ class _TestRun:
         self._say(f"Event files: {directory}")
         return directory
 
-    async def _run_session(self, client: Any, agent: "RolloutAgentLoop", reader: "DatasetReader") -> int:
+    async def _run_session(self, client: Any, agent: "RolloutAgentLoop", dataset: loading.Dataset) -> int:
         from osmosis_ai.rollout.run.test.interactive import InteractiveRunner
 
         options = self.options
@@ -188,7 +188,7 @@ class _TestRun:
         with self._told("Error during interactive session"):
             signal_number = await until_signal(
                 runner.run_interactive_session(
-                    reader.read(options.limit, options.offset),
+                    [row for _, row in dataset.numbered_rows()],
                     max_turns=options.max_turns,
                     completion_params=options.completion_params,
                     initial_row=options.row,

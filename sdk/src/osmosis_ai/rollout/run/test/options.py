@@ -34,6 +34,11 @@ class Options(RunOptions):
         """Whether standard output is not for people."""
         return self.as_json or (self.quiet and not self.interactive)
 
+    @property
+    def runs_all_or_none(self) -> bool:
+        """Step by step, rows are chosen by their number."""
+        return self.strict or self.interactive
+
     def _combination_problem(self) -> str | None:
         if self.row is not None and not self.interactive:
             return "--row works in --interactive mode only: add -i."

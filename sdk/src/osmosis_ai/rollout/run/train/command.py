@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
-from osmosis_ai.rollout.run.loading import open_dataset, open_results, read_api_key
+from osmosis_ai.rollout.run.loading import check_dataset, open_results, read_api_key
 from osmosis_ai.rollout.run.models.choice import is_builtin, make_llm_client
 from osmosis_ai.rollout.run.models.completer import model_completer
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
@@ -32,11 +32,9 @@ def run_trainer(options: Options) -> int:
         CLIError: it cannot begin or go on, or a rollout did not complete; what there is has been reported.
     """
     options.check()
-    reader = open_dataset(options.dataset)
-    session = Session(options, reader, *_completer(options))
-    report = RolloutReport(planned=session.count())
-    if not report.planned:
-        raise CLIError(f"{reader.file_path} has no rows to run.")
+    dataset = check_dataset(options, lambda *text: None, f"{options.dataset} has no rows to run.", "running")
+    session = Session(options, dataset, *_completer(options))
+    report = RolloutReport(planned=dataset.rows * options.repeat)
     printer = ReportPrinter(sys.stdout)
     say = (lambda text: None) if options.is_silent else printer.say
     with open_results(options, "trainer", options.plan, session.settings()) as results:
@@ -64,6 +62,7 @@ def run_trainer(options: Options) -> int:
         sys.stderr.writelines(f"  | {line}\n" for line in failure.output)
     if problem := failure or _what_went_wrong(report):
         raise problem
+    dataset.tell_what_was_left_out()
     return 0
 
 

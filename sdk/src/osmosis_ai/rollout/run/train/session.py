@@ -14,9 +14,9 @@ from typing import Any
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.run.data.dataset import DatasetReader, dataset_row_to_request
+from osmosis_ai.rollout.run.data.dataset import dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, drive
-from osmosis_ai.rollout.run.errors import DatasetValidationError
+from osmosis_ai.rollout.run.loading import Dataset
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.options import Options
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
@@ -39,12 +39,12 @@ class Session:
     def __init__(
         self,
         options: Options,
-        reader: DatasetReader,
+        dataset: Dataset,
         complete: Completer,
         close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._options = options
-        self._reader = reader
+        self._dataset = dataset
         self._complete = complete
         self._close = close
         self._run_id = secrets.token_hex(RUN_ID_BYTES)
@@ -57,7 +57,8 @@ class Session:
         return {
             "model": options.policy or options.model,
             "sdk_version": PACKAGE_VERSION,
-            "dataset": str(self._reader.file_path),
+            "dataset": str(self._dataset.reader.file_path),
+            "columns": options.columns,
             "module": self._mcp or options.module,
             "server": self._url,
             "limit": options.limit,
@@ -69,17 +70,6 @@ class Session:
             "concurrency": options.concurrency,
             "rollout_timeout_seconds": options.timeout,
         }
-
-    def count(self) -> int:
-        """Read everything once, so that all bad rows are told before anything runs; return the number of rollouts.
-
-        Raises:
-            DatasetValidationError: naming every row that cannot be used, with its line.
-        """
-        if error := self._reader.check(self._options.limit, self._options.offset).error():
-            raise DatasetValidationError(error)
-        rows = self._reader.iter_rows(self._options.limit, self._options.offset)
-        return sum(1 for _ in map(self._request_of, self._options.plan.jobs(rows)))
 
     def _request_of(self, job: Job) -> RolloutRequest:
         return dataset_row_to_request(
@@ -97,7 +87,7 @@ class Session:
         Raises:
             CLIError: if the results cannot be written.
             TrainerError: if the callbacks cannot be served, or the server not started or reached, or ends by itself.
-            DatasetParseError, DatasetValidationError: if the dataset has changed since it was counted.
+            DatasetParseError: if the dataset has changed since it was looked through.
         """
         options = self._options
         async with AsyncExitStack() as resources:
@@ -159,7 +149,7 @@ class Session:
             on_rollout()
 
         options = self._options
-        jobs = options.plan.jobs(self._reader.iter_rows(options.limit, options.offset), results.has)
+        jobs = options.plan.jobs(self._dataset.numbered_rows(), results.has)
         running = asyncio.create_task(drive(jobs, run_one, take, concurrency=options.concurrency))
         tasks: list[asyncio.Task[Any]] = [running, *([asyncio.create_task(own.wait_for_exit())] if own else [])]
         try:

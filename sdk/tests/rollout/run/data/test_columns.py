@@ -1,0 +1,158 @@
+"""Records as other tools write them: which part is the prompt, and which the truth."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from osmosis_ai.rollout.run import DatasetReader, dataset_row_to_request
+from osmosis_ai.rollout.run.data.columns import TARGETS, Source, parsed
+
+ASK = {"role": "user", "content": "What is 1 + 1?"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+ANSWER = {"role": "assistant", "content": "#### 2"}
+QUESTION = [{"role": "user", "content": "q"}]
+VERL = {"style": "rule", "ground_truth": "2"}
+PARTS = [{"type": "text", "text": "What?"}]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def row_of(tmp_path: Path, record: dict[str, Any], columns: str | None = None) -> dict[str, Any]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(record))
+    [row] = DatasetReader(path, parsed(columns)).read()
+    return dict(row)
+
+
+def request_of(row: Any) -> tuple[list[Any], dict[str, Any]]:
+    request = dataset_row_to_request(row, 0)
+    return request.messages, request.metadata
+
+
+@pytest.mark.parametrize(
+    ("record", "messages", "metadata"),
+    [
+        (
+            {"question": "q", "answer": "1 + 1 = 2\n#### 2"},
+            QUESTION,
+            {"ground_truth": "1 + 1 = 2\n#### 2"},
+        ),
+        (
+            {"problem": "q", "solution": "2", "level": 3},
+            QUESTION,
+            {"ground_truth": "2", "level": 3},
+        ),
+        (
+            {
+                "prompt": [SYSTEM, ASK],
+                "reward_model": VERL,
+                "extra_info": {"index": 7},
+            },
+            [SYSTEM, ASK],
+            {"ground_truth": "2", "reward_model": VERL, "extra_info": {"index": 7}},
+        ),
+        ({"prompt": [ASK], "answer": "2"}, [ASK], {"ground_truth": "2"}),
+        ({"prompt": "q", "answer": "2"}, QUESTION, {"ground_truth": "2"}),
+        ({"messages": [SYSTEM, ASK, ANSWER]}, [SYSTEM, ASK], {"ground_truth": "#### 2"}),
+        ({"messages": [SYSTEM, ASK, ANSWER, ASK], "label": "2"}, [SYSTEM, ASK, ANSWER, ASK], {"ground_truth": "2"}),
+        ({"messages": [ASK], "answer": "2", "system": "Be brief."}, [SYSTEM, ASK], {"ground_truth": "2"}),
+        ({"user_prompt": "q", "ground_truth": "2"}, QUESTION, {"ground_truth": "2"}),
+        (
+            {
+                "user_prompt": [*PARTS, IMAGE],
+                "system_prompt": "Be brief.",
+                "ground_truth": "2",
+            },
+            [SYSTEM, {"role": "user", "content": [*PARTS, IMAGE]}],
+            {"ground_truth": "2"},
+        ),
+        (
+            {"messages": [{"role": "user", "content": [IMAGE]}], "ground_truth": "2"},
+            [{"role": "user", "content": [IMAGE]}],
+            {"ground_truth": "2"},
+        ),
+        # What is named as ours wins, and what is not needed stays a column of its own.
+        (
+            {"user_prompt": "q", "ground_truth": "2", "prompt": "p", "question": "x", "answer": "y", "messages": [ASK]},
+            QUESTION,
+            {"ground_truth": "2", "prompt": "p", "question": "x", "answer": "y", "messages": [ASK]},
+        ),
+        (
+            {"question": "q", "answer": "2", "messages": [ASK]},
+            QUESTION,
+            {"ground_truth": "2", "messages": [ASK]},
+        ),
+    ],
+)
+def test_the_usual_shapes_need_no_flag(
+    tmp_path: Path, record: dict[str, Any], messages: list[Any], metadata: dict[str, Any]
+) -> None:
+    assert request_of(row_of(tmp_path, record)) == (messages, {**metadata, "row_index": 0})
+
+
+@pytest.mark.parametrize("truth", [7, 7.5, True, [7], {"answer": 7}, [], 0, False])
+def test_a_ground_truth_may_be_any_json_value(tmp_path: Path, truth: Any) -> None:
+    assert row_of(tmp_path, {"question": "q", "ground_truth": truth})["ground_truth"] == truth
+
+
+def test_columns_are_named_and_may_be_paths_and_json(tmp_path: Path) -> None:
+    record = {"task": {"text": "q"}, "gold": '{"n": 2}', "how": "Be brief.", "answer": "not this one"}
+    row = row_of(tmp_path, record, "user_prompt=task.text, ground_truth=gold:json,system_prompt=how")
+    assert row == {
+        "user_prompt": "q",
+        "ground_truth": {"n": 2},
+        "system_prompt": "Be brief.",
+        "answer": "not this one",
+        "task": {"text": "q"},
+    }
+
+
+def test_what_is_named_wins_over_our_own_names(tmp_path: Path) -> None:
+    record = {"user_prompt": "q", "ground_truth": "2", "better": "3"}
+    assert row_of(tmp_path, record, "ground_truth=better")["ground_truth"] == "3"
+
+
+def test_a_prompt_of_messages_may_be_named(tmp_path: Path) -> None:
+    row = row_of(tmp_path, {"chat": [SYSTEM, ASK], "answer": "2"}, "prompt_messages=chat")
+    assert request_of(row)[0] == [SYSTEM, ASK]
+
+
+def test_its_texts_are_there_for_reports(tmp_path: Path) -> None:
+    row = row_of(tmp_path, {"messages": [SYSTEM, ASK, ANSWER]})
+    assert (row["system_prompt"], row["user_prompt"]) == ("Be brief.", "What is 1 + 1?")
+
+
+@pytest.mark.parametrize(
+    ("record", "columns", "problem"),
+    [
+        ({"question": "q", "gold": "{"}, "ground_truth=gold:json", "Row 0: 'gold' is not JSON, as --columns says: "),
+        (
+            {"question": "q"},
+            "ground_truth=gold",
+            "Row 0: Missing required columns",
+        ),
+        ({"chat": [{"text": "q"}], "answer": "2"}, "prompt_messages=chat", "Row 0: Missing required columns"),
+        ({"user_prompt": "q", "ground_truth": None, "answer": "2"}, None, "Row 0: 'ground_truth' cannot be null"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_of_its_row(
+    tmp_path: Path, record: dict[str, Any], columns: str | None, problem: str
+) -> None:
+    with pytest.raises(Exception, match=problem):
+        row_of(tmp_path, record, columns)
+
+
+@pytest.mark.parametrize(
+    "text", ["question", "prompt=question", "user_prompt=", "user_prompt=:json", "user_prompt=a,user_prompt=b"]
+)
+def test_a_wrong_flag_says_what_is_right(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--columns: .* is not TARGET=COLUMN, once for each of ground_truth, "):
+        parsed(text)
+
+
+@given(st.dictionaries(st.sampled_from(TARGETS), st.text("abc.", min_size=1), min_size=1))
+def test_the_flag_says_what_it_says(chosen: dict[str, str]) -> None:
+    text = ",".join(f"{target}={name}" for target, name in chosen.items())
+    assert parsed(text) == {target: Source(name) for target, name in chosen.items()}

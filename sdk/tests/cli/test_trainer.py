@@ -352,7 +352,8 @@ class TestChecksBeforeAnythingStarts:
     @pytest.mark.parametrize(
         ("rows", "arguments", "sentence"),
         [
-            ([row(1, 2), {"user_prompt": "q"}], [], "Row 1: Missing required columns"),
+            ([row(1, 2), {"user_prompt": "q"}], ["--strict"], "Row 1: Missing required columns"),
+            ([{"user_prompt": "q"}], [], "Row 0: Missing required columns"),
             ([row(1, 2)], ["--offset", "5"], "rows.jsonl has no rows to run"),
             ([row(1, 2)], ["-o", "."], "Cannot write .: it is not a regular file"),
         ],

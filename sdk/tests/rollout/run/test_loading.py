@@ -72,7 +72,7 @@ class TestDataset:
         assert self.load(printed[0], path, strict=False) == [(0, ROW), (2, ROW)]
         error = capsys.readouterr().err
         assert error.startswith(f"Invalid JSON at line 2 of {path}: ")
-        assert error.endswith("The other 2 are run; --strict runs none then.\n")
+        assert error.endswith("What is left to run: 2 rows; --strict runs none then.\n")
 
     def test_where_no_row_can_be_used_nothing_is_run(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"

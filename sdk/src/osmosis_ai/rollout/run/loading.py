@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import agents
 from osmosis_ai.rollout.run.data.columns import parsed
@@ -106,7 +107,7 @@ def check_dataset(options: RunOptions, say: Say, empty_error: str, action_label:
     part = f" ({action_label} {usable})" if options.limit or usable != total else ""
     say(f"  Total rows: {total}{part}")
     if problem:
-        sys.stderr.write(f"{problem}\nThe other {usable} are run; --strict runs none then.\n")
+        sys.stderr.write(f"{problem}\nWhat is left to run: {counted(usable, 'row')}; --strict runs none then.\n")
     return Dataset(reader, options.limit, options.offset, usable, problem)
 
 

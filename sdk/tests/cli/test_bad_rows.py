@@ -1,0 +1,158 @@
+"""One row never ends a run: what cannot be used is told, the others are run, in `test`, `eval` and `trainer` alike."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from osmosis_ai.cli import main
+
+AGENT = """
+from osmosis_ai.rollout import RolloutAgentLoop
+
+
+class Agent(RolloutAgentLoop):
+    name = "agent"
+
+    def get_tools(self, request):
+        return []
+
+    async def run(self, ctx):
+        reply = await ctx.chat(ctx.request.messages)
+        return ctx.complete([*ctx.request.messages, reply.message], reward=1.0)
+
+
+agent_loop = Agent()
+
+
+async def policy(messages):
+    return {"role": "assistant", "content": "#### 2"}
+
+
+def score(solution_str: str, ground_truth: str, extra_info: dict | None = None) -> float:
+    return 1.0
+"""
+GOOD = {"user_prompt": "What is 1 + 1?", "ground_truth": "2"}
+BAD = [
+    '{"user_prompt": "\\ud800", "ground_truth": "2"}',
+    "{broken",
+    '{"task": 1}',
+    "7",
+    '{"user_prompt": "", "ground_truth": 1}',
+]
+COMMANDS: dict[str, list[str]] = {"test": [], "eval": ["--eval-fn", "agent:score"], "trainer": []}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "agent.py").write_text(AGENT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: str, path: Path, *arguments: str) -> int:
+    always = ["-m", "agent:agent_loop", "-d", str(path), "--policy", "agent:policy"]
+    return main([command, *always, *COMMANDS[command], *arguments])
+
+
+def rows_run(document: dict[str, Any]) -> int:
+    if "total_rows" in document["summary"]:
+        rows: int = document["summary"]["total_rows"]
+        return rows
+    return len({entry["row_index"] for entry in document.get("results") or document["rollouts"]})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_others_are_run_and_every_bad_one_is_named(
+    command: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project / "rows.jsonl"
+    path.write_text("\n".join([json.dumps(GOOD), *BAD, json.dumps(GOOD)]))
+    code = run(command, path, "--json")
+    printed = capsys.readouterr()
+    assert code == 1
+    assert rows_run(json.loads(printed.out)) == 2
+    for line in range(2, 7):
+        assert f"  line {line}: " in printed.err
+    assert "What is left to run: 2 rows; --strict runs none then." in printed.err
+    assert printed.err.rstrip().splitlines()[-1].startswith("  line 6: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_with_strict_nothing_is_run(command: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "rows.jsonl"
+    path.write_text("\n".join([json.dumps(GOOD), *BAD]))
+    assert run(command, path, "--strict") == 1
+    assert "5 of 6 rows of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_columns_may_be_named(command: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "rows.jsonl"
+    path.write_text(json.dumps({"task": {"text": "What is 1 + 1?"}, "gold": "2"}))
+    assert run(command, path, "--json", "--columns", "user_prompt=task.text,ground_truth=gold") == 0
+    assert "user_prompt=task.text,ground_truth=gold" in capsys.readouterr().out
+    assert run(command, path, "--columns", "prompt=task") == 2
+    assert capsys.readouterr().err.startswith("Error: --columns: 'prompt=task' is not TARGET=COLUMN")
+
+
+VALUES = st.none() | st.text(max_size=5) | st.just("\ud800") | st.integers() | st.lists(st.integers(), max_size=2)
+RECORDS = st.lists(
+    st.just(GOOD) | st.dictionaries(st.sampled_from([*GOOD, "system_prompt", "answer", "\ud800"]), VALUES, max_size=4),
+    min_size=1,
+    max_size=6,
+)
+
+
+def written(folder: Path, suffix: str, records: list[dict[str, Any]]) -> Path:
+    path = folder / f"rows{suffix}"
+    if suffix == ".parquet":
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        texts = [
+            {str(name).replace("\ud800", "x"): str(value).replace("\ud800", "x") for name, value in r.items()}
+            for r in records
+        ]
+        names = sorted({name for record in texts for name in record}) or ["x"]
+        parquet.write_table(arrow.table({name: [record.get(name) for record in texts] for name in names}), path)
+        return path
+    if ".csv" in suffix:
+        names = sorted({name for record in records for name in record} | {"level"})
+        table = io.StringIO()
+        csv.writer(table, delimiter=";").writerows(
+            [names, *([record.get(name) for name in names] for record in records)]
+        )
+        data = table.getvalue().encode(errors="surrogatepass")
+    else:
+        data = "".join(json.dumps(record) + "\n" for record in records).encode()
+    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".jsonl.gz", ".csv.gz", ".parquet"])
+@pytest.mark.parametrize("command", ["test", "eval"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=RECORDS)
+def test_no_row_is_lost_whatever_the_file_holds(
+    command: str, suffix: str, project: Path, capsys: pytest.CaptureFixture[str], records: list[dict[str, Any]]
+) -> None:
+    path = written(project, suffix, records)
+    capsys.readouterr()
+    code = run(command, path, "--json")
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert code in (0, 1)
+    if not printed.out:
+        assert "Error: " in printed.err
+        return
+    run_of = rows_run(json.loads(printed.out))
+    told = printed.err.partition("Error: Rows were left out: ")[0]
+    bad = sum("cannot be used:" not in line and "--strict" not in line for line in told.splitlines())
+    assert (bad > 0) is (code == 1)
+    # Lines of a file without any text are no rows.
+    assert run_of + bad <= len(records)

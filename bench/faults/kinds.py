@@ -216,7 +216,8 @@ async def _memory(scene: Scene) -> None:
     """What is owed to a trainer that takes nothing is large, and a server with little memory is to deliver it."""
     with scene.trainer.refusing(RESULT_PATH):
         large = await scene.load.send(LARGE_RESULTS, LARGE_MEGABYTES)
-        await _until(lambda: large <= scene.ledger.results.keys() | scene.ledger.never_accepted)
+        await _until(lambda: large <= scene.ledger.runs.keys() | scene.ledger.never_accepted)
+        await asyncio.sleep(PAUSE_SECONDS)  # not until each was offered: few of such a size are at once
         await scene.restart_all(f"-v {MEMORY_KILOBYTES}")
     await _until(lambda: not large & scene.ledger.lost)
     await scene.restart_all()

@@ -61,7 +61,18 @@ async def run(
         await _require_server(kit)
         results = await _run_phases(kit, chosen, on_result)
     ordered = tuple(results[check.id] for check in chosen)
-    return Report(options.server_url, ordered, time.monotonic() - began, strict, len(trainer.rollouts))
+    failure = "" if options.init_fields else _agent_failure(trainer)
+    return Report(options.server_url, ordered, time.monotonic() - began, strict, len(trainer.rollouts), failure)
+
+
+def _agent_failure(trainer: KitTrainer) -> str:
+    """The first error that is the agent's own: no fault of the kit's leads to one."""
+    for rollout in trainer.rollouts:
+        for call in rollout.completions:
+            extra = call.fields.get("extra_fields")
+            if isinstance(extra, dict) and extra.get("outcome") in ("agent_error", "reward_error"):
+                return shortened(str(call.fields.get("error_message")))
+    return ""
 
 
 async def _require_server(kit: Kit) -> None:

@@ -40,6 +40,12 @@ class TablePrinter:
         if shown:
             self._console.print(self._table(shown, report.strict))
         self._console.print(Text(summary(report)), soft_wrap=True)
+        if report.agent_failure and not report.is_success:
+            failure = printable(report.agent_failure, self._encoding)
+            note = (
+                f"The agent itself failed ({failure}): if it needs metadata or messages of its own, give --init FILE."
+            )
+            self._console.print(Text(note), soft_wrap=True)
 
     def _table(self, results: Iterable[Result], strict: bool) -> Table:
         table = _plain_table("check", "level", "", "what holds, or why not", "section")

@@ -103,6 +103,8 @@ class Report:
     strict: bool = False
     rollouts: int = 0
     """How many rollouts were played."""
+    agent_failure: str = ""
+    """What the agent itself failed with, where it was asked with inits that the kit made up."""
 
     @property
     def failures(self) -> list[Result]:

@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from support.live_server import LiveServer
+from support.rollouts import ScriptedAgent
 
 from osmosis_ai.cli import main
 from osmosis_ai.cli.app import COMMANDS
+from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
+from osmosis_ai.rollout.server.app import create_app
 from rollout_conformance.command import conformance
 
 
@@ -26,6 +31,23 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(capsys: pytest.Captur
         main(["conformance", "--server", "nonsense"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Error: --server 'nonsense'")
+
+
+def test_where_the_agent_itself_fails_it_says_that_it_may_need_inits_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def run(ctx: RolloutContext) -> RolloutResult:
+        return ctx.complete([], reward=ctx.request.metadata["weight"])
+
+    (tmp_path / "init.json").write_text('{"metadata": {"weight": 1.0}}')
+    with LiveServer(create_app(ScriptedAgent(run))) as server:
+        command = ["conformance", "--server", server.url, "--only", "chat.cut_off_reply", "--timeout", "10"]
+        assert main(command) == 1
+        out = capsys.readouterr().out
+        assert "The agent itself failed (KeyError: 'weight'): if it needs metadata" in out
+        assert "give --init FILE." in out
+        main([*command, "--init", str(tmp_path / "init.json")])
+        assert "The agent itself failed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--server", "http://127.0.0.1:1"]])

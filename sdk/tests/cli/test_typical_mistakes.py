@@ -226,7 +226,7 @@ MISTAKES = [
     Mistake(
         "a column that is not there",
         {},
-        ("ground_truth", "rows.jsonl", "line 1"),
+        ("say which they are with --columns", "ground_truth", "rows.jsonl"),
         rows='{"system_prompt": "s", "user_prompt": "u"}',
     ),
     Mistake(

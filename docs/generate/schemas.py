@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from osmosis_ai.rollout.core import schemas as wire
 from osmosis_ai.rollout.core.results import MAX_ERROR_MESSAGE_LENGTH, Outcome
+from osmosis_ai.rollout.core.reward_parts import MAX_COMPONENTS, MAX_NAME_CHARACTERS
 from osmosis_ai.rollout.core.watch import Phase
 from osmosis_ai.rollout.journal import RolloutState
 from osmosis_ai.rollout.server import requests as limits
@@ -234,6 +235,12 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                     "`outcome`, and whatever the agent adds.",
                     properties={
                         "outcome": {"type": "string", "enum": [outcome.value for outcome in Outcome]},
+                        "reward_components": {
+                            "type": "object",
+                            "maxProperties": MAX_COMPONENTS,
+                            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_CHARACTERS},
+                            "additionalProperties": {"type": "number"},
+                        },
                         "messages_rewritten": {"type": "array", "items": {"type": "string"}},
                         "messages_left_out": {"type": "integer", "minimum": 1},
                         "messages_refused": {"type": "boolean"},
@@ -251,7 +258,9 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                 "else": {
                     "properties": {
                         "reward": False,
-                        "extra_fields": {"properties": {"outcome": {"not": {"const": "success"}}}},
+                        "extra_fields": {
+                            "properties": {"outcome": {"not": {"const": "success"}}, "reward_components": False}
+                        },
                     }
                 },
             },

@@ -89,7 +89,7 @@ def _document(
 
 def _print(report: "RescoringReport", output: Path | None) -> None:
     from osmosis_ai.rollout.core.console import Console
-    from osmosis_ai.rollout.core.text import counted
+    from osmosis_ai.rollout.core.text import counted, printable
     from osmosis_ai.rollout.run.loading import speaker
 
     say = speaker(Console(), is_silent=False)
@@ -107,6 +107,9 @@ def _print(report: "RescoringReport", output: Path | None) -> None:
         before, after = summary["mean_before"], summary["mean_after"]
         runs = counted(summary["compared"], "run")
         say(f"Mean reward: {before:.3f} before, {after:.3f} after ({after - before:+.3f}, {runs})")
+    for name, after in report.components_after.items():
+        before = f"{known} before, " if (known := report.components_before.get(name)) else ""
+        say(f"  {printable(name)}: {before}{after} after")
     flips = f"{summary['now_pass']} now pass, {summary['now_fail']} now fail"
     come_and_go = f"{summary['gained_reward']} gained a reward, {summary['lost_reward']} lost it"
     say(f"Changed: {summary['changed']} ({flips}; {come_and_go})")

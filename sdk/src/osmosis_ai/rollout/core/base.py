@@ -8,12 +8,14 @@ import inspect
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from osmosis_ai.rollout.core.chat_watch import ChatWatch as ChatWatch, Trace as Trace
 from osmosis_ai.rollout.core.resources import Resources
+from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components, split_reward
 from osmosis_ai.rollout.core.schemas import (
     MessageDict,
     OpenAIFunctionToolSchema,
@@ -185,15 +187,29 @@ class RolloutContext:
         self._context_tokens += usage.get("completion_tokens") or 0
 
     def complete(
-        self, final_messages: list[MessageDict], finish_reason: str = "stop", reward: float | None = None
+        self,
+        final_messages: list[MessageDict],
+        finish_reason: str = "stop",
+        reward: float | Mapping[str, float | None] | None = None,
+        reward_components: Mapping[str, float | None] | None = None,
     ) -> RolloutResult:
-        """The result of a rollout that ran to its end; the list is copied."""
+        """The result of a rollout that ran to its end; the list is copied.
+
+        ``reward_components`` are named numbers that the reward is made of, at most 32; a trainer trains on none of
+        them. ``reward`` may be what a reward function gave with its parts: ``{"reward": 0.75, "format": 1.0}``.
+
+        Raises:
+            RewardError: a part is no finite number, or such a dict has no ``reward``.
+        """
+        value, components = split_reward(reward)
+        components |= checked_components(reward_components or {})
         return RolloutResult(
             status="COMPLETED",
             final_messages=list(final_messages),
             finish_reason=finish_reason,
             metrics=self._build_metrics(),
-            reward=reward,
+            reward=value,
+            extra_fields={REWARD_COMPONENTS: components} if components else {},
         )
 
     def error(self, error_message: str, final_messages: list[MessageDict] | None = None) -> RolloutResult:

@@ -14,6 +14,8 @@
     |  `- OsmosisRateLimitError         rate_limited         408, 425, 429
     |- OsmosisReplyError                bad_reply            success status, but no usable body
     |- OsmosisProtocolError             protocol             a call that the rollout's state forbids
+    |- RewardError                      reward               the reward could not be computed
+    |  `- JudgeError                    judge                the judge gave no usable answer
     |- AgentLoopNotFoundError           agent_loop_not_found
     `- ToolExecutionError               tool_execution
        `- ToolArgumentError             tool_arguments
@@ -116,6 +118,18 @@ class OsmosisProtocolError(OsmosisRolloutError):
     """A call that the rollout's state forbids, such as a second completion."""
 
     code = "protocol"
+
+
+class RewardError(OsmosisRolloutError):
+    """The reward could not be computed: outcome ``reward_error``, and no reward. To be raised by anyone."""
+
+    code = "reward"
+
+
+class JudgeError(RewardError):
+    """The judge gave no usable answer in time, or may not be asked again."""
+
+    code = "judge"
 
 
 class AgentLoopNotFoundError(OsmosisRolloutError):

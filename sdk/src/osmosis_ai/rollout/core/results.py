@@ -11,10 +11,11 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
-from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, ToolExecutionError
+from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, RewardError, ToolExecutionError
 from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, with_short_texts
 from osmosis_ai.rollout.core.result_summary import ResultSummary as ResultSummary
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
+from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
 from osmosis_ai.rollout.core.slips import told_of
 from osmosis_ai.rollout.core.text import cut, described, encodable, fitted
@@ -122,6 +123,15 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
     if misfit := _problem(result):
         return _invalid(rollout_id, ctx, misfit, messages)
     completed = result.status == RolloutStatus.COMPLETED
+    extra_fields = {**result.extra_fields}
+    if REWARD_COMPONENTS in extra_fields:
+        # Where a failure has no reward, it has no parts of one.
+        components = extra_fields.pop(REWARD_COMPONENTS)
+        if completed:
+            try:
+                extra_fields[REWARD_COMPONENTS] = checked_components(components)
+            except RewardError as error:
+                return _invalid(rollout_id, ctx, str(error).rstrip("."), messages)
     outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.transcript.error) or Outcome.AGENT_ERROR)
     fields = _payload(
         rollout_id,
@@ -131,7 +141,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
         error_message=result.error_message,
         reward=float(result.reward) if completed and result.reward is not None else None,
         metrics=result.metrics,
-        extra_fields={**result.extra_fields, "outcome": outcome.value, **_rewritten(ctx, messages)},
+        extra_fields={**extra_fields, "outcome": outcome.value, **_rewritten(ctx, messages)},
     )
     try:
         return TerminalResult(_encode_around(fields, ctx.transcript.encoded_result(messages)), summary_of(fields))
@@ -191,7 +201,7 @@ def outcome_of(error: BaseException | None) -> Outcome | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if hasattr(error, FAILED_REWARD_FUNCTION):
+        if hasattr(error, FAILED_REWARD_FUNCTION) or isinstance(error, RewardError):
             return Outcome.REWARD_ERROR
         if isinstance(error, ToolExecutionError):
             return Outcome.TOOL_ERROR

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ForwardRef, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from osmosis_ai.rollout.core.reward_parts import split_reward
+
 logger = logging.getLogger(__name__)
 
 # The attribute that an exception of a decorated function carries: the function's name.
@@ -29,7 +31,8 @@ def osmosis_reward(func: RewardFunction) -> RewardFunction:
     Parameterised dicts, ``Annotated`` and postponed annotations are fine. Any default will do, but Python shares one
     such as ``{}`` between calls. Arguments are not checked at call time. A keyword argument ``data_source`` is dropped
     unless ``func`` can take it. Where its signature says ``-> float | None``, ``None`` stands for no reward. A score of
-    NaN or infinity is passed on with a logged warning.
+    NaN or infinity is passed on with a logged warning. A dict, ``{"reward": 0.75, "format": 1.0}``, is a score with the
+    parts that it is made of.
 
     Raises:
         TypeError: when decorating, for a classic signature that differs; when called, for a classic result that is
@@ -74,7 +77,12 @@ def _decorate(
         _check_signature(name, signature, namespace, rules)
 
     def finish(score: Any) -> Any:
-        return _checked_score(name, score) if is_classic and not (score is None and may_be_none) else score
+        if not is_classic:
+            return score
+        number, _ = split_reward(score)
+        if not (number is None and may_be_none):
+            _check_score(name, number)
+        return score
 
     async def finish_later(score: Awaitable[Any]) -> Any:
         with _marking_failures(name):
@@ -141,12 +149,11 @@ def _check_rubric_arguments(signature: inspect.Signature, args: tuple[Any, ...],
             raise TypeError(f"'{name}' must be {wanted}, got {type(value).__name__}")
 
 
-def _checked_score(name: str, score: Any) -> float:
+def _check_score(name: str, score: Any) -> None:
     if not isinstance(score, float):
         raise TypeError(f"Function {name} must return a float, got {type(score).__name__}")
     if not math.isfinite(score):
         logger.warning("Function %s returned %s; a trainer cannot use a score that is not finite.", name, score)
-    return score
 
 
 def _plain_function(func: Any, *, unwrap: bool = True) -> Any:

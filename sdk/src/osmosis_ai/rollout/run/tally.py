@@ -3,11 +3,13 @@
 It grows by one run at a time, and its size does not grow with the number of rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.text import printable
+from osmosis_ai.rollout.run.moments import ComponentMoments, Moments
 
 MAX_PROBLEMS = 1_000
 MAX_ROWS_NAMED = 5
@@ -49,17 +51,24 @@ class Tally:
         self.total_tokens = 0
         self.resumed = 0
         """Runs whose results an earlier run had left."""
-        self.rewarded = 0
-        """How many runs ``mean_reward`` is taken over."""
         self.stop_reason: str | None = None
         self.interrupted = False
-        self._reward_sum = 0.0
+        self.reward = Moments()
+        """Over the runs that have a reward; a failure is no reward of 0."""
+        self.components = ComponentMoments()
+        """What the rewards are made of."""
         self._problems: dict[tuple[str, str], Problem] = {}
 
-    def count_reward(self, reward: float) -> None:
-        """Count the reward of one run."""
-        self.rewarded += 1
-        self._reward_sum += reward
+    def count_reward(self, reward: float | None, components: Mapping[str, float] | None = None) -> None:
+        """Count the reward of one run, where it has one, and its parts."""
+        if reward is not None:
+            self.reward.add(reward)
+        self.components.add(components)
+
+    @property
+    def rewarded(self) -> int:
+        """How many runs ``mean_reward`` is taken over."""
+        return self.reward.count
 
     def count_problem(
         self, kind: str, text: str, row_index: int, where: Sequence[str] = (), hint: str | None = None
@@ -75,8 +84,17 @@ class Tally:
 
     @property
     def mean_reward(self) -> float | None:
-        """Over the runs that have a reward; a failure is no reward of 0."""
-        return self._reward_sum / self.rewarded if self.rewarded else None
+        """Over the runs that have a reward."""
+        return self.reward.mean if self.rewarded else None
+
+    def rewards_as_json(self) -> dict[str, Any]:
+        """Mean, spread and parts of the rewards; null where no run has one."""
+        return {
+            "mean_reward": self.mean_reward,
+            "reward_std": self.reward.std if self.rewarded else None,
+            "rewarded": self.rewarded,
+            "reward_components": self.components.as_json(),
+        }
 
     @property
     def problems(self) -> list[Problem]:

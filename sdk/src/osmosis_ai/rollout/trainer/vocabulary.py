@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
 from osmosis_ai.rollout.trainer import defaults
 
@@ -83,6 +84,11 @@ class RolloutOutcome:
     def reward(self) -> float | None:
         """The reward of a COMPLETED rollout. A failure never has one."""
         return self.result.reward if self.result and self.outcome is Ending.COMPLETED else None
+
+    @property
+    def reward_components(self) -> dict[str, float]:
+        """What the reward of a COMPLETED rollout is made of, as far as the server tells."""
+        return known_components(self.result.extra_fields) if self.result and self.outcome is Ending.COMPLETED else {}
 
     @property
     def finish_reason(self) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
+from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
@@ -37,6 +38,8 @@ class Summary:
     outcome: str | None = None
     finish_reason: str | None = None
     reward: float | None = None
+    components: dict[str, float] | None = None
+    """What the reward is made of, by name."""
     error: str | None = None
     """Why it failed, or what went wrong last while it has no result."""
     where: str | None = None
@@ -164,6 +167,7 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.error = _short(error) if error is not None else None
     extra = _object(event.get("extra_fields"))
     summary.outcome = _text(extra.get("outcome"))
+    summary.components = known_components(extra) or None
     summary.where = _places(extra)
     rewritten = extra.get("messages_rewritten")
     if isinstance(rewritten, list) and rewritten and not summary.warnings:

@@ -1,8 +1,8 @@
 """Eval functions: what scores the conversation of a run. Any reward function of the SDK is one.
 
 The first parameter's name decides what a function is given: ``solution_str`` the text of the last answer
-(``EvalMode.SIMPLE``), ``messages`` the whole conversation (``EvalMode.FULL``). Its signature is checked before it is
-ever called, and it is passed only what it takes.
+(``EvalMode.SIMPLE``), ``messages`` the whole conversation or ``result`` the whole result (``EvalMode.FULL``). Its
+signature is checked before it is ever called, and it is passed only what it takes.
 """
 
 import asyncio
@@ -13,15 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from osmosis_ai.rollout.core.base import RolloutResult
+from osmosis_ai.rollout.core.exceptions import RewardError
 from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_role, get_message_text
 from osmosis_ai.rollout.core.offload import call_in_thread
+from osmosis_ai.rollout.core.reward_parts import split_reward
+from osmosis_ai.rollout.core.schemas import RolloutMetrics
 from osmosis_ai.rollout.core.text import described as told, shortened, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 DEFAULT_TIME_LIMIT_SECONDS = 300.0
 MAX_ERROR_CHARACTERS = 500
+
+
+RESULT = "result"
+"""The argument that is the terminal callback of the run, as a dict: ``docs/protocol.md``, section 5.1."""
 
 
 class EvalFnError(CLIError):
@@ -45,12 +53,24 @@ class EvalMode(StrEnum):
 
 # By the name of the first parameter; then the names each mode offers: what is always offered, and what only a
 # parameter of that very name asks for.
-_MODES = {"solution_str": EvalMode.SIMPLE, "messages": EvalMode.FULL}
+_MODES = {"solution_str": EvalMode.SIMPLE, "messages": EvalMode.FULL, RESULT: EvalMode.FULL}
 _OFFERED = {
     EvalMode.SIMPLE: ("solution_str", "ground_truth", "extra_info"),
     EvalMode.FULL: ("messages", "ground_truth", "metadata"),
 }
-_OFFERED_ON_REQUEST = {EvalMode.SIMPLE: ("metadata",), EvalMode.FULL: ("extra_info",)}
+_OFFERED_ON_REQUEST = {EvalMode.SIMPLE: ("metadata", RESULT), EvalMode.FULL: ("extra_info", RESULT)}
+
+
+class Score(float):
+    """A score with parts."""
+
+    components: dict[str, float]
+
+    def __new__(cls, value: float, components: dict[str, float]) -> "Score":
+        """The number ``value``, made of ``components``."""
+        score = super().__new__(cls, value)
+        score.components = components
+        return score
 
 
 class EvalFnWrapper:
@@ -77,8 +97,16 @@ class EvalFnWrapper:
         self._accepted = _accepted(parameters, self._mode, name)
         self._is_async = _is_coroutine_function(fn)
 
-    async def __call__(self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any) -> float:
+    async def __call__(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        ground_truth: Any,
+        metadata: Any,
+        result: Mapping[str, Any] | None = None,
+    ) -> float:
         """The score of a conversation. The function gets copies of its own.
+
+        ``result``: what else the trainer is told of the run, such as ``finish_reason`` and ``metrics``.
 
         Raises:
             NoRewardError: the function returned ``None``.
@@ -87,7 +115,8 @@ class EvalFnWrapper:
         """
         try:
             async with asyncio.timeout(self.time_limit_seconds) as limit:
-                return await self._score(messages, ground_truth, metadata, in_thread=not self._is_async)
+                arguments = self.arguments(messages, ground_truth, metadata, result)
+                return await self._score(arguments, in_thread=not self._is_async)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -102,14 +131,18 @@ class EvalFnWrapper:
         """Whether the function is given the argument ``name``."""
         return name in self._accepted
 
-    async def call_here(self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any) -> float:
-        """As a call, but a plain function runs in this thread and without a time limit: for many calls in a row."""
-        return await self._score(messages, ground_truth, metadata, in_thread=False)
-
-    async def _score(
-        self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any, *, in_thread: bool
+    async def call_here(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        ground_truth: Any,
+        metadata: Any,
+        result: Mapping[str, Any] | None = None,
     ) -> float:
-        call = functools.partial(self.fn, **self.arguments(messages, ground_truth, metadata))
+        """As a call, but a plain function runs in this thread and without a time limit: for many calls in a row."""
+        return await self._score(self.arguments(messages, ground_truth, metadata, result), in_thread=False)
+
+    async def _score(self, arguments: Mapping[str, Any], *, in_thread: bool) -> float:
+        call = functools.partial(self.fn, **arguments)
         try:
             result = await call_in_thread(_contained, call, self.name) if in_thread else call()
             if inspect.isawaitable(result):
@@ -118,7 +151,13 @@ class EvalFnWrapper:
             raise _ended(self.name, error) from error
         return self.checked(result)
 
-    def arguments(self, messages: Sequence[Mapping[str, Any]], ground_truth: Any, metadata: Any) -> dict[str, Any]:
+    def arguments(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        ground_truth: Any,
+        metadata: Any,
+        result: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """The keyword arguments of one call: copies of those that the function takes."""
         offered: dict[str, Callable[[], Any]] = {
             "solution_str": lambda: last_answer(messages),
@@ -126,16 +165,21 @@ class EvalFnWrapper:
             "ground_truth": lambda: ground_truth,
             "extra_info": lambda: copy_json(metadata),
             "metadata": lambda: copy_json(metadata),
+            RESULT: lambda: copy_json({**(result or {}), "final_messages": list(map(dict, messages))}),
         }
         return {name: offered[name]() for name in self._accepted}
 
     def checked(self, result: Any) -> float:
-        """``result`` as a score: a finite number, ``bool`` and foreign number types included.
+        """``result`` as a score: a finite number, ``bool`` and foreign number types included, or a dict with parts.
 
         Raises:
             NoRewardError: it is ``None``.
-            EvalFnError: it is no finite number.
+            EvalFnError: it is no finite number, nor a dict with one under ``reward``.
         """
+        try:
+            result, components = split_reward(result)
+        except RewardError as error:
+            raise EvalFnError(f"{self.name} must return a number, or one with parts. {error}") from error
         if result is None:
             raise NoRewardError(f"{self.name} returned None, which is no score.")
         if not hasattr(type(result), "__float__"):
@@ -146,7 +190,19 @@ class EvalFnWrapper:
             raise EvalFnError(f"{self.name} must return a number, got {type(result).__name__}: {error}.") from error
         if not math.isfinite(score):
             raise EvalFnError(f"{self.name} must return a finite number, got {score}.")
-        return score
+        return Score(score, components) if components else score
+
+
+def as_told(result: RolloutResult) -> dict[str, Any]:
+    """What the trainer is told of a run beside its messages, as the argument ``result`` has it."""
+    metrics = result.metrics
+    return {
+        "status": result.status,
+        "finish_reason": result.finish_reason,
+        "reward": result.reward,
+        "metrics": metrics.model_dump() if isinstance(metrics, RolloutMetrics) else None,
+        "extra_fields": result.extra_fields,
+    }
 
 
 def last_answer(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -200,7 +256,7 @@ def _parameters(fn: Callable[..., Any], name: str) -> list[inspect.Parameter]:
 
 
 def _mode(parameters: Sequence[inspect.Parameter], name: str) -> EvalMode:
-    expected = "name it solution_str, for the last answer, or messages, for the conversation"
+    expected = "name it solution_str, for the last answer, messages, for the conversation, or result, for all of it"
     if not parameters:
         raise EvalFnError(f"Eval function {name} has no parameters; the first one is required: {expected}.")
     mode = _MODES.get(parameters[0].name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from osmosis_ai.rollout.run.evaluate.statistics import Interval, PairedDifference
+from osmosis_ai.rollout.run.moments import ComponentMoments
 
 PRIMARY = "primary"
 BASELINE = "baseline"
@@ -44,6 +45,10 @@ class EvalRunResult:
     where: list[str] = field(default_factory=list)
     """Where in the agent's own code it failed, the innermost frame first."""
     hint: str | None = None
+    components: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What scores are made of, by eval function and name of the part."""
+    reward_components: dict[str, float] = field(default_factory=dict)
+    """What the agent's own reward is made of."""
 
 
 @dataclass
@@ -76,6 +81,9 @@ class EvalEvalSummary:
     first_error: str | None = None
     unscored: int = 0
     """Runs for which the function gave no reward."""
+
+    components: ComponentMoments = field(default_factory=ComponentMoments)
+    """Mean and spread of the parts of the score, over the runs that have them."""
 
     @property
     def is_empty(self) -> bool:

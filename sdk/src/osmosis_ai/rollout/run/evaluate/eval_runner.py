@@ -12,9 +12,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
+from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.run.driver import Job, RunPlan, Stops, drive
 from osmosis_ai.rollout.run.errors import SystemicProviderError
-from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
+from osmosis_ai.rollout.run.evaluate.eval_fn import RESULT, EvalFnWrapper, NoRewardError, as_told, described
 from osmosis_ai.rollout.run.evaluate.eval_results import (
     BASELINE,
     PRIMARY,
@@ -141,6 +142,7 @@ class EvalRunner:
         result = local.result
         if result is not None:
             run.reward, run.finish_reason = result.reward, result.finish_reason
+            run.reward_components = known_components(result.extra_fields) if local.success else {}
         if local.success and result is not None:
             await self._score(run, result, row)
         else:
@@ -152,7 +154,11 @@ class EvalRunner:
     async def _score(self, run: EvalRunResult, result: RolloutResult, row: "DatasetRow") -> None:
         for eval_fn in self.eval_fns:
             try:
-                run.scores[eval_fn.name] = await eval_fn(result.final_messages, row["ground_truth"], dict(row))
+                told = as_told(result) if eval_fn.takes(RESULT) else None
+                score = await eval_fn(result.final_messages, row["ground_truth"], dict(row), told)
+                run.scores[eval_fn.name] = float(score)
+                if parts := getattr(score, "components", None):
+                    run.components[eval_fn.name] = parts
             except NoRewardError:
                 run.unscored.append(eval_fn.name)
             except Exception as error:  # noqa: BLE001 - it is the author's code, and the other functions go on

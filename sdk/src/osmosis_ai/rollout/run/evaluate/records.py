@@ -95,4 +95,5 @@ def _summary_as_json(summary: EvalEvalSummary) -> dict[str, Any]:
         "unscored_runs": summary.unscored,
         "errors": summary.errors,
         "first_error": summary.first_error,
+        "components": summary.components.as_json(),
     }

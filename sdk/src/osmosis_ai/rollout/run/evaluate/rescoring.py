@@ -6,7 +6,7 @@ A run is rescored only if everything its function takes is known; otherwise the 
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from osmosis_ai.rollout.run.data.columns import PROMPT_MESSAGES, prompts_of
-from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, NoRewardError, described
+from osmosis_ai.rollout.run.evaluate.eval_fn import RESULT, EvalFnWrapper, NoRewardError, described
 from osmosis_ai.rollout.run.loading import open_dataset
+from osmosis_ai.rollout.run.moments import ComponentMoments
 from osmosis_ai.rollout.run.results.saved_runs import SavedRun
 
 CONCURRENT_CALLS = 64
@@ -44,6 +45,8 @@ class Rescored:
     reward_before: float | None
     reward_after: float | None = None
     problem: str | None = None
+    components_before: dict[str, float] = field(default_factory=dict)
+    components_after: dict[str, float] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -65,11 +68,16 @@ class RescoringReport:
         self.runs: list[Rescored] = []
         self.verdicts: Counter[RescoringVerdict] = Counter()
         self.problems: Counter[tuple[RescoringVerdict, str]] = Counter()
+        self.components_before = ComponentMoments()
+        self.components_after = ComponentMoments()
 
     def add(self, run: Rescored) -> None:
         """Count one run."""
         self.runs.append(run)
         self.verdicts[run.verdict] += 1
+        if run.verdict is RescoringVerdict.RESCORED:
+            self.components_before.add(run.components_before)
+            self.components_after.add(run.components_after)
         if run.problem is not None:
             self.problems[run.verdict, run.problem] += 1
 
@@ -99,6 +107,8 @@ class RescoringReport:
             "compared": len(compared),
             "mean_before": fmean(run.reward_before or 0.0 for run in compared) if compared else None,
             "mean_after": fmean(run.reward_after or 0.0 for run in compared) if compared else None,
+            "components_before": self.components_before.as_json(),
+            "components_after": self.components_after.as_json(),
             "changed": len(self.changed),
             "gained_reward": sum(run.changed and run.reward_before is None for run in self.runs),
             "lost_reward": sum(run.changed and run.reward_after is None for run in self.runs),
@@ -171,12 +181,18 @@ async def rescore(
 async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: GroundTruths | None) -> Rescored:
     before = run.scores.get(reward_fn.name, run.reward)
 
+    components = run.components.get(reward_fn.name, {}) if reward_fn.name in run.scores else run.reward_components
+
     def ended(verdict: RescoringVerdict, reward: float | None = None, problem: str | None = None) -> Rescored:
-        return Rescored(run.source, run.row_index, run.repeat, run.rollout_id, verdict, before, reward, problem)
+        after, parts = None if reward is None else float(reward), getattr(reward, "components", {})
+        place = (run.source, run.row_index, run.repeat, run.rollout_id)
+        return Rescored(*place, verdict, before, after, problem, components, parts)
 
     problem = _missing_conversation(run)
     if problem is not None:
         return ended(RescoringVerdict.NOT_RESCORABLE, problem=problem)
+    if reward_fn.takes(RESULT) and run.result is None:
+        return ended(RescoringVerdict.NOT_RESCORABLE, problem="its result was not saved, only its messages")
     ground_truth, metadata = run.ground_truth, run.metadata
     if reward_fn.takes("ground_truth") and ground_truth is None:
         if ground_truths is None:
@@ -189,7 +205,7 @@ async def _rescored(run: SavedRun, reward_fn: EvalFnWrapper, ground_truths: Grou
         ground_truth, metadata = row["ground_truth"], row
     columns = {**prompts_of(run.messages or []), "ground_truth": ground_truth, **(metadata or {})}
     try:
-        reward = await reward_fn.call_here(run.messages or [], ground_truth, columns)
+        reward = await reward_fn.call_here(run.messages or [], ground_truth, columns, run.result)
     except NoRewardError:
         return ended(RescoringVerdict.NO_REWARD)
     except Exception as error:  # noqa: BLE001 - it is the author's code, and the other runs go on

@@ -39,6 +39,8 @@ def summarize(
         first_error=errors[0] if errors else None,
         unscored=sum(eval_name in run.unscored for run in runs),
     )
+    for run in runs:
+        summary.components.add(run.components.get(eval_name))
     scores_of_rows = [
         (scores, max(0, planned_runs - len(row.runs))) for row in rows if (scores := scores_of(row.runs, eval_name))
     ]

@@ -142,6 +142,8 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
         parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
         unscored = f"; no reward for {counted(summary.unscored, 'run')}" if summary.unscored else ""
         say(f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
+        for text in summary.components.lines():
+            say(f"      {text}")
 
 
 def _print_comparison(result: EvalResult, say: Say) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from osmosis_ai.rollout.core.files import open_regular
+from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, known_components, readable_components
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX, TraceEvent
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.observe.traces.reader import MAX_LINE_BYTES, trace_files
@@ -18,6 +19,7 @@ from osmosis_ai.rollout.observe.traces.reader import MAX_LINE_BYTES, trace_files
 MAX_DOCUMENT_BYTES = 1024**3
 """Larger results are read as lines: decoded, they would take several times that."""
 COMPLETED = "COMPLETED"
+_TOLD = ("status", "finish_reason", "reward", "metrics", "extra_fields")
 REWARD_PROBLEM = "reward"  # osmosis test: the agent completed, but with a reward that is none
 
 
@@ -43,8 +45,14 @@ class SavedRun:
     metadata: dict[str, Any] | None = None
     reward: float | None = None
     """As it was."""
+    reward_components: dict[str, float] = field(default_factory=dict)
+    """What ``reward`` was made of."""
+    result: dict[str, Any] | None = None
+    """What the trainer was told of the run but its messages: ``finish_reason``, ``metrics``, ``extra_fields``."""
     scores: dict[str, float] = field(default_factory=dict)
     """Of eval functions, by path."""
+    components: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What these are made of."""
 
 
 def read_saved_runs(path: Path) -> Iterator[SavedRun]:
@@ -164,6 +172,10 @@ def _run_of_entry(entry: Mapping[str, Any], source: str) -> SavedRun:
         ground_truth=entry.get("ground_truth", _object(metadata).get("ground_truth")),
         metadata=metadata if isinstance(metadata, dict) else None,
         reward=_number(entry.get("reward")),
+        reward_components=readable_components(entry.get(REWARD_COMPONENTS))
+        or known_components(entry.get("extra_fields")),
+        result={name: entry[name] for name in _TOLD if name in entry} if "finish_reason" in entry else None,
+        components={name: readable_components(parts) for name, parts in _object(entry.get("components")).items()},
         scores={name: score for name, score in _object(entry.get("scores")).items() if _number(score) is not None},
     )
 
@@ -182,6 +194,8 @@ def _run_of_trace(events: Iterable[Mapping[str, Any]], source: str) -> SavedRun:
         run.completed &= event.get("event") != TraceEvent.ROLLOUT_ERROR
         if event.get("event") == TraceEvent.ROLLOUT_RESULT:
             run.completed &= event.get("status") == COMPLETED
+            run.result = {name: event[name] for name in _TOLD if name in event}
+            run.reward_components = known_components(event.get("extra_fields"))
         run.reward = _number(event.get("reward")) if "reward" in event else run.reward
         if messages := _conversation(event.get("final_messages")) or _conversation(event.get("messages")):
             run.messages = messages

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
+from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.tally import Tally
@@ -48,9 +49,9 @@ class BatchReport(Tally):
         self.total_tokens += record["token_usage"].get("total_tokens", 0)
         if record["cost_usd"] is not None:
             self.cost_usd = (self.cost_usd or 0.0) + record["cost_usd"]
-        if (reward := record["reward"]) is not None:
-            self.solved += reward >= SOLVED_REWARD
-            self.count_reward(reward)
+        reward = record["reward"]
+        self.solved += reward is not None and reward >= SOLVED_REWARD
+        self.count_reward(reward, readable_components(record.get("reward_components")))
         if not record["success"]:
             text = shortened(record["error"] or "no reason was given")
             where, hint = record.get("where") or (), record.get("hint")
@@ -64,8 +65,7 @@ class BatchReport(Tally):
             "failed": self.counts[RunVerdict.FAILED],
             "scored_zero": self.counts[RunVerdict.SCORED_ZERO],
             "solved": self.solved,
-            "mean_reward": self.mean_reward,
-            "rewarded": self.rewarded,
+            **self.rewards_as_json(),
             "total_duration_ms": self.duration_ms,
             "total_tokens": self.total_tokens,
             "cost_usd": self.cost_usd,

@@ -1,6 +1,7 @@
 """A batch for people: a line a run as it ends, and the summary."""
 
 from osmosis_ai.rollout.core.console import Console
+from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.text import counted, fitted, printable
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens, run_cost
 from osmosis_ai.rollout.run.loading import Say
@@ -41,6 +42,8 @@ def print_summary(report: BatchReport, say: Say) -> None:
     say(f"  Failed: {failed}", "red" if failed else None)
     if report.mean_reward is not None:
         say(f"  Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'run')})")
+        for text in report.components.lines():
+            say(f"    {text}")
         say(f"  Solved: {report.solved} of {report.rewarded} (reward {SOLVED_REWARD:g} or more)")
     say(f"  Duration: {format_duration(report.duration_ms)}")
     say(f"  Total tokens: {format_tokens(report.total_tokens)}")
@@ -59,5 +62,7 @@ def _details(record: Record) -> str:
     if not record["success"]:
         return f" - {fitted(printable(record['error']), MAX_ERROR_CHARACTERS)}" if record["error"] else ""
     details = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
+    components = readable_components(record.get("reward_components"))
+    details += [f"{printable(name)} {value:.2f}" for name, value in components.items()]
     details += [counted(record["turns"], "turn"), counted(record["tool_calls"], "tool call")]
     return " " + ", ".join(details)

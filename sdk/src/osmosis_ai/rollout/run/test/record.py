@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, extra_columns
 from osmosis_ai.rollout.run.local_runner import LocalRunResult
 from osmosis_ai.rollout.run.results.results_file import Record
@@ -21,6 +22,7 @@ def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str
         "where": run.where,
         "hint": run.hint,
         "reward": reward,
+        "reward_components": known_components(run.result.extra_fields) if run.result and run.success else {},
         "finish_reason": run.result.finish_reason if run.result else None,
         "duration_ms": run.duration_ms,
         "token_usage": run.token_usage,

@@ -7,7 +7,9 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutResult
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.messages import get_message_text
+from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
+from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.run.formats import format_tokens
 from osmosis_ai.rollout.run.loading import speaker
 
@@ -134,6 +136,8 @@ class Screens:
                 self.say(f"Error: {result.error_message}", "red")
             if result.reward is not None:
                 self.say(f"Reward: {result.reward}")
+            for name, value in known_components(result.extra_fields).items():
+                self.say(f"  {printable(name)}: {value:g}")
             self.say(f"Finish reason: {result.finish_reason}")
         self.say(f"Duration: {duration_seconds:.2f}s")
         tokens = format_tokens(metrics.prompt_tokens + metrics.response_tokens)

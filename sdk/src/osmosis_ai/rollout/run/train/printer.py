@@ -13,6 +13,8 @@ from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
 MAX_REWRITES_SHOWN = 5
+MAX_COMPONENT_COLUMNS = 4
+"""The summary has all parts of the rewards."""
 
 _WORDS = {Ending.ERROR: "error", Ending.REFUSED: "refused", Ending.TIMED_OUT: "timed out", Ending.LOST: "lost"}
 
@@ -31,7 +33,9 @@ class ReportPrinter:
     def print_table(self, report: RolloutReport) -> None:
         """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
         repeats = [("Repeat", True)] if any(line.repeat for line in report.lines) else []
-        numbers = [(name, True) for name in ("Reward", "Turns", "Tool calls", "Latency")]
+        components = list(report.components)[:MAX_COMPONENT_COLUMNS]
+        names = ("Reward", *(printable(name, self._encoding) for name in components), "Turns", "Tool calls", "Latency")
+        numbers = [(name, True) for name in names]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name, is_number in [("Row", True), *repeats, ("Status", False), *numbers, ("Finish reason", False)]:
             table.add_column(name, justify="right" if is_number else "left")
@@ -43,7 +47,8 @@ class ReportPrinter:
                 str(line.row_index),
                 *([str(line.repeat)] if repeats else []),
                 Text(line.status, "green" if line.status == Ending.COMPLETED.value else "red"),
-                "-" if line.reward is None else f"{line.reward:.2f}",
+                _number(line.reward),
+                *(_number((line.reward_components or {}).get(name)) for name in components),
                 str(line.turns),
                 str(line.tool_calls),
                 _duration(line.latency_ms),
@@ -66,6 +71,8 @@ class ReportPrinter:
             self.say("Mean reward: none (no completed rollout has a reward)")
         else:
             self.say(f"Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'rollout')})")
+        for text in report.components.lines():
+            self._console.print(f"    {printable(text, self._encoding)}", soft_wrap=True)
         self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
         for problem in report.problems:
             row = "rows" if len(problem.rows) > 1 else "row"
@@ -90,6 +97,10 @@ def _worst(lines: list[ReportLine]) -> list[ReportLine]:
         return completed, line.reward if line.reward is not None else 0.0, line.row_index, line.repeat
 
     return sorted(sorted(lines, key=badness)[:MAX_TABLE_LINES], key=lambda line: (line.row_index, line.repeat))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _duration(milliseconds: float) -> str:

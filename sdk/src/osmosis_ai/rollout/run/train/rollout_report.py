@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.slips import MAX_HINT_CHARACTERS
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.core.where import MAX_PLACES
@@ -30,6 +31,8 @@ class ReportLine:
     hint: str | None = None
     rewritten: str | None = None
     """The first message that the agent changed or dropped, and how."""
+    reward_components: dict[str, float] | None = None
+    """What the reward is made of, by name."""
 
 
 class RolloutReport(Tally):
@@ -60,6 +63,7 @@ class RolloutReport(Tally):
             problem=problem,
             **_told(outcome),
             rewritten=shortened(outcome.rewrites[0]) if outcome.rewrites else None,
+            reward_components=outcome.reward_components or None,
         )
         self._count(line)
         return line
@@ -68,6 +72,7 @@ class RolloutReport(Tally):
         """Count what an earlier run left."""
         for record in records:
             values: dict[str, Any] = {field.name: record.get(field.name) for field in fields(ReportLine)}
+            values["reward_components"] = readable_components(values["reward_components"]) or None
             self._count(ReportLine(**values))
             self.resumed += 1
 
@@ -77,8 +82,7 @@ class RolloutReport(Tally):
         self.counts[Ending(line.status)] += 1
         if line.rewritten is not None:
             self.rewritten.append(line)
-        if line.reward is not None:
-            self.count_reward(line.reward)
+        self.count_reward(line.reward, line.reward_components)
         if line.problem is not None:
             text = line.problem.replace(line.rollout_id, "<rollout id>")
             self.count_problem(line.status, text, line.row_index, line.where or (), line.hint)
@@ -105,8 +109,7 @@ class RolloutReport(Tally):
             "ended": self.ended,
             "resumed": self.resumed,
             **{outcome.value.lower(): self.counts[outcome] for outcome in Ending},
-            "mean_reward": self.mean_reward,
-            "rewarded": self.rewarded,
+            **self.rewards_as_json(),
             "duration_seconds": round(self.duration_seconds, 3),
             "rollouts_per_second": round(self.rollouts_per_second, 3),
             "interrupted": self.interrupted,

@@ -223,6 +223,22 @@ class TestReport:
         lines = [line for line in page.evaluate(named) if "pre_llm" in line or "chat_start" in line]
         assert [line.partition("turn ")[2] for line in lines] == ["1", "1", "2", "2"]
 
+    def test_the_parts_of_rewards_are_means_with_spreads_and_facts_of_a_rollout(
+        self, page: Browser, tmp_path: Path
+    ) -> None:
+        for number, accuracy in enumerate((0.0, 1.0)):
+            parts = {"accuracy": accuracy, "<b>\u202eformat": 0.5}
+            told = {"outcome": "success", "reward_components": parts}
+            TraceMaker(f"r{number}").start("2 + 2?").end(reward=accuracy, extra_fields=told).write(tmp_path / "traces")
+        page.open(self.report(tmp_path))
+        page.wait_for(f"{ROWS}.length === 2")
+        cards = page.evaluate("[...document.querySelectorAll('.card.part')].map(e => e.textContent)")
+        assert cards == ["0.5 ± 0.5mean accuracy", "0.5 ± 0mean <b>\u2039U+202E\u203aformat"]
+        page.click(".row")
+        page.wait_for("document.querySelector('.fact.part')")
+        facts = page.evaluate("[...document.querySelectorAll('.fact.part')].map(e => e.textContent)")
+        assert sorted(facts) in (["<b>\u2039U+202E\u203aformat0.5", f"accuracy{n}"] for n in ("0", "1"))
+
     def test_hostile_text_is_text(self, page: Browser, tmp_path: Path) -> None:
         maker = TraceMaker("r\u202e<b>1</b>").start(HOSTILE, metadata={"deep": HOSTILE})
         reply = calling(call(1, HOSTILE, a=HOSTILE)) | {"content": HOSTILE, "name": HOSTILE}

@@ -13,6 +13,7 @@ _FIELDS = {
     "status": "status",
     "outcome": "outcome",
     "reward": "reward",
+    "components": "components",
     "turns": "turns",
     "tools": "tool_calls",
     "toolErrors": "tool_errors",

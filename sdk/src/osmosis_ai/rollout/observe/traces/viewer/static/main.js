@@ -4,7 +4,7 @@
   const at = (id) => document.getElementById(id);
   const state = { status: null, reason: null, reward: null, search: "" };
   let rollouts = new Map(), about = {}, drawn = 0;
-  const MAX_REASONS = 6;
+  const MAX_REASONS = 6, MAX_PARTS = 6;
 
   // Failures of one kind differ in numbers and names.
   const reasonOf = (one) => `${one.outcome ?? "error"}\u0000${one.kind ?? ""}`;
@@ -41,6 +41,20 @@
       : el("button", { type: "button", class: `card ${kind ?? ""}`, "aria-pressed": chosen, onclick: choose }, inside);
   }
 
+  // Mean and spread of what rewards are made of, over the rollouts that have the part.
+  function parts(shown) {
+    const known = new Map();
+    for (const one of shown) for (const [name, value] of Object.entries(one.components ?? {})) {
+      if (known.has(name)) known.get(name).push(value);
+      else if (known.size < MAX_PARTS) known.set(name, [value]);
+    }
+    return [...known].map(([name, values]) => {
+      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+      const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
+      return card(`mean ${Text.show(name)}`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part");
+    });
+  }
+
   function summary(shown) {
     const counts = { COMPLETED: 0, ERROR: 0, UNFINISHED: 0 };
     let toolErrors = 0;
@@ -57,7 +71,7 @@
       card("no result", counts.UNFINISHED.toLocaleString("en"), counts.UNFINISHED ? "open" : "", pick("UNFINISHED"), state.status === "UNFINISHED"),
       card("completed", counts.COMPLETED.toLocaleString("en"), "ok", pick("COMPLETED"), state.status === "COMPLETED"),
       card("with failed tools", toolErrors.toLocaleString("en"), toolErrors ? "open" : "", pick("toolErrors"), state.status === "toolErrors"),
-      card("mean reward", Text.reward(mean(rewards, (one) => one.reward))),
+      card("mean reward", Text.reward(mean(rewards, (one) => one.reward))), ...parts(shown),
       card("mean turns", Text.number(mean(shown, (one) => one.turns), 1), "turns"),
       card("tokens", Text.count(shown.reduce((sum, one) => sum + one.promptTokens + one.responseTokens, 0))),
       card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`, "wide"));

@@ -71,6 +71,35 @@ def test_those_of_coroutines_are_told_under_whatever_name(agent: object) -> None
     ]
 
 
+def test_a_module_that_the_agent_does_not_import_is_not_its(
+    agent: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another agent, or a test, that is loaded beside it."""
+    (tmp_path / "blocking_stranger.py").write_text(TOOLS)
+    monkeypatch.setitem(sys.modules, "blocking_stranger", importlib.import_module("blocking_stranger"))
+    assert not [place for place, _ in blocking_calls(agent) if "stranger" in place]
+
+
+@pytest.mark.parametrize("statement", ["from . import tools", "from .tools import plain", "import blocking.tools"])
+def test_modules_of_a_package_are_found_however_they_are_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    package = tmp_path / "blocking"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tools.py").write_text(TOOLS.replace("requests", "httpx"))
+    (package / "agent.py").write_text(f"from .middle import *\nclass Agent: ...\n{statement}\n")
+    (package / "middle.py").write_text("from . import agent\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    try:
+        found = blocking_calls(importlib.import_module("blocking.agent").Agent())
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "blocking"]:
+            del sys.modules[name]
+    assert [place for place, _ in found] == ["blocking/tools.py:8"]
+
+
 def test_they_are_warnings(agent: object) -> None:
     result = validate_agent_loop(agent)  # type: ignore[arg-type]
     assert result.valid

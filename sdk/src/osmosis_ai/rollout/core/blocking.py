@@ -1,7 +1,7 @@
 """Calls in the author's coroutines that block the event loop, as far as they can be seen in the source.
 
 Seen are calls by their name, or the name they were imported under, in the module of the agent and in those beside it
-that are loaded. A plain function is not looked into: a ``Toolbox`` calls it in a thread.
+that it imports, at any remove. A plain function is not looked into: a ``Toolbox`` calls it in a thread.
 """
 
 import ast
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +41,33 @@ _REMEDIES = {
 
 def blocking_calls(agent_loop: Any) -> list[tuple[str, str]]:
     """Each such call: ``agent.py:12``, and a sentence on what to do."""
-    file = getattr(sys.modules.get(type(agent_loop).__module__), "__file__", None)
-    if not isinstance(file, str) or is_foreign(file):
-        return []
-    beside = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    files = {f for f in beside if isinstance(f, str) and Path(f).parent == Path(file).parent and not is_foreign(f)}
     found: list[tuple[str, str]] = []
-    for each in [file, *sorted(files - {file})[: MAX_FILES - 1]]:
+    name = type(agent_loop).__module__
+    folder = _folder_of(name)
+    queue = [name] if folder else []
+    for name in queue:  # grows
+        module = sys.modules[name]
+        file = str(module.__file__)
         with suppress(OSError, ValueError, SyntaxError, RecursionError):
-            stat = Path(each).stat()
+            stat = Path(file).stat()
             if stat.st_size <= MAX_FILE_BYTES:
-                shown = in_folder(each) or Path(each).name
-                found += [(f"{shown}:{line}", sentence) for line, sentence in _in_file(each, stat.st_mtime_ns)]
+                calls, imported = _in_file(file, module.__package__ or "", stat.st_mtime_ns)
+                shown = in_folder(file) or Path(file).name
+                found += [(f"{shown}:{line}", sentence) for line, sentence in calls]
+                beside = [each for each in imported if each not in queue and _folder_of(each) == folder]
+                queue += beside[: MAX_FILES - len(queue)]
     return found
 
 
+def _folder_of(name: str) -> Path | None:
+    """That of a loaded module, if it is the author's."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return Path(file).parent if isinstance(file, str) and not is_foreign(file) else None
+
+
 @lru_cache(maxsize=2 * MAX_FILES)
-def _in_file(file: str, mtime_ns: int) -> tuple[tuple[int, str], ...]:
+def _in_file(file: str, package: str, mtime_ns: int) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
+    """The blocking calls, and what may be a module that is imported."""
     tree = ast.parse(Path(file).read_bytes())
     names = dict(_imported(tree))
     calls = (
@@ -67,7 +78,19 @@ def _in_file(file: str, mtime_ns: int) -> tuple[tuple[int, str], ...]:
         if (called := _dotted(call.func, names)) in _REMEDIES
     )
     what = "blocks every rollout of the process"
-    return tuple(sorted({(call.lineno, f"{called} {what}: {_REMEDIES[called]}.") for call, called in calls}))
+    found = {(call.lineno, f"{called} {what}: {_REMEDIES[called]}.") for call, called in calls}
+    return tuple(sorted(found)), tuple(dict.fromkeys(_modules(tree, package)))
+
+
+def _modules(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            with suppress(ImportError):  # beyond the top: nothing that is loaded
+                origin = resolve_name("." * node.level + (node.module or ""), package)
+                yield origin
+                yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:

@@ -126,10 +126,22 @@ async def test_a_rollout_that_waits_ends_as_promptly_as_any(trainer: FakeTrainer
     assert result["extra_fields"]["outcome"] == ("cancelled" if way == "cancel" else "interrupted")
 
 
-@pytest.mark.parametrize("body", [PAGE, b"", b'{"detail": "Not Found"}'], ids=["page", "empty", "path"])
-async def test_a_404_of_somebody_else_leaves_the_result_on_its_way(trainer: FakeTrainer, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, PAGE),
+        (404, b""),
+        (404, b'{"detail": "Not Found"}'),
+        (404, b'{"message":"no Route matched with those values","request_id":"1f"}'),
+        (405, PAGE),
+    ],
+    ids=["page", "empty", "path", "gateway", "static page"],
+)
+async def test_a_404_of_somebody_else_leaves_the_result_on_its_way(
+    trainer: FakeTrainer, status: int, body: bytes
+) -> None:
     trainer.refusal = body
-    trainer.completed_answers = [404] * 5
+    trainer.completed_answers = [status] * 5
     app = create_app(ScriptedAgent(chat_once), settings=pausing())
     async with client_of(app) as client:
         await client.post(INIT, json=init_body(server_url=trainer.url))

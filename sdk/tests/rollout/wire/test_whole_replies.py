@@ -124,6 +124,8 @@ class TestNotFound:
             (404, '{"detail": "no such rollout", "code": "unknown_rollout"}'),
             (404, '{"error": "unknown rollout r1"}'),
             (404, '{"detail": "Not Found", "code": "unknown_rollout"}'),
+            (404, '{"error": "Not Found", "message": "Rollout r1 not found", "path": "/v1/rollout/completed"}'),
+            (404, '{"detail": "Not Found", "rollout_id": "r1"}'),
             (410, '{"detail": "ended"}'),
             (410, ""),
             (410, PAGE),
@@ -147,17 +149,34 @@ class TestNotFound:
         assert len(set(peer.sent("Idempotency-Key"))) == 1
 
     @pytest.mark.parametrize(
-        "text",
-        ['{"detail": "Not Found"}', '{"message":"not found."}', '{"message":"no Route matched with those values"}'],
+        ("status", "text"),
+        [
+            (404, '{"detail": "Not Found"}'),
+            (404, '{"message":"not found."}'),
+            (404, '{"message":"no Route matched with those values"}'),
+            # What gateways and frameworks say besides: a request's id, a status, the path itself.
+            (404, '{"message":"no Route matched with those values","request_id":"1f"}'),
+            (404, '{"error_msg":"404 Route Not Found"}'),
+            (404, '{"timestamp":"2026","status":404,"error":"Not Found","path":"/v1/rollout/completed"}'),
+            (404, '{"error":{"message":"Not Found","type":"Not Found","param":null,"code":404}}'),
+            (404, '{"message":"Cannot POST /v1/rollout/completed","error":"Not Found","statusCode":404}'),
+            (404, '{"type":"about:blank","title":"Not Found","status":404}'),
+            (404, '{"errors":[{"status":"404","title":"Not Found"}]}'),
+            (405, '{"detail":"Method Not Allowed"}'),
+        ],
     )
     async def test_a_path_that_nobody_serves_is_tried_a_few_times(
-        self, client: OsmosisLLMClient, peer: HttpPeer, text: str
+        self, client: OsmosisLLMClient, peer: HttpPeer, status: int, text: str
     ) -> None:
-        peer.answer = refuse(404, text)
+        peer.answer = refuse(status, text)
         with pytest.raises(OsmosisTrainerAbsentError, match="attempt 4 of 4") as caught:
             await client.chat_completions(QUESTION)
         assert isinstance(caught.value, OsmosisValidationError)  # as code written for 0.2 expects of a 4xx
-        assert caught.value.status_code == 404
+        assert caught.value.status_code == status
+
+    async def test_a_page_where_nobody_may_post_is_a_pause(self, client: OsmosisLLMClient, peer: HttpPeer) -> None:
+        peer.answers = [refuse(405, PAGE)] * 20
+        assert (await client.chat_completions(QUESTION)).content == "About 85 grams."
 
 
 class TestPausesAreTold:

@@ -91,7 +91,7 @@ class OsmosisNotFoundError(OsmosisValidationError):
 
 
 class OsmosisTrainerAbsentError(OsmosisValidationError):
-    """A 404 that does not speak of the rollout: a proxy's page, or a path that is not served (yet)."""
+    """A 404 or 405 that does not speak of the rollout: a proxy's page, or a path that is not served (yet)."""
 
     code = "trainer_absent"
 

@@ -3,12 +3,14 @@
 What the trainer wrote becomes part of an error message: an excerpt, without the callback key.
 
 A 404 has three meanings, and only the first ends a rollout: the trainer does not know it (a JSON object that says so; a
-410 needs none), the trainer, or a gateway, does not know the path (a JSON object that says "not found" and no more), or
-somebody else answers while the trainer is away (a page, a text, nothing). See ``docs/protocol.md``, section 4.3.
+410 needs none), the trainer, or a gateway, does not know the path (a JSON object that says "not found", and nothing of
+a rollout), or somebody else answers while the trainer is away (a page, a text, nothing). A 405 is one of the latter two:
+both paths are there to be posted to. See ``docs/protocol.md``, section 4.3.
 """
 
 from enum import Enum, auto
 from http import HTTPStatus
+from typing import Any
 
 from osmosis_ai.rollout.core.exceptions import (
     OsmosisAuthenticationError,
@@ -52,8 +54,15 @@ PAUSE_STATUSES = frozenset(
 )
 """Not now: of the trainer itself, or of the proxy before one that starts anew (RFC 9110, 15.6; RFC 6585, section 4)."""
 
-_NO_SUCH_PATH = frozenset({"not found", "no route matched with those values"})
-"""What frameworks and gateways say of a path that they do not have, and nothing else with it."""
+_ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
+
+_NO_SUCH_PATH = frozenset(
+    {
+        *("not found", "404 not found", "page not found", "404 page not found", "route not found"),
+        *("404 route not found", "no route matched with those values"),
+    }
+)
+"""What frameworks and gateways say of a path that they do not have."""
 
 
 class Then(Enum):
@@ -73,6 +82,8 @@ def after(reply: Reply) -> Then:
         return Then.WAIT
     if status == HTTPStatus.NOT_FOUND:
         return _after_not_found(reply)
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return Then.WAIT if _after_not_found(reply) is Then.WAIT else Then.COUNT
     return Then.COUNT if is_retryable_status(status) else Then.GIVE_UP
 
 
@@ -83,10 +94,24 @@ def _after_not_found(reply: Reply) -> Then:
         said = None
     if not isinstance(said, dict) or not said:
         return Then.WAIT
-    match list(said.values()):
-        case [str(text)] if text.strip(". ").lower() in _NO_SUCH_PATH:
-            return Then.COUNT
-    return Then.GIVE_UP
+    return Then.COUNT if _is_of_the_path(said) else Then.GIVE_UP
+
+
+def _is_of_the_path(said: dict[str, Any]) -> bool:
+    """Whether a JSON object says that a path is not there; what speaks of a rollout, but as a path, is of that."""
+    is_not_there, left = False, list[Any]([said])
+    while left:
+        match left.pop():
+            case dict(members):
+                left += [*members, *members.values()]
+            case list(items):
+                left += items
+            case str(text):
+                words = [word for word in text.lower().split() if "/" not in word]
+                if any("rollout" in word for word in words):
+                    return False
+                is_not_there = is_not_there or " ".join(words).strip(". ") in _NO_SUCH_PATH
+    return is_not_there
 
 
 def error_of(reply: Reply, where: str, secret: str | None) -> OsmosisServerError | OsmosisValidationError:
@@ -100,7 +125,7 @@ def error_of(reply: Reply, where: str, secret: str | None) -> OsmosisServerError
         error = OsmosisServerError(message, status)
     elif is_retryable_status(status):
         error = OsmosisRateLimitError(message, status)
-    elif status == HTTPStatus.NOT_FOUND and after(reply) is not Then.GIVE_UP:
+    elif status in _ABSENT and after(reply) is not Then.GIVE_UP:
         error = OsmosisTrainerAbsentError(message, status)
     else:
         error = _ERROR_OF_STATUS.get(status, OsmosisValidationError)(message, status)

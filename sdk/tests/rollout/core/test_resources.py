@@ -11,7 +11,10 @@ import pytest
 from support.fake_trainer import FakeTrainer
 from support.rollouts import INIT, ScriptedAgent, client_of, init_body, lifespan_of, settings_of
 
+from osmosis_ai.rollout.core import offload
 from osmosis_ai.rollout.core.base import RolloutContext
+from osmosis_ai.rollout.core.offload import DaemonThreads
+from osmosis_ai.rollout.core.resources import Resources
 from osmosis_ai.rollout.server.app import create_app
 
 
@@ -36,6 +39,19 @@ class Log:
             await asyncio.sleep(0)
             self.events.append(f"close {name}")
             self.closed.set()
+
+    def plain(self, may_open: threading.Event | None = None) -> "contextlib.AbstractContextManager[None]":
+        loop = asyncio.get_running_loop()
+
+        @contextlib.contextmanager
+        def resource() -> Iterator[None]:
+            loop.call_soon_threadsafe(self.opened.set)
+            if may_open is not None:
+                may_open.wait(20)
+            yield
+            loop.call_soon_threadsafe(self.closed.set)
+
+        return resource()
 
 
 async def test_success_closes_the_last_entered_first_before_the_result(trainer: FakeTrainer) -> None:
@@ -138,6 +154,35 @@ async def test_a_plain_context_manager_does_its_work_in_a_thread(trainer: FakeTr
     assert (await _result(trainer, run))["final_messages"] == [{"role": "user", "content": "x"}]
     assert threading.get_ident() not in threads
     assert len(threads) == 2
+
+
+async def test_a_plain_one_is_closed_though_nobody_waits_for_it_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = DaemonThreads(1)
+    monkeypatch.setattr(offload, "daemon_threads", lambda: threads)
+    log = Log()
+    resources = Resources()
+    await resources.enter(log.plain())
+    may_go_on = threading.Event()
+    threads.submit(may_go_on.wait)
+    closing = asyncio.create_task(resources.close())
+    await asyncio.sleep(0)  # it waits for a thread
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    may_go_on.set()
+    await asyncio.wait_for(log.closed.wait(), 20)
+
+
+async def test_so_is_one_that_nobody_waits_for_while_it_opens() -> None:
+    log = Log()
+    may_open = threading.Event()
+    entering = asyncio.create_task(Resources().enter(log.plain(may_open)))
+    await asyncio.wait_for(log.opened.wait(), 20)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    may_open.set()
+    await asyncio.wait_for(log.closed.wait(), 20)
 
 
 async def test_what_is_no_context_manager_or_would_stay_open_is_refused(trainer: FakeTrainer) -> None:

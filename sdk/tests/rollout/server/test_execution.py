@@ -1,6 +1,7 @@
 """Whatever an agent does, its rollout ends in exactly one result, and nobody else notices."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -31,6 +32,14 @@ from osmosis_ai.rollout.server.app import create_app
 class UnprintableError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("cannot be printed")
+
+
+class Closable:
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def close(self) -> None:
+        self._log.append("closed")
 
 
 async def ends_with(trainer: FakeTrainer, agent: RolloutAgentLoop, **app: Any) -> JsonObject:
@@ -91,6 +100,21 @@ class TestFailure:
 
         result = await ends_with(trainer, ScriptedAgent(run))
         assert result["error_message"] == "CancelledError"
+
+    @pytest.mark.parametrize("error", [GeneratorExit, SystemExit, KeyboardInterrupt, StopIteration])
+    async def test_what_means_something_to_the_interpreter_means_nothing_more(
+        self, trainer: FakeTrainer, error: type[BaseException]
+    ) -> None:
+        closed: list[str] = []
+
+        async def run(ctx: RolloutContext) -> Any:
+            await ctx.enter(contextlib.closing(Closable(closed)))
+            raise error
+
+        result = await ends_with(trainer, ScriptedAgent(run))
+        assert error.__name__ in result["error_message"]
+        assert result["extra_fields"]["outcome"] == "agent_error"
+        assert closed == ["closed"]
 
     async def test_what_was_said_and_counted_until_then_is_kept(self, trainer: FakeTrainer) -> None:
         async def run(ctx: RolloutContext) -> Any:

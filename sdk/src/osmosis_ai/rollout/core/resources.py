@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Asyn
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from osmosis_ai.rollout.core.offload import call_in_thread
+from osmosis_ai.rollout.core.offload import call_in_thread, daemon_threads
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +65,22 @@ class _InThread(Generic[T]):
         self._plain = plain
 
     async def __aenter__(self) -> T:
-        return await call_in_thread(self._plain.__enter__)
+        entering = asyncio.ensure_future(call_in_thread(self._plain.__enter__))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            entering.add_done_callback(self._leave)  # what is on its way open nobody else knows of
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Any:
-        return await call_in_thread(self._plain.__exit__, kind, error, trace)
+        # Shielded: what a thread has not begun yet would never be done for a caller who stops waiting.
+        return await asyncio.shield(call_in_thread(self._plain.__exit__, kind, error, trace))
+
+    def _leave(self, entering: "asyncio.Future[T]") -> None:
+        if not entering.cancelled() and entering.exception() is None:
+            daemon_threads().submit(self._plain.__exit__, None, None, None)
 
 
 class _Holder(Protocol):

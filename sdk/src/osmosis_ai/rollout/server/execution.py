@@ -165,6 +165,8 @@ class Execution(ChatWatch):
                 return await self._cut_short(run, self._interruption)
             # A run that ended as it was stopped keeps its result, unless it hid from us that its trainer is gone.
             reason = self._stop_reason
+            if run.done() and self._ctx.resources is not None:  # some are left after a GeneratorExit of the agent's own
+                await self._ctx.resources.close()
             if reason is None or (run.done() and reason.outcome is not Outcome.LLM_ERROR):
                 return self._result_of(run)
             return await self._cut_short(run, reason)
@@ -190,10 +192,9 @@ class Execution(ChatWatch):
         self._watch.agent_begins()
         try:
             return await run_agent(self._agent_loop.run, self._ctx)
-        # Not the agent's failure: `_break_off` closes the coroutine, and nobody reads its result.
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - SystemExit and a stray CancelledError are the agent's failure too
+        # SystemExit, GeneratorExit and a stray CancelledError are the agent's failure too; where it is `_break_off` that
+        # closes the coroutine, nobody reads this.
+        except BaseException as error:  # noqa: BLE001
             return error
 
     def _result_of(self, run: "asyncio.Task[RolloutResult | BaseException]") -> TerminalResult:

@@ -124,5 +124,10 @@ async def result_of_unrun(journal: Journal, rollout: Rollout, reason: StopReason
 
 async def _unrun(journal: Journal, key: str, rollout_id: str, reason: StopReason) -> TerminalResult:
     request = await journal.load(key, Payload.REQUEST)
-    messages = json.loads(request)["messages"] if request else []
+    try:
+        messages = json.loads(request)["messages"] if request else []
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        # Damaged, which SQLite does not see within a row. Its trainer waits all the same.
+        logger.error("Rollout %a: its messages on record cannot be read, and are left out: %s", rollout_id, error)
+        messages = []
     return result_without_run(rollout_id, reason, messages)

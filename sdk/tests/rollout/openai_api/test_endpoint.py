@@ -1,6 +1,7 @@
 """The loopback endpoint against whoever else is on this machine: real sockets, raw bytes."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -131,6 +132,38 @@ async def test_there_are_no_more_connections_than_allowed(address: Address, monk
     writer.write(request(address))
     await reader.readuntil(b"\r\n\r\n")
     assert await exchange(address, request(address)) == b""
+    writer.close()
+
+
+async def test_strangers_who_say_nothing_keep_nobody_out(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "MAX_STRANGERS", 5)
+    known, writer = await asyncio.open_connection("127.0.0.1", port_of(address))
+    writer.write(request(address))
+    await known.readuntil(b"heard")
+    strangers = [await asyncio.open_connection("127.0.0.1", port_of(address)) for _ in range(20)]
+    for _, stranger in strangers:
+        stranger.write(b"POST / HTTP/1.1\r\nHost: 127")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        for reader, _ in strangers[:15]:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b"", "closed, the longest wait first"
+    assert status_of(await exchange(address, request(address))) == 200
+    writer.write(request(address))
+    await known.readuntil(b"heard")
+    for _, stranger in (*strangers, (known, writer)):
+        stranger.close()
+
+
+async def test_a_stranger_has_less_time_than_a_known_connection(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "HEAD_SECONDS", 0.05)
+    assert await exchange(address, b"POST / HTTP/1.1\r\nHost: 127") == b""
+    known, writer = await asyncio.open_connection("127.0.0.1", port_of(address))
+    for _ in range(2):
+        writer.write(request(address))
+        await known.readuntil(b"heard")
+        await asyncio.sleep(0.1)
     writer.close()
 
 

@@ -9,7 +9,7 @@ import itertools
 import re
 import secrets
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -24,8 +24,12 @@ HOST = "127.0.0.1"
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_CONNECTIONS = 1000
+MAX_STRANGERS = 128
+"""Connections that have shown no key yet; beyond it the one that has waited longest is closed."""
 READ_BYTES = 64 * 1024
 KEY_BYTES = 32
+HEAD_SECONDS = 15.0
+"""For a stranger to say what it wants."""
 IDLE_SECONDS = 300.0
 REQUEST_SECONDS = 60.0
 
@@ -58,6 +62,7 @@ class Endpoint:
         self._numbers = itertools.count(1)
         self._served: dict[str, tuple[str, ChatApi]] = {}
         self._connections: set[asyncio.Task[None]] = set()
+        self._strangers: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
         # The socket listens by now: what connects before the server accepts waits in its backlog.
         self._starting = asyncio.get_running_loop().create_task(self._start())
@@ -106,12 +111,20 @@ class Endpoint:
             writer.close()
             return
         self._connections.add(task)
+        self._strangers[task] = None
+        if len(self._strangers) > MAX_STRANGERS:
+            longest = next(iter(self._strangers))
+            del self._strangers[longest]
+            longest.cancel()
         try:
-            await _Connection(self, reader, writer).serve()
-        except (OSError, TimeoutError, h11.RemoteProtocolError, asyncio.CancelledError):
-            pass  # the peer went away, took too long, or speaks no HTTP; or this endpoint closes
+            await _Connection(self, reader, writer, lambda: self._strangers.pop(task, None)).serve()
+        except TimeoutError:
+            writer.transport.abort()  # closing would wait for a peer that does not read
+        except (OSError, h11.RemoteProtocolError, asyncio.CancelledError):
+            pass  # the peer went away, or speaks no HTTP; or this endpoint closes, or has enough of strangers
         finally:
             self._connections.discard(task)
+            self._strangers.pop(task, None)
             writer.close()
 
     def admitted(self, request: h11.Request) -> tuple[ChatApi, str]:
@@ -139,8 +152,16 @@ class Endpoint:
 
 
 class _Connection:
-    def __init__(self, endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        admitted: Callable[[], object],
+    ) -> None:
         self._endpoint = endpoint
+        self._admitted = admitted
+        self._patience_seconds = HEAD_SECONDS
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -151,12 +172,14 @@ class _Connection:
 
     async def _exchange(self) -> bool:
         """One request and its response; whether there may be another."""
-        async with asyncio.timeout(IDLE_SECONDS):
+        async with asyncio.timeout(self._patience_seconds):
             request = await self._event()
         if not isinstance(request, h11.Request):
             return False
         try:
             api, path = self._endpoint.admitted(request)
+            self._patience_seconds = IDLE_SECONDS
+            self._admitted()
             async with asyncio.timeout(REQUEST_SECONDS):
                 body = await self._body(request)
         except ApiError as error:

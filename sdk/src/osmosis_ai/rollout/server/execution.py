@@ -192,8 +192,8 @@ class Execution(ChatWatch):
         self._watch.agent_begins()
         try:
             return await run_agent(self._agent_loop.run, self._ctx)
-        # SystemExit, GeneratorExit and a stray CancelledError are the agent's failure too; where it is `_break_off` that
-        # closes the coroutine, nobody reads this.
+        # SystemExit, GeneratorExit and a stray CancelledError are the agent's failure too. Where `_break_off` has
+        # closed the coroutine, nobody reads this.
         except BaseException as error:  # noqa: BLE001
             return error
 

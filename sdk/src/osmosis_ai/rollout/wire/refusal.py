@@ -4,8 +4,8 @@ What the trainer wrote becomes part of an error message: an excerpt, without the
 
 A 404 has three meanings, and only the first ends a rollout: the trainer does not know it (a JSON object that says so; a
 410 needs none), the trainer, or a gateway, does not know the path (a JSON object that says "not found", and nothing of
-a rollout), or somebody else answers while the trainer is away (a page, a text, nothing). A 405 is one of the latter two:
-both paths are there to be posted to. See ``docs/protocol.md``, section 4.3.
+a rollout), or somebody else answers while the trainer is away (a page, a text, nothing). A 405 is one of the latter,
+as both paths are there to be posted to. See ``docs/protocol.md``, section 4.3.
 """
 
 from enum import Enum, auto

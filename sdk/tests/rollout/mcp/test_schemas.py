@@ -51,21 +51,25 @@ def test_a_tool_without_parameters_has_an_empty_object(parameters: Any) -> None:
 @pytest.mark.parametrize(
     ("schema", "kind"),
     [
-        ({"type": "integer"}, "number"),
+        ({"type": "integer"}, "integer"),
         ({"type": "number"}, "number"),
         ({"type": "boolean"}, "boolean"),
-        ({"type": ["null", "integer"]}, "number"),
+        ({"type": ["null", "integer"]}, "integer"),
+        ({"type": ["integer", "number"]}, "number"),
         ({"type": ["null"]}, "string"),
         ({"type": 7}, "string"),
         ({}, "string"),
         (True, "string"),
         (False, "string"),
-        ({"anyOf": [{"type": "null"}, {"type": "integer"}]}, "number"),
+        ({"anyOf": [{"type": "null"}, {"type": "integer"}]}, "integer"),
+        ({"anyOf": [{"type": "integer"}, {"type": "number"}]}, "number"),
+        ({"anyOf": [{"type": "integer"}, {"type": "number", "minimum": 1}]}, "number"),
         ({"anyOf": [{"type": "null"}]}, "string"),
         ({"anyOf": [{"anyOf": [{"type": "null"}, {"type": "boolean"}]}, {"type": "string"}]}, "boolean"),
-        ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, "number"),
-        ({"allOf": [{"type": "integer"}]}, "number"),
-        ({"enum": [1, 2]}, "number"),
+        ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, "integer"),
+        ({"allOf": [{"type": "integer"}]}, "integer"),
+        ({"enum": [1, 2]}, "integer"),
+        ({"enum": [1, 2.5]}, "number"),
         ({"enum": [True]}, "boolean"),
         ({"enum": ["a", 1]}, "string"),
         ({"const": "a"}, "string"),
@@ -128,8 +132,8 @@ def test_a_description_beside_alternatives_or_a_reference_goes_before_theirs() -
 
 def test_a_default_of_null_goes_with_the_null_it_stands_for() -> None:
     optional = [{"type": "integer"}, {"type": "null"}]
-    assert property_of({"anyOf": optional, "default": None}) == {"type": "number"}
-    assert property_of({"anyOf": optional, "default": 3}) == {"type": "number", "default": 3}
+    assert property_of({"anyOf": optional, "default": None}) == {"type": "integer"}
+    assert property_of({"anyOf": optional, "default": 3}) == {"type": "integer", "default": 3}
 
 
 def test_a_constant_is_also_an_enum_of_one() -> None:
@@ -162,7 +166,7 @@ class TestReferences:
         ],
     )
     def test_become_what_they_refer_to(self, reference: str, root: JsonObject) -> None:
-        assert property_of({"$ref": reference}, **root) == {"type": "number", "minimum": 1}
+        assert property_of({"$ref": reference}, **root) == {"type": "integer", "minimum": 1}
 
     def test_are_replaced_at_any_depth_and_leave_no_definitions(self) -> None:
         parameters = {
@@ -281,10 +285,10 @@ def test_the_parameters_of_a_real_tool_all_come_through() -> None:
     properties = parameters["properties"]
     assert properties["tags"] == {"type": "array", "items": {"type": "string"}}
     assert properties["colour"] == {"type": "string", "enum": ["red", "blue"]}
-    assert properties["size"] == {"type": "number", "enum": [1, 2]}
+    assert properties["size"] == {"type": "integer", "enum": [1, 2]}
     assert properties["tree"]["properties"]["value"] == {"type": "integer", "minimum": 0}
     assert properties["unit"] == {"type": "string", "enum": ["m", "ft"], "default": "m"}
-    assert (properties["limit"]["type"], properties["limit"]["description"]) == ("number", "How many.")
+    assert (properties["limit"]["type"], properties["limit"]["description"]) == ("integer", "How many.")
     assert properties["limit"]["minimum"] == 1
     assert properties["weights"] == {"type": "object", "additionalProperties": {"type": "number"}}
     assert properties["anything"]["type"] == "string"

@@ -25,17 +25,16 @@ _SCHEMA_MAPS = frozenset({"properties", "patternProperties", "dependentSchemas"}
 _ANYTHING: JsonSchema = {"type": "string"}
 _NOTHING: JsonSchema = {"type": "string", "not": {}}
 
-# A model writes 3 or 3.0; providers and trainers know both as numbers.
-_TYPE_NAMES = {"integer": "number"}
-_VALUE_TYPES = ((bool, "boolean"), (int | float, "number"), (dict, "object"), (list, "array"))
+_NUMBERS = {"integer", "number"}  # each integer is a number too
+_VALUE_TYPES = ((bool, "boolean"), (int, "integer"), (float, "number"), (dict, "object"), (list, "array"))
 
 
 def mcp_tool_to_openai(name: str, description: str | None, parameters: Any) -> OpenAIFunctionToolSchema:
     """The tool definition for an MCP tool.
 
-    Each parameter gets one ``type``: that of the first alternative that is not null, ``integer`` as ``number``, and
-    ``string`` where nothing says otherwise. Alternatives of one type are all kept; of several, the first. A recursive
-    type is expanded once.
+    Each parameter gets one ``type``: that of the first alternative that is not null, ``number`` where that and
+    ``integer`` are both offered, and ``string`` where nothing says otherwise. Alternatives of one type are all kept; of
+    several, the first. A recursive type is expanded once.
 
     Args:
         description: defaults to ``Tool: <name>``.
@@ -62,7 +61,9 @@ def mcp_tool_to_openai(name: str, description: str | None, parameters: Any) -> O
             "parameters": {
                 **schema,
                 "type": "object",
-                "properties": {key: _parameter(key, value) for key, value in properties.items()},
+                "properties": {
+                    key: _with_one_type(value, f"the schema of parameter {key!r}") for key, value in properties.items()
+                },
                 "required": required,
             },
         },
@@ -147,12 +148,6 @@ class _Expansion:
         return target
 
 
-def _parameter(name: str, schema: Any) -> JsonSchema:
-    simple = _with_one_type(schema, f"the schema of parameter {name!r}")
-    kind = simple["type"]
-    return {**simple, "type": _TYPE_NAMES.get(kind, kind)}
-
-
 def _with_one_type(schema: Any, where: str = "a schema in it") -> JsonSchema:
     """``schema`` with its ``type`` a single name; ``type`` comes first."""
     if isinstance(schema, bool):
@@ -177,8 +172,11 @@ def _choose(schema: JsonSchema, keyword: str, members: list[Any]) -> JsonSchema:
     if not offered:
         return {**_ANYTHING, **rest}
     distinct = [member for index, member in enumerate(offered) if member not in offered[:index]]
-    if len(distinct) > 1 and len({member["type"] for member in distinct}) == 1:
-        return {"type": distinct[0]["type"], **rest, keyword: distinct}
+    kinds = {member["type"] for member in distinct}
+    if kinds == _NUMBERS and any(member == {"type": "number"} for member in distinct):
+        return {"type": "number", **rest}  # int | float says no more
+    if len(distinct) > 1 and (len(kinds) == 1 or kinds == _NUMBERS):
+        return {"type": "number" if kinds == _NUMBERS else distinct[0]["type"], **rest, keyword: distinct}
     return {**distinct[0], **rest}
 
 
@@ -193,12 +191,15 @@ def _type_of(schema: JsonSchema) -> str:
     if isinstance(stated, str):
         return stated
     if isinstance(stated, list):
-        return next((kind for kind in stated if isinstance(kind, str) and kind != "null"), "string")
+        kinds = [kind for kind in stated if isinstance(kind, str) and kind != "null"] or ["string"]
+        return "number" if kinds[0] in _NUMBERS and "number" in kinds else kinds[0]
     values = schema.get("enum")
     if isinstance(values, list):
-        kinds = {_type_of_value(value) for value in values if value is not None}
-        if len(kinds) == 1:
-            return kinds.pop()
+        found = {_type_of_value(value) for value in values if value is not None}
+        if len(found) == 1:
+            return found.pop()
+        if found == _NUMBERS:
+            return "number"
     if "properties" in schema:
         return "object"
     return "array" if "items" in schema or "prefixItems" in schema else "string"

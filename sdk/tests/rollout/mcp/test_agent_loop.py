@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from fastmcp import FastMCP
+from fastmcp.exceptions import ToolError
 from fastmcp.tools import ToolResult
 from fastmcp.utilities.types import Image
+from pydantic import BaseModel
 from support.mcp_agents import (
     CALCULATOR,
     QUESTION,
@@ -29,6 +31,7 @@ from support.mcp_agents import (
 )
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.schemas import RolloutStatus
 from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp import MCPAgentLoop
@@ -222,6 +225,13 @@ def tools() -> MCPAgentLoop:
         raise ValueError("no luck")
 
     @server.tool()
+    def fail_with_advice() -> str:
+        try:
+            raise ValueError("no luck")
+        except ValueError as error:
+            raise ToolError("try a smaller number") from error
+
+    @server.tool()
     def fail_silently() -> str:
         raise ValueError
 
@@ -261,7 +271,8 @@ class TestAToolCall:
     @pytest.mark.parametrize(
         ("name", "arguments", "reasons"),
         [
-            ("fail", "{}", ["no luck"]),
+            ("fail", "{}", ["fail failed"]),
+            ("fail_with_advice", "{}", ["try a smaller number"]),
             ("fail_silently", "{}", ["fail_silently"]),
             ("refuse", "{}", ["the shop is closed"]),
             ("leave", "{}", ["exit"]),
@@ -283,15 +294,51 @@ class TestAToolCall:
         assert failed.startswith("Error: ")
         assert all(reason in failed for reason in reasons)
         assert "https://" not in failed
+        assert "no luck" not in failed
         assert other == "[1, 2, 3]"
 
-    async def test_that_fails_is_told_what_the_tool_said(self) -> None:
-        server = OldServer(
-            old_tool("fail"), old_tool("loud"), results={"fail": ValueError("no luck"), "loud": ValueError("x" * 9000)}
-        )
-        failed, loud = await answers_to(MCPAgentLoop(server), ("fail", "{}"), ("loud", "{}"))
-        assert failed == "Error: no luck"
-        assert len(loud) < 2100
+    async def test_that_fails_tells_the_model_what_was_written_for_it_and_the_log_all(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        results = {
+            "fail": ConnectionError("postgres://admin:hunter2@db"),
+            "refuse": ToolError("no such customer"),
+            "ours": ToolExecutionError("closed on Sundays"),
+            "loud": ToolError("x" * 9000),
+        }
+        server = OldServer(*map(old_tool, results), results=results)
+        failed, refused, ours, loud = await answers_to(MCPAgentLoop(server), *((name, "{}") for name in results))
+        assert failed == "Error: fail failed"
+        assert (refused, ours) == ("Error: no such customer", "Error: closed on Sundays")
+        assert 2000 < len(loud) < 2100
+        assert "hunter2" in caplog.text
+
+    @pytest.mark.parametrize("is_mounted", [False, True])
+    async def test_keeps_the_text_of_a_tools_own_exception_to_the_operator(self, is_mounted: bool) -> None:
+        server = FastMCP("tools")
+
+        class Row(BaseModel):
+            count: int
+
+        @server.tool()
+        def raised() -> str:
+            raise ValueError("hunter2")
+
+        @server.tool()
+        def parsed() -> str:
+            return str(Row.model_validate({"count": "hunter2"}))
+
+        @server.tool()
+        def late() -> str:
+            raise TimeoutError("hunter2")
+
+        if is_mounted:
+            outer = FastMCP("outer")
+            outer.mount(server)
+            server = outer
+        names_of_all = ["raised", "parsed", "late"]
+        answers = await answers_to(MCPAgentLoop(server), *((name, "{}") for name in names_of_all))
+        assert answers == [f"Error: {name} failed" for name in names_of_all]
 
     async def test_without_an_id_is_answered_all_the_same(self, tools: MCPAgentLoop) -> None:
         calls = [{"function": {"name": "listing"}}, {"id": None, "function": {"name": "fail"}}, "text"]

@@ -14,6 +14,7 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import ContainedCall
+from osmosis_ai.rollout.mcp.failures import told_to_the_model
 from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_folder
 from osmosis_ai.rollout.mcp.results import (
     extract_tool_value as _extract_tool_value,
@@ -30,18 +31,16 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TOOL_TIMEOUT_SECONDS = 60.0
 MAX_CONCURRENT_TOOL_CALLS = 32
-MAX_ERROR_CHARACTERS = 2000
 LOGGED_CHARACTERS = 200
 MAX_TOOL_NAME_LENGTH = 64
-
-_PYDANTIC_ADVICE = re.compile(r"\n\s*For further information visit \S+")
 
 
 class MCPAgentLoop(RolloutAgentLoop):
     """Lets the model call the server's tools until it answers without a call, or has had ``max_turns`` turns.
 
     The calls of one turn run together, up to ``MAX_CONCURRENT_TOOL_CALLS`` of them, and are answered in order. A call
-    that fails is answered with an error message, and the rollout goes on.
+    that fails is answered with an error message, and the rollout goes on: that of a ``ToolError``; what any other
+    exception says is logged, and kept from the model.
 
     Args:
         mcp_server: a FastMCP server, or anything with ``list_tools`` and ``call_tool``.
@@ -160,8 +159,7 @@ class _McpTool(Tool):
                     str(error)[:LOGGED_CHARACTERS],
                     exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
                 )
-                text = _PYDANTIC_ADVICE.sub("", str(error))[:MAX_ERROR_CHARACTERS]
-                raise ToolExecutionError(text or type(error).__name__) from error
+                raise ToolExecutionError(told_to_the_model(error, self.name)) from error
         if is_error_result(result):
             raise ToolExecutionError(text)
         return text

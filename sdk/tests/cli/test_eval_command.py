@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.model_endpoint import HANG, Answer, ModelEndpoint, refuse, say
+from support.model_endpoint import HANG, Answer, ModelEndpoint, refuse, reply, say
 
 from osmosis_ai.cli import main
 from osmosis_ai.cli.eval_command import eval_
@@ -155,7 +155,7 @@ def test_a_baseline_is_compared_row_by_row(evaluate: Command, project: Path, end
     comparison = document["comparison"]["scores:right"]
     assert (comparison["rows"], comparison["difference"], comparison["p_value"]) == (4, 0.5, 0.5)
     assert "Primary minus baseline" in (project / "r.html").read_text()
-    assert "| scores:right | 4 | +0.500 |" in (project / "r.md").read_text()
+    assert "| scores:right | 4 | 0 | +0.500 |" in (project / "r.md").read_text()
 
 
 def test_json_on_standard_output_is_nothing_but_json(evaluate: Command, endpoint: ModelEndpoint) -> None:
@@ -196,6 +196,29 @@ class TestWhatGoesWrong:
         assert ended.code == 1
         assert "FAILED" in ended.out
         assert "Error: Every run failed; the first: " in ended.err
+
+    def test_a_failure_of_the_provider_is_no_zero(
+        self, evaluate: Command, project: Path, endpoint: ModelEndpoint
+    ) -> None:
+        endpoint.otherwise = lambda body: refuse(400, "busy") if "What is 0" in str(body) else say("#### 2")
+        ended = evaluate(*at(endpoint, "--limit", "2", "-o", "r.json", "--report", "r.md"))
+        assert ended.code == 1
+        assert "Error: 1 of 2 runs failed (provider 1) and count nowhere" in ended.err
+        assert "Failed runs (provider): 1. First error: LLM API error (HTTP 400): busy" in ended.out
+        assert "; without 1 run that failed" in ended.out
+        document = json.loads((project / "r.json").read_text())
+        scores = document["summary"]["eval_fns"]["scores:right"]
+        assert (scores["mean"], scores["scored_runs"], scores["failed_runs"]) == (1.0, 1, 1)
+        assert document["summary"]["failures"] == {"provider": 1, "time limit": 0, "agent": 0}
+        assert document["rows"][0]["runs"][0]["error_kind"] == "refused request"
+        assert "| provider |" in (project / "r.md").read_text()
+
+    def test_a_zero_has_a_reason(self, evaluate: Command, endpoint: ModelEndpoint) -> None:
+        endpoint.otherwise = lambda body: reply({"role": "assistant", "content": "Well, let"}, "length")
+        ended = evaluate(*at(endpoint))
+        assert ended.code == 0
+        assert "Scored 0: 4 runs" in ended.out
+        assert "4 of 4: truncated at max_tokens" in ended.out
 
     def test_if_it_stops_early_it_has_failed(self, evaluate: Command, project: Path, endpoint: ModelEndpoint) -> None:
         endpoint.answers += [know_it({"messages": [{"content": "What is 0"}]}), refuse(401, "key withdrawn")]

@@ -14,7 +14,7 @@
 Each is a `CLIError`: a command that ends with one shows its sentence.
 """
 
-from enum import Enum
+from enum import Enum, StrEnum
 
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
@@ -51,6 +51,24 @@ class ProviderFailure(Enum):
     TIMEOUT = "time limit"
     UNKNOWN = "provider"
     UNKNOWN_MODEL = "unknown model"
+
+
+class FailedPart(StrEnum):
+    """Whose failure a run's was; none of them is the model's wrong answer."""
+
+    PROVIDER = "provider"
+    """No usable answer came."""
+    TIME_LIMIT = "time limit"
+    AGENT = "agent"
+    """Its code, its tools, or what it reported itself."""
+
+
+def failed_part(error_kind: str | None) -> FailedPart:
+    """Whose failure it was, by the ``error_kind`` of a run."""
+    if error_kind == ProviderFailure.TIMEOUT.value:
+        return FailedPart.TIME_LIMIT
+    is_provider = any(error_kind == failure.value for failure in ProviderFailure)
+    return FailedPart.PROVIDER if is_provider else FailedPart.AGENT
 
 
 _WORTH_ANOTHER_TRY = frozenset(

@@ -17,6 +17,7 @@ from osmosis_ai.rollout.run.data.dataset import DatasetReader, DatasetRow
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.errors import DatasetParseError
 from osmosis_ai.rollout.run.models import choice
+from osmosis_ai.rollout.run.models.routes import provider_of
 from osmosis_ai.rollout.run.options import RunOptions
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 
@@ -129,7 +130,7 @@ def create_llm_client(
     if base_url:
         say(f"Connecting to endpoint: {base_url}")
     elif not choice.is_builtin(model, base_url):
-        say(f"Initializing provider: {choice.provider_of(model)}")
+        say(f"Initializing provider: {provider_of(model)}")
     client = choice.make_llm_client(model, api_key, base_url)
     say(f"  Model: {client.display_name}")
     return client

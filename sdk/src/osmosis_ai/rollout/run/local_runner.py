@@ -33,6 +33,7 @@ from osmosis_ai.rollout.run.errors import (
 )
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 from osmosis_ai.rollout.run.models.replies import token_count
+from osmosis_ai.rollout.run.zero_reasons import FinishReasonWatch, zero_reason
 
 __all__ = [
     "TOOL_NAME_PATTERN",
@@ -72,6 +73,8 @@ class LocalRunResult:
     """Where in the agent's own code it failed, the innermost frame first."""
     hint: str | None = None
     """What to do, where that is known."""
+    zero_reason: str | None = None
+    """What else than a wrong answer would explain a reward of 0; see ``zero_reasons``."""
 
 
 class _RunTimeoutError(Exception):
@@ -153,8 +156,12 @@ class LocalRolloutRunner:
             )
             ctx = self._context(request)
             result = await self._traced_run(ctx)
-            if isinstance(swallowed := ctx.transcript.error, SystemicProviderError):
+            swallowed = ctx.transcript.error
+            if isinstance(swallowed, SystemicProviderError):
                 raise swallowed
+            if isinstance(swallowed, ProviderError) and swallowed.is_transient and result.status == "COMPLETED":
+                # The agent went on without the answer: what that earns is no reward of the model.
+                return self._failed(row_index, str(swallowed), _kind(swallowed), ctx, started_seconds)
             return self._ended(row_index, result, ctx, started_seconds)
         except ToolValidationError as error:
             return self._failed(row_index, f"Tool validation error: {error}", "tools", ctx, started_seconds)
@@ -163,10 +170,12 @@ class LocalRolloutRunner:
             raise
         except Exception as error:  # whatever an agent raises is the result of its row
             # A framework raises its own error for a call that failed.
-            if ctx is not None and isinstance(systemic := ctx.transcript.error, SystemicProviderError):
-                self._add_cost(systemic, started_seconds)
-                raise systemic from error
-            return self._failed(row_index, _text(error), _kind(error), ctx, started_seconds, error)
+            cause = ctx.transcript.error if ctx is not None else None
+            if isinstance(cause, SystemicProviderError):
+                self._add_cost(cause, started_seconds)
+                raise cause from error
+            kind = _kind(cause if isinstance(cause, ProviderError) else error)
+            return self._failed(row_index, _text(error), kind, ctx, started_seconds, error)
         finally:
             if ctx is not None:
                 ctx.close()
@@ -186,13 +195,15 @@ class LocalRolloutRunner:
         tools = self.agent_loop.get_tools(request)
         validate_tools(tools)
         self.llm_client.set_tools(tools)
-        return RolloutContext(
+        ctx = RolloutContext(
             request=request,
             tools=tools,
             llm=self.llm_client,  # type: ignore[arg-type]  # stand-ins need not declare chat_completions
             _start_time=time.monotonic(),
             _debug_dir=self.debug_dir,
         )
+        ctx.watcher = FinishReasonWatch()
+        return ctx
 
     async def _traced_run(self, ctx: RolloutContext) -> RolloutResult:
         """A run; where there is a trace it holds the request and the result whole, as one of a server does."""
@@ -230,6 +241,8 @@ class LocalRolloutRunner:
     ) -> LocalRunResult:
         success = result.status == "COMPLETED"
         metrics = result.metrics
+        messages = result.final_messages or ctx.transcript.messages()
+        cause = ctx.transcript.error
         return self._run_result(
             row_index,
             started_seconds,
@@ -237,9 +250,14 @@ class LocalRolloutRunner:
             result=result,
             error=None if success else result.error_message,
             token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
-            error_kind=None if success else "agent reported ERROR",
-            messages=result.final_messages or ctx.transcript.messages(),
+            error_kind=None
+            if success
+            else _kind(cause)
+            if isinstance(cause, ProviderError)
+            else "agent reported ERROR",
+            messages=messages,
             num_tool_calls=getattr(metrics, "num_tool_calls", 0),
+            zero_reason=_zero_reason(ctx, result, messages) if success else None,
         )
 
     def _failed(
@@ -355,6 +373,13 @@ def _usage(metrics: Any) -> dict[str, int]:
         "total_tokens": prompt_tokens + response_tokens,
         "num_llm_calls": token_count(metrics.num_llm_calls),
     }
+
+
+def _zero_reason(ctx: RolloutContext, result: RolloutResult, messages: list[MessageDict]) -> str | None:
+    of_model = getattr(ctx.watcher, "last", None)
+    known = [message for message in messages if isinstance(message, dict)]
+    tools: list[Any] = to_jsonable_python(ctx.tools, exclude_none=True)  # schema objects or their JSON
+    return zero_reason((of_model, result.finish_reason), known, [tool["function"]["name"] for tool in tools])
 
 
 def _text(error: Exception) -> str:

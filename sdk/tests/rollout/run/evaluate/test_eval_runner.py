@@ -166,7 +166,7 @@ class TestAnEvaluation:
         assert result.total_tokens == sum(run.tokens for row in result.rows for run in row.runs) > 0
         assert all(run.model_tag is None and run.final_messages is None for row in result.rows for run in row.runs)
         assert result.model_summaries is None
-        assert set(result.eval_summaries["right"].pass_at_k) == {1}
+        assert set(result.eval_summaries["right"].pass_at_k) == {1, 2}
 
     async def test_it_goes_through_a_real_endpoint(self, batch_size: int) -> None:
         with ModelEndpoint(otherwise=answer_sum) as endpoint:

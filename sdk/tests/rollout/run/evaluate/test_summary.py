@@ -23,10 +23,21 @@ def errored(run_index: int, error: str = "ValueError: no") -> EvalRunResult:
     return EvalRunResult(run_index, True, {"fn": 0.0}, eval_errors={"fn": error})
 
 
-def test_a_failed_run_counts_as_zero() -> None:
+def test_a_failed_run_leaves_the_mean_and_is_told() -> None:
     summary = summarize("fn", [row(0, 1.0), row(1, None)], 1, 1.0)
-    assert (summary.mean, summary.std, summary.min, summary.max) == (0.5, 0.5, 0.0, 1.0)
-    assert (summary.scored_runs, summary.pass_at_k) == (2, {})
+    assert (summary.mean, summary.std, summary.min, summary.max) == (1.0, 0.0, 1.0, 1.0)
+    assert (summary.scored_runs, summary.scored_rows, summary.failed, summary.pass_at_k) == (1, 1, 1, {})
+    assert summarize("fn", [row(0, None)], 1, 1.0).is_empty
+
+
+def test_a_failed_run_is_no_run_of_pass_at_k() -> None:
+    assert summarize("fn", [row(0, 1.0, 0.0, None)], 2, 1.0).pass_at_k == {1: 0.5, 2: 1.0}
+
+
+def test_failures_are_told_apart() -> None:
+    kinds = ["provider's server", "connection", "time limit", "KeyError", None]
+    runs = [EvalRunResult(number, False, error_kind=kind) for number, kind in enumerate(kinds)]
+    assert performance([EvalRowResult(0, runs)]).failures == {"provider": 2, "time limit": 1, "agent": 2}
 
 
 def test_a_run_whose_eval_function_failed_counts_nowhere_and_is_told() -> None:
@@ -73,7 +84,16 @@ def test_it_agrees_with_an_independent_computation_on_random_data() -> None:
             assert interval.low <= share <= interval.high
 
 
-@pytest.mark.parametrize(("n_runs", "ks"), [(1, []), (2, [1]), (3, [1, 3]), (9, [1, 3, 5]), (10, [1, 3, 5, 10])])
+def test_all_of_k_runs_and_most_of_a_row() -> None:
+    summary = summarize("fn", [row(0, 1.0, 1.0, 0.0), row(1, 1.0, 1.0, 1.0), row(2, 1.0, 0.0, 0.0)], 3, 1.0)
+    assert summary.pass_at_k == {1: pytest.approx(2 / 3), 3: 1.0}
+    assert summary.pass_hat_k == {1: pytest.approx(2 / 3), 3: pytest.approx(1 / 3)}
+    assert summary.majority == pytest.approx(2 / 3)
+    # Row means 2/3, 1, 1/3: their deviation is 1/3, over the root of three rows.
+    assert summary.standard_error == pytest.approx(1 / 3 / math.sqrt(3))
+
+
+@pytest.mark.parametrize(("n_runs", "ks"), [(1, []), (2, [1, 2]), (3, [1, 3]), (9, [1, 3, 5, 9]), (10, [1, 3, 5, 10])])
 def test_k_goes_up_to_the_number_of_runs(n_runs: int, ks: list[int]) -> None:
     assert list(summarize("fn", [row(0, *[1.0] * n_runs)], n_runs, 1.0).pass_at_k) == ks
 
@@ -94,7 +114,7 @@ def test_a_comparison_is_over_the_rows_that_both_models_have() -> None:
     baseline = [row(0, 0.0, 0.0), row(1, 1.0), EvalRowResult(2, [errored(0)])]
     paired = compare("fn", primary, baseline)
     assert paired is not None
-    assert (paired.rows, paired.difference, paired.higher, paired.equal) == (2, 0.25, 1, 1)
+    assert (paired.rows, paired.difference, paired.higher, paired.equal, paired.left_out) == (2, 0.25, 1, 1, 1)
     assert compare("fn", primary, []) is None
 
 

@@ -20,9 +20,10 @@ def test_it_says_what_was_run_and_what_came_out() -> None:
     table = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "|" in line]
     assert table[0] == ["Model", "Avg Latency", "Avg Tokens"]
     assert table[1] == ["the/model", "15ms", "100"]
-    assert table[2] == ["Eval Function", "Model", "Mean", "Min", "Max", "Std", "pass@1"]
-    assert table[3] == ["fn", "the/model", "0.750", "0.000", "1.000", "0.433", "75.0%"]
-    assert "pass@1 75.0% [" in text
+    assert table[2] == ["Eval Function", "Model", "Mean", "Min", "Max", "Std", "pass@1", "pass@2"]
+    assert table[3] == ["fn", "the/model", "0.750", "0.000", "1.000", "0.433", "75.0%", "100.0%"]
+    assert "(standard error 0.250), pass@1 75.0% [" in text
+    assert "pass^2 50.0%, majority 50.0%" in text
     assert text.endswith("\n\n")
 
 
@@ -40,10 +41,10 @@ def test_models_of_the_same_name_are_told_apart_and_compared() -> None:
 
 def test_failures_are_counted_with_the_first_error_and_no_zero_stands_for_them() -> None:
     text = printed(evaluation([1.0], error="it broke"))
-    assert "Failed runs: 1. First error: it broke" in text
+    assert "Failed runs (agent): 1. First error: it broke" in text
     assert "Runs on which crash failed: 1. First error: it broke" in text
     [line] = [line for line in text.splitlines() if line.strip().startswith("crash ")]
-    assert [cell.strip() for cell in line.split("|")][2:] == ["0.000", "0.000", "0.000", "0.000"], "the failed run"
+    assert [cell.strip() for cell in line.split("|")][2:] == ["N/A"] * 4
 
 
 def test_a_function_that_never_scored_has_no_mean() -> None:

@@ -4,7 +4,7 @@ from support.model_endpoint import ModelEndpoint, refuse
 from support.rollouts import tool
 
 from osmosis_ai.rollout.run.models.choice import make_llm_client
-from osmosis_ai.rollout.run.models.completer import model_completer
+from osmosis_ai.rollout.run.models.completer import ModelCompleter
 from osmosis_ai.rollout.trainer import ChatCall
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "What is 1 + 2?"}]
@@ -16,7 +16,7 @@ async def test_a_model_plays_the_policy_with_the_tools_and_the_sampling_of_each_
     call = ChatCall("rollout-1", MESSAGES, [tool("add", parameters=NUMBERS)], sampling)
     with ModelEndpoint(refuse(429, Retry_After="0.001")) as endpoint:
         client = make_llm_client("m", None, endpoint.url)
-        result = await model_completer(client)(call)
+        result = await ModelCompleter(client)(call)
         await client.close()
     assert result.tool_calls[0]["function"]["name"] == "add"
     body = endpoint.calls[-1].body
@@ -25,5 +25,5 @@ async def test_a_model_plays_the_policy_with_the_tools_and_the_sampling_of_each_
 
 
 async def test_a_script_plays_it_too() -> None:
-    result = await model_completer(make_llm_client("builtin/arithmetic"))(ChatCall("rollout-1", MESSAGES, [], {}))
+    result = await ModelCompleter(make_llm_client("builtin/arithmetic"))(ChatCall("rollout-1", MESSAGES, [], {}))
     assert "no tool is offered to add" in (result.content or "")

@@ -38,12 +38,12 @@ async def error_after(*answers: Answer) -> ProviderError:
             return failure.value
 
 
-async def test_a_tool_call_goes_round_and_only_standard_keys_come_back() -> None:
+async def test_a_tool_call_goes_round_and_all_but_nulls_goes_back() -> None:
     with ModelEndpoint() as endpoint:
         async with client_of(endpoint) as client:
             client.set_tools([ADD_TOOL])
             called = await client.chat_completions(QUESTION)
-            assert called.message.keys() == {"role", "content", "tool_calls"}
+            assert called.message.keys() == {"role", "content", "tool_calls", "provider_specific_fields"}
             assert called.message["content"] is None
             assert called.finish_reason == "tool_calls"
             result = {"role": "tool", "tool_call_id": called.tool_calls[0]["id"], "content": "3"}

@@ -23,6 +23,7 @@ from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
 from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.options import Options, config_of
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
+from osmosis_ai.rollout.run.evaluate.summary import performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import run_cost
 from osmosis_ai.rollout.run.models.choice import close_quietly
@@ -40,13 +41,13 @@ INTERRUPTED = "interrupted"
 async def run_eval(options: Options, console: Console | None = None) -> int:
     """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
 
-    Exit codes: 0 the evaluation ran to its end; 128 and the number of the signal that ended it, with a report of what
-    there is.
+    Exit codes: 0 every run came to its end; 1 one did not; 128 and the number of the signal that ended it, with a
+    report of what there is.
 
     Raises:
         UsageError: the options are wrong.
-        CLIError: it cannot begin or go on, or every run of a model failed, or it stopped early, or every score was an
-            error; what there is has been reported.
+        CLIError: it cannot begin or go on, or a run failed, or it stopped early, or every score was an error; what
+            there is has been reported.
     """
     options.check()
     with package_debug_log(options.debug):
@@ -251,4 +252,8 @@ def _what_went_wrong(result: EvalResult) -> str | None:
     errors = [error for run in scored for error in run.eval_errors.values()]
     if errors and all(len(run.eval_errors) == len(result.eval_summaries) for run in scored):
         return f"Every eval function failed on every run; the first: {errors[0]}"
+    if failures := {part: count for part, count in performance(result.rows).failures.items() if count}:
+        parts = ", ".join(f"{part} {count}" for part, count in failures.items())
+        failed = f"{sum(failures.values())} of {counted(len(runs), 'run')} failed ({parts})"
+        return f"{failed} and count nowhere: with -o and --resume they are made again."
     return None

@@ -20,7 +20,7 @@ class EvalRunResult:
 
     run_index: int
     success: bool
-    """Whether the agent completed. A run that did not has no scores, and counts as 0 in every statistic."""
+    """Whether the agent completed. A run that did not has no scores, and counts in no statistic of scores."""
     scores: dict[str, float] = field(default_factory=dict)
     """By eval function. One that failed has 0.0 here and its reason in ``eval_errors``."""
     duration_ms: float = 0.0
@@ -49,6 +49,10 @@ class EvalRunResult:
     """What scores are made of, by eval function and name of the part."""
     reward_components: dict[str, float] = field(default_factory=dict)
     """What the agent's own reward is made of."""
+    error_kind: str | None = None
+    """What failed, as ``LocalRunResult`` has it; ``failed_part`` says whose failure it is."""
+    zero_reason: str | None = None
+    """What else than a wrong answer would explain scores of 0."""
 
 
 @dataclass
@@ -64,13 +68,19 @@ class EvalEvalSummary:
     """What one eval function made of one model's runs. All zero without runs."""
 
     mean: float = 0.0
-    """Over the scored runs; a run whose agent failed counts as 0."""
+    """Over the scored runs; a run that failed is none."""
     std: float = 0.0
     """Population standard deviation."""
     min: float = 0.0
     max: float = 0.0
     pass_at_k: dict[int, float] = field(default_factory=dict)
     """Averaged over the rows with at least k scored runs; empty with one run a row."""
+    pass_hat_k: dict[int, float] = field(default_factory=dict)
+    """The chance that all of k runs pass; over the same rows as pass@k."""
+    majority: float | None = None
+    """The share of rows more than half of whose scored runs passed; ``None`` with one run a row."""
+    standard_error: float | None = None
+    """Of the mean, clustered by row; ``None`` for fewer than two rows."""
     mean_interval: Interval | None = None
     """95 % confidence interval of the mean, over rows."""
     pass_at_k_intervals: dict[int, Interval] = field(default_factory=dict)
@@ -81,14 +91,16 @@ class EvalEvalSummary:
     first_error: str | None = None
     unscored: int = 0
     """Runs for which the function gave no reward."""
+    failed: int = 0
+    """Runs that it was not asked for, as they had failed: the provider, the agent, or a time limit."""
 
     components: ComponentMoments = field(default_factory=ComponentMoments)
     """Mean and spread of the parts of the score, over the runs that have them."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether the function was asked but never gave a score: the zeros then mean nothing."""
-        return not self.scored_runs and bool(self.errors or self.unscored)
+        """Whether there were runs but never a score: the zeros then mean nothing."""
+        return not self.scored_runs and bool(self.errors or self.unscored or self.failed)
 
 
 @dataclass

@@ -138,6 +138,8 @@ class EvalRunner:
             num_tool_calls=local.num_tool_calls,
             cost_usd=local.cost_usd,
             final_messages=local.messages,
+            error_kind=local.error_kind,
+            zero_reason=local.zero_reason,
         )
         result = local.result
         if result is not None:
@@ -218,7 +220,9 @@ class EvalRunner:
                 )
             except SystemicProviderError as error:
                 duration_ms, tokens = _extract_systemic_error_metrics(error, job_started_at)
-                return EvalRunResult(job.repeat, False, {}, duration_ms, tokens, str(error), job.tag), str(error)
+                run = EvalRunResult(job.repeat, False, {}, duration_ms, tokens, str(error), job.tag)
+                run.error_kind = error.failure.value
+                return run, str(error)
             finally:
                 idle[job.tag].append(runner)
             return run, None

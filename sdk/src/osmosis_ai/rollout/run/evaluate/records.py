@@ -8,7 +8,7 @@ from typing import Any
 from osmosis_ai.rollout.run.data.dataset import extra_columns
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRunResult
-from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag
+from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag, zero_reasons
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
 _ALWAYS_TOLD = ("run_index", "success", "scores", "duration_ms", "tokens")
@@ -47,6 +47,8 @@ def overview(result: EvalResult) -> dict[str, Any]:
         "total_duration_ms": result.total_duration_ms,
         "failed_runs": sum(not run.success for row in result.rows for run in row.runs),
     }
+    if reasons := zero_reasons(result.rows):
+        summary["zero_reasons"] = reasons
     if result.stop_reason is not None:
         summary["stop_reason"] = result.stop_reason
     costs = [run.cost_usd for row in result.rows for run in row.runs if run.cost_usd is not None]
@@ -74,6 +76,7 @@ def _performance_as_json(result: EvalResult, tag: str | None) -> dict[str, Any]:
     took = performance(runs_with_tag(result.rows, tag))
     return {
         "failed_runs": took.failed_runs,
+        "failures": took.failures,
         "latency_ms": asdict(took.latency_ms),
         "tokens_per_run": asdict(took.tokens),
     }
@@ -88,11 +91,15 @@ def _summary_as_json(summary: EvalEvalSummary) -> dict[str, Any]:
     return {
         **(dict.fromkeys(scores) if summary.is_empty else scores),
         **{f"pass_at_{k}": share for k, share in summary.pass_at_k.items()},
+        **{f"pass_hat_{k}": share for k, share in summary.pass_hat_k.items()},
+        **({} if summary.majority is None else {"majority": summary.majority}),
+        "standard_error": summary.standard_error,
         "mean_interval": asdict(summary.mean_interval) if summary.mean_interval else None,
         **{f"pass_at_{k}_interval": asdict(bounds) for k, bounds in summary.pass_at_k_intervals.items()},
         "scored_runs": summary.scored_runs,
         "scored_rows": summary.scored_rows,
         "unscored_runs": summary.unscored,
+        "failed_runs": summary.failed,
         "errors": summary.errors,
         "first_error": summary.first_error,
         "components": summary.components.as_json(),

@@ -36,6 +36,14 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return float(1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
 
 
+def pass_hat_k(n: int, c: int, k: int) -> float:
+    """The chance that all of ``k`` runs pass, when ``c`` of ``n`` did: ``C(c, k) / C(n, k)`` for ``k`` up to ``n``.
+
+    Unbiased (Yao et al. 2024, arXiv 2406.12045, section 4).
+    """
+    return float(Fraction(math.comb(c, k), math.comb(n, k)))
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A confidence interval, both ends included."""
@@ -60,6 +68,17 @@ def mean_interval(rows: Sequence[Sequence[float]], confidence: float = CONFIDENC
     if all(0.0 <= value <= 1.0 for row in rows for value in row):
         return _wilson(estimate, variance, len(rows), confidence)
     return _student(estimate, variance, len(rows), confidence)
+
+
+def standard_error(rows: Sequence[Sequence[float]]) -> float | None:
+    """The standard error of the mean over all values, clustered by row; ``None`` for fewer than two rows.
+
+    Runs of one row are not independent: rows are what was sampled (Miller 2024, arXiv 2411.00640, section 2.2).
+    """
+    if len(rows) < 2:
+        return None
+    size = sum(map(len, rows))
+    return math.sqrt(_clustered_variance(rows, math.fsum(map(math.fsum, rows)) / size, size))
 
 
 def _student(estimate: float, variance: float, rows: int, confidence: float) -> Interval | None:
@@ -145,6 +164,8 @@ class PairedDifference:
     """Rows whose first value is above the second."""
     lower: int
     equal: int
+    left_out: int = 0
+    """Rows for which one of the two has no value."""
 
 
 def paired_difference(

@@ -1,14 +1,16 @@
 """From runs to summaries.
 
-One rule holds for every statistic: a run whose agent failed counts as 0; a run that was not made, one whose eval
-function failed and one it gave no reward for count nowhere.
+One rule holds for every statistic of scores: a run that failed, whoever's failure it was, one that was not made, one
+whose eval function failed and one it gave no reward for count nowhere. How many there are is told beside the numbers.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import pstdev
 
+from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import (
     DEFAULT_SEED,
@@ -17,7 +19,9 @@ from osmosis_ai.rollout.run.evaluate.statistics import (
     mean_interval,
     paired_difference,
     pass_at_k,
+    pass_hat_k,
     spread,
+    standard_error,
 )
 
 PASS_AT = (1, 3, 5, 10)
@@ -28,8 +32,8 @@ def summarize(
 ) -> EvalEvalSummary:
     """What the function ``eval_name`` made of ``rows``.
 
-    pass@k comes for k = 1, 3, 5, 10 up to ``n_runs``, if that is more than 1. A row with fewer than ``planned_runs``
-    is taken to have failed the rest in pass@k.
+    pass@k and pass^k come for k = 1, 3, 5, 10 below ``n_runs`` and for ``n_runs``, if that is more than 1. A row with
+    fewer than ``planned_runs`` is taken to have failed the rest in both.
     """
     rows = list(rows)
     runs = [run for row in rows for run in row.runs]
@@ -38,6 +42,7 @@ def summarize(
         errors=len(errors),
         first_error=errors[0] if errors else None,
         unscored=sum(eval_name in run.unscored for run in runs),
+        failed=sum(not run.success for run in runs),
     )
     for run in runs:
         summary.components.add(run.components.get(eval_name))
@@ -51,18 +56,33 @@ def summarize(
     summary.mean, summary.std = math.fsum(scores) / len(scores), pstdev(scores)
     summary.min, summary.max = min(scores), max(scores)
     summary.mean_interval = mean_interval([row_scores for row_scores, _ in scores_of_rows])
-    for k in PASS_AT if n_runs > 1 else ():
-        chances = [
-            [pass_at_k(len(row_scores) + missing, sum(score >= pass_threshold for score in row_scores), k)]
+    summary.standard_error = standard_error([row_scores for row_scores, _ in scores_of_rows])
+    if n_runs > 1:
+        passed = [
+            (len(row_scores) + missing, sum(score >= pass_threshold for score in row_scores))
             for row_scores, missing in scores_of_rows
-            if k <= min(n_runs, len(row_scores) + missing)
         ]
-        if chances:
-            summary.pass_at_k[k] = math.fsum(chance for [chance] in chances) / len(chances)
-            interval = mean_interval(chances)
-            if interval is not None:
-                summary.pass_at_k_intervals[k] = interval
+        _add_passes(summary, passed, n_runs)
     return summary
+
+
+def _add_passes(summary: EvalEvalSummary, passed: Sequence[tuple[int, int]], n_runs: int) -> None:
+    """``passed`` holds, by row, how many runs there are and how many of them passed."""
+    summary.majority = sum(2 * c > n for n, c in passed) / len(passed)
+    for k in ks_up_to(n_runs):
+        enough = [(n, c) for n, c in passed if k <= n]
+        if not enough:
+            continue
+        chances = [[pass_at_k(n, c, k)] for n, c in enough]
+        summary.pass_at_k[k] = math.fsum(chance for [chance] in chances) / len(chances)
+        summary.pass_hat_k[k] = math.fsum(pass_hat_k(n, c, k) for n, c in enough) / len(enough)
+        if (interval := mean_interval(chances)) is not None:
+            summary.pass_at_k_intervals[k] = interval
+
+
+def ks_up_to(n_runs: int) -> list[int]:
+    """The k of pass@k and pass^k: 1, 3, 5, 10 as far as there are runs, and all of them."""
+    return sorted({k for k in PASS_AT if k < n_runs} | {n_runs})
 
 
 def scores_of(runs: Iterable[EvalRunResult], eval_name: str) -> list[float]:
@@ -70,7 +90,7 @@ def scores_of(runs: Iterable[EvalRunResult], eval_name: str) -> list[float]:
     return [
         run.scores.get(eval_name, 0.0)
         for run in runs
-        if eval_name not in run.eval_errors and eval_name not in run.unscored
+        if run.success and eval_name not in run.eval_errors and eval_name not in run.unscored
     ]
 
 
@@ -88,7 +108,9 @@ def compare(
     shared = sorted(means.keys() & baseline_means.keys())
     if not shared:
         return None
-    return paired_difference([means[row] for row in shared], [baseline_means[row] for row in shared], seed)
+    paired = paired_difference([means[row] for row in shared], [baseline_means[row] for row in shared], seed)
+    every = {row.row_index for row in (*primary, *baseline)}
+    return replace(paired, left_out=len(every) - len(shared))
 
 
 def _row_means(eval_name: str, rows: Iterable[EvalRowResult]) -> dict[int, float]:
@@ -107,6 +129,8 @@ class Performance:
     tokens: Spread
     """Of one run, prompts and replies."""
     first_error: str | None
+    failures: dict[str, int]
+    """Failed runs by whose failure it was; every part is there."""
 
 
 def performance(rows: Iterable[EvalRowResult]) -> Performance:
@@ -119,4 +143,15 @@ def performance(rows: Iterable[EvalRowResult]) -> Performance:
         latency_ms=spread([run.duration_ms for run in runs]),
         tokens=spread([run.tokens for run in runs]),
         first_error=next((run.error for run in failed if run.error), None),
+        failures={part.value: sum(failed_part(run.error_kind) is part for run in failed) for part in FailedPart},
     )
+
+
+def zero_runs(rows: Iterable[EvalRowResult]) -> list[EvalRunResult]:
+    """The runs that have scores, none of them above 0."""
+    return [run for row in rows for run in row.runs if run.success and run.scores and max(run.scores.values()) <= 0]
+
+
+def zero_reasons(rows: Iterable[EvalRowResult]) -> dict[str, int]:
+    """What else than a wrong answer explains runs that scored 0, with their number; the most frequent first."""
+    return dict(Counter(run.zero_reason for run in zero_runs(rows) if run.zero_reason).most_common())

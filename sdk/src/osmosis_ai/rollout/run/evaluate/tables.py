@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
@@ -11,8 +12,8 @@ from osmosis_ai.rollout.run.formats import format_duration
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
 COUNTING_RULE = (
-    "A run whose agent failed counts as 0. A run that was not made, one whose eval function failed and one that got no"
-    " reward count nowhere."
+    "A run that failed (provider, time limit, agent), one that was not made, one whose eval function failed and one"
+    " that got no reward count nowhere."
 )
 INTERVAL_METHOD = (
     "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores between 0 and 1,"
@@ -95,15 +96,18 @@ def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Seq
             model.name,
             score(summary, summary.mean),
             interval(summary.mean_interval),
+            number(summary.standard_error),
             *(score(summary, value) for value in (summary.std, summary.min, summary.max)),
             *(pass_cell(summary, k) for k in ks),
-            *map(str, (summary.scored_runs, summary.unscored, summary.errors)),
+            *(percent(summary.pass_hat_k.get(k)) for k in ks if k > 1),
+            *([percent(summary.majority)] if ks else []),
+            *map(str, (summary.scored_runs, summary.failed, summary.unscored, summary.errors)),
         ]
         for eval_name, model, summary in each_summary(models, eval_names)
     ]
-    passes = [f"pass@{k}" for k in ks]
-    counts = ["Scored runs", "No reward", "Errors"]
-    headers = ["Eval function", "Model", "Mean", "95 % interval", "Std", "Min", "Max", *passes, *counts]
+    passes = [f"pass@{k}" for k in ks] + [f"pass^{k}" for k in ks if k > 1] + (["Majority"] if ks else [])
+    counts = ["Scored runs", "Failed", "No reward", "Errors"]
+    headers = ["Eval function", "Model", "Mean", "95 % interval", "Std error", "Std", "Min", "Max", *passes, *counts]
     return Table("Scores", headers, rows, texts=2)
 
 
@@ -135,6 +139,7 @@ def comparison_table(result: EvalResult) -> Table | None:
         [
             eval_name,
             str(paired.rows),
+            str(paired.left_out),
             f"{paired.difference:+.3f}",
             interval(paired.interval, signed=True),
             f"{paired.p_value:.4f}",
@@ -142,7 +147,7 @@ def comparison_table(result: EvalResult) -> Table | None:
         ]
         for eval_name, paired in result.comparisons.items()
     ]
-    headers = ["Eval function", "Rows", "Difference", "95 % interval", "p", "Better / equal / worse"]
+    headers = ["Eval function", "Rows", "Left out", "Difference", "95 % interval", "p", "Better / equal / worse"]
     return Table("Primary minus baseline, paired by row", headers, rows)
 
 
@@ -150,9 +155,11 @@ def failures_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Ta
     """What went wrong, by kind; ``None`` if nothing did."""
     rows = []
     for model in models:
-        if model.performance.failed_runs:
-            first = model.performance.first_error or "no reason given"
-            rows.append(["agent or model", model.name, first, str(model.performance.failed_runs)])
+        for part in FailedPart:
+            failed = [run for run in model.runs if not run.success and failed_part(run.error_kind) is part]
+            if failed:
+                first = next((run.error for run in failed if run.error), "no reason given")
+                rows.append([part.value, model.name, first, str(len(failed))])
         for eval_name in eval_names:
             summary = model.summaries.get(eval_name, EvalEvalSummary())
             if summary.errors:
@@ -166,7 +173,8 @@ def worst_rows_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> 
     for model in models:
         for row in model.rows:
             means = [_mean(scores) if (scores := scores_of(row.runs, name)) else None for name in eval_names]
-            rows.append((_mean([mean for mean in means if mean is not None]), row, model.name, means))
+            if known := [mean for mean in means if mean is not None]:
+                rows.append((_mean(known), row, model.name, means))
     if len({mean for mean, *_ in rows}) < 2:
         return None
     rows.sort(key=lambda line: (line[0], line[1].row_index))
@@ -184,11 +192,12 @@ def first_error(runs: Sequence[EvalRunResult]) -> str:
 
 def notes(result: EvalResult) -> list[str]:
     """How to read the numbers."""
-    lines = [COUNTING_RULE, INTERVAL_METHOD]
+    lines = [COUNTING_RULE, INTERVAL_METHOD, "Standard errors are of the mean, clustered by row."]
     if result.n_runs > 1:
         lines.append(
             f"pass@k: unbiased, 1 - C(n-c, k) / C(n, k) per row with c of n scores at least {result.pass_threshold:g};"
-            " averaged over the rows with at least k scored runs."
+            " averaged over the rows with at least k scored runs. pass^k is the chance that all of k pass,"
+            " C(c, k) / C(n, k); majority the share of rows more than half of whose runs pass."
         )
     if result.comparisons:
         permutations = next(iter(result.comparisons.values())).permutations
@@ -217,6 +226,11 @@ def interval(bounds: Interval | None, *, signed: bool = False) -> str:
 def score(summary: EvalEvalSummary, value: float) -> str:
     """With three decimals; what never was is no zero."""
     return NOT_AVAILABLE if summary.is_empty else f"{value:.3f}"
+
+
+def number(value: float | None) -> str:
+    """With three decimals."""
+    return NOT_AVAILABLE if value is None else f"{value:.3f}"
 
 
 def percent(share: float | None) -> str:

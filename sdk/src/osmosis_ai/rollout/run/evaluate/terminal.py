@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from osmosis_ai.rollout.core.text import counted, one_line, shortened, strip_control
+from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
+from osmosis_ai.rollout.run.evaluate.summary import zero_reasons, zero_runs
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.formats import format_duration
 from osmosis_ai.rollout.run.loading import Say, speaker
 from osmosis_ai.rollout.run.tally import Problem, Tally, problem_lines
+from osmosis_ai.rollout.run.zero_reasons import zero_lines
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -37,6 +40,10 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     _print_failures(models, eval_names, say)
     for line in problem_lines(_problems(result)):
         say(line)
+    if zeros := zero_runs(result.rows):
+        say(f"  Scored 0: {counted(len(zeros), 'run')}", "yellow")
+        for line in zero_lines(zero_reasons(result.rows), len(zeros)):
+            say(f"    {line}", "yellow")
     if not eval_names:
         say("  No results: no eval function scored anything.")
         return
@@ -119,7 +126,7 @@ def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], say:
     failures = tables.failures_table(models, eval_names)
     for what, model, first, count in failures.rows if failures else ():
         owner = f" with {model}" if len(models) > 1 else ""
-        kind = "Failed runs" if what == "agent or model" else f"Runs on which {what} failed"
+        kind = f"Failed runs ({what})" if what in set(FailedPart) else f"Runs on which {what} failed"
         say(f"  {kind}{owner}: {count}. First error: {first}", "red")
 
 
@@ -129,7 +136,8 @@ def _problems(result: EvalResult) -> list[Problem]:
     tally = Tally(len(failed))
     for run in failed:
         text = shortened(run.error or "no reason was given")
-        tally.count_problem(run.model_tag or "run", text, run.row_index or 0, run.where, run.hint)
+        kind = f"{f'{run.model_tag}, ' if run.model_tag else ''}{failed_part(run.error_kind)}"
+        tally.count_problem(kind, text, run.row_index or 0, run.where, run.hint)
     return tally.problems
 
 
@@ -139,9 +147,14 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
     for eval_name, model, summary in tables.each_summary(models, eval_names):
         owner = f" {model.name}" if len(models) > 1 else ""
         parts = [f"mean {tables.interval(summary.mean_interval)}"]
+        if summary.standard_error is not None:
+            parts[0] += f" (standard error {summary.standard_error:.3f})"
         parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
+        parts += [f"pass^{k} {tables.percent(summary.pass_hat_k.get(k))}" for k in ks if k > 1]
+        parts += [f"majority {tables.percent(summary.majority)}"] if ks else []
         unscored = f"; no reward for {counted(summary.unscored, 'run')}" if summary.unscored else ""
-        say(f"    {eval_name}{owner}: {', '.join(parts)}{unscored}")
+        failed = f"; without {counted(summary.failed, 'run')} that failed" if summary.failed else ""
+        say(f"    {eval_name}{owner}: {', '.join(parts)}{unscored}{failed}")
         for text in summary.components.lines():
             say(f"      {text}")
 
@@ -153,4 +166,6 @@ def _print_comparison(result: EvalResult, say: Say) -> None:
             f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f}"
             f" over {counted(paired.rows, 'row')} ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
         )
+        if paired.left_out:
+            sentence += f"; {counted(paired.left_out, 'row')} left out, for want of a score"
         say("  " + sentence)

@@ -1,7 +1,8 @@
 """From a model's name to a client: what may be named, which key it needs, and who calls it.
 
-Three kinds of models: ``builtin/...`` is a script of ``policies``; with a base URL any name goes to that endpoint;
-every other name goes through LiteLLM, ``openai/`` where it names no provider. All checks here are local.
+Three kinds of models: ``builtin/...`` is a script of ``policies``; a name without a provider's prefix goes to the base
+URL, if there is one, as to OpenAI's API; every other name goes through LiteLLM (see ``routes``), to the base URL if
+there is one, and is ``openai/`` where it names no provider. All checks here are local.
 """
 
 import inspect
@@ -10,6 +11,8 @@ import os
 from typing import Any
 
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderFailure, SystemicProviderError
+from osmosis_ai.rollout.run.models.routes import PLACEHOLDER_API_KEY, has_own_wire, provider_of, trimmed_base_url
+from osmosis_ai.rollout.wire.addresses import is_base_url
 
 __all__ = ["make_llm_client"]
 
@@ -57,14 +60,15 @@ def make_llm_client(model: str, api_key: str | None = None, base_url: str | None
         from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 
         return BUILTIN_POLICIES[model]()
-    key = api_key or _key_of_any_provider(model, base_url)
-    if base_url:
+    key = api_key or _key_of_variables(model, base_url)
+    base_url = trimmed_base_url(model, base_url) if base_url else None
+    if base_url and not has_own_wire(model, base_url):
         from osmosis_ai.rollout.run.models.endpoint import EndpointLLMClient
 
         return EndpointLLMClient(model, key, base_url)
     from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
 
-    client = ExternalLLMClient(model, key)
+    client = ExternalLLMClient(model, key, base_url)
     if problem := _unknown_provider(client):
         raise InvalidModelError(problem)
     return client
@@ -101,18 +105,14 @@ def is_builtin(model: str, base_url: str | None) -> bool:
     return model.startswith(BUILTIN_PREFIX) and not base_url
 
 
-def provider_of(model: str) -> str:
-    """The part before the first slash in lower case; ``openai`` where there is none."""
-    provider, slash, _ = model.partition("/")
-    return provider.strip().lower() if slash else "openai"
-
-
 def model_problem(model: str, base_url: str | None) -> str | None:
     """What is wrong with the name itself, in a sentence."""
     if not model.strip():
         return "--model is empty: name a model, as in --model gpt-4o."
-    if base_url:
+    if base_url and not has_own_wire(model, base_url):
         return None
+    if base_url and not is_base_url(base_url.strip()):
+        return f"--base-url {base_url!r} is not a base URL such as http://127.0.0.1:8000."
     if is_builtin(model, base_url):
         from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 
@@ -136,10 +136,15 @@ def key_problem(model: str, api_key: str | None, base_url: str | None) -> str | 
     )
 
 
-def _key_of_any_provider(model: str, base_url: str | None) -> str | None:
-    """``LITELLM_API_KEY``, unless the provider's own variable is set: that one LiteLLM finds by itself."""
-    variables = () if base_url else KEY_VARIABLES.get(provider_of(model), ())
-    return None if any(map(os.environ.get, variables)) else os.environ.get(ANY_PROVIDER_KEY)
+def _key_of_variables(model: str, base_url: str | None) -> str | None:
+    """``LITELLM_API_KEY``, unless the provider's own variable is set: that one LiteLLM finds by itself.
+
+    A provider at a base URL of one's own may want no key; LiteLLM wants one.
+    """
+    variables = KEY_VARIABLES.get(provider_of(model), ()) if has_own_wire(model, base_url) else ()
+    if any(map(os.environ.get, variables)):
+        return None
+    return os.environ.get(ANY_PROVIDER_KEY) or (PLACEHOLDER_API_KEY if variables and base_url else None)
 
 
 def _unknown_provider(client: Any) -> str | None:
@@ -147,7 +152,7 @@ def _unknown_provider(client: Any) -> str | None:
     if not callable(look_up):
         return None
     try:
-        look_up(model=client.model, api_base=None)
+        look_up(model=client.model, api_base=client._api_base)
     except Exception as error:  # noqa: BLE001 - LiteLLM raises one type or another, by version
         from osmosis_ai.rollout.run.models.provider_errors import provider_message
 

@@ -2,29 +2,49 @@
 
 from typing import TYPE_CHECKING, Any
 
+from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
 from osmosis_ai.rollout.run.models.choice import for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, Patience, PatientClient
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.llm_client import CompletionsResult
-    from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer
+    from osmosis_ai.rollout.trainer.vocabulary import ChatCall
 
-__all__ = ["model_completer"]
+__all__ = ["ModelCompleter"]
 
 # What a rollout server sends for a trainer's own model, and hosted ones refuse: its name for the model, and token data.
 _FOR_TRAINERS_ONLY = frozenset({"model", "logprobs", "top_logprobs", "return_token_ids", "prompt_token_ids"})
 
 
-def model_completer(client: Any, patience: Patience | None = None) -> "Completer":
-    """Answers the trainer's chat calls with ``client``, which the caller closes; rate limits are waited out."""
-    gate = Gate()
+class ModelCompleter:
+    """Answers the trainer's chat calls with ``client``, which the caller closes; rate limits are waited out.
 
-    async def complete(call: "ChatCall") -> "CompletionsResult":
-        own = PatientClient(for_one_run(client), gate, patience)
+    Raises:
+        CallRefusedError: by each call that the model gave no answer to. It is told to the rollout server as final: what
+            another try could cure has been tried, and after a systemic error no model is asked any more.
+    """
+
+    def __init__(self, client: Any, patience: Patience | None = None) -> None:
+        self._client = client
+        self._gate = Gate()
+        self._patience = patience
+        self.stop_reason: str | None = None
+        """Why the model will answer no other call, where that has shown."""
+
+    async def __call__(self, call: "ChatCall") -> "CompletionsResult":
+        """The next message."""
+        from osmosis_ai.rollout.trainer.errors import CallRefusedError
+
+        if self.stop_reason is not None:
+            raise CallRefusedError(self.stop_reason)
+        own = PatientClient(for_one_run(self._client), self._gate, self._patience)
         own.set_tools(call.tools)
         sampling = {
             name: value for name, value in call.sampling.items() if name not in _FOR_TRAINERS_ONLY and value is not None
         }
-        return await own.chat_completions(call.messages, **sampling)
-
-    return complete
+        try:
+            return await own.chat_completions(call.messages, **sampling)
+        except ProviderError as error:
+            if isinstance(error, SystemicProviderError):
+                self.stop_reason = str(error)
+            raise CallRefusedError(str(error)) from error

@@ -1,12 +1,14 @@
 """Any OpenAI-compatible endpoint, called directly.
 
 With LiteLLM between, each call would cost four milliseconds of this process; without, it is a tenth of one.
-The wire is OpenAI's ``POST /chat/completions``, streaming off.
+The wire is OpenAI's ``POST /chat/completions``, streaming off. A base URL without ``/v1`` is tried as it is, and then
+with ``/v1`` if nothing is there; what answers first is kept.
 """
 
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,9 @@ from urllib.parse import urlsplit
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import provider_errors
-from osmosis_ai.rollout.run.models.llm_client import OPENAI_PREFIX, PLACEHOLDER_API_KEY, ExternalLLMClient
+from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
 from osmosis_ai.rollout.run.models.replies import completion
+from osmosis_ai.rollout.run.models.routes import OPENAI_PREFIX, PLACEHOLDER_API_KEY
 from osmosis_ai.rollout.wire.addresses import is_base_url, proxy_for
 
 if TYPE_CHECKING:
@@ -69,7 +72,7 @@ class _Connections:
             raise provider_errors.missing_package("aiohttp") from error
         parts = _checked(base_url)
         self._base_url = base_url
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._urls = [f"{base_url.rstrip('/')}{path}" for path in _paths_below(parts.path)]
         self._proxy = proxy_for(parts.scheme, parts.hostname or "", parts.netloc)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,16 +83,32 @@ class _Connections:
             await session.close()
 
     async def post(self, body: dict[str, Any], key: str, timeout_seconds: float) -> Any:
+        encoded = _encoded(body)
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        refusal: ProviderError | None = None
+        for url in list(self._urls):
+            status, content, reply_headers = await self._exchange(url, encoded, headers, timeout_seconds)
+            if len(self._urls) == 1 or not _is_no_such_path(status, content):
+                self._urls = [url]
+                if status == HTTPStatus.OK:
+                    return _decoded(content)
+                raise _refusal(status, content, reply_headers, url)
+            # The one that knows of models tells more than the one that knows of paths.
+            if refusal is None or _is_told_by_a_model_server(content):
+                refusal = _refusal(status, content, reply_headers, url)
+        raise refusal or AssertionError("there is always a URL")
+
+    async def _exchange(
+        self, url: str, body: bytes, headers: dict[str, str], timeout_seconds: float
+    ) -> tuple[int, bytes, dict[str, str]]:
         import aiohttp
 
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         try:
             async with asyncio.timeout(timeout_seconds):
                 async with self._open_session().post(
-                    self._url, data=_encoded(body), headers=headers, proxy=self._proxy, allow_redirects=False
+                    url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
                 ) as response:
-                    content = await _read(response)
-                    status, reply_headers = response.status, dict(response.headers)
+                    return response.status, await _read(response), dict(response.headers)
         except TimeoutError as error:
             raise ProviderError(
                 f"Request timed out. Details: no reply from {self._base_url} within {timeout_seconds:g} s",
@@ -98,9 +117,6 @@ class _Connections:
         except (aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise provider_errors.cannot_connect(f"{self._base_url}: {reason}") from error
-        if status == HTTPStatus.OK:
-            return _decoded(content)
-        raise _refusal(status, content, reply_headers)
 
     def _open_session(self) -> "aiohttp.ClientSession":
         import aiohttp
@@ -114,6 +130,29 @@ class _Connections:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+
+_CHAT_PATH = "/chat/completions"
+
+
+def _paths_below(base_path: str) -> list[str]:
+    """Where the endpoint may be: as OpenAI has it, and where the version was forgotten."""
+    has_version = re.search(r"/v\d", base_path)
+    return [_CHAT_PATH] if has_version else [_CHAT_PATH, f"/v1{_CHAT_PATH}"]
+
+
+def _is_no_such_path(status: int, content: bytes) -> bool:
+    """Whether a server may say so of a path it does not have; LM Studio does with a status of 200."""
+    return status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED) or b'"Unexpected endpoint' in content[:200]
+
+
+def _is_told_by_a_model_server(content: bytes) -> bool:
+    """Whether it is an error as OpenAI words it, of a model that is not there."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and isinstance(body.get("error"), dict)
 
 
 def _checked(base_url: str) -> Any:
@@ -170,7 +209,7 @@ def _completion(body: Any) -> CompletionsResult:
     return completion(message, choice.get("finish_reason"), usage if isinstance(usage, dict) else {})
 
 
-def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> ProviderError:
+def _refusal(status: int, content: bytes, headers: Mapping[str, str], url: str) -> ProviderError:
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return SystemicProviderError(
             f"The endpoint redirects to {headers.get('Location', 'another address')!r}: give that with --base-url.",
@@ -181,6 +220,8 @@ def _refusal(status: int, content: bytes, headers: Mapping[str, str]) -> Provide
     except (ValueError, RecursionError):
         told = content[:1000].decode("utf-8", "replace")
     message = provider_errors.provider_message(Exception(told))
+    if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+        message = f"{message.rstrip('.')} (at {url}: check --model, and --base-url, which usually ends in /v1)"
     if status == HTTPStatus.UNAUTHORIZED:
         return provider_errors.authentication_failed(message)
     retry_after_seconds = provider_errors.retry_after(headers)

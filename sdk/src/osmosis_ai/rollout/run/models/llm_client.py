@@ -17,15 +17,11 @@ from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import litellm as _litellm_compat, provider_errors
 from osmosis_ai.rollout.run.models.replies import completion
+from osmosis_ai.rollout.run.models.routes import OPENAI_PREFIX, PLACEHOLDER_API_KEY, routed
 
 __all__ = ["ExternalLLMClient"]
 
 logger = logging.getLogger(__name__)
-
-# A custom endpoint that wants no key still gets one: LiteLLM refuses to call without, and would otherwise hand the
-# endpoint whatever OPENAI_API_KEY holds.
-PLACEHOLDER_API_KEY = "none"
-OPENAI_PREFIX = "openai/"
 
 
 def _get_litellm() -> Any:
@@ -46,8 +42,8 @@ class ExternalLLMClient:
     """A model that LiteLLM can call; an ``LLMClientProtocol``.
 
     ``display_name`` is the model as given; ``model`` is the name LiteLLM gets: a name without a provider means
-    ``openai/``, and so does every name with an ``api_base``. ``api_base`` is the base URL of any OpenAI-compatible
-    endpoint, up to and including ``/v1``.
+    ``openai/`` (see ``routes``). ``api_base`` is the base URL of the provider, or of any OpenAI-compatible endpoint, up
+    to and including ``/v1``.
 
     Raises:
         ProviderError: LiteLLM is not installed.
@@ -60,8 +56,7 @@ class ExternalLLMClient:
     def _name(self, model: str, api_key: str | None, api_base: str | None) -> None:
         model = model.strip()
         self.display_name = model
-        needs_prefix = not model.startswith(OPENAI_PREFIX) if api_base else "/" not in model
-        self.model = OPENAI_PREFIX + model if needs_prefix else model
+        self.model = routed(model, api_base)
         self.call_options: dict[str, Any] = {}
         """Arguments for LiteLLM with every call, such as ``timeout`` in seconds; none by default."""
         self.preflight_warning: str | None = None
@@ -165,7 +160,9 @@ class ExternalLLMClient:
         await self.close()
 
     def _common_arguments(self) -> dict[str, Any]:
-        key = self._api_key or (PLACEHOLDER_API_KEY if self._api_base else None)
+        # LiteLLM finds the variable of a provider that is named, and of none other.
+        needs_placeholder = self._api_base and self.model.startswith(OPENAI_PREFIX)
+        key = self._api_key or (PLACEHOLDER_API_KEY if needs_placeholder else None)
         given = {"api_key": key, "api_base": self._api_base}
         return {"model": self.model, **{name: value for name, value in given.items() if value}, **self.call_options}
 

@@ -30,6 +30,11 @@ _CONNECTION_TEXTS = (
     "nodename nor servname provided",
     "connect call failed",
 )
+# By name, of httpx, aiohttp and openai: none of them is imported for this.
+_CONNECTION_ERRORS = frozenset(
+    {"ClientConnectorError", "ConnectError", "ConnectTimeout", "ReadError", "RemoteProtocolError", "WriteError"}
+)
+_PARSING_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _NO_PROVIDER_TEXTS = ("llm provider not provided", "pass in the llm provider you are trying to call")
 _NO_CREDENTIALS_TEXTS = ("missing credentials", "api_key client option must be set", "missing api key")
 _NO_QUOTA_TEXTS = ("insufficient_quota", "exceeded your current quota")
@@ -37,6 +42,7 @@ _CONTEXT_TEXTS = ("context_length_exceeded", "maximum context length", "exceeds 
 
 _LITELLM_PREFIX = re.compile(r"litellm\.\w+: ")
 _LITELLM_NOISE = re.compile(r"\n(?:Received Model Group=|Traceback|Request to |give\])")
+_LITELLM_OBJECTS = re.compile(r" ssl:(?:<[^>]*>|\w+)| Handle with `litellm\.\w+`\.")
 _MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -48,7 +54,7 @@ def provider_message(error: BaseException) -> str:
 
 def _cut(text: str) -> str:
     bare = _LITELLM_NOISE.split(_LITELLM_PREFIX.sub("", text, count=1) if text.startswith("litellm.") else text)[0]
-    return cut(bare.strip(), MAX_MESSAGE_CHARACTERS)
+    return cut(_LITELLM_OBJECTS.sub("", bare).strip(), MAX_MESSAGE_CHARACTERS)
 
 
 def from_litellm(error: Exception, routed_model: str, api_base: str | None) -> ProviderError:
@@ -64,13 +70,35 @@ def from_litellm(error: Exception, routed_model: str, api_base: str | None) -> P
         return rate_limited(message, retry_after(_headers(error)))
     if package := _missing_package(error):
         return missing_package(package)
-    if isinstance(error, litellm.APIConnectionError):
-        return cannot_connect(message)
+    if _is_connection_lost(error):
+        return cannot_connect(f"{api_base}: {message}" if api_base else message)
     if isinstance(error, litellm.Timeout):
         return ProviderError(f"Request timed out. Details: {message}", failure=ProviderFailure.TIMEOUT)
     if isinstance(error, litellm.ContextWindowExceededError):
         return context_exceeded(message)
+    if isinstance(error, litellm.APIConnectionError):  # LiteLLM's word for whatever it has no other for
+        return _unreadable(error, message)
     return _other(error, message, routed_model, api_base)
+
+
+def _is_connection_lost(error: Exception) -> bool:
+    """Whether a connection was not made, or broke: by the cause, as LiteLLM calls much else an APIConnectionError."""
+    from osmosis_ai.rollout.run.models import litellm
+
+    causes = list(_chain(error))[1:]
+    if not causes:
+        return isinstance(error, litellm.APIConnectionError)
+    return any(isinstance(cause, ConnectionError) or type(cause).__name__ in _CONNECTION_ERRORS for cause in causes)
+
+
+def _unreadable(error: Exception, message: str) -> ProviderError:
+    """LiteLLM failed on what it read: a reply that is not the provider's, or a conversation that does not fit."""
+    if any(isinstance(cause, _PARSING_ERRORS) for cause in list(_chain(error))[1:]):
+        return ProviderError(
+            f"LiteLLM cannot read the provider's reply, or the conversation. Details: {message}",
+            failure=ProviderFailure.MALFORMED_REPLY,
+        )
+    return ProviderError(f"LLM API error: {message}", failure=ProviderFailure.SERVER)
 
 
 def _other(error: Exception, message: str, routed_model: str, api_base: str | None) -> ProviderError:

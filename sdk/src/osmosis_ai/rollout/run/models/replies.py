@@ -1,14 +1,16 @@
-"""A model's reply as every server can be sent it back: standard keys only, whatever the provider added."""
+"""A model's reply as it goes back with the next call: in the shape of the protocol, with all that the provider added.
+
+A reasoning model thinks anew in each turn unless ``reasoning_content``, or what its provider calls it, comes back to
+it; some refuse the history without what they had signed.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
-
-_KEPT_WHERE_SET = ("name", "refusal", "function_call")
 
 
 def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[str, Any]) -> CompletionsResult:
@@ -39,9 +41,9 @@ def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[st
 
 
 def clean_message(message: Mapping[str, Any]) -> MessageDict:
-    """``message`` with the keys of the protocol only; ``content`` is there, null or not, beside tool calls."""
+    """``message`` without nulls; ``content`` is there, null or not, beside tool calls."""
     cleaned: MessageDict = {"role": message.get("role") or "assistant", "content": message.get("content")}
-    cleaned.update({key: message[key] for key in _KEPT_WHERE_SET if message.get(key) is not None})
+    cleaned.update(_told(message, besides=(*cleaned, "tool_calls")))
     calls = message.get("tool_calls")
     if isinstance(calls, list) and calls:
         cleaned["tool_calls"] = [_clean_call(call, number) for number, call in enumerate(calls)]
@@ -57,8 +59,18 @@ def _clean_call(call: Any, number: int) -> dict[str, Any]:
     return {
         "id": call.get("id") or f"call_{number}",
         "type": "function",
-        "function": {"name": function.get("name") or "", "arguments": _arguments(function.get("arguments"))},
+        "function": {
+            "name": function.get("name") or "",
+            "arguments": _arguments(function.get("arguments")),
+            **_told(function, besides=("name", "arguments")),
+        },
+        **_told(call, besides=("id", "type", "function", "index")),
     }
+
+
+def _told(given: Mapping[str, Any], besides: Container[str]) -> dict[str, Any]:
+    """What a provider has put into ``given`` that is not nothing: OpenAI itself sends an empty ``annotations``."""
+    return {key: value for key, value in given.items() if key not in besides and value not in (None, [], {})}
 
 
 def _arguments(arguments: Any) -> str:

@@ -1,5 +1,6 @@
 """What a batch came to."""
 
+from collections import Counter
 from dataclasses import asdict
 from enum import Enum
 from typing import Any
@@ -38,6 +39,10 @@ class BatchReport(Tally):
         super().__init__(planned)
         self.counts = dict.fromkeys(RunVerdict, 0)
         self.solved = 0
+        self.finish_reasons: Counter[str] = Counter()
+        """Of the runs that came to their end, as the agent says."""
+        self.zero_reasons: Counter[str] = Counter()
+        """What else than a wrong answer explains the zeros, where something does."""
         self.cost_usd: float | None = None
         self.duration_ms = 0.0
         self.rate_limit_waits = 0
@@ -52,6 +57,10 @@ class BatchReport(Tally):
         reward = record["reward"]
         self.solved += reward is not None and reward >= SOLVED_REWARD
         self.count_reward(reward, readable_components(record.get("reward_components")))
+        if record["success"] and record.get("finish_reason"):
+            self.finish_reasons[shortened(record["finish_reason"], limit=40)] += 1
+        if reason := record.get("zero_reason"):
+            self.zero_reasons[reason] += 1
         if not record["success"]:
             text = shortened(record["error"] or "no reason was given")
             where, hint = record.get("where") or (), record.get("hint")
@@ -65,6 +74,8 @@ class BatchReport(Tally):
             "failed": self.counts[RunVerdict.FAILED],
             "scored_zero": self.counts[RunVerdict.SCORED_ZERO],
             "solved": self.solved,
+            "finish_reasons": dict(self.finish_reasons),
+            "zero_reasons": dict(self.zero_reasons),
             **self.rewards_as_json(),
             "total_duration_ms": self.duration_ms,
             "total_tokens": self.total_tokens,

@@ -8,6 +8,7 @@ from osmosis_ai.rollout.run.loading import Say
 from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.tally import problem_lines
 from osmosis_ai.rollout.run.test.batch_report import SOLVED_REWARD, BatchReport, RunVerdict, verdict_of
+from osmosis_ai.rollout.run.zero_reasons import zero_lines
 
 MAX_ERROR_CHARACTERS = 50
 
@@ -39,7 +40,12 @@ def print_summary(report: BatchReport, say: Say) -> None:
     say(f"  Passed: {passed}", "green" if passed else None)
     if zeros := counts[RunVerdict.SCORED_ZERO]:
         say(f"  Scored 0: {zeros}", "yellow")
+        for line in zero_lines(report.zero_reasons, zeros):
+            say(f"    {line}", "yellow")
     say(f"  Failed: {failed}", "red" if failed else None)
+    if set(report.finish_reasons) - {"stop"}:
+        told = (f"{printable(reason)} {count}" for reason, count in report.finish_reasons.most_common())
+        say(f"  Finish reasons: {', '.join(told)}")
     if report.mean_reward is not None:
         say(f"  Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'run')})")
         for text in report.components.lines():
@@ -65,4 +71,6 @@ def _details(record: Record) -> str:
     components = readable_components(record.get("reward_components"))
     details += [f"{printable(name)} {value:.2f}" for name, value in components.items()]
     details += [counted(record["turns"], "turn"), counted(record["tool_calls"], "tool call")]
+    if record.get("finish_reason") not in (None, "stop"):
+        details.append(fitted(printable(record["finish_reason"]), MAX_ERROR_CHARACTERS))
     return " " + ", ".join(details)

@@ -23,6 +23,7 @@ def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str
         "hint": run.hint,
         "reward": reward,
         "reward_components": known_components(run.result.extra_fields) if run.result and run.success else {},
+        "zero_reason": run.zero_reason if reward is not None and reward <= 0 else None,
         "finish_reason": run.result.finish_reason if run.result else None,
         "duration_ms": run.duration_ms,
         "token_usage": run.token_usage,

@@ -10,7 +10,7 @@ from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
 from osmosis_ai.rollout.run.loading import check_dataset, open_results, read_api_key
 from osmosis_ai.rollout.run.models.choice import is_builtin, make_llm_client
-from osmosis_ai.rollout.run.models.completer import model_completer
+from osmosis_ai.rollout.run.models.completer import ModelCompleter
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 from osmosis_ai.rollout.run.policies.named import PolicyClient, load_policy, policy_completer
 from osmosis_ai.rollout.run.progress import RunProgress, stderr_terminal
@@ -73,7 +73,7 @@ def _completer(options: Options) -> tuple[Completer, Callable[[], Awaitable[None
     if is_builtin(options.model, options.base_url) and options.model in BUILTIN_POLICIES:
         return policy_completer(PolicyClient(BUILTIN_POLICIES[options.model], options.model)), None
     client = make_llm_client(options.model, read_api_key(options.api_key), options.base_url)
-    return model_completer(client), client.close
+    return ModelCompleter(client), client.close
 
 
 def _drive(

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from osmosis_ai.rollout.core.text import counted, printable
+from osmosis_ai.rollout.core.text import counted, printable, shortened
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
 from osmosis_ai.rollout.trainer.vocabulary import Ending
 
@@ -74,7 +74,8 @@ class ReportPrinter:
         for text in report.components.lines():
             self._console.print(f"    {printable(text, self._encoding)}", soft_wrap=True)
         self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
-        for problem in report.problems:
+        told = report.stop_reason and shortened(report.stop_reason)  # by the command, at its end
+        for problem in (problem for problem in report.problems if problem.text != told):
             row = "rows" if len(problem.rows) > 1 else "row"
             self.say(f"{problem.count} x {problem.kind}: {problem.text} ({row} {problem.named_rows})")
             for line in problem.told:

@@ -142,7 +142,9 @@ class Session:
     ) -> None:
         async def run_one(job: Job) -> tuple[RolloutOutcome, str | None]:
             outcome = await trainer.run_one(self._request_of(job))
-            return outcome, outcome.problem if outcome.is_systemic else None
+            if outcome.is_systemic:
+                return outcome, outcome.problem
+            return outcome, getattr(self._complete, "stop_reason", None)  # of a model that answers no more
 
         def take(job: Job, outcome: RolloutOutcome) -> None:
             results.add(job.slot, record_of(report.add(job.row_index, job.repeat, outcome), outcome))

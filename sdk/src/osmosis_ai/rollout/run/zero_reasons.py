@@ -1,0 +1,65 @@
+"""Why a run may have scored 0 besides a wrong answer: what its conversation shows of limits and of tool calls."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from osmosis_ai.rollout.core.chat_watch import ChatWatch
+
+__all__ = ["FinishReasonWatch", "zero_lines", "zero_reason"]
+
+TRUNCATED = "truncated at max_tokens (a larger --max-tokens lets the model end)"
+OUT_OF_CONTEXT = "stopped at the rollout's limit of tokens"
+OUT_OF_TURNS = "stopped at max_turns (a larger --max-turns lets the agent go on)"
+CALLS_AS_TEXT = "tool calls came as text (the server's tool parser is off)"
+
+_STOPPED_BY = {"length": TRUNCATED, "max_tokens": OUT_OF_CONTEXT, "max_turns": OUT_OF_TURNS}
+# How models write calls when nobody parses them: Hermes and Qwen, Mistral, Llama, DeepSeek.
+_CALL_MARKS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=", "<|tool_call", "<\uff5ctool\u2581call")
+
+
+class FinishReasonWatch(ChatWatch):
+    """Remembers the finish reason of the model's last reply."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last: str | None = None
+
+    def chat_ends(self, chat: Any, reply: Any) -> None:
+        """Note the reply."""
+        given = getattr(reply, "finish_reason", None)
+        self.last = given if isinstance(given, str) else None
+
+
+def zero_reason(
+    finish_reasons: Iterable[str | None], messages: Sequence[Mapping[str, Any]], tool_names: Sequence[str]
+) -> str | None:
+    """What else than a wrong answer may have cost the run its reward, if anything shows; see ``zero_lines``.
+
+    ``finish_reasons`` are the agent's and the model's; ``tool_names`` are the tools that were offered.
+    """
+    for finish_reason in finish_reasons:
+        if finish_reason in _STOPPED_BY:
+            return _STOPPED_BY[finish_reason]
+    replies = [message for message in messages if message.get("role") == "assistant"]
+    if not tool_names or any(message.get("tool_calls") for message in replies):
+        return None
+    if any(_holds_a_call(message.get("content"), tool_names) for message in replies):
+        return CALLS_AS_TEXT
+    return f"called no tool although {len(tool_names)} {'was' if len(tool_names) == 1 else 'were'} offered"
+
+
+def zero_lines(reasons: Mapping[str, int], zeros: int) -> list[str]:
+    """``20 of 20 truncated at max_tokens``: a line a reason, the most frequent first."""
+    return [f"{count} of {zeros}: {reason}" for reason, count in Counter(reasons).most_common()]
+
+
+def _holds_a_call(content: Any, tool_names: Sequence[str]) -> bool:
+    if not isinstance(content, str):
+        return False
+    if any(mark in content for mark in _CALL_MARKS):
+        return True
+    named = re.search(r'"name"\s*:\s*"([^"]*)"', content)
+    return bool(named and named[1] in tool_names and re.search(r'"(arguments|parameters)"\s*:', content))

@@ -121,6 +121,7 @@ def test_the_file_holds_all_it_takes_to_run_it_again(evaluate: Command, project:
         "rows": 2,
         "offset": 1,
         "limit": 2,
+        "columns": None,
     }
     assert config["sdk_version"] == PACKAGE_VERSION
     assert "sk-key" not in text + ended.out

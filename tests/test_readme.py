@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from osmosis_ai.rollout import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout import RolloutClientSettings, RolloutJudgeSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest, RolloutResponse
 from tests.commands import ROOT, run, serving
 
@@ -117,13 +117,14 @@ def test_the_configuration_table_lists_every_setting_with_its_default() -> None:
     settings: dict[str, type[BaseModel]] = {
         "OSMOSIS_ROLLOUT_CLIENT_": RolloutClientSettings,
         "OSMOSIS_ROLLOUT_SERVER_": RolloutServerSettings,
+        "OSMOSIS_ROLLOUT_JUDGE_": RolloutJudgeSettings,
         "OSMOSIS_ROLLOUT_": RolloutSettings,
     }
     declared = {
         prefix + name.upper(): field.default
         for prefix, model in settings.items()
         for name, field in model.model_fields.items()
-        if name not in ("client", "server") and not UNDOCUMENTED_FIELDS.fullmatch(name)
+        if name not in ("client", "server", "judge") and not UNDOCUMENTED_FIELDS.fullmatch(name)
     }
 
     assert table.keys() == declared.keys() | OTHER_VARIABLES

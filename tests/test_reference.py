@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from docs.site import build, pages as pages_of_the_site
-from osmosis_ai.rollout import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout import RolloutClientSettings, RolloutJudgeSettings, RolloutServerSettings, RolloutSettings
 from tests.commands import ROOT, commands, flags
 from tests.exports import PACKAGES, exported_names
 
@@ -92,7 +92,7 @@ def test_every_exported_name_has_an_entry(entries: set[str]) -> None:
 
 
 def test_every_setting_has_an_entry(entries: set[str]) -> None:
-    for model in (RolloutServerSettings, RolloutClientSettings, RolloutSettings):
+    for model in (RolloutServerSettings, RolloutClientSettings, RolloutJudgeSettings, RolloutSettings):
         assert {f"osmosis_ai.rollout.{model.__name__}.{name}" for name in model.model_fields} - entries == set()
 
 

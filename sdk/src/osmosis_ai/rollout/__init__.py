@@ -36,15 +36,18 @@ if TYPE_CHECKING:
     )
     from osmosis_ai.rollout.core.exceptions import (
         AgentLoopNotFoundError as AgentLoopNotFoundError,
+        JudgeError as JudgeError,
         OsmosisRolloutError as OsmosisRolloutError,
         OsmosisServerError as OsmosisServerError,
         OsmosisTimeoutError as OsmosisTimeoutError,
         OsmosisTransportError as OsmosisTransportError,
         OsmosisValidationError as OsmosisValidationError,
+        RewardError as RewardError,
         ToolArgumentError as ToolArgumentError,
         ToolExecutionError as ToolExecutionError,
     )
     from osmosis_ai.rollout.core.framework_tools import tools_of as tools_of
+    from osmosis_ai.rollout.core.judge import Judge as Judge
     from osmosis_ai.rollout.core.llm_client import (
         LLMClientProtocol as LLMClientProtocol,
     )
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     )
     from osmosis_ai.rollout.core.settings import (
         RolloutClientSettings as RolloutClientSettings,
+        RolloutJudgeSettings as RolloutJudgeSettings,
         RolloutServerSettings as RolloutServerSettings,
         RolloutSettings as RolloutSettings,
         configure as configure,
@@ -138,12 +142,14 @@ _EXPORTS = {
     ),
     "osmosis_ai.rollout.core.answers": "final_number is_close is_comparable is_right read_number",
     "osmosis_ai.rollout.core.framework_tools": "tools_of",
+    "osmosis_ai.rollout.core.judge": "Judge",
     "osmosis_ai.rollout.core.messages": (
         "count_messages_by_role get_message_content get_message_role is_assistant_message is_tool_message "
         "is_user_message normalize_stop parse_tool_calls summarize"
     ),
     "osmosis_ai.rollout.core.settings": (
-        "RolloutClientSettings RolloutServerSettings RolloutSettings configure get_settings reset_settings"
+        "RolloutClientSettings RolloutJudgeSettings RolloutServerSettings RolloutSettings configure get_settings "
+        "reset_settings"
     ),
     "osmosis_ai.rollout.core.tool_arguments": "EXACT",
     "osmosis_ai.rollout.core.toolbox": "Toolbox tool",

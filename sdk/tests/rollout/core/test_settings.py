@@ -11,6 +11,7 @@ import osmosis_ai
 from osmosis_ai.rollout import (
     OsmosisLLMClient,
     RolloutClientSettings,
+    RolloutJudgeSettings,
     RolloutRequest,
     RolloutServerSettings,
     RolloutSettings,
@@ -246,6 +247,7 @@ class TestUse:
         declared = {
             *RolloutClientSettings.model_fields,
             *RolloutServerSettings.model_fields,
+            *RolloutJudgeSettings.model_fields,
             *RolloutSettings.model_fields,
         }
         source = Path(osmosis_ai.__file__).parent

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # more than there is, but by no other name or type
 _EXPORTS = {
     "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",
     "osmosis_ai.rollout.core.exceptions": (
-        "AgentLoopNotFoundError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError OsmosisTransportError "
-        "OsmosisValidationError ToolArgumentError ToolExecutionError"
+        "AgentLoopNotFoundError JudgeError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError "
+        "OsmosisTransportError OsmosisValidationError RewardError ToolArgumentError ToolExecutionError"
     ),
     "osmosis_ai.rollout.core.llm_client": "LLMClientProtocol",
     "osmosis_ai.rollout.core.schemas": (

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from osmosis_ai.rollout.core.chat_watch import ChatWatch as ChatWatch, Trace as Trace
+from osmosis_ai.rollout.core.exceptions import JudgeError
 from osmosis_ai.rollout.core.resources import Resources
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components, split_reward
 from osmosis_ai.rollout.core.schemas import (
@@ -29,6 +30,7 @@ from osmosis_ai.rollout.core.transcript import Transcript
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+    from osmosis_ai.rollout.core.judge import Judge
     from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
     from osmosis_ai.rollout.core.openai_access import OpenAIAccess
 
@@ -72,6 +74,7 @@ class RolloutContext:
     watcher: ChatWatch = field(default=ChatWatch(), init=False, repr=False, compare=False)
     """Who is told of every chat call."""
     _openai: "OpenAIAccess | None" = field(default=None, init=False, repr=False, compare=False)
+    _judge: "Judge | None" = field(default=None, init=False, repr=False, compare=False)
     resources: Resources | None = field(default=None, init=False, repr=False, compare=False)
     """What ``enter`` has opened; closed by who runs the agent."""
 
@@ -123,6 +126,26 @@ class RolloutContext:
         self.watcher.chat_ends(chat, result)
         self._count_tokens(getattr(result, "usage", None))
         return result
+
+    async def judge(self, prompt: str | list[MessageDict], **sampling: Any) -> str:
+        """What a model that grades answers to ``prompt``, a text or messages; ``sampling`` goes along as it is.
+
+        Not the policy, and nothing that a trainer sees: an OpenAI-compatible endpoint of the author's, with its own
+        deadline and budget of calls (``OSMOSIS_ROLLOUT_JUDGE_*``). Let what it raises escape: the rollout is then an
+        ERROR, outcome ``reward_error``, without a reward.
+
+        Raises:
+            JudgeError: no whole answer came in time, the budget is used up, or no judge is configured.
+        """
+        if self._judge is None:
+            from osmosis_ai.rollout.core.judge import Judge
+
+            self._judge = Judge(log=self.log_event)
+        try:
+            return await self._judge.ask(prompt, **sampling)
+        except JudgeError as error:
+            self.transcript.error = error
+            raise
 
     @property
     def messages(self) -> list[MessageDict]:

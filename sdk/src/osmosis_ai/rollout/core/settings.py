@@ -25,6 +25,7 @@ from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
 
 __all__ = [
     "RolloutClientSettings",
+    "RolloutJudgeSettings",
     "RolloutServerSettings",
     "RolloutSettings",
     "configure",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _PREFIX = "OSMOSIS_ROLLOUT_"
+OPENAI_BASE_URL = "https://api.openai.com/v1"
 JOURNAL_OFF = "off"
 DEFAULT_JOURNAL = ".osmosis/journal.db"
 """Of a server that is not told where to keep one; relative to the current directory."""
@@ -112,6 +114,24 @@ class RolloutClientSettings(_Settings):
         return self
 
 
+class RolloutJudgeSettings(_Settings):
+    """The model that grades, for ``RolloutContext.judge``; times are seconds."""
+
+    model_config = _config(_PREFIX + "JUDGE_")
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")] = OPENAI_BASE_URL
+    model: str = ""
+    api_key: SecretStr | None = None
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=3600.0)] = 60.0
+    max_calls: Annotated[int, Field(ge=1, le=1000)] = 8
+
+    @field_validator("api_key")
+    @classmethod
+    def _as_a_header_has_it(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value().strip() if key is not None else ""
+        return SecretStr(text) if text else None
+
+
 class RolloutServerSettings(_Settings):
     """The server. Times are seconds, sizes bytes."""
 
@@ -161,7 +181,7 @@ def _decoded(value: Any) -> Any:
 
 
 class RolloutSettings(_Settings):
-    """Everything; ``client`` and ``server`` read their own variables for what the JSON of theirs leaves open."""
+    """Everything; each part reads its own variables for what the JSON of its own leaves open."""
 
     model_config = _config(_PREFIX)
 
@@ -171,12 +191,15 @@ class RolloutSettings(_Settings):
     server: Annotated[RolloutServerSettings, NoDecode, BeforeValidator(_decoded)] = Field(
         default_factory=RolloutServerSettings
     )
+    judge: Annotated[RolloutJudgeSettings, NoDecode, BeforeValidator(_decoded)] = Field(
+        default_factory=RolloutJudgeSettings
+    )
     max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
 
 
 def wrong_variables(error: Exception) -> list[tuple[str, str]]:
     """The variables that pydantic found wrong, each with its reason; ``[]`` if ``error`` is not about settings."""
-    models = (RolloutClientSettings, RolloutServerSettings, RolloutSettings)
+    models = (RolloutClientSettings, RolloutServerSettings, RolloutJudgeSettings, RolloutSettings)
     prefixes = {model.__name__: str(model.model_config.get("env_prefix")) for model in models}
     if not isinstance(error, ValidationError) or error.title not in prefixes:
         return []

@@ -84,6 +84,8 @@ def create_app(
     if api_key is not None:
         api_key = api_key.strip()  # as it comes over the wire, without the line break of a file of secrets
         hide(api_key)
+    if settings.judge.api_key is not None:
+        hide(settings.judge.api_key.get_secret_value())
     use_format(settings.server.log_format)
     if debug_dir is None and (parent := os.environ.get(TRACES_VARIABLE)):
         debug_dir = str(trace_folder(parent))

@@ -31,7 +31,7 @@ class Plan:
     def to_json(self) -> str:
         """As JSON text; it holds the server's keys, and goes nowhere but to the child's environment."""
         # What was not set stays unset: the child reads the same environment, and defaults may depend on each other.
-        settings = self.settings.model_dump(mode="json", exclude_unset=True) | {
+        settings = self.settings.model_dump(mode="json", exclude_unset=True, exclude={"judge"}) | {
             "client": self.settings.client.model_dump(mode="json", exclude_unset=True),
             "server": self.settings.server.model_dump(mode="json", exclude_unset=True),
         }

@@ -15,6 +15,7 @@ from osmosis_ai.rollout.core.settings import (
     DEFAULT_JOURNAL,
     JOURNAL_OFF,
     RolloutClientSettings,
+    RolloutJudgeSettings,
     RolloutServerSettings,
     RolloutSettings,
     wrong_variables,
@@ -132,6 +133,7 @@ class Case:
                 return None
 
         read(RolloutClientSettings)
+        read(RolloutJudgeSettings)
         server = read(RolloutServerSettings) or RolloutServerSettings.model_construct()
         if not wrong:
             read(RolloutSettings)

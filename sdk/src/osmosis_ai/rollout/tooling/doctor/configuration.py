@@ -7,7 +7,12 @@ from difflib import get_close_matches
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE, TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
-from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.settings import (
+    RolloutClientSettings,
+    RolloutJudgeSettings,
+    RolloutServerSettings,
+    RolloutSettings,
+)
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.public_address import PUBLIC_HOST_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
@@ -90,7 +95,7 @@ def check_variables(case: Case) -> Finding:
 def known_variables() -> set[str]:
     """Every variable that the SDK or the example reads."""
     names = set(_OTHER_VARIABLES)
-    for model in (RolloutClientSettings, RolloutServerSettings, RolloutSettings):
+    for model in (RolloutClientSettings, RolloutServerSettings, RolloutJudgeSettings, RolloutSettings):
         prefix = str(model.model_config.get("env_prefix", ""))
         names.update(prefix + field.upper() for field in model.model_fields)
     return names

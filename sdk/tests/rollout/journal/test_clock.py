@@ -73,6 +73,19 @@ def test_downtime_on_the_same_boot_counts_for_retention_but_not_for_delivery() -
     assert after.served_since(settled_at) == 60
 
 
+def test_a_step_beside_another_process_is_no_time_that_anybody_served() -> None:
+    clock = TestClock()
+    first = Timeline(clock)
+    finished_at, sign = first.now(), first.sign()
+    clock.now += 10
+    clock.step = 25 * HOUR
+    second = Timeline(clock, sign, shared=True)
+    assert second.served_since(finished_at) == 10
+    clock.now += 60
+    assert second.served_since(finished_at) == 70
+    assert first.served_since(finished_at) == 70
+
+
 def test_downtime_over_a_reboot_counts_for_neither() -> None:
     clock = TestClock()
     before = Timeline(clock)

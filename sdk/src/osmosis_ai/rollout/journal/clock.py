@@ -59,7 +59,7 @@ class Timeline:
 
     Args:
         gaps: those on record, the oldest first.
-        shared: whether another process has it open, so that nobody was away.
+        shared: whether another process has it open, so that only what is not proven was away.
     """
 
     def __init__(
@@ -77,7 +77,9 @@ class Timeline:
             proven = max(self._started_steady - last.steady, 0.0) if same_boot else 0.0
             self._started = max(self._started, last.time + proven)
             away = self._started - last.time
-            gap = Gap(self._started, 0.0 if shared else away, away - proven)
+            unproven = away - proven
+            # Others were there for what is proven; a step of the wall clock is no time that anybody served.
+            gap = Gap(self._started, unproven if shared else away, unproven)
             if max(gap.away_seconds, gap.unproven_seconds) > MIN_GAP_SECONDS:
                 self.new_gap = gap
                 self.gaps.append(gap)

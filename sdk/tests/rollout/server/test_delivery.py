@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from support.fake_trainer import FakeTrainer
+from support.faulty_trainer import Fault, FaultyTrainer
+from support.promise_agent import agent_loop
 from support.rollouts import (
     INIT,
     NO_TRAINER,
@@ -20,8 +24,10 @@ from support.rollouts import (
     raising,
     settings_of,
 )
+from support.server_process import init_of
 
 from osmosis_ai.rollout.core.exceptions import OsmosisTimeoutError, OsmosisValidationError
+from osmosis_ai.rollout.server import delivery
 from osmosis_ai.rollout.server.app import create_app
 
 QUICK = settings_of(client={"retry_base_delay": 0.01, "retry_max_delay": 0.02})
@@ -187,3 +193,37 @@ class TestShutdown:
         async with asyncio.timeout(10), lifespan_of(app):
             await init(app, "rollout-1", NO_TRAINER)
         assert {completion["status"] for completion in clients.made[0].completions} == {"COMPLETED"}
+
+
+class TestRoom:
+    @pytest.fixture
+    def hanging(self) -> Iterator[FaultyTrainer]:
+        with FaultyTrainer() as trainer:
+            trainer.result_faults["stuck"] = [Fault.HANG]
+            yield trainer
+
+    @pytest.fixture
+    def other(self) -> Iterator[FaultyTrainer]:
+        with FaultyTrainer() as trainer:
+            yield trainer
+
+    async def test_a_large_result_and_what_comes_after_it_do_not_wait_for_a_trainer_that_hangs(
+        self, tmp_path: Path, hanging: FaultyTrainer, other: FaultyTrainer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "BYTES_AT_ONCE", 100_000)
+        monkeypatch.setattr(delivery, "BYTES_AT_ONCE_PER_TRAINER", 25_000)
+        settings = settings_of(server={"journal": str(tmp_path / "journal.db"), "drain_seconds": 0, "flush_seconds": 0})
+        app = create_app(agent_loop, settings=settings)
+        async with lifespan_of(app), client_of(app) as client:
+            for name, trainer, do in (
+                ("stuck", hanging, "complete"),
+                ("large", other, "give_too_much"),
+                ("small", other, "complete"),
+            ):
+                assert (await client.post(INIT, json=init_of(name, trainer.url, do))).status_code == 202
+                await asyncio.to_thread(trainer.wait_for_chat, name)
+                if trainer is hanging:
+                    await asyncio.to_thread(trainer.wait_for_post, name)
+            for name in ("large", "small"):
+                assert (await asyncio.to_thread(other.result, name))["status"] == "COMPLETED"
+            assert (await state_of(app, "stuck"))["state"] == "finished"

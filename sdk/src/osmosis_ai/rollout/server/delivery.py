@@ -119,7 +119,9 @@ class Courier:
         """Whether the server ends: what other processes left is for the next one."""
         self.under_way: dict[str, Delivery] = {}
         """By key, those that have begun."""
-        self.room = ByteBudget(BYTES_AT_ONCE)
+        self._room = ByteBudget(BYTES_AT_ONCE)
+        self._large_room = ByteBudget(BYTES_AT_ONCE_PER_TRAINER)
+        """Of what is larger than that, so one at a time."""
         self._journal = journal
         self._parcels = Parcels(journal)
         self._make_client = make_client
@@ -127,6 +129,14 @@ class Courier:
         self._deadline_seconds = deadline_seconds
         self._trainers: dict[tuple[str, ...], _Trainer] = {}
         self._last_call = asyncio.Event()
+
+    def room_for(self, size_bytes: int) -> ByteBudget:
+        """Where something of that size has its share of what may be in memory at once.
+
+        Something large would wait until nearly all others are done, and whoever comes after it, too: for as long as a
+        trainer hangs.
+        """
+        return self._room if size_bytes <= BYTES_AT_ONCE_PER_TRAINER else self._large_room
 
     async def record(self, parcel: Parcel, rollout_id: str) -> bool:
         """Put a result that was just made on record; ``False`` if it must not be delivered by this process.
@@ -163,7 +173,7 @@ class Courier:
         trainer = self._trainer(delivery.server_url)
         size_bytes = delivery.parcel.size_bytes
         # A trainer that comes back with thousands of results waiting must not get them all at once.
-        async with trainer.gate, trainer.room.share(size_bytes), self.room.share(size_bytes):
+        async with trainer.gate, trainer.room.share(size_bytes), self.room_for(size_bytes).share(size_bytes):
             delivery.was_made = False
             try:
                 content = await self._parcels.content_of(delivery.parcel)

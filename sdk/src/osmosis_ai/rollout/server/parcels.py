@@ -2,8 +2,8 @@
 
 Invariants: what is sent are the recorded bytes, or those without the messages once the journal says so, which follow
 from them alone; so every process sends the same. All attempts together hold ``BYTES_AT_ONCE``, those to one trainer a
-part of it, or one result alone that is larger. Results that wait for another attempt are in memory within
-``WAITING_BYTES``, or because the journal does not have them.
+part of it; beside them goes one result that is larger than such a part. Results that wait for another attempt are in
+memory within ``WAITING_BYTES``, or because the journal does not have them.
 """
 
 from dataclasses import dataclass, field

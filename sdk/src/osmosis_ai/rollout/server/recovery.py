@@ -80,7 +80,8 @@ class Recovery:
 
     async def _report(self, record: JournalRecord) -> tuple[Parcel, ResultSummary] | None:
         """Put on record that the rollout was interrupted; ``None`` if that is not ours to deliver."""
-        async with self._courier.room.share(DECODED_PER_BYTE * record.payload_bytes):
+        size_bytes = DECODED_PER_BYTE * record.payload_bytes
+        async with self._courier.room_for(size_bytes).share(size_bytes):
             result = await _unrun(self._journal, record.key, record.rollout_id, Stop.RESTART.value)
             parcel = Parcel.of(record.key, result)
             if not await self._courier.record(parcel, record.rollout_id):

@@ -4,11 +4,13 @@ import inspect
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
+from osmosis_ai.rollout.core.loading import CLIError, import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_content, summarize
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
@@ -23,7 +25,7 @@ from osmosis_ai.rollout.mcp.results import (
     tool_result_text,
 )
 from osmosis_ai.rollout.mcp.schemas import mcp_tool_to_openai as _mcp_tool_to_openai
-from osmosis_ai.rollout.mcp.tool_server import ToolServer
+from osmosis_ai.rollout.mcp.tool_server import Call, ToolServer
 
 __all__ = ["MCPAgentLoop", "MCPLoadError", "_extract_tool_value", "_mcp_tool_to_openai", "load_mcp_agent"]
 
@@ -73,7 +75,8 @@ class MCPAgentLoop(RolloutAgentLoop):
         self._tool_server = ToolServer(mcp_server)
         definitions = _convert(self._tool_server.list_tools())
         self._tools = Toolbox(
-            *(_McpTool(self._tool_server, name, schema, tool_timeout_seconds) for name, schema in definitions),
+            *(_McpTool(name, schema, tool_timeout_seconds) for name, schema in definitions),
+            state=_Session,
             max_concurrency=MAX_CONCURRENT_TOOL_CALLS,
         )
         if not definitions:
@@ -85,10 +88,10 @@ class MCPAgentLoop(RolloutAgentLoop):
 
     async def run(self, ctx: RolloutContext) -> RolloutResult:
         """Run one rollout. Its finish reason is the model's, ``stop`` where it gave none, or ``max_turns``."""
-        async with self._tool_server.running():
-            return await self._run(ctx)
+        async with self._tool_server.session(ctx) as call:
+            return await self._run(ctx, _Session(call))
 
-    async def _run(self, ctx: RolloutContext) -> RolloutResult:
+    async def _run(self, ctx: RolloutContext, session: "_Session") -> RolloutResult:
         request, turns = ctx.request, 0
         messages = list(request.messages)
         finish_reason = "max_turns"
@@ -104,7 +107,7 @@ class MCPAgentLoop(RolloutAgentLoop):
                 finish_reason = ended or "stop"
                 break
 
-            results = await self._tools.answer(ctx, calls)
+            results = await self._tools.answer(ctx, calls, session)
             messages += results
             ctx.log_event("tool_results", turn=turn, num_tool_results=len(results), results_summary=summarize(results))
 
@@ -128,18 +131,18 @@ class MCPAgentLoop(RolloutAgentLoop):
         return cast("float | None", score)
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What one rollout calls its tools with."""
+
+    call: Call
+
+
 class _McpTool(Tool):
     """A tool of the server; whatever goes wrong with it is for the model to know, and the rollout goes on."""
 
-    def __init__(
-        self,
-        server: ToolServer,
-        server_name: str,
-        schema: OpenAIFunctionToolSchema,
-        timeout_seconds: float | None,
-    ) -> None:
+    def __init__(self, server_name: str, schema: OpenAIFunctionToolSchema, timeout_seconds: float | None) -> None:
         super().__init__(schema, timeout_seconds)
-        self._server = server
         self._server_name = server_name
 
     async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> str:
@@ -147,7 +150,7 @@ class _McpTool(Tool):
         plain = plain_arguments(arguments, self.name)
         with ContainedCall():
             try:
-                result = await self._server.call(self._server_name, plain)
+                result = await state.call(self._server_name, plain)
                 if is_input_request(result):
                     raise ToolExecutionError("The tool asks for input, which nobody can give here")
                 text = tool_result_text(result)
@@ -165,16 +168,25 @@ class _McpTool(Tool):
         return text
 
 
-def load_mcp_agent(mcp_path: str | Path) -> MCPAgentLoop:
+def load_mcp_agent(mcp_path: str | Path, reward: str | None = None) -> MCPAgentLoop:
     """The agent loop for the MCP tools in the directory ``mcp_path``: what ``--mcp DIR`` stands for.
 
-    Its reward is ``compute_reward`` of ``DIR/main.py``, defined there or imported; without that there is none.
+    Its reward is the function that ``reward`` names as ``module:attribute``, or else ``compute_reward`` of
+    ``DIR/main.py``, defined there or imported; without either there is none.
 
     Raises:
         MCPLoadError: as ``load_mcp_server`` and ``MCPAgentLoop`` do.
+        CLIError: ``reward`` cannot be imported, or is no function.
     """
-    server, reward = load_mcp_folder(mcp_path)
-    return MCPAgentLoop(server, reward=reward)
+    server, own = load_mcp_folder(mcp_path)
+    return MCPAgentLoop(server, reward=own if reward is None else _reward_named(reward))
+
+
+def _reward_named(path: str) -> Callable[..., Any]:
+    function = import_module_attribute(path)
+    if not callable(function):
+        raise CLIError(f"--reward {path} is a {type(function).__name__}; name a function.")
+    return cast("Callable[..., Any]", function)
 
 
 def _convert(tools: list[Any]) -> list[tuple[str, OpenAIFunctionToolSchema]]:

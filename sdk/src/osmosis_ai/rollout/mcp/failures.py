@@ -18,6 +18,8 @@ _PYDANTIC_ADVICE = re.compile(r"\n\s*For further information visit \S+")
 
 def told_to_the_model(error: Exception, tool_name: str) -> str:
     """The sentence for the model, at most ``MAX_ERROR_CHARACTERS`` long."""
+    if isinstance(error.__cause__, ToolExecutionError):  # raised by a tool, and wrapped by FastMCP
+        error = error.__cause__
     text = str(error) if _is_written_for_it(error) else ""
     return _PYDANTIC_ADVICE.sub("", text)[:MAX_ERROR_CHARACTERS] or f"{tool_name} failed"
 

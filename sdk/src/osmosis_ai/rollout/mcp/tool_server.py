@@ -1,9 +1,8 @@
 """One way to list and call the tools of a FastMCP server, whichever version of FastMCP made it.
 
 Versions before 3 hold their tools in ``_tool_manager``, and so does a stand-in; later ones have ``list_tools`` and
-``call_tool``. Tools are called directly, without an MCP session: a call costs a quarter of what it costs through a
-client, and a tool that hangs or exits takes nothing else with it. The price is that a tool cannot talk to its client
-(``ctx.info``, elicitation, session state).
+``call_tool``. Tools are called directly, without a client: a call costs a quarter of what it costs through one, and a
+tool that hangs or exits takes nothing else with it. The session that they find is ``mcp/session.py``'s.
 """
 
 import asyncio
@@ -11,15 +10,19 @@ import contextvars
 import inspect
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.offload import call_in_thread, daemon_threads
 from osmosis_ai.rollout.mcp.loader import MCPLoadError
+from osmosis_ai.rollout.mcp.session import ToolSession, has_sessions
+
+Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 LISTING_TIMEOUT_SECONDS = 60.0
 
@@ -51,6 +54,24 @@ class ToolServer:
                 f"The MCP server ({type(self._server).__name__}) cannot list its tools: {type(error).__name__}: {error}"
             ) from error
 
+    @asynccontextmanager
+    async def session(self, ctx: RolloutContext) -> AsyncIterator[Call]:
+        """What calls the tools for one rollout: a function of name and arguments, as in ``call``."""
+        async with self.running():
+            if not self._is_fastmcp() or not has_sessions():
+                yield self.call
+                return
+            session = ToolSession(ctx)
+
+            async def call(name: str, arguments: dict[str, Any]) -> Any:
+                with session.bound():
+                    return await self.call(name, arguments)
+
+            try:
+                yield call
+            finally:
+                await session.close()
+
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """The result of a tool as the server gives it; raises what the tool raises."""
         manager = self._tool_manager()
@@ -78,13 +99,16 @@ class ToolServer:
     def _tool_manager(self) -> Any:
         return getattr(self._server, "_tool_manager", None)
 
+    def _is_fastmcp(self) -> bool:
+        """Whether it is a server of FastMCP, of version 3 or later."""
+        server_class = getattr(sys.modules.get("fastmcp"), "FastMCP", None)
+        is_one = isinstance(server_class, type) and isinstance(self._server, server_class)
+        return is_one and self._tool_manager() is None
+
     def _client(self) -> Any:
         """The client of this event loop, whose only use is to keep the server running; ``None`` for a stand-in."""
-        fastmcp = sys.modules.get("fastmcp")
-        server_class, client_class = getattr(fastmcp, "FastMCP", None), getattr(fastmcp, "Client", None)
-        if not (isinstance(server_class, type) and isinstance(client_class, type)):
-            return None
-        if self._tool_manager() is not None or not isinstance(self._server, server_class):
+        client_class = getattr(sys.modules.get("fastmcp"), "Client", None)
+        if not isinstance(client_class, type) or not self._is_fastmcp():
             return None
         # One a loop, as what a session waits on belongs to the loop in which it began.
         loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ def eval_(
     ],
     module: table.Module = None,
     mcp: table.Mcp = None,
+    reward: table.Reward = None,
     model: table.Model = "",
     policy: table.Policy = None,
     n_runs: table.Repeat = 1,

@@ -21,6 +21,14 @@ Mcp = Annotated[
     str | None,
     typer.Option("--mcp", metavar="DIR", help="In place of an agent loop: offer the MCP tools of DIR/main.py."),
 ]
+Reward = Annotated[
+    str | None,
+    typer.Option(
+        "--reward",
+        metavar="MODULE:FN",
+        help="With --mcp: the function that scores answers, in place of a compute_reward of main.py.",
+    ),
+]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", metavar="FILE", help="Rows to run: .jsonl, .csv or .parquet.")]
 Columns = Annotated[
     str | None,

@@ -21,6 +21,7 @@ class LogFormat(StrEnum):
 def serve(
     module: table.Module = None,
     mcp: table.Mcp = None,
+    reward: table.Reward = None,
     port: table.Port = 9000,
     host: table.Host = None,
     no_validate: Annotated[bool, typer.Option("--no-validate", help="Skip the check of the agent loop.")] = False,
@@ -49,7 +50,7 @@ def serve(
     from osmosis_ai.rollout.run.agents import load_agent
     from osmosis_ai.rollout.server.serve import DEFAULT_HOST, serve_agent_loop
 
-    agent_loop = load_agent(module, mcp)
+    agent_loop = load_agent(module, mcp, reward)
     try:
         serve_agent_loop(
             agent_loop,
@@ -67,6 +68,7 @@ def serve(
             fd=fd,
             module_path=module,
             mcp_path=mcp,
+            mcp_reward=reward,
             log_format=None if log_format is None else log_format.value,
         )
     except AgentLoopValidationError:

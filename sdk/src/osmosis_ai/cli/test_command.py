@@ -14,6 +14,7 @@ def test(
     dataset: table.Dataset,
     module: table.Module = None,
     mcp: table.Mcp = None,
+    reward: table.Reward = None,
     model: table.Model = defaults.MODEL,
     policy: table.Policy = None,
     columns: table.Columns = None,

@@ -13,6 +13,7 @@ def trainer(
     dataset: table.Dataset,
     module: table.Module = None,
     mcp: table.Mcp = None,
+    reward: table.Reward = None,
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="Use the rollout server at this address.")
     ] = None,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.core.base import RolloutAgentLoop
 
 
-def check_naming(module: str | None, mcp: str | None, *, is_required: bool = True) -> None:
+def check_naming(module: str | None, mcp: str | None, reward: str | None = None, *, is_required: bool = True) -> None:
     """See that an agent is named in one way, and rightly; nothing is imported.
 
     Raises:
@@ -17,6 +17,10 @@ def check_naming(module: str | None, mcp: str | None, *, is_required: bool = Tru
     """
     if module and mcp:
         raise UsageError("--module and --mcp are mutually exclusive: give one of them.")
+    if reward is not None and mcp is None:
+        raise UsageError("--reward goes with --mcp: an agent of --module scores its answers itself.")
+    if reward is not None:
+        split_name(reward)
     if module:
         split_name(module)
     elif mcp is not None:
@@ -27,16 +31,18 @@ def check_naming(module: str | None, mcp: str | None, *, is_required: bool = Tru
         raise UsageError("An agent is required: give --module (-m) module:attribute, or --mcp DIR.")
 
 
-def load_agent(module: str | None, mcp: str | None) -> "RolloutAgentLoop":
+def load_agent(module: str | None, mcp: str | None, reward: str | None = None) -> "RolloutAgentLoop":
     """The agent loop that ``--module`` names, or the one over the MCP tools in the folder of ``--mcp``.
+
+    ``reward`` names the function that scores the answers of the latter.
 
     Raises:
         UsageError: both or neither is given, or ``module`` is not of the form ``module:attribute``.
         CLIError: it cannot be loaded.
     """
-    check_naming(module, mcp)
+    check_naming(module, mcp, reward)
     if mcp:
         from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 
-        return load_mcp_agent(mcp)
+        return load_mcp_agent(mcp, reward)
     return load_agent_loop(module or "")

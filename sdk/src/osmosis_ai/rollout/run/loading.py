@@ -38,10 +38,10 @@ def speaker(console: "Console", is_silent: bool) -> Say:
     return say
 
 
-def load_agent(module: str | None, mcp: str | None, say: Say) -> "RolloutAgentLoop":
+def load_agent(module: str | None, mcp: str | None, say: Say, reward: str | None = None) -> "RolloutAgentLoop":
     """As ``agents.load_agent``."""
     say(f"Loading MCP tools: {mcp}" if mcp else f"Loading agent: {module}")
-    agent: Any = agents.load_agent(module, mcp)
+    agent: Any = agents.load_agent(module, mcp, reward)
     if mcp:
         names = [tool.function.name for tool in agent.get_default_tools()]
         say(f"  Discovered {len(names)} tool(s): {', '.join(names)}")

@@ -26,14 +26,23 @@ _FLAGS = {"n_runs": "--n", "as_json": "--json"}
 class RunOptions:
     """What ``osmosis test``, ``eval`` and ``trainer`` share. Indices count from 0 in the file; times are in seconds."""
 
-    _CODE: ClassVar[tuple[str, ...]] = ("module", "policy")
+    _CODE: ClassVar[tuple[str, ...]] = ("module", "policy", "reward")
     """Options that name code as ``module:attribute``."""
     _MODELS: ClassVar[tuple[str, ...]] = ("name", "base_url")
-    _SETTINGS: ClassVar[tuple[str, ...]] = ("module", "mcp", "columns", "offset", "max_turns", "completion_params")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (
+        "module",
+        "mcp",
+        "reward",
+        "columns",
+        "offset",
+        "max_turns",
+        "completion_params",
+    )
     """What else results depend on; not ``limit``: a larger one goes on with more rows."""
 
     module: str | None = None
     mcp: str | None = None
+    reward: str | None = None
     dataset: str = ""
     columns: str | None = None
     strict: bool = False
@@ -108,7 +117,7 @@ class RunOptions:
             raise UsageError(problem)
 
     def _check_agent(self) -> None:
-        check_naming(self.module, self.mcp)
+        check_naming(self.module, self.mcp, self.reward)
 
     def _code(self) -> list[str]:
         given = [getattr(self, name) or () for name in self._CODE]

@@ -25,6 +25,8 @@ class Plan:
     settings: RolloutSettings
     mcp_path: str | None = None
     """The folder of the MCP tools to serve, in place of ``module_path``."""
+    mcp_reward: str | None = None
+    """The function that scores the answers then, as ``module:attribute``."""
     options: dict[str, Any] = field(default_factory=dict)
     """uvicorn's, as JSON."""
 
@@ -38,15 +40,16 @@ class Plan:
         for name in ("api_key", "metrics_key"):
             key = getattr(self.settings.server, name)
             settings["server"][name] = key.get_secret_value() if key is not None else None
-        return json.dumps([self.module_path, self.trace_folder, settings, self.mcp_path, self.options])
+        agent = [self.module_path, self.mcp_path, self.mcp_reward]
+        return json.dumps([*agent, self.trace_folder, settings, self.options])
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         """The inverse of ``to_json``."""
-        module_path, trace_folder, fields, mcp_path, options = json.loads(text)
+        module_path, mcp_path, mcp_reward, trace_folder, fields, options = json.loads(text)
         fields["client"] = RolloutClientSettings(**fields["client"])
         fields["server"] = RolloutServerSettings(**fields["server"])
-        return cls(module_path, trace_folder, RolloutSettings(**fields), mcp_path, options)
+        return cls(module_path, trace_folder, RolloutSettings(**fields), mcp_path, mcp_reward, options)
 
     @classmethod
     def from_environment(cls) -> "Plan":
@@ -78,7 +81,7 @@ def _load(plan: Plan) -> RolloutAgentLoop:
         return load_agent_loop(plan.module_path)
     from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 
-    return load_mcp_agent(plan.mcp_path)
+    return load_mcp_agent(plan.mcp_path, plan.mcp_reward)
 
 
 def import_string_of(agent_loop: RolloutAgentLoop) -> str:

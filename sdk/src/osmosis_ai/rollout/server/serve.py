@@ -86,6 +86,7 @@ def serve_agent_loop(
     fd: int | None = None,
     module_path: str | None = None,
     mcp_path: str | None = None,
+    mcp_reward: str | None = None,
     log_format: Literal["text", "json"] | None = None,
 ) -> None:
     """Serve until SIGTERM, Ctrl-C or SIGHUP; blocks.
@@ -103,6 +104,7 @@ def serve_agent_loop(
         module_path: ``module:attribute`` of the agent loop, for ``reload`` and ``workers``; found by itself for an
             object of a module.
         mcp_path: the folder that the agent loop was made of, for ``reload`` and ``workers``.
+        mcp_reward: its reward function, as ``module:attribute``.
         log_format: of all log lines; ``None`` takes the setting.
 
     Raises:
@@ -164,7 +166,7 @@ def serve_agent_loop(
     with listener:
         if reload or workers > 1:
             path = "" if mcp_path is not None else module_path or import_string_of(agent_loop)
-            plan = Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()))
+            plan = Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()), mcp_reward)
         if reload:
             _run_reloading(plan, listener, options)
         elif workers > 1:

@@ -55,7 +55,7 @@ class ServerProcess:
 
     def __init__(
         self,
-        agent: tuple[str, str],
+        agent: tuple[str, ...],
         log_directory: Path | None = None,
         *,
         port: int = 0,

@@ -72,7 +72,7 @@ class _Evaluation:
                 f"Cannot write {options.output}: the runs are streamed to a .jsonl beside it; name a .json file."
             )
         client = self._client(options.model, options.api_key, options.base_url, options.policy)
-        agent = loading.load_agent(options.module, options.mcp, say)
+        agent = loading.load_agent(options.module, options.mcp, say, options.reward)
         dataset = loading.check_dataset(options, say, "No rows to evaluate", "evaluating")
         rows = dict(dataset.numbered_rows())
         eval_fns = self._load_eval_fns()

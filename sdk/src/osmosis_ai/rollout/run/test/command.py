@@ -60,7 +60,7 @@ class _TestRun:
         key = loading.read_api_key(options.api_key)
         client = loading.create_llm_client(options.model, key, options.base_url, say, options.policy)
         try:
-            agent = loading.load_agent(options.module, options.mcp, say)
+            agent = loading.load_agent(options.module, options.mcp, say, options.reward)
             dataset = loading.check_dataset(options, say, "No rows to test", "testing")
             if options.interactive:
                 return await self._run_session(client, agent, dataset)

@@ -41,7 +41,7 @@ class Options(RunOptions):
             raise UsageError(
                 "Give either -m module:attribute or --mcp DIR to start a server, or --server URL to use one."
             )
-        check_naming(self.module, self.mcp, is_required=False)
+        check_naming(self.module, self.mcp, self.reward, is_required=False)
 
     def _combination_problem(self) -> str | None:
         key = self.server_key

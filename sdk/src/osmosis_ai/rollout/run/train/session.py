@@ -97,7 +97,9 @@ class Session:
                 return  # an earlier run had left it all: no server is needed
             own: ServerProcess | None = None
             if self._url is None:
-                agent = ("--mcp", self._mcp) if self._mcp else ("-m", options.module or "")
+                agent: tuple[str, ...] = ("--mcp", self._mcp) if self._mcp else ("-m", options.module or "")
+                if options.reward is not None:
+                    agent += ("--reward", options.reward)
                 log_directory = None if options.log is None else Path(options.log)
                 own = await resources.enter_async_context(
                     ServerProcess(

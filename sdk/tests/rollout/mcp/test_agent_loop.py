@@ -260,7 +260,6 @@ class TestAToolCall:
             ("record", None, '{"name": "Größe", "sizes": [1, 2]}'),
             ("listing", "{}", "[1, 2, 3]"),
             ("nothing", "{}", ""),
-            ("picture", "{}", "[image: image/png, 4 bytes]"),
         ],
     )
     async def test_is_answered_with_the_result(
@@ -434,9 +433,17 @@ class TestTheCallsOfATurn:
         assert ended.is_set()
 
 
-async def test_a_picture_keeps_its_size_out_of_the_conversation(tools: MCPAgentLoop) -> None:
-    result = await run(tools, ScriptedPolicy(calling(("picture", "{}")), saying("seen")))
-    assert base64.b64encode(b"1234").decode() not in json.dumps(result.final_messages)
+async def test_a_picture_arrives_at_the_policy_as_a_content_part(tools: MCPAgentLoop) -> None:
+    policy = ScriptedPolicy(calling(("picture", "{}")), saying("seen"))
+    result = await run(tools, policy)
+    url = f"data:image/png;base64,{base64.b64encode(b'1234').decode()}"
+    answer = {
+        "role": "tool",
+        "content": [{"type": "image_url", "image_url": {"url": url}}],
+        "tool_call_id": "call-1",
+    }
+    assert policy.calls[1]["messages"][-1] == answer
+    assert answer in result.final_messages
 
 
 class TestReward:

@@ -8,8 +8,9 @@ from fastmcp.tools import ToolResult
 from mcp.types import AudioContent, BlobResourceContents, EmbeddedResource, ImageContent, ResourceLink, TextContent
 from support.mcp_agents import tool_result
 
+from osmosis_ai.rollout.core.tools import ContentParts
 from osmosis_ai.rollout.mcp.agent_loop import _extract_tool_value
-from osmosis_ai.rollout.mcp.results import tool_result_text
+from osmosis_ai.rollout.mcp.results import MAX_IMAGE_BYTES, tool_result_content, tool_result_text
 
 IMAGE = ImageContent(type="image", data="AAECAw==", mimeType="image/png")
 
@@ -75,3 +76,46 @@ def test_results_of_other_versions_are_read_as_well() -> None:
     assert tool_result_text([SimpleNamespace(type="text", text="a"), IMAGE]) == "a\n[image: image/png, 4 bytes]"
     assert tool_result_text("plain") == "plain"
     assert tool_result_text({"a": 1}) == '{"a": 1}'
+
+
+PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAECAw=="}}
+
+
+def text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def test_images_are_parts_among_texts_in_their_order() -> None:
+    texts = [TextContent(type="text", text=text) for text in ("before", "and", "after")]
+    audio = AudioContent(type="audio", data="AAEC", mimeType="audio/wav")
+    result = SimpleNamespace(structured_content=None, content=[texts[0], texts[1], IMAGE, texts[2], IMAGE, audio])
+    assert tool_result_content(result) == ContentParts(
+        [text_part("before\nand"), PART, text_part("after"), PART, text_part("[audio: audio/wav, 3 bytes]")]
+    )
+
+
+def test_an_image_beside_structured_content_follows_it() -> None:
+    result = ToolResult(content=[TextContent(type="text", text="drawn"), IMAGE], structured_content={"width": 2})
+    assert tool_result_content(result) == ContentParts([text_part('{"width": 2}'), PART])
+
+
+def test_a_result_without_an_image_is_a_text() -> None:
+    assert tool_result_content(tool_result(None, "a", "b")) == "a\nb"
+    assert tool_result_content("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        ("", "image/png"),
+        ("not base64", "image/png"),
+        ("AAEC", "text/html"),
+        ("AAEC", "image/png;base64,AAEC"),
+        ("A" * (MAX_IMAGE_BYTES * 4 // 3 + 8), "image/png"),
+    ],
+)
+def test_what_is_no_image_that_a_model_could_see_is_described(data: str, media_type: str) -> None:
+    image = ImageContent(type="image", data=data, mimeType=media_type)
+    content = tool_result_content(SimpleNamespace(structured_content=None, content=[image]))
+    assert isinstance(content, str)
+    assert content.startswith("[image: ")

@@ -25,6 +25,7 @@ from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, 
 from osmosis_ai.rollout.core.tool_schema import called_by, read_signature, schema_of
 from osmosis_ai.rollout.core.tools import (
     ContainedCall,
+    ContentParts,
     ToolMessage,
     answer_together,
     create_tool_error_result,
@@ -103,7 +104,7 @@ class Tool(ABC):
 
     @abstractmethod
     async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> Any:
-        """Its result, to be written as text.
+        """Its result, to be written as text; ``ContentParts`` are passed on as they are.
 
         Args:
             arguments: as the model wrote them, decoded: numbers are ``Decimal``, for which see ``plain_arguments``.
@@ -268,7 +269,9 @@ class Toolbox:
             finally:
                 ctx.record_tool_call(latency_ms=(time.monotonic() - started) * 1000)
 
-    async def _run(self, ctx: RolloutContext, tool_call: Any, call_id: str, name: str, state: Any) -> str:
+    async def _run(
+        self, ctx: RolloutContext, tool_call: Any, call_id: str, name: str, state: Any
+    ) -> str | list[dict[str, Any]]:
         found = self._tools.get(name)
         if found is None:
             raise _ModelError(f"no such tool; there are {', '.join(self._tools) or 'none'}")
@@ -278,6 +281,8 @@ class Toolbox:
             arguments = decode_arguments(written)
             async with limit:
                 result = await found.run(arguments, ctx, state)
+            if isinstance(result, ContentParts):
+                return result.parts
             return f"{EXACT.normalize(result):zf}" if isinstance(result, Decimal) else serialize_tool_result(result)
         except ToolExecutionError as error:
             raise _ModelError(str(error)) from error

@@ -37,12 +37,19 @@ _ERROR_PREFIX = "Error: "
 MAX_ERROR_CHARACTERS = 2000
 UNKNOWN_TOOL_CALL_ID = "unknown"
 
-ToolMessage = dict[str, str]
+ToolMessage = dict[str, Any]
 ToolExecutor = Callable[[dict[str, Any]], Awaitable[ToolMessage]]
 
 
-def create_tool_result(tool_call_id: str, content: str) -> ToolMessage:
-    """The message that answers a tool call."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class ContentParts:
+    """A tool's result that is more than text: parts as in OpenAI's chat API, ``text`` and ``image_url``."""
+
+    parts: list[dict[str, Any]]
+
+
+def create_tool_result(tool_call_id: str, content: str | list[dict[str, Any]]) -> ToolMessage:
+    """The message that answers a tool call; ``content`` is a text, or parts as in ``ContentParts``."""
     return {"role": "tool", "content": content, "tool_call_id": tool_call_id}
 
 

@@ -15,13 +15,14 @@ from osmosis_ai.rollout.core.messages import get_message_content, summarize
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
-from osmosis_ai.rollout.core.tools import ContainedCall
+from osmosis_ai.rollout.core.tools import ContainedCall, ContentParts
 from osmosis_ai.rollout.mcp.failures import told_to_the_model
 from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_folder
 from osmosis_ai.rollout.mcp.results import (
     extract_tool_value as _extract_tool_value,
     is_error_result,
     is_input_request,
+    tool_result_content,
     tool_result_text,
 )
 from osmosis_ai.rollout.mcp.schemas import mcp_tool_to_openai as _mcp_tool_to_openai
@@ -145,15 +146,15 @@ class _McpTool(Tool):
         super().__init__(schema, timeout_seconds)
         self._server_name = server_name
 
-    async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> str:
-        """The text of the result."""
+    async def run(self, arguments: dict[str, Any], ctx: RolloutContext, state: Any) -> str | ContentParts:
+        """The result: its text, and parts where there are images."""
         plain = plain_arguments(arguments, self.name)
         with ContainedCall():
             try:
                 result = await state.call(self._server_name, plain)
                 if is_input_request(result):
                     raise ToolExecutionError("The tool asks for input, which nobody can give here")
-                text = tool_result_text(result)
+                content = tool_result_text(result) if is_error_result(result) else tool_result_content(result)
             except Exception as error:
                 logger.warning(
                     "MCP tool %a failed with %s: %a; the model gets the error",
@@ -164,8 +165,8 @@ class _McpTool(Tool):
                 )
                 raise ToolExecutionError(told_to_the_model(error, self.name)) from error
         if is_error_result(result):
-            raise ToolExecutionError(text)
-        return text
+            raise ToolExecutionError(str(content))
+        return content
 
 
 def load_mcp_agent(mcp_path: str | Path, reward: str | None = None) -> MCPAgentLoop:

@@ -1,17 +1,24 @@
-"""What a model reads of the result of an MCP tool."""
+"""What a model reads of the result of an MCP tool: text, and images as content parts."""
 
+import binascii
+import re
+from base64 import b64decode
 from typing import Any
 
-from osmosis_ai.rollout.core.tools import serialize_tool_result
+from osmosis_ai.rollout.core.tools import ContentParts, serialize_tool_result
+
+MAX_IMAGE_BYTES = 5_000_000
+"""As providers take them; what is larger, or no image, is described in a line."""
 
 _MEDIA = ("image", "audio")
+_IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}", re.ASCII)
 
 
 def extract_tool_value(result: Any) -> Any:
     """The value a tool returned: its structured content where there is one, else its text.
 
-    Structured content with the one key ``result`` is how FastMCP wraps a value that is no object. Pictures and other
-    attachments are described in a line each.
+    Structured content with the one key ``result`` is how FastMCP wraps a value that is no object. Attachments
+    are described in a line each.
     """
     structured = getattr(result, "structured_content", None)
     if structured is not None:
@@ -20,6 +27,42 @@ def extract_tool_value(result: Any) -> Any:
     if blocks is None:
         return result
     return "\n".join(filter(None, [_text_of(block) or _description_of(block) for block in blocks]))
+
+
+def tool_result_content(result: Any) -> str | ContentParts:
+    """The content of the tool message for ``result``: a text, or parts in their order where there are images."""
+    parts: list[dict[str, Any]] = []
+    structured = getattr(result, "structured_content", None) is not None
+    blocks, has_image = _blocks(result) or [], False
+    if structured:
+        _add_text(parts, serialize_tool_result(extract_tool_value(result)))
+    for block in blocks:
+        if (image := _image_part(block)) is not None:
+            parts.append(image)
+            has_image = True
+        elif text := _description_of(block) or (None if structured else _text_of(block)):
+            _add_text(parts, serialize_tool_result(text))
+    return ContentParts(parts) if has_image else tool_result_text(result)
+
+
+def _add_text(parts: list[dict[str, Any]], text: str) -> None:
+    if parts and parts[-1]["type"] == "text":
+        parts[-1]["text"] += f"\n{text}"
+    else:
+        parts.append({"type": "text", "text": text})
+
+
+def _image_part(block: Any) -> dict[str, Any] | None:
+    data, media_type = _field(block, "data"), (_media_type(block) or "").lower()
+    if _field(block, "type") != "image" or data is None or _IMAGE_TYPE.fullmatch(media_type) is None:
+        return None
+    if not 0 < len(data) <= MAX_IMAGE_BYTES * 4 // 3 + 4:
+        return None
+    try:
+        b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
 
 
 def tool_result_text(result: Any) -> str:

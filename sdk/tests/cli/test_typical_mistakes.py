@@ -67,6 +67,9 @@ TEST = ("test", "-m", "user_agent:agent_loop", "-d", "rows.jsonl", "--policy", "
 VALIDATE = ("validate", "-m", "user_agent:agent_loop")
 
 
+WARNED_OF = ("messages changed in place", "a call that blocks, and a trainer")
+
+
 @dataclass(frozen=True)
 class Mistake:
     """What is written into the agent, what is run, and what must be told: what, where, what to do."""
@@ -167,6 +170,33 @@ MISTAKES = [
         VALIDATE,
     ),
     Mistake(
+        "get_tools that returns the toolbox",
+        {"get_tools": "return TOOLS"},
+        ("get_tools must return a list, got Toolbox", "user_agent.py:17", "return its schemas"),
+    ),
+    Mistake(
+        "an agent that a trainer's server refuses",
+        {"get_tools": "return TOOLS"},
+        ("get_tools must return a list, got Toolbox", "user_agent.py:17", "return its schemas"),
+        ("trainer", *TEST[1:]),
+    ),
+    Mistake(
+        "a forgotten await in a tool",
+        {"tool": "return later()", "module": "async def four(): return 4\nasync def later(): return four()"},
+        ("'coroutine' object", "user_agent.py:9 in count", "an await is missing"),
+    ),
+    Mistake(
+        "a column that the dataset does not have",
+        {"run": "ctx.request.metadata['answer']"},
+        ("KeyError: 'answer'", AT_RUN, "the row has no such column"),
+    ),
+    Mistake(
+        "a call that blocks, and a trainer",
+        {"run": "time.sleep(0)"},
+        ("time.sleep blocks every rollout", AT_RUN, "await asyncio.sleep(...)"),
+        ("trainer", *TEST[1:]),
+    ),
+    Mistake(
         "a tool without types",
         {"module": "def untyped(table): 'Count.'\nToolbox(untyped)"},
         ("Parameter table of tool untyped needs an annotation", "(user_agent.py, line 7)", "write its type, as in"),
@@ -235,7 +265,7 @@ MISTAKES = [
     Mistake(
         "a reward that is no number",
         {"end": 'return ctx.complete(messages, reward="good")'},
-        ("reward must be a finite number, got 'good'",),
+        ("reward must be a finite number, got 'good'", "user_agent.py:20"),
         ("trainer", *TEST[1:]),
     ),
 ]
@@ -274,7 +304,7 @@ def test_a_mistake_is_told_with_what_where_and_what_to_do(
     said = " ".join(f"{captured.out} {captured.err}".split())
     missing = [words for words in mistake.told if words not in said]
     assert not missing, said
-    if mistake.command[0] != "validate" and "changed in place" not in mistake.name:
+    if mistake.command[0] != "validate" and mistake.name not in WARNED_OF:
         assert code != 0
     assert said.count(mistake.told[0]) <= 2 + said.count("FAILED"), "a line a row at most, and then once"
     assert "Traceback" not in said

@@ -112,16 +112,15 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
     """The result for what ``run`` returned; nonsense becomes an ERROR that says why and keeps the messages."""
     if not isinstance(result, RolloutResult):
         problem = f"the agent returned {type(result).__name__}, not a RolloutResult"
-        place, hint = place_of_function(run), "end run with 'return ctx.complete(messages, reward=...)'."
-        told = {**({"where": [place]} if place else {}), "hint": hint}
+        told = {**_written_at(run), "hint": "end run with 'return ctx.complete(messages, reward=...)'."}
         return result_of_stop(
             rollout_id, ctx, StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}"), told=told
         )
     messages = result.final_messages
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects")
+        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects", run=run)
     if misfit := _problem(result):
-        return _invalid(rollout_id, ctx, misfit, messages)
+        return _invalid(rollout_id, ctx, misfit, messages, run)
     completed = result.status == RolloutStatus.COMPLETED
     extra_fields = {**result.extra_fields}
     if REWARD_COMPONENTS in extra_fields:
@@ -131,7 +130,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
             try:
                 extra_fields[REWARD_COMPONENTS] = checked_components(components)
             except RewardError as error:
-                return _invalid(rollout_id, ctx, str(error).rstrip("."), messages)
+                return _invalid(rollout_id, ctx, str(error).rstrip("."), messages, run)
     outcome = Outcome.SUCCESS if completed else (outcome_of(ctx.transcript.error) or Outcome.AGENT_ERROR)
     fields = _payload(
         rollout_id,
@@ -147,7 +146,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
         return TerminalResult(_encode_around(fields, ctx.transcript.encoded_result(messages)), summary_of(fields))
     # Found by encoding: a check beforehand would cost every result a second pass.
     except (TypeError, ValueError, RecursionError):
-        return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages)
+        return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages, run)
 
 
 def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
@@ -249,9 +248,15 @@ def _culprit(fields: dict[str, Any]) -> str:
 
 
 def _invalid(
-    rollout_id: str, ctx: RolloutContext, problem: str, messages: list[MessageDict] | None = None
+    rollout_id: str, ctx: RolloutContext, problem: str, messages: list[MessageDict] | None = None, run: Any = None
 ) -> TerminalResult:
-    return result_of_stop(rollout_id, ctx, StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}"), messages)
+    reason = StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}")
+    return result_of_stop(rollout_id, ctx, reason, messages, _written_at(run))
+
+
+def _written_at(run: Any) -> dict[str, Any]:
+    place = place_of_function(run)
+    return {"where": [place]} if place else {}
 
 
 def _error_result(

@@ -1,7 +1,9 @@
 """Slips that many make with their first agent, known by what Python says of them, each with what to do."""
 
 import json
+import linecache
 import re
+import traceback
 from typing import Any, NamedTuple
 
 from osmosis_ai.rollout.core.text import cut, described, redacted, text_of
@@ -24,6 +26,7 @@ _RUN = "the server calls run with the context alone: 'async def run(self, ctx)'.
 _SQLITE = "plain tools run in threads: connect with check_same_thread=False, and hold a lock while it is used."
 _ASYNCIO_RUN = "the agent runs in an event loop: await the coroutine in place of asyncio.run."
 _OTHER_LOOP = "what belongs to an event loop must be made in run, not at import."
+_COLUMN = "the row has no such column: metadata.get(...) is for one that may be missing."
 _JSON = "what a model writes may be no JSON: a Toolbox reads arguments, and tells the model what is wrong with them."
 
 _SLIPS = (
@@ -47,7 +50,14 @@ def hint_of(error: BaseException) -> str | None:
         for slip in _SLIPS:
             if isinstance(each, slip.kind) and re.search(slip.pattern, text_of(each)):
                 return slip.advice
+        if isinstance(each, KeyError) and "metadata[" in _raising_line(each):
+            return _COLUMN
     return None
+
+
+def _raising_line(error: BaseException) -> str:
+    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return linecache.getline(*lines[-1]) if lines else ""
 
 
 def told_of(error: BaseException) -> dict[str, Any]:

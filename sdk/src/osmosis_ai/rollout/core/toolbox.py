@@ -34,6 +34,7 @@ from osmosis_ai.rollout.core.tools import (
     serialize_tool_result,
 )
 from osmosis_ai.rollout.core.watch import ToolOutcome, watched_tool_call
+from osmosis_ai.rollout.core.where import place_of_function
 
 MAX_ARGUMENT_CHARACTERS = 500
 """Of the arguments in the message of a time-out."""
@@ -157,9 +158,15 @@ class FunctionTool(Tool):
         for name, kind in self._given.items():
             values[name] = ctx if kind is RolloutContext else _checked_state(state, kind, self.name)
         if self._is_async:
-            return await self._function(**values)
-        result = await call_in_thread(lambda: self._function(**values))
-        return await result if inspect.isawaitable(result) else result
+            result = await self._function(**values)
+        else:
+            result = await call_in_thread(lambda: self._function(**values))
+            result = await result if inspect.isawaitable(result) else result
+        if inspect.iscoroutine(result):  # as text it would be an answer to the model
+            result.close()
+            place = place_of_function(self._function)
+            raise TypeError(f"it returned a 'coroutine' object{f' ({place})' if place else ''}")
+        return result
 
     def _read(self, arguments: dict[str, Any]) -> dict[str, Any]:
         missing = [name for name, parameter in self._parameters.items() if parameter.required and name not in arguments]

@@ -21,7 +21,7 @@ from osmosis_ai.rollout.core.blocking import blocking_calls
 from osmosis_ai.rollout.core.messages import field_of
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.text import UNREADABLE, text_of
-from osmosis_ai.rollout.core.where import place_of
+from osmosis_ai.rollout.core.where import place_of, place_of_function
 
 __all__ = ["AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"]
 
@@ -99,7 +99,11 @@ def validate_agent_loop(agent_loop: RolloutAgentLoop, *, request: RolloutRequest
     """
     name = _attribute(agent_loop, "name")
     tools, problem = _tools_of(agent_loop, request or _sample_request())
-    findings = [*_check_name(name), *([problem] if problem else _check_tools(tools)), *_check_run(agent_loop)]
+    findings = [
+        *_check_name(name),
+        *([problem] if problem else _check_tools(tools, agent_loop.get_tools)),
+        *_check_run(agent_loop),
+    ]
     findings += [ValidationError(BLOCKING_CALL, text, place) for place, text in blocking_calls(agent_loop)]
     errors = [finding for finding in findings if finding.code not in _WARNINGS]
     warnings = [finding for finding in findings if finding.code in _WARNINGS]
@@ -107,9 +111,9 @@ def validate_agent_loop(agent_loop: RolloutAgentLoop, *, request: RolloutRequest
     return ValidationResult(not errors, errors, warnings, agent_name, len(tools) if isinstance(tools, list) else 0)
 
 
-def check_tools(tools: Any) -> list[ValidationError]:
+def check_tools(tools: Any, get_tools: Any = None) -> list[ValidationError]:
     """What keeps ``tools``, as ``get_tools`` returned them, from being served; ``[]`` if nothing does."""
-    return [finding for finding in _check_tools(tools) if finding.code not in _WARNINGS]
+    return [finding for finding in _check_tools(tools, get_tools) if finding.code not in _WARNINGS]
 
 
 def provider_problem(tools: Sequence[Any]) -> str | None:
@@ -179,9 +183,12 @@ def _tools_of(agent_loop: RolloutAgentLoop, request: RolloutRequest) -> tuple[An
     return tools, None
 
 
-def _check_tools(tools: Any) -> Iterator[ValidationError]:
+def _check_tools(tools: Any, get_tools: Any) -> Iterator[ValidationError]:
     if not isinstance(tools, list):
-        message = f"get_tools must return a list, got {type(tools).__name__}."
+        place = place_of_function(get_tools)
+        at = f" ({place})" if place else ""
+        remedy = "return its schemas" if hasattr(tools, "schemas") else "return one, as in 'return TOOLS.schemas'"
+        message = f"get_tools must return a list, got {type(tools).__name__}{at}: {remedy}."
         if inspect.isawaitable(tools):
             message = "get_tools must be a plain function: define it with 'def', not 'async def', and return a list."
         if inspect.iscoroutine(tools):

@@ -20,7 +20,7 @@ from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, Roll
 from osmosis_ai.rollout.core.slips import told_of
 from osmosis_ai.rollout.core.text import described, printable, text_of
 from osmosis_ai.rollout.core.trace.format import TraceEvent
-from osmosis_ai.rollout.core.validator import provider_problem
+from osmosis_ai.rollout.core.validator import check_tools, provider_problem
 from osmosis_ai.rollout.core.where import place_of_function
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
@@ -193,6 +193,8 @@ class LocalRolloutRunner:
 
     def _context(self, request: RolloutRequest) -> RolloutContext:
         tools = self.agent_loop.get_tools(request)
+        if not isinstance(tools, list):
+            raise ToolValidationError(check_tools(tools, self.agent_loop.get_tools)[0].message)
         validate_tools(tools)
         self.llm_client.set_tools(tools)
         ctx = RolloutContext(

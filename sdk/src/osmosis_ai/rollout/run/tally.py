@@ -3,6 +3,7 @@
 It grows by one run at a time, and its size does not grow with the number of rows.
 """
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +81,7 @@ class Tally:
         problem = self._problems.setdefault(key, Problem(kind, text, where=list(where), hint=hint))
         problem.count += 1
         if row_index not in problem.rows and len(problem.rows) < MAX_ROWS_NAMED:
-            problem.rows.append(row_index)
+            bisect.insort(problem.rows, row_index)
 
     @property
     def mean_reward(self) -> float | None:

@@ -71,14 +71,14 @@ class ToolOffer:
         text = _text_of(tools)
         encoded = self._known.get(text) if text is not None else None
         if encoded is None:
-            encoded = _check_and_encode(tools)
+            encoded = _check_and_encode(tools, self._agent_loop.get_tools)
             if text is not None and len(self._known) < MAX_KNOWN_OFFERS:
                 self._known[text] = encoded
         return tools, encoded
 
 
-def _check_and_encode(tools: Any) -> bytes:
-    if problems := check_tools(tools):
+def _check_and_encode(tools: Any, get_tools: Any) -> bytes:
+    if problems := check_tools(tools, get_tools):
         raise _refusal(str(problems[0]))
     offer = InitResponse.model_validate({"rollout_id": "", "tools": tools})
     return offer.model_dump_json(include={"tools"}, exclude_none=True).encode().removeprefix(b'{"tools":')[:-1]

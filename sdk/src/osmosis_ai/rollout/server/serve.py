@@ -129,7 +129,9 @@ def serve_agent_loop(
     # Of a trainer's own server nobody reads a banner: its standard output is what the agent prints.
     is_ours = bool(os.environ.get(WHILE_STDIN_IS_OPEN_VARIABLE))
     if validate:
-        (validate_agent_loop if is_ours else validate_and_report)(agent_loop).raise_if_invalid()
+        result = validate_agent_loop(agent_loop)
+        (print_for_trainer if is_ours else print_report)(result)
+        result.raise_if_invalid()
     settings = settings or get_settings()
     key = _choose_key(settings, api_key, local_debug)
     settings = _settings_for(settings, key, journal, reload, log_format)
@@ -235,6 +237,15 @@ def print_report(result: ValidationResult, *, verbose: bool = False) -> None:
         console.print_error(f"Warnings ({len(warnings)}):")
         for line in warnings:
             console.print_error(line)
+
+
+def print_for_trainer(result: ValidationResult) -> None:
+    """Print what a trainer tells its user of the server that it started: what blocks, and one line of errors."""
+    for warning in result.warnings:
+        if warning.code == BLOCKING_CALL:
+            console.print(f"Warning: {warning}", markup=False)
+    if not result.valid:
+        console.print_error(f"Error: The agent cannot be served: {' '.join(map(str, result.errors))}")
 
 
 def print_report_json(result: ValidationResult) -> None:

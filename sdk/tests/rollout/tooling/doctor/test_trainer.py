@@ -50,6 +50,13 @@ def test_no_trainer_named() -> None:
         assert find(check_id).status is Status.NOT_CHECKED
 
 
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/chat/completions", "/v1/rollout/completed"])
+def test_a_url_with_the_protocols_own_path_is_told_though_something_answers_there(path: str) -> None:
+    with TrainerPeer(key=KEY) as trainer:
+        finding = find("trainer-url", trainer=trainer.url + path)
+        assert_names(finding, Status.WARNING, f"{trainer.url}{path.rstrip('/')}{CHAT}", f"as {trainer.url}")
+
+
 @pytest.mark.parametrize(
     "url", ["10.0.0.5:8000", "ftp://10.0.0.5", "http://", "http://user:hunter2@10.0.0.5", "http://10.0.0.5:99999"]
 )

@@ -115,7 +115,7 @@ class _Connections:
                 failure=ProviderFailure.TIMEOUT,
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
+            reason = provider_errors.provider_message(error) or type(error).__name__
             raise provider_errors.cannot_connect(f"{self._base_url}: {reason}") from error
 
     def _open_session(self) -> "aiohttp.ClientSession":

@@ -184,6 +184,13 @@ def check_url(case: Case) -> Finding:
     report = trainer_report(case)
     if report.bad_url is not None:
         return problem(f"--trainer is no base URL: {report.bad_url}.", "Write it as in http://10.0.0.5:8000.")
+    for doubled in (CHAT_PATH, COMPLETED_PATH, "/v1"):
+        if report.shown.endswith(doubled):
+            # A server that answers every path alike, as one that asks for a key does, would not show it.
+            return warning(
+                f"Calls would go to {report.shown}{CHAT_PATH}: the protocol's paths begin with /v1 themselves.",
+                f"Give it, and the trainer its server_url, as {report.shown.removesuffix(doubled)}.",
+            )
     return ok(f"{report.shown}.")
 
 

@@ -298,7 +298,7 @@ def test_a_signal_keeps_what_there_is_and_the_next_run_does_not_overwrite_it(
     (project / "r.jsonl").write_text((project / "r.jsonl").read_text().replace('{"finished": true}\n', ""))
     endpoint.answers = [say("ok")]
     ended = evaluate(*at(endpoint, "-o", "r.json"))
-    assert "Runs of an unfinished evaluation were kept: r.unfinished-1.jsonl" in ended.out
+    assert "Runs of an earlier evaluation were kept: r.unfinished-1.jsonl" in ended.out
     assert '"row_index": 0' in (project / "r.unfinished-1.jsonl").read_text()
 
 

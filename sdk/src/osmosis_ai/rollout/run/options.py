@@ -38,7 +38,7 @@ class RunOptions:
         "max_turns",
         "completion_params",
     )
-    """What else results depend on; not ``limit``: a larger one goes on with more rows."""
+    """What else results depend on; not ``limit`` and the runs of a row: with larger ones a run is gone on with."""
 
     module: str | None = None
     mcp: str | None = None

@@ -105,7 +105,7 @@ def test_resuming_nothing_starts_anew(path: Path, is_there: bool) -> None:
         assert earlier_rows(results) == []
 
 
-def test_results_of_an_unfinished_run_are_kept_aside_and_of_a_finished_one_replaced(path: Path) -> None:
+def test_results_that_are_not_gone_on_with_are_kept_aside(path: Path) -> None:
     for _ in range(2):
         with results_at(path, INPUTS) as results:
             results.add(0, record(0))
@@ -115,7 +115,25 @@ def test_results_of_an_unfinished_run_are_kept_aside_and_of_a_finished_one_repla
         results.add(0, record(0))
         results.publish({}, finished=True)
     with results_at(path, INPUTS) as results:
-        assert results.kept_aside is None
+        assert results.kept_aside is not None
+        assert results.kept_aside.name == "results.finished-1.jsonl"
+    with results_at(path, INPUTS) as results:
+        assert results.kept_aside is None, "there were no runs in it"
+
+
+def test_more_runs_of_a_row_go_on_with_fewer_and_not_the_other_way_round(path: Path) -> None:
+    with ResultsFile(path, "test", RunPlan(repeat=1), INPUTS) as results:
+        for row_index in range(2):
+            results.add(row_index, record(row_index))
+    with ResultsFile(path, "test", RunPlan(repeat=2), INPUTS, resume=True) as results:
+        assert [run["row_index"] for run in results.earlier_records()] == [0, 1]
+        assert [results.has(slot) for slot in range(4)] == [True, False, True, False]
+        results.add(1, record(0) | {"repeat": 1})
+    with (
+        ResultsFile(path, "test", RunPlan(repeat=1), INPUTS, resume=True) as results,
+        pytest.raises(CLIError, match=r"it has run 2 of row 0, which --n 1 leaves out"),
+    ):
+        list(results.earlier_records())
 
 
 def test_a_path_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:

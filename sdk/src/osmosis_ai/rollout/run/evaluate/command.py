@@ -127,7 +127,7 @@ class _Evaluation:
         with loading.open_results(options, "eval", plan, config) as results:
             earlier = [run_of(record) for record in results.earlier_records()]
             if results.kept_aside is not None:
-                self._say(f"Runs of an unfinished evaluation were kept: {results.kept_aside}")
+                self._say(f"Runs of an earlier evaluation were kept: {results.kept_aside}")
             elif note := results.what_was_there(len(rows) * options.n_runs * len(plan.tags)):
                 self._say(note)
 

@@ -20,7 +20,7 @@ class Options(RunOptions):
 
     _CODE: ClassVar[tuple[str, ...]] = ("module", "eval_fns")
     _MODELS: ClassVar[tuple[str, ...]] = (*RunOptions._MODELS, "baseline_model", "baseline_base_url")
-    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "n_runs", "eval_fns")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "eval_fns")
 
     model: str = ""
     eval_fns: list[str] | None = None

@@ -6,7 +6,7 @@ as soon as the run ends. What holds at any moment, a ``kill -9`` included:
 - every run that ended is a whole line; at most the last line is torn, and the next reader leaves it out;
 - the JSON document is the old one or the new one, never half of one: it appears by a rename, in the order of the
   dataset;
-- lines that no finished document has, and files that are none of ours, are moved aside, never overwritten;
+- lines of an earlier run that is not gone on with, and files that are none of ours, are moved aside, never overwritten;
 - both files are their owner's alone (`core/files.py`): they hold prompts, replies and ground truths.
 
 In memory a run takes eight bytes: where its line begins.
@@ -67,7 +67,7 @@ class ResultsFile:
         self.resumed = 0
         """Runs that were there already."""
         self.kept_aside: Path | None = None
-        """Where unfinished results went that were in the way."""
+        """Where earlier results went that were in the way."""
         self._command = command
         self._resume = resume
         self._inputs = dict(inputs)
@@ -114,8 +114,8 @@ class ResultsFile:
                 self._file.close()
                 raise
             return
-        if not self._resume and _is_unfinished(lines_path):
-            self.kept_aside = _unused_name(lines_path)
+        if not self._resume and (word := _word_for_what_is_there(lines_path)):
+            self.kept_aside = _unused_name(lines_path, word)
             lines_path.rename(self.kept_aside)
         self._file = _opened(lines_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         self._append({"format": self._format, "config": self._config, "inputs": self._inputs})
@@ -144,7 +144,7 @@ class ResultsFile:
         A failed run is left out: it is to be made again. What follows the last whole line is cut off.
 
         Raises:
-            CLIError: there is a run of a row beyond the plan's limit, which the document would lack.
+            CLIError: there is a run beyond the plan's limit or number of runs, which the document would lack.
         """
         if self.path is None:
             return
@@ -154,6 +154,8 @@ class ResultsFile:
             if record is None or not line.endswith(b"\n"):
                 break
             slot = self.plan.slot_of(record) if _is_done(record) else None
+            if slot is None and _is_done(record):
+                self._refuse_to_lose_repeats(record)
             if slot is not None:
                 self._refuse_to_lose(slot)
                 is_new = not self.has(slot)
@@ -172,11 +174,19 @@ class ResultsFile:
                 f" {self.plan.limit} leaves out; give a larger one, or leave out --resume to start anew."
             )
 
+    def _refuse_to_lose_repeats(self, record: Record) -> None:
+        repeat = record.get("repeat", record.get("run_index"))
+        if isinstance(repeat, int) and repeat >= self.plan.repeat:
+            raise CLIError(
+                f"Cannot go on with {self.lines_path}: it has run {repeat + 1} of row {record.get('row_index')}, which"
+                f" --n {self.plan.repeat} leaves out; give a larger one, or leave out --resume to start anew."
+            )
+
     def what_was_there(self, planned: int) -> str | None:
         """What to tell of results that were there, after ``earlier_records``: gone on with, or kept aside."""
         if self._resume:
             return f"Going on with {self.lines_path}: {self.resumed:,} of {counted(planned, 'run')} are there."
-        return f"Results of an unfinished run were kept as {self.kept_aside}." if self.kept_aside else None
+        return f"Results of an earlier run were kept as {self.kept_aside}." if self.kept_aside else None
 
     def has(self, slot: int) -> bool:
         """Whether the run of ``slot`` is there."""
@@ -193,7 +203,7 @@ class ResultsFile:
     def publish(
         self, head: Mapping[str, Any], *, finished: bool, entries: Entries | None = None, name: str = "results"
     ) -> None:
-        """Write the document under its own name; if ``finished``, the next run may overwrite its lines.
+        """Write the document under its own name; ``finished`` is written below its lines.
 
         Raises:
             CLIError: if the disk does not take it.
@@ -277,21 +287,21 @@ def _encoded(value: Any, indent: int | None = None) -> str:
         return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
-def _is_unfinished(lines_path: Path) -> bool:
-    """Whether there is what no final document has, as far as first and last line tell, or what is none of ours."""
+def _word_for_what_is_there(lines_path: Path) -> str | None:
+    """``finished`` or ``unfinished``, as far as first and last line tell; ``None`` where there are no runs to lose."""
     if not lines_path.is_file():
-        return False
+        return None
     with _opened(lines_path, os.O_RDONLY) as file:
         first = file.readline()
         last_lines = deque(file, maxlen=1)
     if not last_lines:
         header = _decoded(first) or {}
-        return bool(first) and not {"format", "config"} & header.keys()
-    return _decoded(last_lines[0]) != FINISHED
+        return "unfinished" if first and not {"format", "config"} & header.keys() else None
+    return "finished" if _decoded(last_lines[0]) == FINISHED else "unfinished"
 
 
-def _unused_name(lines_path: Path) -> Path:
-    names = (lines_path.with_name(f"{lines_path.stem}.unfinished-{number}{LINES_SUFFIX}") for number in count(1))
+def _unused_name(lines_path: Path, word: str) -> Path:
+    names = (lines_path.with_name(f"{lines_path.stem}.{word}-{number}{LINES_SUFFIX}") for number in count(1))
     return next(name for name in names if not name.exists())
 
 

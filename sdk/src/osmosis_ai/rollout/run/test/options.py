@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.run import defaults
@@ -15,8 +15,6 @@ _BATCH_ONLY = ("output", "resume", "as_json", "min_reward")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(RunOptions):
     """The command line."""
-
-    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "repeat")
 
     concurrency: int = defaults.CONCURRENCY
     repeat: int = 1
@@ -57,6 +55,7 @@ def config_of(options: Options, inputs: dict[str, Any]) -> dict[str, Any]:
         "base_url": options.base_url,
         "dataset": options.dataset,
         **inputs["settings"],
+        "repeat": options.repeat,
         "limit": options.limit,
         "concurrency": options.concurrency,
         "timeout_seconds": options.timeout,

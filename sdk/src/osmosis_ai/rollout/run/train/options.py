@@ -15,7 +15,7 @@ from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_se
 class Options(RunOptions):
     """The command line. ``api_key`` is the model's."""
 
-    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "repeat", "server", "policy", "max_tokens_total")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "server", "policy", "max_tokens_total")
 
     model: str = defaults.MODEL
     server: str | None = None

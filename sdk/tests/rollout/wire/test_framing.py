@@ -221,6 +221,36 @@ class TestBoundsOfHeads:
         await peer.wait_until_all_have_gone()
         assert sent < 32 * 1024 * 1024  # what the system buffers is in it
 
+    @pytest.mark.parametrize(("size", "is_refused"), [(1, True), (6, False)])
+    async def test_a_body_in_tiny_pieces_takes_no_more_memory_than_its_size(
+        self, peer: HttpPeer, request: pytest.FixtureRequest, size: int, is_refused: bool
+    ) -> None:
+        if "httpx" in request.node.name:
+            pytest.skip("the bound on small pieces is our own parser's")
+        count = 400_000
+        chunk = b"%d\r\n%b\r\n" % (size, b" " * size)
+
+        async def pour(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(count // 1000):
+                writer.write(chunk * 1000)
+                await writer.drain()
+            writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT))
+
+        peer.answer = pour
+        client = client_of(peer)
+        if is_refused:
+            with pytest.raises(OsmosisTransportError, match="headers are too large"):
+                await client.chat_completions(QUESTION)
+            return
+        tracemalloc.start()
+        try:
+            await client.chat_completions(QUESTION)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 6 * count * size
+
     async def test_interim_replies_without_end_are_cut_off(
         self, peer: HttpPeer, request: pytest.FixtureRequest
     ) -> None:

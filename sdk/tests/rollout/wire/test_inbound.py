@@ -149,6 +149,19 @@ class TestWhatIsNotMeant:
             ).start()
             assert reply_of(connection).count(b"HTTP/1.1 200") == many + 1
 
+    def test_more_requests_in_a_row_than_all_may_have_waiting_are_refused(
+        self, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if server.http == "h11":
+            pytest.skip("parses one request at a time")
+        monkeypatch.setattr(inbound, "MAX_PIPELINED", 50)
+        with server.connect() as connection:
+            send_all(connection, (GET + b"\r\n") * 300)
+            assert reply_of(connection).count(b"HTTP/1.1 200") < 250
+        with server.connect() as connection:  # what waited is counted no longer
+            send_all(connection, (GET + b"\r\n") * 40 + GET + b"Connection: close\r\n\r\n")
+            assert reply_of(connection).count(b"HTTP/1.1 200") == 41
+
     def test_small_chunks_are_no_large_head(self, server: LiveServer) -> None:
         head = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         assert asked(server, head, b"1\r\nx\r\n" * 20_000, b"0\r\n\r\n").endswith(b"20000")

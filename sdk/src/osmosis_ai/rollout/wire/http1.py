@@ -26,6 +26,8 @@ from osmosis_ai.rollout.wire.coding import decoded, is_coded
 
 JOINED_BYTES = 65_536
 """Up to here copying a body behind its head costs less than writing two pieces."""
+MAX_PIECES = 1000
+"""Of a body, kept as they came. An object for each byte would take forty times as much."""
 _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -44,6 +46,8 @@ class Http1Connection(asyncio.Protocol):
         self._parser: Any = None
         self._only_status = False
         self._grace: asyncio.TimerHandle | None = None
+        self._pieces = 0
+        """Of a body, in what is being parsed."""
         self._begin_message()
 
     @property
@@ -64,7 +68,7 @@ class Http1Connection(asyncio.Protocol):
         # False until a whole reply says otherwise: whatever goes wrong from here on, the connection is not used again.
         self.answered_anything = self.reusable = False
         self._only_status = only_status
-        self._overhead_bytes = 0
+        self._overhead_bytes = self._pieces = 0
         self._begin_message()
         if self._parser is None:  # it refers back to this object, so it is not made for a connection that fails
             self._parser = httptools.HttpResponseParser(self)
@@ -122,17 +126,21 @@ class Http1Connection(asyncio.Protocol):
             self.close()
             return
         self.answered_anything = True
-        body_bytes, self._piece_bytes = self._body_bytes, len(data)
+        body_bytes, self._piece_bytes, self._pieces = self._body_bytes, len(data), 0
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"The reply is not HTTP/1.1: {error}"))
-        if self._answer is not None and self._body_bytes == body_bytes:
+        if self._answer is not None:
             # Counted here, as the parser tells of a header when it has the whole of it: one without an end would grow
-            # in there, at a cost that is quadratic.
-            self._overhead_bytes += self._piece_bytes
-            if self._overhead_bytes > MAX_HEAD_BYTES:
+            # in there, at a cost that is quadratic. Chunks may have as much of their own as they hold.
+            self._overhead_bytes += self._piece_bytes - (self._body_bytes - body_bytes)
+            if self._overhead_bytes > MAX_HEAD_BYTES + self._body_bytes:
                 self._fail(_head_too_large())
+            elif self._pieces > MAX_PIECES and self._transport is not None:
+                # Others have their turn: uvloop would go on with up to 8 MB.
+                self._transport.pause_reading()
+                self._answer.get_loop().call_soon(self._transport.resume_reading)
 
     def eof_received(self) -> None:
         self._ended(None)
@@ -171,13 +179,18 @@ class Http1Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
+        self._pieces += 1
         if self._is_enough:
             if self._body_bytes > DISCARDED_BYTES:
                 self._cut_short()
         elif self._body_bytes > self._max_reply_bytes:
             self._fail(too_large(self._max_reply_bytes))
-        else:
+        elif len(self._body) < MAX_PIECES:
             self._body.append(data)
+        else:
+            if not isinstance(self._body[-1], bytearray):
+                self._body.append(bytearray())
+            self._body[-1] += data
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -189,7 +202,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _begin_message(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
+        self._body: list[bytes | bytearray] = []
         self._body_bytes = 0
         self._head_is_whole = False
         self._is_enough = False
@@ -216,7 +229,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _resolve(self, status: int) -> None:
         if self._answer is not None and not self._answer.done():
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            body = bytes(self._body[0]) if len(self._body) == 1 else b"".join(self._body)
             # From here on bytes are unasked for, though the caller may get its turn only in a later round of the loop.
             answer, self._answer = self._answer, None
             self._turnstile.resolve(answer, Reply(status, body, self._headers))

@@ -1,7 +1,8 @@
 """What a peer may cost a server of ours before its request is whole: bounds around uvicorn's HTTP protocols.
 
 A request head has at most ``MAX_HEAD_BYTES`` (one read more, while it is not whole), ``MAX_HEADERS`` and
-``HEAD_SECONDS``, all unfinished heads together ``UNFINISHED_HEADS_BYTES``; a reply that nobody reads is given up after
+``HEAD_SECONDS``, all unfinished heads together ``UNFINISHED_HEADS_BYTES``, and at most ``MAX_PIPELINED`` requests wait
+for a reply before theirs; a reply that nobody reads is given up after
 ``UNREAD_SECONDS``. How long a body may take is for who reads it; one that is still on its way when its reply has gone
 has ``HEAD_SECONDS`` more.
 
@@ -37,6 +38,8 @@ CLOSE_SECONDS = 5.0
 """For what has been sent to be taken by the peer, once the connection is to be closed."""
 LOOK_SECONDS = 1.0
 UNFINISHED_HEADS_BYTES = 32 * 1024 * 1024
+MAX_PIPELINED = 4096
+"""Requests of all connections that wait for the reply to one before them; each takes kilobytes, and came in tens."""
 MAX_CONNECTIONS = 4096
 MIN_CONNECTIONS = 16
 OWN_DESCRIPTORS = 64
@@ -112,6 +115,7 @@ class Inbound:
         self.waiting: dict[Bounded, float] = {}
         """Since when, by the loop's clock; the longest wait first."""
         self.unfinished_bytes = 0
+        self.pipelined = 0
         self._limits_seconds = {
             _For.HEAD: HEAD_SECONDS,
             _For.BODY: math.inf,
@@ -289,6 +293,21 @@ class _BoundedHttptools(Bounded):
         """Of this message, what came after its first piece and is no body; in a body of chunks, since the last one."""
         self._begins_here = False
         self._is_too_large = False
+        self._pipelined = 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        self._count_pipelined()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._pipelined:
+            self._count_pipelined()
+
+    def _count_pipelined(self) -> None:
+        self.inbound.pipelined += len(self.pipeline) - self._pipelined
+        self._pipelined = len(self.pipeline)
 
     def _feed(self, data: bytes) -> None:
         self._piece_bytes, self._body_bytes, self._begins_here = len(data), 0, False
@@ -322,6 +341,11 @@ class _BoundedHttptools(Bounded):
             self._is_too_large = True
             raise _HeadTooLargeError
         super().on_headers_complete()
+        if self.pipeline:
+            self._count_pipelined()
+            if self.inbound.pipelined > MAX_PIPELINED:
+                self._is_too_large = True
+                raise _HeadTooLargeError
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

@@ -229,9 +229,13 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("variable", "value", "said"),
         [
-            ("OSMOSIS_ROLLOUT_SERVER_MAX_BODY_BYTES", "lots", "valid integer"),
-            ("OSMOSIS_ROLLOUT_CLIENT_MAX_RETRIES", "99", "less than or equal to 10"),
-            (KEY_VARIABLE, " ", "api_key must not be empty"),
+            (
+                "OSMOSIS_ROLLOUT_SERVER_MAX_BODY_BYTES",
+                "lots",
+                "it must be a whole number from 1024 to 1073741824, not 'lots'",
+            ),
+            ("OSMOSIS_ROLLOUT_CLIENT_MAX_RETRIES", "99", "it must be a whole number from 0 to 10, not '99'"),
+            (KEY_VARIABLE, " ", "it must not be empty"),
         ],
     )
     def test_a_bad_setting_is_one_sentence(
@@ -244,7 +248,7 @@ class TestRefusal:
         said: str,
     ) -> None:
         monkeypatch.setenv(variable, value)
-        assert main(["serve", "-m", user_agent, "-p", "0"]) == 1
+        assert main(["serve", "-m", user_agent, "-p", "0"]) == 2
         err = capsys.readouterr().err
         assert err.startswith(f"Error: The setting {variable} cannot be used: ")
         assert said in err

@@ -33,6 +33,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 COMPLETION_VARIABLE = "_OSMOSIS_COMPLETE"
+SETTINGS_PREFIX = "OSMOSIS_ROLLOUT_"
 
 
 HELP = "Serve, validate and try rollout agents."
@@ -130,18 +131,16 @@ def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
 def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
     """Run a command function; what it raises for the user becomes one sentence on stderr and an exit code."""
     try:
+        # The doctor tells of them itself, and a command that reads none is told of them all the same.
+        if command is not doctor and any(name.upper().startswith(SETTINGS_PREFIX) for name in os.environ):
+            from osmosis_ai.rollout.core.settings import read_settings
+
+            read_settings()
         return command(**options)
     except CLIError as error:
         return tell(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except ValueError as error:
-        from osmosis_ai.rollout.core.settings import wrong_variables
-
-        for name, why in wrong_variables(error):
-            problem = f"The setting {name} cannot be used: {why}; correct it in the environment or in .env."
-            return tell(CLIError(problem))
-        raise
 
 
 def tell(error: CLIError) -> int:

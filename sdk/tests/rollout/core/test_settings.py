@@ -22,6 +22,7 @@ from osmosis_ai.rollout import (
     reset_settings,
 )
 from osmosis_ai.rollout.core import settings as settings_module
+from osmosis_ai.rollout.core.settings import SettingsError, read_settings
 
 CLIENT = [
     ("timeout_seconds", 300.0, 1.0, 3600.0),
@@ -97,10 +98,15 @@ class TestFields:
         smallest: Any,
         largest: Any,
     ) -> None:
-        for value in (str(largest + 1), "", "many"):
+        for value in (str(largest + 1), "many"):
             monkeypatch.setenv(prefix + name.upper(), value)
             with pytest.raises(ValidationError, match=name):
                 RolloutSettings()
+            variable, bounds = prefix + name.upper(), rf"number from {smallest:.12g} to {largest:.12g}, not '{value}'"
+            with pytest.raises(SettingsError, match=rf"The setting {variable} cannot be used: it must be .*{bounds}"):
+                read_settings()
+        monkeypatch.setenv(prefix + name.upper(), " ")
+        assert getattr(model(), name) == default, "an empty value is unset"
 
     def test_assignment_is_not_checked(self) -> None:
         settings = RolloutClientSettings()
@@ -168,7 +174,7 @@ class TestSources:
         client = RolloutSettings().client
         assert (client.max_retries, client.timeout_seconds) == (5, 7)
 
-    @pytest.mark.parametrize("text", ["{", "[]", "1", "", '{"api_key": 1, "max_retries": 11}', "[" * 100_000])
+    @pytest.mark.parametrize("text", ["{", "[]", "1", '{"api_key": 1, "max_retries": 11}', "[" * 100_000])
     @pytest.mark.parametrize("part", ["client", "server"])
     def test_json_for_a_part_that_is_no_fitting_object_is_refused_by_name(
         self, monkeypatch: pytest.MonkeyPatch, part: str, text: str
@@ -176,6 +182,42 @@ class TestSources:
         monkeypatch.setenv(f"OSMOSIS_ROLLOUT_{part.upper()}", text)
         with pytest.raises(ValidationError, match=part):
             RolloutSettings()
+
+
+class TestSentences:
+    @pytest.mark.parametrize(
+        ("variables", "sentence"),
+        [
+            ({"SERVER_LOG_FORMAT": "xml"}, "SERVER_LOG_FORMAT cannot be used: it must be one of text, json, not 'xml'"),
+            ({"SERVER_JOURNAL_SYNCHRONOUS": "off"}, "it must be one of normal, full, not 'off'"),
+            ({"SERVER_METRICS": "\x1b[31m"}, "it must be one of key, open, off, not "),
+            ({"JUDGE_BASE_URL": "localhost"}, "it must be a URL such as http://127.0.0.1:8000/v1, not 'localhost'"),
+            ({"JUDGE_TIMEOUT_SECONDS": "nan"}, "it must be a number from 0.1 to 3600, not 'nan'"),
+            ({"CLIENT": "[1]"}, "OSMOSIS_ROLLOUT_CLIENT cannot be used: it must be a JSON object"),
+            ({"CLIENT": '{"max_retries": 11}'}, "CLIENT_MAX_RETRIES cannot be used: it must be a whole number from 0"),
+            (
+                {"CLIENT_RETRY_BASE_DELAY": "20", "CLIENT_RETRY_MAX_DELAY": "10"},
+                r"OSMOSIS_ROLLOUT_CLIENT_RETRY_BASE_DELAY (20) must not exceed OSMOSIS_ROLLOUT_CLIENT_RETRY_MAX_DELAY",
+            ),
+            ({"SERVER_API_KEY": ""}, "SERVER_API_KEY cannot be used: it must not be empty"),
+        ],
+    )
+    def test_each_names_variable_value_and_bounds(
+        self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
+    ) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(f"OSMOSIS_ROLLOUT_{name}", value)
+        with pytest.raises(SettingsError) as told:
+            read_settings()
+        assert sentence in str(told.value)
+        assert str(told.value).endswith("correct it in the environment or in .env.")
+        assert "\x1b" not in str(told.value)
+
+    def test_a_secret_is_not_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER", '{"api_key": ["s3cret"]}')
+        with pytest.raises(SettingsError, match="SERVER_API_KEY cannot be used: it must be a text;") as told:
+            read_settings()
+        assert "s3cret" not in str(told.value)
 
 
 class TestSecrets:

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import ValidationError
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
 from support.rollouts import (
@@ -27,7 +26,7 @@ from support.rollouts import (
 )
 
 import osmosis_ai
-from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings, configure
+from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings, SettingsError, configure
 from osmosis_ai.rollout.server import init_endpoint, registration
 from osmosis_ai.rollout.server.app import create_app
 
@@ -74,7 +73,7 @@ class TestCreateApp:
 
     def test_a_bad_environment_variable_surfaces_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_MAX_CONCURRENT_ROLLOUTS", "0")
-        with pytest.raises(ValidationError, match="max_concurrent_rollouts"):
+        with pytest.raises(SettingsError, match="MAX_CONCURRENT_ROLLOUTS"):
             create_app(ScriptedAgent())
 
     def test_is_named_for_its_agent_loop_and_has_no_middleware(self) -> None:

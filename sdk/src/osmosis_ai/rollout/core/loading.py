@@ -110,7 +110,7 @@ def _put_working_directory_on_path() -> None:
 def _import(module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UsageError):  # a setting that cannot be used: the module is not to blame
         raise
     except BaseException as error:
         raise CLIError(f"Cannot import module '{module_name}': {_import_reason(error, module_name)}") from error

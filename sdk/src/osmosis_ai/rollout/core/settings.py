@@ -1,13 +1,18 @@
 """Settings: constructor argument, then environment, then ``.env`` in the current directory, then default.
 
-``OSMOSIS_NO_DOTENV=1`` leaves ``.env`` unread. Values out of bounds raise pydantic's ``ValidationError`` naming the
-field; assignment after construction is not checked. What each field means
-is in the table of ``README.md``, "Configuration".
+``OSMOSIS_NO_DOTENV=1`` leaves ``.env`` unread; an empty value is as if it were not there. Values out of bounds raise
+pydantic's ``ValidationError`` naming the field where a model is made, and a ``SettingsError`` naming the variable where
+``get_settings`` reads them. Assignment after construction is not checked. What each field means is in the table of
+``README.md``, "Configuration".
 """
 
+import functools
 import json
 import os
+import re
+import sys
 from enum import StrEnum
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
@@ -19,9 +24,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
+from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.core.user_errors import UsageError
 
 __all__ = [
     "RolloutClientSettings",
@@ -38,6 +46,9 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 JOURNAL_OFF = "off"
 DEFAULT_JOURNAL = ".osmosis/journal.db"
 """Of a server that is not told where to keep one; relative to the current directory."""
+
+
+_MUST_NOT_BE_EMPTY = ("api_key", "metrics_key")
 
 
 class LogFormat(StrEnum):
@@ -85,6 +96,18 @@ class _Settings(BaseSettings):
                 raise ValueError(
                     f".env in the current directory is not UTF-8: correct it, or set {NO_DOTENV_VARIABLE}=1."
                 ) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, given: Any) -> Any:
+        # Of an empty key nobody knows what was meant: left out, it would open a server that was to have one.
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if not isinstance(value, str) or value.strip() or name in _MUST_NOT_BE_EMPTY
+        }
 
     def _require_order(self, smaller: str, larger: str) -> None:
         """Refuse two values given in the wrong order; one that is a default bends to the other."""
@@ -197,14 +220,90 @@ class RolloutSettings(_Settings):
     max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
 
 
+class SettingsError(UsageError, ValueError):
+    """Variables of the environment or of ``.env`` that cannot be used, a sentence each; a program that it ends has
+    exit code 2.
+    """
+
+
 def wrong_variables(error: Exception) -> list[tuple[str, str]]:
     """The variables that pydantic found wrong, each with its reason; ``[]`` if ``error`` is not about settings."""
-    models = (RolloutClientSettings, RolloutServerSettings, RolloutJudgeSettings, RolloutSettings)
-    prefixes = {model.__name__: str(model.model_config.get("env_prefix")) for model in models}
-    if not isinstance(error, ValidationError) or error.title not in prefixes:
+    parts = (RolloutClientSettings, RolloutServerSettings, RolloutJudgeSettings)
+    models: dict[str, type[_Settings]] = {model.__name__: model for model in (*parts, RolloutSettings)}
+    if not isinstance(error, ValidationError) or error.title not in models:
         return []
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [(prefixes[error.title] + ("_".join(map(str, each["loc"])).upper() or "*"), each["msg"]) for each in found]
+    return [_wrong(models[error.title], each) for each in error.errors(include_url=False, include_context=False)]
+
+
+def _wrong(model: type[_Settings], error: Any) -> tuple[str, str]:
+    prefix = str(model.model_config.get("env_prefix"))
+    path = [str(step) for step in error["loc"]]
+    said = error["msg"].removeprefix("Value error, ")
+    if not path:  # of several fields
+        return prefix + "*", re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda name: prefix + name[0].upper(), said)
+    field = model.model_fields.get(path[0])
+    for step in path[1:]:
+        inner = getattr(field and field.annotation, "model_fields", {})
+        field = inner.get(step)
+    variable = prefix + "_".join(path).upper()
+    if error["type"] == "value_error" or field is None:
+        return variable, said.replace(path[-1], "it", 1) if said.startswith(path[-1]) else f"it {said}"
+    wanted = _wanted(field)
+    # A secret is not told, and what stands in its place may be one.
+    shown = "" if "SecretStr" in str(field.annotation) else f", not {shortened(repr(error['input']), 80)}"
+    return variable, f"it must be {wanted}{shown}"
+
+
+_WANTED = {int: "a whole number", float: "a number"}
+
+
+def _wanted(field: FieldInfo) -> str:
+    kind: Any = field.annotation
+    if kind in _WANTED:
+        low, high = (
+            next(getattr(each, name) for each in field.metadata if hasattr(each, name)) for name in ("ge", "le")
+        )
+        return f"{_WANTED[kind]} from {low:.12g} to {high:.12g}"
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return "one of " + ", ".join(kind)
+    if isinstance(kind, type) and issubclass(kind, BaseSettings):
+        return "a JSON object"
+    return (
+        "a URL such as http://127.0.0.1:8000/v1"
+        if any(hasattr(each, "pattern") for each in field.metadata)
+        else "a text"
+    )
+
+
+def read_settings() -> RolloutSettings:
+    """The settings as the environment says now.
+
+    Raises:
+        SettingsError: a variable is out of bounds or cannot be parsed.
+    """
+    try:
+        return RolloutSettings()
+    except ValueError as error:
+        _end_in_one_sentence()
+        wrong = [f"The setting {variable} cannot be used: {why}" for variable, why in wrong_variables(error)]
+        if not wrong:
+            raise SettingsError(str(error)) from error
+        raise SettingsError("; ".join(wrong) + "; correct it in the environment or in .env.") from None
+
+
+@functools.cache
+def _end_in_one_sentence() -> None:
+    """Let a ``SettingsError`` that nobody catches, as in ``uvicorn server:app``, end a program as it does a command."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(error, SettingsError):
+            before(kind, error, traceback)
+            return
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(2)
+
+    sys.excepthook = hook
 
 
 _settings: RolloutSettings | None = None
@@ -214,11 +313,11 @@ def get_settings() -> RolloutSettings:
     """The process-wide settings, built from the environment on the first call.
 
     Raises:
-        pydantic.ValidationError: a variable is out of bounds or cannot be parsed.
+        SettingsError: a variable is out of bounds or cannot be parsed.
     """
     global _settings
     if _settings is None:
-        _settings = RolloutSettings()
+        _settings = read_settings()
     return _settings
 
 

@@ -68,7 +68,7 @@ def create_app(
 
     Raises:
         ImportError: FastAPI is not installed.
-        pydantic.ValidationError: a setting in the environment is out of bounds.
+        SettingsError: a setting in the environment is out of bounds.
         ValueError: ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name nothing that can be used.
     """
     try:

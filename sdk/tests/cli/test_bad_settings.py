@@ -1,0 +1,56 @@
+"""A setting that cannot be used ends every way to start with one sentence and exit code 2; the doctor reports it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.agent_files import write_agent
+from support.processes import own_environment
+
+VARIABLE = "OSMOSIS_ROLLOUT_SERVER_MAX_CONCURRENT_ROLLOUTS"
+SENTENCE = (
+    f"Error: The setting {VARIABLE} cannot be used: it must be a whole number from 1 to 10000, not 'abc'; correct it in"
+    " the environment or in .env.\n"
+)
+SERVER = """
+from osmosis_ai.rollout import create_app, run_app
+from user_agent import agent_loop
+
+app = create_app(agent_loop)
+if __name__ == "__main__":
+    run_app(app)
+"""
+AGENT, ROWS = ["-m", "user_agent:agent_loop"], ["-d", "rows.jsonl"]
+WAYS = {
+    "serve": ["osmosis_ai", "serve", "-m", "server:agent_loop", "--local"],
+    "uvicorn": ["uvicorn", "server:app"],
+    "python": ["server"],
+    "validate": ["osmosis_ai", "validate", *AGENT],
+    "trainer": ["osmosis_ai", "trainer", *AGENT, *ROWS],
+    "test": ["osmosis_ai", "test", *AGENT, *ROWS, "--model", "builtin/arithmetic"],
+    "eval": ["osmosis_ai", "eval", *AGENT, *ROWS, "--model", "builtin/arithmetic", "--eval-fn", "x:y"],
+    "rescore": ["osmosis_ai", "rescore", "results.json", "-m", "x:y"],
+    "journal": ["osmosis_ai", "journal", "list"],
+    "view": ["osmosis_ai", "view", "."],
+}
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way == "uvicorn" else pytest.mark.slow) for way in WAYS])
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_it_is_one_sentence(tmp_path: Path, way: str, place: str) -> None:
+    write_agent(tmp_path)
+    (tmp_path / "server.py").write_text(SERVER)
+    if place == ".env":
+        (tmp_path / ".env").write_text(f"{VARIABLE}=abc\n")
+    done = subprocess.run(
+        [sys.executable, "-m", *WAYS[way]],
+        cwd=tmp_path,
+        env=own_environment(**({VARIABLE: "abc"} if place == "environment" else {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == (SENTENCE, 2)

@@ -12,6 +12,7 @@ MAX_NESTING = 64
 MAX_INTEGER_BITS = 4096
 MAX_VALUES = 250_000
 
+_STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _UNCHANGING = frozenset({str, int, float, bool, type(None)})
 _Item = TypeVar("_Item")
 
@@ -66,6 +67,15 @@ class _Plain:
 
 def _key(key: Any) -> str:
     return encodable(text_of(key), errors="replace")
+
+
+def strict_json(value: Any) -> bytes:
+    """``value`` as strict JSON in UTF-8, in as few bytes as that takes.
+
+    Raises:
+        TypeError, ValueError, RecursionError: it cannot be written so.
+    """
+    return _STRICT.encode(value).encode()
 
 
 def is_strict_json(value: Any) -> bool:

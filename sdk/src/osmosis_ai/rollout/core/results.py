@@ -12,7 +12,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, RewardError, ToolExecutionError
-from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, with_short_texts
+from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, strict_json, with_short_texts
 from osmosis_ai.rollout.core.result_summary import ResultSummary as ResultSummary
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components
@@ -59,10 +59,10 @@ class TerminalResult:
         whole = fields["final_messages"]
         for characters in _SHORTENED_TEXT_LENGTHS:
             fields["final_messages"] = with_short_texts(whole, characters)
-            encoded = _encode(fields)
+            encoded = strict_json(fields)
             if len(encoded) <= max_bytes:
                 return TerminalResult(encoded)
-        return TerminalResult(_encode({**fields, "final_messages": []}))
+        return TerminalResult(strict_json({**fields, "final_messages": []}))
 
     @property
     def summary(self) -> ResultSummary:
@@ -191,7 +191,7 @@ def without_messages(encoded: bytes) -> bytes | None:
         return None
     fields["final_messages"] = []
     fields["extra_fields"]["messages_refused"] = True
-    return _encode(fields)
+    return strict_json(fields)
 
 
 def outcome_of(error: BaseException | None) -> Outcome | None:
@@ -287,12 +287,12 @@ def _error_result(
 
     # An ERROR gets out whatever the agent has left in its messages; and a trainer takes nothing there but objects.
     try:
-        return TerminalResult(_encode(fields_with(known)))
+        return TerminalResult(strict_json(fields_with(known)))
     except Exception:  # noqa: BLE001 - a foreign container may raise anything
         fields = fields_with(plain(known))
         # Without the messages, or a long conversation would take the room of the rest.
         return TerminalResult(
-            _encode({**plain({**fields, "final_messages": []}), "final_messages": fields["final_messages"]})
+            strict_json({**plain({**fields, "final_messages": []}), "final_messages": fields["final_messages"]})
         )
 
 
@@ -333,11 +333,7 @@ def summary_of(payload: dict[str, Any]) -> ResultSummary:
 
 
 def _encode_around(fields: dict[str, Any], final_messages: bytes | bytearray) -> bytes:
-    """As ``_encode``, with ``final_messages`` encoded already, as the inside of an array."""
+    """As ``strict_json``, with ``final_messages`` encoded already, as the inside of an array."""
     # The first such place is ours: within the texts before it every quote is escaped.
-    before, after = _encode({**fields, "final_messages": []}).split(b'"final_messages":[]', 1)
+    before, after = strict_json({**fields, "final_messages": []}).split(b'"final_messages":[]', 1)
     return b"".join((before, b'"final_messages":[', final_messages, b"]", after))
-
-
-def _encode(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

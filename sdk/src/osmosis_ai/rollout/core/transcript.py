@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from osmosis_ai.rollout.core.jsonable import copy_json
+from osmosis_ai.rollout.core.jsonable import copy_json, strict_json
 from osmosis_ai.rollout.core.sameness import difference
 from osmosis_ai.rollout.core.schemas import MessageDict
 
@@ -113,7 +113,7 @@ class Transcript:
         """
         self._copies.extend([copy_json(message) for message in final_messages[len(self._copies) :]])
         for message in self._copies[self._encoded_count :]:
-            self._append(json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+            self._append(strict_json(message))
         return self._encoded
 
     def _append(self, encoded: bytes) -> None:

@@ -43,7 +43,6 @@ class Bodies:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
             raise self._too_large()
-        turnstile = turnstile_of(asyncio.get_running_loop())
         body = bytearray()
         limit: asyncio.Timeout | None = None
         try:
@@ -59,7 +58,8 @@ class Bodies:
                     if not message.get("more_body", False):
                         return bytes(body)
                     self._note(limit, len(body))
-                    await turnstile.enter()  # or large bodies would be all that a round of the loop has time for
+                    # Or large bodies would be all that a round of the loop has time for.
+                    await turnstile_of(asyncio.get_running_loop()).enter()
         except TimeoutError:
             problem = f"The body did not arrive within {self._timeout_seconds:g} s."
             if limit is not None and limit.when() == _AT_ONCE:

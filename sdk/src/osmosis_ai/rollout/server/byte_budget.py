@@ -23,7 +23,8 @@ class ByteBudget:
 
     def take_now(self, size_bytes: int) -> bool:
         """Take a share unless one would have to wait for it; to be given back with ``give``."""
-        if self._waiting or not self._has(size_bytes):
+        held = self.held_bytes
+        if self._waiting or (held and held + size_bytes > self.max_bytes):
             return False
         self.held_bytes += size_bytes
         return True
@@ -48,7 +49,8 @@ class ByteBudget:
     def give(self, size_bytes: int) -> None:
         """Give a share back."""
         self.held_bytes -= size_bytes
-        self._serve()
+        if self._waiting:
+            self._serve()
 
     def _has(self, size_bytes: int) -> bool:
         return self.held_bytes == 0 or self.held_bytes + size_bytes <= self.max_bytes

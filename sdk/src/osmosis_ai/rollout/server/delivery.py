@@ -173,18 +173,30 @@ class Courier:
         trainer = self._trainer(delivery.server_url)
         size_bytes = delivery.parcel.size_bytes
         # A trainer that comes back with thousands of results waiting must not get them all at once.
-        async with trainer.gate, trainer.room.share(size_bytes), self.room_for(size_bytes).share(size_bytes):
-            delivery.was_made = False
+        async with trainer.gate:
+            # Not as contexts, which cost each result some coroutines; one that has room at once needs none.
+            if not trainer.room.take_now(size_bytes):
+                await trainer.room.take(size_bytes)
             try:
-                content = await self._parcels.content_of(delivery.parcel)
-            except Exception as failure:  # noqa: BLE001 - a shortage of ours, which passes; the result must not be lost
-                delivery.error, delivery.verdict = failure, Verdict.UNANSWERED
-                _forget_frames(failure)
-                logger.warning("Rollout %a: its result cannot be loaded yet: %s", delivery.rollout_id, delivery.problem)
-            else:
-                await self._post(delivery, trainer, content)
+                room = self.room_for(size_bytes)
+                if not room.take_now(size_bytes):
+                    await room.take(size_bytes)
+                try:
+                    await self._post(delivery, trainer)
+                finally:
+                    room.give(size_bytes)
+            finally:
+                trainer.room.give(size_bytes)
 
-    async def _post(self, delivery: Delivery, trainer: _Trainer, content: bytes) -> None:
+    async def _post(self, delivery: Delivery, trainer: _Trainer) -> None:
+        delivery.was_made = False
+        try:
+            content = await self._parcels.content_of(delivery.parcel)
+        except Exception as failure:  # noqa: BLE001 - a shortage of ours, which passes; the result must not be lost
+            delivery.error, delivery.verdict = failure, Verdict.UNANSWERED
+            _forget_frames(failure)
+            logger.warning("Rollout %a: its result cannot be loaded yet: %s", delivery.rollout_id, delivery.problem)
+            return
         delivery.was_made = True
         delivery.attempts += 1
         mark = delivery.watch.attempt_begins(delivery.attempts)

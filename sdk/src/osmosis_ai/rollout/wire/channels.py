@@ -51,11 +51,18 @@ class TrainerChannels:
         self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
     ) -> Reply:
         """As ``TrainerChannel.post``."""
+        origin = target_of(url).origin
+        channels = self._of_loop.setdefault(asyncio.get_running_loop(), {})
         deadline = time.monotonic() + limit_seconds
         pause_seconds = MIN_SHORTAGE_PAUSE_SECONDS
         while True:
+            open_ = channels.pop(origin, None) or _Open(_new_channel(origin, self._limits))
+            channels[origin] = open_  # the one used last comes last
+            open_.requests += 1  # before anything is awaited: another call must not find it unused and close it
             try:
-                return await self._post(url, body, headers, max(deadline - time.monotonic(), 0.001), only_status)
+                if len(channels) > MAX_ORIGINS:
+                    await _close_surplus(channels)
+                return await open_.channel.post(url, body, headers, limit_seconds, only_status=only_status)
             except (httpx.ConnectError, httpx.ConnectTimeout, OSError) as error:
                 if not is_local_shortage(error):
                     raise
@@ -64,23 +71,11 @@ class TrainerChannels:
                 left_seconds = deadline - time.monotonic()
                 if left_seconds <= 0:
                     raise httpx.ConnectTimeout(f"This machine is short of what a connection needs: {error}") from error
+            finally:
+                open_.requests -= 1
             await asyncio.sleep(min(pause_seconds, left_seconds))
             pause_seconds = min(2 * pause_seconds, MAX_SHORTAGE_PAUSE_SECONDS)
-
-    async def _post(
-        self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, only_status: bool
-    ) -> Reply:
-        origin = target_of(url).origin
-        channels = self._of_loop.setdefault(asyncio.get_running_loop(), {})
-        open_ = channels.pop(origin, None) or _Open(_new_channel(origin, self._limits))
-        channels[origin] = open_  # the one used last comes last
-        open_.requests += 1  # before anything is awaited: another call must not find it unused and close it
-        try:
-            if len(channels) > MAX_ORIGINS:
-                await _close_surplus(channels)
-            return await open_.channel.post(url, body, headers, limit_seconds, only_status=only_status)
-        finally:
-            open_.requests -= 1
+            limit_seconds = max(deadline - time.monotonic(), 0.001)
 
     def _tell_of_shortage(self) -> None:
         now = time.monotonic()

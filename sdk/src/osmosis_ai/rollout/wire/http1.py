@@ -132,6 +132,9 @@ class Http1Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"The reply is not HTTP/1.1: {error}"))
         if self._answer is not None:
+            if self._is_enough and self._grace is None:
+                # A body that comes at once is received, so that the connection can be used again.
+                self._grace = self._answer.get_loop().call_later(DISCARD_SECONDS, self._cut_short)
             # Counted here, as the parser tells of a header when it has the whole of it: one without an end would grow
             # in there, at a cost that is quadratic. Chunks may have as much of their own as they hold.
             self._overhead_bytes += self._piece_bytes - (self._body_bytes - body_bytes)
@@ -174,8 +177,6 @@ class Http1Connection(asyncio.Protocol):
             return
         if self._only_status and self._answer is not None and 200 <= self._parser.get_status_code() < 300:
             self._is_enough = True
-            # A body that comes at once is received, so that the connection can be used again.
-            self._grace = self._answer.get_loop().call_later(DISCARD_SECONDS, self._cut_short)
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)

@@ -129,8 +129,7 @@ class Inbound:
         self._told_at = -math.inf
 
     def add(self, connection: "Bounded") -> None:
-        """From now on ``connection`` waits for its peer."""
-        self.waiting.pop(connection, None)
+        """From now on ``connection``, which did not, waits for its peer."""
         self.waiting[connection] = connection.loop.time()
         if self._timer is None:
             self._timer = connection.loop.call_later(LOOK_SECONDS, self._look, connection.loop)
@@ -185,8 +184,6 @@ class Bounded(_Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._is_ours:
             return
-        if self.waits_for is _For.NEXT:
-            self._wait(_For.HEAD)
         self._feed(data)
         self._look(len(data))
 
@@ -247,8 +244,9 @@ class Bounded(_Protocol):
 
     def _forget(self) -> None:
         self.inbound.waiting.pop(self, None)
-        self.inbound.unfinished_bytes -= self._unfinished_bytes
-        self._unfinished_bytes = 0
+        if self._unfinished_bytes:
+            self.inbound.unfinished_bytes -= self._unfinished_bytes
+            self._unfinished_bytes = 0
 
     def _look(self, received_bytes: int = 0) -> None:
         """Find out whether it waits for its peer, and for what."""
@@ -256,12 +254,14 @@ class Bounded(_Protocol):
             return
         cycle = self.cycle
         if cycle is None or (cycle.response_complete and received_bytes and self.waits_for is not _For.REST):
-            # A connection that was used waits for the head since the first byte, which `data_received` has seen.
+            if self.waits_for is _For.NEXT:  # one that was used waits for the head since its first byte
+                self._wait(_For.HEAD)
             self._unfinished_bytes += received_bytes
             self.inbound.unfinished_bytes += received_bytes
             self.inbound.make_room(self)
         elif not cycle.response_complete:
             if not cycle.more_body:
+                self.waits_for = _For.HEAD
                 self._forget()
             elif self.waits_for is not _For.BODY or self not in self.inbound.waiting:
                 self._wait(_For.BODY)
@@ -314,6 +314,9 @@ class _BoundedHttptools(Bounded):
         super()._feed(data)
         if not self._is_ours or self._is_too_large:
             return
+        if self.headers and len(self.headers) > MAX_HEADERS:  # trailers; of a head they are counted where it ends
+            self._refuse_head()
+            return
         if not self._begins_here:
             self._overhead_bytes += len(data) - self._body_bytes
         elif len(data) > MAX_HEAD_BYTES:
@@ -328,16 +331,10 @@ class _BoundedHttptools(Bounded):
     def on_chunk_header(self) -> None:
         self._begins_here, self._overhead_bytes = True, 0
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= MAX_HEADERS:  # trailers too
-            self._is_too_large = True
-            raise _HeadTooLargeError
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         # Looked at only where what has come is more than a head may have.
         may_be_large = self._unfinished_bytes + self._piece_bytes > MAX_HEAD_BYTES
-        if may_be_large and self._head_bytes() > MAX_HEAD_BYTES:
+        if len(self.headers) > MAX_HEADERS or (may_be_large and self._head_bytes() > MAX_HEAD_BYTES):
             self._is_too_large = True
             raise _HeadTooLargeError
         super().on_headers_complete()

@@ -144,7 +144,7 @@ class Poster:
         started = attempt_started = time.perf_counter()
         deadline = started + self._settings.call_deadline_seconds
         failure: OsmosisRolloutError | None = None
-        pause = _Pause(watch)
+        pause: _Pause | None = None
         attempt = counted = 0
         try:
             while counted < attempts:
@@ -162,7 +162,8 @@ class Poster:
                     reply = await self._channel.post(url, body, headers, limit_seconds, only_status=only_status)
                     if reply.status_code in accepted:
                         answer = read(reply)
-                        pause.ends(attempt_started, answered=True)
+                        if pause is not None:
+                            pause.ends(attempt_started, answered=True)
                         return answer, (time.perf_counter() - attempt_started) * 1000
                     failure = error_of(reply, _where(url, attempt, attempts, started), self._api_key)
                     then = after(reply)
@@ -175,15 +176,18 @@ class Poster:
                     # else the deadline cut this attempt off: what came of those before it says more.
                     then, cause = _after(error), PauseCause.UNREACHABLE
                 if then is Then.WAIT:
+                    pause = pause or _Pause(watch)
                     pause.goes_on(cause, failure, attempt_started)
                 else:
-                    pause.ends(attempt_started, answered=True)
+                    if pause is not None:
+                        pause.ends(attempt_started, answered=True)
                     if then is Then.GIVE_UP:
                         break
                 counted += not (patient and then is Then.WAIT)
             raise failure or OsmosisTransportError(f"No attempts made (POST {url}, {attempts} attempts allowed).")
         finally:
-            pause.ends(time.perf_counter(), answered=False)
+            if pause is not None:
+                pause.ends(time.perf_counter(), answered=False)
 
     def _own_headers(self) -> dict[str, str]:
         try:

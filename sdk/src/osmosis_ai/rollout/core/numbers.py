@@ -30,6 +30,7 @@ _ALIKE = {
 _TIDY = str.maketrans({**_SIGNS, **_SPACES, **_NOTHING, **_ALIKE})
 
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
+_ALONE = re.compile(r"\s*+(-?[0-9]++(?:\.[0-9]++)?+)\s*+\Z")
 _VULGAR_FRACTION = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
@@ -104,6 +105,8 @@ def number_in(text: str) -> Decimal | None:
 
     Every digit is kept; a fraction has forty more than what it is made of.
     """
+    if plain := _ALONE.match(text):  # as most answers are; the rest finds the same, ten times slower
+        return Decimal(plain[1])
     text = _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_TIDY))
     text = _VULGAR_FRACTION.sub(lambda fraction: " " + unicodedata.normalize("NFKC", fraction[0]), text)
     match = _NUMBER.match(text)

@@ -19,7 +19,11 @@ Module = Annotated[
 ]
 Mcp = Annotated[
     str | None,
-    typer.Option("--mcp", metavar="DIR", help="In place of an agent loop: offer the MCP tools of DIR/main.py."),
+    typer.Option(
+        "--mcp",
+        metavar="DIR|URL",
+        help="In place of an agent loop: offer the MCP tools of DIR/main.py, or of a server.",
+    ),
 ]
 Reward = Annotated[
     str | None,

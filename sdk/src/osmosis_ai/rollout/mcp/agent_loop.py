@@ -16,8 +16,9 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import ContainedCall, ContentParts
-from osmosis_ai.rollout.mcp.failures import told_to_the_model
+from osmosis_ai.rollout.mcp.failures import told_of_result, told_to_the_model
 from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_folder
+from osmosis_ai.rollout.mcp.remote import MCPServerError, RemoteToolServer, is_url
 from osmosis_ai.rollout.mcp.results import (
     extract_tool_value as _extract_tool_value,
     is_error_result,
@@ -46,7 +47,7 @@ class MCPAgentLoop(RolloutAgentLoop):
     exception says is logged, and kept from the model.
 
     Args:
-        mcp_server: a FastMCP server, or anything with ``list_tools`` and ``call_tool``.
+        mcp_server: a FastMCP server, a ``RemoteToolServer``, or anything with ``list_tools`` and ``call_tool``.
         agent_name: the instance's ``name``.
         tool_timeout_seconds: how long one call may take; ``None`` for no limit. A plain function runs on in its thread.
         reward: scores the last answer where there is a ground truth: ``reward(solution_str, ground_truth)``, plain or a
@@ -73,7 +74,7 @@ class MCPAgentLoop(RolloutAgentLoop):
         self.mcp_server = mcp_server
         self.tool_timeout_seconds = tool_timeout_seconds
         self.reward = reward
-        self._tool_server = ToolServer(mcp_server)
+        self._tool_server = mcp_server if isinstance(mcp_server, RemoteToolServer) else ToolServer(mcp_server)
         definitions = _convert(self._tool_server.list_tools())
         self._tools = Toolbox(
             *(_McpTool(name, schema, tool_timeout_seconds) for name, schema in definitions),
@@ -155,6 +156,8 @@ class _McpTool(Tool):
                 if is_input_request(result):
                     raise ToolExecutionError("The tool asks for input, which nobody can give here")
                 content = tool_result_text(result) if is_error_result(result) else tool_result_content(result)
+            except MCPServerError:
+                raise
             except Exception as error:
                 logger.warning(
                     "MCP tool %a failed with %s: %a; the model gets the error",
@@ -165,12 +168,12 @@ class _McpTool(Tool):
                 )
                 raise ToolExecutionError(told_to_the_model(error, self.name)) from error
         if is_error_result(result):
-            raise ToolExecutionError(str(content))
+            raise ToolExecutionError(told_of_result(str(content), self.name))
         return content
 
 
 def load_mcp_agent(mcp_path: str | Path, reward: str | None = None) -> MCPAgentLoop:
-    """The agent loop for the MCP tools in the directory ``mcp_path``: what ``--mcp DIR`` stands for.
+    """The agent loop for the MCP tools in the directory ``mcp_path``, or of the server at that URL: ``--mcp``.
 
     Its reward is the function that ``reward`` names as ``module:attribute``, or else ``compute_reward`` of
     ``DIR/main.py``, defined there or imported; without either there is none.
@@ -179,7 +182,7 @@ def load_mcp_agent(mcp_path: str | Path, reward: str | None = None) -> MCPAgentL
         MCPLoadError: as ``load_mcp_server`` and ``MCPAgentLoop`` do.
         CLIError: ``reward`` cannot be imported, or is no function.
     """
-    server, own = load_mcp_folder(mcp_path)
+    server, own = (RemoteToolServer(str(mcp_path)), None) if is_url(mcp_path) else load_mcp_folder(mcp_path)
     return MCPAgentLoop(server, reward=own if reward is None else _reward_named(reward))
 
 

@@ -13,6 +13,7 @@ MAX_ERROR_CHARACTERS = 2000
 # By name, as FastMCP may not be there, and has moved them; NotFoundError is not one of its FastMCPErrors.
 _OF_THE_PROTOCOL = {"FastMCPError", "ToolError", "NotFoundError", "MCPError", "McpError"}
 _PACKAGES = ("fastmcp.", "mcp.")
+_WRAPPED = "Error calling tool"
 _PYDANTIC_ADVICE = re.compile(r"\n\s*For further information visit \S+")
 
 
@@ -22,6 +23,11 @@ def told_to_the_model(error: Exception, tool_name: str) -> str:
         error = error.__cause__
     text = str(error) if _is_written_for_it(error) else ""
     return _PYDANTIC_ADVICE.sub("", text)[:MAX_ERROR_CHARACTERS] or f"{tool_name} failed"
+
+
+def told_of_result(text: str, tool_name: str) -> str:
+    """The same for a result that says it is an error: over the wire only FastMCP's prefix is left of the exception."""
+    return f"{tool_name} failed" if text.startswith(_WRAPPED) else text[:MAX_ERROR_CHARACTERS]
 
 
 def _is_written_for_it(error: Exception) -> bool:
@@ -34,4 +40,4 @@ def _is_written_for_it(error: Exception) -> bool:
     ):
         return False
     # FastMCP makes a ToolError of whatever a tool raises, with that text behind a prefix.
-    return error.__cause__ is None or not str(error).startswith("Error calling tool")
+    return error.__cause__ is None or not str(error).startswith(_WRAPPED)

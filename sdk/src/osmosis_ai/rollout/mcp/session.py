@@ -39,7 +39,8 @@ class ToolSession:
 
     async def send_log_message(self, level: str, data: Any, logger: str | None = None, **_: Any) -> None:
         """What a tool says with ``ctx.info`` and the like goes into the rollout's trace."""
-        text = cut(str(getattr(data, "msg", data)), MAX_LOGGED_CHARACTERS)
+        said = data.get("msg", data) if isinstance(data, dict) else getattr(data, "msg", data)
+        text = cut(str(said), MAX_LOGGED_CHARACTERS)
         self._ctx.log_event("mcp_log", level=level, message=text, **({"logger": logger} if logger else {}))
 
     async def send_progress_notification(self, *_: Any, **__: Any) -> None:

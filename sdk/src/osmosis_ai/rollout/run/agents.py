@@ -25,14 +25,15 @@ def check_naming(module: str | None, mcp: str | None, reward: str | None = None,
         split_name(module)
     elif mcp is not None:
         from osmosis_ai.rollout.mcp.loader import find_mcp_server
+        from osmosis_ai.rollout.mcp.remote import check_url, is_url
 
-        find_mcp_server(mcp)
+        (check_url if is_url(mcp) else find_mcp_server)(mcp)
     elif is_required or module is not None:
-        raise UsageError("An agent is required: give --module (-m) module:attribute, or --mcp DIR.")
+        raise UsageError("An agent is required: give --module (-m) module:attribute, or --mcp DIR|URL.")
 
 
 def load_agent(module: str | None, mcp: str | None, reward: str | None = None) -> "RolloutAgentLoop":
-    """The agent loop that ``--module`` names, or the one over the MCP tools in the folder of ``--mcp``.
+    """The agent loop that ``--module`` names, or the one over the MCP tools of ``--mcp``, a folder or a URL.
 
     ``reward`` names the function that scores the answers of the latter.
 

@@ -27,6 +27,7 @@ from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.core.validator import BLOCKING_CALL, ValidationResult, validate_agent_loop
 from osmosis_ai.rollout.journal import JournalError, SqliteJournal
+from osmosis_ai.rollout.mcp.remote import absolute_place, is_url
 from osmosis_ai.rollout.observe.logs import log_config
 from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
@@ -168,7 +169,7 @@ def serve_agent_loop(
     with listener:
         if reload or workers > 1:
             path = "" if mcp_path is not None else module_path or import_string_of(agent_loop)
-            plan = Plan(path, traces, settings, mcp_path and str(Path(mcp_path).resolve()), mcp_reward)
+            plan = Plan(path, traces, settings, mcp_path and absolute_place(mcp_path), mcp_reward)
         if reload:
             _run_reloading(plan, listener, options)
         elif workers > 1:
@@ -187,7 +188,7 @@ def _run_reloading(plan: Plan, listener: socket.socket, options: dict[str, Any])
     from uvicorn.supervisors import ChangeReload
 
     os.environ[PLAN_VARIABLE] = plan.to_json()
-    if plan.mcp_path is not None:
+    if plan.mcp_path is not None and not is_url(plan.mcp_path):
         options = {**options, "reload_dirs": [str(Path.cwd()), plan.mcp_path]}
     config = uvicorn.Config(f"{Plan.__module__}:app", factory=True, reload=True, **options)
     ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()

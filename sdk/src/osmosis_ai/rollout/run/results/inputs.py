@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from osmosis_ai.rollout.mcp.remote import is_url
+
 
 def inputs_of(
     dataset: str | Path,
@@ -19,10 +21,11 @@ def inputs_of(
 ) -> dict[str, Any]:
     """Digests of the dataset and of the user's own source files, the model, and the settings.
 
-    ``modules`` name functions and agents as ``module:attribute``; ``mcp`` is a directory of tools.
+    ``modules`` name functions and agents as ``module:attribute``; ``mcp`` is a directory of tools,
+    or a URL, of which there are no files.
     """
     files = source_files(name.partition(":")[0] for name in modules if name)
-    if mcp:
+    if mcp and not is_url(mcp):
         files |= {file.resolve() for file in Path(mcp).rglob("*.py")}
     return {
         "dataset": {str(dataset): file_digest(Path(dataset))},

@@ -14,6 +14,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.mcp.remote import absolute_place
 from osmosis_ai.rollout.run.data.dataset import dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, drive
 from osmosis_ai.rollout.run.loading import Dataset
@@ -48,7 +49,7 @@ class Session:
         self._complete = complete
         self._close = close
         self._run_id = secrets.token_hex(RUN_ID_BYTES)
-        self._mcp = options.mcp and str(Path(options.mcp).resolve())
+        self._mcp = options.mcp and absolute_place(options.mcp)
         self._url = options.server and options.server.rstrip("/")
 
     def settings(self) -> dict[str, Any]:

@@ -102,6 +102,7 @@ async def test_a_scenario_polls_the_health_of_a_server_under_load(tmp_path: Path
     assert outcome.peak_rss_mb >= outcome.idle_rss_mb > 10
 
 
+@pytest.mark.slow
 async def test_a_rollout_whose_init_is_sent_twice_runs_once(tmp_path: Path) -> None:
     [two] = await compare(tmp_path, rollouts=200, rounds=1, workers=[2])
     assert two.errors == Counter()

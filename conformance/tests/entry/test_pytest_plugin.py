@@ -19,7 +19,20 @@ def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     own = "import sys\n\ndef test_own():\n    print(sorted(name for name in sys.modules if 'conformance' in name))\n"
     (folder / "test_own.py").write_text(own)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rA", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:langsmith_plugin",
+            "-q",
+            "-rA",
+            *arguments,
+        ],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != SERVER_KEY_VARIABLE},
         capture_output=True,

@@ -220,6 +220,7 @@ class TestEndpoint:
         assert [result["error_kind"] for result in results_of()["results"]] == ["time limit", None, None]
 
 
+@pytest.mark.slow  # LiteLLM takes seconds to load
 class TestLiteLlm:
     def test_a_model_by_name_goes_through_litellm_with_its_price(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

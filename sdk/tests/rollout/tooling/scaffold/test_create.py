@@ -58,10 +58,11 @@ def test_its_project_file_names_the_sdk_and_what_it_needs(tmp_path: Path) -> Non
     assert source["editable"] is True
 
 
+@pytest.mark.slow
 def test_it_passes_its_own_tests(tmp_path: Path) -> None:
     create_project(tmp_path / "agent", own_source())
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:langsmith_plugin"],
         cwd=tmp_path / "agent",
         env=own_environment(),
         capture_output=True,
@@ -199,7 +200,7 @@ def test_the_sql_agent_is_a_new_project_with_at_most_120_lines_of_ones_own(tmp_p
         text = file.read_text(encoding="utf-8").replace("from examples.sql.", "from ")
         (project / file.relative_to(example)).write_text(text, encoding="utf-8")
     for command in (
-        ("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
+        ("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:langsmith_plugin"),
         ("osmosis_ai", "trainer", "-m", "server:agent_loop", "-d", "questions.jsonl", "--policy", "policy:reply"),
     ):
         done = subprocess.run(

@@ -96,9 +96,12 @@ def test_a_dotenv_that_cannot_be_read_stops_other_commands_only(working_director
     assert checks["dotenv"]["status"] == "problem"
 
 
-def test_it_is_done_in_three_seconds_though_nothing_answers(working_directory: Path) -> None:
+@pytest.mark.parametrize("agent", [["-m", "quick:agent_loop"], ["-m", "slow:agent_loop", "--timeout", "1"]], ids=str)
+def test_it_is_done_in_three_seconds_though_nothing_answers(working_directory: Path, agent: list[str]) -> None:
+    """An agent that hangs is given longer, unless a time is named."""
+    (working_directory / "quick.py").touch()
     (working_directory / "slow.py").write_text("import time\ntime.sleep(600)\n")
-    arguments = ["-m", "slow:agent_loop", "--trainer", "http://192.0.2.7:8000", "--trainer-key", KEY, "-p", "0"]
+    arguments = [*agent, "--trainer", "http://192.0.2.7:8000", "--trainer-key", KEY, "-p", "0"]
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "osmosis_ai", "doctor", *arguments],

@@ -309,15 +309,6 @@ class TestChecks:
         assert ending.value.code == 2
         assert arguments[0] in capsys.readouterr().err
 
-    def test_all_bad_rows_are_told_before_anything_is_called(self, capsys: pytest.CaptureFixture[str]) -> None:
-        write_rows(row(1, 2), {"user_prompt": "x"}, {**row(1, 2), "ground_truth": 3})
-        with ModelEndpoint() as endpoint:
-            assert run_against(endpoint) == 1
-        assert endpoint.calls == []
-        err = capsys.readouterr().err
-        assert "line 2: Row 1: Missing required columns" in err
-        assert "line 3: Row 2: 'ground_truth' must be a string, got int" in err
-
     def test_the_model_is_told_whatever_else_is_wrong(self, capsys: pytest.CaptureFixture[str]) -> None:
         options = [
             "-m",

@@ -178,7 +178,7 @@ class TestDotenv:
     def test_it_reaches_the_settings(self, working_directory: Path, user_agent: str, capsys: Captured) -> None:
         (working_directory / ".env").write_text("OSMOSIS_ROLLOUT_SERVER_MAX_BODY_BYTES=lots")
         (working_directory / "below").mkdir()
-        assert main(["serve", "-m", user_agent, "--local", "-p", "0"]) == 1
+        assert main(["serve", "-m", user_agent, "--local", "-p", "0"]) == 2
         assert "OSMOSIS_ROLLOUT_SERVER_MAX_BODY_BYTES" in capsys.readouterr().err
         del os.environ["OSMOSIS_ROLLOUT_SERVER_MAX_BODY_BYTES"]
 

@@ -70,7 +70,7 @@ class TestSettings:
     def test_two_that_contradict_each_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OSMOSIS_ROLLOUT_CLIENT_RETRY_BASE_DELAY", "50")
         monkeypatch.setenv("OSMOSIS_ROLLOUT_CLIENT_RETRY_MAX_DELAY", "5")
-        assert_names(find("settings"), Status.PROBLEM, "retry_base_delay")
+        assert_names(find("settings"), Status.PROBLEM, "OSMOSIS_ROLLOUT_CLIENT_RETRY_BASE_DELAY")
 
     def test_one_that_is_wrong_hides_no_other_finding(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_MAX_BODY_BYTES", "lots")

@@ -17,7 +17,7 @@ class Nothing: ...
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "policy_module.py").write_text(MODULE)
-    (tmp_path / "rows.jsonl").write_text('{"system_prompt": "", "user_prompt": "1?", "ground_truth": "1"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"system_prompt": "Add.", "user_prompt": "1?", "ground_truth": "1"}\n')
     monkeypatch.chdir(tmp_path)
 
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from osmosis_ai.cli import journal, traces
 from osmosis_ai.cli.doctor import doctor
 from osmosis_ai.cli.eval_command import eval_
+from osmosis_ai.cli.eval_compare import eval_compare
 from osmosis_ai.cli.init import init
 from osmosis_ai.cli.rescore import rescore
 from osmosis_ai.cli.serve import serve
@@ -61,6 +62,10 @@ class _Group(TyperGroup):
         if command is None and cmd_name == "conformance":
             raise UsageError("The conformance kit is not installed: pip install rollout-conformance.")
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # `eval` has options of its own that must be given, so it is no group.
+        return super().resolve_command(ctx, ["eval compare", *args[2:]] if args[:2] == ["eval", "compare"] else args)
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: ")
@@ -120,12 +125,12 @@ def _global_options(
         raise _Finished(EXIT_USAGE)
 
 
-def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
+def _add(group: typer.Typer, name: str, command: Callable[..., int], *, hidden: bool = False) -> None:
     @functools.wraps(command)
     def finish(**options: Any) -> None:
         raise _Finished(exit_code_of(command, **options))
 
-    group.command(name)(finish)
+    group.command(name, hidden=hidden)(finish)
 
 
 def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
@@ -155,6 +160,7 @@ def tell(error: CLIError) -> int:
 
 for _name, _command in COMMANDS.items():
     _add(app, _name, _command)
+_add(app, "eval compare", eval_compare, hidden=True)
 for _name, _module in (("journal", journal), ("traces", traces)):
     _commands = typer.Typer(help=_module.HELP, no_args_is_help=True, **_PLAIN)
     for _each, _command in _module.COMMANDS.items():

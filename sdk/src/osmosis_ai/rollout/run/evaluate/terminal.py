@@ -7,6 +7,7 @@ from osmosis_ai.rollout.core.text import counted, one_line, shortened, strip_con
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
+from osmosis_ai.rollout.run.evaluate.statistics import PairedDifference
 from osmosis_ai.rollout.run.evaluate.summary import zero_reasons, zero_runs
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.formats import format_duration
@@ -159,13 +160,18 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
             say(f"      {text}")
 
 
+def comparison_sentence(eval_name: str, paired: PairedDifference, what: str) -> str:
+    """``fn: primary minus baseline +0.500, 95% interval [...], p = ...``; ``what`` is subtracted from what."""
+    sentence = (
+        f"{eval_name}: {what} {paired.difference:+.3f}, 95% interval"
+        f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f}"
+        f" over {counted(paired.rows, 'row')} ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
+    )
+    if paired.left_out:
+        sentence += f"; {counted(paired.left_out, 'row')} left out, for want of a score"
+    return sentence
+
+
 def _print_comparison(result: EvalResult, say: Say) -> None:
     for eval_name, paired in result.comparisons.items():
-        sentence = (
-            f"{eval_name}: primary minus baseline {paired.difference:+.3f}, 95% interval"
-            f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f}"
-            f" over {counted(paired.rows, 'row')} ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
-        )
-        if paired.left_out:
-            sentence += f"; {counted(paired.left_out, 'row')} left out, for want of a score"
-        say("  " + sentence)
+        say("  " + comparison_sentence(eval_name, paired, "primary minus baseline"))

@@ -27,8 +27,8 @@ TOP_LEVEL = {
 }
 CORE = {
     "base": "RolloutAgentLoop RolloutContext RolloutResult",
-    "exceptions": """AgentLoopNotFoundError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError
-        OsmosisTransportError OsmosisValidationError ToolArgumentError ToolExecutionError""",
+    "exceptions": """AgentLoopNotFoundError JudgeError OsmosisRolloutError OsmosisServerError OsmosisTimeoutError
+        OsmosisTransportError OsmosisValidationError RewardError ToolArgumentError ToolExecutionError""",
     "llm_client": "LLMClientProtocol",
     "schemas": """DEFAULT_MAX_METADATA_SIZE_BYTES CompletionsChoice CompletionsRequest CompletionsResponse
         CompletionUsage InitResponse MessageDict OpenAIFunctionCallSchema OpenAIFunctionParametersSchema
@@ -39,7 +39,8 @@ CORE = {
 ROLLOUT = {
     **{f"core.{module}": names for module, names in CORE.items()},
     "client": "CompletionsResult OsmosisLLMClient",
-    "config": """RolloutClientSettings RolloutServerSettings RolloutSettings configure get_settings reset_settings""",
+    "config": """RolloutClientSettings RolloutJudgeSettings RolloutServerSettings RolloutSettings configure get_settings
+        reset_settings""",
     "network": "PublicIPDetectionError detect_public_ip is_private_ip is_valid_hostname_or_ip validate_ipv4",
     "registry": "AgentLoopRegistry get_agent_loop list_agent_loops register_agent_loop unregister_agent_loop",
     "server.app": "create_app",
@@ -52,14 +53,15 @@ ROLLOUT = {
     # What the 0.2 line did not have.
     "core.answers": "final_number is_close is_comparable is_right read_number",
     "core.framework_tools": "tools_of",
+    "core.judge": "Judge",
     "core.messages": "summarize",
     "core.tool_arguments": "EXACT",
     "core.toolbox": "Toolbox tool",
 }
 PACKAGES: dict[ModuleType, tuple[dict[str, str], int]] = {
     osmosis_ai: (TOP_LEVEL, 26),
-    osmosis_ai.rollout: (ROLLOUT, 87),
-    osmosis_ai.rollout.core: (CORE, 34),
+    osmosis_ai.rollout: (ROLLOUT, 91),
+    osmosis_ai.rollout.core: (CORE, 36),
 }
 every_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 

@@ -20,7 +20,7 @@ def arguments(**given: Any) -> Namespace:
     ("given", "sentence"),
     [
         ({"mcp": "dir"}, "--module and --mcp are mutually exclusive: give one of them."),
-        ({"module": None}, "An agent is required: give --module (-m) module:attribute, or --mcp DIR."),
+        ({"module": None}, "An agent is required: give --module (-m) module:attribute, or --mcp DIR|URL."),
         ({"n_runs": 0, "batch_size": 0}, "--n must be >= 1."),
         ({"batch_size": 0}, "--batch-size must be >= 1."),
         ({"max_turns": 0}, "--max-turns must be >= 1."),

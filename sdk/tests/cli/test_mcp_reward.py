@@ -20,6 +20,7 @@ def dataset(working_directory: Path) -> list[str]:
     return ["-d", "rows.jsonl", "--json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["test", "trainer"])
 def test_test_and_trainer_take_the_reward_of_a_function(
     command: str, dataset: list[str], capsys: pytest.CaptureFixture[str]

@@ -111,6 +111,7 @@ def documented_runs() -> list[tuple[int, int]]:
     return [(run["row_index"], run["repeat"]) for run in document["results"]]
 
 
+@pytest.mark.slow
 def test_every_run_is_there_once_and_none_that_had_ended_is_made_again(killed: str) -> None:
     before = saved_runs()
     helpers = Path("helpers.py").read_text()

@@ -207,6 +207,7 @@ class TestEndpoint:
         assert (summary["stopped_early"], summary["total"], summary["passed"]) == (True, 2, 1)
         assert len(results_of()["results"]) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("answer", [Answer(b'{"choices": []}'), refuse(400, "bad request")])
     def test_an_answer_that_is_of_no_use_fails_its_row(self, answer: Answer) -> None:
         with ModelEndpoint(say("ok"), otherwise=lambda body: answer) as endpoint:

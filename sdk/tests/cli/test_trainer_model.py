@@ -14,6 +14,7 @@ def project(adder_project: Path) -> Path:
     return adder_project
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_one_sentence_with_the_address_once(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

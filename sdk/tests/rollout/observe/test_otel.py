@@ -147,6 +147,7 @@ class TestRollout:
         assert rollout.attributes["error.type"] == "interrupted"
         assert named(spans, "chat default")[0].attributes["error.type"] == "CancelledError"
 
+    @pytest.mark.slow
     def test_a_collector_that_is_gone_does_not_hold_up_the_end(self, tmp_path: Path, trainer: FakeTrainer) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections, and never answers
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -163,6 +163,7 @@ class TestFaultsOfADelivery:
 
 
 class TestAdmission:
+    @pytest.mark.slow
     async def test_what_fits_is_accepted_and_the_rest_is_refused_and_comes_in_later(
         self, tmp_path: Path, trainer: FaultyTrainer
     ) -> None:

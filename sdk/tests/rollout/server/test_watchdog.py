@@ -151,6 +151,7 @@ class Told(Observer):
         self.blocks.append(seconds)
 
 
+@pytest.mark.slow
 def test_outside_the_main_thread_a_block_is_told_and_nothing_is_installed(caplog: pytest.LogCaptureFixture) -> None:
     told = Told()
     before = [signal.getsignal(number) for number in (signal.SIGVTALRM, *DRAIN_SIGNALS)]

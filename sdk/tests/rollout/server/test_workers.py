@@ -71,6 +71,7 @@ def init_by_itself(url: str, body: dict[str, object]) -> int:
     return httpx.post(f"{url}/v1/rollout/init", json=body, timeout=DEADLINE_SECONDS, trust_env=False).status_code
 
 
+@pytest.mark.slow
 def test_inits_repeated_across_workers_start_one_rollout_each(server: ServerProcess, trainer: FaultyTrainer) -> None:
     names = [f"rollout-{number}" for number in range(20)]
     with ThreadPoolExecutor(8) as threads:
@@ -131,6 +132,7 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_are_reported(
     assert [len(trainer.bodies(name)) for name in names] == [1] * len(names)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_server_reports(
     server: ServerProcess, trainer: FaultyTrainer
 ) -> None:

@@ -226,6 +226,7 @@ class TestPauses:
         assert len(peer.requests) == 41
         assert len(set(peer.sent("Idempotency-Key"))) == 1
 
+    @pytest.mark.slow
     async def test_so_is_a_trainer_that_is_not_there(self, way: None) -> None:
         settings = RolloutClientSettings(retry_base_delay=0.1, retry_max_delay=1)
         with socket.socket() as place:
@@ -244,6 +245,7 @@ class TestPauses:
         finally:
             await peer.__aexit__(None, None, None)
 
+    @pytest.mark.slow
     async def test_the_deadline_of_the_call_ends_it(self, peer: HttpPeer) -> None:
         settings = RolloutClientSettings(call_deadline_seconds=1.5, retry_base_delay=0.1, retry_max_delay=1)
         settings.retry_max_delay = 0.1

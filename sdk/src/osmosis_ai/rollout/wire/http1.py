@@ -131,6 +131,8 @@ class Http1Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"The reply is not HTTP/1.1: {error}"))
+        if self._answer is None and data.endswith((b"\n", b"\r")) and self._has_blank_lines_left(data):
+            self.close()
         if self._answer is not None:
             if self._is_enough and self._grace is None:
                 # A body that comes at once is received, so that the connection can be used again.
@@ -181,6 +183,7 @@ class Http1Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
         self._pieces += 1
+        self._last_piece = data
         if self._is_enough:
             if self._body_bytes > DISCARDED_BYTES:
                 self._cut_short()
@@ -205,6 +208,7 @@ class Http1Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes | bytearray] = []
         self._body_bytes = 0
+        self._last_piece = b""
         self._head_is_whole = False
         self._is_enough = False
         """What has come, as only the status was asked for, and it is known."""
@@ -212,6 +216,13 @@ class Http1Connection(asyncio.Protocol):
     def _head_is_large(self) -> bool:
         sizes = [len(name) + len(value) for name, value in self._headers]
         return max(sizes, default=0) > MAX_HEADER_BYTES or sum(sizes) > MAX_HEAD_BYTES
+
+    def _has_blank_lines_left(self, data: bytes) -> bool:
+        """Whether lines without anything follow the reply that ``data`` has ended: the parser passes over them."""
+        own = 4  # a head, or the chunk that is none, ends with an empty line
+        if self._body_bytes and b"content-length" in dict(self._headers):
+            own = _line_ends(self._last_piece)
+        return _line_ends(data) > own
 
     def _ended(self, error: Exception | None) -> None:
         """At the end of the peer's data and again when the connection is lost; the first of the two counts."""
@@ -240,6 +251,11 @@ class Http1Connection(asyncio.Protocol):
             self._answer.set_exception(error)
         self._body.clear()  # the error's traceback holds this object for as long as somebody keeps the error
         self.close()
+
+
+def _line_ends(data: bytes) -> int:
+    """How many characters of line ends are at the end of ``data``."""
+    return len(data) - len(data.rstrip(b"\r\n"))
 
 
 def _head_too_large() -> httpx.RemoteProtocolError:

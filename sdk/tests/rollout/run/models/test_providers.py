@@ -97,6 +97,7 @@ def client_of(provider: Provider, endpoint: ModelEndpoint, key: str | None = "sk
     return client
 
 
+@pytest.mark.slow
 @every_provider
 async def test_a_tool_call_goes_there_and_back_on_the_providers_own_wire(provider: Provider) -> None:
     with ModelEndpoint(otherwise=provider.answer) as endpoint:

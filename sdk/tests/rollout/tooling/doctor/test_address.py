@@ -29,6 +29,7 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [LOOPBACK, "0.0.0.0"])  # noqa: S104 - it is asked for what is taken
 def test_a_port_that_is_taken_and_by_whom(host: str, taken: int) -> None:
     finding = find("port", host=host, port=taken)

@@ -141,6 +141,7 @@ def test_a_slow_get_tools(agent: AgentFile) -> None:
     assert_names(find("get-tools", module="my_agent:agent_loop"), Status.WARNING, "get_tools took 1.", "__init__")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "check_id", "status"),
     [

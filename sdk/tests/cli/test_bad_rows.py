@@ -49,10 +49,9 @@ COMMANDS: dict[str, list[str]] = {"test": [], "eval": ["--eval-fn", "agent:score
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "agent.py").write_text(AGENT)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def project(working_directory: Path) -> Path:
+    (working_directory / "agent.py").write_text(AGENT)
+    return working_directory
 
 
 def run(command: str, path: Path, *arguments: str) -> int:

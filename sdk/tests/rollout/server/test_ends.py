@@ -102,7 +102,9 @@ def test_a_second_signal_ends_a_server_whose_event_loop_is_blocked(
 @pytest.mark.slow
 @in_each_start_mode
 def test_a_terminal_that_closes_drains(tmp_path: Path, trainer: FaultyTrainer, start: Start) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the suite runs under nohup
     with start(tmp_path / "journal.db", LONG_DRAIN) as server:
+        signal.signal(signal.SIGHUP, before)
         trainer.hold_chats()
         server.accept(trainer.url, running="complete")
         trainer.wait_for_chat("running")

@@ -256,7 +256,7 @@ def let_time_pass(journal: Path, seconds: float) -> None:
 def test_an_undeliverable_rollout_outlives_the_record_lifetime_and_does_not_run_again(
     home: Path, trainer: FaultyTrainer
 ) -> None:
-    trainer.result_faults["refused"] = [400]
+    trainer.result_faults["refused"] = [403]
     journal = home / "journal.db"
     with ServerProcess(journal) as server:
         server.accept(trainer.url, refused="complete", delivered="complete")

@@ -72,6 +72,14 @@ def conformance(
         Path | None,
         typer.Option("--init", metavar="FILE", help="A JSON object of fields for every init: metadata, messages."),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="MODULE:ATTR",
+            help="What the model says to an agent that needs its own replies: a ScriptedPolicy, a list, a function.",
+        ),
+    ] = None,
     no_tool_calls: Annotated[
         bool, typer.Option("--no-tool-calls", help="Never call the server's tools: they act on the world.")
     ] = False,
@@ -112,6 +120,7 @@ def conformance(
             callback_port=port,
             callback_url=None if callback_url is None else _base_url("--callback-url", callback_url),
             init_fields={} if init is None else _init_fields(init),
+            policy=None if policy is None else _policy(policy),
             call_tools=not no_tool_calls,
             overload_rollouts=overload,
             server_command=() if command is None else _words(command),
@@ -198,6 +207,12 @@ def _init_fields(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict) or reserved & fields.keys():
         raise UsageError(f"--init {path} must be a JSON object without {', '.join(sorted(reserved))}.")
     return fields
+
+
+def _policy(path: str) -> Any:
+    from rollout_conformance.policy import load
+
+    return load(path)
 
 
 def _words(command: str) -> tuple[str, ...]:

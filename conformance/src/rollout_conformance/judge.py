@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 
@@ -13,6 +14,7 @@ from rollout_conformance.endpoint import address_of, listen, served
 from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
+from rollout_conformance.policy import Policy
 from rollout_conformance.server_command import ServerCommand
 from rollout_conformance.text import shortened
 from rollout_conformance.vocabulary import Check, ConformanceError, Failed, Phase, Report, Result, Skipped, Status
@@ -41,12 +43,14 @@ async def run(
         on_result: told of each result as it comes.
 
     Raises:
-        ConformanceError: the server cannot be reached or started, wants a key, or the trainer has no address.
+        ConformanceError: the server cannot be reached or started, wants a key, the trainer has no address, or the
+            policy raised.
     """
     chosen = tuple(all_checks() if checks is None else checks)
     began = time.monotonic()
+    policy = None if options.policy is None else Policy(options.policy)
     listener = listen(options.callback_host, options.callback_port)
-    trainer = KitTrainer(options.callback_url or address_of(listener, options.callback_host))
+    trainer = KitTrainer(options.callback_url or address_of(listener, options.callback_host), policy)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         await stack.enter_async_context(served(trainer.handle, listener))
@@ -59,10 +63,24 @@ async def run(
             command = await stack.enter_async_context(ServerCommand(options.server_command, options.server_url))
         kit = Kit(options, http, trainer, command=command)
         await _require_server(kit)
-        results = await _run_phases(kit, chosen, on_result)
+        results = await _unless_failed(trainer, _run_phases(kit, chosen, on_result))
     ordered = tuple(results[check.id] for check in chosen)
     failure = "" if options.init_fields else _agent_failure(trainer)
     return Report(options.server_url, ordered, time.monotonic() - began, strict, len(trainer.rollouts), failure)
+
+
+async def _unless_failed(trainer: KitTrainer, phases: Coroutine[Any, Any, dict[str, Result]]) -> dict[str, Result]:
+    """What the phases give; a policy's failure ends them, as no check could say more than that."""
+    running: asyncio.Future[Any] = asyncio.create_task(phases)
+    failure: asyncio.Future[Any] = trainer.failure
+    try:
+        await asyncio.wait((running, failure), return_when=asyncio.FIRST_COMPLETED)
+        if trainer.failure.done():
+            raise trainer.failure.result()
+        return dict(await running)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def _agent_failure(trainer: KitTrainer) -> str:

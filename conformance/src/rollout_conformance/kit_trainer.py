@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.policy import Policy
+from rollout_conformance.vocabulary import ConformanceError
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
@@ -21,9 +23,13 @@ class KitTrainer:
 
     Args:
         base_url: where the server under test reaches the endpoint.
+        policy: says the replies that need not be the kit's own.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, policy: Policy | None = None) -> None:
+        self.policy = policy
+        self.failure: asyncio.Future[ConformanceError] = asyncio.get_running_loop().create_future()
+        """Why the run cannot go on: the policy failed."""
         self.base_url = base_url.rstrip("/")
         self.rollouts: list[PlayedRollout] = []
         self.strays: list[str] = []
@@ -38,6 +44,7 @@ class KitTrainer:
         token = secrets.token_hex(6)
         self._by_token[token] = rollout
         self.rollouts.append(rollout)
+        rollout.policy = self.policy
         rollout.init["server_url"] = f"{self.base_url}/{token}{trailing}"
 
     def of_url(self, server_url: object) -> PlayedRollout | None:
@@ -59,7 +66,12 @@ class KitTrainer:
         if rollout is None:
             self.strays.append(f"{request.method} {path}, for a rollout that was never started")
             return Answer(404)
-        return await _answer(Call(rollout, request, was_routed), is_chat=kind == CHAT_PATH)
+        try:
+            return await _answer(Call(rollout, request, was_routed), is_chat=kind == CHAT_PATH)
+        except ConformanceError as error:
+            if not self.failure.done():
+                self.failure.set_result(error)
+            return Answer(400)
 
     def _by_id(self, request: Request) -> PlayedRollout | None:
         # The latest first: two rollouts of one id are played one after the other.

@@ -32,6 +32,8 @@ class KitOptions:
     """Its address as the server sees it; ``None``: the interface and port."""
     init_fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields that every init gets, for agents that need them (``metadata``, ``messages``)."""
+    policy: Any = None
+    """Replies of an agent that needs its own, in a form of ``policy``; ``None``: the kit's."""
     call_tools: bool = True
     """Whether completions may call the tools that the server offers."""
     concurrent_rollouts: int = DEFAULT_CONCURRENT_ROLLOUTS

@@ -8,12 +8,15 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rollout_conformance.conversation import is_whole, reply_in
 from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.strict_json import is_same_document, parse_object
 from rollout_conformance.vocabulary import Failed
+
+if TYPE_CHECKING:
+    from rollout_conformance.policy import Policy
 
 BODY_REFUSED = frozenset({400, 413, 422})
 
@@ -102,6 +105,8 @@ class PlayedRollout:
     timeout_seconds: float
     has_delivery_faults: bool = False
     """Whether a delivery is refused, cut or delayed on purpose, so that it must come again."""
+    policy: "Policy | None" = None
+    """What says the replies that need not be the kit's own."""
     is_accepted: bool = False
     is_shared: bool = False
     """Whether another rollout has the same id, so that a call without a path may belong to either."""

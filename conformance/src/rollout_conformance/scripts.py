@@ -1,6 +1,9 @@
 """Scripts: what a played trainer answers.
 
 A turn is told by the conversation that comes in, not by counting calls, so a repeated call gets the same answer.
+
+Where the user has a policy, ``answering`` and ``calling_offered_tools`` say what it says: all that their checks need is
+an agent that goes on, or ends. Faults, and replies whose content is the check, are the kit's own all the same.
 """
 
 import asyncio
@@ -54,11 +57,26 @@ def turn_of(call: Call) -> int:
     return sum(message.get("role") == "assistant" for message in added)
 
 
-def answering(text: str = ANSWER_TEXT, finish_reason: Any = "stop", **more: Any) -> Script:
-    """Ends the conversation at once; ``more`` are further keys of the message."""
+def saying(text: str, finish_reason: Any = "stop") -> Script:
+    """Ends the conversation at once with this very text."""
 
     async def script(call: Call) -> Answer:
-        return completion(call, {"role": "assistant", "content": text, **more}, finish_reason)
+        return completion(call, {"role": "assistant", "content": text}, finish_reason)
+
+    return script
+
+
+def answering(text: str = ANSWER_TEXT, finish_reason: Any = "stop") -> Script:
+    """Ends the conversation at once, or says what the policy says; ``finish_reason`` is the kit's unless ``"stop"``."""
+    own = saying(text, finish_reason)
+
+    async def script(call: Call) -> Answer | None:
+        if (policy := call.rollout.policy) is None:
+            return await own(call)
+        await call.rollout.accepted.wait()
+        message = await policy.reply(call.fields, call.rollout.tools)
+        plain = "tool_calls" if message.get("tool_calls") else "stop"
+        return completion(call, message, plain if finish_reason == "stop" else finish_reason)
 
     return script
 
@@ -96,7 +114,7 @@ def paging(times: int | None, then: Script) -> Script:
 
 def breaking_off(finish_reason: Any, times: int, then: Script) -> Script:
     """Answers the first ``times`` calls with half a message and this finish reason."""
-    half, seen = answering("I was about", finish_reason), list[Call]()
+    half, seen = saying("I was about", finish_reason), list[Call]()
 
     async def script(call: Call) -> Answer | None:
         seen.append(call)
@@ -175,12 +193,17 @@ def calling_offered(calls_of: Callable[[Tools, int], Tools], turns: int = 1, **m
 
 
 def calling_offered_tools(turns: int = 1, at_once: int = 1) -> Script:
-    """Calls one tool after the other, ``at_once`` in each turn, with arguments made from their schemas."""
+    """Calls one tool after the other, ``at_once`` in each turn, with arguments that fit; or as the policy does."""
 
     def calls_of(tools: Tools, turn: int) -> Tools:
         return [call_of(tools[(turn + n) % len(tools)], f"call_{turn}_{n}") for n in range(at_once)]
 
-    return calling_offered(calls_of, turns)
+    own, end = calling_offered(calls_of, turns), answering()
+
+    async def script(call: Call) -> Answer | None:
+        return await (own if call.rollout.policy is None else end)(call)
+
+    return script
 
 
 def need_tools(tools: Tools) -> None:

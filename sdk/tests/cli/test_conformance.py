@@ -11,8 +11,11 @@ from support.rollouts import ScriptedAgent
 from osmosis_ai.cli import main
 from osmosis_ai.cli.app import COMMANDS
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.server.app import create_app
+from osmosis_ai.rollout.trainer.policy import Reply, ScriptedPolicy, tool_call
 from rollout_conformance.command import conformance
+from rollout_conformance.policy import Policy
 
 
 def test_it_is_the_kits_own_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +51,17 @@ def test_where_the_agent_itself_fails_it_says_that_it_may_need_inits_of_its_own(
         assert "give --init FILE." in out
         main([*command, "--init", str(tmp_path / "init.json")])
         assert "The agent itself failed" not in capsys.readouterr().out
+
+
+async def test_a_scripted_policy_of_the_sdk_is_one_of_the_kits() -> None:
+    class Adding(ScriptedPolicy):
+        def reply(self, messages: list[MessageDict]) -> Reply:
+            return tool_call(self.tools[0]["function"]["name"], a=len(messages))
+
+    offered = {"type": "function", "function": {"name": "add", "description": "", "parameters": {"type": "object"}}}
+    for named in (Adding, Adding()):
+        said = await Policy(named).reply({"messages": [{"role": "user", "content": "?"}], "top_p": 1.0}, [offered])
+        assert said["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--server", "http://127.0.0.1:1"]])

@@ -114,6 +114,8 @@ async def max_turns(kit: Kit) -> None:
     rollout = await kit.start(calling_offered_tools(turns=limit + 6), max_turns=limit)
     await rollout.result()
     need_tools(rollout.tools)
+    if len(rollout.chats) < limit:
+        raise Skipped(f"the agent ended after {len(rollout.chats)} calls for a completion")
     if len(rollout.chats) > limit:
         raise Failed(f"at most {limit} calls for a completion with max_turns {limit}", str(len(rollout.chats)))
 

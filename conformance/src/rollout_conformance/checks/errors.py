@@ -17,6 +17,7 @@ from rollout_conformance.scripts import (
     need_tools,
     raw,
     refusing,
+    saying,
     turn_of,
 )
 from rollout_conformance.text import quoted
@@ -65,7 +66,7 @@ async def malformed(kit: Kit) -> None:
 async def not_whole(kit: Kit) -> None:
     await asyncio.gather(
         *(
-            _require_error(kit, f"replies with finish_reason {quoted(reason)}", answering("#### 4", reason))
+            _require_error(kit, f"replies with finish_reason {quoted(reason)}", saying("#### 4", reason))
             for reason in ("error", None, "x-unknown", "content_filter")
         )
     )

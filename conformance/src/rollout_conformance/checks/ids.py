@@ -6,7 +6,7 @@ from typing import Any
 
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit
-from rollout_conformance.scripts import answering
+from rollout_conformance.scripts import saying
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed
@@ -77,7 +77,7 @@ async def surrogates(kit: Kit) -> None:
 
 @check("ids.text", MUST, "2.1", "Text in messages and replies comes back as it was.")
 async def text(kit: Kit) -> None:
-    rollout = await kit.start(answering(TEXT), messages=[{"role": "user", "content": TEXT}])
+    rollout = await kit.start(saying(TEXT), messages=[{"role": "user", "content": TEXT}])
     call = await rollout.first_chat()
     result = await rollout.result()
     sent = [message.get("content") for message in call.messages]
@@ -91,6 +91,6 @@ async def text(kit: Kit) -> None:
     "ids.surrogate_reply", SHOULD, "2.1", "A reply of the model with a lone surrogate ends in a result all the same."
 )
 async def surrogate_reply(kit: Kit) -> None:
-    rollout = await kit.start(answering("half \ud83d of a pair"))
+    rollout = await kit.start(saying("half \ud83d of a pair"))
     await rollout.result()
     await kit.must_serve()

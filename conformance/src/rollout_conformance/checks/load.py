@@ -5,8 +5,9 @@ import asyncio
 import httpx
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.conversation import difference
 from rollout_conformance.kit import Kit, describe, retry_after_seconds
-from rollout_conformance.played import PlayedRollout
+from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
@@ -17,16 +18,16 @@ BATCH = 50
 
 
 async def _require_own_answers(kit: Kit, count: int) -> None:
-    """Of ``count`` rollouts at once, each with another answer of the model, each ends with its own."""
-    texts = [f"#### {number}" for number in range(count)]
-    rollouts = await asyncio.gather(*(kit.start(answering(text)) for text in texts))
-    for text, rollout in zip(texts, rollouts, strict=True):
+    """Of ``count`` rollouts at once, each with another conversation, each ends with its own."""
+    rollouts = await asyncio.gather(*(kit.start(answering(f"#### {number}")) for number in range(count)))
+    for rollout in rollouts:
         result = await rollout.result()
-        messages = result.get("final_messages")
-        last = messages[-1] if isinstance(messages, list) and messages else {}
-        if result.get("status") != "COMPLETED" or not isinstance(last, dict) or last.get("content") != text:
+        own = rollout.chats[-1].continued if rollout.chats else []
+        messages = objects_of(result.get("final_messages"))
+        if result.get("status") != "COMPLETED" or difference(own, messages):
+            last = quoted(messages[-1] if messages else None)
             raise Failed(
-                f"COMPLETED, with the rollout's own answer {text!r}", f"{result.get('status')} with {quoted(last)}"
+                f"COMPLETED, with the rollout's own answer {quoted(own[-1:])}", f"{result.get('status')} with {last}"
             )
 
 

@@ -81,10 +81,13 @@ from osmosis_ai.rollout import final_number, is_close, is_comparable, is_right, 
         "#### 18 apples and oranges",
         "#### 18th",
         "#### 18 - done.",
-        "#### 18/1",
-        "#### 36/2",
-        "#### \\frac{36}{2}",
-        "#### \\dfrac{18}{1}",
+        "#### Answer: 18",
+        "#### The final answer is **18**.",
+        "#### 18 inches",
+        "#### 18 in",
+        "#### 18 yen",
+        "#### 18 o'clock",
+        "#### 18\nMillions of thanks!",
         "#### 1.8 x 10^1",
         "#### 1.8 \\times 10^{1}",
         "#### 1.8 \\cdot 10^1",
@@ -128,8 +131,6 @@ def test_the_right_number_counts_however_it_is_dressed(answer: str) -> None:
         ("#### 18 bn", "18000000000"),
         ("#### 18 trillion", "18000000000000"),
         ("#### 18 hundred", "1800"),
-        ("#### 18 dozen eggs", "216"),
-        ("#### 18 dozens of eggs", "216"),
         ("#### 18 lakh", "1800000"),
         ("#### 18万", "180000"),
         ("#### **18** thousand", "18000"),
@@ -144,7 +145,7 @@ def test_the_right_number_counts_however_it_is_dressed(answer: str) -> None:
         ("#### 1\\frac{1}{2}", "1.5"),
         ("#### ½", "0.5"),
         ("#### 1½", "1.5"),
-        ("#### 1,234/2", "617"),
+        ("#### 1,235/2", "617.5"),
         ("#### -.5", "-0.5"),
         ("#### -0", "0"),
         ("#### 0.0000123", "0.0000123"),
@@ -216,6 +217,13 @@ def test_signs_separators_and_fractions_are_read(answer: str, number: str) -> No
         "### 18",
         "#### 18 ####",
         "#### 18\n#### wait",
+        "#### 36/2",
+        "#### -36/2",
+        "#### \\frac{36}{2}",
+        "#### \\dfrac{18}{1}",
+        "#### 17 2/2",
+        "#### 18 dozen eggs",
+        "#### 18 dozens of eggs",
     ],
 )
 def test_anything_but_one_number_after_the_last_mark_is_none(answer: str) -> None:
@@ -273,6 +281,13 @@ def test_a_number_beyond_any_use_is_none() -> None:
 @pytest.mark.parametrize("ground_truth", [18, 18.0, Decimal(18), "18", " 18 ", "$18", "1 x\n#### 18", "#### 18"])
 def test_a_ground_truth_may_be_a_number_or_a_text(ground_truth: Any) -> None:
     assert read_number(ground_truth) == 18
+
+
+@pytest.mark.parametrize(
+    ("ground_truth", "number"), [("36/2", 18), ("\\frac{36}{2}", 18), ("18 dozen", 216), (0.1, Decimal("0.1"))]
+)
+def test_a_ground_truth_may_leave_work_undone(ground_truth: Any, number: Any) -> None:
+    assert read_number(ground_truth) == number
 
 
 @pytest.mark.parametrize(
@@ -396,6 +411,8 @@ def test_what_means_the_ground_truth_is_right(answer: str, ground_truth: Any) ->
         ("1", True),
         ("18 thousand", "18"),
         ("18k", 18),
+        ("12345679", "12345678"),
+        ("12345678901234567891", 12345678901234567890),
     ],
 )
 def test_anything_else_is_wrong(answer: str, ground_truth: Any) -> None:
@@ -408,7 +425,8 @@ def test_an_answer_needs_its_mark() -> None:
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, "", " ", "####", "?", "**", float("nan"), float("inf"), [18], {"a": 1}, b"18"]
+    "nothing",
+    [None, "", " ", "####", "?", "**", "-", "\u2014", "...", "_", float("nan"), float("inf"), [18], {"a": 1}, b"18"],
 )
 def test_no_answer_is_wrong_where_the_ground_truth_cannot_be_compared(nothing: Any) -> None:
     assert is_right("#### 18", nothing) is None

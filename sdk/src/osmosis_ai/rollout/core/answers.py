@@ -9,7 +9,7 @@ import unicodedata
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
-from osmosis_ai.rollout.core.numbers import number_in
+from osmosis_ai.rollout.core.numbers import TIDY, is_whole, number_in
 
 MARK = "####"
 
@@ -19,29 +19,34 @@ _COMPARISON = Context(prec=40, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 _DRESS = re.compile(
     r"\\(?:boxed|fbox|text|textbf|mathbf|mathrm|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|\*\*|[`$\u200b\u2060\ufeff]"
 )
+_FRACTION = re.compile(r"\\[dt]frac(?![a-zA-Z])")
+_POWER = re.compile("\\^\\{(\\w+)\\}|([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)")
 _TOKENS = re.compile(r"\w+|[^\w\s]")
 _AROUND = frozenset(".,;:!?\"'\u2018\u2019\u201c\u201d*{}")
+_OF_A_CHOICE = {("(", ")"), ("[", "]"), ("", ")")}
 
 
 def final_number(text: Any) -> Decimal | None:
     """The number after the last ``####``, every digit of it; ``None`` where there is no mark, or not one number.
 
     Thousands separators, currency and percent signs, Markdown, LaTeX, quotes and units around it are read over, so that
-    ``"#### **$1,234.50** a day"`` is 1234.50. What is no text has no final number.
+    ``"#### **$1,234.50** a day"`` is 1234.50. Work that is left undone is no number: ``36/2`` is none, ``35/2`` is one.
+    What is no text has no final number.
     """
-    return read_number(text) if isinstance(text, str) and MARK in text else None
+    return number_in(text.rpartition(MARK)[2], is_done=True) if isinstance(text, str) and MARK in text else None
 
 
 def read_number(value: Any) -> Decimal | None:
     """The number that a ground truth is: an ``int``, ``float`` or ``Decimal``, or a text as ``final_number`` reads it.
 
-    A text needs no ``####``. ``None`` for anything else, for NaN and infinities, and for booleans.
+    A text needs no ``####``, and may be ``36/2``. A ``float`` is the shortest number that is written so.
+    ``None`` for anything else, for NaN and infinities, and for booleans.
     """
     if isinstance(value, str):
         return number_in(value.rpartition(MARK)[2])
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    number = Decimal(value)
+    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     return number if number.is_finite() else None
 
 
@@ -53,27 +58,32 @@ def is_close(number: Decimal, truth: Decimal, tolerance: Decimal | float) -> boo
 
 
 def is_comparable(ground_truth: Any) -> bool:
-    """Whether ``is_right`` can compare it: a finite number, a bool, or a text that is more than signs."""
+    """Whether ``is_right`` can compare it: a finite number, a bool, or a text that is more than punctuation."""
     return read_number(ground_truth) is not None or bool(_plain_truth(ground_truth))
 
 
 def is_right(answer: Any, ground_truth: Any, tolerance: Decimal | float = 1e-7) -> bool | None:
     """Whether what follows the last ``####`` of ``answer`` is ``ground_truth``; ``None`` if that cannot be compared.
 
-    Numbers and fractions are compared as numbers, within ``tolerance`` (see ``is_close``). Any other ground truth is a
-    text, compared without regard to case, spaces, Markdown and LaTeX around it. An answer without a mark is wrong.
+    Numbers and fractions are compared as numbers: two whole ones exactly, others within ``tolerance`` (see
+    ``is_close``). Any other ground truth is a text, compared without regard to case, spaces, Markdown and LaTeX around
+    it. An answer without a mark is wrong.
     """
     truth = read_number(ground_truth)
-    text = "" if truth is not None else _plain_truth(ground_truth)
+    # A truth such as "36/2" is right in its own words.
+    text = "" if truth is not None and _is_done(ground_truth) else _plain_truth(ground_truth)
     if truth is None and not text:
         return None
     if not isinstance(answer, str) or MARK not in answer:
         return False
-    if truth is not None:
-        number = final_number(answer)
-        return number is not None and is_close(number, truth, tolerance)
+    if truth is not None and (number := final_number(answer)) is not None:
+        return number == truth if is_whole(number) and is_whole(truth) else is_close(number, truth, tolerance)
     given = answer.rpartition(MARK)[2].strip()
-    return text in (_plain(given), _plain(given.partition("\n")[0]))
+    return bool(text) and text in (_plain(given), _plain(given.partition("\n")[0]))
+
+
+def _is_done(ground_truth: Any) -> bool:
+    return not isinstance(ground_truth, str) or final_number(MARK + ground_truth) is not None
 
 
 def _plain_truth(ground_truth: Any) -> str:
@@ -83,11 +93,18 @@ def _plain_truth(ground_truth: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` as it is compared: its words and signs, without what is only dress."""
-    tokens = _TOKENS.findall(unicodedata.normalize("NFKC", _DRESS.sub("", text)).casefold())
+    """``text`` as it is compared: its words and signs, without what is only dress; empty if it is only punctuation."""
+    text = _FRACTION.sub(r"\\frac", _DRESS.sub("", text.translate(TIDY)))
+    text = _POWER.sub(lambda power: "^" + (power[1] or power[2]), text)
+    tokens = _TOKENS.findall(unicodedata.normalize("NFKC", text).casefold())
     start, end = 0, len(tokens)
     while start < end and tokens[start] in _AROUND:
         start += 1
     while start < end and tokens[end - 1] in _AROUND:
         end -= 1
-    return " ".join(tokens[start:end])
+    tokens = tokens[start:end]
+    if not any(unicodedata.category(character)[0] in "LNS" for token in tokens for character in token):
+        return ""
+    if len(tokens) in (2, 3) and (tokens[0] if len(tokens) == 3 else "", tokens[-1]) in _OF_A_CHOICE:
+        tokens = tokens[-2:-1]  # "(B)" and "B)" choose B
+    return " ".join(tokens)

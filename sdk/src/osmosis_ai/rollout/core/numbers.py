@@ -3,11 +3,12 @@
 A text is one number, or none: what may also mean another number is none. Reading never raises, and takes linear time.
 
     18.00  $1,234.50 a day  8 000  -7  1/2  1 1/2  \\frac{1}{2}  1.2e3  1.2 \\times 10^3  **18** apples  x = 18
-    18k, 18 thousand, 18 dozen               are 18,000, 18,000 and 216, never 18
+    18k, 18 thousand                         are 18,000, never 18
     18 or 19, 18x, 18^2, 18 and a half       are none
+    36/2, 18 dozen                           are none where the work must be done, else 18 and 216
 
-Words may follow a number as its unit, unless one of them is a number, an operation, or says that there is more to come
-(``_NO_UNIT``). A unit may have the exponent 2 or 3.
+Words may follow a number as its unit, unless one of them is a number or an operation, says that there is more to come,
+or takes the number back (``_NO_UNIT``). A unit may have the exponent 2 or 3, and a percent sign is one: 18% is 18.
 """
 
 import re
@@ -16,7 +17,7 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
 _SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
 _SPACES = dict.fromkeys("\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " ")
-_NOTHING = dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff", None)
+_NOTHING = dict.fromkeys("\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\u20e3\ufe0f\ufeff", None)
 _ALIKE = {
     "\uff0b": "+",
     "\uff0e": ".",
@@ -27,7 +28,7 @@ _ALIKE = {
     "\u066b": ".",
     "\u066c": ",",
 }
-_TIDY = str.maketrans({**_SIGNS, **_SPACES, **_NOTHING, **_ALIKE})
+TIDY = str.maketrans({**_SIGNS, **_SPACES, **_NOTHING, **_ALIKE})
 
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 _ALONE = re.compile(r"\s*+(-?[0-9]++(?:\.[0-9]++)?+)\s*+\Z")
@@ -41,8 +42,9 @@ _BLANK = r"[^\S\n]*+"
 # Possessive quantifiers (`*+`) never backtrack.
 _NUMBER = re.compile(
     rf"""
-    # Markdown, LaTeX, quotes, "x =" and currencies before it
-    (?: [\s*_`~{_QUOTES}$€£¥₹(\[{{=≈≃≅] | \\[$(\[,;:!\ ]
+    # Markdown, LaTeX, quotes, "x =", "Answer:" and currencies before it
+    (?: [\s*_`{_QUOTES}$€£¥₹(\[{{=≈≃≅] | ~(?!~) | \\[$(\[,;:!\ ]
+      | (?i: (?:the\ )? (?:final\ )? answer (?:\ is)? \b) :?+
       | \\(?:approx|sim|boxed|fbox|text|textbf|mathbf|mathrm)(?![a-zA-Z]) | [a-zA-Z]\ ?= | {_CURRENCY} (?=[\s0-9.$]) )*+
     (?P<sign> [-+] | (?:minus|negative)\b )?+ (?: [\s$€£¥₹] | \\(?=\$) | {_CURRENCY} )*+
     (?: \\[dt]?frac \s*+ \{{ \s*+ (?P<top> -?+ {_PLAIN} ) \s*+ \}} \s*+ \{{ \s*+ (?P<under> {_PLAIN} ) \s*+ \}}
@@ -65,15 +67,15 @@ _NUMBER = re.compile(
 
 _TENS = {"hundred": 2, "thousand": 3, "k": 3, "lakh": 5, "m": 6, "mio": 6, "million": 6, "crore": 7}
 _TENS |= {"bn": 9, "mrd": 9, "billion": 9, "trillion": 12}
-_TENS |= {"百": 2, "千": 3, "万": 4, "萬": 4, "亿": 8, "億": 8}
+_TENS |= {"百": 2, "千": 3, "万": 4, "萬": 4, "亿": 8, "億": 8, "백": 2, "천": 3, "만": 4, "억": 8}
 """Powers of ten, by name."""
 _SCALE = re.compile(
     r"""
-    (?: [\s*_`)\]}] )*+
+    (?: [^\S\n] | [*_`)\]}] )*+
     (?P<scale>
       (?: (?i: hundred | thousand | million | billion | trillion | lakh | crore | dozen )(?:s|\ of)?+
         | (?i: mio | mrd | bn ) | [kKM] ) (?![^\W\d_])
-      | [百千万萬亿億] )
+      | [百千万萬亿億백천만억] )
     """,
     re.VERBOSE,
 )
@@ -83,32 +85,43 @@ _NO_UNIT = re.compile(
     \b (?: zero | one | two | three | four | five | six | seven | eight | nine | ten | eleven | twelve
          | (?:thir|four|fif|six|seven|eigh|nine)teen | (?:twen|thir|for|fif|six|seven|eigh|nine)ty | half | halves
          | (?:hundred|thousand|million|billion|trillion|dozen)s? | score | gross | lakh | crore
-         | k | mil(?:le)? | tausend
-         | plus | minus | times | over | divided | multiplied | point | squared | cubed | factorial | mod | modulo
-         | remainder | sqrt | pi | or | nor | not | either | maybe | unless | but | and\s+(?:an?|some|more) ) \b
+         | (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|twelfth|hundredth|thousandth|millionth|billionth)s
+         | k | mill? | mille | mln | mn | tn | bil | thou | grand | tausend | tsd | million(?:en|es) | millones
+         | milliarden? | milliards? | mega | giga | milli | micro
+         | plus | minus | negative | times | over | divided | multiplied | doubled | tripled | halved | twice | point
+         | squared | cubed | factorial | mod | modulo | remainder | sqrt | pi | base | hex
+         | or | oder | ou | nor | not | no | either | maybe | perhaps | probably | possibly | unless | if | else | but
+         | vs | versus | wait | wrong | incorrect | false | instead | rather | and\s+(?:an?|some|more) ) \b
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _UNIT_LETTERS = frozenset("mgslhLVWANJCFda")
 """Units of one letter, and the article, as in "18 a day"."""
-_VARIABLES = frozenset("xyznijtπθλμe")
-_TOKEN = re.compile(r"<[^<>\n]*+>")
+_VARIABLES = re.compile(r"(?=.{1,3}\Z)[ijnt]*[xyzπθλμ][xyzijntπθλμ]*\Z|ij\Z")
+"""Not yen, tin or in."""
+_CURRENCY_BEFORE = re.compile(rf"[$€£¥₹]|{_CURRENCY}")
+_CURRENCY_WORD = re.compile(rf"(?i:dollars?|euros?|pounds?|rupees?|yen|yuan)\b|[$€£¥₹]|{_CURRENCY}\b")
+_KILO = re.compile("千(?=[克米瓦卡焦赫])")
+_TOKEN = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*+ ?/?>|<\|[^<>|\n]*+\|>")
 _COMMAND = re.compile(
-    r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|circ|degree|percent|quad|[%)\],;:!$ ])|\^\{?+\\circ\}?+"
+    r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|circ|degree|percent|quad|[%)\],;:!$ \\])"
+    r"|o['\u2019]clock|\^\{?+\\circ\}?+"
 )
-_UNIT_EXPONENT = re.compile(r"(?<=[^\W\d_])(?:\^?\{?[23]\}?|[²³])(?![0-9])")
+_UNIT_EXPONENT = re.compile(r"(?<=[^\W\d_])(?:\^\{?[23]\}?|[²³])(?![0-9])|(?:(?<=m)|(?<=ft)|(?<=in))[23](?![0-9])")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def number_in(text: str) -> Decimal | None:
+def number_in(text: str, *, is_done: bool = False) -> Decimal | None:
     """The number that ``text`` begins with, where the rest of its line leaves it as it is.
 
-    Every digit is kept; a fraction has forty more than what it is made of.
+    Every digit is kept; a fraction has forty more than what it is made of. ``is_done``: work that is left undone is no
+    number, neither a division that comes out even nor a count of dozens.
     """
     if plain := _ALONE.match(text):  # as most answers are; the rest finds the same, ten times slower
         return Decimal(plain[1])
-    text = _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_TIDY))
+    text = _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(TIDY))
     text = _VULGAR_FRACTION.sub(lambda fraction: " " + unicodedata.normalize("NFKC", fraction[0]), text)
+    text = _KILO.sub("k", text)
     match = _NUMBER.match(text)
     if match is None:
         return None
@@ -116,17 +129,19 @@ def number_in(text: str) -> Decimal | None:
     scale = _SCALE.match(text, end)
     if scale is not None:
         end = scale.end()
-    if not _is_unit(text[end:].partition("\n")[0]):
+    tail = text[end:].partition("\n")[0]
+    if not _is_unit(tail) or (scale is None and _is_money_in_millions(match[0], tail)):
         return None
     try:
-        number = _value(match, scale and scale["scale"])
-    except InvalidOperation:  # an exponent beyond any use
+        number = _value(match, scale and scale["scale"], is_done)
+    except InvalidOperation:  # an exponent beyond any use, no divisor, or not done
         return None
     return number if number.is_finite() else None
 
 
-def _value(match: "re.Match[str]", scale: str | None) -> Decimal:
+def _value(match: "re.Match[str]", scale: str | None, is_done: bool) -> Decimal:
     exact = Context(prec=match.end() - match.start() + 40, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation])
+    is_quotient = True
     if match["top"] is not None:
         number = _ratio(exact, match["top"], match["under"])
     else:
@@ -139,9 +154,19 @@ def _value(match: "re.Match[str]", scale: str | None) -> Decimal:
             number = exact.add(number, _ratio(exact, match["part"], match["whole"]))
         elif match["latex_whole"] is not None:
             number = exact.add(number, _ratio(exact, match["latex_part"], match["latex_whole"]))
+        else:
+            is_quotient = False
+    if is_done and ((is_quotient and is_whole(number)) or (scale or "").lower().startswith("dozen")):
+        raise InvalidOperation
     if scale is not None:
         number = exact.multiply(number, _factor(scale))
     return number.copy_negate() if match["sign"] not in (None, "+") else number
+
+
+def is_whole(number: Decimal) -> bool:
+    """Whether a finite ``number`` is an integer, of any size."""
+    _, digits, exponent = number.as_tuple()
+    return not isinstance(exponent, int) or exponent >= 0 or not any(digits[exponent:])
 
 
 def _ratio(exact: Context, part: str, whole: str) -> Decimal:
@@ -157,6 +182,10 @@ def _factor(scale: str) -> Decimal:
 
 def _is_unit(tail: str) -> bool:
     """Whether the rest of a line leaves the number before it as it is."""
+    if tail[:1] and (unicodedata.category(tail[0]) in ("Mn", "Me") or tail.rstrip() == "-" == tail[0]):
+        return False  # struck out, or cut off
+    if "~~" in tail:
+        return False
     tail = _UNIT_EXPONENT.sub("", _COMMAND.sub(" ", _TOKEN.sub(" ", tail)))
     for character in set(tail):
         if character in "\\^" or character.isnumeric():
@@ -170,7 +199,16 @@ def _is_unit(tail: str) -> bool:
     if len(first) == 1 and first.isascii():
         is_unit = first in _UNIT_LETTERS and not (first == "a" and tail.startswith("a"))
     else:
-        is_unit = not set(first) <= _VARIABLES
+        is_unit = _VARIABLES.match(first) is None and first != "MM"
     if not is_unit or first.lower() == "and":
         return False
     return _NO_UNIT.search(tail) is None
+
+
+def _is_money_in_millions(number: str, tail: str) -> bool:
+    """Whether it is written as in "$18m", which is no length."""
+    if re.match(r"[^\S\n]*+[mM](?![^\W\d_])", tail) is None:
+        return False
+    if (number + tail).count("$") % 2 == 0:  # LaTeX
+        number, tail = number.replace("$", ""), tail.replace("$", "")
+    return bool(_CURRENCY_BEFORE.search(number) or _CURRENCY_WORD.search(tail))

@@ -18,6 +18,7 @@ JsonObject = dict[str, Any]
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
+QUESTION: list[JsonObject] = [{"role": "user", "content": "What is 1 + 2?"}]
 
 ADD_TOOL: JsonObject = {
     "type": "function",
@@ -84,10 +85,21 @@ class ScriptedServer:
         self.inits: list[JsonObject] = []
         self.bodies: list[bytes] = []
         self.keys: list[str | None] = []
+        self.cancelled: list[str] = []
+        """Ids, as they were told."""
+        self.cancels_many = True
+        self.init_came = asyncio.Event()
+        self._inits_go_on = asyncio.Event()
+        self._inits_go_on.set()
         self._tasks: set[asyncio.Future[object]] = set()
         self._socket = bind_socket("127.0.0.1", 0)
         self.url = url_of("127.0.0.1", self._socket.getsockname()[1])
-        routes = [Route("/health", self._health), Route("/v1/rollout/init", self._init, methods=["POST"])]
+        routes = [
+            Route("/health", self._health),
+            Route("/v1/rollout/init", self._init, methods=["POST"]),
+            Route("/v1/rollout/cancel", self._cancel, methods=["POST"]),
+            Route("/v1/rollout/{id:path}/cancel", self._cancel_one, methods=["POST"]),
+        ]
         self._listener = Listener(Starlette(routes=routes), self._socket)
 
     async def __aenter__(self) -> Self:
@@ -98,6 +110,7 @@ class ScriptedServer:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._inits_go_on.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -114,12 +127,35 @@ class ScriptedServer:
     async def _init(self, request: Request) -> Response:
         self.bodies.append(await request.body())
         self.keys.append(request.headers.get("authorization"))
+        self.init_came.set()
+        if not self._inits_go_on.is_set():
+            await self._inits_go_on.wait()
+            return Response("too late", 503)
         if self.answers:
             answer = self.answers.pop(0)
             return Response("no", answer) if isinstance(answer, int) else answer
         init = await request.json()
         self.inits.append(init)
         return self.accept(init)
+
+    def hold_inits(self) -> None:
+        """Answer no init until the end."""
+        self._inits_go_on.clear()
+
+    async def stop_listening(self) -> None:
+        """Be gone, but for the agents."""
+        await self._listener.__aexit__(None, None, None)
+
+    async def _cancel_one(self, request: Request) -> Response:
+        self.cancelled.append(request.path_params["id"])
+        return JSONResponse({}, 202)
+
+    async def _cancel(self, request: Request) -> Response:
+        if not self.cancels_many:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        ids = (await request.json())["ids"]
+        self.cancelled += ids
+        return JSONResponse({"cancelling": len(ids)}, 202)
 
     def accept(self, init: JsonObject) -> Response:
         """Start the agent and give the 202."""

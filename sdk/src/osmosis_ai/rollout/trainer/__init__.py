@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ServerEndedError as ServerEndedError,
         TrainerError as TrainerError,
     )
+    from osmosis_ai.rollout.trainer.groups import Group as Group, Groups as Groups
     from osmosis_ai.rollout.trainer.play import play as play
     from osmosis_ai.rollout.trainer.policy import (
         Reply as Reply,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "osmosis_ai.rollout.trainer.completions": "ToolAwareClient completer_of",
     "osmosis_ai.rollout.trainer.errors": "CallRefusedError InitRefusedError ServerEndedError TrainerError",
+    "osmosis_ai.rollout.trainer.groups": "Group Groups",
     "osmosis_ai.rollout.trainer.play": "play",
     "osmosis_ai.rollout.trainer.policy": "Reply ScriptedPolicy tool_call",
     "osmosis_ai.rollout.trainer.server_keeper": "ServerKeeper",

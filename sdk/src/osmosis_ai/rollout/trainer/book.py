@@ -7,6 +7,7 @@ their result (the newest ``MAX_REMEMBERED`` of them), so that a repeat is told f
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256
 from typing import Any
@@ -66,7 +67,12 @@ class Rollout:
         self.waiting_for = "the reply to its init"
         self.turns = 0
         self.tool_calls = 0
+        self.weights_versions: list[int] = []
+        """Of each turn."""
         self.is_lost = False
+        self.is_cancelled = False
+        self.patience: asyncio.Timeout | None = None
+        """Of whoever waits for its end."""
         self.policy_failure: str | None = None
         self.replies: dict[str, asyncio.Future[CompletionsResult]] = {}
         self.ended = asyncio.Event()
@@ -91,6 +97,20 @@ class Rollout:
     def abandon(self) -> None:
         """Stop waiting for a result."""
         self._move_to(Phase.ABANDONED)
+
+    def cancel(self) -> None:
+        """End it for whoever waits for it; nothing to do for one that has ended."""
+        if self.ended.is_set():
+            return
+        self.is_cancelled = True
+        self.abandon()
+        if self.patience is not None:  # its init may be under way
+            self.patience.reschedule(asyncio.get_running_loop().time())
+
+    def stop_generating(self) -> None:
+        """Cancel what is being generated for it: nobody will have it."""
+        for reply in self.replies.values():
+            reply.cancel()
 
     def note_messages(self, messages: list[MessageDict]) -> None:
         """Check that ``messages`` goes on from those of the call before and the reply to it."""
@@ -140,6 +160,7 @@ class RolloutBook:
         """Forget all of a rollout but its id and its end; one that has not ended is abandoned."""
         if not rollout.ended.is_set():
             rollout.abandon()
+        rollout.stop_generating()
         del self._in_flight[rollout.request.rollout_id]
         self._remember(rollout.request.rollout_id, self._fingerprint_of_ended.get(rollout.request.rollout_id))
 
@@ -150,6 +171,10 @@ class RolloutBook:
     def running(self) -> list[Rollout]:
         """The rollouts that the server has accepted and that have not ended."""
         return [rollout for rollout in self._in_flight.values() if rollout.phase is Phase.RUNNING]
+
+    def in_flight(self, is_meant: Callable[[str], bool]) -> list[Rollout]:
+        """The rollouts that have not ended and whose ids are meant."""
+        return [r for rollout_id, r in self._in_flight.items() if is_meant(rollout_id) and not r.ended.is_set()]
 
     def has_ended(self, rollout_id: str) -> bool:
         """Whether a rollout of this id was in flight once and is no more."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from itertools import count
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
-from osmosis_ai.rollout.core.schemas import CompletionsRequest
+from osmosis_ai.rollout.core.schemas import CompletionsRequest, MessageDict
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.callback_http import (
     CallbackRefusedError,
@@ -29,6 +30,7 @@ from osmosis_ai.rollout.trainer.callback_http import (
 from osmosis_ai.rollout.trainer.errors import CallRefusedError
 from osmosis_ai.rollout.trainer.policy import failure_of_policy
 from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer, TrainerLimits
+from osmosis_ai.rollout.trainer.weights import Weights
 from osmosis_ai.rollout.wire.finish_reasons import WHOLE
 from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
 
@@ -57,8 +59,11 @@ def completer_of(new_client: Callable[[], ToolAwareClient]) -> Completer:
 class ChatEndpoint:
     """The route's handler."""
 
-    def __init__(self, book: RolloutBook, complete: Completer, callback_key: str, limits: TrainerLimits) -> None:
+    def __init__(
+        self, book: RolloutBook, complete: Completer, callback_key: str, limits: TrainerLimits, weights: Weights
+    ) -> None:
         self._book = book
+        self._weights = weights
         self._complete = complete
         self._callback_key = callback_key
         self._limits = limits
@@ -72,8 +77,7 @@ class ChatEndpoint:
         rollout = self._rollout(chat.rollout_id)
         await self._wait_for_tools(rollout)
         sampling = {name: value for name, value in body.items() if name not in ("messages", "rollout_id")}
-        call = ChatCall(chat.rollout_id, chat.messages, rollout.tools, sampling)
-        result = await self._answer(rollout, call, request.headers.get(IDEMPOTENCY_HEADER))
+        result = await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER))
         return self._response(chat.model, result)
 
     def _rollout(self, rollout_id: str) -> Rollout:
@@ -100,15 +104,31 @@ class ChatEndpoint:
         if rollout.ended.is_set():
             raise _gone()
 
-    async def _answer(self, rollout: Rollout, call: ChatCall, call_id: str | None) -> CompletionsResult:
-        reply = rollout.replies.get(call_id) if call_id else None
+    async def _answer(
+        self, rollout: Rollout, messages: list[MessageDict], sampling: dict[str, Any], call_id: str | None
+    ) -> CompletionsResult:
+        call_id = call_id or f"call without a key {next(self._numbers)}"
+        if call_id not in rollout.replies:
+            await self._weights.wait()
+            if rollout.ended.is_set():
+                raise _gone()
+        reply = rollout.replies.get(call_id)
         if reply is None:
-            reply = asyncio.ensure_future(self._generate(rollout, call))
-            if call_id:
-                rollout.replies[call_id] = reply
-                reply.add_done_callback(lambda ended: _forget_failure(rollout, call_id, ended))
-        # A client that gives up and asks again must find the work still going on.
-        return await asyncio.shield(reply)
+            call = ChatCall(rollout.request.rollout_id, messages, rollout.tools, sampling, self._weights.begin())
+            reply = rollout.replies[call_id] = asyncio.ensure_future(self._generate(rollout, call))
+            reply.add_done_callback(partial(self._generated, rollout, call_id))
+        try:
+            # A client that gives up and asks again must find the work still going on.
+            return await asyncio.shield(reply)
+        except asyncio.CancelledError:
+            if reply.cancelled():  # and not this handler
+                raise _gone() from None
+            raise
+
+    def _generated(self, rollout: Rollout, call_id: str, reply: "asyncio.Future[CompletionsResult]") -> None:
+        self._weights.end()
+        if reply.cancelled() or reply.exception() is not None:
+            del rollout.replies[call_id]  # a failure is no answer: whoever asks again is to have the call made again
 
     async def _generate(self, rollout: Rollout, call: ChatCall) -> CompletionsResult:
         rollout.note_messages(call.messages)
@@ -125,6 +145,7 @@ class ChatEndpoint:
         if result.finish_reason not in WHOLE:
             return result  # the server takes it for no reply, and asks again: it is no turn of the rollout
         rollout.note_reply(call.messages, result.message)
+        rollout.weights_versions.append(call.weights_version)
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)
         return result
@@ -144,12 +165,6 @@ class ChatEndpoint:
             raise CallbackRefusedError(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy's message is not JSON: {error}."
             ) from error
-
-
-def _forget_failure(rollout: Rollout, call_id: str, ended: "asyncio.Future[CompletionsResult]") -> None:
-    """A failure is no answer: whoever asks again is to have the call made again."""
-    if ended.cancelled() or ended.exception() is not None:
-        rollout.replies.pop(call_id, None)
 
 
 def _gone() -> CallbackRefusedError:

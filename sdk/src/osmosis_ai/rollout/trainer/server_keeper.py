@@ -85,11 +85,13 @@ class ServerKeeper:
 
     @asynccontextmanager
     async def serving(self, trainer: Trainer) -> AsyncIterator[None]:
-        """Have the server up from entry to exit.
+        """Have the server up from entry to exit; then it may be entered again.
 
         Raises:
             TrainerError: if it cannot be started.
         """
+        if self._failure is not None:  # it served before
+            self._process = self._another_process()
         self._failure = asyncio.get_running_loop().create_future()
         keeping: asyncio.Task[None] | None = None
         try:
@@ -150,10 +152,13 @@ class ServerKeeper:
                 note.cancel()
 
     async def _start_again(self, callback_url: str) -> None:
-        ended = self._process
-        await ended.stop()
-        self._process = ServerProcess(
-            self._agent, self._log_directory, port=ended.port, api_key=self.api_key, journal=self._journal
-        )
+        await self._process.stop()
+        self._process = self._another_process()
         await self._process.start(callback_url)
         await self._process.wait_until_ready()
+
+    def _another_process(self) -> ServerProcess:
+        """One that is not started, at the same address and with the same key and journal."""
+        return ServerProcess(
+            self._agent, self._log_directory, port=self._process.port, api_key=self.api_key, journal=self._journal
+        )

@@ -14,8 +14,8 @@ at most ``TrainerLimits.concurrency`` rollouts are in flight.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from osmosis_ai.rollout.trainer.callback_http import CallbackRefusedError
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
+from osmosis_ai.rollout.trainer.groups import Groups
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
 from osmosis_ai.rollout.trainer.vocabulary import (
@@ -44,6 +45,8 @@ from osmosis_ai.rollout.trainer.vocabulary import (
     RolloutOutcome,
     TrainerLimits,
 )
+from osmosis_ai.rollout.trainer.weights import Weights
+from osmosis_ai.rollout.trainer.withdrawals import Withdrawals
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard
 
@@ -90,6 +93,7 @@ class Trainer:
         self._retry = retry or RetryPolicy()
         self._callback_key = secrets.token_urlsafe(CALLBACK_KEY_BYTES)
         self._book = RolloutBook()
+        self.weights = Weights()
         self._resources = AsyncExitStack()
         self._room = asyncio.Semaphore(self._limits.concurrency)
 
@@ -115,15 +119,18 @@ class Trainer:
         await self._resources.enter_async_context(Listener(guard.before(self._app()), listening_socket))
         self._client = await self._resources.enter_async_context(self._new_client())
         self._dispatcher = Dispatcher(self._client, self._server_url, self._retry)
+        self._withdrawals = Withdrawals(self._client, self._server_url)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._cancel(lambda rollout_id: True)
+        await self._withdrawals.close()
         await self._resources.aclose()
 
     def _app(self) -> Starlette:
-        chat = ChatEndpoint(self._book, self._complete, self._callback_key, self._limits)
+        chat = ChatEndpoint(self._book, self._complete, self._callback_key, self._limits, self.weights)
         sink = CompletionSink(self._book, self._callback_key, self._limits)
         return Starlette(
             routes=[
@@ -211,6 +218,73 @@ class Trainer:
             rollout_id = f"{request.rollout_id}.{len(outcomes) + 1}"
             attempt = request.model_copy(update={"rollout_id": rollout_id, "idempotency_key": None})
 
+    @property
+    def weights_version(self) -> int:
+        """How many `weights_update` there were."""
+        return self.weights.version
+
+    def weights_update(self) -> AbstractAsyncContextManager[None]:
+        """Change the policy's weights: ``async with trainer.weights_update(): ...``.
+
+        Entering waits for the calls that are being generated; until the exit all others wait, and no rollout fails for
+        it: a call waits 5 s and then gets a 503, with which a server asks again until its deadline for a call, twenty
+        minutes by default. One update at a time; another waits. What the block raises is raised, and counts as none.
+        """
+        return self.weights.update()
+
+    async def cancel(
+        self, rollout_ids: Collection[str] = (), *, prefix: str | None = None, everything: bool = False
+    ) -> int:
+        """End rollouts in flight as CANCELLED: those named, those whose ids begin with ``prefix``, or all.
+
+        Whoever awaits one has its outcome at once, what is being generated for it is cancelled, and the server is told;
+        this returns when it has been told, or cannot be. Ids that are not in flight are passed over.
+
+        Cancelling the task that awaits ``run_one``, as ``asyncio.timeout`` does, does the same for its rollout, but for
+        the outcome, which nobody is there to have.
+
+        Returns:
+            How many were cancelled.
+        """
+        named = {rollout_ids} if isinstance(rollout_ids, str) else frozenset(rollout_ids)
+        count = self._cancel(
+            lambda rollout_id: (
+                everything or rollout_id in named or (prefix is not None and rollout_id.startswith(prefix))
+            )
+        )
+        await self._withdrawals.told()
+        return count
+
+    def _cancel(self, is_meant: Callable[[str], bool]) -> int:
+        meant = self._book.in_flight(is_meant)
+        for rollout in meant:
+            rollout.cancel()
+            rollout.stop_generating()
+            self._withdrawals.add(rollout.request.rollout_id)
+        return len(meant)
+
+    def groups(
+        self,
+        problems: Iterable[RolloutRequest],
+        size: int,
+        *,
+        per_update: int,
+        max_lag: int = 1,
+        redispatch: RedispatchPolicy | None = None,
+    ) -> Groups:
+        """``size`` samples of each problem, a group handed over when it is whole: see `Groups`.
+
+        Args:
+            problems: taken as there is room for them.
+            per_update: groups taken between two `weights_update`.
+            max_lag: updates that may lie between a group's start and its hand-over; 0 runs and trains in turn.
+            redispatch: when a sample that failed is run again.
+
+        Raises:
+            ValueError: a number is too small.
+        """
+        return Groups(self, problems, size, per_update, max_lag, redispatch or RedispatchPolicy())
+
     async def note_restart(self, grace_seconds: float) -> None:
         """Tell that the server was started again: what it had accepted and does not report in time is LOST.
 
@@ -242,21 +316,29 @@ class Trainer:
         started_seconds = time.monotonic()
         problem, is_systemic = None, False
         outcome = Ending.TIMED_OUT
+        waited_in_vain = True
         try:
-            async with asyncio.timeout(self._limits.rollout_timeout_seconds):
+            async with asyncio.timeout(self._limits.rollout_timeout_seconds) as rollout.patience:
                 await self._dispatcher.dispatch(rollout)
                 await rollout.ended.wait()
+            waited_in_vain = False
         except TimeoutError:
             timeout_seconds = self._limits.rollout_timeout_seconds
             problem = f"No result within {timeout_seconds:g} s; still waiting for {rollout.waiting_for}."
         except InitRefusedError as error:
             outcome, problem, is_systemic = Ending.REFUSED, str(error), error.systemic
+            waited_in_vain = False
         finally:
+            rollout.patience = None
             self._book.close(rollout)
+            if waited_in_vain and not rollout.is_cancelled:
+                self._withdrawals.add(rollout.request.rollout_id)
         if rollout.result is not None:
             outcome, problem = _ending(rollout.result)
             if outcome is Ending.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":
                 problem = rollout.policy_failure or problem  # the cause, which the server has only been told of
+        elif rollout.is_cancelled:
+            outcome, problem = Ending.CANCELLED, "The trainer cancelled it."
         elif rollout.is_lost:
             outcome, problem = Ending.LOST, "The server was started again and did not report this rollout."
         return RolloutOutcome(
@@ -268,6 +350,7 @@ class Trainer:
             tool_calls=rollout.tool_calls,
             latency_seconds=time.monotonic() - started_seconds,
             rewrites=rollout.rewrites,
+            weights_versions=tuple(rollout.weights_versions),
             is_systemic=is_systemic,
         )
 

@@ -31,6 +31,8 @@ class Ending(Enum):
     """No terminal callback came in time."""
     LOST = "LOST"
     """The server was started again and, within a grace period, reported nothing of it."""
+    CANCELLED = "CANCELLED"
+    """The trainer's program ended it: by `Trainer.cancel`, or by leaving the trainer. Never dispatched again."""
 
 
 Outcome = Ending
@@ -48,6 +50,8 @@ class ChatCall:
     """The tools of the rollout's 202, as the server sent them."""
     sampling: dict[str, Any]
     """Every other field of the request's body: ``model``, ``temperature``, ``seed``, ..."""
+    weights_version: int = 0
+    """How often the weights were updated before; see ``Trainer.weights_update``."""
 
 
 Completer = Callable[[ChatCall], Awaitable[CompletionsResult]]
@@ -72,6 +76,8 @@ class RolloutOutcome:
     """From the first init attempt to the end."""
     rewrites: tuple[str, ...] = ()
     """What the agent changed or dropped of what was said before, replies included: a sentence each, the first ten."""
+    weights_versions: tuple[int, ...] = ()
+    """Which weights generated each turn; see ``Trainer.weights_update``."""
     is_systemic: bool = False
     """Whether the server will accept no other rollout either; ``problem`` says why."""
 

@@ -1,0 +1,86 @@
+"""Rollouts whose end nobody waits for any more: the server is told to stop them, many ids in one request.
+
+Telling is a courtesy. A server that cannot be told learns of it at the rollout's next chat call, which is refused with
+410; so nothing is waited for longer than ``CLOSE_SECONDS`` and no failure is raised. See ``docs/protocol.md``, section
+6.
+"""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from urllib.parse import quote
+
+import httpx
+
+logger = logging.getLogger(__name__)
+
+CANCEL_PATH = "/v1/rollout/cancel"
+MAX_IDS = 1000
+"""In one request; ids have at most 256 characters, so a request stays below the server's limit of a body."""
+ATTEMPTS = 3
+ATTEMPT_SECONDS = 5.0
+AGAIN_SECONDS = 0.2
+CLOSE_SECONDS = 5.0
+CONCURRENT_SINGLES = 16
+_NO_SUCH_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+
+
+class Withdrawals:
+    """Tells one server through ``client``, whose headers carry the server's key."""
+
+    def __init__(self, client: httpx.AsyncClient, server_url: str) -> None:
+        self._client = client
+        self._server_url = server_url
+        self._pending: list[str] = []
+        self._telling: asyncio.Task[None] | None = None
+        self._takes_many = True
+
+    def add(self, rollout_id: str) -> None:
+        """Have the server told; returns at once."""
+        self._pending.append(rollout_id)
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def told(self) -> None:
+        """Wait until the server has been told of all so far, or cannot be."""
+        while self._telling is not None and not self._telling.done():
+            await asyncio.shield(self._telling)
+
+    async def close(self) -> None:
+        """The same, for at most ``CLOSE_SECONDS``; what is left then stays untold."""
+        if self._telling is not None:
+            await asyncio.wait([self._telling], timeout=CLOSE_SECONDS)
+            self._telling.cancel()
+            await asyncio.wait([self._telling])
+
+    async def _tell(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending[:MAX_IDS], self._pending[MAX_IDS:]
+            if self._takes_many:
+                status = await self._post(CANCEL_PATH, {"ids": batch})
+                self._takes_many = status not in _NO_SUCH_ROUTE
+            if not self._takes_many:
+                await self._tell_singly(batch)
+
+    async def _tell_singly(self, batch: list[str]) -> None:
+        """For a server that takes one id at a time."""
+        room = asyncio.Semaphore(CONCURRENT_SINGLES)
+
+        async def tell(rollout_id: str) -> None:
+            async with room:
+                await self._post(f"/v1/rollout/{quote(rollout_id, safe='')}/cancel", None)
+
+        await asyncio.gather(*map(tell, batch))
+
+    async def _post(self, path: str, content: object) -> int | None:
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(AGAIN_SECONDS * 2**attempt)
+            try:
+                response = await self._client.post(f"{self._server_url}{path}", json=content, timeout=ATTEMPT_SECONDS)
+            except httpx.HTTPError:
+                continue
+            if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return response.status_code
+        logger.info("The rollout server at %s could not be told to cancel rollouts.", self._server_url)
+        return None

@@ -16,7 +16,13 @@ MAX_REWRITES_SHOWN = 5
 MAX_COMPONENT_COLUMNS = 4
 """The summary has all parts of the rewards."""
 
-_WORDS = {Ending.ERROR: "error", Ending.REFUSED: "refused", Ending.TIMED_OUT: "timed out", Ending.LOST: "lost"}
+_WORDS = {
+    Ending.ERROR: "error",
+    Ending.REFUSED: "refused",
+    Ending.TIMED_OUT: "timed out",
+    Ending.LOST: "lost",
+    Ending.CANCELLED: "cancelled",
+}
 
 
 class ReportPrinter:

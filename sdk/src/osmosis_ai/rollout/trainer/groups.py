@@ -18,14 +18,22 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.trainer.errors import InitRefusedError
 from osmosis_ai.rollout.trainer.vocabulary import Ending, RedispatchPolicy, RolloutOutcome
+from osmosis_ai.rollout.trainer.weights import Weights
 
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.trainer.trainer import Trainer
+
+class Sampler(Protocol):
+    """What samples: a ``Trainer``."""
+
+    weights: Weights
+
+    async def run_again(self, request: RolloutRequest, policy: RedispatchPolicy) -> list[RolloutOutcome]:
+        """All attempts at one sample."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ class Groups:
 
     def __init__(
         self,
-        trainer: "Trainer",
+        trainer: Sampler,
         problems: Iterable[RolloutRequest],
         size: int,
         per_update: int,
@@ -154,7 +162,7 @@ class Groups:
         self._changed.set()
 
     def _lag(self, group: _Open) -> int:
-        return self._trainer.weights_version - group.version
+        return self._trainer.weights.version - group.version
 
     def _left(self, *, is_waited_for: bool) -> int:
         """How many more are taken before the next update; one that is waited for will be, whatever was said."""
@@ -170,7 +178,7 @@ class Groups:
                 problem, tries = fresh, 1
             else:
                 return
-            group = _Open(problem, self._trainer.weights_version, tries)
+            group = _Open(problem, self._trainer.weights.version, tries)
             group.sampling = asyncio.create_task(self._sample(group))
             group.sampling.add_done_callback(lambda task: self._changed.set())
             self._open.append(group)

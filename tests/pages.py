@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("docs", "sdk", "conformance", "bench", "examples", "training", ".github")
 SHELLS = frozenset({"bash", "sh", "shell", "console", "zsh", "shell-session"})
 
+_NAMED = re.compile(r'<sup id="([\w-]+)">')
 _parser = MarkdownIt("commonmark").enable("table")
 
 
@@ -73,7 +74,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """The fragments that its headings can be linked by, as GitHub makes them."""
+        """The fragments that its headings can be linked by, as GitHub makes them, and those that it names itself."""
         found: set[str] = set()
         for heading, inline in zip(self.tokens, self.tokens[1:], strict=False):
             if heading.type == "heading_open":
@@ -81,7 +82,7 @@ class Page:
                 slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
                 repeats = (f"{slug}-{number}" for number in range(1, 1000))
                 found.add(slug if slug not in found else next(name for name in repeats if name not in found))
-        return found
+        return found | {name for token in self._inline() for name in _NAMED.findall(token.content)}
 
     def _inline(self) -> Iterator[Token]:
         return (child for token in self.tokens for child in token.children or [])

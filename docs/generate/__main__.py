@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.generate import conformance, schemas, tables, transcript
+from docs.generate import conformance, schemas, sentences, tables, transcript
 
 DOCS = Path(__file__).parents[1]
+KIT = DOCS.parent / "conformance/src/rollout_conformance"
 COMMAND = "uv run python -m docs.generate"
 
 
@@ -17,9 +18,14 @@ def documents() -> Iterator[tuple[Path, str]]:
         yield DOCS / "schemas" / name, text
     page = DOCS / "protocol.md"
     parts = {**tables.tables(), "transcript": transcript.transcript()}
-    yield page, tables.fill(page.read_text(encoding="utf-8"), parts)
+    protocol = tables.fill(page.read_text(encoding="utf-8"), parts)
+    yield page, protocol
+    yield KIT / "sentences.json", sentences.as_json(protocol)
     page = DOCS / "conformance.md"
     yield page, tables.fill(page.read_text(encoding="utf-8"), {"checks": conformance.tables()})
+    page = DOCS / "conformance-matrix.md"
+    matrix = sentences.table(protocol, conformance.planted_defects())
+    yield page, tables.fill(page.read_text(encoding="utf-8"), {"matrix": matrix})
 
 
 def stale() -> list[tuple[Path, str]]:

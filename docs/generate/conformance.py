@@ -1,40 +1,39 @@
-"""The checks of the conformance kit, as tables whose last column leads into the protocol."""
+"""The checks of the conformance kit, as tables whose last column leads into the protocol, and what tries them."""
 
-import re
+import sys
 from pathlib import Path
 
 from rollout_conformance import Check, all_checks
 from rollout_conformance.catalogue import GROUPS
 
-PROTOCOL = Path(__file__).parents[1] / "protocol.md"
-_HEADING = re.compile(r"^##+ (\d[\d.]*?)\.? (.+)$", re.MULTILINE)
+TESTS = Path(__file__).parents[2] / "conformance/tests"
 
 
 def tables() -> str:
-    """A table for each group.
-
-    Raises:
-        KeyError: a check names a section that the protocol does not have.
-    """
-    anchors = _anchors()
+    """A table for each group."""
     parts = []
     for group, title in GROUPS.items():
-        rows = [_row(check, anchors) for check in all_checks() if check.group == group]
+        rows = [_row(check) for check in all_checks() if check.group == group]
         parts.append(
-            "\n".join([f"### {title}", "", "| check | level | what holds | section |", "|---|---|---|---|", *rows])
+            "\n".join([f"### {title}", "", "| check | level | what holds | sentences |", "|---|---|---|---|", *rows])
         )
     return "\n\n".join(parts)
 
 
-def _row(check: Check, anchors: dict[str, str]) -> str:
-    sections = ", ".join(f"[{section}](protocol.md#{anchors[section]})" for section in check.section.split(", "))
-    return f"| `{check.id}` | {check.level} | {check.summary} | {sections} |"
+def planted_defects() -> dict[str, list[str]]:
+    """By check: the names of the broken servers that it is tried on, and finds."""
+    sys.path.insert(0, str(TESTS))
+    try:
+        from servers.broken import BrokenServer
+    finally:
+        sys.path.remove(str(TESTS))
+    found: dict[str, list[str]] = {}
+    for broken in BrokenServer.every:
+        for check in broken.finds:
+            found.setdefault(check, []).append(broken.__name__)
+    return found
 
 
-def _anchors() -> dict[str, str]:
-    headings = _HEADING.findall(PROTOCOL.read_text(encoding="utf-8"))
-    return {number: _slug(f"{number} {title}") for number, title in headings}
-
-
-def _slug(heading: str) -> str:
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+def _row(check: Check) -> str:
+    names = ", ".join(f"[{name}](protocol.md#{name})" for name in check.sentences)
+    return f"| `{check.id}` | {check.level} | {check.summary} | {names} |"

@@ -300,7 +300,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         Extra(
             {
                 "rollout_id": says("The newest rollout of that id."),
-                "state": says("See the table of states in operations.md."),
+                "state": says("One of the table of states in the protocol, section 6."),
                 "accepted_at": says("Unix seconds."),
                 "started_at": says("Unix seconds; null while it waits. Only before there is a result."),
                 "finished_at": says("Unix seconds; when the result was there."),

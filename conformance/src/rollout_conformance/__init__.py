@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rollout_conformance.catalogue import all_checks, select
 from rollout_conformance.options import KitOptions
-from rollout_conformance.vocabulary import Check, ConformanceError, Level, Report, Result, Status, UsageError
+from rollout_conformance.sentences import Level
+from rollout_conformance.vocabulary import Check, ConformanceError, Report, Result, Status, UsageError
 
 if TYPE_CHECKING:
     from rollout_conformance.judge import run

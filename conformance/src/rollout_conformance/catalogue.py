@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING
 
-from rollout_conformance.vocabulary import Check, Level, Phase, UsageError
+from rollout_conformance.vocabulary import Check, Phase, UsageError
 
 if TYPE_CHECKING:
     from rollout_conformance.kit import Kit
@@ -32,11 +32,11 @@ GROUPS = {
 _checks: list[Check] = []
 
 
-def check(id: str, level: Level, section: str, summary: str, phase: Phase = Phase.TOGETHER) -> Callable[[Body], Body]:  # noqa: A002
-    """Put a function into the catalogue; see ``vocabulary.Check``."""
+def check(id: str, sentences: str, summary: str, phase: Phase = Phase.TOGETHER) -> Callable[[Body], Body]:  # noqa: A002
+    """Put a function into the catalogue; ``sentences`` are names with spaces between. See ``vocabulary.Check``."""
 
     def put(body: Body) -> Body:
-        _checks.append(Check(id, level, section, summary, phase, body))
+        _checks.append(Check(id, tuple(sentences.split()), summary, phase, body))
         return body
 
     return put

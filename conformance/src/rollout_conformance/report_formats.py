@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import IO, Any
 from xml.etree import ElementTree
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rollout_conformance.coverage import coverage
 from rollout_conformance.text import printable
 from rollout_conformance.vocabulary import Check, Report, Result, Status
 
@@ -40,6 +42,7 @@ class TablePrinter:
         if shown:
             self._console.print(self._table(shown, report.strict))
         self._console.print(Text(summary(report)), soft_wrap=True)
+        self._console.print(Text(str(coverage(report.results))), soft_wrap=True)
         if report.agent_failure and not report.is_success:
             failure = printable(report.agent_failure, self._encoding)
             note = (
@@ -93,6 +96,7 @@ def to_json(report: Report) -> str:
             "level": str(result.check.level),
             "status": str(result.status),
             "section": result.check.section,
+            "sentences": list(result.check.sentences),
             "summary": result.check.summary,
             "reason": printable(result.reason) or None,
             "seconds": round(result.seconds, 3),
@@ -107,6 +111,7 @@ def to_json(report: Report) -> str:
         "seconds": round(report.seconds, 3),
         "rollouts": report.rollouts,
         "counts": {str(status): report.count(status) for status in Status},
+        "sentences": asdict(coverage(report.results)),
         "results": results,
     }
     return json.dumps(document, indent=2)

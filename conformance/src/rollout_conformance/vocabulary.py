@@ -5,21 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from rollout_conformance.sentences import Level, sentences
+
 if TYPE_CHECKING:
     from rollout_conformance.kit import Kit
-
-
-class Level(StrEnum):
-    """How much a check weighs."""
-
-    MUST = "MUST"
-    """The protocol: a trainer that relies on it breaks without it."""
-
-    SHOULD = "SHOULD"
-    """Robustness: a failure is a warning, unless the run is strict."""
-
-
-MUST, SHOULD = Level.MUST, Level.SHOULD
 
 
 class Phase(StrEnum):
@@ -57,9 +46,8 @@ class Check:
 
     id: str
     """``group.name``, stable over releases."""
-    level: Level
-    section: str
-    """Where the protocol says so: a section of the specification."""
+    sentences: tuple[str, ...]
+    """The names of what the protocol says of it: at least one, all of one level."""
     summary: str
     """What holds, in one line."""
     phase: Phase
@@ -70,6 +58,16 @@ class Check:
     def group(self) -> str:
         """The part of the id before the dot."""
         return self.id.partition(".")[0]
+
+    @property
+    def level(self) -> Level:
+        """How much it weighs: as the protocol's sentence says."""
+        return sentences()[self.sentences[0]].level
+
+    @property
+    def section(self) -> str:
+        """Where the protocol says so: its sections."""
+        return ", ".join(dict.fromkeys(sentences()[name].section for name in self.sentences))
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import answering, refusing
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, MUST, Failed
+from rollout_conformance.vocabulary import AUDIT, Failed
 
 
 def _calls(rollout: PlayedRollout) -> list[Call]:
     return [*rollout.chats, *rollout.completions]
 
 
-@check("callbacks.url", MUST, "3.1", "Callbacks go to the two paths below server_url, whose own path is kept.", AUDIT)
+@check("callbacks.url", "init-6", "Callbacks go to the two paths below server_url, whose own path is kept.", AUDIT)
 async def url(kit: Kit) -> None:
     rollouts = await audited(kit)
     if kit.trainer.strays:
@@ -27,7 +27,7 @@ async def url(kit: Kit) -> None:
     )
 
 
-@check("callbacks.trailing_slash", MUST, "3.1", "A server_url may end in slashes.")
+@check("callbacks.trailing_slash", "init-6", "A server_url may end in slashes.")
 async def trailing_slash(kit: Kit) -> None:
     rollout = await kit.start(trailing="//")
     await rollout.result()
@@ -36,7 +36,7 @@ async def trailing_slash(kit: Kit) -> None:
             raise Failed("a path without the trailing slashes of server_url", f"POST {call.request.path}")
 
 
-@check("callbacks.json", MUST, "2.1", "Every callback is a JSON object, sent as application/json.", AUDIT)
+@check("callbacks.json", "chat-1 result-1", "Every callback is a JSON object, sent as application/json.", AUDIT)
 async def json(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in _calls(rollout):
@@ -50,7 +50,7 @@ async def json(kit: Kit) -> None:
     first_problem(await audited(kit), "a JSON object as application/json in a callback", problem)
 
 
-@check("callbacks.rollout_id", MUST, "4.1, 5.1", "Every callback names its rollout.", AUDIT)
+@check("callbacks.rollout_id", "chat-1 result-1", "Every callback names its rollout.", AUDIT)
 async def rollout_id(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         named = [call.fields.get("rollout_id") for call in _calls(rollout) if not call.problem]
@@ -59,7 +59,7 @@ async def rollout_id(kit: Kit) -> None:
     first_problem(await audited(kit), "the rollout_id of the init in a callback", problem)
 
 
-@check("callbacks.key", MUST, "2.2", "The init's api_key is the Bearer of every callback; without one there is none.")
+@check("callbacks.key", "key-7", "The init's api_key is the Bearer of every callback; without one there is none.")
 async def key(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
     for api_key, expected in ((token, f"Bearer {token}"), (None, None)):
@@ -73,7 +73,9 @@ async def key(kit: Kit) -> None:
                 raise Failed(f"{what} {where}", quoted(sent) if sent else "none")
 
 
-@check("callbacks.secret", MUST, "2.2", "The init's api_key is never echoed: in no answer and in no callback's body.")
+@check(
+    "callbacks.secret", "key-10 err-3", "The init's api_key is never echoed: in no answer and in no callback's body."
+)
 async def secret(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
     good, bad = kit.play(api_key=token), kit.play(refusing(400, None, answering()), api_key=token)
@@ -90,7 +92,7 @@ async def secret(kit: Kit) -> None:
             raise Failed("callback bodies without the api_key", f"the api_key in one to {call.request.path[-12:]}")
 
 
-@check("callbacks.order", MUST, "5.3", "The terminal result comes last: no call for a completion after it.", AUDIT)
+@check("callbacks.order", "way-7 order-1", "The terminal result comes last: no call for a completion after it.", AUDIT)
 async def order(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         if not rollout.completions or rollout.is_shared:
@@ -101,9 +103,7 @@ async def order(kit: Kit) -> None:
     first_problem(await audited(kit), "no call for a completion after the terminal result", problem)
 
 
-@check(
-    "callbacks.once", MUST, "5.2", "A rollout has one terminal result; a repeated delivery has the same content.", AUDIT
-)
+@check("callbacks.once", "way-1", "A rollout has one terminal result; a repeated delivery has the same content.", AUDIT)
 async def once(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         count = len(rollout.completions)
@@ -114,7 +114,7 @@ async def once(kit: Kit) -> None:
     first_problem(await audited(kit), "one terminal result", problem)
 
 
-@check("callbacks.every", MUST, "1", "Every init that got a 202 ends in a terminal result.", AUDIT)
+@check("callbacks.every", "way-1", "Every init that got a 202 ends in a terminal result.", AUDIT)
 async def every(kit: Kit) -> None:
     first_problem(
         await audited(kit),
@@ -123,7 +123,7 @@ async def every(kit: Kit) -> None:
     )
 
 
-@check("callbacks.refused", MUST, "1", "An init that was refused starts nothing.", AUDIT)
+@check("callbacks.refused", "way-3", "An init that was refused starts nothing.", AUDIT)
 async def refused(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         calls = len(_calls(rollout))

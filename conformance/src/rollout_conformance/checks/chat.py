@@ -18,7 +18,7 @@ from rollout_conformance.scripts import (
     raw,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, MUST, SHOULD, Failed, Skipped
+from rollout_conformance.vocabulary import AUDIT, Failed, Skipped
 
 SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}
 MORE_SAMPLING = {"seed": 12_345, "top_k": 17, "presence_penalty": 0.25, "stop": ["<end>"], "x_own": {"a": [1, 2]}}
@@ -41,7 +41,7 @@ async def _require_completed(kit: Kit, after: str, script: Script) -> None:
         raise Failed(f"COMPLETED after {after}", got)
 
 
-@check("chat.conversation", MUST, "4.1", "The first call begins with the messages of the init, unchanged.", AUDIT)
+@check("chat.conversation", "chat-2", "The first call begins with the messages of the init, unchanged.", AUDIT)
 async def conversation(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         opening = objects_of(rollout.init["messages"])
@@ -52,8 +52,7 @@ async def conversation(kit: Kit) -> None:
 
 @check(
     "chat.append_only",
-    MUST,
-    "4.1",
+    "chat-9 chat-12",
     "Each call repeats the one before, then the model's reply, then what is new.",
     AUDIT,
 )
@@ -65,17 +64,17 @@ async def append_only(kit: Kit) -> None:
     first_problem(await audited(kit), "calls for a completion that only append to the conversation", problem)
 
 
-@check("chat.sampling", MUST, "4.1", "temperature, top_p and max_tokens of completion_params reach the trainer.")
+@check("chat.sampling", "chat-3", "temperature, top_p and max_tokens of completion_params reach the trainer.")
 async def sampling(kit: Kit) -> None:
     await _require_sampling(kit, SAMPLING)
 
 
-@check("chat.more_sampling", SHOULD, "4.1", "So does every other field of completion_params.")
+@check("chat.more_sampling", "chat-3", "So does every other field of completion_params.")
 async def more_sampling(kit: Kit) -> None:
     await _require_sampling(kit, {**SAMPLING, **MORE_SAMPLING})
 
 
-@check("chat.reserved", SHOULD, "3.1", "completion_params cannot replace messages or rollout_id.")
+@check("chat.reserved", "init-16", "completion_params cannot replace messages or rollout_id.")
 async def reserved(kit: Kit) -> None:
     rollout = kit.play(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else"})
     if not await kit.is_taken(rollout, "completion_params with messages and rollout_id"):
@@ -86,7 +85,7 @@ async def reserved(kit: Kit) -> None:
         raise Failed("the rollout's own messages and rollout_id", quoted(call.fields))
 
 
-@check("chat.reply_intact", SHOULD, "4.1", "Keys of a reply that the server does not know stay in the conversation.")
+@check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
     extra: dict[str, Any] = {"reasoning_content": "Let me see.", "x_own": {"a": [1, None, True]}}
     rollout = await kit.start(calling_offered(lambda tools, _: [call_of(tools[0], "call_0")], **extra))
@@ -100,7 +99,7 @@ async def reply_intact(kit: Kit) -> None:
         raise Failed(f"{lost[0]} of the model's reply in the next call", quoted(later[0]))
 
 
-@check("chat.null_fields", SHOULD, "4.2", "A completion with null for usage, tool_calls and logprobs is taken.")
+@check("chat.null_fields", "answer-3", "A completion with null for usage, tool_calls and logprobs is taken.")
 async def null_fields(kit: Kit) -> None:
     message = {"role": "assistant", "content": "#### 4", "tool_calls": None, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
@@ -108,7 +107,7 @@ async def null_fields(kit: Kit) -> None:
     await _require_completed(kit, "a completion with nulls", raw(encoded(body)))
 
 
-@check("chat.max_turns", SHOULD, "3.1", "A rollout makes no more calls for a completion than its max_turns.")
+@check("chat.max_turns", "init-20", "A rollout makes no more calls for a completion than its max_turns.")
 async def max_turns(kit: Kit) -> None:
     limit = 2
     rollout = await kit.start(calling_offered_tools(turns=limit + 6), max_turns=limit)
@@ -120,11 +119,11 @@ async def max_turns(kit: Kit) -> None:
         raise Failed(f"at most {limit} calls for a completion with max_turns {limit}", str(len(rollout.chats)))
 
 
-@check("chat.no_finish_reason", MUST, "4.3", "A reply without a finish_reason is taken.")
+@check("chat.no_finish_reason", "whole-3", "A reply without a finish_reason is taken.")
 async def no_finish_reason(kit: Kit) -> None:
     await _require_completed(kit, "a reply without a finish_reason", answering(finish_reason=...))
 
 
-@check("chat.cut_off_reply", MUST, "4.3", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
+@check("chat.cut_off_reply", "whole-2", "A reply with finish_reason 'length' ends the rollout as COMPLETED.")
 async def cut_off_reply(kit: Kit) -> None:
     await _require_completed(kit, "a reply that was cut off", answering("I was about to", "length"))

@@ -17,7 +17,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_number
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, MUST, SHOULD, Failed, Skipped
+from rollout_conformance.vocabulary import AUDIT, Failed, Skipped
 
 LATENCIES = ("total_latency_ms", "llm_latency_ms", "tool_latency_ms")
 COUNTS = ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens", "max_context_tokens")
@@ -33,7 +33,7 @@ async def _every_result(kit: Kit, expected: str, problem_of: Callable[[Fields], 
     first_problem(await audited(kit), expected, problem)
 
 
-@check("completed.shape", MUST, "5.1", "A result has the fields and types of the protocol.", AUDIT)
+@check("completed.shape", "result-1 result-13", "A result has the fields and types of the protocol.", AUDIT)
 async def shape(kit: Kit) -> None:
     def problem(result: Fields) -> str:
         messages = result.get("final_messages", [])
@@ -54,7 +54,12 @@ async def shape(kit: Kit) -> None:
     await _every_result(kit, "a result as the protocol has it", problem)
 
 
-@check("completed.messages", MUST, "5.1", "final_messages of a COMPLETED rollout are its whole conversation.", AUDIT)
+@check(
+    "completed.messages",
+    "result-11 chat-10",
+    "final_messages of a COMPLETED rollout are its whole conversation.",
+    AUDIT,
+)
 async def messages(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         delivery = next((call for call in rollout.completions if call.fields.get("status") == "COMPLETED"), None)
@@ -66,7 +71,7 @@ async def messages(kit: Kit) -> None:
 
 
 @check(
-    "completed.finish_reason", SHOULD, "5.1", "A COMPLETED result has a finish_reason, other than 'stop' at max_turns."
+    "completed.finish_reason", "result-16", "A COMPLETED result has a finish_reason, other than 'stop' at max_turns."
 )
 async def finish_reason(kit: Kit) -> None:
     plain = await kit.start()
@@ -81,7 +86,7 @@ async def finish_reason(kit: Kit) -> None:
         raise Failed("a finish_reason such as 'max_turns' where the model was still calling tools", "'stop'")
 
 
-@check("completed.reward", MUST, "5.1", "A reward is a finite number.", AUDIT)
+@check("completed.reward", "result-5", "A reward is a finite number.", AUDIT)
 async def reward(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
@@ -103,7 +108,7 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-@check("completed.metrics", MUST, "5.1", "Metrics are numbers, and none is negative; counts are whole.", AUDIT)
+@check("completed.metrics", "metric-1", "Metrics are numbers, and none is negative; counts are whole.", AUDIT)
 async def metrics(kit: Kit) -> None:
     def problem(result: Fields) -> str:
         given = result.get("metrics")
@@ -132,7 +137,7 @@ def _require_counts(given: Fields, counted: dict[str, int]) -> None:
             raise Failed(f"{name} {value}, as the trainer counted", quoted(given.get(name)))
 
 
-@check("completed.counts", MUST, "5.1", "num_llm_calls and the token counts are what the trainer sent.")
+@check("completed.counts", "metric-2 metric-3", "num_llm_calls and the token counts are what the trainer sent.")
 async def counts(kit: Kit) -> None:
     rollout, given = await _counted(kit)
     answered = rollout.answered_chats
@@ -144,7 +149,7 @@ async def counts(kit: Kit) -> None:
     _require_counts(given, counted)
 
 
-@check("completed.tool_counts", SHOULD, "5.1", "num_tool_calls is how many calls of the model were answered.")
+@check("completed.tool_counts", "metric-5", "num_tool_calls is how many calls of the model were answered.")
 async def tool_counts(kit: Kit) -> None:
     rollout, given = await _counted(kit)
     need_tools(rollout.tools)
@@ -152,7 +157,9 @@ async def tool_counts(kit: Kit) -> None:
     _require_counts(given, {"num_tool_calls": sum(message.get("role") == "tool" for message in last)})
 
 
-@check("completed.latency", SHOULD, "5.1", "llm_latency_ms is more than 0, and total_latency_ms is not less than it.")
+@check(
+    "completed.latency", "metric-6 metric-8", "llm_latency_ms is more than 0, and total_latency_ms is not less than it."
+)
 async def latency(kit: Kit) -> None:
     rollout = await kit.start()
     given = (await rollout.result()).get("metrics")

@@ -14,7 +14,7 @@ from rollout_conformance.scripts import (
     paging,
     refusing,
 )
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed
+from rollout_conformance.vocabulary import Failed
 
 SLOW_SECONDS = 2.0
 MANY_REFUSALS = 4
@@ -37,36 +37,40 @@ def _require_identical(rollout: PlayedRollout, after: str) -> None:
         raise Failed(f"the same result again after {after}", contradiction)
 
 
-@check("delivery.server_error", MUST, "5.2", "A result answered 5xx is delivered again, the same, never as an ERROR.")
+@check(
+    "delivery.server_error",
+    "deliver-2 deliver-8",
+    "A result answered 5xx is delivered again, the same, never as an ERROR.",
+)
 async def server_error(kit: Kit) -> None:
     await asyncio.gather(
         *(_require_deliveries(kit, 2, str(status), refusing(status, 1, acknowledge)) for status in (500, 503))
     )
 
 
-@check("delivery.twice", MUST, "5.2", "It is delivered a third time if need be.")
+@check("delivery.twice", "deliver-2", "It is delivered a third time if need be.")
 async def twice(kit: Kit) -> None:
     await _require_deliveries(kit, 3, "500 twice", refusing(500, 2, acknowledge))
 
 
-@check("delivery.cut", MUST, "5.2", "A result whose acknowledgement is lost is delivered again, the same.")
+@check("delivery.cut", "deliver-3", "A result whose acknowledgement is lost is delivered again, the same.")
 async def cut(kit: Kit) -> None:
     await _require_deliveries(kit, 2, "a cut connection", cutting(1, acknowledge))
 
 
-@check("delivery.error_too", MUST, "5.2", "So is an ERROR.")
+@check("delivery.error_too", "deliver-2", "So is an ERROR.")
 async def error_too(kit: Kit) -> None:
     failing = refusing(400, None, answering())
     await _require_deliveries(kit, 2, "500", refusing(500, 1, acknowledge), failing)
 
 
-@check("delivery.page", MUST, "5.2", "A result answered with a proxy's 404 page is delivered again, the same.")
+@check("delivery.page", "absent-3", "A result answered with a proxy's 404 page is delivered again, the same.")
 async def page(kit: Kit) -> None:
     await _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))
 
 
 @check(
-    "delivery.slow", MUST, "5.2", f"An acknowledgement may take {SLOW_SECONDS:g} s: nothing else is reported meanwhile."
+    "delivery.slow", "deliver-8", f"An acknowledgement may take {SLOW_SECONDS:g} s: nothing else is reported meanwhile."
 )
 async def slow(kit: Kit) -> None:
     rollout = kit.play(on_completed=delayed(SLOW_SECONDS, acknowledge))
@@ -76,7 +80,7 @@ async def slow(kit: Kit) -> None:
     _require_identical(rollout, f"an acknowledgement that took {SLOW_SECONDS:g} s")
 
 
-@check("delivery.too_many", SHOULD, "5.2", "A result answered 429 or 408 is delivered again.")
+@check("delivery.too_many", "deliver-2", "A result answered 429 or 408 is delivered again.")
 async def too_many(kit: Kit) -> None:
     await asyncio.gather(
         _require_deliveries(kit, 2, "429", refusing(429, 1, acknowledge, {"Retry-After": "1"})),
@@ -84,13 +88,13 @@ async def too_many(kit: Kit) -> None:
     )
 
 
-@check("delivery.persistent", SHOULD, "5.2", f"A result is still delivered after {MANY_REFUSALS} times 503.")
+@check("delivery.persistent", "deliver-2", f"A result is still delivered after {MANY_REFUSALS} times 503.")
 async def persistent(kit: Kit) -> None:
     after = f"{MANY_REFUSALS} times 503"
     await _require_deliveries(kit, MANY_REFUSALS + 1, after, refusing(503, MANY_REFUSALS, acknowledge))
 
 
-@check("delivery.created", SHOULD, "5.2", "Any 2xx acknowledges a result.")
+@check("delivery.created", "deliver-1", "Any 2xx acknowledges a result.")
 async def created(kit: Kit) -> None:
     rollout = kit.play(on_completed=refusing(201, None, acknowledge))
     rollout.has_delivery_faults = True
@@ -102,7 +106,7 @@ async def created(kit: Kit) -> None:
         raise Failed("one delivery answered 201", str(len(rollout.completions)))
 
 
-@check("delivery.refused", SHOULD, "5.2", "A result answered 422 is delivered once more, without its messages.")
+@check("delivery.refused", "deliver-4", "A result answered 422 is delivered once more, without its messages.")
 async def refused(kit: Kit) -> None:
     rollout = kit.play(calling_offered_tools(), refusing(422, 1, acknowledge))
     rollout.has_delivery_faults = True

@@ -21,7 +21,7 @@ from rollout_conformance.scripts import (
     turn_of,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, MUST, SHOULD, Failed, Skipped
+from rollout_conformance.vocabulary import AUDIT, Failed, Skipped
 
 HUGE_BODY_BYTES = 2 * 1024 * 1024
 MAX_MESSAGE_CHARACTERS = 64 * 1024
@@ -47,7 +47,7 @@ async def _require_error(kit: Kit, after: str, script: Script) -> PlayedRollout:
     return rollout
 
 
-@check("errors.refused", MUST, "4.3", "A trainer that answers 4xx to a call for a completion makes it an ERROR.")
+@check("errors.refused", "retry-8", "A trainer that answers 4xx to a call for a completion makes it an ERROR.")
 async def refused(kit: Kit) -> None:
     await asyncio.gather(
         *(
@@ -57,12 +57,16 @@ async def refused(kit: Kit) -> None:
     )
 
 
-@check("errors.malformed", MUST, "4.3", "So does a 200 that is no completion.")
+@check("errors.malformed", "retry-3", "So does a 200 that is no completion.")
 async def malformed(kit: Kit) -> None:
     await asyncio.gather(*(_require_error(kit, f"a completion {what}", raw(body)) for what, body in MALFORMED.items()))
 
 
-@check("errors.not_whole", MUST, "4.3", "So does a reply that is never whole, by its finish_reason: it is not scored.")
+@check(
+    "errors.not_whole",
+    "whole-5 whole-7 retry-2",
+    "So does a reply that is never whole, by its finish_reason: it is not scored.",
+)
 async def not_whole(kit: Kit) -> None:
     await asyncio.gather(
         *(
@@ -72,12 +76,12 @@ async def not_whole(kit: Kit) -> None:
     )
 
 
-@check("errors.unreachable", MUST, "4.3", "So does a trainer that never answers a call: each connection is cut.")
+@check("errors.unreachable", "retry-6", "So does a trainer that never answers a call: each connection is cut.")
 async def unreachable(kit: Kit) -> None:
     await _require_error(kit, "calls that are all cut", cutting(None, answering()))
 
 
-@check("errors.no_reward", MUST, "5.1", "An ERROR has no reward: a failure never looks like a bad answer.", AUDIT)
+@check("errors.no_reward", "result-6", "An ERROR has no reward: a failure never looks like a bad answer.", AUDIT)
 async def no_reward(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         rewards = [call.fields.get("reward") for call in rollout.completions if call.fields.get("status") == "ERROR"]
@@ -88,8 +92,7 @@ async def no_reward(kit: Kit) -> None:
 
 @check(
     "errors.message",
-    MUST,
-    "5.1",
+    "result-8",
     "An ERROR has an error_message that is not empty, a COMPLETED result has none.",
     AUDIT,
 )
@@ -106,7 +109,7 @@ async def message(kit: Kit) -> None:
     first_problem(await audited(kit), "an error_message with an ERROR, and only there", problem)
 
 
-@check("errors.short_message", SHOULD, "5.1", "A trainer's error page of 2 MiB does not become the error_message.")
+@check("errors.short_message", "result-9", "A trainer's error page of 2 MiB does not become the error_message.")
 async def short_message(kit: Kit) -> None:
     async def script(call: Call) -> Answer:
         return Answer(400, b"<" + b"x" * HUGE_BODY_BYTES, {"Content-Type": "text/html"})
@@ -117,7 +120,7 @@ async def short_message(kit: Kit) -> None:
         raise Failed(f"an error_message of at most {MAX_MESSAGE_CHARACTERS} characters", f"{length} characters")
 
 
-@check("errors.partial", SHOULD, "5.1", "An ERROR after some turns keeps their messages.")
+@check("errors.partial", "result-12", "An ERROR after some turns keeps their messages.")
 async def partial(kit: Kit) -> None:
     tools = calling_offered_tools()
 

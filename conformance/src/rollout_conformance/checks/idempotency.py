@@ -10,7 +10,7 @@ from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import answering, waiting_for
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed
+from rollout_conformance.vocabulary import Failed
 
 CONCURRENT_INITS = 8
 
@@ -32,7 +32,7 @@ async def _require_one_run(kit: Kit, rollout: PlayedRollout) -> None:
         raise Failed("one run of the agent", f"{len(opening)} first calls for a completion under one idempotency key")
 
 
-@check("idempotency.while_running", MUST, "3.3", "An init repeated while its rollout runs gets the first answer.")
+@check("idempotency.while_running", "same-1 way-4", "An init repeated while its rollout runs gets the first answer.")
 async def while_running(kit: Kit) -> None:
     model = kit.hold()
     rollout = kit.play(waiting_for(model, answering()))
@@ -42,7 +42,7 @@ async def while_running(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.concurrent", MUST, "3.3", f"Of {CONCURRENT_INITS} equal inits at once, one starts a rollout.")
+@check("idempotency.concurrent", "same-2", f"Of {CONCURRENT_INITS} equal inits at once, one starts a rollout.")
 async def concurrent(kit: Kit) -> None:
     rollout = kit.play()
     answers = await asyncio.gather(*(kit.post(rollout.init) for _ in range(CONCURRENT_INITS)))
@@ -52,7 +52,7 @@ async def concurrent(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.after_completion", MUST, "3.3", "An init repeated after the result gets the first answer.")
+@check("idempotency.after_completion", "same-1", "An init repeated after the result gets the first answer.")
 async def after_completion(kit: Kit) -> None:
     rollout = kit.play()
     first = await kit.send(rollout)
@@ -63,7 +63,7 @@ async def after_completion(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.two_ids", MUST, "3.3", "Two ids under one idempotency_key are one rollout: the first one's.")
+@check("idempotency.two_ids", "same-4", "Two ids under one idempotency_key are one rollout: the first one's.")
 async def two_ids(kit: Kit) -> None:
     rollout = kit.play()
     rollout.init["idempotency_key"] = f"{rollout.rollout_id}/1"
@@ -72,7 +72,7 @@ async def two_ids(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.two_keys", MUST, "3.3", "The same rollout_id under another idempotency_key is another rollout.")
+@check("idempotency.two_keys", "same-4", "The same rollout_id under another idempotency_key is another rollout.")
 async def two_keys(kit: Kit) -> None:
     one = kit.play()
     other = kit.play(rollout_id=one.rollout_id, messages=one.init["messages"])
@@ -83,7 +83,7 @@ async def two_keys(kit: Kit) -> None:
         await rollout.result()
 
 
-@check("idempotency.conflict", SHOULD, "3.3", "Another body under a used key is 409, and starts nothing.")
+@check("idempotency.conflict", "same-8", "Another body under a used key is 409, and starts nothing.")
 async def conflict(kit: Kit) -> None:
     rollout = await kit.start()
     await rollout.result()

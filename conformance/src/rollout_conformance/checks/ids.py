@@ -9,7 +9,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import saying
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed
+from rollout_conformance.vocabulary import Failed
 
 ODD_IDS = (
     "../../../tmp/kit",
@@ -52,18 +52,18 @@ async def _require_handled(kit: Kit, **fields: Any) -> None:
         await rollout.result()
 
 
-@check("ids.odd", MUST, "3.1", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")
+@check("ids.odd", "init-9", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")
 async def odd(kit: Kit) -> None:
     await asyncio.gather(*(_require_same_id(kit, _unique(text)) for text in ODD_IDS))
 
 
-@check("ids.control", SHOULD, "3.1", "Ids with control characters run, or are refused with a 4xx.")
+@check("ids.control", "init-12", "Ids with control characters run, or are refused with a 4xx.")
 async def control(kit: Kit) -> None:
     await asyncio.gather(*(_require_handled(kit, rollout_id=_unique(text)) for text in CONTROL_IDS))
     await kit.must_serve()
 
 
-@check("ids.surrogates", SHOULD, "2.1", "Lone surrogates run, or are refused with a 4xx: in ids, messages, metadata.")
+@check("ids.surrogates", "http-6", "Lone surrogates run, or are refused with a 4xx: in ids, messages, metadata.")
 async def surrogates(kit: Kit) -> None:
     lone = "\ud83d"
     await asyncio.gather(
@@ -75,7 +75,7 @@ async def surrogates(kit: Kit) -> None:
     await kit.must_serve()
 
 
-@check("ids.text", MUST, "2.1", "Text in messages and replies comes back as it was.")
+@check("ids.text", "http-5", "Text in messages and replies comes back as it was.")
 async def text(kit: Kit) -> None:
     rollout = await kit.start(saying(TEXT), messages=[{"role": "user", "content": TEXT}])
     call = await rollout.first_chat()
@@ -87,9 +87,7 @@ async def text(kit: Kit) -> None:
             raise Failed(f"the text unchanged in {where}", quoted(texts))
 
 
-@check(
-    "ids.surrogate_reply", SHOULD, "2.1", "A reply of the model with a lone surrogate ends in a result all the same."
-)
+@check("ids.surrogate_reply", "http-6", "A reply of the model with a lone surrogate ends in a result all the same.")
 async def surrogate_reply(kit: Kit) -> None:
     rollout = await kit.start(saying("half \ud83d of a pair"))
     await rollout.result()

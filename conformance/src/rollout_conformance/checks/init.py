@@ -9,12 +9,12 @@ from rollout_conformance.scripts import answering, waiting_for
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.tool_schemas import problem_of
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed
+from rollout_conformance.vocabulary import Failed
 
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 
-@check("init.accepted", MUST, "3.2", "An init gets 202 with its rollout_id and a list of tools.")
+@check("init.accepted", "offer-1", "An init gets 202 with its rollout_id and a list of tools.")
 async def accepted(kit: Kit) -> None:
     rollout = kit.play()
     fields = parse_object((await kit.send(rollout)).content)
@@ -25,7 +25,7 @@ async def accepted(kit: Kit) -> None:
     await rollout.result()
 
 
-@check("init.tools", MUST, "3.2", "Each tool is a function schema as the OpenAI chat API takes it.")
+@check("init.tools", "offer-3", "Each tool is a function schema as the OpenAI chat API takes it.")
 async def tools(kit: Kit) -> None:
     rollout = kit.play()
     offered = parse_object((await kit.send(rollout)).content).get("tools")
@@ -39,7 +39,7 @@ async def tools(kit: Kit) -> None:
     await rollout.result()
 
 
-@check("init.at_once", MUST, "3.2", "The 202 is sent before the agent has run, not after.")
+@check("init.at_once", "offer-2", "The 202 is sent before the agent has run, not after.")
 async def at_once(kit: Kit) -> None:
     model = kit.hold()
     rollout = kit.play(waiting_for(model, answering()))
@@ -62,7 +62,7 @@ async def at_once(kit: Kit) -> None:
     await rollout.result()
 
 
-@check("init.required_only", MUST, "3.1", "The four required fields are enough; the rest may be left out.")
+@check("init.required_only", "init-3", "The four required fields are enough; the rest may be left out.")
 async def required_only(kit: Kit) -> None:
     rollout = kit.play()
     for name in set(rollout.init) - {*REQUIRED, "server_url", *kit.options.init_fields}:
@@ -71,19 +71,19 @@ async def required_only(kit: Kit) -> None:
     await rollout.result()
 
 
-@check("init.nulls", MUST, "3.1", "api_key, idempotency_key and tool_server_url may be null.")
+@check("init.nulls", "init-3", "api_key, idempotency_key and tool_server_url may be null.")
 async def nulls(kit: Kit) -> None:
     rollout = await kit.start(api_key=None, idempotency_key=None, tool_server_url=None)
     await rollout.result()
 
 
-@check("init.unknown_fields", MUST, "2.1", "Fields that the server does not know are ignored.")
+@check("init.unknown_fields", "http-4", "Fields that the server does not know are ignored.")
 async def unknown_fields(kit: Kit) -> None:
     rollout = await kit.start(x_from_a_later_version={"a": [1, None]})
     await rollout.result()
 
 
-@check("http.health", MUST, "6", "GET /health answers 200 with a JSON object that has a status, without a key.")
+@check("http.health", "state-6", "GET /health answers 200 with a JSON object that has a status, without a key.")
 async def health(kit: Kit) -> None:
     response = await kit.get("/health")
     if response.status_code != 200:
@@ -96,7 +96,7 @@ async def health(kit: Kit) -> None:
         raise Failed("a text status in the answer of GET /health", quoted(fields))
 
 
-@check("http.unknown", SHOULD, "2.3", "An unknown path is 404, another method on the init's path is 405.")
+@check("http.unknown", "err-5", "An unknown path is 404, another method on the init's path is 405.")
 async def unknown(kit: Kit) -> None:
     for path, status in (("/v1/no-such-thing", 404), ("/v1/rollout/init", 405)):
         response = await kit.get(path)

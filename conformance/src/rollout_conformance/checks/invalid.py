@@ -13,7 +13,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.scripts import encoded
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed
+from rollout_conformance.vocabulary import Failed
 
 WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
     ("rollout_id", ...),
@@ -76,12 +76,12 @@ async def _must_refuse(kit: Kit, what: str, body: dict[str, Any] | bytes) -> Non
     _require_refusal(what, await kit.post(body))
 
 
-@check("invalid.fields", MUST, "3.1", "A field that is missing or of a wrong type or length is refused with a 4xx.")
+@check("invalid.fields", "init-1", "A field that is missing or of a wrong type or length is refused with a 4xx.")
 async def fields(kit: Kit) -> None:
     await _all(_must_refuse(kit, _shown(field, value), _changed(kit, field, value)) for field, value in WRONG_FIELDS)
 
 
-@check("invalid.named", SHOULD, "2.3", "The refusal names the field.")
+@check("invalid.named", "err-2", "The refusal names the field.")
 async def named(kit: Kit) -> None:
     for field, value in WRONG_FIELDS:
         response = await kit.post(_changed(kit, field, value))
@@ -89,23 +89,23 @@ async def named(kit: Kit) -> None:
             raise Failed(f"the word {field} in the refusal of {_shown(field, value)}", describe(response))
 
 
-@check("invalid.server_url", MUST, "3.1", "A server_url that is no http or https URL with a host is refused.")
+@check("invalid.server_url", "init-4", "A server_url that is no http or https URL with a host is refused.")
 async def server_url(kit: Kit) -> None:
     await _all(_must_refuse(kit, _shown("server_url", url), _changed(kit, "server_url", url)) for url in BAD_URLS)
 
 
-@check("invalid.odd_url", SHOULD, "3.1", "So is one with a query, a fragment, white space, a bad port or only a user.")
+@check("invalid.odd_url", "init-5", "So is one with a query, a fragment, white space, a bad port or only a user.")
 async def odd_url(kit: Kit) -> None:
     await _all(_must_refuse(kit, _shown("server_url", url), _changed(kit, "server_url", url)) for url in ODD_URLS)
 
 
-@check("invalid.not_json", MUST, "2.1", "A body that is no JSON object in UTF-8 is refused, and the server goes on.")
+@check("invalid.not_json", "http-2 err-6", "A body that is no JSON object in UTF-8 is refused, and the server goes on.")
 async def not_json(kit: Kit) -> None:
     await _all(_must_refuse(kit, f"the body {quoted(body)}", body) for body in NOT_JSON)
     await kit.must_serve()
 
 
-@check("invalid.nan", MUST, "2.1", "NaN and Infinity are not JSON, and are refused.")
+@check("invalid.nan", "http-2", "NaN and Infinity are not JSON, and are refused.")
 async def nan(kit: Kit) -> None:
     for constant in (b"NaN", b"Infinity", b"-Infinity"):
         for field in ("completion_params", "metadata"):
@@ -113,14 +113,14 @@ async def nan(kit: Kit) -> None:
             await _must_refuse(kit, f"an init with {constant.decode()} in {field}", body)
 
 
-@check("invalid.bounds", SHOULD, "3.1", "max_turns and max_tokens_total below 1 are refused.")
+@check("invalid.bounds", "init-1", "max_turns and max_tokens_total below 1 are refused.")
 async def bounds(kit: Kit) -> None:
     for field in ("max_turns", "max_tokens_total"):
         for value in (0, -1):
             await _must_refuse(kit, _shown(field, value), _changed(kit, field, value))
 
 
-@check("invalid.nesting", SHOULD, "2.1", f"A body nested {DEPTH:,} deep does no harm.")
+@check("invalid.nesting", "err-6", f"A body nested {DEPTH:,} deep does no harm.")
 async def nesting(kit: Kit) -> None:
     deep = b"[" * DEPTH + b"]" * DEPTH
     response = await kit.post(encoded(_changed(kit, "metadata", {"x": "@"})).replace(b'"@"', deep))
@@ -129,13 +129,13 @@ async def nesting(kit: Kit) -> None:
     await kit.must_serve()
 
 
-@check("invalid.metadata_size", SHOULD, "3.1", "Metadata of 2 MiB (the limit is 1 MiB unless raised) is refused.")
+@check("invalid.metadata_size", "init-19", "Metadata of 2 MiB (the limit is 1 MiB unless raised) is refused.")
 async def metadata_size(kit: Kit) -> None:
     init = _changed(kit, "metadata", {"x": "x" * METADATA_BYTES})
     await _must_refuse(kit, "an init with 2 MiB of metadata", init)
 
 
-@check("invalid.body_size", SHOULD, "3.1", "A body has a size limit: one of 1 GiB is not read to its end.")
+@check("invalid.body_size", "init-17", "A body has a size limit: one of 1 GiB is not read to its end.")
 async def body_size(kit: Kit) -> None:
     status = await _send_endless_body(kit)
     if status is None:

@@ -10,7 +10,7 @@ from rollout_conformance.kit import Kit, describe, retry_after_seconds
 from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Phase, Skipped
+from rollout_conformance.vocabulary import Failed, Phase, Skipped
 
 NEIGHBOURS = 8
 STUCK = 3
@@ -31,12 +31,12 @@ async def _require_own_answers(kit: Kit, count: int) -> None:
             )
 
 
-@check("load.concurrent", MUST, "1", "Many rollouts at once each end with their own answer.")
+@check("load.concurrent", "way-8", "Many rollouts at once each end with their own answer.")
 async def concurrent(kit: Kit) -> None:
     await _require_own_answers(kit, kit.options.concurrent_rollouts)
 
 
-@check("load.beside_failing", MUST, "1", "Rollouts that fail, each in another way, do not disturb the others.")
+@check("load.beside_failing", "way-8", "Rollouts that fail, each in another way, do not disturb the others.")
 async def beside_failing(kit: Kit) -> None:
     failing = [
         await kit.start(refusing(400, None, answering())),
@@ -48,7 +48,7 @@ async def beside_failing(kit: Kit) -> None:
     await kit.results(failing)
 
 
-@check("load.beside_waiting", SHOULD, "1", "Rollouts whose trainer is slow hold up no others.")
+@check("load.beside_waiting", "way-8", "Rollouts whose trainer is slow hold up no others.")
 async def beside_waiting(kit: Kit) -> None:
     model = kit.hold()
     waiting = [await kit.start(waiting_for(model, answering())) for _ in range(STUCK)]
@@ -57,7 +57,7 @@ async def beside_waiting(kit: Kit) -> None:
     await kit.results(waiting)
 
 
-@check("load.overload", SHOULD, "2.3", "A server that is full refuses with 429 or 503 and Retry-After.", Phase.ALONE)
+@check("load.overload", "limit-1 err-4", "A server that is full refuses with 429 or 503 and Retry-After.", Phase.ALONE)
 async def overload(kit: Kit) -> None:
     model = kit.hold()
     accepted: list[PlayedRollout] = []

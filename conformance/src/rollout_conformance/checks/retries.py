@@ -8,7 +8,7 @@ from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import answering, breaking_off, cutting, paging, refusing
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed
+from rollout_conformance.vocabulary import Failed
 
 RETRY_AFTER_SECONDS = 1
 CLOCK_SLACK_SECONDS = 0.05
@@ -27,24 +27,24 @@ async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollo
     return rollout
 
 
-@check("retries.server_error", MUST, "4.3", "A call answered 5xx is made again, with the same body.")
+@check("retries.server_error", "retry-5 retry-9", "A call answered 5xx is made again, with the same body.")
 async def server_error(kit: Kit) -> None:
     await asyncio.gather(
         *(_require_recovery(kit, str(status), refusing(status, 1, answering())) for status in (500, 503))
     )
 
 
-@check("retries.twice", MUST, "4.3", "It is made again more than once.")
+@check("retries.twice", "retry-5", "It is made again more than once.")
 async def twice(kit: Kit) -> None:
     await _require_recovery(kit, "502 twice", refusing(502, 2, answering()))
 
 
-@check("retries.cut", MUST, "4.3", "A call whose connection is cut is made again, with the same body.")
+@check("retries.cut", "retry-5", "A call whose connection is cut is made again, with the same body.")
 async def cut(kit: Kit) -> None:
     await _require_recovery(kit, "a cut connection", cutting(1, answering()))
 
 
-@check("retries.too_many", SHOULD, "4.3", "A call answered 429 or 408 is made again, not before its Retry-After.")
+@check("retries.too_many", "retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     told, _ = await asyncio.gather(
@@ -56,23 +56,25 @@ async def too_many(kit: Kit) -> None:
         raise Failed(f"no further call for the {RETRY_AFTER_SECONDS} s of Retry-After", f"one after {waited:.2f} s")
 
 
-@check("retries.pause", MUST, "4.3", f"A call answered 503 {PAUSE_REFUSALS} times is made again: a pause.")
+@check("retries.pause", "retry-4", f"A call answered 503 {PAUSE_REFUSALS} times is made again: a pause.")
 async def pause(kit: Kit) -> None:
     header = {"Retry-After": "0"}
     await _require_recovery(kit, f"{PAUSE_REFUSALS} times 503", refusing(503, PAUSE_REFUSALS, answering(), header))
 
 
-@check("retries.page", MUST, "4.3", "A call answered with a proxy's 404 page is made again.")
+@check("retries.page", "absent-3", "A call answered with a proxy's 404 page is made again.")
 async def page(kit: Kit) -> None:
     await _require_recovery(kit, "a 404 page", paging(1, answering()))
 
 
-@check("retries.aborted", MUST, "4.3", "A reply with finish_reason 'abort' is asked for again, with the same body.")
+@check(
+    "retries.aborted", "whole-4 whole-8", "A reply with finish_reason 'abort' is asked for again, with the same body."
+)
 async def aborted(kit: Kit) -> None:
     await _require_recovery(kit, "an aborted reply", breaking_off("abort", 1, answering()))
 
 
-@check("retries.aborted_key", MUST, "4.3", "It is asked for under another Idempotency-Key, where one is sent.")
+@check("retries.aborted_key", "whole-8", "It is asked for under another Idempotency-Key, where one is sent.")
 async def aborted_key(kit: Kit) -> None:
     rollout = await _require_recovery(kit, "an aborted reply", breaking_off("abort", 1, answering()))
     keys = [call.request.headers.get("idempotency-key") for call in rollout.chats[:2]]
@@ -80,7 +82,7 @@ async def aborted_key(kit: Kit) -> None:
         raise Failed("another Idempotency-Key for the reply that is asked for again", quoted(keys[1]))
 
 
-@check("retries.not_whole", SHOULD, "4.3", "So is a reply with finish_reason 'error' or null.")
+@check("retries.not_whole", "whole-6", "So is a reply with finish_reason 'error' or null.")
 async def not_whole(kit: Kit) -> None:
     await asyncio.gather(
         *(
@@ -90,7 +92,7 @@ async def not_whole(kit: Kit) -> None:
     )
 
 
-@check("retries.final", MUST, "4.3", "A call answered 400 or 422 is not made again.")
+@check("retries.final", "retry-8", "A call answered 400 or 422 is not made again.")
 async def final(kit: Kit) -> None:
     for status in (400, 422):
         rollout = await kit.start(refusing(status, None, answering()))

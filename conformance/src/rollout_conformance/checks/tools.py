@@ -7,7 +7,7 @@ from rollout_conformance.conversation import answered_ids
 from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import Tools, call_of, calling_offered, need_tools, tool_call
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import MUST, SHOULD, Failed, Skipped
+from rollout_conformance.vocabulary import Failed, Skipped
 
 PARALLEL_CALLS = 5
 
@@ -41,24 +41,24 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
             raise Failed("tool messages whose content is text", quoted(message.get("content")))
 
 
-@check("tools.answered", MUST, "4.1", "A tool call is answered by a tool message with its id and a text.")
+@check("tools.answered", "chat-15", "A tool call is answered by a tool message with its id and a text.")
 async def answered(kit: Kit) -> None:
     await _require_answers(kit, lambda tools: [call_of(tools[0], "call_0")])
 
 
-@check("tools.every_tool", MUST, "3.2", "Every offered tool can be called, with arguments made from its schema.")
+@check("tools.every_tool", "offer-5", "Every offered tool can be called, with arguments made from its schema.")
 async def every_tool(kit: Kit) -> None:
     await _require_answers(kit, lambda tools: [call_of(tool, f"call_{n}") for n, tool in enumerate(tools)])
 
 
-@check("tools.parallel", MUST, "4.1", f"Of {PARALLEL_CALLS} calls in one message each is answered once.")
+@check("tools.parallel", "chat-15", f"Of {PARALLEL_CALLS} calls in one message each is answered once.")
 async def parallel(kit: Kit) -> None:
     await _require_answers(
         kit, lambda tools: [call_of(tools[n % len(tools)], f"call_{n}") for n in range(PARALLEL_CALLS)]
     )
 
 
-@check("tools.malformed", SHOULD, "4.1", "Arguments that are no JSON object are answered by id; the rollout goes on.")
+@check("tools.malformed", "chat-18", "Arguments that are no JSON object are answered by id; the rollout goes on.")
 async def malformed(kit: Kit) -> None:
     broken = ("{", "not json", "[1, 2]", '"text"', '{"a": NaN}', "\u0000")
     await _require_answers(
@@ -66,7 +66,7 @@ async def malformed(kit: Kit) -> None:
     )
 
 
-@check("tools.no_arguments", SHOULD, "4.1", "Empty and null arguments are answered by id; the rollout goes on.")
+@check("tools.no_arguments", "chat-18", "Empty and null arguments are answered by id; the rollout goes on.")
 async def no_arguments(kit: Kit) -> None:
     def calls(tools: Tools) -> Tools:
         empty = tool_call("call_0", _name(tools), "")
@@ -76,12 +76,12 @@ async def no_arguments(kit: Kit) -> None:
     await _require_answers(kit, calls)
 
 
-@check("tools.unknown", SHOULD, "4.1", "A tool that was not offered is answered by id; the rollout goes on.")
+@check("tools.unknown", "chat-18", "A tool that was not offered is answered by id; the rollout goes on.")
 async def unknown(kit: Kit) -> None:
     await _require_answers(kit, lambda tools: [tool_call("call_0", "no_such_tool", "{}"), call_of(tools[0], "call_1")])
 
 
-@check("tools.odd_ids", SHOULD, "4.1", "Tool call ids are kept as they are: long, with spaces, beyond ASCII.")
+@check("tools.odd_ids", "chat-17", "Tool call ids are kept as they are: long, with spaces, beyond ASCII.")
 async def odd_ids(kit: Kit) -> None:
     ids = ("call with spaces", "\u547c\u3073\u51fa\u3057 \U0001f600", "x" * 300, "call/../0")
     await _require_answers(kit, lambda tools: [call_of(tools[0], call_id) for call_id in ids])

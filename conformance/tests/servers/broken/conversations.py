@@ -169,3 +169,13 @@ class CrashesOnUnknownTools(BrokenServer):
     def tool_result(self, call: Json) -> str:
         {"add": 1, "shout": 2}[call["function"]["name"]]
         return super().tool_result(call)
+
+
+class CutsIds(BrokenServer):
+    finds: ClassVar = {"tools.odd_ids"}
+
+    def answer_calls(self, rollout: Rollout, calls: list[Json]) -> list[Json]:
+        return [
+            answer | {"tool_call_id": call["id"][:64]}
+            for answer, call in zip(super().answer_calls(rollout, calls), calls, strict=True)
+        ]

@@ -225,3 +225,22 @@ class IgnoresIdempotencyKeys(BrokenServer):
 
     def key_of(self, init: Json) -> str:
         return str(init["rollout_id"])
+
+
+class TakesAnyNumber(BrokenServer):
+    finds: ClassVar = {"invalid.bounds"}
+
+    def rules(self, init: Json) -> dict[str, bool]:
+        return super().rules(init) | {"max_turns": isinstance(init.get("max_turns", 10), int)}
+
+
+class CrashesOnNesting(BrokenServer):
+    finds: ClassVar = {"invalid.nesting"}
+
+    def parse(self, body: bytes) -> Json:
+        try:
+            return super().parse(body)
+        except Refusal as refusal:
+            if isinstance(refusal.__cause__, RecursionError):
+                raise Refusal(500, "RecursionError") from None
+            raise

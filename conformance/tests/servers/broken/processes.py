@@ -123,3 +123,12 @@ class ForgetsAtARestart(BrokenServer):
 
     def take_over(self) -> None:
         pass
+
+
+class CrashesOnControlCharacters(BrokenServer):
+    finds: ClassVar = {"ids.control"}
+
+    def reply(self, init: Json) -> Json:
+        if "\x00" in init["rollout_id"]:
+            raise Refusal(500, "ValueError: embedded null byte")
+        return super().reply(init)

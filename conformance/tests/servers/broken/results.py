@@ -231,3 +231,20 @@ class GivesUpWhenItsMessagesAreRefused(BrokenServer):
     finds: ClassVar = {"delivery.refused"}
     is_silent = True
     leaves_messages_out_after: ClassVar[set[int]] = set()
+
+
+class WantsA200(BrokenServer):
+    finds: ClassVar = {"delivery.created"}
+
+    async def is_delivered(self, rollout: Rollout, result: Json) -> bool:
+        response = await self.post(rollout, "/v1/rollout/completed", result)
+        return response.status_code == 200
+
+
+class TakesALimitForAnAcknowledgement(BrokenServer):
+    finds: ClassVar = {"delivery.too_many"}
+    is_silent = True
+
+    async def is_delivered(self, rollout: Rollout, result: Json) -> bool:
+        response = await self.post(rollout, "/v1/rollout/completed", result)
+        return response.status_code in (200, 408, 429)

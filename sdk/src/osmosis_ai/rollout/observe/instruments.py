@@ -5,10 +5,13 @@ What falls outside is counted as ``other``. Children are resolved once, here.
 """
 
 from bisect import bisect_left
+from collections import Counter as Tally, deque
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.trace.file import TraceLack
@@ -36,15 +39,58 @@ _TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
-class _Distribution(Histogram):
-    """A histogram for values that come ten times a rollout: the bucket is looked up, not walked to.
+MAX_NOTED = 1000
+_distributions: "WeakSet[_Distribution]" = WeakSet()
 
-    For children only; those without labels are their own.
+
+class _Distribution(Histogram):
+    """A histogram for values that come ten times a rollout: they are noted, and counted when somebody asks.
+
+    Noting is one call in C, and none waits for a lock; counting many at once costs a fifth of one at a time.
     """
 
+    def _metric_init(self) -> None:  # of those that have values: children, and what has no labels
+        super()._metric_init()
+        self._noted: deque[float] = deque()
+        _distributions.add(self)
+
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        self._sum.inc(amount)
-        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)  # a value on a bound is within it
+        self._noted.append(amount)
+        if len(self._noted) > MAX_NOTED:
+            self.count()
+
+    def count(self) -> None:
+        """Bring the buckets up to date; several threads may do so at once."""
+        counts: Tally[int] = Tally()
+        total = 0.0
+        while self._noted:
+            try:
+                amount = self._noted.popleft()
+            except IndexError:  # another thread was quicker
+                break
+            total += amount
+            counts[bisect_left(self._upper_bounds, amount)] += 1  # a value on a bound is within it
+        if counts:
+            self._sum.inc(total)
+        for bucket, count in counts.items():
+            self._buckets[bucket].inc(count)
+
+    def _child_samples(self) -> Iterable[Sample]:
+        self.count()
+        return super()._child_samples()
+
+
+class _Counter(Counter):
+    """A counter that is not asked at each count whether it has values."""
+
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        self._value.inc(amount)
+
+
+def count_all() -> None:
+    """Count what was noted: for values that others read elsewhere (``unwritten``)."""
+    for distribution in list(_distributions):
+        distribution.count()
 
 
 class Instruments:
@@ -55,7 +101,7 @@ class Instruments:
 
     def __init__(self, registry: CollectorRegistry, agent_name: str) -> None:
         def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
-            return Counter(name, text, tuple(labels), registry=registry)
+            return _Counter(name, text, tuple(labels), registry=registry)
 
         def gauge(name: str, text: str, labels: Iterable[str] = (), mode: Any = "livesum") -> Gauge:
             return Gauge(name, text, tuple(labels), registry=registry, multiprocess_mode=mode)

@@ -17,7 +17,7 @@ from osmosis_ai.rollout.core.results import ResultSummary
 from osmosis_ai.rollout.core.watch import Accepted, Observer, RolloutWatch, ToolOutcome, names_of
 from osmosis_ai.rollout.observe import unwritten
 from osmosis_ai.rollout.observe.exposition import exposed, render, shared_folder
-from osmosis_ai.rollout.observe.instruments import OTHER, Instruments
+from osmosis_ai.rollout.observe.instruments import OTHER, Instruments, count_all
 
 LAG_WINDOW_SECONDS = 60.0
 _QUEUED, _RUNNING, _DELIVERING = "queued", "running", "delivering"
@@ -68,7 +68,7 @@ class MetricsObserver(Observer):
     def refresh(self) -> None:
         """Bring all values up to date, on the event loop: for a scrape, and now and then for one of another worker."""
         if self._is_shared:
-            unwritten.write()
+            self._write()
         for phase, gauge in self.instruments.rollouts.items():
             gauge.set(self.in_phase[phase])
         self.instruments.backlog.set(self.retried)
@@ -124,7 +124,12 @@ class MetricsObserver(Observer):
         self.instruments.loop_blocks.inc()
         self.instruments.loop_lag_max.set(max(self._lag_max, self._lag_max_before, seconds))
         if self._is_shared:  # the loop, which blocks, cannot show it to the other workers
-            unwritten.write()
+            self._write()
+
+    @staticmethod
+    def _write() -> None:
+        count_all()
+        unwritten.write()
 
 
 class _MeasuredRollout(RolloutWatch):

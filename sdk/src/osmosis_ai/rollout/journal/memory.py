@@ -3,7 +3,8 @@
 import secrets
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
@@ -25,6 +26,8 @@ from osmosis_ai.rollout.journal.types import (
 KEPT_RESULTS = 1_000
 KEPT_RESULT_BYTES = 64 * 1024 * 1024
 KEPT_RECORDS = 100_000
+_FIELDS = tuple(field.name for field in fields(JournalRecord))
+_values_of = attrgetter(*_FIELDS)
 
 
 class MemoryJournal(Journal):
@@ -228,7 +231,9 @@ class MemoryJournal(Journal):
         return next_state(key, None if record is None else record.state, move)
 
     def _change(self, key: str, **values: object) -> JournalRecord:
-        changed = self._records[key] = replace(self._records[key], **values)  # type: ignore[arg-type]
+        # `dataclasses.replace` takes four times as long, twice a rollout.
+        changed = JournalRecord(*map(values.get, _FIELDS, _values_of(self._records[key])))  # type: ignore[arg-type]
+        self._records[key] = changed
         return changed
 
     def _remove(self, record: JournalRecord) -> None:

@@ -106,11 +106,13 @@ class Acceptance:
     def __post_init__(self) -> None:
         if not self.key:
             raise JournalError("A rollout cannot be accepted under an empty key: give its idempotency key or its id.")
-        for name in ("key", "rollout_id", "fingerprint", "server_url", "api_key"):
-            try:
-                (getattr(self, name) or "").encode()
-            except UnicodeEncodeError:
-                raise JournalError(f"The field {name} of the rollout is not valid Unicode: correct it.") from None
+        try:
+            f"{self.key}{self.rollout_id}{self.fingerprint}{self.server_url}{self.api_key}".encode()
+        except UnicodeEncodeError as error:
+            bad = error.object[error.start]
+            names = ("key", "rollout_id", "fingerprint", "server_url", "api_key")
+            name = next(name for name in names if bad in (getattr(self, name) or ""))
+            raise JournalError(f"The field {name} of the rollout is not valid Unicode: correct it.") from None
 
 
 class Payload(StrEnum):

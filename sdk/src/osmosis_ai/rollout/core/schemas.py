@@ -7,6 +7,7 @@ assignment is not re-validated. See ``docs/protocol.md``, sections 3 to 5.
 import json
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -211,6 +212,7 @@ RolloutId = Annotated[str, Field(min_length=1, max_length=MAX_ROLLOUT_ID_LENGTH)
 
 # What the URL standard forbids in a host and urlsplit lets through.
 _FORBIDDEN_IN_HOST = frozenset('<>\\^|"`{}')
+_REMEMBERED_URL_LENGTH = 512
 
 
 def check_server_url(server_url: str) -> str:
@@ -219,6 +221,11 @@ def check_server_url(server_url: str) -> str:
     Raises:
         ValueError: it cannot be one.
     """
+    # Thousands of rollouts name the same trainer.
+    return _known_url(server_url) if len(server_url) <= _REMEMBERED_URL_LENGTH else _base_url(server_url)
+
+
+def _base_url(server_url: str) -> str:
     if not server_url.isprintable() or " " in server_url:
         raise ValueError("server_url must not contain whitespace or control characters")
     try:
@@ -235,6 +242,9 @@ def check_server_url(server_url: str) -> str:
     if "?" in server_url or "#" in server_url:
         raise ValueError("server_url must not have a query or a fragment")
     return server_url
+
+
+_known_url = lru_cache(maxsize=1024)(_base_url)
 
 
 class RolloutRequest(BaseModel):

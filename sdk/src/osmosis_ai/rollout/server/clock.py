@@ -26,10 +26,14 @@ class Clock:
 
     def start(self, seconds: float) -> None:
         """Begin anew; the time runs unless it stands still."""
-        self.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._still:
             self._left_seconds = seconds
+            self._ends_at = math.inf
         else:
+            self._left_seconds = None
             self._timer = self._loop.call_later(seconds, self._on_end)
             self._ends_at = time.monotonic() + seconds
 

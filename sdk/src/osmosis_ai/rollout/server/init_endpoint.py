@@ -9,19 +9,20 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core.tracecontext import trace_context_of
+from osmosis_ai.rollout.core.tracecontext import TRACEPARENT, trace_context_of
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.bodies import Bodies
 from osmosis_ai.rollout.server.error_replies import reply_to
-from osmosis_ai.rollout.server.requests import RefusedError, parse_init, reason_of
+from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_init, reason_of
 from osmosis_ai.rollout.server.services import Services
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
 INIT_PATH = "/v1/rollout/init"
+_TRACEPARENT = TRACEPARENT.encode()
 
 
 class InitEndpoint:
@@ -59,9 +60,11 @@ class InitEndpoint:
         """
         try:
             self._authenticate(request)
-            body = await self._bodies.receive(request)
+            headers = headers_of(request)
+            body = await self._bodies.receive(headers, request.receive)
             service = await self._services.current()
-            return await service.init(parse_init(body, self._allowed_hosts), body, trace_context_of(request.headers))
+            trace = trace_context_of(request.headers) if _TRACEPARENT in headers else None
+            return await service.init(parse_init(body, self._allowed_hosts), body, trace)
         except Exception as error:
             self._services.observer.init_refused(reason_of(error))
             raise

@@ -9,7 +9,6 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -99,8 +98,8 @@ def _text_of(tools: Any) -> str | None:
 def _fields_of(model: Any) -> dict[str, Any]:
     if type(model) not in _PLAIN_MODELS:
         raise TypeError
-    assert isinstance(model, BaseModel)  # noqa: S101 - narrows the type
-    return model.__dict__ | (model.__pydantic_extra__ or {})
+    fields: dict[str, Any] = model.__dict__
+    return fields | model.__pydantic_extra__ if model.__pydantic_extra__ else fields
 
 
 def _failed(reason: str, error: Exception) -> RefusedError:

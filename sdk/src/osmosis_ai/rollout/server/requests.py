@@ -7,6 +7,7 @@ Order: credentials, size and time (``bodies``), encoding, JSON, schema, limits. 
 import hashlib
 import json
 from codecs import BOM_UTF8
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -123,7 +124,9 @@ def fingerprint(request: RolloutRequest) -> str:
     Raises:
         RefusedError: 422, there is a number such as 1e999, which nothing could send on as JSON.
     """
-    asked = {name: value for name, value in request.__dict__.items() if name not in _NOT_ASKED}
+    asked = dict(request.__dict__)
+    for name in _NOT_ASKED:
+        del asked[name]
     try:
         return hashlib.sha256(_CANONICAL.encode(asked).encode()).hexdigest()
     except ValueError as error:  # found here, where all of it is walked anyway
@@ -131,16 +134,22 @@ def fingerprint(request: RolloutRequest) -> str:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
 
 
-def require_json(request: "Request") -> None:
+def headers_of(request: "Request") -> dict[bytes, bytes]:
+    """The headers as they came, names in lower case (ASGI); of several of one name the first."""
+    # Starlette's object decodes them all for each that is asked for.
+    return dict(reversed(request.scope["headers"]))
+
+
+def require_json(headers: Mapping[bytes, bytes]) -> None:
     """Refuse a body that says it is something else, or that it is compressed: 415."""
     # A browser sends other types across origins without asking; a missing type is a program's, unless Origin is there.
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    is_json = media_type == "application/json" or media_type.endswith("+json")
-    if not is_json and (media_type or "origin" in request.headers):
+    media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    is_json = media_type == b"application/json" or media_type.endswith(b"+json")
+    if not is_json and (media_type or b"origin" in headers):
         raise RefusedError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.", "not_json"
         )
-    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+    if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         raise RefusedError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "Send the body as it is, without Content-Encoding.",

@@ -9,7 +9,7 @@ from osmosis_ai.rollout.core.settings import MetricsAccess
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token, validate_api_key
 from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
-from osmosis_ai.rollout.server.requests import RefusedError
+from osmosis_ai.rollout.server.requests import RefusedError, headers_of
 from osmosis_ai.rollout.server.services import Services
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         keys = other_keys if api_key is None else (api_key, *other_keys)
         if not keys:
             return
-        # ASGI servers decode headers as latin-1; a key may be any UTF-8 text, so it is compared as it was sent.
-        provided = request.headers.get("authorization", "").encode("latin-1").decode("utf-8", "surrogateescape")
+        # A key may be any UTF-8 text.
+        provided = headers_of(request).get(b"authorization", b"").decode("utf-8", "surrogateescape")
         token = bearer_token(provided)
         if not any(validate_api_key(token, key) for key in keys):
             logger.warning("Refused %s %a: %s.", request.method, request.url.path, _UNAUTHORIZED)

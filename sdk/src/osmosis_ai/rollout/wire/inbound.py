@@ -82,6 +82,12 @@ def bound_this_server(outbound: int) -> bool:
     return True
 
 
+def has_whole_body(receive: Any) -> bool:
+    """Whether ``receive`` is uvicorn's, and gives at once all that is to come of the body."""
+    cycle: Any = getattr(receive, "__self__", None)
+    return getattr(cycle, "more_body", True) is False and cycle.message_event.is_set()
+
+
 def _guard_of(protocol: type) -> "type[Bounded] | None":
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -165,6 +171,8 @@ class Bounded(_Protocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        # uvicorn makes each line before it asks whether anybody reads it.
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self.waits_for = _For.HEAD
         """The last that it did, where it does not wait."""
         self._unfinished_bytes = 0

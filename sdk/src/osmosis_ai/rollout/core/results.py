@@ -117,7 +117,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
             rollout_id, ctx, StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}"), told=told
         )
     messages = result.final_messages
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+    if not isinstance(messages, list) or not all(issubclass(kind, dict) for kind in set(map(type, messages))):
         return _invalid(rollout_id, ctx, "final_messages is not a list of message objects", run=run)
     if misfit := _problem(result):
         return _invalid(rollout_id, ctx, misfit, messages, run)
@@ -215,6 +215,7 @@ def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[s
     return {"messages_rewritten": ctx.transcript.rewritten} if ctx.transcript.rewritten else {}
 
 
+_STATUSES = tuple(RolloutStatus)
 _FIELDS = {
     "finish_reason": (str, "text"),
     "error_message": (str | None, "text"),
@@ -225,7 +226,7 @@ _FIELDS = {
 
 def _problem(result: RolloutResult) -> str | None:
     """What makes ``result`` unfit for the wire, in a sentence; ``None`` if nothing does."""
-    if result.status not in list(RolloutStatus):
+    if result.status not in _STATUSES:
         return f"status must be COMPLETED or ERROR, got {plain(result.status)!r}"
     if result.reward is not None:
         try:

@@ -52,7 +52,10 @@ class TrainerChannels:
     ) -> Reply:
         """As ``TrainerChannel.post``."""
         origin = target_of(url).origin
-        channels = self._of_loop.setdefault(asyncio.get_running_loop(), {})
+        loop = asyncio.get_running_loop()
+        channels = self._of_loop.get(loop)
+        if channels is None:
+            channels = self._of_loop[loop] = {}
         deadline = time.monotonic() + limit_seconds
         pause_seconds = MIN_SHORTAGE_PAUSE_SECONDS
         while True:

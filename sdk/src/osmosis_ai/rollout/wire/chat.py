@@ -73,17 +73,21 @@ def completion_in(reply: Reply) -> CompletionsResult:
         body = reply.json()
     except (ValueError, RecursionError) as error:
         raise ValueError("is not JSON") from error
-    match body:
-        case {"choices": [{"message": dict(message)} as choice, *_]}:
-            pass
-        case _:
-            raise ValueError("has no choices[0].message")
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice: Any = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise ValueError("has no choices[0].message")
     usage = body.get("usage")
+    if not isinstance(usage, dict):
+        usage = {}
+    elif None in usage.values():
+        usage = {name: count for name, count in usage.items() if count is not None}
     return CompletionsResult(
         message=message,
         token_ids=_list_or_empty(body.get("token_ids")),
         logprobs=_list_or_empty(body.get("logprobs")),
-        usage={k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else {},
+        usage=usage,
         finish_reason=finish_reason_of(choice),
     )
 

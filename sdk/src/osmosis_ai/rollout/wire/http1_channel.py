@@ -22,6 +22,7 @@ from osmosis_ai.rollout.wire.http1 import Http1Connection
 
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection."""
+_HEADER_LINE = "%s: %s\r\n".__mod__
 
 
 class Http1Channel:
@@ -42,7 +43,7 @@ class Http1Channel:
         self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
     ) -> Reply:
         """As ``TrainerChannel.post``; the errors are those httpx has for the same troubles."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = "".join(map(_HEADER_LINE, headers.items()))
         head = target_of(url).head + f"{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii")
         loop = self._loop
         deadline = loop.time() + limit_seconds

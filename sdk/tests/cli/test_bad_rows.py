@@ -100,6 +100,85 @@ def test_columns_may_be_named(command: str, project: Path, capsys: pytest.Captur
     assert capsys.readouterr().err.startswith("Error: --columns: 'prompt=task' is not TARGET=COLUMN")
 
 
+TRUTHS = ["2", [7], {"long": "x" * 1000}, "?", 2, True]
+SCORED = """
+from osmosis_ai.rollout import is_right
+
+
+def by_is_right(solution_str: str, ground_truth: object) -> float | None:
+    right = is_right(solution_str, ground_truth)
+    return None if right is None else float(right)
+
+
+def by_itself(solution_str: str, ground_truth: object) -> float:
+    return 1.0
+"""
+
+
+@pytest.fixture
+def truths(project: Path) -> Path:
+    """Six rows, the ground truths of three of which ``is_right`` cannot compare; an agent that scores by it."""
+    path = project / "rows.jsonl"
+    path.write_text("".join(json.dumps({**GOOD, "ground_truth": truth}) + "\n" for truth in TRUTHS))
+    (project / "scores.py").write_text(SCORED)
+    agent = AGENT.replace("reward=1.0", 'reward=scores.by_is_right("#### 2", ctx.request.metadata["ground_truth"])')
+    (project / "agent.py").write_text(
+        "import scores\n" + agent.replace("return 1.0", "return scores.by_is_right('', 1)")
+    )
+    return path
+
+
+def told_of_truths(path: Path, error: str) -> bool:
+    return f"3 of 6 rows of {path} cannot be scored" in error and all(
+        line in error for line in ("  line 2: [7]\n", '  line 3: {"long": "xxx', '...\n  line 4: "?"\n')
+    )
+
+
+@pytest.mark.parametrize("command", ["test", "eval", pytest.param("trainer", marks=pytest.mark.slow)])
+def test_truths_that_cannot_be_compared_are_named_once_and_run(
+    command: str, truths: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, truths, "--json") == 0
+    printed = capsys.readouterr()
+    assert rows_run(json.loads(printed.out)) == 6
+    assert told_of_truths(truths, printed.err)
+    assert printed.err.count("cannot be scored") == 1
+    assert len(printed.err) < 1000
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_with_strict_truths_that_cannot_be_compared_keep_everything_from_running(
+    command: str, truths: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, truths, "--strict") == 1
+    printed = capsys.readouterr()
+    assert told_of_truths(truths, printed.err)
+    assert "reward" not in printed.out
+
+
+def test_of_truths_that_another_reward_reads_nothing_is_said(truths: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {"test": [], "eval": ["--eval-fn", "scores:by_itself"]}
+    (truths.parent / "agent.py").write_text(AGENT)
+    for command, arguments in commands.items():
+        assert (
+            main(
+                [
+                    command,
+                    "-m",
+                    "agent:agent_loop",
+                    "-d",
+                    str(truths),
+                    "--policy",
+                    "agent:policy",
+                    "--strict",
+                    *arguments,
+                ]
+            )
+            == 0
+        )
+        assert capsys.readouterr().err == ""
+
+
 VALUES = st.none() | st.text(max_size=5) | st.just("\ud800") | st.integers() | st.lists(st.integers(), max_size=2)
 RECORDS = st.lists(
     st.just(GOOD) | st.dictionaries(st.sampled_from([*GOOD, "system_prompt", "answer", "\ud800"]), VALUES, max_size=4),

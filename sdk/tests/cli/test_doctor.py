@@ -39,9 +39,11 @@ def diagnose(capsys: Captured, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_all_is_well(user_agent: str, capsys: Captured, working_directory: Path) -> None:
+    (working_directory / "rows.jsonl").write_text('{"question": "1 + 1", "answer": "2"}')
     before = sorted(working_directory.iterdir())
+    arguments = [*HEALTHY, "-m", user_agent, "-d", "rows.jsonl"]
     with TrainerPeer(key=KEY) as trainer:
-        exit_code, checks = diagnose(capsys, *HEALTHY, "-m", user_agent, "--trainer", trainer.url, "--trainer-key", KEY)
+        exit_code, checks = diagnose(capsys, *arguments, "--trainer", trainer.url, "--trainer-key", KEY)
     assert {name: check for name, check in checks.items() if check["status"] != "ok"} == {}
     assert list(checks) == [check.id for check in CHECKS]
     assert exit_code == 0

@@ -39,6 +39,7 @@ EXCEPTIONS = {
     ("view", "--port"): "of the page",
     ("rescore", "--module"): "names a function: no agent runs",
     ("rescore", "--dataset"): "can be left out: the results say where it was",
+    ("doctor", "--dataset"): "can be left out: then no dataset is examined",
     ("rescore", "--output"): "every run before and after, at the end",
     ("view", "--output"): "one page as a file",
     ("traces export", "--output"): "data for fine-tuning; standard output by default",

@@ -155,3 +155,21 @@ def test_a_folder_of_traces_with_summaries_says_so(rescore: Command, project: Pa
     ended = rescore(source="traces")
     assert ended.code == 1
     assert "1 x its trace holds only summaries of messages" in ended.out
+
+
+def test_columns_are_those_that_the_results_say_or_the_command_line(rescore: Command, project: Path) -> None:
+    named = "user_prompt=task,ground_truth=gold"
+    rows = [{"system_prompt": "s", "task": f"question {n}", "gold": str(n)} for n in range(3)]
+    (project / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = rescore("-d", "other.jsonl")
+    assert (ended.code, ended.err.count("Missing required columns")) == (1, 3)
+    assert rescore("-d", "other.jsonl", "--columns", "task").code == 2
+    document = json.loads(rescore("-d", "other.jsonl", "--columns", named, "--json").out)
+    assert (document["summary"]["rescored"], document["settings"]["columns"]) == (2, named)
+    saved = json.loads((project / "results.json").read_text())
+    for settings in (
+        {"dataset": "other.jsonl", "columns": named},
+        {"dataset": {"path": "other.jsonl", "columns": named}},
+    ):
+        (project / "results.json").write_text(json.dumps({**saved, "settings": settings}))
+        assert rescore().out.startswith("Runs: 3, rescored: 2")

@@ -43,6 +43,11 @@ def doctor(
             "result, which no trainer can take for one.",
         ),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", "-d", metavar="FILE", help="Rows to look through: .jsonl, .csv or .parquet."),
+    ] = None,
+    columns: table.Columns = None,
     model: Annotated[
         str | None, typer.Option("--model", help="The model of osmosis test [default: that command's own]")
     ] = None,

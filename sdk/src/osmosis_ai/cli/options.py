@@ -42,7 +42,7 @@ Columns = Annotated[
         help="Where prompt and truth are, as in user_prompt=question,ground_truth=answer; :json behind reads JSON.",
     ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Run nothing if a row of the dataset cannot be used.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Run nothing if a row cannot be used or scored.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take at most this many rows.")]
 Offset = Annotated[int, typer.Option("--offset", min=0, help="Skip this many rows.")]
 Repeat = Annotated[int, typer.Option("--repeat", "--n", min=1, help="Runs of each row; with several, eval has pass@k.")]

@@ -38,6 +38,7 @@ def rescore(
             "--dataset", "-d", metavar="FILE", help="Where ground truths are; by default where the results say."
         ),
     ] = None,
+    columns: table.Columns = None,
     pass_threshold: table.PassThreshold = 1.0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write every run, before and after, as JSON.")
@@ -52,38 +53,34 @@ def rescore(
     from osmosis_ai.rollout.core.files import write_whole
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
     from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, rescore as compute
+    from osmosis_ai.rollout.run.loading import open_dataset
     from osmosis_ai.rollout.run.results.saved_runs import read_saved_runs, recorded_dataset
 
     if not path.exists():
         raise UsageError(f"{path} does not exist: name a results file or a folder of traces.")
     [reward_fn] = load_eval_fns([module])
-    source = dataset or (recorded_dataset(path) if reward_fn.takes("ground_truth") else None)
-    ground_truths = None if source is None else GroundTruths(source)
+    recorded = recorded_dataset(path) if dataset is None and reward_fn.takes("ground_truth") else None
+    source, recorded_columns = (dataset, None) if recorded is None else recorded
+    ground_truths = None if source is None else GroundTruths(open_dataset(source, columns or recorded_columns))
     report = asyncio.run(compute(read_saved_runs(path), reward_fn, ground_truths, pass_threshold))
     if not report.runs:
         raise CLIError(f"{path} holds no runs.")
+    settings = {"source": str(path), "module": module, "dataset": dataset and str(dataset), "columns": columns}
     if output is not None:
-        write_whole(output, [json.dumps(_document(path, module, dataset, report, report.runs), indent=2), "\n"])
+        write_whole(output, [json.dumps(_document(settings, report, report.runs), indent=2), "\n"])
     if as_json:
-        typer.echo(json.dumps(_document(path, module, dataset, report, report.changed), indent=2))
+        typer.echo(json.dumps(_document(settings, report, report.changed), indent=2))
     elif not quiet:
         _print(report, output)
     summary = report.summary()
     return 1 if summary["function_failed"] or not (summary["rescored"] or summary["no_reward"]) else 0
 
 
-def _document(
-    path: Path, module: str, dataset: Path | None, report: "RescoringReport", runs: "list[Rescored]"
-) -> dict[str, Any]:
+def _document(settings: dict[str, Any], report: "RescoringReport", runs: "list[Rescored]") -> dict[str, Any]:
     from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
     from osmosis_ai.rollout.run.evaluate.rescoring import as_json
 
-    settings = {
-        "sdk_version": PACKAGE_VERSION,
-        "source": str(path),
-        "module": module,
-        "dataset": None if dataset is None else str(dataset),
-    }
+    settings = {"sdk_version": PACKAGE_VERSION, **settings}
     return {"summary": report.summary(), "settings": settings, "results": [as_json(run) for run in runs]}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from osmosis_ai.rollout.core import answers
 from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import agents
@@ -93,22 +94,29 @@ def check_dataset(options: RunOptions, say: Say, empty_error: str, action_label:
     """Look the dataset through before anything runs; nothing is kept of it.
 
     Raises:
-        CLIError: no row can be used, the file cannot be read to its end, or ``--strict`` and a row cannot be used.
+        CLIError: no row can be used, the file cannot be read to its end, or ``--strict`` and a row cannot be used or
+            scored.
     """
     say(f"Loading dataset: {options.dataset}")
     reader = open_dataset(options.dataset, options.columns)
     try:
-        check = reader.check(limit=options.limit, offset=options.offset)
+        is_comparable = answers.is_comparable if options.scores_by_is_right else None
+        check = reader.check(options.limit, options.offset, is_comparable)
         total = len(reader)
     except OSError as error:
         raise CLIError(str(error)) from error
     usable, problem = check.rows - check.bad_rows, check.error() or (empty_error if check.rows == 0 else None)
     if problem and (check.is_broken or options.runs_all_or_none or usable <= 0):
         raise CLIError(problem)
+    warning = check.warning()
+    if warning and options.strict:
+        raise CLIError(warning)
     part = f" ({action_label} {usable})" if options.limit or usable != total else ""
     say(f"  Total rows: {total}{part}")
     if problem:
         sys.stderr.write(f"{problem}\nWhat is left to run: {counted(usable, 'row')}; --strict runs none then.\n")
+    if warning:
+        sys.stderr.write(f"{warning}\nThey are run all the same; --strict runs nothing then.\n")
     return Dataset(reader, options.limit, options.offset, usable, problem)
 
 

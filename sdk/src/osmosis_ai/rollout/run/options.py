@@ -9,7 +9,7 @@ from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.agents import check_naming
-from osmosis_ai.rollout.run.data.columns import parsed
+from osmosis_ai.rollout.run.comparing_code import agent_scores_by_is_right
 from osmosis_ai.rollout.run.results.inputs import inputs_of
 
 _AT_LEAST = {
@@ -95,6 +95,11 @@ class RunOptions:
         return self.strict
 
     @property
+    def scores_by_is_right(self) -> bool:
+        """Whether the code that gives rewards comes to ``is_right``; nothing is run to find out."""
+        return agent_scores_by_is_right(self.module, self.mcp, self.reward)
+
+    @property
     def reads_results(self) -> bool:
         """Whether what is printed or written at the end is made of all records."""
         return bool(self.output) or self.as_json
@@ -127,10 +132,6 @@ class RunOptions:
         default = next(field.default for field in fields(self) if field.name == "model")
         if self.policy is not None and (self.model != default or self.base_url is not None):
             return "--policy stands in for a model: leave out --model and --base-url."
-        try:
-            parsed(self.columns)
-        except ValueError as error:
-            return str(error)
         if self.resume and not self.output:
             return "--resume needs -o FILE: the results of the run to go on with."
         return None

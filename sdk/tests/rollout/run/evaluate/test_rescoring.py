@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
+from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from osmosis_ai.rollout.run.evaluate import EvalFnWrapper
 from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, RescoringReport, RescoringVerdict, rescore
 from osmosis_ai.rollout.run.results.saved_runs import (
@@ -41,7 +42,7 @@ def truths(tmp_path: Path) -> GroundTruths:
     twice = [{**ROW, "user_prompt": "twice", "ground_truth": truth} for truth in "56"]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (ROW, other, *twice)))
-    return GroundTruths(path)
+    return GroundTruths(DatasetReader(path))
 
 
 class TestRescoring:
@@ -123,7 +124,7 @@ class TestGroundTruthsOfADataset:
             ({"row_index": 0}, 1.0),
             ({"row_index": None}, 1.0),
             ({"row_index": 1}, "the dataset's row of its number has another prompt"),
-            ({"row_index": 9}, "the dataset has no row of its number"),
+            ({"row_index": 9}, "the dataset has no row of its number that can be used"),
             (
                 {"messages": [MESSAGES[0], {"role": "user", "content": "twice"}]},
                 "rows of the dataset with its prompt have different ground truths",
@@ -158,7 +159,7 @@ class TestReading:
         assert (first.row_index, first.repeat, first.rollout_id, first.reward) == (0, 1, "r", 1.0)
         assert (first.completed, first.messages, first.ground_truth) == (True, MESSAGES, None)
         assert (second.completed, second.messages) == (False, None)
-        assert recorded_dataset(path) == tmp_path / "rows.jsonl"
+        assert recorded_dataset(path) == (tmp_path / "rows.jsonl", None)
 
     def test_lines_of_a_test_that_was_cut_off(self, tmp_path: Path) -> None:
         run = {"row_index": 4, "repeat": 0, "success": True, "ground_truth": "3", "metadata": {"level": 2}}
@@ -184,7 +185,7 @@ class TestReading:
         path = tmp_path / "results.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert [(found.repeat, found.completed) for found in read_saved_runs(path)] == [(1, True), (0, True)]
-        assert recorded_dataset(path) == tmp_path / "rows.jsonl"
+        assert recorded_dataset(path) == (tmp_path / "rows.jsonl", None)
 
     def test_results_of_an_evaluation(self, tmp_path: Path) -> None:
         run = {"run_index": 2, "success": True, "scores": {"m:fn": 1}, "final_messages": MESSAGES, "ground_truth": "3"}

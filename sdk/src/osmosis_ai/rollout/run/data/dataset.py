@@ -3,7 +3,8 @@
 A row is parsed only when it is asked for: neither what ``offset`` skips nor what follows ``limit`` is looked at.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
@@ -13,7 +14,7 @@ from typing import Any, TypedDict, cast
 from pydantic import ValidationError
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.core.text import counted
+from osmosis_ai.rollout.core.text import counted, shortened
 from osmosis_ai.rollout.run.data.columns import (
     PROMPT_MESSAGES,
     REQUIRED_COLUMNS,
@@ -31,6 +32,7 @@ _TARGETS = frozenset(TARGETS)
 
 MAX_PROBLEMS = 50
 MAX_SHOWN_COLUMNS = 500
+MAX_SHOWN_TRUTH = 80
 
 # Nothing is ever sent there: whoever dispatches the request puts its own address in.
 PLACEHOLDER_SERVER_URL = "http://local-rollout.local"
@@ -60,12 +62,37 @@ class DatasetCheck:
     """Whether the file cannot be read to its end."""
     problems: list[tuple[str, LocalExecutionError]] = field(default_factory=list)
     """The first ``MAX_PROBLEMS`` of them, each with its place in the file."""
+    incomparable: int = 0
+    """Rows with a ground truth that cannot be compared."""
+    incomparable_truths: list[tuple[str, str]] = field(default_factory=list)
+    """The first ``MAX_PROBLEMS`` of them, each with its place in the file."""
 
     def add(self, place: str, error: LocalExecutionError) -> None:
         """Note one bad row."""
         self.bad_rows += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append((place, error))
+
+    def add_incomparable(self, place: str, ground_truth: Any) -> None:
+        """Note one row that can be run, but not be scored."""
+        self.incomparable += 1
+        if len(self.incomparable_truths) < MAX_PROBLEMS:
+            shown = json.dumps(ground_truth, ensure_ascii=False)
+            self.incomparable_truths.append((place, shortened(shown, limit=MAX_SHOWN_TRUTH)))
+
+    def warning(self) -> str | None:
+        """All that cannot be scored as one text, a line each; ``None`` if everything can."""
+        if not self.incomparable:
+            return None
+        first = (
+            f"{self.incomparable:,} of {counted(self.rows, 'row')} of {self.path} cannot be scored, as is_right has"
+            " nothing to compare with in their ground truth; their reward is None. Give a number, a text, true or"
+            " false, or another reward:"
+        )
+        lines = [f"{place}: {truth}" for place, truth in self.incomparable_truths]
+        if unlisted := self.incomparable - len(lines):
+            lines.append(f"and {unlisted} more")
+        return "\n  ".join([first, *lines])
 
     def error(self) -> str | None:
         """All problems as one text, a line each; ``None`` if there are none."""
@@ -115,8 +142,12 @@ class DatasetReader:
         _check_window(limit, offset)
         return self._rows(limit, offset)
 
-    def check(self, limit: int | None = None, offset: int = 0) -> "DatasetCheck":
+    def check(
+        self, limit: int | None = None, offset: int = 0, is_comparable: Callable[[Any], bool] | None = None
+    ) -> "DatasetCheck":
         """Read what ``iter_rows`` would, to the end, and tell of every row that cannot be used.
+
+        ``is_comparable`` says of a ground truth whether answers can be compared with it; without it nothing is asked.
 
         Raises:
             DatasetParseError: if the file cannot be read any further, and nothing else is wrong before that.
@@ -128,6 +159,8 @@ class DatasetReader:
                 found.rows += 1
                 if isinstance(row, LocalExecutionError):
                     found.add(place, row)
+                elif is_comparable is not None and not is_comparable(row["ground_truth"]):
+                    found.add_incomparable(place, row["ground_truth"])
         except DatasetParseError as error:
             found.add("", error)
             found.is_broken = True

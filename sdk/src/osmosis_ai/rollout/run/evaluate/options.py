@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.run import defaults
+from osmosis_ai.rollout.run.comparing_code import comes_to_is_right
 from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
 from osmosis_ai.rollout.run.results.inputs import file_digest
@@ -32,6 +33,11 @@ class Options(RunOptions):
     baseline_api_key: str | None = None
     reports: list[str] | None = None
     seed: int = DEFAULT_SEED
+
+    @property
+    def scores_by_is_right(self) -> bool:
+        """Of the eval functions: the scores are theirs."""
+        return comes_to_is_right(self.eval_fns or ())
 
     @property
     def reads_results(self) -> bool:

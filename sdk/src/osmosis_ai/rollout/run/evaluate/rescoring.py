@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.data.columns import PROMPT_MESSAGES, prompts_of
+from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from osmosis_ai.rollout.run.evaluate.eval_fn import RESULT, EvalFnWrapper, NoRewardError, described
-from osmosis_ai.rollout.run.loading import open_dataset
 from osmosis_ai.rollout.run.moments import ComponentMoments
 from osmosis_ai.rollout.run.results.saved_runs import SavedRun
 
@@ -131,12 +131,13 @@ class GroundTruths:
     """The rows of a dataset by number and by prompt, for runs that were saved without their ground truth.
 
     Raises:
-        UsageError: there is no such file, or it is of no kind that can be read.
-        DatasetParseError: as ``DatasetReader``.
+        CLIError: none of its rows can be used, or the file cannot be read to its end.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._rows = {number: dict(row) for number, row in open_dataset(path).usable_rows()}
+    def __init__(self, dataset: DatasetReader) -> None:
+        self._rows = {number: dict(row) for number, row in dataset.usable_rows()}
+        if not self._rows:
+            raise CLIError(dataset.check().error() or f"{dataset.file_path} has no rows.")
         self._by_prompt: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in self._rows.values():
             self._by_prompt.setdefault(_prompt_of(row), []).append(row)
@@ -152,7 +153,7 @@ class GroundTruths:
                 return "rows of the dataset with its prompt have different ground truths"
             return rows[0]
         if run.row_index not in self._rows:
-            return "the dataset has no row of its number"
+            return "the dataset has no row of its number that can be used"
         row = self._rows[run.row_index]
         return row if _prompt_of(row) == prompt else "the dataset's row of its number has another prompt"
 

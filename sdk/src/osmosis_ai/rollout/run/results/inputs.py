@@ -67,7 +67,7 @@ def source_files(modules: Iterable[str]) -> set[Path]:
         if name in seen:
             continue
         seen.add(name)
-        file = _source_of(name, [Path.cwd(), *(map(Path, sys.path) if is_named else ())])
+        file = source_of(name, [Path.cwd(), *(map(Path, sys.path) if is_named else ())])
         if file is None or file in found:
             continue
         found.add(file)
@@ -76,7 +76,8 @@ def source_files(modules: Iterable[str]) -> set[Path]:
     return found
 
 
-def _source_of(name: str, folders: Iterable[Path]) -> Path | None:
+def source_of(name: str, folders: Iterable[Path]) -> Path | None:
+    """The file of the module ``name`` in the first of ``folders`` that has it."""
     for folder in folders:
         module = folder.joinpath(*name.split("."))
         for file in (module.with_name(f"{module.name}.py"), module / "__init__.py"):

@@ -73,17 +73,17 @@ def read_saved_runs(path: Path) -> Iterator[SavedRun]:
         yield from _runs_of_document(path)
 
 
-def recorded_dataset(path: Path) -> Path | None:
-    """The dataset that a results file says its rows are from, if that is there."""
+def recorded_dataset(path: Path) -> tuple[Path, str | None] | None:
+    """The dataset that a results file says its rows are from, if that is there, and the ``--columns`` of it."""
     if path.is_dir():
         return None
     is_lines = path.suffix.lower() == TRACE_SUFFIX
     document = next((header for _, header in _lines(path)), {}) if is_lines else _document(path)
     for section in ("settings", "config"):
-        named = _object(document.get(section)).get("dataset")
-        named = _object(named).get("path", named)
-        if isinstance(named, str) and Path(named).is_file():
-            return Path(named)
+        told = _object(document.get(section))
+        told = {"path": told.get("dataset"), "columns": told.get("columns"), **_object(told.get("dataset"))}
+        if isinstance(named := told["path"], str) and Path(named).is_file():
+            return Path(named), _text(told["columns"])
     return None
 
 

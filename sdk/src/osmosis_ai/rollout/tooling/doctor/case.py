@@ -83,6 +83,7 @@ class Case:
             Need.AGENT: self.setup.module or self.setup.mcp,
             Need.TRAINER: self.setup.trainer,
             Need.TRACES: self.traces,
+            Need.DATASET: self.setup.dataset,
         }
         return bool(given[need])
 

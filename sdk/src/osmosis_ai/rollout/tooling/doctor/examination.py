@@ -8,14 +8,23 @@ from concurrent.futures import Future, wait
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
 from osmosis_ai.rollout.core.text import described, without
-from osmosis_ai.rollout.tooling.doctor import address, agent, configuration, environment, model, storage, trainer
+from osmosis_ai.rollout.tooling.doctor import (
+    address,
+    agent,
+    configuration,
+    dataset,
+    environment,
+    model,
+    storage,
+    trainer,
+)
 from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.case import Case, Check
 from osmosis_ai.rollout.tooling.doctor.types import MORE_TIME, Diagnosis, Finding, Need, Setup, not_checked
 
 CHECKS = tuple(
     found
-    for module in (environment, configuration, address, agent, trainer, storage, model)
+    for module in (environment, configuration, address, agent, dataset, trainer, storage, model)
     for found in vars(module).values()
     if isinstance(found, Check)
 )

@@ -24,6 +24,7 @@ class Need(StrEnum):
     AGENT = "Give the agent with -m module:attribute"
     TRAINER = "Give the trainer with --trainer URL"
     TRACES = "Give the folder of traces with --log DIR"
+    DATASET = "Give the dataset with --dataset FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class Setup:
     """Its URL."""
     trainer_key: str | None = field(default=None, repr=False)
     """What inits bring as ``api_key``: the key of the calls to the trainer."""
+    dataset: str | None = None
+    """A file of rows."""
+    columns: str | None = None
+    """Where prompt and truth are in it, as ``--columns`` says."""
     model: str | None = None
     """Of ``osmosis test``; ``None`` takes its default."""
 

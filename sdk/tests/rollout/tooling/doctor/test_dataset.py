@@ -26,7 +26,7 @@ def test_all_rows_can_be_used_and_scored(folder: Path) -> None:
 
 def test_rows_that_cannot_be_used(folder: Path) -> None:
     written(folder, "2")
-    assert_names(find("dataset", dataset="rows.jsonl"), Status.PROBLEM, "line 1", "--columns ground_truth=COLUMN,user_prompt=COLUMN")
+    assert_names(find("dataset", dataset="rows.jsonl"), Status.PROBLEM, "line 1", "--columns ground_truth=COLUMN")
     assert_names(find("dataset", dataset="gone.jsonl"), Status.PROBLEM, "gone.jsonl")
     assert_names(find("dataset", dataset="rows.jsonl", columns="x"), Status.PROBLEM, "--columns: 'x'")
     (folder / "none.csv").write_text("user_prompt,ground_truth\n")

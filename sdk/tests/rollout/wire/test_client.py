@@ -235,6 +235,23 @@ class TestChatReply:
         )
 
     @pytest.mark.parametrize(
+        ("logprobs", "expected"),
+        [
+            ({"content": [{"token": "a", "logprob": -0.5}, {"logprob": 0}]}, [-0.5, 0]),
+            ({"content": [{"token": "a"}, {"logprob": -0.25}]}, [-9.0]),
+            ({"content": None}, [-9.0]),
+            (None, [-9.0]),
+        ],
+    )
+    async def test_token_ids_and_log_probabilities_stand_in_the_choice(
+        self, client: OsmosisLLMClient, peer: HttpPeer, logprobs: Any, expected: list[float]
+    ) -> None:
+        choice = {"message": {"role": "assistant"}, "token_ids": [1, 2], "logprobs": logprobs}
+        peer.answer = reply({"choices": [choice], "token_ids": [9], "logprobs": [-9.0]})
+        result = await client.chat_completions(QUESTION)
+        assert (result.token_ids, result.logprobs) == ([1, 2], expected)
+
+    @pytest.mark.parametrize(
         "optional",
         [
             {},

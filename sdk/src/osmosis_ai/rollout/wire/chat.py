@@ -85,8 +85,9 @@ def completion_in(reply: Reply) -> CompletionsResult:
         usage = {name: count for name, count in usage.items() if count is not None}
     return CompletionsResult(
         message=message,
-        token_ids=_list_or_empty(body.get("token_ids")),
-        logprobs=_list_or_empty(body.get("logprobs")),
+        # In the choice, as vLLM and SGLang send them; older trainers put them beside it.
+        token_ids=_list_or_empty(choice.get("token_ids")) or _list_or_empty(body.get("token_ids")),
+        logprobs=_logprobs_in(choice.get("logprobs")) or _list_or_empty(body.get("logprobs")),
         usage=usage,
         finish_reason=finish_reason_of(choice),
     )
@@ -116,6 +117,16 @@ def _are_messages(messages: Any) -> bool:
         and set(map(type, messages)) <= {dict}
         and set(map(type, chain.from_iterable(messages))) <= {str}
     )
+
+
+def _logprobs_in(logprobs: Any) -> list[float]:
+    """One number a token, of what OpenAI calls ``logprobs`` of a choice; none where one of them is missing."""
+    match logprobs:
+        case {"content": [*tokens]}:
+            found = [token.get("logprob") if isinstance(token, dict) else None for token in tokens]
+            numbers = [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
+            return numbers if len(numbers) == len(tokens) else []
+    return []
 
 
 def _list_or_empty(value: Any) -> list[Any]:

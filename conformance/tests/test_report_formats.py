@@ -2,10 +2,14 @@
 
 import io
 import json
+from collections.abc import Collection
 from xml.etree import ElementTree
 
 from rollout_conformance import Report, Result, Status, select
-from rollout_conformance.report_formats import TablePrinter, to_json, to_junit
+from rollout_conformance.catalogue import GROUPS
+from rollout_conformance.report_formats import to_json, to_junit
+from rollout_conformance.report_table import TablePrinter
+from rollout_conformance.usual_causes import CAUSES, usual_cause
 
 CHECKS = {check.id: check for check in select()}
 HOSTILE = "expected x; got \x1b[2J\x00<script>]]> \ud83d \u202e"
@@ -14,27 +18,33 @@ RESULTS = (
     Result(CHECKS["init.tools"], Status.FAILED, HOSTILE, 1.5),
     Result(CHECKS["chat.max_turns"], Status.FAILED, "expected at most 2; got 9"),
     Result(CHECKS["auth.missing"], Status.SKIPPED, "no key was given"),
+    Result(CHECKS["load.overload"], Status.NOT_EXERCISED, "the server took 300 rollouts"),
+    Result(CHECKS["tools.answered"], Status.FAILED, "expected a; got b", sent="POST /x {}", seen="the init: 202"),
+    Result(CHECKS["tools.parallel"], Status.FAILED, "expected c; got d", cause="tools.answered"),
     Result(CHECKS["ids.odd"], Status.BROKEN, "the kit itself failed: ValueError: x"),
 )
 
 
-def report(*, strict: bool = False) -> Report:
-    return Report("http://127.0.0.1:9000", RESULTS, 12.5, strict, 7)
+def report(*, strict: bool = False, expected: Collection[str] = ()) -> Report:
+    return Report("http://127.0.0.1:9000", RESULTS, 12.5, strict, 7, expected_failures=frozenset(expected))
 
 
-def table(*, strict: bool = False, quiet: bool = False) -> str:
+def table(*, strict: bool = False, quiet: bool = False, expected: Collection[str] = ()) -> str:
     stream = io.StringIO()
-    TablePrinter(stream, quiet=quiet).print_report(report(strict=strict))
+    TablePrinter(stream, quiet=quiet).print_report(report(strict=strict, expected=expected))
     return stream.getvalue()
 
 
 def test_a_should_is_a_warning_unless_the_run_is_strict() -> None:
-    assert [result.check.id for result in report().failures] == ["init.tools", "ids.odd"]
-    assert [result.check.id for result in report(strict=True).failures] == ["init.tools", "chat.max_turns", "ids.odd"]
+    failures = ["init.tools", "tools.answered", "tools.parallel", "ids.odd"]
+    assert [result.check.id for result in report().failures] == failures
+    strict = {result.check.id for result in report(strict=True).failures}
+    assert strict == {*failures, "chat.max_turns", "load.overload"}
 
 
 def test_a_run_in_which_nothing_was_tried_is_no_success() -> None:
     assert not Report("http://x", (RESULTS[3],), 0.0).is_success
+    assert not Report("http://x", (RESULTS[4],), 0.0).is_success
     assert Report("http://x", (RESULTS[0], RESULTS[3]), 0.0).is_success
 
 
@@ -44,7 +54,45 @@ def test_the_table_names_check_level_verdict_reason_and_section() -> None:
     assert "got 9" in table()
     assert "3.1" in line
     assert "FAIL" in next(line for line in table(strict=True).splitlines() if "chat.max_turns" in line)
-    assert "1 passed, 2 failed, 1 warnings, 1 skipped" in table()
+    assert "1 passed, 4 failed of 3 causes, 1 warnings, 1 not exercised, 1 skipped" in table()
+
+
+def test_a_failure_says_what_was_sent_what_was_seen_and_the_usual_cause_and_has_its_consequences_under_it() -> None:
+    lines = [line.strip() for line in table().splitlines()]
+    start = next(number for number, line in enumerate(lines) if line.startswith("tools.answered"))
+    promised, sent, seen, usually, consequence = lines[start + 1 : start + 6]
+    assert promised == f"promised: {CHECKS['tools.answered'].summary}"
+    assert (sent, seen) == ("sent: POST /x {}", "seen: the init: 202")
+    assert usually.startswith("usually: an exception in a tool")
+    assert consequence == "so too: tools.parallel (MUST, FAIL): expected c; got d"
+    assert not any(line.startswith("tools.parallel") for line in lines)
+
+
+def test_what_is_piped_is_not_wrapped() -> None:
+    long = "x " * 200
+    stream = io.StringIO()
+    TablePrinter(stream).print_report(Report("http://x", (Result(CHECKS["init.tools"], Status.FAILED, long),), 0.0))
+    assert any(line.count("x ") + line.endswith("x") >= 200 for line in stream.getvalue().splitlines())
+
+
+def test_what_a_baseline_expects_is_known_and_fails_nothing() -> None:
+    expected = ["init.tools", "tools.answered", "tools.parallel", "ids.odd", "init.accepted"]
+    assert report(expected=expected).is_success
+    assert not report(expected=expected).conforms
+    assert not report(expected=expected[1:]).is_success
+    shown = table(expected=expected)
+    assert next(line for line in shown.splitlines() if "init.tools" in line).split()[:3] == [
+        "init.tools",
+        "MUST",
+        "known",
+    ]
+    assert "is no worse than its baseline: 1 passed, 0 failed, 1 warnings, 4 known" in shown
+    assert "take it out: init.accepted." in shown
+
+
+def test_every_check_has_a_usual_cause() -> None:
+    assert [check for check in CHECKS if not usual_cause(check)] == []
+    assert [name for name in CAUSES if name not in CHECKS and name not in GROUPS] == []
 
 
 def test_a_quiet_table_leaves_out_what_passed() -> None:
@@ -61,19 +109,22 @@ def test_text_of_the_server_does_no_harm() -> None:
 def test_json_has_every_result() -> None:
     document = json.loads(to_json(report()))
     assert document["conforms"] is False
-    assert document["counts"] == {"passed": 1, "failed": 2, "skipped": 1, "broken": 1}
+    assert document["counts"] == {"passed": 1, "failed": 4, "skipped": 1, "not_exercised": 1, "broken": 1}
     assert [result["id"] for result in document["results"]] == [result.check.id for result in RESULTS]
     assert document["results"][0]["reason"] is None
+    root, consequence = document["results"][5:7]
+    assert (root["sent"], root["seen"], root["follows_from"]) == ("POST /x {}", "the init: 202", None)
+    assert consequence["follows_from"] == "tools.answered"
 
 
 def test_junit_is_what_a_ci_system_reads() -> None:
     suite = ElementTree.fromstring(to_junit(report())).find("testsuite")  # noqa: S314 - our own
     assert suite is not None
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "5",
-        "failures": "1",
+        "tests": "8",
+        "failures": "3",
         "errors": "1",
-        "skipped": "2",
+        "skipped": "3",
     }
     cases = {case.get("name"): [child.tag for child in case] for case in suite}
     assert cases == {
@@ -81,5 +132,8 @@ def test_junit_is_what_a_ci_system_reads() -> None:
         "init.tools": ["failure"],
         "chat.max_turns": ["skipped"],
         "auth.missing": ["skipped"],
+        "load.overload": ["skipped"],
+        "tools.answered": ["failure"],
+        "tools.parallel": ["failure"],
         "ids.odd": ["error"],
     }

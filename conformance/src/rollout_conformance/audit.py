@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import answering, calling_offered_tools, refusing
 from rollout_conformance.vocabulary import Failed
+
+REPEATED = "idempotency"
+"""The group whose matter a rollout is whose init was sent again, whichever check did so."""
 
 
 async def audited(kit: Kit, *, refused_too: bool = False) -> list[PlayedRollout]:
@@ -43,4 +47,6 @@ def first_problem(rollouts: Sequence[PlayedRollout], expected: str, problem_of: 
         return
     rollout, problem = problems[0]
     more = f", and {len(problems) - 1} more rollouts like it" if len(problems) > 1 else ""
-    raise Failed(expected, f"{problem} (rollout of {rollout.check_id}{more})")
+    looked_at(rollout)
+    subjects = frozenset(REPEATED if len(one.statuses) > 1 else one.check_id for one, _ in problems)
+    raise Failed(expected, f"{problem} (rollout of {rollout.check_id}{more})", subjects)

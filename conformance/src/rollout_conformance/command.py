@@ -3,7 +3,8 @@
 ``conformance`` is the one place that declares the options. The SDK's command line takes the same function as
 ``osmosis conformance``, wherever this package is installed.
 
-Exit codes: 0 every MUST holds, 1 one does not or nothing could be tried, 2 the command line is wrong, 130 interrupted.
+Exit codes: 0 every MUST holds (or fails as the baseline says), 1 one does not, or nothing could be tried, 2 the command
+line is wrong, 130 interrupted. For a strict run every SHOULD counts too, and what was not exercised.
 """
 
 import functools
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import typer
 
 from rollout_conformance import options as defaults
+from rollout_conformance.baseline import read, write
 from rollout_conformance.catalogue import select
 from rollout_conformance.options import SERVER_KEY_VARIABLE, KitOptions
 from rollout_conformance.vocabulary import Check, ConformanceError, Report, Result, UsageError
@@ -48,10 +50,18 @@ def conformance(
         list[str] | None, typer.Option("--skip", metavar="CHECK", help="Leave these out; may be repeated.")
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="Show the checks and run none.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="A SHOULD that does not hold is a failure too.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A failure too: a SHOULD that does not hold, and what was not exercised.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML too.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="FILE", help="Checks that may fail, one a line: no worse than.")
+    ] = None,
+    write_baseline: Annotated[
+        Path | None, typer.Option("--write-baseline", metavar="FILE", help="Write such a file of what fails now.")
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only what did not pass.")] = False,
     timeout: Annotated[
@@ -100,7 +110,7 @@ def conformance(
     try:
         checks = select(only or (), skip or ())
         if show_list:
-            from rollout_conformance.report_formats import TablePrinter
+            from rollout_conformance.report_table import TablePrinter
 
             TablePrinter(sys.stdout).print_catalogue(checks)
             return 0
@@ -126,7 +136,12 @@ def conformance(
             server_command=() if command is None else _words(command),
             server_pid=server_pid,
         )
-        return _show(_run(options, checks, strict=strict), as_json=as_json, junit=junit, quiet=quiet)
+        expected = frozenset[str]() if baseline is None else read(baseline)
+        report = _run(options, checks, strict=strict, expected_failures=expected)
+        if write_baseline is not None:
+            count = write(write_baseline, report)
+            print(f"{write_baseline}: {count} expected failures.", file=sys.stderr)  # noqa: T201 - the answer itself
+        return _show(report, as_json=as_json, junit=junit, quiet=quiet)
     except ConformanceError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
         if isinstance(error, UsageError):
@@ -155,7 +170,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     raise SystemExit
 
 
-def _run(options: KitOptions, checks: tuple[Check, ...], *, strict: bool) -> Report:
+def _run(options: KitOptions, checks: tuple[Check, ...], *, strict: bool, expected_failures: frozenset[str]) -> Report:
     import asyncio
 
     from rich.console import Console
@@ -167,11 +182,14 @@ def _run(options: KitOptions, checks: tuple[Check, ...], *, strict: bool) -> Rep
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("Checks", total=len(checks))
         on_result: Callable[[Result], None] = lambda _: progress.advance(bar)  # noqa: E731
-        return asyncio.run(run(options, checks, strict=strict, on_result=on_result))
+        return asyncio.run(
+            run(options, checks, strict=strict, expected_failures=expected_failures, on_result=on_result)
+        )
 
 
 def _show(report: Report, *, as_json: bool, junit: Path | None, quiet: bool) -> int:
-    from rollout_conformance.report_formats import TablePrinter, to_json, to_junit
+    from rollout_conformance.report_formats import to_json, to_junit
+    from rollout_conformance.report_table import TablePrinter
 
     if as_json:
         sys.stdout.write(to_json(report) + "\n")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,9 +15,20 @@ from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
 from rollout_conformance.policy import Policy
+from rollout_conformance.root_causes import with_causes
 from rollout_conformance.server_command import ServerCommand
 from rollout_conformance.text import shortened
-from rollout_conformance.vocabulary import Check, ConformanceError, Failed, Phase, Report, Result, Skipped, Status
+from rollout_conformance.vocabulary import (
+    Check,
+    ConformanceError,
+    Failed,
+    NotExercised,
+    Phase,
+    Report,
+    Result,
+    Skipped,
+    Status,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +44,15 @@ async def run(
     checks: Sequence[Check] | None = None,
     *,
     strict: bool = False,
+    expected_failures: Collection[str] = (),
     on_result: OnResult | None = None,
 ) -> Report:
     """Run checks against a server.
 
     Args:
         checks: from ``select``; all if ``None``.
-        strict: a SHOULD that does not hold is a failure too.
+        strict: a SHOULD that does not hold is a failure too, and so is what was not exercised.
+        expected_failures: ids of checks that may fail, as of ``baseline.read``.
         on_result: told of each result as it comes.
 
     Raises:
@@ -64,9 +77,17 @@ async def run(
         kit = Kit(options, http, trainer, command=command)
         await _require_server(kit)
         results = await _unless_failed(trainer, _run_phases(kit, chosen, on_result))
-    ordered = tuple(results[check.id] for check in chosen)
+    ordered = with_causes([results[check.id] for check in chosen])
     failure = "" if options.init_fields else _agent_failure(trainer)
-    return Report(options.server_url, ordered, time.monotonic() - began, strict, len(trainer.rollouts), failure)
+    return Report(
+        options.server_url,
+        ordered,
+        time.monotonic() - began,
+        strict,
+        len(trainer.rollouts),
+        failure,
+        frozenset(expected_failures),
+    )
 
 
 async def _unless_failed(trainer: KitTrainer, phases: Coroutine[Any, Any, dict[str, Result]]) -> dict[str, Result]:
@@ -131,13 +152,16 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
 async def _run_check(kit: Kit, check: Check) -> Result:
     own = kit.of_check(check.id)
     began = time.monotonic()
-    status, reason = Status.PASSED, ""
+    status, reason, sent, seen, subjects = Status.PASSED, "", "", "", frozenset[str]()
     try:
         await check.run(own)
     except Failed as failure:
-        status, reason = Status.FAILED, str(failure)
+        status, reason, subjects = Status.FAILED, str(failure), failure.subjects
+        sent, seen = failure.evidence.sent, failure.evidence.seen
     except Skipped as skipped:
         status, reason = Status.SKIPPED, str(skipped)
+    except NotExercised as verdict:
+        status, reason = Status.NOT_EXERCISED, str(verdict)
     except Exception as error:
         logger.exception("The check %s broke", check.id)
         status, reason = Status.BROKEN, f"the kit itself failed: {type(error).__name__}: {shortened(str(error))}"
@@ -145,6 +169,6 @@ async def _run_check(kit: Kit, check: Check) -> Result:
         # Rollouts that the check left waiting come to an end, which the audits wait for.
         own.release()
     # Reasons quote answers, and reports are shown to others.
-    if kit.options.api_key:
-        reason = reason.replace(kit.options.api_key, "[the server's key]")
-    return Result(check, status, reason, time.monotonic() - began)
+    if key := kit.options.api_key:
+        reason, sent, seen = (text.replace(key, "[the server's key]") for text in (reason, sent, seen))
+    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects)

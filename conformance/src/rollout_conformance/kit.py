@@ -1,6 +1,7 @@
 """What a check works with: inits on their way to the server, and the rollouts that come of them."""
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from rollout_conformance.evidence import sending
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
-from rollout_conformance.played import PlayedRollout, Script, objects_of
+from rollout_conformance.played import PlayedRollout, Script, init_in_words, objects_of
 from rollout_conformance.scripts import acknowledge, answering, encoded
 from rollout_conformance.strict_json import parse_object
-from rollout_conformance.text import MAX_QUOTED_CHARACTERS, shortened
+from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
 from rollout_conformance.tool_schemas import usable_tools
 from rollout_conformance.vocabulary import Failed
 
@@ -173,6 +175,9 @@ class Kit:
         sent |= headers or {}
         pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
         deadline = time.monotonic() + self.options.timeout_seconds
+        rollout = None if isinstance(body, bytes) else self.trainer.of_url(body.get("server_url"))
+        told = quoted(body) if isinstance(body, bytes) else init_in_words(body)
+        sending(f"POST {INIT_PATH} {told}{_headers_in_words(sent, self.options.api_key)}", rollout)
         # The checks open more rollouts at once than a small server need take, so being full is no fault of its.
         while True:
             response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
@@ -182,7 +187,7 @@ class Kit:
             if time.monotonic() + pause_seconds > deadline:
                 break
             await asyncio.sleep(max(pause_seconds, LEAST_PAUSE_SECONDS))
-        if not isinstance(body, bytes) and (rollout := self.trainer.of_url(body.get("server_url"))):
+        if rollout is not None:
             rollout.statuses.append(response.status_code)
         return response
 
@@ -195,6 +200,8 @@ class Kit:
         return await self._answered("GET", path)
 
     async def _answered(self, method: str, path: str, **request: Any) -> httpx.Response:
+        if method != "POST":
+            sending(f"{method} {path}")
         try:
             return await self.http.request(method, f"{self.options.server_url}{path}", **request)
         except httpx.TimeoutException:
@@ -215,8 +222,21 @@ class Kit:
         return list(await asyncio.gather(*(rollout.result() for rollout in rollouts)))
 
     async def settle(self) -> None:
-        """Leave time for what must not come."""
-        await asyncio.sleep(self.options.settle_seconds)
+        """Leave time for what must not come: a while, and as long as a rollout takes from its init to its result."""
+
+        async def another() -> None:
+            # A machine that is busy is waited for; a server that does not serve is another check's matter.
+            with contextlib.suppress(Failed):
+                await self.must_serve()
+
+        await asyncio.gather(asyncio.sleep(self.options.settle_seconds), another())
+
+
+def _headers_in_words(headers: Mapping[str, str | bytes], own_key: str | None) -> str:
+    """Those that are not as always; the server's own key is not shown."""
+    plain = {"Content-Type": "application/json", "Authorization": f"Bearer {own_key}"}
+    odd = {name: value for name, value in headers.items() if plain.get(name) != value}
+    return f" with {quoted(odd)}" if odd else " without a key" if own_key and "Authorization" not in headers else ""
 
 
 def retry_after_seconds(answer: httpx.Response) -> float | None:

@@ -5,19 +5,24 @@ Written by the trainer alone, in the event loop; checks read it and wait on it.
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rollout_conformance.conversation import is_whole, reply_in
 from rollout_conformance.endpoint import Answer, Request
-from rollout_conformance.strict_json import is_same_document, parse_object
+from rollout_conformance.evidence import looked_at
+from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
+from rollout_conformance.text import shortened
 from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
     from rollout_conformance.policy import Policy
 
+MAX_TOLD_CALLS = 8
 BODY_REFUSED = frozenset({400, 413, 422})
 
 _order = itertools.count()
@@ -79,6 +84,13 @@ class Call:
         return [*self.messages, *reply_in(self.answer.body if self.answer else b"")]
 
     @property
+    def answer_in_words(self) -> str:
+        """What it was answered, in a few words."""
+        if self.answered_at is None:
+            return "not answered yet"
+        return "cut" if self.answer is None else f"answered {self.answer.status}"
+
+    @property
     def result_in_words(self) -> str:
         """A terminal result in a few words."""
         messages = self.fields.get("final_messages")
@@ -89,6 +101,18 @@ class Call:
 def objects_of(value: Any) -> list[dict[str, Any]]:
     """The objects of a list; an empty list for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def init_in_words(init: Any) -> str:
+    """An init's body, short: what is the same in all of them, and what is secret, is left out."""
+    if not isinstance(init, dict):
+        return shortened(repr(init))
+    shown = {name: value for name, value in init.items() if name != "server_url"}
+    if isinstance(messages := shown.get("messages"), list) and len(objects_of(messages)) == len(messages):
+        shown["messages"] = f"({len(messages)} messages)"
+    if shown.get("api_key"):
+        shown["api_key"] = "(a key)"
+    return shortened(json.dumps(shown))
 
 
 Script = Callable[[Call], Awaitable[Answer | None]]
@@ -135,6 +159,7 @@ class PlayedRollout:
         Raises:
             Failed: it did not within the time limit; ``awaited`` names what was waited for.
         """
+        looked_at(self)
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 while not holds(self):
@@ -173,8 +198,29 @@ class PlayedRollout:
             if is_same_document(before.request.body, again.request.body):
                 continue
             if not (before.refuses_body and again.is_rest_of(before)):
-                return f"{before.result_in_words}, then {again.result_in_words}"
+                where = first_difference(before.request.body, again.request.body)
+                return f"{before.result_in_words}, then {again.result_in_words}, which differ at {where}"
         return ""
+
+    @property
+    def sent(self) -> str:
+        """The init, in words."""
+        return f"POST /v1/rollout/init {init_in_words(self.init)}"
+
+    def story(self) -> str:
+        """What came of it so far, in words and in order."""
+        inits = ", ".join(map(str, self.statuses)) or "no answer"
+        calls = sorted([*self.chats, *self.completions], key=lambda call: call.order)
+        told = [
+            f"a call for a completion ({call.answer_in_words})"
+            if call in self.chats
+            else f"a result, {call.result_in_words} ({call.answer_in_words})"
+            for call in calls
+        ]
+        told = [f"{count} times {one}" if (count := len(list(same))) > 1 else one for one, same in groupby(told)]
+        if len(told) > MAX_TOLD_CALLS:
+            told[MAX_TOLD_CALLS // 2 : -MAX_TOLD_CALLS // 2] = [f"{len(told) - MAX_TOLD_CALLS} more calls"]
+        return "; ".join([f"the init: {inits}", *told])
 
     @property
     def acknowledged(self) -> Call | None:

@@ -8,6 +8,7 @@ The checks run at once in a thread that starts with the first of them; a test wa
 
 import asyncio
 import os
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from rollout_conformance.baseline import read
 from rollout_conformance.catalogue import select
 from rollout_conformance.options import DEFAULT_TIMEOUT_SECONDS, SERVER_KEY_VARIABLE, KitOptions
+from rollout_conformance.report_formats import explanation
 from rollout_conformance.vocabulary import Check, Report, Result, Status, UsageError
 
 MARK = "osmosis_conformance"
@@ -34,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--osmosis-api-key", metavar="KEY", help=f"The server's key [default: {SERVER_KEY_VARIABLE}].")
     group.addoption("--osmosis-only", metavar="CHECK", action="append", default=[], help="Ids, groups or patterns.")
     group.addoption("--osmosis-skip", metavar="CHECK", action="append", default=[], help="Ids, groups or patterns.")
-    group.addoption("--osmosis-strict", action="store_true", help="A SHOULD that does not hold fails too.")
+    strict = "A SHOULD that does not hold fails too, and so does what was not exercised."
+    group.addoption("--osmosis-strict", action="store_true", help=strict)
+    group.addoption("--osmosis-baseline", type=Path, metavar="FILE", help="Checks that may fail, one a line.")
     about = "Longest wait for any one thing."
     group.addoption("--osmosis-timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="S", help=about)
 
@@ -51,10 +56,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         return
     try:
         checks = select(config.getoption("osmosis_only"), config.getoption("osmosis_skip"))
+        _expected_failures(config)
     except UsageError as error:
-        raise pytest.UsageError(
-            str(error).replace("--only", "--osmosis-only").replace("--skip", "--osmosis-skip")
-        ) from None
+        raise pytest.UsageError(re.sub(r"--(only|skip|baseline)", r"--osmosis-\1", str(error))) from None
     group = ConformanceChecks.from_parent(session, name="conformance", path=config.rootpath)
     items += [ConformanceItem.from_parent(group, name=check.id, check=check) for check in checks]
 
@@ -64,6 +68,11 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     checks = [item.check for item in session.items if isinstance(item, ConformanceItem)]
     if checks and not session.config.getoption("collectonly"):
         session.config.stash[_RUN] = _Run(session.config, checks)
+
+
+def _expected_failures(config: pytest.Config) -> frozenset[str]:
+    path: Path | None = config.getoption("osmosis_baseline")
+    return frozenset() if path is None else read(path)
 
 
 class ConformanceChecks(pytest.Collector):
@@ -85,10 +94,12 @@ class ConformanceItem(pytest.Item):
     def runtest(self) -> None:
         """Wait for the check's result, and tell it."""
         result = self.config.stash[_RUN].result_of(self.check)
-        if result.status is Status.SKIPPED:
-            pytest.skip(result.reason)
         if result.is_failure(strict=self.config.getoption("osmosis_strict")):
+            if self.check.id in self.config.stash[_RUN].expected_failures:
+                pytest.xfail(result.reason)
             raise BrokenPromise(result)
+        if result.status in (Status.SKIPPED, Status.NOT_EXERCISED):
+            pytest.skip(result.reason)
         if result.is_warning:
             warnings.warn(ConformanceWarning(f"{self.check.id}: {result.reason}"), stacklevel=1)
 
@@ -108,7 +119,8 @@ class BrokenPromise(Exception):  # noqa: N818 - a verdict
 
     def __init__(self, result: Result) -> None:
         check = result.check
-        super().__init__(f"{check.summary}\n{result.reason}\nprotocol, section {check.section} ({check.level})")
+        lines = (result.reason, *explanation(result), f"protocol, section {check.section} ({check.level})")
+        super().__init__("\n".join(lines))
 
 
 class _Run:
@@ -117,6 +129,7 @@ class _Run:
     def __init__(self, config: pytest.Config, checks: list[Check]) -> None:
         self._config = config
         self._checks = checks
+        self.expected_failures = _expected_failures(config)
         self._results: dict[str, Result] = {}
         self._error: Exception | None = None
         self._is_over = False

@@ -3,6 +3,10 @@
 import json
 from typing import Any, NoReturn
 
+from rollout_conformance.text import quoted
+
+LONG_CHARACTERS = 100
+
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The object in ``body``.
@@ -41,3 +45,44 @@ def is_same_document(one: bytes, other: bytes) -> bool:
 def is_number(value: Any) -> bool:
     """Whether it is a JSON number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def first_difference(one: bytes, other: bytes) -> str:
+    """Where two documents first differ, and what each has there: ``final_messages[2].content 'a', then 'b'``."""
+    try:
+        found = _difference("", parse_object(one), parse_object(other))
+    except ValueError:
+        found = ""
+    if found:
+        return found
+    at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    around = slice(max(0, at - 10), at + 30)
+    return f"byte {at}: {quoted(one[around])}, then {quoted(other[around])}"
+
+
+def _difference(path: str, one: Any, other: Any) -> str:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in [*one, *(name for name in other if name not in one)]:
+            inner = f"{path}.{name}" if path else str(name)
+            if name not in one or name not in other:
+                has = ["nothing" if name not in side else quoted(side[name]) for side in (one, other)]
+                return f"{inner} {has[0]}, then {has[1]}"
+            if found := _difference(inner, one[name], other[name]):
+                return found
+        return ""
+    if isinstance(one, list) and isinstance(other, list) and one and other:
+        for index, (a, b) in enumerate(zip(one, other, strict=False)):
+            if found := _difference(f"{path}[{index}]", a, b):
+                return found
+        return "" if len(one) == len(other) else f"{path} of {len(one)} items, then {len(other)}"
+    if type(one) is type(other) and one == other:
+        return ""
+    return f"{path} {_ends(one, other)}"
+
+
+def _ends(one: Any, other: Any) -> str:
+    if isinstance(one, str) and isinstance(other, str) and max(len(one), len(other)) > LONG_CHARACTERS:
+        at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        start = max(0, at - 20)
+        return f"from character {start}: {quoted(one[start : at + 60])}, then {quoted(other[start : at + 60])}"
+    return f"{quoted(one)}, then {quoted(other)}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from rollout_conformance.evidence import Evidence, latest
 from rollout_conformance.sentences import Level, sentences
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Status(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    """It does not apply: the server has no key or no tools, or the run may not do what it takes."""
+    NOT_EXERCISED = "not_exercised"
+    """It applies, but what it is about did not come to pass: nothing is known. Fails a strict run."""
     BROKEN = "broken"
     """The kit itself failed; a fault to report."""
 
@@ -52,7 +56,7 @@ class Check:
     """What holds, in one line."""
     phase: Phase
     run: "Callable[[Kit], Awaitable[None]]"
-    """Raises ``Failed`` or ``Skipped``; returns when the promise was kept."""
+    """Raises ``Failed``, ``Skipped`` or ``NotExercised``; returns when the promise was kept."""
 
     @property
     def group(self) -> str:
@@ -79,16 +83,28 @@ class Result:
     reason: str = ""
     """One sentence; empty for a check that passed."""
     seconds: float = 0.0
+    sent: str = ""
+    """Of a failure: what the kit sent."""
+    seen: str = ""
+    """Of a failure: all that came of it, in order."""
+    subjects: frozenset[str] = frozenset()
+    """Of an audit's failure: the checks (or the group) whose rollouts broke the promise."""
+    cause: str = ""
+    """The failed check that this failure follows from; empty if it stands for itself."""
 
     def is_failure(self, *, strict: bool) -> bool:
-        """Whether the run fails because of it."""
-        counts = self.check.level is Level.MUST or strict
-        return self.status is Status.BROKEN or (self.status is Status.FAILED and counts)
+        """Whether the run fails because of it, but for a baseline."""
+        if self.status is Status.FAILED:
+            return self.check.level is Level.MUST or strict
+        return self.status is Status.BROKEN or (self.status is Status.NOT_EXERCISED and strict)
 
     @property
     def is_warning(self) -> bool:
         """Whether it is a SHOULD that does not hold."""
         return self.status is Status.FAILED and self.check.level is Level.SHOULD
+
+
+_UNTRIED = (Status.SKIPPED, Status.NOT_EXERCISED)
 
 
 @dataclass(frozen=True)
@@ -103,16 +119,38 @@ class Report:
     """How many rollouts were played."""
     agent_failure: str = ""
     """What the agent itself failed with, where it was asked with inits that the kit made up."""
+    expected_failures: frozenset[str] = frozenset()
+    """Ids of checks that may fail, from a baseline."""
 
     @property
     def failures(self) -> list[Result]:
         """The results that make the run fail."""
-        return [result for result in self.results if result.is_failure(strict=self.strict)]
+        return [result for result in self._failing if result.check.id not in self.expected_failures]
+
+    @property
+    def known_failures(self) -> list[Result]:
+        """The results that would make it fail, if they were not expected to."""
+        return [result for result in self._failing if result.check.id in self.expected_failures]
+
+    @property
+    def mended(self) -> list[str]:
+        """The checks that were expected to fail and passed."""
+        passed = {result.check.id for result in self.results if result.status is Status.PASSED}
+        return sorted(self.expected_failures & passed)
 
     @property
     def is_success(self) -> bool:
-        """Whether something was tried and nothing failed."""
-        return not self.failures and any(result.status is not Status.SKIPPED for result in self.results)
+        """Whether something was tried, and nothing failed that was not expected to."""
+        return not self.failures and any(result.status not in _UNTRIED for result in self.results)
+
+    @property
+    def conforms(self) -> bool:
+        """Whether something was tried, and nothing failed."""
+        return self.is_success and not self.known_failures
+
+    @property
+    def _failing(self) -> list[Result]:
+        return [result for result in self.results if result.is_failure(strict=self.strict)]
 
     def count(self, status: Status) -> int:
         """How many results have this status."""
@@ -133,11 +171,18 @@ class Failed(Exception):  # noqa: N818 - a verdict, not an error of the kit
     Args:
         expected: what should have come, as the end of "expected ...".
         got: what came instead.
+        subjects: of an audit, the checks (or the group) whose rollouts it is about.
     """
 
-    def __init__(self, expected: str, got: str) -> None:
+    def __init__(self, expected: str, got: str, subjects: frozenset[str] = frozenset()) -> None:
         super().__init__(f"expected {expected}; got {got}")
+        self.subjects = subjects
+        self.evidence: Evidence = latest()
 
 
 class Skipped(Exception):  # noqa: N818 - a verdict, not an error of the kit
-    """The promise could not be tried here; the text says why."""
+    """The promise does not apply here; the text says why."""
+
+
+class NotExercised(Exception):  # noqa: N818 - a verdict, not an error of the kit
+    """What the promise is about did not come to pass; the text says what it would take."""

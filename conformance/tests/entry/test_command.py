@@ -76,6 +76,23 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(
     assert capsys.readouterr().err.startswith("Error: ")
 
 
+def test_a_baseline_of_what_fails_makes_the_same_run_pass_and_one_without_it_not(
+    broken: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    baseline, only = tmp_path / "baseline", ("--server", broken, "--only", "init.tools", "--only", "init.nulls")
+    assert conformance(*only, "--write-baseline", str(baseline)) == 1
+    assert "baseline: 1 expected failures." in capsys.readouterr().err
+    assert "\ninit.tools  # expected" in baseline.read_text()
+    assert conformance(*only, "--baseline", str(baseline)) == 0
+    assert "is no worse than its baseline: 1 passed, 0 failed, 1 known" in capsys.readouterr().out
+    baseline.write_text("init.nulls\n")
+    assert conformance(*only, "--baseline", str(baseline)) == 1
+    assert "take it out: init.nulls" in capsys.readouterr().out
+    baseline.write_text("init.no_such_check\n")
+    assert conformance(*only, "--baseline", str(baseline)) == 2
+    assert "line 1: there is no check 'init.no_such_check'" in capsys.readouterr().err
+
+
 def test_the_list_shows_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance("--list", "--only", "drain") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("drain")] == [

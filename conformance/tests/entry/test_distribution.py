@@ -41,6 +41,7 @@ def test_its_options_come_without_an_http_client(tmp_path: Path) -> None:
     assert output_of(sys.executable, "-c", program, cwd=tmp_path).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_it_works_from_its_wheel_without_the_sdk(tmp_path: Path) -> None:
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:

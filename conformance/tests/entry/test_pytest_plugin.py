@@ -67,6 +67,14 @@ def test_a_failure_is_the_reason_and_no_traceback(broken: str, tmp_path: Path) -
     assert "1 failed, 6 passed, 1 skipped" in done.stdout
 
 
+def test_what_a_baseline_expects_is_an_expected_failure_of_pytest(broken: str, tmp_path: Path) -> None:
+    (tmp_path / "baseline").write_text("init.tools\n")
+    given = ("--osmosis-server", broken, "--osmosis-only", "init", "--osmosis-baseline", "baseline")
+    done = pytest_in(tmp_path, *PLUGIN, *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed, 1 xfailed" in done.stdout
+
+
 def test_a_server_that_is_not_there_fails_each_test(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, *PLUGIN, "--osmosis-server", "http://127.0.0.1:1", "--osmosis-only", "init.tools")
     assert done.returncode == 1

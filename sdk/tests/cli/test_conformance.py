@@ -48,7 +48,7 @@ def test_where_the_agent_itself_fails_it_says_that_it_may_need_inits_of_its_own(
         assert main(command) == 1
         out = capsys.readouterr().out
         assert "The agent itself failed (KeyError: 'weight'): if it needs metadata" in out
-        assert "give --init FILE." in out
+        assert "give --init FILE; if it needs replies of its own, --policy MODULE:ATTR." in out
         main([*command, "--init", str(tmp_path / "init.json")])
         assert "The agent itself failed" not in capsys.readouterr().out
 

@@ -18,7 +18,7 @@ from rollout_conformance.scripts import (
     raw,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, Failed, Skipped
+from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
 SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}
 MORE_SAMPLING = {"seed": 12_345, "top_k": 17, "presence_penalty": 0.25, "stop": ["<end>"], "x_own": {"a": [1, 2]}}
@@ -93,7 +93,7 @@ async def reply_intact(kit: Kit) -> None:
     need_tools(rollout.tools)
     later = [message for call in rollout.chats[1:] for message in call.messages if message.get("role") == "assistant"]
     if not later:
-        raise Skipped("the agent does not call the model again after a tool call")
+        raise NotExercised("the agent does not call the model again after a tool call")
     lost = [name for name, value in extra.items() if later[0].get(name) != value]
     if lost:
         raise Failed(f"{lost[0]} of the model's reply in the next call", quoted(later[0]))
@@ -114,7 +114,7 @@ async def max_turns(kit: Kit) -> None:
     await rollout.result()
     need_tools(rollout.tools)
     if len(rollout.chats) < limit:
-        raise Skipped(f"the agent ended after {len(rollout.chats)} calls for a completion")
+        raise NotExercised(f"the agent ended after {len(rollout.chats)} calls for a completion")
     if len(rollout.chats) > limit:
         raise Failed(f"at most {limit} calls for a completion with max_turns {limit}", str(len(rollout.chats)))
 

@@ -17,7 +17,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_number
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, Failed, Skipped
+from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
 LATENCIES = ("total_latency_ms", "llm_latency_ms", "tool_latency_ms")
 COUNTS = ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens", "max_context_tokens")
@@ -127,7 +127,7 @@ async def _counted(kit: Kit) -> tuple[PlayedRollout, Fields]:
     rollout = await kit.start(calling_offered_tools(turns=2, at_once=2))
     result = await rollout.result()
     if result.get("status") != "COMPLETED" or not isinstance(result.get("metrics"), dict):
-        raise Skipped("the agent did not complete a rollout with tool calls, or sends no metrics")
+        raise NotExercised("the agent did not complete a rollout with tool calls, or sends no metrics")
     return rollout, result["metrics"]
 
 
@@ -164,7 +164,7 @@ async def latency(kit: Kit) -> None:
     rollout = await kit.start()
     given = (await rollout.result()).get("metrics")
     if not isinstance(given, dict) or not rollout.chats:
-        raise Skipped("the agent sends no metrics, or makes no call")
+        raise NotExercised("the agent sends no metrics, or makes no call")
     llm, total = given.get("llm_latency_ms", 0), given.get("total_latency_ms", 0)
     if not (is_number(llm) and is_number(total) and 0 < llm <= total):
         raise Failed("0 < llm_latency_ms <= total_latency_ms", f"{quoted(llm)} and {quoted(total)}")

@@ -21,7 +21,7 @@ from rollout_conformance.scripts import (
     turn_of,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import AUDIT, Failed, Skipped
+from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
 HUGE_BODY_BYTES = 2 * 1024 * 1024
 MAX_MESSAGE_CHARACTERS = 64 * 1024
@@ -131,7 +131,7 @@ async def partial(kit: Kit) -> None:
     result: dict[str, Any] = await rollout.result()
     need_tools(rollout.tools)
     if result.get("status") != "ERROR":
-        raise Skipped("the agent does not call the model again after a tool call")
+        raise NotExercised("the agent does not call the model again after a tool call")
     messages = result.get("final_messages")
     if not isinstance(messages, list) or len(messages) <= len(rollout.init["messages"]):
         raise Failed("the messages of the turns before the ERROR in final_messages", quoted(messages))

@@ -8,7 +8,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit, describe
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import answering, waiting_for
-from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
@@ -19,7 +19,8 @@ def _require_same(first: httpx.Response, again: httpx.Response) -> None:
     if again.status_code != 202:
         raise Failed("202 to a repeated init", describe(again))
     if not is_same_document(first.content, again.content):
-        raise Failed("the first answer to a repeated init", describe(again))
+        differs = first_difference(first.content, again.content)
+        raise Failed("the first answer to a repeated init", f"another, which differs at {differs}")
 
 
 async def _require_one_run(kit: Kit, rollout: PlayedRollout) -> None:

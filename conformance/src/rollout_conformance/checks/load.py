@@ -10,7 +10,7 @@ from rollout_conformance.kit import Kit, describe, retry_after_seconds
 from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed, Phase, Skipped
+from rollout_conformance.vocabulary import Failed, NotExercised, Phase
 
 NEIGHBOURS = 8
 STUCK = 3
@@ -85,7 +85,7 @@ async def overload(kit: Kit) -> None:
             )
     await kit.results(accepted)
     if not refused:
-        raise Skipped(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
+        raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
     await _require_room_again(kit, *refused[0])
 
 

@@ -6,7 +6,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import answering, breaking_off, cutting, paging, refusing
-from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
@@ -23,7 +23,8 @@ async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollo
         raise Failed(f"another call for the completion after {after}", got)
     for again in rollout.chats[1:]:
         if not is_same_document(rollout.chats[0].request.body, again.request.body):
-            raise Failed("the same body in the call that is made again", quoted(again.fields))
+            differs = first_difference(rollout.chats[0].request.body, again.request.body)
+            raise Failed("the same body in the call that is made again", f"another, which differs at {differs}")
     return rollout
 
 

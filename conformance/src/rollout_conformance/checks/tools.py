@@ -7,7 +7,7 @@ from rollout_conformance.conversation import answered_ids
 from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import Tools, call_of, calling_offered, need_tools, tool_call
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed, Skipped
+from rollout_conformance.vocabulary import Failed, NotExercised
 
 PARALLEL_CALLS = 5
 
@@ -16,7 +16,8 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
     """Each of the model's calls is answered by its id, with a text.
 
     Raises:
-        Skipped: the server has no tools, or its agent ends after a tool call.
+        Skipped: the server has no tools.
+        NotExercised: its agent ends after a tool call.
         Failed: a call is not answered, answered twice, or the rollout ended as an error.
     """
 
@@ -27,7 +28,7 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
     if result.get("status") == "ERROR":
         raise Failed("tool messages that answer the model's calls", f"an ERROR: {quoted(result.get('error_message'))}")
     if len(rollout.chats) < 2:
-        raise Skipped("the agent does not call the model again after a tool call")
+        raise NotExercised("the agent does not call the model again after a tool call")
     messages = rollout.chats[1].messages
     calling = next((n for n, message in enumerate(messages) if message.get("tool_calls")), None)
     if calling is None:

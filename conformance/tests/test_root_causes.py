@@ -1,0 +1,111 @@
+"""One root cause is one failure, with its consequences under it; each failure tells what it is about."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+
+import pytest
+from servers.serving import serving
+from servers.small import Json, Rollout, SmallServer
+from starlette.responses import Response
+
+from rollout_conformance import KitOptions, Report, Result, Status, run, select
+from rollout_conformance.root_causes import RESTS_ON, with_causes
+from rollout_conformance.strict_json import first_difference
+
+CHECKS = {check.id: check for check in select()}
+
+
+def failure(check_id: str, reason: str = "", subjects: Iterable[str] = ()) -> Result:
+    return Result(CHECKS[check_id], Status.FAILED, reason or f"expected {check_id}", subjects=frozenset(subjects))
+
+
+def causes(*results: Result) -> dict[str, str]:
+    return {result.check.id: result.cause for result in with_causes(results)}
+
+
+def test_a_failure_that_takes_another_promise_for_granted_follows_from_it() -> None:
+    found = causes(failure("retries.server_error"), failure("retries.aborted"), failure("retries.aborted_key"))
+    assert found == {"retries.server_error": "", "retries.aborted": "retries.server_error"} | {
+        "retries.aborted_key": "retries.server_error"
+    }
+    assert (
+        causes(failure("retries.aborted"), failure("retries.aborted_key"))["retries.aborted_key"] == "retries.aborted"
+    )
+
+
+def test_an_audit_follows_from_the_checks_whose_rollouts_it_is_about_if_all_of_them_failed() -> None:
+    audit = failure("callbacks.once", subjects=["idempotency", "delivery.cut"])
+    idempotency, delivery = failure("idempotency.two_ids"), failure("delivery.cut")
+    assert causes(idempotency, audit, delivery)["callbacks.once"] == "idempotency.two_ids"
+    assert causes(idempotency, audit)["callbacks.once"] == ""
+
+
+def test_failures_that_say_the_same_but_for_numbers_and_quotes_are_one() -> None:
+    one = failure("init.accepted", "expected 202 to an init; got 500: {'detail': 'a 17'}")
+    other = failure("ids.odd", "expected 202 to an init; got 500: {'detail': 'b 9'}")
+    assert causes(one, other) == {"init.accepted": "", "ids.odd": "init.accepted"}
+    assert causes(one, failure("ids.odd", "expected 202 to an init; got no answer"))["ids.odd"] == ""
+
+
+def test_nothing_follows_from_what_rests_on_it() -> None:
+    every = [failure(name, "the same", [name] if "callbacks" in name else ()) for name in CHECKS]
+    for result in with_causes(every):
+        assert result.cause == "" or CHECKS[result.cause] is not result.check
+    assert all(root in CHECKS for _, root in RESTS_ON)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "where"),
+    [
+        ({"a": [{"b": 1}]}, {"a": [{"b": 2}]}, "a[0].b 1, then 2"),
+        ({"a": 1, "b": 2}, {"a": 1}, "b 2, then nothing"),
+        ({"a": 1}, {"a": 1.0}, "a 1, then 1.0"),
+        ({"a": [1]}, {"a": [1, 2]}, "a of 1 items, then 2"),
+        ({"a": "x" * 200 + "y"}, {"a": "x" * 200 + "z"}, f"a from character 180: '{'x' * 20}y', then '{'x' * 20}z'"),
+    ],
+)
+def test_two_that_read_alike_are_told_apart_by_where_they_differ(one: Json, other: Json, where: str) -> None:
+    assert first_difference(json.dumps(one).encode(), json.dumps(other).encode()) == where
+
+
+def test_documents_that_differ_in_bytes_alone_are_told_apart_too() -> None:
+    assert first_difference(b'{"a": 1}', b'{"a":1}') == "byte 5: b'{\"a\": 1}', then b'{\"a\":1}'"
+
+
+class KnowsNoKeys(SmallServer):
+    """Runs every init, whether it was sent before or not."""
+
+    async def accept(self, init: Json) -> Response:
+        rollout = Rollout(init, "")
+        self.spawn(self.play(rollout))
+        return Response(json.dumps(self.reply(init)).encode(), 202, media_type="application/json")
+
+
+class AnswersTwice(SmallServer):
+    """Delivers two results that read alike."""
+
+    async def deliver(self, rollout: Rollout, result: Json) -> None:
+        await super().deliver(rollout, result)
+        await super().deliver(rollout, result | {"metrics": None})
+
+
+async def _judged(server: SmallServer, *only: str) -> Report:
+    async with serving(server) as url:
+        return await run(KitOptions(url, settle_seconds=0.2), select(only))
+
+
+def test_a_server_without_idempotency_has_one_failure_and_its_consequences() -> None:
+    groups = ("idempotency", "callbacks", "chat.append_only", "completed.messages")
+    report = asyncio.run(_judged(KnowsNoKeys(), *groups))
+    assert len(report.failures) > 5
+    assert {result.cause or result.check.id for result in report.failures} == {"idempotency.while_running"}
+    [root] = [result for result in report.failures if not result.cause]
+    assert root.sent.startswith('POST /v1/rollout/init {"rollout_id": "kit-')
+    assert root.seen.startswith("the init: 202, 202; ")
+
+
+def test_two_results_that_read_alike_say_where_they_differ() -> None:
+    [result] = asyncio.run(_judged(AnswersTwice(), "callbacks.once")).failures
+    assert "which differ at metrics {" in result.reason
+    assert ", then None" in result.reason

@@ -52,7 +52,7 @@ ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
     "foreign_origin": (HTTPStatus.FORBIDDEN, "init, cancel: the same, by a page of another `Origin`"),
     "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the server; its log has more"),
     "unknown_rollout": (HTTPStatus.NOT_FOUND, "status, cancel: no rollout of that id is known"),
-    "not_running": (HTTPStatus.CONFLICT, "cancel: the rollout does not run in this process"),
+    "not_running": (HTTPStatus.CONFLICT, "cancel: the rollout does not run on this server"),
 }
 
 
@@ -117,6 +117,12 @@ class Cancelling(BaseModel):
 
     rollout_id: str
     state: Literal["cancelling"]
+
+
+class CancellingMany(BaseModel):
+    """Body of the 202 of ``POST /v1/rollout/cancel``."""
+
+    cancelling: int
 
 
 @dataclass(frozen=True)
@@ -317,6 +323,20 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
     "cancel-response": (
         Cancelling,
         Extra({"rollout_id": says("As in the URL."), "state": says("The ERROR result will follow.")}),
+    ),
+    "cancel-many-request": (
+        wire.CancelRequest,
+        Extra(
+            {
+                "ids": says("These; ids that are not running are passed over."),
+                "prefix": says("Those whose ids begin so.", minLength=1),
+                "all": says("All that run on this server."),
+            }
+        ),
+    ),
+    "cancel-many-response": (
+        CancellingMany,
+        Extra({"cancelling": says("How many; the ERROR result of each will follow.", minimum=0)}),
     ),
 }
 

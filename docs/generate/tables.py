@@ -34,7 +34,7 @@ def _fields(schema: dict[str, Any]) -> str:
     lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
     for name, about in schema["properties"].items():
         given = f"`{_json(about['default'])}`" if about.get("default") not in (None, {}) else None
-        if name in schema["required"]:
+        if name in schema.get("required", ()):
             default = f"always there; {given}" if given else "required"
         else:
             default = given or "absent"

@@ -8,7 +8,7 @@ import json
 import re
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -289,6 +289,22 @@ class InitResponse(BaseModel):
 
     rollout_id: str
     tools: list[OpenAIFunctionToolSchema] = Field(default_factory=list)
+
+
+class CancelRequest(BaseModel):
+    """Which rollouts to cancel: exactly one of the three."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[str] | None = None
+    prefix: Annotated[str, Field(min_length=1)] | None = None
+    all: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if [self.ids, self.prefix, self.all].count(None) != 2:
+            raise ValueError('give one of "ids", "prefix" and "all"')
+        return self
 
 
 class RolloutResponse(BaseModel):

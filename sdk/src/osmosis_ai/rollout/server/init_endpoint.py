@@ -37,7 +37,7 @@ class InitEndpoint:
         self._authenticate = authenticate
         self._services = services
         self._siblings = siblings.current()
-        self._bodies = Bodies(limits.max_body_bytes, limits.body_timeout_seconds)
+        self.bodies = Bodies(limits.max_body_bytes, limits.body_timeout_seconds)
         self._allowed_hosts = frozenset(
             host.strip().lower() for host in limits.allowed_trainer_hosts.split(",") if host.strip()
         )
@@ -61,7 +61,7 @@ class InitEndpoint:
         try:
             self._authenticate(request)
             headers = headers_of(request)
-            body = await self._bodies.receive(headers, request.receive)
+            body = await self.bodies.receive(headers, request.receive)
             service = await self._services.current()
             trace = trace_context_of(request.headers) if _TRACEPARENT in headers else None
             return await service.init(parse_init(body, self._allowed_hosts), body, trace)

@@ -10,14 +10,14 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.offload import call_in_thread, daemon_threads
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.observe.looplag import LoopLag
-from osmosis_ai.rollout.server import siblings
+from osmosis_ai.rollout.server import relay, siblings
 from osmosis_ai.rollout.server.process import follow_uvicorn_logging, raise_file_limit, set_aside_startup_objects
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.services import Services
@@ -120,6 +120,7 @@ class Lifespan:
         drain_on_signal: DrainOnSignal | None = None
         loop_lag: LoopLag | None = None
         watchdog: Watchdog | None = None
+        asked_by_others = AsyncExitStack()
         try:
             if self._on_startup is not None:
                 await self._on_startup()
@@ -128,6 +129,8 @@ class Lifespan:
             loop_lag = LoopLag(report)
             drain_on_signal = DrainOnSignal(drain)
             watchdog = Watchdog(loop_lag, drain_on_signal, settings, self._services.observer)
+            if (others := relay.current()) is not None:
+                await asked_by_others.enter_async_context(others.listening(service.cancel))
             if family is not None:
                 family.beat()  # from here on this worker serves
             yield
@@ -137,6 +140,7 @@ class Lifespan:
             if drain_on_signal is not None:
                 # First: what follows may hang, and a signal is then the server's own again.
                 drain_on_signal.restore()
+            await asked_by_others.aclose()
             maintenance.cancel()  # before the journal closes under it
             try:
                 if registration is not None:

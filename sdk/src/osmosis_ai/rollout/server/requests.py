@@ -9,18 +9,20 @@ import json
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from osmosis_ai.rollout.core.schemas import CompletionParams, RolloutRequest
+from osmosis_ai.rollout.core.schemas import CancelRequest, CompletionParams, RolloutRequest
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.wire.addresses import check_callable, is_sendable
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MAX_IDEMPOTENCY_KEY_LENGTH = 256
 MAX_API_KEY_LENGTH = 4096
@@ -91,16 +93,7 @@ def parse_init(body: bytes, allowed_trainer_hosts: frozenset[str]) -> RolloutReq
     Raises:
         RefusedError: 422 with FastAPI's ``detail`` list, which names the field and leaves the input out.
     """
-    try:
-        # A byte order mark is no part of the text (RFC 8259, section 8.1, lets a parser ignore it).
-        fields = from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
-    except ValueError as error:
-        detail = [{"type": "json_invalid", "loc": ["body"], "msg": f"JSON decode error: {error}"}]
-        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
-    try:
-        request = RolloutRequest.model_validate(fields)
-    except ValidationError as error:
-        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, _details(error, "body")) from None
+    request = _parsed(RolloutRequest, body)
     try:
         CompletionParams.model_validate(request.completion_params)
     except ValidationError as error:
@@ -111,6 +104,28 @@ def parse_init(body: bytes, allowed_trainer_hosts: frozenset[str]) -> RolloutReq
     for name in _RESERVED_COMPLETION_PARAMS:
         request.completion_params.pop(name, None)
     return request
+
+
+def parse_cancel(body: bytes) -> CancelRequest:
+    """The request in ``body``.
+
+    Raises:
+        RefusedError: 422, as for an init.
+    """
+    return _parsed(CancelRequest, body)
+
+
+def _parsed(model: type[Model], body: bytes) -> Model:
+    try:
+        # A byte order mark is no part of the text (RFC 8259, section 8.1, lets a parser ignore it).
+        fields = from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
+    except ValueError as error:
+        detail = [{"type": "json_invalid", "loc": ["body"], "msg": f"JSON decode error: {error}"}]
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, _details(error, "body")) from None
 
 
 def idempotency_key(request: RolloutRequest) -> str:

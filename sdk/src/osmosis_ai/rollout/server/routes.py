@@ -4,19 +4,22 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from osmosis_ai.rollout.core.schemas import InitResponse, RolloutRequest
+from osmosis_ai.rollout.core.schemas import CancelRequest, InitResponse, RolloutRequest
 from osmosis_ai.rollout.core.settings import MetricsAccess
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token, validate_api_key
 from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
-from osmosis_ai.rollout.server.requests import RefusedError, headers_of
+from osmosis_ai.rollout.server.relay import Meant
+from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_cancel
 from osmosis_ai.rollout.server.services import Services
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from pydantic import BaseModel
 
 logger = logging.getLogger(__name__)
 
+CANCEL_PATH = "/v1/rollout/cancel"
 _UNAUTHORIZED = "Invalid or missing API key"
 
 
@@ -37,6 +40,12 @@ def _refusals(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """For a route's description: what it answers beside success."""
     content = {"application/json": {"schema": _ERROR}}
     return {status.value: {"description": status.phrase, "content": content} for status in (*statuses, *_OF_ANY)}
+
+
+def _takes(body: type["BaseModel"]) -> dict[str, Any]:
+    """For a route's description: what it reads by itself."""
+    content = {"application/json": {"schema": body.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitEndpoint:
@@ -117,12 +126,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
             HTTPStatus.UNPROCESSABLE_ENTITY,
             HTTPStatus.TOO_MANY_REQUESTS,
         ),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": RolloutRequest.model_json_schema()}},
-            }
-        },
+        openapi_extra=_takes(RolloutRequest),
     )
     async def init(request: Request) -> Response:
         """Accept a rollout; it runs after the reply."""
@@ -151,11 +155,31 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         """End a rollout as ERROR with finish reason ``cancelled``."""
         authenticate(request)
         service = await services.current()
-        if await service.cancel(rollout_id):
+        if await service.cancel_everywhere(Meant(ids=frozenset([rollout_id]))):
             return {"rollout_id": rollout_id, "state": "cancelling"}
         if await service.status(rollout_id) is None:
             raise _unknown_rollout()
-        raise RefusedError(HTTPStatus.CONFLICT, "The rollout is not running in this process.", "not_running")
+        raise RefusedError(HTTPStatus.CONFLICT, "The rollout is not running on this server.", "not_running")
+
+    @app.post(
+        CANCEL_PATH,
+        status_code=HTTPStatus.ACCEPTED,
+        responses=_refusals(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.REQUEST_TIMEOUT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+        openapi_extra=_takes(CancelRequest),
+    )
+    async def cancel_many(request: Request) -> dict[str, Any]:
+        """End rollouts as ERROR with finish reason ``cancelled``: some by id, those with a prefix, or all."""
+        authenticate(request)
+        asked = parse_cancel(await init_endpoint.bodies.receive(headers_of(request), request.receive))
+        meant = Meant(frozenset(asked.ids or ()), asked.prefix, asked.all is True)
+        return {"cancelling": await (await services.current()).cancel_everywhere(meant)}
 
     return init_endpoint
 

@@ -25,10 +25,12 @@ from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS
 from osmosis_ai.rollout.core.watch import Observer, Phase
 from osmosis_ai.rollout.journal import Journal, Payload
 from osmosis_ai.rollout.observe.logs import FIELDS
+from osmosis_ai.rollout.server import relay
 from osmosis_ai.rollout.server.admission import Admission
 from osmosis_ai.rollout.server.delivery import ClientFactory, Courier, Delivery
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.recovery import Recovery, result_of_unrun
+from osmosis_ai.rollout.server.relay import Meant
 from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.scheduler import Scheduler
 from osmosis_ai.rollout.server.state import AppState
@@ -123,13 +125,17 @@ class RolloutService:
             result = await self._journal.load(record.key, Payload.RESULT)
             return await call_in_thread(lambda: view_of_record(record, result, delivery))
 
-    async def cancel(self, rollout_id: str) -> bool:
-        """Stop a queued or running rollout of this process; ``False`` if there is none of that id."""
-        rollout = self._rollouts.newest(rollout_id)
-        if rollout is None or not rollout.is_unfinished:
-            return False
-        rollout.stop(Stop.CANCELLED.value)
-        return True
+    def cancel(self, meant: Meant) -> int:
+        """Stop the queued and running rollouts of this process that are meant; how many."""
+        stopped = [rollout for rollout in self._rollouts.without_result() if meant.includes(rollout.rollout_id)]
+        for rollout in stopped:
+            rollout.stop(Stop.CANCELLED.value)
+        return len(stopped)
+
+    async def cancel_everywhere(self, meant: Meant) -> int:
+        """The same for all workers of this server."""
+        others = relay.current()
+        return self.cancel(meant) + (0 if others is None else await others.ask_others(meant))
 
     async def maintain(self) -> None:
         """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""

@@ -9,22 +9,26 @@ server finds everything in the journal.
 A worker whose event loop does not come round (stopped, or blocked beyond what its watchdog can end) is told in the log
 after ``SILENT_SECONDS``, and killed when each of its rollouts must be past its limit: from then on waiting is worse.
 
-``python -m osmosis_ai.rollout.server.workers LISTENER_FD SUPERVISOR_FD MEMORY_FD COUNT INDEX`` is one worker.
+``python -m osmosis_ai.rollout.server.workers LISTENER_FD SUPERVISOR_FD MEMORY_FD COUNT INDEX FOLDER`` is one worker.
 """
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.observe.exposition import WorkerMetrics, worker_metrics
+from osmosis_ai.rollout.server import relay
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan
 from osmosis_ai.rollout.server.siblings import SILENT_SECONDS, Siblings, join, shared_memory
 from osmosis_ai.rollout.server.signals import DRAIN_SIGNALS, EXIT_SECONDS, HANGUP, Heard
@@ -82,6 +86,7 @@ class Supervisor:
         # Never written to: it closes when this process ends, however it ends.
         alive_reader, alive_writer = os.pipe()
         memory = shared_memory(self._count)
+        self._folder = Path(tempfile.mkdtemp(prefix="osmosis-", dir=relay.short_folder()))
         self._siblings = Siblings(memory, self._count)
         for number in (*DRAIN_SIGNALS, HANGUP):
             # Under nohup a terminal that closes is nothing to us.
@@ -96,6 +101,7 @@ class Supervisor:
                 worker.process.kill()
             for descriptor in (alive_writer, alive_reader, memory):
                 os.close(descriptor)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _supervise(self, descriptors: tuple[int, ...]) -> str | None:
         self._workers = [self._start(descriptors, index) for index in range(self._count)]
@@ -150,7 +156,7 @@ class Supervisor:
     def _start(self, descriptors: tuple[int, ...], index: int) -> _Worker:
         numbers = [str(number) for number in (*descriptors, self._count, index)]
         process = subprocess.Popen(  # noqa: S603 - this very interpreter, with numbers
-            [sys.executable, "-m", _MODULE, *numbers],
+            [sys.executable, "-m", _MODULE, *numbers, str(self._folder)],
             env=os.environ | {PLAN_VARIABLE: self._plan.to_json()},
             pass_fds=descriptors,
             process_group=0,
@@ -223,6 +229,7 @@ def main() -> None:
 
     threading.Thread(target=end_with_supervisor, name="osmosis-supervisor", daemon=True).start()
     join(Siblings(memory, count, index))
+    relay.join(relay.Relay(Path(sys.argv[6]), count, index))
     os.close(memory)
     plan = Plan.from_environment()
     with socket.socket(fileno=listener) as bound:

@@ -1,0 +1,106 @@
+"""What one worker of a server was asked to cancel, asked of the others.
+
+A rollout runs in the worker that accepted it, and a request reaches any. Each worker listens on a Unix socket in a
+folder that only this user can enter, for one line of JSON and one in reply. A worker that does not answer in
+``REPLY_SECONDS`` (stopped, or just starting) is passed over: what it runs goes on.
+"""
+
+import asyncio
+import json
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+REPLY_SECONDS = 1.0
+MAX_FOLDER_CHARACTERS = 80
+"""A socket's name has at most 108 (104 on macOS)."""
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""More than the largest request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The rollouts that are to be cancelled: by their ids, by a prefix of them, or all."""
+
+    ids: frozenset[str] = frozenset()
+    prefix: str | None = None
+    all: bool = False
+
+    def includes(self, rollout_id: str) -> bool:
+        """Whether the rollout of that id is one."""
+        return self.all or rollout_id in self.ids or (self.prefix is not None and rollout_id.startswith(self.prefix))
+
+
+class Relay:
+    """Of the worker ``index`` of ``count``, in ``folder``."""
+
+    def __init__(self, folder: Path, count: int, index: int) -> None:
+        self._own = folder / str(index)
+        self._others = [folder / str(number) for number in range(count) if number != index]
+
+    @asynccontextmanager
+    async def listening(self, cancel: Callable[[Meant], int]) -> AsyncIterator[None]:
+        """While it lasts, do with ``cancel`` what other workers ask for; it gives how many it stopped."""
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                asked = json.loads(await reader.readline())
+                writer.write(b"%d\n" % cancel(Meant(frozenset(asked["ids"]), asked["prefix"], asked["all"])))
+                await writer.drain()
+            finally:
+                writer.close()
+
+        try:
+            self._own.unlink(missing_ok=True)  # of the worker whose place this one has taken
+            server = await asyncio.start_unix_server(answer, self._own, limit=MAX_LINE_BYTES)
+        except OSError as error:
+            logger.warning("Rollouts of this worker can be cancelled by a request to itself only: %s.", error)
+            yield
+            return
+        try:
+            yield
+        finally:
+            server.close()
+
+    async def ask_others(self, meant: Meant) -> int:
+        """How many rollouts the other workers stopped."""
+        line = json.dumps({"ids": list(meant.ids), "prefix": meant.prefix, "all": meant.all}).encode() + b"\n"
+        return sum(await asyncio.gather(*(self._ask(path, line) for path in self._others)))
+
+    async def _ask(self, path: Path, line: bytes) -> int:
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(path)
+                try:
+                    writer.write(line)
+                    await writer.drain()
+                    return int(await reader.readline() or 0)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, ValueError) as error:
+            logger.warning("Worker %s was not reached to cancel rollouts: %s.", path.name, type(error).__name__)
+            return 0
+
+
+def short_folder() -> str | None:
+    """Where a folder's path is short enough for the name of a Unix socket; ``None`` for the usual place."""
+    return "/tmp" if len(tempfile.gettempdir()) > MAX_FOLDER_CHARACTERS else None  # noqa: S108 - for a folder of our own
+
+
+_current: Relay | None = None
+
+
+def join(relay: Relay) -> None:
+    """Make ``relay`` this process's."""
+    global _current
+    _current = relay
+
+
+def current() -> Relay | None:
+    """This process's; ``None`` where it serves alone."""
+    return _current

@@ -74,7 +74,9 @@ WHY_NOT: Mapping[str, str] = dict(
             " result-3 result-4 result-10 result-17 metric-4 metric-7 deliver-5 deliver-6 deliver-7 state-1 state-2"
             " state-3 state-4 state-5 state-7 state-10 state-11 drain-3 drain-4",
         ),
-        *_all(PERMISSION, "way-6 http-3 init-2 init-7 offer-7 same-6 chat-13 answer-5 result-15 state-8 state-9"),
+        *_all(
+            PERMISSION, "way-6 http-3 init-2 init-7 offer-7 same-6 chat-13 answer-5 result-15 state-8 state-9 state-12"
+        ),
     )
 )
 """Why a sentence has no check."""

@@ -17,7 +17,7 @@ from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token as _extract_bearer_token  # noqa: F401 - its name in 0.2
 from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
 from osmosis_ai.rollout.server.error_replies import reply_to
-from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
+from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
 from osmosis_ai.rollout.server.lifespan import Lifespan, register
 from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.routes import add_routes
@@ -123,9 +123,9 @@ def create_app(
         def openapi(self) -> dict[str, Any]:
             schema = super().openapi()
             # FastAPI lists a 422 wherever there is a parameter; an id in a path cannot be invalid.
-            for path, operations in schema["paths"].items():
-                if path != INIT_PATH:
-                    for operation in operations.values():
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    if "requestBody" not in operation:
                         operation["responses"].pop("422", None)
             return schema
 

@@ -27,7 +27,7 @@ from support.rollouts import (
 from support.server_process import init_of
 
 from osmosis_ai.rollout.core.exceptions import OsmosisTimeoutError, OsmosisValidationError
-from osmosis_ai.rollout.server import delivery
+from osmosis_ai.rollout.server import attempts
 from osmosis_ai.rollout.server.app import create_app
 
 QUICK = settings_of(client={"retry_base_delay": 0.01, "retry_max_delay": 0.02})
@@ -210,8 +210,8 @@ class TestRoom:
     async def test_a_large_result_and_what_comes_after_it_do_not_wait_for_a_trainer_that_hangs(
         self, tmp_path: Path, hanging: FaultyTrainer, other: FaultyTrainer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(delivery, "BYTES_AT_ONCE", 100_000)
-        monkeypatch.setattr(delivery, "BYTES_AT_ONCE_PER_TRAINER", 25_000)
+        monkeypatch.setattr(attempts, "BYTES_AT_ONCE", 100_000)
+        monkeypatch.setattr(attempts, "BYTES_AT_ONCE_PER_TRAINER", 25_000)
         settings = settings_of(server={"journal": str(tmp_path / "journal.db"), "drain_seconds": 0, "flush_seconds": 0})
         app = create_app(agent_loop, settings=settings)
         async with lifespan_of(app), client_of(app) as client:

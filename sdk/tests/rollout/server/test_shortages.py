@@ -12,7 +12,8 @@ from osmosis_ai.rollout.core.results import Outcome, StopReason, result_without_
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, MemoryJournal, RolloutState
-from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.server.attempts import Delivery
+from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.recovery import Recovery
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient

@@ -97,13 +97,13 @@ class Writer:
         if os.getpid() == self._process_id:
             await asyncio.wrap_future(self._ended)
 
-    async def write(self, work: _Work[T]) -> T:
-        """Run ``work`` in a transaction; returns when it is committed. Raises ``JournalError``: it was not."""
-        return await self._submit(work, writes=True)
+    def write(self, work: _Work[T]) -> asyncio.Future[T]:
+        """Run ``work`` in a transaction; done when it is committed. Raises ``JournalError``: it was not."""
+        return self._submit(work, writes=True)
 
-    async def read(self, work: _Work[T]) -> T:
+    def read(self, work: _Work[T]) -> asyncio.Future[T]:
         """Run ``work``, which does not write or cares for its own transaction."""
-        return await self._submit(work, writes=False)
+        return self._submit(work, writes=False)
 
     def write_later(self, work: _Work[None]) -> None:
         """Run ``work`` in a transaction; nobody waits, and a failure is only logged."""

@@ -15,7 +15,7 @@ from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.observe.logs import use_format
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token as _extract_bearer_token  # noqa: F401 - its name in 0.2
-from osmosis_ai.rollout.server.delivery import ATTEMPTS_AT_ONCE_PER_TRAINER
+from osmosis_ai.rollout.server.attempts import ATTEMPTS_AT_ONCE_PER_TRAINER
 from osmosis_ai.rollout.server.error_replies import reply_to
 from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
 from osmosis_ai.rollout.server.lifespan import Lifespan, register

@@ -16,7 +16,8 @@ from osmosis_ai.rollout.core.results import ResultSummary, Stop, StopReason, Ter
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import UNSETTLED, Journal, JournalError, JournalRecord, Payload, RolloutState
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
-from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.server.attempts import Delivery
+from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.rollouts import Rollout
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
-from osmosis_ai.rollout.server.delivery import Courier, Delivery
+from osmosis_ai.rollout.server.attempts import Delivery
+from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.wire.channels import TrainerChannels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient

@@ -11,7 +11,7 @@ from osmosis_ai.rollout.core.tracecontext import TraceContext
 from osmosis_ai.rollout.core.watch import NO_WATCH, Phase, RolloutWatch
 from osmosis_ai.rollout.journal import JournalRecord, RolloutState
 from osmosis_ai.rollout.server import siblings
-from osmosis_ai.rollout.server.delivery import Delivery
+from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.execution import Execution
 
 

@@ -27,7 +27,8 @@ from osmosis_ai.rollout.journal import Journal, Payload
 from osmosis_ai.rollout.observe.logs import FIELDS
 from osmosis_ai.rollout.server import relay
 from osmosis_ai.rollout.server.admission import Admission
-from osmosis_ai.rollout.server.delivery import ClientFactory, Courier, Delivery
+from osmosis_ai.rollout.server.attempts import ClientFactory, Delivery
+from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.recovery import Recovery, result_of_unrun
 from osmosis_ai.rollout.server.relay import Meant

@@ -12,7 +12,7 @@ from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, Retention, SqliteJournal
 from osmosis_ai.rollout.observe.journal import time_operations
 from osmosis_ai.rollout.observe.setup import Telemetry
-from osmosis_ai.rollout.server.delivery import ClientFactory
+from osmosis_ai.rollout.server.attempts import ClientFactory
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.state import AppState
 

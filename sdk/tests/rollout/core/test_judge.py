@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from support.model_endpoint import HANG, HANG_UP, Answer, ModelEndpoint, reply
 from support.rollouts import INIT, JsonObject, ScriptedAgent, client_of, init_body
 
 from osmosis_ai.rollout import RolloutSettings, configure
+from osmosis_ai.rollout.core import judge as judge_module
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import JudgeError
-from osmosis_ai.rollout.core.judge import MAX_REPLY_BYTES, Judge
+from osmosis_ai.rollout.core.judge import IMPATIENT, MAX_REPLY_BYTES, Judge
 from osmosis_ai.rollout.core.settings import RolloutJudgeSettings
 from osmosis_ai.rollout.server.app import create_app
 
@@ -143,3 +145,48 @@ class TestInARollout:
         assert (result["status"], result["extra_fields"]["outcome"]) == ("ERROR", "reward_error")
         assert "The judge at http://127.0.0.1:9/v1 gave no answer within 0.2 s" in result["error_message"]
         assert "reward" not in result
+
+
+class TestOneThatCannotBeReached:
+    @pytest.fixture(autouse=True)
+    def _nothing_is_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(judge_module, "_told_at", {})
+        monkeypatch.setattr(judge_module, "_given_up", set())
+        monkeypatch.setattr(judge_module, "UNREACHABLE_SECONDS", 0.2)
+
+    @staticmethod
+    def settings(**changes: Any) -> RolloutJudgeSettings:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        return RolloutJudgeSettings(**{"base_url": url, "model": "grader", "api_key": KEY, **changes})
+
+    async def test_is_waited_for_until_the_deadline_and_that_is_told_at_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = self.settings(timeout_seconds=1.0)
+        for _ in range(2):
+            with pytest.raises(JudgeError, match=r"gave no answer within 1 s .*: ConnectError"):
+                await Judge(settings).ask("?")
+        [line] = caplog.messages
+        assert line.startswith(f"The judge at {settings.base_url} does not answer, and is asked again for 1 s: Connect")
+
+    async def test_is_given_up_sooner_where_somebody_waits_at_a_terminal(self) -> None:
+        settings = self.settings()
+        token = IMPATIENT.set(True)
+        try:
+            for attempts in ("2 attempts", "1 attempt"):
+                with pytest.raises(JudgeError, match=rf"cannot be reached \(0\.\d s, {attempts}\): ConnectError"):
+                    await Judge(settings).ask("?")
+        finally:
+            IMPATIENT.reset(token)
+
+    async def test_that_comes_back_is_asked_as_before(self, endpoint: ModelEndpoint) -> None:
+        settings = settings_of(endpoint)
+        judge_module._given_up.add(f"The judge at {settings.base_url}")
+        endpoint.answers = [Answer(b"{}", 503)]
+        token = IMPATIENT.set(True)
+        try:
+            assert await Judge(settings).ask("?") == "0.5"
+        finally:
+            IMPATIENT.reset(token)
+        assert not judge_module._given_up

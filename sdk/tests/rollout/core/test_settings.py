@@ -21,7 +21,7 @@ from osmosis_ai.rollout import (
     get_settings,
     reset_settings,
 )
-from osmosis_ai.rollout.core import settings as settings_module
+from osmosis_ai.rollout.core import setting_names, settings as settings_module
 from osmosis_ai.rollout.core.settings import SettingsError, read_settings
 
 CLIENT = [
@@ -301,3 +301,44 @@ class TestUse:
             if isinstance(node, ast.Attribute)
         }
         assert declared - read == WITHOUT_EFFECT
+
+
+class TestUnknownVariables:
+    """A misspelt variable leaves a default in place: it is told, whatever group it was meant for."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "told"),
+        [
+            ("OSMOSIS_ROLLOUT_JUDGE_MODLE", "m", "did you mean OSMOSIS_ROLLOUT_JUDGE_MODEL?"),
+            ("OSMOSIS_ROLLOUT_CLIENT_TIMOUT_SECONDS", "3", "did you mean OSMOSIS_ROLLOUT_CLIENT_TIMEOUT_SECONDS?"),
+            ("OSMOSIS_ROLLOUT_SERVER_APIKEY", "secret-1", "did you mean OSMOSIS_ROLLOUT_SERVER_API_KEY?"),
+            ("OSMOSIS_ROLLOUT_METADATA_SIZE_BYTES", "3000", "did you mean OSMOSIS_ROLLOUT_MAX_METADATA_SIZE_BYTES?"),
+            ("OSMOSIS_ROLLOUT_JUDGE_FROBNICATION", "1", "osmosis doctor knows them all."),
+            ("OSMOSIS_ROLLOUT_JUDGE", '{"modle": "secret-2"}', "did you mean model?"),
+        ],
+    )
+    def test_one_is_told_once_with_what_was_meant_and_no_value(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str, told: str
+    ) -> None:
+        monkeypatch.setattr(setting_names, "_told", set())
+        monkeypatch.setenv(name, value)
+        read_settings()
+        read_settings()
+        [line] = caplog.messages
+        assert line.startswith(f"'{name}")
+        assert line.endswith(told)
+        assert "secret" not in line
+
+    def test_those_that_are_known_and_other_peoples_are_not(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(setting_names, "_told", set())
+        for name, value in {
+            "OSMOSIS_ROLLOUT_JUDGE": '{"model": "m"}',
+            "osmosis_rollout_judge_max_calls": "3",
+            "OSMOSIS_ROLLOUT_SERVER_JOURNAL": "off",
+            "OSMOSIS_PLATFORM_TEAM": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        read_settings()
+        assert not caplog.messages

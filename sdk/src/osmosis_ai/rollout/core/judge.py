@@ -3,14 +3,19 @@
 Only a whole answer is one. Whatever else comes, or does not come in time, is a ``JudgeError``, which the server reports
 as ``reward_error``: a judge that is down says nothing about the answer. Its key is in the request's header and nowhere
 else.
+
+A server goes on asking a judge that cannot be reached until the deadline: one that is started anew costs no rollout.
+Where somebody waits at a terminal (``IMPATIENT``) it is given up sooner, and the next call of the process tries once.
 """
 
 import asyncio
 import functools
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,21 +24,31 @@ from osmosis_ai.rollout.core.messages import get_message_text
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.core.settings import OPENAI_BASE_URL, RolloutJudgeSettings, get_settings
-from osmosis_ai.rollout.core.text import bare_url, described, escaped, excerpt, redacted
+from osmosis_ai.rollout.core.text import bare_url, counted, described, escaped, excerpt, redacted
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
 
+logger = logging.getLogger(__name__)
+
 MAX_REPLY_BYTES = 1024 * 1024
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 8.0
+UNREACHABLE_SECONDS = 5.0
+TOLD_AGAIN_SECONDS = 60.0
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 WHOLE: Final = "stop"
 _PASSING: Final = ("abort", "error")
 
 Log = Callable[..., None]
+
+IMPATIENT: ContextVar[bool] = ContextVar("IMPATIENT", default=False)
+"""Whether a judge that cannot be reached is given up after ``UNREACHABLE_SECONDS``, as in ``osmosis test``."""
+
+_told_at: dict[str, float] = {}
+_given_up: set[str] = set()
 
 
 class Judge:
@@ -52,7 +67,8 @@ class Judge:
     async def ask(self, prompt: str | list[MessageDict], **sampling: Any) -> str:
         """The text that the judge answers to ``prompt``, a text or messages; ``sampling`` goes along as it is.
 
-        A refused connection, a rate limit and a 5xx are tried again until ``timeout_seconds`` are over.
+        A refused connection, a rate limit and a 5xx are tried again until ``timeout_seconds`` are over, and that is
+        logged at the first of them.
 
         Raises:
             JudgeError: no whole answer came in time, the budget of calls is used up, or no judge is configured.
@@ -82,9 +98,10 @@ class Judge:
 class _PassingError(Exception):
     """What another attempt may get over."""
 
-    def __init__(self, problem: str, wait_seconds: float = 0.0) -> None:
+    def __init__(self, problem: str, wait_seconds: float = 0.0, is_unreachable: bool = False) -> None:
         super().__init__(problem)
         self.wait_seconds = wait_seconds
+        self.is_unreachable = is_unreachable
 
 
 class _Call:
@@ -93,6 +110,7 @@ class _Call:
         self._settings = settings
         self._secret = _key(settings)
         self._name = f"The judge at {bare_url(settings.base_url)}"
+        self._began_at = time.monotonic()
 
     async def answer(self, body: dict[str, Any]) -> str:
         """The text of the reply, after as many attempts as there is time for."""
@@ -104,16 +122,34 @@ class _Call:
                 while True:
                     self.attempts += 1
                     try:
-                        return self._text(*await self._post(client, content))
+                        text = self._text(*await self._post(client, content))
+                        _told_at.pop(self._name, None)
+                        _given_up.discard(self._name)
+                        return text
                     except _PassingError as error:
                         problem = str(error)
+                        self._tell(error)
                         await asyncio.sleep(max(delay_seconds, error.wait_seconds))
                         delay_seconds = min(2 * delay_seconds, LONGEST_DELAY_SECONDS)
         except TimeoutError:
             if not limit.expired():
                 raise
-            within = f"within {self._settings.timeout_seconds:g} s (JUDGE_TIMEOUT_SECONDS, {self.attempts} attempts)"
+            tried = f"JUDGE_TIMEOUT_SECONDS, {counted(self.attempts, 'attempt')}"
+            within = f"within {self._settings.timeout_seconds:g} s ({tried})"
             raise JudgeError(f"{self._name} gave no answer {within}: {problem}.") from None
+
+    def _tell(self, error: _PassingError) -> None:
+        """Say that the judge is waited for, not at each attempt; or give it up."""
+        now, limit_seconds = time.monotonic(), self._settings.timeout_seconds
+        if error.is_unreachable and IMPATIENT.get():
+            limit_seconds = min(UNREACHABLE_SECONDS, limit_seconds)
+            if now - self._began_at >= UNREACHABLE_SECONDS or self._name in _given_up:
+                _given_up.add(self._name)
+                tried = f"{now - self._began_at:.1f} s, {counted(self.attempts, 'attempt')}"
+                raise JudgeError(f"{self._name} cannot be reached ({tried}): {error}.")
+        if now - _told_at.get(self._name, -TOLD_AGAIN_SECONDS) >= TOLD_AGAIN_SECONDS:
+            _told_at[self._name] = now
+            logger.warning("%s does not answer, and is asked again for %g s: %s.", self._name, limit_seconds, error)
 
     async def _client(self) -> "httpx.AsyncClient":
         # Reading the certificates takes a while, and so does the import.
@@ -140,7 +176,8 @@ class _Call:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise JudgeError(f"{self._name} cannot be called: {self._safe(described(error))}.") from None
         except (httpx.HTTPError, OSError) as error:
-            raise _PassingError(self._safe(described(error))) from None
+            is_unreachable = isinstance(error, httpx.ConnectError)
+            raise _PassingError(self._safe(described(error)), is_unreachable=is_unreachable) from None
 
     def _text(self, status: int, body: bytes) -> str:
         if status != HTTPStatus.OK:

@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
+from osmosis_ai.rollout.core.setting_names import tell_of_unknown
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.core.user_errors import UsageError
 
@@ -220,6 +221,14 @@ class RolloutSettings(_Settings):
     max_metadata_size_bytes: Annotated[int, Field(ge=1024, le=104_857_600)] = 1_048_576
 
 
+MODELS: tuple[type[_Settings], ...] = (
+    RolloutClientSettings,
+    RolloutServerSettings,
+    RolloutJudgeSettings,
+    RolloutSettings,
+)
+
+
 class SettingsError(UsageError, ValueError):
     """Variables of the environment or of ``.env`` that cannot be used, a sentence each; a program that it ends has
     exit code 2.
@@ -228,8 +237,7 @@ class SettingsError(UsageError, ValueError):
 
 def wrong_variables(error: Exception) -> list[tuple[str, str]]:
     """The variables that pydantic found wrong, each with its reason; ``[]`` if ``error`` is not about settings."""
-    parts = (RolloutClientSettings, RolloutServerSettings, RolloutJudgeSettings)
-    models: dict[str, type[_Settings]] = {model.__name__: model for model in (*parts, RolloutSettings)}
+    models: dict[str, type[_Settings]] = {model.__name__: model for model in MODELS}
     if not isinstance(error, ValidationError) or error.title not in models:
         return []
     return [_wrong(models[error.title], each) for each in error.errors(include_url=False, include_context=False)]
@@ -276,11 +284,12 @@ def _wanted(field: FieldInfo) -> str:
 
 
 def read_settings() -> RolloutSettings:
-    """The settings as the environment says now.
+    """The settings as the environment says now; a variable that is misspelt is logged.
 
     Raises:
         SettingsError: a variable is out of bounds or cannot be parsed.
     """
+    tell_of_unknown(MODELS)
     try:
         return RolloutSettings()
     except ValueError as error:

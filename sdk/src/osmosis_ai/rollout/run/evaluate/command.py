@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.files import write_whole
+from osmosis_ai.rollout.core.judge import IMPATIENT
 from osmosis_ai.rollout.core.text import bare_url, counted, fitted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
@@ -50,6 +51,7 @@ async def run_eval(options: Options, console: Console | None = None) -> int:
             there is has been reported.
     """
     options.check()
+    IMPATIENT.set(True)
     with package_debug_log(options.debug):
         async with contextlib.AsyncExitStack() as clients:
             return await _Evaluation(options, console or Console(), clients).run()

@@ -12,6 +12,7 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
+from osmosis_ai.rollout.core.judge import IMPATIENT
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.data.columns import PROMPT_MESSAGES, prompts_of
 from osmosis_ai.rollout.run.data.dataset import DatasetReader
@@ -171,6 +172,7 @@ async def rescore(
     pass_threshold: float = 1.0,
 ) -> RescoringReport:
     """Compute the reward of every run that allows it, in their order; calls of coroutine functions overlap."""
+    IMPATIENT.set(True)
     report = RescoringReport(pass_threshold)
     waiting, at_a_time = iter(runs), CONCURRENT_CALLS if reward_fn.is_async else 1
     while batch := list(islice(waiting, at_a_time)):

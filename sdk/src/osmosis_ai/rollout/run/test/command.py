@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.judge import IMPATIENT
 from osmosis_ai.rollout.core.text import counted, described, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
@@ -43,6 +44,7 @@ async def run_test(options: Options, console: Console | None = None) -> int:
         CLIError: it cannot begin or go on, or the mean reward is below ``--min-reward``.
     """
     options.check()
+    IMPATIENT.set(True)
     with package_debug_log(options.debug):
         return await _TestRun(options, console or Console()).run()
 

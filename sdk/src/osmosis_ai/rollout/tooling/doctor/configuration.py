@@ -3,16 +3,11 @@
 import os
 import re
 import stat
-from difflib import get_close_matches
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE, TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
-from osmosis_ai.rollout.core.settings import (
-    RolloutClientSettings,
-    RolloutJudgeSettings,
-    RolloutServerSettings,
-    RolloutSettings,
-)
+from osmosis_ai.rollout.core.setting_names import likely_name, variables_of
+from osmosis_ai.rollout.core.settings import MODELS
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.public_address import PUBLIC_HOST_VARIABLE
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
@@ -28,7 +23,6 @@ _OTHER_VARIABLES = frozenset(
     {NO_DOTENV_VARIABLE, PUBLIC_HOST_VARIABLE, TRAINER_KEY_VARIABLE, TRACES_VARIABLE, HOST_VARIABLE, PORT_VARIABLE}
 )
 _PREFIX = "OSMOSIS_ROLLOUT_"
-_LIKENESS = 0.85
 _PLACEHOLDER = re.compile(
     r"(?i)(change.?me|choose.?one|your.?(api.?)?key|secret|password|test|example|placeholder|x+|<.*>|\.+).{0,12}"
 )
@@ -81,9 +75,9 @@ def check_variables(case: Case) -> Finding:
     for name in sorted(os.environ):
         if name.upper() in known or not name.upper().startswith(("OSMOSIS_", "ROLLOUT_")):
             continue
-        likeness = get_close_matches(name.upper(), known, n=1, cutoff=_LIKENESS)
-        if likeness or name.upper().startswith(_PREFIX):
-            mistakes[name] = likeness[0] if likeness else None
+        likely = likely_name(name.upper(), known)
+        if likely or name.upper().startswith(_PREFIX):
+            mistakes[name] = likely
     if not mistakes:
         return ok("None misspelt.")
     message = f"Not a setting, so ignored: {', '.join(mistakes)}."
@@ -92,13 +86,9 @@ def check_variables(case: Case) -> Finding:
     return warning(message, "Unset it, or look up its name in the README's table.")
 
 
-def known_variables() -> set[str]:
+def known_variables() -> frozenset[str]:
     """Every variable that the SDK or the example reads."""
-    names = set(_OTHER_VARIABLES)
-    for model in (RolloutClientSettings, RolloutServerSettings, RolloutJudgeSettings, RolloutSettings):
-        prefix = str(model.model_config.get("env_prefix", ""))
-        names.update(prefix + field.upper() for field in model.model_fields)
-    return names
+    return _OTHER_VARIABLES.union(*map(variables_of, MODELS))
 
 
 @check("key", "others need a key to use the server")

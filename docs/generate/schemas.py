@@ -251,6 +251,18 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                             "additionalProperties": {"type": "number"},
                         },
                         "messages_rewritten": {"type": "array", "items": {"type": "string"}},
+                        "sampling_ignored": {"type": "array", "items": {"type": "string"}},
+                        "event_loop_blocked": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "properties": {
+                                    "place": {"type": "string"},
+                                    "seconds": {"type": "number", "minimum": 0},
+                                },
+                                "required": ["place", "seconds"],
+                            },
+                        },
                         "messages_left_out": {"type": "integer", "minimum": 1},
                         "messages_refused": {"type": "boolean"},
                         "messages_shortened": {"const": True},

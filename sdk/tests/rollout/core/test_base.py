@@ -98,6 +98,22 @@ class TestChat:
         await ctx.chat(messages)
         assert [arguments for _, arguments in policy.calls] == [{}, {}]
         assert ["completion_params" in record.getMessage() for record in caplog.records] == [True]
+        assert ctx.sampling_ignored == tuple(REQUEST.completion_params)
+
+    async def test_one_that_is_replaced_or_left_out_later_is_noticed_too(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asked = {"temperature": 0.8, "top_k": 5, "seed": None}
+        ctx = context(Policy(REPLY, REPLY, REPLY))
+        ctx.request = REQUEST.model_copy(update={"completion_params": asked})
+        messages = list(REQUEST.messages)
+        await ctx.chat(messages, **ctx.request.completion_params, stop="x")
+        assert ctx.sampling_ignored == ()
+        await ctx.chat([*messages, REPLY.message], **{**ctx.request.completion_params, "temperature": 0})
+        await ctx.chat([*messages, REPLY.message, REPLY.message], temperature=0.8)
+        assert ctx.sampling_ignored == ("temperature",)
+        [record] = caplog.records
+        assert "a chat call ignored the request's temperature: " in record.getMessage()
 
     async def test_an_agent_that_passes_them_is_not_warned(self, caplog: pytest.LogCaptureFixture) -> None:
         ctx = context()
@@ -261,9 +277,9 @@ class TestTranscript:
     ) -> None:
         ctx = context(Policy(REPLY, REPLY), _debug_dir=str(tmp_path))
         messages: list[Message] = [{"role": "user", "content": "2 + 2?"}, {"role": "user", "content": "please"}]
-        await ctx.chat(messages, temperature=1)
+        await ctx.chat(messages, temperature=0.5)
         rewrite(messages)
-        await ctx.chat(messages, temperature=1)
+        await ctx.chat(messages, temperature=0.5)
         (problem,) = ctx.transcript.rewritten
         assert [record.getMessage().endswith(problem) for record in caplog.records] == [True]
         (line,) = (tmp_path / "run7-000042.jsonl").read_text().splitlines()
@@ -272,7 +288,7 @@ class TestTranscript:
 
     async def test_a_result_that_leaves_out_what_was_sent_is_told(self) -> None:
         ctx = context()
-        await ctx.chat(list(REQUEST.messages), temperature=1)
+        await ctx.chat(list(REQUEST.messages), temperature=0.5)
         assert ctx.transcript.check([*REQUEST.messages, REPLY.message]) is None
         assert ctx.transcript.check([]) == (
             "messages[0] was removed after chat call 1; a conversation may only be appended to."
@@ -290,8 +306,8 @@ class TestTranscript:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, back: list[Message], told: str
     ) -> None:
         ctx = context(Policy(REPLY, REPLY), _debug_dir=str(tmp_path))
-        await ctx.chat(list(REQUEST.messages), temperature=1)
-        await ctx.chat([*REQUEST.messages, *back], temperature=1)
+        await ctx.chat(list(REQUEST.messages), temperature=0.5)
+        await ctx.chat([*REQUEST.messages, *back], temperature=0.5)
         problem = (
             f"messages[1], a reply of the model, {told} before chat call 2; a conversation may only be appended to."
         )
@@ -303,15 +319,15 @@ class TestTranscript:
     async def test_a_reply_that_the_agent_changes_in_place_is_told(self) -> None:
         ctx = context(Policy(CompletionsResult({"role": "assistant", "content": "4"}, [], [], {}, "stop"), REPLY))
         messages = list(REQUEST.messages)
-        reply = await ctx.chat(messages, temperature=1)
+        reply = await ctx.chat(messages, temperature=0.5)
         reply.message["content"] = "5"
         messages.append(reply.message)
-        await ctx.chat(messages, temperature=1)
+        await ctx.chat(messages, temperature=0.5)
         assert "content was '4' and is '5'" in ctx.transcript.rewritten[0]
 
     async def test_the_last_reply_may_be_missing_in_a_result_but_not_be_another(self) -> None:
         ctx = context()
-        await ctx.chat(list(REQUEST.messages), temperature=1)
+        await ctx.chat(list(REQUEST.messages), temperature=0.5)
         assert ctx.transcript.check(list(REQUEST.messages)) is None
         assert "content was '4' and is '5'" in str(
             ctx.transcript.check([*REQUEST.messages, {**REPLY.message, "content": "5"}])
@@ -328,8 +344,8 @@ class TestTranscript:
         for chosen in (REPLY, other):
             ctx = context(SlowPolicy(REPLY, other, REPLY))
             messages = list(REQUEST.messages)
-            await asyncio.gather(ctx.chat(messages, temperature=1), ctx.chat(messages, temperature=1))
-            await ctx.chat([*messages, chosen.message], temperature=1)
+            await asyncio.gather(ctx.chat(messages, temperature=0.5), ctx.chat(messages, temperature=1))
+            await ctx.chat([*messages, chosen.message], temperature=0.5)
             assert ctx.transcript.rewritten == []
 
     async def test_what_is_spelled_otherwise_goes_out_as_it_was_recorded(self) -> None:
@@ -343,10 +359,10 @@ class TestTranscript:
         answer = {"role": "tool", "tool_call_id": "c1", "content": "1"}
         policy = Policy(CompletionsResult(recorded, [], [], {}, "tool_calls"), REPLY, REPLY)
         ctx = context(policy)
-        await ctx.chat(list(REQUEST.messages), temperature=1)
+        await ctx.chat(list(REQUEST.messages), temperature=0.5)
         question: Message = {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}
         for messages in ([*REQUEST.messages, respelled, answer], [question, respelled, answer, REPLY.message]):
-            await ctx.chat(messages, temperature=1)
+            await ctx.chat(messages, temperature=0.5)
         sent = [*REQUEST.messages, recorded, answer, REPLY.message]
         assert [args[0] for args, _ in policy.calls[1:]] == [sent[:3], sent]
         assert ctx.transcript.messages() == [*sent, REPLY.message]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from osmosis_ai.rollout.core.chat_watch import ChatWatch as ChatWatch, Trace as Trace
 from osmosis_ai.rollout.core.exceptions import JudgeError
+from osmosis_ai.rollout.core.loop_blocks import LoopBlock
 from osmosis_ai.rollout.core.resources import Resources
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components, split_reward
 from osmosis_ai.rollout.core.schemas import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+MAX_IGNORED_NAMED = 10
 
 
 @dataclass
@@ -77,6 +79,10 @@ class RolloutContext:
     _judge: "Judge | None" = field(default=None, init=False, repr=False, compare=False)
     resources: Resources | None = field(default=None, init=False, repr=False, compare=False)
     """What ``enter`` has opened; closed by who runs the agent."""
+    sampling_ignored: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
+    """The request's sampling settings that a chat call left out or replaced."""
+    loop_blocks: tuple[LoopBlock, ...] = field(default=(), init=False, repr=False, compare=False)
+    """Times that the agent blocked the event loop."""
 
     async def enter(self, resource: AbstractAsyncContextManager[T] | AbstractContextManager[T]) -> T:
         """Open something for this rollout alone, such as a copy of a database: what ``async with`` would give.
@@ -95,18 +101,14 @@ class RolloutContext:
         """Generate the next message.
 
         ``messages`` is the whole conversation so far; from call to call it only grows. The request's sampling
-        settings are not added: pass ``**ctx.request.completion_params``.
+        settings are not added: pass ``**ctx.request.completion_params``. A call that ignores one of them is told of.
 
         Raises:
             OsmosisRolloutError: as ``OsmosisLLMClient.chat_completions`` does.
             TypeError: the policy's ``chat_completions`` is not a coroutine function.
         """
-        if not kwargs and self.request.completion_params and not self.transcript.sent:
-            logger.warning(
-                "Rollout %a: chat() was called without the request's completion_params; the trainer's sampling "
-                "settings do not apply. Pass **ctx.request.completion_params.",
-                self.request.rollout_id,
-            )
+        if kwargs != self.request.completion_params:
+            self._look_at_sampling(kwargs)
         self.tell_of_rewrite(self.transcript.sending(messages))
         sent_count = len(messages)
         messages = self.transcript.outgoing
@@ -126,6 +128,25 @@ class RolloutContext:
         self.watcher.chat_ends(chat, result)
         self._count_tokens(getattr(result, "usage", None))
         return result
+
+    def _look_at_sampling(self, kwargs: dict[str, Any]) -> None:
+        """Note which settings of the request a chat call leaves out or replaces; told once a rollout."""
+        asked = self.request.completion_params
+        ignored = [
+            name for name, value in asked.items() if value is not None and (name not in kwargs or kwargs[name] != value)
+        ]
+        if ignored and not self.sampling_ignored:
+            self.sampling_ignored = tuple(ignored[:MAX_IGNORED_NAMED])
+            self.tell_of_sampling(self.sampling_ignored)
+
+    def tell_of_sampling(self, ignored: tuple[str, ...]) -> None:
+        """Put which of the request's sampling settings a chat call ignored into the log."""
+        logger.warning(
+            "Rollout %a: a chat call ignored the request's %s: the trainer's sampling settings do not apply. "
+            "Pass **ctx.request.completion_params.",
+            self.request.rollout_id,
+            ", ".join(map(escaped, ignored)),
+        )
 
     async def judge(self, prompt: str | list[MessageDict], **sampling: Any) -> str:
         """What a model that grades answers to ``prompt``, a text or messages; ``sampling`` goes along as it is.

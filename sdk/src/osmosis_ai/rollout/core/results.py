@@ -13,6 +13,7 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, RewardError, ToolExecutionError
 from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, strict_json, with_short_texts
+from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, blocks_of
 from osmosis_ai.rollout.core.result_summary import ResultSummary as ResultSummary
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components
@@ -22,6 +23,7 @@ from osmosis_ai.rollout.core.text import cut, described, encodable, fitted
 from osmosis_ai.rollout.core.where import place_of_function
 
 MAX_ERROR_MESSAGE_LENGTH = 2000
+SAMPLING_IGNORED = "sampling_ignored"
 _SHORTENED_TEXT_LENGTHS = (100_000, 10_000, 1_000, 100)
 
 
@@ -140,7 +142,7 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
         error_message=result.error_message,
         reward=float(result.reward) if completed and result.reward is not None else None,
         metrics=result.metrics,
-        extra_fields={**extra_fields, "outcome": outcome.value, **_rewritten(ctx, messages)},
+        extra_fields={**extra_fields, "outcome": outcome.value, **_noted(ctx, messages)},
     )
     try:
         return TerminalResult(_encode_around(fields, ctx.transcript.encoded_result(messages)), summary_of(fields))
@@ -168,7 +170,7 @@ def result_of_stop(
     ``told``: fields of ``extra_fields`` that say where it happened.
     """
     known = ctx.transcript.messages() if messages is None else messages
-    return _error_result(rollout_id, reason, known, ctx.metrics_so_far(), {**(told or {}), **_rewritten(ctx, known)})
+    return _error_result(rollout_id, reason, known, ctx.metrics_so_far(), {**(told or {}), **_noted(ctx, known)})
 
 
 def result_without_run(
@@ -210,9 +212,15 @@ def outcome_of(error: BaseException | None) -> Outcome | None:
     return None
 
 
-def _rewritten(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[str, Any]:
+def _noted(ctx: RolloutContext, final_messages: list[MessageDict]) -> dict[str, Any]:
+    """What the agent did that it should not, and yet ended."""
     ctx.tell_of_rewrite(ctx.transcript.check(final_messages))
-    return {"messages_rewritten": ctx.transcript.rewritten} if ctx.transcript.rewritten else {}
+    noted = (
+        ("messages_rewritten", ctx.transcript.rewritten),
+        (SAMPLING_IGNORED, ctx.sampling_ignored),
+        (LOOP_BLOCKS, ctx.loop_blocks and blocks_of(ctx)),
+    )
+    return {name: value for name, value in noted if value}
 
 
 _STATUSES = tuple(RolloutStatus)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
+from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, RunInterrupted, blocks_of
 from osmosis_ai.rollout.core.resources import run_agent
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
@@ -31,6 +32,7 @@ from osmosis_ai.rollout.run.errors import (
     SystemicProviderError,
     ToolValidationError,
 )
+from osmosis_ai.rollout.run.loop_watch import LocalRun
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 from osmosis_ai.rollout.run.models.replies import token_count
 from osmosis_ai.rollout.run.zero_reasons import FinishReasonWatch, zero_reason
@@ -75,10 +77,27 @@ class LocalRunResult:
     """What to do, where that is known."""
     zero_reason: str | None = None
     """What else than a wrong answer would explain a reward of 0; see ``zero_reasons``."""
+    rewritten: str | None = None
+    """The first message that the agent changed or dropped, and how."""
+    sampling_ignored: list[str] = field(default_factory=list)
+    """The request's sampling settings that a chat call left out or replaced."""
+    event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
+    """``place`` and ``seconds`` of each time that the agent blocked the event loop, as far as that is watched."""
 
 
 class _RunTimeoutError(Exception):
     """The run's own time limit, not one of the agent's."""
+
+
+class _LocalContext(RolloutContext):
+    """Leaves it to the report to tell what the agent did that it should not."""
+
+    def tell_of_rewrite(self, problem: str | None) -> None:
+        if problem is not None:
+            self.log_event(TraceEvent.MESSAGES_REWRITTEN, problem=problem)
+
+    def tell_of_sampling(self, ignored: tuple[str, ...]) -> None:
+        pass
 
 
 @dataclass
@@ -197,7 +216,7 @@ class LocalRolloutRunner:
             raise ToolValidationError(check_tools(tools, self.agent_loop.get_tools)[0].message)
         validate_tools(tools)
         self.llm_client.set_tools(tools)
-        ctx = RolloutContext(
+        ctx = _LocalContext(
             request=request,
             tools=tools,
             llm=self.llm_client,  # type: ignore[arg-type]  # stand-ins need not declare chat_completions
@@ -223,6 +242,8 @@ class LocalRolloutRunner:
         return result
 
     async def _run_in_time(self, ctx: RolloutContext) -> RolloutResult:
+        run = LocalRun(ctx, self.timeout_seconds)
+        token = CURRENT_RUN.set(run)
         try:
             async with asyncio.timeout(self.timeout_seconds) as limit:
                 result = await run_agent(self.agent_loop.run, ctx)
@@ -230,6 +251,12 @@ class LocalRolloutRunner:
             if limit.expired():
                 raise _RunTimeoutError(f"No result within {self.timeout_seconds:g} s.") from error
             raise
+        except RunInterrupted as error:
+            raise _RunTimeoutError(str(error)) from error
+        finally:
+            CURRENT_RUN.reset(token)
+        if run.interruption is not None:  # the agent caught it
+            raise _RunTimeoutError(run.interruption.message)
         if not hasattr(result, "status"):
             place = place_of_function(self.agent_loop.run)
             raise TypeError(
@@ -244,9 +271,12 @@ class LocalRolloutRunner:
         success = result.status == "COMPLETED"
         metrics = result.metrics
         messages = result.final_messages or ctx.transcript.messages()
+        if isinstance(messages, list):
+            ctx.tell_of_rewrite(ctx.transcript.check(messages))
         cause = ctx.transcript.error
         return self._run_result(
             row_index,
+            ctx,
             started_seconds,
             success=success,
             result=result,
@@ -275,6 +305,7 @@ class LocalRolloutRunner:
         metrics = ctx.metrics_so_far() if ctx else None
         return self._run_result(
             row_index,
+            ctx,
             started_seconds,
             success=False,
             error=error,
@@ -285,12 +316,17 @@ class LocalRolloutRunner:
             **(told_of(raised) if raised is not None else {}),
         )
 
-    def _run_result(self, row_index: int, started_seconds: float, **ended: Any) -> LocalRunResult:
+    def _run_result(
+        self, row_index: int, ctx: RolloutContext | None, started_seconds: float, **ended: Any
+    ) -> LocalRunResult:
         cost_usd = getattr(self.llm_client, "cost_usd", None)
         return LocalRunResult(
             row_index=row_index,
             duration_ms=_elapsed_ms(started_seconds),
             cost_usd=cost_usd if isinstance(cost_usd, float) else None,
+            rewritten=next(iter(ctx.transcript.rewritten), None) if ctx else None,
+            sampling_ignored=list(ctx.sampling_ignored) if ctx else [],
+            event_loop_blocked=blocks_of(ctx) if ctx else [],
             **ended,
         )
 

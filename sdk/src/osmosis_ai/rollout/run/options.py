@@ -73,6 +73,19 @@ class RunOptions:
         """The sampling settings that were given."""
         return build_completion_params(self.temperature, self.max_tokens)
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What the requests say of sampling.
+
+        A script samples nothing, and is told all the same: so an agent is noticed that does not pass it on.
+        """
+        if self.completion_params:
+            return self.completion_params
+        from osmosis_ai.rollout.run.models.choice import is_builtin
+
+        is_script = self.policy is not None or is_builtin(self.model, self.base_url)
+        return {"temperature": 1.0} if is_script else {}
+
     def inputs(self) -> dict[str, Any]:
         """What results depend on, with digests of files: they are only gone on with if all of it is the same."""
         models = {name: getattr(self, name) for name in self._MODELS}

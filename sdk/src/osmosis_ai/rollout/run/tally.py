@@ -5,16 +5,20 @@ It grows by one run at a time, and its size does not grow with the number of row
 
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
+from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
+from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.run.moments import ComponentMoments, Moments
 
 MAX_PROBLEMS = 1_000
 MAX_ROWS_NAMED = 5
 MAX_PROBLEMS_SHOWN = 10
+MAX_REWRITES_SHOWN = 5
+MAX_PLACES_COUNTED = 100
 OTHER_PROBLEMS = "other problems"
 
 
@@ -35,12 +39,42 @@ class Problem:
     @property
     def named_rows(self) -> str:
         """``3, 7, ...``."""
-        return ", ".join(map(str, self.rows)) + (", ..." if self.count > len(self.rows) else "")
+        return _named(self.rows, self.count)
 
     @property
     def told(self) -> list[str]:
         """Lines below the failure itself: where it arose, and what to do."""
         return [*(f"at {place}" for place in self.where), *([f"hint: {self.hint}"] if self.hint else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A run whose agent changed or dropped what was said before."""
+
+    row_index: int
+    rollout_id: str
+    text: str
+
+
+@dataclass(slots=True)
+class Blocks:
+    """Times that the event loop was blocked at one place of the agent's code."""
+
+    place: str
+    count: int = 0
+    longest_seconds: float = 0.0
+    rows: list[int] = field(default_factory=list)
+    """The first few of them."""
+
+
+@dataclass(slots=True)
+class Ignored:
+    """Runs whose chat calls ignored the same sampling settings of their request."""
+
+    names: tuple[str, ...]
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
+    """The first few of them."""
 
 
 class Tally:
@@ -59,6 +93,12 @@ class Tally:
         self.components = ComponentMoments()
         """What the rewards are made of."""
         self._problems: dict[tuple[str, str], Problem] = {}
+        self.rewritten = 0
+        """Runs whose agent changed or dropped what was said before."""
+        self.rewrites: list[Rewrite] = []
+        """The first few of them."""
+        self._blocks: dict[str, Blocks] = {}
+        self._ignored: dict[tuple[str, ...], Ignored] = {}
 
     def count_reward(self, reward: float | None, components: Mapping[str, float] | None = None) -> None:
         """Count the reward of one run, where it has one, and its parts."""
@@ -80,8 +120,45 @@ class Tally:
             key, text, where, hint = (kind, OTHER_PROBLEMS), OTHER_PROBLEMS, (), None
         problem = self._problems.setdefault(key, Problem(kind, text, where=list(where), hint=hint))
         problem.count += 1
-        if row_index not in problem.rows and len(problem.rows) < MAX_ROWS_NAMED:
-            bisect.insort(problem.rows, row_index)
+        _note_row(problem.rows, row_index)
+
+    def count_slips(self, record: Mapping[str, Any], row_index: int, rollout_id: str) -> None:
+        """Count what the agent of a run did that it should not, and yet ended: see ``warning_lines``."""
+        if isinstance(text := record.get("rewritten"), str):
+            self.rewritten += 1
+            if len(self.rewrites) < MAX_REWRITES_SHOWN:
+                self.rewrites.append(Rewrite(row_index, rollout_id, text))
+        names = record.get(SAMPLING_IGNORED)
+        if isinstance(names, list) and names and len(self._ignored) < MAX_PLACES_COUNTED:
+            key = tuple(map(str, names))
+            ignored = self._ignored.setdefault(key, Ignored(key))
+            ignored.count += 1
+            _note_row(ignored.rows, row_index)
+        for block in known_blocks(record):
+            place = block["place"]
+            if place in self._blocks or len(self._blocks) < MAX_PLACES_COUNTED:
+                blocks = self._blocks.setdefault(place, Blocks(place))
+                blocks.count += 1
+                blocks.longest_seconds = max(blocks.longest_seconds, block["seconds"])
+                _note_row(blocks.rows, row_index)
+
+    @property
+    def blocks(self) -> list[Blocks]:
+        """Places that blocked the event loop, the longest time first."""
+        return sorted(self._blocks.values(), key=lambda blocks: -blocks.longest_seconds)
+
+    @property
+    def ignored(self) -> list[Ignored]:
+        """Sampling settings that chat calls ignored, the most frequent first."""
+        return sorted(self._ignored.values(), key=lambda ignored: -ignored.count)
+
+    def slips_as_json(self) -> dict[str, Any]:
+        """What ``count_slips`` has counted."""
+        return {
+            "rewrote_messages": self.rewritten,
+            SAMPLING_IGNORED: [asdict(ignored) for ignored in self.ignored],
+            LOOP_BLOCKS: [asdict(blocks) for blocks in self.blocks],
+        }
 
     @property
     def mean_reward(self) -> float | None:
@@ -101,6 +178,38 @@ class Tally:
     def problems(self) -> list[Problem]:
         """Failures by kind, the most frequent first."""
         return sorted(self._problems.values(), key=lambda problem: -problem.count)
+
+
+def _note_row(rows: list[int], row_index: int) -> None:
+    if row_index not in rows and len(rows) < MAX_ROWS_NAMED:
+        bisect.insort(rows, row_index)
+
+
+def _named(rows: Sequence[int], count: int) -> str:
+    return ", ".join(map(str, rows)) + (", ..." if count > len(rows) else "")
+
+
+def _in_rows(rows: Sequence[int], count: int) -> str:
+    return f"({'rows' if len(rows) > 1 else 'row'} {_named(rows, count)})"
+
+
+def warning_lines(tally: Tally) -> Iterator[str]:
+    """What agents did that they should not, and yet ended, for a terminal."""
+    if tally.rewritten:
+        yield f"Warning: {tally.rewritten} x an agent changed or dropped what was said before:"
+    for rewrite in tally.rewrites:
+        yield f"Row {rewrite.row_index}, rollout {rewrite.rollout_id}: {rewrite.text}"
+    for ignored in tally.ignored[:MAX_PROBLEMS_SHOWN]:
+        yield (
+            f"Warning: {ignored.count} x a chat call ignored the request's {', '.join(ignored.names)}: pass"
+            f" **ctx.request.completion_params. {_in_rows(ignored.rows, ignored.count)}"
+        )
+    for blocks in tally.blocks[:MAX_PROBLEMS_SHOWN]:
+        yield (
+            f"Warning: {blocks.count} x the event loop was blocked at {blocks.place}, for up to"
+            f" {blocks.longest_seconds:.1f} s, and every rollout with it; use asyncio.to_thread."
+            f" {_in_rows(blocks.rows, blocks.count)}"
+        )
 
 
 def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:

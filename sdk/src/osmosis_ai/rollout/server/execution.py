@@ -12,12 +12,12 @@ does, until there is a reply again.
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
 from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
+from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, LoopBlock, RunInterrupted, note_block
 from osmosis_ai.rollout.core.resources import run_agent
 from osmosis_ai.rollout.core.results import (
     Outcome,
@@ -39,13 +39,6 @@ from osmosis_ai.rollout.server.clock import Clock
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE_SECONDS = 1.0
-
-CURRENT_EXECUTION: ContextVar["Execution | None"] = ContextVar("CURRENT_EXECUTION", default=None)
-"""The run that the current task works for."""
-
-
-class RunInterrupted(BaseException):
-    """Raised in the midst of an agent's code that blocks the event loop beyond its limit, by the watchdog alone."""
 
 
 class Execution(ChatWatch):
@@ -106,9 +99,10 @@ class Execution(ChatWatch):
             self._interruption = replace(reason, message=message)
         return RunInterrupted(message)
 
-    def note_block(self, place: str, seconds: float) -> None:
+    def note_block(self, place: str, seconds: float) -> LoopBlock:
         """It has blocked the event loop for ``seconds`` and still does, at ``place``; from any thread."""
         self._ctx.log_event(TraceEvent.LOOP_BLOCKED, place=place, seconds=round(seconds, 3))
+        return note_block(self._ctx, place, seconds)
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         """The agent has done its turn."""
@@ -188,7 +182,7 @@ class Execution(ChatWatch):
 
     async def _run(self) -> RolloutResult | BaseException:
         CURRENT_WATCH.set(self._watch)
-        CURRENT_EXECUTION.set(self)
+        CURRENT_RUN.set(self)
         self._watch.agent_begins()
         try:
             return await run_agent(self._agent_loop.run, self._ctx)

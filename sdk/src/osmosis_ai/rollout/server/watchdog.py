@@ -23,16 +23,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
+from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, LoopBlock, WatchedRun
 from osmosis_ai.rollout.core.results import Stop
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.observe.looplag import INTERVAL_SECONDS, LoopLag
-from osmosis_ai.rollout.server.execution import CURRENT_EXECUTION, Execution
 from osmosis_ai.rollout.server.frames import Place, below_the_loop, place_above
 from osmosis_ai.rollout.server.process import end_process
-from osmosis_ai.rollout.server.signals import DrainOnSignal
+from osmosis_ai.rollout.server.signals import Heard
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +57,37 @@ class _Spell:
     seconds: float
     place: Place | None
     told: bool = False
-    execution: Execution | None = None
+    run: WatchedRun | None = None
+    """At the last probe; another one may block on where the first has ended."""
+    noted_run: WatchedRun | None = None
+    block: LoopBlock | None = None
+    seconds_of_others: float = 0.0
     context: contextvars.Context = field(default_factory=contextvars.Context)
+
+
+class EndingSignals(Protocol):
+    """What is asked of a ``DrainOnSignal``."""
+
+    heard_outside: Heard
+    forced: bool
+
+    @property
+    def numbers(self) -> set[int]:
+        """The signals that start a drain."""
+
+    @property
+    def first_at(self) -> float | None:
+        """When the drain was asked for (``time.monotonic``)."""
+
+    @property
+    def second_at(self) -> float | None:
+        """When it was asked not to wait for the drain."""
 
 
 class Watchdog:
     """Watches the running event loop until ``stop``; to be made in it."""
 
-    def __init__(self, lag: LoopLag, signals: DrainOnSignal, limits: RolloutServerSettings, observer: Observer) -> None:
+    def __init__(self, lag: LoopLag, signals: EndingSignals, limits: RolloutServerSettings, observer: Observer) -> None:
         self._lag = lag
         self._signals = signals
         self._limits = limits
@@ -153,6 +176,11 @@ class Watchdog:
             self._probe()
         else:
             spell.seconds = blocked_seconds
+            if spell.block is not None and spell.run is spell.noted_run:
+                spell.block.seconds = round(blocked_seconds - spell.seconds_of_others, 3)
+            elif spell.told and spell.run is not None and spell.run is not spell.noted_run:
+                spell.seconds_of_others = blocked_seconds
+                self._note(spell)
             if now - spell.probed_at >= PROBE_SECONDS:
                 spell.probed_at = now
                 self._probe()
@@ -168,36 +196,50 @@ class Watchdog:
         """In a thread of its own: what blocks the loop may hold the lock of the log."""
 
         def tell() -> None:
-            logger.warning(
-                "Event loop blocked %.1f s at %s, and every rollout with it; use asyncio.to_thread.%s",
-                spell.seconds,
-                spell.place or "a library",
-                "" if self._interrupts else " No limit ends it, as the loop is not in the main thread.",
-            )
+            self._log(str(spell.place or "a library"), spell.seconds)
             self._observer.loop_blocked(spell.seconds)
-            if spell.execution is not None:
-                spell.execution.note_block(str(spell.place), spell.seconds)
 
         threading.Thread(target=spell.context.run, args=(tell,), name="osmosis-watchdog-tells", daemon=True).start()
+        if spell.run is not None:
+            self._note(spell)
+
+    def _note(self, spell: _Spell) -> None:
+        """In a thread of its own: a trace may be a file."""
+        run = spell.noted_run = spell.run
+        place, seconds = str(spell.place), spell.seconds - spell.seconds_of_others
+
+        def note() -> None:
+            if run is not None:
+                spell.block = run.note_block(place, seconds)
+
+        threading.Thread(target=note, name="osmosis-watchdog-notes", daemon=True).start()
+
+    def _log(self, place: str, seconds: float) -> None:
+        logger.warning(
+            "Event loop blocked %.1f s at %s, and every rollout with it; use asyncio.to_thread.%s",
+            seconds,
+            place,
+            "" if self._interrupts else " No limit ends it, as the loop is not in the main thread.",
+        )
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Raise in the agent's code, if it is the agent's code and it has had its time; in the main thread."""
         now = time.monotonic()
         self._end_if_due(now)
-        execution = CURRENT_EXECUTION.get()
-        if self._lag.overdue_seconds < BLOCKED_SECONDS or execution is None or _current_task() is None:
+        run = CURRENT_RUN.get()
+        if self._lag.overdue_seconds < BLOCKED_SECONDS or run is None or _current_task() is None:
             return
         place = place_above(self._base, frame)
         if self._base is None or place is None or not place.is_authors:
             return
         if (spell := self._spell) is not None:
-            spell.place, spell.execution, spell.context = place, execution, contextvars.copy_context()
-        reason = execution.overdue()
+            spell.place, spell.run, spell.context = place, run, contextvars.copy_context()
+        reason = run.overdue()
         first_at = self._signals.first_at
         if reason is None and first_at is not None and now - first_at >= self._limits.drain_seconds:
             reason = Stop.SHUTDOWN.value
         if reason is not None:
-            raise execution.interrupt(reason, str(place))
+            raise run.interrupt(reason, str(place))
 
 
 def _current_task() -> "asyncio.Task[Any] | None":

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
-from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_ROWS_NAMED, OTHER_PROBLEMS
-from osmosis_ai.rollout.run.train.printer import MAX_REWRITES_SHOWN, MAX_TABLE_LINES, ReportPrinter
+from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_REWRITES_SHOWN, MAX_ROWS_NAMED, OTHER_PROBLEMS
+from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
 from osmosis_ai.rollout.trainer import Ending, RolloutOutcome
 

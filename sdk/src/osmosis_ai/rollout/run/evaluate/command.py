@@ -27,6 +27,7 @@ from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of,
 from osmosis_ai.rollout.run.evaluate.summary import performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import run_cost
+from osmosis_ai.rollout.run.loop_watch import loop_watched
 from osmosis_ai.rollout.run.models.choice import close_quietly
 from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, check_writable
 
@@ -140,18 +141,19 @@ class _Evaluation:
 
             async def evaluate() -> None:
                 nonlocal result
-                result = await runner.run_eval(
-                    rows=list(rows.values()),
-                    n_runs=options.n_runs,
-                    max_turns=options.max_turns,
-                    completion_params=options.completion_params,
-                    pass_threshold=options.pass_threshold,
-                    on_progress=on_progress,
-                    start_index=options.offset,
-                    batch_size=options.batch_size,
-                    earlier_runs=earlier,
-                    row_indices=list(rows),
-                )
+                with loop_watched():
+                    result = await runner.run_eval(
+                        rows=list(rows.values()),
+                        n_runs=options.n_runs,
+                        max_turns=options.max_turns,
+                        completion_params=options.completion_params if options.baseline_model else options.sampling,
+                        pass_threshold=options.pass_threshold,
+                        on_progress=on_progress,
+                        start_index=options.offset,
+                        batch_size=options.batch_size,
+                        earlier_runs=earlier,
+                        row_indices=list(rows),
+                    )
 
             self._print_start(len(rows))
             signal_number, stop_reason = 0, INTERRUPTED
@@ -225,6 +227,8 @@ class _Evaluation:
             scores = {name: f"{score:.3f}" for name, score in run.scores.items()}
             scores |= dict.fromkeys(run.eval_errors, "error") | dict.fromkeys(run.unscored, "none")
             line += self.console.escape(f" [{', '.join(f'{name}={score}' for name, score in scores.items())}]")
+            line += ", rewrote messages" if run.rewritten else ""
+            line += ", blocked the event loop" if run.event_loop_blocked else ""
         elif run.error:
             error = fitted(" ".join(run.error.split()), MAX_ERROR_CHARACTERS)
             line += self.console.escape(f" - {error}")

@@ -14,8 +14,9 @@ from osmosis_ai.rollout.core.text import fitted, one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import plots, tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
-from osmosis_ai.rollout.run.evaluate.summary import scores_of
+from osmosis_ai.rollout.run.evaluate.summary import scores_of, slips_of
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
+from osmosis_ai.rollout.run.tally import warning_lines
 
 MAX_CELL_CHARACTERS = 300
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#!&~])")
@@ -45,6 +46,8 @@ def markdown_report(result: EvalResult, config: Mapping[str, Any]) -> str:
         lines += ["", f"**{_markdown(stopped)}**"]
     for table in _tables(result, config):
         lines += ["", f"## {_markdown(table.title)}", "", *_markdown_table(table)]
+    if warnings := list(warning_lines(slips_of(result))):
+        lines += ["", "## Warnings", "", *(f"- {_markdown(text)}" for text in warnings)]
     lines += ["", "## How to read this", "", *(f"- {_markdown(note)}" for note in tables.notes(result))]
     lines += ["", "## How it was made", "", *(f"    {line}" for line in _config_text(config).splitlines())]
     return "\n".join(lines) + "\n"
@@ -55,6 +58,7 @@ def html_report(result: EvalResult, config: Mapping[str, Any]) -> str:
     title = f"Evaluation of {config.get('model', '')}"
     items = "".join(f"<li>{escape(name)}: {_html(value)}</li>" for name, value in tables.totals(result))
     stopped = tables.stop_note(result)
+    warnings = "".join(f"<li>{_html(text)}</li>" for text in warning_lines(slips_of(result)))
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
@@ -63,6 +67,7 @@ def html_report(result: EvalResult, config: Mapping[str, Any]) -> str:
         f'<p class="stopped">{_html(stopped)}</p>' if stopped is not None else "",
         *(f"<figure>{plot}</figure>" for plot in _plots(result, config) if plot),
         *map(_html_table, _tables(result, config)),
+        f"<h2>Warnings</h2><ul>{warnings}</ul>" if warnings else "",
         "<h2>How to read this</h2><ul>",
         *(f"<li>{_html(note)}</li>" for note in tables.notes(result)),
         f"</ul><h2>How it was made</h2><pre>{_html(_config_text(config))}</pre></body></html>\n",

@@ -53,6 +53,12 @@ class EvalRunResult:
     """What failed, as ``LocalRunResult`` has it; ``failed_part`` says whose failure it is."""
     zero_reason: str | None = None
     """What else than a wrong answer would explain scores of 0."""
+    rewritten: str | None = None
+    """The first message that the agent changed or dropped, and how."""
+    sampling_ignored: list[str] = field(default_factory=list)
+    """The request's sampling settings that a chat call left out or replaced."""
+    event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
+    """``place`` and ``seconds`` of each time that the agent blocked the event loop."""
 
 
 @dataclass

@@ -140,6 +140,9 @@ class EvalRunner:
             final_messages=local.messages,
             error_kind=local.error_kind,
             zero_reason=local.zero_reason,
+            rewritten=local.rewritten,
+            sampling_ignored=local.sampling_ignored,
+            event_loop_blocked=local.event_loop_blocked,
         )
         result = local.result
         if result is not None:

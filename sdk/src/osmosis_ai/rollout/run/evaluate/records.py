@@ -8,7 +8,7 @@ from typing import Any
 from osmosis_ai.rollout.run.data.dataset import extra_columns
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRunResult
-from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag, zero_reasons
+from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag, slips_of, zero_reasons
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
 _ALWAYS_TOLD = ("run_index", "success", "scores", "duration_ms", "tokens")
@@ -47,6 +47,7 @@ def overview(result: EvalResult) -> dict[str, Any]:
         "total_duration_ms": result.total_duration_ms,
         "failed_runs": sum(not run.success for row in result.rows for run in row.runs),
     }
+    summary |= slips_of(result).slips_as_json()
     if reasons := zero_reasons(result.rows):
         summary["zero_reasons"] = reasons
     if result.stop_reason is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import pstdev
 
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
-from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalRowResult, EvalRunResult
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import (
     DEFAULT_SEED,
     PairedDifference,
@@ -23,6 +23,7 @@ from osmosis_ai.rollout.run.evaluate.statistics import (
     spread,
     standard_error,
 )
+from osmosis_ai.rollout.run.tally import Tally
 
 PASS_AT = (1, 3, 5, 10)
 
@@ -145,6 +146,15 @@ def performance(rows: Iterable[EvalRowResult]) -> Performance:
         first_error=next((run.error for run in failed if run.error), None),
         failures={part.value: sum(failed_part(run.error_kind) is part for run in failed) for part in FailedPart},
     )
+
+
+def slips_of(result: EvalResult) -> Tally:
+    """What agents did that they should not, and yet ended."""
+    tally = Tally(result.total_runs)
+    for run in (run for row in result.rows for run in row.runs):
+        run_id = f"eval-{run.row_index}-run-{run.run_index}" + (f"-{run.model_tag}" if run.model_tag else "")
+        tally.count_slips(vars(run), run.row_index or 0, run_id)
+    return tally
 
 
 def zero_runs(rows: Iterable[EvalRowResult]) -> list[EvalRunResult]:

@@ -61,6 +61,7 @@ class BatchReport(Tally):
             self.finish_reasons[shortened(record["finish_reason"], limit=40)] += 1
         if reason := record.get("zero_reason"):
             self.zero_reasons[reason] += 1
+        self.count_slips(record, record["row_index"], record["rollout_id"])
         if not record["success"]:
             text = shortened(record["error"] or "no reason was given")
             where, hint = record.get("where") or (), record.get("hint")
@@ -86,5 +87,6 @@ class BatchReport(Tally):
             "stop_reason": self.stop_reason,
             "interrupted": self.interrupted,
             "rate_limit_waits": self.rate_limit_waits,
+            **self.slips_as_json(),
             "errors": [asdict(problem) for problem in self.problems],
         }

@@ -20,6 +20,7 @@ from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, Job, Stops, drive, until_signal
+from osmosis_ai.rollout.run.loop_watch import loop_watched
 from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
@@ -129,7 +130,7 @@ class _TestRun:
             run, stop_reason = await runner.run_job(
                 job,
                 max_turns=options.max_turns,
-                completion_params=options.completion_params,
+                completion_params=options.sampling,
                 rollout_id=rollout_id,
             )
             return record_of(run, job.row, job.repeat, rollout_id), stop_reason
@@ -144,7 +145,8 @@ class _TestRun:
         jobs = options.plan.jobs(dataset.numbered_rows(), results.has)
         started_seconds = time.monotonic()
         try:
-            await drive(jobs, run_one, take, concurrency=options.concurrency, stops=stops)
+            with loop_watched():
+                await drive(jobs, run_one, take, concurrency=options.concurrency, stops=stops)
         finally:
             report.duration_ms = (time.monotonic() - started_seconds) * 1000
             report.stop_reason = stops.first_reason

@@ -1,12 +1,13 @@
 """A batch for people: a line a run as it ends, and the summary."""
 
 from osmosis_ai.rollout.core.console import Console
+from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS
 from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.text import counted, fitted, printable
 from osmosis_ai.rollout.run.formats import format_duration, format_tokens, run_cost
 from osmosis_ai.rollout.run.loading import Say
 from osmosis_ai.rollout.run.results.results_file import Record
-from osmosis_ai.rollout.run.tally import problem_lines
+from osmosis_ai.rollout.run.tally import problem_lines, warning_lines
 from osmosis_ai.rollout.run.test.batch_report import SOLVED_REWARD, BatchReport, RunVerdict, verdict_of
 from osmosis_ai.rollout.run.zero_reasons import zero_lines
 
@@ -59,6 +60,8 @@ def print_summary(report: BatchReport, say: Say) -> None:
         say(f"  Rate limits: {counted(report.rate_limit_waits, 'call')} had to wait")
     for line in problem_lines(report.problems):
         say(line)
+    for line in warning_lines(report):
+        say(f"  {printable(line)}", "yellow")
     if report.stop_reason is not None:
         reason = printable(report.stop_reason)
         say(f"  Stopped early due to systemic provider error. Reason: {reason}", "red")
@@ -67,10 +70,12 @@ def print_summary(report: BatchReport, say: Say) -> None:
 def _details(record: Record) -> str:
     if not record["success"]:
         return f" - {fitted(printable(record['error']), MAX_ERROR_CHARACTERS)}" if record["error"] else ""
-    details = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
+    details: list[str] = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
     components = readable_components(record.get("reward_components"))
     details += [f"{printable(name)} {value:.2f}" for name, value in components.items()]
     details += [counted(record["turns"], "turn"), counted(record["tool_calls"], "tool call")]
+    details += ["rewrote messages"] if record.get("rewritten") else []
+    details += ["blocked the event loop"] if record.get(LOOP_BLOCKS) else []
     if record.get("finish_reason") not in (None, "stop"):
         details.append(fitted(printable(record["finish_reason"]), MAX_ERROR_CHARACTERS))
     return " " + ", ".join(details)

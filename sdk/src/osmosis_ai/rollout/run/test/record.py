@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS
+from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, extra_columns
 from osmosis_ai.rollout.run.local_runner import LocalRunResult
@@ -23,6 +25,9 @@ def record_of(run: LocalRunResult, row: DatasetRow, repeat: int, rollout_id: str
         "hint": run.hint,
         "reward": reward,
         "reward_components": known_components(run.result.extra_fields) if run.result and run.success else {},
+        "rewritten": run.rewritten,
+        SAMPLING_IGNORED: run.sampling_ignored,
+        LOOP_BLOCKS: run.event_loop_blocked,
         "zero_reason": run.zero_reason if reward is not None and reward <= 0 else None,
         "finish_reason": run.result.finish_reason if run.result else None,
         "duration_ms": run.duration_ms,

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from osmosis_ai.rollout.core.text import counted, printable, shortened
+from osmosis_ai.rollout.run.tally import warning_lines
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
 from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
-MAX_REWRITES_SHOWN = 5
 MAX_COMPONENT_COLUMNS = 4
 """The summary has all parts of the rewards."""
 
@@ -92,10 +92,8 @@ class ReportPrinter:
         ):
             if count:
                 self.say(f"Warning: {count} x a terminal callback {what}.")
-        if report.rewritten:
-            self.say(f"Warning: {len(report.rewritten)} x an agent changed or dropped what was said before:")
-        for rewrite in report.rewritten[:MAX_REWRITES_SHOWN]:
-            self.say(f"Row {rewrite.row_index}, rollout {rewrite.rollout_id}: {rewrite.rewritten}")
+        for text in warning_lines(report):
+            self.say(text)
 
 
 def _worst(lines: list[ReportLine]) -> list[ReportLine]:

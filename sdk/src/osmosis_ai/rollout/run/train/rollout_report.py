@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from osmosis_ai.rollout.core.base import MAX_IGNORED_NAMED
+from osmosis_ai.rollout.core.loop_blocks import known_blocks
+from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.slips import MAX_HINT_CHARACTERS
 from osmosis_ai.rollout.core.text import shortened
@@ -33,6 +36,10 @@ class ReportLine:
     """The first message that the agent changed or dropped, and how."""
     reward_components: dict[str, float] | None = None
     """What the reward is made of, by name."""
+    sampling_ignored: list[str] | None = None
+    """The request's sampling settings that a chat call left out or replaced."""
+    event_loop_blocked: list[dict[str, Any]] | None = None
+    """``place`` and ``seconds`` of each time that the agent blocked the server's event loop."""
 
 
 class RolloutReport(Tally):
@@ -45,7 +52,6 @@ class RolloutReport(Tally):
         self.duration_seconds = 0.0
         self.contradictions = 0
         self.late_results = 0
-        self.rewritten: list[ReportLine] = []
 
     def add(self, row_index: int, repeat: int, outcome: RolloutOutcome) -> ReportLine:
         """Count one rollout."""
@@ -64,6 +70,8 @@ class RolloutReport(Tally):
             **_told(outcome),
             rewritten=shortened(outcome.rewrites[0]) if outcome.rewrites else None,
             reward_components=outcome.reward_components or None,
+            sampling_ignored=_ignored(outcome) or None,
+            event_loop_blocked=(known_blocks(outcome.result.extra_fields) if outcome.result else None) or None,
         )
         self._count(line)
         return line
@@ -80,8 +88,7 @@ class RolloutReport(Tally):
         self.ended += 1
         self.lines.append(line)
         self.counts[Ending(line.status)] += 1
-        if line.rewritten is not None:
-            self.rewritten.append(line)
+        self.count_slips(asdict(line), line.row_index, line.rollout_id)
         self.count_reward(line.reward, line.reward_components)
         if line.problem is not None:
             text = line.problem.replace(line.rollout_id, "<rollout id>")
@@ -116,7 +123,7 @@ class RolloutReport(Tally):
             "stop_reason": self.stop_reason,
             "contradicting_results": self.contradictions,
             "late_results": self.late_results,
-            "rewrote_messages": len(self.rewritten),
+            **self.slips_as_json(),
             "problems": [
                 {
                     "status": problem.kind,
@@ -142,6 +149,12 @@ def _told(outcome: RolloutOutcome) -> dict[str, Any]:
         "where": places or None,
         "hint": shortened(hint, limit=MAX_HINT_CHARACTERS) if isinstance(hint, str) else None,
     }
+
+
+def _ignored(outcome: RolloutOutcome) -> list[str]:
+    given = outcome.result.extra_fields.get(SAMPLING_IGNORED) if outcome.result else None
+    names = given[:MAX_IGNORED_NAMED] if isinstance(given, list) else []
+    return [shortened(name, limit=40) for name in names if isinstance(name, str)]
 
 
 def record_of(line: ReportLine, outcome: RolloutOutcome) -> dict[str, Any]:

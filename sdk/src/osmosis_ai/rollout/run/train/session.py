@@ -78,7 +78,7 @@ class Session:
             job.row_index,
             max_turns=self._options.max_turns,
             max_tokens_total=self._options.max_tokens_total,
-            completion_params=self._options.completion_params,
+            completion_params=self._options.sampling,
             rollout_id=f"trainer-{self._run_id}-{job.row_index}-{job.repeat}",
         )
 

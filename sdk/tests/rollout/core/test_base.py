@@ -108,7 +108,7 @@ class TestChat:
         ctx.request = REQUEST.model_copy(update={"completion_params": asked})
         messages = list(REQUEST.messages)
         await ctx.chat(messages, **ctx.request.completion_params, stop="x")
-        assert ctx.sampling_ignored == ()
+        assert not ctx.sampling_ignored
         await ctx.chat([*messages, REPLY.message], **{**ctx.request.completion_params, "temperature": 0})
         await ctx.chat([*messages, REPLY.message, REPLY.message], temperature=0.8)
         assert ctx.sampling_ignored == ("temperature",)

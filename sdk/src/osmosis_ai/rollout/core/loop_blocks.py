@@ -6,11 +6,7 @@ Who runs agents puts a ``WatchedRun`` into ``CURRENT_RUN``; the watchdog (``serv
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from osmosis_ai.rollout.core.base import RolloutContext
-    from osmosis_ai.rollout.core.results import StopReason
+from typing import Any, Protocol
 
 LOOP_BLOCKS = "event_loop_blocked"
 """Where a result (``extra_fields``) and a record of a results file have them."""
@@ -34,10 +30,10 @@ class RunInterrupted(BaseException):
 class WatchedRun(Protocol):
     """A run of an agent, as the watchdog sees it."""
 
-    def overdue(self) -> "StopReason | None":
+    def overdue(self) -> Any:
         """Why the current task, which works for it, should have ended by now; ``None`` if it may go on."""
 
-    def interrupt(self, reason: "StopReason", place: str) -> RunInterrupted:
+    def interrupt(self, reason: Any, place: str) -> RunInterrupted:
         """What to raise in its code at ``place``, which blocks the event loop; the run ends for ``reason``."""
 
     def note_block(self, place: str, seconds: float) -> LoopBlock:
@@ -48,7 +44,13 @@ CURRENT_RUN: ContextVar[WatchedRun | None] = ContextVar("CURRENT_RUN", default=N
 """The run that the current task works for."""
 
 
-def note_block(ctx: "RolloutContext", place: str, seconds: float) -> LoopBlock:
+class _Holder(Protocol):
+    """A ``RolloutContext``, as far as it is known here."""
+
+    loop_blocks: tuple[LoopBlock, ...]
+
+
+def note_block(ctx: _Holder, place: str, seconds: float) -> LoopBlock:
     """Note a block with the rollout; beyond ``MAX_NOTED`` with nobody."""
     block = LoopBlock(place, round(seconds, 3))
     if len(ctx.loop_blocks) < MAX_NOTED:
@@ -56,7 +58,7 @@ def note_block(ctx: "RolloutContext", place: str, seconds: float) -> LoopBlock:
     return block
 
 
-def blocks_of(ctx: "RolloutContext") -> list[dict[str, Any]]:
+def blocks_of(ctx: _Holder) -> list[dict[str, Any]]:
     """Those of a rollout, as JSON."""
     return [asdict(block) for block in ctx.loop_blocks]
 

@@ -19,7 +19,7 @@ from secrets import token_hex
 
 from bench.accounting import usage
 from bench.faults.server import PROJECT, Server, python_of
-from bench.hostile.attacks import CALLERS, LOOPBACK, OWED, OWED_RESULTS, TRAINERS
+from bench.hostile.attacks import CALLERS, CONTROL, LOOPBACK, OWED, OWED_RESULTS, TRAINERS
 from bench.load.tally import quantile
 from bench.serving import free_port, health_status
 from bench.table import table
@@ -72,7 +72,7 @@ HEADER = ("attack", "verdict", "RSS before MB", "peak RSS MB", "/health p50 ms",
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Attack; 0 only if the server held out against each."""
-    names = [*CALLERS, *TRAINERS, OWED]
+    names = [CONTROL, *CALLERS, *TRAINERS, OWED]
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description="Does a server hold out?")
     parser.add_argument("--seconds", type=float, default=8.0, metavar="N", help="of each attack [%(default)s]")
     parser.add_argument("--only", choices=names, nargs="+", default=names, metavar="NAME", help="; ".join(names))
@@ -121,6 +121,9 @@ async def _poll(port: int, seconds: "array[float]") -> None:
                 answered = await health_status(port) == 200
         except TimeoutError:
             answered = False
+        except asyncio.CancelledError:  # the attack is over before there was an answer
+            seconds.append(time.perf_counter() - started)
+            raise
         seconds.append(time.perf_counter() - started if answered else HEALTH_TIMEOUT_SECONDS)
         await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
 

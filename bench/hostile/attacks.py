@@ -19,6 +19,8 @@ from dataclasses import dataclass
 LOOPBACK = "127.0.0.1"
 CHAT_PATH = "/v1/chat/completions"
 PIECE = b"x" * 65_536
+SINGLE_BYTES = b"1\r\n \r\n" * 10_000
+"""In chunks."""
 GIGABYTE = 1_000_000_000
 ROLLOUTS_AT_ONCE = 8
 BOMB_BYTES = 200_000_000
@@ -85,6 +87,11 @@ async def _chunks() -> Pieces:
         yield b"%x\r\n%s\r\n" % (len(PIECE), PIECE)
 
 
+async def _single_bytes() -> Pieces:
+    while True:
+        yield SINGLE_BYTES
+
+
 def _head(pieces: Callable[[], Pieces]) -> "Callable[[Target], Pieces]":
     return lambda target: pieces()
 
@@ -99,6 +106,8 @@ CALLERS: dict[str, tuple[int, Callable[[Target], Pieces]]] = {
     "oversize bodies": (8, _body(False, f"Content-Length: {GIGABYTE}", _flood)),
     "oversize bodies, with the key": (8, _body(True, f"Content-Length: {GIGABYTE}", _flood)),
     "endless chunks, with the key": (8, _body(True, "Transfer-Encoding: chunked", _chunks)),
+    "single bytes": (32, _body(False, "Transfer-Encoding: chunked", _single_bytes)),
+    "single bytes, with the key": (32, _body(True, "Transfer-Encoding: chunked", _single_bytes)),
 }
 """How many connections send what."""
 
@@ -181,6 +190,12 @@ async def _endless_reply() -> Pieces:
         yield chunk
 
 
+async def _reply_in_single_bytes() -> Pieces:
+    yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async for chunks in _single_bytes():
+        yield chunks
+
+
 TRAINERS: dict[str, tuple[Callable[[], Pieces], Callable[[], Pieces]]] = {
     "a trainer's gzip bombs": (
         lambda: _one(_reply("Content-Encoding: gzip\r\n", _bomb())),
@@ -189,6 +204,7 @@ TRAINERS: dict[str, tuple[Callable[[], Pieces], Callable[[], Pieces]]] = {
     "a trainer's endless header lines": (_endless_reply_lines, lambda: _one(_ACKNOWLEDGEMENT)),
     "a trainer's endless header": (_endless_reply_line, lambda: _one(_ACKNOWLEDGEMENT)),
     "a trainer's endless reply": (_endless_reply, lambda: _one(_ACKNOWLEDGEMENT)),
+    "a trainer's reply in single bytes": (_reply_in_single_bytes, lambda: _one(_ACKNOWLEDGEMENT)),
     "a trainer's endless acknowledgement": (lambda: _one(_CHAT_REPLY), _endless_reply),
     "a trainer's gzip bombs as acknowledgements": (
         lambda: _one(_CHAT_REPLY),
@@ -196,6 +212,8 @@ TRAINERS: dict[str, tuple[Callable[[], Pieces], Callable[[], Pieces]]] = {
     ),
 }
 """How it answers a chat call, and a result."""
+CONTROL = "none, beside a busy process"
+"""What this machine gives now: an attack that is no worse than this one is none."""
 OWED = "what is owed at a restart"
 """The attack is the journal that the server starts on; its trainer takes everything."""
 OWED_RESULTS = 240
@@ -273,8 +291,17 @@ async def take_what_is_owed(target: Target, seen: Counter[str]) -> None:
     await all_came.wait()
 
 
+async def be_busy() -> None:
+    """Without an end."""
+    while True:
+        sum(range(100_000))
+        await asyncio.sleep(0)
+
+
 def attack(name: str, target: Target, seen: Counter[str]) -> Awaitable[None]:
     """The attack of that name."""
+    if name == CONTROL:
+        return be_busy()
     if name in CALLERS:
         return attack_as_caller(name, target, seen)
     if name in TRAINERS:
@@ -285,7 +312,7 @@ def attack(name: str, target: Target, seen: Counter[str]) -> Awaitable[None]:
 def main() -> None:
     """Attack for a time, and print what was seen."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=[*CALLERS, *TRAINERS, OWED])
+    parser.add_argument("name", choices=[CONTROL, *CALLERS, *TRAINERS, OWED])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--trainer-port", type=int, required=True)

@@ -125,6 +125,14 @@ def too_large(max_bytes: int) -> httpx.RemoteProtocolError:
     return httpx.RemoteProtocolError(f"The reply is larger than {max_bytes} bytes.")
 
 
+def head_too_large() -> httpx.RemoteProtocolError:
+    """The error for a reply with more beside its body than it may have."""
+    return httpx.RemoteProtocolError(
+        f"The reply's headers are too large: {MAX_HEADERS}, {MAX_HEADER_BYTES} bytes each and {MAX_HEAD_BYTES} in all"
+        " are the most."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Of the connections to one origin, and of what comes over them."""

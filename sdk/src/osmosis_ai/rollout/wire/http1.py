@@ -7,6 +7,7 @@ httpx's exceptions, so that a caller need not know which way a request went.
 """
 
 import asyncio
+import math
 from typing import Any, cast
 
 import httptools
@@ -20,9 +21,11 @@ from osmosis_ai.rollout.wire.channel import (
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     Reply,
+    head_too_large,
     too_large,
 )
 from osmosis_ai.rollout.wire.coding import decoded, is_coded
+from osmosis_ai.rollout.wire.portions import FIRST_BYTES, Portions
 
 JOINED_BYTES = 65_536
 """Up to here copying a body behind its head costs less than writing two pieces."""
@@ -46,8 +49,7 @@ class Http1Connection(asyncio.Protocol):
         self._parser: Any = None
         self._only_status = False
         self._grace: asyncio.TimerHandle | None = None
-        self._pieces = 0
-        """Of a body, in what is being parsed."""
+        self._portions: Portions | None = None
         self._begin_message()
 
     @property
@@ -68,7 +70,7 @@ class Http1Connection(asyncio.Protocol):
         # False until a whole reply says otherwise: whatever goes wrong from here on, the connection is not used again.
         self.answered_anything = self.reusable = False
         self._only_status = only_status
-        self._overhead_bytes = self._pieces = 0
+        self._overhead_bytes = 0
         self._begin_message()
         if self._parser is None:  # it refers back to this object, so it is not made for a connection that fails
             self._parser = httptools.HttpResponseParser(self)
@@ -126,14 +128,26 @@ class Http1Connection(asyncio.Protocol):
             self.close()
             return
         self.answered_anything = True
-        body_bytes, self._piece_bytes, self._pieces = self._body_bytes, len(data), 0
+        if self._portions is not None:
+            self._portions.add(data)
+        elif len(data) <= FIRST_BYTES or self._transport is None:
+            self._take(data, False)
+        else:
+            self._portions = Portions(self._transport, self._answer.get_loop(), self._take)
+            self._portions.add(data)
+
+    def _take(self, data: bytes, more: bool) -> bool:
+        if self._answer is None:
+            return False
+        body_bytes, self._piece_bytes = self._body_bytes, len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"The reply is not HTTP/1.1: {error}"))
-        if self._answer is None and data.endswith((b"\n", b"\r")) and self._has_blank_lines_left(data):
-            self.close()
-        if self._answer is not None:
+        if self._answer is None:
+            if more or (data.endswith((b"\n", b"\r")) and self._has_blank_lines_left(data)):
+                self.close()
+        else:
             if self._is_enough and self._grace is None:
                 # A body that comes at once is received, so that the connection can be used again.
                 self._grace = self._answer.get_loop().call_later(DISCARD_SECONDS, self._cut_short)
@@ -141,18 +155,22 @@ class Http1Connection(asyncio.Protocol):
             # in there, at a cost that is quadratic. Chunks may have as much of their own as they hold.
             self._overhead_bytes += self._piece_bytes - (self._body_bytes - body_bytes)
             if self._overhead_bytes > MAX_HEAD_BYTES + self._body_bytes:
-                self._fail(_head_too_large())
-            elif self._pieces > MAX_PIECES and self._transport is not None:
-                # Others have their turn: uvloop would go on with up to 8 MB.
-                self._transport.pause_reading()
-                self._answer.get_loop().call_soon(self._transport.resume_reading)
+                self._fail(head_too_large())
+        return self._answer is not None and self.is_open
 
     def eof_received(self) -> None:
+        self._take_the_rest()
         self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_the_rest()
         self._transport = None
         self._ended(exc)
+
+    def _take_the_rest(self) -> None:
+        # TLS tells of the end also where nothing more is to be read.
+        if self._portions is not None and self._portions.waiting:
+            self._portions.work_off(math.inf)
 
     # httptools
 
@@ -175,14 +193,13 @@ class Http1Connection(asyncio.Protocol):
         # Looked at only where what has come is more than one header may have.
         may_be_large = self._overhead_bytes + self._piece_bytes > MAX_HEADER_BYTES
         if len(self._headers) > MAX_HEADERS or (may_be_large and self._head_is_large()):
-            self._fail(_head_too_large())
+            self._fail(head_too_large())
             return
         if self._only_status and self._answer is not None and 200 <= self._parser.get_status_code() < 300:
             self._is_enough = True
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        self._pieces += 1
         self._last_piece = data
         if self._is_enough:
             if self._body_bytes > DISCARDED_BYTES:
@@ -256,10 +273,3 @@ class Http1Connection(asyncio.Protocol):
 def _line_ends(data: bytes) -> int:
     """How many characters of line ends are at the end of ``data``."""
     return len(data) - len(data.rstrip(b"\r\n"))
-
-
-def _head_too_large() -> httpx.RemoteProtocolError:
-    return httpx.RemoteProtocolError(
-        f"The reply's headers are too large: {MAX_HEADERS}, {MAX_HEADER_BYTES} bytes each and {MAX_HEAD_BYTES} in all"
-        " are the most."
-    )

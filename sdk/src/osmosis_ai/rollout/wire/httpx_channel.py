@@ -21,6 +21,7 @@ from osmosis_ai.rollout.wire.channel import (
     too_large,
 )
 from osmosis_ai.rollout.wire.coding import decoded, is_coded
+from osmosis_ai.rollout.wire.httpx_reading import Meter, measure
 
 KEEPALIVE_SECONDS = 30.0
 
@@ -47,6 +48,7 @@ class HttpxChannel:
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise httpx.ProxyError(f"The proxy that the environment names cannot be used: {error}") from error
+        measure(self._transport)
 
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
@@ -56,14 +58,17 @@ class HttpxChannel:
         # then would never be too late.
         limits = {"connect": min(CONNECT_TIMEOUT_SECONDS, limit_seconds), "pool": limit_seconds}
         request = httpx.Request("POST", url, headers=headers, content=body, extensions={"timeout": limits})
+        meter = Meter()
+        meter.start()
         try:
             async with asyncio.timeout(limit_seconds):
                 response = await self._transport.handle_async_request(request)
                 try:
+                    meter.end_of_head(response.headers.raw)
                     if only_status and response.is_success:
-                        await _discard(response)
+                        await _discard(response, meter)
                         return Reply(response.status_code, b"", response.headers.raw)
-                    content = await self._read(response)
+                    content = await self._read(response, meter)
                 finally:
                     if _has_leftovers(response):
                         await response.extensions["network_stream"].aclose()
@@ -72,9 +77,11 @@ class HttpxChannel:
             raise httpx.ReadTimeout("") from error
         return Reply(response.status_code, content, response.headers.raw)
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response, meter: Meter) -> bytes:
         body = bytearray()
         async for chunk in response.aiter_raw():
+            await meter.take_turns()
+            meter.body_bytes += len(chunk)
             body += chunk
             if len(body) > self._max_reply_bytes:
                 body.clear()  # the error's traceback holds it for as long as somebody keeps the error
@@ -100,12 +107,12 @@ def _has_leftovers(response: httpx.Response) -> bool:
         return True  # another httpcore, which does not show it: a new connection for each request is dear, but right
 
 
-async def _discard(response: httpx.Response) -> None:
+async def _discard(response: httpx.Response, meter: Meter) -> None:
     """Receive a short body that comes at once, so that the connection can be used again."""
-    received = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
             async for chunk in response.aiter_raw():
-                received += len(chunk)
-                if received > DISCARDED_BYTES:
+                await meter.take_turns()
+                meter.body_bytes += len(chunk)
+                if meter.body_bytes > DISCARDED_BYTES:
                     break

@@ -4,7 +4,7 @@ A request head has at most ``MAX_HEAD_BYTES`` (one read more, while it is not wh
 ``HEAD_SECONDS``, all unfinished heads together ``UNFINISHED_HEADS_BYTES``, and at most ``MAX_PIPELINED`` requests wait
 for a reply before theirs; a reply that nobody reads is given up after
 ``UNREAD_SECONDS``. How long a body may take is for who reads it; one that is still on its way when its reply has gone
-has ``HEAD_SECONDS`` more.
+has ``HEAD_SECONDS`` more. What takes the parser long, such as a body in chunks of one byte, takes turns (``portions``).
 
 Invariant: ``Inbound.waiting`` holds the connections that wait for their peer (for a head, a body, or that it reads),
 and no others, by how long they do. Beyond the largest number of connections the one that has waited longest is closed:
@@ -17,11 +17,12 @@ import math
 import signal
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from osmosis_ai.rollout.core.shortage import descriptor_limit
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADERS
+from osmosis_ai.rollout.wire.portions import FIRST_BYTES, Portions
 
 if TYPE_CHECKING:
     import uvicorn
@@ -179,9 +180,12 @@ class Bounded(_Protocol):
         """Of a head whose end has not come."""
         self._is_ours = True
         self._is_unread = False
+        self._portions: Portions | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._resume_flow = self.flow.resume_reading
+        self.flow.resume_reading = self._resume_reading  # type: ignore[method-assign]
         self.inbound.add(self)
         self.inbound.make_room(self)
 
@@ -192,8 +196,31 @@ class Bounded(_Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._is_ours:
             return
-        self._feed(data)
-        self._look(len(data))
+        if self._portions is not None:
+            self._portions.add(data)
+        elif len(data) <= FIRST_BYTES:
+            self._feed(data)
+            self._look(len(data))
+        else:
+            self._portions = Portions(self.transport, self.loop, self._take, lambda: not self.flow.read_paused)
+            self._portions.add(data)
+
+    def _take(self, portion: bytes, _: bool) -> bool:
+        if self._is_ours:
+            self._feed(portion)
+            self._look(len(portion))
+        elif not self.transport.is_closing() and (protocol := self.transport.get_protocol()) is not self:
+            cast(asyncio.Protocol, protocol).data_received(portion)  # after a change to WebSocket
+        else:
+            return False
+        return True
+
+    def _resume_reading(self) -> None:
+        """As ``FlowControl``; but while something waits, ``Portions`` resumes when it is done."""
+        if self._portions is not None and self._portions.waiting:
+            self.flow.read_paused = False
+        else:
+            self._resume_flow()
 
     def _feed(self, data: bytes) -> None:
         super().data_received(data)
@@ -280,6 +307,8 @@ class Bounded(_Protocol):
 
     def _pause_reading(self) -> None:
         """Take turns in reading what is thrown away: uvloop reads 8 MB a round from whoever sends that much."""
+        if self.flow.read_paused:
+            return
         self.flow.pause_reading()
         turn = self.loop.create_future()
         turn.add_done_callback(lambda _: self.flow.resume_reading())
@@ -376,16 +405,3 @@ class _BoundedHttptools(Bounded):
 
 class _BoundedH11(Bounded):
     """h11 has a bound of its own for a head or a trailer (16 KiB), which holds for what is not complete."""
-
-    PIECE_BYTES = 16_384
-
-    def _feed(self, data: bytes) -> None:
-        for start in range(0, len(data), self.PIECE_BYTES):
-            if self.transport.is_closing():
-                return
-            protocol: Any = self.transport.get_protocol()  # another one after a change to WebSocket
-            piece = data[start : start + self.PIECE_BYTES]
-            if protocol is self:
-                super()._feed(piece)
-            else:
-                protocol.data_received(piece)

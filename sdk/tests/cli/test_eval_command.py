@@ -100,7 +100,7 @@ def test_it_reports_what_the_model_can_do(evaluate: Command, endpoint: ModelEndp
     ):
         assert line in ended.out
     [line] = [line for line in ended.out.splitlines() if line.strip().startswith("scores:right  |")]
-    assert [cell.strip() for cell in line.split("|")][2:] == ["0.750", "0.000", "1.000", "0.433", "75.0%", "75.0%"]
+    assert [cell.strip() for cell in line.split("|")][2:] == ["0.750", "0.000", "1.000", "0.433", *["75.0%"] * 3]
     assert len(endpoint.calls) == 13
 
 
@@ -161,7 +161,15 @@ def test_a_baseline_is_compared_row_by_row(evaluate: Command, project: Path, end
 
 def test_json_on_standard_output_is_nothing_but_json(evaluate: Command, endpoint: ModelEndpoint) -> None:
     ended = evaluate(*at(endpoint, "--json"))
-    assert json.loads(ended.out)["summary"]["total_runs"] == 4
+    document = json.loads(ended.out)
+    assert document["summary"]["total_runs"] == 4
+    assert [row["row_index"] for row in document["rows"]] == [0, 1, 2, 3]
+    [run] = document["rows"][3]["runs"]
+    told = {name: run[name] for name in ("outcome", "scores", "tokens", "finish_reason", "zero_reason")}
+    reason = told.pop("zero_reason")
+    assert told == {"outcome": "completed", "scores": {"scores:right": 0.0}, "tokens": 15, "finish_reason": "stop"}
+    assert reason.startswith("called no tool")
+    assert "cost_usd" not in ended.out
 
 
 def test_quiet_is_quiet(evaluate: Command, endpoint: ModelEndpoint) -> None:
@@ -179,6 +187,16 @@ class TestWhatGoesWrong:
         assert "scores:crash=error" in ended.out
         assert "Runs on which scores:crash failed: 4. First error: ValueError: cannot score [/x] this" in ended.out
         assert "N/A" in ended.out
+
+    def test_a_score_beyond_its_stated_range_is_an_error(
+        self, evaluate: Command, project: Path, endpoint: ModelEndpoint
+    ) -> None:
+        ended = evaluate(*at(endpoint, "--eval-fn", "scores:length", "--score-range=-1,1", "--json"))
+        assert ended.code == 0
+        scores = json.loads(ended.out)["summary"]["eval_fns"]
+        assert "scores:length returned 3, which is beyond the stated -1 to 1" in scores["scores:length"]["first_error"]
+        assert scores["scores:right"]["mean_interval"]["low"] < 0.2
+        assert scores["scores:right"]["mean_interval"]["high"] <= 1.0
 
     def test_if_every_score_is_an_error_so_is_the_exit_code(self, evaluate: Command, endpoint: ModelEndpoint) -> None:
         ended = evaluate(*at(endpoint), fn="scores:crash")

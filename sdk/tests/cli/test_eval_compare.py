@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def test_two_saved_evaluations_are_compared_row_by_row(evaluations: Path, capsys
     assert main(["eval", "compare", "b.json", "a.json", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["comparison"]["scores:right"]["difference"] == -1.0
+
+
+def test_it_is_listed_and_helped(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, text in (
+        (["--help"], "  eval compare "),
+        (["eval", "--help"], "osmosis eval compare A.json B.json"),
+        (["eval", "compare", "--help"], "paired by row"),
+    ):
+        with contextlib.suppress(SystemExit):
+            main(arguments)
+        assert text in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared_is_one_sentence(evaluations: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,13 @@ import pytest
 from osmosis_ai._compat.parser import build_parser, configure
 from osmosis_ai.cli import journal, main, options as table, traces
 from osmosis_ai.cli.app import COMMANDS
+from osmosis_ai.cli.eval_compare import eval_compare
 
 # That of another distribution, which declares its own.
 OWN = {name: command for name, command in COMMANDS.items() if name != "conformance"}
 ALL: dict[str, Callable[..., int]] = {
     **OWN,
+    "eval compare": eval_compare,
     **{f"journal {name}": command for name, command in journal.COMMANDS.items()},
     **{f"traces {name}": command for name, command in traces.COMMANDS.items()},
 }
@@ -148,6 +150,7 @@ LINES = {
     "trainer": ["trainer", *AGENT, *DATA],
     "test": ["test", *AGENT, *DATA, "--model", "builtin/arithmetic"],
     "eval": ["eval", *AGENT, *DATA, "--model", "builtin/arithmetic", "--eval-fn", "scores:right"],
+    "eval compare": ["eval", "compare", "a.json", "b.json"],
     "rescore": ["rescore", "results.json", "-m", "scores:right"],
     "doctor": ["doctor"],
     "init": ["init", "new"],
@@ -173,6 +176,8 @@ WRONG: dict[str, list[list[str]]] = {
     "no number": [[*LINES[name], "--max-turns", "ten"] for name in RUNNERS],
     "something required is missing": [
         *([name] for name in ("trainer", "test", "eval", "rescore", "init", "view")),
+        ["eval", "compare"],
+        ["eval", "compare", "results.json"],
         ["journal", "show"],
         ["journal", "redeliver"],
         ["journal", "purge"],
@@ -196,6 +201,7 @@ WRONG: dict[str, list[list[str]]] = {
         *([*LINES[name], "-d", "gone.jsonl"] for name in (*RUNNERS, "rescore")),
         [*LINES["validate"], "--request", "gone.json"],
         ["rescore", "gone.json", "-m", "scores:right"],
+        LINES["eval compare"],
         ["view", "gone"],
         ["traces", "export", "gone"],
         [*LINES["test"], "--api-key", "@gone"],
@@ -215,6 +221,7 @@ WRONG: dict[str, list[list[str]]] = {
         [*LINES["test"], "--row", "1"],
         [*LINES["test"], "-i", "--json"],
         [*LINES["eval"], "--baseline-api-key", "k"],
+        *([*LINES["eval"], f"--score-range={text}"] for text in ("1", "1,0", "0,nan", "a,b", "0,1,2")),
         [*LINES["view"], "-o", "page.html", "--open"],
         [*LINES["traces export"], "--min-reward", "1", "--max-reward", "0"],
     ],

@@ -67,6 +67,10 @@ class _Group(TyperGroup):
         # `eval` has options of its own that must be given, so it is no group.
         return super().resolve_command(ctx, ["eval compare", *args[2:]] if args[:2] == ["eval", "compare"] else args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        # A shell would offer its two words apart.
+        return [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
+
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix="usage: ")
 
@@ -125,12 +129,12 @@ def _global_options(
         raise _Finished(EXIT_USAGE)
 
 
-def _add(group: typer.Typer, name: str, command: Callable[..., int], *, hidden: bool = False) -> None:
+def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
     @functools.wraps(command)
     def finish(**options: Any) -> None:
         raise _Finished(exit_code_of(command, **options))
 
-    group.command(name, hidden=hidden)(finish)
+    group.command(name)(finish)
 
 
 def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
@@ -160,7 +164,8 @@ def tell(error: CLIError) -> int:
 
 for _name, _command in COMMANDS.items():
     _add(app, _name, _command)
-_add(app, "eval compare", eval_compare, hidden=True)
+    if _command is eval_:
+        _add(app, "eval compare", eval_compare)
 for _name, _module in (("journal", journal), ("traces", traces)):
     _commands = typer.Typer(help=_module.HELP, no_args_is_help=True, **_PLAIN)
     for _each, _command in _module.COMMANDS.items():

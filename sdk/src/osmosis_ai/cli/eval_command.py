@@ -21,6 +21,14 @@ def eval_(
     policy: table.Policy = None,
     n_runs: table.Repeat = 1,
     pass_threshold: table.PassThreshold = 1.0,
+    score_range: Annotated[
+        str | None,
+        typer.Option(
+            "--score-range",
+            metavar="LOW,HIGH",
+            help="What every score lies in: intervals stay there [default: 0,1 unless a score is beyond]",
+        ),
+    ] = None,
     batch_size: table.Concurrency = defaults.CONCURRENCY,
     baseline_model: Annotated[
         str | None, typer.Option("--baseline-model", "--baseline", metavar="MODEL", help="A model to compare with.")
@@ -52,7 +60,10 @@ def eval_(
     quiet: table.Quiet = False,
     debug: table.Debug = False,
 ) -> int:
-    """Run an agent on a dataset, score every run and report pass@k, means, latency and tokens."""
+    """Run an agent on a dataset, score every run and report pass@k, means, latency and tokens.
+
+    Two files that -o wrote are compared by: osmosis eval compare A.json B.json
+    """
     given = locals()
     import asyncio
 

@@ -10,10 +10,12 @@ from hypothesis import given, settings, strategies as st
 
 from osmosis_ai.rollout.run.evaluate import pass_at_k as exported_pass_at_k
 from osmosis_ai.rollout.run.evaluate.statistics import (
+    Interval,
     Spread,
     mean_interval,
     paired_difference,
     pass_at_k,
+    pass_hat_k,
     spread,
     student_t,
 )
@@ -51,6 +53,60 @@ def wilson(passed: int, total: int) -> tuple[float, float]:
     return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
+class TestAgainstSciPy:
+    """Numbers that SciPy 1.17 gives, by the function named."""
+
+    @pytest.mark.parametrize(
+        ("probability", "degrees", "expected"),
+        [
+            (0.975, 1, 12.706204736),
+            (0.975, 2, 4.30265273),
+            (0.975, 9, 2.262157163),
+            (0.975, 100, 1.983971519),
+            (0.975, 101, 1.983731003),
+            (0.975, 1000, 1.962339081),
+            (0.995, 3, 5.84090931),
+            (0.995, 40, 2.704459267),
+            (0.995, 200, 2.600634436),
+        ],
+    )
+    def test_stats_t_ppf(self, probability: float, degrees: int, expected: float) -> None:
+        assert student_t(probability, degrees) == pytest.approx(expected, rel=1e-7)
+
+    @pytest.mark.parametrize(
+        ("passed", "rows", "low", "high"),
+        [
+            (0, 5, 0.0, 0.434482465),
+            (3, 7, 0.158219855, 0.749541635),
+            (10, 10, 0.7224672, 1.0),
+            (45, 60, 0.627679299, 0.842234775),
+            (1, 200, 0.000883169, 0.027773704),
+        ],
+    )
+    def test_stats_binomtest_proportion_ci(self, passed: int, rows: int, low: float, high: float) -> None:
+        interval = mean_interval([[1.0]] * passed + [[0.0]] * (rows - passed))
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-8)
+
+    def test_stats_t_interval(self) -> None:
+        interval = mean_interval([[value] for value in (3.5, -1.0, 2.25, 7.0, 0.5, 4.0)])
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((-0.243252988, 5.659919655), abs=1e-8)
+
+    def test_stats_permutation_test_and_ttest_rel(self) -> None:
+        paired = paired_difference([1, 0.5, 0, 1, 0.75, 0.25, 1], [0.5, 0.5, 0.25, 0, 0.5, 0, 0.5])
+        assert (paired.p_value, paired.difference) == pytest.approx((0.125, 0.321428571))
+        assert paired.interval is not None
+        assert (paired.interval.low, paired.interval.high) == pytest.approx((-0.049334563, 0.692191706), abs=1e-8)
+
+    @pytest.mark.parametrize(
+        ("n", "c", "k", "any_passes", "all_pass"),
+        [(8, 5, 3, 0.982142857, 0.178571429), (10, 7, 4, 1.0, 0.166666667), (20, 15, 10, 1.0, 0.01625387)],
+    )
+    def test_stats_hypergeom_pmf(self, n: int, c: int, k: int, any_passes: float, all_pass: float) -> None:
+        assert (pass_at_k(n, c, k), pass_hat_k(n, c, k)) == pytest.approx((any_passes, all_pass), abs=1e-8)
+
+
 class TestTheIntervalOfAMean:
     @given(st.lists(st.booleans(), min_size=1, max_size=60))
     def test_with_one_pass_or_fail_a_row_it_is_wilsons(self, passes: list[bool]) -> None:
@@ -85,6 +141,29 @@ class TestTheIntervalOfAMean:
         interval = mean_interval([[1.0]] * 10)
         assert interval is not None
         assert (interval.low, interval.high) == pytest.approx(wilson(10, 10))
+
+    @given(
+        bounds=st.sampled_from([Interval(-1, 1), Interval(0, 10), Interval(-3, 0.5)]),
+        shares=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=3), min_size=1, max_size=8),
+    )
+    def test_it_stays_in_stated_bounds_and_is_that_of_the_same_scores_from_0_to_1(
+        self, bounds: Interval, shares: list[list[float]]
+    ) -> None:
+        rows = [[min(bounds.low + share * bounds.width, bounds.high) for share in row] for row in shares]
+        interval, unit = mean_interval(rows, bounds), mean_interval(shares)
+        assert interval is not None
+        assert unit is not None
+        assert bounds.low - 1e-12 <= interval.low <= interval.high <= bounds.high + 1e-12
+        same = [bounds.low + end * bounds.width for end in (unit.low, unit.high)]
+        assert [interval.low, interval.high] == pytest.approx(same, abs=1e-6)
+
+    def test_bounds_that_nobody_states_are_not_claimed(self) -> None:
+        interval = mean_interval([[-1.0], [1.0], [1.0]])
+        assert interval is not None
+        assert interval.high > 1.0
+        stated = mean_interval([[-1.0], [1.0], [1.0]], Interval(-1.0, 1.0))
+        assert stated is not None
+        assert -1.0 < stated.low < stated.high <= 1.0
 
     def test_what_cannot_be_estimated_is_none(self) -> None:
         assert mean_interval([]) is None
@@ -157,6 +236,19 @@ class TestAPairedComparison:
         first, second = ([random.random() for _ in range(60)] for _ in range(2))
         assert paired_difference(first, second, seed=3) == paired_difference(first, second, seed=3)
         assert paired_difference(first, second, seed=3).p_value != paired_difference(first, second, seed=4).p_value
+
+    def test_its_interval_stays_within_what_bounded_scores_can_differ_by(self) -> None:
+        intervals = [
+            paired_difference(first, second, bounds=bounds).interval
+            for first, second, bounds in (
+                ([1.0, 1.0], [0.0, 1.0], None),
+                ([3.0, 1.0], [0.0, 1.0], Interval(0.0, 4.0)),
+                ([3.0, 1.0], [0.0, 1.0], None),
+            )
+        ]
+        assert intervals[:2] == [Interval(-1.0, 1.0), Interval(-4.0, 4.0)]
+        assert intervals[2] is not None
+        assert intervals[2].high > 4.0
 
     def test_equal_models_do_not_differ(self) -> None:
         paired = paired_difference([0.5, 1.0], [0.5, 1.0])

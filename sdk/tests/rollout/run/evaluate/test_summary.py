@@ -71,7 +71,7 @@ def test_it_agrees_with_an_independent_computation_on_random_data() -> None:
         summary = summarize("fn", [row(index, *values) for index, values in enumerate(scores)], n, threshold)
         flat = [score for values in scores for score in values]
         assert [summary.mean, summary.std] == pytest.approx([fmean(flat), pstdev(flat)])
-        assert set(summary.pass_at_k) == set(summary.pass_at_k_intervals) == {1, 3, 5, 10}
+        assert set(summary.pass_at_k) == set(summary.pass_at_k_intervals) == {1, 2, 3, 4, 5, 10}
         for k, share in summary.pass_at_k.items():
             shares = []
             for values in scores:
@@ -86,14 +86,17 @@ def test_it_agrees_with_an_independent_computation_on_random_data() -> None:
 
 def test_all_of_k_runs_and_most_of_a_row() -> None:
     summary = summarize("fn", [row(0, 1.0, 1.0, 0.0), row(1, 1.0, 1.0, 1.0), row(2, 1.0, 0.0, 0.0)], 3, 1.0)
-    assert summary.pass_at_k == {1: pytest.approx(2 / 3), 3: 1.0}
-    assert summary.pass_hat_k == {1: pytest.approx(2 / 3), 3: pytest.approx(1 / 3)}
+    assert summary.pass_at_k == {1: pytest.approx(2 / 3), 2: pytest.approx(8 / 9), 3: 1.0}
+    assert summary.pass_hat_k == {1: pytest.approx(2 / 3), 2: pytest.approx(4 / 9), 3: pytest.approx(1 / 3)}
     assert summary.majority == pytest.approx(2 / 3)
     # Row means 2/3, 1, 1/3: their deviation is 1/3, over the root of three rows.
     assert summary.standard_error == pytest.approx(1 / 3 / math.sqrt(3))
 
 
-@pytest.mark.parametrize(("n_runs", "ks"), [(1, []), (2, [1, 2]), (3, [1, 3]), (9, [1, 3, 5, 9]), (10, [1, 3, 5, 10])])
+@pytest.mark.parametrize(
+    ("n_runs", "ks"),
+    [(1, []), (2, [1, 2]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4, 5, 9]), (64, [1, 2, 3, 4, 5, 10, 20, 50, 64])],
+)
 def test_k_goes_up_to_the_number_of_runs(n_runs: int, ks: list[int]) -> None:
     assert list(summarize("fn", [row(0, *[1.0] * n_runs)], n_runs, 1.0).pass_at_k) == ks
 
@@ -101,7 +104,7 @@ def test_k_goes_up_to_the_number_of_runs(n_runs: int, ks: list[int]) -> None:
 def test_runs_that_were_not_made_count_nowhere() -> None:
     cut_short = [row(0, 1.0, 0.0, 0.0), row(1, 1.0)]
     summary = summarize("fn", cut_short, 3, 1.0)
-    assert summary.pass_at_k == {1: pytest.approx((1 / 3 + 1) / 2), 3: 1.0}
+    assert summary.pass_at_k == {1: pytest.approx((1 / 3 + 1) / 2), 2: pytest.approx(2 / 3), 3: 1.0}
     assert summary.mean == 0.5
 
 

@@ -5,6 +5,7 @@ from support.evaluations import HOSTILE, evaluation
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.run.evaluate import EvalEvalSummary, EvalResult, format_eval_report, terminal as terminal_report
+from osmosis_ai.rollout.run.evaluate.records import overview
 
 
 def printed(result: EvalResult, model: str = "the/model", *, terminal: bool = False) -> str:
@@ -25,6 +26,49 @@ def test_it_says_what_was_run_and_what_came_out() -> None:
     assert "(standard error 0.250), pass@1 75.0% [" in text
     assert "pass^2 50.0%, majority 50.0%" in text
     assert text.endswith("\n\n")
+
+
+def table_of_samples(text: str) -> list[list[str]]:
+    lines = text.partition("  Samples")[2].partition("95% intervals")[0].splitlines()
+    return [[cell.strip() for cell in line.split("|")] for line in lines if "|" in line]
+
+
+def test_each_sample_has_its_line() -> None:
+    result = evaluation([1.0, 0.0], [1.0, 1.0], error="it broke")
+    result.rows[0].runs[2].error_kind = "time limit"
+    result.rows[1].runs[1].finish_reason = "length"
+    lines = table_of_samples(printed(result))
+    assert lines[0] == ["Row", "Run", "Outcome", "Finish reason", "fn", "crash", "Tokens"]
+    assert lines[1:] == [
+        ["0", "0", "completed", "-", "1.000", "-", "100"],
+        ["0", "1", "completed", "-", "0.000", "-", "100"],
+        ["0", "8", "time limit", "-", "-", "-", "0"],
+        ["0", "9", "completed", "-", "1.000", "error", "0"],
+        ["1", "0", "completed", "-", "1.000", "-", "100"],
+        ["1", "1", "completed", "length", "1.000", "-", "100"],
+    ]
+
+
+def test_of_many_samples_the_lowest_are_shown() -> None:
+    text = printed(evaluation(*([share / 100] for share in range(100, 0, -1)), error="it broke"))
+    assert "Samples: the 20 lowest of 102:" in text
+    lines = table_of_samples(text)[1:]
+    assert [line[0] for line in lines] == ["0", "0", *map(str, range(82, 100))]
+    assert (lines[0][2], lines[1][5]) == ("agent", "error")
+
+
+def test_the_cost_is_told_where_it_is_known() -> None:
+    result = evaluation([1.0, 0.0], [1.0, 1.0])
+    assert "Cost" not in printed(result)
+    result.rows[0].runs[0].cost_usd = 0.25
+    text = printed(result)
+    assert "Cost: $0.2500 (1 of 4 runs)" in text
+    assert [line[-1] for line in table_of_samples(text)] == ["Cost", "$0.2500", "-", "-", "-"]
+    for row in result.rows:
+        for run in row.runs:
+            run.cost_usd = 0.0001
+    assert "Cost: $0.0004\n" in printed(result)
+    assert overview(result)["summary"]["cost_usd"] == pytest.approx(0.0004)
 
 
 def test_pass_at_k_is_not_shown_with_one_run_a_row() -> None:

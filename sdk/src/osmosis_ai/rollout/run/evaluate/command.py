@@ -22,8 +22,8 @@ from osmosis_ai.rollout.run.errors import LocalExecutionError
 from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
 from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, EvalResult, EvalRunResult
-from osmosis_ai.rollout.run.evaluate.options import Options, config_of
-from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of
+from osmosis_ai.rollout.run.evaluate.options import Options, config_of, score_bounds
+from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of, samples
 from osmosis_ai.rollout.run.evaluate.summary import performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import run_cost
@@ -67,6 +67,7 @@ class _Evaluation:
 
     async def run(self) -> int:
         options, say = self.options, self._say
+        bounds = score_bounds(options.score_range)
         self._print_header()
         for path in map(Path, [*(options.reports or ()), *([options.output] if options.output else [])]):
             check_writable(path)
@@ -103,6 +104,7 @@ class _Evaluation:
             baseline_llm_client=baseline_client,
             timeout_seconds=options.timeout,
             seed=options.seed,
+            score_bounds=bounds,
         )
         config = config_of(options, agent, len(rows), [eval_fn.name for eval_fn in eval_fns])
         code = await self._evaluate(runner, rows, config)
@@ -179,7 +181,8 @@ class _Evaluation:
     def _publish(self, result: EvalResult, config: dict[str, Any], results: "ResultsFile") -> None:
         args = self.options
         if args.as_json:
-            print(json.dumps({"config": config, **overview(result)}, indent=2))  # noqa: T201 - the answer itself
+            document = {"config": config, **overview(result), "rows": samples(result)}
+            print(json.dumps(document, indent=2))  # noqa: T201 - the answer itself
         elif not args.is_silent:
             format_eval_report(result, self.console, args.name)
         for path in map(Path, args.reports or ()):

@@ -7,6 +7,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run.evaluate.eval_results import PRIMARY, EvalRowResult
+from osmosis_ai.rollout.run.evaluate.options import score_bounds
 from osmosis_ai.rollout.run.evaluate.records import run_of
 from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, PairedDifference
 from osmosis_ai.rollout.run.evaluate.summary import compare
@@ -20,6 +21,7 @@ class SavedEvaluation:
     model: str
     dataset_digest: str | None
     eval_names: list[str]
+    score_range: str | None
     rows: list[EvalRowResult]
 
 
@@ -40,7 +42,8 @@ def read_evaluation(path: Path) -> SavedEvaluation:
             for row in document["rows"]
         ]
         digest = config["dataset"]["sha256"]
-        return SavedEvaluation(path, str(config["model"]), digest, list(config["eval_fns"]), rows)
+        range_ = config.get("score_range")
+        return SavedEvaluation(path, str(config["model"]), digest, list(config["eval_fns"]), range_, rows)
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist: name a file that osmosis eval wrote with -o.") from error
     except OSError as error:
@@ -62,9 +65,9 @@ def compare_saved(
             f"{first.path} and {second.path} are of different datasets, so their rows are not the same questions:"
             " compare evaluations of one file."
         )
-    found = {
-        name: compare(name, first.rows, second.rows, seed) for name in first.eval_names if name in second.eval_names
-    }
+    bounds = score_bounds(first.score_range if first.score_range == second.score_range else None)
+    shared = [name for name in first.eval_names if name in second.eval_names]
+    found = {name: compare(name, first.rows, second.rows, seed, bounds) for name in shared}
     known = {name: paired for name, paired in found.items() if paired is not None}
     if not known:
         raise CLIError(f"{first.path} and {second.path} have no eval function with scores for the same rows.")

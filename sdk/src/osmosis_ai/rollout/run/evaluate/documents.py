@@ -85,9 +85,8 @@ def _tables(result: EvalResult, config: Mapping[str, Any]) -> Iterator[Table]:
     optional = [tables.comparison_table(result), tables.failures_table(models, eval_names)]
     yield from (table for table in optional if table is not None)
     yield from tables.latency_and_token_tables(models)
-    worst = tables.worst_rows_table(models, eval_names)
-    if worst is not None:
-        yield worst
+    by_row = [tables.worst_rows_table(models, eval_names), tables.samples_table(models, eval_names)]
+    yield from (table for table in by_row if table is not None)
 
 
 def _plots(result: EvalResult, config: Mapping[str, Any]) -> Iterator[str]:

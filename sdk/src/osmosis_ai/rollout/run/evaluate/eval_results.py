@@ -7,9 +7,11 @@ One ``EvalRunResult`` a run of a row, gathered in an ``EvalRowResult`` a row; an
 from dataclasses import dataclass, field
 from typing import Any
 
+from osmosis_ai.rollout.run.errors import failed_part
 from osmosis_ai.rollout.run.evaluate.statistics import Interval, PairedDifference
 from osmosis_ai.rollout.run.moments import ComponentMoments
 
+COMPLETED = "completed"
 PRIMARY = "primary"
 BASELINE = "baseline"
 
@@ -59,6 +61,11 @@ class EvalRunResult:
     """The request's sampling settings that a chat call left out or replaced."""
     event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
     """``place`` and ``seconds`` of each time that the agent blocked the event loop."""
+
+    @property
+    def outcome(self) -> str:
+        """``completed``, or whose failure it was."""
+        return COMPLETED if self.success else failed_part(self.error_kind).value
 
 
 @dataclass

@@ -15,7 +15,14 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
 from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.run.driver import Job, RunPlan, Stops, drive
 from osmosis_ai.rollout.run.errors import SystemicProviderError
-from osmosis_ai.rollout.run.evaluate.eval_fn import RESULT, EvalFnWrapper, NoRewardError, as_told, described
+from osmosis_ai.rollout.run.evaluate.eval_fn import (
+    RESULT,
+    EvalFnError,
+    EvalFnWrapper,
+    NoRewardError,
+    as_told,
+    described,
+)
 from osmosis_ai.rollout.run.evaluate.eval_results import (
     BASELINE,
     PRIMARY,
@@ -25,7 +32,7 @@ from osmosis_ai.rollout.run.evaluate.eval_results import (
     EvalRowResult,
     EvalRunResult,
 )
-from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, pass_at_k
+from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, Interval, pass_at_k
 from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
 from osmosis_ai.rollout.run.local_runner import DEBUG_DIRECTORY, LocalRolloutRunner
 from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
@@ -62,6 +69,7 @@ class EvalRunner:
         debug_dir: where ``ctx.log_event`` writes; ``./local_debug`` if ``debug`` and nothing else is said.
         baseline_llm_client: a second model to compare with.
         seed: of the permutation tests of a comparison.
+        score_bounds: what every score must lie in: intervals stay there, and a score beyond is its function's failure.
         timeout_seconds: limit of one run of the agent; none by default.
     """
 
@@ -78,6 +86,7 @@ class EvalRunner:
         *,
         seed: int = DEFAULT_SEED,
         timeout_seconds: float | None = None,
+        score_bounds: Interval | None = None,
     ) -> None:
         self.agent_loop = agent_loop
         self.llm_client = llm_client
@@ -87,6 +96,7 @@ class EvalRunner:
         self.baseline_llm_client = baseline_llm_client
         self.seed = seed
         self.timeout_seconds = timeout_seconds
+        self.score_bounds = score_bounds
         self._clients = {PRIMARY: llm_client} | ({BASELINE: baseline_llm_client} if self.has_baseline else {})
         self._factories = {PRIMARY: llm_client_factory, BASELINE: baseline_llm_client_factory}
         self._gates = {tag: Gate() for tag in self._clients}
@@ -161,6 +171,11 @@ class EvalRunner:
             try:
                 told = as_told(result) if eval_fn.takes(RESULT) else None
                 score = await eval_fn(result.final_messages, row["ground_truth"], dict(row), told)
+                if self.score_bounds is not None and not self.score_bounds.holds(score):
+                    low, high = self.score_bounds.low, self.score_bounds.high
+                    raise EvalFnError(
+                        f"{eval_fn.name} returned {score:g}, which is beyond the stated {low:g} to {high:g}."
+                    )
                 run.scores[eval_fn.name] = float(score)
                 if parts := getattr(score, "components", None):
                     run.components[eval_fn.name] = parts
@@ -276,7 +291,10 @@ class EvalRunner:
         stopped_early = len(runs) < total
         by_tag = {tag: runs_with_tag(rows, tag) for tag in (PRIMARY, BASELINE)} if self.has_baseline else {"": rows}
         summaries = {
-            tag: {eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold) for eval_fn in self.eval_fns}
+            tag: {
+                eval_fn.name: summarize(eval_fn.name, tagged, n_runs, pass_threshold, self.score_bounds)
+                for eval_fn in self.eval_fns
+            }
             for tag, tagged in by_tag.items()
         }
         result = EvalResult(
@@ -296,7 +314,7 @@ class EvalRunner:
                 _model_summary(client, tag, by_tag[tag], summaries[tag]) for tag, client in self._clients.items()
             ]
             for eval_fn in self.eval_fns:
-                comparison = compare(eval_fn.name, by_tag[PRIMARY], by_tag[BASELINE], self.seed)
+                comparison = compare(eval_fn.name, by_tag[PRIMARY], by_tag[BASELINE], self.seed, self.score_bounds)
                 if comparison is not None:
                     result.comparisons[eval_fn.name] = comparison
         return result

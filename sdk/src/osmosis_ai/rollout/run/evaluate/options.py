@@ -1,5 +1,6 @@
 """What ``osmosis eval`` was asked for, and the record of it that goes into its files."""
 
+import math
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,9 +9,10 @@ from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.text import bare_url
+from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
 from osmosis_ai.rollout.run.comparing_code import comes_to_is_right
-from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED
+from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED, Interval
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
 from osmosis_ai.rollout.run.results.inputs import file_digest
 
@@ -21,7 +23,7 @@ class Options(RunOptions):
 
     _CODE: ClassVar[tuple[str, ...]] = ("module", "eval_fns")
     _MODELS: ClassVar[tuple[str, ...]] = (*RunOptions._MODELS, "baseline_model", "baseline_base_url")
-    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "eval_fns")
+    _SETTINGS: ClassVar[tuple[str, ...]] = (*RunOptions._SETTINGS, "eval_fns", "score_range")
 
     model: str = ""
     eval_fns: list[str] | None = None
@@ -33,6 +35,7 @@ class Options(RunOptions):
     baseline_api_key: str | None = None
     reports: list[str] | None = None
     seed: int = DEFAULT_SEED
+    score_range: str | None = None
 
     @property
     def scores_by_is_right(self) -> bool:
@@ -56,6 +59,23 @@ class Options(RunOptions):
         return RunOptions._combination_problem(self)
 
 
+def score_bounds(text: str | None) -> Interval | None:
+    """What ``--score-range`` says: ``-1,1``.
+
+    Raises:
+        UsageError: it is no such pair of numbers.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise UsageError(f"--score-range {text}: give the lowest and the highest score, as in --score-range=-1,1.")
+    return Interval(low, high)
+
+
 def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[str]) -> dict[str, Any]:
     """All that the results depend on, without keys."""
     digest = file_digest(Path(args.dataset))
@@ -63,6 +83,7 @@ def config_of(args: Options, agent: Any, number_of_rows: int, eval_names: list[s
         "model": args.name,
         "n_runs": args.n_runs,
         "pass_threshold": args.pass_threshold,
+        "score_range": args.score_range,
         "eval_fns": eval_names,
     }
     if args.baseline_model:

@@ -20,8 +20,19 @@ def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:
         "row_index": run.row_index,
         "ground_truth": row.get("ground_truth"),
         "metadata": extra_columns(row),
-        **{name: value for name, value in vars(run).items() if name in _ALWAYS_TOLD or value not in (None, [], {})},
+        **sample_of(run),
     }
+
+
+def sample_of(run: EvalRunResult) -> dict[str, Any]:
+    """What is known of one run; what does not apply to it is left out."""
+    told = {name: value for name, value in vars(run).items() if name in _ALWAYS_TOLD or value not in (None, [], {})}
+    return {**told, "outcome": run.outcome}
+
+
+def samples(result: EvalResult) -> list[dict[str, Any]]:
+    """Every row with its runs, without their conversations."""
+    return [{"row_index": row.row_index, "runs": [sample_of(run) for run in row.runs]} for row in result.rows]
 
 
 def run_of(record: Mapping[str, Any]) -> EvalRunResult:
@@ -52,9 +63,8 @@ def overview(result: EvalResult) -> dict[str, Any]:
         summary["zero_reasons"] = reasons
     if result.stop_reason is not None:
         summary["stop_reason"] = result.stop_reason
-    costs = [run.cost_usd for row in result.rows for run in row.runs if run.cost_usd is not None]
-    if costs:
-        summary["cost_usd"] = sum(costs)
+    if (cost_usd := performance(result.rows).cost_usd) is not None:
+        summary["cost_usd"] = cost_usd
     if not result.model_summaries:
         return {"summary": summary | _performance_as_json(result, None)}
     models = [
@@ -80,6 +90,7 @@ def _performance_as_json(result: EvalResult, tag: str | None) -> dict[str, Any]:
         "failures": took.failures,
         "latency_ms": asdict(took.latency_ms),
         "tokens_per_run": asdict(took.tokens),
+        **({} if took.cost_usd is None else {"cost_usd": took.cost_usd, "priced_runs": took.priced_runs}),
     }
 
 

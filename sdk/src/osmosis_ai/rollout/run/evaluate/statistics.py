@@ -6,7 +6,7 @@ each other, so every interval and every test is taken over rows, however many ru
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -51,23 +51,47 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def width(self) -> float:
+        """From end to end."""
+        return self.high - self.low
 
-def mean_interval(rows: Sequence[Sequence[float]], confidence: float = CONFIDENCE) -> Interval | None:
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` lies in it."""
+        return self.low <= value <= self.high
+
+
+UNIT = Interval(0.0, 1.0)
+"""What scores are taken to lie in, unless one does not or other bounds are stated."""
+
+
+def mean_interval(
+    rows: Sequence[Sequence[float]], bounds: Interval | None = None, confidence: float = CONFIDENCE
+) -> Interval | None:
     """The interval of the mean over all values; each of ``rows`` holds the values of one row, at least one.
 
-    The variance is that of a mean over clusters. Values within 0 and 1 get Wilson's interval at the effective sample
-    size that this variance implies (Korn and Graubard 1998, with Student's t for the few rows), at least the number of
-    rows; for one pass or fail a row this is the Wilson interval itself. It does not collapse when every row passes.
-    Other values get Student's t interval over rows: ``None`` for one row, or when no row differs.
+    The variance is that of a mean over clusters. Values known to be within ``bounds``, by default 0 and 1 where all of
+    them are, get Wilson's interval at the effective sample size that this variance implies (Korn and Graubard
+    1998, with Student's t for the few rows), at least the number of rows; for one pass or fail a row this is the Wilson
+    interval itself. It does not collapse when every row passes, and does not leave the bounds. Other values get
+    Student's t interval over rows: ``None`` for one row, or when no row differs.
     """
     if not rows:
         return None
     size = sum(map(len, rows))
     estimate = math.fsum(map(math.fsum, rows)) / size
     variance = _clustered_variance(rows, estimate, size)
-    if all(0.0 <= value <= 1.0 for row in rows for value in row):
-        return _wilson(estimate, variance, len(rows), confidence)
+    if bounds := _bounds_of((value for row in rows for value in row), bounds):
+        low, width = bounds.low, bounds.width
+        unit = _wilson((estimate - low) / width, variance / width**2, len(rows), confidence)
+        return Interval(low + unit.low * width, low + unit.high * width)
     return _student(estimate, variance, len(rows), confidence)
+
+
+def _bounds_of(values: Iterable[float], bounds: Interval | None) -> Interval | None:
+    """The bounds that ``values`` keep: the stated ones, else 0 and 1; ``None`` if one is beyond."""
+    bounds = bounds or UNIT
+    return bounds if all(map(bounds.holds, values)) else None
 
 
 def standard_error(rows: Sequence[Sequence[float]]) -> float | None:
@@ -155,7 +179,8 @@ class PairedDifference:
     difference: float
     """Mean over rows."""
     interval: Interval | None
-    """Student's t over the rows' differences; ``None`` for one row, or when every row differs by the same."""
+    """Student's t over the rows' differences, within what bounded values can differ by; ``None`` for one row, or when
+    every row differs by the same."""
     p_value: float
     """Two-sided, of a sign-flip permutation test: is the difference more than chance?"""
     permutations: int
@@ -169,17 +194,24 @@ class PairedDifference:
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], seed: int = DEFAULT_SEED, confidence: float = CONFIDENCE
+    first: Sequence[float],
+    second: Sequence[float],
+    seed: int = DEFAULT_SEED,
+    bounds: Interval | None = None,
+    confidence: float = CONFIDENCE,
 ) -> PairedDifference:
-    """Compare ``first`` with ``second``, row by row; both are as long, and not empty."""
+    """Compare ``first`` with ``second``, row by row; both are as long, and not empty; ``bounds`` as for the mean."""
     differences = [round(one - other, 12) for one, other in zip(first, second, strict=True)]  # without rounding noise
     p_value, permutations = _sign_flip_test(differences, seed)
     rows, difference = len(differences), math.fsum(differences) / len(differences)
     variance = _clustered_variance([[value] for value in differences], difference, rows)
+    interval, known = _student(difference, variance, rows, confidence), _bounds_of((*first, *second), bounds)
+    if interval and known:
+        interval = Interval(max(interval.low, -known.width), min(interval.high, known.width))
     return PairedDifference(
         rows=rows,
         difference=difference,
-        interval=_student(difference, variance, rows, confidence),
+        interval=interval,
         p_value=p_value,
         permutations=permutations,
         higher=sum(difference > 0 for difference in differences),

@@ -14,6 +14,7 @@ from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import (
     DEFAULT_SEED,
+    Interval,
     PairedDifference,
     Spread,
     mean_interval,
@@ -25,16 +26,22 @@ from osmosis_ai.rollout.run.evaluate.statistics import (
 )
 from osmosis_ai.rollout.run.tally import Tally
 
-PASS_AT = (1, 3, 5, 10)
+EVERY_K_UP_TO = 5
 
 
 def summarize(
-    eval_name: str, rows: Iterable[EvalRowResult], n_runs: int, pass_threshold: float, *, planned_runs: int = 0
+    eval_name: str,
+    rows: Iterable[EvalRowResult],
+    n_runs: int,
+    pass_threshold: float,
+    bounds: Interval | None = None,
+    *,
+    planned_runs: int = 0,
 ) -> EvalEvalSummary:
     """What the function ``eval_name`` made of ``rows``.
 
-    pass@k and pass^k come for k = 1, 3, 5, 10 below ``n_runs`` and for ``n_runs``, if that is more than 1. A row with
-    fewer than ``planned_runs`` is taken to have failed the rest in both.
+    pass@k and pass^k come for the k of ``ks_up_to`` if ``n_runs`` is more than 1. A row with fewer than
+    ``planned_runs`` is taken to have failed the rest in both. ``bounds``: what every score is known to lie in.
     """
     rows = list(rows)
     runs = [run for row in rows for run in row.runs]
@@ -56,7 +63,7 @@ def summarize(
     summary.scored_runs, summary.scored_rows = len(scores), len(scores_of_rows)
     summary.mean, summary.std = math.fsum(scores) / len(scores), pstdev(scores)
     summary.min, summary.max = min(scores), max(scores)
-    summary.mean_interval = mean_interval([row_scores for row_scores, _ in scores_of_rows])
+    summary.mean_interval = mean_interval([row_scores for row_scores, _ in scores_of_rows], bounds)
     summary.standard_error = standard_error([row_scores for row_scores, _ in scores_of_rows])
     if n_runs > 1:
         passed = [
@@ -82,8 +89,10 @@ def _add_passes(summary: EvalEvalSummary, passed: Sequence[tuple[int, int]], n_r
 
 
 def ks_up_to(n_runs: int) -> list[int]:
-    """The k of pass@k and pass^k: 1, 3, 5, 10 as far as there are runs, and all of them."""
-    return sorted({k for k in PASS_AT if k < n_runs} | {n_runs})
+    """The k of pass@k and pass^k: 1 to 5, 10, 20, 50, 100, ..., as far as there are runs, and all of them."""
+    ks = set(range(1, min(n_runs, EVERY_K_UP_TO) + 1))
+    ks |= {digit * 10**power for power in range(1, len(str(n_runs))) for digit in (1, 2, 5)}
+    return sorted({k for k in ks if k < n_runs} | {n_runs})
 
 
 def scores_of(runs: Iterable[EvalRunResult], eval_name: str) -> list[float]:
@@ -102,14 +111,18 @@ def runs_with_tag(rows: Iterable[EvalRowResult], tag: str | None) -> list[EvalRo
 
 
 def compare(
-    eval_name: str, primary: Sequence[EvalRowResult], baseline: Sequence[EvalRowResult], seed: int = DEFAULT_SEED
+    eval_name: str,
+    primary: Sequence[EvalRowResult],
+    baseline: Sequence[EvalRowResult],
+    seed: int = DEFAULT_SEED,
+    bounds: Interval | None = None,
 ) -> PairedDifference | None:
     """Primary minus baseline, over the means of the rows that both have scores for; ``None`` if there is no such."""
     means, baseline_means = _row_means(eval_name, primary), _row_means(eval_name, baseline)
     shared = sorted(means.keys() & baseline_means.keys())
     if not shared:
         return None
-    paired = paired_difference([means[row] for row in shared], [baseline_means[row] for row in shared], seed)
+    paired = paired_difference([means[row] for row in shared], [baseline_means[row] for row in shared], seed, bounds)
     every = {row.row_index for row in (*primary, *baseline)}
     return replace(paired, left_out=len(every) - len(shared))
 
@@ -132,12 +145,16 @@ class Performance:
     first_error: str | None
     failures: dict[str, int]
     """Failed runs by whose failure it was; every part is there."""
+    cost_usd: float | None = None
+    """Of all runs whose price is known; ``None`` where none is."""
+    priced_runs: int = 0
 
 
 def performance(rows: Iterable[EvalRowResult]) -> Performance:
     """What the runs of ``rows`` took."""
     runs = [run for row in rows for run in row.runs]
     failed = [run for run in runs if not run.success]
+    costs = [run.cost_usd for run in runs if run.cost_usd is not None]
     return Performance(
         runs=len(runs),
         failed_runs=len(failed),
@@ -145,6 +162,8 @@ def performance(rows: Iterable[EvalRowResult]) -> Performance:
         tokens=spread([run.tokens for run in runs]),
         first_error=next((run.error for run in failed if run.error), None),
         failures={part.value: sum(failed_part(run.error_kind) is part for run in failed) for part in FailedPart},
+        cost_usd=math.fsum(costs) if costs else None,
+        priced_runs=len(costs),
     )
 
 

@@ -11,13 +11,14 @@ from osmosis_ai.rollout.run.formats import format_duration
 
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
+MAX_LISTED_SAMPLES = 20
 COUNTING_RULE = (
     "A run that failed (provider, time limit, agent), one that was not made, one whose eval function failed and one"
     " that got no reward count nowhere."
 )
 INTERVAL_METHOD = (
-    "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores between 0 and 1,"
-    " Student's t for others."
+    "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores from 0 to 1, or within"
+    " the range that --score-range states; Student's t, which knows no bounds, for others."
 )
 
 
@@ -70,12 +71,15 @@ def ks_of(result: EvalResult) -> list[int]:
 
 def totals(result: EvalResult) -> list[tuple[str, str]]:
     """What was run."""
+    took = performance(result.rows)
+    part = f" ({took.priced_runs} of {result.total_runs} runs)" if took.priced_runs < result.total_runs else ""
     return [
         ("Rows", str(result.total_rows)),
         ("Runs per row", str(result.n_runs)),
         ("Total runs", str(result.total_runs)),
         ("Duration", format_duration(result.total_duration_ms)),
         ("Total tokens", f"{result.total_tokens:,}"),
+        *([] if took.cost_usd is None else [("Cost", f"{cost(took.cost_usd)}{part}")]),
     ]
 
 
@@ -167,6 +171,44 @@ def failures_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Ta
     return Table("Failures", ["What failed", "Model", "First error", "Runs"], rows, texts=3) if rows else None
 
 
+def samples_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
+    """A line a run, in the order of the dataset: of many the ``MAX_LISTED_SAMPLES`` that failed or scored lowest."""
+    runs = [(model.name, row.row_index, run) for model in models for row in model.rows for run in row.runs]
+    if not runs:
+        return None
+    shown = sorted(runs, key=lambda line: _badness(line[2]))[:MAX_LISTED_SAMPLES]
+    shown.sort(key=lambda line: (line[1], line[2].run_index))
+    has_repeats, has_models = any(run.run_index for *_, run in runs), len(models) > 1
+    is_priced = any(run.cost_usd is not None for *_, run in runs)
+    rows = [
+        [
+            str(row_index),
+            *([str(run.run_index)] if has_repeats else []),
+            *([name] if has_models else []),
+            run.outcome,
+            run.finish_reason or "-",
+            *(_sample_score(run, eval_name) for eval_name in eval_names),
+            f"{run.tokens:,}",
+            *([cost(run.cost_usd)] if is_priced else []),
+        ]
+        for name, row_index, run in shown
+    ]
+    optional = (["Run"] if has_repeats else []) + (["Model"] if has_models else [])
+    headers = ["Row", *optional, "Outcome", "Finish reason", *eval_names, "Tokens", *(["Cost"] if is_priced else [])]
+    title = "Samples" if len(shown) == len(runs) else f"Samples: the {len(shown)} lowest of {len(runs):,}"
+    return Table(title, headers, rows, texts=3 + len(optional))
+
+
+def _badness(run: EvalRunResult) -> tuple[bool, float]:
+    return run.success, min(run.scores.values(), default=0.0)
+
+
+def _sample_score(run: EvalRunResult, eval_name: str) -> str:
+    if eval_name in run.eval_errors:
+        return "error"
+    return f"{run.scores[eval_name]:.3f}" if run.success and eval_name in run.scores else "-"
+
+
 def worst_rows_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
     """The rows with the lowest mean score over all functions; ``None`` if every row is as good as any other."""
     rows = []
@@ -231,6 +273,11 @@ def score(summary: EvalEvalSummary, value: float) -> str:
 def number(value: float | None) -> str:
     """With three decimals."""
     return NOT_AVAILABLE if value is None else f"{value:.3f}"
+
+
+def cost(usd: float | None) -> str:
+    """In US dollars, to a hundredth of a cent; what is not known is no zero."""
+    return "-" if usd is None else f"${usd:,.4f}"
 
 
 def percent(share: float | None) -> str:

@@ -52,11 +52,18 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
         return
     ks = tables.ks_of(result)
     say()
-    shown = [performance_table(models, result), results_table(eval_names, models, ks)]
+    optional = tables.samples_table(models, eval_names)
+    shown = [
+        performance_table(models, result),
+        results_table(eval_names, models, ks),
+        *([optional] if optional else []),
+    ]
     if not console.run_rich(lambda rich: _format_tables_rich(shown, rich)):
         for position, table in enumerate(shown):
             if position:
                 say()
+            if table is optional:
+                say(f"  {table.title}:")
             _print_plain(table, say)
     _print_intervals(models, eval_names, ks, say)
     _print_comparison(result, say)

@@ -16,8 +16,10 @@ from osmosis_ai.rollout.core.exceptions import is_retryable_status
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.trainer.book import Phase, Rollout
 from osmosis_ai.rollout.trainer.errors import InitRefusedError
+from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.vocabulary import RetryPolicy
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
+from osmosis_ai.rollout.wire.channel import Reply
 
 INIT_PATH = "/v1/rollout/init"
 
@@ -47,11 +49,10 @@ def _decision(status: int) -> _Decision:
 
 
 class Dispatcher:
-    """Sends rollouts to one server through ``client``, whose headers carry the server's key."""
+    """Sends rollouts to one server."""
 
-    def __init__(self, client: httpx.AsyncClient, server_url: str, retry: RetryPolicy) -> None:
-        self._client = client
-        self._server_url = server_url
+    def __init__(self, line: ServerLine, retry: RetryPolicy) -> None:
+        self._line = line
         self._retry = retry
 
     async def dispatch(self, rollout: Rollout) -> None:
@@ -65,15 +66,13 @@ class Dispatcher:
         failures = 0
         while rollout.phase is Phase.DISPATCHING:
             try:
-                response = await self._client.post(
-                    f"{self._server_url}{INIT_PATH}", content=body, headers={"Content-Type": "application/json"}
-                )
-            except httpx.TransportError as error:
+                response = await self._line.post(INIT_PATH, body, self._retry.attempt_timeout_seconds)
+            except httpx.RequestError as error:
                 reason = str(error) or type(error).__name__
                 unreachable_since = unreachable_since or time.monotonic()
                 if time.monotonic() - unreachable_since >= self._retry.unreachable_seconds:
                     raise InitRefusedError(
-                        f"The rollout server at {self._server_url} cannot be reached: {reason}.", systemic=True
+                        f"The rollout server at {self._line.server_url} cannot be reached: {reason}.", systemic=True
                     ) from error
                 failures += 1
                 rollout.waiting_for = f"the server to be reachable again ({reason})"
@@ -105,14 +104,14 @@ class Dispatcher:
         ceiling = min(self._retry.base_delay_seconds * 2.0 ** min(failures - 1, 32), self._retry.max_delay_seconds)
         return ceiling * _random.uniform(0.5, 1.0)
 
-    def _asked_delay_seconds(self, response: httpx.Response) -> float:
+    def _asked_delay_seconds(self, response: Reply) -> float:
         asked = retry_after_seconds(response.headers.get("Retry-After", ""))
         delay = self._retry.base_delay_seconds if asked is None else asked
         # All that were refused together are told the same moment; come back spread out behind it.
         return min(delay, self._retry.max_retry_after_seconds) + _random.uniform(0, self._retry.base_delay_seconds)
 
 
-def _tools(response: httpx.Response) -> list[dict[str, Any]]:
+def _tools(response: Reply) -> list[dict[str, Any]]:
     try:
         tools = response.json().get("tools", [])
     except (ValueError, AttributeError, RecursionError):
@@ -124,5 +123,5 @@ def _tools(response: httpx.Response) -> list[dict[str, Any]]:
     return tools
 
 
-def _detail(response: httpx.Response) -> str:
-    return shortened(response.text) or "no reason given."
+def _detail(response: Reply) -> str:
+    return shortened(response.beginning) or "no reason given."

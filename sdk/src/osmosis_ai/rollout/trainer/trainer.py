@@ -35,6 +35,7 @@ from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
 from osmosis_ai.rollout.trainer.groups import Groups
+from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
 from osmosis_ai.rollout.trainer.vocabulary import (
@@ -51,7 +52,6 @@ from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard
 
 CALLBACK_KEY_BYTES = 32
-CONNECT_TIMEOUT_SECONDS = 10.0
 
 _OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Ending.COMPLETED, RolloutStatus.ERROR: Ending.ERROR}
 
@@ -117,9 +117,10 @@ class Trainer:
         self.callback_url = self._given_callback_url or url_of(self._host, listening_socket.getsockname()[1])
         guard = LoopbackGuard([self._host, urlsplit(self.callback_url).hostname])
         await self._resources.enter_async_context(Listener(guard.before(self._app()), listening_socket))
-        self._client = await self._resources.enter_async_context(self._new_client())
-        self._dispatcher = Dispatcher(self._client, self._server_url, self._retry)
-        self._withdrawals = Withdrawals(self._client, self._server_url)
+        line = ServerLine(self._server_url, self._server_api_key, self._limits.concurrency)
+        self._resources.push_async_callback(line.close)
+        self._dispatcher = Dispatcher(line, self._retry)
+        self._withdrawals = Withdrawals(line)
         return self
 
     async def __aexit__(
@@ -140,15 +141,6 @@ class Trainer:
             exception_handlers={CallbackRefusedError: _refuse},
         )
 
-    def _new_client(self) -> httpx.AsyncClient:
-        timeout_seconds = self._retry.attempt_timeout_seconds
-        return httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._server_api_key}"} if self._server_api_key else {},
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._limits.concurrency),
-            timeout=httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds)),
-            trust_env=False,
-        )
-
     async def check_server(self) -> None:
         """Make sure that something speaks HTTP at the server's address.
 
@@ -156,7 +148,8 @@ class Trainer:
             TrainerError: if nothing does.
         """
         try:
-            await self._client.get(f"{self._server_url}/health")
+            async with httpx.AsyncClient(trust_env=False, timeout=self._retry.attempt_timeout_seconds) as client:
+                await client.get(f"{self._server_url}/health")
         except httpx.HTTPError as error:
             raise TrainerError(
                 f"No rollout server answers at {self._server_url} ({str(error) or type(error).__name__}):"

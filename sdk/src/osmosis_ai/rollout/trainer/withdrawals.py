@@ -6,11 +6,14 @@ Telling is a courtesy. A server that cannot be told learns of it at the rollout'
 """
 
 import asyncio
+import json
 import logging
 from http import HTTPStatus
 from urllib.parse import quote
 
 import httpx
+
+from osmosis_ai.rollout.trainer.line import ServerLine
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +29,10 @@ _NO_SUCH_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 class Withdrawals:
-    """Tells one server through ``client``, whose headers carry the server's key."""
+    """Tells one server."""
 
-    def __init__(self, client: httpx.AsyncClient, server_url: str) -> None:
-        self._client = client
-        self._server_url = server_url
+    def __init__(self, line: ServerLine) -> None:
+        self._line = line
         self._pending: list[str] = []
         self._telling: asyncio.Task[None] | None = None
         self._takes_many = True
@@ -77,10 +79,10 @@ class Withdrawals:
             if attempt:
                 await asyncio.sleep(AGAIN_SECONDS * 2**attempt)
             try:
-                response = await self._client.post(f"{self._server_url}{path}", json=content, timeout=ATTEMPT_SECONDS)
-            except httpx.HTTPError:
+                response = await self._line.post(path, json.dumps(content).encode(), ATTEMPT_SECONDS)
+            except httpx.RequestError:
                 continue
             if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
                 return response.status_code
-        logger.info("The rollout server at %s could not be told to cancel rollouts.", self._server_url)
+        logger.info("The rollout server at %s could not be told to cancel rollouts.", self._line.server_url)
         return None

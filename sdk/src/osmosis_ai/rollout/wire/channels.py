@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import ssl
+import sys
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -112,9 +113,18 @@ async def _close_surplus(channels: "dict[Origin, _Open]") -> None:
         await open_.channel.aclose()
 
 
-def _new_channel(origin: Origin, limits: Limits) -> TrainerChannel:
+def direct_channel(url: str, max_idle: int) -> TrainerChannel:
+    """A channel to the origin of ``url`` past any proxy, in the running event loop; as many connections as it takes.
+
+    Raises:
+        httpx.InvalidURL, httpx.UnsupportedProtocol: ``url`` leads nowhere.
+    """
+    return _new_channel(target_of(url).origin, Limits(sys.maxsize, max_idle), is_direct=True)
+
+
+def _new_channel(origin: Origin, limits: Limits, *, is_direct: bool = False) -> TrainerChannel:
     tls = tls_context() if origin.scheme == "https" else None
-    proxy = proxy_for(origin.scheme, origin.host, origin.netloc)
+    proxy = None if is_direct else proxy_for(origin.scheme, origin.host, origin.netloc)
     if proxy is None and httptools_is_here():
         from osmosis_ai.rollout.wire.http1_channel import Http1Channel
 

@@ -52,12 +52,13 @@ def test_an_end_is_final(before: Phase) -> None:
         rollout.abandon()
 
 
-def test_a_rollout_starts_once_and_a_202_after_its_end_changes_nothing() -> None:
+@pytest.mark.parametrize("ended", [Phase.FINISHED, Phase.ABANDONED])
+def test_a_rollout_starts_once_and_a_202_after_its_end_changes_nothing(ended: Phase) -> None:
     with pytest.raises(ValueError, match="from running to running"):
         rollout_in(Phase.RUNNING).start([])
-    finished = rollout_in(Phase.FINISHED)
-    finished.start([{}])
-    assert (finished.phase, finished.tools) == (Phase.FINISHED, [])
+    rollout = rollout_in(ended)
+    rollout.start([{}])
+    assert (rollout.phase, rollout.tools) == (ended, [])
 
 
 def test_the_first_result_counts_and_later_ones_are_told_apart() -> None:

@@ -80,8 +80,8 @@ class Rollout:
         self._transcript = Transcript()
 
     def start(self, tools: list[dict[str, Any]]) -> None:
-        """Note the tools of the 202; nothing to do for a rollout that has finished by then."""
-        if self.phase is Phase.FINISHED:
+        """Note the tools of the 202; nothing to do for a rollout that has finished, or was given up, by then."""
+        if self.ended.is_set():
             return
         self._move_to(Phase.RUNNING)
         self.tools = tools

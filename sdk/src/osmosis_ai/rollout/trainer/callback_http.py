@@ -4,12 +4,14 @@ import asyncio
 import json
 import math
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,6 +45,25 @@ def json_response(
         ValueError, TypeError, RecursionError: if ``content`` is no JSON.
     """
     return Response(json.dumps(content, allow_nan=False), status, headers, media_type=_JSON_TYPE)
+
+
+def callbacks(handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> ASGIApp:
+    """An app that takes POSTs to the paths of ``handlers``, each of which may raise ``CallbackRefusedError``."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        handle = handlers.get(scope["path"])
+        if handle is None:
+            response = json_response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
+        elif scope["method"] != "POST":
+            response = json_response({"detail": "Method Not Allowed"}, HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "POST"})
+        else:
+            try:
+                response = await handle(Request(scope, receive))
+            except CallbackRefusedError as error:
+                response = error.response()
+        await response(scope, receive, send)
+
+    return app
 
 
 def check_key(request: Request, key: str) -> None:

@@ -76,7 +76,7 @@ class ServerProcess:
         self._reader: asyncio.Future[Any] | None = None
         self._server_log = None if server_log is None else _opened(server_log)
         self._on_print = on_print
-        self._output: deque[str] = deque(maxlen=KEPT_OUTPUT_LINES)
+        self._output: deque[bytes] = deque(maxlen=KEPT_OUTPUT_LINES)
         self.port: int = self._socket.getsockname()[1]
         self.url = url_of(LOOPBACK, self.port)
         self.api_key = api_key or secrets.token_urlsafe(SERVER_KEY_BYTES)
@@ -132,11 +132,10 @@ class ServerProcess:
         self._keep([pending] if pending.strip() else [], tell)
 
     def _keep(self, lines: list[bytes], tell: Callable[[str], None] | None) -> None:
-        shown = list(map(_shown, lines))
-        self._output.extend(shown)
+        self._output.extend(lines)
         if tell is not None:
-            for line in shown:
-                tell(line)
+            for line in lines:
+                tell(_shown(line))
 
     async def wait_until_ready(self) -> None:
         """Wait until the child answers ``GET /health``.
@@ -181,12 +180,13 @@ class ServerProcess:
 
     def why_it_ended(self) -> ServerEndedError:
         """The error to raise when the child has ended by itself: its own last error, or what it wrote last."""
-        for line in reversed(self._output):
+        for line in map(_shown, reversed(self._output)):
             if line.startswith(ERROR_PREFIX):
                 return ServerEndedError(line.removeprefix(ERROR_PREFIX), output=[])
         code = self._process.returncode if self._process else None
         return ServerEndedError(
-            f"The rollout server for {self._agent[1]} ended by itself with exit code {code}.", list(self._output)
+            f"The rollout server for {self._agent[1]} ended by itself with exit code {code}.",
+            list(map(_shown, self._output)),
         )
 
     async def stop(self) -> None:

@@ -21,16 +21,13 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.book import Delivery, RolloutBook
-from osmosis_ai.rollout.trainer.callback_http import CallbackRefusedError
+from osmosis_ai.rollout.trainer.callback_http import callbacks
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
@@ -130,16 +127,10 @@ class Trainer:
         await self._withdrawals.close()
         await self._resources.aclose()
 
-    def _app(self) -> Starlette:
+    def _app(self) -> ASGIApp:
         chat = ChatEndpoint(self._book, self._complete, self._callback_key, self._limits, self.weights)
         sink = CompletionSink(self._book, self._callback_key, self._limits)
-        return Starlette(
-            routes=[
-                Route(CHAT_PATH, chat.handle, methods=["POST"]),
-                Route(COMPLETED_PATH, sink.handle, methods=["POST"]),
-            ],
-            exception_handlers={CallbackRefusedError: _refuse},
-        )
+        return callbacks({CHAT_PATH: chat.handle, COMPLETED_PATH: sink.handle})
 
     async def check_server(self) -> None:
         """Make sure that something speaks HTTP at the server's address.
@@ -353,9 +344,3 @@ def _ending(result: RolloutResponse) -> tuple[Ending, str | None]:
     if outcome is Ending.COMPLETED:
         return outcome, None
     return outcome, result.error_message or "The server reported ERROR without a message."
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    if not isinstance(error, CallbackRefusedError):
-        raise error
-    return error.response()

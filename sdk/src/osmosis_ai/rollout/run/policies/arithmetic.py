@@ -10,6 +10,7 @@ Everything it needs is in the messages: it keeps no state between calls but its 
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
@@ -41,7 +42,7 @@ class ArithmeticPolicy:
     display_name: ClassVar[str] = "builtin/arithmetic"
 
     def __init__(self) -> None:
-        self._tools: dict[Operator, ArithmeticTool] = {}
+        self._tools: Mapping[Operator, ArithmeticTool] = {}
         self._unknown: tuple[str, ...] = ()
         self._metrics = RolloutMetrics()
 
@@ -50,9 +51,7 @@ class ArithmeticPolicy:
         offered = [
             tool.model_dump(exclude_none=True) if isinstance(tool, OpenAIFunctionToolSchema) else tool for tool in tools
         ]
-        self._tools = find_tools(offered)
-        is_known = bool(self._tools) or any(map(has_name_of_arithmetic, offered))
-        self._unknown = () if is_known else tuple(map(_function_name, offered))
+        self._tools, self._unknown = _known_and_unknown(json.dumps(offered, default=str))
 
     def clear_tools(self) -> None:
         """Offer no tools."""
@@ -98,6 +97,15 @@ class ArithmeticPolicy:
             },
             finish_reason="tool_calls" if message.get("tool_calls") else "stop",
         )
+
+
+@lru_cache(maxsize=64)
+def _known_and_unknown(offered_json: str) -> tuple[Mapping[Operator, ArithmeticTool], tuple[str, ...]]:
+    """The calculator's tools, and the names of all where none is one. The rollouts of an agent offer the same."""
+    offered = json.loads(offered_json)
+    tools = find_tools(offered)
+    is_known = bool(tools) or any(map(has_name_of_arithmetic, offered))
+    return tools, () if is_known else tuple(map(_function_name, offered))
 
 
 def next_message(messages: Sequence[MessageDict], tools: Mapping[Operator, ArithmeticTool]) -> MessageDict:

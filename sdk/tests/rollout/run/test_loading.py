@@ -102,7 +102,7 @@ class TestDataset:
     def test_one_bad_row_is_one_sentence(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.csv"
         path.write_text("\ufeffsystem_prompt,user_prompt,ground_truth\ns,u,g\ns,,g\n")
-        assert self.problem_of(printed[0], path) == f"{path}, record 2: Row 1: 'user_prompt' cannot be empty"
+        assert self.problem_of(printed[0], path) == f"{path}, line 3: Row 1: 'user_prompt' cannot be empty"
 
     def test_no_rows_and_no_file_are_told(self, printed: Any, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"

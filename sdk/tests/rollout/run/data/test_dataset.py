@@ -155,7 +155,7 @@ class TestCsv:
 
     def test_a_record_with_too_many_cells_is_named(self, tmp_path: Path) -> None:
         file = write_csv(tmp_path / "rows.csv", list(self.HEADER), ["q", "s", "1", "x"], ["q", "s", "1", "x", "y"])
-        with pytest.raises(DatasetParseError, match=r"Record 2 .* has 5 cells, but the header has 4"):
+        with pytest.raises(DatasetParseError, match=r"Line 3 .* has 5 cells, but the header has 4"):
             DatasetReader(file).read()
 
     def test_a_short_record_lacks_a_value(self, tmp_path: Path) -> None:

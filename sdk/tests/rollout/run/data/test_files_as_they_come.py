@@ -73,7 +73,31 @@ class TestCsv:
 
     def test_cells_beyond_the_header_are_an_error_of_their_record(self, tmp_path: Path) -> None:
         path = self.written(tmp_path, "ground_truth,user_prompt,system_prompt\n2,x,s,more\n2,y,s\n")
-        assert problems_of(path) == [("record 1", f"Record 1 of {path} has 4 cells, but the header has 3.")]
+        assert problems_of(path) == [("line 2", f"Line 2 of {path} has 4 cells, but the header has 3.")]
+
+    def test_a_record_that_is_no_csv_or_not_utf8_is_refused_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "rows.csv"
+        records = [b"2,x,s", b'2,"x"y,s', b'2,"a\nb",s', b"2,caf\xe9,s", b"2,y,s"]
+        path.write_bytes(b"\n".join([b"ground_truth,user_prompt,system_prompt", *records]))
+        assert problems_of(path) == [
+            ("line 3", f"Line 3 of {path} is not CSV: ',' expected after '\"'."),
+            ("line 6", f"Line 6 of {path} is not UTF-8: save it as UTF-8."),
+        ]
+        usable = DatasetReader(path).usable_rows()
+        assert [(number, row["user_prompt"]) for number, row in usable] == [(0, "x"), (2, "a\nb"), (4, "y")]
+        assert len(DatasetReader(path)) == 5
+
+    def test_a_header_that_is_not_utf8_ends_the_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "rows.csv"
+        path.write_bytes(b"ground_truth,user_prompt,caf\xe9\n2,x,y\n")
+        with pytest.raises(DatasetParseError, match=r"Line 1 of .* is not UTF-8"):
+            rows_of(path)
+
+    def test_blank_lines_before_the_header_are_no_header(self, tmp_path: Path) -> None:
+        text = "\n \nground_truth;user_prompt;system_prompt\n2;What is 1 + 1?;Be brief.\n2;;s\n"
+        path = self.written(tmp_path, text)
+        assert [row for _, row in DatasetReader(path).usable_rows()] == [ROW]
+        assert [place for place, _ in problems_of(path)] == ["line 5"]
 
 
 class TestPacked:

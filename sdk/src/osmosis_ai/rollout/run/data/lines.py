@@ -61,6 +61,11 @@ def decoded(path: Path, line_number: int, line: bytes) -> str:
         raise DatasetParseError(f"Line {line_number} of {path} is not UTF-8: {error.reason}.") from None
 
 
+def whole_lines(path: Path) -> Iterator[str]:
+    """The lines as text; what is not UTF-8 in them is there as lone surrogates, for its record to be refused."""
+    return (line.decode("utf-8", "surrogateescape") for _, line in numbered_lines(path))
+
+
 def count_what_is_readable(records: Iterator[object], path: Path) -> int:
     """How many ``records`` there are; after an ``OSError`` those counted so far, with a warning."""
     count = 0

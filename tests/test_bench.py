@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic_core import from_json, to_json
 
-from bench import before as before_command
+from bench import before as before_command, trainer as trainer_command
 from bench.__main__ import main
 from bench.contenders.roster import PROJECT, Contender
 from bench.contenders.work import add
@@ -301,3 +301,16 @@ def test_the_full_plan_covers_what_the_table_promises() -> None:
     cells = {(cell.concurrency, cell.turns) for cell in FULL.cells}
     assert cells >= {(concurrency, turns) for concurrency in (1, 64, 512, 4096) for turns in (1, 2, 3, 50)}
     assert set(FULL.contenders) == set(Contender)
+
+
+@pytest.mark.slow
+def test_the_trainers_side_is_measured_on_right_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trainer_command.main(["--rollouts", "40", "--rounds", "1", "--concurrency", "8", "--held", "50"]) == 0
+    told = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["right"] == "40 of 40"
+    ratio, trainer, server = (
+        float(told[name].split()[0])
+        for name in ("trainer over server", "trainer, CPU ms a rollout", "server, CPU ms a rollout")
+    )
+    assert ratio == pytest.approx(trainer / server, rel=0.1)
+    assert int(told["50 in flight"].split()[0]) > 20

@@ -35,6 +35,9 @@ def greedy(solution_str, weight):
 """
 
 
+PARTS = '{"reward": 0.25, "right": 0.5}'
+
+
 @dataclass(frozen=True)
 class Ended:
     """What a finished command left."""
@@ -63,8 +66,9 @@ def project(working_directory: Path, user_agent: str) -> Path:
 def evaluate(project: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs ``osmosis eval`` on the agent and the rows."""
 
-    def run(*given: str, fn: str = "scores:right") -> Ended:
-        arguments = ["eval", "-m", "user_agent:agent_loop", "-d", "rows.jsonl", "--eval-fn", fn, *given]
+    def run(*given: str, fn: str | None = "scores:right") -> Ended:
+        functions = ["--eval-fn", fn] if fn else []
+        arguments = ["eval", "-m", "user_agent:agent_loop", "-d", "rows.jsonl", *functions, *given]
         return Ended(main(arguments), *capsys.readouterr())
 
     return run
@@ -223,7 +227,8 @@ class TestWhatGoesWrong:
         ended = evaluate(*at(endpoint, "--limit", "2", "-o", "r.json", "--report", "r.md"))
         assert ended.code == 1
         assert "Error: 1 of 2 runs failed (provider 1) and count nowhere" in ended.err
-        assert "Failed runs (provider): 1. First error: LLM API error (HTTP 400): busy" in ended.out
+        assert "Failed runs (provider): 1.\n" in ended.out
+        assert ended.out.count("LLM API error (HTTP 400): busy") == 1
         assert "; without 1 run that failed" in ended.out
         document = json.loads((project / "r.json").read_text())
         scores = document["summary"]["eval_fns"]["scores:right"]
@@ -286,8 +291,35 @@ class TestWhatGoesWrong:
 
     def test_an_option_that_is_missing_is_a_usage_error(self, project: Path) -> None:
         with pytest.raises(SystemExit) as ending:
-            main(["eval", "-m", "user_agent:agent_loop", "-d", "rows.jsonl", "--model", "m"])
+            main(["eval", "-m", "user_agent:agent_loop", "--model", "m"])
         assert ending.value.code == 2
+
+
+def with_reward(project: Path, reward: str) -> None:
+    agent = project / "user_agent.py"
+    agent.write_text(agent.read_text().replace("reward=1.0", f"reward={reward}"))
+    sys.modules.pop("user_agent", None)
+
+
+class TestTheAgentsOwnReward:
+    def test_it_is_the_score_where_no_function_is_named(
+        self, evaluate: Command, project: Path, endpoint: ModelEndpoint
+    ) -> None:
+        with_reward(project, PARTS)
+        ended = evaluate(*at(endpoint, "-o", "r.json"), fn=None)
+        assert ended.code == 0, ended.err
+        assert "[reward=0.250]" in ended.out
+        assert "    right: 0.50 " in ended.out
+        assert json.loads((project / "r.json").read_text())["summary"]["eval_fns"]["reward"]["mean"] == 0.25
+
+    def test_one_that_gives_none_is_told_what_to_do(
+        self, evaluate: Command, project: Path, endpoint: ModelEndpoint
+    ) -> None:
+        with_reward(project, "None")
+        ended = evaluate(*at(endpoint, "--n", "4"), fn=None)
+        assert ended.code == 1
+        assert ended.err.startswith("Error: The agent gives no reward, and no --eval-fn scores it: name a function (")
+        assert len(endpoint.calls) < 4 * 4, "what nobody can score is not paid for"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,15 +10,19 @@ from osmosis_ai.rollout.run import defaults
 
 def eval_(
     dataset: table.Dataset,
-    eval_fns: Annotated[
-        list[str],
-        typer.Option("--eval-fn", metavar="MODULE:FN", help="A function that scores a run; may be repeated."),
-    ],
     module: table.Module = None,
     mcp: table.Mcp = None,
     reward: table.Reward = None,
     model: table.Model = "",
     policy: table.Policy = None,
+    eval_fns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--eval-fn",
+            metavar="MODULE:FN",
+            help="A function that scores a run, for the agent's reward; may be repeated.",
+        ),
+    ] = None,
     n_runs: table.Repeat = 1,
     pass_threshold: table.PassThreshold = 1.0,
     score_range: Annotated[

@@ -79,13 +79,14 @@ async def test_a_reported_error_keeps_its_reason() -> None:
 
 
 async def test_a_run_that_fails_keeps_its_tokens_and_its_messages(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     client = Failing(ProviderError("over"), good=1)
     run = await runner_of(ScriptedAgent(chat_twice), client).run_single(ROW, 4)
     assert (run.success, run.error, run.result) == (False, "over", None)
     assert run.token_usage["num_llm_calls"] == 1
     assert [message["role"] for message in run.messages] == ["system", "user", "assistant"]
     assert [(record.levelname, record.getMessage()) for record in caplog.records if record.name.endswith("runner")] == [
-        ("ERROR", "Row 4 failed: over")
+        ("INFO", "Row 4 failed: over")
     ]
 
 

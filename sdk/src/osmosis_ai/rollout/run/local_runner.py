@@ -208,7 +208,7 @@ class LocalRolloutRunner:
         if logger.isEnabledFor(logging.DEBUG):
             logger.exception("Row %d failed.", row_index)
         else:
-            logger.error("Row %d failed: %s", row_index, printable(text))
+            logger.info("Row %d failed: %s", row_index, printable(text))  # the report tells it
 
     def _context(self, request: RolloutRequest) -> RolloutContext:
         tools = self.agent_loop.get_tools(request)

@@ -42,6 +42,12 @@ class Problem:
         return _named(self.rows, self.count)
 
     @property
+    def sentence(self) -> str:
+        """What failed, and how; not twice where the text says it too."""
+        kind = printable(self.kind)
+        return self.text if self.text.startswith(f"{kind}:") else f"{kind}: {self.text}"
+
+    @property
     def told(self) -> list[str]:
         """Lines below the failure itself: where it arose, and what to do."""
         return [*(f"at {place}" for place in self.where), *([f"hint: {self.hint}"] if self.hint else [])]
@@ -217,7 +223,7 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
     if problems:
         yield "  Errors by kind:"
     for problem in problems[:MAX_PROBLEMS_SHOWN]:
-        yield f"    {problem.count} x {printable(problem.kind)}: {problem.text} (row {problem.named_rows})"
+        yield f"    {problem.count} x {problem.sentence} {_in_rows(problem.rows, problem.count)}"
         yield from (f"      {printable(line)}" for line in problem.told)
     if len(problems) > MAX_PROBLEMS_SHOWN:
         yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"

@@ -13,7 +13,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.judge import IMPATIENT
-from osmosis_ai.rollout.core.text import bare_url, counted, fitted
+from osmosis_ai.rollout.core.text import bare_url, counted, fitted, one_line
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
@@ -23,6 +23,7 @@ from osmosis_ai.rollout.run.evaluate.documents import render
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
 from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.options import Options, config_of, score_bounds
+from osmosis_ai.rollout.run.evaluate.own_reward import RewardExpected, own_reward
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of, samples
 from osmosis_ai.rollout.run.evaluate.summary import performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
@@ -118,7 +119,10 @@ class _Evaluation:
         return client
 
     def _load_eval_fns(self) -> list[EvalFnWrapper]:
-        paths = self.options.eval_fns or []
+        paths = self.options.eval_fns
+        if not paths:
+            self._say("Score: the agent's own reward")
+            return [own_reward()]
         self._say(f"Loading eval functions: {', '.join(paths)}")
         eval_fns = load_eval_fns(paths)
         for eval_fn in eval_fns:
@@ -131,6 +135,7 @@ class _Evaluation:
         plan = RunPlan(options.offset, options.n_runs, tags, options.limit)
         with loading.open_results(options, "eval", plan, config) as results:
             earlier = [run_of(record) for record in results.earlier_records()]
+            expected = None if options.eval_fns else RewardExpected(earlier)
             if results.kept_aside is not None:
                 self._say(f"Runs of an earlier evaluation were kept: {results.kept_aside}")
             elif note := results.what_was_there(len(rows) * options.n_runs * len(plan.tags)):
@@ -140,6 +145,8 @@ class _Evaluation:
                 record = record_of(run, rows[run.row_index or 0])
                 results.add(plan.slot_of(record) or 0, record)
                 self._print_progress(done, total, run)
+                if expected is not None:
+                    expected.add(run)
 
             async def evaluate() -> None:
                 nonlocal result
@@ -171,6 +178,8 @@ class _Evaluation:
                 result = runner.result_so_far(stop_reason)
             if result is not None:
                 self._publish(result, config, results)
+        if expected is not None and not (signal_number or failure):
+            expected.check()
         if signal_number:
             sys.stderr.write("Interrupted: the report covers the runs that had ended.\n")
             return EXIT_SIGNAL_BASE + signal_number
@@ -232,9 +241,8 @@ class _Evaluation:
             line += self.console.escape(f" [{', '.join(f'{name}={score}' for name, score in scores.items())}]")
             line += ", rewrote messages" if run.rewritten else ""
             line += ", blocked the event loop" if run.event_loop_blocked else ""
-        elif run.error:
-            error = fitted(" ".join(run.error.split()), MAX_ERROR_CHARACTERS)
-            line += self.console.escape(f" - {error}")
+        elif run.error_kind:
+            line += self.console.escape(f" - {fitted(one_line(run.error_kind), MAX_ERROR_CHARACTERS)}")
         self.console.print(line, highlight=False, soft_wrap=True)
 
 

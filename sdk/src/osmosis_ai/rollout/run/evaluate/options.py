@@ -11,7 +11,7 @@ from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.text import bare_url
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run import defaults
-from osmosis_ai.rollout.run.comparing_code import comes_to_is_right
+from osmosis_ai.rollout.run.comparing_code import agent_scores_by_is_right, comes_to_is_right
 from osmosis_ai.rollout.run.evaluate.statistics import CONFIDENCE, DEFAULT_SEED, Interval
 from osmosis_ai.rollout.run.options import RunOptions, flag_of
 from osmosis_ai.rollout.run.results.inputs import file_digest
@@ -40,7 +40,11 @@ class Options(RunOptions):
     @property
     def scores_by_is_right(self) -> bool:
         """Of the eval functions: the scores are theirs."""
-        return comes_to_is_right(self.eval_fns or ())
+        return (
+            comes_to_is_right(self.eval_fns)
+            if self.eval_fns
+            else agent_scores_by_is_right(self.module, self.mcp, self.reward)
+        )
 
     @property
     def reads_results(self) -> bool:

@@ -137,7 +137,9 @@ def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], say:
     for what, model, first, count in failures.rows if failures else ():
         owner = f" with {model}" if len(models) > 1 else ""
         kind = f"Failed runs ({what})" if what in set(FailedPart) else f"Runs on which {what} failed"
-        say(f"  {kind}{owner}: {count}. First error: {first}", "red")
+        # Those of the agent and the model follow by kind.
+        told = "" if what in set(FailedPart) else f" First error: {first}"
+        say(f"  {kind}{owner}: {count}.{told}", "red")
 
 
 def _problems(result: EvalResult) -> list[Problem]:

@@ -52,6 +52,8 @@ def print_summary(report: BatchReport, say: Say) -> None:
         for text in report.components.lines():
             say(f"    {text}")
         say(f"  Solved: {report.solved} of {report.rewarded} (reward {SOLVED_REWARD:g} or more)")
+    elif passed:
+        say("  Mean reward: none (no run has a reward: ctx.complete(messages, reward=...) gives one)")
     say(f"  Duration: {format_duration(report.duration_ms)}")
     say(f"  Total tokens: {format_tokens(report.total_tokens)}")
     if report.cost_usd is not None:
@@ -69,7 +71,8 @@ def print_summary(report: BatchReport, say: Say) -> None:
 
 def _details(record: Record) -> str:
     if not record["success"]:
-        return f" - {fitted(printable(record['error']), MAX_ERROR_CHARACTERS)}" if record["error"] else ""
+        # How it failed is in the summary, once for all that failed alike.
+        return f" - {fitted(printable(record['error_kind']), MAX_ERROR_CHARACTERS)}" if record["error_kind"] else ""
     details: list[str] = [] if record["reward"] is None else [f"reward {record['reward']:.2f}"]
     components = readable_components(record.get("reward_components"))
     details += [f"{printable(name)} {value:.2f}" for name, value in components.items()]

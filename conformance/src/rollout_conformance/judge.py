@@ -33,8 +33,11 @@ from rollout_conformance.vocabulary import (
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-ALONE_AT_ONCE = 1
-TOGETHER_AT_ONCE = 100
+STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.AUDIT,), (Phase.STOPPING,))
+"""Which phases follow which; those of one step overlap."""
+AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
+FEW = 10
+"""So many checks of ``TOGETHER`` may be left when the late ones begin."""
 
 OnResult = Callable[[Result], None]
 
@@ -133,18 +136,28 @@ async def _require_server(kit: Kit) -> None:
 
 async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | None) -> dict[str, Result]:
     results: dict[str, Result] = {}
-    for phase in Phase:
-        slots = asyncio.Semaphore(TOGETHER_AT_ONCE if phase in (Phase.TOGETHER, Phase.AUDIT) else ALONE_AT_ONCE)
+    slots = {phase: asyncio.Semaphore(at_once) for phase, at_once in AT_ONCE.items()}
+    together = [check for check in checks if check.phase is Phase.TOGETHER]
+    few_are_left = asyncio.Event()
 
-        async def take(check: Check, slots: asyncio.Semaphore = slots) -> None:
-            async with slots:
-                results[check.id] = result = await _run_check(kit, check)
-            if on_result is not None:
-                on_result(result)
+    def count() -> None:
+        if sum(check.id not in results for check in together) <= FEW:
+            few_are_left.set()
 
+    async def take(check: Check) -> None:
+        if check.phase is Phase.LATE:
+            await few_are_left.wait()
+        async with slots[check.phase]:
+            results[check.id] = result = await _run_check(kit, check)
+        count()
+        if on_result is not None:
+            on_result(result)
+
+    count()
+    for step in STEPS:
         async with asyncio.TaskGroup() as group:
             for check in checks:
-                if check.phase is phase:
+                if check.phase in step:
                     group.create_task(take(check))
     return results
 

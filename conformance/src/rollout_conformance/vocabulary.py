@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """When a check runs; phases follow each other in this order."""
+    """When a check runs; ``judge`` says which phases overlap."""
 
     TOGETHER = "together"
     """At the same time as all others of the phase."""
 
-    ALONE = "alone"
-    """By itself: it loads the server."""
+    LATE = "late"
+    """Beside the last of these, which wait for the server's delays; one at a time: it loads the server."""
 
     AUDIT = "audit"
     """After the others: it looks at every rollout that was played."""
@@ -28,7 +28,7 @@ class Phase(StrEnum):
     """Last, by itself: it stops the server."""
 
 
-AUDIT, STOPPING = Phase.AUDIT, Phase.STOPPING
+AUDIT, LATE, STOPPING = Phase.AUDIT, Phase.LATE, Phase.STOPPING
 
 
 class Status(StrEnum):

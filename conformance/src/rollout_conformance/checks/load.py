@@ -10,7 +10,7 @@ from rollout_conformance.kit import Kit, describe, retry_after_seconds
 from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed, NotExercised, Phase
+from rollout_conformance.vocabulary import LATE, Failed, NotExercised
 
 NEIGHBOURS = 8
 STUCK = 3
@@ -57,7 +57,7 @@ async def beside_waiting(kit: Kit) -> None:
     await kit.results(waiting)
 
 
-@check("load.overload", "limit-1 err-4", "A server that is full refuses with 429 or 503 and Retry-After.", Phase.ALONE)
+@check("load.overload", "limit-1 err-4", "A server that is full refuses with 429 or 503 and Retry-After.", LATE)
 async def overload(kit: Kit) -> None:
     model = kit.hold()
     accepted: list[PlayedRollout] = []

@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +23,14 @@ from rollout_conformance.vocabulary import ConformanceError
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 SHOWN_OUTPUT_BYTES = 2_000
+
+
+_certificates = cache(ssl.create_default_context)  # to load them takes 20 ms, and is done for each client otherwise
+
+
+def own_client(timeout_seconds: float) -> httpx.AsyncClient:
+    """A client with connections of its own: one that is kept open may belong to a process that is about to go."""
+    return httpx.AsyncClient(trust_env=False, timeout=timeout_seconds, verify=_certificates())
 
 
 class ServerCommand:
@@ -80,8 +90,7 @@ class ServerCommand:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _answers(self) -> bool:
-        # A new connection each time: one that is kept open may belong to a worker that is about to go.
-        async with httpx.AsyncClient(trust_env=False, timeout=READY_SECONDS) as http:
+        async with own_client(READY_SECONDS) as http:
             try:
                 return (await http.get(f"{self._server_url}/health")).is_success
             except httpx.TransportError:

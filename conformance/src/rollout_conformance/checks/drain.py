@@ -12,6 +12,7 @@ from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, waiting_for
+from rollout_conformance.server_command import own_client
 from rollout_conformance.vocabulary import STOPPING, Failed, Skipped
 
 ROLLOUTS = 4
@@ -88,7 +89,7 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         rollout = kit.play()
         try:
             # Not over the kit's open connections: a server may close those in any way it likes.
-            async with httpx.AsyncClient(trust_env=False, timeout=kit.options.timeout_seconds) as http:
+            async with own_client(kit.options.timeout_seconds) as http:
                 url = f"{kit.options.server_url}{INIT_PATH}"
                 response = await http.post(
                     url, content=encoded(rollout.init), headers={"Content-Type": "application/json", **key}

@@ -8,7 +8,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import difference
 from rollout_conformance.kit import Kit, describe, retry_after_seconds
 from rollout_conformance.played import PlayedRollout, objects_of
-from rollout_conformance.scripts import answering, calling_offered_tools, cutting, raw, refusing, waiting_for
+from rollout_conformance.scripts import answering, cutting, raw, refusing, waiting_for
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import LATE, Failed, NotExercised
 
@@ -65,7 +65,7 @@ async def overload(kit: Kit) -> None:
     # Not all at once: a server may take many more than it needs to for this, and all are owed a result.
     while not refused and len(accepted) < kit.options.overload_rollouts:
         batch = [
-            kit.play(waiting_for(model, calling_offered_tools()))
+            kit.play(waiting_for(model, answering()))
             for _ in range(min(BATCH, kit.options.overload_rollouts - len(accepted)))
         ]
         for rollout, answer in zip(

@@ -91,7 +91,7 @@ class OsmosisNotFoundError(OsmosisValidationError):
 
 
 class OsmosisTrainerAbsentError(OsmosisValidationError):
-    """A 404 or 405 that does not speak of the rollout: a proxy's page, or a path that is not served (yet)."""
+    """Not the trainer's answer: a 404 or 405 that does not speak of the rollout, or a page of HTML."""
 
     code = "trainer_absent"
 

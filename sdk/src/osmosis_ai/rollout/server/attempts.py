@@ -217,10 +217,12 @@ def _forget_frames(error: BaseException | None) -> None:
 
 
 def _verdict_on(error: Exception) -> Verdict:
-    # What our own client will not send will not go better the next time. A 404 that does not speak of the rollout may.
+    # What our own client will not send will not go better the next time. What does not come from the trainer may: a 404
+    # that does not speak of the rollout, a page, a redirect.
     refused = isinstance(error, OsmosisProtocolError) or (
         isinstance(error, OsmosisValidationError)
         and not isinstance(error, OsmosisTrainerAbsentError)
+        and error.status_code >= HTTPStatus.BAD_REQUEST
         and not is_retryable_status(error.status_code)
     )
     return Verdict.REFUSED if refused else Verdict.UNANSWERED

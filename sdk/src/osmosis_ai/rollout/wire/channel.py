@@ -24,6 +24,8 @@ MAX_HEADER_BYTES = 16_384
 """Of one header."""
 MAX_HEADERS = 100
 BEGINNING_BYTES = 16_384
+PAGE_BYTES = 1024
+"""Of a page of HTML, enough to see that it is one."""
 DISCARDED_BYTES = 65_536
 """Of a body that nobody reads, which may be received for the sake of the connection. Beyond it is closed."""
 DISCARD_SECONDS = 1.0
@@ -72,7 +74,8 @@ class TrainerChannel(Protocol):
         Args:
             headers: all but ``Host`` and ``Content-Length``; ASCII.
             limit_seconds: for all of it, above 0; connecting takes at most ``CONNECT_TIMEOUT_SECONDS`` of that.
-            only_status: of a 2xx the status is all that is asked for. Its body may be left out, unread.
+            only_status: of a 2xx the status is all that is asked for. Its body may be left out, unread; of one that
+                says it is HTML, and is not coded, the beginning is given, as far as it comes at once.
 
         Raises:
             httpx.RequestError, httpx.InvalidURL: no reply, or none that can be used.
@@ -113,6 +116,11 @@ def target_of(url: str) -> Target:
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
     head = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (parsed.raw_path, parsed.netloc)
     return Target(Origin(parsed.scheme, parsed.raw_host.decode("ascii"), port, netloc), head)
+
+
+def may_be_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a reply with these headers, their names in lower case, says that it is HTML, in no coding."""
+    return headers.get(b"content-type", b"")[:9].lower() == b"text/html" and b"content-encoding" not in headers
 
 
 def reply_bytes_for(max_result_bytes: int) -> int:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from osmosis_ai.rollout.core.base import ChatWatch
-from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisReplyError
+from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError, OsmosisReplyError, OsmosisTrainerAbsentError
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.messages import normalize_stop
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutResponse, RolloutStatus
@@ -22,7 +22,7 @@ from osmosis_ai.rollout.wire.channels import shared_channels
 from osmosis_ai.rollout.wire.chat import ChatBody, as_json, completion_in
 from osmosis_ai.rollout.wire.finish_reasons import NotWholeError
 from osmosis_ai.rollout.wire.posting import Poster, UnusableReplyError, new_call_id
-from osmosis_ai.rollout.wire.refusal import Then
+from osmosis_ai.rollout.wire.refusal import Then, is_page
 
 __all__ = ["CompletionsResult", "OsmosisLLMClient"]
 
@@ -173,7 +173,7 @@ class OsmosisLLMClient:
         reward: float | None = None,
         extra_fields: dict[str, Any] | None = None,
     ) -> None:
-        """Post the rollout's terminal result; any 2xx is an acknowledgement.
+        """Post the rollout's terminal result; any 2xx is an acknowledgement, unless it is a page of HTML.
 
         May be repeated with the same result until it is acknowledged.
 
@@ -209,7 +209,9 @@ class OsmosisLLMClient:
         # From the rollout id alone: a result that another process delivers again must be known by the same key.
         call_id = sha256(self.rollout_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._completion = payload  # before it is sent: an attempt without an answer may have arrived all the same
-        await self._poster.post(COMPLETED_PATH, payload, attempts, _SUCCESS, call_id, _unread, only_status=True)
+        await self._poster.post(
+            COMPLETED_PATH, payload, attempts, _SUCCESS, call_id, self._acknowledge, only_status=True
+        )
         self._acknowledged = True
 
     def get_metrics(self) -> RolloutMetrics:
@@ -221,6 +223,16 @@ class OsmosisLLMClient:
             response_tokens=self._response_tokens,
             max_context_tokens=self._max_context_tokens,
         )
+
+    def _acknowledge(self, reply: Reply) -> None:
+        """Of an acknowledgement the status is all. But a portal, or a proxy that wants a login, has a page for all."""
+        if reply.content and is_page(reply):
+            message = (
+                f"Somebody else answers in the trainer's place, with a page: {excerpt(reply.beginning, self.api_key)}"
+                f" (HTTP {reply.status_code}, POST {self.server_url}{COMPLETED_PATH})"
+            )
+            failure = OsmosisTrainerAbsentError(message, reply.status_code)
+            raise UnusableReplyError(failure, Then.COUNT, is_answered=False)
 
     def _completion_in(self, reply: Reply) -> CompletionsResult:
         try:
@@ -240,10 +252,6 @@ class OsmosisLLMClient:
         self._prompt_tokens += prompt_tokens
         self._response_tokens += _token_count(result.usage, "completion_tokens")
         self._max_context_tokens = max(self._max_context_tokens, prompt_tokens)
-
-
-def _unread(reply: Reply) -> None:
-    """Of an acknowledgement the status is all."""
 
 
 def _token_count(usage: dict[str, Any], name: str) -> int:

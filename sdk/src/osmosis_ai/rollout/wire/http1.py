@@ -20,8 +20,10 @@ from osmosis_ai.rollout.wire.channel import (
     MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
+    PAGE_BYTES,
     Reply,
     head_too_large,
+    may_be_page,
     too_large,
 )
 from osmosis_ai.rollout.wire.coding import decoded, is_coded
@@ -197,11 +199,14 @@ class Http1Connection(asyncio.Protocol):
             return
         if self._only_status and self._answer is not None and 200 <= self._parser.get_status_code() < 300:
             self._is_enough = True
+            self._may_be_page = may_be_page(dict(self._headers))
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
         self._last_piece = data
         if self._is_enough:
+            if self._may_be_page and self._body_bytes - len(data) < PAGE_BYTES:
+                self._body.append(data[:PAGE_BYTES])
             if self._body_bytes > DISCARDED_BYTES:
                 self._cut_short()
         elif self._body_bytes > self._max_reply_bytes:
@@ -229,6 +234,7 @@ class Http1Connection(asyncio.Protocol):
         self._head_is_whole = False
         self._is_enough = False
         """What has come, as only the status was asked for, and it is known."""
+        self._may_be_page = False
 
     def _head_is_large(self) -> bool:
         sizes = [len(name) + len(value) for name, value in self._headers]

@@ -16,8 +16,10 @@ from osmosis_ai.rollout.wire.channel import (
     CONNECT_TIMEOUT_SECONDS,
     DISCARD_SECONDS,
     DISCARDED_BYTES,
+    PAGE_BYTES,
     Limits,
     Reply,
+    may_be_page,
     too_large,
 )
 from osmosis_ai.rollout.wire.coding import decoded, is_coded
@@ -66,8 +68,8 @@ class HttpxChannel:
                 try:
                     meter.end_of_head(response.headers.raw)
                     if only_status and response.is_success:
-                        await _discard(response, meter)
-                        return Reply(response.status_code, b"", response.headers.raw)
+                        beginning = await _discard(response, meter)
+                        return Reply(response.status_code, beginning, response.headers.raw)
                     content = await self._read(response, meter)
                 finally:
                     if _has_leftovers(response):
@@ -107,12 +109,17 @@ def _has_leftovers(response: httpx.Response) -> bool:
         return True  # another httpcore, which does not show it: a new connection for each request is dear, but right
 
 
-async def _discard(response: httpx.Response, meter: Meter) -> None:
-    """Receive a short body that comes at once, so that the connection can be used again."""
+async def _discard(response: httpx.Response, meter: Meter) -> bytes:
+    """Receive a short body that comes at once, so that the connection can be used again; gives a page's beginning."""
+    beginning = b""
+    is_kept = may_be_page({name.lower(): value for name, value in response.headers.raw})
     with suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
             async for chunk in response.aiter_raw():
                 await meter.take_turns()
+                if is_kept and len(beginning) < PAGE_BYTES:
+                    beginning += chunk[:PAGE_BYTES]
                 meter.body_bytes += len(chunk)
                 if meter.body_bytes > DISCARDED_BYTES:
                     break
+    return beginning

@@ -58,12 +58,16 @@ if hasattr(os, "register_at_fork"):  # a forked worker goes on counting where it
 
 
 class UnusableReplyError(Exception):
-    """Raised by what reads a reply: ``failure`` is the call's, and ``then`` says what comes next."""
+    """Raised by what reads a reply: ``failure`` is the call's, and ``then`` says what comes next.
 
-    def __init__(self, failure: OsmosisRolloutError, then: Then) -> None:
+    ``is_answered`` says whether the trainer has answered the call, so that to ask again is another one.
+    """
+
+    def __init__(self, failure: OsmosisRolloutError, then: Then, *, is_answered: bool = True) -> None:
         super().__init__(str(failure))
         self.failure = failure
         self.then = then
+        self.is_answered = is_answered
 
 
 class _Pause:
@@ -169,7 +173,8 @@ class Poster:
                     then = after(reply)
                 except UnusableReplyError as error:
                     failure, then, cause = error.failure, error.then, PauseCause.ABORTED
-                    headers[IDEMPOTENCY_HEADER] = new_call_id()
+                    if error.is_answered:
+                        headers[IDEMPOTENCY_HEADER] = new_call_id()
                 except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as error:
                     if failure is None or time.perf_counter() < deadline:
                         failure = self._failure_of(error, _where(url, attempt, attempts, started))

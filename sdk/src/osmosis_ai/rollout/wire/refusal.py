@@ -5,7 +5,8 @@ What the trainer wrote becomes part of an error message: an excerpt, without the
 A 404 has three meanings, and only the first ends a rollout: the trainer does not know it (a JSON object that says so; a
 410 needs none), the trainer, or a gateway, does not know the path (a JSON object that says "not found", and nothing of
 a rollout), or somebody else answers while the trainer is away (a page, a text, nothing). A 405 is one of the latter,
-as both paths are there to be posted to. See ``docs/protocol.md``, section 4.3.
+as both paths are there to be posted to. A page of HTML, whatever its status, is a firewall's, a proxy's or a portal's;
+but 410 and 413 hold whoever says them. See ``docs/protocol.md``, section 4.3.
 """
 
 from enum import Enum, auto
@@ -24,7 +25,7 @@ from osmosis_ai.rollout.core.exceptions import (
 )
 from osmosis_ai.rollout.core.text import excerpt
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
-from osmosis_ai.rollout.wire.channel import BEGINNING_BYTES, Reply
+from osmosis_ai.rollout.wire.channel import BEGINNING_BYTES, PAGE_BYTES, Reply
 
 _ERROR_OF_STATUS: dict[int, type[OsmosisValidationError]] = {
     HTTPStatus.UNAUTHORIZED: OsmosisAuthenticationError,
@@ -54,8 +55,6 @@ PAUSE_STATUSES = frozenset(
 )
 """Not now: of the trainer itself, or of the proxy before one that starts anew (RFC 9110, 15.6; RFC 6585, section 4)."""
 
-_ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
-
 _NO_SUCH_PATH = frozenset(
     {
         *("not found", "404 not found", "page not found", "404 page not found", "route not found"),
@@ -63,6 +62,10 @@ _NO_SUCH_PATH = frozenset(
     }
 )
 """What frameworks and gateways say of a path that they do not have."""
+
+
+_PAGE_BEGINNINGS = (b"<!doctype html", b"<html")
+_TRUE_OF_ANYBODY = frozenset({HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
 class Then(Enum):
@@ -84,7 +87,13 @@ def after(reply: Reply) -> Then:
         return _after_not_found(reply)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return Then.WAIT if _after_not_found(reply) is Then.WAIT else Then.COUNT
-    return Then.COUNT if is_retryable_status(status) else Then.GIVE_UP
+    is_anybodys = status >= HTTPStatus.BAD_REQUEST and status not in _TRUE_OF_ANYBODY and is_page(reply)
+    return Then.COUNT if is_retryable_status(status) or is_anybodys else Then.GIVE_UP
+
+
+def is_page(reply: Reply) -> bool:
+    """Whether the body begins as HTML does."""
+    return reply.content[:PAGE_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_BEGINNINGS)
 
 
 def _after_not_found(reply: Reply) -> Then:
@@ -125,7 +134,7 @@ def error_of(reply: Reply, where: str, secret: str | None) -> OsmosisServerError
         error = OsmosisServerError(message, status)
     elif is_retryable_status(status):
         error = OsmosisRateLimitError(message, status)
-    elif status in _ABSENT and after(reply) is not Then.GIVE_UP:
+    elif after(reply) is not Then.GIVE_UP:
         error = OsmosisTrainerAbsentError(message, status)
     else:
         error = _ERROR_OF_STATUS.get(status, OsmosisValidationError)(message, status)

@@ -243,6 +243,13 @@ def _problem(result: RolloutResult) -> str | None:
             finite = False
         if not finite:
             return f"reward must be a finite number, got {plain(result.reward)!r}"
+    if (
+        type(result.finish_reason) is str
+        and result.error_message is None
+        and type(result.metrics) is RolloutMetrics
+        and type(result.extra_fields) is dict
+    ):
+        return None  # the usual one
     for name, (kind, wanted) in _FIELDS.items():
         if not isinstance(value := getattr(result, name), kind):
             return f"{name} must be {wanted}, got {type(value).__name__}"

@@ -34,7 +34,9 @@ class Turnstile:
             # Also where there is room: whoever waits goes first.
             self._waiting.append((future, result))
             return
-        self._pass()
+        if self._passed == 0:
+            self._begin_round()
+        self._passed += 1
         if not future.done():
             future.set_result(result)
 
@@ -44,15 +46,15 @@ class Turnstile:
             turn: asyncio.Future[None] = self._loop.create_future()
             self._waiting.append((turn, None))
             await turn
-        else:
-            self._pass()
-
-    def _pass(self) -> None:
+            return
         if self._passed == 0:
-            self._round_began_at = time.monotonic()
-            # One iteration of the loop later, which is what a round measures: all it woke, and everything else.
-            self._loop.call_soon(self._next_round)
+            self._begin_round()
         self._passed += 1
+
+    def _begin_round(self) -> None:
+        self._round_began_at = time.monotonic()
+        # One iteration of the loop later, which is what a round measures: all it woke, and everything else.
+        self._loop.call_soon(self._next_round)
 
     def _next_round(self) -> None:
         lasted_seconds = time.monotonic() - self._round_began_at
@@ -65,7 +67,9 @@ class Turnstile:
         while self._waiting and self._passed < self._per_round:
             future, result = self._waiting.popleft()
             if not future.done():
-                self._pass()
+                if self._passed == 0:
+                    self._begin_round()
+                self._passed += 1
                 future.set_result(result)
 
 

@@ -28,6 +28,8 @@ from osmosis_ai.rollout.journal.types import (
 )
 
 PAGE_ROWS = 200
+_STATES = {state.value: state for state in RolloutState}
+"""What ``RolloutState(value)`` gives, in a tenth of the time."""
 
 
 SCHEMA = (
@@ -270,7 +272,7 @@ def _moved(connection: sqlite3.Connection, key: str, move: Move) -> tuple[int, R
     # Then an UPDATE by row: `UPDATE ... RETURNING` in one was slower (48 against 40 µs a rollout).
     found = connection.execute("SELECT id, state FROM rollouts WHERE key = ?", (key,)).fetchone()
     row, state = found if found is not None else (0, None)
-    return row, next_state(key, None if state is None else RolloutState(state), move)
+    return row, next_state(key, None if state is None else _STATES.get(state) or RolloutState(state), move)
 
 
 def get(connection: sqlite3.Connection, key: str) -> JournalRecord | None:

@@ -39,8 +39,19 @@ CROWD = 4
 GATHER_SECONDS = 0.001
 """How long the next batch waits for them: a commit costs as much as several operations."""
 WATCH_SECONDS = 1.0
+_process_id = os.getpid()
+"""A call of the system would be three more a rollout."""
 T = TypeVar("T")
 _Work = Callable[[OpenFile], T]
+
+
+def _note_process_id() -> None:
+    global _process_id
+    _process_id = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_process_id)
 
 
 @dataclass(slots=True)
@@ -70,7 +81,7 @@ class Writer:
         self._lock = threading.Lock()
         self._accepts = False
         self._is_crowded = False
-        self._process_id = os.getpid()
+        self._process_id = _process_id
         self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="osmosis-journal", daemon=True)
 
@@ -83,7 +94,7 @@ class Writer:
 
     def request_stop(self) -> None:
         """Refuse new operations; the thread runs those submitted, closes the file and ends. No-op in a forked child."""
-        if os.getpid() != self._process_id:
+        if _process_id != self._process_id:
             return
         # Under the lock, or something could be submitted behind the end, where nobody runs it.
         with self._lock:
@@ -94,7 +105,7 @@ class Writer:
     async def stop(self) -> None:
         """``request_stop``, and wait for the thread."""
         self.request_stop()
-        if os.getpid() == self._process_id:
+        if _process_id == self._process_id:
             await asyncio.wrap_future(self._ended)
 
     def write(self, work: _Work[T]) -> asyncio.Future[T]:
@@ -116,7 +127,7 @@ class Writer:
         return future
 
     def _put(self, operation: _Operation) -> None:
-        if os.getpid() != self._process_id:
+        if _process_id != self._process_id:
             # The thread stayed in the parent: what a child submits would wait for ever.
             raise JournalError("The journal was opened before this process was forked: open another one here.")
         with self._lock:

@@ -1,5 +1,6 @@
 """Counting what happens, for ``GET /metrics``. Imported where metrics are on and prometheus-client is installed."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +50,7 @@ class MetricsObserver(Observer):
         self.instruments = Instruments(self.registry, agent_name)
         self.instruments.slots.set(slots)
         # Brought to the gauges by `refresh`: with workers, each change of a gauge is a write to a file.
-        self.in_phase = dict.fromkeys(self.instruments.rollouts, 0)
+        self.in_phase: dict[str | None, int] = dict.fromkeys((*self.instruments.rollouts, None), 0)
         self.paused = 0
         """Chat calls that wait for a trainer that pauses."""
         self.retried = 0
@@ -135,6 +136,7 @@ class MetricsObserver(Observer):
 class _MeasuredRollout(RolloutWatch):
     __slots__ = (
         "_accepted",
+        "_in_phase",
         "_instruments",
         "_names",
         "_observer",
@@ -150,6 +152,7 @@ class _MeasuredRollout(RolloutWatch):
     def __init__(self, observer: MetricsObserver, tools: Sequence[Any]) -> None:
         self._observer = observer
         self._instruments = observer.instruments
+        self._in_phase = observer.in_phase
         self._tools = tools
         self._names: frozenset[str] | None = None
         self._accepted = time.monotonic()
@@ -159,11 +162,9 @@ class _MeasuredRollout(RolloutWatch):
         self._prompt_tokens = self._response_tokens = 0.0
 
     def enters(self, phase: str | None) -> None:
-        in_phase = self._observer.in_phase
-        if self._phase is not None:
-            in_phase[self._phase] -= 1
-        if phase is not None:
-            in_phase[phase] += 1
+        in_phase = self._in_phase
+        in_phase[self._phase] -= 1
+        in_phase[phase] += 1
         self._phase = phase
         if phase == _RUNNING:
             self._ran = True
@@ -238,4 +239,4 @@ class _MeasuredRollout(RolloutWatch):
 
 
 def _tokens(count: Any) -> float:
-    return count if isinstance(count, int | float) and 0 < count < float("inf") else 0
+    return count if isinstance(count, (int, float)) and 0 < count < math.inf else 0

@@ -184,12 +184,10 @@ def _check_limits(request: RolloutRequest) -> None:
     # and a router's patterns end at a line break.
     if request.rollout_id in UNREACHABLE_IDS or "\n" in request.rollout_id:
         raise invalid_field("rollout_id", "rollout_id must not be init, . or .., nor have a line break")
-    for field, value, largest in (
-        ("max_turns", request.max_turns, MAX_TURNS),
-        ("max_tokens_total", request.max_tokens_total, MAX_TOKENS_TOTAL),
-    ):
-        if not 1 <= value <= largest:
-            raise invalid_field(field, f"{field} must be between 1 and {largest}")
+    if not 1 <= request.max_turns <= MAX_TURNS:
+        raise invalid_field("max_turns", f"max_turns must be between 1 and {MAX_TURNS}")
+    if not 1 <= request.max_tokens_total <= MAX_TOKENS_TOTAL:
+        raise invalid_field("max_tokens_total", f"max_tokens_total must be between 1 and {MAX_TOKENS_TOTAL}")
     if len(request.idempotency_key or "") > MAX_IDEMPOTENCY_KEY_LENGTH:
         raise invalid_field(
             "idempotency_key", f"idempotency_key must have at most {MAX_IDEMPOTENCY_KEY_LENGTH} characters"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 from osmosis_ai.rollout.mcp.remote import MCPServerError, _http_client
 from osmosis_ai.rollout.run.agents import check_naming
 
+KEY = "mcp-key-0123456789"
 SERVER = """
 import asyncio, os, sys
 from fastmcp import Context, FastMCP
@@ -129,6 +131,38 @@ async def test_a_server_serves_rollouts_with_a_session_each(url: str, tmp_path: 
 def test_an_address_that_cannot_be_one_is_refused_and_keys_in_it_are_not_shown(address: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason) as refused:
         check_naming(None, address)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [KEY, f"{KEY}\n", None])
+async def test_the_key_is_a_bearer_token_and_nowhere_to_be_seen(
+    given: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("OSMOSIS_MCP_API_KEY", given or "")
+    heads: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(f"HTTP/1.1 401 Unauthorized\r\ncontent-length: 21\r\n\r\nkey {KEY}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(MCPLoadError, match="status 401, OSMOSIS_MCP_API_KEY is sent as its bearer") as refused:
+            await asyncio.to_thread(load_mcp_agent, f"http://127.0.0.1:{port}/mcp")
+    sent = f"authorization: bearer {KEY}".encode()
+    assert [sent in head.lower() for head in heads] == [given is not None] * len(heads)
+    assert heads
+    if given is not None:
+        assert KEY not in str(refused.value) + caplog.text
+
+
+def test_a_key_that_no_header_can_have_is_a_sentence_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSMOSIS_MCP_API_KEY", "clé-hunter2")
+    with pytest.raises(UsageError, match="OSMOSIS_MCP_API_KEY must be printable ASCII text") as refused:
+        load_mcp_agent("http://127.0.0.1:9/mcp")
     assert "hunter2" not in str(refused.value)
 
 

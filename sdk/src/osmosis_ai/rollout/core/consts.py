@@ -13,6 +13,9 @@ NO_DOTENV_VARIABLE = "OSMOSIS_NO_DOTENV"
 # Of `osmosis doctor`: the key that a trainer's inits bring.
 TRAINER_KEY_VARIABLE = "OSMOSIS_TRAINER_API_KEY"
 
+# The bearer token for the server of `--mcp URL`.
+MCP_KEY_VARIABLE = "OSMOSIS_MCP_API_KEY"
+
 # Of a server that a trainer starts: it ends when its standard input does.
 WHILE_STDIN_IS_OPEN_VARIABLE = "OSMOSIS_SERVE_WHILE_STDIN_IS_OPEN"
 

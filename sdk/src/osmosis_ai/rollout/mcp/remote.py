@@ -3,12 +3,13 @@
 Each rollout has a session of its own, which the server is told to end with it. The server is not trusted: what it
 sends is bounded in bytes and time, it cannot send a rollout elsewhere (no redirects), and compressed replies are
 refused. What a tool answers, errors included, is the model's; a server that is down ends the rollout: no failure of the
-model's.
+model's. The key of ``OSMOSIS_MCP_API_KEY`` is in the header of requests to it, and nowhere else.
 """
 
 import asyncio
 import inspect
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutContext
+from osmosis_ai.rollout.core.consts import MCP_KEY_VARIABLE
 from osmosis_ai.rollout.core.offload import daemon_threads
 from osmosis_ai.rollout.core.schemas import check_server_url
+from osmosis_ai.rollout.core.text import excerpt, redacted
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.mcp.loader import INSTALL_HINT, MCPLoadError
 from osmosis_ai.rollout.mcp.session import ToolSession
@@ -32,6 +35,9 @@ MAX_REPLY_BYTES = 32 * 2**20
 
 # JSON-RPC: the method is not there, the parameters are not as they should be.
 _OF_THE_MODEL = (-32601, -32602)
+
+_NOT_ALLOWED = (401, 403)
+_NOT_ALLOWED_HINT = f"{MCP_KEY_VARIABLE} is sent as its bearer token"
 
 
 class MCPServerError(Exception):
@@ -62,11 +68,16 @@ def check_url(url: str) -> None:
 
 
 class RemoteToolServer:
-    """The tools of the MCP server at ``url``, such as ``http://127.0.0.1:8000/mcp``."""
+    """The tools of the MCP server at ``url``, such as ``http://127.0.0.1:8000/mcp``.
+
+    Raises:
+        UsageError: ``url`` can be none, or the key of ``OSMOSIS_MCP_API_KEY`` cannot be sent.
+    """
 
     def __init__(self, url: str) -> None:
         check_url(url)
         self.url = url
+        self._key = _key()
 
     def list_tools(self) -> list[Any]:
         """The tools, as ``ToolServer.list_tools`` gives them.
@@ -80,7 +91,7 @@ class RemoteToolServer:
         except MCPServerError as error:
             raise MCPLoadError(str(error)) from error
         except Exception as error:
-            raise MCPLoadError(f"The MCP server at {self.url} did not list its tools: {_reason(error)}") from error
+            raise MCPLoadError(f"The MCP server at {self.url} did not list its tools: {self._reason(error)}") from error
         return [
             SimpleNamespace(name=tool.name, description=tool.description, parameters=_input_schema(tool))
             for tool in tools
@@ -106,7 +117,7 @@ class RemoteToolServer:
                 except Exception as error:
                     if getattr(getattr(error, "error", None), "code", None) in _OF_THE_MODEL:
                         raise
-                    raise MCPServerError(f"The MCP server at {self.url} failed: {_reason(error)}") from error
+                    raise MCPServerError(f"The MCP server at {self.url} failed: {self._reason(error)}") from error
 
             yield call
 
@@ -121,13 +132,15 @@ class RemoteToolServer:
         options = {"init_timeout": CONNECT_SECONDS, "log_handler": log}
         if "mode" in inspect.signature(client_class).parameters:
             options["mode"] = "legacy"  # the protocol that has sessions
-        client = client_class(transport_class(self.url, httpx_client_factory=_http_client), **options)
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else None
+        transport = transport_class(self.url, headers=headers, httpx_client_factory=_http_client)
+        client = client_class(transport, **options)
         stack = AsyncExitStack()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await stack.enter_async_context(client)
         except Exception as error:
-            raise MCPServerError(f"The MCP server at {self.url} cannot be reached: {_reason(error)}") from error
+            raise MCPServerError(f"The MCP server at {self.url} cannot be reached: {self._reason(error)}") from error
         try:
             yield client
         finally:
@@ -135,7 +148,18 @@ class RemoteToolServer:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await stack.aclose()
             except Exception as error:  # noqa: BLE001 - the rollout is over, and the server will end it by itself
-                logger.debug("The session at %s could not be ended: %s", self.url, _reason(error))
+                logger.debug("The session at %s could not be ended: %s", self.url, self._reason(error))
+
+    def _reason(self, error: BaseException) -> str:
+        """Without the key, which a server may repeat."""
+        return redacted(excerpt(" ".join(str(error).split()), self._key))[:300] or type(error).__name__
+
+
+def _key() -> str | None:
+    key = os.environ.get(MCP_KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"The key of {MCP_KEY_VARIABLE} must be printable ASCII text.")
+    return key or None
 
 
 def _import_client() -> tuple[Any, Any]:
@@ -157,6 +181,8 @@ def _http_client(**options: Any) -> Any:
     library: Any = getattr(_httpx_utils, "httpx2", None) or __import__("httpx")
 
     async def bound(response: Any) -> None:
+        if response.status_code in _NOT_ALLOWED:  # which the client would call an error response
+            raise library.ReadError(f"status {response.status_code}, {_NOT_ALLOWED_HINT}", request=response.request)
         if response.headers.get("content-encoding", "identity") != "identity":
             raise library.DecodingError("a compressed reply, which was not asked for", request=response.request)
         response.stream = _Bounded(response.stream, library, response.request)
@@ -186,8 +212,3 @@ def _http_client(**options: Any) -> Any:
 
 def _input_schema(tool: Any) -> Any:
     return getattr(tool, "input_schema", None) or getattr(tool, "inputSchema", None)
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
-    return text or type(error).__name__

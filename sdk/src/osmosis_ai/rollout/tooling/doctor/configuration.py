@@ -4,7 +4,7 @@ import os
 import re
 import stat
 
-from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE, TRAINER_KEY_VARIABLE
+from osmosis_ai.rollout.core.consts import MCP_KEY_VARIABLE, NO_DOTENV_VARIABLE, TRAINER_KEY_VARIABLE
 from osmosis_ai.rollout.core.dotenv import nearest_dotenv
 from osmosis_ai.rollout.core.setting_names import likely_name, variables_of
 from osmosis_ai.rollout.core.settings import MODELS
@@ -20,7 +20,15 @@ MAX_PORT = 65_535
 NEW_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 _OTHER_VARIABLES = frozenset(
-    {NO_DOTENV_VARIABLE, PUBLIC_HOST_VARIABLE, TRAINER_KEY_VARIABLE, TRACES_VARIABLE, HOST_VARIABLE, PORT_VARIABLE}
+    {
+        MCP_KEY_VARIABLE,
+        NO_DOTENV_VARIABLE,
+        PUBLIC_HOST_VARIABLE,
+        TRAINER_KEY_VARIABLE,
+        TRACES_VARIABLE,
+        HOST_VARIABLE,
+        PORT_VARIABLE,
+    }
 )
 _PREFIX = "OSMOSIS_ROLLOUT_"
 _PLACEHOLDER = re.compile(

@@ -17,7 +17,13 @@ from tests.commands import ROOT, run, serving
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Read by the program before there are settings, or by the example.
-OTHER_VARIABLES = {"ROLLOUT_SERVER_HOST", "ROLLOUT_SERVER_PORT", "ROLLOUT_DEBUG_DIR", "OSMOSIS_PUBLIC_HOST"}
+OTHER_VARIABLES = {
+    "ROLLOUT_SERVER_HOST",
+    "ROLLOUT_SERVER_PORT",
+    "ROLLOUT_DEBUG_DIR",
+    "OSMOSIS_MCP_API_KEY",
+    "OSMOSIS_PUBLIC_HOST",
+}
 # Part of the 0.2 surface, for a registration that is not available.
 UNDOCUMENTED_FIELDS = re.compile("registration_.*")
 

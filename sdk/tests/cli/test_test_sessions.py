@@ -1,15 +1,10 @@
 """``osmosis test`` as a process: gone on with, killed, and in a terminal."""
 
 import json
-import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +22,7 @@ from support.adder_project import (
     write_rows,
 )
 from support.model_endpoint import HANG, ModelEndpoint, refuse, say
+from support.terminal import Screen, terminal as in_terminal
 
 
 @pytest.fixture(autouse=True)
@@ -162,67 +158,5 @@ class TestInteractive:
         assert "Interrupted: 2 of 3 runs had ended." in screen.text
 
 
-class Screen:
-    """A command in a terminal of its own; ``text`` is all it has shown, without styles."""
-
-    def __init__(self, process_id: int, descriptor: int) -> None:
-        self._process_id = process_id
-        self._descriptor = descriptor
-        self._raw = b""
-        self._position = 0
-        self._exit_code: int | None = None
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._raw.decode("utf-8", "replace")).replace("\r", "")
-
-    def type(self, keys: str) -> None:
-        os.write(self._descriptor, keys.encode())
-
-    def type_after(self, text: str, keys: str) -> None:
-        """Wait until ``text`` is shown, after what was waited for before, and the prompt after it; then type."""
-        self.wait_for(text)
-        self.wait_for("> ")
-        self.type(keys)
-
-    def wait_for(self, text: str) -> None:
-        while text not in self.text[self._position :]:
-            assert self._read(), f"{text!r} was not shown, but: {self.text}"
-        self._position = self.text.index(text, self._position) + len(text)
-
-    def exit_code(self) -> int:
-        while self._read():
-            pass
-        if self._exit_code is None:
-            self._exit_code = os.waitstatus_to_exitcode(os.waitpid(self._process_id, 0)[1])
-        return self._exit_code
-
-    def close(self) -> None:
-        if self._exit_code is None:
-            os.kill(self._process_id, signal.SIGKILL)
-            os.waitpid(self._process_id, 0)
-        os.close(self._descriptor)
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._descriptor], [], [], DEADLINE_SECONDS)
-        assert ready, f"nothing came, after: {self.text}"
-        try:
-            chunk = os.read(self._descriptor, 65536)
-        except OSError:  # the other side is closed
-            return False
-        self._raw += chunk
-        return bool(chunk)
-
-
-@contextmanager
-def terminal(*arguments: str, model: list[str] = SCRIPT) -> Iterator[Screen]:
-    command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *model, *arguments]
-    process_id, descriptor = pty.fork()
-    if process_id == 0:
-        os.environ.update(TERM="xterm", COLUMNS="100", LINES="40")
-        os.execv(sys.executable, command)  # noqa: S606 - the child becomes the command
-    screen = Screen(process_id, descriptor)
-    try:
-        yield screen
-    finally:
-        screen.close()
+def terminal(*arguments: str, model: list[str] = SCRIPT) -> AbstractContextManager[Screen]:
+    return in_terminal(["test", *AGENT_OPTIONS, *model, *arguments])

@@ -79,14 +79,16 @@ def refuse(status: int, message: str = "the reason", code: str | None = None, **
 class ModelEndpoint:
     """Gives ``answers`` to the first calls, and what ``otherwise`` says to all others. May be used from any thread."""
 
-    def __init__(self, *answers: Answer, otherwise: Callable[[JsonObject], Answer] | None = None) -> None:
+    def __init__(
+        self, *answers: Answer, otherwise: Callable[[JsonObject], Answer] | None = None, port: int = 0
+    ) -> None:
         self.answers = list(answers)
         self.otherwise = otherwise or arithmetic
         self.calls: list[Call] = []
         self.in_flight = self.most_in_flight = 0
         self._changed = threading.Condition()
         self._is_closed = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", port), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
     @property

@@ -25,6 +25,8 @@ def said(content: str | None, *calls: dict[str, Any]) -> list[dict[str, Any]]:
         (("stop",), said('{"name": "Ann", "arguments": 3}'), ["add"], "called no tool although 1 was offered"),
         (("stop",), said("#### 4", CALL), ["add"], None),
         (("stop", None), said("#### 4"), [], None),
+        (("stop",), said(" \n"), ["add"], "ended with an empty reply"),
+        (("stop",), said(None), [], "ended with an empty reply"),
     ],
 )
 def test_what_a_conversation_shows(

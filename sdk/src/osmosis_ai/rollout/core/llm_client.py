@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from osmosis_ai.rollout.core.messages import parse_tool_calls
+from osmosis_ai.rollout.core.messages import get_message_text, parse_tool_calls
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.schemas import RolloutMetrics
@@ -33,8 +33,9 @@ class CompletionsResult:
 
     @property
     def content(self) -> str | None:
-        """The message's text; ``None`` where absent."""
-        return self.message.get("content")
+        """The message's text, that of its parts where it comes in parts; ``None`` where absent."""
+        content = self.message.get("content")
+        return get_message_text(self.message) if isinstance(content, list) else content
 
 
 @runtime_checkable

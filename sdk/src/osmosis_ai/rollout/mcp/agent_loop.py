@@ -11,7 +11,7 @@ from typing import Any, cast
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.loading import CLIError, import_module_attribute
-from osmosis_ai.rollout.core.messages import get_message_content, summarize
+from osmosis_ai.rollout.core.messages import get_message_text, summarize
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
@@ -113,7 +113,7 @@ class MCPAgentLoop(RolloutAgentLoop):
             messages += results
             ctx.log_event("tool_results", turn=turn, num_tool_results=len(results), results_summary=summarize(results))
 
-        reward = await self._score(get_message_content(messages[-1]) if turns else "", request.metadata)
+        reward = await self._score(get_message_text(messages[-1]) if turns else "", request.metadata)
         ctx.log_event("rollout_complete", finish_reason=finish_reason, reward=reward, total_turns=turns)
         return ctx.complete(messages, finish_reason=finish_reason, reward=reward)
 

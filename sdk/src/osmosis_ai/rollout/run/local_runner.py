@@ -193,8 +193,9 @@ class LocalRolloutRunner:
             if isinstance(cause, SystemicProviderError):
                 self._add_cost(cause, started_seconds)
                 raise cause from error
-            kind = _kind(cause if isinstance(cause, ProviderError) else error)
-            return self._failed(row_index, _text(error), kind, ctx, started_seconds, error)
+            if isinstance(cause, ProviderError):  # the agent's code has no part in it
+                return self._failed(row_index, _text(error), _kind(cause), ctx, started_seconds)
+            return self._failed(row_index, _text(error), _kind(error), ctx, started_seconds, error)
         finally:
             if ctx is not None:
                 ctx.close()

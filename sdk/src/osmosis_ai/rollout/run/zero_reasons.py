@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from osmosis_ai.rollout.core.chat_watch import ChatWatch
+from osmosis_ai.rollout.core.messages import get_message_text
+from osmosis_ai.rollout.core.schemas import MessageDict
 
 __all__ = ["FinishReasonWatch", "zero_lines", "zero_reason"]
 
 TRUNCATED = "truncated at max_tokens (a larger --max-tokens lets the model end)"
 OUT_OF_CONTEXT = "stopped at the rollout's limit of tokens"
 OUT_OF_TURNS = "stopped at max_turns (a larger --max-turns lets the agent go on)"
+EMPTY = "ended with an empty reply"
 CALLS_AS_TEXT = "tool calls came as text (the server's tool parser is off)"
 
 _STOPPED_BY = {"length": TRUNCATED, "max_tokens": OUT_OF_CONTEXT, "max_turns": OUT_OF_TURNS}
@@ -34,7 +37,7 @@ class FinishReasonWatch(ChatWatch):
 
 
 def zero_reason(
-    finish_reasons: Iterable[str | None], messages: Sequence[Mapping[str, Any]], tool_names: Sequence[str]
+    finish_reasons: Iterable[str | None], messages: Sequence[MessageDict], tool_names: Sequence[str]
 ) -> str | None:
     """What else than a wrong answer may have cost the run its reward, if anything shows; see ``zero_lines``.
 
@@ -44,9 +47,11 @@ def zero_reason(
         if finish_reason in _STOPPED_BY:
             return _STOPPED_BY[finish_reason]
     replies = [message for message in messages if message.get("role") == "assistant"]
+    if replies and not replies[-1].get("tool_calls") and not get_message_text(replies[-1]).strip():
+        return EMPTY
     if not tool_names or any(message.get("tool_calls") for message in replies):
         return None
-    if any(_holds_a_call(message.get("content"), tool_names) for message in replies):
+    if any(_holds_a_call(get_message_text(message), tool_names) for message in replies):
         return CALLS_AS_TEXT
     return f"called no tool although {len(tool_names)} {'was' if len(tool_names) == 1 else 'were'} offered"
 
@@ -56,9 +61,7 @@ def zero_lines(reasons: Mapping[str, int], zeros: int) -> list[str]:
     return [f"{count} of {zeros}: {reason}" for reason, count in Counter(reasons).most_common()]
 
 
-def _holds_a_call(content: Any, tool_names: Sequence[str]) -> bool:
-    if not isinstance(content, str):
-        return False
+def _holds_a_call(content: str, tool_names: Sequence[str]) -> bool:
     if any(mark in content for mark in _CALL_MARKS):
         return True
     named = re.search(r'"name"\s*:\s*"([^"]*)"', content)

@@ -84,6 +84,20 @@ async def test_tool_calls_without_ids_and_with_decoded_arguments_are_made_whole(
     assert message["content"] is None
 
 
+async def test_a_call_in_openais_older_form_is_one_and_text_in_parts_is_text() -> None:
+    legacy = {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": ""}}
+    parts = [{"type": "text", "text": "It is "}, {"type": "thinking", "thinking": "?"}, {"type": "text", "text": "3"}]
+    with ModelEndpoint(reply(legacy, "function_call"), reply({"role": "assistant", "content": parts})) as endpoint:
+        async with client_of(endpoint) as client:
+            called = await client.chat_completions(QUESTION)
+            answered = await client.chat_completions(QUESTION)
+    function = {"name": "add", "arguments": "{}"}
+    assert called.message["tool_calls"] == [{"id": "call_0", "type": "function", "function": function}]
+    assert "function_call" not in called.message
+    assert called.finish_reason == "tool_calls"
+    assert (answered.content, answered.message["content"]) == ("It is 3", parts)
+
+
 async def test_the_model_the_key_and_the_sampling_settings_are_sent() -> None:
     with ModelEndpoint(say("x"), say("x")) as endpoint:
         async with client_of(endpoint, "openai/Qwen/Qwen3", key="secret") as client:
@@ -124,6 +138,12 @@ async def test_the_model_the_key_and_the_sampling_settings_are_sent() -> None:
             "LLM API error (in a reply of status 200): out",
             ProviderFailure.SERVER,
         ),
+        (
+            reply({"role": "assistant", "content": ""}, "content_filter"),
+            "The provider's content filter",
+            ProviderFailure.REFUSED,
+        ),
+        (HANG_UP, "The connection broke before the reply was there", ProviderFailure.CONNECTION),
     ],
 )
 async def test_a_failure_that_concerns_one_call_is_a_provider_error(
@@ -142,7 +162,6 @@ async def test_a_failure_that_concerns_one_call_is_a_provider_error(
         (refuse(401), "Authentication failed: give the right key with --model-api-key"),
         (refuse(403), "LLM API error (HTTP 403): the reason"),
         (refuse(404), "LLM API error (HTTP 404): the reason"),
-        (HANG_UP, "Cannot connect to API endpoint"),
         (Answer(status=308, headers={"Location": "https://x/v1"}), "The endpoint redirects to 'https://x/v1'"),
     ],
 )
@@ -188,6 +207,9 @@ async def test_the_check_before_a_run_tells_what_would_fail_every_row() -> None:
                 await client.preflight_check()
             await client.preflight_check()
             assert client.preflight_warning == "LLM API error (HTTP 400): no max_tokens"
+            endpoint.answers.append(HANG_UP)
+            with pytest.raises(SystemicProviderError, match="The connection broke"):
+                await client.preflight_check()
             assert client.get_metrics().num_llm_calls == 0
 
 

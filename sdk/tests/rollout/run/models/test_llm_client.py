@@ -250,6 +250,31 @@ class TestWhatAnErrorMeans:
         assert provider_errors.provider_message(Exception("a\nReceived Model Group=x")) == "a"
 
     @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("litellm.BadRequestError: ContextWindowExceededError: OpenAIException - too long", "too long"),
+            ('litellm.InternalServerError: AnthropicException - {"error": {"message": "why"}}. Handle with', "why"),
+            ('litellm.BadRequestError: GroqException - {"error": {"message": "why", "code": "x"}}', "why (x)"),
+            (
+                "litellm.APIError: OpenAIException - Invalid object Traceback (most recent call last):\n a",
+                "Invalid object",
+            ),
+            ("litellm.APIConnectionError: 1 validation error\n  for Message", "1 validation error for Message"),
+            ("ValueError: mine", "ValueError: mine"),
+        ],
+    )
+    def test_the_providers_own_words_are_found(self, text: str, told: str) -> None:
+        assert provider_errors.provider_message(Exception(text)) == told
+
+    def test_a_reply_that_litellm_cannot_read_is_no_failure_of_the_server(self) -> None:
+        error = Exception("litellm.InternalServerError: OpenAIException - 'content'")
+        vars(error).update(status_code=500, message=str(error))
+        error.__cause__ = KeyError("content")
+        found = provider_errors.from_litellm(error, "openai/m", None)
+        assert str(found).endswith("Details: KeyError: 'content'")
+        assert found.failure is ProviderFailure.MALFORMED_REPLY
+
+    @pytest.mark.parametrize(
         ("value", "seconds"), [("7", 7.0), ("0.5", 0.5), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("soon", None)]
     )
     def test_retry_after_is_a_number_or_a_date(self, value: str, seconds: float | None) -> None:

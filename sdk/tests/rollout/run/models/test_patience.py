@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from support.model_endpoint import HANG_UP, Answer, ModelEndpoint, refuse, say
 
-from osmosis_ai.rollout.run.errors import ProviderError
+from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models.endpoint import EndpointLLMClient
 from osmosis_ai.rollout.run.models.patience import Gate, Patience, PatientClient
 
@@ -40,11 +40,36 @@ async def test_what_will_not_pass_is_not_tried_again(answer: Answer) -> None:
     assert len(endpoint.calls) == 1
 
 
+async def test_a_call_that_breaks_every_connection_is_no_failure_of_the_others() -> None:
+    with ModelEndpoint(*[HANG_UP] * 3, say("hello")) as endpoint, pytest.raises(ProviderError) as raised:
+        await ask(endpoint)
+    assert not isinstance(raised.value, SystemicProviderError)
+    assert [call.body.get("max_tokens") for call in endpoint.calls] == [None, None, None, 1]
+
+
+async def test_an_endpoint_that_breaks_every_connection_is_systemic() -> None:
+    with (
+        ModelEndpoint(otherwise=lambda body: HANG_UP) as endpoint,
+        pytest.raises(SystemicProviderError, match=r"The connection broke .*127\.0\.0\.1") as raised,
+    ):
+        await ask(endpoint)
+    assert raised.value.failure is ProviderFailure.CONNECTION
+
+
+async def test_one_that_always_says_to_wait_for_nothing_is_asked_less_and_less() -> None:
+    with (
+        ModelEndpoint(otherwise=lambda body: refuse(429, Retry_After="0")) as endpoint,
+        pytest.raises(ProviderError, match="Rate limit exceeded"),
+    ):
+        await ask(endpoint, Patience(max_rate_limited_seconds=0.2))
+    assert len(endpoint.calls) < 9
+
+
 async def test_rate_limits_are_waited_out_however_many() -> None:
     gate = Gate()
-    with ModelEndpoint(*[refuse(429, Retry_After="0.001")] * 9, say("there")) as endpoint:
+    with ModelEndpoint(*[refuse(429, Retry_After="0.001")] * 6, say("there")) as endpoint:
         assert await ask(endpoint, gate=gate) == "there"
-    assert gate.waits == 9
+    assert gate.waits == 6
 
 
 async def test_a_rate_limit_longer_than_the_patience_is_told_at_once() -> None:

@@ -76,6 +76,8 @@ class _Connections:
         self._proxy = proxy_for(parts.scheme, parts.hostname or "", parts.netloc)
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_known = False
+        """Whether there ever was a reply."""
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -108,15 +110,24 @@ class _Connections:
                 async with self._open_session().post(
                     url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
                 ) as response:
-                    return response.status, await _read(response), dict(response.headers)
+                    content = await _read(response)
+                    self._is_known = True
+                    return response.status, content, dict(response.headers)
+        except aiohttp.ConnectionTimeoutError as error:
+            told = f"no connection with {self._base_url} within {CONNECT_TIMEOUT_SECONDS:g} s"
+            if self._is_known:  # it is busy
+                raise provider_errors.timed_out(told) from error
+            raise provider_errors.cannot_connect(told) from error
         except TimeoutError as error:
-            raise ProviderError(
-                f"Request timed out. Details: no reply from {self._base_url} within {timeout_seconds:g} s",
-                failure=ProviderFailure.TIMEOUT,
-            ) from error
+            told = f"no reply from {self._base_url} within {timeout_seconds:g} s"
+            raise provider_errors.timed_out(told) from error
+        except aiohttp.ClientConnectorError as error:
+            raise provider_errors.cannot_connect(self._reason(error)) from error
         except (aiohttp.ClientError, OSError) as error:
-            reason = provider_errors.provider_message(error) or type(error).__name__
-            raise provider_errors.cannot_connect(f"{self._base_url}: {reason}") from error
+            raise provider_errors.connection_broke(self._reason(error)) from error
+
+    def _reason(self, error: Exception) -> str:
+        return f"{self._base_url}: {provider_errors.provider_message(error) or type(error).__name__}"
 
     def _open_session(self) -> "aiohttp.ClientSession":
         import aiohttp
@@ -233,10 +244,4 @@ def _refusal(status: int, content: bytes, headers: Mapping[str, str], url: str) 
 
 
 def _message_of(body: Any) -> str:
-    match body:
-        case {"error": {"message": str(text), "code": str(code)}}:
-            return text if code in text else f"{text} ({code})"
-        case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
-            return text
-        case _:
-            return json.dumps(body)
+    return provider_errors.said_by(body) or json.dumps(body)

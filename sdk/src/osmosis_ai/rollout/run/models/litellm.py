@@ -1,7 +1,7 @@
 """LiteLLM's own objects under their own names, imported when first asked for.
 
 Importing LiteLLM takes seconds, and left to itself it downloads a price list and loads a ``.env`` file.
-``import_litellm`` is the one place that loads it, with both switched off.
+``import_litellm`` is the one place that loads it, with both switched off, and its warnings.
 """
 
 import os
@@ -34,7 +34,7 @@ __all__ = [
     "completion",
 ]
 
-_OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+_OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR"}
 
 
 def import_litellm() -> ModuleType:

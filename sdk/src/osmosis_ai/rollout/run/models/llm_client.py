@@ -8,6 +8,7 @@ import copy
 import inspect
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +17,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import litellm as _litellm_compat, provider_errors
-from osmosis_ai.rollout.run.models.replies import completion
+from osmosis_ai.rollout.run.models.replies import completion, is_broken_off, with_objects_as_arguments
 from osmosis_ai.rollout.run.models.routes import OPENAI_PREFIX, PLACEHOLDER_API_KEY, routed
 
 __all__ = ["ExternalLLMClient"]
@@ -33,6 +34,8 @@ def _get_litellm() -> Any:
             failure=ProviderFailure.MISSING_PACKAGE,
         ) from error
     litellm.suppress_debug_info = True
+    # What a model answers oddly is told with its row.
+    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     if hasattr(litellm, "_async_client_cleanup_registered"):
         litellm._async_client_cleanup_registered = True
     return litellm
@@ -134,6 +137,8 @@ class ExternalLLMClient:
             raise
         except ProviderError as error:
             logger.debug("Preflight check of %s: %s", self.model, error)
+            if error.failure is ProviderFailure.CONNECTION:
+                raise SystemicProviderError(str(error), failure=error.failure) from error
             if error.failure is not ProviderFailure.RATE_LIMIT:
                 self.preflight_warning = str(error)
 
@@ -172,7 +177,8 @@ class ExternalLLMClient:
 
     async def _send(self, arguments: dict[str, Any]) -> Any:
         try:
-            return await self._litellm.acompletion(**arguments)
+            messages = with_objects_as_arguments(arguments["messages"])
+            return await self._litellm.acompletion(**{**arguments, "messages": messages})
         except Exception as error:
             raise provider_errors.from_litellm(error, self.model, self._api_base) from error
 
@@ -184,8 +190,8 @@ class ExternalLLMClient:
         choice = response.choices[0]
         given = getattr(response, "usage", None)
         usage = {name: getattr(given, name, 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
-        message = choice.message.model_dump(exclude_none=True)
-        return completion(message, choice.finish_reason, usage), _cost_usd(response)
+        message = choice.message.model_dump(exclude_none=True, warnings=False)
+        return completion(message, _finish_reason(choice), usage), _cost_usd(response)
 
 
 _PREFLIGHT_MESSAGES = [{"role": "user", "content": "hi"}]
@@ -193,6 +199,13 @@ _PREFLIGHT_MESSAGES = [{"role": "user", "content": "hi"}]
 
 def _as_json(tool: Any) -> Any:
     return tool.model_dump(exclude_none=True) if hasattr(tool, "model_dump") else tool
+
+
+def _finish_reason(choice: Any) -> Any:
+    """As the provider has it: LiteLLM makes "stop" of one that it does not know."""
+    fields = getattr(choice, "provider_specific_fields", None)
+    native = fields.get("native_finish_reason") if isinstance(fields, dict) else None
+    return native if is_broken_off(native) else choice.finish_reason
 
 
 def _cost_usd(response: Any) -> float | None:

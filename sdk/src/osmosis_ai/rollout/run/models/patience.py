@@ -13,7 +13,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict
-from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
+from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 from osmosis_ai.rollout.run.models.wrapped import WrappedClient
 
@@ -83,6 +83,7 @@ class PatientClient(WrappedClient):
                 if retries > self._patience.max_retries or (
                     is_rate_limit and waited_seconds + delay_seconds > self._patience.max_rate_limited_seconds
                 ):
+                    await self._look_after(error)
                     raise
                 logger.debug("Trying again in %.1f s: %s", delay_seconds, error)
                 if is_rate_limit:
@@ -92,8 +93,21 @@ class PatientClient(WrappedClient):
             else:
                 return result
 
+    async def _look_after(self, error: ProviderError) -> None:
+        """Whether it is this call that breaks every connection, or anybody's: a tiny one shows.
+
+        Raises:
+            SystemicProviderError: that one breaks as well.
+        """
+        check = getattr(self._wrapped, "preflight_check", None)
+        if error.failure is ProviderFailure.CONNECTION and not isinstance(error, SystemicProviderError) and check:
+            await check()
+
     def _delay_seconds(self, error: ProviderError, attempt: int) -> float:
         if error.retry_after_seconds is not None:
-            return error.retry_after_seconds
+            # Doubled, as one that always asks for nothing would be called thousands of times.
+            return max(
+                error.retry_after_seconds, min(0.001 * 2.0 ** min(attempt, 16), self._patience.max_delay_seconds)
+            )
         backoff_seconds = self._patience.first_delay_seconds * 2.0 ** min(attempt - 1, 16)
         return min(backoff_seconds, self._patience.max_delay_seconds) * random.uniform(0.5, 1)  # noqa: S311 - no secret

@@ -1,5 +1,6 @@
 """What a failed call means: foreign exceptions and HTTP statuses turned into ``ProviderError`` sentences."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -31,30 +32,48 @@ _CONNECTION_TEXTS = (
     "connect call failed",
 )
 # By name, of httpx, aiohttp and openai: none of them is imported for this.
-_CONNECTION_ERRORS = frozenset(
-    {"ClientConnectorError", "ConnectError", "ConnectTimeout", "ReadError", "RemoteProtocolError", "WriteError"}
-)
+_NO_CONNECTION = frozenset({"ClientConnectorError", "ConnectError", "ConnectTimeout", "ConnectionRefusedError"})
+_BROKEN_CONNECTION = frozenset({"ReadError", "RemoteProtocolError", "ServerDisconnectedError", "WriteError"})
+_STATUS_ERRORS = frozenset({"APIStatusError", "HTTPStatusError"})
 _PARSING_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _NO_PROVIDER_TEXTS = ("llm provider not provided", "pass in the llm provider you are trying to call")
 _NO_CREDENTIALS_TEXTS = ("missing credentials", "api_key client option must be set", "missing api key")
 _NO_QUOTA_TEXTS = ("insufficient_quota", "exceeded your current quota")
 _CONTEXT_TEXTS = ("context_length_exceeded", "maximum context length", "exceeds the available context size")
 
-_LITELLM_PREFIX = re.compile(r"litellm\.\w+: ")
-_LITELLM_NOISE = re.compile(r"\n(?:Received Model Group=|Traceback|Request to |give\])")
+# "litellm.BadRequestError: ContextWindowExceededError: OpenAIException - ..."
+_LITELLM_PREFIX = re.compile(r"litellm\.\w+: (?:[\w.]+(?:Error|Exception)(?: - |: | ))*")
+_LITELLM_NOISE = re.compile(r"\n(?:Received Model Group=|Request to |give\])|\sTraceback \(most recent call last")
 _LITELLM_OBJECTS = re.compile(r" ssl:(?:<[^>]*>|\w+)| Handle with `litellm\.\w+`\.")
 _MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
 def provider_message(error: BaseException) -> str:
-    """The provider's own words, without LiteLLM's; at most ``MAX_MESSAGE_CHARACTERS`` and ``...``."""
+    """The provider's own words, without LiteLLM's, in one line; at most ``MAX_MESSAGE_CHARACTERS`` and ``...``."""
     given = getattr(error, "message", None)
-    return _cut(given if isinstance(given, str) else str(error))
+    text = given if isinstance(given, str) else str(error)
+    if text.startswith("litellm."):
+        text = _said_in_json(_LITELLM_PREFIX.sub("", text, count=1))
+    return cut(" ".join(_LITELLM_OBJECTS.sub("", _LITELLM_NOISE.split(text)[0]).split()), MAX_MESSAGE_CHARACTERS)
 
 
-def _cut(text: str) -> str:
-    bare = _LITELLM_NOISE.split(_LITELLM_PREFIX.sub("", text, count=1) if text.startswith("litellm.") else text)[0]
-    return cut(_LITELLM_OBJECTS.sub("", bare).strip(), MAX_MESSAGE_CHARACTERS)
+def _said_in_json(text: str) -> str:
+    try:
+        body, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return text
+    return said_by(body) or text
+
+
+def said_by(body: Any) -> str | None:
+    """The sentence in a decoded error, as OpenAI and most others word it."""
+    match body:
+        case {"error": {"message": str(text), "code": str(code)}}:
+            return text if code in text else f"{text} ({code})"
+        case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
+            return text
+        case _:
+            return None
 
 
 def from_litellm(error: Exception, routed_model: str, api_base: str | None) -> ProviderError:
@@ -70,35 +89,46 @@ def from_litellm(error: Exception, routed_model: str, api_base: str | None) -> P
         return rate_limited(message, retry_after(_headers(error)))
     if package := _missing_package(error):
         return missing_package(package)
-    if _is_connection_lost(error):
-        return cannot_connect(f"{api_base}: {message}" if api_base else message)
+    if _caused_by(error, _NO_CONNECTION):
+        return cannot_connect(_at(api_base, message))
+    if (broken := _caused_by(error, _BROKEN_CONNECTION)) is not None:
+        return connection_broke(_at(api_base, provider_message(broken) or message))
     if isinstance(error, litellm.Timeout):
-        return ProviderError(f"Request timed out. Details: {message}", failure=ProviderFailure.TIMEOUT)
-    if isinstance(error, litellm.ContextWindowExceededError):
+        return timed_out(message)
+    if isinstance(error, litellm.ContextWindowExceededError) or speaks_of_context(message):
         return context_exceeded(message)
-    if isinstance(error, litellm.APIConnectionError):  # LiteLLM's word for whatever it has no other for
-        return _unreadable(error, message)
+    if (unread := _unread(error)) is not None:
+        text = provider_message(unread)
+        told = message if text in message and text != message else f"{type(unread).__name__}: {text}"
+        return ProviderError(
+            f"LiteLLM cannot read the provider's reply, or the conversation. Details: {told}",
+            failure=ProviderFailure.MALFORMED_REPLY,
+        )
+    if isinstance(error, litellm.APIConnectionError) and len(list(_chain(error))) > 1:
+        # LiteLLM's word for whatever it has no other for
+        return ProviderError(f"LLM API error: {message}", failure=ProviderFailure.SERVER)
     return _other(error, message, routed_model, api_base)
 
 
-def _is_connection_lost(error: Exception) -> bool:
-    """Whether a connection was not made, or broke: by the cause, as LiteLLM calls much else an APIConnectionError."""
-    from osmosis_ai.rollout.run.models import litellm
+def _at(api_base: str | None, message: str) -> str:
+    return f"{api_base}: {message}" if api_base else message
 
+
+def _caused_by(error: Exception, names: frozenset[str]) -> BaseException | None:
+    """What of the errors below ``error`` is one of ``names``: LiteLLM calls much else an APIConnectionError."""
     causes = list(_chain(error))[1:]
-    if not causes:
-        return isinstance(error, litellm.APIConnectionError)
-    return any(isinstance(cause, ConnectionError) or type(cause).__name__ in _CONNECTION_ERRORS for cause in causes)
+    return next((cause for cause in causes if names & {kind.__name__ for kind in type(cause).__mro__}), None)
 
 
-def _unreadable(error: Exception, message: str) -> ProviderError:
-    """LiteLLM failed on what it read: a reply that is not the provider's, or a conversation that does not fit."""
-    if any(isinstance(cause, _PARSING_ERRORS) for cause in list(_chain(error))[1:]):
-        return ProviderError(
-            f"LiteLLM cannot read the provider's reply, or the conversation. Details: {message}",
-            failure=ProviderFailure.MALFORMED_REPLY,
-        )
-    return ProviderError(f"LLM API error: {message}", failure=ProviderFailure.SERVER)
+def _unread(error: Exception) -> BaseException | None:
+    """What LiteLLM failed with on a reply that is not the provider's, or a conversation that does not fit.
+
+    It makes a status of 500 out of that; one that the provider sent has an error of HTTP below it.
+    """
+    is_status_500 = getattr(error, "status_code", None) == HTTPStatus.INTERNAL_SERVER_ERROR
+    if not is_status_500 or _caused_by(error, _STATUS_ERRORS) is not None:
+        return None
+    return next((cause for cause in list(_chain(error))[1:] if isinstance(cause, _PARSING_ERRORS)), None)
 
 
 def _other(error: Exception, message: str, routed_model: str, api_base: str | None) -> ProviderError:
@@ -112,14 +142,14 @@ def _other(error: Exception, message: str, routed_model: str, api_base: str | No
     if any(part in text for part in _CONNECTION_TEXTS):
         return cannot_connect(message)
     if any(part in text for part in _NO_PROVIDER_TEXTS):
-        return _no_provider(message, routed_model, api_base)
+        return _no_provider(next(line for line in str(error).splitlines() if line.strip()), routed_model, api_base)
     if status is not None:
         return from_status(status, message, retry_after(_headers(error)))
     return ProviderError(f"Unexpected error: {message or type(error).__name__}")
 
 
-def _no_provider(message: str, routed_model: str, api_base: str | None) -> SystemicProviderError:
-    hint = next((line.strip() for line in message.splitlines() if line.strip()), "")
+def _no_provider(hint: str, routed_model: str, api_base: str | None) -> SystemicProviderError:
+    hint = provider_message(Exception(hint))
     if api_base:
         text = f"Cannot connect to custom endpoint (model='{routed_model}', base_url='{api_base}'). Details: {hint}"
         return SystemicProviderError(text, failure=ProviderFailure.CONNECTION)
@@ -152,6 +182,19 @@ def cannot_connect(message: str) -> SystemicProviderError:
         f"Cannot connect to API endpoint: check the address and the network. Details: {message}",
         failure=ProviderFailure.CONNECTION,
     )
+
+
+def connection_broke(message: str) -> ProviderError:
+    """Somebody answers at the address, and has left before this reply was there."""
+    return ProviderError(
+        f"The connection broke before the reply was there: the server's own log may say why. Details: {message}",
+        failure=ProviderFailure.CONNECTION,
+    )
+
+
+def timed_out(message: str) -> ProviderError:
+    """No reply within the time of the call."""
+    return ProviderError(f"Request timed out. Details: {message}", failure=ProviderFailure.TIMEOUT)
 
 
 def rate_limited(message: str, retry_after_seconds: float | None) -> ProviderError:

@@ -12,6 +12,8 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
 
+CONTENT_FILTER = "content_filter"
+
 
 def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[str, Any]) -> CompletionsResult:
     """One generated message with what it cost; a foreign ``usage`` is believed where it holds counts.
@@ -19,11 +21,13 @@ def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[st
     Raises:
         ProviderError: the message was broken off, so that it must not be scored.
     """
-    from osmosis_ai.rollout.wire.finish_reasons import BROKEN_OFF  # brings httpx, which the commands do without
-
-    if isinstance(finish_reason, str) and finish_reason in BROKEN_OFF:
+    if is_broken_off(finish_reason):
         raise ProviderError(
             f"The model's reply was broken off (finish_reason {finish_reason!r}).", failure=ProviderFailure.SERVER
+        )
+    if finish_reason == CONTENT_FILTER:
+        raise ProviderError(
+            "The provider's content filter has cut the model's reply off.", failure=ProviderFailure.REFUSED
         )
     cleaned = clean_message(message)
     prompt_tokens, completion_tokens = (token_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
@@ -40,11 +44,20 @@ def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[st
     )
 
 
+def is_broken_off(finish_reason: Any) -> bool:
+    """Whether no engine says so of a message that has ended."""
+    from osmosis_ai.rollout.wire.finish_reasons import BROKEN_OFF  # brings httpx, which the commands do without
+
+    return isinstance(finish_reason, str) and finish_reason in BROKEN_OFF
+
+
 def clean_message(message: Mapping[str, Any]) -> MessageDict:
     """``message`` without nulls; ``content`` is there, null or not, beside tool calls."""
     cleaned: MessageDict = {"role": message.get("role") or "assistant", "content": message.get("content")}
     cleaned.update(_told(message, besides=(*cleaned, "tool_calls")))
     calls = message.get("tool_calls")
+    if not calls and isinstance(legacy := cleaned.pop("function_call", None), Mapping):
+        calls = [{"function": legacy}]  # as OpenAI had it before there were several
     if isinstance(calls, list) and calls:
         cleaned["tool_calls"] = [_clean_call(call, number) for number, call in enumerate(calls)]
     elif cleaned["content"] is None:
@@ -68,6 +81,29 @@ def _clean_call(call: Any, number: int) -> dict[str, Any]:
     }
 
 
+def with_objects_as_arguments(messages: list[MessageDict]) -> list[MessageDict]:
+    """``messages`` as every provider's wire can say them: most have no place for arguments that are no JSON object."""
+    return [
+        {**message, "tool_calls": [_with_an_object(call) for call in calls]}
+        if isinstance(calls := message.get("tool_calls"), list)
+        else message
+        for message in messages
+    ]
+
+
+def _with_an_object(call: Any) -> Any:
+    match call:
+        case {"function": {"arguments": str(arguments)} as function}:
+            try:
+                is_object = isinstance(json.loads(arguments), dict)
+            except (ValueError, RecursionError):
+                is_object = False
+            kept = arguments if is_object else json.dumps({"arguments": arguments})
+            return {**call, "function": {**function, "arguments": kept}}
+        case _:
+            return call
+
+
 def _told(given: Mapping[str, Any], besides: Container[str]) -> dict[str, Any]:
     """What a provider has put into ``given`` that is not nothing: OpenAI itself sends an empty ``annotations``."""
     return {key: value for key, value in given.items() if key not in besides and value not in (None, [], {})}
@@ -75,7 +111,7 @@ def _told(given: Mapping[str, Any], besides: Container[str]) -> dict[str, Any]:
 
 def _arguments(arguments: Any) -> str:
     if isinstance(arguments, str):
-        return arguments
+        return arguments if arguments.strip() else "{}"
     return "{}" if arguments is None else json.dumps(arguments)
 
 

@@ -30,9 +30,9 @@ class Problem:
     text: str
     count: int = 0
     rows: list[int] = field(default_factory=list)
-    """The first few of them."""
+    """The first few in the order of the dataset, whichever ended first; what is told else is the first one's."""
     where: list[str] = field(default_factory=list)
-    """Where in the agent's code the first of them arose, the innermost frame first."""
+    """Where in the agent's code it arose, the innermost frame first."""
     hint: str | None = None
     """What to do about it, where that is known."""
 
@@ -70,7 +70,7 @@ class Blocks:
     count: int = 0
     longest_seconds: float = 0.0
     rows: list[int] = field(default_factory=list)
-    """The first few of them."""
+    """The first few in the order of the dataset."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Ignored:
     names: tuple[str, ...]
     count: int = 0
     rows: list[int] = field(default_factory=list)
-    """The first few of them."""
+    """The first few in the order of the dataset."""
 
 
 class Tally:
@@ -102,7 +102,7 @@ class Tally:
         self.rewritten = 0
         """Runs whose agent changed or dropped what was said before."""
         self.rewrites: list[Rewrite] = []
-        """The first few of them."""
+        """The first few in the order of the dataset."""
         self._blocks: dict[str, Blocks] = {}
         self._ignored: dict[tuple[str, ...], Ignored] = {}
 
@@ -126,14 +126,16 @@ class Tally:
             key, text, where, hint = (kind, OTHER_PROBLEMS), OTHER_PROBLEMS, (), None
         problem = self._problems.setdefault(key, Problem(kind, text, where=list(where), hint=hint))
         problem.count += 1
+        if problem.rows and row_index < problem.rows[0]:
+            problem.text, problem.where, problem.hint = text, list(where), hint
         _note_row(problem.rows, row_index)
 
     def count_slips(self, record: Mapping[str, Any], row_index: int, rollout_id: str) -> None:
         """Count what the agent of a run did that it should not, and yet ended: see ``warning_lines``."""
         if isinstance(text := record.get("rewritten"), str):
             self.rewritten += 1
-            if len(self.rewrites) < MAX_REWRITES_SHOWN:
-                self.rewrites.append(Rewrite(row_index, rollout_id, text))
+            bisect.insort(self.rewrites, Rewrite(row_index, rollout_id, text), key=lambda rewrite: rewrite.row_index)
+            del self.rewrites[MAX_REWRITES_SHOWN:]
         names = record.get(SAMPLING_IGNORED)
         if isinstance(names, list) and names and len(self._ignored) < MAX_PLACES_COUNTED:
             key = tuple(map(str, names))
@@ -155,8 +157,8 @@ class Tally:
 
     @property
     def ignored(self) -> list[Ignored]:
-        """Sampling settings that chat calls ignored, the most frequent first."""
-        return sorted(self._ignored.values(), key=lambda ignored: -ignored.count)
+        """Sampling settings that chat calls ignored, the most frequent first, then by their first row."""
+        return sorted(self._ignored.values(), key=lambda ignored: (-ignored.count, ignored.rows))
 
     def slips_as_json(self) -> dict[str, Any]:
         """What ``count_slips`` has counted."""
@@ -182,13 +184,14 @@ class Tally:
 
     @property
     def problems(self) -> list[Problem]:
-        """Failures by kind, the most frequent first."""
-        return sorted(self._problems.values(), key=lambda problem: -problem.count)
+        """Failures by kind, the most frequent first, then by their first row."""
+        return sorted(self._problems.values(), key=lambda problem: (-problem.count, problem.rows))
 
 
 def _note_row(rows: list[int], row_index: int) -> None:
-    if row_index not in rows and len(rows) < MAX_ROWS_NAMED:
+    if row_index not in rows:
         bisect.insort(rows, row_index)
+        del rows[MAX_ROWS_NAMED:]
 
 
 def _named(rows: Sequence[int], count: int) -> str:

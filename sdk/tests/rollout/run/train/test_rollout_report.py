@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 from typing import Any
 
 import pytest
@@ -81,6 +82,26 @@ class TestReport:
         problems = report_of(*failures).problems
         assert len(problems) == MAX_PROBLEMS + 1
         assert (problems[0].text, problems[0].count) == (OTHER_PROBLEMS, 5)
+
+    def test_it_says_the_same_in_whatever_order_the_rollouts_ended(self) -> None:
+        changed = {"messages_rewritten": ["messages[0] was changed"]}
+        outcomes = [
+            dataclasses.replace(ended(extra_fields=changed), rewrites=("messages[0] was changed",)),
+            *(ended(Ending.ERROR, 0.0, f"boom at {number}", extra_fields={"hint": number}) for number in "123"),
+            *(ended(Ending.REFUSED, problem=f"no {word}") for word in ("room", "key")),
+            *(ended(Ending.TIMED_OUT, problem=f"none in {number} s") for number in range(MAX_ROWS_NAMED + 3)),
+            dataclasses.replace(ended(extra_fields=changed), rewrites=("messages[1] was left out",)),
+        ]
+        told = set()
+        for order in (1, -1):
+            report = RolloutReport(planned=len(outcomes))
+            for row_index in range(len(outcomes))[::order]:
+                report.add(row_index, 0, outcomes[row_index])
+            report.duration_seconds = 2.0
+            told.add((printed(report), json.dumps(report.summary())))
+        assert len(told) == 1, told
+        assert report.problems[1].text == "boom at 1"
+        assert [rewrite.row_index for rewrite in report.rewrites] == [0, len(outcomes) - 1]
 
     def test_the_summary_counts_every_way_to_end(self) -> None:
         summary = report_of(ended(), FAILED, ended(Ending.REFUSED), ended(Ending.TIMED_OUT), planned=9).summary()

@@ -4,14 +4,16 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.journal import OtherProcess, an_acceptance, claim_all, other_process
 
-from osmosis_ai.rollout.journal import SqliteJournal
+from osmosis_ai.rollout.journal import Clock, SqliteJournal, Synchronous, owner as owner_module
 from osmosis_ai.rollout.journal.anchor import Anchor
-from osmosis_ai.rollout.journal.file import owners_directory
+from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file, owners_directory
 from osmosis_ai.rollout.journal.owner import Owner, is_alive, living, sweep
 
 
@@ -180,6 +182,57 @@ def test_while_owners_come_and_are_put_back_a_sweep_removes_none(tmp_path: Path)
     finally:
         ended.set()
         sweeper.join()
+
+
+def lock_of(file: OpenFile, token: str) -> bool:
+    return is_alive(owners_directory(file.path), token)
+
+
+def lock_after_a_sweep(file: OpenFile, token: str) -> bool:
+    file.sweep()
+    return lock_of(file, token)
+
+
+@pytest.mark.parametrize(
+    ("look", "before"),
+    [
+        (lock_of, "its lock is tried"),
+        (lock_after_a_sweep, "its lock is tried"),
+        (lock_after_a_sweep, "it is opened"),
+        (OpenFile.is_alive, "it is opened"),
+        (OpenFile.is_alive, "its lock is tried"),
+    ],
+)
+def test_an_owner_whose_file_is_put_back_while_somebody_looks_at_it_is_alive(
+    path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[OpenFile, str], bool], before: str
+) -> None:
+    monkeypatch.setattr(Anchor, "is_held", lambda self, token: None)  # files are the only proof
+    options = FileOptions(Synchronous.NORMAL, 1.5, max_bytes=None, reserve_bytes=0, create=True)
+    with closing(open_file(path, options, Clock())) as file:
+        owner = Owner(owners_directory(path))
+        module, name = (os, "open") if before == "it is opened" else (owner_module, "lock")
+        real = getattr(module, name)
+
+        def with_a_cleaner_before(what: Any, *arguments: Any, **options: Any) -> Any:
+            if module is os and what != owners_directory(path) / owner.token:
+                return real(what, *arguments, **options)
+            if module is owner_module and not os.path.samestat(os.fstat(what), os.fstat(owner._descriptor)):
+                return real(what, *arguments, **options)
+            monkeypatch.setattr(module, name, real)
+            (owners_directory(path) / owner.token).unlink()
+            if module is owner_module:  # somebody has it open
+                owner.reassert()
+                return real(what, *arguments, **options)
+            try:
+                return real(what, *arguments, **options)
+            finally:
+                owner.reassert()
+
+        monkeypatch.setattr(module, name, with_a_cleaner_before)
+        assert look(file, owner.token)
+        assert lock_of(file, owner.token)
+        assert getattr(module, name) is real, "the cleaner came"
+        owner.release()
 
 
 async def test_where_files_are_the_only_proof_a_missing_one_is_believed_after_a_while(

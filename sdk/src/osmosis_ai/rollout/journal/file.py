@@ -32,7 +32,7 @@ from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import damaged, is_busy, is_damage, journal_error
-from osmosis_ai.rollout.journal.owner import Owner, is_alive, is_token, living, lock, sweep
+from osmosis_ai.rollout.journal.owner import Owner, is_locked, is_token, living, lock, sweep
 
 APPLICATION_ID = 0x6F736A6C
 SCHEMA_VERSION = 1
@@ -172,10 +172,11 @@ class OpenFile:
     def is_alive(self, owner: str) -> bool:
         """Whether ``owner`` lives, this one or another; in doubt it does."""
         held = self.anchor.is_held(owner)
-        if held or is_alive(owners_directory(self.path), owner):
+        locked = is_locked(owners_directory(self.path), owner)
+        if held or locked:
             self._missing_since.pop(owner, None)
             return True
-        if held is not None or not is_token(owner) or (owners_directory(self.path) / owner).exists():
+        if held is not None or locked is False or not is_token(owner):
             return False
         now = time.monotonic()
         return now - self._missing_since.setdefault(owner, now) < MISSING_SECONDS

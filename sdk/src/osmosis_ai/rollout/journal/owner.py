@@ -14,6 +14,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -98,16 +99,21 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+def is_locked(directory: Path, token: str) -> bool | None:
+    """Whether the file of the owner ``token`` in ``directory`` is locked, in doubt it is; ``None`` without a file."""
+    return _is_locked(directory / token) if is_token(token) else None
+
+
 def is_alive(directory: Path, token: str) -> bool:
-    """Whether the file of the owner ``token`` in ``directory`` is locked; in doubt it is."""
-    return is_token(token) and _is_locked(directory / token)
+    """Whether the owner ``token`` has a file in ``directory`` that is locked."""
+    return bool(is_locked(directory, token))
 
 
 def sweep(directory: Path) -> None:
-    """Remove the files of dead owners."""
+    """Remove the files of dead owners; of a living one, never a file that it has put back meanwhile."""
     for path in _files(directory):
-        if _OURS.fullmatch(path.name) and not _is_locked(path):
-            path.unlink(missing_ok=True)
+        if _OURS.fullmatch(path.name):
+            _is_locked(path, if_not=path.unlink)
 
 
 def living(directory: Path) -> list[str]:
@@ -122,19 +128,32 @@ def _files(directory: Path) -> list[Path]:
         return []
 
 
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        # Out of descriptors, say. Presumed dead, its running rollouts would be reported as interrupted.
-        return True
-    try:
-        # Shared, so that two who ask at once do not take each other for the owner.
-        return not lock(descriptor, exclusive=False)
-    finally:
-        os.close(descriptor)
+def _is_locked(path: Path, if_not: Callable[[], None] | None = None) -> bool | None:
+    """Whether the file of that name is locked; where it is not, ``if_not`` is called before anybody can lock it.
+
+    What was opened may have been removed, and its owner have put another in its place and let go of this one: only a
+    lock on the file that still has the name tells of its owner. Who has got that lock knows that no owner is about.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            # Out of descriptors, say. Presumed dead, its running rollouts would be reported as interrupted.
+            return True
+        try:
+            # Shared, so that two who ask at once do not take each other for the owner.
+            if not lock(descriptor, exclusive=False):
+                return True
+            if os.path.samestat(path.lstat(), os.fstat(descriptor)):
+                if if_not is not None:
+                    if_not()
+                return False
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(descriptor)
 
 
 def lock(descriptor: int, *, exclusive: bool) -> bool:

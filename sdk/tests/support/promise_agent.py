@@ -1,10 +1,18 @@
-"""The agent that the promise is tested with: ``metadata.do`` says how it behaves once it has had its first reply."""
+"""The agent that the promise is tested with: ``metadata.do`` says how it behaves once it has had its first reply.
+
+From then on it is in the server's log: ``ROLLOUT_ID does WHAT``.
+"""
 
 import asyncio
+import ctypes
 import hashlib
+import logging
 import multiprocessing
+import queue
 import re
 import socket
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,7 +23,7 @@ from osmosis_ai.rollout.core.reward_functions import osmosis_reward
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutRequest
 
 ASLEEP_SECONDS = 600.0
-A_WHILE_SECONDS = 2.0
+TOLD_WITHIN_SECONDS = 30.0
 SLEEPING_TOOLS = 20
 
 _shared: list[asyncio.Task[None]] = []
@@ -65,8 +73,24 @@ async def block(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     time.sleep(ASLEEP_SECONDS)  # noqa: ASYNC251 - the very mistake, as below
 
 
-async def block_for_a_while(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
-    time.sleep(A_WHILE_SECONDS)  # noqa: ASYNC251
+class _Told(logging.Handler):
+    """Tells when the watchdog has told of a block: in the log, and to all who watch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: queue.Queue[threading.Thread] = queue.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "Event loop blocked" in record.getMessage():
+            self.threads.put(threading.current_thread())
+
+
+_told = _Told()
+logging.getLogger("osmosis_ai.rollout.server.watchdog").addHandler(_told)
+
+
+async def block_until_told(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    _told.threads.get(timeout=TOLD_WITHIN_SECONDS).join()
     return ctx.complete(messages, reward=1.0)
 
 
@@ -95,6 +119,20 @@ async def backtrack(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 
+async def backtrack_when_cancelled(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await backtrack(ctx, messages)
+
+
+async def hold_the_interpreter(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
+    """Keeps it, and never asks for signals: waits for a lock that it has, and all other threads wait for it."""
+    library, lock = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    library.pthread_mutex_lock(lock)
+    library.pthread_mutex_lock(lock)
+
+
 async def block_in_c(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     """Gives the interpreter away, and never asks for signals."""
     hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 1_000_000_000)
@@ -116,7 +154,7 @@ async def _work() -> None:
         while _asked:
             name, done = _asked.pop()
             if name != "first":
-                time.sleep(A_WHILE_SECONDS)  # noqa: ASYNC251
+                _told.threads.get(timeout=TOLD_WITHIN_SECONDS).join()
             done.set_result(None)
 
 
@@ -159,13 +197,15 @@ ENDS: dict[str, End] = {
         swallow_cancellation,
         sleep_in_threads,
         block,
-        block_for_a_while,
+        block_until_told,
         block_in_a_child,
         block_in_a_library,
         block_again_and_again,
         spin,
         backtrack,
+        backtrack_when_cancelled,
         block_in_c,
+        hold_the_interpreter,
         ask_shared_worker,
         fork_and_terminate,
         give_nan_reward,
@@ -189,7 +229,9 @@ class PromiseAgent(RolloutAgentLoop):
         messages = list(ctx.request.messages)
         reply = await ctx.chat(messages)
         messages.append(reply.message)
-        return await ENDS[ctx.request.metadata.get("do", "complete")](ctx, messages)
+        do = ctx.request.metadata.get("do", "complete")
+        sys.stderr.write(f"{ctx.request.rollout_id} does {do}\n")
+        return await ENDS[do](ctx, messages)
 
 
 agent_loop = PromiseAgent()

@@ -104,6 +104,18 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
 
+    def wait_for_line(self, text: str) -> None:
+        """Return once the log has a line that contains ``text``."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(POLL_SECONDS)
+
+    def accept_and_wait_for_it(self, trainer_url: str, rollout_id: str, do: str) -> None:
+        """Return once the agent has had its first reply and is about to do what it is to do."""
+        self.accept(trainer_url, **{rollout_id: do})
+        self.wait_for_line(f"{rollout_id} does {do}\n")
+
     def memory_bytes(self, name: str) -> int:
         """A line of /proc/PID/status: ``VmSize`` the address space, ``VmRSS`` what is in memory, ``VmHWM`` its peak."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

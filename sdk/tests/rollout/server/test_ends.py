@@ -40,14 +40,6 @@ def trainer() -> Iterator[FaultyTrainer]:
         yield trainer
 
 
-def start_blocking(server: ServerProcess, trainer: FaultyTrainer, how: str) -> None:
-    """An agent has had its reply, and blocks."""
-    server.accept(trainer.url, blocking=how)
-    trainer.wait_for_chat("blocking")
-    # Nothing tells from outside that the reply has arrived, as nobody answers any more.
-    time.sleep(0.5)
-
-
 def outcome(trainer: FaultyTrainer, rollout_id: str) -> str:
     result: dict[str, Any] = trainer.result(rollout_id)
     return str(result["extra_fields"]["outcome"])
@@ -59,7 +51,7 @@ def test_a_drain_ends_an_agent_that_blocks_when_its_time_is_over(
     tmp_path: Path, trainer: FaultyTrainer, start: Start
 ) -> None:
     with start(tmp_path / "journal.db", QUICK_END) as server:
-        start_blocking(server, trainer, "block")
+        server.accept_and_wait_for_it(trainer.url, "blocking", "block")
         server.signal(signal.SIGTERM)
         result = trainer.result("blocking")
         assert result["extra_fields"]["outcome"] == "interrupted"
@@ -73,7 +65,7 @@ def test_what_cannot_be_interrupted_does_not_hold_a_drain_up_for_ever(
     tmp_path: Path, trainer: FaultyTrainer, start: Start, how: str
 ) -> None:
     with start(tmp_path / "journal.db", QUICK_END) as server:
-        start_blocking(server, trainer, how)
+        server.accept_and_wait_for_it(trainer.url, "blocking", how)
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 1
         assert "The event loop is blocked beyond the drain" in server.log.read_text()
@@ -89,7 +81,7 @@ def test_a_second_signal_ends_a_server_whose_event_loop_is_blocked(
     tmp_path: Path, trainer: FaultyTrainer, start: Start, how: str
 ) -> None:
     with start(tmp_path / "journal.db", LONG_DRAIN) as server:
-        start_blocking(server, trainer, how)
+        server.accept_and_wait_for_it(trainer.url, "blocking", how)
         server.signal(signal.SIGTERM)
         time.sleep(NOT_AN_ECHO_SECONDS)
         server.signal(signal.SIGTERM)
@@ -97,6 +89,20 @@ def test_a_second_signal_ends_a_server_whose_event_loop_is_blocked(
         server.start()
         assert outcome(trainer, "blocking") == "interrupted"
         assert len(trainer.bodies("blocking")) == 1
+
+
+@pytest.mark.slow
+@in_each_start_mode
+def test_so_does_one_that_is_heeded_by_an_agent_that_then_blocks(
+    tmp_path: Path, trainer: FaultyTrainer, start: Start
+) -> None:
+    with start(tmp_path / "journal.db", LONG_DRAIN) as server:
+        server.accept_and_wait_for_it(trainer.url, "blocking", "backtrack_when_cancelled")
+        server.drain()
+        server.signal(signal.SIGINT)  # another one, so no echo of the first
+        assert server.exit_code() == 1
+        server.start()
+        assert outcome(trainer, "blocking") == "interrupted"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """``osmosis serve --workers``: one port, one journal, no rollout twice, and a supervisor that keeps it so."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def test_a_stopped_worker_is_told_of_and_drains_all_the_same(server: ServerProce
     trainer.wait_for_chat(*names)
     stopped = max(workers_of(server.pid))
     os.kill(stopped, signal.SIGSTOP)
-    wait_for_line(server, f"Worker [{stopped}] has not come round for")
+    server.wait_for_line(f"Worker [{stopped}] has not come round for")
     server.signal(signal.SIGTERM)
     trainer.release_chats()
     assert server.exit_code() == 0
@@ -232,22 +233,18 @@ def test_a_stopped_worker_is_told_of_and_drains_all_the_same(server: ServerProce
 
 
 @pytest.mark.slow
-def test_a_worker_that_stays_stopped_is_killed_when_the_drain_must_be_over(
+def test_a_worker_that_can_do_nothing_any_more_is_killed_when_the_drain_must_be_over(
     tmp_path: Path, trainer: FaultyTrainer
 ) -> None:
     settings = {"SERVER_DRAIN_SECONDS": "0", "SERVER_FLUSH_SECONDS": "0"}
     with ServerProcess(tmp_path / "journal.db", settings, "--workers", "2") as server:
-        stopped = max(wait_for_workers(server.pid, WORKERS))
-        trainer.hold_chats()
-        server.accept(trainer.url, one="hang", two="hang")
-        os.kill(stopped, signal.SIGSTOP)
+        wait_for_workers(server.pid, WORKERS)
+        server.accept_and_wait_for_it(trainer.url, "held", "hold_the_interpreter")
+        server.wait_for_line("has not come round for")
         server.signal(signal.SIGTERM)
-        again_until = time.monotonic() + 1.0
-        while time.monotonic() < again_until:  # as the supervisor wakes it
-            os.kill(stopped, signal.SIGSTOP)
-            time.sleep(0.001)
         assert server.exit_code() == 1
-        wait_for_line(server, f"Worker [{stopped}] did not end in time: killed; what it ran is in the journal.")
+        (told,) = re.findall(r"Worker \[\d+\] (did not .*)", server.log.read_text())
+        assert told == "did not end in time: killed; what it ran is in the journal."
 
 
 @pytest.mark.slow
@@ -264,10 +261,3 @@ def test_workers_that_are_killed_while_young_are_started_anew_as_long_as_one_eve
         time.sleep(0.05)
     server.accept(trainer.url, later="complete")
     assert trainer.result("later")["status"] == "COMPLETED"
-
-
-def wait_for_line(server: ServerProcess, line: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while line not in server.log.read_text():
-        assert time.monotonic() < deadline, server.log.read_text()
-        time.sleep(0.05)

@@ -135,8 +135,6 @@ class Lifespan:
                 family.beat()  # from here on this worker serves
             yield
         finally:
-            if watchdog is not None:
-                watchdog.stop()
             if drain_on_signal is not None:
                 # First: what follows may hang, and a signal is then the server's own again.
                 drain_on_signal.restore()
@@ -149,6 +147,9 @@ class Lifespan:
                 at_once = drain_on_signal is not None and drain_on_signal.forced
                 await self._services.close(None if at_once else min(settings.drain_seconds, LIFESPAN_DRAIN_SECONDS))
             finally:
+                # Until here: an agent may block the loop while it is being ended.
+                if watchdog is not None:
+                    watchdog.stop()
                 if loop_lag is not None:
                     loop_lag.stop()
                 self._services.served = False

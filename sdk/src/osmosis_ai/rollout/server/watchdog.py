@@ -2,12 +2,13 @@
 
     loop blocked for ``BLOCKED_SECONDS``     told once a spell: log, metric, trace
     and the rollout's limit or the drain over     ``RunInterrupted`` is raised in the agent's code; the others go on
-    a second signal that nobody heeds        the process ends
+    a second signal, and nobody heeds it     the process ends, also where the loop blocks while it heeds it
     drain and flush over, and still blocked  the process ends
 
 Raising is done by a handler of ``INTERRUPT`` in the main thread, and only where the innermost code that is no library's
 is the agent's: neither the SDK nor another rollout is ever interrupted half-way. That signal has two senders: this
-thread, and a timer of CPU time, which runs out where C code keeps the interpreter to itself and this thread cannot run.
+thread, and a timer of CPU time, which runs out again and again where C code keeps the interpreter to itself: then this
+thread gets a turn only while a handler runs, if at all, and any step of it may be the one that it does not come out of.
 Where the loop is not in the main thread, nothing can be interrupted: log and metric are left. The end of the process
 costs nothing that is on record; the next one reports what ran.
 """
@@ -134,7 +135,7 @@ class Watchdog:
         before = time.monotonic()
         while not self._stopped:
             if self._interrupts:
-                signal.setitimer(signal.ITIMER_VIRTUAL, KEPT_CPU_SECONDS)
+                signal.setitimer(signal.ITIMER_VIRTUAL, KEPT_CPU_SECONDS, KEPT_CPU_SECONDS)
             if awaited.poll(INTERVAL_SECONDS * 1000):
                 self._hear(os.read(self._reader, 4096))
             now = time.monotonic()
@@ -157,12 +158,13 @@ class Watchdog:
     def _end_if_due(self, now: float) -> None:
         """Runs in the thread or, where that gets no turn, in the handler."""
         second_at, first_at = self._signals.second_at, self._signals.first_at
-        if second_at is not None and not self._signals.forced and now - second_at >= HEED_SECONDS:
+        is_blocked = self._lag.overdue_seconds >= BLOCKED_SECONDS
+        if second_at is not None and now - second_at >= HEED_SECONDS and (is_blocked or not self._signals.forced):
             end_process(
                 1, "Second signal, which the event loop does not heed: ending; the journal has what was running."
             )
         bound = self._limits.drain_seconds + self._limits.flush_seconds + END_MARGIN_SECONDS
-        if first_at is not None and now - first_at >= bound and self._lag.overdue_seconds >= BLOCKED_SECONDS:
+        if first_at is not None and now - first_at >= bound and is_blocked:
             end_process(1, "The event loop is blocked beyond the drain: ending; the journal has what was running.")
 
     def _look(self, now: float) -> None:

@@ -20,7 +20,7 @@ import typer.main
 from osmosis_ai.cli.app import app
 
 ROOT = Path(__file__).parent.parent
-DEADLINE_SECONDS = 50
+DEADLINE_SECONDS = 150
 DOCUMENTED_PORT = "127.0.0.1:9000"
 KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 

@@ -186,7 +186,7 @@ def test_python_that_is_to_be_run_runs(block: Block, tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
 

@@ -160,7 +160,7 @@ def test_a_port_that_is_none_gives_one_sentence(port: str, tmp_path: Path) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=120,
     )
     assert finished.returncode == 1
     assert finished.stderr.strip() == f"ROLLOUT_SERVER_PORT must be a port number, not {port!r}."
@@ -180,7 +180,7 @@ def test_a_journal_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=120,
     )
     assert finished.returncode != 0
     assert f"The journal {folder_is_a_file / 'journal.db'} cannot be used" in finished.stderr

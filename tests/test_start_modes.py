@@ -13,7 +13,7 @@ from rollout_conformance import KitOptions, Status, run, select
 
 ROOT = Path(__file__).parents[1]
 KEY = "the-key-of-the-server"
-TIMEOUT_SECONDS = 45.0
+TIMEOUT_SECONDS = 120.0
 CAPACITY = 150
 # Filling a server costs seconds of CPU, and is the same in every mode.
 FILLED = "serve"

@@ -11,7 +11,7 @@ from rollout_conformance.options import SERVER_KEY_VARIABLE
 
 pytestmark = pytest.mark.slow
 
-DEADLINE_SECONDS = 50
+DEADLINE_SECONDS = 150
 PLUGIN = ("-p", "rollout_conformance.pytest")
 
 

@@ -23,7 +23,7 @@ from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, Toolbox, 
 ROOT = Path(__file__).parents[3]
 QUESTIONS = Path(__file__).parents[1] / "questions.jsonl"
 ROWS = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
-DEADLINE_SECONDS = 50
+DEADLINE_SECONDS = 150
 
 
 def call(name: str, arguments: Any, call_id: str = "call_1") -> dict[str, Any]:

@@ -20,7 +20,7 @@ def test_a_trainer_drives_it_over_every_row(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

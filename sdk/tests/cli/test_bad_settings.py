@@ -50,7 +50,7 @@ def test_it_is_one_sentence(tmp_path: Path, way: str, place: str) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.stderr, done.returncode) == (SENTENCE, 2)

@@ -68,6 +68,6 @@ async def test_a_scripted_policy_of_the_sdk_is_one_of_the_kits() -> None:
 def test_where_the_kit_is_not_installed_it_says_what_to_install(arguments: list[str]) -> None:
     program = "import sys; sys.modules['rollout_conformance'] = None; from osmosis_ai.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "conformance", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr == "Error: The conformance kit is not installed: pip install rollout-conformance.\n"

@@ -110,7 +110,7 @@ def test_it_is_done_in_three_seconds_though_nothing_answers(working_directory: P
         env=own_environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     seconds = time.monotonic() - started

@@ -15,7 +15,7 @@ from osmosis_ai.cli import main
 from osmosis_ai.cli.eval_command import eval_
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 SCORES = """
 def right(solution_str, ground_truth):

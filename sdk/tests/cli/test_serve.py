@@ -166,7 +166,7 @@ class TestReload:
         (folder / "user_agent.py").write_text("agent_loop = (")
         server.wait_for(r"Error: Cannot import module 'user_agent': SyntaxError")
         write_agent(folder, finish_reason="after")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         attempts = iter(range(2, 10_000))
         while self.finish_reason(server, trainer, f"reload-{next(attempts)}") != "after":
             assert time.monotonic() < deadline, server.stderr

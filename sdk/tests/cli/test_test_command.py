@@ -162,7 +162,7 @@ class TestEndpoint:
 
     def test_the_window_is_as_wide_as_asked_for(self) -> None:
         write_rows(*[row(1, 2)] * 12)
-        four_together = threading.Barrier(4, timeout=20)
+        four_together = threading.Barrier(4, timeout=60)
 
         def answer(body: dict[str, Any]) -> Answer:
             four_together.wait()

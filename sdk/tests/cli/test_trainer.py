@@ -15,7 +15,7 @@ from support.scripted_server import Rollout, ScriptedServer, succeed
 
 from osmosis_ai.cli import main
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 AGENT = """
 import asyncio

@@ -12,7 +12,7 @@ import pytest
 from osmosis_ai.cli import main
 from support.model_endpoint import ModelEndpoint
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 AGENT = """
 import asyncio

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from websockets.sync.client import connect
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless",

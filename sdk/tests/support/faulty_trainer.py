@@ -13,7 +13,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any, Self
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 CHAT_PATH = "/v1/chat/completions"
 
 JsonObject = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from osmosis_ai.rollout.journal import Acceptance, Clock, Journal, JournalRecord
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 class TestClock(Clock):

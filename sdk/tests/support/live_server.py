@@ -10,7 +10,7 @@ import uvicorn
 from osmosis_ai.rollout.wire.inbound import bound
 from osmosis_ai.rollout.wire.listening import listen
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 class LiveServer:

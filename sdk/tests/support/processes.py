@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.01
 
 

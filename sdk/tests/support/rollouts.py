@@ -19,7 +19,7 @@ JsonObject = dict[str, Any]
 Answer = TypeVar("Answer")
 
 INIT = "/v1/rollout/init"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 NO_TRAINER = "http://127.0.0.1:9"
 RESULT_FIELDS = ("status", "final_messages", "finish_reason", "error_message", "reward")
 

@@ -16,7 +16,7 @@ import httpx
 
 TESTS = Path(__file__).parents[1]
 AGENT = "support.promise_agent:agent_loop"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.005
 
 QUICK = {"CLIENT_RETRY_BASE_DELAY": "0.1", "CLIENT_RETRY_MAX_DELAY": "1", "SERVER_FLUSH_SECONDS": "1"}

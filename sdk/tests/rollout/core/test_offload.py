@@ -82,7 +82,7 @@ def test_a_thread_that_outlives_its_event_loop_ends_quietly() -> None:
 
     asyncio.run(give_up())
     released.set()
-    assert ended.wait(20)
+    assert ended.wait(60)
     assert all(thread.daemon for thread in threads)
     gc.collect()
 
@@ -112,7 +112,7 @@ async def test_no_more_threads_than_allowed() -> None:
 
     def occupy(_: int) -> None:
         running.add(threading.get_ident())
-        both.wait(20)
+        both.wait(60)
         time.sleep(4 * SHORT_SECONDS)  # while others wait for a thread, and get none
 
     await asyncio.gather(*(asyncio.wrap_future(pool.submit(occupy, number)) for number in range(6)))

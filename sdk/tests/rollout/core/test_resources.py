@@ -47,7 +47,7 @@ class Log:
         def resource() -> Iterator[None]:
             loop.call_soon_threadsafe(self.opened.set)
             if may_open is not None:
-                may_open.wait(20)
+                may_open.wait(60)
             yield
             loop.call_soon_threadsafe(self.closed.set)
 

@@ -132,7 +132,7 @@ def test_a_time_out_is_a_time(seconds: float) -> None:
 
 
 async def test_calls_of_one_turn_run_together_and_answer_in_order() -> None:
-    everybody_is_here = threading.Barrier(3, timeout=10)
+    everybody_is_here = threading.Barrier(3, timeout=60)
 
     def meet(name: Annotated[str, "Who comes"]) -> str:
         """Return when three have come."""
@@ -175,7 +175,7 @@ async def test_a_time_out_names_the_tool_and_its_arguments_and_holds_up_nobody()
     @tool(timeout_seconds=0.05)
     def hang(query: str, limit: Decimal = Decimal(1)) -> None:
         """Hang."""
-        released.wait(30)
+        released.wait(60)
 
     @tool(timeout_seconds=0.05)
     async def sleep(text: str) -> None:

@@ -62,7 +62,7 @@ async def test_who_has_stopped_waiting_takes_no_turn_and_harms_nobody() -> None:
         turnstile_of(loop).resolve(future, number)
     for future in futures[MAX_PER_ROUND : MANY - 1]:
         future.cancel()
-    assert await asyncio.wait_for(futures[-1], 5) == MANY - 1
+    assert await asyncio.wait_for(futures[-1], 60) == MANY - 1
 
 
 async def test_those_who_enter_queue_behind_those_who_were_there() -> None:

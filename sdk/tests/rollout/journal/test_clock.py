@@ -214,7 +214,7 @@ class TestProcessesWithFalseClocks:
             arguments = [FAKETIME, "-f", step, *arguments]
         environment = os.environ | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         return subprocess.run(
-            arguments, cwd=TESTS, env=environment, check=True, capture_output=True, text=True, timeout=60
+            arguments, cwd=TESTS, env=environment, check=True, capture_output=True, text=True, timeout=120
         ).stdout.splitlines()
 
     @pytest.mark.parametrize("step", ["+2h", "+30d", "-3h"])

@@ -86,7 +86,7 @@ async def test_a_child_that_outlives_its_process_does_not_keep_the_owner_alive(
         await wait_for_acceptance(process, sqlite)
         process.kill()
         # The child's copy of the lock is closed by its exec, which may be the last thing to happen here.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (claimed := await claim_all(sqlite)):  # noqa: ASYNC110 - nobody tells when a lock is gone
                 await asyncio.sleep(0.01)
         assert [record.key for record in claimed] == ["key-0"]
@@ -136,7 +136,7 @@ async def test_a_living_owner_puts_its_file_back(path: Path) -> None:
         await journal.accept(an_acceptance())
         (token,) = living(directory)
         await asyncio.to_thread(clean_all, directory)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not is_alive(directory, token):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
         assert living(directory) == [token]
@@ -247,7 +247,7 @@ async def test_where_files_are_the_only_proof_a_missing_one_is_believed_after_a_
             assert await other.claim_abandoned() == []
             process.kill()
             clean(owners_directory(path))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (claimed := await claim_all(other)):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.01)
             assert [record.key for record in claimed] == ["key-0"]

@@ -37,7 +37,7 @@ from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp import MCPAgentLoop
 from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 @pytest.fixture

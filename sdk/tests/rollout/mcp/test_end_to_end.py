@@ -13,7 +13,7 @@ from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.trainer import Outcome, RolloutOutcome, Trainer, TrainerLimits, completer_of
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 def answer_of(outcome: RolloutOutcome) -> float:

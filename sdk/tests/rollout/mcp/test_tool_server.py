@@ -14,7 +14,7 @@ from support.mcp_agents import OldServer, answer_to, answers_to, old_tool, tool_
 
 from osmosis_ai.rollout.mcp import MCPAgentLoop, MCPLoadError
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 def names(loop: MCPAgentLoop) -> list[str]:

@@ -240,7 +240,7 @@ def events(text: str) -> list[dict[str, Any]]:
 
 
 def post(port: int, body: Any, query: str = "") -> httpx.Response:
-    return httpx.post(f"http://127.0.0.1:{port}/v1/rollout/init{query}", json=body, trust_env=False, timeout=30)
+    return httpx.post(f"http://127.0.0.1:{port}/v1/rollout/init{query}", json=body, trust_env=False, timeout=120)
 
 
 CALLBACK_KEY = "call back, will you?"
@@ -308,7 +308,7 @@ class TestUvicorn:
             yield log
         finally:
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
 
     @pytest.mark.parametrize("way", ["command line", "uvicorn.run"])
     def test_lines_are_the_same_from_the_first_to_the_last(

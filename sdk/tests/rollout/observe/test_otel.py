@@ -134,7 +134,7 @@ class TestRollout:
             server.wait_until_serving()
             url = f"http://127.0.0.1:{server.port}/v1/rollout/init"
             httpx.post(url, json=init_body("r1", server_url=trainer.url), trust_env=False)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not trainer.chats("r1"):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -43,7 +43,7 @@ def test_what_was_added_is_seen_by_others_once_it_was_written(tmp_path: Path) ->
         env={FOLDER_VARIABLE: str(tmp_path), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     assert done.stdout.splitlines() == [

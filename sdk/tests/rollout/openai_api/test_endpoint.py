@@ -14,7 +14,7 @@ from osmosis_ai.rollout.openai_api.chat_api import ChatApi
 from osmosis_ai.rollout.openai_api.endpoint import Address, Endpoint
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 60.0
 
 
 async def chat(messages: list[dict[str, Any]], fields: dict[str, Any]) -> Generated:

@@ -190,7 +190,7 @@ class TestShutdown:
         clients.failures = [ConnectionError("down")] * 10_000
         settings = settings_of(client={"retry_base_delay": 1000.0, "retry_max_delay": 1000.0})
         app = create_app(ScriptedAgent(), settings=settings)
-        async with asyncio.timeout(10), lifespan_of(app):
+        async with asyncio.timeout(60), lifespan_of(app):
             await init(app, "rollout-1", NO_TRAINER)
         assert {completion["status"] for completion in clients.made[0].completions} == {"COMPLETED"}
 

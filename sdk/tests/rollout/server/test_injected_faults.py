@@ -21,7 +21,7 @@ from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServe
 from osmosis_ai.rollout.server.app import create_app
 
 INIT = "/v1/rollout/init"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 RUN_LIMIT_SECONDS = 3.0
 
 

@@ -264,7 +264,7 @@ def test_a_journal_that_cannot_be_used_is_one_sentence_at_startup(tmp_path: Path
         environment_ = environment({})
         processes.append(start_serving(path, "--port", "0", environment=environment_, stderr=subprocess.PIPE))
     for spoil, process in zip(bad, processes, strict=True):
-        _, complaint = process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=120)
         lines = complaint.decode().splitlines()
         assert process.returncode == 1
         assert len(lines) == 1, lines

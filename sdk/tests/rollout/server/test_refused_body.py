@@ -18,7 +18,7 @@ from osmosis_ai.rollout.journal import Payload, SqliteJournal
 from osmosis_ai.rollout.server.app import create_app
 
 INIT = "/v1/rollout/init"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -313,7 +313,7 @@ class TestShutdown:
     async def test_a_trainer_that_is_gone_cannot_hold_it_up(self) -> None:
         agent = ScriptedAgent(chat_once)
         app = create_app(agent)
-        async with asyncio.timeout(5), lifespan_of(app):
+        async with asyncio.timeout(60), lifespan_of(app):
             await post_init(app, init_body())
             await until(lambda: agent.runs)
             await until(lambda: agent.runs[0].llm.backing_off)  # type: ignore[attr-defined]  # the SDK's own client

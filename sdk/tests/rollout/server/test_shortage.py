@@ -21,7 +21,7 @@ from osmosis_ai.rollout.observe.traces.buffer import BufferedTrace
 from osmosis_ai.rollout.wire import channels
 from osmosis_ai.rollout.wire.channels import TrainerChannels
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSetti
 from osmosis_ai.rollout.server.plan import Plan
 from osmosis_ai.rollout.server.workers import Supervisor
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 WORKERS = 2
 
 

@@ -71,7 +71,7 @@ def by_us(pieces: list[bytes]) -> Outcome | None:
             writer.close()
             served.set()
 
-        async with asyncio.timeout(20), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        async with asyncio.timeout(60), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
             channel = Http1Channel(target_of(url).origin, None, Limits(1, 1))
             try:

@@ -276,7 +276,7 @@ class TestBoundsOfHeads:
 class TestAcknowledgements:
     async def acknowledged(self, peer: HttpPeer, answer: Answer) -> None:
         peer.answers = [answer]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await client_of(peer).complete_rollout("COMPLETED", QUESTION)
 
     async def test_a_body_without_end_is_not_read(self, peer: HttpPeer) -> None:

@@ -25,7 +25,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     with asyncio.Runner(loop_factory=request.param) as runner:
 
         async def awaited(work: Awaitable[Any]) -> Any:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await work
 
         yield lambda work: runner.run(awaited(work))

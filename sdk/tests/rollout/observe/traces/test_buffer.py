@@ -27,7 +27,7 @@ def events_in(path: str | Path) -> list[dict[str, Any]]:
 
 
 def wait_for_events(path: str, count: int) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if Path(path).exists() and len(events := events_in(path)) >= count:
             return events
@@ -44,7 +44,7 @@ class HangingDisk:
 
     def open(self, path: str, flags: int) -> int:
         if Path(path).name.startswith("hangs"):
-            assert self.works.wait(20)
+            assert self.works.wait(60)
         return open_regular(path, flags)
 
 

@@ -143,7 +143,7 @@ class TestCalls:
 
         def slow(solution_str: str) -> bool:
             loop.call_soon_threadsafe(started.set)
-            return may_end.wait(20) and variable.get() == "set"
+            return may_end.wait(60) and variable.get() == "set"
 
         task = asyncio.create_task(score(slow))
         await started.wait()
@@ -159,7 +159,7 @@ class TestCalls:
             return 0.0
 
         def hang(solution_str: str) -> bool:
-            return may_end.wait(20)
+            return may_end.wait(60)
 
         wrapper = EvalFnWrapper(hang_async if is_async else hang, "hang", time_limit_seconds=0.05)
         with pytest.raises(EvalFnError, match=r"hang took longer than 0.05 s"):

@@ -67,7 +67,7 @@ def test_it_passes_its_own_tests(tmp_path: Path) -> None:
         env=own_environment(),
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -209,7 +209,7 @@ def test_the_sql_agent_is_a_new_project_with_at_most_120_lines_of_ones_own(tmp_p
             env=own_environment(),
             capture_output=True,
             text=True,
-            timeout=55,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

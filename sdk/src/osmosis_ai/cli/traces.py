@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 nothing was exported, 2 usage.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ def export(
         list[str] | None, typer.Option("--outcome", metavar="NAME", help="Only this outcome; may be repeated.")
     ] = None,
     status: Annotated[str, typer.Option("--status", metavar="STATUS", help="COMPLETED, ERROR, or any.")] = "COMPLETED",
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Training rows too: token ids, mask and log-probabilities as sampled.")
+    ] = False,
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
     from osmosis_ai.rollout.core.results import Outcome
@@ -46,6 +49,8 @@ def export(
     index.refresh()
     statuses = () if status.upper() == "ANY" else (status.upper(),)
     job = Export(index, Filter(min_reward, max_reward, statuses, tuple(outcomes or ())))
+    if rows:
+        job.also = _rows_of
     _write(job, output)
     left_out = ", ".join(f"{count} {reason}" for reason, count in job.left_out.most_common())
     where = "" if output is None else f" to {output}"
@@ -57,6 +62,20 @@ def export(
         file=sys.stderr,
     )
     return 0 if job.written else 1
+
+
+def _rows_of(events: list[dict[str, Any]]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from osmosis_ai.rollout.observe.traces.export import NotExportedError
+    from osmosis_ai.rollout.trainer.errors import TokensError
+    from osmosis_ai.rollout.trainer.tokens import training_rows, turns_of_trace
+
+    try:
+        rows = training_rows(turns_of_trace(events))
+    except TokensError as error:
+        raise NotExportedError(str(error)) from error
+    return {"rows": [asdict(row) for row in rows]}
 
 
 def index_of(path: Path) -> "TraceIndex":

@@ -1,6 +1,6 @@
 """What an agent loop needs of a model: one protocol, met by the trainer client and by every stand-in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from osmosis_ai.rollout.core.messages import get_message_text, parse_tool_calls
@@ -13,13 +13,19 @@ __all__ = ["LLMClientProtocol"]
 
 @dataclass(frozen=True)
 class CompletionsResult:
-    """One generated message. ``usage`` holds token counts as the trainer sent them, without nulls."""
+    """One generated message. ``usage`` holds token counts as the trainer sent them, without nulls.
+
+    The token fields are empty where the model server says nothing of them: ids and log-probabilities of the tokens that
+    were sampled, ids of the prompt they were sampled after, and the versions of the weights from the first to the last.
+    """
 
     message: dict[str, Any]
     token_ids: list[int]
     logprobs: list[float]
     usage: dict[str, int]
     finish_reason: str
+    prompt_token_ids: list[int] = field(default_factory=list)
+    weight_versions: list[int | str] = field(default_factory=list)
 
     @property
     def has_tool_calls(self) -> bool:

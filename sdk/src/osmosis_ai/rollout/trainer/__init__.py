@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CallRefusedError as CallRefusedError,
         InitRefusedError as InitRefusedError,
         ServerEndedError as ServerEndedError,
+        TokensError as TokensError,
         TrainerError as TrainerError,
     )
     from osmosis_ai.rollout.trainer.groups import Group as Group, Groups as Groups
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
         tool_call as tool_call,
     )
     from osmosis_ai.rollout.trainer.server_keeper import ServerKeeper as ServerKeeper
+    from osmosis_ai.rollout.trainer.tokens import (
+        TokenRecorder as TokenRecorder,
+        TrainingRow as TrainingRow,
+        TurnTokens as TurnTokens,
+        training_rows as training_rows,
+        turns_of_trace as turns_of_trace,
+    )
     from osmosis_ai.rollout.trainer.trainer import Trainer as Trainer
     from osmosis_ai.rollout.trainer.vocabulary import (
         ChatCall as ChatCall,
@@ -44,11 +52,12 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "osmosis_ai.rollout.trainer.completions": "ToolAwareClient completer_of",
-    "osmosis_ai.rollout.trainer.errors": "CallRefusedError InitRefusedError ServerEndedError TrainerError",
+    "osmosis_ai.rollout.trainer.errors": "CallRefusedError InitRefusedError ServerEndedError TokensError TrainerError",
     "osmosis_ai.rollout.trainer.groups": "Group Groups",
     "osmosis_ai.rollout.trainer.play": "play",
     "osmosis_ai.rollout.trainer.policy": "Reply ScriptedPolicy tool_call",
     "osmosis_ai.rollout.trainer.server_keeper": "ServerKeeper",
+    "osmosis_ai.rollout.trainer.tokens": "TokenRecorder TrainingRow TurnTokens training_rows turns_of_trace",
     "osmosis_ai.rollout.trainer.trainer": "Trainer",
     "osmosis_ai.rollout.trainer.vocabulary": (
         "ChatCall Completer Ending Outcome RedispatchPolicy RetryPolicy RolloutOutcome TrainerLimits"

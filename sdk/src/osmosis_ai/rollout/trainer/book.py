@@ -15,6 +15,7 @@ from typing import Any
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.core.transcript import MAX_NOTED, Transcript
+from osmosis_ai.rollout.trainer.tokens import TokenRecorder
 
 MAX_REMEMBERED = 1_000_000
 MAX_TOLD_CHARACTERS = 500
@@ -69,6 +70,7 @@ class Rollout:
         self.tool_calls = 0
         self.weights_versions: list[int] = []
         """Of each turn."""
+        self.tokens = TokenRecorder()
         self.is_lost = False
         self.is_cancelled = False
         self.patience: asyncio.Timeout | None = None

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
+from osmosis_ai.rollout.core.sampled import put_sampled
 from osmosis_ai.rollout.core.schemas import CompletionsRequest, MessageDict
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.callback_http import (
@@ -78,7 +79,7 @@ class ChatEndpoint:
         await self._wait_for_tools(rollout)
         sampling = {name: value for name, value in body.items() if name not in ("messages", "rollout_id")}
         result = await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER))
-        return self._response(chat.model, result)
+        return self._response(chat.model, result, says_tokens=body.get("return_token_ids") is True)
 
     def _rollout(self, rollout_id: str) -> Rollout:
         rollout = self._book.find(rollout_id)
@@ -145,13 +146,15 @@ class ChatEndpoint:
         if result.finish_reason not in WHOLE:
             return result  # the server takes it for no reply, and asks again: it is no turn of the rollout
         rollout.note_reply(call.messages, result.message)
+        if result.token_ids:
+            rollout.tokens.note(call.messages, result)
         rollout.weights_versions.append(call.weights_version)
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)
         return result
 
-    def _response(self, model: str, result: CompletionsResult) -> Response:
-        reply = {
+    def _response(self, model: str, result: CompletionsResult, *, says_tokens: bool) -> Response:
+        reply: dict[str, Any] = {
             "id": f"chatcmpl-{next(self._numbers)}",
             "object": "chat.completion",
             "created": int(time.time()),
@@ -159,6 +162,8 @@ class ChatEndpoint:
             "choices": [{"index": 0, "message": result.message, "finish_reason": result.finish_reason}],
             "usage": result.usage,
         }
+        if says_tokens:
+            put_sampled(reply, result)
         try:
             return json_response(reply)
         except (TypeError, ValueError, RecursionError) as error:

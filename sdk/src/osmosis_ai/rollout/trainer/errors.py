@@ -30,6 +30,12 @@ class ServerEndedError(TrainerError):
         self.output = output
 
 
+class TokensError(TrainerError):
+    """A rollout's tokens make no training rows: some are missing, or its conversation was tokenised anew."""
+
+    code = "tokens"
+
+
 class CallRefusedError(TrainerError):
     """Raised by a ``Completer`` for a chat call it cannot serve as asked; the server gets a 422 with the message."""
 

@@ -335,6 +335,7 @@ class Trainer:
             latency_seconds=time.monotonic() - started_seconds,
             rewrites=rollout.rewrites,
             weights_versions=tuple(rollout.weights_versions),
+            tokens=tuple(rollout.tokens.turns),
             is_systemic=is_systemic,
         )
 

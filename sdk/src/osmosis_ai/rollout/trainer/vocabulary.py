@@ -13,6 +13,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse
 from osmosis_ai.rollout.trainer import defaults
+from osmosis_ai.rollout.trainer.tokens import TurnTokens
 
 
 class Ending(Enum):
@@ -78,6 +79,8 @@ class RolloutOutcome:
     """What the agent changed or dropped of what was said before, replies included: a sentence each, the first ten."""
     weights_versions: tuple[int, ...] = ()
     """Which weights generated each turn; see ``Trainer.weights_update``."""
+    tokens: tuple[TurnTokens, ...] = ()
+    """Of each turn, where the completer gave token ids; ``training_rows`` makes rows of them."""
     is_systemic: bool = False
     """Whether the server will accept no other rollout either; ``problem`` says why."""
 

@@ -13,6 +13,7 @@ from pydantic_core import to_json, to_jsonable_python
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError
 from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.sampled import sampled_fields
 from osmosis_ai.rollout.core.schemas import MAX_ROLLOUT_ID_LENGTH, CompletionsRequest, MessageDict
 from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.wire.channel import Reply
@@ -102,11 +103,9 @@ def completion_in(reply: Reply) -> CompletionsResult:
         usage = {name: count for name, count in usage.items() if count is not None}
     return CompletionsResult(
         message=message,
-        # In the choice, as vLLM and SGLang send them; older trainers put them beside it.
-        token_ids=_list_or_empty(choice.get("token_ids")) or _list_or_empty(body.get("token_ids")),
-        logprobs=_logprobs_in(choice.get("logprobs")) or _list_or_empty(body.get("logprobs")),
         usage=usage,
         finish_reason=finish_reason_of(choice),
+        **sampled_fields(body, choice),
     )
 
 
@@ -134,17 +133,3 @@ def _are_messages(messages: Any) -> bool:
         and set(map(type, messages)) <= {dict}
         and set(map(type, chain.from_iterable(messages))) <= {str}
     )
-
-
-def _logprobs_in(logprobs: Any) -> list[float]:
-    """One number a token, of what OpenAI calls ``logprobs`` of a choice; none where one of them is missing."""
-    match logprobs:
-        case {"content": [*tokens]}:
-            found = [token.get("logprob") if isinstance(token, dict) else None for token in tokens]
-            numbers = [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
-            return numbers if len(numbers) == len(tokens) else []
-    return []
-
-
-def _list_or_empty(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

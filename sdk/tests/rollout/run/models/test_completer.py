@@ -20,8 +20,24 @@ async def test_a_model_plays_the_policy_with_the_tools_and_the_sampling_of_each_
         await client.close()
     assert result.tool_calls[0]["function"]["name"] == "add"
     body = endpoint.calls[-1].body
-    assert body == {"model": "m", "messages": MESSAGES, "tools": call.tools, "temperature": 0.5, "seed": 3}
+    sampled = {"temperature": 0.5, "seed": 3, "logprobs": True}
+    assert body == {"model": "m", "messages": MESSAGES, "tools": call.tools, **sampled}
     assert len(endpoint.calls) == 2
+
+
+async def test_token_fields_go_to_an_endpoint_until_it_refuses_them_and_come_back() -> None:
+    sampling = {"logprobs": True, "return_token_ids": True, "seed": 3}
+    call = ChatCall("rollout-1", MESSAGES, [tool("add", parameters=NUMBERS)], sampling)
+    with ModelEndpoint() as endpoint:
+        async with make_llm_client("m", None, endpoint.url) as client:
+            await ModelCompleter(client)(call)
+    assert {name: endpoint.calls[0].body[name] for name in sampling} == sampling
+    with ModelEndpoint(refuse(400, "logprobs: not supported")) as endpoint:
+        async with make_llm_client("m", None, endpoint.url) as client:
+            for _ in range(2):
+                await ModelCompleter(client)(call)
+    assert ["logprobs" in made.body for made in endpoint.calls] == [True, False, False]
+    assert [made.body["seed"] for made in endpoint.calls] == [3, 3, 3]
 
 
 async def test_a_script_plays_it_too() -> None:

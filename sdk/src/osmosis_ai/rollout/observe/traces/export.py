@@ -4,7 +4,7 @@ Messages are those of the result, key by key as they were delivered. What a filt
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,12 +41,18 @@ class Filter:
         return None
 
 
+class NotExportedError(Exception):
+    """Raised by ``Export.also`` for a rollout that is to be left out; its text is the reason in a few words."""
+
+
 @dataclass
 class Export:
     """One export, as it goes."""
 
     index: TraceIndex
     wanted: Filter
+    also: Callable[[list[dict[str, Any]]], dict[str, Any]] = lambda events: {}
+    """Further fields of an example, out of the rollout's events."""
     written: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -58,13 +64,21 @@ class Export:
                 self.left_out[objection] += 1
                 continue
             try:
-                conversation = conversation_of(self.index.events(position))
+                events = list(self.index.events(position))
             except OSError:
                 self.left_out["file cannot be read"] += 1
                 continue
+            conversation = conversation_of(events)
             if not conversation.is_final or not conversation.messages:
                 self.left_out["no messages in the trace"] += 1
                 continue
-            self.written += 1
             example: dict[str, Any] = {"messages": conversation.messages}
-            yield example | {"tools": conversation.tools} if conversation.tools else example
+            if conversation.tools:
+                example["tools"] = conversation.tools
+            try:
+                example |= self.also(events)
+            except NotExportedError as reason:
+                self.left_out[str(reason)] += 1
+                continue
+            self.written += 1
+            yield example

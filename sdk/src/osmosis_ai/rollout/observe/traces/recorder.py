@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.sampled import said_of
 from osmosis_ai.rollout.core.text import described, text_of
 from osmosis_ai.rollout.core.trace.format import TRACE_VERSION, TraceEvent
 from osmosis_ai.rollout.core.trace.lines import encoded_message, line_of_json, line_of_sdk
@@ -126,6 +127,7 @@ class RecordedRollout(RolloutWatch):
             finish_reason=getattr(reply, "finish_reason", None),
             usage=getattr(reply, "usage", None),
             latency_ms=latency_ms,
+            **said_of(reply),
         )
 
     def chat_failed(self, chat: Any, error: BaseException) -> None:

@@ -39,9 +39,8 @@ class ModelCompleter:
             raise CallRefusedError(self.stop_reason)
         own = PatientClient(for_one_run(self._client), self._gate, self._patience)
         own.set_tools(call.tools)
-        sampling = {
-            name: value for name, value in call.sampling.items() if name not in _FOR_TRAINERS_ONLY and value is not None
-        }
+        left_out = _FOR_TRAINERS_ONLY - getattr(self._client, "token_fields", frozenset())
+        sampling = {name: value for name, value in call.sampling.items() if name not in left_out and value is not None}
         try:
             return await own.chat_completions(call.messages, **sampling)
         except ProviderError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.sampled import sampled_fields
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import provider_errors
 from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
@@ -34,12 +35,18 @@ _CHUNK_BYTES = 64 * 1024
 _NOT_FOR_THE_WIRE = frozenset({"api_key", "api_base", "timeout", "max_retries"})
 
 
+_NAMES = re.compile("logprobs|return_token_ids")
+
+
 class EndpointLLMClient(ExternalLLMClient):
     """The model behind one base URL.
 
     Raises:
         ProviderError: aiohttp is not installed, or ``api_base`` is no URL.
     """
+
+    token_fields = frozenset({"logprobs", "top_logprobs", "return_token_ids"})
+    """What model servers know and hosted models may refuse: sent until one does."""
 
     def __init__(self, model: str, api_key: str | None, api_base: str) -> None:
         self._name(model, api_key, api_base)
@@ -56,7 +63,17 @@ class EndpointLLMClient(ExternalLLMClient):
         body = {name: value for name, value in arguments.items() if name not in _NOT_FOR_THE_WIRE}
         body["model"] = str(body["model"]).removeprefix(OPENAI_PREFIX)
         key = str(arguments.get("api_key") or PLACEHOLDER_API_KEY)
-        return await self._connections.post(body, key, arguments.get("timeout") or CALL_TIMEOUT_SECONDS)
+        timeout_seconds = arguments.get("timeout") or CALL_TIMEOUT_SECONDS
+        asked = self.token_fields & body.keys()
+        if asked and self._connections.refused_token_fields:
+            body = {name: value for name, value in body.items() if name not in asked}
+        try:
+            return await self._connections.post(body, key, timeout_seconds)
+        except ProviderError as error:
+            if not asked & body.keys() or error.failure is not ProviderFailure.REFUSED or not _NAMES.search(str(error)):
+                raise
+            self._connections.refused_token_fields = True
+            return await self._send(arguments)
 
     async def _ask(self, arguments: dict[str, Any]) -> tuple[CompletionsResult, float | None]:
         return _completion(await self._send(arguments)), None
@@ -71,6 +88,7 @@ class _Connections:
         except ImportError as error:
             raise provider_errors.missing_package("aiohttp") from error
         parts = _checked(base_url)
+        self.refused_token_fields = False
         self._base_url = base_url
         self._urls = [f"{base_url.rstrip('/')}{path}" for path in _paths_below(parts.path)]
         self._proxy = proxy_for(parts.scheme, parts.hostname or "", parts.netloc)
@@ -217,7 +235,8 @@ def _completion(body: Any) -> CompletionsResult:
         case _:
             raise _malformed("holds no choices with a message")
     usage = body.get("usage")
-    return completion(message, choice.get("finish_reason"), usage if isinstance(usage, dict) else {})
+    sampled = sampled_fields(body, body["choices"][0])
+    return completion(message, choice.get("finish_reason"), usage if isinstance(usage, dict) else {}, sampled)
 
 
 def _refusal(status: int, content: bytes, headers: Mapping[str, str], url: str) -> ProviderError:

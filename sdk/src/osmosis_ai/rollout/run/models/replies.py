@@ -15,8 +15,15 @@ from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
 CONTENT_FILTER = "content_filter"
 
 
-def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[str, Any]) -> CompletionsResult:
+def completion(
+    message: Mapping[str, Any],
+    finish_reason: Any,
+    usage: Mapping[str, Any],
+    sampled: Mapping[str, Any] | None = None,
+) -> CompletionsResult:
     """One generated message with what it cost; a foreign ``usage`` is believed where it holds counts.
+
+    ``sampled`` has the token fields, as ``sampled_fields`` gives them.
 
     Raises:
         ProviderError: the message was broken off, so that it must not be scored.
@@ -33,14 +40,13 @@ def completion(message: Mapping[str, Any], finish_reason: Any, usage: Mapping[st
     prompt_tokens, completion_tokens = (token_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
     return CompletionsResult(
         message=cleaned,
-        token_ids=[],
-        logprobs=[],
         usage={
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": token_count(usage.get("total_tokens")) or prompt_tokens + completion_tokens,
         },
         finish_reason=consistent_finish_reason(finish_reason, bool(cleaned.get("tool_calls"))),
+        **(sampled or {"token_ids": [], "logprobs": []}),
     )
 
 

@@ -69,13 +69,14 @@ class TraceMaker:
         ms: float = 30.0,
         tool_ms: float = 2.0,
         outcome: str = "ok",
+        **sampled: Any,
     ) -> "TraceMaker":
         known = len(self.messages)
         appended = self.messages if number == 1 else self.messages[known - self.answers :]
         self.add("chat_start", turn=number, at=known - len(appended), appended=list(appended))
         finish = "tool_calls" if reply.get("tool_calls") else "stop"
         usage = {"prompt_tokens": 60 * number, "completion_tokens": 40, "total_tokens": 60 * number + 40}
-        self.add("chat_end", ms, turn=number, reply=reply, finish_reason=finish, usage=usage, latency_ms=ms)
+        self.add("chat_end", ms, turn=number, reply=reply, finish_reason=finish, usage=usage, latency_ms=ms, **sampled)
         for call in reply.get("tool_calls") or []:
             self.add(
                 "tool_call",

@@ -109,3 +109,19 @@ def test_what_is_exported_is_its_owners_alone(traces: Path, tmp_path: Path) -> N
     assert main(["traces", "export", str(traces), "-o", str(tmp_path / "new" / "data")]) == 0
     assert mode_of(tmp_path / "new" / "data") == 0o600
     assert mode_of(tmp_path / "new") == 0o700
+
+
+def test_rows_are_those_of_the_tokens_in_the_trace_and_what_makes_none_is_left_out_with_the_reason(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for name, second_prompt in (("whole", [1, 2, 3, 4]), ("anew", [1, 9, 3, 4])):
+        maker = TraceMaker(name).start("1 + 2?")
+        maker.turn(1, calling(call(1, "add", a=1, b=2)), prompt_token_ids=[1], token_ids=[2, 3], logprobs=[-0.5, -1.0])
+        maker.messages.append(answer(1, "3"))
+        maker.turn(2, saying("#### 3"), prompt_token_ids=second_prompt, token_ids=[5], logprobs=[-0.25])
+        maker.end().write(tmp_path / "traces" / "1795600000")
+    code, [example], said = exported(capfdbinary, str(tmp_path / "traces"), "--rows")
+    assert code == 0
+    [row] = example["rows"]
+    assert (row["ids"], row["mask"], row["logprobs"]) == ([1, 2, 3, 4, 5], [0, 1, 1, 0, 1], [0, -0.5, -1.0, 0, -0.25])
+    assert "1 of 2 rollouts exported; left out: 1 Turn 2 goes on from turn 1" in said

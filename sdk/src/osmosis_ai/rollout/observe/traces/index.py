@@ -170,12 +170,19 @@ class TraceIndex:
         rollout.version = self.version
 
 
+# Written by the context, in the spelling of an agent's own events.
+_OF_THE_CONTEXT = tuple(
+    f'{{"event": "{event}"'.encode()
+    for event in (TraceEvent.ROLLOUT_ERROR, TraceEvent.MESSAGES_REWRITTEN, TraceEvent.LOOP_BLOCKED)
+)
+
+
 def _is_of_no_concern(line: bytes, rollout: Summary) -> bool:
     """Whether a line can be passed over unread: of a server's trace, the agent's own events."""
     if rollout.agent is None:
         return False
     if not line.startswith(_COMPACT_START):
-        return not line.startswith((b'{"event": "rollout_error"', b'{"event": "messages_rewritten"'))
+        return not line.startswith(_OF_THE_CONTEXT)
     name_end = line.find(b'"', len(_COMPACT_START))
     return line[len(_COMPACT_START) : name_end].decode("ascii", "replace") not in CONCERNING
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
+from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
+from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
 
 MAX_TEXT_CHARACTERS = 300
+MAX_WARNINGS = 5
 
 COMPLETED = "COMPLETED"
 ERROR = "ERROR"
@@ -57,6 +60,7 @@ class Summary:
     prompt: str = ""
     """How the last message of the init begins."""
     warnings: list[str] = field(default_factory=list)
+    """What the agent did that it should not, and yet ended: at most ``MAX_WARNINGS``, each told once."""
     version: int = 0
     """Raised by the index with each change."""
     knows_calls: bool = False
@@ -120,8 +124,11 @@ def _on_tool_call(summary: Summary, event: Mapping[str, Any]) -> None:
 
 
 def _on_rewritten(summary: Summary, event: Mapping[str, Any]) -> None:
-    if not summary.warnings:
-        summary.warnings.append(_short(_text(event.get("problem")) or "messages were rewritten"))
+    _warn(summary, _text(event.get("problem")) or "messages were rewritten")
+
+
+def _on_loop_blocked(summary: Summary, event: Mapping[str, Any]) -> None:
+    _warn_of_blocks(summary, [event])
 
 
 def _on_llm_response(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -170,8 +177,13 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.components = known_components(extra) or None
     summary.where = _places(extra)
     rewritten = extra.get("messages_rewritten")
-    if isinstance(rewritten, list) and rewritten and not summary.warnings:
-        summary.warnings.append(_short(str(rewritten[0])))
+    for text in rewritten if isinstance(rewritten, list) else ():
+        _warn(summary, str(text))
+    _warn_of_blocks(summary, extra.get(LOOP_BLOCKS))
+    ignored = extra.get(SAMPLING_IGNORED)
+    if isinstance(ignored, list) and ignored:
+        names = ", ".join(map(str, ignored))
+        _warn(summary, f"a chat call ignored the request's {names}: pass **ctx.request.completion_params.")
     metrics = _object(event.get("metrics"))
     if metrics:
         summary.turns = _count(metrics.get("num_llm_calls")) or summary.turns
@@ -182,6 +194,20 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
         summary.tool_ms = _number(metrics.get("tool_latency_ms")) or summary.tool_ms
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
+
+
+def _warn(summary: Summary, text: str) -> None:
+    text = _short(text)
+    if text not in summary.warnings and len(summary.warnings) < MAX_WARNINGS:
+        summary.warnings.append(text)
+
+
+def _warn_of_blocks(summary: Summary, blocks: object) -> None:
+    for block in known_blocks({LOOP_BLOCKS: blocks}):
+        _warn(
+            summary,
+            f"the event loop was blocked at {block['place']}, and every rollout with it; use asyncio.to_thread.",
+        )
 
 
 def _on_delivery(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -195,6 +221,7 @@ _HANDLERS = {
     TraceEvent.CHAT_END.value: _on_chat_end,
     TraceEvent.TOOL_CALL.value: _on_tool_call,
     TraceEvent.MESSAGES_REWRITTEN.value: _on_rewritten,
+    TraceEvent.LOOP_BLOCKED.value: _on_loop_blocked,
     TraceEvent.ROLLOUT_ERROR.value: _on_error,
     TraceEvent.ROLLOUT_RESULT.value: _on_result,
     TraceEvent.DELIVERY.value: _on_delivery,

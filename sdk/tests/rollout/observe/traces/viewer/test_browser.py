@@ -1,14 +1,17 @@
 """The viewer in a real browser: clicked through, driven by keys, live, offline, and on hostile traces."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.browser import Browser, chromium
 from support.fake_trainer import FakeTrainer
-from support.processes import Program
+from support.processes import Program, own_environment
 from support.rollouts import INIT, ScriptedAgent, client_of, init_body, raising, settings_of, tool
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
 
@@ -263,3 +266,97 @@ class TestReport:
         page.click("[role=tab]:nth-child(2)")
         page.evaluate("document.querySelectorAll('.raw').forEach(details => { details.open = true })")
         page.wait_for("document.querySelectorAll('.raw pre').length === document.querySelectorAll('.raw').length")
+
+
+SLIPS = """
+import time
+
+from osmosis_ai.rollout import RolloutAgentLoop
+from osmosis_ai.rollout.trainer import ScriptedPolicy
+
+
+def deepest(table):
+    return {"offices": 3}[table]
+
+
+class Viewed(RolloutAgentLoop):
+    name = "viewed"
+
+    def get_tools(self, request):
+        return []
+
+    async def run(self, ctx):
+        how, messages = ctx.request.metadata["how"], list(ctx.request.messages)
+        reply = await ctx.chat(messages, **({} if how == "ignores" else ctx.request.completion_params))
+        messages.append(reply.message)
+        if how == "raises":
+            deepest("employees")
+        if how == "forgets":
+            ctx.chat(messages).message
+        if how == "rewrites":
+            messages[-1] = {**reply.message, "content": "cleaned up"}
+        if how == "blocks":
+            time.sleep(2.5)
+        return ctx.complete(messages, reward={"reward": 0.75, "a_long_name_of_a_part_of_the_reward": -0.25})
+
+
+agent_loop = Viewed()
+policy = ScriptedPolicy(lambda messages: "The answer is 42.")
+"""
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(SLIPS.splitlines(), start=1) if text in line)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_failures_and_slips_of_real_runs_say_where_and_what_to_do(page: Browser, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "agent.py").write_text(SLIPS)
+    hows = ("fine", "raises", "forgets", "rewrites", "blocks", "ignores")
+    rows = [json.dumps({"user_prompt": f"Do {how}", "ground_truth": "-", "how": how}) for how in hows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    run = [
+        sys.executable,
+        "-m",
+        "osmosis_ai",
+        "trainer",
+        "-m",
+        "agent:agent_loop",
+        "-d",
+        "rows.jsonl",
+        "--log",
+        "traces",
+    ]
+    subprocess.run(
+        [*run, "--policy", "agent:policy"], cwd=tmp_path, env=own_environment(), capture_output=True, check=False
+    )
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.prefer(scheme)
+    page.open((tmp_path / "report.html").as_uri())
+    page.wait_for(f"{ROWS}.length === {len(hows)} && document.querySelector('.live').textContent === 'report'")
+    overflowing = (
+        "[...document.querySelectorAll('.card, .fact, .reason')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    )
+    assert page.evaluate(f"{overflowing}.map(e => e.textContent)") == []
+    deepest = f"at agent.py:{line_of('offices')} in deepest"
+    assert deepest in page.evaluate("[...document.querySelectorAll('.reason .place')].map(e => e.textContent)")
+
+    def told(how: str) -> str:
+        row = f"{ROWS}.find(row => row.rollout.id.endsWith('-{hows.index(how)}-0'))"
+        page.evaluate(f"{row}.click()")
+        page.wait_for(f"document.querySelector('#detail h2').textContent.endsWith('-{hows.index(how)}-0')")
+        page.wait_for("document.querySelector('.conversation')")
+        assert page.evaluate(f"{overflowing}.map(e => e.textContent)") == []
+        return str(
+            page.evaluate("[...document.querySelectorAll('#detail .problem')].map(e => e.innerText).join(' | ')")
+        )
+
+    assert told("fine") == ""
+    caller = f"at agent.py:{line_of('employees')} in Viewed.run"
+    assert [*told("raises").split("\n")[-3:]] == ["KeyError: 'employees'", deepest, caller]
+    assert "hint: an await is missing" in told("forgets")
+    assert "messages[1], a reply of the model, was changed (content was 'The answer is 42.'" in told("rewrites")
+    assert "The model had said:\nThe answer is 42." in page.evaluate("document.querySelector('.rewrite').innerText")
+    assert f"blocked at agent.py:{line_of('time.sleep')} in Viewed.run, and every rollout with it" in told("blocks")
+    assert "ignored the request's temperature: pass **ctx.request.completion_params" in told("ignores")
+    assert page.evaluate("document.querySelector('.fact.part dt').title") == "a_long_name_of_a_part_of_the_reward"

@@ -39,7 +39,7 @@ _MILLISECONDS = range(1 + list(_FIELDS).index("duration"), 2 + list(_FIELDS).ind
 
 def row_of(key: int, rollout: Summary) -> list[Any]:
     """The row of a rollout; times in unix seconds, durations in milliseconds, what is not known ``None``."""
-    row = [key, *_values(rollout), rollout.warnings[0] if rollout.warnings else None]
+    row = [key, *_values(rollout), "\n".join(rollout.warnings) or None]
     for place in _MILLISECONDS:
         row[place] = None if row[place] is None else round(row[place], 1)
     return row

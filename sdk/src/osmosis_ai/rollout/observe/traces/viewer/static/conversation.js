@@ -61,7 +61,10 @@ const Conversation = (() => {
         : el("div", { class: "result" }, el("span", { class: "arrow", "aria-hidden": "true", text: "→" }), block(content, "code")));
   }
 
+  const saidBy = (message) => JSON.stringify([message.content || "", message.tool_calls ?? []]);
+
   function render(events) {
+    const isRewritten = events.some((event) => event.event === "messages_rewritten" || event.extra_fields?.messages_rewritten);
     const { messages, prompt, final } = messagesOf(events);
     const ends = events.filter((event) => event.event === "chat_end");
     const replies = ends.filter((event) => event.error === undefined);
@@ -79,18 +82,20 @@ const Conversation = (() => {
       if (calls.length) {
         while (index + 1 < messages.length && messages[index + 1].role === "tool") results.push(messages[index += 1]);
       }
+      const was = isRewritten && isObject(end?.reply) && saidBy(end.reply) !== saidBy(message) ? end.reply : null;
       const usage = isObject(end?.usage) ? end.usage : null;
       const paired = calls.map((call, position) => {
         let at = results.findIndex((result) => result.tool_call_id === call?.id);
         if (at < 0 && results.length && results[0].tool_call_id === undefined) at = 0;
         return callNode(call, at < 0 ? null : results.splice(at, 1)[0], told.get(`${end?.turn}/${call?.id}`));
       });
-      nodes.push(el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}`, id: isReply ? `turn-${end?.turn ?? turn}` : null },
+      nodes.push(el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}${was ? " rewritten" : ""}`, id: isReply ? `turn-${end?.turn ?? turn}` : null },
         el("header", null, el("b", { text: isReply ? `assistant · turn ${end?.turn ?? turn}` : role }),
           message.name ? el("span", { class: "dim", text: message.name }) : null,
           end ? el("span", { class: "dim", text: [Text.duration(end.latency_ms), usage ? `${usage.prompt_tokens ?? "?"} + ${usage.completion_tokens ?? "?"} tokens` : null, end.finish_reason].filter(Boolean).join(" · ") }) : null),
         typeof message.reasoning_content === "string" && message.reasoning_content ? el("details", { class: "reasoning" }, el("summary", { text: "Reasoning" }), block(message.reasoning_content)) : null,
         contentOf(message) ?? (calls.length ? null : el("div", { class: "dim", text: "(empty)" })),
+        was ? el("div", { class: "rewrite" }, el("b", { text: "Changed by the agent. The model had said:" }), contentOf(was) ?? block("(no text)")) : null,
         paired,
         results.map((result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
     }

@@ -110,7 +110,7 @@ const Detail = (() => {
   }
 
   function fact(name, value, className) {
-    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name }), el("dd", { dir: "auto", text: value }));
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { dir: "auto", text: value }));
   }
 
   function header(rollout) {

@@ -7,6 +7,8 @@
   const MAX_REASONS = 6, MAX_PARTS = 6;
 
   // Failures of one kind differ in numbers and names.
+  // The innermost line of the agent's own code.
+  const placeOf = (one) => one.where?.startsWith("at ") ? one.where.split("\n")[0].slice(0, 120) : null;
   const reasonOf = (one) => `${one.outcome ?? "error"}\u0000${one.kind ?? ""}`;
   const haystackOf = (one) => one.haystack ??= [one.id, one.prompt, one.error, one.warning, one.outcome, one.finish, one.agent, one.status].join("\n").toLowerCase();
 
@@ -85,7 +87,7 @@
       if (!one.failed) continue;
       total += 1;
       const reason = reasonOf(one), known = kinds.get(reason);
-      if (known) known.count += 1; else kinds.set(reason, { reason, count: 1, outcome: one.outcome ?? "error", example: one.error || "no message" });
+      if (known) known.count += 1; else kinds.set(reason, { reason, count: 1, outcome: one.outcome ?? "error", example: one.error || "no message", place: placeOf(one) });
     }
     const node = at("failures");
     node.hidden = total === 0;
@@ -94,7 +96,8 @@
     const wasOpen = node.querySelector("details")?.open;
     const item = (kind) => el("li", null, el("button", { type: "button", class: "reason", "aria-pressed": state.reason === kind.reason, onclick: () => set({ reason: state.reason === kind.reason ? null : kind.reason, status: null }) },
       el("span", { class: "count", text: kind.count.toLocaleString("en") }), el("span", { class: "chip bad", text: kind.outcome }),
-      el("span", { class: "says", dir: "auto", text: kind.example.split("\n")[0].slice(0, 200) })));
+      el("span", { class: "says", dir: "auto", text: kind.example.split("\n")[0].slice(0, 200) }),
+      kind.place ? el("span", { class: "place", dir: "auto", text: kind.place }) : null));
     const share = (total / Math.max(1, filtered("status", "reason").length) * 100);
     node.replaceChildren(el("h2", { text: `Why ${total.toLocaleString("en")} failed (${share < 1 ? "<1" : Math.round(share)}%)` }), el("ul", null, list.slice(0, MAX_REASONS).map(item)));
     if (list.length > MAX_REASONS) node.append(el("details", { open: wasOpen }, el("summary", { text: `${list.length - MAX_REASONS} more reasons` }), el("ul", null, list.slice(MAX_REASONS, 60).map(item))));

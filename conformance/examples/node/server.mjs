@@ -70,7 +70,6 @@ const server = http.createServer({ requestTimeout: 30_000 }, async (request, res
   } catch (error) {
     error instanceof Refusal ? ({ status, body, headers } = error) : console.error(error.stack)
   }
-  if (!request.complete) headers = { ...headers, Connection: 'close' } // what is left of a body is not read [init-17]
   response.writeHead(status, { 'Content-Type': 'application/json', ...headers })
   response.end(typeof body === 'string' ? body : JSON.stringify(body))
 })
@@ -105,7 +104,7 @@ async function init(request) {
 }
 async function bodyOf(request) {
   const bytes = await bytesOf(request.iterator({ destroyOnReturn: false }), MAX_BODY_BYTES).catch(() => null)
-  if (!bytes) throw new Refusal(413, 'The body is too large, or was cut off.', 'body_too_large')
+  if (!bytes) throw new Refusal(413, 'The body is too large, or was cut off.', 'body_too_large', { Connection: 'close' }) // [init-17]
   // JSON.parse loses the digits of large numbers: what cannot be passed on as it came is refused [http-6, init-13].
   const isKept = (n) => Number.isSafeInteger(n) || (Number.isFinite(n) && !Number.isInteger(n))
   const reviver = (_, value) => { if (typeof value === 'number' && !isKept(value)) throw new SyntaxError(); return value }

@@ -32,7 +32,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
-_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\{.*\}|\[.*\]|\(rollout of .*\)|\d[\w.]*")
+_VARIABLE = re.compile(r"(?:GET|POST) \S+|'[^']*'|\"[^\"]*\"|\{.*\}|\[.*\]|\(rollout of .*\)|\d[\w.]*")
 
 
 def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:

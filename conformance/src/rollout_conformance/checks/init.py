@@ -50,7 +50,7 @@ async def at_once(kit: Kit) -> None:
     await asyncio.gather(ended_early, return_exceptions=True)
     # The model is not answered, so a server that runs the agent first never gets to its 202.
     began = time.monotonic()
-    limit = max(1.0, kit.options.timeout_seconds / 3)
+    limit = max(1.0, kit.options.timeout_seconds * 2 / 3)
     await asyncio.wait({answer}, timeout=limit)
     if not answer.done():
         model.set()

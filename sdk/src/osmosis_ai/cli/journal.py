@@ -184,7 +184,7 @@ def salvage(
     found = salvage(Path(file), Path(output))
     counts, is_whole = found.counts(), found.is_whole
     if as_json:
-        lost = {name: value for name, value in asdict(found).items() if name not in ("records", "payloads")}
+        lost = {name: value for name, value in asdict(found).items() if name not in ("records", "places")}
         _print_json({"counts": counts, **lost})
         return 0 if is_whole else 1
     _print(f"In {one_line(output)}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))

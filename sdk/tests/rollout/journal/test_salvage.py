@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from osmosis_ai.rollout.journal import (
     SqliteJournal,
 )
 from osmosis_ai.rollout.journal.file import PAGE_BYTES, owners_directory
-from osmosis_ai.rollout.journal.salvage import Salvaged, read, salvage
+from osmosis_ai.rollout.journal.pages import Pages
+from osmosis_ai.rollout.journal.salvage import Salvaged, payloads_of, read, salvage
 
 ACCEPTED, FINISHED = RolloutState.ACCEPTED, RolloutState.FINISHED
 DELIVERED, UNDELIVERABLE = RolloutState.DELIVERED, RolloutState.UNDELIVERABLE
@@ -260,9 +262,33 @@ def test_no_damage_makes_it_fail(left: Left, seed: int, share: float, bytes_each
                 for _ in range(int(share * 20) + 1):
                     opened.seek(chance.randrange(size))
                     opened.write(chance.randbytes(bytes_each))
-    found = read(folder / "journal.db")
-    results = [payloads[Payload.RESULT] for payloads in found.payloads.values() if Payload.RESULT in payloads]
+    with Pages(folder / "journal.db") as pages:
+        found = read(pages)
+        all_payloads = [payloads_of(record, found.places[key], pages) for key, record in found.records.items()]
+    results = [payloads[Payload.RESULT] for payloads in all_payloads if Payload.RESULT in payloads]
     assert all(result.startswith(b"{") for result in results)
+
+
+@pytest.mark.slow
+async def test_payloads_are_in_memory_one_at_a_time(tmp_path: Path) -> None:
+    size, count = 1_000_000, 40
+    async with SqliteJournal(tmp_path / "journal.db") as journal:
+        for number in range(count):
+            await journal.accept(an_acceptance(f"key-{number}", rollout_id=f"rollout-{number}"))
+            await journal.finish(f"key-{number}", b'{"rollout_id": "rollout-%d", "text": "%s"}' % (number, b"y" * size))
+    tracemalloc.start()
+    try:
+        found = await asyncio.to_thread(salvage, tmp_path / "journal.db", tmp_path / "new.db")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.is_whole
+    assert peak < 8 * size
+    async with SqliteJournal(tmp_path / "new.db", retention=KEEP_ALL) as journal:
+        assert len(await journal.records()) == count
+        result = await journal.load("key-39", Payload.RESULT)
+        assert result is not None
+        assert len(result) > size
 
 
 async def test_free_pages_do_not_bring_back_what_was_pruned(tmp_path: Path) -> None:
@@ -273,7 +299,8 @@ async def test_free_pages_do_not_bring_back_what_was_pruned(tmp_path: Path) -> N
         clock.now += 200
         assert await journal.prune() == ROLLOUTS // 2
         before = await all_records(journal)
-    assert read(path).records.keys() == before.keys()
+    with Pages(path) as pages:
+        assert read(pages).records.keys() == before.keys()
 
 
 async def test_a_journal_that_is_served_is_left_alone(path: Path, tmp_path: Path) -> None:

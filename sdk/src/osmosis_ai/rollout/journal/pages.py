@@ -5,6 +5,8 @@ the last commit, as for SQLite. Those after a damaged one count too, but what th
 list of free ones are left out, where that list can be read: they hold old copies.
 """
 
+import errno
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -34,8 +36,13 @@ class _Lost:
 LOST: Final = _Lost()
 """In place of a value whose bytes cannot be read."""
 
+MAX_ROW_BYTES = 1_000_000_000
+"""As SQLite's; a larger one is damage."""
+
 _Place = tuple[int, int]
 """A descriptor, and where in its file a page begins."""
+RowPlace = tuple[_Place, int]
+"""A page, and where in it a row begins."""
 
 
 class Pages:
@@ -46,7 +53,10 @@ class Pages:
         self.unreadable_pages = 0
         self._path = path
         self._descriptors: list[int] = []
+        self._main: tuple[int, int] = (-1, 0)
+        """The main file, and how many pages it has."""
         self._current: dict[int, _Place] = {}
+        """Those of the log, which are over the main file's."""
         self._replaced: list[tuple[int, _Place]] = []
 
     def __enter__(self) -> Self:
@@ -71,16 +81,35 @@ class Pages:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
-    def rows(self) -> Iterator[tuple[int, list[Any]]]:
-        """Row ids and values of all tables; a value that cannot be read is ``LOST``, or wrong."""
+    def rows(self) -> Iterator[tuple[int, list[Any], RowPlace]]:
+        """Row ids, values and places of all tables' rows; a value that cannot be read is ``LOST``, or wrong.
+
+        One row is in memory at a time; ``values_at`` gives it once more.
+        """
         free = self._free_pages()
-        for page, place in [*self._current.items(), *self._replaced]:
+        _, main_pages = self._main
+        numbers = itertools.chain(range(1, main_pages + 1), sorted(page for page in self._current if page > main_pages))
+        in_place = ((page, place) for page in numbers if (place := self._place(page)) is not None)
+        for page, place in itertools.chain(in_place, self._replaced):
             if page not in free and (content := self._read(place)):
-                yield from self._rows_of(page, content)
+                yield from self._rows_of(page, place, content)
+
+    def values_at(self, where: RowPlace) -> list[Any]:
+        """The values of a row that ``rows`` has given. Raises ``OSError`` if they cannot be read any more."""
+        place, at = where
+        try:
+            _, values = self._row(self._read(place), at)
+        except (IndexError, ValueError, struct.error):
+            raise OSError(errno.EIO, "what could be read can be read no more") from None
+        return values
 
     def _lay_main(self, descriptor: int, size_bytes: int) -> None:
-        for page in range(-(-size_bytes // PAGE_BYTES)):
-            self._current[page + 1] = (descriptor, page * PAGE_BYTES)
+        self._main = (descriptor, -(-size_bytes // PAGE_BYTES))
+
+    def _place(self, page: int) -> _Place | None:
+        descriptor, main_pages = self._main
+        of_main = (descriptor, (page - 1) * PAGE_BYTES) if 0 < page <= main_pages else None
+        return self._current.get(page, of_main)
 
     def _lay_log(self, descriptor: int, size_bytes: int) -> None:
         header = os.pread(descriptor, WAL_HEADER_BYTES, 0)
@@ -107,8 +136,8 @@ class Pages:
                     self._current |= uncommitted
                     uncommitted.clear()
             elif page:
-                if page in self._current:
-                    self._replaced.append((page, self._current[page]))
+                if (replaced := self._place(page)) is not None:
+                    self._replaced.append((page, replaced))
                 self._current[page] = place
 
     def _free_pages(self) -> set[int]:
@@ -127,7 +156,7 @@ class Pages:
         return free - {1}
 
     def _page(self, page: int) -> bytes:
-        place = self._current.get(page)
+        place = self._place(page)
         return b"" if place is None else self._read(place)
 
     def _read(self, place: _Place, size_bytes: int = PAGE_BYTES) -> bytes:
@@ -137,7 +166,7 @@ class Pages:
             self.unreadable_pages += 1
             return b""
 
-    def _rows_of(self, page: int, content: bytes) -> Iterator[tuple[int, list[Any]]]:
+    def _rows_of(self, page: int, place: _Place, content: bytes) -> Iterator[tuple[int, list[Any], RowPlace]]:
         start = FILE_HEADER_BYTES if page == 1 else 0
         if len(content) <= start or content[start] != LEAF_OF_TABLE:
             return
@@ -145,13 +174,17 @@ class Pages:
         count = min(int.from_bytes(content[start + 3 : start + 5]), len(pointers) // 2)
         for (pointer,) in struct.iter_unpack(">H", pointers[: 2 * count]):
             try:
-                yield self._row(content, pointer)
+                row_id, values = self._row(content, pointer)
             except (IndexError, ValueError, struct.error):
                 self.unreadable_rows += 1
+            else:
+                yield row_id, values, (place, pointer)
 
     def _row(self, content: bytes, at: int) -> tuple[int, list[Any]]:
         size_bytes, at = _varint(content, at)
         row_id, at = _varint(content, at)
+        if size_bytes > MAX_ROW_BYTES:
+            raise ValueError("larger than a row can be")
         local_bytes = size_bytes
         if size_bytes > MAX_LOCAL_BYTES:
             local_bytes = MIN_LOCAL_BYTES + (size_bytes - MIN_LOCAL_BYTES) % (PAGE_BYTES - 4)
@@ -164,9 +197,10 @@ class Pages:
         return row_id, _values(payload)
 
     def _overflow(self, page: int, at_most_bytes: int) -> bytes:
-        """As much as the chain of pages from ``page`` on gives."""
+        """As much as the chain of pages from ``page`` on gives; one that has more pages than there are leads round."""
         parts: list[bytes] = []
-        while at_most_bytes > 0 and len(content := self._page(page)) == PAGE_BYTES:
+        pages_left = self._main[1] + len(self._current)
+        while at_most_bytes > 0 and len(parts) <= pages_left and len(content := self._page(page)) == PAGE_BYTES:
             page = int.from_bytes(content[:4])
             parts.append(content[4:])
             at_most_bytes -= PAGE_BYTES - 4

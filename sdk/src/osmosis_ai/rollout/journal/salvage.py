@@ -7,6 +7,9 @@ Of a row that is found more than once, the one furthest on its way counts, so th
 delivered rollout into one that is owed. A row whose large fields are lost is still a promise: without its result it is
 reported as interrupted, without its messages if they are lost too. Settled rollouts are brought out as well: their keys
 stay taken.
+
+The rows are read twice, as their payloads may be larger than memory: first to see what there is, and where, then one by
+one to write it.
 """
 
 import sqlite3
@@ -14,7 +17,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -25,7 +28,7 @@ from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import create_file, owners_directory
 from osmosis_ai.rollout.journal.owner import living, new_token
-from osmosis_ai.rollout.journal.pages import LOST, Pages
+from osmosis_ai.rollout.journal.pages import LOST, Pages, RowPlace
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
 
 _PROGRESS = [RolloutState.ACCEPTED, RolloutState.FINISHED, RolloutState.UNDELIVERABLE, RolloutState.DELIVERED]
@@ -52,11 +55,20 @@ _TIMES = ("finished_at", "reopened_at", "settled_at")
 
 
 @dataclass(slots=True)
+class Places:
+    """Of one rollout's payloads."""
+
+    row: RowPlace
+    result: RowPlace | None = None
+
+
+@dataclass(slots=True)
 class Salvaged:
     """What was found, by key, and what of it is not as it was."""
 
     records: dict[str, JournalRecord] = field(default_factory=dict)
-    payloads: dict[str, dict[Payload, bytes]] = field(default_factory=dict, repr=False)
+    places: dict[str, "Places"] = field(default_factory=dict, repr=False)
+    """Where the payloads are."""
     lost_results: list[str] = field(default_factory=list)
     """Rollouts that were finished and whose result is lost, so that they are reported as interrupted."""
     lost_requests: list[str] = field(default_factory=list)
@@ -89,50 +101,59 @@ def salvage(damaged: Path, new: Path) -> Salvaged:
     if new.exists():
         raise JournalError(f"There is a file at {new} already: name a new one.")
     try:
-        found = read(damaged)
+        with Pages(damaged) as pages:
+            found = read(pages)
+            if _is_served(damaged, {record.owner for record in found.records.values()}):
+                raise JournalError(f"A server runs on the journal {damaged}: stop it first, as it still delivers.")
+            if not found.records:
+                raise JournalError(f"Nothing of a rollout can be read in {damaged}: see that it is the right file.")
+            try:
+                _write(found, pages, new)
+            except (OSError, sqlite3.Error) as error:
+                raise journal_error(new, error) from error
     except FileNotFoundError:
         raise NoJournalError(f"There is no journal at {damaged}: name the damaged one.") from None
     except OSError as error:
         raise journal_error(damaged, error) from error
-    if _is_served(damaged, {record.owner for record in found.records.values()}):
-        raise JournalError(f"A server runs on the journal {damaged}: stop it first, as it still delivers.")
-    if not found.records:
-        raise JournalError(f"Nothing of a rollout can be read in {damaged}: see that it is the right file.")
-    try:
-        _write(found, new)
-    except (OSError, sqlite3.Error) as error:
-        raise journal_error(new, error) from error
     return found
 
 
-def read(damaged: Path) -> Salvaged:
-    """Read what can be read of ``damaged`` and its ``-wal``. Raises ``OSError``."""
+def read(pages: Pages) -> Salvaged:
+    """See what there is in ``pages``."""
     found = Salvaged()
     rollouts: dict[str, dict[str, Any]] = {}
-    results: dict[int, list[bytes]] = {}
+    results: dict[int, list[_Result]] = {}
     without_messages: set[int] = set()
-    with Pages(damaged) as pages:
-        for row_id, values in pages.rows():
-            if len(values) == len(_COLUMNS):
-                row = dict(zip(_COLUMNS, values, strict=True)) | {"id": row_id}
-                if not _is_rollout(row):
-                    found.unreadable_rows += 1
-                elif _progress(row) > _progress(rollouts.get(row["key"])):
-                    rollouts[row["key"]] = row
-            elif len(values) == _RESULT_COLUMNS and isinstance(values[1], bytes):
-                results.setdefault(row_id, []).append(values[1])
-            elif len(values) == _REFUSED_MESSAGES_COLUMNS and values[0] is None and isinstance(values[1], int | float):
-                without_messages.add(row_id)
-        found.unreadable_rows += pages.unreadable_rows
-        found.unreadable_pages = pages.unreadable_pages
+    for row_id, values, place in pages.rows():
+        if len(values) == len(_COLUMNS):
+            row = dict(zip(_COLUMNS, values, strict=True)) | {"id": row_id, "place": place}
+            if not _is_rollout(row):
+                found.unreadable_rows += 1
+            elif _progress(row) > _progress(rollouts.get(row["key"])):
+                request = row.pop("request")
+                row["request_bytes"] = len(request) if _has(request, "messages") else None
+                del row["init_reply"]
+                rollouts[row["key"]] = row
+        elif len(values) == _RESULT_COLUMNS and isinstance(values[1], bytes):
+            result = _Result(_rollout_id_of(values[1]), len(values[1]), place)
+            results.setdefault(row_id, []).append(result)
+        elif len(values) == _REFUSED_MESSAGES_COLUMNS and values[0] is None and isinstance(values[1], int | float):
+            without_messages.add(row_id)
+    found.unreadable_rows += pages.unreadable_rows
+    found.unreadable_pages = pages.unreadable_pages
     for row in sorted(rollouts.values(), key=lambda row: row["id"]):
-        record, payloads = _record(row, results.pop(row["id"], ()), row["id"] in without_messages)
-        found.records[record.key], found.payloads[record.key] = record, payloads
+        own = (each for each in results.pop(row["id"], ()) if each.rollout_id == row["rollout_id"])
+        own_result = next(own, None)
+        record = _record(row, own_result, row["id"] in without_messages)
+        found.records[record.key] = record
+        found.places[record.key] = Places(row["place"])
+        if record.state is not RolloutState.ACCEPTED and own_result is not None:
+            found.places[record.key].result = own_result.place
         if record.state is not row["state"]:
             found.lost_results.append(record.rollout_id)
-        if record.state is RolloutState.ACCEPTED and Payload.REQUEST not in payloads:
+        if record.state is RolloutState.ACCEPTED and row["request_bytes"] is None:
             found.lost_requests.append(record.rollout_id)
-    strays = {_rollout_id_of(each) for left in results.values() for each in left}
+    strays = {each.rollout_id for left in results.values() for each in left}
     known = {record.rollout_id for record in found.records.values()}
     found.strays = sorted(each for each in strays if each is not None and each not in known)
     return found
@@ -166,10 +187,15 @@ def _progress(row: dict[str, Any] | None) -> tuple[float, float, int]:
     return (row["accepted_at"], reopened_at, _PROGRESS.index(row["state"]))
 
 
-def _record(
-    row: dict[str, Any], results: Iterable[bytes], without_messages: bool
-) -> tuple[JournalRecord, dict[Payload, bytes]]:
-    result = next((each for each in results if _rollout_id_of(each) == row["rollout_id"]), None)
+class _Result(NamedTuple):
+    """A row of the table of results."""
+
+    rollout_id: str | None
+    size_bytes: int
+    place: RowPlace
+
+
+def _record(row: dict[str, Any], result: _Result | None, without_messages: bool) -> JournalRecord:
     state = row["state"]
     if state is RolloutState.FINISHED and result is None:
         state = RolloutState.ACCEPTED
@@ -180,14 +206,10 @@ def _record(
         times["settled_at"] = row["accepted_at"]
     if state is RolloutState.ACCEPTED:
         times = dict.fromkeys(_TIMES)
-    tools = row["init_reply"] if _has(row["init_reply"], "tools") else None
-    payloads = {Payload.INIT_REPLY: tools or to_json({"rollout_id": row["rollout_id"], "tools": []})}
-    if state is RolloutState.ACCEPTED:
-        if _has(row["request"], "messages"):
-            payloads[Payload.REQUEST] = row["request"]
-    elif result is not None:
-        payloads[Payload.RESULT] = result
-    record = JournalRecord(
+        size_bytes = row["request_bytes"]
+    else:
+        size_bytes = None if result is None else result.size_bytes
+    return JournalRecord(
         key=row["key"],
         rollout_id=row["rollout_id"],
         fingerprint=row["fingerprint"],
@@ -199,10 +221,9 @@ def _record(
         **times,
         delivery_attempts=row["delivery_attempts"] if isinstance(row["delivery_attempts"], int) else 0,
         last_error=row["last_error"] if isinstance(row["last_error"], str) else None,
-        payload_bytes=len(payloads.get(Payload.RESULT) or payloads.get(Payload.REQUEST) or b""),
-        without_messages=without_messages and Payload.RESULT in payloads,
+        payload_bytes=size_bytes or 0,
+        without_messages=without_messages and state is not RolloutState.ACCEPTED and result is not None,
     )
-    return record, payloads
 
 
 def _fields(content: object) -> dict[str, Any]:
@@ -225,14 +246,26 @@ def _rollout_id_of(result: bytes) -> str | None:
     return rollout_id if isinstance(rollout_id, str) else None
 
 
-def _write(found: Salvaged, new: Path) -> None:
+def payloads_of(record: JournalRecord, places: Places, pages: Pages) -> dict[Payload, bytes]:
+    """Read once more."""
+    row = dict(zip(_COLUMNS, pages.values_at(places.row), strict=True))
+    tools = row["init_reply"] if _has(row["init_reply"], "tools") else None
+    payloads = {Payload.INIT_REPLY: tools or to_json({"rollout_id": record.rollout_id, "tools": []})}
+    if record.state is RolloutState.ACCEPTED and record.payload_bytes:
+        payloads[Payload.REQUEST] = row["request"]
+    if places.result is not None:
+        _, payloads[Payload.RESULT] = pages.values_at(places.result)
+    return payloads
+
+
+def _write(found: Salvaged, pages: Pages, new: Path) -> None:
     make_folder(new.parent)
     draft = new.with_name(new.name + ".part")
     draft.unlink(missing_ok=True)
     create_file(draft)
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute("BEGIN")
-        records = ((record, found.payloads[key]) for key, record in found.records.items())
+        records = ((record, payloads_of(record, found.places[key], pages)) for key, record in found.records.items())
         table.insert_records(connection, records, owner=new_token())
         connection.execute("COMMIT")
     draft.replace(new)

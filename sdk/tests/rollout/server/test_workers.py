@@ -261,3 +261,52 @@ def test_workers_that_are_killed_while_young_are_started_anew_as_long_as_one_eve
         time.sleep(0.05)
     server.accept(trainer.url, later="complete")
     assert trainer.result("later")["status"] == "COMPLETED"
+
+
+HASTY_SUPERVISOR = """
+import runpy, sys
+from osmosis_ai.rollout.server import workers
+workers.SLOW_START_SECONDS, workers.START_LIMIT_SECONDS, workers.START_LIMIT_FACTOR = 0.1, 1.0, 1.5
+sys.argv[0] = "osmosis"
+runpy.run_module("osmosis_ai", run_name="__main__")
+"""
+HANGS_ONCE = """
+import pathlib, sys, time
+if sys.argv[0].endswith("workers.py") and sys.argv[5] == "1":
+    try:
+        pathlib.Path("hung").touch(exist_ok=False)
+        {hang}
+    except FileExistsError:
+        pass
+from support.promise_agent import agent_loop
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "hang", ["time.sleep(1000)", "import re; re.match('(a+)+b', 'a' * 100)"], ids=["sleeps", "holds the interpreter"]
+)
+def test_a_worker_that_hangs_before_it_serves_is_told_of_and_replaced(tmp_path: Path, hang: str) -> None:
+    (tmp_path / "hanging.py").write_text(HANGS_ONCE.format(hang=hang))
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HASTY_SUPERVISOR, "serve", "-m", "hanging:agent_loop", "--local", "--port=0", "-w2"],
+            cwd=tmp_path,
+            env=environment({"SERVER_JOURNAL": str(tmp_path / "j.db")}) | {"PYTHONPATH": str(TESTS)},
+            stderr=output,
+            stdout=output,
+        )
+    try:
+        deadline = time.monotonic() + 3 * DEADLINE_SECONDS  # five starts
+        while not (tmp_path / "hung").exists() or len(serving := wait_for_workers(process.pid, 1)) < WORKERS:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        said = log.read_text()
+        assert " s: something holds up its start, or its agent's import." in said
+        assert "killed; what it ran is in the journal" in said
+        assert all(f"Worker [{pid}] has died" not in said for pid in serving)
+        process.terminate()
+        assert process.wait(DEADLINE_SECONDS) == 0
+    finally:
+        process.kill()

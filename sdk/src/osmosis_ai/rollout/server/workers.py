@@ -8,6 +8,7 @@ server finds everything in the journal.
 
 A worker whose event loop does not come round (stopped, or blocked beyond what its watchdog can end) is told in the log
 after ``SILENT_SECONDS``, and killed when each of its rollouts must be past its limit: from then on waiting is worse.
+So is one that does not begin to serve (an import that hangs), when it has taken far longer than others.
 
 ``python -m osmosis_ai.rollout.server.workers LISTENER_FD SUPERVISOR_FD MEMORY_FD COUNT INDEX FOLDER`` is one worker.
 """
@@ -44,6 +45,12 @@ KILL_MARGIN_SECONDS = EXIT_SECONDS + 2.0
 """Beyond drain and flush, before a worker is killed: it ends itself sooner, if it can."""
 SILENT_MARGIN_SECONDS = 60.0
 """Beyond the limit of a run, before a worker is killed whose event loop does not come round."""
+SLOW_START_SECONDS = 15.0
+"""After which a worker that does not serve yet is told of."""
+START_LIMIT_SECONDS = 60.0
+"""The least after which it is killed, and that only where another has served: what all need, an agent may need."""
+START_LIMIT_FACTOR = 5.0
+"""The same in starts of the slowest that has served."""
 
 _MODULE = "osmosis_ai.rollout.server.workers"
 _SHARED_LIMITS = ("max_concurrent_rollouts", "max_queued_rollouts", "max_total_rollouts")
@@ -55,6 +62,9 @@ class _Worker:
     index: int
     started_at: float
     is_silent: bool = False
+    is_slow: bool = False
+    has_served: bool = False
+    is_killed: bool = False
 
 
 class Supervisor:
@@ -73,6 +83,7 @@ class Supervisor:
         self._early_deaths = 0
         self._next_start_at = 0.0
         self._has_served = False
+        self._slowest_start_seconds = 0.0
         self._heard = Heard()
         limits = self._plan.settings.server
         self._drain_limit_seconds = limits.drain_seconds + limits.flush_seconds + KILL_MARGIN_SECONDS
@@ -132,8 +143,11 @@ class Supervisor:
         for worker in self._workers:
             beat_at = self._siblings.beat_at(worker.index)
             if beat_at == 0.0:
+                self._look_at_start(worker, now - worker.started_at)
                 continue
-            self._has_served = True
+            if not worker.has_served:
+                worker.has_served = self._has_served = True
+                self._slowest_start_seconds = max(self._slowest_start_seconds, beat_at - worker.started_at)
             silent_seconds = now - beat_at
             if silent_seconds < SILENT_SECONDS or passed_seconds >= SILENT_SECONDS:
                 # Or we ourselves were stopped, and the worker with us.
@@ -149,7 +163,22 @@ class Supervisor:
             elif silent_seconds >= self._silence_limit_seconds:
                 self._kill(worker, f"has not come round for {silent_seconds:.0f} s")
 
+    def _look_at_start(self, worker: _Worker, passed_seconds: float) -> None:
+        limit_seconds = max(START_LIMIT_SECONDS, START_LIMIT_FACTOR * self._slowest_start_seconds)
+        if self._has_served and passed_seconds > limit_seconds:
+            self._kill(worker, f"has not begun to serve for {passed_seconds:.0f} s")
+        elif passed_seconds > SLOW_START_SECONDS and not worker.is_slow:
+            worker.is_slow = True
+            logger.error(
+                "Worker [%d] has not begun to serve for %.0f s: something holds up its start, or its agent's import.",
+                worker.process.pid,
+                passed_seconds,
+            )
+
     def _kill(self, worker: _Worker, why: str) -> None:
+        if worker.is_killed:
+            return
+        worker.is_killed = True
         logger.error("Worker [%d] %s: killed; what it ran is in the journal.", worker.process.pid, why)
         worker.process.kill()
 

@@ -1,6 +1,6 @@
 """Names stated once: the distribution's name and version (the build reads it from here), and what all parts share."""
 
-from pathlib import Path
+import os
 
 package_name = "osmosis-ai"
 
@@ -19,5 +19,6 @@ MCP_KEY_VARIABLE = "OSMOSIS_MCP_API_KEY"
 # Of a server that a trainer starts: it ends when its standard input does.
 WHILE_STDIN_IS_OPEN_VARIABLE = "OSMOSIS_SERVE_WHILE_STDIN_IS_OPEN"
 
-PACKAGE_FOLDER = Path(__file__).parents[2]
+# A text, as pathlib would be half of what `import osmosis_ai` loads.
+PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
 """Where ``osmosis_ai`` lies."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +18,8 @@ def lazy_exports(
     home_of = {name: module for module, names in exports.items() for name in names.split()}
 
     def resolve(name: str) -> Any:
+        from importlib.util import find_spec
+
         if name in home_of:
             value = getattr(import_module(home_of[name]), name)
         elif not name.startswith("_") and find_spec(submodule := f"{package.__name__}.{name}") is not None:

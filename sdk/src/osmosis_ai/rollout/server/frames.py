@@ -38,7 +38,7 @@ def place_above(base: FrameType | None, frame: FrameType | None) -> Place | None
     """
     while frame is not None and frame is not base:
         file = frame.f_code.co_filename
-        is_sdks = file.startswith(str(PACKAGE_FOLDER))
+        is_sdks = file.startswith(PACKAGE_FOLDER)
         if is_sdks or not is_foreign(file):
             return Place(place_at(frame.f_code, frame.f_lineno), not is_sdks)
         frame = frame.f_back

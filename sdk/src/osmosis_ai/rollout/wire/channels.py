@@ -24,7 +24,6 @@ import httpx
 from osmosis_ai.rollout.core.shortage import descriptor_limit, is_local_shortage
 from osmosis_ai.rollout.wire.addresses import proxy_for
 from osmosis_ai.rollout.wire.channel import MAX_REPLY_BYTES, Limits, Origin, Reply, TrainerChannel, target_of
-from osmosis_ai.rollout.wire.httpx_channel import HttpxChannel
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +128,8 @@ def _new_channel(origin: Origin, limits: Limits, *, is_direct: bool = False) -> 
         from osmosis_ai.rollout.wire.http1_channel import Http1Channel
 
         return Http1Channel(origin, tls, limits)
+    from osmosis_ai.rollout.wire.httpx_channel import HttpxChannel
+
     return HttpxChannel(tls, limits, proxy)
 
 

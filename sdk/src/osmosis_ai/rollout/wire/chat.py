@@ -63,7 +63,7 @@ class ChatBody:
             logger.debug("Rollout %a: chat field %r is not sent.", self._rollout_id, name)
         try:
             text = to_json(fields, inf_nan_mode="constants")
-        except ValueError:  # it will be refused below
+        except (TypeError, ValueError, RecursionError):  # it will be refused below
             text = b""
         head = _known_heads.get(text)
         if head is None or not 0 < len(self._rollout_id) <= MAX_ROLLOUT_ID_LENGTH or self._rollout_id.isspace():

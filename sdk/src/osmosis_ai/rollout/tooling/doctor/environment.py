@@ -42,7 +42,7 @@ def check_python(case: Case) -> Finding:
 
 @check("sdk", "no other product is installed under this SDK's name")
 def check_sdk(case: Case) -> Finding:
-    here = PACKAGE_FOLDER
+    here = Path(PACKAGE_FOLDER)
     try:
         installed = importlib.metadata.version(package_name)
     except importlib.metadata.PackageNotFoundError:

@@ -51,7 +51,7 @@ def own_source() -> SdkSource:
     Raises:
         CLIError: that is not on record, or no longer there.
     """
-    checkout = PACKAGE_FOLDER.parents[1]
+    checkout = Path(PACKAGE_FOLDER).parents[1]
     if _is_sdk(checkout):
         return _at(checkout, editable=True)
     try:

@@ -23,9 +23,13 @@ from support.rollouts import (
 )
 from support.scrapes import Scrape
 
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.results import summary_of
 from osmosis_ai.rollout.core.settings import MetricsAccess
+from osmosis_ai.rollout.core.watch import Accepted
 from osmosis_ai.rollout.observe import instruments
 from osmosis_ai.rollout.observe.instruments import MAX_TOOLS
+from osmosis_ai.rollout.observe.metrics import MetricsObserver
 from osmosis_ai.rollout.server.app import create_app
 
 
@@ -94,6 +98,20 @@ class TestRollouts:
             gate.open()
             found = await until_gone(app)
         assert found.total("osmosis_rollouts_ended_total") == 5
+
+    @pytest.mark.parametrize(("versions", "updates"), [([[7], [7]], 0), ([[7], [8, 10]], 3), ([["a"], ["b", "a"]], 2)])
+    def test_say_how_stale_their_first_token_was_at_the_last(self, versions: Any, updates: int) -> None:
+        observer = MetricsObserver("agent", slots=1)
+        for _ in range(2):
+            rollout = observer.accepted(Accepted("r", "http://trainer.test", []))
+            rollout.enters("running")
+            for of_turn in versions:
+                reply = CompletionsResult({}, [1], [], {}, "stop", weight_versions=of_turn)
+                rollout.chat_ends(rollout.chat_begins([], {}), reply)
+            rollout.ended(summary_of({"status": "COMPLETED", "extra_fields": {}}), 1.0)
+        samples = {s.name: s.value for metric in observer.registry.collect() for s in metric.samples}
+        assert samples["osmosis_rollout_weight_updates_count"] == 2
+        assert samples["osmosis_rollout_weight_updates_sum"] == 2 * updates
 
     async def test_that_fail_carry_no_reward(self, trainer: FakeTrainer) -> None:
         async with serving() as app:

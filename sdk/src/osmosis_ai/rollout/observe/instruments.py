@@ -36,6 +36,7 @@ _MODEL = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120
 _WHOLE = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 _REWARD = (-1.0, -0.5, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999, 1.0, 2.0, 5.0, 10.0)
 _TURNS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+_UPDATES = (0, 1, 2, 3, 5, 10, 20)
 _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -133,6 +134,9 @@ class Instruments:
         )
         self.reward_above, self.reward_below = points.labels("positive"), points.labels("negative")
         self.turns = histogram("osmosis_rollout_turns", "Replies of the model in a rollout that ran.", _TURNS)
+        self.staleness = histogram(
+            "osmosis_rollout_weight_updates", "Weight updates from a rollout's first token to its last.", _UPDATES
+        )
 
         chat = histogram(
             "osmosis_llm_latency_seconds", "Chat calls to the trainer, retries included.", _MODEL, ("outcome",)

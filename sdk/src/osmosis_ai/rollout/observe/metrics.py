@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -147,6 +148,7 @@ class _MeasuredRollout(RolloutWatch):
         "_retries",
         "_tools",
         "_turns",
+        "_weight_versions",
     )
 
     def __init__(self, observer: MetricsObserver, tools: Sequence[Any]) -> None:
@@ -159,6 +161,7 @@ class _MeasuredRollout(RolloutWatch):
         self._phase: str | None = None
         self._ran = self._retries = False
         self._turns = 0
+        self._weight_versions: list[int | str] = []
         self._prompt_tokens = self._response_tokens = 0.0
 
     def enters(self, phase: str | None) -> None:
@@ -178,6 +181,7 @@ class _MeasuredRollout(RolloutWatch):
     def chat_ends(self, chat: float, reply: Any) -> None:
         self._turns += 1
         self._instruments.chat["ok"].observe(time.perf_counter() - chat)
+        self._weight_versions += getattr(reply, "weight_versions", ())
         usage = getattr(reply, "usage", None)
         if isinstance(usage, dict):
             self._prompt_tokens += _tokens(usage.get("prompt_tokens"))
@@ -212,6 +216,8 @@ class _MeasuredRollout(RolloutWatch):
         instruments.duration.observe(duration_seconds)
         if self._ran:
             instruments.turns.observe(self._turns)
+            if self._weight_versions:
+                instruments.staleness.observe(_updates_within(self._weight_versions))
             instruments.prompt_tokens.inc(self._prompt_tokens)
             instruments.response_tokens.inc(self._response_tokens)
         if summary.reward is not None:
@@ -236,6 +242,14 @@ class _MeasuredRollout(RolloutWatch):
         if self._retries:
             self._retries = False
             self._observer.retried -= 1
+
+
+def _updates_within(versions: Sequence[int | str]) -> int:
+    """Updates of the weights between the first and the last; of names, how often they change."""
+    first, last = versions[0], versions[-1]
+    if isinstance(first, int) and isinstance(last, int):
+        return last - first
+    return sum(before != after for before, after in pairwise(versions))
 
 
 def _tokens(count: Any) -> float:

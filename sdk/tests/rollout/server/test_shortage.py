@@ -18,6 +18,10 @@ from support.http_peer import HttpPeer
 from osmosis_ai.rollout.core.offload import DaemonThreads
 from osmosis_ai.rollout.core.shortage import is_local_shortage
 from osmosis_ai.rollout.observe.traces.buffer import BufferedTrace
+from osmosis_ai.rollout.openai_api import endpoint
+from osmosis_ai.rollout.openai_api.answers import Generated
+from osmosis_ai.rollout.openai_api.chat_api import ChatApi
+from osmosis_ai.rollout.openai_api.endpoint import Endpoint
 from osmosis_ai.rollout.wire import channels
 from osmosis_ai.rollout.wire.channels import TrainerChannels
 
@@ -60,6 +64,24 @@ async def test_it_waits_no_longer_than_the_call_may_take() -> None:
         ways = TrainerChannels(10, 10)
         with no_descriptors(), pytest.raises(httpx.ConnectTimeout, match="short of"):
             await ways.post(peer.url, b"{}", {}, 0.3)
+
+
+async def test_an_address_for_a_framework_is_had_without_a_descriptor() -> None:
+    async def answer(messages: list[Any], fields: dict[str, Any]) -> Generated:
+        return Generated({"role": "assistant", "content": "Yes."}, "stop", {})
+
+    endpoint.keep_descriptor()
+    for _ in range(3):  # it is kept again
+        with no_descriptors():
+            address = Endpoint.open(ChatApi(answer))
+        async with httpx.AsyncClient(trust_env=False) as client:
+            reply = await client.post(
+                f"{address.base_url}/chat/completions",
+                json={"model": "m", "messages": [{"role": "user", "content": "Well?"}]},
+                headers={"Authorization": f"Bearer {address.api_key}"},
+            )
+        assert reply.json()["choices"][0]["message"]["content"] == "Yes."
+        Endpoint.close(address)
 
 
 async def test_nobody_there_is_no_shortage() -> None:

@@ -1,15 +1,19 @@
 """``ChatApi`` objects over HTTP on the loopback interface, each under an address and a key of its own.
 
 One socket an event loop, there while anybody has an address. It is open to every program of this machine, so the host
-and the key are looked at before a body is read, and all that is read is bounded in bytes and time.
+and the key are looked at before a body is read, and all that is read is bounded in bytes and time. A server keeps a
+descriptor for it (``keep_descriptor``), as whoever asks for an address cannot wait for one.
 """
 
 import asyncio
+import errno
 import itertools
+import os
 import re
 import secrets
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -33,7 +37,29 @@ HEAD_SECONDS = 15.0
 IDLE_SECONDS = 300.0
 REQUEST_SECONDS = 60.0
 
+_kept_descriptor: int | None = None
+
 _TARGET = re.compile(r"/([0-9]{1,18})(/v1/[^?#]*)")
+
+
+def keep_descriptor() -> None:
+    """Keep one ready for a socket that is to be opened when there is no other; where there is none now, none is."""
+    global _kept_descriptor
+    if _kept_descriptor is None:
+        with suppress(OSError):
+            _kept_descriptor = os.open(os.devnull, os.O_RDONLY)
+
+
+def _new_socket() -> socket.socket:
+    global _kept_descriptor
+    try:
+        return socket.create_server((HOST, 0), backlog=512)
+    except OSError as error:
+        if _kept_descriptor is None or error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+    os.close(_kept_descriptor)
+    _kept_descriptor = None
+    return socket.create_server((HOST, 0), backlog=512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +80,8 @@ class Endpoint:
     _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "Endpoint"]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
-        self._socket = socket.create_server((HOST, 0), backlog=512)
+        self._is_kept = _kept_descriptor is not None
+        self._socket = _new_socket()
         # Inherited by what is accepted: without it a reply of two packets waits for the peer's acknowledgement.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = self._socket.getsockname()[1]
@@ -102,6 +129,8 @@ class Endpoint:
         if self._server is not None:
             self._server.close()
         self._socket.close()
+        if self._is_kept:
+            keep_descriptor()
         for connection in self._connections:
             connection.cancel()
 

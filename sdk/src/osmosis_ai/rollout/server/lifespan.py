@@ -80,6 +80,7 @@ class Lifespan:
         settings = self._services.settings.server
         follow_uvicorn_logging(settings.log_format)
         raise_file_limit()
+        import_module("osmosis_ai.rollout.openai_api.endpoint").keep_descriptor()  # not for who only imports the app
         # Threads that an agent's blocking tool still holds must not keep the process from ending.
         asyncio.get_running_loop().set_default_executor(daemon_threads())
         self._services.served = True

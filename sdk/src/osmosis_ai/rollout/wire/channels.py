@@ -59,10 +59,11 @@ class TrainerChannels:
         deadline = time.monotonic() + limit_seconds
         pause_seconds = MIN_SHORTAGE_PAUSE_SECONDS
         while True:
-            open_ = channels.pop(origin, None) or _Open(_new_channel(origin, self._limits))
-            channels[origin] = open_  # the one used last comes last
-            open_.requests += 1  # before anything is awaited: another call must not find it unused and close it
+            open_: _Open | None = None
             try:
+                open_ = channels.pop(origin, None) or _Open(_new_channel(origin, self._limits))
+                channels[origin] = open_  # the one used last comes last
+                open_.requests += 1  # before anything is awaited: another call must not find it unused and close it
                 if len(channels) > MAX_ORIGINS:
                     await _close_surplus(channels)
                 return await open_.channel.post(url, body, headers, limit_seconds, only_status=only_status)
@@ -75,7 +76,8 @@ class TrainerChannels:
                 if left_seconds <= 0:
                     raise httpx.ConnectTimeout(f"This machine is short of what a connection needs: {error}") from error
             finally:
-                open_.requests -= 1
+                if open_ is not None:
+                    open_.requests -= 1
             await asyncio.sleep(min(pause_seconds, left_seconds))
             pause_seconds = min(2 * pause_seconds, MAX_SHORTAGE_PAUSE_SECONDS)
             limit_seconds = max(deadline - time.monotonic(), 0.001)

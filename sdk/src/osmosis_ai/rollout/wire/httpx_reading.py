@@ -9,13 +9,15 @@ import ssl
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpcore
 import httpx
 
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, head_too_large
+
+if TYPE_CHECKING:  # it loads 20 modules, for whoever has a proxy
+    import httpcore
 
 HEAD_PIECE_BYTES = 4096
 """Read at once of a head; it may be hundreds of interim replies."""
@@ -72,8 +74,10 @@ def measure(transport: httpx.AsyncHTTPTransport) -> None:
     pool._network_backend = _Backend(pool._network_backend)
 
 
-class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+class _Stream:
+    """An ``httpcore.AsyncNetworkStream``."""
+
+    def __init__(self, stream: "httpcore.AsyncNetworkStream") -> None:
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
@@ -96,15 +100,17 @@ class _Stream(httpcore.AsyncNetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> "_Stream":
         return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+class _Backend:
+    """An ``httpcore.AsyncNetworkBackend``."""
+
+    def __init__(self, backend: "httpcore.AsyncNetworkBackend") -> None:
         self._backend = backend
 
     async def connect_tcp(
@@ -113,16 +119,16 @@ class _Backend(httpcore.AsyncNetworkBackend):
         port: int,
         timeout: float | None = None,  # noqa: ASYNC109
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: "Iterable[httpcore.SOCKET_OPTION] | None" = None,
+    ) -> _Stream:
         return _Stream(await self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
 
     async def connect_unix_socket(
         self,
         path: str,
         timeout: float | None = None,  # noqa: ASYNC109
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: "Iterable[httpcore.SOCKET_OPTION] | None" = None,
+    ) -> _Stream:
         return _Stream(await self._backend.connect_unix_socket(path, timeout, socket_options))
 
     async def sleep(self, seconds: float) -> None:

@@ -24,13 +24,13 @@ def planted_defects() -> dict[str, list[str]]:
     """By check: the names of the broken servers that it is tried on, and finds."""
     sys.path.insert(0, str(TESTS))
     try:
-        from servers.broken import BrokenServer
+        from servers.mutants import MUTANTS
     finally:
         sys.path.remove(str(TESTS))
     found: dict[str, list[str]] = {}
-    for broken in BrokenServer.every:
-        for check in broken.finds:
-            found.setdefault(check, []).append(broken.__name__)
+    for mutant in MUTANTS.values():
+        for check in sorted(mutant.finds):
+            found.setdefault(check, []).append(mutant.name)
     return found
 
 

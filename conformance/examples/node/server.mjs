@@ -270,17 +270,17 @@ function failed(record, error, messages = record.init.messages) { // never with 
 function finish(record, result) { change(record, { result, finished_at: now() }); return deliver(record) }
 async function deliver(record) { // [deliver-1..8]
   const key = hash(record.uid).toString('hex').slice(0, 32), deadline = Date.now() + DELIVERY_MS
-  record.attempts ??= 0
   for (let round = 0; ; round++) {
     const answer = await post(record, '/v1/rollout/completed', JSON.stringify(record.result), key)
-    const { status } = answer, { final_messages, extra_fields } = record.result, isDelivered = status >= 200 && status < 300
-    record.attempts += 1
-    record.last_error = isDelivered ? null : `${status || answer.text}`
+    const { status, headers, text } = answer, { final_messages, extra_fields } = record.result, isSuccess = status >= 200 && status < 300
+    const isPage = /^<(!doctype |)html/i.test(text) && (!isSuccess || /html/.test(headers['content-type'])), isDelivered = isSuccess && !isPage
+    record.attempts = (record.attempts ?? 0) + 1
+    record.last_error = isDelivered ? null : `${status || text}`
     if ([400, 413, 422].includes(status) && final_messages.length && !extra_fields.messages_refused) { // on record before it is sent [deliver-6]
       change(record, { result: { ...record.result, final_messages: [], extra_fields: { ...extra_fields, messages_refused: true } } })
       continue
     }
-    const isAgain = status === 0 || status >= 500 || [408, 425, 429].includes(status) || ['path', 'nobody'].includes(absence(answer))
+    const isAgain = status === 0 || isPage || [3, 5].includes(Math.floor(status / 100)) || [408, 425, 429].includes(status) || ['path', 'nobody'].includes(absence(answer))
     const { attempts, last_error } = record, state = isDelivered ? 'delivered' : 'undeliverable'
     if (isDelivered || !isAgain || Date.now() > deadline) return change(record, { state, settled_at: now(), attempts, last_error })
     await sleep(delayMs(round, answer, deadline - Date.now()))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout
-from rollout_conformance.scripts import answering, calling_offered_tools, refusing
+from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, refusing
 from rollout_conformance.vocabulary import Failed
 
 REPEATED = "idempotency"
@@ -29,10 +29,19 @@ async def _play_samples(kit: Kit) -> None:
         _play(sample.start()),
         _play(sample.start(calling_offered_tools(turns=2, at_once=2))),
         _play(sample.start(refusing(400, None, answering()))),
+        _play(_with_faults(sample)),
     )
-    results = (rollout.result() for rollout in kit.trainer.rollouts if rollout.is_accepted)
+    results = (rollout.over() for rollout in kit.trainer.rollouts if rollout.is_accepted)
     await asyncio.gather(*results, return_exceptions=True)
     await kit.settle()
+
+
+async def _with_faults(sample: Kit) -> PlayedRollout:
+    """A call and a delivery that have to be made again."""
+    rollout = sample.play(refusing(500, 1, answering()), refusing(503, 1, acknowledge, {"Retry-After": "0"}))
+    rollout.has_delivery_faults = True
+    await sample.send(rollout)
+    return rollout
 
 
 async def _play(started: Awaitable[PlayedRollout]) -> None:

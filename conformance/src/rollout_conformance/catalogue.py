@@ -25,6 +25,8 @@ GROUPS = {
     "errors": "Rollouts that fail",
     "retries": "Calls for a completion that fail",
     "delivery": "Results that do not get through",
+    "wire": "Answers that go wrong on the way",
+    "state": "How a rollout stands, and its end on request",
     "load": "Many rollouts",
     "ids": "Odd ids and texts",
     "drain": "The end of the server (needs --command, or --server-pid)",

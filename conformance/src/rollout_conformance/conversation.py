@@ -1,21 +1,63 @@
 """When two messages of a conversation are the same to a trainer, and how a conversation may go on."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from rollout_conformance.strict_json import is_same_json
 from rollout_conformance.text import quoted
 
 Message = dict[str, Any]
 
 
+SHOWN = ("role", "content", "tool_calls", "tool_call_id", "name", "function_call")
+"""The fields that a model is shown: they must come back."""
+
+
 def is_same(one: Message, other: Message) -> bool:
-    """Whether both stand for the same tokens: null, absent and empty are alike, all else counts."""
-    return _plain(one) == _plain(other)
+    """Whether both show a model the same: the equality of the protocol, section 4.1.
+
+    Null, absent and empty are alike, text in parts is text, arguments are the value that they spell; fields that no
+    model is shown do not count.
+    """
+    return all(is_same_json(_shown(one, name), _shown(other, name)) for name in SHOWN)
 
 
-def _plain(message: Message) -> Message:
-    return {name: value for name, value in message.items() if value is not None and value != [] and value != ""}
+def _shown(message: Message, name: str) -> Any:
+    value = message.get(name)
+    if name == "content" and isinstance(value, list) and all(_is_text_part(part) for part in value):
+        value = "".join(part["text"] for part in value)
+    if name == "tool_calls" and isinstance(value, list):
+        value = [_called(call) for call in value]
+    return None if value in ("", []) else value
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _called(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return call
+    arguments = function.get("arguments") or "{}"
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments, parse_constant=str)  # NaN is not even itself
+    return [call.get("id"), function.get("name"), arguments]
+
+
+def added_field(before: Message, after: Message) -> str:
+    """The first field of ``after`` that no model is shown, and that ``before`` did not have, or not so."""
+    return next(
+        (
+            name
+            for name, value in after.items()
+            if name not in SHOWN and value not in (None, "", []) and not is_same_json(before.get(name), value)
+        ),
+        "",
+    )
 
 
 def difference(before: Sequence[Message], after: Sequence[Message]) -> str:

@@ -1,4 +1,5 @@
-"""A small HTTP/1.1 endpoint that can do what a good one never does: cut a connection in place of an answer.
+"""A small HTTP/1.1 endpoint that can do what a good one never does: cut a connection in place of an answer or within
+it, write more than the answer, or never come to its end.
 
 The protocol is h11's; this is the loop around it. Each connection has a task, which ends with the endpoint.
 """
@@ -29,6 +30,19 @@ class Request:
     body: bytes
 
 
+@dataclass(eq=False)
+class Flood:
+    """A head or a body without end, up to ``max_bytes``."""
+
+    opening: bytes
+    """What comes first."""
+    again: bytes
+    """What comes after it, again and again."""
+    max_bytes: int
+    sent_bytes: int = 0
+    """How much the other side has taken before it hung up; ``max_bytes`` or more if it took all."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """A response; ``None`` in its place cuts the connection."""
@@ -36,6 +50,17 @@ class Answer:
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
+    cut_within: str = ""
+    """``head`` or ``body``: where it ends, and the connection with it."""
+    behind: bytes = b""
+    """What is written right behind it."""
+    flood: Flood | None = None
+    """What comes in its place."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the other side gets an answer at all."""
+        return not self.cut_within and self.flood is None
 
 
 Handler = Callable[[Request], Awaitable[Answer | None]]
@@ -96,8 +121,13 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
                     # Not close(): what the server under test must cope with is a reset, with no answer before it.
                     writer.transport.abort()
                     return
-                writer.write(_encode(connection, answer))
+                if answer.flood is not None:
+                    await _pour(writer, answer.flood)
+                    return
+                writer.write(_cut(_encode(connection, answer), answer.cut_within) + answer.behind)
                 await writer.drain()
+                if answer.cut_within:
+                    return
                 if connection.our_state is not h11.DONE:
                     return
                 connection.start_next_cycle()
@@ -128,6 +158,23 @@ async def _read(
             return Request(head.method.decode("ascii"), head.target.decode("latin-1"), headers, bytes(body))
         else:
             return None
+
+
+async def _pour(writer: asyncio.StreamWriter, flood: Flood) -> None:
+    writer.write(flood.opening)
+    piece = flood.again * max(1, READ_BYTES // len(flood.again))
+    while flood.sent_bytes < flood.max_bytes:
+        writer.write(piece)
+        await writer.drain()
+        flood.sent_bytes += len(piece)
+
+
+def _cut(response: bytes, within: str) -> bytes:
+    """The response up to the end of its last header, which could be taken for that of the head, or half of its body."""
+    head, _, body = response.partition(b"\r\n\r\n")
+    if within == "head":
+        return head + b"\r\n"
+    return head + b"\r\n\r\n" + body[: len(body) // 2] if within else response
 
 
 def _encode(connection: h11.Connection, answer: Answer) -> bytes:

@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 1.0
-STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.AUDIT,), (Phase.STOPPING,))
+STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
 """Which phases follow which; those of one step overlap."""
-AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
+AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
 FEW = 10
 """So many checks of ``TOGETHER`` may be left when the late ones begin."""
 

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import re
 import secrets
+import ssl
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 
@@ -55,6 +58,14 @@ class Kit:
     def of_check(self, check_id: str) -> "Kit":
         """The same run, for another check."""
         return Kit(self.options, self.http, self.trainer, check_id, self.command)
+
+    def over(self, http: httpx.AsyncClient) -> "Kit":
+        """The same, over another client."""
+        return Kit(self.options, http, self.trainer, self._check_id, self.command)
+
+    def without_key(self) -> "Kit":
+        """The same, without the server's key."""
+        return Kit(replace(self.options, api_key=None), self.http, self.trainer, self._check_id, self.command)
 
     def hold(self) -> asyncio.Event:
         """An event for ``scripts.waiting_for``; set at the latest when the check is over."""
@@ -191,6 +202,27 @@ class Kit:
             rollout.statuses.append(response.status_code)
         return response
 
+    async def post_and_hang_up(self, init: Mapping[str, Any]) -> None:
+        """Send an init over a connection that is closed at once, whatever is answered.
+
+        Raises:
+            Failed: no connection came about.
+        """
+        url = httpx.URL(f"{self.options.server_url}{INIT_PATH}")
+        body = encoded(init)
+        headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", **self._own_key}
+        lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
+        tls = ssl.create_default_context() if url.scheme == "https" else None
+        try:
+            _, writer = await asyncio.open_connection(url.host, url.port or (443 if tls else 80), ssl=tls)
+            writer.write(head.encode("latin-1") + body)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        except OSError as error:
+            raise Failed(f"a connection for POST {INIT_PATH}", str(error)) from None
+
     async def get(self, path: str) -> httpx.Response:
         """GET a path without a key, whatever the answer.
 
@@ -198,6 +230,28 @@ class Kit:
             Failed: there is no answer.
         """
         return await self._answered("GET", path)
+
+    async def status(self, rollout_id: str) -> httpx.Response:
+        """Ask, with the server's key, how a rollout stands.
+
+        Raises:
+            Failed: there is no answer.
+        """
+        return await self._answered("GET", path_of(rollout_id), headers=self._own_key)
+
+    async def cancel(self, rollout_id: str) -> httpx.Response:
+        """Ask, with the server's key, for the end of a rollout.
+
+        Raises:
+            Failed: there is no answer.
+        """
+        path = f"{path_of(rollout_id)}/cancel"
+        sending(f"POST {path}")
+        return await self._answered("POST", path, headers=self._own_key)
+
+    @property
+    def _own_key(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.options.api_key}"} if self.options.api_key else {}
 
     async def _answered(self, method: str, path: str, **request: Any) -> httpx.Response:
         if method != "POST":
@@ -237,6 +291,11 @@ def _headers_in_words(headers: Mapping[str, str | bytes], own_key: str | None) -
     plain = {"Content-Type": "application/json", "Authorization": f"Bearer {own_key}"}
     odd = {name: value for name, value in headers.items() if plain.get(name) != value}
     return f" with {quoted(odd)}" if odd else " without a key" if own_key and "Authorization" not in headers else ""
+
+
+def path_of(rollout_id: str) -> str:
+    """Where a rollout's state is asked for."""
+    return f"/v1/rollout/{quote(rollout_id, safe='')}"
 
 
 def retry_after_seconds(answer: httpx.Response) -> float | None:

@@ -6,13 +6,16 @@ Each rollout has a ``server_url`` with a path of its own, so a call that lacks o
 import asyncio
 import secrets
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.policy import Policy
 from rollout_conformance.vocabulary import ConformanceError
+
+if TYPE_CHECKING:
+    from rollout_conformance.checks.drain import Restart, Stop
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
@@ -36,6 +39,9 @@ class KitTrainer:
         """Calls that belong to no rollout of ours or go to no known path."""
         self.samples: asyncio.Task[None] | None = None
         """Rollouts that the audits play first."""
+        self.restart: asyncio.Task[Restart] | None = None
+        self.stop: asyncio.Task[Stop] | None = None
+        """The end of the server, which several checks look at."""
         self._base_path = urlsplit(self.base_url).path
         self._by_token: dict[str, PlayedRollout] = {}
 

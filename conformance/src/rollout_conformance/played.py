@@ -54,8 +54,13 @@ class Call:
 
     @property
     def was_successful(self) -> bool:
-        """Whether it was answered 2xx."""
-        return self.answer is not None and 200 <= self.answer.status < 300
+        """Whether it was answered 2xx, and the answer was whole."""
+        return self.answer is not None and 200 <= self.answer.status < 300 and self.answer.is_whole
+
+    @property
+    def key(self) -> str:
+        """Its Idempotency-Key; an empty text without one."""
+        return self.request.headers.get("idempotency-key", "")
 
     @property
     def refuses_body(self) -> bool:
@@ -129,6 +134,8 @@ class PlayedRollout:
     timeout_seconds: float
     has_delivery_faults: bool = False
     """Whether a delivery is refused, cut or delayed on purpose, so that it must come again."""
+    is_refused_for_good: bool = False
+    """Whether its result is refused on purpose so that it must not come again."""
     policy: "Policy | None" = None
     """What says the replies that need not be the kit's own."""
     is_accepted: bool = False
@@ -181,6 +188,19 @@ class PlayedRollout:
         if acknowledged is None or acknowledged.problem:
             raise Failed("a JSON object at /v1/rollout/completed", acknowledged.problem if acknowledged else "none")
         return acknowledged.fields
+
+    async def over(self) -> None:
+        """Wait for its result, however it is answered.
+
+        Raises:
+            Failed: none came.
+        """
+        await self.wait_until(lambda played: played.is_over, "a terminal result at /v1/rollout/completed")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its result has been answered as it is going to be."""
+        return self.acknowledged is not None or (self.is_refused_for_good and bool(self.completions))
 
     @property
     def answered_chats(self) -> list[Call]:

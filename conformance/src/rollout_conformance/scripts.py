@@ -9,6 +9,7 @@ an agent that goes on, or ends. Faults, and replies whose content is the check, 
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rollout_conformance.endpoint import Answer
@@ -95,6 +96,30 @@ def refusing(status: int, times: int | None, then: Script, headers: dict[str, st
         if times is None or len(seen) <= times:
             return Answer(status, encoded({"detail": f"The kit answers {status} on purpose."}), headers or {})
         return await then(call)
+
+    return script
+
+
+def first(*answers: Answer | None, then: Script) -> Script:
+    """Gives the first calls these answers, one each; ``None`` cuts the connection."""
+    left = list(answers)
+
+    async def script(call: Call) -> Answer | None:
+        return left.pop(0) if left else await then(call)
+
+    return script
+
+
+def changed(then: Script, change: Callable[[dict[str, Any], int], None]) -> Script:
+    """Answers as ``then`` does, its body changed in place by ``change``, which is told the turn too."""
+
+    async def script(call: Call) -> Answer | None:
+        answer = await then(call)
+        if answer is None:
+            return None
+        body = json.loads(answer.body)
+        change(body, turn_of(call))
+        return replace(answer, body=encoded(body))
 
     return script
 

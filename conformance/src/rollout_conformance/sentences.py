@@ -53,7 +53,6 @@ PERMISSION = "it permits"
 OWN_LIMITS = "the server's own limits, which the kit does not set, and waits of minutes"
 CLOCK = "it takes days, or a clock that is set"
 AGENT = "no agent can be asked to do wrong"
-LATER = "no check yet"
 
 WITHDRAWN: frozenset[str] = frozenset()
 
@@ -66,14 +65,6 @@ WHY_NOT: Mapping[str, str] = dict(
         *_all(CLOCK, "same-10 same-12"),
         *_all(AGENT, "chat-11"),
         ("key-4", "what a comparison takes is lost in the time of a network"),
-        *_all(
-            LATER,
-            "http-1 http-7 http-8 http-9 http-10 http-11 http-12 http-13 http-15 key-3 err-1 init-8 init-10 init-11"
-            " init-13 init-14 init-15 init-21 offer-4 same-3 same-5 same-9 same-11 same-13 chat-4 chat-5 chat-6 chat-7"
-            " chat-8 chat-20 chat-16 chat-19 answer-6 retry-1 retry-7 retry-10 whole-1 absent-1 absent-2 result-2"
-            " result-3 result-4 result-10 result-17 metric-4 metric-7 deliver-5 deliver-6 deliver-7 state-1 state-2"
-            " state-3 state-4 state-5 state-7 state-10 state-11 drain-3 drain-4",
-        ),
         *_all(
             PERMISSION, "way-6 http-3 init-2 init-7 offer-7 same-6 chat-13 answer-5 result-15 state-8 state-9 state-12"
         ),

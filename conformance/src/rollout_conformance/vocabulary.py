@@ -21,6 +21,9 @@ class Phase(StrEnum):
     LATE = "late"
     """Beside the last of these, which wait for the server's delays; one at a time: it loads the server."""
 
+    ALONE = "alone"
+    """By itself: no call of another rollout may come between."""
+
     AUDIT = "audit"
     """After the others: it looks at every rollout that was played."""
 

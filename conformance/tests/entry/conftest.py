@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
-from servers.broken.inits import RequiresAnUnknownParameter
+from servers.mutants import MUTANTS
 from servers.serving import serving_in_a_thread
 from servers.small import SmallServer
 
@@ -16,5 +16,5 @@ def server() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def broken() -> Iterator[str]:
     """The URL of one without a key, which fails ``init.tools`` alone."""
-    with serving_in_a_thread(RequiresAnUnknownParameter()) as url:
+    with serving_in_a_thread(MUTANTS["requires-what-is-not-there"].server()) as url:
         yield url

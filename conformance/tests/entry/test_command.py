@@ -28,8 +28,8 @@ def test_a_server_that_conforms_is_exit_code_0(server: str, capsys: pytest.Captu
     code = conformance("--server", server, "--api-key", "secret", "--only", "init", "--junit", str(junit))
     output = capsys.readouterr().out
     assert code == 0, output
-    assert "conforms: 6 passed, 0 failed" in output
-    assert len(ElementTree.parse(junit).findall(".//testcase")) == 6  # noqa: S314 - our own
+    assert "conforms: 8 passed, 0 failed" in output
+    assert len(ElementTree.parse(junit).findall(".//testcase")) == 8  # noqa: S314 - our own
 
 
 def test_one_that_does_not_is_exit_code_1_with_the_reason(broken: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,5 +97,8 @@ def test_the_list_shows_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance("--list", "--only", "drain") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("drain")] == [
         "drain.killed",
+        "drain.repeated",
         "drain.stopped",
+        "drain.answers",
+        "drain.exit_code",
     ]

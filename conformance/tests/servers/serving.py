@@ -11,7 +11,7 @@ from anyio.from_thread import start_blocking_portal
 from servers.small import SmallServer
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """Leaves signals to the program it runs in."""
 
     @contextmanager
@@ -23,7 +23,7 @@ class _Server(uvicorn.Server):
 async def serving(server: SmallServer) -> AsyncIterator[str]:
     """The URL of ``server``, which runs in this event loop."""
     listener = socket.create_server(("127.0.0.1", 0))
-    program = _Server(uvicorn.Config(server.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    program = QuietServer(uvicorn.Config(server.app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
     task = asyncio.create_task(program.serve(sockets=[listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

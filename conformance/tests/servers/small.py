@@ -1,96 +1,109 @@
 """A small, correct rollout server that shares no code with the SDK, nor with the kit: another reading of the protocol,
-which judges the judge. Each step is a method; ``servers.broken`` replaces one at a time.
+which judges the judge. Each step is a method; a mutant replaces one at a time (``servers.mutants``).
 
-``python -m servers.small CLASS PORT [JOURNAL]`` serves a class of this module or of ``servers.broken``.
+``python -m servers.small NAME PORT [JOURNAL]`` serves a mutant by its name, or this one under any other.
 """
 
 import asyncio
+import codecs
 import hashlib
 import json
 import signal
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-Json = dict[str, Any]
+from servers.model import TRACE, ChatError, Json, Refusal, Rollout
+from servers.playing import Playing
+
+__all__ = ["ChatError", "Json", "Refusal", "Rollout", "SmallServer"]
+
 NUMBER = {"type": "number"}
-FIRST_DELAY_SECONDS = 0.02
-LAST_DELAY_SECONDS = 0.2
-ATTEMPTS = 4
-PATIENCE = 50
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
 
 
-class Refusal(Exception):  # noqa: N818 - an answer
-    """An init that is not taken."""
-
-    def __init__(self, status: int, detail: str, **headers: str) -> None:
-        super().__init__(detail)
-        self.answer = JSONResponse(
-            {"detail": detail}, status, {name.replace("_", "-"): v for name, v in headers.items()}
-        )
-
-
-class ChatError(Exception):
-    """No completion could be had."""
-
-
-class Rollout:
-    """An accepted init and what has come of it."""
-
-    def __init__(self, init: Json, fingerprint: str) -> None:
-        self.init = init
-        self.fingerprint = fingerprint
-        self.url: str = init["server_url"].rstrip("/")
-        self.reply: bytes = b""
-        self.messages: list[Json] = list(init["messages"])
-        self.metrics: Json = {"num_llm_calls": 0, "num_tool_calls": 0, "prompt_tokens": 0, "response_tokens": 0}
-        self.llm_ms = 0.0
-        self.began = time.monotonic()
-
-
-class SmallServer:
+class SmallServer(Playing):
     """Keeps its rollouts in memory, and in a file of JSON lines if it is given one."""
 
     capacity = 10_000
     drain_seconds = 20.0
 
-    leaves_messages_out_after: ClassVar[set[int]] = {400, 413, 422}
-
     def __init__(self, api_key: str | None = None, journal: Path | None = None) -> None:
+        super().__init__()
         self.api_key = api_key
         self.rollouts: dict[str, Rollout] = {}
         self.running: set[asyncio.Task[None]] = set()
-        self.http = httpx.AsyncClient(
-            trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None, max_keepalive_connections=10)
-        )
+        self.is_draining = False
         self.journal = journal
         self.app = Starlette(
             routes=[
                 Route("/health", self.health, methods=["GET"]),
+                Route("/ready", self.ready, methods=["GET"]),
                 Route("/v1/rollout/init", self.init, methods=["POST"]),
+                Route("/v1/rollout/{rollout_id:path}/cancel", self.cancel, methods=["POST"]),
+                Route("/v1/rollout/{rollout_id:path}", self.status, methods=["GET"]),
             ],
-            lifespan=self.lifespan,
+            exception_handlers=dict.fromkeys((404, 405), self.refused),
         )
 
     # The HTTP interface
 
+    async def refused(self, request: Request, error: Exception) -> Response:
+        status = getattr(error, "status_code", 500)
+        return JSONResponse({"detail": f"There is no {request.method} {request.url.path}"}, status)
+
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "healthy", "active_rollouts": len(self.running)})
+
+    async def ready(self, request: Request) -> Response:
+        return JSONResponse({"ready": not self.is_draining}, 503 if self.is_draining else 200)
+
+    async def status(self, request: Request) -> Response:
+        if request.url.path == "/v1/rollout/init":
+            return JSONResponse({"detail": "POST it"}, 405)
+        try:
+            self.authorize(request.headers.get("authorization", ""))
+            return JSONResponse(self.view(self.named(request.path_params["rollout_id"])))
+        except Refusal as refusal:
+            return refusal.answer
+
+    def view(self, rollout: Rollout) -> Json:
+        view = {"rollout_id": rollout.init["rollout_id"], "state": rollout.state, "accepted_at": rollout.accepted_at}
+        names = ("status", "finish_reason", "reward", "error_message")
+        return view | ({"result": {name: rollout.result.get(name) for name in names}} if rollout.result else {})
+
+    async def cancel(self, request: Request) -> Response:
+        try:
+            self.authorize(request.headers.get("authorization", ""))
+            rollout = self.named(request.path_params["rollout_id"])
+            self.stop(rollout)
+            return JSONResponse({"rollout_id": rollout.init["rollout_id"], "state": "cancelling"}, 202)
+        except Refusal as refusal:
+            return refusal.answer
+
+    def named(self, rollout_id: str) -> Rollout:
+        found = [rollout for rollout in self.rollouts.values() if rollout.init["rollout_id"] == rollout_id]
+        if not found:
+            raise Refusal(404, "No such rollout", "unknown_rollout")
+        return found[-1]
+
+    def stop(self, rollout: Rollout) -> None:
+        if rollout.state != "running":
+            raise Refusal(409, "The rollout has ended", "not_running")
+        rollout.is_cancelled = True
+        next(task for task in self.running if task.get_name() == self.key_of(rollout.init)).cancel()
 
     async def init(self, request: Request) -> Response:
         try:
             self.authorize(request.headers.get("authorization", ""))
+            self.require_json(request)
+            TRACE.set(request.headers.get("traceparent", ""))
             return await self.accept(self.read(await self.body_of(request)))
         except Refusal as refusal:
             return refusal.answer
@@ -98,30 +111,35 @@ class SmallServer:
     def authorize(self, header: str) -> None:
         key = header[7:] if header[:7].lower() == "bearer " else header
         if self.api_key is not None and key != self.api_key:
-            raise Refusal(401, "Invalid or missing API key")
+            raise Refusal(401, "Invalid or missing API key", WWW_Authenticate="Bearer")
+
+    def require_json(self, request: Request) -> None:
+        kind = request.headers.get("content-type", "application/json").partition(";")[0]
+        if kind != "application/json" or "content-encoding" in request.headers:
+            raise Refusal(415, "Send plain JSON", "not_json")
 
     async def body_of(self, request: Request) -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
-                raise Refusal(413, "The body is too large")
+                raise Refusal(413, "The body is too large", "body_too_large")
         return bytes(body)
 
     def read(self, body: bytes) -> Json:
-        init = self.parse(body)
+        init = self.parse(body.removeprefix(codecs.BOM_UTF8))
         wrong = next((name for name, is_right in self.rules(init).items() if not is_right), None)
         if wrong is not None:
             raise Refusal(422, f"{wrong} is missing or wrong")
-        return init
+        reserved = ("messages", "rollout_id", "self")
+        params = {name: value for name, value in init["completion_params"].items() if name not in reserved}
+        return init | {"completion_params": params}
 
     def parse(self, body: bytes) -> Json:
-        def refuse(constant: str) -> None:
-            raise ValueError(constant)
-
         try:
-            init = json.loads(body.decode(), parse_constant=refuse)
-            json.dumps(init, ensure_ascii=False).encode()
+            init = json.loads(body.decode())
+            # NaN and 1e999 are no numbers, and half of a surrogate pair is no text.
+            json.dumps(init, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, RecursionError) as error:
             raise Refusal(422, "The body is not JSON") from error
         if not isinstance(init, dict):
@@ -129,12 +147,12 @@ class SmallServer:
         return init
 
     def rules(self, init: Json) -> dict[str, bool]:
-        rollout_id, messages, metadata = init.get("rollout_id"), init.get("messages"), init.get("metadata", {})
+        messages, metadata = init.get("messages"), init.get("metadata", {})
         return {
-            "rollout_id": isinstance(rollout_id, str) and 0 < len(rollout_id) <= 256 and bool(rollout_id.strip()),
+            "rollout_id": self.is_id(init.get("rollout_id")),
             "server_url": self.is_url(init.get("server_url")),
             "messages": isinstance(messages, list) and all(isinstance(message, dict) for message in messages),
-            "completion_params": isinstance(init.get("completion_params"), dict),
+            "completion_params": self.are_params(init.get("completion_params")),
             "max_turns": isinstance(init.get("max_turns", 10), int) and init.get("max_turns", 10) > 0,
             "max_tokens_total": isinstance(init.get("max_tokens_total", 1), int)
             and init.get("max_tokens_total", 1) > 0,
@@ -142,6 +160,23 @@ class SmallServer:
             "api_key": isinstance(init.get("api_key"), str | None),
             "idempotency_key": isinstance(init.get("idempotency_key"), str | None),
         }
+
+    def is_id(self, value: Any) -> bool:
+        return (
+            isinstance(value, str)
+            and 0 < len(value) <= 256
+            and bool(value.strip())
+            and value not in ("init", ".", "..")
+            and "\n" not in value
+        )
+
+    def are_params(self, params: Any) -> bool:
+        kinds: dict[str, Any] = {"temperature": float, "top_p": float, "max_tokens": int, "logprobs": bool}
+        kinds |= {"model": str, "stop": str | list}
+        return isinstance(params, dict) and all(
+            value is None or isinstance(value, kinds.get(name, object)) or (kinds[name] is float and type(value) is int)
+            for name, value in params.items()
+        )
 
     def is_url(self, url: Any) -> bool:
         try:
@@ -161,22 +196,27 @@ class SmallServer:
             self.require_room()
             rollout = self.rollouts[key] = Rollout(init, fingerprint)
             rollout.reply = json.dumps(self.reply(init)).encode()
-            self.note({"accepted": init})
-            self.spawn(self.play(rollout))
+            self.note({"accepted": init, "reply": rollout.reply.decode()})
+            self.spawn(self.play(rollout), key)
         elif rollout.fingerprint != fingerprint:
-            raise Refusal(409, "Another body under a used key")
+            raise Refusal(409, "Another body under a used key", "key_reused")
         return Response(rollout.reply, 202, media_type="application/json")
 
     def key_of(self, init: Json) -> str:
         return f"key:{init['idempotency_key']}" if init.get("idempotency_key") else f"id:{init['rollout_id']}"
 
     def fingerprint(self, init: Json) -> str:
-        asked = {name: init[name] for name in init if name not in ("api_key", "rollout_id", "idempotency_key")}
+        defaults = {"max_turns": 10, "max_tokens_total": 8192, "metadata": {}, "tool_server_url": None}
+        asked = {**defaults, **init}
+        for name in ("api_key", "rollout_id", "idempotency_key"):
+            asked.pop(name, None)
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def require_room(self) -> None:
+        if self.is_draining:
+            raise Refusal(503, "The server ends", "shutting_down", Retry_After="1")
         if len(self.running) >= self.capacity:
-            raise Refusal(429, "Too many rollouts", Retry_After="1")
+            raise Refusal(429, "Too many rollouts", "at_capacity", Retry_After="1")
 
     def reply(self, init: Json) -> Json:
         return {"rollout_id": init["rollout_id"], "tools": self.tools()}
@@ -193,190 +233,10 @@ class SmallServer:
             {"type": "function", "function": {"name": "shout", "description": "Shout.", "parameters": shouted}},
         ]
 
-    def spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def spawn(self, work: Any, name: str = "") -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self.running.add(task)
         task.add_done_callback(self.running.discard)
-
-    # A rollout
-
-    async def play(self, rollout: Rollout) -> None:
-        try:
-            finish_reason = await self.agent(rollout)
-            result = self.completed(rollout, finish_reason)
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is reported
-            result = self.failed(rollout, error)
-        await self.deliver(rollout, result)
-
-    async def agent(self, rollout: Rollout) -> str:
-        for _ in range(rollout.init.get("max_turns", 10)):
-            message = await self.turn(rollout)
-            if not message.get("tool_calls"):
-                return "stop"
-            rollout.messages += self.answer_calls(rollout, message["tool_calls"])
-        return "max_turns"
-
-    async def turn(self, rollout: Rollout) -> Json:
-        """One completion, on record."""
-        began = time.monotonic()
-        completion = await self.chat(rollout)
-        try:
-            message = completion["choices"][0]["message"]
-            usage = completion.get("usage") or {}
-            if not isinstance(message.get("tool_calls"), list | None):
-                raise TypeError("tool_calls")
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ChatError(f"The completion is malformed: {error}") from error
-        rollout.llm_ms += (time.monotonic() - began) * 1000
-        rollout.metrics["num_llm_calls"] += 1
-        rollout.metrics["prompt_tokens"] += usage.get("prompt_tokens", 0)
-        rollout.metrics["response_tokens"] += usage.get("completion_tokens", 0)
-        rollout.messages.append(message)
-        return dict(message)
-
-    async def chat(self, rollout: Rollout) -> Json:
-        problem = ""
-        body = self.chat_body(rollout)
-        tries = pauses = 0
-        while tries < ATTEMPTS and pauses < PATIENCE:
-            tries += 1
-            try:
-                response = await self.post(rollout, "/v1/chat/completions", body)
-            except httpx.TransportError as error:
-                problem = f"The trainer does not answer: {type(error).__name__}"
-            else:
-                completion = self.completion_in(response)
-                if completion is not None and self.is_whole(completion):
-                    return completion
-                problem = f"The trainer answered {response.status_code}: {response.text[:200]}"
-                if self.is_pause(response, completion):
-                    tries, pauses = tries - 1, pauses + 1
-                elif not self.is_asked_again(response, completion):
-                    break
-                await self.wait_as_told(response)
-            await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2 ** (tries + pauses), LAST_DELAY_SECONDS))
-        raise ChatError(problem)
-
-    def completion_in(self, response: httpx.Response) -> Json | None:
-        if response.status_code != 200:
-            return None
-        try:
-            return dict(response.json())
-        except (ValueError, TypeError) as error:
-            raise ChatError("The completion is not JSON") from error
-
-    def finish_reason(self, completion: Json) -> Any:
-        try:
-            return completion["choices"][0].get("finish_reason", "stop")
-        except (LookupError, TypeError, AttributeError):
-            return "stop"
-
-    def is_whole(self, completion: Json) -> bool:
-        return self.finish_reason(completion) in ("stop", "tool_calls", "length", "function_call")
-
-    def is_pause(self, response: httpx.Response, completion: Json | None) -> bool:
-        if completion is not None:
-            return bool(self.finish_reason(completion) == "abort")
-        return response.status_code in (429, 502, 503, 504) or self.is_absent(response)
-
-    def is_asked_again(self, response: httpx.Response, completion: Json | None) -> bool:
-        if completion is not None:
-            return bool(self.finish_reason(completion) != "content_filter")
-        return self.is_retried(response.status_code)
-
-    def is_absent(self, response: httpx.Response) -> bool:
-        """Whether somebody else answers in the trainer's place."""
-        return response.status_code == 404 and not response.text.startswith("{")
-
-    def chat_body(self, rollout: Rollout) -> Json:
-        asked = {"model": "default", "temperature": 1.0, "top_p": 1.0, **rollout.init["completion_params"]}
-        return {**asked, "rollout_id": rollout.init["rollout_id"], "messages": self.conversation(rollout)}
-
-    def conversation(self, rollout: Rollout) -> list[Json]:
-        return rollout.messages
-
-    def is_retried(self, status: int) -> bool:
-        return status >= 500 or status in (408, 425, 429)
-
-    async def wait_as_told(self, response: httpx.Response) -> None:
-        await asyncio.sleep(float(response.headers.get("retry-after", 0)))
-
-    async def post(self, rollout: Rollout, path: str, body: Json) -> httpx.Response:
-        headers = {"Content-Type": "application/json", **self.credentials(rollout, path)}
-        return await self.http.post(self.callback_url(rollout, path), content=self.encode(body), headers=headers)
-
-    def encode(self, body: Json) -> bytes:
-        return json.dumps(body).encode()
-
-    def callback_url(self, rollout: Rollout, path: str) -> str:
-        return f"{rollout.url}{path}"
-
-    def credentials(self, rollout: Rollout, path: str) -> dict[str, str]:
-        key = rollout.init.get("api_key")
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-    def answer_calls(self, rollout: Rollout, calls: list[Json]) -> list[Json]:
-        rollout.metrics["num_tool_calls"] += len(calls)
-        return [{"role": "tool", "tool_call_id": call["id"], "content": self.tool_result(call)} for call in calls]
-
-    def tool_result(self, call: Json) -> str:
-        try:
-            arguments = json.loads(call["function"]["arguments"] or "{}")
-            if call["function"]["name"] == "add":
-                return str(arguments["a"] + arguments["b"])
-            return {"shout": str}[call["function"]["name"]](arguments["text"]).upper()
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return f"Error: {type(error).__name__}"
-
-    # Its result
-
-    def completed(self, rollout: Rollout, finish_reason: str) -> Json:
-        return {
-            "rollout_id": rollout.init["rollout_id"],
-            "status": "COMPLETED",
-            "final_messages": rollout.messages,
-            "finish_reason": finish_reason,
-            "reward": self.reward(rollout),
-            "metrics": self.measured(rollout),
-            "extra_fields": {},
-        }
-
-    def reward(self, rollout: Rollout) -> float:
-        return float(rollout.init.get("metadata", {}).get("ground_truth") == "4")
-
-    def measured(self, rollout: Rollout) -> Json:
-        total = (time.monotonic() - rollout.began) * 1000
-        return {"total_latency_ms": total, "llm_latency_ms": rollout.llm_ms, **rollout.metrics}
-
-    def failed(self, rollout: Rollout, error: Exception) -> Json:
-        return {
-            "rollout_id": rollout.init["rollout_id"],
-            "status": "ERROR",
-            "final_messages": rollout.messages,
-            "finish_reason": "error",
-            "error_message": f"{type(error).__name__}: {error}"[:1000],
-            "metrics": self.measured(rollout),
-            "extra_fields": {},
-        }
-
-    async def deliver(self, rollout: Rollout, result: Json) -> None:
-        self.note({"ended": self.key_of(rollout.init), "result": result})
-        delay = FIRST_DELAY_SECONDS
-        while not await self.is_delivered(rollout, result):
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, LAST_DELAY_SECONDS)
-        self.note({"delivered": self.key_of(rollout.init)})
-
-    async def is_delivered(self, rollout: Rollout, result: Json) -> bool:
-        try:
-            response = await self.post(rollout, "/v1/rollout/completed", result)
-        except httpx.TransportError:
-            return False
-        if response.status_code in self.leaves_messages_out_after and result["final_messages"]:
-            # In place, so that whatever is sent from now on is the same.
-            result["final_messages"] = []
-            return False
-        return not self.is_retried(response.status_code) and not self.is_absent(response)
 
     # The process
 
@@ -385,26 +245,22 @@ class SmallServer:
             with self.journal.open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(event) + "\n")
 
-    @asynccontextmanager
-    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        self.take_over()
-        yield
-        await self.drain()
-
     def take_over(self) -> None:
-        owed: dict[str, tuple[Rollout, Json | None]] = {}
+        """Know what a process before this one has promised, and deliver what is owed."""
         lines = self.journal.read_text(encoding="utf-8").splitlines() if self.journal and self.journal.exists() else []
         for event in map(json.loads, lines):
-            if init := event.get("accepted"):
-                owed[self.key_of(init)] = Rollout(init, self.fingerprint(init)), None
-            elif ended := event.get("ended"):
-                owed[ended] = owed[ended][0], event["result"]
-            else:
-                del owed[event["delivered"]]
-        for rollout, result in owed.values():
-            self.spawn(self.deliver(rollout, result or self.failed(rollout, RuntimeError("interrupted by a restart"))))
+            init = event.get("accepted") or event.get("ended") or event["settled"]
+            rollout = self.rollouts.setdefault(self.key_of(init), Rollout(init, self.fingerprint(init)))
+            rollout.reply = event["reply"].encode() if "reply" in event else rollout.reply
+            rollout.result = event.get("result", rollout.result)
+            rollout.state = event.get("state", rollout.state)
+        for rollout in self.rollouts.values():
+            if rollout.state == "running":
+                error = RuntimeError("interrupted by a restart")
+                self.spawn(self.deliver(rollout, rollout.result or self.failed(rollout, error, "interrupted")))
 
     async def drain(self) -> None:
+        self.is_draining = True
         if self.running:
             await asyncio.wait(self.running, timeout=self.drain_seconds)
 
@@ -416,15 +272,28 @@ class SmallServer:
         await self.http.aclose()
 
 
-def main(name: str, port: int, journal: Path | None) -> None:
+async def serve(server: SmallServer, port: int) -> None:
+    """Serve until SIGTERM, and then until what runs has ended."""
     import uvicorn
 
-    from servers.broken import BrokenServer
+    from servers.serving import QuietServer
 
-    # uvicorn raises the signal anew when it has ended; a supervisor wants to see exit code 0.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    made = next((broken for broken in BrokenServer.every if broken.__name__ == name), SmallServer)
-    uvicorn.run(made(journal=journal).app, host="127.0.0.1", port=port, log_level="warning")
+    program = QuietServer(uvicorn.Config(server.app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+    is_over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
+    server.take_over()
+    serving = asyncio.create_task(program.serve())
+    await is_over.wait()
+    await server.drain()
+    program.should_exit = True
+    await serving
+
+
+def main(name: str, port: int, journal: Path | None) -> None:
+    from servers.mutants import MUTANTS
+
+    mutant = MUTANTS.get(name)
+    asyncio.run(serve((mutant.server if mutant else SmallServer)(journal=journal), port))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ _MODULES = (
     "errors",
     "retries",
     "delivery",
+    "wire",
+    "state",
     "load",
     "ids",
     "drain",

@@ -68,3 +68,26 @@ async def hostile(kit: Kit) -> None:
         response = await kit.post(kit.play().init, key="", headers={"Authorization": value})
         if not 400 <= response.status_code < 500:
             raise Failed("401 to an odd Authorization header", describe(response))
+
+
+@check("auth.challenge", "key-3", "A 401 has WWW-Authenticate: Bearer.")
+async def challenge(kit: Kit) -> None:
+    _key(kit)
+    response = await kit.post(kit.play().init, key="wrong")
+    sent = response.headers.get("www-authenticate", "none")
+    if response.status_code == 401 and sent.partition(" ")[0].lower() != "bearer":
+        raise Failed("WWW-Authenticate: Bearer with a 401", sent)
+
+
+@check("auth.everywhere", "key-1", "State and cancel ask for the key too.")
+async def everywhere(kit: Kit) -> None:
+    _key(kit)
+    rollout = await kit.start()
+    await rollout.result()
+    stranger = kit.without_key()
+    for what, answer in (
+        ("state", await stranger.status(rollout.rollout_id)),
+        ("cancel", await stranger.cancel(rollout.rollout_id)),
+    ):
+        if answer.status_code != 401:
+            raise Failed(f"401 to a request for the {what} of a rollout, without a key", describe(answer))

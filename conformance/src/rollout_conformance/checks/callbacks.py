@@ -36,7 +36,7 @@ async def trailing_slash(kit: Kit) -> None:
             raise Failed("a path without the trailing slashes of server_url", f"POST {call.request.path}")
 
 
-@check("callbacks.json", "chat-1 result-1", "Every callback is a JSON object, sent as application/json.", AUDIT)
+@check("callbacks.json", "http-1 chat-1 result-1", "Every callback is a JSON object, sent as application/json.", AUDIT)
 async def json(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in _calls(rollout):
@@ -119,7 +119,7 @@ async def every(kit: Kit) -> None:
     first_problem(
         await audited(kit),
         "a terminal result for every 202",
-        lambda rollout: "" if rollout.acknowledged else f"none, after {len(rollout.chats)} calls for a completion",
+        lambda rollout: "" if rollout.is_over else f"none, after {len(rollout.chats)} calls for a completion",
     )
 
 
@@ -134,3 +134,30 @@ async def refused(kit: Kit) -> None:
     sample.init["messages"] = "no list"
     await kit.post(sample.init)
     first_problem(await audited(kit, refused_too=True), "no callbacks for a refused init", problem)
+
+
+@check("callbacks.trace", "http-13", "The trace that an init's traceparent names is that of every callback.")
+async def trace(kit: Kit) -> None:
+    trace_id = secrets.token_hex(16)
+    rollout = kit.play(refusing(500, 1, answering()))
+    headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "tracestate": "kit=1"}
+    kit.took(rollout, await kit.post(rollout.init, headers=headers))
+    await rollout.result()
+    for call in _calls(rollout):
+        sent = call.request.headers.get("traceparent", "none")
+        if trace_id not in sent.split("-"):
+            raise Failed(f"a traceparent of the trace {trace_id} in a callback", quoted(sent))
+
+
+@check("callbacks.user_agent", "http-8", "Callbacks have a User-Agent, and ask for no content coding.", AUDIT)
+async def user_agent(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        for call in _calls(rollout):
+            if not call.request.headers.get("user-agent"):
+                return "no User-Agent"
+            coding = call.request.headers.get("accept-encoding", "identity")
+            if coding not in ("identity", ""):
+                return f"Accept-Encoding {quoted(coding)}"
+        return ""
+
+    first_problem(await audited(kit), "a User-Agent, and no Accept-Encoding but identity, in a callback", problem)

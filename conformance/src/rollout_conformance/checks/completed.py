@@ -1,5 +1,6 @@
 """The terminal result: its shape, its messages, its metrics, its reward."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,12 @@ from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import (
     COMPLETION_TOKENS,
     PROMPT_TOKENS_PER_MESSAGE,
+    answering,
+    breaking_off,
     calling_offered_tools,
+    changed,
     need_tools,
+    refusing,
 )
 from rollout_conformance.strict_json import is_number
 from rollout_conformance.text import quoted
@@ -76,6 +81,9 @@ async def messages(kit: Kit) -> None:
 async def finish_reason(kit: Kit) -> None:
     plain = await kit.start()
     limited = await kit.start(calling_offered_tools(turns=8), max_turns=2)
+    cut = await kit.start(answering("I was about to", "length"))
+    if (await cut.result()).get("finish_reason") == "stop":
+        raise Failed("the finish_reason 'length' of the last reply", "'stop'")
     for rollout in (plain, limited):
         result = await rollout.result()
         if result.get("status") == "COMPLETED" and not result.get("finish_reason"):
@@ -168,3 +176,93 @@ async def latency(kit: Kit) -> None:
     llm, total = given.get("llm_latency_ms", 0), given.get("total_latency_ms", 0)
     if not (is_number(llm) and is_number(total) and 0 < llm <= total):
         raise Failed("0 < llm_latency_ms <= total_latency_ms", f"{quoted(llm)} and {quoted(total)}")
+
+
+OUTCOMES = {
+    "success": "COMPLETED",
+    **dict.fromkeys(("agent_error", "llm_error", "tool_error", "reward_error", "timeout"), "ERROR"),
+    **dict.fromkeys(("cancelled", "interrupted", "invalid_result"), "ERROR"),
+}
+MAX_COMPONENTS, MAX_NAME_CHARACTERS = 32, 64
+PROMPTS = (500, 40)
+
+
+@check("completed.outcome", "result-4", "extra_fields.outcome is one of the table, and fits the status.", AUDIT)
+async def outcome(kit: Kit) -> None:
+    def problem(result: Fields) -> str:
+        extra = result.get("extra_fields")
+        told = extra.get("outcome") if isinstance(extra, dict) else None
+        fits = isinstance(told, str) and OUTCOMES.get(told) == result.get("status")
+        return "" if fits else f"{result.get('status')} with the outcome {quoted(told)}"
+
+    await _every_result(kit, f"extra_fields.outcome that fits: {', '.join(OUTCOMES)}", problem)
+
+
+@check("completed.nulls", "result-2", "A result has no nulls but those in messages.", AUDIT)
+async def nulls(kit: Kit) -> None:
+    def problem(result: Fields) -> str:
+        return next((f"{name} null" for name, value in result.items() if value is None), "")
+
+    await _every_result(kit, "a result without nulls", problem)
+
+
+@check("completed.key", "result-3", "A result has an Idempotency-Key, the same in every delivery.", AUDIT)
+async def key(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        keys = list(dict.fromkeys(call.key for call in rollout.completions))
+        return "none" if "" in keys else f"{quoted(keys[0])}, then {quoted(keys[1])}" if len(keys) > 1 else ""
+
+    first_problem(await audited(kit), "an Idempotency-Key, the same for each delivery of a result", problem)
+
+
+@check("completed.components", "result-10", "Parts of a reward are finite numbers with names, and few.", AUDIT)
+async def components(kit: Kit) -> None:
+    def problem(result: Fields) -> str:
+        extra = result.get("extra_fields")
+        parts = extra.get("reward_components") if isinstance(extra, dict) else None
+        if parts is None:
+            return ""
+        if not isinstance(parts, dict) or len(parts) > MAX_COMPONENTS or result.get("status") != "COMPLETED":
+            return f"reward_components {quoted(parts)} of {result.get('status')}"
+        for name, value in parts.items():
+            if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not is_number(value) or not _is_finite(value):
+                return f"{quoted(name)} {quoted(value)}"
+        return ""
+
+    await _every_result(kit, "reward_components that are named, finite numbers of a COMPLETED result", problem)
+
+
+@check("completed.max_context", "metric-4", "max_context_tokens is the largest prompt, not the last one, nor a sum.")
+async def max_context(kit: Kit) -> None:
+    def change(body: dict[str, Any], turn: int) -> None:
+        body["usage"]["prompt_tokens"] = PROMPTS[min(turn, 1)]
+
+    rollout = await kit.start(changed(calling_offered_tools(), change))
+    given = (await rollout.result()).get("metrics")
+    if not isinstance(given, dict):
+        raise NotExercised("the agent sends no metrics")
+    _require_counts(given, {"max_context_tokens": PROMPTS[0]})
+
+
+@check("completed.taken", "metric-2 metric-3", "Replies that were refused or not whole count in no metric.")
+async def taken(kit: Kit) -> None:
+    aborted = breaking_off("abort", 1, answering())
+    rollout = await kit.start(refusing(500, 1, aborted))
+    given = (await rollout.result()).get("metrics")
+    if not isinstance(given, dict) or len(rollout.answered_chats) != 1:
+        raise NotExercised("the agent sends no metrics, or does not complete a rollout after an abort")
+    tokens = {"prompt_tokens": PROMPT_TOKENS_PER_MESSAGE * len(rollout.chats[-1].messages)}
+    _require_counts(given, {"num_llm_calls": 1, **tokens, "response_tokens": COMPLETION_TOKENS})
+
+
+@check("completed.tool_latency", "metric-7", "tool_latency_ms is 0 without a tool call, and else what the tools took.")
+async def tool_latency(kit: Kit) -> None:
+    plain, calling = await asyncio.gather(kit.start(), kit.start(calling_offered_tools()))
+    for rollout, result in zip((plain, calling), await kit.results((plain, calling)), strict=True):
+        given = result.get("metrics")
+        if not isinstance(given, dict):
+            raise NotExercised("the agent sends no metrics")
+        took, total = given.get("tool_latency_ms", 0), given.get("total_latency_ms", 0)
+        if not is_number(took) or not is_number(total) or took > total or (took and len(rollout.chats) < 2):
+            what = "tool_latency_ms of at most total_latency_ms" if len(rollout.chats) > 1 else "tool_latency_ms 0"
+            raise Failed(what, f"{quoted(took)}, of {quoted(total)} in all")

@@ -3,6 +3,8 @@
 import asyncio
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import (
@@ -11,13 +13,19 @@ from rollout_conformance.scripts import (
     calling_offered_tools,
     cutting,
     delayed,
+    encoded,
+    first,
     paging,
+    raw,
     refusing,
 )
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
 MANY_REFUSALS = 4
+FINAL_SECONDS = 2.5
+"""In which a server that goes on for ever has offered a result again."""
 
 
 async def _require_deliveries(
@@ -116,3 +124,84 @@ async def refused(kit: Kit) -> None:
     _require_identical(rollout, "422, but for its messages")
     if rollout.completions[1].fields.get("final_messages") != []:
         raise Failed("no messages in the delivery after 422", rollout.completions[1].result_in_words)
+
+
+@check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
+async def any_body(kit: Kit) -> None:
+    for body in (b'{"status": "error"}', b"<html>"):
+        rollout = kit.play(on_completed=raw(body))
+        rollout.has_delivery_faults = True
+        await kit.send(rollout)
+        await rollout.result()
+        await kit.settle()
+        if len(rollout.completions) > 1:
+            raise Failed(f"one delivery answered 200 {body.decode()}", str(len(rollout.completions)))
+
+
+@check("delivery.final", "deliver-5", "A result that is refused for good is not offered again.")
+async def final(kit: Kit) -> None:
+    forgotten = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
+    answers = (*(Answer(status, encoded({"detail": "no"})) for status in (401, 403, 409)), Answer(410), forgotten)
+    rollouts = [kit.play(on_completed=first(answer, then=acknowledge)) for answer in answers]
+    for rollout in rollouts:
+        rollout.has_delivery_faults = rollout.is_refused_for_good = True
+    await asyncio.gather(*map(kit.send, rollouts))
+    await asyncio.gather(*(rollout.over() for rollout in rollouts))
+    await asyncio.sleep(FINAL_SECONDS)
+    await kit.settle()
+    for rollout, answer in zip(rollouts, answers, strict=True):
+        if len(rollout.completions) > 1:
+            looked_at(rollout)
+            raise Failed(f"one delivery, answered {answer.status}", str(len(rollout.completions)))
+
+
+@check("delivery.no_path", "absent-2", "One answered 404 'Not Found', as of a path that is not served, comes again.")
+async def no_path(kit: Kit) -> None:
+    answers = (Answer(404, encoded({"detail": "Not Found"})), Answer(405, encoded({"detail": "Method Not Allowed"})))
+    await asyncio.gather(
+        *(
+            _require_deliveries(kit, 2, f"{answer.status} {answer.body.decode()}", first(answer, then=acknowledge))
+            for answer in answers
+        )
+    )
+
+
+async def _left_out(kit: Kit, *then: Answer) -> PlayedRollout:
+    """A rollout whose result was answered 422, so that it came without its messages, and that was answered so."""
+    refusal = Answer(422, encoded({"detail": "no"}))
+    rollout = kit.play(calling_offered_tools(), first(refusal, *then, then=acknowledge))
+    rollout.has_delivery_faults = rollout.is_refused_for_good = True
+    await kit.send(rollout)
+    await rollout.over()
+    await kit.settle()
+    if len(rollout.completions) < 2:
+        raise NotExercised("the server does not offer a result without its messages")
+    return rollout
+
+
+@check("delivery.refused_once", "deliver-7", "A result that is refused without its messages too is not offered again.")
+async def refused_once(kit: Kit) -> None:
+    rollout = await _left_out(kit, Answer(422, encoded({"detail": "no"})))
+    await asyncio.sleep(FINAL_SECONDS)
+    if len(rollout.completions) > 2:
+        raise Failed("two deliveries, both answered 422", str(len(rollout.completions)))
+
+
+@check("delivery.refused_same", "deliver-6", "Once it was offered without its messages, it is offered in no other way.")
+async def refused_same(kit: Kit) -> None:
+    rollout = await _left_out(kit, Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"}))
+    await rollout.result()
+    _, without, *later = rollout.completions
+    for again in later:
+        if not is_same_document(without.request.body, again.request.body):
+            raise Failed("the result without its messages again after 503", again.result_in_words)
+
+
+@check("delivery.html", "deliver-2", "A page of HTML acknowledges nothing, with a 200 either, nor does a redirect.")
+async def html(kit: Kit) -> None:
+    page = Answer(200, b"<!DOCTYPE html><html><body>Log in</body></html>", {"Content-Type": "text/html"})
+    moved = Answer(302, headers={"Location": f"{kit.trainer.base_url}/login"})
+    await asyncio.gather(
+        _require_deliveries(kit, 2, "200 with a page of HTML", first(page, then=acknowledge)),
+        _require_deliveries(kit, 2, "302", first(moved, then=acknowledge)),
+    )

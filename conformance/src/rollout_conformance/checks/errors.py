@@ -135,3 +135,15 @@ async def partial(kit: Kit) -> None:
     messages = result.get("final_messages")
     if not isinstance(messages, list) or len(messages) <= len(rollout.init["messages"]):
         raise Failed("the messages of the turns before the ERROR in final_messages", quoted(messages))
+
+
+@check("errors.finish_reason", "result-17", "The finish_reason of an ERROR is 'error', or 'cancelled'.", AUDIT)
+async def finish_reason(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        for call in rollout.completions:
+            reason = call.fields.get("finish_reason")
+            if call.fields.get("status") == "ERROR" and reason not in ("error", "cancelled"):
+                return f"finish_reason {quoted(reason)}"
+        return ""
+
+    first_problem(await audited(kit), "the finish_reason 'error' or 'cancelled' with an ERROR", problem)

@@ -1,18 +1,23 @@
 """The same init again: it starts nothing, and gets the first answer."""
 
 import asyncio
+import json
+import secrets
+from typing import Any
 
 import httpx
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit, describe
-from rollout_conformance.played import PlayedRollout
-from rollout_conformance.scripts import answering, waiting_for
+from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.scripts import acknowledge, answering, waiting_for
 from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
 CONCURRENT_INITS = 8
+DEFAULTS: dict[str, Any] = {"max_turns": 10, "max_tokens_total": 8192}
 
 
 def _require_same(first: httpx.Response, again: httpx.Response) -> None:
@@ -95,3 +100,59 @@ async def conflict(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
     if any(message in call.messages for call in rollout.chats):
         raise Failed("nothing of a refused init", quoted(message))
+
+
+@check(
+    "idempotency.restated", "same-5", "An init that says the same in other words is the same: order, spaces, defaults."
+)
+async def restated(kit: Kit) -> None:
+    unsaid = {name: value for name, value in DEFAULTS.items() if name not in kit.options.init_fields}
+    rollout = kit.play()
+    rollout.init = {name: value for name, value in rollout.init.items() if name not in unsaid}
+    rollout.init["messages"] = [*rollout.init["messages"], {"role": "user", "content": "\u00dcber \u65e5"}]
+    first = await kit.send(rollout)
+    restated = dict(reversed({**rollout.init, **unsaid, "tool_server_url": None}.items()))
+    _require_same(first, await kit.post(json.dumps(restated, indent=2, ensure_ascii=False).encode()))
+    await _require_one_run(kit, rollout)
+
+
+@check("idempotency.callback_key", "same-9", "A repeat with another api_key does not change the key of the callbacks.")
+async def callback_key(kit: Kit) -> None:
+    model, own = kit.hold(), secrets.token_urlsafe(12)
+    rollout = kit.play(waiting_for(model, answering()), api_key=own)
+    first = await kit.send(rollout)
+    _require_same(first, await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}))
+    model.set()
+    await _require_one_run(kit, rollout)
+    for call in (*rollout.chats, *rollout.completions):
+        if call.request.headers.get("authorization") != f"Bearer {own}":
+            raise Failed("the api_key of the first init in a callback", "another")
+
+
+@check("idempotency.owed", "same-11", "An init repeated while its result is refused for a time gets the first answer.")
+async def owed(kit: Kit) -> None:
+    was_repeated = kit.hold()
+
+    async def on_completed(call: Call) -> Answer | None:
+        return await acknowledge(call) if was_repeated.is_set() else Answer(503, headers={"Retry-After": "1"})
+
+    rollout = kit.play(on_completed=on_completed)
+    rollout.has_delivery_faults = True
+    first = await kit.send(rollout)
+    await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    _require_same(first, await kit.post(rollout.init))
+    was_repeated.set()
+    await rollout.result()
+    await kit.settle()
+    if rollout.contradiction() or len(rollout.chats) > 1:
+        raise Failed("one run, whose result is owed", f"{len(rollout.chats)} calls; {rollout.contradiction()}")
+
+
+@check("idempotency.after_refusal", "same-13", "A refused init does not take its key: put right, it is accepted.")
+async def after_refusal(kit: Kit) -> None:
+    rollout = kit.play()
+    response = await kit.post({**rollout.init, "messages": "none"})
+    if response.status_code == 202:
+        raise Failed("a 4xx to an init whose messages are no list", describe(response))
+    await kit.send(rollout)
+    await rollout.result()

@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit, describe
+from rollout_conformance.played import objects_of
 from rollout_conformance.scripts import answering, waiting_for
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
@@ -102,3 +105,71 @@ async def unknown(kit: Kit) -> None:
         response = await kit.get(path)
         if response.status_code != status:
             raise Failed(f"{status} to GET {path}", describe(response))
+
+
+@check("init.tool_nulls", "offer-4", "A tool has no nulls but those of its author.")
+async def tool_nulls(kit: Kit) -> None:
+    rollout = kit.play()
+    offered = parse_object((await kit.send(rollout)).content).get("tools")
+    await rollout.result()
+    for tool in objects_of(offered):
+        for part in _parts(tool):
+            # What an author may write as null is a value: a default, a constant.
+            null = {name for name, value in part.items() if value is None} - {"default", "const"}
+            if null:
+                raise Failed("tools without nulls", f"{min(null)} null in {quoted(part)}")
+
+
+def _parts(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tool, its function, its parameters and the schema of each."""
+    yield tool
+    for name in ("function", "parameters"):
+        inner = tool.get(name)
+        if not isinstance(inner, dict):
+            return
+        tool = inner
+        yield tool
+    properties = tool.get("properties")
+    yield from objects_of(list(properties.values()) if isinstance(properties, dict) else [])
+
+
+@check("init.hang_up", "http-15", "Whoever hangs up before the 202 came asks again, and the rollout runs once.")
+async def hang_up(kit: Kit) -> None:
+    rollout = kit.play()
+    await kit.post_and_hang_up(rollout.init)
+    response = await kit.send(rollout)
+    if parse_object(response.content).get("rollout_id") != rollout.rollout_id:
+        raise Failed(f"rollout_id {rollout.rollout_id} in the 202", describe(response))
+    await rollout.result()
+    await kit.settle()
+    if len(rollout.completions) > 1 or len(rollout.chats) > 1:
+        got = f"{len(rollout.chats)} calls and {len(rollout.completions)} results"
+        raise Failed("one run of an init that was sent again after the connection was closed", got)
+
+
+@check("http.ready", "state-7", "GET /ready answers 200 with 'ready' true, without a key.")
+async def ready(kit: Kit) -> None:
+    response = await kit.get("/ready")
+    try:
+        is_ready = response.status_code == 200 and parse_object(response.content).get("ready") is True
+    except ValueError:
+        is_ready = False
+    if not is_ready:
+        raise Failed('200 and {"ready": true} to GET /ready', describe(response))
+
+
+@check("http.refusals", "err-1", "A refusal is a JSON object with a detail: a sentence, or a list of what is wrong.")
+async def refusals(kit: Kit) -> None:
+    answers = {
+        "GET /v1/no-such-thing": await kit.get("/v1/no-such-thing"),
+        "GET /v1/rollout/init": await kit.get("/v1/rollout/init"),
+        "an init without fields": await kit.post({}),
+        "a body that is no JSON": await kit.post(b"{"),
+    }
+    for what, answer in answers.items():
+        try:
+            detail = parse_object(answer.content).get("detail")
+        except ValueError:
+            detail = None
+        if not (detail and (isinstance(detail, str) or objects_of(detail) == detail)):
+            raise Failed(f'{{"detail": ...}} with the refusal of {what}', describe(answer))

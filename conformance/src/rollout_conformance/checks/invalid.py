@@ -1,7 +1,9 @@
 """Bodies that must be refused: a 4xx, nothing started, and the server goes on."""
 
 import asyncio
+import codecs
 import contextlib
+import gzip
 import ssl
 from collections.abc import Awaitable, Iterable
 from typing import Any
@@ -176,3 +178,67 @@ async def _send_endless_body(kit: Kit) -> int | None:
         answer.cancel()
         writer.transport.abort()
         await asyncio.gather(answer, return_exceptions=True)
+
+
+WRONG_SAMPLING: tuple[tuple[str, Any], ...] = (
+    ("temperature", "hot"),
+    ("top_p", [1]),
+    ("max_tokens", 512.5),
+    ("logprobs", 5),
+    ("stop", 5),
+    ("model", 7),
+)
+UNREACHABLE_IDS = ("init", ".", "..", "a\nb")
+
+
+@check("invalid.content_type", "http-2", "A body that says it is no JSON is refused.")
+async def content_type(kit: Kit) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        response = await kit.post(kit.play().init, headers={"Content-Type": kind})
+        _require_refusal(f"an init with Content-Type: {kind}", response)
+
+
+@check("invalid.blank_id", "init-10", "A rollout_id of white space is refused.")
+async def blank_id(kit: Kit) -> None:
+    await _all(
+        _must_refuse(kit, _shown("rollout_id", one), _changed(kit, "rollout_id", one)) for one in (" ", "\t", "")
+    )
+
+
+@check("invalid.sampling", "init-8", "A known field of completion_params with a wrong type is refused.")
+async def sampling(kit: Kit) -> None:
+    await _all(
+        _must_refuse(
+            kit, f"completion_params with {name} {quoted(value)}", _changed(kit, "completion_params", {name: value})
+        )
+        for name, value in WRONG_SAMPLING
+    )
+
+
+@check("invalid.unreachable_id", "init-11", "A rollout_id whose state would have no path is refused.")
+async def unreachable_id(kit: Kit) -> None:
+    await _all(
+        _must_refuse(kit, _shown("rollout_id", one), _changed(kit, "rollout_id", one)) for one in UNREACHABLE_IDS
+    )
+
+
+@check("invalid.number", "init-13", "A number beyond all numbers, such as 1e999, is refused.")
+async def number(kit: Kit) -> None:
+    for field in ("completion_params", "metadata"):
+        body = encoded(_changed(kit, field, {"x": "@"})).replace(b'"@"', b"1e999")
+        await _must_refuse(kit, f"an init with 1e999 in {field}", body)
+
+
+@check("invalid.encoded", "init-14", "A body with a Content-Encoding is 415.")
+async def content_encoding(kit: Kit) -> None:
+    body = gzip.compress(encoded(kit.play().init))
+    response = await kit.post(body, headers={"Content-Encoding": "gzip"})
+    if response.status_code != 415:
+        raise Failed("415 to an init with Content-Encoding: gzip", describe(response))
+
+
+@check("invalid.byte_order_mark", "init-15", "A byte order mark before the JSON is no matter.")
+async def byte_order_mark(kit: Kit) -> None:
+    rollout = kit.play()
+    kit.took(rollout, await kit.post(codecs.BOM_UTF8 + encoded(rollout.init)))
+    await rollout.result()

@@ -3,9 +3,10 @@
 import asyncio
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
-from rollout_conformance.scripts import answering, breaking_off, cutting, paging, refusing
+from rollout_conformance.scripts import answering, breaking_off, cutting, encoded, first, paging, refusing
 from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
@@ -13,6 +14,10 @@ from rollout_conformance.vocabulary import Failed
 RETRY_AFTER_SECONDS = 1
 CLOCK_SLACK_SECONDS = 0.05
 PAUSE_REFUSALS = 6
+ABORTS = 4
+LEAST_WAIT_SECONDS = 0.3
+WAITS = 4
+FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
 
 
 async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollout:
@@ -37,7 +42,7 @@ async def server_error(kit: Kit) -> None:
 
 @check("retries.twice", "retry-5", "It is made again more than once.")
 async def twice(kit: Kit) -> None:
-    await _require_recovery(kit, "502 twice", refusing(502, 2, answering()))
+    await _require_recovery(kit, "500 twice", refusing(500, 2, answering()))
 
 
 @check("retries.cut", "retry-5", "A call whose connection is cut is made again, with the same body.")
@@ -100,3 +105,49 @@ async def final(kit: Kit) -> None:
         await rollout.result()
         if len(rollout.chats) > 1:
             raise Failed(f"one call answered {status}", str(len(rollout.chats)))
+
+
+@check("retries.aborted_long", "whole-4", f"It is asked for again after {ABORTS} aborts: a pause.")
+async def aborted_long(kit: Kit) -> None:
+    await _require_recovery(kit, f"{ABORTS} aborted replies", breaking_off("abort", ABORTS, answering()))
+
+
+@check("retries.gone", "retry-7 absent-1", "A trainer that says it does not know the rollout is not asked again.")
+async def gone(kit: Kit) -> None:
+    await asyncio.gather(*(_require_end(kit, answer) for answer in (FORGOTTEN, Answer(410, b"Gone"))))
+
+
+async def _require_end(kit: Kit, answer: Answer) -> None:
+    what = f"{answer.status} {answer.body.decode()}"
+    rollout = await kit.start(first(answer, then=answering()))
+    result = await rollout.result()
+    extra = result.get("extra_fields")
+    outcome = extra.get("outcome") if isinstance(extra, dict) else None
+    if len(rollout.chats) > 1:
+        raise Failed(f"one call, answered {what}", f"{len(rollout.chats)}")
+    if result.get("status") != "ERROR" or outcome not in ("llm_error", None):
+        raise Failed(f"an ERROR, outcome 'llm_error', after {what}", f"{result.get('status')}, {quoted(outcome)}")
+
+
+@check(
+    "retries.no_path", "absent-2", "A call answered 404 'Not Found', as of a path that is not served, is made again."
+)
+async def no_path(kit: Kit) -> None:
+    answers = (Answer(404, encoded({"detail": "Not Found"})), Answer(405, encoded({"detail": "Method Not Allowed"})))
+    await asyncio.gather(
+        *(
+            _require_recovery(kit, f"{answer.status} {answer.body.decode()}", first(answer, then=answering()))
+            for answer in answers
+        )
+    )
+
+
+@check("retries.delay", "retry-10", "Attempts are not made one right after the other.")
+async def delay(kit: Kit) -> None:
+    # A busy machine can only make it look longer, so the shortest counts.
+    played = await asyncio.gather(
+        *(_require_recovery(kit, "500 three times", refusing(500, 3, answering())) for _ in range(WAITS))
+    )
+    waited = min(rollout.chats[3].came_at - (rollout.chats[0].answered_at or 0) for rollout in played)
+    if waited < LEAST_WAIT_SECONDS:
+        raise Failed(f"at least {LEAST_WAIT_SECONDS} s for three further attempts", f"{waited:.3f} s")

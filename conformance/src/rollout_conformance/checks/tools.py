@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import answered_ids
 from rollout_conformance.kit import Kit
+from rollout_conformance.played import objects_of
 from rollout_conformance.scripts import Tools, call_of, calling_offered, need_tools, tool_call
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
@@ -38,8 +39,9 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
     if sorted(answered) != sorted(ids):
         raise Failed(f"one tool message for each of the ids {quoted(ids)}", f"tool messages for {quoted(answered)}")
     for message in added[: len(answered)]:
-        if not isinstance(message.get("content"), str):
-            raise Failed("tool messages whose content is text", quoted(message.get("content")))
+        content = message.get("content")
+        if not isinstance(content, str) and not (content and objects_of(content) == content):
+            raise Failed("tool messages whose content is text, or a list of parts", quoted(content))
 
 
 @check("tools.answered", "chat-15", "A tool call is answered by a tool message with its id and a text.")
@@ -90,3 +92,21 @@ async def odd_ids(kit: Kit) -> None:
 
 def _name(tools: Tools) -> str:
     return str(tools[0]["function"]["name"])
+
+
+@check("tools.order", "chat-16", "The tool messages come in the order of the calls.")
+async def order(kit: Kit) -> None:
+    ids = [f"call_{n}" for n in (3, 1, 4, 0, 2)]
+
+    def calls_of(tools: Tools, turn: int) -> Tools:
+        return [call_of(tools[n % len(tools)], call_id) for n, call_id in enumerate(ids)]
+
+    rollout = await kit.start(calling_offered(calls_of))
+    await rollout.result()
+    need_tools(rollout.tools)
+    if len(rollout.chats) < 2:
+        raise NotExercised("the agent does not call the model again after a tool call")
+    before = len(rollout.chats[0].continued)
+    answered = answered_ids(rollout.chats[1].messages[before:])
+    if answered != ids:
+        raise Failed(f"tool messages in the order of the calls, {quoted(ids)}", quoted(answered))

@@ -1,0 +1,147 @@
+"""How a rollout stands, and its end on request."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from rollout_conformance.catalogue import check
+from rollout_conformance.kit import Kit, describe
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.scripts import answering, waiting_for
+from rollout_conformance.strict_json import is_number, is_same_json, parse_object
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import Failed
+
+BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
+STATES = (*BEFORE_ITS_END, "finished", "delivered", "undeliverable")
+ODD_ID = "a/b c?d=%2f#\u00fc\u65e5"
+POLL_SECONDS = 0.05
+CANCELS = 6
+"""Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
+
+
+def _fields(answer: httpx.Response, status: int, what: str) -> dict[str, Any]:
+    if answer.status_code != status:
+        raise Failed(f"{status} to {what}", describe(answer))
+    try:
+        return parse_object(answer.content)
+    except ValueError as error:
+        raise Failed(f"a JSON object with the {status} to {what}", str(error)) from None
+
+
+async def _view(kit: Kit, rollout: PlayedRollout, what: str) -> dict[str, Any]:
+    """Its state, which is one of the table."""
+    fields = _fields(await kit.status(rollout.rollout_id), 200, f"GET /v1/rollout/{{rollout_id}} of {what}")
+    if fields.get("rollout_id") != rollout.rollout_id:
+        raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in its state", quoted(fields.get("rollout_id")))
+    if fields.get("state") not in STATES:
+        raise Failed(f"a state of the table: {', '.join(STATES)}", quoted(fields.get("state")))
+    if not is_number(fields.get("accepted_at")):
+        raise Failed("accepted_at, in Unix seconds", quoted(fields.get("accepted_at")))
+    return fields
+
+
+async def _until_delivered(kit: Kit, rollout: PlayedRollout) -> dict[str, Any]:
+    """Its state once the server has read the acknowledgement."""
+    deadline = time.monotonic() + kit.options.timeout_seconds
+    while (fields := await _view(kit, rollout, "a rollout that has ended"))["state"] != "delivered":
+        if time.monotonic() > deadline:
+            raise Failed("the state 'delivered' once the result was acknowledged", quoted(fields["state"]))
+        await asyncio.sleep(POLL_SECONDS)
+    return fields
+
+
+@check("state.running", "state-1 state-11", "A rollout that runs has a state that says so.")
+async def running(kit: Kit) -> None:
+    model = kit.hold()
+    rollout = await kit.start(waiting_for(model, answering()))
+    await rollout.first_chat()
+    state = (await _view(kit, rollout, "a rollout that runs"))["state"]
+    model.set()
+    await rollout.result()
+    if state not in BEFORE_ITS_END:
+        raise Failed(f"a state such as 'running' while the model is asked: {', '.join(BEFORE_ITS_END)}", quoted(state))
+
+
+@check("state.ended", "state-1 state-11", "One that has ended is 'delivered', and has its result in short.")
+async def ended(kit: Kit) -> None:
+    rollout = await kit.start()
+    result = await rollout.result()
+    short = (await _until_delivered(kit, rollout)).get("result")
+    if not isinstance(short, dict):
+        raise Failed("the result in short in the state of a rollout that has ended", quoted(short))
+    for name in ("status", "reward", "finish_reason"):
+        if not is_same_json(short.get(name), result.get(name)):
+            raise Failed(f"the {name} of the result, {quoted(result.get(name))}, in its state", quoted(short))
+
+
+@check("state.unknown", "state-2", "The state of a rollout that nobody knows is 404, a JSON object.")
+async def unknown(kit: Kit) -> None:
+    fields = _fields(await kit.status(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the state of an unknown rollout")
+    if fields.get("code") != "unknown_rollout":
+        raise Failed("the code 'unknown_rollout' with the 404", quoted(fields))
+
+
+@check("state.encoded", "state-10", "An id with slashes, percent signs and any script is found, percent-encoded.")
+async def encoded(kit: Kit) -> None:
+    rollout = await kit.start(rollout_id=f"{ODD_ID}{secrets.token_hex(4)}")
+    await rollout.result()
+    await _view(kit, rollout, "a rollout with an odd id")
+
+
+@asynccontextmanager
+async def _one_connection(kit: Kit) -> AsyncIterator[Kit]:
+    """A kit that asks over a connection of its own: where workers share a port, it leads to one of them."""
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+    async with httpx.AsyncClient(timeout=kit.http.timeout, limits=limits, trust_env=False) as http:
+        yield kit.over(http)
+
+
+async def _cancelled(kit: Kit) -> tuple[PlayedRollout, httpx.Response]:
+    """A rollout that runs, and what its cancel was answered."""
+    rollout = await kit.start(waiting_for(kit.hold(), answering()))
+    await rollout.first_chat()
+    return rollout, await kit.cancel(rollout.rollout_id)
+
+
+@check("state.cancel", "state-3", "A rollout that runs is cancelled: 202, and an ERROR result, outcome 'cancelled'.")
+async def cancel(kit: Kit) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        kits = [await stack.enter_async_context(_one_connection(kit)) for _ in range(CANCELS)]
+        try:
+            answers = await asyncio.gather(*map(_cancelled, kits))
+            taken = [(rollout, answer) for rollout, answer in answers if answer.status_code != 409]
+            if not taken:
+                raise Failed("202 to the cancel of a rollout that runs", describe(answers[0][1]))
+            for rollout, answer in taken:
+                fields = _fields(answer, 202, "the cancel of a rollout that runs")
+                if fields.get("rollout_id") != rollout.rollout_id:
+                    raise Failed("the rollout_id in the answer to its cancel", quoted(fields))
+                result = await rollout.result()
+                extra = result.get("extra_fields")
+                outcome = extra.get("outcome") if isinstance(extra, dict) else None
+                if result.get("status") != "ERROR" or outcome != "cancelled":
+                    raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
+        finally:
+            for one in kits:
+                one.release()
+
+
+@check("state.cancel_ended", "state-4", "The cancel of a rollout that has ended is 409, and changes nothing.")
+async def cancel_ended(kit: Kit) -> None:
+    rollout = await kit.start()
+    await rollout.result()
+    await _until_delivered(kit, rollout)
+    _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout that has ended")
+    await _until_delivered(kit, rollout)
+
+
+@check("state.cancel_unknown", "state-5", "The cancel of a rollout that nobody knows is 404.")
+async def cancel_unknown(kit: Kit) -> None:
+    _fields(await kit.cancel(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the cancel of an unknown rollout")

@@ -1,0 +1,152 @@
+"""Answers that go wrong on the way: cut, with something behind them, without an end, compressed, elsewhere."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer, Flood
+from rollout_conformance.kit import Kit
+from rollout_conformance.kit_trainer import CHAT_PATH, COMPLETED_PATH
+from rollout_conformance.played import Call, PlayedRollout, Script
+from rollout_conformance.scripts import acknowledge, answering, completion, encoded, first
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import Failed, Phase
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+HEAD_BYTES = 32 * 1024 * 1024
+BODY_BYTES = 128 * 1024 * 1024
+"""More than what a server takes and what lies in the sockets on the way."""
+
+
+def _once(change: Callable[[Answer], Answer], then: Script) -> Script:
+    """Answers as ``then`` does, the first time with a change."""
+    seen: list[Call] = []
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        answer = await then(call)
+        return answer if answer is None or len(seen) > 1 else change(answer)
+
+    return script
+
+
+async def _require_answer_again(kit: Kit, after: str, on_chat: Script) -> PlayedRollout:
+    rollout = await kit.start(on_chat)
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED" or len(rollout.chats) < 2:
+        got = f"{result.get('status')} after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
+        raise Failed(f"the call again after {after}", got)
+    return rollout
+
+
+async def _require_delivery_again(kit: Kit, after: str, on_completed: Script, count: int = 2) -> None:
+    rollout = kit.play(on_completed=on_completed)
+    rollout.has_delivery_faults = True
+    await kit.send(rollout)
+    await rollout.wait_until(lambda played: len(played.completions) >= count, f"the result again after {after}")
+    await rollout.result()
+
+
+def _cut_within(place: str) -> Callable[[Answer], Answer]:
+    return lambda answer: replace(answer, cut_within=place)
+
+
+@check("wire.cut_head", "http-10", "An answer that is cut off within its head is none: to a chat call, to a result.")
+async def cut_head(kit: Kit) -> None:
+    await asyncio.gather(
+        _require_answer_again(kit, "a reply that was cut off within its head", _once(_cut_within("head"), answering())),
+        _require_delivery_again(
+            kit, "an answer that was cut off within its head", _once(_cut_within("head"), acknowledge)
+        ),
+    )
+
+
+@check("wire.cut_body", "http-10", "Neither is one that is cut off within its body.")
+async def cut_body(kit: Kit) -> None:
+    await asyncio.gather(
+        _require_answer_again(kit, "a reply that was cut off within its body", _once(_cut_within("body"), answering())),
+        _require_delivery_again(
+            kit, "an answer that was cut off within its body", _once(_cut_within("body"), acknowledge)
+        ),
+    )
+
+
+@check("wire.behind", "http-11", "What comes behind an answer is not taken for the next one.", Phase.ALONE)
+async def behind(kit: Kit) -> None:
+    # By itself: the connection that holds it back must be the next that is used.
+    refusal = Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"})
+    forged = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    script = first(replace(refusal, behind=forged), refusal, then=acknowledge)
+    await _require_delivery_again(kit, "503 with another answer right behind it", script, count=3)
+
+
+async def _require_bound(kit: Kit, what: str, flood: Flood) -> None:
+    await _require_answer_again(kit, what, first(Answer(flood=flood), then=answering()))
+    if flood.sent_bytes >= flood.max_bytes:
+        raise Failed(f"a hung-up connection after a bounded part of {what}", f"{flood.sent_bytes} bytes were read")
+
+
+@check("wire.endless_head", "http-12", "A head without end is not read to its end: it is no answer.")
+async def endless_head(kit: Kit) -> None:
+    await _require_bound(kit, "a head without end", Flood(HEAD, b"X-More: and more\r\n", HEAD_BYTES))
+
+
+@check("wire.endless_body", "http-12", "Neither is a body without end.")
+async def endless_body(kit: Kit) -> None:
+    opening = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+    await _require_bound(kit, "a body without end", Flood(opening, b"10000\r\n%s\r\n" % (b" " * 0x10000), BODY_BYTES))
+
+
+@check("wire.redirect", "http-7", "A redirect is not followed.")
+async def redirect(kit: Kit) -> None:
+    elsewhere = kit.play()
+    for status in (307, 308):
+        to_chat = Answer(status, headers={"Location": f"{elsewhere.init['server_url']}{CHAT_PATH}"})
+        to_result = Answer(status, headers={"Location": f"{elsewhere.init['server_url']}{COMPLETED_PATH}"})
+        rollout = kit.play(first(to_chat, then=answering()), first(to_result, then=acknowledge))
+        rollout.has_delivery_faults = True
+        await kit.send(rollout)
+        await rollout.result()
+    await kit.settle()
+    if followed := [*elsewhere.chats, *elsewhere.completions]:
+        raise Failed("no call at the Location of a redirect", f"POST {followed[0].request.path}")
+
+
+def _gzipped(answer: Answer) -> Answer:
+    return replace(answer, body=gzip.compress(answer.body), headers={**answer.headers, "Content-Encoding": "gzip"})
+
+
+@check("wire.gzip", "http-9", "A reply in gzip is taken, though nobody has asked for it.")
+async def gzipped(kit: Kit) -> None:
+    rollout = await kit.start(_once(_gzipped, answering()))
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED":
+        raise Failed(
+            "COMPLETED after a reply in gzip", f"{result.get('status')}: {quoted(result.get('error_message'))}"
+        )
+
+
+@check("wire.token_ids", "answer-6", "Token ids and log-probabilities in a reply are no part of the conversation.")
+async def token_ids(kit: Kit) -> None:
+    marks = [918_273, 645_546]
+
+    async def script(call: Call) -> Answer:
+        body = json.loads(completion(call, {"role": "assistant", "content": "#### 4"}).body)
+        tokens: list[dict[str, Any]] = [
+            {"token": "4", "logprob": -0.25, "bytes": None, "top_logprobs": []} for _ in marks
+        ]
+        body["choices"][0] |= {"token_ids": marks, "logprobs": {"content": tokens}}
+        body["prompt_token_ids"] = [918_274]
+        return Answer(body=encoded(body))
+
+    rollout = await kit.start(script)
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED":
+        raise Failed("COMPLETED after a reply with token ids", quoted(result.get("error_message")))
+    for word in ("918273", "918274", "logprob"):
+        if word in json.dumps(result.get("final_messages")):
+            raise Failed("a conversation without token ids and log-probabilities", f"{word} in final_messages")

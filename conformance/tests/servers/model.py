@@ -1,0 +1,53 @@
+"""What the small server speaks of: a rollout, a refusal, and the failure of a chat call."""
+
+import time
+from contextvars import ContextVar
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+Json = dict[str, Any]
+FIRST_DELAY_SECONDS = 0.06
+LAST_DELAY_SECONDS = 0.2
+ATTEMPTS = 4
+PATIENCE = 50
+WHOLE = ("stop", "tool_calls", "length", "function_call")
+
+TRACE: ContextVar[str] = ContextVar("TRACE", default="")
+"""The ``traceparent`` of the init that the current task runs for."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer
+    """A request that is not taken."""
+
+    def __init__(self, status: int, detail: str, code: str = "", **headers: str) -> None:
+        super().__init__(detail)
+        body = {"detail": detail} | ({"code": code} if code else {})
+        self.answer = JSONResponse(body, status, {name.replace("_", "-"): v for name, v in headers.items()})
+
+
+class ChatError(Exception):
+    """No completion could be had."""
+
+
+class Rollout:
+    """An accepted init and what has come of it."""
+
+    def __init__(self, init: Json, fingerprint: str) -> None:
+        self.init = init
+        self.fingerprint = fingerprint
+        self.url: str = init["server_url"].rstrip("/")
+        self.reply: bytes = b""
+        self.messages: list[Json] = list(init["messages"])
+        self.metrics: Json = dict.fromkeys(
+            ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens", "max_context_tokens"), 0
+        )
+        self.context_tokens = 0
+        self.finish_reason = "stop"
+        self.llm_ms = 0.0
+        self.tool_ms = 0.0
+        self.began = time.monotonic()
+        self.accepted_at = time.time()
+        self.state = "running"
+        self.is_cancelled = False
+        self.result: Json = {}

@@ -1,0 +1,132 @@
+"""Defects beside other rollouts, with odd texts, and at the end of the process."""
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from servers.model import ChatError, Json, Refusal, Rollout
+from servers.mutants.inits import crashing
+from servers.mutants.mechanism import mutant
+from servers.small import SmallServer
+
+# Load
+
+
+def shares_a_conversation(self: SmallServer, usual: Any, rollout: Rollout, finish_reason: str) -> Json:
+    others = [other for other in self.rollouts.values() if other.messages[-1]["role"] == "assistant"]
+    return dict(usual(others[0], finish_reason)) | {"rollout_id": rollout.init["rollout_id"]}
+
+
+async def lets_a_failure_spread(self: SmallServer, usual: Any, rollout: Rollout) -> str:
+    if self.is_draining:
+        raise ChatError("broken since another rollout failed")
+    try:
+        return str(await usual(rollout))
+    except ChatError:
+        self.is_draining = True
+        raise
+
+
+async def one_after_the_other(self: SmallServer, usual: Any, rollout: Rollout) -> str:
+    while next(other for other in self.rollouts.values() if other.state == "running") is not rollout:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return str(await usual(rollout))
+
+
+def refuses_without_retry_after(self: SmallServer, usual: Any) -> None:
+    try:
+        usual()
+    except Refusal:
+        raise Refusal(503, "Too many rollouts") from None
+
+
+def runs_what_it_refuses(self: SmallServer, usual: Any, body: bytes) -> Json:
+    try:
+        return dict(usual(body))
+    except Refusal:
+        init = self.parse(body)
+        if isinstance(init.get("messages"), str):
+            self.spawn(self.play(Rollout(init | {"messages": []}, "")))
+        raise
+
+
+mutant("shares-a-conversation", "load.concurrent", completed=shares_a_conversation)
+mutant("lets-a-failure-spread", "load.beside_failing", agent=lets_a_failure_spread, require_room=lambda s, usual: None)
+mutant("runs-one-after-the-other", "load.beside_waiting", silent=True, agent=one_after_the_other)
+mutant("refuses-without-retry-after", "load.overload", capacity=30, require_room=refuses_without_retry_after)
+mutant("runs-what-it-refuses", "callbacks.refused", read=runs_what_it_refuses)
+
+# Ids and texts
+
+
+def drops_half_pairs(self: SmallServer, usual: Any, message: Json) -> Json:
+    json.dumps(message, ensure_ascii=False).encode()
+    return dict(usual(message))
+
+
+def is_half_a_pair(body: bytes) -> bool:
+    return b"\\ud83d" in body and b"\\ud83d\\u" not in body
+
+
+async def forgets_half_pairs(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
+    try:
+        json.dumps(result, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return
+    await usual(rollout, result)
+
+
+mutant(
+    "names-files-by-ids",
+    "ids.odd",
+    reply=crashing("FileNotFoundError", lambda init: "/" in init["rollout_id"] or len(init["rollout_id"]) > 200),
+)
+mutant(
+    "crashes-on-control-characters",
+    "ids.control",
+    reply=crashing("ValueError: null byte", lambda init: "\0" in init["rollout_id"]),
+)
+mutant(
+    "knows-only-ascii",
+    "ids.text",
+    encode=lambda s, usual, body: json.dumps(body, ensure_ascii=False).encode("ascii", "replace"),
+)
+mutant("hangs-on-half-pairs", "ids.surrogates", parse=crashing("UnicodeEncodeError", is_half_a_pair))
+mutant("forgets-half-pairs", "ids.surrogate_reply", silent=True, deliver=forgets_half_pairs)
+
+# The process
+
+
+async def drops_what_runs(self: SmallServer, usual: Any) -> None:
+    await self.close()
+
+
+async def ends_with_an_error(self: SmallServer, usual: Any) -> None:
+    await usual()
+    os._exit(3)
+
+
+async def runs_them_again(self: SmallServer, usual: Any) -> None:
+    """Never: what was cut off is reported."""
+
+
+def starts_anew(self: SmallServer, usual: Any) -> None:
+    usual()
+    self.rollouts.clear()
+
+
+mutant("drops-rollouts-at-the-end", "drain.stopped", silent=True, drain=drops_what_runs, needs="process")
+mutant("ends-with-an-error", "drain.exit_code", drain=ends_with_an_error, needs="process")
+mutant("is-ready-to-the-end", "drain.answers", ready=lambda s, usual, request: ready_for_ever(), needs="process")
+mutant("takes-inits-to-the-end", "drain.stopped", silent=True, require_room=lambda s, usual: None, needs="process")
+mutant(
+    "forgets-at-a-restart", "drain.killed drain.repeated", silent=True, take_over=lambda s, usual: None, needs="process"
+)
+mutant("forgets-keys-at-a-restart", "drain.repeated", take_over=starts_anew, needs="process")
+
+
+async def ready_for_ever() -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"ready": True})

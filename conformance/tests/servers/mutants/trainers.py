@@ -1,0 +1,170 @@
+"""Defects that show where a trainer fails, pauses, or answers what goes wrong on the way."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from servers.model import ChatError, Json, Rollout
+from servers.mutants.mechanism import mutant
+from servers.playing import CHAT
+from servers.small import SmallServer
+
+# Calls that fail
+
+
+async def never_retries(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    response = await self.post(rollout, CHAT, self.chat_body(rollout), self.call_key(rollout))
+    if response.is_success:
+        return dict(response.json())
+    raise ChatError(f"The trainer answered {response.status_code}")
+
+
+async def gives_up_on_a_cut(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+    try:
+        return await usual(rollout, path, body, key)
+    except httpx.TransportError:
+        if path == CHAT:
+            raise ChatError("The trainer does not answer") from None
+        raise
+
+
+async def goes_on(self: SmallServer, usual: Any, *arguments: Any) -> None:
+    """Without a wait."""
+
+
+async def samples_anew(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+    try:
+        return await usual(rollout, path, body, key)
+    finally:
+        body["attempt"] = body.get("attempt", 0) + 1
+
+
+def is_gone(response: httpx.Response) -> bool:
+    return response.status_code in (404, 410)
+
+
+mutant("never-retries", "retries.server_error retries.twice retries.too_many retries.cut", chat=never_retries)
+mutant("retries-once", "retries.twice retries.delay", attempts=2)
+mutant("gives-up-on-a-cut-connection", "retries.cut", post=gives_up_on_a_cut)
+mutant("retries-what-is-final", "retries.final", is_retried=lambda s, usual, status: status != 200)
+mutant("ignores-retry-after", "retries.too_many", wait_as_told=goes_on)
+mutant("takes-408-for-final", "retries.too_many", is_retried=lambda s, usual, status: status != 408 and usual(status))
+mutant("hammers", "retries.delay", timed=True, back_off=goes_on)
+mutant("changes-what-it-asks-again", "retries.server_error retries.twice retries.cut", post=samples_anew)
+mutant(
+    "counts-pauses",
+    "retries.pause",
+    is_pause=lambda s, usual, response, c: response.status_code != 503 and usual(response, c),
+)
+mutant("takes-a-page-for-the-trainers-word", "retries.page delivery.page", is_absent=lambda s, usual, response: False)
+mutant(
+    "asks-the-forgetful-for-a-reply",
+    "retries.gone",
+    is_asked_again=lambda s, usual, response, c: is_gone(response) or usual(response, c),
+)
+mutant(
+    "asks-whoever-is-gone",
+    "retries.gone",
+    is_pause=lambda s, usual, response, c: response.status_code == 410 or usual(response, c),
+)
+mutant(
+    "gives-up-a-call-without-a-path",
+    "retries.no_path",
+    is_asked_again=lambda s, usual, response, c: usual(response, c) and response.status_code not in (404, 405),
+)
+
+# Replies that are not whole
+
+
+def is_whole_but(*taken: Any) -> Any:
+    """Takes these finish reasons too."""
+    return lambda self, usual, completion: usual(completion) or self.finish_reason(completion) in taken
+
+
+mutant(
+    "scores-what-was-broken-off",
+    "retries.aborted retries.aborted_key retries.not_whole errors.not_whole",
+    is_whole=lambda s, usual, c: True,
+)
+mutant("scores-what-was-filtered", "errors.not_whole", is_whole=is_whole_but("content_filter"))
+mutant("scores-what-nobody-knows", "errors.not_whole", is_whole=is_whole_but("x-unknown"))
+mutant(
+    "fails-on-an-abort",
+    "retries.aborted retries.aborted_key",
+    is_asked_again=lambda s, usual, response, c: c is None and usual(response, c),
+    is_pause=lambda s, usual, response, c: c is None and usual(response, c),
+)
+mutant("counts-aborts", "retries.aborted_long", is_pause=lambda s, usual, response, c: c is None and usual(response, c))
+mutant(
+    "fails-on-half-a-reply",
+    "retries.not_whole",
+    is_asked_again=lambda s, usual, response, c: c is None and usual(response, c),
+)
+mutant("keeps-the-key-of-an-abort", "retries.aborted_key", key_after_a_broken_reply=lambda s, usual, r, key: key)
+mutant(
+    "wants-stop",
+    "chat.no_finish_reason chat.cut_off_reply chat.whole",
+    is_whole=lambda s, usual, c: c["choices"][0].get("finish_reason") in ("stop", "tool_calls"),
+)
+mutant(
+    "knows-no-function-call",
+    "chat.whole",
+    is_whole=lambda s, usual, c: usual(c) and s.finish_reason(c) != "function_call",
+)
+
+# On the way
+
+READ_BYTES = 65_536
+
+
+async def _read_loosely(url: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, bytes]:
+    """A reply as a careless client reads it: its end is that of the connection, whatever its head says."""
+    where = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(where.host, where.port)
+    try:
+        lines = [f"POST {where.path} HTTP/1.1", f"Host: {where.netloc.decode()}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + body)
+        reply = bytearray()
+        while b"\r\n\r\n" not in reply[-READ_BYTES:] and (piece := await reader.read(READ_BYTES)):
+            reply += piece
+        head, _, content = bytes(reply).partition(b"\r\n\r\n")
+        while piece := await reader.read(READ_BYTES):
+            content += piece
+        return head, content
+    finally:
+        writer.close()
+
+
+async def reads_loosely(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key, **self.credentials(rollout, path)}
+    try:
+        head, content = await _read_loosely(self.callback_url(rollout, path), self.encode(body), headers)
+        return httpx.Response(int(head.split()[1]), content=content)
+    except (OSError, IndexError, ValueError) as error:
+        raise httpx.ReadError(str(error)) from error
+
+
+async def follows(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+    self.http.follow_redirects = True
+    request = self.http.build_request(
+        "POST",
+        self.callback_url(rollout, path),
+        content=self.encode(body),
+        headers={"Content-Type": "application/json", "Idempotency-Key": key},
+    )
+    response = await self.http.send(request, follow_redirects=True)
+    return httpx.Response(response.status_code, content=response.content)
+
+
+mutant(
+    "takes-half-a-head",
+    "wire.cut_head wire.cut_body wire.gzip wire.endless_head wire.endless_body",
+    silent=True,
+    total=True,
+    post=reads_loosely,
+)
+mutant("follows-redirects", "wire.redirect", post=follows)
+mutant("keeps-a-connection-that-has-more", "wire.behind", silent=True, keeps_connections=10)
+mutant("reads-replies-of-any-size", "wire.endless_body", max_reply_bytes=10**12)

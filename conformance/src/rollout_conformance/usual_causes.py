@@ -48,7 +48,7 @@ CAUSES: dict[str, str] = {
     "callbacks": "one of the two callbacks is built by other code than the other",
     "callbacks.trace": "the headers of the init are not kept with the rollout: traceparent goes on every callback",
     "callbacks.user_agent": "the HTTP client's own headers: it asks for gzip unless it is told not to",
-    "chat.reply_kept": "the reply is cleaned up: stripped, parsed and written anew, or without the text beside its calls",
+    "chat.reply_kept": "the reply is cleaned up: stripped, written anew, or without the text beside its calls",
     "chat.added": "a field of one's own is put into the message: keep it elsewhere",
     "chat.unknown_fields": "messages are parsed into classes that know only some fields",
     "chat.nulls": "completion_params are copied with their nulls",

@@ -3,7 +3,7 @@
 ``OSMOSIS_NO_DOTENV=1`` leaves ``.env`` unread; an empty value is as if it were not there. Values out of bounds raise
 pydantic's ``ValidationError`` naming the field where a model is made, and a ``SettingsError`` naming the variable where
 ``get_settings`` reads them. Assignment after construction is not checked. What each field means is in the table of
-``README.md``, "Configuration".
+``docs/settings.md``.
 """
 
 import functools

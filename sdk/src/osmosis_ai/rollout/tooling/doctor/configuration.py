@@ -72,7 +72,9 @@ def check_settings(case: Case) -> Finding:
     if port is not None and not (port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
         wrong.append(f"{PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}")
     if wrong:
-        return problem("; ".join(wrong) + ".", "Correct it in the environment or in .env; the README lists the bounds.")
+        return problem(
+            "; ".join(wrong) + ".", "Correct it in the environment or in .env; docs/settings.md lists the bounds."
+        )
     return ok("All within their bounds.")
 
 
@@ -91,7 +93,7 @@ def check_variables(case: Case) -> Finding:
     message = f"Not a setting, so ignored: {', '.join(mistakes)}."
     if meant := [f"{right} for {name}" for name, right in mistakes.items() if right is not None]:
         return problem(message, f"Did you mean {', '.join(meant)}?")
-    return warning(message, "Unset it, or look up its name in the README's table.")
+    return warning(message, "Unset it, or look up its name in docs/settings.md.")
 
 
 def known_variables() -> frozenset[str]:

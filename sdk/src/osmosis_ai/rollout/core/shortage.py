@@ -30,11 +30,12 @@ def is_local_shortage(error: BaseException) -> bool:
 def _is_short(error: BaseException) -> bool:
     if isinstance(error, socket.gaierror):
         # The resolver opens files and sockets, and says that a name is unknown where it could not.
-        return error.errno in _RESOLVER_ERRNOS or not _can_open_a_file()
+        return error.errno in _RESOLVER_ERRNOS or not can_open_a_file()
     return isinstance(error, OSError) and error.errno in _ERRNOS
 
 
-def _can_open_a_file() -> bool:
+def can_open_a_file() -> bool:
+    """Whether this process may open one more."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError:

@@ -27,6 +27,7 @@ from typing import Self
 
 from osmosis_ai.rollout.core.files import FILE_MODE, make_folder
 from osmosis_ai.rollout.core.settings import Synchronous
+from osmosis_ai.rollout.core.shortage import can_open_a_file
 from osmosis_ai.rollout.journal import table
 from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
@@ -69,6 +70,8 @@ class OpenFile:
     options: FileOptions
     damage: JournalError | None = None
     """Once met it stays: what else is damaged is not known."""
+    unreachable: JournalError | None = None
+    """What stood in the way when another process's view was last taken (rights, the disk), until it stands no more."""
     problem: JournalError | None = None
     """Why nothing new can be promised, as of the last look."""
     _identities: list[tuple[str, int, int]] = field(default_factory=list)
@@ -82,7 +85,7 @@ class OpenFile:
 
     def look(self) -> JournalError | None:
         """See whether anything new can be promised; cheap enough for each commit."""
-        self.problem = self.damage or self._displacement()
+        self.problem = self.damage or self._displacement() or self.unreachable
         return self.problem
 
     def _displacement(self) -> JournalError | None:
@@ -124,7 +127,8 @@ class OpenFile:
             try:
                 table.probe(other)
             except sqlite3.OperationalError as error:
-                if not is_busy(error):
+                # Out of descriptors nothing can be opened, which says nothing of this file.
+                if not is_busy(error) and can_open_a_file():
                     raise
 
     def note_error(self, error: Exception) -> JournalError:

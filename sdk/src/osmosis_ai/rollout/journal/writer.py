@@ -209,12 +209,14 @@ class Writer:
         self._next_watch = time.monotonic() + WATCH_SECONDS
         try:
             file.owner.reassert()
+            file.unreachable = None
             if file.look() is None:
                 file.probe()
             else:
                 file.secure()  # what was committed before this was noticed
         except Exception as error:  # noqa: BLE001 - the thread must live on
-            self._see(file.note_error(error))
+            file.unreachable = file.note_error(error)
+            self._see(file.look())
         else:
             self._see(file.problem)
 

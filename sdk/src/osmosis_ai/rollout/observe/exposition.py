@@ -62,12 +62,13 @@ def shared_folder() -> str | None:
 def exposed(registry: "CollectorRegistry") -> "CollectorRegistry":
     """What is rendered for ``registry``: itself, with figures of this process, or all workers that share a folder."""
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-    from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[attr-defined,unused-ignore]
 
     if not (folder := shared_folder()):
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         return registry
+    from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[attr-defined,unused-ignore]
+
     of_all = CollectorRegistry()
     MultiProcessCollector(of_all, folder)  # type: ignore[no-untyped-call,unused-ignore]
     of_all.register(_WorkerProcesses(Path(folder)))

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import math
 import signal
+import sys
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -90,15 +91,13 @@ def has_whole_body(receive: Any) -> bool:
 
 
 def _guard_of(protocol: type) -> "type[Bounded] | None":
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    if issubclass(protocol, H11Protocol):
-        return _BoundedH11
-    try:
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    except ImportError:
-        return None
-    return _BoundedHttptools if issubclass(protocol, HttpToolsProtocol) else None
+    guards = {"httptools_impl.HttpToolsProtocol": _BoundedHttptools, "h11_impl.H11Protocol": _BoundedH11}
+    for name, guard in guards.items():
+        module, _, kind = f"uvicorn.protocols.http.{name}".rpartition(".")
+        # Whoever has a class of it has it loaded.
+        if module in sys.modules and issubclass(protocol, getattr(sys.modules[module], kind)):
+            return guard
+    return None
 
 
 class _For(Enum):

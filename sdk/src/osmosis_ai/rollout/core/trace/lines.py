@@ -11,6 +11,7 @@ from osmosis_ai.rollout.core.jsonable import plain
 MAX_EVENT_BYTES = 96 * 1024 * 1024
 """Above the largest result that a server sends by default."""
 
+_OURS = frozenset({"event", "rollout_id", "time"})
 # With a space after each colon: so `TraceIndex` tells an agent's lines from ours without decoding them.
 _AGENT_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False, allow_nan=False)
 
@@ -20,9 +21,9 @@ def line_of_agent(event_type: str, rollout_id: str, data: dict[str, Any]) -> byt
 
     Values that JSON cannot express are written through ``str()``. Raises nothing.
     """
-    head: dict[str, Any] = {"event": event_type, "rollout_id": rollout_id}
-    body = {key: value for key, value in data.items() if key not in head and key != "time"}
-    event = head | body | {"time": unix_seconds()}
+    if not _OURS.isdisjoint(data):
+        data = {key: value for key, value in data.items() if key not in _OURS}
+    event = {"event": event_type, "rollout_id": rollout_id, **data, "time": unix_seconds()}
     try:
         line = _AGENT_ENCODER.encode(event).encode() + b"\n"
     except Exception:  # noqa: BLE001 - a value's own __str__ may raise anything; the slow path names it instead

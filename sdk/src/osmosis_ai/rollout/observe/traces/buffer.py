@@ -96,19 +96,20 @@ class TraceBuffer:
     def add(self, trace: BufferedTrace, line: bytes) -> None:
         """Add a line to ``trace``."""
         with self._lock:  # the condition's own, without its two calls in Python a line
-            if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
+            pending_bytes = self._pending_bytes + len(line)
+            if pending_bytes > MAX_PENDING_BYTES:
                 trace.dropped()
                 return
             if trace.lost:
                 lost, trace.lost = trace.lost, 0
                 trace.pending.append(line_of_sdk("events_lost", trace.rollout_id, {"count": lost}))
             trace.pending.append(line)
-            self._pending_bytes += len(line)
+            self._pending_bytes = pending_bytes
             if not self._dirty:
                 # Only the first line wakes the thread; what follows waits with it.
                 self._due_at = time.monotonic() + FLUSH_SECONDS
                 self._wake()
-            elif self._pending_bytes > FLUSH_BYTES or self._thread is None:
+            elif pending_bytes > FLUSH_BYTES or self._thread is None:
                 self._wake()
             self._dirty[trace] = None
 
@@ -165,7 +166,7 @@ class TraceBuffer:
             with self._changed:
                 # Counted until now: with a disk that hangs, what is being written takes memory too.
                 self._writing.clear()
-                self._pending_bytes -= sum(len(line) for _, lines in batch for line in lines)
+                self._pending_bytes -= sum([sum(map(len, lines)) for _, lines in batch])
                 self._hold(held)
             _tell(waiting)
             for done in everything:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.sampled import said_of
 from osmosis_ai.rollout.core.text import described, text_of
 from osmosis_ai.rollout.core.trace.format import TRACE_VERSION, TraceEvent
@@ -30,6 +31,12 @@ MAX_ERROR_CHARACTERS = 2000
 _SECRET_NAME = re.compile(
     r"api[-_]?key|authori[sz]ation|passw(or)?d|secret|(access|auth|bearer|refresh)[-_]?token", re.I
 )
+
+MAX_PLAIN_NAMES = 1000
+MAX_PLAIN_NAME_CHARACTERS = 64
+_plain_names: set[str] = set()
+"""Of fields seen before, which are no secret's: each rollout comes with the same ones, four times."""
+_FLAT = frozenset({str, int, float, bool, type(None), list})
 
 
 class TraceRecorder(Observer):
@@ -106,9 +113,9 @@ class RecordedRollout(RolloutWatch):
             known += 1
         data: dict[str, Any] = {"turn": self._chats, "at": known, "appended": list(messages[known:])}
         self._known, self._reply = len(messages), None
-        shown = without_secrets(sampling)
-        if shown != self._sampling:
-            self._sampling = data["sampling"] = shown
+        if sampling != self._sampling:
+            self._sampling = copy_json(sampling)  # a copy: the agent may change a list that it passes each time
+            data["sampling"] = without_secrets(sampling)
         self._add(TraceEvent.CHAT_START, **data)
         return self._chats, time.perf_counter()
 
@@ -205,6 +212,14 @@ def start_of_trace(agent: str, request: "RolloutRequest") -> dict[str, Any]:
 def without_secrets(fields: Any) -> Any:
     """``fields`` with the values hidden that go by a name such as ``api_key``."""
     if isinstance(fields, dict):
+        if _plain_names.issuperset(fields) and _FLAT.issuperset(map(type, fields.values())):
+            return fields
+        if len(_plain_names) < MAX_PLAIN_NAMES:
+            _plain_names.update(
+                key
+                for key in fields
+                if isinstance(key, str) and len(key) <= MAX_PLAIN_NAME_CHARACTERS and not _SECRET_NAME.fullmatch(key)
+            )
         return {
             key: HIDDEN if isinstance(key, str) and _SECRET_NAME.fullmatch(key) else without_secrets(value)
             for key, value in fields.items()

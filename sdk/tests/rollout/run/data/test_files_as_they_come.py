@@ -93,6 +93,23 @@ class TestCsv:
         with pytest.raises(DatasetParseError, match=r"Line 1 of .* is not UTF-8"):
             rows_of(path)
 
+    def test_rows_with_the_same_mistake_are_one_line(self, tmp_path: Path) -> None:
+        path = self.written(tmp_path, "task,user_prompt\n2,x\n3,y\n4,\n")
+        same = "Missing required columns: ['ground_truth']; it has 'task', 'user_prompt': say which they are with"
+        assert DatasetReader(path).check().error() == (
+            f"3 of 3 rows of {path} cannot be used:\n  line 2, line 3, line 4: {same} --columns ground_truth=task."
+        )
+
+    @pytest.mark.parametrize("statement", ["sep=|", '"sep=|"'])
+    def test_a_statement_of_the_separator_may_be_quoted(self, tmp_path: Path, statement: str) -> None:
+        text = f"{statement}\r\nground_truth|user_prompt|system_prompt\r\n2|What is 1 + 1?|Be brief.\r\n"
+        assert rows_of(self.written(tmp_path, text)) == [ROW]
+
+    def test_line_ends_of_an_old_mac_are_said_in_a_sentence(self, tmp_path: Path) -> None:
+        path = self.written(tmp_path, "ground_truth,user_prompt\r2,x\r")
+        with pytest.raises(DatasetParseError, match="holds a carriage return without a line feed behind it"):
+            rows_of(path)
+
     def test_blank_lines_before_the_header_are_no_header(self, tmp_path: Path) -> None:
         text = "\n \nground_truth;user_prompt;system_prompt\n2;What is 1 + 1?;Be brief.\n2;;s\n"
         path = self.written(tmp_path, text)
@@ -187,6 +204,8 @@ class TestParquet:
             took=arrow.array([1_500_000_789], arrow.duration("ns")),
             of_day=arrow.array([1_000_000_789], arrow.time64("ns")),
             deep=arrow.array([[{"at": since_1970}]], arrow.list_(arrow.struct({"at": arrow.timestamp("ns")}))),
+            mapped=arrow.array([[("a", since_1970)]], arrow.map_(arrow.string(), arrow.timestamp("ns"))),
+            pair=arrow.array([[since_1970] * 2], arrow.list_(arrow.timestamp("ns"), 2)),
         )
         [row] = rows_of(path)
         assert row["at"] == "2026-01-02T03:04:05.000006+00:00"
@@ -194,6 +213,8 @@ class TestParquet:
         assert row["took"] == 1.5
         assert row["of_day"] == "00:00:01"
         assert row["deep"] == [{"at": "2026-01-02T03:04:05.000006"}]
+        assert row["mapped"] == [["a", "2026-01-02T03:04:05.000006"]]
+        assert row["pair"] == ["2026-01-02T03:04:05.000006"] * 2
 
     def test_what_python_has_no_value_for_is_an_error_of_its_row_and_column(self, tmp_path: Path) -> None:
         seconds_of_year_10000 = 253_402_300_800

@@ -57,7 +57,8 @@ class CsvFile:
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
         lines, above = whole_lines(self.path), 0
         first = next(lines, "")
-        stated = first.rstrip("\r\n")[len(STATEMENT) :] if first.startswith(STATEMENT) else ""
+        statement = first.rstrip("\r\n").strip('"')
+        stated = statement[len(STATEMENT) :] if statement.startswith(STATEMENT) else ""
         while (len(stated) == 1 and not above) or first.isspace():
             first, above = next(lines, ""), above + 1
         separator = stated if len(stated) == 1 else max(SEPARATORS, key=_unquoted(first).count)
@@ -69,6 +70,8 @@ class CsvFile:
                 cells = next(reader, None)
             except csv.Error as error:
                 wrong = f"Line {above + reader.line_num} of {self.path} is not CSV: {error}"
+                if "new-line" in str(error):
+                    wrong = f"Line {line_number} of {self.path} holds a carriage return without a line feed behind it"
                 if "limit" in str(error) or "end of data" in str(error):
                     raise DatasetParseError(f"{wrong}; is a quote before it not closed?") from None
                 yield line_number, DatasetParseError(f"{wrong}.")

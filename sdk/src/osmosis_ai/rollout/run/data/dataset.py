@@ -4,6 +4,7 @@ A row is parsed only when it is asked for: neither what ``offset`` skips nor wha
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +30,7 @@ from osmosis_ai.rollout.run.errors import DatasetParseError, DatasetValidationEr
 __all__ = ["REQUIRED_COLUMNS", "DatasetReader", "DatasetRow", "dataset_row_to_request"]
 
 _TARGETS = frozenset(TARGETS)
+_ROW = re.compile(r"^Row \d+: ")
 
 MAX_PROBLEMS = 50
 MAX_SHOWN_COLUMNS = 500
@@ -102,7 +104,13 @@ class DatasetCheck:
             place, problem = self.problems[0]
             where = f"{self.path}, {place}: " if place and isinstance(problem, DatasetValidationError) else ""
             return f"{where}{problem}"
-        lines = [f"{place}: {problem}" if place else str(problem) for place, problem in self.problems]
+        alike: dict[str, list[tuple[str, str]]] = {}
+        for place, problem in self.problems:
+            alike.setdefault(_ROW.sub("", str(problem)), []).append((place, str(problem)))
+        lines = [
+            f"{', '.join(place for place, _ in same)}: {text if len(same) > 1 else same[0][1]}".removeprefix(": ")
+            for text, same in alike.items()
+        ]
         if unlisted := self.bad_rows - len(self.problems):
             lines.append(f"and {unlisted} more")
         return "\n  ".join([f"{self.bad_rows:,} of {counted(self.rows, 'row')} of {self.path} cannot be used:", *lines])
@@ -228,7 +236,9 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
     row.setdefault("system_prompt", "")
     if missing := [column for column in REQUIRED_COLUMNS if column not in row]:
         found = ", ".join(map(repr, record)) or "none"
-        hint = ",".join(f"{column}=COLUMN" for column in missing)
+        spare = [column for column in row if column not in _TARGETS]
+        found_one = spare[0] if len(missing) == len(spare) == 1 else "COLUMN"
+        hint = ",".join(f"{column}={found_one}" for column in missing)
         raise DatasetValidationError(
             f"Row {index}: Missing required columns: {missing}; it has {found[:MAX_SHOWN_COLUMNS]}: say which they are"
             f" with --columns {hint}."

@@ -101,4 +101,10 @@ def _microseconds(kind: Any) -> Any:
         return arrow.list_(_microseconds(kind.value_type))
     if types.is_large_list(kind):
         return arrow.large_list(_microseconds(kind.value_type))
+    if types.is_fixed_size_list(kind):
+        return arrow.list_(_microseconds(kind.value_type), kind.list_size)
+    if types.is_map(kind):
+        return arrow.map_(_microseconds(kind.key_type), _microseconds(kind.item_type))
+    if types.is_dictionary(kind):
+        return _microseconds(kind.value_type)
     return kind

@@ -79,3 +79,15 @@ async def test_once_every_model_has_stopped_no_further_row_is_read() -> None:
     stops = await drive(jobs, run_one, lambda job, result: None, concurrency=1, stops=Stops())
     assert stops.first_reason == "gone at row 0"
     assert next(jobs).row_index == 1
+
+
+async def test_runs_that_wait_for_nothing_let_the_loop_turn() -> None:
+    turns: list[int] = []
+
+    async def run_one(job: Job) -> tuple[int, str | None]:
+        asyncio.get_running_loop().call_soon(turns.append, job.row_index)
+        return job.row_index, None
+
+    seen: list[int] = []
+    await drive(RunPlan().jobs(rows_of(5)), run_one, lambda job, result: seen.append(len(turns)), concurrency=1)
+    assert seen == [0, 1, 2, 3, 4]

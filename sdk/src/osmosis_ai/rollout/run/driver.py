@@ -106,6 +106,8 @@ async def drive(
 
     async def work(job: Job) -> bool:
         if job.tag not in stops.reasons:
+            # A script may never wait for anything: signals, and the timers of runs that have ended, need a turn.
+            await asyncio.sleep(0)
             result, stop_reason = await run_one(job)
             if stop_reason is not None:
                 stops.reasons.setdefault(job.tag, stop_reason)

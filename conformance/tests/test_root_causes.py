@@ -41,6 +41,13 @@ def test_an_audit_follows_from_the_checks_whose_rollouts_it_is_about_if_all_of_t
     assert causes(idempotency, audit)["callbacks.once"] == ""
 
 
+def test_what_nearly_all_rely_on_is_the_cause_of_what_fails_with_its_rollouts() -> None:
+    shape = failure("completed.shape", "expected a result", ["init.nulls", "ids.odd"])
+    assert causes(failure("ids.odd"), shape) == {"ids.odd": "completed.shape", "completed.shape": ""}
+    assert causes(failure("ids.text"), shape)["ids.text"] == ""
+    assert causes(failure("ids.odd"), failure("init.nulls"), shape)["completed.shape"] in ("init.nulls", "ids.odd")
+
+
 def test_failures_that_say_the_same_but_for_numbers_and_quotes_are_one() -> None:
     one = failure("init.accepted", "expected 202 to an init; got 500: {'detail': 'a 17'}")
     other = failure("ids.odd", "expected 202 to an init; got 500: {'detail': 'b 9'}")

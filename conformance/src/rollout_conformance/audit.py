@@ -10,9 +10,6 @@ from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, refusing
 from rollout_conformance.vocabulary import Failed
 
-REPEATED = "idempotency"
-"""The group whose matter a rollout is whose init was sent again, whichever check did so."""
-
 
 async def audited(kit: Kit, *, refused_too: bool = False) -> list[PlayedRollout]:
     """The accepted rollouts of the run, once all have ended and nothing more has come for a while."""
@@ -57,5 +54,12 @@ def first_problem(rollouts: Sequence[PlayedRollout], expected: str, problem_of: 
     rollout, problem = problems[0]
     more = f", and {len(problems) - 1} more rollouts like it" if len(problems) > 1 else ""
     looked_at(rollout)
-    subjects = frozenset(REPEATED if len(one.statuses) > 1 else one.check_id for one, _ in problems)
+    subjects = frozenset(_subject(one) for one, _ in problems)
     raise Failed(expected, f"{problem} (rollout of {rollout.check_id}{more})", subjects)
+
+
+def _subject(rollout: PlayedRollout) -> str:
+    """Whose matter it is: that of a group where its init was sent again, or its result refused; or of its check."""
+    if len(rollout.statuses) > 1:
+        return "idempotency"
+    return "delivery" if rollout.has_delivery_faults else rollout.check_id

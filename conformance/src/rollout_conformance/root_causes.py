@@ -3,8 +3,9 @@
 A failure follows from an earlier one where
 
 1. it is an audit's, and every rollout that it is about was played by a check that failed as well;
-2. ``RESTS_ON`` says that what it checks takes for granted what the other one checks;
-3. both say the same, but for numbers and quoted values, as where no init is accepted at all.
+2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
+3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks;
+4. both say the same, but for numbers and quoted values, as where no init is accepted at all.
 
 A consequence is told too, under its cause, and decides the verdict like any failure: it may have a cause of its own.
 """
@@ -32,29 +33,43 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
+BASIC = frozenset({"callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"})
+"""Audits of what nearly every check relies on."""
+
 _VARIABLE = re.compile(r"(?:GET|POST) \S+|'[^']*'|\"[^\"]*\"|\{.*\}|\[.*\]|\(rollout of .*\)|\d[\w.]*")
 
 
 def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
     """The results, each consequence with its ``cause``."""
     failed = [result for result in results if result.status is Status.FAILED]
-    causes = {result.check.id: _cause(result, failed[:position], failed) for position, result in enumerate(failed)}
+    basic = [one for one in failed if one.check.id in BASIC and not _blamed(one, failed)]
+    causes = {
+        result.check.id: _cause(result, failed[:position], failed, basic) for position, result in enumerate(failed)
+    }
     return tuple(replace(one, cause=_root(one.check.id, causes)) for one in results)
 
 
-def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result]) -> str:
+def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], basic: Sequence[Result]) -> str:
     own, ids = result.check.id, [one.check.id for one in failed]
-    blamed = [next((name for name in ids if name == one or name.startswith(f"{one}.")), own) for one in result.subjects]
-    if blamed and own not in blamed:
-        return min(blamed, key=ids.index)
+    if blamed := _blamed(result, failed):
+        return blamed
+    if found := next(
+        (one.check.id for one in basic if one is not result and not result.subjects and own in one.subjects), ""
+    ):
+        return found
     for pattern, root in RESTS_ON:
         if root in ids and root != own and fnmatchcase(own, pattern):
             return root
-    # What an audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
-    alike = (
-        one for one in before if _plain(one.reason) == _plain(result.reason) and (result.subjects or not one.subjects)
-    )
-    return next((one.check.id for one in alike), "")
+    # What another audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
+    alike = (one for one in before if _plain(one.reason) == _plain(result.reason))
+    return next((one.check.id for one in alike if result.subjects or not one.subjects), "")
+
+
+def _blamed(audit: Result, failed: Sequence[Result]) -> str:
+    """The first failed check of those whose rollouts an audit is about, if all of them failed; else an empty text."""
+    own, ids = audit.check.id, [one.check.id for one in failed]
+    blamed = [next((name for name in ids if name == one or name.startswith(f"{one}.")), own) for one in audit.subjects]
+    return min(blamed, key=ids.index) if blamed and own not in blamed else ""
 
 
 def _plain(reason: str) -> str:

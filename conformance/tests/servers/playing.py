@@ -191,7 +191,7 @@ class Playing:
 
     def is_absent(self, response: httpx.Response) -> bool:
         """Whether somebody else answers in the trainer's place."""
-        return response.status_code in (404, 405) and not response.text.startswith("{")
+        return response.status_code in (404, 405) and not response.text.removeprefix("{}").startswith("{")
 
     def is_no_path(self, response: httpx.Response) -> bool:
         """Whether the path is not served."""

@@ -153,13 +153,19 @@ class SmallServer(Playing):
             "server_url": self.is_url(init.get("server_url")),
             "messages": isinstance(messages, list) and all(isinstance(message, dict) for message in messages),
             "completion_params": self.are_params(init.get("completion_params")),
-            "max_turns": isinstance(init.get("max_turns", 10), int) and init.get("max_turns", 10) > 0,
-            "max_tokens_total": isinstance(init.get("max_tokens_total", 1), int)
-            and init.get("max_tokens_total", 1) > 0,
+            "tool_server_url": isinstance(init.get("tool_server_url"), str | None),
+            "max_turns": self.is_count(init.get("max_turns", 10), 100_000),
+            "max_tokens_total": self.is_count(init.get("max_tokens_total", 1), 1_000_000_000),
             "metadata": isinstance(metadata, dict) and len(json.dumps(metadata)) <= MAX_METADATA_BYTES,
-            "api_key": isinstance(init.get("api_key"), str | None),
-            "idempotency_key": isinstance(init.get("idempotency_key"), str | None),
+            "api_key": self.is_text(init.get("api_key"), 4096),
+            "idempotency_key": self.is_text(init.get("idempotency_key"), 256),
         }
+
+    def is_count(self, value: Any, most: int) -> bool:
+        return isinstance(value, int) and 0 < value <= most
+
+    def is_text(self, value: Any, most: int) -> bool:
+        return value is None or (isinstance(value, str) and len(value) <= most)
 
     def is_id(self, value: Any) -> bool:
         return (
@@ -181,7 +187,7 @@ class SmallServer(Playing):
     def is_url(self, url: Any) -> bool:
         try:
             parts = urlsplit(url)
-            odd = parts.query or parts.fragment or url != url.strip() or parts.port == 0
+            odd = len(url) > 2048 or parts.query or parts.fragment or url != url.strip() or parts.port == 0
             return parts.scheme in ("http", "https") and bool(parts.hostname) and not odd
         except (ValueError, TypeError, AttributeError):
             return False

@@ -81,6 +81,7 @@ async def secret(kit: Kit) -> None:
     good, bad = kit.play(api_key=token), kit.play(refusing(400, None, answering()), api_key=token)
     answers = [await kit.send(good), await kit.send(bad)]
     await kit.results((good, bad))
+    answers += [await kit.status(good.rollout_id), await kit.status(bad.rollout_id)]
     for field in ("messages", "api_key"):
         answers.append(await kit.post({**kit.play().init, "api_key": token, field: [token]}))
     answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))

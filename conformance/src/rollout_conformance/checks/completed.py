@@ -165,9 +165,7 @@ async def tool_counts(kit: Kit) -> None:
     _require_counts(given, {"num_tool_calls": sum(message.get("role") == "tool" for message in last)})
 
 
-@check(
-    "completed.latency", "metric-6 metric-8", "llm_latency_ms is more than 0, and total_latency_ms is not less than it."
-)
+@check("completed.latency", "metric-8", "llm_latency_ms is more than 0, and total_latency_ms is not less than it.")
 async def latency(kit: Kit) -> None:
     rollout = await kit.start()
     given = (await rollout.result()).get("metrics")
@@ -178,11 +176,27 @@ async def latency(kit: Kit) -> None:
         raise Failed("0 < llm_latency_ms <= total_latency_ms", f"{quoted(llm)} and {quoted(total)}")
 
 
+@check(
+    "completed.call_latency", "metric-6", "llm_latency_ms is without what a call had to wait before it was answered."
+)
+async def call_latency(kit: Kit) -> None:
+    pause = refusing(503, 1, answering(), {"Retry-After": "1"})
+    given = (await (await kit.start(pause)).result()).get("metrics")
+    if not isinstance(given, dict):
+        raise NotExercised("the agent sends no metrics")
+    # Both are the server's own, so that a machine that is busy makes no difference.
+    llm, total = given.get("llm_latency_ms", 0), given.get("total_latency_ms", 0)
+    if not (is_number(llm) and is_number(total) and llm <= total - PAUSE_MS):
+        got = f"{quoted(llm)} of {quoted(total)}"
+        raise Failed(f"an llm_latency_ms without the {PAUSE_MS} ms of a Retry-After, which total_latency_ms has", got)
+
+
 OUTCOMES = {
     "success": "COMPLETED",
     **dict.fromkeys(("agent_error", "llm_error", "tool_error", "reward_error", "timeout"), "ERROR"),
     **dict.fromkeys(("cancelled", "interrupted", "invalid_result"), "ERROR"),
 }
+PAUSE_MS = 900
 MAX_COMPONENTS, MAX_NAME_CHARACTERS = 32, 64
 PROMPTS = (500, 40)
 

@@ -19,7 +19,7 @@ from rollout_conformance.scripts import (
     raw,
     refusing,
 )
-from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
@@ -191,7 +191,10 @@ async def refused_once(kit: Kit) -> None:
 async def refused_same(kit: Kit) -> None:
     rollout = await _left_out(kit, Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"}))
     await rollout.result()
-    _, without, *later = rollout.completions
+    whole, without, *later = rollout.completions
+    if not without.is_rest_of(whole):
+        differs = first_difference(whole.request.body, without.request.body)
+        raise Failed("the same result, but for its messages and extra_fields", f"another at {differs}")
     for again in later:
         if not is_same_document(without.request.body, again.request.body):
             raise Failed("the result without its messages again after 503", again.result_in_words)

@@ -39,6 +39,8 @@ class Restart:
     """That to the same init after it."""
     runs: int = 1
     """How often the agent asked the model for its first message."""
+    cut_off: str = ""
+    """What is wrong with the end of a rollout that ran when the process ended."""
 
 
 async def restart_of(kit: Kit) -> Restart:
@@ -74,6 +76,15 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         if undelivered.contradiction():
             raise Failed("the same result after kill -9 and a new start", undelivered.contradiction())
         await kit.must_serve()
+        ends = [(await rollout.result()).get("status") for rollout in running]
+        restart.cut_off = next(
+            (
+                f"{end}, after {len(one.chats)} calls"
+                for one, end in zip(running, ends, strict=True)
+                if end != "ERROR" or len(one.chats) > 1
+            ),
+            "",
+        )
     except Failed as failure:
         restart.problem = failure
     finally:
@@ -82,12 +93,23 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     return restart
 
 
-@check(
-    "drain.killed", "way-2 way-5", "After kill -9 and a new start, every rollout that had a 202 is reported.", STOPPING
-)
+@check("drain.killed", "way-2", "After kill -9 and a new start, every rollout that had a 202 is reported.", STOPPING)
 async def killed(kit: Kit) -> None:
     if problem := (await restart_of(kit)).problem:
         raise problem
+
+
+@check(
+    "drain.cut_off", "way-5", "What ran when the process was killed is reported as an ERROR, not run again.", STOPPING
+)
+async def cut_off(kit: Kit) -> None:
+    restart = await restart_of(kit)
+    if restart.problem:
+        raise NotExercised("what was accepted before kill -9 was not reported after it")
+    if restart.cut_off:
+        raise Failed(
+            "an ERROR, and no further call, for a rollout that ran when the process was killed", restart.cut_off
+        )
 
 
 @check("drain.repeated", "same-3", "An init repeated after that gets the first answer, and starts nothing.", STOPPING)

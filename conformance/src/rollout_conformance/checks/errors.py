@@ -64,7 +64,7 @@ async def malformed(kit: Kit) -> None:
 
 @check(
     "errors.not_whole",
-    "whole-5 whole-7 retry-2",
+    "whole-5 retry-2",
     "So does a reply that is never whole, by its finish_reason: it is not scored.",
 )
 async def not_whole(kit: Kit) -> None:
@@ -74,6 +74,17 @@ async def not_whole(kit: Kit) -> None:
             for reason in ("error", None, "x-unknown", "content_filter")
         )
     )
+
+
+@check(
+    "errors.filtered",
+    "whole-7",
+    "A reply that a content filter cut off is an ERROR at once: it is not asked for again.",
+)
+async def filtered(kit: Kit) -> None:
+    rollout = await _require_error(kit, "a reply with finish_reason 'content_filter'", saying("####", "content_filter"))
+    if len(rollout.chats) > 1:
+        raise Failed("one call, answered with finish_reason 'content_filter'", str(len(rollout.chats)))
 
 
 @check("errors.unreachable", "retry-6", "So does a trainer that never answers a call: each connection is cut.")

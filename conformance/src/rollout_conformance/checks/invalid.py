@@ -34,6 +34,16 @@ WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
     ("metadata", "text"),
     ("api_key", {"a": 1}),
     ("idempotency_key", ["a"]),
+    ("max_turns", 100_001),
+    ("max_turns", 2.5),
+    ("max_tokens_total", 1_000_000_001),
+    ("max_tokens_total", [1]),
+    ("tool_server_url", 7),
+    ("messages", [7]),
+    ("metadata", ["a"]),
+    ("api_key", "x" * 4097),
+    ("idempotency_key", "x" * 257),
+    ("server_url", f"http://127.0.0.1/{'x' * 2048}"),
 )
 NOT_JSON = (b"", b"{", b"hello", b"[]", b'"text"', b"null", b'{"rollout_id": "a",}', b'{"rollout_id": "\xff\xfe"}')
 BAD_URLS = ("ftp://127.0.0.1/x", "127.0.0.1:8000", "http://", "", "file:///etc/passwd")

@@ -50,7 +50,7 @@ async def cut(kit: Kit) -> None:
     await _require_recovery(kit, "a cut connection", cutting(1, answering()))
 
 
-@check("retries.too_many", "retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
+@check("retries.too_many", "retry-5 retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     told, _ = await asyncio.gather(
@@ -68,9 +68,16 @@ async def pause(kit: Kit) -> None:
     await _require_recovery(kit, f"{PAUSE_REFUSALS} times 503", refusing(503, PAUSE_REFUSALS, answering(), header))
 
 
-@check("retries.page", "absent-3", "A call answered with a proxy's 404 page is made again.")
+@check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")
 async def page(kit: Kit) -> None:
-    await _require_recovery(kit, "a 404 page", paging(1, answering()))
+    empty = (Answer(404, b"{}"), Answer(404, b""), Answer(404, b"Not here."), Answer(405, b"<html></html>"))
+    await asyncio.gather(
+        _require_recovery(kit, "a 404 page", paging(1, answering())),
+        *(
+            _require_recovery(kit, f"{answer.status} {answer.body.decode()}", first(answer, then=answering()))
+            for answer in empty
+        ),
+    )
 
 
 @check(

@@ -62,6 +62,11 @@ mutant(
 mutant(
     "rewards-with-nan", "completed.reward", reward=lambda s, usual, r: float("nan") if len(r.messages) > 4 else usual(r)
 )
+mutant(
+    "counts-the-wait",
+    "completed.call_latency",
+    measured=measured(lambda m: {"llm_latency_ms": m["total_latency_ms"]}),
+)
 mutant("measures-backwards", "completed.metrics", measured=measured(lambda m: {"tool_latency_ms": -0.5}))
 mutant("counts-one-too-few", COUNTS, measured=measured(lambda m: {"num_llm_calls": max(0, m["num_llm_calls"] - 1)}))
 mutant(

@@ -87,7 +87,8 @@ mutant(
     "retries.aborted retries.aborted_key retries.not_whole errors.not_whole",
     is_whole=lambda s, usual, c: True,
 )
-mutant("scores-what-was-filtered", "errors.not_whole", is_whole=is_whole_but("content_filter"))
+mutant("asks-until-it-passes-the-filter", "errors.filtered", is_asked_again=lambda s, usual, *answer: True)
+mutant("scores-what-was-filtered", "errors.not_whole errors.filtered", is_whole=is_whole_but("content_filter"))
 mutant("scores-what-nobody-knows", "errors.not_whole", is_whole=is_whole_but("x-unknown"))
 mutant(
     "fails-on-an-abort",

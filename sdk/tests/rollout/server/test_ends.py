@@ -92,6 +92,20 @@ def test_a_second_signal_ends_a_server_whose_event_loop_is_blocked(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("start", [serve, uvicorn])
+def test_where_no_thread_runs_a_signal_that_nobody_handles_ends_it(
+    tmp_path: Path, trainer: FaultyTrainer, start: Start
+) -> None:
+    with start(tmp_path / "journal.db", LONG_DRAIN) as server:
+        server.accept_and_wait_for_it(trainer.url, "blocking", "hold_the_interpreter")
+        server.signal(signal.SIGQUIT)
+        assert server.exit_code() == -signal.SIGQUIT
+        server.start()
+        assert outcome(trainer, "blocking") == "interrupted"
+        assert len(trainer.bodies("blocking")) == 1
+
+
+@pytest.mark.slow
 @in_each_start_mode
 def test_so_does_one_that_is_heeded_by_an_agent_that_then_blocks(
     tmp_path: Path, trainer: FaultyTrainer, start: Start

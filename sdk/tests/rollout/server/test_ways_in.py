@@ -134,3 +134,19 @@ async def test_the_trainers_callbacks_are_guarded_too() -> None:
     async with Trainer(never, server_url=TRAINER, port=port, callback_url="https://trainer.example/x"):
         found, _ = await asyncio.to_thread(ask, port, "POST /v1/chat/completions", "Host: trainer.example")
         assert found == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [(b"X: a\r\n" * 90, 200), (b"X: a\r\n" * 101, 431), (b"X: " + b"a" * 70_000 + b"\r\n", 431)],
+    ids=["few", "many", "large"],
+)
+def test_a_head_is_bounded_by_the_app_where_its_server_does_not(tmp_path: Path, headers: bytes, status: int) -> None:
+    """As under another ASGI server: a uvicorn in a thread, around which nobody has put the bounds."""
+    app = app_of(tmp_path)
+    with LiveServer(app, http="httptools") as server, server.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + headers + b"\r\n")
+        reply = b""
+        while piece := connection.recv(65_536):
+            reply += piece
+    assert reply.startswith(b"HTTP/1.1 %d" % status)

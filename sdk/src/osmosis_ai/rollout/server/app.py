@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -25,6 +26,7 @@ from osmosis_ai.rollout.server.services import Services
 from osmosis_ai.rollout.wire.channel import TrainerChannel, reply_bytes_for
 from osmosis_ai.rollout.wire.channels import TrainerChannels, check_certificates
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+from osmosis_ai.rollout.wire.inbound import HEAD_TOO_LARGE, is_too_large
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard, refuse
 
 if TYPE_CHECKING:
@@ -112,6 +114,9 @@ def create_app(
                 # and it runs where signals arrive, where a test puts it into a thread.
                 services.by_server = "asgi" in scope and threading.current_thread() is threading.main_thread()
                 send = lifespan.in_one_sentence(send)
+            elif services.looks_at_heads and scope["type"] == "http" and is_too_large(scope):
+                await refuse(HEAD_TOO_LARGE, send, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
             elif guard is not None and scope["type"] == "http" and (problem := guard.problem_of(scope)) is not None:
                 await refuse(problem, send)
                 return

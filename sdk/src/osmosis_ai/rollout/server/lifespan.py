@@ -98,9 +98,11 @@ class Lifespan:
                 "No API key: whoever reaches this port can start rollouts. "
                 "Set OSMOSIS_ROLLOUT_SERVER_API_KEY unless it is reachable from this machine only."
             )
-        if self._services.by_server and not bound_this_server(state.max_concurrent * DESCRIPTORS_PER_ROLLOUT):
+        outbound = state.max_concurrent * DESCRIPTORS_PER_ROLLOUT
+        self._services.looks_at_heads = not (self._services.by_server and bound_this_server(outbound))
+        if self._services.by_server and self._services.looks_at_heads:
             logger.warning(
-                "Not served by uvicorn: what a request's head may cost is for the server, or a proxy, to bound."
+                "Not served by uvicorn: what a head costs until it is whole is for that server, or a proxy, to bound."
             )
         state.start_cleanup_task()
         maintenance = asyncio.create_task(self._maintain(service))

@@ -37,6 +37,8 @@ class Services:
         self.agent_name = agent_loop.name
         self.served = False
         """Whether a lifespan runs; without one there is no recovery and no drain, so nothing goes on disk either."""
+        self.looks_at_heads = True
+        """Whether the app has to: nobody before it bounds them."""
         self.by_server = False
         """Whether it is a server's own process that runs the lifespan; only there the journal has a default."""
         self._agent_loop = agent_loop

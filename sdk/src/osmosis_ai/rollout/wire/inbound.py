@@ -100,6 +100,16 @@ def _guard_of(protocol: type) -> "type[Bounded] | None":
     return None
 
 
+HEAD_TOO_LARGE = {"detail": f"A request's head may have {MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes."}
+
+
+def is_too_large(scope: Any) -> bool:
+    """Whether a head is, that has come through a server without these bounds."""
+    headers = scope["headers"]
+    sizes = [len(name) + len(value) + 4 for name, value in headers[: MAX_HEADERS + 1]]
+    return len(headers) > MAX_HEADERS or sum(sizes) + len(scope.get("raw_path") or b"") > MAX_HEAD_BYTES
+
+
 class _For(Enum):
     """What a connection waits for."""
 
@@ -398,8 +408,7 @@ class _BoundedHttptools(Bounded):
         if self.cycle is not None and not self.cycle.response_complete:  # behind the head, so there is a reply to come
             self.abort()
             return
-        sentence = f"A request's head may have {MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes."
-        self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, sentence)
+        self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, HEAD_TOO_LARGE["detail"])
 
 
 class _BoundedH11(Bounded):

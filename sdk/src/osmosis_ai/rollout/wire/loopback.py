@@ -68,9 +68,11 @@ class LoopbackGuard:
         return name in _USUAL or name in self._names or name.endswith(".localhost") or is_loopback(name)
 
 
-async def refuse(problem: dict[str, str], send: Callable[[Any], Awaitable[None]]) -> None:
-    """Answer 403 with ``problem`` as JSON."""
+async def refuse(
+    problem: dict[str, str], send: Callable[[Any], Awaitable[None]], status: HTTPStatus = HTTPStatus.FORBIDDEN
+) -> None:
+    """Answer with ``problem`` as JSON."""
     body = json.dumps(problem).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": HTTPStatus.FORBIDDEN, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -4,6 +4,11 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more about what else the machine does.
+settings.register_profile("suite", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # Started with `nohup` or `&`, the suite ignores Ctrl-C, and so would all that it starts; a handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -252,7 +252,7 @@ def rows_named(error: str, suffix: str) -> list[int]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".jsonl.gz", ".csv.gz", ".parquet"])
 @pytest.mark.parametrize("command", ["test", "eval", "trainer"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(records=RECORDS)
 def test_no_row_is_lost_whatever_the_file_holds(
     command: str,

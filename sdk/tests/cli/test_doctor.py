@@ -119,7 +119,7 @@ def test_it_is_done_in_three_seconds_though_nothing_answers(working_directory: P
     assert "trainer-reachable" in done.stdout
     assert KEY not in done.stdout
     # By itself it takes less than 3 s; other tests use the cores meanwhile.
-    assert seconds < 8
+    assert seconds < 30
 
 
 @pytest.mark.parametrize("arguments", [["-m", "x:y", "--mcp", "tools"], ["-p", "70000"], ["--timeout", "0"]])

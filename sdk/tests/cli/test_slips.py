@@ -31,7 +31,7 @@ class Sloppy(RolloutAgentLoop):
         if "rewrites" in ctx.request.metadata:
             messages.append({**reply.message, "content": "cleaned up"})
         if "blocks" in ctx.request.metadata:
-            time.sleep(2.5)  # HERE
+            time.sleep(5)  # HERE
         return ctx.complete(messages, reward=1.0)
 
 
@@ -102,12 +102,12 @@ def test_a_rewritten_reply_a_blocked_loop_and_sampling_that_is_not_the_requests(
     assert [runs[row].get("sampling_ignored") or [] for row in range(4)] == [[], [], [], ["temperature"]]
     [block] = runs[2]["event_loop_blocked"]
     assert block["place"] == PLACE
-    assert 1.0 <= block["seconds"] <= 10.0
+    assert block["seconds"] >= 1.0
 
 
 @pytest.mark.parametrize("command", ["test", "eval"])
 def test_an_agent_that_blocks_is_ended_at_the_time_limit_of_a_run(command: str) -> None:
-    Path("agent.py").write_text(AGENT.replace("time.sleep(2.5)", "time.sleep(60)"))
+    Path("agent.py").write_text(AGENT.replace("time.sleep(5)", "time.sleep(60)"))
     more = ("--eval-fn", "agent:always") if command == "eval" else ()
     code, shown = run(command, "--policy", "agent:policy", "--timeout", "2", *more)
     assert code == 1

@@ -10,7 +10,7 @@ from osmosis_ai.rollout.tooling.doctor.examination import CHECKS, examine
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Setup, Status
 from support.processes import own_environment
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 TESTS = Path(__file__).parents[1]
 
 ASK = """

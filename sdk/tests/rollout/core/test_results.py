@@ -218,7 +218,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
         extra_fields=st.dictionaries(st.text(max_size=3), anything, max_size=2) | anything,
     )
 )
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_whatever_is_returned_arrives_as_one_strict_result(returned: RolloutResult) -> None:
     async def drive() -> JsonObject:
         clients = StandInClients()

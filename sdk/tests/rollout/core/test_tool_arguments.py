@@ -165,21 +165,21 @@ def test_a_million_wrong_items_are_refused_in_linear_time() -> None:
     def total(numbers: list[int]) -> int:
         return sum(numbers)
 
-    started = time.monotonic()
+    started = time.process_time()
     tools = Toolbox(total)
     assert run("total", {"numbers": [1] * 200_000 + ["x"]}, tools) == (
         "Error: argument numbers.200000 of total must be a number"
     )
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_short_text_that_stands_for_many_digits_is_cheap_to_refuse() -> None:
     def total(numbers: list[int]) -> int:
         return sum(numbers)
 
-    started = time.monotonic()
+    started = time.process_time()
     text = '{"numbers": [' + ",".join(["1e400"] * 50_000 + ["1e3999"] * 50_000) + "]}"
     assert run("total", text, Toolbox(total)) == (
         "Error: argument numbers.50000 of total must be a whole number without so large an exponent"
     )
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10

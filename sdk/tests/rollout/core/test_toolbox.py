@@ -192,7 +192,7 @@ async def test_a_time_out_names_the_tool_and_its_arguments_and_holds_up_nobody()
         first, second, third = await Toolbox(hang, sleep, add).answer(a_context(), calls)
     finally:
         released.set()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25  # and not 30
     assert first["content"] == (
         'Error: hang took longer than 0.05 seconds with the arguments {"query": "SELECT 1", "limit": 1e3999}'
     )

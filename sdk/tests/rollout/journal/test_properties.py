@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.journal import TestClock, an_acceptance
 
@@ -306,7 +306,7 @@ class SqliteJournalMachine(JournalMachine):
         shutil.rmtree(self.directory)
 
 
-EFFORT = settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EFFORT = settings(max_examples=30, stateful_step_count=30)
 
 TestMemoryJournal = MemoryJournalMachine.TestCase
 TestMemoryJournal.settings = EFFORT

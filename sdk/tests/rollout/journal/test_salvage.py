@@ -249,7 +249,7 @@ def test_without_its_log_what_the_main_file_has_comes_out(damaged: Path, before:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.0, 1.0), bytes_each=st.integers(1, 20_000))
 def test_no_damage_makes_it_fail(left: Left, seed: int, share: float, bytes_each: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - as above

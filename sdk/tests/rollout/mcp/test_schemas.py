@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from fastmcp import FastMCP
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic import BaseModel, Field
 
 from osmosis_ai.rollout.mcp.agent_loop import MCPAgentLoop, _mcp_tool_to_openai
@@ -303,7 +303,6 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(SCHEMAS, SCHEMAS)
 def test_any_schema_is_converted_or_refused_with_a_reason(schema: Any, definition: Any) -> None:
     try:

@@ -228,9 +228,9 @@ class TestRedaction:
 
     @pytest.mark.parametrize("piece", ["a-", "token", "api_key=", "://", "Bearer ", "eyJ.", "a:/", "=", "secret-"])
     def test_takes_no_longer_for_a_text_made_to_be_slow(self, piece: str) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         redacted(piece * (2 * MAX_REDACTED_CHARACTERS // len(piece)))
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
 
 
 def events(text: str) -> list[dict[str, Any]]:

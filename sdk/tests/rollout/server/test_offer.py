@@ -276,7 +276,7 @@ class TestAgreementWithValidate:
         return response.status_code, response.text
 
     @given(st.lists(good_tools, max_size=3) | st.lists(good_tools | any_tools, min_size=1, max_size=2))
-    @hypothesis_settings(max_examples=80, deadline=None)
+    @hypothesis_settings(max_examples=80)
     def test_on_any_definition(self, definitions: list[Any]) -> None:
         agent = ScriptedAgent(tools=definitions)
         report = validate_agent_loop(agent)

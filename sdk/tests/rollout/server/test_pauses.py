@@ -122,7 +122,7 @@ async def test_a_rollout_that_waits_ends_as_promptly_as_any(trainer: FakeTrainer
                 assert (await client.post("/v1/rollout/rollout-1/cancel")).status_code == 202
             started = time.monotonic()
         result = await trainer.result("rollout-1")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50  # and not 60
     assert result["extra_fields"]["outcome"] == ("cancelled" if way == "cancel" else "interrupted")
 
 

@@ -290,7 +290,7 @@ class TestFuzz:
                 assert detail["loc"][0] == "body"
 
     @given(st.binary(max_size=200))
-    @hypothesis_settings(max_examples=30, deadline=None)
+    @hypothesis_settings(max_examples=30)
     def test_any_bytes(self, content: bytes) -> None:
         asyncio.run(self.check(server(), content))
 
@@ -303,12 +303,12 @@ class TestFuzz:
             },
         )
     )
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_any_fields(self, fields: JsonObject) -> None:
         asyncio.run(self.check(server(), json.dumps({**init_body(), **fields}).encode()))
 
     @given(st.text(max_size=40).map(lambda text: f"http://{text}") | st.text(max_size=40))
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_any_server_url(self, server_url: str) -> None:
         body = json.dumps(init_body(server_url=server_url)).encode()
         with suppress(RefusedError):

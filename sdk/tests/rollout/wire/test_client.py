@@ -330,7 +330,7 @@ class TestMetrics:
         clock = SimpleNamespace(now=1000.0)
 
         async def sleep(delay: float) -> None:
-            clock.now += 500.0
+            clock.now += 500.0 if delay else 0.0  # which is a turn for others
 
         monkeypatch.setattr(asyncio, "sleep", sleep)
         monkeypatch.setattr("time.perf_counter", lambda: clock.now)

@@ -227,7 +227,7 @@ class TestValidation:
         assert read["ground_truth"] == " 2 "
         assert dict(read)["Level"] == [1, None]
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
     @given(rows=st.lists(st.fixed_dictionaries(dict.fromkeys(REQUIRED_COLUMNS, st.text(min_size=1))), max_size=5))
     def test_any_text_survives_jsonl(self, tmp_path: Path, rows: list[dict[str, str]]) -> None:
         usable = [row for row in rows if all(value.strip() for value in row.values())]

@@ -6,7 +6,7 @@ from operator import mul
 from random import Random
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from osmosis_ai.rollout.run.evaluate import pass_at_k as exported_pass_at_k
 from osmosis_ai.rollout.run.evaluate.statistics import (
@@ -206,7 +206,6 @@ def test_students_t_agrees_with_the_tables(degrees: float, expected: float) -> N
 
 
 class TestAPairedComparison:
-    @settings(deadline=None)
     @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]), min_size=1, max_size=9))
     def test_few_rows_are_tested_exactly(self, differences: list[float]) -> None:
         paired = paired_difference(differences, [0.0] * len(differences))

@@ -32,7 +32,7 @@ def test_every_check_has_an_id_of_its_own_and_says_what_it_is_about() -> None:
 def test_one_that_hangs_holds_up_nothing() -> None:
     started = time.monotonic()
     diagnosis = examine(Setup(), time_limit_seconds=0.2, checks=[Check("slow", "time", sleep)])
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 30.0  # and not 600
     finding = diagnosis.findings["slow"]
     assert finding.status is Status.NOT_CHECKED
     assert finding.fix is not None

@@ -96,7 +96,7 @@ class TestReaching:
         checks = [check for check in CHECKS if check.id in TRAINER_CHECKS]
         started = time.monotonic()
         examine(Setup(trainer=black_hole), checks=checks)
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 15.0
 
 
 class TestPaths:

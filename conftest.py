@@ -1,7 +1,8 @@
 """Test reports travel between processes, as UTF-8 text; some tests are about text that is none."""
 
 import signal
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,17 @@ settings.load_profile("suite")
 # Started with `nohup` or `&`, the suite ignores Ctrl-C, and so would all that it starts; a handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_settings() -> Iterator[None]:
+    """What a file of tests has set for its whole process ends with it: which files share a process is chance."""
+    yield
+    core = "osmosis_ai.rollout.core"
+    if f"{core}.settings" in sys.modules:
+        sys.modules[f"{core}.settings"].reset_settings()
+    if f"{core}.schemas" in sys.modules:
+        vars(sys.modules[f"{core}.schemas"])["_max_metadata_size_bytes"] = None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,7 +33,6 @@ from rollout_conformance.vocabulary import (
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 1.0
 STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
 """Which phases follow which; those of one step overlap."""
 AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
@@ -73,8 +72,8 @@ async def run(
         await stack.enter_async_context(served(trainer.handle, listener))
         # No proxy of the environment comes between, and no pool of ours limits what the server is asked at once.
         timeout = httpx.Timeout(options.timeout_seconds, connect=min(CONNECT_SECONDS, options.timeout_seconds))
-        # A server may close a connection that nobody uses: the kit lets go of it before, so no request meets that.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=IDLE_SECONDS)
+        # A connection for each request: a server may close one that nobody uses, and a busy kit would meet that.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False))
         command = None
         if options.server_command:

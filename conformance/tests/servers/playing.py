@@ -5,6 +5,8 @@ import hashlib
 import json
 import secrets
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 import httpx
@@ -198,7 +200,11 @@ class Playing:
         return response.status_code == 405 or (response.status_code == 404 and '"Not Found"' in response.text)
 
     async def wait_as_told(self, response: httpx.Response) -> None:
-        await asyncio.sleep(float(response.headers.get("retry-after", 0)))
+        told = response.headers.get("retry-after", "0")
+        if told.isdigit():
+            await asyncio.sleep(float(told))
+        else:
+            await asyncio.sleep(max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()))
 
     async def back_off(self, attempts: int) -> None:
         await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2**attempts, LAST_DELAY_SECONDS))
@@ -261,10 +267,14 @@ class Playing:
             "status": "ERROR",
             "final_messages": rollout.messages,
             "finish_reason": "cancelled" if outcome == "cancelled" else "error",
-            "error_message": f"{type(error).__name__}: {error}"[:1000],
+            "error_message": self.without_key(rollout, f"{type(error).__name__}: {error}"[:1000]),
             "metrics": self.measured(rollout),
             "extra_fields": {"outcome": outcome},
         }
+
+    def without_key(self, rollout: Rollout, text: str) -> str:
+        key = rollout.init.get("api_key")
+        return text.replace(key, "(key)") if key else text
 
     # Its delivery
 

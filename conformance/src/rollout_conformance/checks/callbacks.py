@@ -4,9 +4,10 @@ import secrets
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import answering, refusing
+from rollout_conformance.scripts import answering, encoded, first, refusing
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed
 
@@ -78,7 +79,8 @@ async def key(kit: Kit) -> None:
 )
 async def secret(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
-    good, bad = kit.play(api_key=token), kit.play(refusing(400, None, answering()), api_key=token)
+    echo = Answer(400, encoded({"detail": f"The kit does not like the key {token}."}))
+    good, bad = kit.play(api_key=token), kit.play(first(echo, then=answering()), api_key=token)
     answers = [await kit.send(good), await kit.send(bad)]
     await kit.results((good, bad))
     answers += [await kit.status(good.rollout_id), await kit.status(bad.rollout_id)]

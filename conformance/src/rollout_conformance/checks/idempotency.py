@@ -12,7 +12,7 @@ from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit, describe
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, waiting_for
-from rollout_conformance.strict_json import first_difference, is_same_document
+from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
@@ -86,6 +86,17 @@ async def two_keys(kit: Kit) -> None:
         rollout.init["idempotency_key"] = f"{one.rollout_id}/{number}"
         rollout.is_shared = True
         await kit.send(rollout)
+        await rollout.result()
+
+
+@check("idempotency.two_spaces", "same-4", "An idempotency_key that reads like another rollout's id is another key.")
+async def two_spaces(kit: Kit) -> None:
+    one = kit.play()
+    other = kit.play(idempotency_key=one.rollout_id, messages=one.init["messages"])
+    for rollout in (one, other):
+        answer = parse_object((await kit.send(rollout)).content)
+        if answer.get("rollout_id") != rollout.rollout_id:
+            raise Failed(f"the rollout_id {rollout.rollout_id} in the 202", quoted(answer.get("rollout_id")))
         await rollout.result()
 
 

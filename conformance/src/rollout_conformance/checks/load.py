@@ -57,7 +57,7 @@ async def beside_waiting(kit: Kit) -> None:
     await kit.results(waiting)
 
 
-@check("load.overload", "limit-1 err-4", "A server that is full refuses with 429 or 503 and Retry-After.", LATE)
+@check("load.overload", "limit-1 err-4 same-13", "A server that is full refuses with 429 or 503 and Retry-After.", LATE)
 async def overload(kit: Kit) -> None:
     model = kit.hold()
     accepted: list[PlayedRollout] = []

@@ -1,17 +1,22 @@
 """Calls for a completion that fail: which are made again, and how."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import answering, breaking_off, cutting, encoded, first, paging, refusing
 from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
 RETRY_AFTER_SECONDS = 1
+DATED_SECONDS = 4
+"""Of these at least one is left: a date has whole seconds, and another machine another clock."""
 CLOCK_SLACK_SECONDS = 0.05
 PAUSE_REFUSALS = 6
 ABORTS = 4
@@ -50,16 +55,33 @@ async def cut(kit: Kit) -> None:
     await _require_recovery(kit, "a cut connection", cutting(1, answering()))
 
 
+def _refusing_until_a_date(then: Script) -> Script:
+    """Answers the first call 503, with a Retry-After that is a date."""
+    seen: list[Call] = []
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        if len(seen) > 1:
+            return await then(call)
+        until = datetime.now(UTC) + timedelta(seconds=DATED_SECONDS)
+        return Answer(503, encoded({"detail": "not now"}), {"Retry-After": format_datetime(until, usegmt=True)})
+
+    return script
+
+
 @check("retries.too_many", "retry-5 retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    told, _ = await asyncio.gather(
+    told, dated, _ = await asyncio.gather(
         _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
+        _require_recovery(kit, "503", _refusing_until_a_date(answering())),
         _require_recovery(kit, "408", refusing(408, 1, answering())),
     )
-    waited = told.chats[1].came_at - (told.chats[0].answered_at or 0)
-    if waited < RETRY_AFTER_SECONDS - CLOCK_SLACK_SECONDS:
-        raise Failed(f"no further call for the {RETRY_AFTER_SECONDS} s of Retry-After", f"one after {waited:.2f} s")
+    for rollout, how in ((told, f"{RETRY_AFTER_SECONDS}"), (dated, f"(a date, in {DATED_SECONDS} s)")):
+        waited = rollout.chats[1].came_at - (rollout.chats[0].answered_at or 0)
+        if waited < RETRY_AFTER_SECONDS - CLOCK_SLACK_SECONDS:
+            looked_at(rollout)
+            raise Failed(f"no further call before 'Retry-After: {how}' is over", f"one after {waited:.2f} s")
 
 
 @check("retries.pause", "retry-4", f"A call answered 503 {PAUSE_REFUSALS} times is made again: a pause.")

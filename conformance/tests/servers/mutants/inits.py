@@ -316,6 +316,11 @@ mutant(
     fingerprint=lambda s, usual, init: json.dumps({**init, "rollout_id": 0, "api_key": 0}),
 )
 mutant(
+    "has-one-space-of-keys",
+    "idempotency.two_spaces",
+    key_of=lambda s, usual, init: init.get("idempotency_key") or init["rollout_id"],
+)
+mutant(
     "ignores-idempotency-keys",
     "idempotency.two_ids idempotency.two_keys",
     key_of=lambda s, usual, init: str(init["rollout_id"]),

@@ -123,6 +123,7 @@ mutant(
     "errors.short_message",
     failed=lambda s, usual, r, error, outcome: usual(r, error, outcome) | {"error_message": str(error) * 100_000},
 )
+mutant("repeats-the-key", "callbacks.secret", without_key=lambda s, usual, rollout, text: text)
 mutant("loses-the-turns-of-a-failure", "errors.partial", failed=failed(final_messages=[]))
 mutant("stops-where-it-fails", "errors.finish_reason", failed=failed(finish_reason="stop"))
 mutant(

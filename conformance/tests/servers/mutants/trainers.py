@@ -44,11 +44,17 @@ def is_gone(response: httpx.Response) -> bool:
     return response.status_code in (404, 410)
 
 
+async def counts_seconds_alone(self: SmallServer, usual: Any, response: httpx.Response) -> None:
+    if response.headers.get("retry-after", "0").isdigit():
+        await usual(response)
+
+
 mutant("never-retries", "retries.server_error retries.twice retries.too_many retries.cut", chat=never_retries)
 mutant("retries-once", "retries.twice retries.delay", attempts=2)
 mutant("gives-up-on-a-cut-connection", "retries.cut", post=gives_up_on_a_cut)
 mutant("retries-what-is-final", "retries.final", is_retried=lambda s, usual, status: status != 200)
 mutant("ignores-retry-after", "retries.too_many", wait_as_told=goes_on)
+mutant("knows-no-dates", "retries.too_many", wait_as_told=counts_seconds_alone)
 mutant("takes-408-for-final", "retries.too_many", is_retried=lambda s, usual, status: status != 408 and usual(status))
 mutant("hammers", "retries.delay", timed=True, back_off=goes_on)
 mutant("changes-what-it-asks-again", "retries.server_error retries.twice retries.cut", post=samples_anew)

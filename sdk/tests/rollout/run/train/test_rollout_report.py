@@ -178,3 +178,17 @@ class TestRecords:
         report.add(1, 0, ended(reward=0.0))
         report.duration_seconds = 1.0
         assert (report.mean_reward, report.completed, report.resumed, report.rollouts_per_second) == (0.5, 2, 1, 1.0)
+
+
+@pytest.mark.parametrize("columns", [None, "70"])
+def test_a_status_can_be_read_beside_many_parts_of_a_reward(
+    columns: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    parts = {f"a_part_of_the_reward_{number}": 0.5 for number in range(4)}
+    text = printed(report_of(ended(extra_fields={"outcome": "success", "reward_components": parts}), FAILED))
+    assert "COMPLETED" in text.partition("Rollouts:")[0]
+    assert ("a_part_of_the_reward_3" in text.partition("Rollouts:")[0]) == (columns is None)

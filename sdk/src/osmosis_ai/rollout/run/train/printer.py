@@ -1,5 +1,6 @@
 """A report for people: a bounded table and the summary, on a terminal or in a pipe."""
 
+import os
 from typing import IO
 
 from rich import box
@@ -13,6 +14,7 @@ from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutRepor
 from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
+COLUMNS_OF_A_PIPE = 160
 MAX_COMPONENT_COLUMNS = 4
 """The summary has all parts of the rewards."""
 
@@ -29,7 +31,9 @@ class ReportPrinter:
     """Writes to ``stream``; every text from the wire is made safe for it."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        # Rich takes 80 columns where nobody says: too few for a table with rewards in parts.
+        width = None if stream.isatty() or os.environ.get("COLUMNS") else COLUMNS_OF_A_PIPE
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def say(self, text: str) -> None:
@@ -44,7 +48,7 @@ class ReportPrinter:
         numbers = [(name, True) for name in names]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for name, is_number in [("Row", True), *repeats, ("Status", False), *numbers, ("Finish reason", False)]:
-            table.add_column(name, justify="right" if is_number else "left")
+            table.add_column(name, justify="right" if is_number else "left", no_wrap=name == "Status")
         if report.rewritten:
             table.add_column("Rewrote")
         shown = _worst(report.lines)

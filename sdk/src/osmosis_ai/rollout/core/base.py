@@ -107,6 +107,10 @@ class RolloutContext:
             OsmosisRolloutError: as ``OsmosisLLMClient.chat_completions`` does.
             TypeError: the policy's ``chat_completions`` is not a coroutine function.
         """
+        if not isinstance(messages, list | tuple):
+            raise TypeError(
+                f"ctx.chat takes the whole conversation, a list of messages, got {type(messages).__name__}."
+            )
         if kwargs != self.request.completion_params:
             self._look_at_sampling(kwargs)
         self.tell_of_rewrite(self.transcript.sending(messages))

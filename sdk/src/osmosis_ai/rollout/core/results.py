@@ -4,6 +4,7 @@ A result is made once, encoded at that moment as a ``RolloutResponse`` in strict
 Its ``extra_fields.outcome`` says what kind of end it was; only ``success`` may carry a reward.
 """
 
+import inspect
 import json
 import math
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from osmosis_ai.rollout.core.result_summary import ResultSummary as ResultSummar
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
-from osmosis_ai.rollout.core.slips import told_of
+from osmosis_ai.rollout.core.slips import hint_of_value, told_of
 from osmosis_ai.rollout.core.text import cut, described, encodable, fitted
 from osmosis_ai.rollout.core.where import place_of_function
 
@@ -119,10 +120,8 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
             rollout_id, ctx, StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}"), told=told
         )
     messages = result.final_messages
-    if not isinstance(messages, list) or not all(issubclass(kind, dict) for kind in set(map(type, messages))):
-        return _invalid(rollout_id, ctx, "final_messages is not a list of message objects", run=run)
-    if misfit := _problem(result):
-        return _invalid(rollout_id, ctx, misfit, messages, run)
+    if misfit := problem_of(result):
+        return _invalid(rollout_id, ctx, misfit, None if misfit.field == _MESSAGES else messages, run)
     completed = result.status == RolloutStatus.COMPLETED
     extra_fields = {**result.extra_fields}
     if REWARD_COMPONENTS in extra_fields:
@@ -151,11 +150,11 @@ def result_of_return(rollout_id: str, ctx: RolloutContext, result: Any, run: Any
         return _invalid(rollout_id, ctx, f"{_culprit(fields)} cannot be written as JSON", messages, run)
 
 
-def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException) -> TerminalResult:
+def result_of_exception(rollout_id: str, ctx: RolloutContext, error: BaseException, run: Any = None) -> TerminalResult:
     """The result for an exception that escaped from ``run``."""
     # A framework raises an error of its own for a chat call that failed.
     outcome = outcome_of(error) or outcome_of(ctx.transcript.error) or Outcome.AGENT_ERROR
-    return result_of_stop(rollout_id, ctx, StopReason(outcome, described(error)), told=told_of(error))
+    return result_of_stop(rollout_id, ctx, StopReason(outcome, described(error)), told=told_of(error, run))
 
 
 def result_of_stop(
@@ -232,17 +231,50 @@ _FIELDS = {
 }
 
 
-def _problem(result: RolloutResult) -> str | None:
-    """What makes ``result`` unfit for the wire, in a sentence; ``None`` if nothing does."""
+_MESSAGES = "final_messages"
+
+
+class Misfit(str):
+    """Why a result is unfit for the wire, in a sentence: in which ``field``, and a ``hint`` where one is known."""
+
+    __slots__ = ("field", "hint")
+
+    field: str
+    hint: str | None
+
+    def __new__(cls, sentence: str, field: str, hint: str | None = None) -> "Misfit":
+        """The sentence about ``field``."""
+        misfit = super().__new__(cls, sentence)
+        misfit.field, misfit.hint = field, hint
+        return misfit
+
+
+def problem_of(result: RolloutResult) -> Misfit | None:
+    """What makes ``result`` unfit for the wire; ``None`` if nothing does but what encoding it would find."""
+    messages: Any = result.final_messages
+    if not isinstance(messages, list):
+        return Misfit(f"{_MESSAGES} must be a list of messages, got {type(messages).__name__}", _MESSAGES, _WHOLE)
+    if not all(issubclass(kind, dict) for kind in set(map(type, messages))):
+        index, message = next((i, each) for i, each in enumerate(messages) if not isinstance(each, dict))
+        sentence = f"{_MESSAGES}[{index}] must be a message object, got {type(message).__name__}"
+        return Misfit(sentence, _MESSAGES, hint_of_value(message) or _WHOLE)
+    return _problem(result)
+
+
+_WHOLE = "give the whole conversation: ctx.complete(messages, reward=...)."
+
+
+def _problem(result: RolloutResult) -> Misfit | None:
     if result.status not in _STATUSES:
-        return f"status must be COMPLETED or ERROR, got {plain(result.status)!r}"
+        return Misfit(f"status must be COMPLETED or ERROR, got {plain(result.status)!r}", "status")
     if result.reward is not None:
         try:
             finite = not isinstance(result.reward, str | bytes) and math.isfinite(result.reward)
         except (TypeError, ValueError, OverflowError):
             finite = False
         if not finite:
-            return f"reward must be a finite number, got {plain(result.reward)!r}"
+            got = "a coroutine" if inspect.iscoroutine(result.reward) else repr(plain(result.reward))
+            return Misfit(f"reward must be a finite number, got {got}", "reward", hint_of_value(result.reward))
     if (
         type(result.finish_reason) is str
         and result.error_message is None
@@ -252,7 +284,7 @@ def _problem(result: RolloutResult) -> str | None:
         return None  # the usual one
     for name, (kind, wanted) in _FIELDS.items():
         if not isinstance(value := getattr(result, name), kind):
-            return f"{name} must be {wanted}, got {type(value).__name__}"
+            return Misfit(f"{name} must be {wanted}, got {type(value).__name__}", name, hint_of_value(value))
     return None
 
 
@@ -267,7 +299,8 @@ def _invalid(
     rollout_id: str, ctx: RolloutContext, problem: str, messages: list[MessageDict] | None = None, run: Any = None
 ) -> TerminalResult:
     reason = StopReason(Outcome.INVALID_RESULT, f"invalid result: {problem}")
-    return result_of_stop(rollout_id, ctx, reason, messages, _written_at(run))
+    hint = getattr(problem, "hint", None)
+    return result_of_stop(rollout_id, ctx, reason, messages, {**_written_at(run), **({"hint": hint} if hint else {})})
 
 
 def _written_at(run: Any) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class ValidationResult:
     warnings: list[ValidationError] = field(default_factory=list)
     agent_name: str | None = None
     tool_count: int = 0
+    tools_at: str | None = None
+    """Where ``get_tools`` is written, if an error is about a tool."""
 
     def __bool__(self) -> bool:
         return self.valid
@@ -108,7 +110,10 @@ def validate_agent_loop(agent_loop: RolloutAgentLoop, *, request: RolloutRequest
     errors = [finding for finding in findings if finding.code not in _WARNINGS]
     warnings = [finding for finding in findings if finding.code in _WARNINGS]
     agent_name = name if isinstance(name, str) else None
-    return ValidationResult(not errors, errors, warnings, agent_name, len(tools) if isinstance(tools, list) else 0)
+    of_tools = any((finding.field or "").startswith("tools[") for finding in errors)
+    tools_at = place_of_function(agent_loop.get_tools) if of_tools else None
+    tool_count = len(tools) if isinstance(tools, list) else 0
+    return ValidationResult(not errors, errors, warnings, agent_name, tool_count, tools_at)
 
 
 def check_tools(tools: Any, get_tools: Any = None) -> list[ValidationError]:
@@ -178,15 +183,14 @@ def _tools_of(agent_loop: RolloutAgentLoop, request: RolloutRequest) -> tuple[An
         message = f"get_tools raised {kind}: {text}{f' ({place})' if place else ''}"
         return None, ValidationError("GET_TOOLS_EXCEPTION", message, "get_tools", details)
     if tools is None:
-        message = "get_tools returned None; return a list, empty if there are no tools."
+        message = f"get_tools returned None{_at(agent_loop.get_tools)}; return a list, empty if there are no tools."
         return None, ValidationError("GET_TOOLS_RETURNS_NONE", message, "get_tools")
     return tools, None
 
 
 def _check_tools(tools: Any, get_tools: Any) -> Iterator[ValidationError]:
     if not isinstance(tools, list):
-        place = place_of_function(get_tools)
-        at = f" ({place})" if place else ""
+        at = _at(get_tools)
         remedy = "return its schemas" if hasattr(tools, "schemas") else "return one, as in 'return TOOLS.schemas'"
         message = f"get_tools must return a list, got {type(tools).__name__}{at}: {remedy}."
         if inspect.isawaitable(tools):
@@ -289,7 +293,10 @@ def _check_run(agent_loop: RolloutAgentLoop) -> Iterator[ValidationError]:
     elif not callable(run):
         yield ValidationError("RUN_NOT_CALLABLE", f"run must be a method, got {type(run).__name__}.", "run")
     elif not any(map(inspect.iscoroutinefunction, _layers(run))):
-        message = "run must be a coroutine function; define it with 'async def'."
+        remedy = "define it with 'async def'"
+        if any(map(inspect.isasyncgenfunction, _layers(run))):
+            remedy += ", and end it with 'return ctx.complete(...)', without yield"
+        message = f"run must be a coroutine function; {remedy}{_at(run)}."
         yield ValidationError("RUN_NOT_ASYNC", message, "run")
 
 
@@ -302,6 +309,11 @@ def _layers(function: Any) -> Iterator[Any]:
         if callable(function):
             yield type(function).__call__
         function = function.func if isinstance(function, functools.partial) else getattr(function, "__wrapped__", None)
+
+
+def _at(function: Any) -> str:
+    place = place_of_function(function)
+    return f" ({place})" if place else ""
 
 
 def _attribute(agent_loop: RolloutAgentLoop, name: str) -> Any:

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, RunInterrupted, blocks_of
 from osmosis_ai.rollout.core.resources import run_agent
-from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
+from osmosis_ai.rollout.core.results import Misfit, TerminalResult, problem_of, result_of_exception, result_of_return
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
 from osmosis_ai.rollout.core.slips import told_of
 from osmosis_ai.rollout.core.text import described, printable, text_of
@@ -49,6 +49,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 DEBUG_DIRECTORY = "./local_debug"
+TOOL_REMEDY = "return the schemas of a Toolbox (TOOLS.schemas), or tools as the chat API has them."
 _SHORTEST_DURATION_MS = 1e-6
 
 
@@ -98,6 +99,10 @@ class _LocalContext(RolloutContext):
 
     def tell_of_sampling(self, ignored: tuple[str, ...]) -> None:
         pass
+
+
+class _AgentExitError(Exception):
+    """The agent has called ``sys.exit``: the end of its run, and not of the command."""
 
 
 @dataclass
@@ -215,7 +220,9 @@ class LocalRolloutRunner:
         tools = self.agent_loop.get_tools(request)
         if not isinstance(tools, list):
             raise ToolValidationError(check_tools(tools, self.agent_loop.get_tools)[0].message)
-        validate_tools(tools)
+        if problem := provider_problem(tools):
+            place = place_of_function(self.agent_loop.get_tools)
+            raise ToolValidationError(f"{problem}{f' ({place})' if place else ''}: {TOOL_REMEDY}")
         self.llm_client.set_tools(tools)
         ctx = _LocalContext(
             request=request,
@@ -237,7 +244,7 @@ class LocalRolloutRunner:
         try:
             result = await self._run_in_time(ctx)
         except Exception as error:
-            _trace_result(ctx, result_of_exception(ctx.request.rollout_id, ctx, error))
+            _trace_result(ctx, result_of_exception(ctx.request.rollout_id, ctx, error, self.agent_loop.run))
             raise
         _trace_result(ctx, result_of_return(ctx.request.rollout_id, ctx, result))
         return result
@@ -254,6 +261,8 @@ class LocalRolloutRunner:
             raise
         except RunInterrupted as error:
             raise _RunTimeoutError(str(error)) from error
+        except SystemExit as error:
+            raise _AgentExitError(f"SystemExit: {error.code}") from error
         finally:
             CURRENT_RUN.reset(token)
         if run.interruption is not None:  # the agent caught it
@@ -269,6 +278,8 @@ class LocalRolloutRunner:
     def _ended(
         self, row_index: int, result: RolloutResult, ctx: RolloutContext, started_seconds: float
     ) -> LocalRunResult:
+        if isinstance(result, RolloutResult) and (misfit := problem_of(result)):
+            return self._unfit(row_index, misfit, result, ctx, started_seconds)
         success = result.status == "COMPLETED"
         metrics = result.metrics
         messages = result.final_messages or ctx.transcript.messages()
@@ -293,6 +304,26 @@ class LocalRolloutRunner:
             zero_reason=_zero_reason(ctx, result, messages) if success else None,
         )
 
+    def _unfit(
+        self, row_index: int, misfit: Misfit, result: RolloutResult, ctx: RolloutContext, started_seconds: float
+    ) -> LocalRunResult:
+        """What a server could not send."""
+        place = place_of_function(self.agent_loop.run)
+        is_of_reward = misfit.field == "reward"
+        return self._run_result(
+            row_index,
+            ctx,
+            started_seconds,
+            success=False,
+            result=result if is_of_reward else None,
+            error=f"invalid result: {misfit}",
+            token_usage=self._token_usage(),
+            error_kind="reward" if is_of_reward else "invalid result",
+            messages=result.final_messages if is_of_reward else ctx.transcript.messages(),
+            where=[place] if place else [],
+            hint=misfit.hint,
+        )
+
     def _failed(
         self,
         row_index: int,
@@ -314,7 +345,7 @@ class LocalRolloutRunner:
             error_kind=kind,
             messages=ctx.transcript.messages() if ctx else [],
             num_tool_calls=metrics.num_tool_calls if metrics else 0,
-            **(told_of(raised) if raised is not None else {}),
+            **(told_of(raised, self.agent_loop.run) if raised is not None else {}),
         )
 
     def _run_result(
@@ -430,6 +461,8 @@ def _text(error: Exception) -> str:
 def _kind(error: Exception) -> str:
     if isinstance(error, _RunTimeoutError):
         return ProviderFailure.TIMEOUT.value
+    if isinstance(error, _AgentExitError):
+        return SystemExit.__name__
     return error.failure.value if isinstance(error, ProviderError) else type(error).__name__
 
 

@@ -199,7 +199,7 @@ class Execution(ChatWatch):
         self._ctx.log_event(
             "rollout_error", error=f"{type(returned).__name__}: {text_of(returned)}", where=places_of(returned)
         )
-        return result_of_exception(self._rollout_id, self._ctx, returned)
+        return result_of_exception(self._rollout_id, self._ctx, returned, self._agent_loop.run)
 
     async def _cut_short(
         self, run: "asyncio.Task[RolloutResult | BaseException]", reason: StopReason

@@ -233,6 +233,8 @@ def print_report(result: ValidationResult, *, verbose: bool = False) -> None:
     console.print_error(f"Agent loop validation failed with {len(result.errors)} error(s):")
     for error in result.errors:
         console.print_error(f"  - {error}")
+    if result.tools_at:
+        console.print_error(f"    The tools come from {result.tools_at}.")
     if warnings:
         console.print_error("")
         console.print_error(f"Warnings ({len(warnings)}):")
@@ -246,7 +248,8 @@ def print_for_trainer(result: ValidationResult) -> None:
         if warning.code == BLOCKING_CALL:
             console.print(f"Warning: {warning}", markup=False)
     if not result.valid:
-        console.print_error(f"Error: The agent cannot be served: {' '.join(map(str, result.errors))}")
+        at = f" ({result.tools_at})" if result.tools_at else ""
+        console.print_error(f"Error: The agent cannot be served{at}: {' '.join(map(str, result.errors))}")
 
 
 def print_report_json(result: ValidationResult) -> None:

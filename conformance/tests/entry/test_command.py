@@ -97,6 +97,7 @@ def test_the_list_shows_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance("--list", "--only", "drain") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("drain")] == [
         "drain.killed",
+        "drain.cut_off",
         "drain.repeated",
         "drain.stopped",
         "drain.answers",

@@ -13,8 +13,8 @@ ATTEMPTS = 4
 PATIENCE = 50
 WHOLE = ("stop", "tool_calls", "length", "function_call")
 
-TRACE: ContextVar[str] = ContextVar("TRACE", default="")
-"""The ``traceparent`` of the init that the current task runs for."""
+TRACE: ContextVar[dict[str, str]] = ContextVar("TRACE", default={})  # noqa: B039 - nobody changes it
+"""The trace context of the init that the current task runs for."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer
@@ -44,6 +44,7 @@ class Rollout:
         )
         self.context_tokens = 0
         self.finish_reason = "stop"
+        self.attempts = 0
         self.llm_ms = 0.0
         self.tool_ms = 0.0
         self.began = time.monotonic()

@@ -124,6 +124,7 @@ class Playing:
         tries = pauses = 0
         while tries < self.attempts and pauses < PATIENCE:
             tries += 1
+            rollout.attempts += 1
             began = time.monotonic()
             try:
                 response = await self.post(rollout, CHAT, body, self.attempt_key(key))
@@ -193,11 +194,14 @@ class Playing:
 
     def is_absent(self, response: httpx.Response) -> bool:
         """Whether somebody else answers in the trainer's place."""
-        return response.status_code in (404, 405) and not response.text.removeprefix("{}").startswith("{")
+        return response.status_code in (404, 405) and (response.text == "{}" or not response.text.startswith("{"))
 
     def is_no_path(self, response: httpx.Response) -> bool:
         """Whether the path is not served."""
-        return response.status_code == 405 or (response.status_code == 404 and '"Not Found"' in response.text)
+        words = ('"Not Found"', "no Route matched")
+        return response.status_code == 405 or (
+            response.status_code == 404 and any(one in response.text for one in words)
+        )
 
     async def wait_as_told(self, response: httpx.Response) -> None:
         told = response.headers.get("retry-after", "0")
@@ -238,7 +242,7 @@ class Playing:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def trace(self, path: str) -> dict[str, str]:
-        return {"traceparent": trace} if (trace := TRACE.get()) else {}
+        return TRACE.get()
 
     # The result
 

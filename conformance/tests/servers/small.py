@@ -28,6 +28,19 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
 
 
+def is_whole(value: Any, most: int) -> bool:
+    """Whether it is a number from 1 to ``most``."""
+    return isinstance(value, int) and 1 <= value <= most
+
+
+def is_text(value: Any, most: int, between: str = "") -> bool:
+    """Whether it is absent, or a text of at most ``most`` characters, each of them ``between`` these two."""
+    if value is None:
+        return True
+    is_short = isinstance(value, str) and len(value) <= most
+    return is_short and all(not between or between[0] <= character <= between[1] for character in value)
+
+
 class SmallServer(Playing):
     """Keeps its rollouts in memory, and in a file of JSON lines if it is given one."""
 
@@ -103,7 +116,8 @@ class SmallServer(Playing):
         try:
             self.authorize(request.headers.get("authorization", ""))
             self.require_json(request)
-            TRACE.set(request.headers.get("traceparent", ""))
+            names = ("traceparent", "tracestate")
+            TRACE.set({name: request.headers[name] for name in names if name in request.headers})
             return await self.accept(self.read(await self.body_of(request)))
         except Refusal as refusal:
             return refusal.answer
@@ -153,19 +167,13 @@ class SmallServer(Playing):
             "server_url": self.is_url(init.get("server_url")),
             "messages": isinstance(messages, list) and all(isinstance(message, dict) for message in messages),
             "completion_params": self.are_params(init.get("completion_params")),
-            "tool_server_url": isinstance(init.get("tool_server_url"), str | None),
-            "max_turns": self.is_count(init.get("max_turns", 10), 100_000),
-            "max_tokens_total": self.is_count(init.get("max_tokens_total", 1), 1_000_000_000),
+            "tool_server_url": is_text(init.get("tool_server_url"), 2048),
+            "max_turns": is_whole(init.get("max_turns", 10), 100_000),
+            "max_tokens_total": is_whole(init.get("max_tokens_total", 1), 1_000_000_000),
             "metadata": isinstance(metadata, dict) and len(json.dumps(metadata)) <= MAX_METADATA_BYTES,
-            "api_key": self.is_text(init.get("api_key"), 4096),
-            "idempotency_key": self.is_text(init.get("idempotency_key"), 256),
+            "api_key": is_text(init.get("api_key"), 4096, "!~"),
+            "idempotency_key": is_text(init.get("idempotency_key"), 256),
         }
-
-    def is_count(self, value: Any, most: int) -> bool:
-        return isinstance(value, int) and 0 < value <= most
-
-    def is_text(self, value: Any, most: int) -> bool:
-        return value is None or (isinstance(value, str) and len(value) <= most)
 
     def is_id(self, value: Any) -> bool:
         return (
@@ -187,8 +195,8 @@ class SmallServer(Playing):
     def is_url(self, url: Any) -> bool:
         try:
             parts = urlsplit(url)
-            odd = len(url) > 2048 or parts.query or parts.fragment or url != url.strip() or parts.port == 0
-            return parts.scheme in ("http", "https") and bool(parts.hostname) and not odd
+            odd = parts.query or parts.fragment or url != url.strip() or parts.port == 0
+            return parts.scheme in ("http", "https") and bool(parts.hostname) and not odd and len(url) <= 2048
         except (ValueError, TypeError, AttributeError):
             return False
 
@@ -262,8 +270,12 @@ class SmallServer(Playing):
             rollout.state = event.get("state", rollout.state)
         for rollout in self.rollouts.values():
             if rollout.state == "running":
-                error = RuntimeError("interrupted by a restart")
-                self.spawn(self.deliver(rollout, rollout.result or self.failed(rollout, error, "interrupted")))
+                self.spawn(self.resume(rollout))
+
+    async def resume(self, rollout: Rollout) -> None:
+        """Deliver what a process before this one has left, or that it was cut off."""
+        error = RuntimeError("interrupted by a restart")
+        await self.deliver(rollout, rollout.result or self.failed(rollout, error, "interrupted"))
 
     async def drain(self) -> None:
         self.is_draining = True

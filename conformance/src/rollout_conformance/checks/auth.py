@@ -91,3 +91,13 @@ async def everywhere(kit: Kit) -> None:
     ):
         if answer.status_code != 401:
             raise Failed(f"401 to a request for the {what} of a rollout, without a key", describe(answer))
+
+
+@check("auth.secret", "key-10", "The server's key is in no answer.")
+async def secret(kit: Kit) -> None:
+    key = _key(kit)
+    answers = [await kit.post(kit.play().init, key=bad) for bad in ("", "wrong", key[:-1] or "x")]
+    answers += [await kit.post({}), await kit.get("/health"), await kit.status("kit-nobody")]
+    for answer in answers:
+        if key in answer.text or any(key in value for value in answer.headers.values()):
+            raise Failed(f"an answer {answer.status_code} without the server's key", "the key in it")

@@ -150,6 +150,9 @@ async def trace(kit: Kit) -> None:
         sent = call.request.headers.get("traceparent", "none")
         if trace_id not in sent.split("-"):
             raise Failed(f"a traceparent of the trace {trace_id} in a callback", quoted(sent))
+        state = call.request.headers.get("tracestate", "none")
+        if "kit=1" not in state:
+            raise Failed("the tracestate 'kit=1' in a callback", quoted(state))
 
 
 @check("callbacks.user_agent", "http-8", "Callbacks have a User-Agent, and ask for no content coding.", AUDIT)

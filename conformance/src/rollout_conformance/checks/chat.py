@@ -13,6 +13,7 @@ from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import (
+    COMPLETION_TOKENS,
     Tools,
     answering,
     call_of,
@@ -23,6 +24,8 @@ from rollout_conformance.scripts import (
     encoded,
     need_tools,
     raw,
+    refusing,
+    saying,
     turn_of,
 )
 from rollout_conformance.strict_json import is_same_document, is_same_json
@@ -30,6 +33,7 @@ from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
 MAX_TOKENS_TOTAL = 1_000
+DEFAULT_TURNS, DEFAULT_TOKENS_TOTAL = 10, 8192
 SLOW_SECONDS = 0.3
 SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}
 MORE_SAMPLING = {"seed": 12_345, "top_k": 17, "presence_penalty": 0.25, "stop": ["<end>"], "x_own": {"a": [1, 2]}}
@@ -155,7 +159,7 @@ async def reply_kept(kit: Kit) -> None:
         call["function"]["arguments"] = json.dumps(json.loads(call["function"]["arguments"]), indent=2)
         return [call]
 
-    calling, ending = calling_offered(calls_of, content=ODD_CONTENT), answering(ODD_END)
+    calling, ending = calling_offered(calls_of, content=ODD_CONTENT), saying(ODD_END)
 
     async def script(call: Call) -> Answer | None:
         return await (ending if turn_of(call) else calling)(call)
@@ -300,3 +304,47 @@ async def one_at_a_time(kit: Kit) -> None:
     for one, later in pairwise(rollout.chats):
         if one.answered_at is None or later.came_at < one.answered_at:
             raise Failed("one call in flight", "one before the answer to the call before it")
+
+
+@check("chat.unknown_reply_fields", "http-4", "Fields of a reply that the server does not know are ignored.")
+async def unknown_reply_fields(kit: Kit) -> None:
+    def change(body: dict[str, Any], turn: int) -> None:
+        later = {"x_from_a_later_version": {"a": [1, None]}}
+        body |= later
+        body["choices"][0] |= later
+        body["usage"] |= {**later, "prompt_tokens_details": {"cached_tokens": 3}}
+
+    await _require_completed(kit, "a reply with fields of a later version", changed(answering(), change))
+
+
+@check("chat.turns_once", "init-20", "A call that had to be made again is one of max_turns.")
+async def turns_once(kit: Kit) -> None:
+    limit = 2
+    plain = await kit.start(calling_offered_tools(turns=limit + 6), max_turns=limit)
+    again = await kit.start(refusing(500, 1, calling_offered_tools(turns=limit + 6)), max_turns=limit)
+    await kit.results((plain, again))
+    need_tools(again.tools)
+    if len(again.answered_chats) != len(plain.answered_chats):
+        what = f"{len(plain.answered_chats)} answered calls with max_turns {limit}, as where none is made again"
+        raise Failed(what, str(len(again.answered_chats)))
+
+
+@check("chat.default_limits", "init-20 init-21", "max_turns is 10 and max_tokens_total 8192 where the init is silent.")
+async def default_limits(kit: Kit) -> None:
+    def growing(body: dict[str, Any], turn: int) -> None:
+        body["usage"]["prompt_tokens"] = DEFAULT_TOKENS_TOTAL - COMPLETION_TOKENS - 1 + turn
+
+    for change in (lambda body, turn: None, growing):
+        script = changed(calling_offered_tools(turns=DEFAULT_TURNS + 2), change)
+        said = await kit.start(script, max_turns=DEFAULT_TURNS, max_tokens_total=DEFAULT_TOKENS_TOTAL)
+        silent = kit.play(script)
+        silent.init = {name: v for name, v in silent.init.items() if name not in ("max_turns", "max_tokens_total")}
+        await kit.send(silent)
+        await kit.results((said, silent))
+        need_tools(said.tools)
+        if len(said.chats) != len(silent.chats) and not {"max_turns", "max_tokens_total"} & set(
+            kit.options.init_fields
+        ):
+            raise Failed(
+                f"{len(said.chats)} calls, as with max_turns 10 and max_tokens_total 8192", str(len(silent.chats))
+            )

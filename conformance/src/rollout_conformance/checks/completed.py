@@ -8,6 +8,7 @@ from typing import Any
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import call_ids, difference, reply_in
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import (
@@ -17,6 +18,7 @@ from rollout_conformance.scripts import (
     breaking_off,
     calling_offered_tools,
     changed,
+    delayed,
     need_tools,
     refusing,
 )
@@ -24,6 +26,7 @@ from rollout_conformance.strict_json import is_number
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
+REQUIRED = ("rollout_id", "status", "final_messages", "extra_fields")
 LATENCIES = ("total_latency_ms", "llm_latency_ms", "tool_latency_ms")
 COUNTS = ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens", "max_context_tokens")
 Fields = dict[str, Any]
@@ -41,6 +44,9 @@ async def _every_result(kit: Kit, expected: str, problem_of: Callable[[Fields], 
 @check("completed.shape", "result-1 result-13", "A result has the fields and types of the protocol.", AUDIT)
 async def shape(kit: Kit) -> None:
     def problem(result: Fields) -> str:
+        missing = [name for name in REQUIRED if name not in result]
+        if missing:
+            return f"no {missing[0]}"
         messages = result.get("final_messages", [])
         if result.get("status") not in ("COMPLETED", "ERROR"):
             return f"status {quoted(result.get('status'))}"
@@ -165,15 +171,21 @@ async def tool_counts(kit: Kit) -> None:
     _require_counts(given, {"num_tool_calls": sum(message.get("role") == "tool" for message in last)})
 
 
-@check("completed.latency", "metric-8", "llm_latency_ms is more than 0, and total_latency_ms is not less than it.")
+@check("completed.latency", "metric-8", "total_latency_ms is all that calls and pauses took; llm_latency_ms is a part.")
 async def latency(kit: Kit) -> None:
-    rollout = await kit.start()
-    given = (await rollout.result()).get("metrics")
-    if not isinstance(given, dict) or not rollout.chats:
-        raise NotExercised("the agent sends no metrics, or makes no call")
-    llm, total = given.get("llm_latency_ms", 0), given.get("total_latency_ms", 0)
-    if not (is_number(llm) and is_number(total) and 0 < llm <= total):
-        raise Failed("0 < llm_latency_ms <= total_latency_ms", f"{quoted(llm)} and {quoted(total)}")
+    plain = await kit.start(delayed(SLOW_SECONDS, answering()))
+    paused = await kit.start(refusing(503, 1, answering(), {"Retry-After": "1"}))
+    for rollout, result in zip((plain, paused), await kit.results((plain, paused)), strict=True):
+        given = result.get("metrics")
+        if not isinstance(given, dict) or not rollout.chats:
+            raise NotExercised("the agent sends no metrics, or makes no call")
+        looked_at(rollout)
+        llm, total = given.get("llm_latency_ms", 0), given.get("total_latency_ms", 0)
+        if not (is_number(llm) and is_number(total) and 0 < llm <= total):
+            raise Failed("0 < llm_latency_ms <= total_latency_ms", f"{quoted(llm)} and {quoted(total)}")
+        seen = ((rollout.chats[-1].answered_at or 0) - rollout.chats[0].came_at) * 1000 - CLOCK_SLACK_MS
+        if total < seen:
+            raise Failed(f"total_latency_ms of at least the {seen:.0f} that calls and pauses took", quoted(total))
 
 
 @check(
@@ -199,6 +211,8 @@ OUTCOMES = {
 PAUSE_MS = 900
 MAX_COMPONENTS, MAX_NAME_CHARACTERS = 32, 64
 PROMPTS = (500, 40)
+SLOW_SECONDS = 0.3
+CLOCK_SLACK_MS = 50
 
 
 @check("completed.outcome", "result-4", "extra_fields.outcome is one of the table, and fits the status.", AUDIT)

@@ -52,7 +52,10 @@ def _require_identical(rollout: PlayedRollout, after: str) -> None:
 )
 async def server_error(kit: Kit) -> None:
     await asyncio.gather(
-        *(_require_deliveries(kit, 2, str(status), refusing(status, 1, acknowledge)) for status in (500, 503))
+        *(
+            _require_deliveries(kit, 2, str(status), refusing(status, 1, acknowledge))
+            for status in (500, 501, 502, 503, 504)
+        )
     )
 
 
@@ -74,7 +77,11 @@ async def error_too(kit: Kit) -> None:
 
 @check("delivery.page", "absent-3", "A result answered with a proxy's 404 page is delivered again, the same.")
 async def page(kit: Kit) -> None:
-    await _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))
+    absent = (Answer(404, b""), Answer(404, b"{}"), Answer(404, b"no such backend"))
+    await asyncio.gather(
+        _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge)),
+        *(_require_deliveries(kit, 2, f"404 {one.body.decode()!r}", first(one, then=acknowledge)) for one in absent),
+    )
 
 
 @check(
@@ -93,6 +100,7 @@ async def too_many(kit: Kit) -> None:
     await asyncio.gather(
         _require_deliveries(kit, 2, "429", refusing(429, 1, acknowledge, {"Retry-After": "1"})),
         _require_deliveries(kit, 2, "408", refusing(408, 1, acknowledge)),
+        _require_deliveries(kit, 2, "425", refusing(425, 1, acknowledge)),
     )
 
 
@@ -114,16 +122,21 @@ async def created(kit: Kit) -> None:
         raise Failed("one delivery answered 201", str(len(rollout.completions)))
 
 
-@check("delivery.refused", "deliver-4", "A result answered 422 is delivered once more, without its messages.")
+@check("delivery.refused", "deliver-4", "A result answered 400, 413 or 422 comes once more, without its messages.")
 async def refused(kit: Kit) -> None:
-    rollout = kit.play(calling_offered_tools(), refusing(422, 1, acknowledge))
+    await asyncio.gather(*(_require_rest(kit, status) for status in (400, 413, 422)))
+
+
+async def _require_rest(kit: Kit, status: int) -> None:
+    rollout = kit.play(calling_offered_tools(), refusing(status, 1, acknowledge))
     rollout.has_delivery_faults = True
     await kit.send(rollout)
-    await rollout.wait_until(lambda played: len(played.completions) > 1, "the result without its messages after 422")
+    what = f"the result without its messages after {status}"
+    await rollout.wait_until(lambda played: len(played.completions) > 1, what)
     await rollout.result()
-    _require_identical(rollout, "422, but for its messages")
+    _require_identical(rollout, f"{status}, but for its messages")
     if rollout.completions[1].fields.get("final_messages") != []:
-        raise Failed("no messages in the delivery after 422", rollout.completions[1].result_in_words)
+        raise Failed(f"no messages in the delivery after {status}", rollout.completions[1].result_in_words)
 
 
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")

@@ -11,11 +11,12 @@ import httpx
 
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
-from rollout_conformance.kit import INIT_PATH, Kit, describe, path_of
+from rollout_conformance.kit import INIT_PATH, Kit, describe, path_of, retry_after_seconds
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, waiting_for
 from rollout_conformance.server_command import own_client
 from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         await _require_reports([*running, undelivered], "kill -9 and a new start")
         if undelivered.contradiction():
             raise Failed("the same result after kill -9 and a new start", undelivered.contradiction())
+        if len(keys := {call.key for call in undelivered.completions}) > 1:
+            raise Failed("the same Idempotency-Key with a result after kill -9 and a new start", quoted(sorted(keys)))
         await kit.must_serve()
         ends = [(await rollout.result()).get("status") for rollout in running]
         restart.cut_off = next(
@@ -231,6 +234,8 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         except httpx.TransportError:
             return late
         if response.status_code == 503:
+            if retry_after_seconds(response) is None:
+                raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response))
             return late
         if response.status_code != 202:
             raise Failed("503, or no connection, to an init after SIGTERM", describe(response))

@@ -44,6 +44,11 @@ async def _require_error(kit: Kit, after: str, script: Script) -> PlayedRollout:
     result = await rollout.result()
     if result.get("status") != "ERROR":
         raise Failed(f"ERROR after {after}", quoted(result.get("status")))
+    extra = result.get("extra_fields")
+    outcome = extra.get("outcome") if isinstance(extra, dict) else None
+    # One without an outcome is another check's matter.
+    if outcome not in (None, "llm_error"):
+        raise Failed(f"the outcome 'llm_error' after {after}", quoted(outcome))
     return rollout
 
 
@@ -153,8 +158,12 @@ async def finish_reason(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
             reason = call.fields.get("finish_reason")
-            if call.fields.get("status") == "ERROR" and reason not in ("error", "cancelled"):
-                return f"finish_reason {quoted(reason)}"
+            if call.fields.get("status") != "ERROR":
+                continue
+            extra = call.fields.get("extra_fields")
+            is_cancelled = isinstance(extra, dict) and extra.get("outcome") == "cancelled"
+            if reason != ("cancelled" if is_cancelled else "error"):
+                return f"finish_reason {quoted(reason)} of one {'that was' if is_cancelled else 'not'} cancelled"
         return ""
 
     first_problem(await audited(kit), "the finish_reason 'error' or 'cancelled' with an ERROR", problem)

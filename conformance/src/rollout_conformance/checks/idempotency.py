@@ -105,9 +105,19 @@ async def conflict(kit: Kit) -> None:
     rollout = await kit.start()
     await rollout.result()
     message = {"role": "user", "content": "Something else altogether."}
-    response = await kit.post({**rollout.init, "messages": [message]})
-    if response.status_code != 409:
-        raise Failed("409 to another body under a used key", describe(response))
+    others: dict[str, Any] = {
+        "messages": [message],
+        "completion_params": {"temperature": 0.123},
+        "metadata": {"ground_truth": "5"},
+        "max_turns": 3,
+        "server_url": f"{rollout.init['server_url']}/elsewhere",
+    }
+    for name, value in others.items():
+        response = await kit.post({**rollout.init, name: value})
+        if response.status_code != 409:
+            raise Failed(f"409 to an init with other {name} under a used key", describe(response))
+        if parse_object(response.content).get("code") != "key_reused":
+            raise Failed("the code 'key_reused' with the 409", describe(response))
     await _require_one_run(kit, rollout)
     if any(message in call.messages for call in rollout.chats):
         raise Failed("nothing of a refused init", quoted(message))

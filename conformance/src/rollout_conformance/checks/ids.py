@@ -21,8 +21,9 @@ ODD_IDS = (
     "quote\"'`$(true);",
     "\u65e5\u672c\u8a9e-\u00fc\u00df",
     "\U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467",
-    "x" * 240,
+    "x" * 247,
 )
+LONG_CHARACTERS = 120_000
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
 TEXT = (
     "\u00fcber \U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd \u2028 e\u0301 "
@@ -52,7 +53,7 @@ async def _require_handled(kit: Kit, **fields: Any) -> None:
         await rollout.result()
 
 
-@check("ids.odd", "init-9", "A rollout_id may look like a path, hold spaces, quotes, any script, 249 characters.")
+@check("ids.odd", "init-9", "A rollout_id may look like a path, hold spaces, quotes, any script, 256 characters.")
 async def odd(kit: Kit) -> None:
     await asyncio.gather(*(_require_same_id(kit, _unique(text)) for text in ODD_IDS))
 
@@ -92,3 +93,20 @@ async def surrogate_reply(kit: Kit) -> None:
     rollout = await kit.start(saying("half \ud83d of a pair"))
     await rollout.result()
     await kit.must_serve()
+
+
+@check("ids.long_text", "http-5", f"Texts of {LONG_CHARACTERS:,} characters come back whole.")
+async def long_text(kit: Kit) -> None:
+    asked, said = "asked " * (LONG_CHARACTERS // 6), "said " * (LONG_CHARACTERS // 5)
+    rollout = await kit.start(saying(said), messages=[{"role": "user", "content": asked}])
+    call = await rollout.first_chat()
+    result = await rollout.result()
+    final = result.get("final_messages")
+    last = final[-1] if isinstance(final, list) and final and isinstance(final[-1], dict) else {}
+    for where, expected, message in (
+        ("the call for a completion", asked, call.messages[0] if call.messages else {}),
+        ("final_messages", said, last),
+    ):
+        if message.get("content") != expected:
+            got = len(str(message.get("content")))
+            raise Failed(f"a text of {len(expected)} characters, unchanged, in {where}", f"another, of {got}")

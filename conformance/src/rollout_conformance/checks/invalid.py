@@ -31,19 +31,26 @@ WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
     ("completion_params", None),
     ("completion_params", [1]),
     ("max_turns", "many"),
+    ("messages", None),
+    ("rollout_id", 7),
     ("metadata", "text"),
     ("api_key", {"a": 1}),
     ("idempotency_key", ["a"]),
-    ("max_turns", 100_001),
     ("max_turns", 2.5),
-    ("max_tokens_total", 1_000_000_001),
     ("max_tokens_total", [1]),
     ("tool_server_url", 7),
     ("messages", [7]),
     ("metadata", ["a"]),
-    ("api_key", "x" * 4097),
+)
+BEYOND: tuple[tuple[str, Any], ...] = (
+    *((field, value) for field in ("max_turns", "max_tokens_total") for value in (0, -1)),
+    ("max_turns", 100_001),
+    ("max_tokens_total", 1_000_000_001),
+    ("server_url", "http://127.0.0.1:1/" + "x" * 2048),
     ("idempotency_key", "x" * 257),
-    ("server_url", f"http://127.0.0.1/{'x' * 2048}"),
+    ("api_key", "x" * 4097),
+    ("api_key", "k\r\nX-More: 1"),
+    ("api_key", "k\u00e9y"),
 )
 NOT_JSON = (b"", b"{", b"hello", b"[]", b'"text"', b"null", b'{"rollout_id": "a",}', b'{"rollout_id": "\xff\xfe"}')
 BAD_URLS = ("ftp://127.0.0.1/x", "127.0.0.1:8000", "http://", "", "file:///etc/passwd")
@@ -125,11 +132,9 @@ async def nan(kit: Kit) -> None:
             await _must_refuse(kit, f"an init with {constant.decode()} in {field}", body)
 
 
-@check("invalid.bounds", "init-1", "max_turns and max_tokens_total below 1 are refused.")
+@check("invalid.bounds", "init-1", "A number or a text beyond its bounds is refused.")
 async def bounds(kit: Kit) -> None:
-    for field in ("max_turns", "max_tokens_total"):
-        for value in (0, -1):
-            await _must_refuse(kit, _shown(field, value), _changed(kit, field, value))
+    await _all(_must_refuse(kit, _shown(field, value), _changed(kit, field, value)) for field, value in BEYOND)
 
 
 @check("invalid.nesting", "err-6", f"A body nested {DEPTH:,} deep does no harm.")

@@ -72,10 +72,11 @@ def _refusing_until_a_date(then: Script) -> Script:
 @check("retries.too_many", "retry-5 retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    told, dated, _ = await asyncio.gather(
+    told, dated, *_ = await asyncio.gather(
         _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
         _require_recovery(kit, "503", _refusing_until_a_date(answering())),
         _require_recovery(kit, "408", refusing(408, 1, answering())),
+        _require_recovery(kit, "425", refusing(425, 1, answering())),
     )
     for rollout, how in ((told, f"{RETRY_AFTER_SECONDS}"), (dated, f"(a date, in {DATED_SECONDS} s)")):
         waited = rollout.chats[1].came_at - (rollout.chats[0].answered_at or 0)
@@ -84,10 +85,17 @@ async def too_many(kit: Kit) -> None:
             raise Failed(f"no further call before 'Retry-After: {how}' is over", f"one after {waited:.2f} s")
 
 
-@check("retries.pause", "retry-4", f"A call answered 503 {PAUSE_REFUSALS} times is made again: a pause.")
+@check("retries.pause", "retry-4", f"A call answered 429, 502, 503 or 504 {PAUSE_REFUSALS} times is made again.")
 async def pause(kit: Kit) -> None:
     header = {"Retry-After": "0"}
-    await _require_recovery(kit, f"{PAUSE_REFUSALS} times 503", refusing(503, PAUSE_REFUSALS, answering(), header))
+    await asyncio.gather(
+        *(
+            _require_recovery(
+                kit, f"{PAUSE_REFUSALS} times {status}", refusing(status, PAUSE_REFUSALS, answering(), header)
+            )
+            for status in (429, 502, 503, 504)
+        )
+    )
 
 
 @check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")
@@ -127,12 +135,14 @@ async def not_whole(kit: Kit) -> None:
     )
 
 
-@check("retries.final", "retry-8", "A call answered 400 or 422 is not made again.")
+@check("retries.final", "retry-8", "A call answered 400, 401, 403, 409, 413 or 422 is not made again.")
 async def final(kit: Kit) -> None:
-    for status in (400, 422):
-        rollout = await kit.start(refusing(status, None, answering()))
-        await rollout.result()
+    statuses = (400, 401, 403, 409, 413, 422)
+    rollouts = [await kit.start(refusing(status, 1, answering())) for status in statuses]
+    await kit.results(rollouts)
+    for status, rollout in zip(statuses, rollouts, strict=True):
         if len(rollout.chats) > 1:
+            looked_at(rollout)
             raise Failed(f"one call answered {status}", str(len(rollout.chats)))
 
 
@@ -143,7 +153,8 @@ async def aborted_long(kit: Kit) -> None:
 
 @check("retries.gone", "retry-7 absent-1", "A trainer that says it does not know the rollout is not asked again.")
 async def gone(kit: Kit) -> None:
-    await asyncio.gather(*(_require_end(kit, answer) for answer in (FORGOTTEN, Answer(410, b"Gone"))))
+    spoken_of = Answer(404, encoded({"detail": "Rollout not found"}))
+    await asyncio.gather(*(_require_end(kit, answer) for answer in (FORGOTTEN, spoken_of, Answer(410, b"Gone"))))
 
 
 async def _require_end(kit: Kit, answer: Answer) -> None:
@@ -162,7 +173,8 @@ async def _require_end(kit: Kit, answer: Answer) -> None:
     "retries.no_path", "absent-2", "A call answered 404 'Not Found', as of a path that is not served, is made again."
 )
 async def no_path(kit: Kit) -> None:
-    answers = (Answer(404, encoded({"detail": "Not Found"})), Answer(405, encoded({"detail": "Method Not Allowed"})))
+    gateway = Answer(404, encoded({"error": {"message": "no Route matched with those values"}}))
+    answers = (Answer(404, encoded({"detail": "Not Found"})), gateway, Answer(405, encoded({"detail": "Not allowed"})))
     await asyncio.gather(
         *(
             _require_recovery(kit, f"{answer.status} {answer.body.decode()}", first(answer, then=answering()))

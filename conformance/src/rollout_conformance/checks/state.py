@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit, describe
-from rollout_conformance.played import PlayedRollout
-from rollout_conformance.scripts import answering, waiting_for
+from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.scripts import acknowledge, answering, first, waiting_for
 from rollout_conformance.strict_json import is_number, is_same_json, parse_object
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.vocabulary import Failed, NotExercised
 
 BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
 STATES = (*BEFORE_ITS_END, "finished", "delivered", "undeliverable")
@@ -145,3 +146,36 @@ async def cancel_ended(kit: Kit) -> None:
 @check("state.cancel_unknown", "state-5", "The cancel of a rollout that nobody knows is 404.")
 async def cancel_unknown(kit: Kit) -> None:
     _fields(await kit.cancel(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the cancel of an unknown rollout")
+
+
+@check("state.undelivered", "state-11", "A result that is not acknowledged yet is 'finished', not 'delivered'.")
+async def undelivered(kit: Kit) -> None:
+    is_asked = kit.hold()
+
+    async def on_completed(call: Call) -> Answer | None:
+        return await acknowledge(call) if is_asked.is_set() else Answer(503, headers={"Retry-After": "1"})
+
+    rollout = kit.play(on_completed=on_completed)
+    rollout.has_delivery_faults = True
+    await kit.send(rollout)
+    await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    state = (await _view(kit, rollout, "a rollout whose result was answered 503"))["state"]
+    is_asked.set()
+    await rollout.result()
+    if state in ("delivered", "undeliverable"):
+        raise Failed("the state 'finished' while a result is offered again", quoted(state))
+
+
+@check("state.undeliverable", "state-11", "A result that was refused for good is 'undeliverable'.")
+async def undeliverable(kit: Kit) -> None:
+    rollout = kit.play(on_completed=first(Answer(403), then=acknowledge))
+    rollout.has_delivery_faults = rollout.is_refused_for_good = True
+    await kit.send(rollout)
+    await rollout.over()
+    deadline = time.monotonic() + kit.options.timeout_seconds
+    while (state := (await _view(kit, rollout, "one whose result was answered 403"))["state"]) != "undeliverable":
+        if len(rollout.completions) > 1:
+            raise NotExercised("the server offers a result again that was answered 403")
+        if state == "delivered" or time.monotonic() > deadline:
+            raise Failed("the state 'undeliverable' once the result was refused for good", quoted(state))
+        await asyncio.sleep(POLL_SECONDS)

@@ -248,3 +248,36 @@ mutant("crashes-on-malformed-arguments", "tools.malformed", tool_result=crashes_
 mutant("crashes-without-arguments", "tools.no_arguments", tool_result=crashes_without_arguments)
 mutant("crashes-on-unknown-tools", "tools.unknown", tool_result=crashes_on_unknown_tools)
 mutant("cuts-tool-call-ids", "tools.odd_ids", answer_calls=cuts_ids)
+
+# What a server of today does not know, and what is large
+
+
+async def knows_every_field(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    completion = dict(await usual(rollout))
+    assert "x_from_a_later_version" not in completion
+    return completion
+
+
+def cut(message: Json) -> Json:
+    return message | ({"content": message["content"][:10_000]} if isinstance(message.get("content"), str) else {})
+
+
+mutant("knows-every-field", "chat.unknown_reply_fields", chat=knows_every_field)
+mutant(
+    "counts-attempts-for-turns",
+    "chat.turns_once",
+    is_full=lambda s, usual, r: r.attempts >= r.init.get("max_turns", 10),
+)
+mutant("has-five-turns", "chat.default_limits", read=lambda s, usual, body: {"max_turns": 5, **usual(body)})
+mutant(
+    "has-four-thousand-tokens",
+    "chat.default_limits",
+    read=lambda s, usual, body: {"max_tokens_total": 4096, **usual(body)},
+)
+mutant("cuts-long-texts", "ids.long_text", conversation=lambda s, usual, r: [cut(message) for message in usual(r)])
+mutant("cuts-long-replies", "ids.long_text", recorded=lambda s, usual, message: cut(message))
+mutant(
+    "drops-the-tracestate",
+    "callbacks.trace",
+    trace=lambda s, usual, path: {n: v for n, v in usual(path).items() if n == "traceparent"},
+)

@@ -380,7 +380,55 @@ mutant("says-it-cancels", "state.cancel", silent=True, stop=marks_it_and_goes_on
 mutant(
     "calls-a-cancel-an-agents-error",
     "state.cancel",
-    failed=lambda s, usual, r, error, outcome: usual(r, error, "agent_error"),
+    failed=lambda s, usual, r, error, outcome: usual(r, error, "agent_error" if outcome == "cancelled" else outcome),
 )
 mutant("cancels-what-has-ended", "state.cancel_ended", stop=cancels_what_has_ended)
 mutant("finds-nothing-to-cancel", "state.cancel_unknown", cancel=finds_nothing_to_cancel)
+
+# What of an init is told, and compared
+
+
+def tells_the_key(self: SmallServer, usual: Any, header: str) -> None:
+    try:
+        usual(header)
+    except Refusal:
+        raise Refusal(401, f"The key is not {self.api_key}", WWW_Authenticate="Bearer") from None
+
+
+def says_nothing_of_the_conflict(self: SmallServer, usual: Any, init: Json) -> str:
+    known = self.rollouts.get(self.key_of(init))
+    if known and known.fingerprint != usual(init):
+        raise Refusal(409, "No")
+    return str(usual(init))
+
+
+def forgets_what_it_showed(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    return {**usual(rollout), "init": rollout.init}
+
+
+mutant("tells-the-key", "auth.secret", needs="key", authorize=tells_the_key)
+mutant("shows-its-inits", "callbacks.secret", view=forgets_what_it_showed)
+mutant(
+    "takes-line-breaks-in-keys",
+    "invalid.bounds",
+    rules=rule("api_key", lambda i: isinstance(i.get("api_key"), str | None)),
+)
+mutant(
+    "takes-keys-of-any-length",
+    "invalid.bounds",
+    rules=rule("idempotency_key", lambda i: isinstance(i.get("idempotency_key"), str | None)),
+)
+mutant(
+    "compares-messages-alone", "idempotency.conflict", fingerprint=lambda s, usual, init: json.dumps(init["messages"])
+)
+mutant(
+    "compares-all-but-where",
+    "idempotency.conflict",
+    fingerprint=lambda s, usual, init: usual({**init, "server_url": ""}),
+)
+mutant("says-nothing-of-the-conflict", "idempotency.conflict", fingerprint=says_nothing_of_the_conflict)
+mutant(
+    "is-delivered-at-once",
+    "state.undelivered",
+    view=lambda s, usual, r: usual(r) | ({"state": "delivered"} if r.result else {}),
+)

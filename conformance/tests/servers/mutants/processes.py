@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 from typing import Any
-from unittest.mock import patch
 
 from servers.model import ChatError, Json, Refusal, Rollout
 from servers.mutants.inits import crashing
@@ -108,11 +107,8 @@ async def ends_with_an_error(self: SmallServer, usual: Any) -> None:
     os._exit(3)
 
 
-def runs_them_again(self: SmallServer, usual: Any) -> None:
-    with patch.object(self, "spawn", lambda work, *more: work.close()):
-        usual()
-    for rollout in [one for one in self.rollouts.values() if one.state == "running"]:
-        self.spawn(self.deliver(rollout, rollout.result) if rollout.result else self.play(rollout))
+async def runs_them_again(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    await (usual if rollout.result else self.play)(rollout)
 
 
 def starts_anew(self: SmallServer, usual: Any) -> None:
@@ -127,7 +123,7 @@ mutant("takes-inits-to-the-end", "drain.stopped", silent=True, require_room=lamb
 mutant(
     "forgets-at-a-restart", "drain.killed drain.repeated", silent=True, take_over=lambda s, usual: None, needs="process"
 )
-mutant("runs-them-again-at-a-restart", "drain.cut_off", take_over=runs_them_again, needs="process")
+mutant("runs-them-again-at-a-restart", "drain.cut_off", resume=runs_them_again, needs="process")
 mutant("forgets-keys-at-a-restart", "drain.repeated", take_over=starts_anew, needs="process")
 
 
@@ -135,3 +131,13 @@ async def ready_for_ever() -> Any:
     from starlette.responses import JSONResponse
 
     return JSONResponse({"ready": True})
+
+
+def refuses_in_a_word(self: SmallServer, usual: Any) -> None:
+    try:
+        usual()
+    except Refusal as refusal:
+        raise Refusal(refusal.answer.status_code, "Not now") from None
+
+
+mutant("refuses-in-a-word-at-the-end", "drain.stopped", silent=True, require_room=refuses_in_a_word, needs="process")

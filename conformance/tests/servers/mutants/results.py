@@ -100,7 +100,7 @@ mutant(
 mutant("tells-no-outcome", "completed.outcome", completed=completed(extra_fields={}))
 mutant(
     "calls-every-end-a-success",
-    "completed.outcome",
+    "completed.outcome errors.short_message",
     failed=lambda s, usual, r, error, outcome: usual(r, error, "success"),
 )
 mutant("invents-an-outcome", "completed.outcome", completed=completed(extra_fields={"outcome": "done"}))
@@ -219,3 +219,27 @@ mutant("gives-up-without-a-path", "delivery.no_path", silent=True, is_no_path=la
 mutant("gives-up-when-its-messages-are-refused", "delivery.refused", silent=True, leaves_messages_out_after=set())
 mutant("leaves-its-messages-out-for-ever", "delivery.refused_once", state_after=leaves_out_again)
 mutant("goes-back-to-the-whole", "delivery.refused_same", state_after=goes_back)
+
+# Odd ones out
+
+
+def forgets_pauses(metrics: Json) -> Json:
+    return {"total_latency_ms": metrics["llm_latency_ms"]}
+
+
+mutant(
+    "fails-without-messages",
+    "completed.shape",
+    failed=lambda s, usual, r, error, outcome: {
+        n: v for n, v in usual(r, error, outcome).items() if n != "final_messages"
+    },
+)
+mutant("takes-the-model-for-all", "completed.latency", measured=measured(forgets_pauses))
+mutant("leaves-messages-out-after-422-alone", "delivery.refused", silent=True, leaves_messages_out_after={422})
+mutant("takes-501-for-good", "delivery.server_error", silent=True, state_after=after(501, "undeliverable"))
+mutant("calls-a-refusal-delivered", "state.undeliverable", state_after=after(403, "delivered"))
+mutant(
+    "blames-the-agent",
+    "errors.refused errors.malformed errors.not_whole errors.unreachable errors.short_message retries.gone",
+    failed=lambda s, usual, r, error, outcome: usual(r, error, "agent_error"),
+)

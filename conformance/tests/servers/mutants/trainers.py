@@ -175,3 +175,35 @@ mutant(
 mutant("follows-redirects", "wire.redirect", post=follows)
 mutant("keeps-a-connection-that-has-more", "wire.behind", silent=True, keeps_connections=10)
 mutant("reads-replies-of-any-size", "wire.endless_body", max_reply_bytes=10**12)
+
+# Three kinds of 404, and the rest of the pauses
+
+mutant(
+    "counts-limits",
+    "retries.pause",
+    is_pause=lambda s, usual, response, c: response.status_code != 429 and usual(response, c),
+)
+mutant(
+    "counts-bad-gateways",
+    "retries.pause",
+    is_pause=lambda s, usual, response, c: response.status_code != 502 and usual(response, c),
+)
+mutant(
+    "knows-absence-by-html",
+    "retries.page delivery.page",
+    silent=True,
+    is_absent=lambda s, usual, response: response.status_code == 404 and "<" in response.text,
+)
+mutant(
+    "reads-not-found-anywhere",
+    "retries.gone",
+    is_no_path=lambda s, usual, response: response.status_code == 404 and "ot found" in response.text,
+)
+mutant(
+    "takes-425-for-final",
+    "retries.too_many delivery.too_many",
+    is_retried=lambda s, usual, status: status != 425 and usual(status),
+)
+mutant(
+    "asks-again-after-a-conflict", "retries.final", is_retried=lambda s, usual, status: status == 409 or usual(status)
+)

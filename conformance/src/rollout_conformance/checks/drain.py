@@ -156,8 +156,11 @@ async def _stop(kit: Kit) -> Stop:
     _terminate(kit)
     try:
         late = await _refused_after_sigterm(kit)
-        for what, path in (("GET /ready", "/ready"), ("GET its state", path_of(running[0].rollout_id))):
-            stop.during[what] = await _asked(kit, path)
+        for what, path, status in (
+            ("GET /ready", "/ready", 503),
+            ("GET its state", path_of(running[0].rollout_id), 200),
+        ):
+            stop.during[what] = await _asked(kit, path, status)
         await asyncio.sleep(STILL_RUNNING_SECONDS)
         model.set()
         await _require_reports([*running, *late], "SIGTERM")
@@ -169,7 +172,17 @@ async def _stop(kit: Kit) -> Stop:
     return stop
 
 
-async def _asked(kit: Kit, path: str) -> httpx.Response | None:
+async def _asked(kit: Kit, path: str, status: int) -> httpx.Response | None:
+    """The answer, asked for again for a while: one of several processes may be at its end already."""
+    deadline = time.monotonic() + STILL_RUNNING_SECONDS
+    while (response := await _answer(kit, path)) is None or response.status_code != status:
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(POLL_SECONDS)
+    return response
+
+
+async def _answer(kit: Kit, path: str) -> httpx.Response | None:
     try:
         async with own_client(kit.options.timeout_seconds) as http:
             key = {"Authorization": f"Bearer {kit.options.api_key}"} if kit.options.api_key else {}

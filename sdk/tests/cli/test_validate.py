@@ -115,6 +115,7 @@ class TestJson:
             "warnings": [],
             "agent_name": "agent",
             "tool_count": 1,
+            "tools_at": None,
         }
 
     def test_an_invalid_agent_loop(self, write_agent: Any, capsys: Captured) -> None:

@@ -365,7 +365,9 @@ class TestReport:
         assert err.splitlines() == [
             "Agent loop validation failed with 2 error(s):",
             *(f"  - {error}" for error in result.errors),
+            f"    The tools come from {result.tools_at}.",
         ]
+        assert "ScriptedAgent.get_tools" in str(result.tools_at)
         validate_and_report(agent, verbose=True)
         lines = capsys.readouterr().err.splitlines()
         assert lines[3:5] == ["", "Warnings (1):"]

@@ -128,6 +128,22 @@ def test_nobody_starts_on_what_may_not_be_reached(journal: Path, trainer: Faulty
     assert len(set(trainer.bodies("running"))) == 1
 
 
+async def test_an_owner_whose_file_cannot_be_removed_is_dead_when_it_has_closed(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    closed = SqliteJournal(journal)
+    await closed.open()
+    await closed.accept(an_acceptance("key"))
+    monkeypatch.setattr(Path, "unlink", fail)
+    await closed.close()
+    monkeypatch.undo()
+    async with SqliteJournal(journal) as looking:
+        assert [record.key for record in await looking.claim_abandoned()] == ["key"]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
 @pytest.mark.parametrize("call", ["stat", "open"])
 async def test_no_error_of_the_system_makes_an_owner_dead(

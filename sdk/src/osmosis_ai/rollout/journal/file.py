@@ -194,8 +194,10 @@ class OpenFile:
             self.connection.close()
         finally:
             self.anchor.let_go(self.owner.token)
-            self.owner.release()
-            drop_anchor(self.anchor)
+            try:
+                self.owner.release()
+            finally:
+                drop_anchor(self.anchor)
 
 
 def owners_directory(path: Path) -> Path:

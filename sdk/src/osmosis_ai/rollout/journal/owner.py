@@ -72,8 +72,10 @@ class Owner:
         """Stop being an owner. No-op in a forked child, which never was one."""
         if self._descriptor in _held_descriptors:
             _held_descriptors.discard(self._descriptor)
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
+            try:
+                self._path.unlink(missing_ok=True)
+            finally:
+                os.close(self._descriptor)  # whatever becomes of the name: it is dead now
 
     def _put_file(self) -> int:
         """Locked before it has its name, so that nobody sees it without its lock."""

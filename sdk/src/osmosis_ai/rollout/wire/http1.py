@@ -139,7 +139,7 @@ class Http1Connection(asyncio.Protocol):
             self._portions.add(data)
 
     def _take(self, data: bytes, more: bool) -> bool:
-        if self._answer is None:
+        if self._answer is None or self._answer.done():
             return False
         body_bytes, self._piece_bytes = self._body_bytes, len(data)
         try:

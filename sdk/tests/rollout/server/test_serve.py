@@ -370,5 +370,5 @@ class TestReport:
         assert "ScriptedAgent.get_tools" in str(result.tools_at)
         validate_and_report(agent, verbose=True)
         lines = capsys.readouterr().err.splitlines()
-        assert lines[3:5] == ["", "Warnings (1):"]
-        assert "UNKNOWN_TOOL_TYPE" in lines[5]
+        assert lines[4:6] == ["", "Warnings (1):"]
+        assert "UNKNOWN_TOOL_TYPE" in lines[6]

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.adder_project import results_of, row, write_rows
 from support.providers import PROVIDERS, TIMEOUT_SECONDS, Provider
 from support.terminal import terminal
+
+from osmosis_ai.cli import main
 
 ROWS = 20
 
@@ -57,3 +60,23 @@ def test_a_session(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.text.count("• add(") == ROWS
     assert "Traceback" not in screen.text
     assert len(endpoint.calls) == 1 + ROWS * 2
+
+
+@pytest.mark.parametrize("command", ["eval", "trainer"])
+def test_what_a_model_had_thought_comes_back_to_it(
+    command: str, provider: Provider, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The wires refuse a turn of the model's own that has lost any of it; trainer sends it through a rollout server."""
+    write_rows(row(1, 2), row(3, 4))
+    scored = ["--eval-fn", "scores:right"] if command == "eval" else []
+    Path("scores.py").write_text(
+        "def right(solution_str, ground_truth):\n    return float(ground_truth in solution_str)\n"
+    )
+    with provider.stub() as endpoint:
+        for name, value in provider.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        code = main(provider.arguments(command, endpoint, "--json", *scored))
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    assert len(endpoint.calls) == (1 if command == "eval" else 0) + 2 * 2
+    assert "Let me see." in out or command == "eval"

@@ -14,6 +14,7 @@ from support.model_endpoint import Answer, JsonObject, arithmetic, refuse
 
 THOUGHT = "Let me see."
 SIGNATURE = "sig"
+STATE = {"a": [1, None]}
 
 Model = Callable[[list[JsonObject], list[JsonObject]], JsonObject]
 """From messages and tools to a message, with its ``finish_reason`` where that is none of the usual ones."""
@@ -47,6 +48,7 @@ def _read_openai(body: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
     for message in body["messages"]:
         if message["role"] == "assistant":
             assert message["reasoning_content"] == THOUGHT, "a turn has lost what it had thought"
+            assert message["x_state"] == STATE, "a turn has lost a field that nobody else knows"
     return body["messages"], body.get("tools") or []
 
 
@@ -60,7 +62,7 @@ def _write_openai(body: JsonObject, message: JsonObject) -> JsonObject:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "reasoning_content": THOUGHT, **message},
+                "message": {"role": "assistant", "reasoning_content": THOUGHT, "x_state": STATE, **message},
                 "finish_reason": finish_reason,
             }
         ],

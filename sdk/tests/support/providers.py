@@ -27,8 +27,8 @@ class Provider:
     def options(self, endpoint: ModelEndpoint) -> list[str]:
         """The model on a command line."""
         if self.is_by_variable:
-            return ["--model", self.model, "--api-key", "sk"]
-        return ["--model", self.model, "--api-key", "sk", "--base-url", self.base_url(endpoint)]
+            return ["--model", self.model, "--model-api-key", "sk"]
+        return ["--model", self.model, "--model-api-key", "sk", "--base-url", self.base_url(endpoint)]
 
     def base_url(self, endpoint: ModelEndpoint) -> str:
         """Of the stub."""

@@ -191,6 +191,8 @@ class ExternalLLMClient:
         given = getattr(response, "usage", None)
         usage = {name: getattr(given, name, 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
         message = choice.message.model_dump(exclude_none=True, warnings=False)
+        if self.model.startswith(OPENAI_PREFIX):  # a field that LiteLLM does not know, it has put aside
+            message = {**(message.get("provider_specific_fields") or {}), **message}
         return completion(message, _finish_reason(choice), usage), _cost_usd(response)
 
 

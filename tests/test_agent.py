@@ -202,7 +202,12 @@ async def test_the_reward_compares_the_answer_with_the_ground_truth(metadata: Me
     assert result.reward == reward
 
 
-@pytest.mark.parametrize("content", [None, "", 3, [{"type": "text", "text": "#### 3"}]])
+async def test_an_answer_in_parts_is_read() -> None:
+    parts = [{"type": "text", "text": "It is\n"}, {"type": "text", "text": "#### 3"}]
+    assert (await rollout(ScriptedModel(says(parts)))).reward == 1.0
+
+
+@pytest.mark.parametrize("content", [None, "", 3, [{"type": "image_url", "image_url": {"url": "data:,"}}]])
 async def test_an_answer_without_text_is_wrong(content: Any) -> None:
     result = await rollout(ScriptedModel(says(content)))
     assert (result.status, result.reward) == ("COMPLETED", 0.0)

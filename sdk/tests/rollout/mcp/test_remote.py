@@ -4,14 +4,13 @@ import asyncio
 import json
 import logging
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.mcp_agents import ScriptedPolicy, answers_to, calling, context_for, run, saying
+from support.mcp_servers import served
 
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.user_errors import UsageError
@@ -66,21 +65,8 @@ mcp.run("http", host="127.0.0.1", port=int(sys.argv[1]), show_banner=False, log_
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "tool_server.py").write_text(SERVER)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    process = subprocess.Popen([sys.executable, str(tmp_path / "tool_server.py"), str(port)])
-    try:
-        while process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                continue
-        yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        process.kill()
-        process.wait()
+    with served(SERVER, tmp_path) as address:
+        yield address
 
 
 def told(result: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from osmosis_ai.rollout.core.loading import CLIError, import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_text, summarize
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import ContainedCall, ContentParts
 from osmosis_ai.rollout.mcp.failures import told_of_result, told_to_the_model
@@ -37,6 +39,8 @@ DEFAULT_TOOL_TIMEOUT_SECONDS = 60.0
 MAX_CONCURRENT_TOOL_CALLS = 32
 LOGGED_CHARACTERS = 200
 MAX_TOOL_NAME_LENGTH = 64
+USUAL_MAX_TOOLS = 128
+"""As OpenAI's API has it."""
 
 
 class MCPAgentLoop(RolloutAgentLoop):
@@ -83,6 +87,12 @@ class MCPAgentLoop(RolloutAgentLoop):
         )
         if not definitions:
             logger.warning("The MCP server offers no tools; import the modules that define them in main.py.")
+        elif len(definitions) > USUAL_MAX_TOOLS:
+            logger.warning(
+                "The MCP server offers %d tools, and all of them are sent with each call; many models take %d at most.",
+                len(definitions),
+                USUAL_MAX_TOOLS,
+            )
 
     def get_tools(self, request: RolloutRequest) -> list[OpenAIFunctionToolSchema]:
         """All tools, whatever the request."""
@@ -195,34 +205,36 @@ def _reward_named(path: str) -> Callable[..., Any]:
 
 def _convert(tools: list[Any]) -> list[tuple[str, OpenAIFunctionToolSchema]]:
     """The server's name and the definition of each tool that can be offered; MCP's names also know dots and slashes."""
-    definitions: list[tuple[str, OpenAIFunctionToolSchema]] = []
+    definitions: dict[str, tuple[str, OpenAIFunctionToolSchema]] = {}
+    next_numbers: Counter[str] = Counter()
     stated_names = [getattr(tool, "name", None) for tool in tools]
     taken = {name for name in stated_names if isinstance(name, str) and TOOL_NAME_PATTERN.match(name)}
     for name, tool in zip(stated_names, tools, strict=True):
         try:
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"its name is {name!r}")
-            offered_name = name if TOOL_NAME_PATTERN.match(name) else _usable_name(name, taken)
-            if any(offered_name == definition.function.name for _, definition in definitions):
+            offered_name = name if TOOL_NAME_PATTERN.match(name) else _usable_name(name, taken, next_numbers)
+            if offered_name in definitions:
                 raise ValueError("another tool has its name")
             definition = _mcp_tool_to_openai(offered_name, tool.description, tool.parameters)
         except Exception as error:  # noqa: BLE001 - a tool may come from anywhere, and one must not cost the others
-            logger.warning("MCP tool %a is left out: %s", name, error)
+            logger.warning("MCP tool %a is left out: %s", cut(str(name), LOGGED_CHARACTERS), error)
             continue
         if offered_name != name:
-            logger.info("MCP tool %a is offered as %s, as providers refuse its name.", name, offered_name)
+            shown = cut(name, LOGGED_CHARACTERS)
+            logger.info("MCP tool %a is offered as %s, as providers refuse its name.", shown, offered_name)
         taken.add(offered_name)
-        definitions.append((name, definition))
-    return definitions
+        definitions[offered_name] = (name, definition)
+    return list(definitions.values())
 
 
-def _usable_name(name: str, taken: set[str]) -> str:
+def _usable_name(name: str, taken: set[str], next_numbers: Counter[str]) -> str:
     usable = re.sub(r"[^A-Za-z0-9_-]", "_", name)
     if not re.match(r"[A-Za-z_]", usable):
         usable = f"_{usable}"
-    candidate, number = usable[:MAX_TOOL_NAME_LENGTH], 1
+    usable = candidate = usable[:MAX_TOOL_NAME_LENGTH]
     while candidate in taken:
-        number += 1
-        suffix = f"_{number}"
+        next_numbers[usable] += 1
+        suffix = f"_{next_numbers[usable] + 1}"
         candidate = usable[: MAX_TOOL_NAME_LENGTH - len(suffix)] + suffix
     return candidate

@@ -27,7 +27,9 @@ def told_to_the_model(error: Exception, tool_name: str) -> str:
 
 def told_of_result(text: str, tool_name: str) -> str:
     """The same for a result that says it is an error: over the wire only FastMCP's prefix is left of the exception."""
-    return f"{tool_name} failed" if text.startswith(_WRAPPED) else text[:MAX_ERROR_CHARACTERS]
+    if text.startswith(_WRAPPED):
+        return f"{tool_name} failed"
+    return _PYDANTIC_ADVICE.sub("", text)[:MAX_ERROR_CHARACTERS]
 
 
 def _is_written_for_it(error: Exception) -> bool:

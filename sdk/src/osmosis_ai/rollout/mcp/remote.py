@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,7 +169,23 @@ def _import_client() -> tuple[Any, Any]:
         from fastmcp.client.transports import StreamableHttpTransport
     except ImportError as error:
         raise MCPLoadError(f"MCP tools need the package fastmcp; {INSTALL_HINT}") from error
+    _take_large_events()
     return Client, StreamableHttpTransport
+
+
+def _take_large_events() -> None:
+    """Have an event be as large as a reply may be: the client's limit of 1 MiB is less than an image has.
+
+    What breaks when a call is given up is logged by the client as an error, with a traceback; it is none.
+    """
+    from fastmcp.client.transports import http
+
+    logging.getLogger("mcp.client.streamable_http").setLevel(logging.CRITICAL)
+    opener = getattr(http, "streamable_http_client", None)
+    if isinstance(opener, partial) or opener is None:
+        return
+    if "max_sse_event_size" in inspect.signature(opener).parameters:
+        vars(http)["streamable_http_client"] = partial(opener, max_sse_event_size=MAX_REPLY_BYTES)
 
 
 async def _not_logged(_: Any) -> None:
@@ -196,6 +213,8 @@ def _http_client(**options: Any) -> Any:
             async for chunk in self._stream:
                 count += len(chunk)
                 if count > MAX_REPLY_BYTES:
+                    # Told here, as the client keeps it to itself.
+                    logger.warning("A reply of the MCP server has more than %d bytes, and is dropped.", MAX_REPLY_BYTES)
                     raise library.ReadError(f"a reply of more than {MAX_REPLY_BYTES:,} bytes", request=self._request)
                 yield chunk
 

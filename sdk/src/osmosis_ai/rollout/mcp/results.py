@@ -10,6 +10,9 @@ from osmosis_ai.rollout.core.tools import ContentParts, serialize_tool_result
 MAX_IMAGE_BYTES = 5_000_000
 """As providers take them; what is larger, or no image, is described in a line."""
 
+MAX_TEXT_CHARACTERS = 1_000_000
+"""Of one text; more fits into no model's context. What is beyond is counted, and not sent."""
+
 _MEDIA = ("image", "audio")
 _IMAGE_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}", re.ASCII)
 
@@ -42,7 +45,9 @@ def tool_result_content(result: Any) -> str | ContentParts:
             has_image = True
         elif text := _description_of(block) or (None if structured else _text_of(block)):
             _add_text(parts, serialize_tool_result(text))
-    return ContentParts(parts) if has_image else tool_result_text(result)
+    if not has_image:
+        return tool_result_text(result)
+    return ContentParts([{**part, "text": _bounded(part["text"])} if "text" in part else part for part in parts])
 
 
 def _add_text(parts: list[dict[str, Any]], text: str) -> None:
@@ -68,9 +73,14 @@ def _image_part(block: Any) -> dict[str, Any] | None:
 def tool_result_text(result: Any) -> str:
     """The content of the tool message for ``result``."""
     text = serialize_tool_result(extract_tool_value(result))
-    if getattr(result, "structured_content", None) is None:
-        return text
-    return "\n".join([text, *filter(None, map(_description_of, _blocks(result) or []))])
+    if getattr(result, "structured_content", None) is not None:
+        text = "\n".join([text, *filter(None, map(_description_of, _blocks(result) or []))])
+    return _bounded(text)
+
+
+def _bounded(text: str) -> str:
+    beyond = len(text) - MAX_TEXT_CHARACTERS
+    return text if beyond <= 0 else f"{text[:MAX_TEXT_CHARACTERS]}\n[{beyond:,} more characters are left out]"
 
 
 def is_error_result(result: Any) -> bool:

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
 
-from docs.generate import schemas
+from docs.generate import schemas, sentences
 from docs.generate.__main__ import COMMAND, stale
 from docs.generate.transcript import Exchange, record
 from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app
@@ -345,3 +345,29 @@ def test_every_schema_is_linked_and_every_message_has_its_table() -> None:
     linked = set(re.findall(r"schemas/([\w-]+)\.schema\.json", PAGE))
 
     assert linked | {"error"} == set(schemas.MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("A server MUST answer.", "has no name"),
+        ("| 200 | MUST go on |", "has no name"),
+        ('It MUST come. It SHOULD go.<sup id="a-1">a-1</sup>', "has no name"),
+        ('It MUST come, and SHOULD go.<sup id="a-1">a-1</sup>', "a-1 says"),
+        ('It comes.<sup id="a-1">a-1</sup>', "a-1 says"),
+        ('It MUST come.<sup id="a-1">a-1</sup> It MUST go.<sup id="a-1">a-1</sup>', "stands twice"),
+    ],
+)
+def test_a_sentence_that_binds_somebody_has_one_name_and_one_level(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        list(sentences.sentences(f"## 1. Way\n\n{text}\n"))
+
+
+def test_a_sentence_is_read_with_its_section_and_level() -> None:
+    item = '- First. A [server](x.md) MAY\n  rest.<sup id="a-1">a-1</sup>'
+    row = '| 200 | MUST go on<sup id="a-2">a-2</sup> |'
+    page = f"## 2. Way\n\n{item}\n\n{row}\n"
+    assert [(one.id, one.level, one.section, one.text) for one in sentences.sentences(page)] == [
+        ("a-1", "MAY", "2", "A server MAY rest."),
+        ("a-2", "MUST", "2", "200: MUST go on"),
+    ]

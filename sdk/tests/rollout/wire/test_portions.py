@@ -12,7 +12,7 @@ from support.http_peer import CHAT_REPLY, HttpPeer, reply
 from support.live_server import DEADLINE_SECONDS, LiveServer
 from support.rollout_client import QUESTION
 
-from osmosis_ai.rollout import OsmosisLLMClient, OsmosisTransportError
+from osmosis_ai.rollout import OsmosisLLMClient
 from osmosis_ai.rollout.wire.portions import FIRST_BYTES, Portions
 
 pytestmark = pytest.mark.usefixtures("default_settings")
@@ -172,12 +172,3 @@ async def test_portions_come_whole_and_in_their_order() -> None:
     for writer in writers:
         writer.close()
     server.close()
-
-
-async def test_a_refused_body_says_so(peer: HttpPeer) -> None:
-    async def pour(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + SINGLE * 60_000)
-
-    peer.answer = pour
-    with pytest.raises(OsmosisTransportError, match="headers are too large"):
-        await OsmosisLLMClient(peer.url, "r", max_retries=0).chat_completions(QUESTION)

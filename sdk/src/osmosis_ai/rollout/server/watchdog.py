@@ -60,9 +60,11 @@ class _Spell:
     told: bool = False
     run: WatchedRun | None = None
     """At the last probe; another one may block on where the first has ended."""
+    seen_run: WatchedRun | None = None
+    seen_at_seconds: float = 0.0
+    """Into the spell, when ``seen_run`` was first at it; 0 for the first of all."""
     noted_run: WatchedRun | None = None
     block: LoopBlock | None = None
-    seconds_of_others: float = 0.0
     context: contextvars.Context = field(default_factory=contextvars.Context)
 
 
@@ -178,10 +180,14 @@ class Watchdog:
             self._probe()
         else:
             spell.seconds = blocked_seconds
-            if spell.block is not None and spell.run is spell.noted_run:
-                spell.block.seconds = round(blocked_seconds - spell.seconds_of_others, 3)
-            elif spell.told and spell.run is not None and spell.run is not spell.noted_run:
-                spell.seconds_of_others = blocked_seconds
+            if spell.run is not spell.seen_run:
+                spell.seen_at_seconds = 0.0 if spell.seen_run is None else blocked_seconds
+                spell.seen_run = spell.run
+            own_seconds = blocked_seconds - spell.seen_at_seconds
+            if spell.run is spell.noted_run:
+                if spell.block is not None:
+                    spell.block.seconds = round(own_seconds, 3)
+            elif spell.told and own_seconds >= BLOCKED_SECONDS:  # many short ones in a row are nobody's fault alone
                 self._note(spell)
             if now - spell.probed_at >= PROBE_SECONDS:
                 spell.probed_at = now
@@ -208,7 +214,7 @@ class Watchdog:
     def _note(self, spell: _Spell) -> None:
         """In a thread of its own: a trace may be a file."""
         run = spell.noted_run = spell.run
-        place, seconds = str(spell.place), spell.seconds - spell.seconds_of_others
+        place, seconds = str(spell.place), spell.seconds - spell.seen_at_seconds
 
         def note() -> None:
             if run is not None:

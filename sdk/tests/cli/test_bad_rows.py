@@ -243,9 +243,9 @@ def rows_named(error: str, suffix: str) -> list[int]:
     """The rows that are told, by their number in the file."""
     told = error.partition("Error: Rows were left out: ")[0]
     lines = told.splitlines()[1:] if "cannot be used:" in told else told.splitlines()[:1]
-    places = [re.search(r"(?:[lL]ine|row) (\d+)", line) for line in lines if "--strict" not in line]
+    named = " ".join(line.partition(": ")[0] for line in lines if "--strict" not in line)
     first = {".jsonl": 1, ".csv": 2, ".parquet": 0}[suffix.removesuffix(".gz")]
-    return [int(place[1]) - first for place in places if place]
+    return [int(number) - first for number in re.findall(r"(?:[lL]ine|row) (\d+)", named)]
 
 
 @pytest.mark.slow

@@ -237,7 +237,8 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
     if missing := [column for column in REQUIRED_COLUMNS if column not in row]:
         found = ", ".join(map(repr, record)) or "none"
         spare = [column for column in row if column not in _TARGETS]
-        found_one = spare[0] if len(missing) == len(spare) == 1 else "COLUMN"
+        is_clear = len(missing) == len(spare) == 1 and re.fullmatch(r"[\w.]+", spare[0])
+        found_one = spare[0] if is_clear else "COLUMN"
         hint = ",".join(f"{column}={found_one}" for column in missing)
         raise DatasetValidationError(
             f"Row {index}: Missing required columns: {missing}; it has {found[:MAX_SHOWN_COLUMNS]}: say which they are"

@@ -145,7 +145,8 @@ class _Call:
             limit_seconds = min(UNREACHABLE_SECONDS, limit_seconds)
             if now - self._began_at >= UNREACHABLE_SECONDS or self._name in _given_up:
                 _given_up.add(self._name)
-                tried = f"{now - self._began_at:.1f} s, {counted(self.attempts, 'attempt')}"
+                # In words that differ by numbers alone: failures that are alike are one line.
+                tried = f"{now - self._began_at:.1f} s, attempts: {self.attempts}"
                 raise JudgeError(f"{self._name} cannot be reached ({tried}): {error}.")
         if now - _told_at.get(self._name, -TOLD_AGAIN_SECONDS) >= TOLD_AGAIN_SECONDS:
             _told_at[self._name] = now

@@ -4,12 +4,15 @@ What a row comes to is the table of ``docs/test-mode.md``. Once all is well, the
 again for what failed, and for nothing else.
 """
 
+import json
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.adder_project import results_of, row, write_rows
+from support.adder_project import AGENT_OPTIONS, results_of, row, write_rows
 from support.model_endpoint import HANG_UP, Answer, JsonObject, ModelEndpoint, refuse
 from support.provider_wires import Model, adds_up
 from support.providers import ENDPOINT, PROVIDERS, TIMEOUT_SECONDS, Provider, system_prompt_of
@@ -211,3 +214,33 @@ def test_one_that_dies_in_the_middle_stops_the_run_which_goes_on_when_it_is_back
         assert len(endpoint.calls) == 1 + 2 * (8 - len(there))
     assert f"{len(there)} of 8 runs are there" in out
     assert [result["reward"] for result in results_of()["results"]] == [1.0] * 8
+
+
+class OneAtATime(BaseHTTPRequestHandler):
+    """Closes each connection after its reply; five others may wait."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = ENDPOINT.wire.answer(body)
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_a_server_that_handles_one_call_at_a_time_gets_through_all(adder_project: Path) -> None:
+    write_rows(*(row(number, 2) for number in range(20)))
+    with HTTPServer(("127.0.0.1", 0), OneAtATime) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+            options = ["--model", "m", "--base-url", url, "--concurrency", "16", "-q", "-o", "results.json"]
+            assert main(["test", *AGENT_OPTIONS, *options]) == 0
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [result["reward"] for result in results_of()["results"]] == [1.0] * 20

@@ -20,7 +20,7 @@ DATED_SECONDS = 4
 CLOCK_SLACK_SECONDS = 0.05
 PAUSE_REFUSALS = 6
 ABORTS = 4
-LEAST_WAIT_SECONDS = 0.3
+LEAST_WAIT_SECONDS, CLEAR_WAIT_SECONDS = 0.3, 1.0
 WAITS = 4
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
 
@@ -188,10 +188,13 @@ async def no_path(kit: Kit) -> None:
 
 @check("retries.delay", "retry-10", "Attempts are not made one right after the other.")
 async def delay(kit: Kit) -> None:
-    # A busy machine can only make it look longer, so the shortest counts.
-    played = await asyncio.gather(
-        *(_require_recovery(kit, "500 three times", refusing(500, 3, answering())) for _ in range(WAITS))
-    )
-    waited = min(rollout.chats[3].came_at - (rollout.chats[0].answered_at or 0) for rollout in played)
+    waited = CLEAR_WAIT_SECONDS
+    # A busy machine can only make it look longer, so the shortest of a few counts.
+    for _ in range(WAITS):
+        rollout = await _require_recovery(kit, "500 three times", refusing(500, 3, answering()))
+        took = rollout.chats[3].came_at - (rollout.chats[0].answered_at or 0)
+        waited = min(waited, took)
+        if took >= CLEAR_WAIT_SECONDS:
+            break
     if waited < LEAST_WAIT_SECONDS:
         raise Failed(f"at least {LEAST_WAIT_SECONDS} s for three further attempts", f"{waited:.3f} s")

@@ -53,8 +53,8 @@ mutant("never-retries", "retries.server_error retries.twice retries.too_many ret
 mutant("retries-once", "retries.twice retries.delay", attempts=2)
 mutant("gives-up-on-a-cut-connection", "retries.cut", post=gives_up_on_a_cut)
 mutant("retries-what-is-final", "retries.final", is_retried=lambda s, usual, status: status != 200)
-mutant("ignores-retry-after", "retries.too_many", wait_as_told=goes_on)
-mutant("knows-no-dates", "retries.too_many", wait_as_told=counts_seconds_alone)
+mutant("ignores-retry-after", "retries.too_many", timed=True, wait_as_told=goes_on)
+mutant("knows-no-dates", "retries.too_many", timed=True, wait_as_told=counts_seconds_alone)
 mutant("takes-408-for-final", "retries.too_many", is_retried=lambda s, usual, status: status != 408 and usual(status))
 mutant("hammers", "retries.delay", timed=True, back_off=goes_on)
 mutant("changes-what-it-asks-again", "retries.server_error retries.twice retries.cut", post=samples_anew)
@@ -136,9 +136,9 @@ async def _read_loosely(url: str, body: bytes, headers: dict[str, str]) -> tuple
         reply = bytearray()
         while b"\r\n\r\n" not in reply[-READ_BYTES:] and (piece := await reader.read(READ_BYTES)):
             reply += piece
-        head, _, content = bytes(reply).partition(b"\r\n\r\n")
         while piece := await reader.read(READ_BYTES):
-            content += piece
+            reply += piece
+        head, _, content = bytes(reply).partition(b"\r\n\r\n")
         return head, content
     finally:
         writer.close()

@@ -8,10 +8,10 @@ import ctypes
 import hashlib
 import logging
 import multiprocessing
+import os
 import queue
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -230,7 +230,8 @@ class PromiseAgent(RolloutAgentLoop):
         reply = await ctx.chat(messages)
         messages.append(reply.message)
         do = ctx.request.metadata.get("do", "complete")
-        sys.stderr.write(f"{ctx.request.rollout_id} does {do}\n")
+        with suppress(OSError):  # a full disk has no room for logs either
+            os.write(2, f"{ctx.request.rollout_id} does {do}\n".encode())
         return await ENDS[do](ctx, messages)
 
 

@@ -27,6 +27,7 @@ from osmosis_ai.rollout.wire.channel import (
     too_large,
 )
 from osmosis_ai.rollout.wire.coding import decoded, is_coded
+from osmosis_ai.rollout.wire.large_replies import LARGE_BYTES, LargeReply
 from osmosis_ai.rollout.wire.portions import FIRST_BYTES, Portions
 
 JOINED_BYTES = 65_536
@@ -52,6 +53,8 @@ class Http1Connection(asyncio.Protocol):
         self._only_status = False
         self._grace: asyncio.TimerHandle | None = None
         self._portions: Portions | None = None
+        self._large: LargeReply | None = None
+        self._is_held = False
         self._begin_message()
 
     @property
@@ -99,6 +102,11 @@ class Http1Connection(asyncio.Protocol):
             if self._grace is not None:
                 self._grace.cancel()
                 self._grace = None
+            if self._large is not None:
+                self._large.ended()
+                self._large = None
+                if self._is_held:  # the rest of it had been received already
+                    self._let_go()
             self._answer = None
 
     def close(self) -> None:
@@ -135,7 +143,7 @@ class Http1Connection(asyncio.Protocol):
         elif len(data) <= FIRST_BYTES or self._transport is None:
             self._take(data, False)
         else:
-            self._portions = Portions(self._transport, self._answer.get_loop(), self._take)
+            self._portions = Portions(self._transport, self._answer.get_loop(), self._take, lambda: not self._is_held)
             self._portions.add(data)
 
     def _take(self, data: bytes, more: bool) -> bool:
@@ -217,6 +225,20 @@ class Http1Connection(asyncio.Protocol):
             if not isinstance(self._body[-1], bytearray):
                 self._body.append(bytearray())
             self._body[-1] += data
+        if self._body_bytes > LARGE_BYTES and self._answer is not None:
+            if self._large is None:
+                self._large = LargeReply(self._answer.get_loop(), self._hold, self._let_go)
+            self._large.grown(self._body_bytes)
+
+    def _hold(self) -> None:
+        self._is_held = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _let_go(self) -> None:
+        self._is_held = False
+        if self.is_open and self._transport is not None and (self._portions is None or not self._portions.waiting):
+            self._transport.resume_reading()
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -1,5 +1,6 @@
 """The number after the last `####`, however a model dresses it; how near it is to the right one; and other answers."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -439,3 +440,45 @@ def test_comparing_never_raises_and_a_truth_is_right_in_its_own_words(answer: st
     assert (is_right("#### " + answer, ground_truth) is None) is not is_comparable(ground_truth)
     if is_comparable(ground_truth):
         assert is_right(f"#### {ground_truth}", ground_truth) is True
+
+
+NO_UNITS = """
+    quadrillion, quintillion, zillion, milion, triliion, thousnd, billons, dz, doz., tens, fives, twos, kilo
+    hundredfold
+    mm dollars, \u0442\u044b\u0441\u044f\u0447, tysi\u0119cy, miljoen, duizend, tusen, mila, milioni, milyon, juta, ribu
+    tri\u1ec7u, \u0623\u0644\u0641, \u0e1e\u0e31\u0e19, quarters, elevenths, twentieths, basis points, in binary
+    hexadecimal, (octal), repeating, sin x, phi, dx, cannot be right, isn't it, invalid, untrue, error, per
+"""
+
+
+@pytest.mark.parametrize("words", re.split(r"[,\n]\s*", NO_UNITS.strip()))
+def test_words_that_are_no_unit_make_it_another_number_or_none(words: str) -> None:
+    assert is_right(f"#### 18 {words}", "18") is False
+    assert is_right(f"#### {words}", words) is True
+
+
+@pytest.mark.parametrize(
+    "answer", ["18ab", "18fold", "18\u03b1", "18sin\u03b8", "18!!", "18/", "18 \u274c", "18\u2030"]
+)
+def test_signs_behind_it_that_make_it_another_number(answer: str) -> None:
+    assert is_right(f"#### {answer}", "18") is False
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "people",
+        "students",
+        "years old",
+        "square feet",
+        "degrees Celsius",
+        "m/s",
+        "kWh",
+        "lbs.",
+        "children",
+        "boxes",
+        "\u500b",
+    ],
+)
+def test_what_is_counted_and_measured_is_read_over(unit: str) -> None:
+    assert is_right(f"#### 18 {unit}", "18") is True

@@ -7,8 +7,10 @@ A text is one number, or none: what may also mean another number is none. Readin
     18 or 19, 18x, 18^2, 18 and a half       are none
     36/2, 18 dozen                           are none where the work must be done, else 18 and 216
 
-Words may follow a number as its unit, unless one of them is a number or an operation, says that there is more to come,
-or takes the number back (``_NO_UNIT``). A unit may have the exponent 2 or 3, and a percent sign is one: 18% is 18.
+Words may follow a number as its unit. The first is one of ``_UNIT_WORDS``, an English plural ("apples"), or Chinese,
+Japanese or Korean; none is a number or an operation, says that there is more to come, or takes the number back
+(``_NO_UNIT``). Any other word makes it no number: a policy would find the one that is read over and means another
+number. A unit may have the exponent 2 or 3, and a percent sign is one: 18% is 18.
 """
 
 import re
@@ -95,6 +97,35 @@ _NO_UNIT = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_UNIT_WORDS = """
+a an per each every of total left altogether remaining done final that to th st nd rd
+usd eur gbp jpy cny rmb inr cad aud chf rs sek nok dkk pln krw dollar euro pound cent penny pence rupee yen yuan ruble
+руб рубль рубля рублей krona krone franc won peso
+percent pct percentage degree deg celsius fahrenheit kelvin rad radian
+mm cm dm km nm in inch foot feet ft yard yd mi mile meter metre kilometer kilometre centimeter centimetre millimeter
+millimetre sq square cubic acre hectare ha
+mg kg lb lbs oz ounce gram gramme kilogram ton tonne t
+ml cl dl liter litre gallon gal cup pint quart teaspoon tablespoon tsp tbsp cc
+ms sec second min minute h hr hrs hour day week month year yr am pm
+kmh mph kph rpm bps kb mb gb tb byte bit kw kwh mw watt volt amp ampere ohm joule newton pascal hertz hz khz mhz ghz
+kj kn kpa mol cal kcal calorie bar atm dpi px pixel
+people person men women man woman child children teeth geese mice fish sheep deer dice oxen cattle police staff
+pair set unit piece item point apple egg book page step way time
+"""  # noqa: RUF001 - the letters are meant
+_UNITS = frozenset(_UNIT_WORDS.split())
+_MORE_THAN_ONE = re.compile(r"(?i:[a-z]{3,}s)\Z")
+_CJK = re.compile("k?[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_CJK_SCALE = re.compile("[十百千万萬亿億십백천만억]")
+_NAME_OF_A_NUMBER = re.compile(
+    r"""
+    (?: \w*il+i?on\w* | \w*zillion\w* | thous\w* | \w+fold | \w+ths | \w*quarters? | half | halfs | thirds? | basis
+      | (?:one|two|three|four|five|seven|eight|nine|ten)s | sixes | dozens? | kilos ) \Z
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""In the plural, misspelt, or a part: no unit."""
+_CROSSES = frozenset("\u274c\u2717\u2718\u2716\u2715\u274e\U0001f6ab\u2030\u2031")
+"""They take a number back; and per mille, which is no percent."""
 _UNIT_LETTERS = frozenset("mgslhLVWANJCFda")
 """Units of one letter, and the article, as in "18 a day"."""
 _VARIABLES = re.compile(r"(?=.{1,3}\Z)[ijnt]*[xyzπθλμ][xyzijntπθλμ]*\Z|ij\Z")
@@ -184,7 +215,7 @@ def _is_unit(tail: str) -> bool:
     """Whether the rest of a line leaves the number before it as it is."""
     if tail[:1] and (unicodedata.category(tail[0]) in ("Mn", "Me") or tail.rstrip() == "-" == tail[0]):
         return False  # struck out, or cut off
-    if "~~" in tail:
+    if "~~" in tail or "!!" in tail or tail.strip() == "/" or not _CROSSES.isdisjoint(tail):
         return False
     tail = _UNIT_EXPONENT.sub("", _COMMAND.sub(" ", _TOKEN.sub(" ", tail)))
     for character in set(tail):
@@ -198,16 +229,24 @@ def _is_unit(tail: str) -> bool:
     first = words[0]
     if len(first) == 1 and first.isascii():
         is_unit = first in _UNIT_LETTERS and not (first == "a" and tail.startswith("a"))
+    elif first == "in" and len(words) > 1:  # no inches
+        is_unit = words[1] in ("total", "all")
     else:
-        is_unit = _VARIABLES.match(first) is None and first != "MM"
-    if not is_unit or first.lower() == "and":
+        is_unit = _is_unit_word(first)
+    return is_unit and words[-1].lower() != "per" and _NO_UNIT.search(tail) is None
+
+
+def _is_unit_word(word: str) -> bool:
+    if _CJK.fullmatch(word):
+        return _CJK_SCALE.search(word) is None
+    if word == "MM" or _NAME_OF_A_NUMBER.match(word) or _VARIABLES.match(word):
         return False
-    return _NO_UNIT.search(tail) is None
+    return word.lower() in _UNITS or _MORE_THAN_ONE.match(word) is not None
 
 
 def _is_money_in_millions(number: str, tail: str) -> bool:
     """Whether it is written as in "$18m", which is no length."""
-    if re.match(r"[^\S\n]*+[mM](?![^\W\d_])", tail) is None:
+    if re.match(r"[^\S\n]*+[mM]{1,2}(?![^\W\d_])", tail) is None:
         return False
     if (number + tail).count("$") % 2 == 0:  # LaTeX
         number, tail = number.replace("$", ""), tail.replace("$", "")

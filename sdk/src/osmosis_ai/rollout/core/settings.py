@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout.core.setting_names import tell_of_unknown
-from osmosis_ai.rollout.core.text import shortened
+from osmosis_ai.rollout.core.text import redacted, shortened
 from osmosis_ai.rollout.core.user_errors import UsageError
 
 __all__ = [
@@ -255,10 +255,10 @@ def _wrong(model: type[_Settings], error: Any) -> tuple[str, str]:
         field = inner.get(step)
     variable = prefix + "_".join(path).upper()
     if error["type"] == "value_error" or field is None:
-        return variable, said.replace(path[-1], "it", 1) if said.startswith(path[-1]) else f"it {said}"
+        return variable, redacted(said.replace(path[-1], "it", 1) if said.startswith(path[-1]) else f"it {said}")
     wanted = _wanted(field)
     # A secret is not told, and what stands in its place may be one.
-    shown = "" if "SecretStr" in str(field.annotation) else f", not {shortened(repr(error['input']), 80)}"
+    shown = "" if "SecretStr" in str(field.annotation) else f", not {shortened(redacted(repr(error['input'])), 80)}"
     return variable, f"it must be {wanted}{shown}"
 
 

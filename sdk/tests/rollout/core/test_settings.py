@@ -192,7 +192,10 @@ class TestSentences:
             ({"SERVER_JOURNAL_SYNCHRONOUS": "off"}, "it must be one of normal, full, not 'off'"),
             ({"SERVER_METRICS": "\x1b[31m"}, "it must be one of key, open, off, not "),
             ({"JUDGE_BASE_URL": "localhost"}, "it must be a URL such as http://127.0.0.1:8000/v1, not 'localhost'"),
-            ({"JUDGE_BASE_URL": "ftp://u:pw@x"}, "it must be a URL such as http://127.0.0.1:8000/v1, not 'ftp://***@x'"),
+            (
+                {"JUDGE_BASE_URL": "ftp://u:pw@x"},
+                "it must be a URL such as http://127.0.0.1:8000/v1, not 'ftp://***@x'",
+            ),
             ({"JUDGE_TIMEOUT_SECONDS": "nan"}, "it must be a number from 0.1 to 3600, not 'nan'"),
             ({"CLIENT": "[1]"}, "OSMOSIS_ROLLOUT_CLIENT cannot be used: it must be a JSON object"),
             ({"CLIENT": '{"max_retries": 11}'}, "CLIENT_MAX_RETRIES cannot be used: it must be a whole number from 0"),

@@ -14,6 +14,8 @@ settings.load_profile("suite")
 # Started with `nohup` or `&`, the suite ignores Ctrl-C, and so would all that it starts; a handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module", autouse=True)

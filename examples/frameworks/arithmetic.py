@@ -6,22 +6,22 @@ from osmosis_ai.rollout import get_message_content
 from rewards import compute_reward
 
 
-def add(a: float, b: float) -> float:
+def add(a: int | float, b: int | float) -> int | float:
     """Add two numbers: a + b."""
     return a + b
 
 
-def subtract(a: float, b: float) -> float:
+def subtract(a: int | float, b: int | float) -> int | float:
     """Subtract the second number from the first: a - b."""
     return a - b
 
 
-def multiply(a: float, b: float) -> float:
+def multiply(a: int | float, b: int | float) -> int | float:
     """Multiply two numbers: a * b."""
     return a * b
 
 
-def divide(a: float, b: float) -> float:
+def divide(a: int | float, b: int | float) -> int | float:
     """Divide the first number by the second: a / b."""
     return a / b
 

@@ -8,7 +8,6 @@ descriptor for it (``keep_descriptor``), as whoever asks for an address cannot w
 import asyncio
 import errno
 import itertools
-import os
 import re
 import secrets
 import socket
@@ -37,29 +36,30 @@ HEAD_SECONDS = 15.0
 IDLE_SECONDS = 300.0
 REQUEST_SECONDS = 60.0
 
-_kept_descriptor: int | None = None
+_kept_socket: socket.socket | None = None
 
 _TARGET = re.compile(r"/([0-9]{1,18})(/v1/[^?#]*)")
 
 
 def keep_descriptor() -> None:
-    """Keep one ready for a socket that is to be opened when there is no other; where there is none now, none is."""
-    global _kept_descriptor
-    if _kept_descriptor is None:
+    """Keep a socket ready for when no other can be had; where there is none now, none is kept."""
+    global _kept_socket
+    if _kept_socket is None:
         with suppress(OSError):
-            _kept_descriptor = os.open(os.devnull, os.O_RDONLY)
+            _kept_socket = socket.socket()
 
 
 def _new_socket() -> socket.socket:
-    global _kept_descriptor
+    global _kept_socket
     try:
         return socket.create_server((HOST, 0), backlog=512)
     except OSError as error:
-        if _kept_descriptor is None or error.errno not in (errno.EMFILE, errno.ENFILE):
+        if _kept_socket is None or error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
-    os.close(_kept_descriptor)
-    _kept_descriptor = None
-    return socket.create_server((HOST, 0), backlog=512)
+    kept, _kept_socket = _kept_socket, None
+    kept.bind((HOST, 0))
+    kept.listen(512)
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Endpoint:
     _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "Endpoint"]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
-        self._is_kept = _kept_descriptor is not None
+        self._is_kept = _kept_socket is not None
         self._socket = _new_socket()
         # Inherited by what is accepted: without it a reply of two packets waits for the peer's acknowledgement.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -38,6 +38,8 @@ from osmosis_ai.rollout.server.signals import Heard
 logger = logging.getLogger(__name__)
 
 BLOCKED_SECONDS = 1.0
+NOTED_SECONDS = 1.0
+"""How long the log waits for a note, which may go to a file."""
 PROBE_SECONDS = 0.5
 """Between two looks at who blocks; each interrupts a system call."""
 HEED_SECONDS = 1.0
@@ -203,15 +205,17 @@ class Watchdog:
     def _tell(self, spell: _Spell) -> None:
         """In a thread of its own: what blocks the loop may hold the lock of the log."""
 
+        noting = None if spell.run is None else self._note(spell)
+
         def tell() -> None:
+            if noting is not None:  # whoever reads of it finds it there
+                noting.join(NOTED_SECONDS)
             self._log(str(spell.place or "a library"), spell.seconds)
             self._observer.loop_blocked(spell.seconds)
 
         threading.Thread(target=spell.context.run, args=(tell,), name="osmosis-watchdog-tells", daemon=True).start()
-        if spell.run is not None:
-            self._note(spell)
 
-    def _note(self, spell: _Spell) -> None:
+    def _note(self, spell: _Spell) -> threading.Thread:
         """In a thread of its own: a trace may be a file."""
         run = spell.noted_run = spell.run
         place, seconds = str(spell.place), spell.seconds - spell.seen_at_seconds
@@ -220,7 +224,9 @@ class Watchdog:
             if run is not None:
                 spell.block = run.note_block(place, seconds)
 
-        threading.Thread(target=note, name="osmosis-watchdog-notes", daemon=True).start()
+        thread = threading.Thread(target=note, name="osmosis-watchdog-notes", daemon=True)
+        thread.start()
+        return thread
 
     def _log(self, place: str, seconds: float) -> None:
         logger.warning(

@@ -76,12 +76,21 @@ class Execution(ChatWatch):
         self._waited_in_vain = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._stop_reason: StopReason | None = None
+        self._is_forgotten = False
 
     def stop(self, reason: StopReason) -> None:
         """End the run for ``reason``; the first reason stands."""
         if not self._ended.done():
             self._stop_reason = reason
             self._ended.set_result(None)
+
+    def forget(self) -> None:
+        """Let go of what may be large, once there is a result: the agent's context, and through it messages and client.
+
+        ``CURRENT_RUN`` is in the context of every timer and connection that came about in the run, which may live long.
+        """
+        self._is_forgotten = True
+        del self._ctx
 
     def overdue(self) -> StopReason | None:
         """Why the current task, which works for it, should have ended by now; ``None`` if it may go on."""
@@ -101,6 +110,8 @@ class Execution(ChatWatch):
 
     def note_block(self, place: str, seconds: float) -> LoopBlock:
         """It has blocked the event loop for ``seconds`` and still does, at ``place``; from any thread."""
+        if self._is_forgotten:  # something that the agent left behind
+            return LoopBlock(place, round(seconds, 3))
         self._ctx.log_event(TraceEvent.LOOP_BLOCKED, place=place, seconds=round(seconds, 3))
         return note_block(self._ctx, place, seconds)
 

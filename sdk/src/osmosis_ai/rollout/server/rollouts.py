@@ -62,6 +62,8 @@ class Rollout:
 
     def let_go(self) -> None:
         """Only its result is left to be delivered: what else it holds may be large, and that may take a day."""
+        if self.execution is not None:
+            self.execution.forget()
         self.llm = self.execution = None
         del self.request
 

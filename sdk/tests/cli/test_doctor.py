@@ -98,6 +98,7 @@ def test_a_dotenv_that_cannot_be_read_stops_other_commands_only(working_director
     assert checks["dotenv"]["status"] == "problem"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", [["-m", "quick:agent_loop"], ["-m", "slow:agent_loop", "--timeout", "1"]], ids=str)
 def test_it_is_done_in_three_seconds_though_nothing_answers(working_directory: Path, agent: list[str]) -> None:
     """An agent that hangs is given longer, unless a time is named."""

@@ -157,6 +157,7 @@ class TestGuarded:
         assert journal.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 class TestReload:
     def test_an_edited_module_takes_effect_and_a_broken_one_waits_for_its_repair(
         self, servers: Servers, trainer: FakeTrainer

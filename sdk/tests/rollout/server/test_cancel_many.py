@@ -41,6 +41,7 @@ def lone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("meant", "cancelled"),
     [
@@ -67,6 +68,7 @@ def test_those_meant_end_as_cancelled_and_the_others_go_on(
     assert lone_server.client.post(CANCEL, json={"prefix": f"{group}-"}).json() == {"cancelling": len(rest)}
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_say_one_thing_is_refused_and_cancels_nothing(
     lone_server: ServerProcess, trainer: FaultyTrainer
 ) -> None:

@@ -336,6 +336,7 @@ class TestBackoff:
         assert len(delays) == 1
         assert 0.5 <= delays[0] <= 1.0
 
+    @pytest.mark.slow
     @given(
         header=st.text(max_size=40)
         | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,12} \d+:\d+:\d+ [+-]\d{1,6}")

@@ -140,6 +140,7 @@ class TestCodings:
         with pytest.raises(OsmosisTransportError, match="DecodingError: The reply cannot be decompressed"):
             await client_of(peer).chat_completions(QUESTION)
 
+    @pytest.mark.slow
     async def test_a_large_one_leaves_the_event_loop_free(self, peer: HttpPeer) -> None:
         bomb = gzip.compress(bytes(128 * 1024 * 1024))
         peer.answer = reply(bomb, headers={"Content-Encoding": "gzip"})

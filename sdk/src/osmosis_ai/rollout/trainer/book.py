@@ -109,11 +109,6 @@ class Rollout:
         if self.patience is not None:  # its init may be under way
             self.patience.reschedule(asyncio.get_running_loop().time())
 
-    def stop_generating(self) -> None:
-        """Cancel what is being generated for it: nobody will have it."""
-        for reply in self.replies.values():
-            reply.cancel()
-
     def note_messages(self, messages: list[MessageDict]) -> None:
         """Check that ``messages`` goes on from those of the call before and the reply to it."""
         self._transcript.sending(messages)
@@ -136,6 +131,8 @@ class Rollout:
         self.tools_known_or_ended.set()
         if not _NEXT_PHASES[phase]:
             self.ended.set()
+            for reply in self.replies.values():  # still being generated: nobody will have it
+                reply.cancel()
 
 
 class RolloutBook:
@@ -162,7 +159,6 @@ class RolloutBook:
         """Forget all of a rollout but its id and its end; one that has not ended is abandoned."""
         if not rollout.ended.is_set():
             rollout.abandon()
-        rollout.stop_generating()
         del self._in_flight[rollout.request.rollout_id]
         self._remember(rollout.request.rollout_id, self._fingerprint_of_ended.get(rollout.request.rollout_id))
 

@@ -243,7 +243,6 @@ class Trainer:
         meant = self._book.in_flight(is_meant)
         for rollout in meant:
             rollout.cancel()
-            rollout.stop_generating()
             self._withdrawals.add(rollout.request.rollout_id)
         return len(meant)
 

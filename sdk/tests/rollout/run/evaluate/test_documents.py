@@ -7,10 +7,12 @@ from xml.etree import ElementTree
 import pytest
 from support.evaluations import HOSTILE, evaluation
 
-from osmosis_ai.rollout.run.evaluate.documents import html_report, markdown_report, render
+from osmosis_ai.rollout.run.evaluate.documents import markdown_report, render
+from osmosis_ai.rollout.run.evaluate.html_report import html_report
 from osmosis_ai.rollout.run.evaluate.plots import Estimate, Series, histogram, intervals
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 
+ROWS = {number: {"user_prompt": f"What is {number} + 1?", "ground_truth": number + 1} for number in range(3)}
 CONFIG: dict[str, Any] = {"model": "the/model", "seed": 3, "note": HOSTILE}
 
 
@@ -34,11 +36,12 @@ class Page(HTMLParser):
 
 
 def test_the_page_stands_alone_and_holds_plots_and_tables() -> None:
-    page = Page(html_report(evaluation([1.0, 0.0], [1.0, 1.0], [0.0, 0.0]), CONFIG))
-    assert page.tags.count("svg") == 4
+    page = Page(html_report(evaluation([1.0, 0.0], [1.0, 1.0], [0.0, 0.0]), CONFIG, ROWS))
+    assert page.tags.count("figure") == 4
     assert page.tags.count("table") == 5
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
-    assert not {"src", "href", "onload"} & set(page.attributes)
+    assert not {"src", "onload", "style"} & set(page.attributes)
+    assert all(str(target).startswith("#") for target in page.attributes["href"])
     for part in (
         "Scores, fn",
         "pass@k, fn",
@@ -52,18 +55,47 @@ def test_the_page_stands_alone_and_holds_plots_and_tables() -> None:
 
 
 def test_a_comparison_has_its_table_and_two_colours() -> None:
-    page = Page(html_report(evaluation([1.0], [0.0], baseline=[[0.0], [0.0]]), CONFIG))
+    page = Page(html_report(evaluation([1.0], [0.0], baseline=[[0.0], [0.0]]), CONFIG, ROWS))
     assert "Primary minus baseline, paired by row" in page.text
-    assert len(set(page.attributes["fill"])) == 2
+    assert {"first", "second"} <= set(page.attributes["class"])
+
+
+def test_the_lowest_rows_link_to_their_prompt_truth_and_answers() -> None:
+    result = evaluation([1.0, 0.0], [1.0, 1.0])
+    result.rows[0].runs[1].answer = "I say 7 \ud800" + "x" * 9_000
+    result.rows[1].runs[0].answer = "It is 2"
+    page = Page(html_report(result, CONFIG, {0: {"user_prompt": HOSTILE, "ground_truth": [7]}, 1: ROWS[1]}))
+    assert {"#row-0", "#row-1"} <= set(page.attributes["href"])
+    assert {"row-0", "row-1"} <= set(page.attributes["id"])
+    assert {str(target)[1:] for target in page.attributes["href"]} <= set(page.attributes["id"])
+    whole = page.text.partition("Lowest rows, whole")[2].partition("Row 0")[2].partition("Row 1")
+    for part in (
+        "script>alert(1)",
+        "[7]",
+        "Run 1: completed, fn 0.000",
+        "I say 7 \\ud800",
+        "5,009 characters left out",
+    ):
+        assert part in whole[0], part
+    assert "What is 1 + 1?" in whole[2]
+    assert "It is 2" in whole[2]
+
+
+def test_the_page_has_landmarks_and_every_table_a_name() -> None:
+    page = Page(html_report(evaluation([1.0, 0.0], [1.0, 1.0]), CONFIG, ROWS))
+    assert [page.tags.count(tag) for tag in ("header", "nav", "main", "h1")] == [1, 1, 1, 1]
+    assert page.tags.count("caption") == page.tags.count("table") == page.attributes["role"].count("region")
+    assert set(page.attributes["scope"]) == {"col"}
+    assert {str(name) for name in page.attributes["aria-labelledby"]} <= set(page.attributes["id"])
 
 
 def test_foreign_text_is_no_markup() -> None:
     result = evaluation([1.0, 0.0], error=HOSTILE)
-    page = Page(html_report(result, CONFIG | {"model": HOSTILE}))
+    page = Page(html_report(result, CONFIG | {"model": HOSTILE}, ROWS))
     assert "script" not in page.tags
     assert "<script>alert(1)</script>" in page.text
     assert "\x1b" not in page.text
-    markdown = markdown_report(result, CONFIG | {"model": HOSTILE})
+    markdown = markdown_report(result, CONFIG | {"model": HOSTILE}, ROWS)
     assert "<script>" not in markdown.partition("## How it was made")[0].replace("\\<script\\>", "")
     assert "\x1b" not in markdown
     tables = [line for line in markdown.splitlines() if line.startswith("| ")]
@@ -73,7 +105,7 @@ def test_foreign_text_is_no_markup() -> None:
 
 
 def test_markdown_has_every_table_and_the_way_to_make_it_again() -> None:
-    markdown = markdown_report(evaluation([1.0, 0.0], [1.0, 1.0]), CONFIG)
+    markdown = markdown_report(evaluation([1.0, 0.0], [1.0, 1.0]), CONFIG, ROWS)
     for heading in ("# Evaluation report", "## Scores", "## Latency of a run", "## How to read this"):
         assert heading in markdown
     made = markdown.partition("## How it was made")[2]
@@ -84,13 +116,13 @@ def test_markdown_has_every_table_and_the_way_to_make_it_again() -> None:
 def test_an_early_stop_is_told() -> None:
     result = evaluation([1.0])
     result.stopped_early, result.stop_reason = True, "key refused"
-    assert "Stopped early: key refused" in html_report(result, CONFIG)
-    assert "**Stopped early: key refused**" in markdown_report(result, CONFIG)
+    assert "Stopped early: key refused" in html_report(result, CONFIG, ROWS)
+    assert "**Stopped early: key refused**" in markdown_report(result, CONFIG, ROWS)
 
 
 @pytest.mark.parametrize(("name", "start"), [("r.html", "<!DOCTYPE"), ("r.HTM", "<!DOCTYPE"), ("r.md", "# Eval")])
 def test_the_suffix_says_the_format(name: str, start: str) -> None:
-    assert render(Path(name), evaluation([1.0]), CONFIG).startswith(start)
+    assert render(Path(name), evaluation([1.0]), CONFIG, ROWS).startswith(start)
 
 
 class TestPlots:
@@ -101,18 +133,24 @@ class TestPlots:
             intervals(HOSTILE, [Estimate(HOSTILE, 0.5, Interval(0.2, 0.8)), Estimate("none", 1.0, None)]),
         ]
         for plot in plots:
-            assert ElementTree.fromstring(plot).tag.endswith("svg")  # noqa: S314 - made here
+            assert ElementTree.fromstring(plot).tag == "figure"  # noqa: S314 - made here
 
     def test_the_highest_bar_is_the_most_frequent_score(self) -> None:
-        svg = ElementTree.fromstring(histogram("t", [Series("a", [0.0, 1.0, 1.0, 1.0])]))  # noqa: S314 - made here
-        bars = [float(bar.get("height", 0)) for bar in svg.iter() if bar.tag.endswith("rect")]
+        plot = ElementTree.fromstring(histogram("t", [Series("a", [0.0, 1.0, 1.0, 1.0])]))  # noqa: S314 - made here
+        bars = [float(bar.get("height", 0)) for bar in plot.iter() if bar.tag.endswith("rect")]
         assert bars[-1] == max(bars) == pytest.approx(3 * bars[0], abs=0.5)
 
     def test_an_interval_is_drawn_to_scale(self) -> None:
-        svg = ElementTree.fromstring(intervals("t", [Estimate("a", 0.5, Interval(0.25, 0.75))]))  # noqa: S314
-        rail, bounds = [line for line in svg.iter() if line.tag.endswith("line")]
+        plot = ElementTree.fromstring(intervals("t", [Estimate("a", 0.5, Interval(0.25, 0.75))]))  # noqa: S314
+        rail, bounds = [line for line in plot.iter() if line.tag.endswith("line")]
         whole = float(rail.get("x2", 0)) - float(rail.get("x1", 0))
         assert float(bounds.get("x2", 0)) - float(bounds.get("x1", 0)) == pytest.approx(whole / 2, abs=0.2)
+
+    def test_a_long_name_is_whole(self) -> None:
+        name = "a-model-with-a-name-that-was-cut-before-v1.2-2026-11-27"
+        assert name in "".join(
+            ElementTree.fromstring(intervals("t", [Estimate(name, 0.5, None)])).itertext()  # noqa: S314 - made here
+        )
 
     def test_nothing_gives_nothing(self) -> None:
         assert (histogram("t", [Series("a", [])]), intervals("t", [])) == ("", "")

@@ -177,7 +177,7 @@ class _Evaluation:
             if signal_number or failure:
                 result = runner.result_so_far(stop_reason)
             if result is not None:
-                self._publish(result, config, results)
+                self._publish(result, config, results, rows)
         if expected is not None and not (signal_number or failure):
             expected.check()
         if signal_number:
@@ -187,7 +187,9 @@ class _Evaluation:
             raise CLIError(problem)
         return 0
 
-    def _publish(self, result: EvalResult, config: dict[str, Any], results: "ResultsFile") -> None:
+    def _publish(
+        self, result: EvalResult, config: dict[str, Any], results: "ResultsFile", rows: dict[int, Any]
+    ) -> None:
         args = self.options
         if args.as_json:
             document = {"config": config, **overview(result), "rows": samples(result)}
@@ -195,7 +197,7 @@ class _Evaluation:
         elif not args.is_silent:
             format_eval_report(result, self.console, args.name)
         for path in map(Path, args.reports or ()):
-            write_whole(path, [render(path, result, config)])
+            write_whole(path, [render(path, result, config, rows)])
             self._say(f"Report written to: {path}")
         if args.output:
             results.publish(

@@ -39,6 +39,8 @@ class EvalRunResult:
     finish_reason: str | None = None
     final_messages: list[dict[str, Any]] | None = field(default=None, repr=False)
     """The conversation. Only there on its way to ``on_progress``: a result keeps none."""
+    answer: str | None = None
+    """The end of the model's last words, for a report."""
     row_index: int | None = None
     token_usage: dict[str, int] = field(default_factory=dict)
     """``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``, where known."""

@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutResult
+from osmosis_ai.rollout.core.messages import get_message_text
 from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.run.driver import Job, RunPlan, Stops, drive
 from osmosis_ai.rollout.run.errors import SystemicProviderError
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+MAX_ANSWER_CHARACTERS = 2_000
 
 ClientFactory = Callable[[], Any]
 ProgressCallback = Callable[[int, int, EvalRunResult], Any]
@@ -148,6 +151,7 @@ class EvalRunner:
             num_tool_calls=local.num_tool_calls,
             cost_usd=local.cost_usd,
             final_messages=local.messages,
+            answer=_last_words(local.messages),
             error_kind=local.error_kind,
             zero_reason=local.zero_reason,
             rewritten=local.rewritten,
@@ -349,6 +353,13 @@ def _rows_of(runs: Iterable[EvalRunResult]) -> list[EvalRowResult]:
     for run in sorted(runs, key=lambda run: (run.row_index or 0, run.model_tag == BASELINE, run.run_index)):
         rows.setdefault(run.row_index or 0, EvalRowResult(run.row_index or 0)).runs.append(run)
     return list(rows.values())
+
+
+def _last_words(messages: Sequence[Mapping[str, Any]] | None) -> str | None:
+    for message in reversed(messages or ()):
+        if message.get("role") == "assistant" and (text := get_message_text(dict(message)).strip()):
+            return text[-MAX_ANSWER_CHARACTERS:]
+    return None
 
 
 def _client_like(client: Any) -> Any:

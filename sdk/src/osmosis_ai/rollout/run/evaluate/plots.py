@@ -1,20 +1,20 @@
-"""Plots as SVG elements, to stand inside an HTML page without script, style sheet or another file; text is escaped."""
+"""Plots as HTML figures, to stand in a page without script or another file; text is HTML, escaped, and never cut.
+
+What is drawn is SVG without text, stretched to the room there is; its colours are the page's (``COLOURS`` are classes).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from osmosis_ai.rollout.core.text import fitted, strip_control
+from osmosis_ai.rollout.core.text import strip_control
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 
-WIDTH = 560
+WIDTH = 600
 BAR_HEIGHT = 160
-LINE_HEIGHT = 26
-LEFT = 190
-RIGHT = 90
+LINE_HEIGHT = 20
 BINS = 20
-MAX_LABEL_CHARACTERS = 28
-COLOURS = ("#2f6fab", "#c9742b")
+COLOURS = ("first", "second")
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,29 @@ def histogram(title: str, series: Sequence[Series], unit: str = "") -> str:
     bins = BINS if high > low else 1
     shares = [_binned(one.values, low, high, bins) for one in series]
     highest = max(max(share) for share in shares)
-    step = (WIDTH - 60) / bins
-    thickness = max(1.0, step * 0.8 / len(series))
-    parts = []
+    step = WIDTH / bins
+    thickness = min(step * 0.8 / len(series), WIDTH / BINS)
+    bars = []
     for position, share in enumerate(shares):
         for index, amount in enumerate(share):
             height = BAR_HEIGHT * amount / highest
-            x = 40 + index * step + step * 0.1 + position * thickness
-            tip = f"{series[position].name}: {amount:.1%} of runs"
-            parts.append(
-                f'<rect x="{x:.1f}" y="{30 + BAR_HEIGHT - height:.1f}" width="{thickness:.1f}" height="{height:.1f}"'
-                f' fill="{COLOURS[position % len(COLOURS)]}"><title>{_text(tip)}</title></rect>'
+            x = (index + 0.5) * step + (position - len(series) / 2) * thickness
+            tip = _text(f"{series[position].name}: {amount:.1%} of runs")
+            bars.append(
+                f'<rect class="{COLOURS[position % len(COLOURS)]}" x="{x:.1f}" y="{BAR_HEIGHT - height:.1f}"'
+                f' width="{thickness:.1f}" height="{height:.1f}"><title>{tip}</title></rect>'
             )
-    bottom = 30 + BAR_HEIGHT
-    parts.append(f'<line x1="40" y1="{bottom}" x2="{WIDTH - 20}" y2="{bottom}" stroke="#888"/>')
-    ends = [(low, 40, "start"), (high, WIDTH - 20, "end")] if bins > 1 else [(low, WIDTH // 2, "middle")]
-    for value, x, anchor in ends:
-        parts.append(_label(f"{value:,.4g}{unit}", x, bottom + 16, anchor))
-    parts.append(_label(f"{highest:.0%}", 36, 36, "end"))
-    legend = [(one.name, COLOURS[position % len(COLOURS)]) for position, one in enumerate(series)]
-    return _svg(title, parts, bottom + 24, legend if len(series) > 1 else [])
+    ends = f"<span>{low:,.4g}{_text(unit)}</span>" + (f"<span>{high:,.4g}{_text(unit)}</span>" if bins > 1 else "")
+    legend = "".join(
+        f'<li><span class="key {COLOURS[position % len(COLOURS)]}"></span>{_text(one.name)}</li>'
+        for position, one in enumerate(series)
+    )
+    return (
+        f"<figure><figcaption>{_text(title)}</figcaption>"
+        f'<p class="axis">{highest:.0%} of runs</p>'
+        f"{_svg(f'{title}: the highest bar is {highest:.0%} of runs', bars, BAR_HEIGHT)}"
+        f'<p class="axis ends">{ends}</p>{f"<ul>{legend}</ul>" if len(series) > 1 else ""}</figure>'
+    )
 
 
 def _binned(values: Sequence[float], low: float, high: float, bins: int) -> list[float]:
@@ -78,41 +81,27 @@ def intervals(title: str, estimates: Sequence[Estimate]) -> str:
     """Shares on a line from 0 to 1, each with its interval."""
     if not estimates:
         return ""
-    scale = WIDTH - LEFT - RIGHT
-    parts = []
-    for position, estimate in enumerate(estimates):
-        y = 40 + position * LINE_HEIGHT
-        parts.append(_label(estimate.name, LEFT - 12, y + 4, "end"))
-        parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{LEFT + scale}" y2="{y}" stroke="#ddd"/>')
+    lines = []
+    for estimate in estimates:
+        middle, colour = LINE_HEIGHT / 2, estimate.colour
+        parts = [f'<line class="rail" x1="0" y1="{middle}" x2="{WIDTH}" y2="{middle}"/>']
+        said = f"{estimate.value:.1%}"
         if estimate.interval is not None:
-            low, high = (LEFT + scale * bound for bound in (estimate.interval.low, estimate.interval.high))
-            parts.append(
-                f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="{estimate.colour}" stroke-width="4"/>'
-            )
-        parts.append(f'<circle cx="{LEFT + scale * estimate.value:.1f}" cy="{y}" r="5" fill="{estimate.colour}"/>')
-        parts.append(_label(f"{estimate.value:.1%}", WIDTH - RIGHT + 12, y + 4, "start"))
-    bottom = 40 + len(estimates) * LINE_HEIGHT
-    parts += [_label("0 %", LEFT, bottom, "middle"), _label("100 %", LEFT + scale, bottom, "middle")]
-    return _svg(title, parts, bottom + 10, [])
+            low, high = (WIDTH * bound for bound in (estimate.interval.low, estimate.interval.high))
+            parts.append(f'<line class="{colour}" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>')
+            said += f" [{estimate.interval.low * 100:.1f}, {estimate.interval.high * 100:.1f}]"
+        at = max(0.0, min(WIDTH - 6.0, WIDTH * estimate.value - 3))
+        parts.append(f'<rect class="{colour}" x="{at:.1f}" y="2" width="6" height="{LINE_HEIGHT - 4}"/>')
+        drawing = _svg(f"{estimate.name}: {said}, from 0 to 100 %", parts, LINE_HEIGHT)
+        lines.append(f"<dt>{_text(estimate.name)}</dt><dd>{drawing}<span>{said}</span></dd>")
+    return f"<figure><figcaption>{_text(title)}</figcaption><dl>{''.join(lines)}</dl></figure>"
 
 
-def _svg(title: str, parts: Sequence[str], height: int, legend: Sequence[tuple[str, str]]) -> str:
-    drawn = [f'<text x="0" y="16" font-size="14" font-weight="bold">{_text(title)}</text>', *parts]
-    for position, (name, colour) in enumerate(legend):
-        y = height + 8 + position * 18
-        drawn.append(f'<rect x="40" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
-        drawn.append(_label(name, 56, y, "start"))
-    whole = height + 18 * len(legend)
+def _svg(label: str, parts: Sequence[str], height: int) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{_text(title)}" width="{WIDTH}"'
-        f' height="{whole}" viewBox="0 0 {WIDTH} {whole}" font-family="sans-serif" font-size="12">'
-        f"{''.join(drawn)}</svg>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{_text(label)}"'
+        f' viewBox="0 0 {WIDTH} {height}" height="{height}" preserveAspectRatio="none">{"".join(parts)}</svg>'
     )
-
-
-def _label(text: str, x: float, y: float, anchor: str) -> str:
-    shown = _text(fitted(text, MAX_LABEL_CHARACTERS, "…"))
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{shown}</text>'
 
 
 def _text(text: str) -> str:

@@ -1,13 +1,18 @@
 """The tables of a report, as text in cells, for a terminal, Markdown and HTML alike. Cells may hold foreign text."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
 from osmosis_ai.rollout.run.formats import format_duration
+
+DatasetRows = Mapping[int, Mapping[str, Any]]
+"""The rows of the dataset by their numbers."""
 
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
@@ -45,6 +50,22 @@ class ModelLine:
     def runs(self) -> list[EvalRunResult]:
         """Of all rows."""
         return [run for row in self.rows for run in row.runs]
+
+
+def of_report(result: EvalResult, config: Mapping[str, Any], rows: DatasetRows) -> Iterator[Table]:
+    """The tables of a report in a file, in their order."""
+    models, eval_names = model_lines(result, str(config.get("model", ""))), list(result.eval_summaries)
+    yield scores_table(models, eval_names, ks_of(result))
+    optional = [comparison_table(result), failures_table(models, eval_names)]
+    yield from (table for table in optional if table is not None)
+    yield from latency_and_token_tables(models)
+    by_row = [lowest_rows_table(lowest_rows(models, eval_names), eval_names, rows), samples_table(models, eval_names)]
+    yield from (table for table in by_row if table is not None)
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """How to make a report again, as indented JSON in ASCII."""
+    return json.dumps(config, indent=2, ensure_ascii=True, default=str)
 
 
 def model_lines(result: EvalResult, model: str) -> list[ModelLine]:
@@ -187,7 +208,7 @@ def samples_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Tab
             *([name] if has_models else []),
             run.outcome,
             run.finish_reason or "-",
-            *(_sample_score(run, eval_name) for eval_name in eval_names),
+            *(sample_score(run, eval_name) for eval_name in eval_names),
             f"{run.tokens:,}",
             *([cost(run.cost_usd)] if is_priced else []),
         ]
@@ -203,28 +224,64 @@ def _badness(run: EvalRunResult) -> tuple[bool, float]:
     return run.success, min(run.scores.values(), default=0.0)
 
 
-def _sample_score(run: EvalRunResult, eval_name: str) -> str:
+def sample_score(run: EvalRunResult, eval_name: str) -> str:
+    """With three decimals, ``error`` where the function failed, a dash where there is none."""
     if eval_name in run.eval_errors:
         return "error"
     return f"{run.scores[eval_name]:.3f}" if run.success and eval_name in run.scores else "-"
 
 
-def worst_rows_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
-    """The rows with the lowest mean score over all functions; ``None`` if every row is as good as any other."""
-    rows = []
+@dataclass(frozen=True)
+class LowRow:
+    """A row as one model fared on it."""
+
+    model: str
+    row: EvalRowResult
+    means: list[float | None]
+    """By eval function, ``None`` where no run has a score."""
+
+    @property
+    def lowest(self) -> EvalRunResult:
+        """The run that failed or scored lowest."""
+        return min(self.row.runs, key=_badness)
+
+
+def lowest_rows(models: Sequence[ModelLine], eval_names: Sequence[str]) -> list[LowRow]:
+    """The rows with the lowest mean score over all functions; none if every row is as good as any other."""
+    rows: list[tuple[float, LowRow]] = []
     for model in models:
         for row in model.rows:
             means = [_mean(scores) if (scores := scores_of(row.runs, name)) else None for name in eval_names]
             if known := [mean for mean in means if mean is not None]:
-                rows.append((_mean(known), row, model.name, means))
-    if len({mean for mean, *_ in rows}) < 2:
-        return None
-    rows.sort(key=lambda line: (line[0], line[1].row_index))
+                rows.append((_mean(known), LowRow(model.name, row, means)))
+    if len({mean for mean, _ in rows}) < 2:
+        return []
+    rows.sort(key=lambda line: (line[0], line[1].row.row_index))
+    return [row for _, row in rows[:MAX_LISTED_ROWS]]
+
+
+def lowest_rows_table(lowest: Sequence[LowRow], eval_names: Sequence[str], rows: DatasetRows) -> Table | None:
+    """The prompt, the truth and the model's answer of each; ``None`` without any."""
     cells = [
-        [str(row.row_index), name, first_error(row.runs), *("-" if mean is None else f"{mean:.3f}" for mean in means)]
-        for _, row, name, means in rows[:MAX_LISTED_ROWS]
+        [
+            str(low.row.row_index),
+            low.model,
+            str(rows.get(low.row.row_index, {}).get("user_prompt", "")),
+            truth_of(rows.get(low.row.row_index, {})),
+            low.lowest.answer or "",
+            first_error(low.row.runs),
+            *("-" if mean is None else f"{mean:.3f}" for mean in low.means),
+        ]
+        for low in lowest
     ]
-    return Table("Lowest rows", ["Row", "Model", "First error", *eval_names], cells, texts=3)
+    headers = ["Row", "Model", "Prompt", "Ground truth", "Answer", "First error", *eval_names]
+    return Table("Lowest rows", headers, cells, texts=6) if cells else None
+
+
+def truth_of(row: Mapping[str, Any]) -> str:
+    """The ground truth of a row of the dataset as a text."""
+    truth = row.get("ground_truth", "")
+    return truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False, default=str)
 
 
 def first_error(runs: Sequence[EvalRunResult]) -> str:

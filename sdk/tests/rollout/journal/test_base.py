@@ -401,3 +401,37 @@ async def test_a_key_is_any_text(journal: Journal, key: str) -> None:
     assert await journal.accept(an_acceptance(prefixed, rollout_id=key)) is None
     assert await journal.accept(an_acceptance(prefixed, rollout_id=key)) is not None
     assert [record.key for record in await journal.find(key)] == [prefixed]
+
+
+async def test_a_poll_is_noted_by_whoever_is_asked(journal: Journal, clock: TestClock) -> None:
+    await bring(journal, "key", ACCEPTED)
+    await journal.note_poll("nobody's")
+    assert (await noted_poll(journal, "key")) is None
+    for _ in range(2):
+        clock.now += 30
+        await journal.note_poll("key")
+        assert await noted_poll(journal, "key") == clock.now
+    await journal.close()
+    await journal.open()
+    assert [record.polled_at for record in await claim_all(journal)] == [clock.now]
+    assert await journal.finish("key", b"result")
+    assert await journal.settle("key", DELIVERED, attempts=1)
+    clock.now += KEPT[DELIVERED] + 1
+    await journal.accept(an_acceptance("key", rollout_id="again"))
+    assert await noted_poll(journal, "key") is None, "of the record that was replaced"
+
+
+async def noted_poll(journal: Journal, key: str) -> float | None:
+    record = await journal.get(key)
+    assert record is not None
+    return record.polled_at
+
+
+async def test_a_result_is_settled_by_another_owner_than_its_own(journal: Journal) -> None:
+    await bring(journal, "key", FINISHED)
+    await journal.close()
+    await journal.open()  # another owner, which has claimed nothing
+    assert await journal.settle("key", DELIVERED, attempts=1)
+    record = await journal.get("key")
+    assert record is not None
+    assert record.state is DELIVERED

@@ -50,6 +50,7 @@ class Expected:
     error: str | None = None
     without_messages: bool = False
     was_reopened: bool = False
+    polled_at: float | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -71,6 +72,7 @@ def as_expected(record: JournalRecord, result: bytes | None, owner: int | None) 
         record.last_error,
         record.without_messages,
         record.reopened_at is not None,
+        record.polled_at,
     )
 
 
@@ -167,6 +169,14 @@ class JournalMachine(RuleBasedStateMachine):
         expected = self.model.get(key)
         if expected is not None and expected.state is FINISHED:
             expected.attempts, expected.error = attempts, "refused"
+
+    @rule(handle=HANDLES, key=KEYS)
+    def note_poll(self, handle: int, key: str) -> None:
+        _, journal = self.pick(handle)
+        self.run(journal.note_poll(key))
+        self.run(journal.counts())
+        if (expected := self.model.get(key)) is not None:
+            expected.polled_at = self.clock.now
 
     @rule(handle=HANDLES, key=KEYS)
     def leave_out_messages(self, handle: int, key: str) -> None:

@@ -88,6 +88,7 @@ class Journal(ABC):
     async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
         """Record that the result was ``DELIVERED`` or is ``UNDELIVERABLE``; false if that changed nothing.
 
+        Any owner may, not only the record's: a trainer that fetches its result (``note_poll``) asks whom it reaches.
         An acknowledgement outranks giving up, whichever comes first. Raises ``UnknownKeyError``, and ``JournalError``
         for a rollout without a result or for another state.
         """
@@ -95,6 +96,14 @@ class Journal(ABC):
     @abstractmethod
     async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
         """Note a failed delivery of a finished rollout. For the operator's eyes: may be written later, or be lost."""
+
+    @abstractmethod
+    async def note_poll(self, key: str) -> None:
+        """Note that a trainer asks now for this rollout's result (``JournalRecord.polled_at``); any owner may.
+
+        For whoever runs it in another process, so that its lease does not run out (``docs/protocol-0.3.md``). May be
+        written a moment later, or be lost with the process. Nothing, if there is no such record.
+        """
 
     @abstractmethod
     async def leave_out_messages(self, key: str) -> bool:

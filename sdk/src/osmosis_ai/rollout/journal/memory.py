@@ -127,6 +127,11 @@ class MemoryJournal(Journal):
         if record is not None and record.state is RolloutState.FINISHED:
             self._change(key, delivery_attempts=attempts, last_error=storable_error(error))
 
+    async def note_poll(self, key: str) -> None:
+        self._require_owner()
+        if key in self._records:
+            self._change(key, polled_at=self._timeline.now())
+
     async def leave_out_messages(self, key: str) -> bool:
         self._require_owner()
         record = self._records.get(key)

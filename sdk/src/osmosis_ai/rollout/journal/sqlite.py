@@ -102,6 +102,10 @@ class SqliteJournal(Journal):
         # Nobody waits: a delivery is not held up by the disk, and what can be lost is a count and a sentence.
         self._opened.write_later(lambda file: table.note_attempt(file.connection, key, attempts, error))
 
+    async def note_poll(self, key: str) -> None:
+        now = self.now()
+        self._opened.write_later(lambda file: table.note_poll(file.connection, key, now))
+
     async def leave_out_messages(self, key: str) -> bool:
         writer, now = self._opened, self.now()
         return await writer.write(lambda file: table.leave_out_messages(file.connection, key, now))

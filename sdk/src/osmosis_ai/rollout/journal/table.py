@@ -2,8 +2,9 @@
 
 ``rollouts`` has a small row for each record, so that states change cheaply; ``results`` has the payloads, a row for
 each record with one; the view ``records`` joins them. A record is unsettled exactly if ``settled_at`` is null.
-``refused_messages`` has a row for each record whose result goes out without its messages. ``clock`` and ``gaps`` are
-the journal's time (see ``clock``). An SDK that does not know these three leaves them alone.
+``refused_messages`` has a row for each record whose result goes out without its messages, ``polls`` for each whose
+result somebody asked for elsewhere than where it runs. ``clock`` and ``gaps`` are the journal's time (see ``clock``).
+An SDK that does not know these four leaves them alone.
 A function that raises ``JournalError`` has changed nothing.
 """
 
@@ -66,6 +67,10 @@ _LATER_SCHEMA = (
     """
     CREATE TRIGGER IF NOT EXISTS remove_refused_messages AFTER DELETE ON rollouts
         BEGIN DELETE FROM refused_messages WHERE id = old.id; END
+    """,
+    "CREATE TABLE IF NOT EXISTS polls (id INTEGER PRIMARY KEY, polled_at REAL NOT NULL)",
+    """
+    CREATE TRIGGER IF NOT EXISTS remove_polls AFTER DELETE ON rollouts BEGIN DELETE FROM polls WHERE id = old.id; END
     """,
 )
 _TIME_SCHEMA = (
@@ -191,6 +196,7 @@ def insert_records(
         values = asdict(record) | {"owner": owner}
         del values["payload_bytes"]
         without_messages = values.pop("without_messages")
+        del values["polled_at"]  # of no use to a rollout that nobody runs
         values |= {"init_reply": payloads[Payload.INIT_REPLY], "request": payloads.get(Payload.REQUEST)}
         columns = ", ".join(values)
         row = connection.execute(
@@ -239,6 +245,14 @@ def note_attempt(connection: sqlite3.Connection, key: str, attempts: int, error:
     connection.execute(
         "UPDATE rollouts SET delivery_attempts = ?, last_error = ? WHERE key = ? AND state = ?",
         (attempts, storable_error(error), key, RolloutState.FINISHED),
+    )
+
+
+def note_poll(connection: sqlite3.Connection, key: str, now: float) -> None:
+    connection.execute(
+        "INSERT INTO polls SELECT id, ? FROM rollouts WHERE key = ?"
+        " ON CONFLICT (id) DO UPDATE SET polled_at = max(polled_at, excluded.polled_at)",
+        (now, key),
     )
 
 
@@ -383,7 +397,8 @@ _RECORD = (
     " settled_at, delivery_attempts, last_error,"
     # Of a blob, SQLite reads the length without its content.
     " coalesce(length(result), length(request), 0) AS payload_bytes,"
-    " EXISTS (SELECT 1 FROM refused_messages WHERE refused_messages.id = records.id) AS without_messages FROM records "
+    " EXISTS (SELECT 1 FROM refused_messages WHERE refused_messages.id = records.id) AS without_messages,"
+    " (SELECT polled_at FROM polls WHERE polls.id = records.id) AS polled_at FROM records "
 )
 
 

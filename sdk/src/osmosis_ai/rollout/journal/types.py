@@ -151,6 +151,9 @@ class JournalRecord:
     without_messages: bool = False
     """Whether the result goes out without its messages, which the trainer has refused (``docs/protocol.md``, 5.2)."""
 
+    polled_at: float | None = None
+    """When a trainer last asked another process than the one that runs it for the result (``Journal.note_poll``)."""
+
     @property
     def deliverable_since(self) -> float | None:
         """When delivery began, from which its deadline counts: the last reopening, else the finish."""

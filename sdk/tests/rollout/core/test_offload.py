@@ -5,6 +5,7 @@ import contextvars
 import gc
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,34 +54,38 @@ async def test_what_would_end_the_event_loop_comes_back_as_an_ordinary_error(err
         await call_in_thread(fail_with, error)
 
 
+async def give_up_once(started: threading.Event, work: Callable[[None], None]) -> None:
+    """Call ``work`` in a thread, and be cancelled when it has started: before that, it never would."""
+    caller = asyncio.ensure_future(call_in_thread(work, None))
+    assert await asyncio.to_thread(started.wait, 60)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
 async def test_a_caller_that_gives_up_does_not_disturb_the_thread() -> None:
-    released, done = threading.Event(), threading.Event()
+    started, released, done = threading.Event(), threading.Event(), threading.Event()
 
     def work(_: None) -> None:
+        started.set()
         released.wait()
         done.set()
 
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await call_in_thread(work, None)
+    await give_up_once(started, work)
     released.set()
     assert await asyncio.to_thread(done.wait, 20)
 
 
 def test_a_thread_that_outlives_its_event_loop_ends_quietly() -> None:
-    released, ended, threads = threading.Event(), threading.Event(), []
+    started, released, ended, threads = threading.Event(), threading.Event(), threading.Event(), []
 
     def work(_: None) -> None:
         threads.append(threading.current_thread())
+        started.set()
         released.wait()
         ended.set()
 
-    async def give_up() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await call_in_thread(work, None)
-
-    asyncio.run(give_up())
+    asyncio.run(give_up_once(started, work))
     released.set()
     assert ended.wait(60)
     assert all(thread.daemon for thread in threads)

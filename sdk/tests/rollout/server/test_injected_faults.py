@@ -118,8 +118,7 @@ class TestFaultsOfADelivery:
         trainer.result_faults[name] = [fault]
         httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url))
         trainer.wait_for_post(name, times=2)
-        first, second = trainer.bodies(name)
-        assert first == second
+        assert len(set(trainer.bodies(name))) == 1  # where the machine is busy a third may follow
         assert trainer.result(name)["reward"] == 1.0
 
     @pytest.mark.parametrize("status", [401, 404, 409])
@@ -150,15 +149,18 @@ class TestFaultsOfADelivery:
             assert len(set(trainer.bodies(name))) == 1
 
     def test_a_trainer_that_fails_now_and_then_gets_everything_once(
-        self, server: LiveServer, trainer: FaultyTrainer
+        self, tmp_path: Path, trainer: FaultyTrainer
     ) -> None:
+        settings = quick_settings(tmp_path / "journal.db")
+        settings.client.timeout_seconds = settings.server.request_timeout_seconds = DEADLINE_SECONDS
         names = [f"now-and-then-{number}" for number in range(60)]
         for number, name in enumerate(names):
             trainer.chat_faults[name] = [503] if number % 3 == 0 else []
             trainer.result_faults[name] = [503] if number % 4 == 0 else []
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url)), names))
-        assert all(trainer.result(name)["extra_fields"]["outcome"] == "success" for name in names)
+        with LiveServer(create_app(agent_loop, settings=settings)) as server:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda name: httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url)), names))
+            assert all(trainer.result(name)["extra_fields"]["outcome"] == "success" for name in names)
         assert [len(trainer.bodies(name)) for name in names] == [2 if n % 4 == 0 else 1 for n in range(60)]
 
 

@@ -110,6 +110,7 @@ async def test_a_rollout_whose_init_is_sent_twice_runs_once(tmp_path: Path) -> N
     assert two.repeated_inits >= 200
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_saves_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.json"
     short = ["--turns", "1", "--concurrency", "2", "--rounds", "1", "--seconds", "0.05"]

@@ -151,7 +151,9 @@ def test_limits_and_missing_ground_truths_reach_the_trainer(serve: Serve, traine
     assert (completion["finish_reason"], "reward" in completion, len(trainer.chats)) == ("max_tokens", False, 3)
 
 
-@pytest.mark.parametrize("port", ["nine thousand", "", "-1", "65536"])
+@pytest.mark.parametrize(
+    "port", ["nine thousand", "", *(pytest.param(port, marks=pytest.mark.slow) for port in ("-1", "65536"))]
+)
 def test_a_port_that_is_none_gives_one_sentence(port: str, tmp_path: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "server"],
@@ -166,6 +168,7 @@ def test_a_port_that_is_none_gives_one_sentence(port: str, tmp_path: Path) -> No
     assert finished.stderr.strip() == f"ROLLOUT_SERVER_PORT must be a port number, not {port!r}."
 
 
+@pytest.mark.slow
 def test_a_journal_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     folder_is_a_file = tmp_path / "file"
     folder_is_a_file.touch()

@@ -53,6 +53,7 @@ def test_every_command_is_offered() -> None:
     assert set(answer("osmosis ")) == {*COMMANDS, "journal", "traces"}
 
 
+@pytest.mark.slow
 def test_an_unreadable_dotenv_is_no_reason_to_fail(working_directory: Path) -> None:
     (working_directory / ".env").write_bytes(b"A=\xff")
     assert answer("osmosis tr") == ["trainer", "traces"]

@@ -141,9 +141,8 @@ def test_every_run_is_there_once_and_none_that_had_ended_is_made_again(killed: s
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize(
-    "name", ["test", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eval", "trainer"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["test", "eval", "trainer"])
 def test_a_larger_limit_goes_on_with_the_new_rows_alone(name: str) -> None:
     Path("go on").touch()
     assert ended(name, "--limit", "2").returncode == 0

@@ -129,6 +129,7 @@ class TestInteractive:
         assert "Interactive session ended." in screen.text
         assert "Traceback" not in screen.text
 
+    @pytest.mark.slow
     def test_ctrl_d_leaves_the_row_and_then_the_session(self) -> None:
         with terminal("-i", "--row", "0") as screen:
             screen.type_after("[n]ext", "\x04")
@@ -136,6 +137,7 @@ class TestInteractive:
             assert screen.exit_code() == 0
         assert "Aborted by user" in screen.text
 
+    @pytest.mark.slow
     def test_ctrl_c_while_the_model_is_called_leaves_cleanly(self) -> None:
         with (
             ModelEndpoint(say("ok"), HANG) as endpoint,

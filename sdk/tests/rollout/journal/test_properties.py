@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.journal import TestClock, an_acceptance
@@ -316,9 +317,15 @@ class SqliteJournalMachine(JournalMachine):
         shutil.rmtree(self.directory)
 
 
-EFFORT = settings(max_examples=30, stateful_step_count=30)
-
 TestMemoryJournal = MemoryJournalMachine.TestCase
-TestMemoryJournal.settings = EFFORT
+TestMemoryJournal.settings = settings(max_examples=30, stateful_step_count=30)
 TestSqliteJournal = SqliteJournalMachine.TestCase
-TestSqliteJournal.settings = EFFORT
+TestSqliteJournal.settings = settings(max_examples=10, stateful_step_count=30)
+
+
+class SqliteJournalMachineAtLength(SqliteJournalMachine):
+    """The same, as a test of its own."""
+
+
+TestSqliteJournalAtLength = pytest.mark.slow(SqliteJournalMachineAtLength.TestCase)
+TestSqliteJournalAtLength.settings = settings(max_examples=60, stateful_step_count=30)

@@ -113,6 +113,7 @@ class TestSpans:
 
 
 class TestRollout:
+    @pytest.mark.slow
     def test_without_a_context_is_a_root_and_each_its_own_trace(
         self, tmp_path: Path, trainer: FakeTrainer, collector: Collector
     ) -> None:
@@ -126,6 +127,7 @@ class TestRollout:
         assert len({span.trace_id for span in spans}) == 2
         assert {span.service for span in spans} == {"mine"}
 
+    @pytest.mark.slow
     def test_that_is_cut_off_leaves_no_span_open(
         self, tmp_path: Path, trainer: FakeTrainer, collector: Collector
     ) -> None:
@@ -159,6 +161,7 @@ class TestRollout:
 
 
 class TestWithoutOpenTelemetry:
+    @pytest.mark.slow
     def test_the_context_is_passed_on_unchanged(self, tmp_path: Path, trainer: FakeTrainer) -> None:
         with measured_server(tmp_path) as server:
             init(server.wait_until_serving(), trainer, traceparent=TRACEPARENT, tracestate="vendor=1")

@@ -53,6 +53,7 @@ def fill(disk: Path) -> Path:
     raise AssertionError("the disk does not get full")
 
 
+@pytest.mark.slow
 def test_a_signal_on_a_full_disk_waits_with_a_computed_result(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(tmp_path / "journal.db", LONG) as server:
         trainer.hold_chats()

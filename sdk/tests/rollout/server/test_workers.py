@@ -152,6 +152,7 @@ def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_server_report
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.slow
 def test_a_signal_drains_all_workers(server: ServerProcess, trainer: FaultyTrainer, number: signal.Signals) -> None:
     trainer.hold_chats()
     names = [f"rollout-{number}" for number in range(8)]
@@ -175,6 +176,7 @@ def test_without_a_journal_workers_are_refused_in_one_sentence(tmp_path: Path) -
     assert stderr.count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_load_the_agent_end_the_server(tmp_path: Path) -> None:
     (tmp_path / "once.py").write_text(
         "import sys\n"
@@ -203,6 +205,7 @@ def test_the_limits_on_rollouts_are_the_servers_not_each_workers() -> None:
     assert (limits.max_concurrent_rollouts, limits.max_queued_rollouts, limits.max_total_rollouts) == (3, 0, 25_000)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_ahead_lets_its_connection_go(server: ServerProcess, trainer: FaultyTrainer) -> None:
     trainer.hold_chats()
     closed = 0

@@ -104,6 +104,7 @@ def test_what_is_no_rollout_server_is_none(taken: int) -> None:
     assert find("running-server", host=LOOPBACK, port=taken).status is Status.OK
 
 
+@pytest.mark.slow
 def test_a_command_line_is_shown_up_to_its_first_option(folder: Path) -> None:
     write_agent(folder)
     arguments = ["-m", "user_agent:agent_loop", "-p", "0", "-H", LOOPBACK, "--api-key", KEY, "--journal", "off"]

@@ -92,6 +92,7 @@ def test_all_packages_there() -> None:
     assert find("fast-http").status is Status.OK
 
 
+@pytest.mark.slow
 def test_the_missing_mcp_extra_matters_to_who_uses_it(without: WithoutPackages) -> None:
     variables = without("fastmcp")
     assert_names(

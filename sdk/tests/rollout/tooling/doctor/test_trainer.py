@@ -79,9 +79,11 @@ class TestReaching:
         assert_names(finding, Status.PROBLEM, "refused", "Start the trainer")
         assert find("trainer-paths", trainer=f"http://127.0.0.1:{port}").status is Status.NOT_CHECKED
 
+    @pytest.mark.slow
     def test_a_black_hole(self, black_hole: str) -> None:
         assert_names(find("trainer-reachable", trainer=black_hole), Status.PROBLEM, "timeout", "firewall")
 
+    @pytest.mark.slow
     def test_a_listener_that_never_answers(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"

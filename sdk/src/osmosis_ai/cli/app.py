@@ -2,7 +2,7 @@
 
 A command returns its exit code, or raises. One rule, `tell`, makes a sentence on stderr and a code of what it raises:
 0 done, 1 failed, 2 the command line is wrong or names a file that is not there, 128 and the number of the signal that
-ended it (130: Ctrl-C).
+ended it (130: Ctrl-C). With ``--json`` there is one document on stdout, whatever happens: ``core/json_document.py``.
 """
 
 import contextlib
@@ -35,7 +35,8 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 COMPLETION_VARIABLE = "_OSMOSIS_COMPLETE"
 SETTINGS_PREFIX = "OSMOSIS_ROLLOUT_"
-
+# What Typer raises for a command line that it cannot read: click's UsageError, wherever it takes click from.
+_COMMAND_LINE_ERROR: Any = typer.BadParameter.__base__
 
 HELP = "Serve, validate and try rollout agents."
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -67,6 +68,14 @@ class _Group(TyperGroup):
         # `eval` has options of its own that must be given, so it is no group.
         return super().resolve_command(ctx, ["eval compare", *args[2:]] if args[:2] == ["eval", "compare"] else args)
 
+    def invoke(self, ctx: Any) -> Any:
+        arguments = list(ctx.args)  # those of the command; they are used up
+        try:
+            return super().invoke(ctx)
+        except _COMMAND_LINE_ERROR as error:  # Typer tells of it
+            _document_error(error.format_message(), EXIT_USAGE, arguments)
+            raise
+
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         # A shell would offer its two words apart.
         return [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
@@ -96,10 +105,19 @@ def run(argv: list[str] | None) -> int:
             _load_environment(argv)
         app(args=argv, prog_name="osmosis")
     except CLIError as error:
-        return tell(error)
+        code = tell(error)
+        _document_error(str(error), code, sys.argv[1:] if argv is None else argv)
+        return code
     except _Finished as finished:
         return finished.exit_code
     return 0
+
+
+def _document_error(sentence: str, exit_code: int, arguments: list[str]) -> None:
+    if "--json" in arguments:
+        from osmosis_ai.rollout.core.json_document import JsonDocument
+
+        JsonDocument(sys.stdout).write_error(sentence, exit_code)
 
 
 def _load_environment(argv: list[str] | None) -> None:
@@ -139,17 +157,32 @@ def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
 
 def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
     """Run a command function; what it raises for the user becomes one sentence on stderr and an exit code."""
+    if options.get("as_json") and command.__module__.startswith(__package__):
+        from osmosis_ai.rollout.core.json_document import nothing_but_a_document
+
+        with nothing_but_a_document() as document:
+            sentence, code = "The command failed: standard error has the traceback.", EXIT_FAILED
+            try:
+                sentence, code = _outcome_of(command, options)
+            finally:
+                document.write_error(sentence, code)
+            return code
+    return _outcome_of(command, options)[1]
+
+
+def _outcome_of(command: Callable[..., int], options: dict[str, Any]) -> tuple[str, int]:
+    """What is wrong, in a sentence, and the exit code."""
     try:
         # The doctor tells of them itself, and a command that reads none is told of them all the same.
         if command is not doctor and any(name.upper().startswith(SETTINGS_PREFIX) for name in os.environ):
             from osmosis_ai.rollout.core.settings import read_settings
 
             read_settings()
-        return command(**options)
+        return "The command failed.", command(**options)
     except CLIError as error:
-        return tell(error)
+        return str(error), tell(error)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return "Interrupted.", EXIT_INTERRUPTED
 
 
 def tell(error: CLIError) -> int:

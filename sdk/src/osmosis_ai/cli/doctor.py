@@ -1,7 +1,6 @@
 """``osmosis doctor``: what is wrong with a set-up, and what to do about it."""
 
 import os
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +72,7 @@ def doctor(
     # It loads the agent while this process loads the checks.
     agent_child = AgentChild(module, mcp) if module is not None or mcp is not None else None
     from osmosis_ai.rollout.core.console import console
+    from osmosis_ai.rollout.core.json_document import write_document
     from osmosis_ai.rollout.tooling.doctor.examination import examine
     from osmosis_ai.rollout.tooling.doctor.render import as_json as to_json, print_diagnosis
     from osmosis_ai.rollout.tooling.doctor.types import Setup
@@ -87,7 +87,7 @@ def doctor(
         agent_time_limit_seconds=agent_seconds,
     )
     if as_json:
-        sys.stdout.write(to_json(diagnosis) + "\n")
+        write_document([to_json(diagnosis), "\n"])
     else:
         print_diagnosis(console, diagnosis)
     return 0 if diagnosis.is_healthy else 1

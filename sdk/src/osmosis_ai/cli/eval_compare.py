@@ -18,6 +18,7 @@ def eval_compare(
     import json
 
     from osmosis_ai.rollout.core.console import Console
+    from osmosis_ai.rollout.core.json_document import write_document
     from osmosis_ai.rollout.run.evaluate import comparing
     from osmosis_ai.rollout.run.evaluate.terminal import comparison_sentence
     from osmosis_ai.rollout.run.loading import speaker
@@ -25,7 +26,7 @@ def eval_compare(
     evaluations = comparing.read_evaluation(first), comparing.read_evaluation(second)
     found = comparing.compare_saved(*evaluations, seed)
     if as_json:
-        typer.echo(json.dumps(comparing.as_json(*evaluations, found), indent=2))
+        write_document([json.dumps(comparing.as_json(*evaluations, found), indent=2), "\n"])
         return 0
     say = speaker(Console(), is_silent=False)
     for letter, each in zip("AB", evaluations, strict=True):

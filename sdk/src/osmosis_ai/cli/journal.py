@@ -292,4 +292,6 @@ def _print(line: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    from osmosis_ai.rollout.core.json_document import write_document
+
+    write_document([json.dumps(value, indent=2), "\n"])

@@ -51,6 +51,7 @@ def rescore(
     import json
 
     from osmosis_ai.rollout.core.files import write_whole
+    from osmosis_ai.rollout.core.json_document import write_document
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
     from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, rescore as compute
     from osmosis_ai.rollout.run.loading import open_dataset
@@ -69,7 +70,7 @@ def rescore(
     if output is not None:
         write_whole(output, [json.dumps(_document(settings, report, report.runs), indent=2), "\n"])
     if as_json:
-        typer.echo(json.dumps(_document(settings, report, report.changed), indent=2))
+        write_document([json.dumps(_document(settings, report, report.changed), indent=2), "\n"])
     elif not quiet:
         _print(report, output)
     summary = report.summary()

@@ -22,6 +22,7 @@ from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
 from osmosis_ai.rollout.core.files import FOLDER_MODE, make_folder
+from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -254,7 +255,7 @@ def print_for_trainer(result: ValidationResult) -> None:
 
 def print_report_json(result: ValidationResult) -> None:
     """Print a validation result to stdout as one JSON object."""
-    sys.stdout.write(json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+    write_document([json.dumps(dataclasses.asdict(result), indent=2), "\n"])
 
 
 def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: bool) -> _Key:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.files import write_whole
+from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.judge import IMPATIENT
 from osmosis_ai.rollout.core.text import bare_url, counted, fitted, one_line
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
@@ -193,7 +194,7 @@ class _Evaluation:
         args = self.options
         if args.as_json:
             document = {"config": config, **overview(result), "rows": samples(result)}
-            print(json.dumps(document, indent=2))  # noqa: T201 - the answer itself
+            write_document([json.dumps(document, indent=2), "\n"])
         elif not args.is_silent:
             format_eval_report(result, self.console, args.name)
         for path in map(Path, args.reports or ()):

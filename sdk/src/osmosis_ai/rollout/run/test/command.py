@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
+from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.judge import IMPATIENT
 from osmosis_ai.rollout.core.text import counted, described, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError
@@ -96,8 +97,7 @@ class _TestRun:
             head = {"summary": report.summary(), "config": config}
             results.publish(head, finished=report.ended == report.planned)
             if options.as_json:
-                sys.stdout.writelines(results.document(head))
-                sys.stdout.flush()
+                write_document(results.document(head))
             print_summary(report, say)
             if options.output:
                 say()

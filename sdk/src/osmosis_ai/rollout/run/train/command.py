@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.driver import EXIT_SIGNAL_BASE, until_signal
@@ -52,7 +53,7 @@ def run_trainer(options: Options) -> int:
             head = {"summary": report.summary(), "settings": session.settings()}
             results.publish(head, finished=report.ended == report.planned)
             if options.as_json:
-                sys.stdout.writelines(results.document(head))
+                write_document(results.document(head))
             if options.output:
                 say(f"Results: {options.output}")
     if signal_number:

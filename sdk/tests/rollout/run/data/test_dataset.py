@@ -166,7 +166,7 @@ class TestCsv:
     def test_an_open_quote_is_reported(self, tmp_path: Path) -> None:
         file = tmp_path / "rows.csv"
         file.write_text('user_prompt,system_prompt,ground_truth\n"q,s,1\n')
-        with pytest.raises(DatasetParseError, match="is not CSV"):
+        with pytest.raises(DatasetParseError, match=r"The quote that opens at line 2, column 1 of .* is not closed"):
             DatasetReader(file).read()
 
     def test_a_repeated_column_is_refused(self, tmp_path: Path) -> None:

@@ -66,10 +66,34 @@ class TestCsv:
         text = f"ground_truth,user_prompt,system_prompt\n2,{prompt},s\n"
         assert rows_of(self.written(tmp_path, text))[0]["user_prompt"] == prompt
 
-    def test_a_quote_that_is_not_closed_is_asked_for(self, tmp_path: Path) -> None:
-        path = self.written(tmp_path, 'sep=,\nground_truth,user_prompt,system_prompt\n2,"x,s\n3,y,s\n')
-        with pytest.raises(DatasetParseError, match=r"Line 4 of .* is not CSV: .*is a quote before it not closed\?$"):
-            rows_of(path)
+    @pytest.mark.parametrize(
+        ("records", "opens", "usable"),
+        [
+            ('2,"x,s\n3,y,s\n4,z,s\n', (3, 3), ["y", "z"]),
+            ('2,x,"s\n3,y,s\n4,"z",s\n', (3, 5), ["y", "z"]),
+            ('2,"x,s\n"3",y,s\n4,z,"s', (3, 3), ["y"]),
+            ('2,"a\nb","s\n4,z,s\n', (4, 4), ["z"]),
+            ('2,"a\nb""",s\n"3,y,s', (5, 1), ['a\nb"']),
+            ('2,"{\\"a\\": 1}",s\n3,y,s\n', (3, 3), ["y"]),
+            ('2, "x, s\n3,y,s\n', (3, 4), ["y"]),
+        ],
+    )
+    def test_a_quote_that_is_not_closed_costs_its_record_alone(
+        self, tmp_path: Path, records: str, opens: tuple[int, int], usable: list[str]
+    ) -> None:
+        separator = ", " if '2, "' in records else ","
+        path = self.written(tmp_path, f"sep=,\n{separator.join(ROW)}\n{records}")
+        told = [str(error) for _, error in DatasetReader(path).check().problems]
+        line, column = opens
+        opened = f"The quote that opens at line {line}, column {column} of {path} is not closed"
+        assert any(text.startswith(opened) for text in told), told
+        assert [row["user_prompt"] for _, row in DatasetReader(path).usable_rows()] == usable
+
+    def test_a_quote_that_is_never_closed_takes_linear_time(self, tmp_path: Path) -> None:
+        rows = "".join(f"2,row {number},s\n" for number in range(5_000))
+        path = self.written(tmp_path, f'{",".join(ROW)}\n2,"x,s\n{rows}')
+        check = DatasetReader(path).check()
+        assert (check.rows, check.bad_rows) == (5_001, 1)
 
     def test_cells_beyond_the_header_are_an_error_of_their_record(self, tmp_path: Path) -> None:
         path = self.written(tmp_path, "ground_truth,user_prompt,system_prompt\n2,x,s,more\n2,y,s\n")
@@ -80,7 +104,10 @@ class TestCsv:
         records = [b"2,x,s", b'2,"x"y,s', b'2,"a\nb",s', b"2,caf\xe9,s", b"2,y,s"]
         path.write_bytes(b"\n".join([b"ground_truth,user_prompt,system_prompt", *records]))
         assert problems_of(path) == [
-            ("line 3", f"Line 3 of {path} is not CSV: ',' expected after '\"'."),
+            (
+                "line 3",
+                f"The quote that opens at line 3, column 3 of {path} is not closed, or one within it is not doubled.",
+            ),
             ("line 6", f"Line 6 of {path} is not UTF-8: save it as UTF-8."),
         ]
         usable = DatasetReader(path).usable_rows()

@@ -4,6 +4,8 @@ The separator is a comma, semicolon or tab, whichever the header has most of, or
 """
 
 import csv
+import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -19,7 +21,7 @@ STATEMENT = "sep="
 class CsvFile:
     """A header row and records of text, UTF-8 with or without a byte order mark; records without text are ignored.
 
-    A record that is no CSV, or not UTF-8, is refused alone; only a quote that is never closed ends the file.
+    A record that is no CSV, or not UTF-8, is refused alone: what a quote that is not closed has swallowed is read again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,18 +65,14 @@ class CsvFile:
             first, above = next(lines, ""), above + 1
         separator = stated if len(stated) == 1 else max(SEPARATORS, key=_unquoted(first).count)
         spaced = f"{separator} " in first
-        reader = csv.reader(chain([first], lines), delimiter=separator, skipinitialspace=spaced, strict=True)
+        source = _Lines(chain([first], lines), above)
+        reader = csv.reader(source, delimiter=separator, skipinitialspace=spaced, strict=True)
         while True:
-            line_number = above + reader.line_num + 1
+            line_number = source.begin_record()
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                wrong = f"Line {above + reader.line_num} of {self.path} is not CSV: {error}"
-                if "new-line" in str(error):
-                    wrong = f"Line {line_number} of {self.path} holds a carriage return without a line feed behind it"
-                if "limit" in str(error) or "end of data" in str(error):
-                    raise DatasetParseError(f"{wrong}; is a quote before it not closed?") from None
-                yield line_number, DatasetParseError(f"{wrong}.")
+                yield line_number, self._what_is_wrong(error, source, separator, spaced)
                 continue
             if cells is None:
                 return
@@ -85,6 +83,72 @@ class CsvFile:
                 )
             elif any(cell.strip() for cell in cells):
                 yield line_number, cells
+
+    def _what_is_wrong(self, error: csv.Error, source: "_Lines", separator: str, spaced: bool) -> DatasetParseError:
+        line_number = source.number_of_first
+        if "new-line" in str(error):
+            return DatasetParseError(
+                f"Line {line_number} of {self.path} holds a carriage return without a line feed behind it."
+            )
+        opened = _bad_quote("".join(source.record), separator, spaced)
+        if opened is None:
+            return DatasetParseError(f"Line {line_number} of {self.path} is not CSV: {error}.")
+        before = "".join(source.record)[:opened]
+        line_number += before.count("\n")
+        source.go_back_behind(line_number)
+        column = opened - (before.rfind("\n") + 1) + 1
+        return DatasetParseError(
+            f"The quote that opens at line {line_number}, column {column} of {self.path} is not closed, or one within"
+            " it is not doubled."
+        )
+
+
+class _Lines:
+    """Lines of a file, those of the record that is read kept, so that what a quote has swallowed can be read again."""
+
+    def __init__(self, lines: Iterator[str], above: int) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._taken = above
+        self.record: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._taken += 1
+        self.record.append(line)
+        return line
+
+    def begin_record(self) -> int:
+        """The number of the line that the next record begins in."""
+        self.record.clear()
+        return self._taken + 1
+
+    @property
+    def number_of_first(self) -> int:
+        """The number of the line that the record began in."""
+        return self._taken - len(self.record) + 1
+
+    def go_back_behind(self, line_number: int) -> None:
+        """Read what follows that line of the record once more."""
+        kept = line_number - self.number_of_first + 1
+        self._again.extendleft(reversed(self.record[kept:]))
+        self._taken = line_number
+
+
+def _bad_quote(text: str, separator: str, spaced: bool) -> int | None:
+    """Where the quote of ``text`` is that is not closed before the end of its cell."""
+    quoted = re.compile(rf'{" *+" if spaced else ""}(")(?:[^"]++|"")*+("?+)')
+    plain = re.compile(rf"[^{re.escape(separator)}\r\n]*+")
+    position = 0
+    while position < len(text):
+        cell = quoted.match(text, position)
+        if cell is not None and (not cell[2] or text[cell.end() : cell.end() + 1] not in ("", separator, "\r", "\n")):
+            return cell.start(1)
+        position = (cell or plain.match(text, position) or re.match("", text)).end() + 1
+    return None
 
 
 def _is_utf8(cells: list[str]) -> bool:

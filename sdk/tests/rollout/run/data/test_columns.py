@@ -1,13 +1,14 @@
 """Records as other tools write them: which part is the prompt, and which the truth."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from osmosis_ai.rollout.run import DatasetReader, dataset_row_to_request
+from osmosis_ai.rollout.run import DatasetReader, DatasetValidationError, dataset_row_to_request
 from osmosis_ai.rollout.run.data.columns import TARGETS, Source, parsed
 
 ASK = {"role": "user", "content": "What is 1 + 1?"}
@@ -156,3 +157,34 @@ def test_a_wrong_flag_says_what_is_right(text: str) -> None:
 def test_the_flag_says_what_it_says(chosen: dict[str, str]) -> None:
     text = ",".join(f"{target}={name}" for target, name in chosen.items())
     assert parsed(text) == {target: Source(name) for target, name in chosen.items()}
+
+
+@pytest.mark.parametrize(
+    ("record", "columns"),
+    [
+        ({"messages": json.dumps([ASK]), "answer": "2"}, "prompt_messages=messages:json"),
+        ({"messages": json.dumps([ASK, ANSWER])}, "prompt_messages=messages:json"),
+        ({"prompt": json.dumps([SYSTEM, ASK]), "answer": "2"}, "prompt_messages=prompt:json"),
+        ({"the talk": json.dumps([ASK]), "gold": "2"}, "'prompt_messages=the talk:json,ground_truth=gold'"),
+        ({"talk": [ASK], "reward": VERL}, "prompt_messages=talk,ground_truth=reward.ground_truth"),
+        (
+            {"prompt": json.dumps([ASK]), "reward_model": json.dumps(VERL)},
+            "prompt_messages=prompt:json,ground_truth=reward_model.ground_truth:json",
+        ),
+        ({"user_prompt": "q", "the gold": "2"}, "'ground_truth=the gold'"),
+        ({"task": "q", "gold": "2"}, "ground_truth=COLUMN,user_prompt=COLUMN"),
+    ],
+)
+def test_what_is_proposed_works_when_it_is_pasted(tmp_path: Path, record: dict[str, Any], columns: str) -> None:
+    with pytest.raises(DatasetValidationError) as told:
+        row_of(tmp_path, record)
+    assert str(told.value).endswith(f" with --columns {columns}.")
+    [pasted] = shlex.split(columns)
+    if "COLUMN" not in columns:
+        assert row_of(tmp_path, record, pasted)["ground_truth"] in ("2", "#### 2")
+
+
+@pytest.mark.parametrize("column", ["prompt", "messages"])
+def test_messages_in_pythons_notation_are_no_prompt(tmp_path: Path, column: str) -> None:
+    with pytest.raises(DatasetValidationError, match=f"'{column}' holds messages .* which is no JSON: .* json.dumps"):
+        row_of(tmp_path, {column: str([ASK]), "answer": "2"})

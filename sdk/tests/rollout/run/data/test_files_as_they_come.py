@@ -221,6 +221,11 @@ class TestParquet:
         parquet.write_table(arrow.table({**{name: [text] * rows for name, text in ROW.items()}, **columns}), path)
         return path
 
+    @pytest.mark.parametrize("image", [b"\x89PNG", {"bytes": b"\x89PNG", "path": "a.png"}, [{"bytes": b"\x89PNG"}]])
+    def test_bytes_are_refused_with_a_remedy(self, tmp_path: Path, image: Any) -> None:
+        [(_, told)] = problems_of(self.written(tmp_path, image=[image]))
+        assert "'image' holds bytes, which JSON cannot carry: leave the column out, or write an image as a part" in told
+
     def test_times_of_nanoseconds_are_read_to_the_microsecond(self, tmp_path: Path) -> None:
         at = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
         since_1970 = int((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1000 + 789

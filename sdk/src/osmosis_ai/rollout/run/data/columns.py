@@ -7,7 +7,9 @@ further columns.
 """
 
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +27,16 @@ USUAL = {
     "system_prompt": ("system",),
 }
 _TYPED = ":json"
+_IN_PYTHON = re.compile(r"\s*+(?:array\()?+\[\s*+\{'(?:role|content)'\s*+:")
+"""What a column of messages becomes in a table of text, unless it is written as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A column, or a value within one, as in ``reward_model.ground_truth``; ``is_json``: a text that holds JSON."""
+    """A column, or a value within one, as in ``reward_model.ground_truth``.
+
+    ``is_json``: the first text on the way is JSON; what is in it is as it is.
+    """
 
     name: str
     is_json: bool = False
@@ -41,20 +48,23 @@ class Source:
             KeyError: the record has none.
             ValueError: it is no JSON, though it is said to be.
         """
-        if self.name in record:
-            value = record[self.name]
-        else:
-            value = record
-            for part in self.name.split("."):
-                if not isinstance(value, Mapping) or part not in value:
-                    raise KeyError(self.name)
-                value = value[part]
-        if not self.is_json or not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"is not JSON, as --columns says: {error}") from None
+        parts, value, is_read = [self.name], record, not self.is_json
+        if self.name not in record:
+            parts = self.name.split(".")
+        for part in parts:
+            if not isinstance(value, Mapping) or part not in value:
+                raise KeyError(self.name)
+            value = value[part]
+            if not is_read and isinstance(value, str):
+                value, is_read = _read(value), True
+        return value
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON, as --columns says: {error}") from None
 
 
 def parsed(text: str | None) -> dict[str, Source]:
@@ -103,6 +113,10 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
                 continue
             except ValueError as error:
                 raise ValueError(f"{source.name!a} {error}") from None
+            if isinstance(value, str) and _IN_PYTHON.match(value):
+                raise ValueError(
+                    f"{source.name!a} holds messages as Python shows them, which is no JSON: write them with json.dumps"
+                )
             if target in chosen or target in own or _fits(target, value):
                 found[target] = value
                 taken.add(source.name)
@@ -120,7 +134,44 @@ def _is_settled(target: str, own: Mapping[str, str], chosen: Mapping[str, Source
 def _fits(target: str, value: Any) -> bool:
     if target == PROMPT_MESSAGES:
         return is_conversation(value)
-    return value is not None if target == "ground_truth" else isinstance(value, str) or is_parts(value)
+    if target == "ground_truth":
+        return value is not None
+    return (isinstance(value, str) and not is_conversation(_json_of(value))) or is_parts(value)
+
+
+def proposal(missing: Collection[str], row: Mapping[str, Any]) -> str:
+    """What to give ``--columns`` for a record that lacks our columns ``missing``, quoted as a shell needs it.
+
+    What holds a conversation, or a ground truth within JSON, is known by that; one column that is left is the one that
+    is missing. For anything else there is ``COLUMN``.
+    """
+    spare = [name for name in row if name not in TARGETS and not set(name) & set(",\n")]
+    missing, chosen = list(missing), []
+    for name in list(spare):
+        value = row[name]
+        source, said = (_json_of(value), f"{name}{_TYPED}") if isinstance(value, str) else (value, name)
+        if is_conversation(source):
+            wanted, place = "user_prompt", said
+        elif isinstance(source, Mapping) and source.get("ground_truth") is not None and "." not in name:
+            wanted, place = "ground_truth", f"{name}.ground_truth{said[len(name) :]}"
+        else:
+            continue
+        if wanted in missing:
+            missing.remove(wanted)
+            spare.remove(name)
+            chosen.append(f"{PROMPT_MESSAGES if wanted == 'user_prompt' else wanted}={place}")
+            if wanted == "user_prompt" and "ground_truth" in missing and source[-1].get("role") == "assistant":
+                missing.remove("ground_truth")  # the conversation has it
+    is_clear = len(missing) == len(spare) == 1
+    return shlex.quote(",".join([*chosen, *(f"{target}={spare[0] if is_clear else 'COLUMN'}" for target in missing)]))
+
+
+def _json_of(text: str) -> Any:
+    """What ``text`` holds if it is a JSON list or object, else ``None``."""
+    try:
+        return json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def is_conversation(value: Any) -> bool:

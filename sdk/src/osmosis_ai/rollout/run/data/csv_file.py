@@ -21,7 +21,8 @@ STATEMENT = "sep="
 class CsvFile:
     """A header row and records of text, UTF-8 with or without a byte order mark; records without text are ignored.
 
-    A record that is no CSV, or not UTF-8, is refused alone: what a quote that is not closed has swallowed is read again.
+    A record that is no CSV, or not UTF-8, is refused alone; what a quote that is not closed has swallowed is read
+    again.
     """
 
     def __init__(self, path: Path) -> None:

@@ -23,6 +23,7 @@ from osmosis_ai.rollout.run.data.columns import (
     Source,
     arranged,
     is_conversation,
+    proposal,
 )
 from osmosis_ai.rollout.run.data.dataset_files import file_at, plain_value, whole_text
 from osmosis_ai.rollout.run.errors import DatasetParseError, DatasetValidationError, LocalExecutionError
@@ -236,13 +237,9 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
     row.setdefault("system_prompt", "")
     if missing := [column for column in REQUIRED_COLUMNS if column not in row]:
         found = ", ".join(map(repr, record)) or "none"
-        spare = [column for column in row if column not in _TARGETS]
-        is_clear = len(missing) == len(spare) == 1 and re.fullmatch(r"[\w.]+", spare[0])
-        found_one = spare[0] if is_clear else "COLUMN"
-        hint = ",".join(f"{column}={found_one}" for column in missing)
         raise DatasetValidationError(
             f"Row {index}: Missing required columns: {missing}; it has {found[:MAX_SHOWN_COLUMNS]}: say which they are"
-            f" with --columns {hint}."
+            f" with --columns {proposal(missing, row)}."
         )
     validated: dict[str, Any] = {"ground_truth": _validated_truth(row.pop("ground_truth"), index)}
     if messages := row.pop(PROMPT_MESSAGES, None):

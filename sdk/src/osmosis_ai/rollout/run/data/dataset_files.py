@@ -115,6 +115,12 @@ def plain_value(value: object) -> object:
             return value.total_seconds()
         case Decimal() | UUID():
             return str(value)
+        case bytes() | bytearray() | memoryview():
+            raise ValueError(
+                "holds bytes, which JSON cannot carry: leave the column out, or write an image as a part of the"
+                ' prompt\'s content, as in {"type": "image_url", "image_url": {"url":'
+                ' "data:image/png;base64,..."}}'
+            )
         case _:
             raise ValueError(f"is of type {type(value).__name__}, which JSON cannot carry")
 

@@ -17,12 +17,17 @@ MARK = "####"
 _COMPARISON = Context(prec=40, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 _DRESS = re.compile(
-    r"\\(?:boxed|fbox|text|textbf|mathbf|mathrm|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|\*\*|[`$\u200b\u2060\ufeff]"
+    r"\\(?:boxed|fbox|text|textbf|mathbf|mathrm|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|[`$\u200b\u2060\ufeff]"
+    r"|(?<![\w)}\]])\*\*|\*\*(?![\w({\[\\+-])"  # bold, and no power
 )
 _FRACTION = re.compile(r"\\[dt]frac(?![a-zA-Z])")
 _POWER = re.compile("\\^\\{(\\w+)\\}|([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)")
 _TOKENS = re.compile(r"\w+|[^\w\s]")
-_AROUND = frozenset(".,;:!?\"'\u2018\u2019\u201c\u201d*{}")
+_BEFORE = frozenset(".,;:?\"'\u2018\u2019\u201c\u201d{}")
+_BEHIND = frozenset(".,;:?{}")
+_PAIRS = ('"\u201c\u201d\u201e', "'\u2018\u2019", "*")
+"""What is dress where it is on both sides: behind a word alone it may be a prime or a star."""
+_VARIABLE = re.compile("([a-z]) = ")
 _OF_A_CHOICE = {("(", ")"), ("[", "]"), ("", ")")}
 
 
@@ -76,9 +81,11 @@ def is_right(answer: Any, ground_truth: Any, tolerance: Decimal | float = 1e-7) 
         return None
     if not isinstance(answer, str) or MARK not in answer:
         return False
-    if truth is not None and (number := final_number(answer)) is not None:
-        return number == truth if is_whole(number) and is_whole(truth) else is_close(number, truth, tolerance)
     given = answer.rpartition(MARK)[2].strip()
+    if truth is not None and (number := final_number(answer)) is not None:
+        if _is_of_another_variable(given, ground_truth):
+            return False
+        return number == truth if is_whole(number) and is_whole(truth) else is_close(number, truth, tolerance)
     return bool(text) and text in (_plain(given), _plain(given.partition("\n")[0]))
 
 
@@ -97,14 +104,34 @@ def _plain(text: str) -> str:
     text = _FRACTION.sub(r"\\frac", _DRESS.sub("", text.translate(TIDY)))
     text = _POWER.sub(lambda power: "^" + (power[1] or power[2]), text)
     tokens = _TOKENS.findall(unicodedata.normalize("NFKC", text).casefold())
-    start, end = 0, len(tokens)
-    while start < end and tokens[start] in _AROUND:
-        start += 1
-    while start < end and tokens[end - 1] in _AROUND:
-        end -= 1
-    tokens = tokens[start:end]
+    tokens = _undressed(tokens)
     if not any(unicodedata.category(character)[0] in "LNS" for token in tokens for character in token):
         return ""
     if len(tokens) in (2, 3) and (tokens[0] if len(tokens) == 3 else "", tokens[-1]) in _OF_A_CHOICE:
         tokens = tokens[-2:-1]  # "(B)" and "B)" choose B
     return " ".join(tokens)
+
+
+def _undressed(tokens: list[str]) -> list[str]:
+    """``tokens`` without the marks around them that mean nothing there."""
+    start, end = 0, len(tokens)
+    while start < end:
+        first, last = tokens[start], tokens[end - 1]
+        before_last = tokens[end - 2] if end - start > 1 else ""
+        if last in _BEHIND or (last == "!" and len(before_last) > 1 and before_last.isalpha()):
+            end -= 1
+        elif end - start > 1 and any(first in pair and last in pair for pair in _PAIRS):
+            start, end = start + 1, end - 1
+        elif first in _BEFORE and not (first == "." and before_last and tokens[start + 1][0].isdigit()):
+            start += 1
+        else:
+            break
+    return tokens[start:end]
+
+
+def _is_of_another_variable(given: str, ground_truth: Any) -> bool:
+    """Whether the answer is y's, and the truth x's."""
+    if not isinstance(ground_truth, str) or "=" not in given or "=" not in ground_truth:
+        return False
+    names = [_VARIABLE.match(text) for text in (_plain(given), _plain_truth(ground_truth))]
+    return None not in names and len({name[1] for name in names if name}) > 1

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import IO, TextIO
+from typing import TextIO
 
 _STANDARD_OUTPUT = 1
 _STANDARD_ERROR = 2
@@ -59,7 +59,7 @@ def nothing_but_a_document() -> Iterator[JsonDocument]:
 
 
 @contextlib.contextmanager
-def _own_descriptor(stdout: IO[str]) -> Iterator[IO[str]]:
+def _own_descriptor(stdout: TextIO) -> Iterator[TextIO]:
     """``stdout`` under another descriptor, if it is the process's; the usual one is standard error meanwhile."""
     try:
         is_the_process_s = stdout.fileno() == _STANDARD_OUTPUT

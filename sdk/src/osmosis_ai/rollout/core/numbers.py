@@ -4,6 +4,7 @@ A text is one number, or none: what may also mean another number is none. Readin
 
     18.00  $1,234.50 a day  8 000  -7  1/2  1 1/2  \\frac{1}{2}  1.2e3  1.2 \\times 10^3  **18** apples  x = 18
     18k, 18 thousand                         are 18,000, never 18
+    2 + 16 = 18                              is what comes out, whether or not it does
     18 or 19, 18x, 18^2, 18 and a half       are none
     36/2, 18 dozen                           are none where the work must be done, else 18 and 216
 
@@ -40,6 +41,8 @@ _QUOTES = "\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _CURRENCY = r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CAD|AUD|CHF|US\$|Rs\.?)"
 _PLAIN = r"[0-9]++ (?: \.[0-9]++ )?+"
 _BLANK = r"[^\S\n]*+"
+# LaTeX takes a digit without braces, and that one alone.
+_PART = rf"(?: \{{ \s*+ {_PLAIN} \s*+ \}} | [0-9] )"
 
 # Possessive quantifiers (`*+`) never backtrack.
 _NUMBER = re.compile(
@@ -49,7 +52,7 @@ _NUMBER = re.compile(
       | (?i: (?:the\ )? (?:final\ )? answer (?:\ is)? \b) :?+
       | \\(?:approx|sim|boxed|fbox|text|textbf|mathbf|mathrm)(?![a-zA-Z]) | [a-zA-Z]\ ?= | {_CURRENCY} (?=[\s0-9.$]) )*+
     (?P<sign> [-+] | (?:minus|negative)\b )?+ (?: [\s$€£¥₹] | \\(?=\$) | {_CURRENCY} )*+
-    (?: \\[dt]?frac \s*+ \{{ \s*+ (?P<top> -?+ {_PLAIN} ) \s*+ \}} \s*+ \{{ \s*+ (?P<under> {_PLAIN} ) \s*+ \}}
+    (?: \\[dt]?frac \s*+ (?P<top> \{{ \s*+ -{_PLAIN} \s*+ \}} | {_PART} ) \s*+ (?P<under> {_PART} )
       | (?P<digits>
           [0-9]{{1,3}} (?P<mark> , | \{{,\}} | ['\u2019_\ ] | \\, ) [0-9]{{3}} (?: (?P=mark) [0-9]{{3}} )*+ (?![0-9])
             (?: \.[0-9]++ )?+
@@ -61,10 +64,23 @@ _NUMBER = re.compile(
             \^ \{{?+ (?P<power> [-+]?+[0-9]++ ) \}}?+ )?
         (?: {_BLANK} [/\u2044] {_BLANK} (?P<divisor> [1-9][0-9]*+ ) (?!\.[0-9])
           | {_BLANK} (?P<part> [0-9]++ ) {_BLANK} [/\u2044] {_BLANK} (?P<whole> [1-9][0-9]*+ )
-          | {_BLANK} \\[dt]?frac \{{ (?P<latex_part> [0-9]++ ) \}} \{{ (?P<latex_whole> [0-9]++ ) \}} )?
+          | {_BLANK} \\[dt]?frac \s*+ (?P<latex_part> {_PART} ) \s*+ (?P<latex_whole> {_PART} ) )?
     )
     """,
     re.VERBOSE,
+)
+
+_WORK = re.compile(
+    rf"""
+    (?: [^\S\n] | [*_`$({{[] | \\[(\[] | \\(?:boxed|fbox) )*+ (?: [a-zA-Z]\ ?= )?+
+    (?: [0-9]{{1,3}} (?: ,[0-9]{{3}} )++ (?![0-9]) | [0-9\s.+\-*/\u00d7\u00f7\u00b7^()\[\]{{}}$€£¥₹%=_`]
+      | {_CURRENCY} | x (?=\ ?[0-9($]) | \\[()\[\],;:!$%\ ]
+      | \\(?:times|cdot|div|[dt]?frac|left|right|text|mathrm)(?![a-zA-Z]) )*+ \Z
+    """,
+    re.VERBOSE,
+)
+_OPERATION = re.compile(
+    r"[0-9)}\]%](?:[\s$*_`]|\\[)\],;:!$% ]){0,9}+(?:[-+/\u00d7\u00f7\u00b7^x]|\\(?:times|cdot|div))|[0-9] ?\*|frac"
 )
 
 _TENS = {"hundred": 2, "thousand": 3, "k": 3, "lakh": 5, "m": 6, "mio": 6, "million": 6, "crore": 7}
@@ -153,6 +169,8 @@ def number_in(text: str, *, is_done: bool = False) -> Decimal | None:
     text = _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(TIDY))
     text = _VULGAR_FRACTION.sub(lambda fraction: " " + unicodedata.normalize("NFKC", fraction[0]), text)
     text = _KILO.sub("k", text)
+    if "=" in text:
+        text = _without_work(text)
     match = _NUMBER.match(text)
     if match is None:
         return None
@@ -168,6 +186,13 @@ def number_in(text: str, *, is_done: bool = False) -> Decimal | None:
     except InvalidOperation:  # an exponent beyond any use, no divisor, or not done
         return None
     return number if number.is_finite() else None
+
+
+def _without_work(text: str) -> str:
+    """``18 apples`` of ``2 + 16 = 18 apples``; anything else as it is."""
+    line, newline, below = text.lstrip().partition("\n")
+    work, _, result = line.rpartition("=")
+    return result + newline + below if _OPERATION.search(work) and _WORK.match(work) else text
 
 
 def _value(match: "re.Match[str]", scale: str | None, is_done: bool) -> Decimal:
@@ -201,9 +226,10 @@ def is_whole(number: Decimal) -> bool:
 
 
 def _ratio(exact: Context, part: str, whole: str) -> Decimal:
-    if not Decimal(whole):
+    above, below = (Decimal(text.strip("{}").strip()) for text in (part, whole))
+    if not below:
         raise InvalidOperation
-    return exact.divide(Decimal(part), Decimal(whole))
+    return exact.divide(above, below)
 
 
 def _factor(scale: str) -> Decimal:

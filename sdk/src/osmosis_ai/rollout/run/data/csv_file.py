@@ -142,13 +142,14 @@ class _Lines:
 def _bad_quote(text: str, separator: str, spaced: bool) -> int | None:
     """Where the quote of ``text`` is that is not closed before the end of its cell."""
     quoted = re.compile(rf'{" *+" if spaced else ""}(")(?:[^"]++|"")*+("?+)')
-    plain = re.compile(rf"[^{re.escape(separator)}\r\n]*+")
+    ends = re.compile(rf"[{re.escape(separator)}\r\n]|\Z")
     position = 0
     while position < len(text):
         cell = quoted.match(text, position)
         if cell is not None and (not cell[2] or text[cell.end() : cell.end() + 1] not in ("", separator, "\r", "\n")):
             return cell.start(1)
-        position = (cell or plain.match(text, position) or re.match("", text)).end() + 1
+        end = ends.search(text, cell.end() if cell else position)
+        position = end.end() if end and end[0] else len(text)
     return None
 
 

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Makes .venv-verifiers beside the project and installs what this example needs, in about a minute.
+#   PYTHON  the Python to use [python3]
+# Run it again whenever you like; what is there already stays.
+set -eu
+cd "$(dirname "$0")/../.."
+
+VENV=${VENV:-.venv-verifiers}
+uv() { if command -v uv >/dev/null; then command uv "$@"; else python3 -m uv "$@"; fi; }
+[ -x "$VENV/bin/python" ] || uv venv --quiet --python "${PYTHON:-python3}" "$VENV"
+# A released version of the SDK is another product, so the one in this tree comes first.
+uv pip install --quiet --python "$VENV/bin/python" --editable 'sdk[server]' 'verifiers==0.4.0'
+echo "Ready: $VENV/bin/vf-eval, as examples/verifiers/README.md says"

@@ -1,5 +1,6 @@
 """``osmosis init``: what it says, and what it refuses in one sentence."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ def test_it_writes_a_project_and_says_what_to_do_next(working_directory: Path, c
     assert "holds the agent 'weather'" in out
     assert "  cd agents/weather\n  uv run pytest\n" in out
     assert (working_directory / "agents" / "weather" / "server.py").exists()
+
+
+def test_json_tells_what_it_wrote(working_directory: Path, capsys: Captured) -> None:
+    assert main(["init", "weather", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["folder"], told["name"]) == ("weather", "weather")
+    assert all((working_directory / "weather" / name).is_file() for name in told["files"])
+    assert "server.py" in told["files"]
 
 
 def test_the_agent_that_it_wrote_is_healthy(

@@ -149,14 +149,18 @@ class TestList:
         heading, *rows, counts, oldest = journal("list").out.splitlines()
         assert [row.split()[0] for row in rows] == ["undeliverable", "delivered", "finished", "accepted"]
         assert rows[0].endswith("HTTP 400")
-        assert heading.split()[0] == "STATE"
+        assert [row.split()[1] for row in rows] == ["COMPLETED", "COMPLETED", "COMPLETED", "-"]
+        assert heading.split()[:2] == ["STATE", "RESULT"]
         assert counts == "1 accepted, 1 finished, 1 delivered, 1 undeliverable"
         assert "2023" in oldest
 
     def test_states_and_pages_can_be_chosen(self, journal: Command) -> None:
         write(Path(".osmosis/journal.db"), **ONE_OF_EACH)
         chosen = json.loads(journal("list", "--state", "delivered", "--state", "finished", "--json").out)
-        assert [record["rollout_id"] for record in chosen["records"]] == ["d", "f"]
+        assert [(record["rollout_id"], record["status"]) for record in chosen["records"]] == [
+            ("d", "COMPLETED"),
+            ("f", "COMPLETED"),
+        ]
         page = json.loads(journal("list", "--limit", "1", "--offset", "1", "--json").out)
         assert [record["rollout_id"] for record in page["records"]] == ["d"]
         assert page["counts"] == {"accepted": 1, "finished": 1, "delivered": 1, "undeliverable": 1}

@@ -56,6 +56,7 @@ class TestExitCodes:
         assert out.startswith("usage: osmosis")
         for command in ("serve", "validate", "trainer"):
             assert f"\n  {command} " in out
+        assert "..." not in out.partition("Commands:")[2], "what a command does is told whole"
 
     @pytest.mark.parametrize("flag", ["-V", "--version"])
     def test_the_version_is_printed_and_exits_0(self, capsys: Captured, flag: str) -> None:

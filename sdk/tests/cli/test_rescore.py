@@ -78,7 +78,7 @@ def test_it_shows_what_changed_and_what_could_not_be_done(rescore: Command) -> N
         "    1 x it did not complete, so it has no reward",
         "Mean reward: 0.500 before, 1.000 after (+0.500, 2 runs)",
         "Changed: 1 (1 now pass, 0 now fail; 0 gained a reward, 0 lost it)",
-        "  row 0: 0 -> 1",
+        "  row 0, r-0: 0 -> 1",
     ]
 
 

@@ -152,7 +152,8 @@ def _add(group: typer.Typer, name: str, command: Callable[..., int]) -> None:
     def finish(**options: Any) -> None:
         raise _Finished(exit_code_of(command, **options))
 
-    group.command(name)(finish)
+    # Click would cut what does not fit into one line.
+    group.command(name, short_help=(command.__doc__ or "").partition("\n")[0])(finish)
 
 
 def exit_code_of(command: Callable[..., int], /, **options: Any) -> int:
@@ -203,4 +204,4 @@ for _name, _module in (("journal", journal), ("traces", traces)):
     _commands = typer.Typer(help=_module.HELP, no_args_is_help=True, **_PLAIN)
     for _each, _command in _module.COMMANDS.items():
         _add(_commands, _each, _command)
-    app.add_typer(_commands, name=_name)
+    app.add_typer(_commands, name=_name, short_help=_module.HELP)

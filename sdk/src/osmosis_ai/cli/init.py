@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from osmosis_ai.cli import options as table
+
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
@@ -17,8 +19,11 @@ def init(
             help="Where the project gets this SDK from; a wheel is copied into it [default: where this one is from]",
         ),
     ] = None,
+    as_json: table.AsJson = False,
 ) -> int:
     """Write a new agent project that passes its own tests."""
+    import json
+
     from osmosis_ai.rollout.core.console import console
     from osmosis_ai.rollout.core.text import counted
     from osmosis_ai.rollout.tooling.scaffold.create import create_project
@@ -26,6 +31,15 @@ def init(
 
     source = own_source() if sdk is None else named_source(sdk)
     project = create_project(folder, source, name)
+    if as_json:
+        told = {
+            "folder": str(folder),
+            "name": project.name,
+            "sdk": str(source),
+            "files": sorted(project.files),
+        }
+        typer.echo(json.dumps(told, indent=2))
+        return 0
     files = counted(len(project.files), "file")
     lines = [
         f"{folder} holds the agent {project.name!r}, in {files}. It gets the SDK from {source}.",

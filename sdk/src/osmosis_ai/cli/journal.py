@@ -43,22 +43,26 @@ def list_rollouts(
 ) -> int:
     """List rollouts, the newest first, and count them by state."""
 
-    async def read(opened: "Journal") -> tuple[list["JournalRecord"], dict[RolloutState, int], float | None]:
+    async def read(
+        opened: "Journal",
+    ) -> tuple[list[tuple["JournalRecord", str]], dict[RolloutState, int], float | None]:
         records = await opened.records(state or None, limit=limit or SHOWN_AT_ONCE, offset=offset)
-        return records, await opened.counts(), await opened.oldest_unsettled()
+        known = [(record, await _status(opened, record)) for record in records]
+        return known, await opened.counts(), await opened.oldest_unsettled()
 
     records, counts, oldest = _with_journal(journal, read)
     if as_json:
-        listing = {"counts": counts, "oldest_unsettled_at": oldest, "records": [_summary(each) for each in records]}
+        summaries = [{**_summary(record), "status": status or None} for record, status in records]
+        listing = {"counts": counts, "oldest_unsettled_at": oldest, "records": summaries}
         _print_json(listing)
         return 0
-    width = max([len("ROLLOUT"), *(len(one_line(record.rollout_id)) for record in records)])
+    width = max([len("ROLLOUT"), *(len(one_line(record.rollout_id)) for record, _ in records)])
     if records:
-        _print(f"{'STATE':<13}  {'ACCEPTED':<19}  {'ATTEMPTS':>8}  {'ROLLOUT':<{width}}  LAST ERROR")
-    for record in records:
+        _print(f"{'STATE':<13}  {'RESULT':<9}  {'ACCEPTED':<19}  {'ATTEMPTS':>8}  {'ROLLOUT':<{width}}  LAST ERROR")
+    for record, status in records:
         error = one_line(record.last_error or "")[:MAX_SHOWN_ERROR_LENGTH]
         row = (
-            f"{record.state:<13}  {_time(record.accepted_at)}  {record.delivery_attempts:>8}"
+            f"{record.state:<13}  {status or '-':<9}  {_time(record.accepted_at)}  {record.delivery_attempts:>8}"
             f"  {one_line(record.rollout_id):<{width}}  {error}"
         )
         _print(row.rstrip())
@@ -261,6 +265,14 @@ def _summary(record: "JournalRecord") -> dict[str, Any]:
         "delivery_attempts": record.delivery_attempts,
         "last_error": record.last_error,
     }
+
+
+async def _status(opened: "Journal", record: "JournalRecord") -> str:
+    """COMPLETED or ERROR, as the result says; empty while there is none, or where the journal has let it go."""
+    from osmosis_ai.rollout.journal import Payload
+
+    content = None if record.finished_at is None else await opened.load(record.key, Payload.RESULT)
+    return "" if content is None else one_line(str(json.loads(content).get("status", "")))
 
 
 async def _details(opened: "Journal", record: "JournalRecord") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.core.text import one_line
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def _print(report: "RescoringReport", output: Path | None) -> None:
 
 def _place(run: "Rescored") -> str:
     if run.row_index is None:
-        return run.rollout_id or run.source
-    return f"row {run.row_index}" + (f", run {run.repeat}" if run.repeat else "")
+        return one_line(run.rollout_id or run.source)
+    place = f"row {run.row_index}" + (f", run {run.repeat}" if run.repeat else "")
+    return f"{place}, {one_line(run.rollout_id)}" if run.rollout_id else place
 
 
 def _shown(reward: float | None) -> str:

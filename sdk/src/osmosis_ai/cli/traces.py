@@ -3,12 +3,14 @@
 Exit codes: 0 done, 1 nothing was exported, 2 usage.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from osmosis_ai.cli import options as table
 from osmosis_ai.rollout.core.user_errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def export(
     rows: Annotated[
         bool, typer.Option("--rows", help="Training rows too: token ids, mask and log-probabilities as sampled.")
     ] = False,
+    as_json: table.AsJson = False,
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
     from osmosis_ai.rollout.core.results import Outcome
@@ -45,6 +48,8 @@ def export(
         raise UsageError(f"--min-reward {min_reward:g} is above --max-reward {max_reward:g}: nothing can be between.")
     if status.upper() not in ("COMPLETED", "ERROR", "ANY"):
         raise UsageError(f"--status is COMPLETED, ERROR or any, not {status!r}.")
+    if as_json and output is None:
+        raise UsageError("--json tells of the file that --output writes.")
     index = index_of(path)
     index.refresh()
     statuses = () if status.upper() == "ANY" else (status.upper(),)
@@ -52,6 +57,15 @@ def export(
     if rows:
         job.also = _rows_of
     _write(job, output)
+    if as_json:
+        told = {
+            "written": job.written,
+            "rollouts": len(index.rollouts),
+            "left_out": dict(job.left_out.most_common()),
+            "unreadable_files": index.unreadable_files,
+        }
+        typer.echo(json.dumps(told, indent=2))
+        return 0 if job.written else 1
     left_out = ", ".join(f"{count} {reason}" for reason, count in job.left_out.most_common())
     where = "" if output is None else f" to {output}"
     print(  # noqa: T201 - beside the data, which may be on stdout

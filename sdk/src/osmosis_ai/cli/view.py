@@ -3,11 +3,13 @@
 Exit codes: 0 done (or ended by Ctrl-C), 1 nothing to show, 2 usage.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from osmosis_ai.cli import options as table
 from osmosis_ai.cli.traces import index_of
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
@@ -24,17 +26,20 @@ def view(
     ] = None,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: table.AsJson = False,
 ) -> int:
     """Look at traces: every rollout, what came of it and why, live while the server runs."""
     index = index_of(path)
     if output is not None:
         if open_browser or port:
             raise UsageError("--output writes a file; --port and --open are for the page.")
-        return _write(index, output)
+        return _write(index, output, as_json)
+    if as_json:
+        raise UsageError("--json tells of the file that --output writes.")
     return _serve(index, port, open_browser)
 
 
-def _write(index: "TraceIndex", output: Path) -> int:
+def _write(index: "TraceIndex", output: Path, as_json: bool) -> int:
     from osmosis_ai.rollout.core.text import counted
     from osmosis_ai.rollout.observe.traces.viewer.report import write_report
 
@@ -43,6 +48,10 @@ def _write(index: "TraceIndex", output: Path) -> int:
     if not total:
         raise CLIError(f"{index.root} holds no rollouts, so there is nothing to report.")
     rows, whole = write_report(index, output)
+    if as_json:
+        told = {"file": str(output), "bytes": output.stat().st_size, "rollouts": total, "listed": rows, "whole": whole}
+        typer.echo(json.dumps(told, indent=2))
+        return 0
     size = f"{output.stat().st_size / 1e6:.1f} MB"
     typer.echo(f"{output}: {rows:,} of {counted(total, 'rollout')}, {whole:,} with conversation and events ({size}).")
     return 0

@@ -19,8 +19,9 @@ def test_a_terminal_sees_how_many_how_fast_and_how_good() -> None:
     tally = tally_of(1, resumed=1)
     with RunProgress(tally, Console(file=stream, force_terminal=True, width=120), "rollouts") as progress:
         tally.ended = 2
+        tally.count_problem("timeout", "the agent took longer than 5 s", 3)
         progress.advance()
-    for part in ("2/4", " rollouts/s", "1,200 tokens", "mean reward 0.50", " left"):
+    for part in ("2/4", " rollouts/s", "1,200 tokens", "1 error (timeout 1)", "mean reward 0.50", " left"):
         assert part in stream.getvalue()
 
 

@@ -267,6 +267,8 @@ class TestLifespan:
         caplog.clear()
         async with lifespan_of(create_app(ScriptedAgent(), api_key=KEY)):
             pass
+        async with lifespan_of(create_app(ScriptedAgent(), server_host="127.0.0.1")):
+            pass
         assert "No API key" not in caplog.text
         assert KEY not in caplog.text
 

@@ -1,16 +1,20 @@
-"""A live line below the results: how many runs, how fast, how many tokens, how long still."""
+"""A live line below the results: how many runs, how fast, how many tokens, what failed, how long still."""
 
 import sys
 import time
 from typing import TYPE_CHECKING, Self
 
 from osmosis_ai.rollout.core.console import Console
+from osmosis_ai.rollout.core.text import counted, printable
 from osmosis_ai.rollout.run.formats import format_tokens
 from osmosis_ai.rollout.run.tally import Tally
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress
+
+
+MAX_KINDS = 3
 
 
 class RunProgress:
@@ -48,6 +52,9 @@ class RunProgress:
         parts = [f"{per_second:.1f} {self._unit}/s"]
         if tally.total_tokens:
             parts.append(f"{format_tokens(tally.total_tokens)} tokens")
+        if kinds := tally.failures:
+            named = ", ".join(f"{printable(kind)} {count}" for kind, count in kinds.most_common(MAX_KINDS))
+            parts.append(f"{counted(kinds.total(), 'error')} ({named}{', ...' if len(kinds) > MAX_KINDS else ''})")
         if tally.mean_reward is not None:
             parts.append(f"mean reward {tally.mean_reward:.2f}")
         if per_second > 0 and (remaining := tally.planned - tally.ended):

@@ -4,6 +4,7 @@ It grows by one run at a time, and its size does not grow with the number of row
 """
 
 import bisect
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -98,6 +99,8 @@ class Tally:
         """Over the runs that have a reward; a failure is no reward of 0."""
         self.components = ComponentMoments()
         """What the rewards are made of."""
+        self.failures: Counter[str] = Counter()
+        """Failed runs by kind."""
         self._problems: dict[tuple[str, str], Problem] = {}
         self.rewritten = 0
         """Runs whose agent changed or dropped what was said before."""
@@ -121,6 +124,7 @@ class Tally:
         self, kind: str, text: str, row_index: int, where: Sequence[str] = (), hint: str | None = None
     ) -> None:
         """Count one failure with those ``alike``; what is beyond ``MAX_PROBLEMS`` goes together."""
+        self.failures[kind] += 1
         key = (kind, alike(text))
         if key not in self._problems and len(self._problems) >= MAX_PROBLEMS:
             key, text, where, hint = (kind, OTHER_PROBLEMS), OTHER_PROBLEMS, (), None

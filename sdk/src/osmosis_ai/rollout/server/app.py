@@ -23,6 +23,7 @@ from osmosis_ai.rollout.server.lifespan import Lifespan, register
 from osmosis_ai.rollout.server.requests import RefusedError
 from osmosis_ai.rollout.server.routes import add_routes
 from osmosis_ai.rollout.server.services import Services
+from osmosis_ai.rollout.wire.addresses import is_loopback
 from osmosis_ai.rollout.wire.channel import TrainerChannel, reply_bytes_for
 from osmosis_ai.rollout.wire.channels import TrainerChannels, check_certificates
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
@@ -102,7 +103,8 @@ def create_app(
     if credentials is not None and server_host is not None and server_port is not None:
         about = {"host": server_host, "port": server_port, "agent_loop_name": agent_loop.name, "api_key": api_key}
         registers = partial(register, credentials, **about)
-    lifespan = Lifespan(services, trainers, api_key, on_startup, on_shutdown, registers)
+    is_open = api_key is None and not (server_host and is_loopback(server_host))
+    lifespan = Lifespan(services, trainers, is_open, on_startup, on_shutdown, registers)
 
     # No page has the key. Where there is none, what comes over the loopback interface may come from a browser.
     guard = LoopbackGuard([server_host, socket.gethostname()]) if api_key is None else None

@@ -41,20 +41,24 @@ Hook = Callable[[], Awaitable[None]]
 
 
 class Lifespan:
-    """Startup and shutdown of one app; ``run`` is what FastAPI calls a lifespan."""
+    """Startup and shutdown of one app; ``run`` is what FastAPI calls a lifespan.
+
+    Args:
+        is_open: whether a stranger may start rollouts, so far as is known.
+    """
 
     def __init__(
         self,
         services: Services,
         channel: TrainerChannel,
-        api_key: str | None,
+        is_open: bool,
         on_startup: Hook | None,
         on_shutdown: Hook | None,
         register: Hook | None,
     ) -> None:
         self._services = services
         self._channel = channel
-        self._api_key = api_key
+        self._is_open = is_open
         self._on_startup = on_startup
         self._on_shutdown = on_shutdown
         self._register = register
@@ -93,7 +97,7 @@ class Lifespan:
         logger.info(
             "Serving agent loop %r, at most %d rollouts at once.", self._services.agent_name, state.max_concurrent
         )
-        if self._api_key is None:
+        if self._is_open:
             logger.warning(
                 "No API key: whoever reaches this port can start rollouts. "
                 "Set OSMOSIS_ROLLOUT_SERVER_API_KEY unless it is reachable from this machine only."

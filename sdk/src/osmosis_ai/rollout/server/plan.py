@@ -68,7 +68,9 @@ class Plan:
             agent_loop = _load(self)
         except CLIError as error:
             sys.exit(f"Error: {error}")
-        return create_app(agent_loop, settings=self.settings, debug_dir=self.trace_folder)
+        return create_app(
+            agent_loop, settings=self.settings, debug_dir=self.trace_folder, server_host=self.options.get("host")
+        )
 
 
 def app() -> "FastAPI":

@@ -111,6 +111,13 @@ def test_what_is_exported_is_its_owners_alone(traces: Path, tmp_path: Path) -> N
     assert mode_of(tmp_path / "new") == 0o700
 
 
+def test_json_tells_what_was_left_out(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["traces", "export", str(traces), "-o", str(tmp_path / "data"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["written"] == len((tmp_path / "data").read_text().splitlines()) > 0
+    assert told["written"] + sum(told["left_out"].values()) == told["rollouts"]
+
+
 def test_rows_are_those_of_the_tokens_in_the_trace_and_what_makes_none_is_left_out_with_the_reason(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

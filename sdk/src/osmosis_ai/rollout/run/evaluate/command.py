@@ -26,12 +26,14 @@ from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, Eval
 from osmosis_ai.rollout.run.evaluate.options import Options, config_of, score_bounds
 from osmosis_ai.rollout.run.evaluate.own_reward import RewardExpected, own_reward
 from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of, samples
-from osmosis_ai.rollout.run.evaluate.summary import performance
+from osmosis_ai.rollout.run.evaluate.summary import count_run, performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import run_cost
 from osmosis_ai.rollout.run.loop_watch import loop_watched
 from osmosis_ai.rollout.run.models.choice import close_quietly
+from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
 from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, check_writable
+from osmosis_ai.rollout.run.tally import Tally
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.run.evaluate.eval_runner import EvalRunner
@@ -137,6 +139,12 @@ class _Evaluation:
         with loading.open_results(options, "eval", plan, config) as results:
             earlier = [run_of(record) for record in results.earlier_records()]
             expected = None if options.eval_fns else RewardExpected(earlier)
+            tally = Tally(len(rows) * options.n_runs * len(plan.tags))
+            for run in earlier:
+                count_run(tally, run)
+            tally.resumed = tally.ended
+            terminal = None if options.quiet else terminal_of(self.console, shares_stdout=not options.as_json)
+            progress = RunProgress(tally, terminal, "runs")
             if results.kept_aside is not None:
                 self._say(f"Runs of an earlier evaluation were kept: {results.kept_aside}")
             elif note := results.what_was_there(len(rows) * options.n_runs * len(plan.tags)):
@@ -146,12 +154,14 @@ class _Evaluation:
                 record = record_of(run, rows[run.row_index or 0])
                 results.add(plan.slot_of(record) or 0, record)
                 self._print_progress(done, total, run)
+                count_run(tally, run)
+                progress.advance()
                 if expected is not None:
                     expected.add(run)
 
             async def evaluate() -> None:
                 nonlocal result
-                with loop_watched():
+                with progress, loop_watched():
                     result = await runner.run_eval(
                         rows=list(rows.values()),
                         n_runs=options.n_runs,

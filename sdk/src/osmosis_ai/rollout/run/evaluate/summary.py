@@ -176,6 +176,16 @@ def slips_of(result: EvalResult) -> Tally:
     return tally
 
 
+def count_run(tally: Tally, run: EvalRunResult) -> None:
+    """Count ``run`` for a display: with its first score, as there is one mean."""
+    tally.ended += 1
+    tally.total_tokens += run.tokens
+    if run.success:
+        tally.count_reward(next((run.scores[name] for name in run.scores if name not in run.eval_errors), None))
+    else:
+        tally.count_problem(run.outcome, run.error or "", run.row_index or 0)
+
+
 def zero_runs(rows: Iterable[EvalRowResult]) -> list[EvalRunResult]:
     """The runs that have scores, none of them above 0."""
     return [run for row in rows for run in row.runs if run.success and run.scores and max(run.scores.values()) <= 0]

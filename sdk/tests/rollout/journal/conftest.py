@@ -1,10 +1,11 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from support.journal import TestClock
+from support.postgres import Database, database, needs_postgres
 
-from osmosis_ai.rollout.journal import Journal, MemoryJournal, Retention, SqliteJournal
+from osmosis_ai.rollout.journal import Journal, MemoryJournal, PostgresJournal, Retention, SqliteJournal
 
 RETENTION = Retention(delivered_seconds=100, undeliverable_seconds=700)
 
@@ -25,13 +26,24 @@ async def sqlite(path: Path, clock: TestClock) -> AsyncIterator[SqliteJournal]:
         yield journal
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Database]:
+    with database() as running:
+        yield running
+
+
+@pytest.fixture(
+    params=["memory", "sqlite", pytest.param("postgres", marks=[pytest.mark.slow, needs_postgres])],
+)
 async def journal(request: pytest.FixtureRequest, path: Path, clock: TestClock) -> AsyncIterator[Journal]:
     """Each implementation in turn."""
-    made: Journal = (
-        MemoryJournal(clock=clock, retention=RETENTION)
-        if request.param == "memory"
-        else SqliteJournal(path, clock=clock, retention=RETENTION)
-    )
+    made: Journal
+    if request.param == "memory":
+        made = MemoryJournal(clock=clock, retention=RETENTION)
+    elif request.param == "sqlite":
+        made = SqliteJournal(path, clock=clock, retention=RETENTION)
+    else:
+        url = request.getfixturevalue("postgres").new_url()
+        made = PostgresJournal(url, clock=clock, retention=RETENTION)
     async with made:
         yield made

@@ -14,8 +14,15 @@ from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from support.journal import TestClock, an_acceptance
+from support.postgres import Database, end_leases, needs_postgres
 
 from osmosis_ai.rollout.journal import (
     Journal,
@@ -23,6 +30,7 @@ from osmosis_ai.rollout.journal import (
     JournalRecord,
     MemoryJournal,
     Payload,
+    PostgresJournal,
     Retention,
     RolloutState,
     SqliteJournal,
@@ -78,6 +86,9 @@ def as_expected(record: JournalRecord, result: bytes | None, owner: int | None) 
 
 
 class JournalMachine(RuleBasedStateMachine):
+    owner_alone_writes = False
+    """Whether a record is finished and settled by its owner alone: then a replica that wakes changes nothing."""
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
@@ -141,6 +152,9 @@ class JournalMachine(RuleBasedStateMachine):
         if expected is None:
             self.refused(journal.finish(key, result))
             return
+        if self.is_anothers(expected, handle):
+            assert not self.run(journal.finish(key, result))
+            return
         again = (expected.state, expected.owner, expected.result) == (FINISHED, handle, result)
         if self.run(journal.finish(key, result)):
             assert expected.state is ACCEPTED or again
@@ -151,12 +165,13 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(handle=HANDLES, key=KEYS, state=st.sampled_from(RolloutState), attempts=st.integers(1, 9))
     def settle(self, handle: int, key: str, state: RolloutState, attempts: int) -> None:
-        _, journal = self.pick(handle)
+        handle, journal = self.pick(handle)
         expected = self.model.get(key)
         if expected is None or expected.state is ACCEPTED or state not in (DELIVERED, UNDELIVERABLE):
             self.refused(journal.settle(key, state, attempts=attempts))
             return
         changes = expected.state is FINISHED or (expected.state, state) == (UNDELIVERABLE, DELIVERED)
+        changes = changes and not self.is_anothers(expected, handle)
         assert self.run(journal.settle(key, state, attempts=attempts, error="why")) is changes
         if changes:
             expected.state, expected.settled_at = state, self.clock.now
@@ -164,11 +179,11 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(handle=HANDLES, key=KEYS, attempts=st.integers(1, 9))
     def note_attempt(self, handle: int, key: str, attempts: int) -> None:
-        _, journal = self.pick(handle)
+        handle, journal = self.pick(handle)
         self.run(journal.note_attempt(key, attempts=attempts, error="refused"))
         self.run(journal.counts())
         expected = self.model.get(key)
-        if expected is not None and expected.state is FINISHED:
+        if expected is not None and expected.state is FINISHED and not self.is_anothers(expected, handle):
             expected.attempts, expected.error = attempts, "refused"
 
     @rule(handle=HANDLES, key=KEYS)
@@ -181,12 +196,12 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(handle=HANDLES, key=KEYS)
     def leave_out_messages(self, handle: int, key: str) -> None:
-        _, journal = self.pick(handle)
+        handle, journal = self.pick(handle)
         expected = self.model.get(key)
         if expected is None:
             self.refused(journal.leave_out_messages(key))
             return
-        may = expected.state is FINISHED and not expected.was_reopened
+        may = expected.state is FINISHED and not expected.was_reopened and not self.is_anothers(expected, handle)
         assert self.run(journal.leave_out_messages(key)) is may
         expected.without_messages |= may
 
@@ -261,6 +276,9 @@ class JournalMachine(RuleBasedStateMachine):
             states = [it.state for it in self.model.values()]
             assert self.run(journal.counts()) == {state: states.count(state) for state in RolloutState}
 
+    def is_anothers(self, expected: Expected, handle: int) -> bool:
+        return self.owner_alone_writes and expected.owner != handle
+
     def refused(self, operation: Coroutine[Any, Any, bool]) -> None:
         try:
             self.run(operation)
@@ -315,6 +333,33 @@ class SqliteJournalMachine(JournalMachine):
     def teardown(self) -> None:
         super().teardown()
         shutil.rmtree(self.directory)
+
+
+class PostgresJournalMachine(JournalMachine):
+    """Two journals in one schema, as of two replicas; a crash of both is the end of their leases."""
+
+    owner_alone_writes = True
+    database: Database
+
+    def make_journals(self) -> list[Journal]:
+        self.url = self.database.new_url()
+        return [PostgresJournal(self.url, clock=self.clock, retention=RETENTION) for _ in range(2)]
+
+    def crash_journals(self) -> list[Journal]:
+        self.run(end_leases(self.url))
+        after = [PostgresJournal(self.url, clock=self.clock, retention=RETENTION) for _ in range(2)]
+        for journal in self.journals:
+            self.run(journal.close())
+        return list(after)
+
+
+@needs_postgres
+@pytest.mark.slow
+def test_postgres(postgres: Database) -> None:
+    PostgresJournalMachine.database = postgres
+    run_state_machine_as_test(
+        PostgresJournalMachine, settings=settings(max_examples=20, stateful_step_count=25, deadline=None)
+    )
 
 
 TestMemoryJournal = MemoryJournalMachine.TestCase

@@ -1,6 +1,6 @@
 """The rollout journal: what has been promised, what came of it, and whether the trainer has it.
 
-``types`` is the vocabulary, ``base`` the contract, ``memory`` and ``sqlite`` its two implementations. Behind
+``types`` is the vocabulary, ``base`` the contract, ``memory``, ``sqlite`` and ``postgres`` implement it. Behind
 ``sqlite``: ``writer`` (one thread, grouped commits), ``table`` (the SQL), ``file`` (opening it safely, seeing whether
 it is sound), ``owner`` and ``anchor`` (who is alive). ``clock`` is the time of both, ``retention`` how long records
 stay, ``salvage`` what can be had of a damaged file. Each name is imported on first use.
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.journal.memory import (
         MemoryJournal as MemoryJournal,
     )
+    from osmosis_ai.rollout.journal.postgres.journal import (
+        PostgresJournal as PostgresJournal,
+    )
     from osmosis_ai.rollout.journal.retention import (
         Retention as Retention,
     )
@@ -52,6 +55,7 @@ _EXPORTS = {
     "osmosis_ai.rollout.journal.errors": "JournalDamagedError JournalError UnknownKeyError",
     "osmosis_ai.rollout.core.settings": "Synchronous",
     "osmosis_ai.rollout.journal.memory": "MemoryJournal",
+    "osmosis_ai.rollout.journal.postgres.journal": "PostgresJournal",
     "osmosis_ai.rollout.journal.retention": "Retention",
     "osmosis_ai.rollout.journal.sqlite": "SqliteJournal",
     "osmosis_ai.rollout.journal.types": (

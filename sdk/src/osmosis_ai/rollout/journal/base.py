@@ -1,4 +1,4 @@
-"""The contract of a journal, kept by ``MemoryJournal`` and ``SqliteJournal`` alike.
+"""The contract of a journal, kept by ``MemoryJournal``, ``SqliteJournal`` and ``PostgresJournal`` alike.
 
 The order that makes the promise hold: ``accept`` before the 202 leaves, ``finish`` before delivery starts, ``settle``
 after the acknowledgement. Each opened journal is an *owner*; a record belongs to the owner that runs or delivers it,
@@ -20,8 +20,8 @@ CLAIM_LIMIT = 200
 RECORDS_LIMIT = 100
 
 
-def _ignore(problem: str | None) -> None:
-    """Nobody is told of problems."""
+def _ignore(*_: object) -> None:
+    """Nobody is told."""
 
 
 class Journal(ABC):
@@ -37,6 +37,12 @@ class Journal(ABC):
         self._timeline: Timeline | None = None
         self.on_problem: Callable[[str | None], None] = _ignore
         """Called, in any thread, whenever ``problem`` has changed."""
+        self.on_abandoned: Callable[[], None] = _ignore
+        """Called, in any thread, when there may be something for ``claim_abandoned``."""
+        self.on_cancel: Callable[[list[str]], None] = _ignore
+        """Called, in any thread, with keys of this owner that others have asked it to cancel (``ask_cancel``)."""
+        self.on_lost: Callable[[], None] = _ignore
+        """Called, in any thread, when another has taken over all that was this owner's; it goes on with nothing."""
 
     @property
     def problem(self) -> str | None:
@@ -80,8 +86,9 @@ class Journal(ABC):
     async def finish(self, key: str, result: bytes) -> bool:
         """Record the result; true means that it is on record and this owner's to deliver.
 
-        False means that another result stands and this one must not be delivered: the first wins. The same result
-        again, from the same owner, is true: it may not have been told that it was recorded. Raises ``UnknownKeyError``.
+        False means that another result stands, or that another owner has taken the record over, and that this one must
+        not be delivered: the first wins. The same result again, from the same owner, is true: it may not have been told
+        that it was recorded. Raises ``UnknownKeyError``.
         """
 
     @abstractmethod
@@ -142,6 +149,11 @@ class Journal(ABC):
 
         Call it until it returns none: at startup, and now and then for the sake of other processes that died.
         """
+
+    async def ask_cancel(self, ids: Iterable[str], prefix: str | None, all_of_them: bool) -> int | None:
+        """Ask the other owners of this journal to cancel what they run of the rollouts ``ids``, those whose ids begin
+        with ``prefix``, or all; how many that is. ``None``: this journal cannot ask anybody."""
+        return None
 
     @abstractmethod
     async def counts(self) -> dict[RolloutState, int]:

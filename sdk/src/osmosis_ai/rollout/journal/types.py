@@ -9,7 +9,8 @@ A rollout is accepted, then finished (its result is known), then delivered or fo
                             v    |                           |
                        undeliverable ------ acknowledge -----'
 
-``TRANSITIONS`` is the whole of it, and ``next_state`` the only place that reads it.
+``TRANSITIONS`` is the whole of it. ``next_state`` alone decides by it; ``starts_of`` and ``leads_to`` say it to a
+database that decides by itself.
 """
 
 from collections.abc import Mapping
@@ -76,6 +77,17 @@ def next_state(key: str, state: RolloutState | None, move: Move) -> RolloutState
     if state is RolloutState.ACCEPTED and move in SETTLING_MOVES.values():
         raise JournalError(f"The rollout under the key {key!r} has no result yet: finish it before settling it.")
     return TRANSITIONS[move].get(state)
+
+
+def starts_of(move: Move) -> str:
+    """The states that ``move`` starts from, with commas."""
+    return ",".join(TRANSITIONS[move])
+
+
+def leads_to(move: Move) -> RolloutState:
+    """The state that ``move`` ends in."""
+    (target,) = set(TRANSITIONS[move].values())
+    return target
 
 
 def settling_move(state: RolloutState) -> Move:

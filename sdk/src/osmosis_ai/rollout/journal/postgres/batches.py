@@ -1,0 +1,283 @@
+"""Commits that are shared: what waits for the same statement is carried out by one, on one connection.
+
+Invariants: a key is in a statement once; one that cannot be written does not harm its neighbours; the caller of ``put``
+is answered (``on_answered``) when it is known what became of its write, or that nobody knows. An acceptance whose outcome nobody knows is
+asked for again until its patience ends; then its caller hears that nothing was promised, and the record, if there is
+one, is given up as soon as the database answers, so that it is reported as any other without an owner.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
+from osmosis_ai.rollout.journal.postgres import statements
+from osmosis_ai.rollout.journal.postgres.address import Address
+from osmosis_ai.rollout.journal.postgres.explain import is_definite, journal_error
+from osmosis_ai.rollout.journal.postgres.lease import Lease
+from osmosis_ai.rollout.journal.postgres.link import Link
+from osmosis_ai.rollout.journal.retention import is_over
+from osmosis_ai.rollout.journal.types import JournalRecord, Move, RolloutState, next_state
+
+logger = logging.getLogger(__name__)
+
+BATCH_LIMIT = 256
+BATCH_BYTES = 8 * 1024 * 1024
+"""Of a statement, unless one write alone has more."""
+WRITE_SECONDS = 10.0
+ACCEPT_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Of writes: their statement, the arguments it takes beside the arrays, and what a write that changed nothing gives.
+
+    ``otherwise`` is called with the write, the record as it stands, the lease and whether that lives.
+    """
+
+    name: str
+    statement: str
+    otherwise: "Callable[[Batches, Write, JournalRecord | None, bool], Any]"
+    done: Any = True
+    arguments: "Callable[[Batches], tuple[Any, ...]]" = lambda _: ()
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """One of them; ``values`` are its columns, the first its id."""
+
+    kind: Kind
+    key: str
+    values: tuple[Any, ...]
+    size_bytes: int = 0
+    loop: asyncio.AbstractEventLoop | None = None
+    future: "asyncio.Future[Any] | None" = None
+    """Of whoever waits, in ``loop``."""
+    value: Any = None
+    error: JournalError | None = None
+    is_unclear: bool = False
+    """Whether it may have been carried out."""
+    is_same: bool = False
+    """Of a result: whether this very one stands."""
+    patience_ends_at: float = field(default_factory=lambda: time.monotonic() + ACCEPT_PATIENCE_SECONDS)
+
+
+class Batches:
+    """Carries out writes, in a task that runs ``work``; all of it in one event loop."""
+
+    def __init__(
+        self,
+        address: Address,
+        lease: Lease,
+        cutoffs: Callable[[], dict[RolloutState, float]],
+        on_answered: Callable[[Write], None],
+    ) -> None:
+        self.lease = lease
+        self.cutoffs = cutoffs
+        self._on_answered = on_answered
+        self._address = address
+        self._link = Link(address, "writer")
+        self._queues: dict[Kind, deque[Write]] = {}
+        self._something = asyncio.Event()
+        self._given_up: list[Write] = []
+        """Acceptances of which nobody knows whether they are on record, and nobody waits for."""
+        self._notes = 0
+        self._noted = asyncio.Event()
+        self.is_idle = asyncio.Event()
+        self.is_idle.set()
+
+    async def noted(self) -> None:
+        """Wait until the attempts that were noted before can be read."""
+        if self._notes:
+            self._noted.clear()
+            await self._noted.wait()
+
+    def put(self, write: Write) -> None:
+        """Have it carried out."""
+        queue = self._queues.get(write.kind)
+        if queue is None:
+            queue = self._queues[write.kind] = deque()
+        queue.append(write)
+        self._notes += write.kind is NOTE_ATTEMPT
+        self._something.set()
+        self.is_idle.clear()
+
+    async def work(self) -> None:
+        """Carry out what comes, until cancelled."""
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while any(self._queues.values()):
+                for queue in list(self._queues.values()):
+                    if queue:
+                        await self._carry_out(_take(queue))
+            self.is_idle.set()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()
+
+    async def _carry_out(self, writes: list[Write]) -> None:
+        try:
+            async with self._link.held(WRITE_SECONDS) as connection:
+                await self._abandon(connection)
+                again = await self._send(connection, writes)
+        except Exception as error:  # noqa: BLE001 - the task must live on
+            await self._failed(writes, error)
+        else:
+            for write in writes:
+                if write not in again:
+                    self._answer(write)
+            for write in again:
+                self._queues[write.kind].append(write)
+
+    async def _send(self, connection: Any, writes: list[Write]) -> list[Write]:
+        """Those that have to be sent once more."""
+        kind = writes[0].kind
+        columns = [list(column) for column in zip(*(write.values for write in writes), strict=True)]
+        row = await connection.fetchrow(kind.statement, self.lease.epoch, *kind.arguments(self), *columns)
+        done = set(row["ids"])
+        rest = []
+        for write in writes:
+            if write.values[0] in done:
+                write.value, write.error = kind.done, None
+            else:
+                rest.append(write)
+        if not row["live"]:
+            self.lease.renew_soon()
+        again = []
+        if rest:
+            standing = {}
+            for found in await connection.fetch(statements.GET, [write.values[0] for write in rest]):
+                standing[found["id"]] = statements.record_of(found)
+            for write in rest:
+                record = standing.get(write.values[0])
+                if kind is FINISH and record is not None and record.state is RolloutState.FINISHED:
+                    write.is_same = bool(await connection.fetchval(statements.SAME_RESULT, *write.values[:2]))
+                try:
+                    write.error = None
+                    write.value = kind.otherwise(self, write, record, row["live"])
+                except JournalError as error:
+                    write.error = error
+                except _AgainError:
+                    again.append(write)
+        return again
+
+    async def _failed(self, writes: list[Write], error: Exception) -> None:
+        if is_definite(error) and len(writes) > 1:
+            # One that cannot be written (too large, say) has undone its neighbours too.
+            for write in writes:
+                await self._carry_out([write])
+            return
+        told = journal_error(self._address, error)
+        if not is_definite(error):
+            self.lease.note(error)
+        for write in writes:
+            if write.kind is ACCEPT and not is_definite(error) and not isinstance(error, ConnectionRefusedError):
+                write.is_unclear = True
+            if write.is_unclear and time.monotonic() < write.patience_ends_at:
+                self._queues[write.kind].append(write)
+                continue
+            if write.is_unclear:
+                self._given_up.append(write)
+            # A copy each: one exception raised in many tasks would gather all their tracebacks.
+            write.error = type(told)(*told.args)
+            self._answer(write)
+        if any(write.is_unclear for write in writes):
+            await asyncio.sleep(0.2)
+            self._something.set()
+
+    def _answer(self, write: Write) -> None:
+        if write.kind is NOTE_ATTEMPT:
+            self._notes -= 1
+            if not self._notes:
+                self._noted.set()
+        self._on_answered(write)
+
+    async def _abandon(self, connection: Any) -> None:
+        while self._given_up:
+            write = self._given_up[-1]
+            await connection.execute(statements.ABANDON, self.lease.epoch, write.values[0], write.values[-1])
+            self._given_up.pop()
+            self.lease.on_abandoned()
+
+
+class _AgainError(Exception):
+    """What stood in the way has gone meanwhile."""
+
+
+def _take(queue: deque[Write]) -> list[Write]:
+    """The first of a queue, as many as fit into a statement; of each key one."""
+    taken: dict[bytes, Write] = {}
+    later: list[Write] = []
+    size_bytes = 0
+    while queue and len(taken) < BATCH_LIMIT:
+        write = queue.popleft()
+        if write.values[0] in taken:
+            later.append(write)
+        elif taken and size_bytes + write.size_bytes > BATCH_BYTES:
+            later.append(write)
+            break
+        else:
+            taken[write.values[0]] = write
+            size_bytes += write.size_bytes
+    queue.extendleft(reversed(later))
+    return list(taken.values())
+
+
+def _require_live(batches: Batches, live: bool) -> None:
+    if not live:
+        raise JournalError(
+            f"The lease on the journal at {batches.lease.address} has run out: nothing is written until it is renewed."
+        )
+
+
+def _not_accepted(batches: Batches, write: Write, record: JournalRecord | None, live: bool) -> JournalRecord | None:
+    mine = record is not None and record.owner == str(batches.lease.epoch) and record.state is RolloutState.ACCEPTED
+    if record is not None and mine and write.is_unclear and record.accepted_at == write.values[-1]:
+        return None  # the first try did it, and its answer was lost
+    _require_live(batches, live)
+    if record is None or is_over(record, batches.cutoffs()):
+        raise _AgainError
+    return record
+
+
+def _not_finished(batches: Batches, write: Write, record: JournalRecord | None, live: bool) -> bool:
+    if record is None:
+        if batches.lease.was_lost:
+            return False  # it may have been taken over, delivered and removed since
+        raise UnknownKeyError(write.key)
+    mine = record.owner == str(batches.lease.epoch)
+    if mine and record.state is RolloutState.ACCEPTED:
+        _require_live(batches, live)
+        raise _AgainError
+    return mine and write.is_same
+
+
+def _not_settled(move: Move) -> Callable[[Batches, Write, JournalRecord | None, bool], bool]:
+    def otherwise(batches: Batches, write: Write, record: JournalRecord | None, live: bool) -> bool:
+        to = next_state(write.key, None if record is None else record.state, move)
+        if to is not None and record is not None and record.owner == str(batches.lease.epoch):
+            _require_live(batches, live)
+            raise _AgainError
+        return False
+
+    return otherwise
+
+
+def _accept_arguments(batches: Batches) -> tuple[Any, ...]:
+    cutoffs = batches.cutoffs()
+    return cutoffs[RolloutState.DELIVERED], cutoffs[RolloutState.UNDELIVERABLE]
+
+
+ACCEPT = Kind("accept", statements.ACCEPT, _not_accepted, None, _accept_arguments)
+FINISH = Kind("finish", statements.FINISH, _not_finished)
+SETTLE = {
+    RolloutState.DELIVERED: Kind("acknowledge", statements.ACKNOWLEDGE, _not_settled(Move.ACKNOWLEDGE)),
+    RolloutState.UNDELIVERABLE: Kind("give up", statements.GIVE_UP, _not_settled(Move.GIVE_UP)),
+}
+NOTE_ATTEMPT = Kind("note", statements.NOTE_ATTEMPT, lambda *_: None)

@@ -1,0 +1,328 @@
+"""The journal in PostgreSQL: many replicas, on many machines, share what was promised.
+
+Promise: once ``accept``, ``finish``, ``settle`` or ``reopen`` has returned, what it recorded is committed by the
+database, as durable as that is (``synchronous_commit``). A record is changed by its owner alone, while its lease lives:
+``finish`` is false for a record that another has taken over, whatever became of it.
+
+Three connections: one renews the lease and hears of the others (``lease``), one writes (``batches``), one does the rest.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
+from osmosis_ai.rollout.journal.clock import Clock, Timeline
+from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
+from osmosis_ai.rollout.journal.postgres import statements
+from osmosis_ai.rollout.journal.postgres.address import parse
+from osmosis_ai.rollout.journal.postgres.batches import ACCEPT, FINISH, NOTE_ATTEMPT, SETTLE, Batches, Write
+from osmosis_ai.rollout.journal.postgres.explain import journal_error
+from osmosis_ai.rollout.journal.postgres.home import Home, quietly
+from osmosis_ai.rollout.journal.postgres.lease import LEASE_SECONDS, Lease
+from osmosis_ai.rollout.journal.postgres.link import Link
+from osmosis_ai.rollout.journal.postgres.schema import prepare
+from osmosis_ai.rollout.journal.postgres.timeline import begin_timeline
+from osmosis_ai.rollout.journal.retention import Retention
+from osmosis_ai.rollout.journal.types import (
+    SETTLED,
+    Acceptance,
+    JournalRecord,
+    Payload,
+    RolloutState,
+    settling_move,
+    storable_error,
+)
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 20.0
+"""For whatever is asked but by a rollout that waits for its commit."""
+DRAIN_SECONDS = 15.0
+
+T = TypeVar("T")
+
+
+class PostgresJournal(Journal):
+    """A journal in the schema of a database; see ``docs/many-machines.md``.
+
+    ``url``: ``postgresql://...``, with what asyncpg takes, and ``schema=NAME`` (default ``osmosis``). ``create``: whether
+    to make an absent schema; if not, ``open`` raises ``NoJournalError``, and it leaves no sign of life: an operator
+    looks. ``lease_seconds``: how long after its last renewal an owner is taken over.
+
+    May be used from several threads and event loops, but not in a forked child.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = True,
+        lease_seconds: float = LEASE_SECONDS,
+        retention: Retention | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(retention)
+        self.address = parse(url)
+        self._create = create
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._home: Home | None = None
+        self._claims = 0
+        self._unclear_claims: list[int] = []
+        """Claims that may have been carried out, and whose answer was lost."""
+
+    async def open(self) -> None:
+        if self._home is not None:
+            raise JournalError(f"The journal at {self.address} is open already: close it first.")
+        home = self._home = Home(lambda write: self._batches.put(write))
+        home.start()
+        try:
+            self._timeline = await home.call(partial(self._open, home))
+        except BaseException:
+            self._home = None
+            home.stop()
+            raise
+
+    async def close(self) -> None:
+        home, self._home = self._home, None
+        if home is not None:
+            try:
+                await home.call(self._close)
+            finally:
+                home.stop()
+
+    @property
+    def problem(self) -> str | None:
+        return None if self._home is None or self._lease.problem is None else str(self._lease.problem)
+
+    async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
+        home = self._require_no_problem()
+        values = statements.accept_row(acceptance, self.now())
+        size_bytes = len(acceptance.request) + len(acceptance.init_reply)
+        record: JournalRecord | None = await home.write(Write(ACCEPT, acceptance.key, values, size_bytes))
+        return record
+
+    async def finish(self, key: str, result: bytes) -> bool:
+        write = Write(FINISH, key, (statements.id_of(key), result, self.now()), len(result))
+        return bool(await self._opened.write(write))
+
+    async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
+        home = self._opened
+        settling_move(state)
+        values = (statements.id_of(key), attempts, statements.stored(storable_error(error)), self.now())
+        return bool(await home.write(Write(SETTLE[state], key, values)))
+
+    async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
+        # Nobody waits, as in the journal of SQLite.
+        values = (statements.id_of(key), attempts, statements.stored(storable_error(error)))
+        self._opened.write_later(Write(NOTE_ATTEMPT, key, values))
+
+    async def leave_out_messages(self, key: str) -> bool:
+        async def leave_out(connection: Any) -> bool:
+            key_id = statements.id_of(key)
+            if await connection.fetchval(statements.LEAVE_OUT_MESSAGES, self._lease.epoch, key_id):
+                return True
+            standing = await connection.fetch(statements.GET, [key_id])
+            if not standing and not self._lease.was_lost:
+                raise UnknownKeyError(key)
+            if standing and _is_ours(standing[0], self._lease.epoch, RolloutState.FINISHED):
+                await self._require_live(connection)
+            return False
+
+        return await self._do(leave_out)
+
+    async def reopen(self, key: str) -> JournalRecord | None:
+        now = self.now()
+
+        async def reopen(connection: Any) -> JournalRecord | None:
+            row = await connection.fetchrow(statements.REOPEN, self._lease.epoch, statements.id_of(key), now)
+            if row is None:
+                await self._require_live(connection)
+                return None
+            return statements.record_of(row)
+
+        return await self._do(reopen)
+
+    async def get(self, key: str) -> JournalRecord | None:
+        found = await self._fetch(statements.GET, [statements.id_of(key)])
+        return found[0] if found else None
+
+    async def load(self, key: str, payload: Payload) -> bytes | None:
+        async def load(connection: Any) -> bytes | None:
+            query = f"SELECT {payload} FROM rollouts WHERE id = $1"  # noqa: S608
+            content: bytes | None = await connection.fetchval(query, statements.id_of(key))
+            return content
+
+        return await self._do(load)
+
+    async def find(self, rollout_id: str) -> list[JournalRecord]:
+        return await self._fetch(statements.FIND, statements.stored(rollout_id))
+
+    async def records(
+        self, states: Iterable[RolloutState] | None = None, *, limit: int = RECORDS_LIMIT, offset: int = 0
+    ) -> list[JournalRecord]:
+        wanted = [state.value for state in (RolloutState if states is None else states)]
+        return await self._fetch(statements.RECORDS, wanted, limit, offset)
+
+    async def claim_abandoned(self, limit: int = CLAIM_LIMIT) -> list[JournalRecord]:
+        self._require_no_problem()
+
+        async def claim(connection: Any) -> list[JournalRecord]:
+            if unclear := self._unclear_claims:
+                rows = await connection.fetch(statements.CLAIMED, self._lease.epoch, unclear)
+                self._unclear_claims = []
+                if rows:
+                    return statements.in_order(rows)
+            self._claims += 1
+            try:
+                rows = await connection.fetch(statements.CLAIM, self._lease.epoch, limit, self._claims)
+            except BaseException:
+                self._unclear_claims.append(self._claims)
+                raise
+            return statements.in_order(rows)
+
+        return await self._do(claim)
+
+    async def ask_cancel(self, ids: Iterable[str], prefix: str | None, all_of_them: bool) -> int | None:
+        async def ask(connection: Any) -> int:
+            return int(
+                await connection.fetchval(
+                    statements.ASK_CANCEL,
+                    self._lease.epoch,
+                    all_of_them,
+                    [statements.stored(rollout_id) for rollout_id in ids],
+                    statements.stored(prefix),
+                    self._lease.channel,
+                )
+            )
+
+        return await self._do(ask)
+
+    async def counts(self) -> dict[RolloutState, int]:
+        async def count(connection: Any) -> dict[RolloutState, int]:
+            found = dict(await connection.fetch(statements.COUNTS))
+            return {state: found.get(state.value, 0) for state in RolloutState}
+
+        return await self._do(count)
+
+    async def oldest_unsettled(self) -> float | None:
+        async def oldest(connection: Any) -> float | None:
+            time: float | None = await connection.fetchval(statements.OLDEST_UNSETTLED)
+            return time
+
+        return await self._do(oldest)
+
+    async def prune(self) -> int:
+        cutoffs = self._retention.cutoffs(self._require_timeline())
+        removed = 0
+        for state, settled_before in cutoffs.items():
+            removed += await self._repeat(statements.PRUNE, lambda: self._lease.epoch, state.value, settled_before)
+        if self._create:
+            await self._do(lambda connection: connection.execute(statements.FORGET_GAPS, min(cutoffs.values())))
+        return removed
+
+    async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:
+        removed = 0
+        ids = [statements.id_of(key) for key in keys]
+        for first in range(0, len(ids), statements.PAGE_ROWS):
+            page = ids[first : first + statements.PAGE_ROWS]
+            removed += await self._do(partial(_remove, statements.PURGE_KEYS, page))
+        for state in set(states):
+            if state in SETTLED:
+                removed += await self._repeat(statements.PRUNE, lambda: self._lease.epoch, state.value, math.inf)
+            else:
+                removed += await self._repeat(statements.PURGE_STATE, state.value)
+        return removed
+
+    async def _repeat(self, statement: str, *arguments: Any) -> int:
+        """Remove page by page, so that others get their turn in between."""
+        removed = 0
+        while page := await self._do(partial(_remove, statement, *arguments)):
+            removed += page
+        return removed
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[JournalRecord]:
+        async def fetch(connection: Any) -> list[JournalRecord]:
+            return statements.records_of(await connection.fetch(query, *arguments))
+
+        return await self._do(fetch)
+
+    async def _do(self, work: Callable[[Any], Coroutine[Any, Any, T]], seconds: float = SECONDS) -> T:
+        """What ``work`` gives with the connection for all that no rollout's commit waits for."""
+
+        async def do() -> T:
+            await self._batches.noted()
+            try:
+                async with self._link.held(seconds) as connection:
+                    return await work(connection)
+            except JournalError:
+                raise
+            except Exception as error:
+                raise journal_error(self.address, error) from None
+
+        return await self._opened.call(do)
+
+    def _require_no_problem(self) -> Home:
+        home = self._opened
+        if (problem := self._lease.problem) is not None:
+            raise JournalError(*problem.args)
+        return home
+
+    async def _require_live(self, connection: Any) -> None:
+        if not await connection.fetchval(statements.IS_LIVE, self._lease.epoch):
+            self._lease.renew_soon()
+            raise JournalError(
+                f"The lease on the journal at {self.address} has run out: nothing is written until it is renewed."
+            )
+
+    async def _open(self, home: Home) -> Timeline:
+        """In the thread, as the following."""
+        self._link = Link(self.address, "reader")
+        self._lease = lease = Lease(self.address, self._lease_seconds, None)
+        self._batches = Batches(
+            self.address, lease, lambda: self._retention.cutoffs(self._require_timeline()), home.answer
+        )
+        self._unclear_claims = []
+        lease.on_lost, lease.on_abandoned = self.on_lost, self.on_abandoned
+        lease.on_cancel, lease.on_problem = self.on_cancel, self.on_problem
+        try:
+            async with self._link.held(SECONDS) as connection:
+                await prepare(connection, self.address, create=self._create)
+                timeline = await begin_timeline(connection, self._clock, serves=self._create)
+            lease.sign = timeline.sign if self._create else None
+            await lease.register()
+        except Exception as error:
+            await self._link.close()
+            raise journal_error(self.address, error) from None
+        self._work = [asyncio.ensure_future(lease.keep()), asyncio.ensure_future(self._batches.work())]
+        return timeline
+
+    async def _close(self) -> None:
+        await quietly(self._batches.is_idle.wait(), DRAIN_SECONDS)
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._lease.release()
+        await self._batches.close()
+        await self._link.close()
+
+    @property
+    def _opened(self) -> Home:
+        if self._home is None:
+            raise JournalError(f"The journal at {self.address} is not open: open it first.")
+        return self._home
+
+
+def _is_ours(row: Any, epoch: int, state: RolloutState) -> bool:
+    return bool(row["epoch"] == epoch and row["state"] == state)
+
+
+async def _remove(statement: str, *arguments: Any) -> int:
+    *values, connection = arguments
+    given: Sequence[Any] = [value() if callable(value) else value for value in values]
+    # The status of a command is its name and how many rows it was done to.
+    return int((await connection.execute(statement, *given)).rpartition(" ")[2])

@@ -1,0 +1,174 @@
+"""Who lives: an owner is an epoch, a number that the database gives out once, with a lease on the database's clock.
+
+A living owner renews its lease every ``renew_seconds``. One whose lease has run out is taken over by another, unless it
+renews before: then its lease is set to ``-infinity``, for good, and whatever it writes later changes nothing
+(``statements``). It learns that at its next renewal, and goes on as a new owner that has nothing.
+
+The database's clock alone takes nobody over, as it may be set: whoever takes over has seen, on its own steady clock,
+that the other has not renewed for longer than a living one ever waits.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from osmosis_ai.rollout.journal.clock import Sign
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.postgres import statements
+from osmosis_ai.rollout.journal.postgres.address import Address
+from osmosis_ai.rollout.journal.postgres.explain import journal_error
+from osmosis_ai.rollout.journal.postgres.link import Link
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15.0
+RENEW_SHARE = 1 / 3
+"""Of a lease, after which it is renewed; half of that again is what a silence must exceed."""
+RETRY_SECONDS = 1.0
+RENEW_TIMEOUT_SECONDS = 4.0
+
+
+class Lease:
+    """The lease of this owner, renewed by ``keep``, in one task.
+
+    Attributes:
+        address: of the journal.
+        epoch: of this owner; 0 before the first.
+        was_lost: whether another has ever taken this one over.
+        problem: why the lease may run out, and so nothing new may be promised.
+        on_lost, on_abandoned, on_cancel, on_problem: called when that happens; ``on_cancel`` with keys.
+    """
+
+    def __init__(self, address: Address, seconds: float, sign: Callable[[], Sign] | None) -> None:
+        self.epoch = 0
+        self.was_lost = False
+        self.problem: JournalError | None = None
+        self.on_lost: Callable[[], None] = _nothing
+        self.on_abandoned: Callable[[], None] = _nothing
+        self.on_cancel: Callable[[list[str]], None] = _nothing
+        self.on_problem: Callable[[str | None], None] = _nothing
+        self.sign = sign
+        self.address = address
+        self._seconds = seconds
+        self._renew_seconds = seconds * RENEW_SHARE
+        self._link = Link(address, "owner")
+        self._link.on_connected = self._listen
+        self._soon = asyncio.Event()
+        self._seen: dict[int, tuple[int, float]] = {}
+        """Of each other owner: its last count of renewals, and when that was new here."""
+        self._told: set[str] = set()
+
+    @property
+    def channel(self) -> str:
+        """Of the database's notifications for this journal."""
+        return f"osmosis.{self.address.schema}"
+
+    async def register(self) -> None:
+        """Become a new owner. Raises what asyncpg raises."""
+        async with self._link.held(RENEW_TIMEOUT_SECONDS + self._renew_seconds) as connection:
+            await self._register(connection)
+
+    async def keep(self) -> None:
+        """Renew until cancelled, and see to the others."""
+        while True:
+            try:
+                await asyncio.wait_for(self._soon.wait(), RETRY_SECONDS if self.problem else self._renew_seconds)
+            except TimeoutError:
+                pass
+            self._soon.clear()
+            await self.renew()
+
+    def renew_soon(self) -> None:
+        """There is a reason to look now."""
+        self._soon.set()
+
+    async def renew(self) -> None:
+        """Renew now; never raises, ``problem`` says how it went."""
+        try:
+            async with self._link.held(min(RENEW_TIMEOUT_SECONDS, self._seconds / 2)) as connection:
+                if not await connection.fetchval(statements.RENEW, self.epoch, self._seconds):
+                    await self._start_anew(connection)
+                await self._look_around(connection)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next round tries again
+            self.note(error)
+        else:
+            self.note(None)
+
+    def note(self, error: BaseException | None) -> None:
+        """The database cannot be used, or can."""
+        problem = None if error is None else journal_error(self.address, error)
+        changed = str(problem) != str(self.problem)
+        self.problem = problem
+        if changed:
+            if problem is not None:
+                logger.error("%s Until then no rollout is accepted; those that run go on.", problem)
+                self.renew_soon()
+            else:
+                logger.warning("The journal at %s is in order again.", self.address)
+            self.on_problem(None if problem is None else str(problem))
+
+    async def release(self) -> None:
+        """Give up the lease, so that others need not wait for its end."""
+        try:
+            async with self._link.held(RENEW_TIMEOUT_SECONDS) as connection:
+                await connection.execute(statements.RELEASE, self.epoch)
+                await connection.execute(statements.SWEEP)
+                await connection.execute("SELECT pg_notify($1, 'released')", self.channel)
+        except Exception as error:  # noqa: BLE001 - then it runs out
+            logger.warning("The journal did not close well: %s", journal_error(self.address, error))
+        await self._link.close()
+
+    async def _register(self, connection: Any) -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self.epoch = await connection.fetchval(statements.REGISTER, name, self._seconds)
+
+    async def _start_anew(self, connection: Any) -> None:
+        logger.error(
+            "The lease on the journal at %s ran out, and another replica has taken over what this one ran;"
+            " it goes on with new rollouts.",
+            self.address,
+        )
+        self.was_lost = True
+        self._told.clear()
+        self.on_lost()
+        await self._register(connection)
+
+    async def _look_around(self, connection: Any) -> None:
+        silent_seconds = 1.5 * self._renew_seconds
+        now, gone = time.monotonic(), False
+        seen, self._seen = self._seen, {}
+        for row in await connection.fetch(statements.OTHERS, self.epoch):
+            epoch, beats = row["epoch"], row["beats"]
+            if row["gone"]:
+                gone = True
+                continue
+            last = seen.get(epoch)
+            self._seen[epoch] = last if last is not None and last[0] == beats else (beats, now)
+            if row["expired"] and now - self._seen[epoch][1] > silent_seconds:
+                await connection.execute(statements.TAKE_OVER, epoch, beats)
+                gone = True
+        if gone:
+            await connection.execute(statements.SWEEP)
+            self.on_abandoned()
+        if self.sign is not None:
+            sign = self.sign()
+            await connection.execute(statements.NOTE_SIGN, sign.boot, sign.steady, sign.time)
+        asked = {row["key"] for row in await connection.fetch(statements.CANCELLED, self.epoch)}
+        if new := asked - self._told:
+            self.on_cancel([statements.read(key) or "" for key in new])
+        self._told = asked
+
+    async def _listen(self, connection: Any) -> None:
+        await connection.add_listener(self.channel, self._hear)
+        connection.add_termination_listener(lambda _: self.renew_soon())
+
+    def _hear(self, *_: object) -> None:
+        self.renew_soon()
+
+
+def _nothing(*_: object) -> None:
+    """Nobody is told."""

@@ -1,0 +1,98 @@
+"""One connection, used by one at a time, made when it is needed and dropped when it breaks.
+
+Invariant: after an error that leaves open what was done, the connection is gone, so that nobody goes on with a
+half-finished conversation. Times are bounded by the user's own clock: a partition tells nothing.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from osmosis_ai.rollout.journal.errors import JournalError
+from osmosis_ai.rollout.journal.postgres.address import Address
+from osmosis_ai.rollout.journal.postgres.explain import is_definite
+
+CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
+STATEMENT_TIMEOUT = "30s"
+"""The server's own bound, for a statement whose client is gone."""
+
+
+class Link:
+    """A connection to ``address`` for ``purpose``, which the database's list of sessions shows."""
+
+    def __init__(self, address: Address, purpose: str) -> None:
+        self._address = address
+        self._purpose = purpose
+        self._turn = asyncio.Lock()
+        self._connection: Any = None
+        self.on_connected: Callable[[Any], Any] | None = None
+        """Awaited with each new connection."""
+
+    @asynccontextmanager
+    async def held(self, seconds: float) -> AsyncIterator[Any]:
+        """The connection, for at most ``seconds``. Raises what asyncpg raises, and ``TimeoutError``."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(seconds):
+                    yield await self._connected()
+            except BaseException as error:
+                if not isinstance(error, JournalError) and not is_definite(error):
+                    self.drop()
+                raise
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    def drop(self) -> None:
+        """Let the connection go at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Say goodbye to the database, briefly."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                await connection.close(timeout=CLOSE_SECONDS)
+
+    async def _connected(self) -> Any:
+        if not self.is_up:
+            self._connection = None
+            self._connection = await connect(self._address, self._purpose)
+            if self.on_connected is not None:
+                await self.on_connected(self._connection)
+        return self._connection
+
+
+async def connect(address: Address, purpose: str) -> Any:
+    """A new connection. Raises ``JournalError`` without asyncpg, else what that raises."""
+    try:
+        import asyncpg
+    except ImportError:
+        raise JournalError(
+            "A journal in PostgreSQL needs the package asyncpg: install 'osmosis-ai[postgres]'."
+        ) from None
+    try:
+        return await asyncpg.connect(
+            address.dsn,
+            timeout=CONNECT_SECONDS,
+            server_settings={
+                "application_name": f"osmosis {purpose}",
+                "search_path": address.schema,
+                "statement_timeout": STATEMENT_TIMEOUT,
+                "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT,
+            },
+        )
+    except (asyncpg.InterfaceError, ValueError) as error:
+        if getattr(error, "sqlstate", None) is None and not isinstance(error, OSError):
+            # Its messages quote the URL, so they are not passed on.
+            raise JournalError(
+                f"The URL of the journal at {address} says what asyncpg cannot take: see docs/many-machines.md."
+            ) from None
+        raise

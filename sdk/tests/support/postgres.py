@@ -1,0 +1,133 @@
+"""A PostgreSQL of the tests' own: a cluster in a temporary folder, a port of 127.0.0.1, gone at the end.
+
+Debian's ``initdb`` and ``postgres``, or those on the PATH. PostgreSQL refuses to run as root: then it is the user
+``postgres``.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 60.0
+PASSWORD = "pass-word-of-tests"
+_schemas = count()
+
+
+def _program(name: str) -> str | None:
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    return shutil.which(name) or (str(debian[-1]) if debian else None)
+
+
+INITDB, POSTGRES = _program("initdb"), _program("postgres")
+MISSING = "There is no PostgreSQL here (initdb, postgres): install the package 'postgresql'."
+if (INITDB is None or POSTGRES is None) and os.environ.get("OSMOSIS_TEST_REQUIRES_POSTGRES"):
+    raise RuntimeError(MISSING)
+needs_postgres = pytest.mark.skipif(INITDB is None or POSTGRES is None, reason=MISSING)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Database:
+    """A cluster, from ``start`` to ``stop``."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._as_user = (
+            ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+        )
+        if self._as_user:
+            shutil.chown(folder, "postgres", "postgres")
+        assert INITDB is not None
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        subprocess.run(
+            [*self._as_user, INITDB, "--no-sync", "--auth=scram-sha-256", "--username=tester", f"--pwfile={password}",
+             "--encoding=UTF8", "--locale=C", folder / "data"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        assert POSTGRES is not None
+        options = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", *self._options)
+        arguments = [word for option in options for word in ("-c", option)]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._as_user, POSTGRES, "-D", self._folder / "data", *arguments], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while "ready to accept connections" not in self._log_since_start():
+            assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "PostgreSQL does not start"
+            time.sleep(0.02)
+
+    def _log_since_start(self) -> str:
+        return (self._folder / "log").read_text().rpartition("starting PostgreSQL")[2]
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT is a fast shutdown, SIGQUIT a crash."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """A signal to all its processes."""
+        assert self._process is not None
+        import psutil
+
+        parent = psutil.Process(self._process.pid)
+        for process in (parent, *parent.children(recursive=True)):
+            process.send_signal(number)
+
+    def url(self, schema: str, port: int | None = None, *, password: bool = True) -> str:
+        secret = f":{PASSWORD}" if password else ""
+        return f"postgresql://tester{secret}@127.0.0.1:{port or self.port}/postgres?schema={schema}"
+
+    def new_url(self) -> str:
+        """Of a journal that is not there yet."""
+        return self.url(f"journal_{os.getpid()}_{next(_schemas)}")
+
+
+@contextmanager
+def database(*options: str) -> Iterator[Database]:
+    """A running one; by default it does not wait for the disk."""
+    folder = Path(tempfile.mkdtemp(prefix="osmosis-postgres-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        made = Database(folder, *(options or ("fsync=off", "synchronous_commit=off", "full_page_writes=off")))
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop(signal.SIGQUIT)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def end_leases(url: str) -> None:
+    """What a lease's end and the look of another replica make of all owners."""
+    from osmosis_ai.rollout.journal.postgres.address import parse
+    from osmosis_ai.rollout.journal.postgres.link import connect
+
+    connection = await connect(parse(url), "test")
+    await connection.execute("UPDATE owners SET lease_until = '-infinity'")
+    await connection.close()

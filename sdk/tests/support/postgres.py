@@ -98,13 +98,11 @@ class Database:
         for process in (parent, *parent.children(recursive=True)):
             process.send_signal(number)
 
-    def url(self, schema: str, port: int | None = None, *, password: bool = True) -> str:
-        secret = f":{PASSWORD}" if password else ""
-        return f"postgresql://tester{secret}@127.0.0.1:{port or self.port}/postgres?schema={schema}"
-
-    def new_url(self) -> str:
+    def new_url(self, **parameters: object) -> str:
         """Of a journal that is not there yet."""
-        return self.url(f"journal_{os.getpid()}_{next(_schemas)}")
+        more = "".join(f"&{name}={value}" for name, value in parameters.items())
+        schema = f"journal_{os.getpid()}_{next(_schemas)}"
+        return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self.port}/postgres?schema={schema}{more}"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """``osmosis journal``: what was promised, what came of it, and what the operator can do about it.
 
-Works on the file, whether a server runs on it or not. Callback keys are never shown.
+Works on the file or the database, whether a server runs on it or not. Callback keys are never shown.
 """
 
 import json
@@ -222,14 +222,14 @@ def _with_journal(path: str | None, work: "Callable[[Journal], Awaitable[T]]") -
     import asyncio
 
     from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL
-    from osmosis_ai.rollout.journal import SqliteJournal
+    from osmosis_ai.rollout.journal.place import journal_at
 
     path = path or os.environ.get(table.JOURNAL_VARIABLE) or DEFAULT_JOURNAL
     if path == "off":
         raise UsageError(f"{table.JOURNAL_VARIABLE} switches the journal off: name a file with --journal.")
 
     async def run() -> T:
-        async with SqliteJournal(path, create=False) as opened:
+        async with journal_at(path, create=False) as opened:
             return await work(opened)
 
     return asyncio.run(run())

@@ -8,9 +8,25 @@ from typing import Annotated
 
 import typer
 
+from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.trainer.defaults import SERVER_KEY_VARIABLE
 
 JOURNAL_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
+
+
+def _without_password(where: str | None) -> str | None:
+    """Others on this machine can read a command line. Raises ``UsageError``."""
+    from urllib.parse import parse_qs, urlsplit
+
+    if where is not None and "://" in where:
+        parts = urlsplit(where)
+        if parts.password or "password" in parse_qs(parts.query):
+            raise UsageError(
+                "A password on the command line can be read by others on this machine: leave it out of --journal, and"
+                f" put it into PGPASSFILE or PGPASSWORD, or the whole URL into {JOURNAL_VARIABLE}."
+            )
+    return where
+
 
 # What is run.
 Module = Annotated[
@@ -109,8 +125,10 @@ Journal = Annotated[
     str | None,
     typer.Option(
         "--journal",
-        metavar="PATH|off",
-        help=f"Where accepted rollouts are kept [default: {JOURNAL_VARIABLE}, else .osmosis/journal.db]",
+        metavar="PATH|URL|off",
+        callback=_without_password,
+        help="Where accepted rollouts are kept: a file, or postgresql://... for several machines"
+        f" [default: {JOURNAL_VARIABLE}, else .osmosis/journal.db]",
     ),
 ]
 Log = Annotated[

@@ -179,7 +179,7 @@ class RolloutServerSettings(_Settings):
     drain_seconds: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
     flush_seconds: Annotated[float, Field(ge=0.0, le=300.0)] = 5.0
     delivery_deadline_seconds: Annotated[float, Field(ge=0.0, le=604_800.0)] = 86_400.0
-    journal: str = JOURNAL_OFF
+    journal: Annotated[str, Field(repr=False)] = JOURNAL_OFF  # a URL may have a password
     journal_synchronous: Synchronous = Synchronous.NORMAL
     allowed_trainer_hosts: str = ""
     log_format: LogFormat = LogFormat.TEXT

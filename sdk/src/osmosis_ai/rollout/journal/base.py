@@ -96,8 +96,8 @@ class Journal(ABC):
         """Record that the result was ``DELIVERED`` or is ``UNDELIVERABLE``; false if that changed nothing.
 
         Any owner may, not only the record's: a trainer that fetches its result (``note_poll``) asks whom it reaches.
-        An acknowledgement outranks giving up, whichever comes first. Raises ``UnknownKeyError``, and ``JournalError``
-        for a rollout without a result or for another state.
+        An acknowledgement outranks giving up, whichever comes first; between machines, only its owner gives a record
+        up. Raises ``UnknownKeyError``, and ``JournalError`` for a rollout without a result or for another state.
         """
 
     @abstractmethod

@@ -27,7 +27,8 @@ from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFo
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.core.validator import BLOCKING_CALL, ValidationResult, validate_agent_loop
-from osmosis_ai.rollout.journal import JournalError, SqliteJournal
+from osmosis_ai.rollout.journal import JournalError
+from osmosis_ai.rollout.journal.place import journal_at
 from osmosis_ai.rollout.mcp.remote import absolute_place, is_url
 from osmosis_ai.rollout.observe.logs import log_config
 from osmosis_ai.rollout.server.api_key import generate_api_key
@@ -101,7 +102,8 @@ def serve_agent_loop(
         api_key: the key a trainer must send; ``None`` takes the setting, or else generates one and shows it once.
         local_debug: serve without a key. Bind a loopback ``host`` with it.
         debug_dir: traces go to ``<debug_dir>/<unix time of start>/``; ``None`` takes ``ROLLOUT_DEBUG_DIR``, else none.
-        journal: path of the journal, or ``off``; ``None`` takes the setting, or else ``.osmosis/journal.db``.
+        journal: path of the journal, URL of a PostgreSQL, or ``off``; ``None`` takes the setting, or else
+            ``.osmosis/journal.db``.
         fd: an inherited listening socket, in place of ``host`` and ``port``.
         module_path: ``module:attribute`` of the agent loop, for ``reload`` and ``workers``; found by itself for an
             object of a module.
@@ -291,7 +293,7 @@ def _require_usable_journal(where: str) -> None:
         return
 
     async def open_and_close() -> None:
-        async with SqliteJournal(where):
+        async with journal_at(where):
             pass
 
     try:

@@ -10,10 +10,12 @@ Invariants: delivery starts only after the journal has ``finished``; under one k
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -23,7 +25,7 @@ from osmosis_ai.rollout.core.settings import RolloutSettings
 from osmosis_ai.rollout.core.text import described
 from osmosis_ai.rollout.core.tracecontext import TRACE_HEADERS
 from osmosis_ai.rollout.core.watch import Observer, Phase
-from osmosis_ai.rollout.journal import Journal, Payload
+from osmosis_ai.rollout.journal import Journal, JournalError, Payload
 from osmosis_ai.rollout.observe.logs import FIELDS
 from osmosis_ai.rollout.server import relay
 from osmosis_ai.rollout.server.admission import Admission
@@ -70,6 +72,7 @@ class RolloutService:
         self._journal = journal
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = asyncio.Lock()
+        self._recovers = False
         self._rollouts = Rollouts()
         self._scheduler = Scheduler(agent_loop, limits, state.semaphore, debug_dir)
         self._courier = Courier(journal, make_client, settings.client, limits.delivery_deadline_seconds)
@@ -95,9 +98,13 @@ class RolloutService:
         Raises:
             JournalError: the journal cannot be used; the message says why.
         """
-        await self._journal.open()
+        loop, journal = asyncio.get_running_loop(), self._journal
+        journal.on_abandoned = partial(_call, loop, self._recover_soon)
+        journal.on_lost = partial(_call, loop, self._drop_all)
+        journal.on_cancel = lambda keys: _call(loop, partial(self._cancel_keys, keys))
+        await journal.open()
         self._rollouts.announce()
-        self._spawn(self._recover())
+        self._recover_soon()
 
     async def close(self, drain_seconds: float) -> None:
         """Drain: let rollouts end for ``drain_seconds``, end the rest as ERROR, flush results, close the journal."""
@@ -134,20 +141,49 @@ class RolloutService:
         return len(stopped)
 
     async def cancel_everywhere(self, meant: Meant) -> int:
-        """The same for all workers of this server."""
-        others = relay.current()
-        return self.cancel(meant) + (0 if others is None else await others.ask_others(meant))
+        """The same for all workers and replicas of this server.
+
+        Raises:
+            JournalError: the other replicas cannot be asked.
+        """
+        stopped = self.cancel(meant)
+        try:
+            asked = await self._journal.ask_cancel(meant.ids, meant.prefix, meant.all)
+        except JournalError:
+            if stopped and len(meant.ids) == 1 and not meant.all and meant.prefix is None:
+                return stopped  # it ran here
+            raise
+        if asked is None and (others := relay.current()) is not None:
+            asked = await others.ask_others(meant)
+        return stopped + (asked or 0)
 
     async def maintain(self) -> None:
         """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""
         await self._journal.prune()
         await self._recovery.take_up_abandoned()
 
+    def _cancel_keys(self, keys: list[str]) -> None:
+        for rollout in self._rollouts.without_result():
+            if rollout.key in keys:
+                rollout.stop(Stop.CANCELLED.value)
+
+    def _drop_all(self) -> None:
+        """Another replica has taken over what runs here: its results are dropped, so it need not go on."""
+        for rollout in self._rollouts.without_result():
+            rollout.stop(Stop.RESTART.value)
+
+    def _recover_soon(self) -> None:
+        if not self._recovers and not self.draining:
+            self._recovers = True
+            self._spawn(self._recover())
+
     async def _recover(self) -> None:
         try:
             await self._recovery.take_up_abandoned()
         except Exception as error:  # noqa: BLE001 - the next round tries again
             logger.error("What an earlier process left in the journal is not taken up yet: %s", described(error))
+        finally:
+            self._recovers = False
 
     async def _run(self, rollout: Rollout) -> None:
         """See an accepted rollout through; nothing that happens here may end without its result."""
@@ -230,6 +266,12 @@ class RolloutService:
         # The event loop keeps only weak references to tasks.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    """``work`` in ``loop``, from any thread."""
+    with contextlib.suppress(RuntimeError):  # it is closed, and all that was in it gone
+        loop.call_soon_threadsafe(work)
 
 
 def _tell_end(rollout: Rollout, summary: ResultSummary, seconds: float) -> None:

@@ -9,8 +9,10 @@ import asyncio
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, RolloutSettings
 from osmosis_ai.rollout.core.watch import Observer
-from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, Retention, SqliteJournal
+from osmosis_ai.rollout.journal import Journal, JournalError, MemoryJournal, Retention
+from osmosis_ai.rollout.journal.place import journal_at, secret_of
 from osmosis_ai.rollout.observe.journal import time_operations
+from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.observe.setup import Telemetry
 from osmosis_ai.rollout.server.attempts import ClientFactory
 from osmosis_ai.rollout.server.service import RolloutService
@@ -119,6 +121,7 @@ class Services:
         retention = Retention(delivered_seconds=record_ttl_seconds)
         journal: Journal = MemoryJournal(retention=retention)
         if self.served and where != JOURNAL_OFF:
-            journal = SqliteJournal(where, retention=retention, synchronous=limits.journal_synchronous)
+            hide(secret_of(where) or "")
+            journal = journal_at(where, retention=retention, synchronous=limits.journal_synchronous)
         time_operations(journal, self.observer)
         return journal

@@ -11,6 +11,8 @@ from osmosis_ai.rollout.journal.errors import JournalError
 
 SCHEMES = ("postgresql", "postgres")
 DEFAULT_SCHEMA = "osmosis"
+LEASE_SECONDS = 15.0
+LEASE_BOUNDS_SECONDS = (1.0, 3600.0)
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -23,6 +25,8 @@ class Address:
     schema: str
     shown: str
     """Host and database: what a sentence may say."""
+    lease_seconds: float
+    """How long an owner lives after its last renewal."""
     password: str | None = field(repr=False)
     """If the URL has one, which then is to be hidden wherever it is met."""
 
@@ -36,9 +40,10 @@ def is_postgres(where: object) -> bool:
 
 
 def parse(url: str) -> Address:
-    """``postgresql://[user[:password]@][host][:port][/database][?schema=osmosis&...]``.
+    """``postgresql://[user[:password]@][host][:port][/database][?schema=osmosis&lease=15&...]``.
 
-    The parameter ``schema`` is ours, the others are those of libpq, as asyncpg takes them. Raises ``JournalError``.
+    The parameters ``schema`` and ``lease`` are ours, the others are those of libpq, as asyncpg takes them.
+    Raises ``JournalError``.
     """
     try:
         parts = urlsplit(url)
@@ -53,9 +58,23 @@ def parse(url: str) -> Address:
         raise JournalError(
             f"The schema {schema!r} in the URL of the journal is no plain name: use small letters, digits and _."
         )
+    lease_seconds = _seconds(query.pop("lease", str(LEASE_SECONDS)))
     place = parts.netloc.rpartition("@")[2] or query.get("host") or query.get("service") or "the default host"
-    shown = place + (parts.path if len(parts.path) > 1 else "")
+    path = parts.path if len(parts.path) > 1 else ""  # one that names nothing would hide the database of a service
+    shown = place + path
     if schema != DEFAULT_SCHEMA:
         shown += f" (schema {schema})"
     secret = query.get("password") or (unquote(password) if password else None)
-    return Address(urlunsplit(parts._replace(query=urlencode(query))), schema, shown, secret)
+    return Address(urlunsplit(parts._replace(path=path, query=urlencode(query))), schema, shown, lease_seconds, secret)
+
+
+def _seconds(text: str) -> float:
+    least, most = LEASE_BOUNDS_SECONDS
+    try:
+        if least <= (seconds := float(text)) <= most:
+            return seconds
+    except ValueError:
+        pass
+    raise JournalError(
+        f"The lease {text!r} in the URL of the journal is out of range: give {least:g} to {most:g} seconds."
+    )

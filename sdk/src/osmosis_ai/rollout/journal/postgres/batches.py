@@ -1,9 +1,9 @@
 """Commits that are shared: what waits for the same statement is carried out by one, on one connection.
 
-Invariants: a key is in a statement once; one that cannot be written does not harm its neighbours; the caller of ``put``
-is answered (``on_answered``) when it is known what became of its write, or that nobody knows. An acceptance whose outcome nobody knows is
-asked for again until its patience ends; then its caller hears that nothing was promised, and the record, if there is
-one, is given up as soon as the database answers, so that it is reported as any other without an owner.
+Invariants: a key is in a statement once; one that cannot be written does not harm its neighbours; whoever waits is
+answered (``on_answered``) when it is known what became of its write, or that nobody knows. An acceptance whose outcome
+nobody knows is asked for again until its patience ends; then its caller hears that nothing was promised, and a record,
+if there is one, is given up once the database answers, so that it is reported as any other without an owner.
 """
 
 import asyncio
@@ -34,9 +34,10 @@ ACCEPT_PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Kind:
-    """Of writes: their statement, the arguments it takes beside the arrays, and what a write that changed nothing gives.
+    """Of writes: their statement, and the arguments that it takes beside the arrays.
 
-    ``otherwise`` is called with the write, the record as it stands, the lease and whether that lives.
+    ``otherwise`` says what came of a write that changed nothing. It is called with the write, the record as it stands,
+    and whether the lease lives.
     """
 
     name: str
@@ -91,7 +92,7 @@ class Batches:
         self.is_idle.set()
 
     async def noted(self) -> None:
-        """Wait until the attempts that were noted before can be read."""
+        """Wait until the notes that were made before can be read."""
         if self._notes:
             self._noted.clear()
             await self._noted.wait()
@@ -102,7 +103,7 @@ class Batches:
         if queue is None:
             queue = self._queues[write.kind] = deque()
         queue.append(write)
-        self._notes += write.kind is NOTE_ATTEMPT
+        self._notes += write.kind in NOTES
         self._something.set()
         self.is_idle.clear()
 
@@ -192,7 +193,7 @@ class Batches:
             self._something.set()
 
     def _answer(self, write: Write) -> None:
-        if write.kind is NOTE_ATTEMPT:
+        if write.kind in NOTES:
             self._notes -= 1
             if not self._notes:
                 self._noted.set()
@@ -259,9 +260,12 @@ def _not_finished(batches: Batches, write: Write, record: JournalRecord | None, 
 
 
 def _not_settled(move: Move) -> Callable[[Batches, Write, JournalRecord | None, bool], bool]:
+    """Whoever heard of an acknowledgement may say so; only the owner gives up."""
+
     def otherwise(batches: Batches, write: Write, record: JournalRecord | None, live: bool) -> bool:
         to = next_state(write.key, None if record is None else record.state, move)
-        if to is not None and record is not None and record.owner == str(batches.lease.epoch):
+        is_ours = record is not None and record.owner == str(batches.lease.epoch)
+        if to is not None and (is_ours or move is Move.ACKNOWLEDGE):
             _require_live(batches, live)
             raise _AgainError
         return False
@@ -281,3 +285,6 @@ SETTLE = {
     RolloutState.UNDELIVERABLE: Kind("give up", statements.GIVE_UP, _not_settled(Move.GIVE_UP)),
 }
 NOTE_ATTEMPT = Kind("note", statements.NOTE_ATTEMPT, lambda *_: None)
+NOTE_POLL = Kind("poll", statements.NOTE_POLL, lambda *_: None)
+NOTES = (NOTE_ATTEMPT, NOTE_POLL)
+"""Nobody waits for these."""

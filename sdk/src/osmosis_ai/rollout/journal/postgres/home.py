@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.journal.errors import JournalError
-from osmosis_ai.rollout.journal.postgres.batches import NOTE_ATTEMPT, Write
+from osmosis_ai.rollout.journal.postgres.batches import NOTES, Write
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Home:
         for write in answered:
             if write.loop is not None:
                 by_loop.setdefault(write.loop, []).append(write)
-            elif write.error is not None and write.kind is NOTE_ATTEMPT:
+            elif write.error is not None and write.kind in NOTES:
                 logger.warning("A note for the journal was lost: %s", write.error)
         for loop, writes in by_loop.items():
             _call(loop, partial(_resolve, writes))
@@ -152,4 +152,4 @@ async def quietly(work: Awaitable[Any], seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await work
     except TimeoutError:
-        logger.warning("The journal did not end what it was asked within %g s.", seconds)
+        logger.warning("The journal did not end what it was asked to within %g s.", seconds)

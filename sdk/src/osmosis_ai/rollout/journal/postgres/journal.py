@@ -1,10 +1,10 @@
 """The journal in PostgreSQL: many replicas, on many machines, share what was promised.
 
 Promise: once ``accept``, ``finish``, ``settle`` or ``reopen`` has returned, what it recorded is committed by the
-database, as durable as that is (``synchronous_commit``). A record is changed by its owner alone, while its lease lives:
-``finish`` is false for a record that another has taken over, whatever became of it.
+database, as durable as that is (``synchronous_commit``). A record is changed by its owner alone, while its lease lives,
+but for an acknowledgement: ``finish`` is false for a record that another has taken over, whatever became of it.
 
-Three connections: one renews the lease and hears of the others (``lease``), one writes (``batches``), one does the rest.
+Three connections: one renews the lease and hears of others (``lease``), one writes (``batches``), one does all else.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
 from osmosis_ai.rollout.journal.postgres import statements
 from osmosis_ai.rollout.journal.postgres.address import parse
-from osmosis_ai.rollout.journal.postgres.batches import ACCEPT, FINISH, NOTE_ATTEMPT, SETTLE, Batches, Write
+from osmosis_ai.rollout.journal.postgres.batches import ACCEPT, FINISH, NOTE_ATTEMPT, NOTE_POLL, SETTLE, Batches, Write
 from osmosis_ai.rollout.journal.postgres.explain import journal_error
 from osmosis_ai.rollout.journal.postgres.home import Home, quietly
-from osmosis_ai.rollout.journal.postgres.lease import LEASE_SECONDS, Lease
+from osmosis_ai.rollout.journal.postgres.lease import Lease
 from osmosis_ai.rollout.journal.postgres.link import Link
 from osmosis_ai.rollout.journal.postgres.schema import prepare
 from osmosis_ai.rollout.journal.postgres.timeline import begin_timeline
@@ -49,9 +49,9 @@ T = TypeVar("T")
 class PostgresJournal(Journal):
     """A journal in the schema of a database; see ``docs/many-machines.md``.
 
-    ``url``: ``postgresql://...``, with what asyncpg takes, and ``schema=NAME`` (default ``osmosis``). ``create``: whether
-    to make an absent schema; if not, ``open`` raises ``NoJournalError``, and it leaves no sign of life: an operator
-    looks. ``lease_seconds``: how long after its last renewal an owner is taken over.
+    ``url``: ``postgresql://...``, with what asyncpg takes, ``schema=NAME`` (default ``osmosis``) and ``lease=SECONDS``
+    (default 15): how long after its last renewal an owner is taken over. ``create``: whether to make an absent schema;
+    if not, ``open`` raises ``NoJournalError``, and it leaves no sign of life: an operator looks.
 
     May be used from several threads and event loops, but not in a forked child.
     """
@@ -61,14 +61,12 @@ class PostgresJournal(Journal):
         url: str,
         *,
         create: bool = True,
-        lease_seconds: float = LEASE_SECONDS,
         retention: Retention | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(retention)
         self.address = parse(url)
         self._create = create
-        self._lease_seconds = lease_seconds
         self._clock = clock
         self._home: Home | None = None
         self._claims = 0
@@ -120,6 +118,9 @@ class PostgresJournal(Journal):
         # Nobody waits, as in the journal of SQLite.
         values = (statements.id_of(key), attempts, statements.stored(storable_error(error)))
         self._opened.write_later(Write(NOTE_ATTEMPT, key, values))
+
+    async def note_poll(self, key: str) -> None:
+        self._opened.write_later(Write(NOTE_POLL, key, (statements.id_of(key), self.now())))
 
     async def leave_out_messages(self, key: str) -> bool:
         async def leave_out(connection: Any) -> bool:
@@ -261,7 +262,7 @@ class PostgresJournal(Journal):
                     return await work(connection)
             except JournalError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it in one sentence
                 raise journal_error(self.address, error) from None
 
         return await self._opened.call(do)
@@ -282,7 +283,7 @@ class PostgresJournal(Journal):
     async def _open(self, home: Home) -> Timeline:
         """In the thread, as the following."""
         self._link = Link(self.address, "reader")
-        self._lease = lease = Lease(self.address, self._lease_seconds, None)
+        self._lease = lease = Lease(self.address, self.address.lease_seconds, None)
         self._batches = Batches(
             self.address, lease, lambda: self._retention.cutoffs(self._require_timeline()), home.answer
         )
@@ -295,7 +296,7 @@ class PostgresJournal(Journal):
                 timeline = await begin_timeline(connection, self._clock, serves=self._create)
             lease.sign = timeline.sign if self._create else None
             await lease.register()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             await self._link.close()
             raise journal_error(self.address, error) from None
         self._work = [asyncio.ensure_future(lease.keep()), asyncio.ensure_future(self._batches.work())]

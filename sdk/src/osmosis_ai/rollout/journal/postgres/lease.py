@@ -9,6 +9,7 @@ that the other has not renewed for longer than a living one ever waits.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -25,7 +26,6 @@ from osmosis_ai.rollout.journal.postgres.link import Link
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 15.0
 RENEW_SHARE = 1 / 3
 """Of a lease, after which it is renewed; half of that again is what a silence must exceed."""
 RETRY_SECONDS = 1.0
@@ -75,10 +75,8 @@ class Lease:
     async def keep(self) -> None:
         """Renew until cancelled, and see to the others."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), RETRY_SECONDS if self.problem else self._renew_seconds)
-            except TimeoutError:
-                pass
             self._soon.clear()
             await self.renew()
 

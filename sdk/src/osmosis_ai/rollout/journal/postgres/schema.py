@@ -32,6 +32,7 @@ CREATE TABLE rollouts (
     finished_at float8,
     reopened_at float8,
     settled_at float8,
+    polled_at float8,
     delivery_attempts bigint NOT NULL DEFAULT 0,
     without_messages bool NOT NULL DEFAULT false,
     cancel_asked bool NOT NULL DEFAULT false,
@@ -89,6 +90,9 @@ async def prepare(connection: Any, address: Address, *, create: bool) -> None:
 
 
 async def _version(connection: Any, address: Address) -> int:
-    if await connection.fetchval("SELECT to_regclass($1)", f"{address.schema}.version") is None:
+    # Not `to_regclass`, which goes by what this session has heard of: nothing while it waited for the lock.
+    if not await connection.fetchval(
+        "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'version'", address.schema
+    ):
         return 0
     return int(await connection.fetchval("SELECT version FROM version"))

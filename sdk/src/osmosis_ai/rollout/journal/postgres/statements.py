@@ -1,10 +1,10 @@
 # ruff: noqa: S608 - nothing but names of this module goes into a statement
 """What is asked of the database, a statement each, and what comes back as a record.
 
-Every statement that writes, but for an operator's purge, begins with ``_FENCE``: it finds the owner's row only while its lease lives by the
-database's clock, and holds it, so that nobody can take that owner over before the statement has ended. What is written
-takes the epoch from there; without a row there, nothing is written. A statement for many records takes arrays, one of
-each column, and is one transaction.
+Every statement that writes, but for an operator's purge, begins with ``_FENCE``: it finds the owner's row only while
+its lease lives by the database's clock, and holds it, so that nobody can take that owner over before the statement has
+ended. What is written takes the epoch from there; without a row there, nothing is written. A statement for many records
+takes arrays, one of each column, and is one transaction.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ _RESET = [
     "finished_at",
     "reopened_at",
     "settled_at",
+    "polled_at",
     "delivery_attempts",
     "without_messages",
     "cancel_asked",
@@ -73,20 +74,28 @@ WITH {_FENCE}, {_given({"id": "bytea", "result": "bytea", "finished_at": "float8
 """
 
 
-def _settle(move: Move) -> str:
+def _settle(move: Move, whose: str) -> str:
     columns = {"id": "bytea", "attempts": "bigint", "error": "text", "settled_at": "float8"}
     return f"""
     WITH {_FENCE}, {_given(columns, 2)}, done AS (
         UPDATE rollouts SET state = '{leads_to(move)}', settled_at = given.settled_at,
             delivery_attempts = given.attempts, last_error = given.error
         FROM given, fence
-        WHERE rollouts.id = given.id AND rollouts.epoch = fence.epoch AND rollouts.state = ANY('{{{starts_of(move)}}}')
+        WHERE rollouts.id = given.id AND {whose} AND rollouts.state = ANY('{{{starts_of(move)}}}')
         RETURNING rollouts.id
     ) {_DONE}
     """
 
 
-ACKNOWLEDGE, GIVE_UP = _settle(Move.ACKNOWLEDGE), _settle(Move.GIVE_UP)
+# An acknowledgement is a fact, whoever heard it; that it is tried no more, its owner alone decides.
+ACKNOWLEDGE = _settle(Move.ACKNOWLEDGE, "true")
+GIVE_UP = _settle(Move.GIVE_UP, "rollouts.epoch = fence.epoch")
+NOTE_POLL = f"""
+WITH {_FENCE}, {_given({"id": "bytea", "polled_at": "float8"}, 2)}, done AS (
+    UPDATE rollouts SET polled_at = greatest(rollouts.polled_at, given.polled_at)
+    FROM given, fence WHERE rollouts.id = given.id RETURNING rollouts.id
+) {_DONE}
+"""
 NOTE_ATTEMPT = f"""
 WITH {_FENCE}, {_given({"id": "bytea", "attempts": "bigint", "error": "text"}, 2)}, done AS (
     UPDATE rollouts SET delivery_attempts = given.attempts, last_error = given.error
@@ -98,7 +107,7 @@ WITH {_FENCE}, {_given({"id": "bytea", "attempts": "bigint", "error": "text"}, 2
 
 _COLUMNS = (
     "key, rollout_id, fingerprint, server_url, api_key, state, epoch, accepted_at, finished_at, reopened_at,"
-    " settled_at, delivery_attempts, last_error, without_messages,"
+    " settled_at, polled_at, delivery_attempts, last_error, without_messages,"
     " coalesce(octet_length(result), octet_length(request), 0) AS payload_bytes"
 )
 LEAVE_OUT_MESSAGES = f"""
@@ -250,8 +259,8 @@ def accept_row(acceptance: Acceptance, now: float) -> tuple[Any, ...]:
 
 _TEXTS = ("key", "rollout_id", "fingerprint", "server_url", "api_key", "last_error")
 _OTHERS = (
-    *["accepted_at", "finished_at", "reopened_at", "settled_at", "delivery_attempts", "payload_bytes"],
-    "without_messages",
+    *("accepted_at", "finished_at", "reopened_at", "settled_at", "polled_at"),
+    *("delivery_attempts", "payload_bytes", "without_messages"),
 )
 
 

@@ -92,15 +92,15 @@ def _rows_of(events: list[dict[str, Any]]) -> dict[str, Any]:
     return {"rows": [asdict(row) for row in rows]}
 
 
-def index_of(path: Path) -> "TraceIndex":
-    """The traces at ``path``, which has to be there."""
+def index_of(path: Path, *, keep: bool = False) -> "TraceIndex":
+    """The traces at ``path``, which has to be there; ``keep`` keeps beside them what is read."""
     from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
     if not path.exists():
         raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
     if not (path.is_dir() or path.is_file()):
         raise UsageError(f"{path} is neither a folder nor a regular file: name the folder of the traces, or one trace.")
-    return TraceIndex(path)
+    return TraceIndex(path, keep=keep)
 
 
 def _write(job: "Export", output: Path | None) -> None:

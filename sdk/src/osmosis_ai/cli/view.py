@@ -24,12 +24,17 @@ def view(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write one self-contained HTML file instead.")
     ] = None,
-    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", "-p", min=0, max=65535, help="Port on 127.0.0.1; 0 takes that of the last time, or any."
+        ),
+    ] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: table.AsJson = False,
 ) -> int:
     """Look at traces: every rollout, what came of it and why, live while the server runs."""
-    index = index_of(path)
+    index = index_of(path, keep=True)
     if output is not None:
         if open_browser or port:
             raise UsageError("--output writes a file; --port and --open are for the page.")
@@ -47,13 +52,17 @@ def _write(index: "TraceIndex", output: Path, as_json: bool) -> int:
     total = len(index.rollouts)
     if not total:
         raise CLIError(f"{index.root} holds no rollouts, so there is nothing to report.")
-    rows, whole = write_report(index, output)
+    written = write_report(index, output)
+    size = output.stat().st_size
     if as_json:
-        told = {"file": str(output), "bytes": output.stat().st_size, "rollouts": total, "listed": rows, "whole": whole}
+        told = {"file": str(output), "bytes": size, "rollouts": total, "listed": written.rows, "whole": written.whole}
         typer.echo(json.dumps(told, indent=2))
         return 0
-    size = f"{output.stat().st_size / 1e6:.1f} MB"
-    typer.echo(f"{output}: {rows:,} of {counted(total, 'rollout')}, {whole:,} with conversation and events ({size}).")
+    without = f", without {written.left_out}" if written.left_out else ""
+    typer.echo(
+        f"{output}: {written.rows:,} of {counted(total, 'rollout')}, "
+        f"{written.whole:,} with conversation and events{without} ({size / 1e6:.1f} MB)."
+    )
     return 0
 
 

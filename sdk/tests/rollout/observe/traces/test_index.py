@@ -217,6 +217,12 @@ class TestConversation:
         maker = made()
         assert conversation_of(_events(maker)).messages == maker.messages
 
+    def test_the_events_stay_what_they_are(self) -> None:
+        events = _events(made())
+        before = json.dumps(events)
+        conversation_of(events)
+        assert json.dumps(events) == before
+
     def test_a_rewritten_one_is_the_new_one(self) -> None:
         maker = made()
         maker.add("chat_start", turn=3, at=0, appended=[saying("anew")])

@@ -50,4 +50,5 @@ def _take_in(conversation: Conversation, event: Mapping[str, Any]) -> None:
 
 
 def _messages(value: object) -> Messages | None:
-    return value if isinstance(value, list) and all(isinstance(item, dict) for item in value) else None
+    """A list of its own, as the conversation grows and the events stay what they are."""
+    return list(value) if isinstance(value, list) and all(isinstance(item, dict) for item in value) else None

@@ -1,6 +1,7 @@
 """The rollouts in a folder of traces, kept up to date: each refresh reads only what was added since.
 
-Used by one thread at a time. Summaries are kept in memory, events are not.
+Used by one thread at a time. Summaries are kept in memory, events are not. With ``keep`` the summaries are also kept
+beside the traces (``store.Store``), and what is known of a file that has not changed is not read again.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.observe.traces.reader import Line, events_of, lines_of, trace_files
+from osmosis_ai.rollout.observe.traces.store import Kept, Store, kept_of
 from osmosis_ai.rollout.observe.traces.summary import CONCERNING, Summary
 
 LISTING_SECONDS = 20.0
@@ -24,6 +26,8 @@ RECENT_SECONDS = 60.0
 _COMPACT_START = b'{"event":"'
 """How the server's own events begin; the agent's, from ``ctx.log_event``, have a space after the colon."""
 _START = TraceEvent.TRACE_START.value
+_CHAT_START = TraceEvent.CHAT_START.value.encode()
+_CONCERNING = {name.encode() for name in CONCERNING}
 
 
 @dataclass(slots=True)
@@ -33,7 +37,14 @@ class _File:
     offset: int = 0
     inode: int = 0
     seen_at: float = 0.0
+    changed_at: int = 0
+    """In nanoseconds."""
+    lost: int = 0
+    """How many of its lines hold no event."""
     is_unreadable: bool = False
+    run: str = ""
+    kept: Kept | None = None
+    """What an earlier index knew of it, until it is looked at."""
     rollouts: list[Summary] = field(default_factory=list)
 
 
@@ -46,15 +57,21 @@ class TraceIndex:
         foreign_files: how many files hold no rollout.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, keep: bool = False) -> None:
         self.root = Path(root)
+        self.store = Store(self.root) if keep and self.root.is_dir() else None
+        place = self.root.absolute() if self.root.name else self.root.resolve()
+        self._own_name = place.name if self.root.is_dir() else place.parent.name
         self.rollouts: list[Summary] = []
         self.version = 0
         self.unreadable_lines = 0
         self._files: dict[str, _File] = {}
         self._folders: dict[str, int] = {}
         self._listed_at = -math.inf
+        self._is_first_listing = True
         self._to_read: list[_File] = []
+        self._to_keep: dict[str, _File] = {}
+        self._gone: list[str] = []
 
     @property
     def foreign_files(self) -> int:
@@ -81,6 +98,7 @@ class TraceIndex:
             changed |= self._read(self._to_read.pop())
         if not changed:
             self.version -= 1
+        self._keep()
         return self.version
 
     def since(self, version: int) -> Iterator[tuple[int, Summary]]:
@@ -115,29 +133,80 @@ class TraceIndex:
     def _list(self) -> None:
         folders: list[str] = []
         before = time.time_ns()
+        # What is kept is of use once, at the first listing.
+        known = self.store.load() if self.store is not None and self._is_first_listing else {}
+        self._is_first_listing = False
         for entry in trace_files(self.root, folders):
-            self._note(entry.path)
+            self._note(entry.path, known)
+        self._gone += known
         # A folder changed so recently may change again within the same tick of its clock.
         self._folders = {folder: at if (at := _changed_at(folder)) < before - SAME_TICK_NS else 0 for folder in folders}
 
     def _folders_changed(self) -> bool:
         return any(_changed_at(folder) != at for folder, at in self._folders.items())
 
-    def _note(self, path: str) -> None:
+    def _note(self, path: str, known: dict[str, Kept] | None = None) -> None:
         if path not in self._files:
-            self._files[path] = _File(path, seen_at=time.monotonic())
+            file = self._files[path] = _File(path, seen_at=time.monotonic(), run=self._run_of(path))
+            file.kept = known.pop(self._name_of(path), None) if known else None
+
+    def _name_of(self, path: str) -> str:
+        return path[len(os.fspath(self.root)) :].lstrip("/")
+
+    def _run_of(self, path: str) -> str:
+        """The folder of a trace as seen from the root; of those in the root itself, the root's name."""
+        folder = os.path.dirname(self._name_of(path))  # noqa: PTH120 - a Path each would cost more than the call
+        return folder or self._own_name
+
+    def _keep(self) -> None:
+        """Keep what has been read since the last time."""
+        if self.store is None or not (self._to_keep or self._gone):
+            return
+        self.store.save(
+            [
+                (name, kept_of(file.size, file.changed_at, file.offset, file.lost, file.rollouts))
+                for name, file in self._to_keep.items()
+            ],
+            self._gone,
+        )
+        self._to_keep.clear()
+        self._gone.clear()
+
+    def _restore(self, file: _File, status: os.stat_result) -> bool:
+        """Take in what is kept of a file, if it is still that file; whether that is all there is to know."""
+        kept, file.kept = file.kept, None
+        if kept is None or kept.size > status.st_size:
+            return False
+        is_same = (kept.size, kept.changed) == (status.st_size, status.st_mtime_ns)
+        # A trace is only ever appended to; what has changed and has no more to it is another file.
+        if not is_same and kept.size == status.st_size:
+            return False
+        summaries = kept.summaries(file.path)
+        if not summaries:
+            return False
+        for one in summaries:
+            one.run, one.version = file.run, self.version
+        file.rollouts.extend(summaries)
+        self.rollouts.extend(summaries)
+        file.offset, file.lost = kept.read, kept.lost
+        self.unreadable_lines += kept.lost
+        if is_same:
+            file.size, file.inode, file.changed_at = status.st_size, status.st_ino, status.st_mtime_ns
+            file.seen_at = _seen_at(status)
+        return is_same
 
     def _read(self, file: _File) -> bool:
         try:
             status = os.stat(file.path, follow_symlinks=False)  # noqa: PTH116 - a Path each would cost more than the call
+            if file.kept is not None and self._restore(file, status):
+                return True
             # A trace is only ever appended to.
             if status.st_size == file.size and status.st_ino == file.inode:
                 return False
             if (file.inode and status.st_ino != file.inode) or status.st_size < file.offset:
                 self._forget(file)  # another file of the same name
-            file.size, file.inode = status.st_size, status.st_ino
-            # As old as the file says, on a clock that nobody sets.
-            file.seen_at = time.monotonic() - max(0.0, time.time() - status.st_mtime)
+            file.size, file.inode, file.changed_at = status.st_size, status.st_ino, status.st_mtime_ns
+            file.seen_at = _seen_at(status)
             before = file.offset
             file.is_unreadable = False
             for line in lines_of(file.path, file.offset):
@@ -146,10 +215,12 @@ class TraceIndex:
         except OSError:
             file.is_unreadable = True
             return False
+        if self.store is not None and file.rollouts:
+            self._to_keep[self._name_of(file.path)] = file
         return file.offset > before
 
     def _forget(self, file: _File) -> None:
-        file.offset = 0
+        file.offset = file.lost = 0
         # `self.rollouts` keeps them: pages refer to their positions.
         file.rollouts.clear()
 
@@ -161,9 +232,10 @@ class TraceIndex:
         event = line.event()
         if event is None:
             self.unreadable_lines += 1
+            file.lost += 1
             return
         if rollout is None or event["event"] == _START:
-            rollout = Summary(file.path, line.start, line.end)
+            rollout = Summary(file.path, line.start, line.end, run=file.run)
             file.rollouts.append(rollout)
             self.rollouts.append(rollout)
         rollout.add(event, line.end)
@@ -184,7 +256,14 @@ def _is_of_no_concern(line: bytes, rollout: Summary) -> bool:
     if not line.startswith(_COMPACT_START):
         return not line.startswith(_OF_THE_CONTEXT)
     name_end = line.find(b'"', len(_COMPACT_START))
-    return line[len(_COMPACT_START) : name_end].decode("ascii", "replace") not in CONCERNING
+    name = line[len(_COMPACT_START) : name_end]
+    # The first call sends what the init asked: there is nothing new in it.
+    return name not in _CONCERNING or (name == _CHAT_START and rollout.knows_calls and b'"at":0,' in line[:300])
+
+
+def _seen_at(status: os.stat_result) -> float:
+    """When a file changed: as long ago as it says, on a clock that nobody sets."""
+    return time.monotonic() - max(0.0, time.time() - status.st_mtime)
 
 
 def _changed_at(folder: str) -> int:

@@ -9,9 +9,8 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -24,8 +23,7 @@ MAX_READ_BYTES = 2 * MAX_FILE_BYTES
 """Twice what a writer makes, as two may write to one file at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One whole line of a file."""
 
     start: int
@@ -97,7 +95,9 @@ def trace_files(root: str | Path, listed: list[str] | None = None) -> Iterator["
 @contextmanager
 def _open(path: str | Path) -> Iterator[IO[bytes]]:
     descriptor = open_regular(path, os.O_RDONLY)
-    with open(descriptor, "rb", buffering=256 * 1024) as file:  # noqa: PTH123 - a descriptor
-        if os.fstat(descriptor).st_size > MAX_READ_BYTES:
+    size = os.fstat(descriptor).st_size
+    # A buffer as large as a large one needs would cost more than reading the small.
+    with open(descriptor, "rb", buffering=min(max(size + 1, 4096), 256 * 1024)) as file:  # noqa: PTH123 - a descriptor
+        if size > MAX_READ_BYTES:
             raise OSError(errno.EFBIG, "it is larger than a trace can be", os.fspath(path))
         yield file

@@ -14,6 +14,7 @@ from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
+from osmosis_ai.rollout.observe.traces.facts import Scalar, digest_of, last_answers, scalars_of, weights_of, with_tools
 
 MAX_TEXT_CHARACTERS = 300
 MAX_WARNINGS = 5
@@ -61,9 +62,19 @@ class Summary:
     """How the last message of the init begins."""
     warnings: list[str] = field(default_factory=list)
     """What the agent did that it should not, and yet ended: at most ``MAX_WARNINGS``, each told once."""
+    metadata: dict[str, Scalar] = field(default_factory=dict)
+    """The scalar values of the init's metadata."""
+    digest: str = ""
+    """Of the init's messages: rollouts of one prompt have the same."""
+    weights: list[str] = field(default_factory=list)
+    """The versions of the weights that answered, in the order of their first reply."""
+    tool_text: str = ""
+    """What tools were called with and said, as far as it is searched, in lower case."""
+    knows_calls: bool = False
     version: int = 0
     """Raised by the index with each change."""
-    knows_calls: bool = False
+    run: str = ""
+    """Its folder, as seen from the one that is indexed."""
 
     @property
     def kind(self) -> str | None:
@@ -90,9 +101,12 @@ class Summary:
 
 def _on_start(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.agent = _text(event.get("agent"))
-    messages = _object(event.get("request")).get("messages")
+    request = _object(event.get("request"))
+    messages = request.get("messages")
     if isinstance(messages, list) and messages:
         summary.prompt = _short(_content(messages[-1]))
+        summary.digest = digest_of(messages)
+    summary.metadata = scalars_of(request.get("metadata"))
 
 
 def _on_run_start(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -101,6 +115,8 @@ def _on_run_start(summary: Summary, event: Mapping[str, Any]) -> None:
 
 def _on_chat_start(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.knows_calls = True
+    if event.get("at"):
+        summary.tool_text = with_tools(summary.tool_text, event.get("appended"))
 
 
 def _on_chat_end(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -114,8 +130,13 @@ def _on_chat_end(summary: Summary, event: Mapping[str, Any]) -> None:
     usage = _object(event.get("usage"))
     summary.prompt_tokens += _count(usage.get("prompt_tokens"))
     summary.response_tokens += _count(usage.get("completion_tokens"))
-    calls = _object(event.get("reply")).get("tool_calls")
-    summary.tool_calls += len(calls) if isinstance(calls, list) else 0
+    reply = _object(event.get("reply"))
+    calls = reply.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        summary.tool_calls += len(calls)
+        summary.tool_text = with_tools(summary.tool_text, [reply])
+    if "weight_versions" in event:
+        summary.weights = weights_of(summary.weights, event)
 
 
 def _on_tool_call(summary: Summary, event: Mapping[str, Any]) -> None:
@@ -155,6 +176,7 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
     messages = event.get("final_messages")
+    summary.tool_text = with_tools("", messages)
     asked = [m for m in messages if _object(m).get("role") == "user"] if isinstance(messages, list) else []
     summary.prompt = summary.prompt or (_short(_content(asked[0])) if asked else "")
 
@@ -172,6 +194,10 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.reward = _number(event.get("reward"))
     error = _text(event.get("error_message"))
     summary.error = _short(error) if error is not None else None
+    messages = event.get("final_messages")
+    summary.tool_text = (
+        with_tools(summary.tool_text, last_answers(messages)) if summary.knows_calls else with_tools("", messages)
+    )
     extra = _object(event.get("extra_fields"))
     summary.outcome = _text(extra.get("outcome"))
     summary.components = known_components(extra) or None
@@ -260,9 +286,9 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    return (
-        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 else None
-    )
+    if type(value) is float:  # nearly always
+        return value if abs(value) < 1e300 else None
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300 else None
 
 
 def _count(value: object) -> int:

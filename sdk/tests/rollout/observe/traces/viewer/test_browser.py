@@ -109,7 +109,7 @@ class TestClicking:
         lanes = page.evaluate("[...document.querySelectorAll('.lane-name')].map(e => e.textContent)")
         assert {"Queue", "Model", "Tools"} <= set(lanes)
         assert page.evaluate("document.querySelectorAll('.call .result').length > 0")
-        page.click("[role=tab]:nth-child(2)")
+        page.click("#tab-Events")
         page.click(".raw summary")
         page.wait_for("document.querySelector('.raw pre')")
         assert '"event": "trace_start"' in page.text(".raw pre")
@@ -220,7 +220,7 @@ class TestReport:
         page.wait_for(f"{ROWS}.length === 1 && document.querySelector('.live').textContent === 'report'")
         page.click(".row")
         page.wait_for("document.querySelector('.conversation')")
-        page.click("[role=tab]:nth-child(2)")
+        page.click("#tab-Events")
         page.wait_for("document.querySelector('.raw')")
         named = "[...document.querySelectorAll('.raw summary')].map(one => one.textContent)"
         lines = [line for line in page.evaluate(named) if "pre_llm" in line or "chat_start" in line]
@@ -263,7 +263,7 @@ class TestReport:
         assert len(seen) < 50_000
         page.click(".more")
         page.wait_for("document.querySelector('#detail').textContent.length > 100000")
-        page.click("[role=tab]:nth-child(2)")
+        page.click("#tab-Events")
         page.evaluate("document.querySelectorAll('.raw').forEach(details => { details.open = true })")
         page.wait_for("document.querySelectorAll('.raw pre').length === document.querySelectorAll('.raw').length")
 

@@ -4,6 +4,7 @@ Reading files goes on in a thread, one refresh at a time.
 """
 
 import asyncio
+import secrets
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,9 @@ from osmosis_ai.rollout.wire.loopback import App, LoopbackGuard
 MAX_EVENT_BYTES_SHOWN = 64 * 1024 * 1024
 REFRESH_SECONDS = 0.7
 """How long the page waits for a large folder before it gets a part of it."""
+FIRST_SECONDS = 0.2
+"""The same for the first part, so that there is something to read."""
+MAX_WORDS, MAX_WORD_CHARACTERS = 8, 200
 _CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
 _HEADERS = {
     "Content-Security-Policy": SERVED_POLICY,
@@ -41,6 +45,7 @@ def viewer_app(index: TraceIndex) -> App:
             Route("/static/{name}", viewer.static),
             Route("/api/rollouts", viewer.rollouts),
             Route("/api/rollouts/{key:int}", viewer.rollout),
+            Route("/api/search", viewer.search),
         ]
     )
     return LoopbackGuard(always=True).before(app)
@@ -50,6 +55,8 @@ class _Viewer:
     def __init__(self, index: TraceIndex) -> None:
         self._index = index
         self._reading = asyncio.Lock()
+        self._epoch = secrets.token_hex(8)
+        """Of this start: keys and versions of another one mean nothing here."""
 
     async def page(self, request: Request) -> Response:
         return Response(served_page(), media_type="text/html", headers=_HEADERS)
@@ -61,8 +68,8 @@ class _Viewer:
         return Response(static_file(name), media_type=_CONTENT_TYPES[name.rpartition(".")[2]], headers=_HEADERS)
 
     async def rollouts(self, request: Request) -> Response:
-        """The rows that changed after the version ``since``."""
-        since = request.query_params.get("since", "0")
+        """The rows that changed after the version ``since`` of the start ``epoch``."""
+        since = request.query_params.get("since", "0") if self._is_of_this_start(request) else "0"
         async with self._reading:
             body = await asyncio.to_thread(self._changes, int(since) if since.isdecimal() else 0)
         return Response(body, media_type="application/json", headers=_HEADERS)
@@ -70,6 +77,8 @@ class _Viewer:
     async def rollout(self, request: Request) -> Response:
         """The events of one rollout."""
         key = request.path_params["key"]
+        if not self._is_of_this_start(request):
+            return PlainTextResponse("The viewer was started anew\n", HTTPStatus.CONFLICT, _HEADERS)
         if key >= len(self._index.rollouts):
             return PlainTextResponse("No such rollout\n", HTTPStatus.NOT_FOUND, _HEADERS)
         try:
@@ -79,12 +88,28 @@ class _Viewer:
             return PlainTextResponse("The trace file is gone\n", HTTPStatus.GONE, _HEADERS)
         return Response(body, media_type="application/json", headers=_HEADERS)
 
+    async def search(self, request: Request) -> Response:
+        """For each ``word``, the keys of the rollouts whose tools were called with it or said it."""
+        words = [word[:MAX_WORD_CHARACTERS].lower() for word in request.query_params.getlist("word")[:MAX_WORDS]]
+        async with self._reading:
+            body = await asyncio.to_thread(self._found, words)
+        return Response(body, media_type="application/json", headers=_HEADERS)
+
+    def _is_of_this_start(self, request: Request) -> bool:
+        return request.query_params.get("epoch", self._epoch) == self._epoch
+
+    def _found(self, words: list[str]) -> bytes:
+        rollouts = self._index.rollouts
+        found = [[key for key, one in enumerate(rollouts) if word in one.tool_text] for word in words]
+        return to_json({"epoch": self._epoch, "found": found})
+
     def _changes(self, since: int) -> bytes:
-        version = self._index.refresh(REFRESH_SECONDS)
-        if since > version:  # from another server on this port
+        version = self._index.refresh(REFRESH_SECONDS if since else FIRST_SECONDS)
+        if since > version:
             since = 0
         answer: dict[str, Any] = {
             "version": version,
+            "epoch": self._epoch,
             "rows": [row_of(key, rollout) for key, rollout in self._index.since(since)],
             "whole": since == 0,
             "more": self._index.is_behind,

@@ -5,7 +5,27 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
-SCRIPTS = ("text.js", "source.js", "charts.js", "table.js", "conversation.js", "detail.js", "main.js")
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in (
+        *(
+            "text",
+            "source",
+            "stats",
+            "query",
+            "address",
+            "keys",
+            "charts",
+            "grid",
+            "table",
+            "problems",
+            "runs",
+            "overview",
+        ),
+        *("markdown", "conversation", "timeline", "pinned", "detail", "main"),
+    )
+)
+"""In the order in which they are read: each uses only what stands before it."""
 STYLE = "style.css"
 
 SERVED_POLICY = (

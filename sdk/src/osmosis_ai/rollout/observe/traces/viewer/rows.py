@@ -29,6 +29,10 @@ _FIELDS = {
     "where": "where",
     "delivery": "delivery",
     "prompt": "prompt",
+    "run": "run",
+    "metadata": "metadata",
+    "digest": "digest",
+    "weights": "weights",
 }
 """The columns between the key and the warning, and what fills them: fields of ``Summary``."""
 COLUMNS = ("key", *_FIELDS, "warning")

@@ -8,10 +8,13 @@ from osmosis_ai.rollout.wire.inbound import bound, connection_limit
 
 HOST = "127.0.0.1"
 MAX_OWN_FILES = 64
+_PORT = "port"
 
 
 def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> None:
-    """Serve ``index`` on the loopback interface; ``port`` 0 takes a free one. ``tell`` gets the URL once it is served.
+    """Serve ``index`` on the loopback interface. ``tell`` gets the URL once it is served.
+
+    ``port`` 0 takes that of the last time, so that links into the page go on to work, or else any that is free.
 
     Raises:
         OSError: the port cannot be had.
@@ -23,7 +26,7 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
 
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        _bind(listener, port, index)
         port = listener.getsockname()[1]
         listener.listen(64)
         config = uvicorn.Config(
@@ -31,4 +34,19 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
         )
         bound(config, connection_limit(MAX_OWN_FILES))
         tell(f"http://{HOST}:{port}/")
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            if index.store is not None:
+                index.store.keep_note(_PORT, str(port))
+
+
+def _bind(listener: socket.socket, port: int, index: TraceIndex) -> None:
+    kept = index.store.note(_PORT) if index.store is not None and port == 0 else None
+    if kept is not None and kept.isdecimal() and 1024 <= int(kept) <= 65535:
+        try:
+            listener.bind((HOST, int(kept)))
+            return
+        except OSError:
+            pass  # somebody else has it now
+    listener.bind((HOST, port))

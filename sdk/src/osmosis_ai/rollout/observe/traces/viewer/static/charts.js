@@ -45,45 +45,60 @@ const Charts = (() => {
     return figure("Reward", `mean ${Text.reward(mean)} of ${rewards.length.toLocaleString("en")}`, picture, Text.reward(low), Text.reward(high));
   }
 
-  function overTime(rollouts, title, valueOf, summarise, format, said) {
-    const points = [];
-    for (const one of rollouts) {
+  // Over the rollouts in the order of their starts: a server that stood still for a night leaves no gap. The lines down
+  // are where a run begins.
+  function overRollouts(ordered, title, valueOf, summarise, format, said) {
+    const points = [], starts = [];
+    let run = null;
+    for (const one of ordered) {
       const value = valueOf(one);
-      if (value !== null && one.started) points.push([one.started, value]);
+      if (value === null) continue;
+      if (one.run !== run) { run = one.run; starts.push([points.length, run]); }
+      points.push(value);
     }
-    const empty = svg("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" });
-    if (!points.length) return figure(title, "nothing yet", empty, "", "");
-    points.sort((a, b) => a[0] - b[0]);
-    const first = points[0][0], last = points[points.length - 1][0];
+    if (!points.length) return figure(title, "nothing yet", svg("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }), "", "");
     const buckets = Math.max(1, Math.min(60, Math.ceil(points.length / 4)));
-    const filled = Array.from({ length: buckets }, () => []);
-    for (const [at, value] of points) filled[Math.min(buckets - 1, last > first ? Math.floor((at - first) / (last - first) * buckets) : 0)].push(value);
-    const line = filled.map((values, index) => values.length ? [(index + 0.5) / buckets, summarise(values)] : null).filter(Boolean);
-    let low = Infinity, high = -Infinity;
+    const line = Array.from({ length: buckets }, (_, index) => [(index + 0.5) / buckets, summarise(points.slice(Math.floor(index * points.length / buckets), Math.floor((index + 1) * points.length / buckets)))]);
+    let low = 0, high = -Infinity;
     for (const [, value] of line) { low = Math.min(low, value); high = Math.max(high, value); }
-    low = Math.min(low, 0);
     if (high === low) high = low + 1;
-    const x = (at) => PAD + at * (W - 2 * PAD), y = (value) => H - PAD - (value - low) / (high - low) * (H - 2 * PAD - 4);
-    const path = line.map(([at, value], index) => `${index ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    const now = format(line[line.length - 1][1]);
-    const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title} over time: from ${format(line[0][1])} to ${now}, at most ${format(high)}` },
+    const x = (place) => PAD + place * (W - 2 * PAD), y = (value) => H - PAD - (value - low) / (high - low) * (H - 2 * PAD - 4);
+    const path = line.map(([place, value], index) => `${index ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+    const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}: from ${format(line[0][1])} to ${format(line[line.length - 1][1])}, at most ${format(high)}` },
       svg("path", { d: `${path}L${x(line[line.length - 1][0]).toFixed(1)} ${H}L${x(line[0][0]).toFixed(1)} ${H}Z`, class: "area" }),
       svg("path", { d: path, class: "line" }));
-    for (const [at, value] of line) {
-      picture.append(svg("circle", { cx: x(at), cy: y(value), r: buckets > 40 ? 1.6 : 2.4, class: "dot" }, svg("title", null, document.createTextNode(format(value)))));
-    }
-    return figure(title, `${said} · max ${format(high)}`, picture, Text.when(first), Text.when(last));
+    if (starts.length > 1 && starts.length <= 40) for (const [place, name] of starts) picture.append(svg("line", { x1: x(place / points.length), x2: x(place / points.length), y1: 0, y2: H, class: "border" }, svg("title", null, document.createTextNode(Text.show(name)))));
+    for (const [place, value] of line) picture.append(svg("circle", { cx: x(place), cy: y(value), r: buckets > 40 ? 1.6 : 2.4, class: "dot" }, svg("title", null, document.createTextNode(format(value)))));
+    return figure(title, `${said} · max ${format(high)}`, picture, "1", `${points.length.toLocaleString("en")} rollouts${starts.length > 1 ? `, ${starts.length} runs` : ""}`);
+  }
+
+  function byRun(ordered) {
+    const runs = new Map();
+    for (const one of ordered) if (one.reward !== null) { if (!runs.has(one.run)) runs.set(one.run, []); runs.get(one.run).push(one.reward); }
+    const bars = [...runs].slice(-60).map(([name, rewards]) => [name, Stats.mean(rewards), rewards.length]);
+    if (bars.length < 2) return null;
+    const low = Math.min(0, ...bars.map(([, value]) => value)), high = Math.max(low + 1e-9, 0, ...bars.map(([, value]) => value));
+    const y = (value) => H - PAD - (value - low) / (high - low) * (H - 2 * PAD), width = W / bars.length;
+    const label = ([name, value, count]) => `${Text.show(name)}: mean ${Text.reward(value)} of ${count.toLocaleString("en")}`;
+    const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Reward by run. ${bars.slice(-6).map(label).join("; ")}` });
+    bars.forEach((bar, index) => picture.append(svg("rect", { x: index * width + width * 0.1, y: Math.min(y(bar[1]), y(0)), width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar))))));
+    return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.show(bars[0][0]), Text.show(bars[bars.length - 1][0]));
   }
 
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const medianOf = (values) => Text.median([...values].sort((a, b) => a - b));
 
   function draw(node, rollouts, choose, chosen) {
+    // Runs stay together, the earliest first, as two may have gone on at once.
+    const firsts = new Map();
+    for (const one of rollouts) firsts.set(one.run, Math.min(firsts.get(one.run) ?? Infinity, one.started ?? Infinity));
+    const ordered = [...rollouts].sort((a, b) => firsts.get(a.run) - firsts.get(b.run) || (a.run < b.run ? -1 : a.run > b.run ? 1 : 0) || (a.started ?? 0) - (b.started ?? 0) || a.key - b.key);
+    const runs = byRun(ordered);
     node.replaceChildren(
-      histogram(rollouts, choose, chosen),
-      overTime(rollouts, "Reward over time", (one) => one.reward, mean, Text.reward, "mean"),
-      overTime(rollouts, "Length over time", (one) => one.status === "UNFINISHED" ? null : one.turns, mean, (value) => `${Text.number(value, 1)} turns`, "mean"),
-      overTime(rollouts, "Latency over time", (one) => one.duration, medianOf, Text.duration, "median"));
+      histogram(rollouts, choose, chosen), ...(runs ? [runs] : []),
+      overRollouts(ordered, "Reward over rollouts", (one) => one.reward, mean, Text.reward, "mean"),
+      overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, mean, (value) => `${Text.number(value, 1)} turns`, "mean"),
+      overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median"));
   }
 
   return { draw };

@@ -15,6 +15,8 @@ const Conversation = (() => {
         // A rollout that failed before its first turn has no messages in its result, but it was asked something.
         if ((event.event === "rollout_result" || !final) && event.final_messages.length) messages = event.final_messages;
         final = true;
+      } else if (event.event === "rollout_result") {
+        final = true;  // a report leaves out what is in the turns
       } else if (final) {
         continue;
       } else if (event.event === "chat_start" && Number.isInteger(event.at) && isMessages(event.appended)) {
@@ -26,15 +28,30 @@ const Conversation = (() => {
     return { messages, prompt, final };
   }
 
-  function contentOf(message) {
+  const IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+$/;
+
+  // Images are shown from data URLs alone: nothing is fetched, so nobody learns that a trace was read.
+  function part(one, asReply) {
+    if (typeof one?.text === "string") return asReply ? Markdown.reply(one.text) : block(one.text);
+    const url = typeof one?.image_url === "string" ? one.image_url : one?.image_url?.url;
+    if (typeof url === "string") {
+      if (IMAGE.test(url)) return el("img", { class: "picture", src: url, alt: "Image of the message", loading: "lazy" });
+      return el("div", { class: "attached", dir: "auto", text: `image, not fetched: ${url.startsWith("data:") ? `${url.slice(0, 40)}… (${url.length.toLocaleString("en")} characters)` : url.slice(0, 500)}` });
+    }
+    const audio = one?.input_audio?.data;
+    if (typeof audio === "string") return el("div", { class: "attached", text: `audio, ${Text.show(one.input_audio.format ?? "unknown format")}, ${Math.round(audio.length * 0.75 / 1000).toLocaleString("en")} kB` });
+    return block(Text.json(one), "code");
+  }
+
+  function contentOf(message, asReply = message.role === "assistant") {
     const content = message.content;
     if (content === null || content === undefined || content === "") return null;
-    if (typeof content === "string") return block(content);
-    if (Array.isArray(content)) {
-      return el("div", null, content.map((part) => typeof part?.text === "string" ? block(part.text) : block(Text.json(part), "code")));
-    }
+    if (typeof content === "string") return asReply ? Markdown.reply(content) : block(content);
+    if (Array.isArray(content)) return el("div", null, content.map((one) => part(one, asReply)));
     return block(Text.json(content), "code");
   }
+
+  const textOf = (message) => typeof message?.content === "string" ? message.content : Array.isArray(message?.content) ? message.content.map((one) => one?.text ?? "").join("\n") : message?.content ? Text.json(message.content) : "";
 
   function argumentsOf(call) {
     const given = call?.function?.arguments;
@@ -55,7 +72,8 @@ const Conversation = (() => {
         el("span", { class: "tool-name", dir: "auto", text: call?.function?.name ?? "unknown tool" }),
         failed ? el("span", { class: "chip bad", text: told?.outcome ?? "error" }) : null,
         told ? el("span", { class: "dim", text: Text.duration(told.latency_ms) }) : null,
-        call?.id ? el("span", { class: "dim call-id", dir: "auto", text: call.id }) : null),
+        call?.id ? el("span", { class: "dim call-id", dir: "auto", text: call.id }) : null,
+        Text.copyButton("call", () => Text.json({ name: call?.function?.name, arguments: call?.function?.arguments, result: content }))),
       block(argumentsOf(call), "code arguments"),
       missing ? el("div", { class: "result none", text: "no result in the conversation" })
         : el("div", { class: "result" }, el("span", { class: "arrow", "aria-hidden": "true", text: "→" }), block(content, "code")));
@@ -92,10 +110,11 @@ const Conversation = (() => {
       nodes.push(el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}${was ? " rewritten" : ""}`, id: isReply ? `turn-${end?.turn ?? turn}` : null },
         el("header", null, el("b", { text: isReply ? `assistant · turn ${end?.turn ?? turn}` : role }),
           message.name ? el("span", { class: "dim", text: message.name }) : null,
-          end ? el("span", { class: "dim", text: [Text.duration(end.latency_ms), usage ? `${usage.prompt_tokens ?? "?"} + ${usage.completion_tokens ?? "?"} tokens` : null, end.finish_reason].filter(Boolean).join(" · ") }) : null),
+          end ? el("span", { class: "dim", text: [Text.duration(end.latency_ms), usage ? `${usage.prompt_tokens ?? "?"} + ${usage.completion_tokens ?? "?"} tokens` : null, end.finish_reason].filter(Boolean).join(" · ") }) : null,
+          textOf(message) ? Text.copyButton("message", () => textOf(message)) : null),
         typeof message.reasoning_content === "string" && message.reasoning_content ? el("details", { class: "reasoning" }, el("summary", { text: "Reasoning" }), block(message.reasoning_content)) : null,
         contentOf(message) ?? (calls.length ? null : el("div", { class: "dim", text: "(empty)" })),
-        was ? el("div", { class: "rewrite" }, el("b", { text: "Changed by the agent. The model had said:" }), contentOf(was) ?? block("(no text)")) : null,
+        was ? el("div", { class: "rewrite" }, el("b", { text: "Changed by the agent. The model had said:" }), contentOf(was, false) ?? block("(no text)")) : null,
         paired,
         results.map((result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
     }
@@ -107,5 +126,20 @@ const Conversation = (() => {
     return el("div", { class: "conversation" }, nodes);
   }
 
-  return { render };
+  // The turns of a rollout as they compare with another's: what was said, and each call with what came of it.
+  function turnsOf(events) {
+    const { messages, prompt } = messagesOf(events), turns = [];
+    for (let index = prompt; index < messages.length; index += 1) {
+      const message = messages[index];
+      if (message.role !== "assistant") continue;
+      const calls = (Array.isArray(message.tool_calls) ? message.tool_calls : []).map((call) => {
+        const result = messages.slice(index + 1).find((one) => one.role === "tool" && one.tool_call_id === call?.id);
+        return { name: String(call?.function?.name ?? "unknown tool"), arguments: argumentsOf(call), result: result ? textOf(result) : null };
+      });
+      turns.push({ text: textOf(message), calls });
+    }
+    return turns;
+  }
+
+  return { render, turnsOf };
 })();

@@ -3,18 +3,26 @@ const Source = (() => {
   const POLL_MS = 1000;
   const embedded = document.getElementById("data");
   const report = embedded ? JSON.parse(embedded.textContent) : null;
-  const rollouts = new Map();
-  let version = 0;
+  const rollouts = new Map(), addresses = new Map();
+  let version = 0, epoch = "", columns = report?.columns ?? [];
 
-  const rolloutOf = (columns, row) => Object.fromEntries(columns.map((name, index) => [name, row[index]]));
-  let columns = report?.columns ?? [];
+  // A rollout is addressed by its run and its id; the second of one id in a run has ~2 behind it.
+  function addressed(rollout) {
+    const plain = `${rollout.run}/${rollout.id}`;
+    let address = plain;
+    for (let number = 2; (addresses.get(address) ?? rollout.key) !== rollout.key; number += 1) address = `${plain}~${number}`;
+    addresses.set(address, rollout.key);
+    return address;
+  }
 
   function take(rows) {
     for (const row of rows) {
-      const rollout = rolloutOf(columns, row);
+      const rollout = {};
+      for (let index = 0; index < columns.length; index += 1) rollout[columns[index]] = row[index];
       rollout.failed = rollout.status === "ERROR";
+      rollout.tokens = rollout.promptTokens + rollout.responseTokens;
+      rollout.address = rollouts.get(rollout.key)?.address ?? addressed(rollout);
       rollout.haystack = null;
-      rollout.why = rollout.error || rollout.warning || "";
       rollouts.set(rollout.key, rollout);
     }
   }
@@ -25,11 +33,17 @@ const Source = (() => {
     return answer.json();
   }
 
-  // `changed(rollouts, about)` is called whenever there is something new, `lost(error)` when the server is gone.
-  function follow(changed, lost) {
+  async function unpacked(text) {
+    if (typeof DecompressionStream === "undefined") throw new Error("This browser is too old to open a report: it needs DecompressionStream.");
+    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  }
+
+  // `changed(rollouts, about, keys, more)` is called whenever there is something new, `lost(error, more)` with each round.
+  async function follow(changed, lost) {
     if (report) {
-      take(report.rows);
-      changed(rollouts, { source: report.source, report: true, total: report.total, whole: Object.keys(report.details).length });
+      try { take(await unpacked(report.rows)); } catch (error) { lost(error); return; }
+      changed(rollouts, { ...report, isReport: true }, null, false);
       return;
     }
     let about = { source: "" };
@@ -37,14 +51,13 @@ const Source = (() => {
       let more = false;
       try {
         if (!document.hidden || version === 0) {
-          const answer = await fetched(`/api/rollouts?since=${version}`);
+          const answer = await fetched(`/api/rollouts?since=${version}&epoch=${epoch}`);
           const first = version === 0 || answer.whole;
-          if (answer.whole) rollouts.clear();
+          if (answer.whole) { rollouts.clear(); addresses.clear(); }
           if (answer.columns) { columns = answer.columns; about = { source: answer.source }; }
-          version = answer.version;
-          more = answer.more;
+          [version, epoch, more] = [answer.version, answer.epoch, answer.more];
           take(answer.rows);
-          if (first || answer.rows.length) changed(rollouts, about, new Set(answer.rows.map((row) => row[0])));
+          if (first || answer.rows.length || !more) changed(rollouts, about, answer.rows.length || first ? new Set(answer.rows.map((row) => row[0])) : null, more);
           lost(null, more);
         }
       } catch (error) { lost(error); }
@@ -53,12 +66,41 @@ const Source = (() => {
     round();
   }
 
-  async function detail(key) {
-    if (!report) return fetched(`/api/rollouts/${key}`);
-    const events = report.details[key];
-    if (!events) throw new Error("This report holds only the row of this rollout: it is bounded in size. Run osmosis view on the folder to see the whole.");
-    return { events, cut: false };
+  const opened = new Map();
+  function block(number) {
+    if (!opened.has(number)) {
+      if (opened.size > 4) opened.delete(opened.keys().next().value);
+      opened.set(number, unpacked(report.blocks[number]));
+    }
+    return opened.get(number);
   }
 
-  return { follow, detail, isReport: Boolean(report) };
+  async function detail(key) {
+    if (!report) return fetched(`/api/rollouts/${key}?epoch=${epoch}`);
+    const place = report.places[key];
+    if (!place) throw new Error("This report holds only the row of this rollout: it is bounded in size. Run osmosis view on the folder to see the whole.");
+    return { events: (await block(place[0]))[place[1]], cut: false };
+  }
+
+  // The texts of tools are not in the rows. A report has them in its blocks, which are read once, when first searched.
+  let texts = null;
+  const textOf = (events) => events.map((event) => {
+    if (event.event === "chat_end") return JSON.stringify(event.reply?.tool_calls ?? "");
+    return event.event === "chat_start" || event.event === "rollout_result" ? JSON.stringify((event.appended ?? event.final_messages ?? []).filter((one) => one?.role === "tool").map((one) => one.content)) : "";
+  }).join("\n").toLowerCase();
+
+  // For each word, the keys of the rollouts whose tools were called with it or said it.
+  async function search(words) {
+    if (!report) return (await fetched(`/api/search?${words.map((word) => `word=${encodeURIComponent(word)}`).join("&")}`)).found.map((keys) => new Set(keys));
+    if (!texts) {
+      texts = new Map();
+      for (let number = 0; number < report.blocks.length; number += 1) {
+        const contents = await unpacked(report.blocks[number]);
+        for (const [key, place] of Object.entries(report.places)) if (place[0] === number) texts.set(Number(key), textOf(contents[place[1]]));
+      }
+    }
+    return words.map((word) => new Set([...texts].filter(([, text]) => text.includes(word)).map(([key]) => key)));
+  }
+
+  return { follow, detail, search, isReport: Boolean(report), at: (address) => rollouts.get(addresses.get(address)) };
 })();

@@ -20,7 +20,7 @@ const Text = (() => {
       else if (name === "text") node.textContent = show(value);
       else node.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : value);
     }
-    for (const child of children.flat()) if (child !== null && child !== undefined) node.append(child);
+    for (const child of children.flat(Infinity)) if (child !== null && child !== undefined) node.append(child);
     return node;
   }
 
@@ -61,5 +61,37 @@ const Text = (() => {
   }
   const median = (sorted, share = 0.5) => sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] : null;
 
-  return { el, show, block, json, duration, number, reward, count, when, median };
+  // Where there is no room an id loses its middle: it differs from others at its end.
+  function middle(id) {
+    const text = show(id), cut = Math.max(0, text.length - 9);
+    return [el("span", { class: "id-start", text: text.slice(0, cut) }), el("span", { class: "id-end", text: text.slice(cut) })];
+  }
+
+  function copyIcon() {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    for (const [name, value] of Object.entries({ viewBox: "0 0 14 14", width: 13, height: 13, "aria-hidden": "true", class: "icon" })) node.setAttribute(name, value);
+    for (const d of ["M5 5h7v7h-7z", "M3 9h-1v-7h7v1"]) {
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("d", d);
+      node.append(path);
+    }
+    return node;
+  }
+
+  function copyButton(label, textOf) {
+    const button = el("button", { type: "button", class: "copy", "aria-label": `Copy ${label}`, title: `Copy ${label}` }, copyIcon());
+    button.addEventListener("click", async (event) => {
+      event.stopPropagation();
+      let done = true;
+      try { await navigator.clipboard.writeText(await textOf()); } catch { done = false; }
+      button.replaceChildren(done ? "✓" : "✗");
+      document.getElementById("said").textContent = done ? `Copied ${label}.` : `The browser does not let the page copy ${label}.`;
+      setTimeout(() => button.replaceChildren(copyIcon()), 1500);
+    });
+    return button;
+  }
+
+  const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
+
+  return { el, show, middle, copyButton, percent, block, json, duration, number, reward, count, when, median };
 })();

@@ -1,0 +1,82 @@
+"""What a rollout can be found and grouped by: its metadata, its prompt as a digest, the weights that answered, and the
+texts of its tools. All of it is foreign, and each is bounded.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from pydantic_core import to_json
+
+from osmosis_ai.rollout.core.text import cut
+
+Scalar = str | float | bool
+
+MAX_KEYS = 16
+MAX_KEY_CHARACTERS = 60
+MAX_VALUE_CHARACTERS = 120
+MAX_TEXT_CHARACTERS = 2000
+"""Of the texts of a rollout's tools together: 50,000 of them fit into memory."""
+MAX_PIECE_CHARACTERS = 400
+MAX_WEIGHTS = 8
+_LARGEST_EXACT = 1 << 53
+
+
+def scalars_of(metadata: object) -> dict[str, Scalar]:
+    """The scalar values of a request's metadata; long ones are cut, and those beyond ``MAX_KEYS`` left out."""
+    if not isinstance(metadata, Mapping):
+        return {}
+    found: dict[str, Scalar] = {}
+    for key, value in metadata.items():
+        if len(found) >= MAX_KEYS:
+            break
+        if isinstance(value, str):
+            found[cut(key, MAX_KEY_CHARACTERS)] = cut(value, MAX_VALUE_CHARACTERS)
+        elif isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= _LARGEST_EXACT):
+            found[cut(key, MAX_KEY_CHARACTERS)] = value
+    return found
+
+
+def digest_of(messages: object) -> str:
+    """The same for the same messages, and for no others; empty for what is no text of UTF-8."""
+    try:
+        return blake2b(to_json(messages, inf_nan_mode="constants"), digest_size=6).hexdigest()
+    except ValueError:
+        return ""
+
+
+def weights_of(known: list[str], event: Mapping[str, Any]) -> list[str]:
+    """``known`` with the weight versions that a reply names, each once, in their order."""
+    versions = event.get("weight_versions")
+    for version in versions if isinstance(versions, list) else ():
+        name = str(version)[:MAX_KEY_CHARACTERS] if isinstance(version, int | str) else ""
+        if name and name not in known and len(known) < MAX_WEIGHTS:
+            known = [*known, name]
+    return known
+
+
+def with_tools(text: str, messages: object) -> str:
+    """``text`` with what tools were called with, and what they said, in lower case, a piece a line."""
+    if len(text) >= MAX_TEXT_CHARACTERS or not isinstance(messages, list):
+        return text
+    pieces = [text] if text else []
+    for message in messages:
+        if not isinstance(message, dict):
+            continue
+        if message.get("role") == "tool" and isinstance(content := message.get("content"), str):
+            pieces.append(content[:MAX_PIECE_CHARACTERS])
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                pieces.append(f"{function.get('name')} {function.get('arguments')}"[:MAX_PIECE_CHARACTERS])
+    return "\n".join(pieces)[:MAX_TEXT_CHARACTERS].lower()
+
+
+def last_answers(messages: object) -> list[Any]:
+    """The tools' messages that a conversation ends with: no later call has sent them."""
+    messages = messages if isinstance(messages, list) else []
+    end = len(messages)
+    while end and isinstance(messages[end - 1], dict) and messages[end - 1].get("role") == "tool":
+        end -= 1
+    return messages[end:]

@@ -1,0 +1,198 @@
+"""What an index has read of a folder of traces, kept in that folder, so that a second opening reads nothing twice.
+
+``.osmosis-index.sqlite3``: a row a trace file, with what tells whether the file is still that one (size, time of change)
+and the summaries of its rollouts. It is derived and can be removed at any time. It is its owner's alone (0600).
+
+Nothing here fails an opening: a store that cannot be had (a folder that cannot be written, a symbolic link under the
+name, another viewer at work on it) is gone without, one that is damaged is made anew, and a row that is damaged is not
+known. A process that is killed leaves the last store that was whole; a machine that crashes may leave a damaged one.
+"""
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields
+from functools import cache
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from osmosis_ai.rollout.core.files import open_regular
+from osmosis_ai.rollout.observe.traces.summary import Summary
+
+STORE_NAME = ".osmosis-index.sqlite3"
+STORE_VERSION = 1
+"""Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
+BUSY_SECONDS = 0.5
+# `file` comes first and is told by the place, `version` and `run` come last and are the index's.
+_KEPT = tuple(one.name for one in fields(Summary))[1:-2]
+_SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
+_state_of = attrgetter(*_KEPT)
+_values = attrgetter("size", "changed", "read", "lost", "state")
+_TABLES = """
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, read INTEGER, lost INTEGER, state BLOB, sum INTEGER
+) WITHOUT ROWID;
+CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is known of one file."""
+
+    size: int
+    """In bytes, when it was read."""
+    changed: int
+    """When it had changed last, in nanoseconds."""
+    read: int
+    """Offset behind its last whole line."""
+    lost: int
+    """How many of its lines hold no event."""
+    state: bytes
+    """Its rollouts."""
+
+    def summaries(self, file: str) -> list[Summary]:
+        """The rollouts of the file; none if they are not what this version keeps."""
+        with suppress(ValueError):
+            return [Summary(file, *one) for one in _states().validate_json(self.state)]
+        return []
+
+
+def kept_of(size: int, changed: int, read: int, lost: int, summaries: Iterable[Summary]) -> Kept:
+    """What is kept of a file."""
+    return Kept(size, changed, read, lost, to_json([_state_of(one) for one in summaries]))
+
+
+class Store:
+    """The store of one folder. For one thread at a time, whichever it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / STORE_NAME
+        self._database: sqlite3.Connection | None = None
+        self._is_given_up = False
+
+    def load(self) -> dict[str, Kept]:
+        """What is known, by path as seen from the folder; nothing without a store. Makes none."""
+        if not os.path.lexists(self.path):
+            return {}
+        return self._tried(self._load) or {}
+
+    def save(self, known: Iterable[tuple[str, Kept]], gone: Iterable[str] = ()) -> None:
+        """Keep ``known``, and forget ``gone``, both or neither."""
+        self._tried(lambda database: self._save(database, known, gone))
+
+    def note(self, name: str) -> str | None:
+        """A word that was kept under ``name``."""
+        if not os.path.lexists(self.path):
+            return None
+        found = self._tried(
+            lambda database: database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        )
+        return found[0] if found and isinstance(found[0], str) else None
+
+    def keep_note(self, name: str, value: str) -> None:
+        """Keep a word under ``name``, if there is a store."""
+        if os.path.lexists(self.path):
+            self._tried(
+                lambda database: self._write(database, "INSERT OR REPLACE INTO notes VALUES (?, ?)", [(name, value)])
+            )
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    def _tried(self, action: Any) -> Any:
+        """What ``action`` gives of the open store; ``None`` without one. A damaged store is made anew, once."""
+        for is_last in (False, True):
+            if self._is_given_up:
+                return None
+            try:
+                if self._database is None:
+                    self._database = self._opened()
+                return action(self._database)
+            except sqlite3.OperationalError:  # in use, not writable, no room: all the same tomorrow
+                self._give_up()
+            except (sqlite3.DatabaseError, ValueError):  # damaged, or of another shape
+                self.close()
+                if is_last or not self._removed():
+                    self._give_up()
+            except OSError:
+                self._give_up()
+        return None
+
+    def _give_up(self) -> None:
+        self.close()
+        self._is_given_up = True
+
+    def _opened(self) -> sqlite3.Connection:
+        os.close(open_regular(self.path, os.O_RDWR | os.O_CREAT))  # private from the first moment; no link is followed
+        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        try:
+            # Derived data: a killed process leaves it whole, and after a crash of the machine it may be made anew.
+            database.execute("PRAGMA synchronous = OFF")
+            [(shape,)] = database.execute("PRAGMA user_version")
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            if shape == 0 and not tables:
+                database.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {_SHAPE};COMMIT;")
+            elif shape != _SHAPE or not {"files", "notes"} <= tables:
+                raise ValueError("a store of another version")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _removed(self) -> bool:
+        try:
+            for suffix in ("-journal", "-wal", "-shm", ""):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
+
+    @staticmethod
+    def _load(database: sqlite3.Connection) -> dict[str, Kept]:
+        known = {}
+        with closing(database.execute("SELECT path, size, changed, read, lost, state, sum FROM files")) as rows:
+            for path, *values, total in rows:
+                # Beyond what SQLite itself notices: a bit that fell over within a value.
+                if isinstance(values[-1], bytes) and total == _sum_of(path, values):
+                    known[os.fsdecode(path)] = Kept(*values)
+        return known
+
+    def _save(self, database: sqlite3.Connection, known: Iterable[tuple[str, Kept]], gone: Iterable[str]) -> None:
+        rows = [(os.fsencode(path), *_values(kept), _sum_of(os.fsencode(path), _values(kept))) for path, kept in known]
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            database.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])
+            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _write(database: sqlite3.Connection, statement: str, rows: list[tuple[str, ...]]) -> None:
+        database.executemany(statement, rows)
+
+
+def _sum_of(path: bytes, values: Iterable[Any]) -> int:
+    *numbers, state = values
+    return zlib.crc32(state, zlib.crc32(repr((path, numbers)).encode()))
+
+
+@cache
+def _states() -> TypeAdapter[list[tuple[Any, ...]]]:
+    """Checks what it reads: the folder, and the store in it, may come from somebody else."""
+    hints = get_type_hints(Summary)
+    state: Any = tuple[tuple(hints[name] for name in _KEPT)]  # type: ignore[misc]
+    return TypeAdapter(list[state])

@@ -1,0 +1,49 @@
+// The keyboard: what each key does, and the dialog that tells it.
+const Keys = (() => {
+  const { el } = Text;
+  const HELP = [["j  k", "next, previous row"], ["Enter", "open"], ["Esc", "close; leave the search; clear the filters"], ["/", "search"], ["1  2  3", "rollouts, problems, runs"], ["e", "only the failed"], ["n  p", "next, previous failure"], ["[  ]", "tabs of a rollout"], ["c", "pin a rollout, to compare it with the next that is opened"], ["g  G", "first, last"], ["t", "light or dark"], ["?", "this help"]];
+  const FACETS = [["status:error", "of a status, outcome, finish, agent, run, id, delivery or weights"], ["reward:>0.5  turns:2..4", "numbers: reward, turns, tools, tokens, duration, a part of the reward"], ["row_index:7", "a key of the metadata"], ["tool:sqrt", "what a tool was called with, or said"], ['"two words"', "as they stand"]];
+
+  const list = (pairs) => el("dl", null, pairs.map(([key, meaning]) => [el("dt", null, key.split("  ").map((one) => el("kbd", { text: one }))), el("dd", { text: meaning })]));
+
+  function help() {
+    const dialog = document.getElementById("keys");
+    dialog.replaceChildren(el("h2", { id: "keys-title", text: "Keyboard" }), list(HELP), el("h2", { text: "Search" }), el("p", { text: "Words are looked for in ids, prompts, errors, metadata and the texts of tools. Facets narrow:" }), list(FACETS),
+      el("button", { type: "button", text: "Close", onclick: () => dialog.close() }));
+    dialog.showModal();
+  }
+
+  // Arrows go from tab to tab, as the role promises.
+  function tabs(list) {
+    list.addEventListener("keydown", (event) => {
+      const all = [...list.querySelectorAll('[role="tab"]')], at = all.indexOf(event.target);
+      const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: all.length - 1 }[event.key];
+      if (at < 0 || next === undefined) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const chosen = all[(next + all.length) % all.length], id = chosen.id;
+      chosen.click();
+      document.getElementById(id).focus();
+    });
+  }
+
+  // `actions` by key; what gives false leaves the key to the browser.
+  function listen(actions, escape, leaveSearch) {
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || document.getElementById("keys").open) return;
+      const typing = event.target.matches?.("input:not([type=radio]), select, textarea");
+      if (event.key === "Escape") {
+        if (typing) event.target.blur(); else escape();
+        return;
+      }
+      if (typing) { if (event.key === "Enter" && event.target.id === "search") leaveSearch(); return; }
+      const act = actions[event.key];
+      if (!act) return;
+      if (event.key.startsWith("Arrow") && event.target.closest?.("pre, .detail, [type=radio], .scroll")) return;
+      if (event.key === "Enter" && event.target.closest?.("button, summary, a, g, input")) return;
+      if (act() !== false) event.preventDefault();
+    });
+  }
+
+  return { help, tabs, listen };
+})();

@@ -1,0 +1,85 @@
+// Two rollouts side by side, turn by turn, with what differs marked.
+const Pinned = (() => {
+  const { el, show } = Text;
+  const MAX_WORDS = 600;
+
+  // The words of two texts, each with whether the other has it too, in this order: a longest common subsequence.
+  function differences(left, right) {
+    const a = left.match(/\s+|[^\s]+/g) ?? [], b = right.match(/\s+|[^\s]+/g) ?? [];
+    if (a.length > MAX_WORDS || b.length > MAX_WORDS) return [[[left, left === right]], [[right, left === right]]];
+    const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+    for (let i = a.length - 1; i >= 0; i -= 1) for (let j = b.length - 1; j >= 0; j -= 1) lengths[i][j] = a[i] === b[j] ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
+    const [x, y] = [[], []];
+    let i = 0, j = 0;
+    while (i < a.length || j < b.length) {
+      if (i < a.length && j < b.length && a[i] === b[j]) { x.push([a[i], true]); y.push([b[j], true]); i += 1; j += 1; }
+      else if (j >= b.length || (i < a.length && lengths[i + 1][j] >= lengths[i][j + 1])) { x.push([a[i], false]); i += 1; }
+      else { y.push([b[j], false]); j += 1; }
+    }
+    return [x, y];
+  }
+
+  function marked(words) {
+    const node = el("div", { class: "text", dir: "auto" });
+    let run = "", same = true;
+    const flush = () => { if (run) node.append(same ? document.createTextNode(show(run)) : el("mark", { text: run })); run = ""; };
+    for (const [word, isSame] of words) { if (isSame !== same) { flush(); same = isSame; } run += word; }
+    flush();
+    return node;
+  }
+
+  const sayings = (turn) => turn ? [["", turn.text], ...turn.calls.flatMap((call) => [[call.name, call.arguments], ["→", call.result ?? "no result"]])] : [];
+  const isSame = (a, b) => a && b && JSON.stringify(sayings(a)) === JSON.stringify(sayings(b));
+
+  function cellsOf(left, right) {
+    const [a, b] = [sayings(left), sayings(right)], cells = [[], []];
+    for (let index = 0; index < Math.max(a.length, b.length); index += 1) {
+      const pair = differences(a[index]?.[1] ?? "", b[index]?.[1] ?? "");
+      [a, b].forEach((own, side) => {
+        if (!own[index] || (!own[index][1] && index === 0)) return;
+        const [name] = own[index], other = (side ? a : b)[index];
+        cells[side].push(el("div", { class: `said${index && name !== "→" ? " arguments" : ""}` }, name ? el("b", { class: `tool-name${other && other[0] !== name ? " other" : ""}`, dir: "auto", text: name }) : null, marked(pair[side])));
+      });
+    }
+    return cells;
+  }
+
+  function column(rollout, letter) {
+    const kind = { COMPLETED: "ok", ERROR: "bad" }[rollout.status] ?? "open";
+    return el("div", { class: "side" }, el("h3", null, `${letter} `, el("span", { class: "id", dir: "auto", title: show(rollout.id) }, Text.middle(rollout.id))),
+      el("p", null, el("span", { class: `chip ${kind}`, text: `reward ${Text.reward(rollout.reward)}` }), ` ${[rollout.run, rollout.outcome, rollout.finish, `${rollout.turns} turns`, Text.duration(rollout.duration)].filter(Boolean).map(show).join(" · ")}`),
+      rollout.error ? el("p", { class: "error", dir: "auto", text: rollout.error.split("\n")[0] }) : null);
+  }
+
+  function parts(a, b) {
+    const names = [...new Set([...Object.keys(a.components ?? {}), ...Object.keys(b.components ?? {})])];
+    return names.length ? el("table", { class: "list" }, el("thead", null, el("tr", null, ["Part", "A", "B"].map((text) => el("th", { scope: "col", text })))),
+      el("tbody", null, names.map((name) => el("tr", { class: a.components?.[name] === b.components?.[name] ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), el("td", { text: Text.reward(a.components?.[name]) }), el("td", { text: Text.reward(b.components?.[name]) }))))) : null;
+  }
+
+  function render(panel, a, eventsOfA, b, eventsOfB, act) {
+    const [left, right] = [Conversation.turnsOf(eventsOfA), Conversation.turnsOf(eventsOfB)], turns = Math.max(left.length, right.length);
+    let first = -1;
+    for (let index = 0; index < turns && first < 0; index += 1) if (!isSame(left[index], right[index])) first = index;
+    const verdict = first < 0 ? "Both said the same, turn by turn." : first >= Math.min(left.length, right.length) ? `The same up to turn ${first}, where one of them ends.` : `They part in turn ${first + 1}.`;
+    const rows = [];
+    for (let index = 0; index < turns; index += 1) {
+      const same = isSame(left[index], right[index]), cells = cellsOf(left[index], right[index]);
+      const heading = el("h4", { text: `Turn ${index + 1}${same ? ": the same" : ""}` });
+      if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, cells[0]), el("div", null, cells[1]))));
+      else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
+    }
+    const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : null;
+    panel.replaceChildren(...[
+      el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
+        Text.copyButton("link", () => location.href),
+        el("button", { type: "button", "aria-label": "Previous rollout as B", title: "Previous as B (k)", text: "↑", onclick: () => act.step(-1) }),
+        el("button", { type: "button", "aria-label": "Next rollout as B", title: "Next as B (j)", text: "↓", onclick: () => act.step(1) }),
+        el("button", { type: "button", "aria-label": "Unpin", title: "Unpin A (c)", text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
+        el("button", { type: "button", id: "close", "aria-label": "Close", title: "Close (Esc)", text: "✕", onclick: () => act.close() }))),
+      el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), prompts,
+      el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean));
+  }
+
+  return { render, differences };
+})();

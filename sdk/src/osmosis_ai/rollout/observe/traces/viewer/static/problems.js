@@ -1,0 +1,82 @@
+// The problems: how their samples did, and which have no signal, as all of a group got the same reward.
+const Problems = (() => {
+  const { el, show } = Text;
+  let onOpen = () => {}, onCompare = () => {}, onSilent = () => {}, onBy = () => {};
+  const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
+
+  // By the row of the dataset where the trainer told it, else by what was asked; or by a key of the metadata.
+  const problemOf = (by) => (one) => {
+    if (by === "prompt") return one.digest || one.prompt || one.id;
+    if (by) return one.metadata?.[by] === undefined ? `no ${by}` : String(one.metadata[by]);
+    const row = one.metadata?.row_index;
+    return row === undefined ? one.digest || one.prompt || one.id : `row ${row}`;
+  };
+
+  function keysOf(rollouts) {
+    const keys = new Map();
+    for (const one of rollouts) for (const key in one.metadata) keys.set(key, (keys.get(key) ?? 0) + 1);
+    return [...keys].sort((a, b) => b[1] - a[1]).slice(0, 30).map(([key]) => key);
+  }
+
+  function signal(cell, one) {
+    cell.replaceChildren();
+    if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
+    else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
+    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: "In that many of its groups, one a run, all samples got the same reward." }));
+    else cell.append(el("span", { class: "chip ok", text: "signal" }));
+  }
+
+  function prompt(cell, one) {
+    if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
+    cell.children[0].textContent = show(one.prompt).replace(/\s+/g, " ").slice(0, 240);
+    cell.children[1].textContent = show([/^[0-9a-f]{12}$/.test(one.key) ? null : one.key, one.failed ? `${one.failed} failed` : null, one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
+  }
+
+  function samples(cell, one) {
+    const scored = one.samples.filter((sample) => sample.reward !== null);
+    cell.replaceChildren();
+    if (scored.length < 2 || one.spread === 0) return;
+    const sorted = [...scored].sort((a, b) => a.reward - b.reward), worst = sorted[0], best = sorted[sorted.length - 1];
+    cell.append(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side", "aria-label": `Best and worst sample of ${one.key} side by side`, onclick: () => onCompare(best.key, worst.key) }));
+  }
+
+  const grid = Grid({
+    id: "problem-table", label: "Problems",
+    columns: [
+      { name: "prompt", label: "Problem", first: 1, value: (one) => one.row ?? one.prompt, draw: prompt },
+      { name: "n", label: "n", first: -1, number: true, value: (one) => one.n, draw: plain((one) => one.n) },
+      { name: "pass", label: "Pass rate", first: 1, number: true, value: (one) => one.pass, draw: plain((one) => Text.percent(one.pass)), title: "Share of the rewards that are at least 1" },
+      { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: plain((one) => Text.reward(one.mean)) },
+      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: plain((one) => Text.reward(one.spread)), title: "Standard deviation of the rewards" },
+      { name: "length", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => Text.number(one.turns, 1)), title: "Mean turns of a sample" },
+      { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(Math.round(one.tokens))), title: "Mean tokens that the model wrote" },
+      { name: "signal", label: "Signal", first: -1, value: (one) => one.groups ? one.silent / one.groups : null, draw: signal },
+      { name: "samples", label: "Differ", first: -1, value: (one) => one.spread, draw: samples },
+    ],
+    order: { name: "signal", direction: -1 },
+    tieBreak: (a, b) => (a.row ?? 0) - (b.row ?? 0) || (a.key < b.key ? -1 : 1),
+    classOf: (one) => one.groups && one.silent === one.groups ? "bad" : one.silent ? "open" : "ok",
+    open: (key) => onOpen(key),
+  });
+
+  function draw(node, rollouts, all, state) {
+    const found = [...Stats.problems(rollouts, problemOf(state.by)).values()];
+    const silent = found.filter((one) => one.groups && one.silent === one.groups);
+    const right = silent.filter((one) => one.pass === 1).length, wrong = silent.filter((one) => one.pass === 0).length;
+    const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
+    const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
+    node.replaceChildren(
+      el("p", { class: "says" }, el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
+        silent.length ? `: ${[right ? `${right} always right` : null, wrong ? `${wrong} never right` : null, silent.length - right - wrong ? `${silent.length - right - wrong} always the same` : null].filter(Boolean).join(", ")}.` : "."),
+      el("button", { type: "button", class: "toggle", "aria-pressed": Boolean(state.silent), text: "only without signal", onclick: onSilent }),
+      el("label", { class: "by" }, "Told apart by ", el("select", { id: "by", onchange: (event) => onBy(event.target.value || null) }, options.map(([value, text]) => el("option", { value, text, selected: (state.by ?? "") === value })))));
+    grid.show(state.silent ? silent : found);
+    return found.length;
+  }
+
+  return Object.assign(grid, {
+    draw, problemOf, keysOf,
+    onOpen(callback) { onOpen = callback; }, onCompare(callback) { onCompare = callback; },
+    onSilent(callback) { onSilent = callback; }, onBy(callback) { onBy = callback; },
+  });
+})();

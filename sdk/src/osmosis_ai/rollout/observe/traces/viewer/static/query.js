@@ -1,0 +1,50 @@
+// The search: words, each of which has to be somewhere in a rollout, and facets key:value, key:>number, key:a..b.
+const Query = (() => {
+  const FIELDS = {
+    id: (one) => one.id, run: (one) => one.run, agent: (one) => one.agent, status: (one) => one.status, outcome: (one) => one.outcome,
+    finish: (one) => one.finish, delivery: (one) => one.delivery, prompt: (one) => one.prompt, error: (one) => one.error, warning: (one) => one.warning,
+    reward: (one) => one.reward, turns: (one) => one.turns, tools: (one) => one.tools, toolErrors: (one) => one.toolErrors, tokens: (one) => one.tokens,
+    duration: (one) => one.duration, weights: (one) => one.weights,
+  };
+  const names = Object.fromEntries(Object.keys(FIELDS).map((name) => [name.toLowerCase(), name]));
+
+  const haystackOf = (one) => one.haystack ??= [one.id, one.run, one.prompt, one.error, one.warning, one.outcome, one.finish, one.agent, one.status, ...Object.entries(one.metadata ?? {}).map(([name, value]) => `${name}:${value}`)].join("\n").toLowerCase();
+
+  function valueOf(one, key) {
+    if (names[key]) return FIELDS[names[key]](one);
+    for (const source of [one.metadata, one.components]) for (const name in source) if (name.toLowerCase() === key) return source[name];
+    return undefined;
+  }
+
+  function fits(value, wanted) {
+    if (value === null || value === undefined) return false;
+    if (Array.isArray(value)) return value.some((one) => fits(one, wanted));
+    const range = /^(-?[\d.]+)\.\.(-?[\d.]+)$/.exec(wanted), bound = /^([<>]=?)(-?[\d.]+)$/.exec(wanted);
+    if (range) return Number(value) >= Number(range[1]) && Number(value) <= Number(range[2]);
+    if (bound) { const number = Number(value), limit = Number(bound[2]); return { ">": number > limit, ">=": number >= limit, "<": number < limit, "<=": number <= limit }[bound[1]]; }
+    if (typeof value === "number" && wanted !== "" && !Number.isNaN(Number(wanted))) return value === Number(wanted);
+    return String(value).toLowerCase().includes(wanted);
+  }
+
+  // `known(key)` says whether any rollout has such a key: what is none, as in "KeyError: x", is a word.
+  function parse(text, known) {
+    const words = [], facets = [];
+    for (const [part] of text.toLowerCase().matchAll(/[^\s":]+:"[^"]*"|"[^"]*"|\S+/g)) {
+      const at = part.indexOf(":"), key = part.slice(0, at), value = part.slice(at + 1).replaceAll('"', "");
+      if (at > 0 && value && (names[key] || key === "tool" || known(key))) facets.push([key, value]);
+      else if (part.replaceAll('"', "")) words.push(part.replaceAll('"', ""));
+    }
+    return { words, facets };
+  }
+
+  // `found` has the keys of the rollouts whose tools said a word, once they are known.
+  function matcher({ words, facets }, found) {
+    if (!words.length && !facets.length) return () => true;
+    return (one) => facets.every(([key, value]) => key === "tool" ? found.get(value)?.has(one.key) : fits(valueOf(one, key), value))
+      && words.every((word) => haystackOf(one).includes(word) || found.get(word)?.has(one.key));
+  }
+
+  const soughtInTools = ({ words, facets }) => [...words, ...facets.filter(([key]) => key === "tool").map(([, value]) => value)].filter((word) => word.length > 1).slice(0, 8);
+
+  return { parse, matcher, soughtInTools, fields: Object.keys(FIELDS) };
+})();

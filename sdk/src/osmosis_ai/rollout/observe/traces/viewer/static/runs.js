@@ -1,0 +1,77 @@
+// The runs, a row each, and what changed from one to another.
+const Runs = (() => {
+  const { el, show } = Text;
+  const MAX_RUNS = 200, MAX_PAIRS = 300;
+
+  function runsOf(rollouts, problemOf) {
+    const found = new Map();
+    for (const one of rollouts) {
+      if (!found.has(one.run)) found.set(one.run, []);
+      found.get(one.run).push(one);
+    }
+    return [...found].map(([name, list]) => {
+      const rewards = list.filter((one) => one.reward !== null).map((one) => one.reward);
+      const durations = list.map((one) => one.duration).filter((ms) => ms !== null).sort((a, b) => a - b);
+      const problems = [...Stats.problems(list, problemOf).values()], weights = new Set(list.flatMap((one) => one.weights ?? []));
+      let started = Infinity;
+      for (const one of list) started = Math.min(started, one.started ?? Infinity);
+      return {
+        name, list, n: list.length, failed: list.filter((one) => one.failed).length, mean: Stats.mean(rewards), pass: rewards.length ? rewards.filter((one) => one >= Stats.PASS).length / rewards.length : null,
+        turns: Stats.mean(list.map((one) => one.turns)), tokens: list.reduce((sum, one) => sum + one.tokens, 0), duration: Text.median(durations), problems: problems.length,
+        groups: problems.filter((one) => one.groups).length, silent: problems.filter((one) => one.groups && one.silent === one.groups).length, weights: [...weights], started,
+      };
+    }).sort((a, b) => a.started - b.started).slice(-MAX_RUNS);
+  }
+
+  const signed = (value) => value === null ? "–" : `${value > 0 ? "+" : value < 0 ? "−" : "±"}${Text.reward(Math.abs(value))}`;
+
+  function verdict(answer) {
+    if (answer.difference === null) return "There is nothing to compare: one of them has no rewards.";
+    if (answer.half === null) return "Too few problems for an interval.";
+    const { difference, half } = answer;
+    if (difference - half > 0) return "B is better: the interval does not hold 0.";
+    if (difference + half < 0) return "B is worse: the interval does not hold 0.";
+    return "No difference that chance would not make: the interval holds 0.";
+  }
+
+  const interval = (answer) => answer.half === null ? "" : ` (95% interval ${signed(answer.difference - answer.half)} to ${signed(answer.difference + answer.half)})`;
+
+  function comparison(a, b, problemOf, onProblem) {
+    const answer = Stats.compare(a.list, b.list, problemOf);
+    const parts = new Set([...a.list, ...b.list].flatMap((one) => Object.keys(one.components ?? {})));
+    const pairs = [...answer.pairs].sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference) || (String(x.key) < String(y.key) ? -1 : 1));
+    const unlike = pairs.length ? `${pairs.length.toLocaleString("en")} problems in both` : "no problem in both";
+    const alone = [answer.onlyA ? `${answer.onlyA} only in A` : null, answer.onlyB ? `${answer.onlyB} only in B` : null].filter(Boolean).join(", ");
+    const row = (pair) => el("tr", { class: pair.difference > 1e-9 ? "better" : pair.difference < -1e-9 ? "worse" : "" },
+      el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt.replace(/\s+/g, " ").slice(0, 120) || pair.key })),
+      el("td", { text: Text.reward(pair.from) }), el("td", { text: Text.reward(pair.to) }), el("td", { class: "change", text: signed(pair.difference) }));
+    return el("section", { class: "comparison", "aria-label": "B compared with A" },
+      el("h2", { text: "What changed from A to B" }),
+      el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
+      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` problems ${word}`))),
+      el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
+      parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => { const part = Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name]); return el("li", null, el("b", { dir: "auto", text: name }), ` ${signed(part.difference)}${interval(part)}`); })) : null,
+      pairs.length ? el("table", { class: "list pairs" }, el("caption", { text: "Problems, the most changed first" }),
+        el("thead", null, el("tr", null, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", text })))), el("tbody", null, pairs.slice(0, MAX_PAIRS).map(row))) : null,
+      pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
+  }
+
+  function draw(node, rollouts, state, { onRun, onPick, onProblem }) {
+    const problemOf = Problems.problemOf(state.by), runs = runsOf(rollouts, problemOf), names = runs.map((run) => run.name);
+    const b = names.includes(state.b) ? state.b : names[names.length - 1], a = names.includes(state.a) ? state.a : names.filter((name) => name !== b).pop();
+    const pick = (side, name, chosen) => el("td", null, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ [side]: name }) }));
+    const rows = runs.map((run) => el("tr", null, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
+      el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
+      [run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.reward(run.mean), Text.percent(run.pass), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
+        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text) => el("td", { text: String(text) }))));
+    const focused = document.activeElement?.getAttribute?.("aria-label");
+    const heads = ["A", "B", "Run", "Rollouts", "Failed", "Mean reward", "Pass rate", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
+    node.replaceChildren(
+      el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, el("table", { class: "list runs" }, el("thead", null, el("tr", null, heads.map((text) => el("th", { scope: "col", text })))), el("tbody", null, rows))),
+      ...(a !== undefined && a !== b ? [comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))] : [el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." })]));
+    if (focused) [...node.querySelectorAll("input")].find((one) => one.getAttribute("aria-label") === focused)?.focus({ preventScroll: true });
+    return runs.length;
+  }
+
+  return { draw };
+})();

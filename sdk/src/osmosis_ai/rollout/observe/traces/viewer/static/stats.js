@@ -1,0 +1,78 @@
+// What is said of many rewards: means, spreads, and the difference of two runs with its interval.
+const Stats = (() => {
+  const PASS = 1;  // as in `osmosis eval`: a whole reward
+  const SAME = 1e-9;
+  const mean = (values) => values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+
+  // Of the sample: with n - 1; null for fewer than two.
+  function spread(values) {
+    if (values.length < 2) return null;
+    const middle = mean(values);
+    return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
+  }
+  const standardError = (values) => values.length < 2 ? null : spread(values) / Math.sqrt(values.length);
+
+  // The 97.5 % quantile of Student's t, to three digits from 3 degrees of freedom on (Abramowitz and Stegun 26.7.5).
+  function quantile(degrees) {
+    if (degrees < 1.5) return 12.706;
+    if (degrees < 2.5) return 4.303;
+    const z = 1.959964, g = [(z ** 3 + z) / 4, (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96, (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384];
+    return z + g[0] / degrees + g[1] / degrees ** 2 + g[2] / degrees ** 3;
+  }
+
+  // Rollouts that share a problem, and, of these, those of a run: a group, as its advantages are reckoned.
+  function problems(rollouts, problemOf) {
+    const found = new Map();
+    for (const one of rollouts) {
+      const key = problemOf(one);
+      let problem = found.get(key);
+      if (!problem) found.set(key, problem = { key, prompt: one.prompt, row: one.metadata?.row_index ?? null, samples: [], rewards: [], runs: new Map(), failed: 0 });
+      problem.samples.push(one);
+      problem.failed += one.failed;
+      let group = problem.runs.get(one.run);
+      if (!group) problem.runs.set(one.run, group = []);
+      if (one.reward !== null) { problem.rewards.push(one.reward); group.push(one.reward); }
+    }
+    for (const problem of found.values()) {
+      const { samples, rewards } = problem;
+      problem.n = samples.length;
+      problem.pass = rewards.length ? rewards.filter((reward) => reward >= PASS).length / rewards.length : null;
+      problem.mean = mean(rewards);
+      problem.spread = spread(rewards);
+      problem.turns = mean(samples.map((one) => one.turns));
+      problem.tokens = mean(samples.map((one) => one.responseTokens));
+      const groups = [...problem.runs.values()].filter((group) => group.length > 1);
+      problem.groups = groups.length;
+      problem.silent = groups.filter((group) => Math.max(...group) - Math.min(...group) < SAME).length;
+    }
+    return found;
+  }
+
+  // B less A. Samples of a problem are alike, so problems are what is counted: paired where both runs have them.
+  function compare(a, b, problemOf, valueOf = (one) => one.reward) {
+    const scored = (list) => list.filter((one) => typeof valueOf(one) === "number");
+    const byProblem = (list) => { const found = new Map(); for (const one of list) { const key = problemOf(one); if (!found.has(key)) found.set(key, { values: [], prompt: one.prompt }); found.get(key).values.push(valueOf(one)); } return found; };
+    const left = byProblem(scored(a)), right = byProblem(scored(b)), pairs = [];
+    for (const [key, own] of left) if (right.has(key)) { const from = mean(own.values), to = mean(right.get(key).values); pairs.push({ key, prompt: own.prompt, from, to, difference: to - from, samples: [own.values.length, right.get(key).values.length] }); }
+    const counts = { better: 0, equal: 0, worse: 0 };
+    for (const pair of pairs) counts[pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal"] += 1;
+    const answer = { pairs, ...counts, onlyA: left.size - pairs.length, onlyB: right.size - pairs.length, isPaired: pairs.length > 1, difference: null, half: null };
+    if (answer.isPaired) {
+      const differences = pairs.map((pair) => pair.difference);
+      answer.difference = mean(differences);
+      answer.half = quantile(pairs.length - 1) * standardError(differences);
+    } else {
+      // Nothing in common: Welch's interval over the problems of each run.
+      const [x, y] = [left, right].map((found) => [...found.values()].map((one) => mean(one.values)));
+      if (x.length && y.length) answer.difference = mean(y) - mean(x);
+      if (x.length > 1 && y.length > 1) {
+        const [u, v] = [standardError(x) ** 2, standardError(y) ** 2];
+        const degrees = u + v > 0 ? (u + v) ** 2 / (u ** 2 / (x.length - 1) + v ** 2 / (y.length - 1)) : 1;
+        answer.half = quantile(degrees) * Math.sqrt(u + v);
+      }
+    }
+    return answer;
+  }
+
+  return { PASS, mean, spread, standardError, quantile, problems, compare };
+})();

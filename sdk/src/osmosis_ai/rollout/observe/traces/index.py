@@ -60,7 +60,7 @@ class TraceIndex:
     def __init__(self, root: str | Path, *, keep: bool = False) -> None:
         self.root = Path(root)
         self.store = Store(self.root) if keep and self.root.is_dir() else None
-        place = self.root.absolute() if self.root.name else self.root.resolve()
+        place = self.root.absolute() if self.root.name not in ("", "..") else self.root.resolve()
         self._own_name = place.name if self.root.is_dir() else place.parent.name
         self.rollouts: list[Summary] = []
         self.version = 0

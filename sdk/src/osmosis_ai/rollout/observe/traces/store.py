@@ -1,6 +1,7 @@
 """What an index has read of a folder of traces, kept in that folder, so that a second opening reads nothing twice.
 
-``.osmosis-index.sqlite3``: a row a trace file, with what tells whether the file is still that one (size, time of change)
+``.osmosis-index.sqlite3``: a row a trace file, with what tells whether the file is still that one (size, time of its
+change)
 and the summaries of its rollouts. It is derived and can be removed at any time. It is its owner's alone (0600).
 
 Nothing here fails an opening: a store that cannot be had (a folder that cannot be written, a symbolic link under the

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from gzip import compress
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import to_json
 

@@ -141,6 +141,15 @@ async def test_what_is_no_list_of_calls_is_no_call(tool_calls: Any) -> None:
     assert (result.finish_reason, result.reward, len(result.final_messages)) == ("stop", 1.0, 3)
 
 
+async def test_the_one_call_of_old_is_run_and_goes_back_as_it_came() -> None:
+    legacy = {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": '{"a": 1, "b": 1}'}}
+    model = ScriptedModel(legacy, says("#### 2"), finish_reason="function_call")
+    result = await rollout(model, metadata={"ground_truth": "2"})
+    assert result.reward == 1.0
+    called, answer, _ = result.final_messages[-3:]
+    assert (called, answer["content"]) == (legacy, "2")
+
+
 async def test_the_finish_reason_is_the_models_own() -> None:
     result = await rollout(ScriptedModel(says("#### 3"), finish_reason="length"))
     assert result.finish_reason == "length"

@@ -233,7 +233,7 @@ class TestWhatGoesWrong:
         document = json.loads((project / "r.json").read_text())
         scores = document["summary"]["eval_fns"]["scores:right"]
         assert (scores["mean"], scores["scored_runs"], scores["failed_runs"]) == (1.0, 1, 1)
-        assert document["summary"]["failures"] == {"provider": 1, "time limit": 0, "agent": 0}
+        assert document["summary"]["failures"] == {"provider": 1, "time limit": 0, "policy": 0, "agent": 0}
         assert document["rows"][0]["runs"][0]["error_kind"] == "refused request"
         assert "| provider |" in (project / "r.md").read_text()
 

@@ -210,6 +210,8 @@ class TestRefusal:
         [
             (["--local", "--api-key", "k"], 2, "local_debug=True disables API key authentication"),
             (["--server-key", ""], 2, "The API key is empty"),
+            (["--server-key", "osm\nkey"], 2, "The API key (--server-key) must be printable ASCII"),
+            (["--server-key", "a key"], 2, "The API key (--server-key) must be printable ASCII"),
             (["--local", "--reload", "-w", "2"], 2, "leave out reload, or workers"),
             (["--local", "-H", "no.such.host.invalid"], 1, "Cannot listen on no.such.host.invalid"),
             (["--local", "--fd", "99999"], 1, "Descriptor 99999 cannot be served on"),
@@ -237,6 +239,9 @@ class TestRefusal:
             ),
             ("OSMOSIS_ROLLOUT_CLIENT_MAX_RETRIES", "99", "it must be a whole number from 0 to 10, not '99'"),
             (KEY_VARIABLE, " ", "it must not be empty"),
+            (KEY_VARIABLE, "osm\nkey", "it must be printable ASCII without spaces or line breaks"),
+            ("OSMOSIS_ROLLOUT_SERVER_METRICS_KEY", "a key", "it must be printable ASCII without spaces"),
+            ("OSMOSIS_ROLLOUT_JUDGE_API_KEY", "sk-\N{EN DASH}", "it must be printable ASCII without spaces"),
         ],
     )
     def test_a_bad_setting_is_one_sentence(

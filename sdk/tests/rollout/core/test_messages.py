@@ -43,6 +43,15 @@ def test_the_exported_names_are_those_of_the_specification() -> None:
 def test_tool_calls_are_the_list_of_the_message() -> None:
     calls = [{"id": "1"}]
     assert parse_tool_calls({"tool_calls": calls}) is calls
+    assert parse_tool_calls({"tool_calls": calls, "function_call": {"name": "add"}}) is calls
+
+
+@pytest.mark.parametrize("beside", [{}, {"tool_calls": None}, {"tool_calls": []}])
+def test_the_one_call_of_old_is_a_tool_call(beside: dict[str, Any]) -> None:
+    function = {"name": "add", "arguments": "{}"}
+    assert parse_tool_calls({"content": None, "function_call": function, **beside}) == [
+        {"id": "call_0", "type": "function", "function": function}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class CompletionsResult:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The message's tool calls; ``[]`` where absent, null or no list."""
+        """The message's tool calls, its ``function_call`` too; ``[]`` where absent, null or no list."""
         return parse_tool_calls(self.message)
 
     @property

@@ -20,8 +20,13 @@ SUMMARY_CHARACTERS = 100
 
 
 def parse_tool_calls(assistant_message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tool calls of a message; ``[]`` unless ``tool_calls`` is a list."""
-    tool_calls = assistant_message.get("tool_calls")
+    """The tool calls of a message; ``[]`` unless ``tool_calls`` is a list.
+
+    ``function_call`` alone, as OpenAI had it before there were several, is one call, with an id made up for it.
+    """
+    tool_calls, legacy = assistant_message.get("tool_calls"), assistant_message.get("function_call")
+    if not tool_calls and isinstance(legacy, dict):
+        return [{"id": "call_0", "type": "function", "function": legacy}]
     return tool_calls if isinstance(tool_calls, list) else []
 
 

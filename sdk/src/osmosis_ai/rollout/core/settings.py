@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
 from osmosis_ai.rollout.core.setting_names import tell_of_unknown
-from osmosis_ai.rollout.core.text import redacted, shortened
+from osmosis_ai.rollout.core.text import redacted, sendable_key, shortened
 from osmosis_ai.rollout.core.user_errors import UsageError
 
 __all__ = [
@@ -151,9 +151,9 @@ class RolloutJudgeSettings(_Settings):
 
     @field_validator("api_key")
     @classmethod
-    def _as_a_header_has_it(cls, key: SecretStr | None) -> SecretStr | None:
+    def _as_a_header_has_it(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         text = key.get_secret_value().strip() if key is not None else ""
-        return SecretStr(text) if text else None
+        return SecretStr(sendable_key(text, str(info.field_name))) if text else None
 
 
 class RolloutServerSettings(_Settings):
@@ -191,8 +191,7 @@ class RolloutServerSettings(_Settings):
     def _empty_key_locks_everyone_out(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if key is not None and not key.get_secret_value().strip():
             raise ValueError(f"{info.field_name} must not be empty: unset the variable to serve without a key")
-        # Files of secrets end with a line break, which no header can have: every request would be 401.
-        return key and SecretStr(key.get_secret_value().strip())
+        return key and SecretStr(sendable_key(key.get_secret_value(), str(info.field_name)))
 
 
 def _decoded(value: Any) -> Any:

@@ -183,3 +183,19 @@ _PATTERNS = (
     _Pattern(("akia",), re.compile(r"\bAKIA[0-9A-Z]{16}\b"), HIDDEN),
     _Pattern(("eyj",), re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), HIDDEN),
 )
+
+
+_SENDABLE_KEY = re.compile("[!-~]+")
+
+
+def sendable_key(key: str, name: str) -> str:
+    """``key`` without the line break of a file of secrets, which no header can have: every request would be 401.
+
+    Raises:
+        ValueError: what is left cannot be the token of an ``Authorization`` header (RFC 9110, section 5.5); the
+            sentence begins with ``name``.
+    """
+    key = key.strip()
+    if not _SENDABLE_KEY.fullmatch(key):
+        raise ValueError(f"{name} must be printable ASCII without spaces or line breaks, or no request could carry it")
+    return key

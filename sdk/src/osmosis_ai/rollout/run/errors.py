@@ -59,6 +59,8 @@ class FailedPart(StrEnum):
     PROVIDER = "provider"
     """No usable answer came."""
     TIME_LIMIT = "time limit"
+    POLICY = "policy"
+    """The script of ``--policy`` raised."""
     AGENT = "agent"
     """Its code, its tools, or what it reported itself."""
 
@@ -67,6 +69,8 @@ def failed_part(error_kind: str | None) -> FailedPart:
     """Whose failure it was, by the ``error_kind`` of a run."""
     if error_kind == ProviderFailure.TIMEOUT.value:
         return FailedPart.TIME_LIMIT
+    if error_kind == ProviderFailure.POLICY.value:
+        return FailedPart.POLICY
     is_provider = any(error_kind == failure.value for failure in ProviderFailure)
     return FailedPart.PROVIDER if is_provider else FailedPart.AGENT
 

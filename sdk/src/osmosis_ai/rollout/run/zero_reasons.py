@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from osmosis_ai.rollout.core.chat_watch import ChatWatch
-from osmosis_ai.rollout.core.messages import get_message_text
+from osmosis_ai.rollout.core.messages import get_message_text, parse_tool_calls
 from osmosis_ai.rollout.core.schemas import MessageDict
 
 __all__ = ["FinishReasonWatch", "zero_lines", "zero_reason"]
@@ -47,9 +47,9 @@ def zero_reason(
         if finish_reason in _STOPPED_BY:
             return _STOPPED_BY[finish_reason]
     replies = [message for message in messages if message.get("role") == "assistant"]
-    if replies and not replies[-1].get("tool_calls") and not get_message_text(replies[-1]).strip():
+    if replies and not parse_tool_calls(replies[-1]) and not get_message_text(replies[-1]).strip():
         return EMPTY
-    if not tool_names or any(message.get("tool_calls") for message in replies):
+    if not tool_names or any(parse_tool_calls(message) for message in replies):
         return None
     if any(_holds_a_call(get_message_text(message), tool_names) for message in replies):
         return CALLS_AS_TEXT

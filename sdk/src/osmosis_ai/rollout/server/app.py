@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import set_max_metadata_size_bytes
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.journal import JournalError
 from osmosis_ai.rollout.observe.logs import use_format
@@ -72,7 +73,8 @@ def create_app(
     Raises:
         ImportError: FastAPI is not installed.
         SettingsError: a setting in the environment is out of bounds.
-        ValueError: ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name nothing that can be used.
+        ValueError: no header can carry ``api_key``, or ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name nothing that can be
+            used.
     """
     try:
         from fastapi import FastAPI
@@ -85,7 +87,7 @@ def create_app(
     if api_key is None and settings.server.api_key is not None:
         api_key = settings.server.api_key.get_secret_value()
     if api_key is not None:
-        api_key = api_key.strip()  # as it comes over the wire, without the line break of a file of secrets
+        api_key = sendable_key(api_key, "api_key")
         hide(api_key)
     if settings.judge.api_key is not None:
         hide(settings.judge.api_key.get_secret_value())

@@ -23,7 +23,14 @@ from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
 from osmosis_ai.rollout.core.files import FOLDER_MODE, make_folder
 from osmosis_ai.rollout.core.json_document import write_document
-from osmosis_ai.rollout.core.settings import DEFAULT_JOURNAL, JOURNAL_OFF, LogFormat, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.settings import (
+    DEFAULT_JOURNAL,
+    JOURNAL_OFF,
+    LogFormat,
+    RolloutSettings,
+    get_settings,
+)
+from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.core.validator import BLOCKING_CALL, ValidationResult, validate_agent_loop
@@ -266,7 +273,10 @@ def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: boo
     if api_key is not None:
         if not api_key.strip():
             raise ServeUsageError("The API key is empty: give one, or leave it out to have one generated.")
-        return _Key(api_key.strip(), "(provided)")
+        try:
+            return _Key(sendable_key(api_key, "The API key (--server-key)"), "(provided)")
+        except ValueError as error:
+            raise ServeUsageError(f"{error}.") from error
     if settings.server.api_key is not None:
         return _Key(settings.server.api_key.get_secret_value(), f"(provided by {API_KEY_VARIABLE})")
     generated = generate_api_key()

@@ -35,9 +35,9 @@ def test_a_failed_run_is_no_run_of_pass_at_k() -> None:
 
 
 def test_failures_are_told_apart() -> None:
-    kinds = ["provider's server", "connection", "time limit", "KeyError", None]
+    kinds = ["provider's server", "connection", "time limit", "policy", "KeyError", None]
     runs = [EvalRunResult(number, False, error_kind=kind) for number, kind in enumerate(kinds)]
-    assert performance([EvalRowResult(0, runs)]).failures == {"provider": 2, "time limit": 1, "agent": 2}
+    assert performance([EvalRowResult(0, runs)]).failures == {"provider": 2, "time limit": 1, "policy": 1, "agent": 2}
 
 
 def test_a_run_whose_eval_function_failed_counts_nowhere_and_is_told() -> None:

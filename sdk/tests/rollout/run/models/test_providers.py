@@ -126,6 +126,15 @@ async def test_a_tool_call_goes_there_and_back_on_the_providers_own_wire(provide
 
 
 @every_provider
+@pytest.mark.parametrize("key", ["a\nb", "a b", "\N{EN DASH}"])
+def test_a_key_that_no_header_can_carry_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    with pytest.raises(SystemicProviderError, match="^The key of --api-key must be printable ASCII without spaces"):
+        choice.check("gpt-4o", key, None)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(SystemicProviderError, match="^The key of OPENAI_API_KEY must be printable ASCII"):
+        choice.check("gpt-4o", None, None)
+
+
 @pytest.mark.parametrize(
     ("answer", "is_systemic", "failure"),
     [
@@ -175,8 +184,8 @@ async def test_only_what_cannot_be_connected_to_cannot_be_connected_to(provider:
 
 async def test_the_variable_of_a_provider_is_for_the_provider_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LITELLM_API_KEY", raising=False)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "of anthropic")
-    monkeypatch.setenv("OPENAI_API_KEY", "of openai")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "of-anthropic\n")
+    monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
     provider = PROVIDERS["anthropic"]
     with ModelEndpoint(otherwise=provider.answer) as endpoint:
         async with client_of(provider, endpoint, key=None) as client:
@@ -184,7 +193,7 @@ async def test_the_variable_of_a_provider_is_for_the_provider_alone(monkeypatch:
         monkeypatch.delenv("ANTHROPIC_API_KEY")
         async with client_of(provider, endpoint, key=None) as client:
             await client.chat_completions(QUESTION)
-    assert [call.headers["x-api-key"] for call in endpoint.calls] == ["of anthropic", "none"]
+    assert [call.headers["x-api-key"] for call in endpoint.calls] == ["of-anthropic", "none"]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_REWRITES_SHOWN, MAX_ROWS_NAMED, OTHER_PROBLEMS
 from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
-from osmosis_ai.rollout.trainer import Ending, RolloutOutcome
+from osmosis_ai.rollout.run.train.zero_watch import ZeroWatch
+from osmosis_ai.rollout.run.zero_reasons import CALLS_AS_TEXT, EMPTY, OUT_OF_TURNS, TRUNCATED
+from osmosis_ai.rollout.trainer import ChatCall, Ending, RolloutOutcome
 
 
 def ended(
@@ -40,6 +43,42 @@ def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> RolloutR
 
 
 FAILED = ended(Ending.ERROR, 0.0, "boom in id-7")
+
+
+class TestZeros:
+    async def reason(self, finish_reason: str, outcome: RolloutOutcome) -> str | None:
+        async def complete(call: ChatCall) -> CompletionsResult:
+            return CompletionsResult({"role": "assistant", "content": "7"}, [], [], {}, finish_reason)
+
+        watch = ZeroWatch(complete)
+        tools = [{"type": "function", "function": {"name": "add"}}]
+        await watch(ChatCall("id-7", [], tools, {}))
+        return watch.reason(outcome)
+
+    @pytest.mark.parametrize(
+        ("finish_reason", "result", "reason"),
+        [
+            ("length", {}, TRUNCATED),
+            ("stop", {"finish_reason": "max_turns"}, OUT_OF_TURNS),
+            ("stop", {"final_messages": [{"role": "assistant", "content": "7"}]}, "called no tool although 1 was"),
+            ("stop", {"final_messages": [{"role": "assistant", "content": "<tool_call>"}]}, CALLS_AS_TEXT),
+            ("stop", {"final_messages": [{"role": "assistant", "content": ""}]}, EMPTY),
+        ],
+    )
+    async def test_a_zero_has_a_reason(self, finish_reason: str, result: dict[str, Any], reason: str) -> None:
+        outcome = dataclasses.replace(ended(reward=0.0, **result), tool_calls=0)
+        found = await self.reason(finish_reason, outcome)
+        assert found is not None
+        assert found.startswith(reason)
+        report = RolloutReport(planned=1)
+        report.add(0, 0, outcome, found)
+        assert f"Scored 0: 1\n    1 of 1: {found}\n" in printed(report)
+        assert report.summary()["zero_reasons"] == {found: 1}
+
+    async def test_what_is_not_known_is_no_reason(self) -> None:
+        assert await self.reason("length", ended(reward=1.0)) is None
+        assert await self.reason("length", FAILED) is None
+        assert await self.reason("stop", dataclasses.replace(ended(reward=0.0), tool_calls=0)) is None
 
 
 def printed(report: RolloutReport, encoding: str = "utf-8") -> str:

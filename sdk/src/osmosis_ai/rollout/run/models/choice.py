@@ -10,6 +10,7 @@ import logging
 import os
 from typing import Any
 
+from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models.routes import PLACEHOLDER_API_KEY, has_own_wire, provider_of, trimmed_base_url
 from osmosis_ai.rollout.wire.addresses import is_base_url
@@ -79,12 +80,19 @@ def check(model: str, api_key: str | None, base_url: str | None) -> None:
 
     Raises:
         InvalidModelError: the name is wrong.
-        SystemicProviderError: the key is missing.
+        SystemicProviderError: the key is missing, or no header can carry it.
     """
     if problem := model_problem(model, base_url):
         raise InvalidModelError(problem)
     if not is_builtin(model, base_url) and (problem := key_problem(model, api_key, base_url)):
         raise SystemicProviderError(problem, failure=ProviderFailure.AUTHENTICATION)
+    variables = (ANY_PROVIDER_KEY, *KEY_VARIABLES.get(provider_of(model), ()))
+    given = {"--api-key": api_key} if api_key else {name: os.environ.get(name) for name in variables}
+    for name, key in () if is_builtin(model, base_url) else given.items():
+        try:
+            sendable_key(key or "none", f"The key of {name}")
+        except ValueError as error:
+            raise SystemicProviderError(f"{error}.", failure=ProviderFailure.AUTHENTICATION) from None
 
 
 def for_one_run(client: Any) -> Any:
@@ -142,8 +150,9 @@ def _key_of_variables(model: str, base_url: str | None) -> str | None:
     A provider at a base URL of one's own may want no key; LiteLLM wants one.
     """
     variables = KEY_VARIABLES.get(provider_of(model), ()) if has_own_wire(model, base_url) else ()
-    if any(map(os.environ.get, variables)):
-        return None
+    if of_provider := next(filter(None, map(os.environ.get, variables)), None):
+        key = of_provider.strip()  # a file of secrets ends with a line break, which LiteLLM would send
+        return None if key == of_provider else key
     return os.environ.get(ANY_PROVIDER_KEY) or (PLACEHOLDER_API_KEY if variables and base_url else None)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from osmosis_ai.rollout.core.text import counted, printable, shortened
 from osmosis_ai.rollout.run.tally import warning_lines
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
+from osmosis_ai.rollout.run.zero_reasons import zero_lines
 from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
@@ -81,6 +82,10 @@ class ReportPrinter:
             self.say("Mean reward: none (no completed rollout has a reward)")
         else:
             self.say(f"Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'rollout')})")
+        if report.zeros:
+            self.say(f"Scored 0: {report.zeros}")
+            for text in zero_lines(report.zero_reasons, report.zeros):
+                self._console.print(f"    {text}", soft_wrap=True)
         for text in report.components.lines():
             self._console.print(f"    {printable(text, self._encoding)}", soft_wrap=True)
         self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")

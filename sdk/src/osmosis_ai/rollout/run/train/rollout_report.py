@@ -40,6 +40,8 @@ class ReportLine:
     """The request's sampling settings that a chat call left out or replaced."""
     event_loop_blocked: list[dict[str, Any]] | None = None
     """``place`` and ``seconds`` of each time that the agent blocked the server's event loop."""
+    zero_reason: str | None = None
+    """What else than a wrong answer would explain a reward of 0; see ``zero_reasons``."""
 
 
 class RolloutReport(Tally):
@@ -52,8 +54,11 @@ class RolloutReport(Tally):
         self.duration_seconds = 0.0
         self.contradictions = 0
         self.late_results = 0
+        self.zeros = 0
+        """Rollouts with a reward of 0 or less."""
+        self.zero_reasons: Counter[str] = Counter()
 
-    def add(self, row_index: int, repeat: int, outcome: RolloutOutcome) -> ReportLine:
+    def add(self, row_index: int, repeat: int, outcome: RolloutOutcome, zero_reason: str | None = None) -> ReportLine:
         """Count one rollout."""
         problem = None if outcome.problem is None else shortened(outcome.problem)
         line = ReportLine(
@@ -72,6 +77,7 @@ class RolloutReport(Tally):
             reward_components=outcome.reward_components or None,
             sampling_ignored=_ignored(outcome) or None,
             event_loop_blocked=(known_blocks(outcome.result.extra_fields) if outcome.result else None) or None,
+            zero_reason=zero_reason,
         )
         self._count(line)
         return line
@@ -90,6 +96,9 @@ class RolloutReport(Tally):
         self.counts[Ending(line.status)] += 1
         self.count_slips(asdict(line), line.row_index, line.rollout_id)
         self.count_reward(line.reward, line.reward_components)
+        self.zeros += line.reward is not None and line.reward <= 0
+        if line.zero_reason:
+            self.zero_reasons[line.zero_reason] += 1
         if line.problem is not None:
             text = line.problem.replace(line.rollout_id, "<rollout id>")
             self.count_problem(line.status, text, line.row_index, line.where or (), line.hint)
@@ -117,6 +126,8 @@ class RolloutReport(Tally):
             "resumed": self.resumed,
             **{outcome.value.lower(): self.counts[outcome] for outcome in Ending},
             **self.rewards_as_json(),
+            "scored_zero": self.zeros,
+            "zero_reasons": dict(self.zero_reasons),
             "duration_seconds": round(self.duration_seconds, 3),
             "rollouts_per_second": round(self.rollouts_per_second, 3),
             "interrupted": self.interrupted,

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.run.loading import Dataset
 from osmosis_ai.rollout.run.results.results_file import ResultsFile
 from osmosis_ai.rollout.run.train.options import Options
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
+from osmosis_ai.rollout.run.train.zero_watch import ZeroWatch
 from osmosis_ai.rollout.trainer.server_process import ServerProcess
 from osmosis_ai.rollout.trainer.trainer import Trainer
 from osmosis_ai.rollout.trainer.vocabulary import Completer, RolloutOutcome, TrainerLimits
@@ -47,6 +48,7 @@ class Session:
         self._options = options
         self._dataset = dataset
         self._complete = complete
+        self._zero_watch = ZeroWatch(complete)
         self._close = close
         self._run_id = secrets.token_hex(RUN_ID_BYTES)
         self._mcp = options.mcp and absolute_place(options.mcp)
@@ -111,7 +113,7 @@ class Session:
                     )
                 )
             trainer = Trainer(
-                self._complete,
+                self._zero_watch,
                 server_url=own.url if own else self._url or "",
                 server_api_key=own.api_key if own else options.server_key,
                 host=options.host,
@@ -150,7 +152,8 @@ class Session:
             return outcome, getattr(self._complete, "stop_reason", None)  # of a model that answers no more
 
         def take(job: Job, outcome: RolloutOutcome) -> None:
-            results.add(job.slot, record_of(report.add(job.row_index, job.repeat, outcome), outcome))
+            line = report.add(job.row_index, job.repeat, outcome, self._zero_watch.reason(outcome))
+            results.add(job.slot, record_of(line, outcome))
             on_rollout()
 
         options = self._options

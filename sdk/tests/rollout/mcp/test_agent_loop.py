@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import json
 import sys
 import threading
@@ -35,7 +36,7 @@ from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.schemas import RolloutStatus
 from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp import MCPAgentLoop
-from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
+from osmosis_ai.rollout.mcp.agent_loop import MCPLoadError, load_mcp_agent
 
 DEADLINE_SECONDS = 60.0
 
@@ -464,6 +465,23 @@ class TestReward:
             ctx.request.metadata = {"ground_truth": "4", "level": 1}
             assert (await loop.run(ctx)).reward == reward
         assert seen == ([{"ground_truth": "4", "level": 1}] * 2 if takes_metadata else [])
+
+    def test_one_that_takes_other_arguments_is_refused_where_it_is_written(self) -> None:
+        def of_one(solution_str: str) -> float:
+            return 1.0
+
+        def of_names(*, answer: str, truth: str) -> float:
+            return 1.0
+
+        @functools.wraps(of_one)
+        def wrapped(*args: Any) -> float:
+            return 1.0
+
+        line = of_one.__code__.co_firstlineno
+        for reward in (of_one, of_names, wrapped):
+            with pytest.raises(MCPLoadError, match="cannot be called as of_.*solution_str, ground_truth") as told:
+                MCPAgentLoop(OldServer(), reward=reward)
+            assert (f"test_agent_loop.py:{line} in " in str(told.value)) is (reward is not of_names)
 
     async def test_none_without_a_function_or_a_ground_truth(self) -> None:
         def scores(solution_str: str, ground_truth: str) -> float:

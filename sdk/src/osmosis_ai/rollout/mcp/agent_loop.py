@@ -18,6 +18,7 @@ from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToo
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import ContainedCall, ContentParts
+from osmosis_ai.rollout.core.where import place_of_function
 from osmosis_ai.rollout.mcp.failures import told_of_result, told_to_the_model
 from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_folder
 from osmosis_ai.rollout.mcp.remote import MCPServerError, RemoteToolServer, is_url
@@ -58,7 +59,8 @@ class MCPAgentLoop(RolloutAgentLoop):
             coroutine function, and with the request's metadata third if it takes that. Without one there is no reward.
 
     Raises:
-        MCPLoadError: the tools cannot be listed. A tool whose schema cannot be understood is left out, with a warning.
+        MCPLoadError: the tools cannot be listed, or ``reward`` takes other arguments. A tool whose schema cannot be
+            understood is left out, with a warning.
         ValueError: ``tool_timeout_seconds`` is not above 0.
     """
 
@@ -78,6 +80,7 @@ class MCPAgentLoop(RolloutAgentLoop):
         self.mcp_server = mcp_server
         self.tool_timeout_seconds = tool_timeout_seconds
         self.reward = reward
+        self._reward_arguments = 0 if reward is None else _number_of_arguments(reward)
         self._tool_server = mcp_server if isinstance(mcp_server, RemoteToolServer) else ToolServer(mcp_server)
         definitions = _convert(self._tool_server.list_tools())
         self._tools = Toolbox(
@@ -131,11 +134,7 @@ class MCPAgentLoop(RolloutAgentLoop):
         truth = metadata.get("ground_truth")
         if self.reward is None or truth is None:
             return None
-        arguments: tuple[Any, ...] = (answer, truth, metadata)
-        try:
-            inspect.signature(self.reward).bind(*arguments)
-        except (TypeError, ValueError):
-            arguments = arguments[:2]
+        arguments = (answer, truth, metadata)[: self._reward_arguments]
         if inspect.iscoroutinefunction(self.reward):
             score = await self.reward(*arguments)
         else:
@@ -201,6 +200,25 @@ def _reward_named(path: str) -> Callable[..., Any]:
     if not callable(function):
         raise CLIError(f"--reward {path} is a {type(function).__name__}; name a function.")
     return cast("Callable[..., Any]", function)
+
+
+def _number_of_arguments(reward: Callable[..., Any]) -> int:
+    """3 where it takes the metadata too, else 2; of what Python cannot say this it is 2."""
+    try:
+        signature = inspect.signature(reward)
+    except (TypeError, ValueError):
+        return 2
+    for number in (3, 2):
+        try:
+            signature.bind(*[None] * number)
+        except TypeError:
+            continue
+        return number
+    place, name = place_of_function(inspect.unwrap(reward)), getattr(reward, "__name__", type(reward).__name__)
+    raise MCPLoadError(
+        f"The reward function {name}{signature} cannot be called as {name}(solution_str, ground_truth), nor with the"
+        f" metadata third{f' ({place})' if place else ''}: let it take these."
+    )
 
 
 def _convert(tools: list[Any]) -> list[tuple[str, OpenAIFunctionToolSchema]]:

@@ -479,7 +479,7 @@ class TestReward:
 
         line = of_one.__code__.co_firstlineno
         for reward in (of_one, of_names, wrapped):
-            with pytest.raises(MCPLoadError, match="cannot be called as of_.*solution_str, ground_truth") as told:
+            with pytest.raises(MCPLoadError, match=r"cannot be called as of_.*solution_str, ground_truth") as told:
                 MCPAgentLoop(OldServer(), reward=reward)
             assert (f"test_agent_loop.py:{line} in " in str(told.value)) is (reward is not of_names)
 

@@ -125,16 +125,17 @@ async def test_a_tool_call_goes_there_and_back_on_the_providers_own_wire(provide
     assert provider.thought(second.body) == "Let me see."
 
 
-@every_provider
 @pytest.mark.parametrize("key", ["a\nb", "a b", "\N{EN DASH}"])
 def test_a_key_that_no_header_can_carry_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     with pytest.raises(SystemicProviderError, match=r"^The key of --api-key must be printable ASCII without spaces"):
         choice.check("gpt-4o", key, None)
+    monkeypatch.delenv("LITELLM_API_KEY", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(SystemicProviderError, match=r"^The key of OPENAI_API_KEY must be printable ASCII"):
         choice.check("gpt-4o", None, None)
 
 
+@every_provider
 @pytest.mark.parametrize(
     ("answer", "is_systemic", "failure"),
     [

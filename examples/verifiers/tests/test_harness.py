@@ -1,5 +1,6 @@
 """The harness against verifiers' real agent, interception server and client; a stub stands for the model."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,7 +16,6 @@ from osmosis_harness import OsmosisHarnessConfig
 from support.live_server import LiveServer
 from support.model_endpoint import HANG, ModelEndpoint, refuse
 from verifiers.v1 import Agent, AgentConfig, EvalClientConfig, SamplingConfig, SubprocessConfig, Trace
-from verifiers.v1.configs.agent import TimeoutConfig
 from verifiers.v1.utils.loaders import load_harness, load_taskset
 
 from osmosis_ai.rollout import (
@@ -66,17 +66,21 @@ def model() -> Iterator[ModelEndpoint]:
 
 async def run(agent_loop: RolloutAgentLoop, model: ModelEndpoint, *, right: bool = True, **options: Any) -> Trace:
     with LiveServer(create_app(agent_loop)) as server:
-        config = AgentConfig(
-            harness=OsmosisHarnessConfig(server_url=server.url),
-            runtime=SubprocessConfig(),
-            model="stub",
-            client=EvalClientConfig(base_url=model.url, api_key_var="STUB_KEY"),
-            sampling=SamplingConfig(temperature=0.25),
-            **options,
-        )
-        task = next(iter(load_taskset(CalculatorConfig(id="calculator_taskset", path=PROBLEMS))))
-        async with Agent(config) as agent:
-            return await agent.run(task if right else task.with_data(ground_truth="41"))
+        return await run_on(server, model, right=right, **options)
+
+
+async def run_on(server: LiveServer, model: ModelEndpoint, *, right: bool = True, **options: Any) -> Trace:
+    config = AgentConfig(
+        harness=OsmosisHarnessConfig(server_url=server.url),
+        runtime=SubprocessConfig(),
+        model="stub",
+        client=EvalClientConfig(base_url=model.url, api_key_var="STUB_KEY"),
+        sampling=SamplingConfig(temperature=0.25),
+        **options,
+    )
+    task = next(iter(load_taskset(CalculatorConfig(id="calculator_taskset", path=PROBLEMS))))
+    async with Agent(config) as agent:
+        return await agent.run(task if right else task.with_data(ground_truth="41"))
 
 
 async def test_a_rollout_is_the_program(model: ModelEndpoint) -> None:
@@ -134,12 +138,16 @@ async def test_an_agent_that_fails_is_a_failure() -> None:
     assert "rollout" not in trace.rewards
 
 
-async def test_a_timeout_of_verifiers_ends_the_rollout(model: ModelEndpoint) -> None:
+async def test_a_run_that_is_cancelled_ends_its_rollout(model: ModelEndpoint) -> None:
     model.answers.append(HANG)
     waiting = Waiting()
-    trace = await run(waiting, model, timeout=TimeoutConfig(rollout=1.0))
-    assert (trace.ok, "rollout" in trace.rewards) == (False, False)
-    assert waiting.has_ended.is_set()
+    with LiveServer(create_app(waiting)) as server:
+        running = asyncio.create_task(run_on(server, model))
+        await asyncio.to_thread(model.wait_for_calls, 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await asyncio.to_thread(waiting.has_ended.wait, 30)
 
 
 async def test_found_by_its_name() -> None:

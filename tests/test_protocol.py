@@ -304,6 +304,9 @@ def test_openapi_lists_every_status() -> None:
         "/v1/rollout/{rollout_id}": {*of_any, 401, 405, *of_id["status, cancel"]},
         "/v1/rollout/{rollout_id}/cancel": {*of_any, 401, 202, *of_id["status, cancel"], *of_id["cancel"]} - {200},
         "/v1/rollout/cancel": {*of_any, 202, 400, 401, 408, 413, 415, 422} - {200},
+        "/rollout": {202, 401, 422, *of_id[""]},
+        "/rollout/{rollout_id}/result": {*of_any, 401, 404, 422},
+        "/rollout/cancel": {*of_any, 400, 401, 408, 413, 415, 422},
     }
     for operations in paths.values():
         for operation in operations.values():

@@ -78,6 +78,10 @@ class Health(BaseModel):
     agent_loop: str
     active_rollouts: int
     completed_rollouts: int
+    concurrency: dict[str, int] | None = None
+    instance_id: str | None = None
+    process_id: str | None = None
+    lifecycle: dict[str, Any] | None = None
 
 
 class Ready(BaseModel):
@@ -304,7 +308,12 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                 "agent_loop": says("Name of the agent."),
                 "active_rollouts": says("Of this process: accepted and not finished, queued ones included.", minimum=0),
                 "completed_rollouts": says("Of this process: finished within `RECORD_TTL_SECONDS`.", minimum=0),
-            }
+                "concurrency": says("For [0.3](protocol-0.3.md): how many may run in this process, run and wait."),
+                "instance_id": says("For 0.3: one server, the same from all its workers."),
+                "process_id": says("As `instance_id`."),
+                "lifecycle": says("For 0.3: whether a start would be taken, and how many rollouts have no result."),
+            },
+            required=("status", "agent_loop", "active_rollouts", "completed_rollouts"),
         ),
     ),
     "ready": (
@@ -355,7 +364,15 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of message ``name``."""
-    model, extra = MESSAGES[name]
+    return schema_of(name, *MESSAGES[name])
+
+
+def schema_of(name: str, model: type[BaseModel], extra: Extra) -> dict[str, Any]:
+    """The JSON Schema of ``model`` as message ``name``.
+
+    Raises:
+        ValueError: a field that only one of the two knows.
+    """
     generated = model.model_json_schema()
     if unknown := extra.fields.keys() ^ generated["properties"].keys():
         raise ValueError(f"Fields of {name} that the model or its description lacks: {', '.join(sorted(unknown))}")

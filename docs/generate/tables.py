@@ -6,7 +6,7 @@ Such a place is ``<!-- generated: NAME -->`` to ``<!-- end -->``, each alone on 
 import re
 from typing import Any
 
-from docs.generate import schemas
+from docs.generate import pull_schemas, schemas
 
 PLACE = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -27,10 +27,16 @@ def fill(page: str, parts: dict[str, str]) -> str:
 
 def tables() -> dict[str, str]:
     """A table of fields for each message, and one of the error codes."""
-    return {**{name: _fields(schemas.schema(name)) for name in schemas.MESSAGES}, "error-codes": _codes()}
+    return {**{name: fields(schemas.schema(name)) for name in schemas.MESSAGES}, "error-codes": _codes()}
 
 
-def _fields(schema: dict[str, Any]) -> str:
+def pull_tables() -> dict[str, str]:
+    """The same of ``protocol-0.3.md``."""
+    return {name: fields(pull_schemas.schema(name)) for name in pull_schemas.MESSAGES}
+
+
+def fields(schema: dict[str, Any]) -> str:
+    """The table of fields of a message."""
     lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
     for name, about in schema["properties"].items():
         given = f"`{_json(about['default'])}`" if about.get("default") not in (None, {}) else None

@@ -134,9 +134,9 @@ class TestRelay:
 
         async with (
             await asyncio.start_unix_server(say_nothing, tmp_path / "1"),
-            Relay(tmp_path, 4, 3).listening(lambda meant: 5),
+            Relay(tmp_path, 4, 3).listening(lambda meant: ["a", "b"]),
         ):
-            assert await Relay(tmp_path, 4, 0).ask_others(Meant(all=True)) == 5
+            assert await Relay(tmp_path, 4, 0).ask_others(Meant(all=True)) == ["a", "b"]
         assert sorted(record.getMessage() for record in caplog.records) == [
             "Worker 1 was not reached to cancel rollouts: TimeoutError.",
             "Worker 2 was not reached to cancel rollouts: FileNotFoundError.",
@@ -145,13 +145,13 @@ class TestRelay:
     async def test_what_is_meant_arrives_as_it_was(self, tmp_path: Path) -> None:
         arrived: list[Meant] = []
 
-        def note(meant: Meant) -> int:
+        def note(meant: Meant) -> list[str]:
             arrived.append(meant)
-            return len(meant.ids)
+            return sorted(meant.ids)
 
         ids = frozenset(f"{number:0200}\n" for number in range(1000))
         async with Relay(tmp_path, 2, 0).listening(note):
             other = Relay(tmp_path, 2, 1)
-            assert await other.ask_others(Meant(ids)) == 1000
-            await other.ask_others(Meant(prefix="ü\ud800"))
-        assert arrived == [Meant(ids), Meant(prefix="ü\ud800")]
+            assert await other.ask_others(Meant(ids)) == sorted(ids)
+            await other.ask_others(Meant(prefix="ü\ud800", pulled=True))
+        assert arrived == [Meant(ids), Meant(prefix="ü\ud800", pulled=True)]

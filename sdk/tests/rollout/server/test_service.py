@@ -123,12 +123,15 @@ class TestConcurrency:
         for number in range(5):
             assert (await post_init(app, init_body(f"{number}"))).status_code == 202
         await until(lambda: gate.running == 2)
-        assert await health(app) == {
+        body = await health(app)
+        assert {name: body[name] for name in list(body)[:4]} == {
             "status": "healthy",
             "agent_loop": "scripted",
             "active_rollouts": 5,
             "completed_rollouts": 0,
         }
+        assert body["concurrency"] == {"max_concurrent": 2, "queued": 3, "running": 2}
+        assert body["lifecycle"] == {"accepting_rollouts": True, "active_rollouts": 5}
         gate.open()
         for _ in range(5):
             await clients.result()

@@ -15,7 +15,9 @@ from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, Journa
 from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
+from osmosis_ai.rollout.server.pull.lane import PullLane
 from osmosis_ai.rollout.server.recovery import Recovery
+from osmosis_ai.rollout.server.rollouts import Rollouts
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 RESULT = result_without_run("rollout", StopReason(Outcome.AGENT_ERROR, "boom"), [{"role": "user", "content": "Hi"}])
@@ -68,7 +70,7 @@ class Server:
     def __init__(self, journal: Journal, deadline_seconds: float = 60.0) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self.courier = Courier(journal, lambda **about: OsmosisLLMClient(**about), QUICK, deadline_seconds)
-        self.recovery = Recovery(journal, self.courier, Observer(), self.spawn)
+        self.recovery = Recovery(journal, self.courier, PullLane(journal, Rollouts(), 1, 2, 3), Observer(), self.spawn)
 
     def spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

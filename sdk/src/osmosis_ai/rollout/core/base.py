@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from osmosis_ai.rollout.core.chat_watch import ChatWatch as ChatWatch, Trace as Trace
 from osmosis_ai.rollout.core.exceptions import JudgeError
+from osmosis_ai.rollout.core.grading import is_graded, while_grading
 from osmosis_ai.rollout.core.loop_blocks import LoopBlock
 from osmosis_ai.rollout.core.resources import Resources
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components, split_reward
@@ -167,7 +168,8 @@ class RolloutContext:
 
             self._judge = Judge(log=self.log_event)
         try:
-            return await self._judge.ask(prompt, **sampling)
+            with while_grading():
+                return await self._judge.ask(prompt, **sampling)
         except JudgeError as error:
             self.transcript.error = error
             raise
@@ -249,6 +251,8 @@ class RolloutContext:
         Raises:
             RewardError: a part is no finite number, or such a dict has no ``reward``.
         """
+        if not is_graded():  # in place of a score there may be something that is none
+            reward = reward_components = None
         value, components = split_reward(reward)
         components |= checked_components(reward_components or {})
         return RolloutResult(

@@ -94,11 +94,23 @@ class Stop(Enum):
     CANCELLED = StopReason(Outcome.CANCELLED, "cancelled on request", "cancelled")
     SHUTDOWN = StopReason(Outcome.INTERRUPTED, "server shutting down")
     RESTART = StopReason(Outcome.INTERRUPTED, "interrupted by a server restart")
+    LEASE_EXPIRED = StopReason(
+        Outcome.CANCELLED, "the polling lease expired: nobody asked for the result", "lease_expired"
+    )
 
 
 def time_limit(seconds: float) -> StopReason:
     """The reason for a rollout that ran over its wall-clock limit of ``seconds``."""
     return StopReason(Outcome.TIMEOUT, f"the rollout exceeded its time limit of {seconds:g} s")
+
+
+GRADER_TIMEOUT = "grader_timeout"
+"""Finish reason of a rollout whose rewards took too long."""
+
+
+def grader_limit(seconds: float) -> StopReason:
+    """The reason for a rollout whose reward functions and judges took more than ``seconds``."""
+    return StopReason(Outcome.TIMEOUT, f"grading exceeded its time limit of {seconds:g} s", GRADER_TIMEOUT)
 
 
 def tool_turn_limit(seconds: float) -> StopReason:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ForwardRef, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from osmosis_ai.rollout.core.grading import is_graded, while_grading
 from osmosis_ai.rollout.core.reward_parts import split_reward
 
 logger = logging.getLogger(__name__)
@@ -85,11 +86,13 @@ def _decorate(
         return score
 
     async def finish_later(score: Awaitable[Any]) -> Any:
-        with _marking_failures(name):
+        with _marking_failures(name), while_grading():
             return finish(await score)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _marking_failures(name):
+        if is_classic and not is_graded():
+            return _ungraded_later(may_be_none) if is_async else _ungraded(may_be_none)
+        with _marking_failures(name), while_grading():
             if not takes_data_source:
                 kwargs.pop("data_source", None)
             if is_classic and check_arguments is not None:
@@ -104,6 +107,15 @@ def _decorate(
     if not hasattr(func, "__name__"):
         wrapper.__name__ = wrapper.__qualname__ = name
     return cast(RewardFunction, wrapper)
+
+
+def _ungraded(may_be_none: bool) -> float | None:
+    """In place of a score that nobody asked for: an agent may compute with it, and no result has it."""
+    return None if may_be_none else math.nan
+
+
+async def _ungraded_later(may_be_none: bool) -> float | None:
+    return _ungraded(may_be_none)
 
 
 @contextmanager

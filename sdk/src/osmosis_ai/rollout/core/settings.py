@@ -68,6 +68,16 @@ class Synchronous(StrEnum):
     """At each (grouped) commit."""
 
 
+class Protocol(StrEnum):
+    """Which generations of the protocol a server answers."""
+
+    BOTH = "both"
+    PUSH = "0.2"
+    """``/v1/rollout/init``: results are posted to the trainer."""
+    PULL = "0.3"
+    """``/rollout``: the trainer fetches them."""
+
+
 class MetricsAccess(StrEnum):
     """Who may read ``/metrics``."""
 
@@ -182,9 +192,17 @@ class RolloutServerSettings(_Settings):
     journal: Annotated[str, Field(repr=False)] = JOURNAL_OFF  # a URL may have a password
     journal_synchronous: Synchronous = Synchronous.NORMAL
     allowed_trainer_hosts: str = ""
+    protocol: Protocol = Protocol.BOTH
+    poll_wait_seconds: Annotated[float, Field(ge=0.1, le=300.0)] = 30.0
+    poll_lease_seconds: Annotated[float, Field(ge=1.0, le=86_400.0)] = 120.0
     log_format: LogFormat = LogFormat.TEXT
     metrics: MetricsAccess = MetricsAccess.KEY
     metrics_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _a_poll_ends_before_its_lease(self) -> Self:
+        self._require_order("poll_wait_seconds", "poll_lease_seconds")
+        return self
 
     @field_validator("api_key", "metrics_key")
     @classmethod

@@ -8,7 +8,7 @@ Records are small, whatever they promise: what may be large is loaded by itself 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 from osmosis_ai.rollout.journal.clock import Timeline
@@ -150,9 +150,12 @@ class Journal(ABC):
         Call it until it returns none: at startup, and now and then for the sake of other processes that died.
         """
 
-    async def ask_cancel(self, ids: Iterable[str], prefix: str | None, all_of_them: bool) -> int | None:
+    async def ask_cancel(
+        self, ids: Iterable[str], prefix: str | None, all_of_them: bool, *, spaces: Sequence[str] = ("",)
+    ) -> list[str] | None:
         """Ask the other owners of this journal to cancel what they run of the rollouts ``ids``, those whose ids begin
-        with ``prefix``, or all; how many that is. ``None``: this journal cannot ask anybody."""
+        with ``prefix``, or all, as far as their keys begin with one of ``spaces``; the ids of those. ``None``: this
+        journal cannot ask anybody."""
         return None
 
     @abstractmethod

@@ -249,8 +249,11 @@ def _rollout_id_of(result: bytes) -> str | None:
 def payloads_of(record: JournalRecord, places: Places, pages: Pages) -> dict[Payload, bytes]:
     """Read once more."""
     row = dict(zip(_COLUMNS, pages.values_at(places.row), strict=True))
-    tools = row["init_reply"] if _has(row["init_reply"], "tools") else None
-    payloads = {Payload.INIT_REPLY: tools or to_json({"rollout_id": record.rollout_id, "tools": []})}
+    # A reply to an init has tools, one to a start of 0.3 the lease without which nobody may fetch the result.
+    is_whole = _has(row["init_reply"], "tools") or "polling_lease_token" in _fields(row["init_reply"])
+    payloads = {
+        Payload.INIT_REPLY: row["init_reply"] if is_whole else to_json({"rollout_id": record.rollout_id, "tools": []})
+    }
     if record.state is RolloutState.ACCEPTED and record.payload_bytes:
         payloads[Payload.REQUEST] = row["request"]
     if places.result is not None:

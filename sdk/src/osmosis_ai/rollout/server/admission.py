@@ -23,9 +23,11 @@ from osmosis_ai.rollout.core.watch import Accepted, Observer
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, Payload, UnknownKeyError
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.offer import ToolOffer
+from osmosis_ai.rollout.server.pull.leases import Leases
 from osmosis_ai.rollout.server.requests import RefusedError, fingerprint, idempotency_key
 from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts
 from osmosis_ai.rollout.server.state import AppState
+from osmosis_ai.rollout.server.terms import Terms, pull_key
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class _Init:
     trace: TraceContext | None
     key: str
     fingerprint: str
+    terms: Terms | None
 
 
 class Admission:
@@ -49,6 +52,7 @@ class Admission:
     Args:
         state: the key table.
         rollouts: those that were accepted are added there.
+        leases: begun there for those of 0.3.
         run: awaited for each accepted rollout, in the task that accepted it.
         spawn: makes a task.
     """
@@ -60,6 +64,7 @@ class Admission:
         state: AppState,
         journal: Journal,
         rollouts: Rollouts,
+        leases: Leases,
         observer: Observer,
         run: Callable[[Rollout], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -71,14 +76,18 @@ class Admission:
         self._state = state
         self._journal = journal
         self._rollouts = rollouts
+        self._leases = leases
         self._observer = observer
         self._run = run
         self._spawn = spawn
 
-    async def init(self, request: RolloutRequest, body: bytes, trace: TraceContext | None = None) -> bytes:
+    async def init(
+        self, request: RolloutRequest, body: bytes, trace: TraceContext | None = None, terms: Terms | None = None
+    ) -> bytes:
         """Accept ``request``, which ``body`` holds as JSON, or find what its key has accepted before; the reply's body.
 
-        ``trace`` is the trainer's trace context, which goes with every call to it.
+        ``trace`` is the trainer's trace context, which goes with every call to it. ``terms`` are those of a start of
+        0.3, which is accepted under a key of its own space.
 
         Raises:
             RefusedError: 409 another body under the key, 429 no room, 500 ``get_tools`` failed, 503 the server ends, or
@@ -92,7 +101,10 @@ class Admission:
                 "shutting_down",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-        init = _Init(request, body, trace, idempotency_key(request), fingerprint(request))
+        if terms is None:
+            init = _Init(request, body, trace, idempotency_key(request), fingerprint(request), None)
+        else:
+            init = _Init(request, body, trace, pull_key(request.rollout_id), terms.fingerprint, terms)
         future, leads = self._state.get_or_create_init_future(init.key)
         if leads:
             self._state.fingerprints[init.key] = init.fingerprint
@@ -163,7 +175,10 @@ class Admission:
         request = init.request
         # Copied first: from `get_tools` on the request is the agent's, which may change it.
         rollout = Rollout(init.key, request.rollout_id, request.server_url, request.api_key, request, init.trace)
-        reply, rollout.tools = await self._offer.make(rollout.rollout_id, request)
+        reply, rollout.tools = offered, _ = await self._offer.make(rollout.rollout_id, request)
+        if init.terms is not None:
+            rollout.terms, reply = init.terms, init.terms.reply
+            rollout.terms.tools = from_json(offered)["tools"]
         acceptance = Acceptance(
             key=init.key,
             rollout_id=rollout.rollout_id,
@@ -186,9 +201,11 @@ class Admission:
                 "journal_unavailable",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from error
-        about = Accepted(rollout.rollout_id, rollout.server_url, rollout.tools, init.trace, request, reply)
+        about = Accepted(rollout.rollout_id, rollout.server_url, rollout.tools, init.trace, request, offered)
         rollout.watch = self._observer.accepted(about)
         self._rollouts.add(rollout)
+        if rollout.terms is not None:
+            self._leases.begin(rollout)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - narrows the type; a coroutine runs in a task
         self._state.mark_started(rollout.key, task)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import set_max_metadata_size_bytes
-from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.settings import Protocol, RolloutClientSettings, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
 from osmosis_ai.rollout.journal import JournalError
@@ -30,9 +30,14 @@ from osmosis_ai.rollout.wire.channels import TrainerChannels, check_certificates
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 from osmosis_ai.rollout.wire.inbound import HEAD_TOO_LARGE, is_too_large
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard, refuse
+from osmosis_ai.rollout.wire.policy_client import PolicyClient
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+
+FASTAPI_422 = "Validation Error"
+"""As FastAPI describes what it would answer itself."""
 
 
 def create_app(
@@ -98,7 +103,8 @@ def create_app(
     trainers = channel or _channels(client_settings, settings.server.max_result_bytes)
 
     def make_client(**fields: Any) -> OsmosisLLMClient:
-        return OsmosisLLMClient(**fields, settings=client_settings, channel=trainers)
+        kind = PolicyClient if "tools" in fields else OsmosisLLMClient
+        return kind(**fields, settings=client_settings, channel=trainers)
 
     services = Services(agent_loop, settings, make_client, max_concurrent, record_ttl_seconds, debug_dir)
     registers = None
@@ -110,6 +116,8 @@ def create_app(
 
     # No page has the key. Where there is none, what comes over the loopback interface may come from a browser.
     guard = LoopbackGuard([server_host, socket.gethostname()]) if api_key is None else None
+
+    takes_inits = settings.server.protocol is not Protocol.PULL
 
     class RolloutServer(FastAPI):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -124,7 +132,7 @@ def create_app(
             elif guard is not None and scope["type"] == "http" and (problem := guard.problem_of(scope)) is not None:
                 await refuse(problem, send)
                 return
-            elif InitEndpoint.takes(scope) and not self.user_middleware:
+            elif takes_inits and InitEndpoint.takes(scope) and not self.user_middleware:
                 await init_endpoint(scope, receive, send)
                 return
             await super().__call__(scope, receive, send)
@@ -134,8 +142,8 @@ def create_app(
             # FastAPI lists a 422 wherever there is a parameter; an id in a path cannot be invalid.
             for operations in schema["paths"].values():
                 for operation in operations.values():
-                    if "requestBody" not in operation:
-                        operation["responses"].pop("422", None)
+                    if operation["responses"].get("422", {}).get("description") == FASTAPI_422:
+                        del operation["responses"]["422"]
             return schema
 
     app = RolloutServer(

@@ -17,6 +17,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
+from osmosis_ai.rollout.core.grading import CURRENT_GRADING
 from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, LoopBlock, RunInterrupted, note_block
 from osmosis_ai.rollout.core.resources import run_agent
 from osmosis_ai.rollout.core.results import (
@@ -35,6 +36,8 @@ from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.watch import CURRENT_WATCH, NO_WATCH, RolloutWatch
 from osmosis_ai.rollout.core.where import places_of, places_of_task
 from osmosis_ai.rollout.server.clock import Clock
+from osmosis_ai.rollout.server.graded_run import GradedRun
+from osmosis_ai.rollout.server.terms import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Execution(ChatWatch):
         limit_seconds: of the whole run, without the time that its calls wait for a paused trainer.
         tool_turn_seconds: of the time between a reply of the policy and the next chat call, or the end.
         watch: told of the run's chat calls and, through ``CURRENT_WATCH``, of its tool calls.
+        terms: whether and how long it is graded; ``None``: as the agent does it, within its limit.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Execution(ChatWatch):
         limit_seconds: float,
         tool_turn_seconds: float,
         watch: RolloutWatch = NO_WATCH,
+        terms: Terms | None = None,
     ) -> None:
         self._rollout_id = rollout_id
         self._agent_loop = agent_loop
@@ -71,12 +76,18 @@ class Execution(ChatWatch):
         self._loop = asyncio.get_running_loop()
         self._limit = Clock(self._loop, self._time_ends)
         self._tool_turn = Clock(self._loop, self._tool_turn_ends)
+        self._grading = None if terms is None else GradedRun(terms, self._loop, self._limit, self.stop)
         self._pauses = 0
         """Chat calls that wait for a paused trainer now."""
         self._waited_in_vain = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._stop_reason: StopReason | None = None
         self._is_forgotten = False
+
+    @property
+    def is_grading(self) -> bool:
+        """Whether a reward function or a judge of it works now."""
+        return self._grading is not None and self._grading.is_grading
 
     def stop(self, reason: StopReason) -> None:
         """End the run for ``reason``; the first reason stands."""
@@ -97,6 +108,8 @@ class Execution(ChatWatch):
         if self._ended.done():
             # Of what it has started only its own task: another may serve other rollouts by now.
             return self._stop_reason if asyncio.current_task() is self._task else None
+        if self._grading is not None and self._grading.is_over:
+            return self._grading.limit
         if self._limit.is_over:
             return time_limit(self._limit_seconds)
         return tool_turn_limit(self._tool_turn_seconds) if self._tool_turn.is_over else None
@@ -178,6 +191,8 @@ class Execution(ChatWatch):
         finally:
             self._limit.cancel()
             self._tool_turn.cancel()
+            if self._grading is not None:
+                self._grading.cancel()
             # Where this itself is cancelled, the agent must not go on alone.
             run.cancel()
             self._ctx.close()
@@ -194,6 +209,8 @@ class Execution(ChatWatch):
     async def _run(self) -> RolloutResult | BaseException:
         CURRENT_WATCH.set(self._watch)
         CURRENT_RUN.set(self)
+        if self._grading is not None:
+            CURRENT_GRADING.set(self._grading)
         self._watch.agent_begins()
         try:
             return await run_agent(self._agent_loop.run, self._ctx)

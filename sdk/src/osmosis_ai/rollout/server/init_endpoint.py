@@ -38,7 +38,7 @@ class InitEndpoint:
         self._services = services
         self._siblings = siblings.current()
         self.bodies = Bodies(limits.max_body_bytes, limits.body_timeout_seconds)
-        self._allowed_hosts = frozenset(
+        self.allowed_hosts = frozenset(
             host.strip().lower() for host in limits.allowed_trainer_hosts.split(",") if host.strip()
         )
 
@@ -64,7 +64,7 @@ class InitEndpoint:
             body = await self.bodies.receive(headers, request.receive)
             service = await self._services.current()
             trace = trace_context_of(request.headers) if _TRACEPARENT in headers else None
-            return await service.init(parse_init(body, self._allowed_hosts), body, trace)
+            return await service.init(parse_init(body, self.allowed_hosts), body, trace)
         except Exception as error:
             self._services.observer.init_refused(reason_of(error))
             raise

@@ -19,7 +19,10 @@ from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
+from osmosis_ai.rollout.server.pull.lane import PullLane
+from osmosis_ai.rollout.server.pull.results import as_pulled
 from osmosis_ai.rollout.server.rollouts import Rollout
+from osmosis_ai.rollout.server.terms import is_pulled
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,13 @@ class Recovery:
         self,
         journal: Journal,
         courier: Courier,
+        pull: PullLane,
         observer: Observer,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._journal = journal
         self._courier = courier
+        self._pull = pull
         self._observer = observer
         self._spawn = spawn
         self._left: list[str] = []
@@ -68,7 +73,9 @@ class Recovery:
     async def _take_up(self, record: JournalRecord) -> None:
         LOG_CONTEXT.set(LogContext(record.rollout_id, record.api_key))
         try:
-            if record.state is RolloutState.FINISHED:
+            if is_pulled(record.key):
+                await self._keep(record)
+            elif record.state is RolloutState.FINISHED:
                 await self._deliver(record, Parcel(record.key, record.payload_bytes, None, record.without_messages))
             elif (made := await self._report(record)) is not None:
                 await self._deliver(record, *made)
@@ -79,11 +86,23 @@ class Recovery:
                 "Rollout %a: its result stays in the journal; the next round tries again.", record.rollout_id
             )
 
+    async def _keep(self, record: JournalRecord) -> None:
+        """A result that its trainer fetches is only put on record."""
+        if record.state is not RolloutState.FINISHED:
+            if (made := await self._report(record)) is None:
+                return
+            watch = self._observer.recovered(record.rollout_id, record.server_url, 0.0)
+            watch.ended(made[1], max(self._journal.now() - record.accepted_at, 0.0))
+            watch.gone()
+        self._pull.owe(record)
+
     async def _report(self, record: JournalRecord) -> tuple[Parcel, ResultSummary] | None:
         """Put on record that the rollout was interrupted; ``None`` if that is not ours to deliver."""
         size_bytes = DECODED_PER_BYTE * record.payload_bytes
         async with self._courier.room_for(size_bytes).share(size_bytes):
             result = await _unrun(self._journal, record.key, record.rollout_id, Stop.RESTART.value)
+            if is_pulled(record.key):
+                result = as_pulled(result, None)
             parcel = Parcel.of(record.key, result)
             if not await self._courier.record(parcel, record.rollout_id):
                 return None

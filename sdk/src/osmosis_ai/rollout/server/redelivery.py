@@ -13,6 +13,7 @@ from osmosis_ai.rollout.journal import Journal, JournalRecord, RolloutState
 from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
+from osmosis_ai.rollout.server.terms import is_pulled
 from osmosis_ai.rollout.wire.channels import TrainerChannels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
@@ -36,13 +37,15 @@ class Redeliverer:
         self._channel = TrainerChannels(settings.max_connections, settings.max_keepalive_connections)
 
     async def redeliver(self, key: str) -> Redelivery | None:
-        """Deliver the settled result under ``key`` again; ``None`` if there is none.
+        """Deliver the settled result under ``key`` again; ``None`` if there is none, or if its trainer fetches it.
 
         One that is not taken goes back to the state it had, with the error.
 
         Raises:
             JournalError: the journal cannot be used.
         """
+        if is_pulled(key):
+            return None
         before = await self._journal.get(key)
         record = await self._journal.reopen(key)
         if before is None or record is None or record.payload_bytes == 0:

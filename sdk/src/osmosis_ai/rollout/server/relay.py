@@ -9,10 +9,14 @@ import asyncio
 import json
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+
+from osmosis_ai.rollout.server.requests import KEY_SPACES
+from osmosis_ai.rollout.server.terms import PULL
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +34,16 @@ class Meant:
     ids: frozenset[str] = frozenset()
     prefix: str | None = None
     all: bool = False
+    pulled: bool = False
+    """Whether rollouts of 0.3 are meant, or those of 0.2."""
+
+    @property
+    def key_spaces(self) -> Sequence[str]:
+        """What the journal's keys of those that can be meant begin with."""
+        return (PULL,) if self.pulled else KEY_SPACES
 
     def includes(self, rollout_id: str) -> bool:
-        """Whether the rollout of that id is one."""
+        """Whether the rollout of that id, of the right protocol, is one."""
         return self.all or rollout_id in self.ids or (self.prefix is not None and rollout_id.startswith(self.prefix))
 
 
@@ -43,14 +54,20 @@ class Relay:
         self._own = folder / str(index)
         self._others = [folder / str(number) for number in range(count) if number != index]
 
+    @property
+    def server_id(self) -> str:
+        """The same for all workers of one server, and no other server's."""
+        return self._own.parent.name
+
     @asynccontextmanager
-    async def listening(self, cancel: Callable[[Meant], int]) -> AsyncIterator[None]:
-        """While it lasts, do with ``cancel`` what other workers ask for; it gives how many it stopped."""
+    async def listening(self, cancel: Callable[[Meant], list[str]]) -> AsyncIterator[None]:
+        """While it lasts, do with ``cancel`` what other workers ask for; it gives the ids of those it stopped."""
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 asked = json.loads(await reader.readline())
-                writer.write(b"%d\n" % cancel(Meant(frozenset(asked["ids"]), asked["prefix"], asked["all"])))
+                meant = Meant(frozenset(asked["ids"]), asked["prefix"], asked["all"], asked["pulled"])
+                writer.write(json.dumps(cancel(meant)).encode() + b"\n")
                 await writer.drain()
             finally:
                 writer.close()
@@ -67,24 +84,24 @@ class Relay:
         finally:
             server.close()
 
-    async def ask_others(self, meant: Meant) -> int:
-        """How many rollouts the other workers stopped."""
-        line = json.dumps({"ids": list(meant.ids), "prefix": meant.prefix, "all": meant.all}).encode() + b"\n"
-        return sum(await asyncio.gather(*(self._ask(path, line) for path in self._others)))
+    async def ask_others(self, meant: Meant) -> list[str]:
+        """The ids of the rollouts that the other workers stopped."""
+        line = json.dumps(asdict(meant) | {"ids": list(meant.ids)}).encode() + b"\n"
+        return list(chain(*await asyncio.gather(*(self._ask(path, line) for path in self._others))))
 
-    async def _ask(self, path: Path, line: bytes) -> int:
+    async def _ask(self, path: Path, line: bytes) -> list[str]:
         try:
             async with asyncio.timeout(REPLY_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(path)
+                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
                 try:
                     writer.write(line)
                     await writer.drain()
-                    return int(await reader.readline() or 0)
+                    return [str(rollout_id) for rollout_id in json.loads(await reader.readline() or b"[]")]
                 finally:
                     writer.close()
         except (OSError, TimeoutError, ValueError) as error:
             logger.warning("Worker %s was not reached to cancel rollouts: %s.", path.name, type(error).__name__)
-            return 0
+            return []
 
 
 def short_folder() -> str | None:

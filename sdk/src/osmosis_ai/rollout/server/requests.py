@@ -33,6 +33,9 @@ MAX_TOKENS_TOTAL = 1_000_000_000
 # They would collide with the arguments of the chat call itself.
 _RESERVED_COMPLETION_PARAMS = ("messages", "rollout_id", "self")
 
+KEY_SPACES = ("key:", "id:")
+"""What keys of inits begin with: those of explicit keys, those of ids."""
+
 UNREACHABLE_IDS = frozenset({"init", ".", ".."})
 
 _NOT_ASKED = frozenset({"api_key", "rollout_id", "idempotency_key"})
@@ -68,6 +71,11 @@ class RefusedError(Exception):
         return {"detail": self.detail} if self.code is None else {"detail": self.detail, "code": self.code}
 
 
+def unknown_rollout() -> RefusedError:
+    """404 to a question about a rollout that nobody knows."""
+    return RefusedError(HTTPStatus.NOT_FOUND, "No rollout of that id is known.", "unknown_rollout")
+
+
 _REASON_OF_STATUS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "unauthorized",
     HTTPStatus.UNPROCESSABLE_ENTITY: "invalid",
@@ -93,7 +101,19 @@ def parse_init(body: bytes, allowed_trainer_hosts: frozenset[str]) -> RolloutReq
     Raises:
         RefusedError: 422 with FastAPI's ``detail`` list, which names the field and leaves the input out.
     """
-    request = _parsed(RolloutRequest, body)
+    return _checked(parsed(RolloutRequest, body), allowed_trainer_hosts)
+
+
+def check_request(fields: dict[str, Any], allowed_trainer_hosts: frozenset[str]) -> RolloutRequest:
+    """The same for an init that did not come as one.
+
+    Raises:
+        RefusedError: 422, in the names of an init.
+    """
+    return _checked(_validated(RolloutRequest, fields), allowed_trainer_hosts)
+
+
+def _checked(request: RolloutRequest, allowed_trainer_hosts: frozenset[str]) -> RolloutRequest:
     try:
         CompletionParams.model_validate(request.completion_params)
     except ValidationError as error:
@@ -112,16 +132,25 @@ def parse_cancel(body: bytes) -> CancelRequest:
     Raises:
         RefusedError: 422, as for an init.
     """
-    return _parsed(CancelRequest, body)
+    return parsed(CancelRequest, body)
 
 
-def _parsed(model: type[Model], body: bytes) -> Model:
+def parsed(model: type[Model], body: bytes) -> Model:
+    """``body`` as JSON, validated.
+
+    Raises:
+        RefusedError: 422, as for an init.
+    """
     try:
         # A byte order mark is no part of the text (RFC 8259, section 8.1, lets a parser ignore it).
         fields = from_json(body.removeprefix(BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         detail = [{"type": "json_invalid", "loc": ["body"], "msg": f"JSON decode error: {error}"}]
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
+    return _validated(model, fields)
+
+
+def _validated(model: type[Model], fields: Any) -> Model:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -130,7 +159,8 @@ def _parsed(model: type[Model], body: bytes) -> Model:
 
 def idempotency_key(request: RolloutRequest) -> str:
     """The key under which a request is accepted once: its explicit key, or else its rollout id, in separate spaces."""
-    return f"key:{request.idempotency_key}" if request.idempotency_key else f"id:{request.rollout_id}"
+    explicit, implicit = KEY_SPACES
+    return f"{explicit}{request.idempotency_key}" if request.idempotency_key else f"{implicit}{request.rollout_id}"
 
 
 def fingerprint(request: RolloutRequest) -> str:

@@ -13,6 +13,7 @@ from osmosis_ai.rollout.journal import JournalRecord, RolloutState
 from osmosis_ai.rollout.server import siblings
 from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.execution import Execution
+from osmosis_ai.rollout.server.terms import Terms, is_pulled, summary_of_pulled
 
 
 @dataclass(eq=False)
@@ -28,6 +29,8 @@ class Rollout:
     api_key: str | None = field(repr=False)
     request: RolloutRequest = field(repr=False)
     trace: TraceContext | None = None
+    terms: Terms | None = None
+    """Of a rollout of 0.3, whose trainer fetches the result."""
     tools: list[OpenAIFunctionToolSchema] = field(default_factory=list, repr=False)
     watch: RolloutWatch = NO_WATCH
     accepted_at: float = field(default_factory=time.time)
@@ -82,16 +85,23 @@ class Rollouts:
     Attributes:
         reserved: inits under way that may become one.
         unfinished: how many have no result yet.
+        unfetched: how many results are on record that their trainers have not fetched yet.
     """
 
     def __init__(self) -> None:
         self.reserved = 0
         self.unfinished = 0
+        self.unfetched = 0
         self._by_key: dict[str, Rollout] = {}
         self._siblings = siblings.current()
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._by_key) + self.unfetched
+
+    @property
+    def unfinished_everywhere(self) -> int:
+        """``unfinished`` of all workers together."""
+        return self.unfinished if self._siblings is None else self._siblings.total
 
     def add(self, rollout: Rollout) -> None:
         """It has been accepted."""
@@ -162,5 +172,7 @@ def view_of_record(record: JournalRecord, result: bytes | None, delivery: Delive
     if result is not None:
         # Decoded anew for each question: questions are rare, and results of other processes are bytes only.
         payload = TerminalResult(result).payload
+        if is_pulled(record.key):
+            return view | {"result": summary_of_pulled(payload)}
         view["result"] = asdict(summary_of(payload)) | {"num_messages": len(payload["final_messages"])}
     return view

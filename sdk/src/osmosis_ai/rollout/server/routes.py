@@ -5,12 +5,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.schemas import CancelRequest, InitResponse, RolloutRequest
-from osmosis_ai.rollout.core.settings import MetricsAccess
+from osmosis_ai.rollout.core.settings import MetricsAccess, Protocol
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token, validate_api_key
 from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
+from osmosis_ai.rollout.server.pull_routes import add_pull_routes, lifecycle
 from osmosis_ai.rollout.server.relay import Meant
-from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_cancel
+from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_cancel, unknown_rollout
 from osmosis_ai.rollout.server.services import Services
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
     init_endpoint = InitEndpoint(authenticate, services)
 
     async def status_object() -> dict[str, Any]:
-        state = (await services.current()).state
+        service = await services.current()
         return {
             "status": "healthy",
             "agent_loop": services.agent_name,
-            "active_rollouts": state.active_count,
-            "completed_rollouts": state.completed_count,
+            "active_rollouts": service.state.active_count,
+            "completed_rollouts": service.state.completed_count,
+            **({} if settings.protocol is Protocol.PUSH else lifecycle(service)),
         }
 
     @app.get("/health", responses=_refusals())
@@ -112,6 +114,11 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         authenticate(request)
         return await status_object()
 
+    if settings.protocol is not Protocol.PUSH:
+        add_pull_routes(app, services, authenticate, init_endpoint, _refusals, _takes)
+    if settings.protocol is Protocol.PULL:
+        return init_endpoint
+
     @app.post(
         INIT_PATH,
         status_code=HTTPStatus.ACCEPTED,
@@ -143,7 +150,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         authenticate(request)
         view = await (await services.current()).status(rollout_id)
         if view is None:
-            raise _unknown_rollout()
+            raise unknown_rollout()
         return view
 
     @app.post(
@@ -158,7 +165,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         if await service.cancel_everywhere(Meant(ids=frozenset([rollout_id]))):
             return {"rollout_id": rollout_id, "state": "cancelling"}
         if await service.status(rollout_id) is None:
-            raise _unknown_rollout()
+            raise unknown_rollout()
         raise RefusedError(HTTPStatus.CONFLICT, "The rollout is not running on this server.", "not_running")
 
     @app.post(
@@ -179,10 +186,6 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         authenticate(request)
         asked = parse_cancel(await init_endpoint.bodies.receive(headers_of(request), request.receive))
         meant = Meant(frozenset(asked.ids or ()), asked.prefix, asked.all is True)
-        return {"cancelling": await (await services.current()).cancel_everywhere(meant)}
+        return {"cancelling": len(await (await services.current()).cancel_everywhere(meant))}
 
     return init_endpoint
-
-
-def _unknown_rollout() -> RefusedError:
-    return RefusedError(HTTPStatus.NOT_FOUND, "No rollout of that id is known.", "unknown_rollout")

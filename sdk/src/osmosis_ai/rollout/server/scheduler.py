@@ -10,6 +10,7 @@ from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.core.watch import Phase
 from osmosis_ai.rollout.server.execution import Execution
 from osmosis_ai.rollout.server.rollouts import Rollout
+from osmosis_ai.rollout.server.terms import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ class Scheduler:
             rollout.rollout_id,
             self._agent_loop,
             ctx,
-            self._limits.request_timeout_seconds,
+            _limit(self._limits.request_timeout_seconds, rollout.terms),
             self._limits.tool_turn_timeout_seconds,
             rollout.watch,
+            rollout.terms,
         )
         rollout.llm.watcher = rollout.execution
         if rollout.stop_reason is not None:  # it came between the slot and here
@@ -85,3 +87,8 @@ class Scheduler:
         result = result.within(self._limits.max_result_bytes)
         self.release(rollout)
         return result
+
+
+def _limit(seconds: float, terms: Terms | None) -> float:
+    asked = None if terms is None else terms.agent_seconds
+    return seconds if asked is None else min(seconds, max(asked, 0.0))

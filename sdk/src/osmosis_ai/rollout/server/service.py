@@ -32,6 +32,8 @@ from osmosis_ai.rollout.server.admission import Admission
 from osmosis_ai.rollout.server.attempts import ClientFactory, Delivery
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
+from osmosis_ai.rollout.server.pull.lane import PullLane
+from osmosis_ai.rollout.server.pull.results import as_pulled
 from osmosis_ai.rollout.server.recovery import Recovery, result_of_unrun
 from osmosis_ai.rollout.server.relay import Meant
 from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts, view_of_record, view_of_rollout
@@ -76,9 +78,17 @@ class RolloutService:
         self._rollouts = Rollouts()
         self._scheduler = Scheduler(agent_loop, limits, state.semaphore, debug_dir)
         self._courier = Courier(journal, make_client, settings.client, limits.delivery_deadline_seconds)
-        self._recovery = Recovery(journal, self._courier, observer, self._spawn)
+        self.pull = PullLane(
+            journal,
+            self._rollouts,
+            limits.poll_wait_seconds,
+            limits.poll_lease_seconds,
+            limits.delivery_deadline_seconds,
+        )
+        """Of rollouts of 0.3, whose results are fetched."""
+        self._recovery = Recovery(journal, self._courier, self.pull, observer, self._spawn)
         self._admission = Admission(
-            agent_loop, limits, state, journal, self._rollouts, observer, self._run, self._spawn
+            agent_loop, limits, state, journal, self._rollouts, self.pull.leases, observer, self._run, self._spawn
         )
         self.init = self._admission.init
 
@@ -86,6 +96,17 @@ class RolloutService:
     def draining(self) -> bool:
         """Whether all inits are refused, as the server ends."""
         return self._admission.closed
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many rollouts run here, and how many wait for a slot."""
+        running = sum(rollout.phase is Phase.RUNNING for rollout in self._rollouts.without_result())
+        return running, self._rollouts.unfinished - running
+
+    @property
+    def active_everywhere(self) -> int:
+        """How many rollouts have no result yet, those of all workers together."""
+        return self._rollouts.unfinished_everywhere
 
     @property
     def journal_problem(self) -> str | None:
@@ -111,12 +132,14 @@ class RolloutService:
         self._admission.closed = self._courier.ending = True
         await self._finish_running(drain_seconds)
         self._courier.close()
+        self.pull.close()
         await self._end_tasks(self._flush_seconds)
         await self._journal.close()
 
     async def close_at_once(self) -> None:
         """Leave everything as it stands in the journal, for the next process."""
         self._admission.closed = self._courier.ending = True
+        self.pull.close()
         await self._end_tasks(0.0)
         await self._journal.close()
 
@@ -133,14 +156,18 @@ class RolloutService:
             result = await self._journal.load(record.key, Payload.RESULT)
             return await call_in_thread(lambda: view_of_record(record, result, delivery))
 
-    def cancel(self, meant: Meant) -> int:
-        """Stop the queued and running rollouts of this process that are meant; how many."""
-        stopped = [rollout for rollout in self._rollouts.without_result() if meant.includes(rollout.rollout_id)]
+    def cancel(self, meant: Meant) -> list[str]:
+        """Stop the queued and running rollouts of this process that are meant; their ids."""
+        stopped = [
+            rollout
+            for rollout in self._rollouts.without_result()
+            if meant.includes(rollout.rollout_id) and meant.pulled is (rollout.terms is not None)
+        ]
         for rollout in stopped:
             rollout.stop(Stop.CANCELLED.value)
-        return len(stopped)
+        return [rollout.rollout_id for rollout in stopped]
 
-    async def cancel_everywhere(self, meant: Meant) -> int:
+    async def cancel_everywhere(self, meant: Meant) -> list[str]:
         """The same for all workers and replicas of this server.
 
         Raises:
@@ -148,17 +175,18 @@ class RolloutService:
         """
         stopped = self.cancel(meant)
         try:
-            asked = await self._journal.ask_cancel(meant.ids, meant.prefix, meant.all)
+            asked = await self._journal.ask_cancel(meant.ids, meant.prefix, meant.all, spaces=meant.key_spaces)
         except JournalError:
             if stopped and len(meant.ids) == 1 and not meant.all and meant.prefix is None:
                 return stopped  # it ran here
             raise
         if asked is None and (others := relay.current()) is not None:
             asked = await others.ask_others(meant)
-        return stopped + (asked or 0)
+        return stopped + (asked or [])
 
     async def maintain(self) -> None:
         """One round of housekeeping: old records go, and rollouts of other processes that died are taken up."""
+        await self.pull.maintain()
         await self._journal.prune()
         await self._recovery.take_up_abandoned()
 
@@ -191,8 +219,9 @@ class RolloutService:
             TRACE_HEADERS.set(rollout.trace.headers)
         try:
             has_slot = await self._scheduler.wait_for_slot(rollout)
+            about: dict[str, Any] = {} if rollout.terms is None else {"tools": rollout.terms.tools}
             async with self._make_client(
-                server_url=rollout.server_url, rollout_id=rollout.rollout_id, api_key=rollout.api_key
+                server_url=rollout.server_url, rollout_id=rollout.rollout_id, api_key=rollout.api_key, **about
             ) as rollout.llm:
                 delivery = await self._deliver(rollout, await self._result_of(rollout, has_slot))
             if delivery is not None:
@@ -203,6 +232,8 @@ class RolloutService:
             if rollout.is_unfinished:  # on record for the next process: without a client it cannot go out from here
                 result = await result_of_unrun(self._journal, rollout, NO_CLIENT)
                 rollout.watch.result_made(result.encoded)
+                if rollout.terms is not None:
+                    result = as_pulled(result, rollout.terms)
                 await self._courier.record(Parcel.of(rollout.key, result), rollout.rollout_id)
                 _tell_end(rollout, result.summary, rollout.age_seconds)
         finally:
@@ -210,6 +241,7 @@ class RolloutService:
             self.state.mark_completed(rollout.key)
             self.state.clear_init_record(rollout.key)  # from here on the journal answers for it
             self._rollouts.remove(rollout)
+            self.pull.leases.end(rollout.key)
             rollout.watch.gone()
 
     async def _result_of(self, rollout: Rollout, has_slot: bool) -> TerminalResult:
@@ -222,12 +254,17 @@ class RolloutService:
         seconds = rollout.age_seconds
         self._rollouts.finish(rollout)
         rollout.watch.result_made(result.encoded)
+        if rollout.terms is not None:
+            result = await call_in_thread(as_pulled, result, rollout.terms)
         parcel = Parcel.of(rollout.key, result)
         if not await self._courier.record(parcel, rollout.rollout_id):
             return None
         await rollout.watch.flushed()  # whoever has the result can read the trace
         rollout.enter(Phase.DELIVERING)
         _tell_end(rollout, result.summary, seconds)
+        if rollout.terms is not None:
+            self.pull.finished(rollout)
+            return None
         delivery = Delivery(parcel, rollout.rollout_id, rollout.server_url, rollout.api_key, rollout.llm, rollout.watch)
         await self._courier.attempt(delivery)
         self.state.mark_completed(rollout.key)  # for 0.2 it has ended, also if its trainer is dead

@@ -57,6 +57,12 @@ class Siblings:
         """There is no worker at ``index``."""
         _ENTRY.pack_into(self._memory, index * _ENTRY.size, ABSENT, 0.0)
 
+    @property
+    def total(self) -> int:
+        """How many rollouts all workers together have accepted and not finished."""
+        entries: list[tuple[int, float]] = list(_ENTRY.iter_unpack(self._memory[: _ENTRY.size * self._count]))
+        return sum(max(number, 0) for number, _ in entries)
+
     def gives_way(self) -> bool:
         """Whether a connection should be let go now; at most one in ``GIVE_WAY_SECONDS``."""
         now = time.monotonic()

@@ -52,6 +52,9 @@ class OsmosisLLMClient:
         ValueError: a time or a count is out of bounds.
     """
 
+    chat_path = CHAT_PATH
+    """Of the chat calls, below ``server_url``."""
+
     def __init__(
         self,
         server_url: str,
@@ -151,7 +154,7 @@ class OsmosisLLMClient:
         }
         body = self._chat.encoded(messages, {**kwargs, **named})
         result, latency_ms = await self._poster.post(
-            CHAT_PATH,
+            self.chat_path,
             body,
             self.max_retries + 1,
             _OK,
@@ -239,7 +242,7 @@ class OsmosisLLMClient:
             return completion_in(reply)
         except ValueError as error:
             text = excerpt(reply.beginning, self.api_key)
-            message = f"The reply of POST {self.server_url}{CHAT_PATH} {error}: {text}"
+            message = f"The reply of POST {self.server_url}{self.chat_path} {error}: {text}"
             failure = OsmosisReplyError(message, reply.status_code)
             failure.__cause__ = error
             then = error.then if isinstance(error, NotWholeError) else Then.GIVE_UP

@@ -188,18 +188,20 @@ class PostgresJournal(Journal):
 
         return await self._do(claim)
 
-    async def ask_cancel(self, ids: Iterable[str], prefix: str | None, all_of_them: bool) -> int | None:
-        async def ask(connection: Any) -> int:
-            return int(
-                await connection.fetchval(
-                    statements.ASK_CANCEL,
-                    self._lease.epoch,
-                    all_of_them,
-                    [statements.stored(rollout_id) for rollout_id in ids],
-                    statements.stored(prefix),
-                    self._lease.channel,
-                )
+    async def ask_cancel(
+        self, ids: Iterable[str], prefix: str | None, all_of_them: bool, *, spaces: Sequence[str] = ("",)
+    ) -> list[str] | None:
+        async def ask(connection: Any) -> list[str]:
+            asked = await connection.fetch(
+                statements.ASK_CANCEL,
+                self._lease.epoch,
+                all_of_them,
+                [statements.stored(rollout_id) for rollout_id in ids],
+                statements.stored(prefix),
+                self._lease.channel,
+                list(spaces),
             )
+            return [statements.read(rollout_id) or "" for (rollout_id,) in asked]
 
         return await self._do(ask)
 

@@ -183,10 +183,13 @@ WITH meant AS (
     SELECT id FROM rollouts
     WHERE settled_at IS NULL AND state = '{RolloutState.ACCEPTED}' AND epoch <> $1
         AND ($2 OR rollout_id = ANY($3::text[]) OR starts_with(rollout_id, $4))
+        AND EXISTS (SELECT FROM unnest($6::text[]) AS space WHERE starts_with(key, space))
     FOR UPDATE SKIP LOCKED
-), asked AS (UPDATE rollouts SET cancel_asked = true FROM meant WHERE rollouts.id = meant.id RETURNING rollouts.id),
+), asked AS (
+    UPDATE rollouts SET cancel_asked = true FROM meant WHERE rollouts.id = meant.id RETURNING rollouts.rollout_id
+),
 told AS (SELECT pg_notify($5, 'cancel') WHERE EXISTS (SELECT FROM asked))
-SELECT count(*) FROM asked LEFT JOIN told ON true
+SELECT asked.rollout_id FROM asked LEFT JOIN told ON true
 """
 CANCELLED = f"""
 SELECT key FROM rollouts WHERE epoch = $1 AND settled_at IS NULL AND state = '{RolloutState.ACCEPTED}' AND cancel_asked

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("docs", "sdk", "conformance", "bench", "examples", "training", ".github")
+FOLDERS = ("deploy", "docs", "sdk", "conformance", "bench", "examples", "training", ".github")
 SHELLS = frozenset({"bash", "sh", "shell", "console", "zsh", "shell-session"})
 
 _NAMED = re.compile(r'<sup id="([\w-]+)">')

@@ -167,6 +167,15 @@ class TestPrinting:
         report.add(3, 1, ended())
         assert ["3", "1", "COMPLETED"] in [line.split()[:3] for line in printed(report).splitlines()]
 
+    def test_groups_without_signal_are_named_and_a_failure_is_no_sample(self) -> None:
+        report = RolloutReport(planned=9)
+        for row, rewards in enumerate([(1.0, 1.0, None), (1.0, 0.0, 1.0), (0.0, 0.0, 0.0)]):
+            for repeat, reward in enumerate(rewards):
+                report.add(row, repeat, FAILED if reward is None else ended(reward=reward))
+        assert "Groups: 3, of which 2 without signal: all samples earn the same (rows 0, 2)" in printed(report)
+        assert (report.summary()["groups"], report.summary()["groups_without_signal"]) == (3, 2)
+        assert "Groups" not in printed(report_of(ended(), ended()))
+
     def test_a_long_table_keeps_the_worst_and_says_how_many_it_leaves_out(self) -> None:
         good = [ended()] * (2 * MAX_TABLE_LINES)
         text = printed(report_of(*good, FAILED, ended(reward=0.0)))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from osmosis_ai.rollout.core.text import counted, printable, shortened
-from osmosis_ai.rollout.run.tally import warning_lines
+from osmosis_ai.rollout.run.tally import MAX_ROWS_NAMED, warning_lines
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
 from osmosis_ai.rollout.run.zero_reasons import zero_lines
 from osmosis_ai.rollout.trainer.vocabulary import Ending
@@ -88,6 +88,11 @@ class ReportPrinter:
                 self._console.print(f"    {text}", soft_wrap=True)
         for text in report.components.lines():
             self._console.print(f"    {printable(text, self._encoding)}", soft_wrap=True)
+        groups, flat = report.flat_groups()
+        if groups:
+            named = ", ".join(map(str, flat[:MAX_ROWS_NAMED])) + (", ..." if len(flat) > MAX_ROWS_NAMED else "")
+            rows = f" ({'rows' if len(flat) > 1 else 'row'} {named})" if flat else ""
+            self.say(f"Groups: {groups}, of which {len(flat)} without signal: all samples earn the same{rows}")
         self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
         told = report.stop_reason and shortened(report.stop_reason)  # by the command, at its end
         for problem in (problem for problem in report.problems if problem.text != told):

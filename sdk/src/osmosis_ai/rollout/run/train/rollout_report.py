@@ -103,6 +103,15 @@ class RolloutReport(Tally):
             text = line.problem.replace(line.rollout_id, "<rollout id>")
             self.count_problem(line.status, text, line.row_index, line.where or (), line.hint)
 
+    def flat_groups(self) -> tuple[int, list[int]]:
+        """How many rows have several rewards, and the rows whose rewards are all the same: they teach nothing."""
+        rewards: dict[int, list[float]] = {}
+        for line in self.lines:
+            if line.reward is not None:
+                rewards.setdefault(line.row_index, []).append(line.reward)
+        groups = {row: values for row, values in rewards.items() if len(values) > 1}
+        return len(groups), sorted(row for row, values in groups.items() if min(values) == max(values))
+
     @property
     def completed(self) -> int:
         """Rollouts with a terminal COMPLETED callback."""
@@ -120,6 +129,7 @@ class RolloutReport(Tally):
 
     def summary(self) -> dict[str, Any]:
         """The totals as JSON; ``mean_reward`` is null where no rollout has a reward."""
+        groups, flat = self.flat_groups()
         return {
             "planned": self.planned,
             "ended": self.ended,
@@ -128,6 +138,8 @@ class RolloutReport(Tally):
             **self.rewards_as_json(),
             "scored_zero": self.zeros,
             "zero_reasons": dict(self.zero_reasons),
+            "groups": groups,
+            "groups_without_signal": len(flat),
             "duration_seconds": round(self.duration_seconds, 3),
             "rollouts_per_second": round(self.rollouts_per_second, 3),
             "interrupted": self.interrupted,

@@ -78,7 +78,7 @@ class OsmosisAgentLoop(AgentLoopBase):
         """One sample. Several outputs where the conversation was compacted or branched, for verl's trainer v1.
 
         Raises:
-            RuntimeError: the rollout has no reward, or several rows where only one can be taken.
+            RuntimeError: the rollout has no reward or no row, or several where only one can be taken.
             TokensError: its turns are no chain of ids.
         """
         self._sampling = {**sampling_params, "logprobs": True}
@@ -99,13 +99,14 @@ class OsmosisAgentLoop(AgentLoopBase):
             limits=self._limits,
         ) as trainer:
             outcome = (await trainer.run_again(request, self._again))[-1]
+        name = f"Rollout {outcome.request.rollout_id}"
         if outcome.reward is None:
-            raise RuntimeError(
-                f"Rollout {outcome.request.rollout_id} has no reward: {outcome.problem or 'none given'}."
-            )
+            raise RuntimeError(f"{name} has no reward: {outcome.problem or 'the agent gave none.'}")
         rows = training_rows(outcome.tokens)
+        if not rows:
+            raise RuntimeError(f"{name} has a reward, but asked the model for nothing: there is no row to train.")
         if len(rows) > 1 and "session_id" not in fields:  # that is what trainer v1 says, and it alone takes lists
-            raise RuntimeError(f"The conversation became {len(rows)} rows, which only trainer.use_v1=True takes.")
+            raise RuntimeError(f"{name} is {len(rows)} rows, which only trainer.use_v1=True takes.")
         outputs = [self._output(row, outcome.reward) for row in rows]
         return outputs[0] if len(outputs) == 1 else outputs
 

@@ -213,8 +213,16 @@ async def test_no_reward_is_an_error_and_not_zero(play: Callable[..., Verl]) -> 
         reply = await ctx.chat(list(ctx.request.messages))
         return ctx.complete([*ctx.request.messages, reply.message])
 
-    with pytest.raises(RuntimeError, match="has no reward: none given"):
+    with pytest.raises(RuntimeError, match=r"has no reward: the agent gave none\."):
         await play().generate(Script(unscored))
+
+
+async def test_a_reward_for_nothing_is_an_error(play: Callable[..., Verl]) -> None:
+    async def idle(ctx: RolloutContext) -> RolloutResult:
+        return ctx.complete([{"role": "assistant", "content": "42"}], reward=1.0)
+
+    with pytest.raises(RuntimeError, match="asked the model for nothing"):
+        await play().generate(Script(idle))
 
 
 async def test_a_failed_rollout_is_run_again_and_what_it_sampled_is_not_mixed_in(play: Callable[..., Verl]) -> None:

@@ -90,6 +90,10 @@ class FakeTrainer:
         """The first chat call of that rollout, once it has come."""
         return await asyncio.to_thread(self._wait, lambda: next(iter(self.chats(rollout_id)), None))
 
+    async def calls_to(self, count: int) -> None:
+        """Return once ``count`` calls have come, of whatever rollout."""
+        await asyncio.to_thread(self._wait, lambda: {} if len(self.calls) >= count else None)
+
     def hold_chats(self) -> None:
         """Answer no chat call until ``release_chats``."""
         self._chats_may_go_on.clear()
@@ -99,7 +103,9 @@ class FakeTrainer:
         self._chats_may_go_on.set()
 
     def _bodies(self, path: str, rollout_id: str) -> list[JsonObject]:
-        return [call.body for call in list(self.calls) if call.path == path and call.body["rollout_id"] == rollout_id]
+        return [
+            call.body for call in list(self.calls) if call.path == path and call.body.get("rollout_id") == rollout_id
+        ]
 
     def _wait(self, find: Any) -> JsonObject:
         with self._changed:

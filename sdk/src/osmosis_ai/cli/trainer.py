@@ -61,6 +61,12 @@ def trainer(
         str | None,
         typer.Option("--callback-url", metavar="URL", help="The callbacks' address as the server sees it."),
     ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol", metavar="0.2|0.3", help="Generation of the protocol that the server is spoken to in."
+        ),
+    ] = defaults.PROTOCOL,
     log: table.Log = None,
     server_log: Annotated[
         str | None,

@@ -71,6 +71,8 @@ class Rollout:
         self.weights_versions: list[int] = []
         """Of each turn."""
         self.tokens = TokenRecorder()
+        self.lease: tuple[str, float] | None = None
+        """Of a rollout of 0.3: the token of its polls, and how many seconds each waits."""
         self.is_lost = False
         self.is_cancelled = False
         self.patience: asyncio.Timeout | None = None

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -47,11 +47,14 @@ def json_response(
     return Response(json.dumps(content, allow_nan=False), status, headers, media_type=_JSON_TYPE)
 
 
-def callbacks(handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> ASGIApp:
-    """An app that takes POSTs to the paths of ``handlers``, each of which may raise ``CallbackRefusedError``."""
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def callbacks(handler_of: Callable[[str], Handler | None]) -> ASGIApp:
+    """An app that takes POSTs to the paths that ``handler_of`` knows; a handler may raise ``CallbackRefusedError``."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        handle = handlers.get(scope["path"])
+        handle = handler_of(scope["path"])
         if handle is None:
             response = json_response({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
         elif scope["method"] != "POST":

@@ -7,6 +7,7 @@ See ``docs/protocol.md``, section 4.
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -20,9 +21,11 @@ from starlette.responses import Response
 from osmosis_ai.rollout.core.llm_client import CompletionsResult, LLMClientProtocol
 from osmosis_ai.rollout.core.sampled import put_sampled
 from osmosis_ai.rollout.core.schemas import CompletionsRequest, MessageDict
+from osmosis_ai.rollout.openai_api.answers import Generated, stream
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.callback_http import (
     CallbackRefusedError,
+    Handler,
     check_key,
     json_response,
     read_json_object,
@@ -34,6 +37,10 @@ from osmosis_ai.rollout.trainer.vocabulary import ChatCall, Completer, TrainerLi
 from osmosis_ai.rollout.trainer.weights import Weights
 from osmosis_ai.rollout.wire.finish_reasons import WHOLE
 from osmosis_ai.rollout.wire.posting import IDEMPOTENCY_HEADER
+
+_PULL_PATH = re.compile(r"/rollout/([^/]+)/v1/chat/completions")
+_OF_THE_CALL = frozenset({"messages", "tools", "model", "stream", "stream_options"})
+_MODEL = "default"
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +87,30 @@ class ChatEndpoint:
         sampling = {name: value for name, value in body.items() if name not in ("messages", "rollout_id")}
         result = await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER))
         return self._response(chat.model, result, says_tokens=body.get("return_token_ids") is True)
+
+    def of_path(self, path: str) -> Handler | None:
+        """What answers the chat calls of 0.3, whose rollout stands in the path; ``None`` for another path."""
+        found = _PULL_PATH.fullmatch(path)
+        return None if found is None else partial(self._handle_pull, found[1])
+
+    async def _handle_pull(self, rollout_id: str, request: Request) -> Response:
+        check_key(request, self._callback_key)
+        body = await read_json_object(request, self._limits.max_body_bytes)
+        chat = validated(CompletionsRequest, {**body, "rollout_id": rollout_id, "model": _MODEL})
+        rollout = self._rollout(chat.rollout_id)
+        await self._wait_for_tools(rollout)
+        tools = body.get("tools")
+        rollout.tools = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+        sampling = {name: value for name, value in body.items() if name not in _OF_THE_CALL and value is not None}
+        result = await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER))
+        model = body.get("model") if isinstance(body.get("model"), str) else _MODEL
+        if body.get("stream") is not True:
+            return self._response(str(model), result, says_tokens=body.get("return_token_ids") is True)
+        options = body.get("stream_options")
+        with_usage = isinstance(options, dict) and options.get("include_usage") is True
+        generated = Generated(result.message, result.finish_reason, dict(result.usage))
+        answer = stream(f"chatcmpl-{next(self._numbers)}", model, generated, with_usage=with_usage)
+        return Response(answer.body, answer.status, answer.headers)
 
     def _rollout(self, rollout_id: str) -> Rollout:
         rollout = self._book.find(rollout_id)

@@ -5,6 +5,8 @@ ROLLOUT_TIMEOUT_SECONDS = 600.0
 """As long as a server lets a rollout run (``REQUEST_TIMEOUT_SECONDS``)."""
 MAX_TURNS = 10
 MAX_TOKENS_TOTAL = 8192
+PROTOCOLS = ("0.2", "0.3")
+PROTOCOL = PROTOCOLS[0]
 CALLBACK_HOST = "127.0.0.1"
 MODEL = "builtin/arithmetic"
 

@@ -8,7 +8,7 @@ import random
 import time
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -48,25 +48,52 @@ def _decision(status: int) -> _Decision:
     return _DECISIONS.get(status, _Decision.AGAIN if is_retryable_status(status) else _Decision.REFUSED)
 
 
-class Dispatcher:
-    """Sends rollouts to one server."""
+class Dialect(Protocol):
+    """How a server is asked to take a rollout."""
 
-    def __init__(self, line: ServerLine, retry: RetryPolicy) -> None:
+    path: str
+
+    def body(self, rollout: Rollout) -> bytes:
+        """What is posted, the same bytes each time."""
+
+    def accepted(self, rollout: Rollout, response: Reply) -> None:
+        """Note the 202 in ``rollout``, which is running from then on; raises ``InitRefusedError`` if it is none."""
+
+
+class InitDialect:
+    """An init of 0.2."""
+
+    path = INIT_PATH
+
+    def body(self, rollout: Rollout) -> bytes:
+        """That of the init."""
+        return rollout.request.model_dump_json(exclude_none=True).encode()
+
+    def accepted(self, rollout: Rollout, response: Reply) -> None:
+        """Note its tools."""
+        rollout.start(_tools(response))
+
+
+class Dispatcher:
+    """Sends rollouts to one server, in its ``dialect``."""
+
+    def __init__(self, line: ServerLine, retry: RetryPolicy, dialect: Dialect | None = None) -> None:
         self._line = line
         self._retry = retry
+        self._dialect = dialect or InitDialect()
 
     async def dispatch(self, rollout: Rollout) -> None:
-        """Post the init until it is accepted; notes the tools in ``rollout``. Returns early once it has finished.
+        """Post the init until it is accepted; notes in ``rollout`` what came. Returns early once it has finished.
 
         Raises:
             InitRefusedError: if it will not be accepted.
         """
-        body = rollout.request.model_dump_json(exclude_none=True).encode()
+        body = self._dialect.body(rollout)
         unreachable_since: float | None = None
         failures = 0
         while rollout.phase is Phase.DISPATCHING:
             try:
-                response = await self._line.post(INIT_PATH, body, self._retry.attempt_timeout_seconds)
+                response = await self._line.post(self._dialect.path, body, self._retry.attempt_timeout_seconds)
             except httpx.RequestError as error:
                 reason = str(error) or type(error).__name__
                 unreachable_since = unreachable_since or time.monotonic()
@@ -81,7 +108,7 @@ class Dispatcher:
             unreachable_since = None
             match _decision(response.status_code):
                 case _Decision.ACCEPTED:
-                    return rollout.start(_tools(response))
+                    return self._dialect.accepted(rollout, response)
                 case _Decision.LATER:
                     rollout.waiting_for = f"the server to accept it (it answered {response.status_code})"
                     await asyncio.sleep(self._asked_delay_seconds(response))

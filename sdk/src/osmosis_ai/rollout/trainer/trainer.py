@@ -31,6 +31,7 @@ from osmosis_ai.rollout.trainer.callback_http import callbacks
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
+from osmosis_ai.rollout.trainer.fetching import PULL_CANCEL_PATH, Fetcher, StartDialect
 from osmosis_ai.rollout.trainer.groups import Groups
 from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
@@ -44,7 +45,7 @@ from osmosis_ai.rollout.trainer.vocabulary import (
     TrainerLimits,
 )
 from osmosis_ai.rollout.trainer.weights import Weights
-from osmosis_ai.rollout.trainer.withdrawals import Withdrawals
+from osmosis_ai.rollout.trainer.withdrawals import CANCEL_PATH, Withdrawals
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard
 
@@ -63,8 +64,10 @@ class Trainer:
         host: where the callbacks are served.
         port: the same; 0 means any free one.
         callback_url: the same address as the rollout server sees it; by default ``http://host:port``.
+        protocol: the generation that the server is spoken to in: ``"0.2"``, or ``"0.3"`` (``docs/protocol-0.3.md``).
 
     Raises:
+        ValueError: there is no such protocol.
         TrainerError: on entry, if the address cannot be listened on.
     """
 
@@ -79,7 +82,12 @@ class Trainer:
         callback_url: str | None = None,
         limits: TrainerLimits | None = None,
         retry: RetryPolicy | None = None,
+        protocol: str = defaults.PROTOCOL,
     ) -> None:
+        if protocol not in defaults.PROTOCOLS:
+            raise ValueError(f"There is no protocol {protocol!r}: give one of {', '.join(defaults.PROTOCOLS)}.")
+        self._pulls = protocol != defaults.PROTOCOL
+        self._fetcher: Fetcher | None = None
         self._complete = complete
         self._server_url = server_url.rstrip("/")
         self._server_api_key = server_api_key
@@ -116,8 +124,11 @@ class Trainer:
         await self._resources.enter_async_context(Listener(guard.before(self._app()), listening_socket))
         line = ServerLine(self._server_url, self._server_api_key, self._limits.concurrency)
         self._resources.push_async_callback(line.close)
-        self._dispatcher = Dispatcher(line, self._retry)
-        self._withdrawals = Withdrawals(line)
+        if self._pulls:
+            self._fetcher = Fetcher(self._server_url, self._server_api_key, self._book, self._limits.max_body_bytes)
+            self._resources.push_async_callback(self._fetcher.close)
+        self._dispatcher = Dispatcher(line, self._retry, StartDialect(self.callback_url) if self._pulls else None)
+        self._withdrawals = Withdrawals(line, PULL_CANCEL_PATH if self._pulls else CANCEL_PATH)
         return self
 
     async def __aexit__(
@@ -129,8 +140,10 @@ class Trainer:
 
     def _app(self) -> ASGIApp:
         chat = ChatEndpoint(self._book, self._complete, self._callback_key, self._limits, self.weights)
+        if self._pulls:
+            return callbacks(chat.of_path)
         sink = CompletionSink(self._book, self._callback_key, self._limits)
-        return callbacks({CHAT_PATH: chat.handle, COMPLETED_PATH: sink.handle})
+        return callbacks({CHAT_PATH: chat.handle, COMPLETED_PATH: sink.handle}.get)
 
     async def check_server(self) -> None:
         """Make sure that something speaks HTTP at the server's address.
@@ -303,6 +316,8 @@ class Trainer:
         try:
             async with asyncio.timeout(self._limits.rollout_timeout_seconds) as rollout.patience:
                 await self._dispatcher.dispatch(rollout)
+                if self._fetcher is not None:
+                    await self._fetcher.fetch(rollout)
                 await rollout.ended.wait()
             waited_in_vain = False
         except TimeoutError:

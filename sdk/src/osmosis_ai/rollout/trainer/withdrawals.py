@@ -31,8 +31,9 @@ _NO_SUCH_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 class Withdrawals:
     """Tells one server."""
 
-    def __init__(self, line: ServerLine) -> None:
+    def __init__(self, line: ServerLine, path: str = CANCEL_PATH) -> None:
         self._line = line
+        self._path = path
         self._pending: list[str] = []
         self._telling: asyncio.Task[None] | None = None
         self._takes_many = True
@@ -59,8 +60,8 @@ class Withdrawals:
         while self._pending:
             batch, self._pending = self._pending[:MAX_IDS], self._pending[MAX_IDS:]
             if self._takes_many:
-                status = await self._post(CANCEL_PATH, {"ids": batch})
-                self._takes_many = status not in _NO_SUCH_ROUTE
+                status = await self._post(self._path, {"ids": batch})
+                self._takes_many = status not in _NO_SUCH_ROUTE or self._path != CANCEL_PATH
             if not self._takes_many:
                 await self._tell_singly(batch)
 

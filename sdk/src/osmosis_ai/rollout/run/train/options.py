@@ -28,6 +28,7 @@ class Options(RunOptions):
     host: str = defaults.CALLBACK_HOST
     port: int = 0
     callback_url: str | None = None
+    protocol: str = defaults.PROTOCOL
     log: str | None = None
     server_log: str | None = None
 
@@ -44,6 +45,8 @@ class Options(RunOptions):
         check_naming(self.module, self.mcp, self.reward, is_required=False)
 
     def _combination_problem(self) -> str | None:
+        if self.protocol not in defaults.PROTOCOLS:
+            return f"--protocol {self.protocol!r} is none: give one of {', '.join(defaults.PROTOCOLS)}."
         key = self.server_key
         if key is not None and not is_sendable(key):
             return f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text."

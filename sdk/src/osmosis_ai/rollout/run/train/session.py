@@ -120,6 +120,7 @@ class Session:
                 port=options.port,
                 callback_url=options.callback_url and options.callback_url.rstrip("/"),
                 limits=TrainerLimits(concurrency=options.concurrency, rollout_timeout_seconds=options.timeout),
+                protocol=options.protocol,
             )
             await resources.enter_async_context(trainer)
             if own is None:

@@ -21,6 +21,10 @@ MAX_UNPRIVILEGED = 1024
 
 _TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENING = "0A"
+_STARTS = {"/v1/rollout/init": "0.2", "/rollout": "0.3"}
+"""Where rollouts are started, by generation of the protocol."""
+METHOD_NOT_ALLOWED = 405
+"""To a GET."""
 _NOT_OURS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
@@ -45,6 +49,8 @@ class RunningServer:
     """``None``: it cannot be told."""
     takes_our_key: bool | None
     """``None``: we have none, or it asks for none."""
+    protocols: tuple[str, ...] = ()
+    """The generations that it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +122,13 @@ def ask_server(host: str, port: int, api_key: str | None, time_limit_seconds: fl
             name = health["agent_loop"]
             without_key = client.get("/platform/health").status_code
             with_key = client.get("/platform/health", headers=headers).status_code if headers else None
+            answered = {path: client.get(path, headers=headers).status_code for path in _STARTS}
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
     asks_for_key = {401: True, 404: False}.get(without_key)
     takes_our_key = with_key == 200 if asks_for_key and with_key is not None else None
-    return RunningServer(str(name), asks_for_key, takes_our_key)
+    protocols = tuple(name for path, name in _STARTS.items() if answered[path] == METHOD_NOT_ALLOWED)
+    return RunningServer(str(name), asks_for_key, takes_our_key, protocols)
 
 
 def is_own_address(host: str) -> bool:
@@ -214,4 +222,5 @@ def check_running_server(case: Case) -> Finding:
         )
     asks = "asks for a key" if server.asks_for_key else "asks for no key, on the loopback"
     takes = " and takes this one" if server.takes_our_key else ""
-    return ok(f"It serves {server.agent_name!r}, {asks}{takes}.")
+    speaks = f", speaks {' and '.join(server.protocols)}" if server.protocols else ""
+    return ok(f"It serves {server.agent_name!r}, {asks}{takes}{speaks}.")

@@ -30,6 +30,7 @@ from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, 
 from osmosis_ai.rollout.wire.addresses import all_interfaces, check_callable, is_loopback, proxy_for
 from osmosis_ai.rollout.wire.channels import tls_context
 from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
+from osmosis_ai.rollout.wire.policy_client import PolicyClient
 
 MAX_STEP_SECONDS = 1.2
 SHARE_OF_A_STEP = 0.7
@@ -59,6 +60,19 @@ class Failure(StrEnum):
 
 
 _REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_THERE = frozenset(
+    {
+        HTTPStatus.OK,
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+"""What a path answers to a GET that is for POSTs."""
+PULL_CHAT_PATH = PolicyClient.chat_path
 _NO_ANSWER = "The trainer does not answer."
 
 
@@ -80,6 +94,13 @@ class TrainerReport:
     """Of the empty result sent with the key."""
     skew_seconds: float | None = None
     """How far its clock is ahead of this machine's; ``None``: it sends no date."""
+
+    @property
+    def is_pulling(self) -> bool:
+        """Whether it takes no results, but chat calls: it speaks 0.3, and fetches."""
+        if self.statuses.get(COMPLETED_PATH) not in _ABSENT:
+            return False
+        return any(self.statuses.get(path, HTTPStatus.NOT_FOUND) in _THERE for path in (PULL_CHAT_PATH, CHAT_PATH))
 
     @property
     def answers(self) -> bool:
@@ -133,14 +154,16 @@ def _ask(client: httpx.Client, base: str, key: str | None, report: TrainerReport
     statuses: dict[str, int] = {}
     location = skew_seconds = key_status = None
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    for path in (CHAT_PATH, COMPLETED_PATH):
+    for path in (CHAT_PATH, COMPLETED_PATH, PULL_CHAT_PATH):
+        if path == PULL_CHAT_PATH and statuses[COMPLETED_PATH] not in _ABSENT:
+            break  # whoever takes results speaks 0.2
         sent_at = time.time()
         # Left unread: how long a body is, is the other side's choice.
         with client.stream("GET", base + path, headers=headers) as response:
             statuses[path] = response.status_code
             location = response.headers.get("location") or location
             skew_seconds = _skew(response.headers.get("date"), sent_at, time.time())
-    if key and statuses[COMPLETED_PATH] != httpx.codes.NOT_FOUND:
+    if key and statuses[COMPLETED_PATH] not in _ABSENT:
         with client.stream("POST", base + COMPLETED_PATH, headers=headers, json={}) as response:
             key_status = response.status_code
     return replace(report, statuses=statuses, location=location, key_status=key_status, skew_seconds=skew_seconds)
@@ -259,8 +282,11 @@ def check_paths(case: Case) -> Finding:
     report = trainer_report(case)
     if not report.answers:
         return not_checked(_NO_ANSWER)
+    if report.is_pulling:
+        asked = PULL_CHAT_PATH if report.statuses.get(PULL_CHAT_PATH) in _THERE else CHAT_PATH
+        return ok(f"It speaks 0.3: chat is at {report.shown}{asked}, and it fetches results.")
     for path, status in report.statuses.items():
-        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        if path != PULL_CHAT_PATH and status in _ABSENT:
             return problem(
                 f"The trainer answers {status} on {path}: it is not there.",
                 f"Give the URL without /v1 (paths are added to it); else the trainer lacks {path}.",
@@ -274,7 +300,7 @@ def check_paths(case: Case) -> Finding:
             return problem(
                 f"The trainer answers {status} on {path}.", "See its log, and that of the proxy in front of it."
             )
-    return ok(f"{CHAT_PATH} and {COMPLETED_PATH} are there.")
+    return ok(f"It speaks 0.2: {CHAT_PATH} and {COMPLETED_PATH} are there.")
 
 
 @check("trainer-key", "the trainer takes its key", Need.TRAINER)

@@ -176,8 +176,9 @@ async def test_a_commit_whose_answer_is_lost_is_one_acceptance(postgres: Databas
         assert await journal.finish("key", b"result")
 
 
+@pytest.mark.parametrize("comes_again", [False, True])
 async def test_what_was_refused_and_is_on_record_all_the_same_has_an_end(
-    postgres: Database, monkeypatch: pytest.MonkeyPatch
+    postgres: Database, monkeypatch: pytest.MonkeyPatch, comes_again: bool
 ) -> None:
     monkeypatch.setattr("osmosis_ai.rollout.journal.postgres.batches.ACCEPT_PATIENCE_SECONDS", 0.0)
     url = postgres.new_url()
@@ -186,13 +187,35 @@ async def test_what_was_refused_and_is_on_record_all_the_same_has_an_end(
         partition.cut_replies()
         accepting = asyncio.ensure_future(journal.accept(an_acceptance("key")))
         await until_true(url, "SELECT count(*) = 1 FROM rollouts WHERE key = 'key'")
+        partition.cut()
         partition.reset()
         with pytest.raises(JournalError):
             await accepting
+        if comes_again:
+            assert await other.accept(an_acceptance("key")) is not None, "promised by another"
+        partition.mend()
+        if comes_again:
+            assert await claim_when_possible(other) == ["key"]
+        else:
+            await until_true(url, "SELECT count(*) = 0 FROM rollouts WHERE key = 'key'")
+            assert await other.accept(an_acceptance("key")) is None
+
+
+async def test_what_a_partition_held_back_is_not_done_when_it_arrives(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("osmosis_ai.rollout.journal.postgres.batches.WRITE_SECONDS", 0.5)
+    monkeypatch.setattr("osmosis_ai.rollout.journal.postgres.batches.ACCEPT_PATIENCE_SECONDS", 0.0)
+    url = postgres.new_url()
+    async with cut_off(postgres, url) as (journal, partition):
+        await journal.accept(an_acceptance("warm"))
+        partition.cut()
+        with pytest.raises(JournalError):
+            await journal.accept(an_acceptance("key"))
         partition.mend()
         await until_problem(journal, there_is=False)
-        await journal.finish("warm", b"the next write")
-        assert await claim_when_possible(other) == ["key"]
+        assert await journal.accept(an_acceptance("key")) is None
+        assert await journal.finish("key", b"result")
 
 
 async def test_one_that_cannot_be_written_does_not_harm_its_neighbours(postgres: Database) -> None:

@@ -3,10 +3,12 @@
 Invariants: a key is in a statement once; one that cannot be written does not harm its neighbours; whoever waits is
 answered (``on_answered``) when it is known what became of its write, or that nobody knows. An acceptance whose outcome
 nobody knows is asked for again until its patience ends; then its caller hears that nothing was promised, and a record,
-if there is one, is given up once the database answers, so that it is reported as any other without an owner.
+if there is one, is taken back once the database answers. If another replica has promised it meanwhile, to an init that
+came again, it is given up instead, and reported as any other without an owner.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -28,8 +30,9 @@ logger = logging.getLogger(__name__)
 BATCH_LIMIT = 256
 BATCH_BYTES = 8 * 1024 * 1024
 """Of a statement, unless one write alone has more."""
-WRITE_SECONDS = 10.0
-ACCEPT_PATIENCE_SECONDS = 10.0
+WRITE_SECONDS = 8.0
+RETRY_SECONDS = 1.0
+ACCEPT_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,11 @@ class Batches:
     async def work(self) -> None:
         """Carry out what comes, until cancelled."""
         while True:
-            await self._something.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._something.wait(), RETRY_SECONDS if self._given_up else None)
             self._something.clear()
+            if self._given_up and not any(self._queues.values()):
+                await self._carry_out([])
             while any(self._queues.values()):
                 for queue in list(self._queues.values()):
                     if queue:
@@ -126,7 +132,7 @@ class Batches:
         try:
             async with self._link.held(WRITE_SECONDS) as connection:
                 await self._abandon(connection)
-                again = await self._send(connection, writes)
+                again = await self._send(connection, writes) if writes else []
         except Exception as error:  # noqa: BLE001 - the task must live on
             await self._failed(writes, error)
         else:
@@ -153,6 +159,10 @@ class Batches:
         again = []
         if rest:
             standing = {}
+            if kind is ACCEPT:
+                await connection.execute(
+                    statements.NOTE_REPEATED, self.lease.epoch, [write.values[0] for write in rest]
+                )
             for found in await connection.fetch(statements.GET, [write.values[0] for write in rest]):
                 standing[found["id"]] = statements.record_of(found)
             for write in rest:
@@ -202,7 +212,8 @@ class Batches:
     async def _abandon(self, connection: Any) -> None:
         while self._given_up:
             write = self._given_up[-1]
-            await connection.execute(statements.ABANDON, self.lease.epoch, write.values[0], write.values[-1])
+            for statement in (statements.TAKE_BACK, statements.ABANDON):
+                await connection.execute(statement, self.lease.epoch, write.values[0], write.values[-1])
             self._given_up.pop()
             self.lease.on_abandoned()
 

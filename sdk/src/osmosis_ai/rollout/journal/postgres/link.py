@@ -1,11 +1,13 @@
 """One connection, used by one at a time, made when it is needed and dropped when it breaks.
 
-Invariant: after an error that leaves open what was done, the connection is gone, so that nobody goes on with a
-half-finished conversation. Times are bounded by the user's own clock: a partition tells nothing.
+Invariant: after an error that leaves open what was done, the connection is gone, and the next one first ends what the
+database still has of it: what was on its way through a partition is then done, or never will be. Times are bounded by
+the user's own clock, as a partition tells nothing.
 """
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,11 @@ from osmosis_ai.rollout.journal.postgres.explain import is_definite
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
+END_POLL_SECONDS = 0.02
+_END_PREDECESSORS = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
+)
 STATEMENT_TIMEOUT = "30s"
 """The server's own bound, for a statement whose client is gone."""
 
@@ -25,7 +32,8 @@ class Link:
 
     def __init__(self, address: Address, purpose: str) -> None:
         self._address = address
-        self._purpose = purpose
+        self._name = f"osmosis {purpose} {secrets.token_hex(8)}"
+        self._is_first = True
         self._turn = asyncio.Lock()
         self._connection: Any = None
         self.on_connected: Callable[[Any], Any] | None = None
@@ -64,14 +72,24 @@ class Link:
     async def _connected(self) -> Any:
         if not self.is_up:
             self._connection = None
-            self._connection = await connect(self._address, self._purpose)
+            connection = await connect(self._address, self._name)
+            try:
+                while not self._is_first and await connection.fetchval(_END_PREDECESSORS):  # noqa: ASYNC110
+                    await asyncio.sleep(END_POLL_SECONDS)
+            except BaseException:
+                connection.terminate()
+                raise
+            self._connection, self._is_first = connection, False
             if self.on_connected is not None:
                 await self.on_connected(self._connection)
         return self._connection
 
 
-async def connect(address: Address, purpose: str) -> Any:
-    """A new connection. Raises ``JournalError`` without asyncpg, else what that raises."""
+async def connect(address: Address, name: str) -> Any:
+    """A new connection, which the database's list of sessions calls ``name``.
+
+    Raises ``JournalError`` where nothing but the installation or the URL is wrong, else what asyncpg raises.
+    """
     try:
         import asyncpg
     except ImportError:
@@ -83,7 +101,7 @@ async def connect(address: Address, purpose: str) -> Any:
             address.dsn,
             timeout=CONNECT_SECONDS,
             server_settings={
-                "application_name": f"osmosis {purpose}",
+                "application_name": name,
                 "search_path": address.schema,
                 "statement_timeout": STATEMENT_TIMEOUT,
                 "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT,

@@ -36,6 +36,7 @@ CREATE TABLE rollouts (
     delivery_attempts bigint NOT NULL DEFAULT 0,
     without_messages bool NOT NULL DEFAULT false,
     cancel_asked bool NOT NULL DEFAULT false,
+    repeated bool NOT NULL DEFAULT false,
     claim bigint,
     key text NOT NULL,
     rollout_id text NOT NULL,

@@ -37,6 +37,7 @@ _RESET = [
     "delivery_attempts",
     "without_messages",
     "cancel_asked",
+    "repeated",
     "claim",
     "last_error",
     "result",
@@ -156,6 +157,12 @@ UPDATE rollouts SET epoch = fence.epoch, claim = $3 FROM picked, fence WHERE rol
 RETURNING {_COLUMNS.replace("epoch", "rollouts.epoch")}, number
 """
 CLAIMED = f"SELECT {_COLUMNS}, number FROM rollouts WHERE epoch = $1 AND settled_at IS NULL AND claim = ANY($2)"
+# Somebody else was promised a record that was found: then its owner may no longer take it back.
+NOTE_REPEATED = f"WITH {_FENCE} UPDATE rollouts SET repeated = true FROM fence WHERE id = ANY($2) AND NOT repeated"
+TAKE_BACK = f"""
+DELETE FROM rollouts
+WHERE id = $2 AND epoch = $1 AND state = '{RolloutState.ACCEPTED}' AND accepted_at = $3 AND NOT repeated
+"""
 ABANDON = f"""
 UPDATE rollouts SET epoch = 0
 WHERE id = $2 AND epoch = $1 AND state = '{RolloutState.ACCEPTED}' AND accepted_at = $3

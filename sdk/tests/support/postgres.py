@@ -4,7 +4,9 @@ Debian's ``initdb`` and ``postgres``, or those on the PATH. PostgreSQL refuses t
 ``postgres``.
 """
 
+import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +18,11 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
+
+from osmosis_ai.rollout.journal.postgres.address import parse
+from osmosis_ai.rollout.journal.postgres.link import connect
 
 START_SECONDS = 60.0
 PASSWORD = "pass-word-of-tests"
@@ -44,7 +50,7 @@ def free_port() -> int:
 class Database:
     """A cluster, from ``start`` to ``stop``."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, standby_of: "Database | None" = None) -> None:
         self.port = free_port()
         self._folder = folder
         self._options = options
@@ -54,6 +60,9 @@ class Database:
         )
         if self._as_user:
             shutil.chown(folder, "postgres", "postgres")
+        if standby_of is not None:
+            standby_of.copy_to(folder / "data")
+            return
         assert INITDB is not None
         password = folder / "password"
         password.write_text(PASSWORD)
@@ -65,6 +74,36 @@ class Database:
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def copy_to(self, data: Path) -> None:
+        """Make the data of a standby."""
+        program = _program("pg_basebackup")
+        assert program is not None
+        subprocess.run(
+            [*self._as_user, program, "-D", data, "-R", "-X", "stream", "-c", "fast", "-h", "127.0.0.1",
+             "-p", str(self.port), "-U", "tester"],
+            check=True,
+            env=os.environ | {"PGPASSWORD": PASSWORD},
+        )  # fmt: skip
+
+    def ask(self, query: str) -> None:
+        """Have it done, outside a transaction."""
+
+        async def ask() -> None:
+            connection = await connect(parse(self.new_url()), "test")
+            await connection.execute(query)
+            await connection.close()
+
+        asyncio.run(ask())
+
+    def limit_file_size(self, size_bytes: int | None) -> None:
+        """As a full disk: none of its files may grow beyond ``size_bytes``; ``None``: all may again."""
+        limit = "unlimited" if size_bytes is None else size_bytes
+        for process in self._processes():
+            # By a program, as even root may not do that to another user's process in every container.
+            subprocess.run(
+                [*self._as_user, "prlimit", f"--pid={process.pid}", f"--fsize={limit}:unlimited"], check=True
+            )
+
     def start(self) -> None:
         assert POSTGRES is not None
         options = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", *self._options)
@@ -74,7 +113,8 @@ class Database:
                 [*self._as_user, POSTGRES, "-D", self._folder / "data", *arguments], stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_SECONDS
-        while "ready to accept connections" not in self._log_since_start():
+        # Of a standby: "read-only connections".
+        while not re.search("ready to accept (read-only )?connections", self._log_since_start()):
             assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline, "PostgreSQL does not start"
             time.sleep(0.02)
@@ -91,12 +131,13 @@ class Database:
 
     def signal(self, number: signal.Signals) -> None:
         """A signal to all its processes."""
-        assert self._process is not None
-        import psutil
-
-        parent = psutil.Process(self._process.pid)
-        for process in (parent, *parent.children(recursive=True)):
+        for process in self._processes():
             process.send_signal(number)
+
+    def _processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
 
     def new_url(self, **parameters: object) -> str:
         """Of a journal that is not there yet."""
@@ -106,12 +147,14 @@ class Database:
 
 
 @contextmanager
-def database(*options: str) -> Iterator[Database]:
+def database(*options: str, standby_of: Database | None = None) -> Iterator[Database]:
     """A running one; by default it does not wait for the disk."""
     folder = Path(tempfile.mkdtemp(prefix="osmosis-postgres-", dir="/tmp"))
     folder.chmod(0o755)
     try:
-        made = Database(folder, *(options or ("fsync=off", "synchronous_commit=off", "full_page_writes=off")))
+        made = Database(
+            folder, *(options or ("fsync=off", "synchronous_commit=off", "full_page_writes=off")), standby_of=standby_of
+        )
         made.start()
         try:
             yield made
@@ -123,9 +166,6 @@ def database(*options: str) -> Iterator[Database]:
 
 async def end_leases(url: str) -> None:
     """What a lease's end and the look of another replica make of all owners."""
-    from osmosis_ai.rollout.journal.postgres.address import parse
-    from osmosis_ai.rollout.journal.postgres.link import connect
-
     connection = await connect(parse(url), "test")
     await connection.execute("UPDATE owners SET lease_until = '-infinity'")
     await connection.close()

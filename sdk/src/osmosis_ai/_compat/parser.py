@@ -11,6 +11,7 @@ from typer.models import ArgumentInfo
 
 from osmosis_ai.cli.app import COMMANDS, HELP, exit_code_of
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION, package_name
+from osmosis_ai.rollout.core.user_errors import UsageError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,7 +73,10 @@ def _converter(kind: type, info: Any) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text} is less than {info.min}")
         if info.max is not None and value > info.max:
             raise argparse.ArgumentTypeError(f"{text} is more than {info.max}")
-        return value
+        try:
+            return value if info.callback is None else info.callback(value)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     convert.__name__ = kind.__name__
     return convert

@@ -209,12 +209,43 @@ def salvage(
     return 0 if is_whole else 1
 
 
+def move(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The journal to be moved; no server may run on it.")],
+    journal: table.Journal = None,
+    as_json: table.AsJson = False,
+) -> int:
+    """Move a journal from a file into a database (--journal), with all that is owed; the file is kept as FILE.moved."""
+    import asyncio
+    from pathlib import Path
+
+    from osmosis_ai.rollout.journal.move import move
+    from osmosis_ai.rollout.journal.place import shown
+    from osmosis_ai.rollout.journal.postgres.address import is_postgres
+
+    url = journal or os.environ.get(table.JOURNAL_VARIABLE) or ""
+    if not is_postgres(url):
+        raise UsageError(
+            "There is nowhere to move to: name a database, postgresql://..., with --journal or"
+            f" {table.JOURNAL_VARIABLE}."
+        )
+    moved = asyncio.run(move(Path(file), url))
+    if as_json:
+        _print_json({"counts": moved.counts, "already_there": moved.already, "kept_as": str(moved.kept_as)})
+        return 0
+    _print(f"At {shown(url)}: " + ", ".join(f"{count} {state}" for state, count in moved.counts.items()))
+    if moved.already:
+        _print(f"{moved.already} of them were there already.")
+    _print(f"The file is kept as {one_line(str(moved.kept_as))}; start servers with the new journal.")
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_rollouts,
     "show": show,
     "redeliver": redeliver,
     "purge": purge,
     "salvage": salvage,
+    "move": move,
 }
 
 

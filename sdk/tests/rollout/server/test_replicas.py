@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.slow, needs_postgres]
 
 SHORT_LEASE = 2
 LONG_LEASE = 600
+FULL_BYTES = 17 * 1024 * 1024
+"""More than a file of the database's log has, which must not be hit: it would be as if the disk were gone."""
+LARGE_BYTES = 7_000_000
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +198,46 @@ def test_the_database_restarts(tmp_path: Path, trainer: FaultyTrainer, how: sign
             assert_once(two, trainer, runs="success")
             accept_when_possible(two, trainer, "new")
             assert_once(two, trainer, new="success")
+
+
+def test_the_database_fails_over(tmp_path: Path, trainer: FaultyTrainer) -> None:
+    with database("fsync=off") as primary, database("fsync=off", standby_of=primary) as standby:
+        primary.ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.ask("SELECT pg_reload_conf()")
+        url = primary.new_url(lease=LONG_LEASE, target_session_attrs="read-write")
+        url = url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+        with Replica(tmp_path, "one", url) as one, Replica(tmp_path, "two", url) as two:
+            trainer.hold_chats()
+            one.accept(trainer.url, runs="complete")
+            trainer.wait_for_chat("runs")
+            primary.stop(signal.SIGQUIT)
+            standby.ask("SELECT pg_promote()")
+            trainer.release_chats()
+            assert_once(one, trainer, runs="success")
+            accept_when_possible(two, trainer, "new")
+            assert_once(one, trainer, new="success")
+
+
+def test_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer) -> None:
+    def large(name: str) -> str:
+        return f"{name} {'x' * LARGE_BYTES}"
+
+    with database("fsync=off") as own, Replica(tmp_path, "one", own.new_url(lease=LONG_LEASE)) as one:
+        trainer.hold_chats()
+        for name in ("a", "b", "c"):
+            messages = [{"role": "user", "content": large(name)}]
+            assert one.init(name, trainer.url, messages=messages).status_code == 202
+        trainer.wait_for_chat("a", "b", "c")
+        own.limit_file_size(FULL_BYTES)
+        refused = one.init("new", trainer.url, messages=[{"role": "user", "content": large("new")}])
+        assert refused.status_code == 503
+        trainer.release_chats()
+        one.wait_for_line("The journal fails, trying again")
+        assert trainer.bodies("a") == []
+        own.limit_file_size(None)
+        assert_once(one, trainer, a="success", b="success", c="success")
+        accept_when_possible(one, trainer, "new")
+        assert_once(one, trainer, new="success")
 
 
 def test_the_database_is_slow(tmp_path: Path, trainer: FaultyTrainer) -> None:

@@ -138,6 +138,9 @@ class Observer:
     def journal_problem(self, problem: str | None) -> None:
         """Nothing can be put on record, for a reason; ``None``: it can again. May come from any thread."""
 
+    def journal_backlog(self, amount: int, oldest_seconds: float) -> None:
+        """So many rollouts of all replicas have no result yet, the oldest for so long. May come from any thread."""
+
     def trace_lacks(self, why: str) -> None:
         """A trace is not whole, a ``TraceLack``; told once for each trace. May come from any thread."""
 

@@ -41,6 +41,9 @@ class Journal(ABC):
         """Called, in any thread, when there may be something for ``claim_abandoned``."""
         self.on_cancel: Callable[[list[str]], None] = _ignore
         """Called, in any thread, with keys of this owner that others have asked it to cancel (``ask_cancel``)."""
+        self.on_backlog: Callable[[int, float], None] = _ignore
+        """Called, in any thread, every few seconds by a journal of several machines: how many rollouts of all owners
+        have no result yet, and for how many seconds the oldest of them."""
         self.on_lost: Callable[[], None] = _ignore
         """Called, in any thread, when another has taken over all that was this owner's; it goes on with nothing."""
 

@@ -83,6 +83,11 @@ class SqliteJournal(Journal):
             await writer.stop()
 
     @property
+    def owner(self) -> str:
+        """The token of this opened journal. Raises ``JournalError`` if it is not open."""
+        return self._opened.owner
+
+    @property
     def problem(self) -> str | None:
         return None if self._writer is None or self._writer.problem is None else str(self._writer.problem)
 

@@ -70,6 +70,8 @@ class Writer:
     def __init__(
         self, path: Path, options: FileOptions, clock: Clock, on_problem: Callable[[str | None], None]
     ) -> None:
+        self.owner = ""
+        """The token of the owner, once it is open."""
         self.problem: JournalError | None = None
         """Why nothing new can be promised, as of the last look."""
         self._path = path
@@ -149,6 +151,7 @@ class Writer:
             while operations := self._take():
                 _wake(_failed(operations, self._explain(error)))
             return
+        self.owner = file.owner.token
         while operations := self._take(file):
             self._run_batch(file, operations)
         try:

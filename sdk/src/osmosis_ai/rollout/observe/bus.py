@@ -53,6 +53,10 @@ class Bus(Observer):
         for observer in self._observers:
             _tell(observer.journal_problem, problem)
 
+    def journal_backlog(self, amount: int, oldest_seconds: float) -> None:
+        for observer in self._observers:
+            _tell(observer.journal_backlog, amount, oldest_seconds)
+
     def trace_lacks(self, why: str) -> None:
         for observer in self._observers:
             _tell(observer.trace_lacks, why)

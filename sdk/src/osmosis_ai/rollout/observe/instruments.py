@@ -174,6 +174,13 @@ class Instruments:
             "osmosis_journal_sound", "1, or 0 while the journal is damaged or out of place.", (), "livemin"
         )
 
+        self.journal_unfinished = gauge(
+            "osmosis_journal_unfinished", "Rollouts of all replicas that have no result yet.", (), "livemax"
+        )
+        self.journal_oldest = gauge(
+            "osmosis_journal_oldest_unfinished_seconds", "Age of the oldest of them.", (), "livemax"
+        )
+
         incomplete = counter("osmosis_traces_incomplete_total", "Traces that are not whole, by why.", ("reason",))
         self.traces_incomplete = {str(lack): incomplete.labels(str(lack)) for lack in TraceLack}
 

@@ -15,6 +15,7 @@ TIMED_OPERATIONS = ("accept", "finish", "settle", "claim_abandoned", "prune")
 def time_operations(journal: Journal, observer: Observer) -> None:
     """Tell ``observer`` how long each of ``TIMED_OPERATIONS`` takes from now on, and of problems met in between."""
     journal.on_problem = observer.journal_problem
+    journal.on_backlog = observer.journal_backlog
     # In the object itself: a wrapper in front of it would have to repeat the whole contract.
     for name in TIMED_OPERATIONS:
         setattr(journal, name, partial(_timed, observer, name, getattr(journal, name)))

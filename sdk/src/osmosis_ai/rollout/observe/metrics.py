@@ -59,6 +59,8 @@ class MetricsObserver(Observer):
         self.undelivered: dict[int, float] = {}
         """Of each result on its way to its trainer: when that began (``time.monotonic``)."""
         self.journal_is_sound = True
+        self.journal_backlog_now = (0, 0.0)
+        """Of all replicas: rollouts without a result, and seconds since the oldest of them was accepted."""
         self._exposed = exposed(self.registry)
         self._lag_max = self._lag_max_before = 0.0
         self._lag_window_ends = 0.0
@@ -76,6 +78,9 @@ class MetricsObserver(Observer):
         self.instruments.backlog.set(self.retried)
         self.instruments.paused.set(self.paused)
         self.instruments.journal_sound.set(self.journal_is_sound)
+        amount, oldest_seconds = self.journal_backlog_now
+        self.instruments.journal_unfinished.set(amount)
+        self.instruments.journal_oldest.set(oldest_seconds)
         oldest = min(self.undelivered.values(), default=None)
         self.instruments.backlog_age.set(0.0 if oldest is None else max(0.0, time.monotonic() - oldest))
 
@@ -107,6 +112,9 @@ class MetricsObserver(Observer):
 
     def journal_problem(self, problem: str | None) -> None:
         self.journal_is_sound = problem is None
+
+    def journal_backlog(self, amount: int, oldest_seconds: float) -> None:
+        self.journal_backlog_now = (amount, oldest_seconds)
 
     def trace_lacks(self, why: str) -> None:
         self.instruments.traces_incomplete[why].inc()

@@ -10,7 +10,7 @@ Three connections: one renews the lease and hears of others (``lease``), one wri
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 SECONDS = 20.0
 """For whatever is asked but by a rollout that waits for its commit."""
 DRAIN_SECONDS = 15.0
+ADOPT_SECONDS = 300.0
 
 T = TypeVar("T")
 
@@ -188,6 +189,22 @@ class PostgresJournal(Journal):
 
         return await self._do(claim)
 
+    async def adopt(self, records: Sequence[tuple[JournalRecord, Mapping[Payload, bytes]]]) -> int:
+        """Records of another journal with their payloads, in that order, all of them now this owner's; how many of
+        their keys were free. The others stay as they are."""
+
+        async def adopt(connection: Any) -> int:
+            if not records:
+                return 0
+            rows = [statements.adopt_row(*record, place) for place, record in enumerate(records)]
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            row = await connection.fetchrow(statements.ADOPT, self._lease.epoch, *columns)
+            if not row["live"]:
+                await self._require_live(connection)
+            return len(row["ids"])
+
+        return await self._do(adopt, ADOPT_SECONDS)
+
     async def ask_cancel(
         self, ids: Iterable[str], prefix: str | None, all_of_them: bool, *, spaces: Sequence[str] = ("",)
     ) -> list[str] | None:
@@ -291,7 +308,7 @@ class PostgresJournal(Journal):
         )
         self._unclear_claims = []
         lease.on_lost, lease.on_abandoned = self.on_lost, self.on_abandoned
-        lease.on_cancel, lease.on_problem = self.on_cancel, self.on_problem
+        lease.on_cancel, lease.on_problem, lease.on_backlog = self.on_cancel, self.on_problem, self.on_backlog
         try:
             async with self._link.held(SECONDS) as connection:
                 await prepare(connection, self.address, create=self._create)

@@ -40,7 +40,7 @@ class Lease:
         epoch: of this owner; 0 before the first.
         was_lost: whether another has ever taken this one over.
         problem: why the lease may run out, and so nothing new may be promised.
-        on_lost, on_abandoned, on_cancel, on_problem: called when that happens; ``on_cancel`` with keys.
+        on_lost, on_abandoned, on_cancel, on_problem, on_backlog: called as those of ``Journal``.
     """
 
     def __init__(self, address: Address, seconds: float, sign: Callable[[], Sign] | None) -> None:
@@ -51,6 +51,7 @@ class Lease:
         self.on_abandoned: Callable[[], None] = _nothing
         self.on_cancel: Callable[[list[str]], None] = _nothing
         self.on_problem: Callable[[str | None], None] = _nothing
+        self.on_backlog: Callable[[int, float], None] = _nothing
         self.sign = sign
         self.address = address
         self._seconds = seconds
@@ -155,6 +156,8 @@ class Lease:
         if self.sign is not None:
             sign = self.sign()
             await connection.execute(statements.NOTE_SIGN, sign.boot, sign.steady, sign.time)
+            row = await connection.fetchrow(statements.BACKLOG)
+            self.on_backlog(row["amount"], max(sign.time - row["oldest"], 0.0) if row["amount"] else 0.0)
         asked = {row["key"] for row in await connection.fetch(statements.CANCELLED, self.epoch)}
         if new := asked - self._told:
             self.on_cancel([statements.read(key) or "" for key in new])

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, Move, RolloutState, leads_to, starts_of
+from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, Move, Payload, RolloutState, leads_to, starts_of
 
 PAGE_ROWS = 500
 
@@ -106,6 +106,25 @@ WITH {_FENCE}, {_given({"id": "bytea", "attempts": "bigint", "error": "text"}, 2
 ) {_DONE}
 """
 
+_ADOPT_COLUMNS = {
+    **{name: kind for name, kind in _ACCEPT_COLUMNS.items() if name != "accepted_at"},
+    "result": "bytea",
+    "state": "text",
+    "accepted_at": "float8",
+    "finished_at": "float8",
+    "reopened_at": "float8",
+    "settled_at": "float8",
+    "delivery_attempts": "bigint",
+    "last_error": "text",
+    "without_messages": "bool",
+}
+ADOPT = f"""
+WITH {_FENCE}, {_given(_ADOPT_COLUMNS | {"place": "bigint"}, 2)}, done AS (
+    INSERT INTO rollouts ({", ".join(_ADOPT_COLUMNS)}, epoch)
+    SELECT {", ".join("given." + name for name in _ADOPT_COLUMNS)}, fence.epoch FROM given, fence ORDER BY given.place
+    ON CONFLICT (id) DO NOTHING RETURNING id
+) {_DONE}
+"""
 _COLUMNS = (
     "key, rollout_id, fingerprint, server_url, api_key, state, epoch, accepted_at, finished_at, reopened_at,"
     " settled_at, polled_at, delivery_attempts, last_error, without_messages,"
@@ -202,6 +221,11 @@ CANCELLED = f"""
 SELECT key FROM rollouts WHERE epoch = $1 AND settled_at IS NULL AND state = '{RolloutState.ACCEPTED}' AND cancel_asked
 """
 
+BACKLOG = f"""
+SELECT count(*) AS amount, min(accepted_at) AS oldest FROM rollouts
+WHERE settled_at IS NULL AND state = '{RolloutState.ACCEPTED}'
+"""
+
 REGISTER = (
     "INSERT INTO owners (name, lease_until) VALUES ($1, clock_timestamp() + make_interval(secs => $2)) RETURNING epoch"
 )
@@ -264,6 +288,18 @@ def accept_row(acceptance: Acceptance, now: float) -> tuple[Any, ...]:
         acceptance.init_reply,
         acceptance.request,
         now,
+    )
+
+
+def adopt_row(record: JournalRecord, payloads: Mapping[Payload, bytes], place: int) -> tuple[Any, ...]:
+    """The values of ``ADOPT`` for one."""
+    return (
+        id_of(record.key),
+        *(stored(getattr(record, name)) for name in ("key", "rollout_id", "fingerprint", "server_url", "api_key")),
+        *(payloads.get(payload) for payload in (Payload.INIT_REPLY, Payload.REQUEST, Payload.RESULT)),
+        record.state.value,
+        *(record.accepted_at, record.finished_at, record.reopened_at, record.settled_at),
+        *(record.delivery_attempts, stored(record.last_error), record.without_messages, place),
     )
 
 

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.core.settings import (
     wrong_variables,
 )
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
+from osmosis_ai.rollout.journal.postgres.address import is_postgres
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, DEFAULT_HOST
 from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, Setup
@@ -113,12 +114,16 @@ class Case:
         return self.setup.traces or os.environ.get(TRACES_VARIABLE) or None
 
     @property
-    def journal_path(self) -> Path | None:
-        """Where the journal is or would be; ``None``: it is off."""
+    def journal(self) -> str:
+        """Where the journal is or would be, as ``--journal`` takes it."""
         settings = self.settings.server
         named = settings.journal if "journal" in settings.model_fields_set else DEFAULT_JOURNAL
-        where = self.setup.journal if self.setup.journal is not None else named
-        return None if where == JOURNAL_OFF else Path(where)
+        return self.setup.journal if self.setup.journal is not None else named
+
+    @property
+    def journal_path(self) -> Path | None:
+        """The journal's file; ``None``: it is off, or in a database."""
+        return None if self.journal == JOURNAL_OFF or is_postgres(self.journal) else Path(self.journal)
 
     @property
     @once

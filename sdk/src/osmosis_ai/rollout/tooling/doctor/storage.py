@@ -14,11 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from osmosis_ai.rollout.core.settings import JOURNAL_OFF
 from osmosis_ai.rollout.core.text import counted
-from osmosis_ai.rollout.journal import UNSETTLED, JournalError, SqliteJournal
+from osmosis_ai.rollout.journal import UNSETTLED, JournalError
+from osmosis_ai.rollout.journal.errors import NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import owners_directory
 from osmosis_ai.rollout.journal.owner import is_alive
+from osmosis_ai.rollout.journal.place import journal_at, shown
+from osmosis_ai.rollout.journal.postgres.address import is_postgres
 from osmosis_ai.rollout.journal.sqlite import RESERVE_BYTES
 from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
@@ -80,18 +84,21 @@ def unsettled_in(case: Case) -> int | str | None:
     """How many rollouts a trainer still waits for, or why the journal cannot be used; ``None``: there is none yet."""
     owners_of(case)  # first: whoever opens the journal is one, and sweeps dead ones away
     path = case.journal_path
-    if path is None or not os.path.lexists(path):
+    if case.journal == JOURNAL_OFF or (path is not None and not os.path.lexists(path)):
         return None
 
     async def count() -> int:
-        async with SqliteJournal(path, create=False, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS) as journal:
+        where = case.journal
+        async with journal_at(where, create=False, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS) as journal:
             counts = await journal.counts()
             return sum(counts[state] for state in UNSETTLED)
 
     try:
         return asyncio.run(count())
+    except NoJournalError as error:
+        return None if path is None else str(error)
     except (JournalError, OSError, sqlite3.Error) as error:
-        return str(journal_error(path, error))
+        return str(error if path is None else journal_error(path, error))
 
 
 def why_not_writable(path: Path) -> str | None:
@@ -137,18 +144,22 @@ def _free_bytes(path: Path) -> int | None:
 def check_journal(case: Case) -> Finding:
     path = case.journal_path
     elsewhere = "Let this user write there, or name another place with --journal."
-    if path is None:
+    if case.journal == JOURNAL_OFF:
         return warning(
             "The journal is off: what was accepted is lost with the process.",
             "Leave out --journal off, unless rollouts may be lost.",
         )
-    if sys.platform == "win32":
+    if sys.platform == "win32" and path is not None:
         return problem("The journal needs POSIX file locks, which Windows lacks.", elsewhere)
     unsettled = unsettled_in(case)
     if isinstance(unsettled, str):
         # The journal's own sentences end with what to do.
         message, colon, fix = unsettled.rpartition(": ")
         return problem(f"{message}.", fix[0].upper() + fix[1:]) if colon else problem(unsettled, elsewhere)
+    if path is None:
+        return ok(
+            f"{shown(case.journal)}{' answers; the first server makes the journal' if unsettled is None else ''}."
+        )
     if unsettled is None and (reason := why_not_writable(path)) is not None:
         return problem(reason, elsewhere)
     return ok(f"{path}{' can be made' if unsettled is None else ''}.")
@@ -157,7 +168,7 @@ def check_journal(case: Case) -> Finding:
 @check("journal-disk", "the journal's disk has room")
 def check_disk(case: Case) -> Finding:
     if case.journal_path is None:
-        return ok("The journal is off.")
+        return ok("The journal is off." if case.journal == JOURNAL_OFF else "The journal is in a database.")
     free = _free_bytes(case.journal_path)
     if free is None:
         return not_checked("How much room there is cannot be told.")
@@ -182,6 +193,8 @@ def check_file_system(case: Case) -> Finding:
 
 @check("journal-owner", "no other server uses the journal")
 def check_owner(case: Case) -> Finding:
+    if is_postgres(case.journal):
+        return ok("The journal is in a database, for any number of servers of one agent.")
     owners = owners_of(case).alive
     if not owners:
         return ok("No other server uses the journal.")

@@ -1,0 +1,119 @@
+"""``osmosis journal move``: from a file into a database, with all that is owed."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faulty_trainer import FaultyTrainer
+from support.journal import an_acceptance
+from support.postgres import PASSWORD, Database, database, needs_postgres
+from support.processes import own_environment
+from support.replica import Replica
+from support.server_process import ServerProcess
+
+from osmosis_ai.rollout.journal import Payload, PostgresJournal, RolloutState, SqliteJournal
+
+pytestmark = [pytest.mark.slow, needs_postgres]
+
+VARIABLE = "OSMOSIS_ROLLOUT_SERVER_JOURNAL"
+ROUNDS = 120
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Database]:
+    with database() as running:
+        yield running
+
+
+def move(folder: Path, *arguments: object, to: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """``osmosis journal move`` with the database in the variable."""
+    return subprocess.run(
+        [sys.executable, "-m", "osmosis_ai", "journal", "move", *map(str, arguments)],
+        cwd=folder,
+        env=own_environment(OSMOSIS_NO_DOTENV="1", **({VARIABLE: to} if to is not None else {})),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def fill(path: Path) -> None:
+    async with SqliteJournal(path) as journal:
+        for number in range(ROUNDS):
+            for state in RolloutState:
+                key = f"{state}-{number}"
+                await journal.accept(an_acceptance(key, rollout_id=f"rollout {key}"))
+                if state is not RolloutState.ACCEPTED:
+                    await journal.finish(key, f"result of {key}".encode())
+                if state in (RolloutState.DELIVERED, RolloutState.UNDELIVERABLE):
+                    await journal.settle(key, state, attempts=number, error="why")
+        await journal.leave_out_messages("finished-0")
+
+
+async def everything(journal: SqliteJournal | PostgresJournal) -> list[tuple[object, ...]]:
+    async with journal:
+        return [
+            (
+                *(getattr(record, name) for name in record.__slots__ if name != "owner"),
+                *[await journal.load(record.key, payload) for payload in Payload],
+            )
+            for record in await journal.records(limit=10_000)
+        ]
+
+
+def test_everything_is_there_in_its_order_and_the_file_out_of_the_way(tmp_path: Path, postgres: Database) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+    asyncio.run(fill(path))
+    before = asyncio.run(everything(SqliteJournal(path)))
+    ended = move(tmp_path, path, to=url)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{ROUNDS} accepted, {ROUNDS} finished" in ended.stdout
+    assert PASSWORD not in ended.stdout + ended.stderr
+    assert asyncio.run(everything(PostgresJournal(url))) == before
+    assert [file.name for file in tmp_path.glob("journal*") if file.is_file()] == ["journal.db.moved"]
+
+
+def test_a_move_that_was_cut_off_goes_on(tmp_path: Path, postgres: Database) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+    asyncio.run(fill(path))
+    before = asyncio.run(everything(SqliteJournal(path)))
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(path.read_bytes())
+    assert move(tmp_path, copy, to=url).returncode == 0
+    again = move(tmp_path, path, to=url)
+    assert again.returncode == 0, again.stderr
+    assert f"{4 * ROUNDS} of them were there already" in again.stdout
+    assert asyncio.run(everything(PostgresJournal(url))) == before
+
+
+def test_what_a_server_owes_is_delivered_by_a_replica(tmp_path: Path, postgres: Database) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+    with FaultyTrainer() as away, FaultyTrainer() as trainer:
+        with ServerProcess(path) as server:
+            away.hold_chats()
+            server.accept(away.url, owed="complete")
+            away.wait_for_chat("owed")
+            server.accept_and_wait_for_it(trainer.url, "cut", "hang")
+            refused = move(tmp_path, path, to=url)
+            assert refused.returncode == 1
+            assert "A server runs on the journal" in refused.stderr
+            away.instead = (503, b"")
+            away.release_chats()
+            server.wait_for_state("owed", "finished")
+            server.kill()
+        moved = move(tmp_path, path, to=url)
+        assert moved.returncode == 0, moved.stderr
+        away.instead = None
+        with Replica(tmp_path, "replica", url) as replica:
+            assert trainer.result("cut")["extra_fields"]["outcome"] == "interrupted"
+            assert away.result("owed")["extra_fields"]["outcome"] == "success"
+            replica.wait_for_state("owed", "delivered")
+
+
+def test_nowhere_to_move_to_is_said(tmp_path: Path) -> None:
+    ended = move(tmp_path, "journal.db")
+    assert ended.returncode == 2
+    assert "name a database" in ended.stderr

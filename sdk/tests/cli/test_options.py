@@ -160,6 +160,7 @@ LINES = {
     "journal redeliver": ["journal", "redeliver", "r"],
     "journal purge": ["journal", "purge", "r"],
     "journal salvage": ["journal", "salvage", "gone.db", "-o", "new.db"],
+    "journal move": ["journal", "move", "gone.db", "--journal", "postgresql://127.0.0.1:9/nowhere"],
     "traces export": ["traces", "export", "traces"],
 }
 RUNNERS = ("trainer", "test", "eval")
@@ -182,6 +183,7 @@ WRONG: dict[str, list[list[str]]] = {
         ["journal", "redeliver"],
         ["journal", "purge"],
         ["journal", "salvage", "gone.db"],
+        ["journal", "move", "gone.db"],
         ["traces", "export"],
         ["journal"],
     ],
@@ -225,7 +227,12 @@ WRONG: dict[str, list[list[str]]] = {
         [*LINES["view"], "-o", "page.html", "--open"],
         [*LINES["traces export"], "--min-reward", "1", "--max-reward", "0"],
     ],
-    "no journal": [LINES["journal list"], LINES["journal salvage"]],
+    "no journal": [LINES["journal list"], LINES["journal salvage"], LINES["journal move"]],
+    "a password for all to read": [
+        [*LINES[name], "--journal", url]
+        for name in ("serve", "journal list", "journal move", "doctor")
+        for url in ("postgresql://u:secret@127.0.0.1/x", "postgresql://127.0.0.1/x?password=secret")
+    ],
     "no MCP directory": [
         [*(word for word in LINES[name] if word not in AGENT), "--mcp", folder]
         for name in (*AGENT_COMMANDS, "doctor")

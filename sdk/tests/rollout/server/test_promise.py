@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
 from support.server_process import ServerProcess, environment, init_of, start_serving
@@ -24,6 +25,20 @@ MANY_REFUSALS: list[Fault | int] = [503] * 50
 def outcome_of(result: dict[str, Any]) -> tuple[str, str, bool]:
     """Status, outcome, and whether it carries a reward."""
     return result["status"], result["extra_fields"]["outcome"], "reward" in result
+
+
+def told_to_the_end(server: ServerProcess, rollout_id: str) -> set[tuple[int, str]]:
+    """What the state and, once it has ended, the cancel of a rollout are answered until nobody listens."""
+    told: set[tuple[int, str]] = set()
+    try:
+        while True:
+            status = server.client.get(f"/v1/rollout/{rollout_id}")
+            told.add((status.status_code, str(status.json().get("state"))))
+            if (200, "delivered") in told:
+                cancel = server.client.post(f"/v1/rollout/{rollout_id}/cancel")
+                told.add((cancel.status_code, cancel.json()["code"]))
+    except httpx.TransportError:
+        return told
 
 
 class TestKill:
@@ -102,6 +117,8 @@ class TestTermination:
             refused = server.init("late", trainer.url)
             repeated = server.init("finishing", trainer.url)
             trainer.release_chats()
+            trainer.result("finishing")
+            told = told_to_the_end(server, "finishing")
             exit_code = server.exit_code()
             yield SimpleNamespace(**locals())
 
@@ -126,6 +143,9 @@ class TestTermination:
 
     def test_it_is_healthy_but_not_ready(self, story: SimpleNamespace) -> None:
         assert (story.health.status_code, story.ready.status_code) == (200, 503)
+
+    def test_status_and_cancel_are_answered_until_nobody_listens(self, story: SimpleNamespace) -> None:
+        assert story.told - {(200, "finished")} == {(200, "delivered"), (409, "not_running")}
 
     def test_nothing_is_left_to_deliver(self, story: SimpleNamespace) -> None:
         assert states_in(story.journal) == {"delivered": 4}

@@ -121,7 +121,8 @@ class Lifespan:
         async def drain() -> None:
             # From the signal on, though the event loop was blocked when it came.
             waited = time.monotonic() - (drain_on_signal.first_at or time.monotonic()) if drain_on_signal else 0.0
-            await service.close(max(0.0, settings.drain_seconds - waited))
+            # The journal is closed when nobody can ask any more: the server has yet to close its listener.
+            await service.drain(max(0.0, settings.drain_seconds - waited))
 
         registration: asyncio.Task[None] | None = None
         drain_on_signal: DrainOnSignal | None = None

@@ -127,13 +127,20 @@ class RolloutService:
         self._rollouts.announce()
         self._recover_soon()
 
-    async def close(self, drain_seconds: float) -> None:
-        """Drain: let rollouts end for ``drain_seconds``, end the rest as ERROR, flush results, close the journal."""
+    async def drain(self, drain_seconds: float) -> None:
+        """Refuse inits, let rollouts end for ``drain_seconds``, end the rest as ERROR, flush results.
+
+        What has become of them is still told: the journal stays open until ``close``.
+        """
         self._admission.closed = self._courier.ending = True
         await self._finish_running(drain_seconds)
         self._courier.close()
         self.pull.close()
         await self._end_tasks(self._flush_seconds)
+
+    async def close(self, drain_seconds: float) -> None:
+        """``drain``, and close the journal."""
+        await self.drain(drain_seconds)
         await self._journal.close()
 
     async def close_at_once(self) -> None:

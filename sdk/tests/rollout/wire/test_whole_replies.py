@@ -81,6 +81,14 @@ class TestFinishReasons:
             await OsmosisLLMClient(peer.url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
         assert len(peer.requests) > 10
 
+    @pytest.mark.parametrize("finish_reason", ["abort", "error"])
+    async def test_when_to_ask_again_a_reply_may_say_too(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float], finish_reason: str
+    ) -> None:
+        peer.answers = [reply(ending_with(finish_reason=finish_reason), headers={"Retry-After": "25"})]
+        await client.chat_completions(QUESTION)
+        assert delays == [25.0]
+
     @pytest.mark.usefixtures("delays")
     async def test_a_count_that_somebody_set_counts_for_aborts(self, peer: HttpPeer) -> None:
         peer.answer = reply(ending_with(finish_reason="abort"))

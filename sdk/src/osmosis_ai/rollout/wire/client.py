@@ -17,6 +17,7 @@ from osmosis_ai.rollout.core.settings import RolloutClientSettings, get_settings
 from osmosis_ai.rollout.core.text import excerpt
 from osmosis_ai.rollout.core.transcript import Transcript
 from osmosis_ai.rollout.core.watch import NO_WATCH
+from osmosis_ai.rollout.wire.backoff import retry_after_seconds
 from osmosis_ai.rollout.wire.channel import Reply, TrainerChannel
 from osmosis_ai.rollout.wire.channels import shared_channels
 from osmosis_ai.rollout.wire.chat import ChatBody, as_json, completion_in
@@ -244,6 +245,7 @@ class OsmosisLLMClient:
             text = excerpt(reply.beginning, self.api_key)
             message = f"The reply of POST {self.server_url}{self.chat_path} {error}: {text}"
             failure = OsmosisReplyError(message, reply.status_code)
+            failure.retry_after_seconds = retry_after_seconds(reply.headers.get("retry-after", ""))
             failure.__cause__ = error
             then = error.then if isinstance(error, NotWholeError) else Then.GIVE_UP
             raise UnusableReplyError(failure, then) from error

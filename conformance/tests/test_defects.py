@@ -46,7 +46,7 @@ def failed(report: Report) -> dict[str, str]:
 def checks_for(mutant: Mutant) -> set[str]:
     """What is run: the checks that must fail, and those that play plain rollouts and must not."""
     neighbours = {"init.nulls", "chat.reserved", "retries.cut", "errors.short_message"} - mutant.finds
-    return set(mutant.finds) | (set() if mutant.is_silent or mutant.is_total else neighbours)
+    return set(mutant.finds | mutant.beside) | (set() if mutant.is_silent or mutant.is_total else neighbours)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { gunzipSync } from 'node:zlib'
+import { gunzipSync, inflateSync } from 'node:zlib'
 import * as agent from './agent.mjs'
 
 const { port, journal: path } = parseArgs({ options: { port: { type: 'string' }, journal: { type: 'string' } } }).values
@@ -29,10 +29,10 @@ const canonical = (value) => // members in one order, at any depth
 // --- The journal, and what it holds
 const byKey = new Map(), byId = new Map() // records; of those with one id the newest
 const owed = new Set() // records that run, or whose result is not delivered
-const draining = new AbortController(), interrupting = new AbortController()
+const draining = new AbortController(), interrupting = new AbortController(), lastCall = new AbortController()
 const journal = recover() // a file of JSON lines, only ever appended to
 
-function note(event) { if (journal) fs.writeSync(journal, JSON.stringify(event) + '\n') }
+const note = (event) => { if (journal) fs.writeSync(journal, JSON.stringify(event) + '\n') }
 function change(record, changes) { note({ key: record.key, ...changes }); Object.assign(record, changes) }
 function remember(record) { byKey.set(record.key, record); byId.set(record.init.rollout_id, record) }
 function track(record, work) {
@@ -86,8 +86,8 @@ async function init(request) {
   const init = validated(await bodyOf(request))
   if (draining.signal.aborted) throw new Refusal(503, 'The server ends.', 'shutting_down', { 'Retry-After': '5' })
   const key = init.idempotency_key ? `key:${init.idempotency_key}` : `id:${init.rollout_id}`
-  const { api_key, rollout_id, idempotency_key, ...asked } = { metadata: {}, max_turns: 10, max_tokens_total: 8192, ...init } // [same-5]
-  if (asked.tool_server_url === null) delete asked.tool_server_url
+  const { rollout_id, server_url, messages, completion_params, tool_server_url = null, metadata = {}, max_turns = 10, max_tokens_total = 8192 } = init
+  const asked = { server_url, messages, completion_params, tool_server_url, metadata, max_turns, max_tokens_total } // [same-5]
   const fingerprint = hash(canonical(asked)).toString('hex')
   const known = byKey.get(key)
   if (known && known.fingerprint !== fingerprint) throw new Refusal(409, 'The key was used for another request.', 'key_reused')
@@ -95,9 +95,7 @@ async function init(request) {
   if (owed.size >= MAX_RUNNING) throw new Refusal(429, 'There is no room.', 'at_capacity', { 'Retry-After': '1' }) // [limit-1]
   const { traceparent, tracestate } = request.headers, trace = { ...(traceparent && { traceparent }), ...(tracestate && { tracestate }) } // [http-13]
   const record = { key, init, fingerprint, trace, uid: randomUUID(), reply: JSON.stringify({ rollout_id, tools: agent.tools }), accepted_at: now() }
-  try {
-    note({ accepted: record })
-  } catch { throw new Refusal(503, 'Nothing can be put on record.', 'journal_unavailable', { 'Retry-After': '5' }) }
+  try { note({ accepted: record }) } catch { throw new Refusal(503, 'Nothing can be put on record.', 'journal_unavailable', { 'Retry-After': '5' }) }
   remember(record)
   track(record, sleep(0).then(() => run(record)))
   return [202, record.reply]
@@ -108,9 +106,9 @@ async function bodyOf(request) {
   // JSON.parse loses the digits of large numbers: what cannot be passed on as it came is refused [http-6, init-13].
   const isKept = (n) => Number.isSafeInteger(n) || (Number.isFinite(n) && !Number.isInteger(n))
   const reviver = (_, value) => { if (typeof value === 'number' && !isKept(value)) throw new SyntaxError(); return value }
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes), reviver)
-  } catch { throw new Refusal(422, 'The body is no JSON in UTF-8, is nested too deeply, or has a number that is too large.') }
+  try { return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes), reviver) } catch {
+    throw new Refusal(422, 'The body is no JSON in UTF-8, is nested too deeply, or has a number that is too large.')
+  }
 }
 async function bytesOf(stream, most) {
   const chunks = []
@@ -147,10 +145,9 @@ function isBaseUrl(text) { // [init-4, init-5]
 }
 function known(request, id) {
   authorize(request)
-  try {
-    const record = byId.get(decodeURIComponent(id))
-    if (record) return record
-  } catch { /* it encodes nothing */ }
+  let record
+  try { record = byId.get(decodeURIComponent(id)) } catch { /* it encodes nothing */ }
+  if (record) return record
   throw new Refusal(404, 'No such rollout is known.', 'unknown_rollout')
 }
 function view({ init, result, accepted_at, finished_at, settled_at, state, attempts: delivery_attempts, last_error }) {
@@ -182,10 +179,10 @@ function post({ init, trace }, path, body, key, signals = []) {
   })
 }
 async function read(response) {
-  let bytes = await bytesOf(response, MAX_REPLY_BYTES)
+  const bytes = await bytesOf(response, MAX_REPLY_BYTES)
   if (!response.complete) throw new Error('a reply that is cut off')
-  if (response.headers['content-encoding'] === 'gzip') bytes = gunzipSync(bytes, { maxOutputLength: MAX_REPLY_BYTES }) // [http-9]
-  return { status: response.statusCode, headers: response.headers, text: bytes.toString() }
+  const unpack = { gzip: gunzipSync, deflate: inflateSync }[response.headers['content-encoding']] ?? ((same) => same) // [http-9]
+  return { status: response.statusCode, headers: response.headers, text: unpack(bytes, { maxOutputLength: MAX_REPLY_BYTES }).toString() }
 }
 function delayMs(round, answer, leftMs) { // [retry-10, retry-11]
   const told = answer.headers['retry-after'] ?? ''
@@ -193,6 +190,7 @@ function delayMs(round, answer, leftMs) { // [retry-10, retry-11]
   const ownMs = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(round, 10)) * (0.5 + Math.random() / 2)
   return toldMs > leftMs ? ownMs : Math.max(toldMs, ownMs)
 }
+const isPage = ({ status, text }) => /^\s*<(!doctype |)html/i.test(text) && ![410, 413].includes(status) // nobody is there, but for these two
 function absence({ status, text }) { // who says so: the trainer 'itself', a framework without the 'path', 'nobody' [absent-1..3]
   if (status === 410) return 'itself'
   if (status !== 404 && status !== 405) return ''
@@ -218,7 +216,7 @@ async function chat(record, { messages, signal, keys }) { // [chat-1..8, retry-1
     const { status, headers, text } = answer
     let problem = `The trainer answered ${[status || 'nothing', headers.location, text.slice(0, 300)].join(' ')}`
     let isPause = answer.code === 'ECONNREFUSED' || [429, 502, 503, 504].includes(status) || absence(answer) === 'nobody'
-    let isFinal = !isPause && status > 0 && status < 500 && ![408, 425].includes(status) && absence(answer) !== 'path'
+    let isFinal = !isPause && status > 0 && status < 500 && ![408, 425].includes(status) && absence(answer) !== 'path' && !isPage(answer) // [retry-16]
     if (status === 200) {
       const { choice, usage } = completion(text)
       const reason = Object.hasOwn(choice, 'finish_reason') ? choice.finish_reason : 'stop'
@@ -273,17 +271,18 @@ async function deliver(record) { // [deliver-1..8]
   for (let round = 0; ; round++) {
     const answer = await post(record, '/v1/rollout/completed', JSON.stringify(record.result), key)
     const { status, headers, text } = answer, { final_messages, extra_fields } = record.result, isSuccess = status >= 200 && status < 300
-    const isPage = /^<(!doctype |)html/i.test(text) && (!isSuccess || /html/.test(headers['content-type'])), isDelivered = isSuccess && !isPage
+    const isNobody = isPage(answer) && (!isSuccess || /html/.test(headers['content-type'])), isDelivered = isSuccess && !isNobody
     record.attempts = (record.attempts ?? 0) + 1
     record.last_error = isDelivered ? null : `${status || text}`
-    if ([400, 413, 422].includes(status) && final_messages.length && !extra_fields.messages_refused) { // on record before it is sent [deliver-6]
+    if ([400, 413, 422].includes(status) && !isNobody && final_messages.length && !extra_fields.messages_refused) { // on record before it is sent [deliver-6]
       change(record, { result: { ...record.result, final_messages: [], extra_fields: { ...extra_fields, messages_refused: true } } })
       continue
     }
-    const isAgain = status === 0 || isPage || [3, 5].includes(Math.floor(status / 100)) || [408, 425, 429].includes(status) || ['path', 'nobody'].includes(absence(answer))
+    const isAgain = status === 0 || isNobody || [3, 5].includes(Math.floor(status / 100)) || [408, 425, 429].includes(status) || ['path', 'nobody'].includes(absence(answer))
     const { attempts, last_error } = record, state = isDelivered ? 'delivered' : 'undeliverable'
     if (isDelivered || !isAgain || Date.now() > deadline) return change(record, { state, settled_at: now(), attempts, last_error })
-    await sleep(delayMs(round, answer, deadline - Date.now()))
+    if (lastCall.signal.aborted) return // it stays on record [drain-6]
+    await sleep(delayMs(round, answer, deadline - Date.now()), null, { signal: lastCall.signal }).catch(() => {})
   }
 }
 
@@ -291,8 +290,10 @@ async function deliver(record) { // [deliver-1..8]
 server.listen(Number(port ?? 9100), '127.0.0.1')
 process.once('SIGTERM', async () => { // [drain-1..4]
   draining.abort()
-  const end = Date.now() + DRAIN_MS
-  for (; owed.size && Date.now() < end + 2_000; await sleep(50))
-    if (Date.now() > end) interrupting.abort(new Failure('interrupted', 'the server ends'))
+  const until = async (ms, isOver) => { for (const end = Date.now() + ms; !isOver() && Date.now() < end; ) await sleep(50) }
+  await until(DRAIN_MS, () => [...owed].every((record) => record.result))
+  interrupting.abort(new Failure('interrupted', 'the server ends')) // [drain-5]
+  lastCall.abort() // each result once more [drain-7]
+  await until(2_000, () => !owed.size)
   process.exit(0) // what is owed still is on record
 })

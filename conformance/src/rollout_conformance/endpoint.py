@@ -17,6 +17,9 @@ from rollout_conformance.vocabulary import ConformanceError
 
 READ_BYTES = 65_536
 MAX_BODY_BYTES = 64 * 1024 * 1024
+TAIL_BYTES = 64
+STATUS_LINE = b"HTTP/1.1 200"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ class Answer:
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_within: str = ""
-    """``head`` or ``body``: where it ends, and the connection with it."""
+    """``line`` (of the status), ``head`` or ``body``: where it ends, and the connection with it; ``tail``: in white
+    space behind the body's JSON."""
+    is_chunked: bool = False
+    """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
     behind: bytes = b""
     """What is written right behind it."""
     flood: Flood | None = None
@@ -83,6 +89,22 @@ def listen(host: str, port: int) -> socket.socket:
     # long answer waits some 40 ms for the server's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A TCP socket on ``host`` that does not listen yet, and that others of this user may stand beside.
+
+    Raises:
+        OSError: it cannot be bound.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    one = socket.socket(family, socket.SOCK_STREAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    one.bind(address[:2])
+    return one
 
 
 def address_of(listener: socket.socket, host: str) -> str:
@@ -124,7 +146,7 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
                 if answer.flood is not None:
                     await _pour(writer, answer.flood)
                     return
-                writer.write(_cut(_encode(connection, answer), answer.cut_within) + answer.behind)
+                writer.write(_cut(_encode(connection, answer), answer) + answer.behind)
                 await writer.drain()
                 if answer.cut_within:
                     return
@@ -169,16 +191,24 @@ async def _pour(writer: asyncio.StreamWriter, flood: Flood) -> None:
         flood.sent_bytes += len(piece)
 
 
-def _cut(response: bytes, within: str) -> bytes:
-    """The response up to the end of its last header, which could be taken for that of the head, or half of its body."""
+def _cut(response: bytes, answer: Answer) -> bytes:
+    """The response up to its reason, to the end of its last header, which could be taken for that of the head, to half
+    of its body, or to the end of what its body says.
+    """
     head, _, body = response.partition(b"\r\n\r\n")
-    if within == "head":
-        return head + b"\r\n"
-    return head + b"\r\n\r\n" + body[: len(body) // 2] if within else response
+    kept = {
+        "line": len(STATUS_LINE),
+        "head": len(head) + 2,
+        "body": len(head) + 4 + (len(body) - len(LAST_CHUNK) if answer.is_chunked else len(body) // 2),
+        "tail": len(response) - TAIL_BYTES // 2,
+    }
+    return response[: kept.get(answer.cut_within, len(response))]
 
 
 def _encode(connection: h11.Connection, answer: Answer) -> bytes:
-    headers = {"Content-Type": "application/json", **answer.headers, "Content-Length": str(len(answer.body))}
+    body = answer.body + b" " * (TAIL_BYTES if answer.cut_within == "tail" else 0)
+    frame = {"Transfer-Encoding": "chunked"} if answer.is_chunked else {"Content-Length": str(len(body))}
+    headers = {"Content-Type": "application/json", **answer.headers, **frame}
     head = h11.Response(status_code=answer.status, headers=list(headers.items()))
-    events: tuple[h11.Event, ...] = (head, h11.Data(data=answer.body), h11.EndOfMessage())
+    events: tuple[h11.Event, ...] = (head, h11.Data(data=body), h11.EndOfMessage())
     return b"".join(connection.send(event) or b"" for event in events)

@@ -36,6 +36,8 @@ CONNECT_SECONDS = 10.0
 STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
 """Which phases follow which; those of one step overlap."""
 AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
+LONGEST = frozenset({"retries.delay", "delivery.delay", "errors.unreachable", "load.beside_failing"})
+"""Begin first: they wait for all delays of a server, one after the other."""
 FEW = 10
 """So many checks of ``TOGETHER`` may be left when the late ones begin."""
 
@@ -157,7 +159,7 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
     count()
     for step in STEPS:
         async with asyncio.TaskGroup() as group:
-            for check in checks:
+            for check in sorted(checks, key=lambda one: one.id not in LONGEST):
                 if check.phase in step:
                     group.create_task(take(check))
     return results

@@ -6,7 +6,8 @@ import re
 import secrets
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
+from rollout_conformance.door import Door
 from rollout_conformance.evidence import sending
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
@@ -23,13 +25,15 @@ from rollout_conformance.scripts import acknowledge, answering, encoded
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
 from rollout_conformance.tool_schemas import usable_tools
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.vocabulary import Failed, Skipped
 
 if TYPE_CHECKING:
     from rollout_conformance.server_command import ServerCommand
 
 INIT_PATH = "/v1/rollout/init"
 LEAST_PAUSE_SECONDS = 0.1
+BODY_SECONDS = 5.0
+"""How long a server that wants the body first is given."""
 
 
 class Kit:
@@ -59,13 +63,9 @@ class Kit:
         """The same run, for another check."""
         return Kit(self.options, self.http, self.trainer, check_id, self.command)
 
-    def over(self, http: httpx.AsyncClient) -> "Kit":
-        """The same, over another client."""
-        return Kit(self.options, http, self.trainer, self._check_id, self.command)
-
-    def without_key(self) -> "Kit":
-        """The same, without the server's key."""
-        return Kit(replace(self.options, api_key=None), self.http, self.trainer, self._check_id, self.command)
+    def with_key(self, key: str | None) -> "Kit":
+        """The same, with another key for the server's, or none."""
+        return Kit(replace(self.options, api_key=key), self.http, self.trainer, self._check_id, self.command)
 
     def hold(self) -> asyncio.Event:
         """An event for ``scripts.waiting_for``; set at the latest when the check is over."""
@@ -78,15 +78,29 @@ class Kit:
         for event in self._holds:
             event.set()
 
+    def door(self) -> Door:
+        """An address at which nobody listens until it is opened, for ``at``.
+
+        Raises:
+            Skipped: the server reaches the kit at an address that was given.
+        """
+        if self.options.callback_url:
+            raise Skipped("the kit has one address, --callback-url, and cannot be away there")
+        return Door(self.trainer.handle, self.options.callback_host)
+
     def play(
         self,
         on_chat: Script | None = None,
         on_completed: Script | None = None,
         *,
         trailing: str = "",
+        at: str = "",
         **fields: Any,
     ) -> PlayedRollout:
-        """A rollout that is not sent yet; ``fields`` replace those of the init, ``...`` takes one out."""
+        """A rollout that is not sent yet; ``fields`` replace those of the init, ``...`` takes one out.
+
+        ``trailing`` is put behind its ``server_url``, ``at`` is the address that this begins with.
+        """
         init = {
             "rollout_id": f"kit-{secrets.token_hex(5)}",
             "messages": [
@@ -107,7 +121,7 @@ class Kit:
             on_completed or acknowledge,
             self.options.timeout_seconds,
         )
-        self.trainer.add(rollout, trailing=trailing)
+        self.trainer.add(rollout, trailing=trailing, at=at)
         return rollout
 
     async def start(
@@ -192,14 +206,14 @@ class Kit:
         # The checks open more rollouts at once than a small server need take, so being full is no fault of its.
         while True:
             response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
+            if rollout is not None:
+                rollout.statuses.append(response.status_code)
             pause_seconds = retry_after_seconds(response)
             if response.status_code not in (429, 503) or pause_seconds is None or not insist:
                 break
             if time.monotonic() + pause_seconds > deadline:
                 break
             await asyncio.sleep(max(pause_seconds, LEAST_PAUSE_SECONDS))
-        if rollout is not None:
-            rollout.statuses.append(response.status_code)
         return response
 
     async def post_and_hang_up(self, init: Mapping[str, Any]) -> None:
@@ -208,20 +222,40 @@ class Kit:
         Raises:
             Failed: no connection came about.
         """
-        url = httpx.URL(f"{self.options.server_url}{INIT_PATH}")
         body = encoded(init)
-        headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", **self._own_key}
-        lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
-        tls = ssl.create_default_context() if url.scheme == "https" else None
         try:
-            _, writer = await asyncio.open_connection(url.host, url.port or (443 if tls else 80), ssl=tls)
-            writer.write(head.encode("latin-1") + body)
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
+            async with self._own_connection() as (_, writer):
+                writer.write(self._head_of_init(len(body)) + body)
+                await writer.drain()
         except OSError as error:
             raise Failed(f"a connection for POST {INIT_PATH}", str(error)) from None
+
+    async def post_head(self) -> int | None:
+        """The status that the head of an init gets whose body never comes; ``None`` if that is waited for."""
+        sending(f"POST {INIT_PATH}, the head alone")
+        with contextlib.suppress(OSError, TimeoutError, IndexError, ValueError):
+            async with asyncio.timeout(min(BODY_SECONDS, self.options.timeout_seconds)), self._own_connection() as own:
+                own[1].write(self._head_of_init(1_000))
+                return int((await own[0].readline()).split()[1])
+        return None
+
+    def _head_of_init(self, body_bytes: int) -> bytes:
+        url = httpx.URL(f"{self.options.server_url}{INIT_PATH}")
+        headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", **self._own_key}
+        lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, f"Content-Length: {body_bytes}", "", ""]).encode("latin-1")
+
+    @asynccontextmanager
+    async def _own_connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        url = httpx.URL(self.options.server_url)
+        tls = ssl.create_default_context() if url.scheme == "https" else None
+        reader, writer = await asyncio.open_connection(url.host, url.port or (443 if tls else 80), ssl=tls)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def get(self, path: str) -> httpx.Response:
         """GET a path without a key, whatever the answer.
@@ -230,6 +264,17 @@ class Kit:
             Failed: there is no answer.
         """
         return await self._answered("GET", path)
+
+    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        """Ask, with the server's key, whatever the answer.
+
+        Raises:
+            Failed: there is no answer.
+        """
+        sending(f"{method} {path}")
+        content = None if body is None else encoded(body)
+        headers = {**self._own_key, "Content-Type": "application/json"}
+        return await self._answered(method, path, headers=headers, content=content)
 
     async def status(self, rollout_id: str) -> httpx.Response:
         """Ask, with the server's key, how a rollout stands.

@@ -15,7 +15,8 @@ from rollout_conformance.policy import Policy
 from rollout_conformance.vocabulary import ConformanceError
 
 if TYPE_CHECKING:
-    from rollout_conformance.checks.drain import Restart, Stop
+    from rollout_conformance.checks.drain import Stop
+    from rollout_conformance.checks.restart import Restart
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
@@ -45,17 +46,28 @@ class KitTrainer:
         self._base_path = urlsplit(self.base_url).path
         self._by_token: dict[str, PlayedRollout] = {}
 
-    def add(self, rollout: PlayedRollout, *, trailing: str = "") -> None:
+    def add(self, rollout: PlayedRollout, *, trailing: str = "", at: str = "") -> None:
         """Make the rollout known, and give it its ``server_url``."""
         token = secrets.token_hex(6)
         self._by_token[token] = rollout
         self.rollouts.append(rollout)
         rollout.policy = self.policy
-        rollout.init["server_url"] = f"{self.base_url}/{token}{trailing}"
+        rollout.init["server_url"] = f"{at or self.base_url}/{token}{trailing}"
 
     def of_url(self, server_url: object) -> PlayedRollout | None:
         """The rollout that was given this ``server_url``."""
         return next((one for one in reversed(self.rollouts) if one.init.get("server_url") == server_url), None)
+
+    def forget_strays(self, below: str) -> None:
+        """Those below a path of the kit's own, where a check has sent the server."""
+        self.strays = [stray for stray in self.strays if f" {self._base_path}{below}" not in stray]
+
+    def strays_to(self, rollout: PlayedRollout) -> list[str]:
+        """What went below the ``server_url`` of a rollout and was no POST to a path of the protocol; no strays then."""
+        own = f" {urlsplit(str(rollout.init['server_url'])).path}/"
+        found = [stray for stray in self.strays if own in stray]
+        self.strays = [stray for stray in self.strays if own not in stray]
+        return found
 
     async def handle(self, request: Request) -> Answer | None:
         """Answer one callback."""

@@ -173,6 +173,7 @@ class PlayedRollout:
                     await self._changed.wait()
         except TimeoutError:
             seen = f"{len(self.chats)} chat calls and {len(self.completions)} deliveries of a result"
+            seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
             raise Failed(awaited, f"none within {self.timeout_seconds:g} s ({seen})") from None
 
     async def result(self) -> dict[str, Any]:
@@ -196,6 +197,11 @@ class PlayedRollout:
             Failed: none came.
         """
         await self.wait_until(lambda played: played.is_over, "a terminal result at /v1/rollout/completed")
+
+    @property
+    def was_refused_first(self) -> bool:
+        """Whether it was accepted after there had been no room for it."""
+        return 202 in self.statuses and any(status in (429, 503) for status in self.statuses)
 
     @property
     def is_over(self) -> bool:
@@ -229,7 +235,9 @@ class PlayedRollout:
 
     def story(self) -> str:
         """What came of it so far, in words and in order."""
-        inits = ", ".join(map(str, self.statuses)) or "no answer"
+        # Of those that were sent again for want of room one tells enough.
+        told_twice = {n for n, (a, b) in enumerate(itertools.pairwise(self.statuses)) if a == b and a in (429, 503)}
+        inits = ", ".join(str(one) for n, one in enumerate(self.statuses) if n not in told_twice) or "no answer"
         calls = sorted([*self.chats, *self.completions], key=lambda call: call.order)
         told = [
             f"a call for a completion ({call.answer_in_words})"

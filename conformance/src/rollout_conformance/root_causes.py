@@ -30,6 +30,13 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("load.*", "load.concurrent"),
     ("completed.tool_counts", "completed.counts"),
     ("chat.more_sampling", "chat.sampling"),
+    ("chat.bare", "chat.null_fields"),
+    ("retries.aborted_long", "retries.aborted"),
+    ("state.encoded", "state.cancel"),
+    ("drain.repeated_delivered", "drain.repeated"),
+    ("drain.delivered", "drain.repeated_delivered"),
+    ("drain.repeated", "drain.killed"),
+    ("drain.kept", "drain.killed"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 

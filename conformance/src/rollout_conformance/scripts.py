@@ -148,6 +148,16 @@ def breaking_off(finish_reason: Any, times: int, then: Script) -> Script:
     return script
 
 
+def asking_at_once(then: Script, retry_after: str = "0") -> Script:
+    """Answers as ``then`` does, with a Retry-After: who obeys it asks again without a wait of its own."""
+
+    async def script(call: Call) -> Answer | None:
+        answer = await then(call)
+        return answer and replace(answer, headers={**answer.headers, "Retry-After": retry_after})
+
+    return script
+
+
 def cutting(times: int | None, then: Script) -> Script:
     """Cuts the connections of the first ``times`` calls (all, if ``None``), after having read them."""
     seen: list[Call] = []

@@ -96,6 +96,11 @@ class ServerCommand:
             except httpx.TransportError:
                 return False
 
+    def output(self) -> bytes:
+        """What it has printed, in all its starts."""
+        self._output.seek(0)
+        return self._output.read()
+
     def _tail(self) -> str:
         self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, self._output.tell() - SHOWN_OUTPUT_BYTES))

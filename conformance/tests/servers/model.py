@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse
 
 Json = dict[str, Any]
 FIRST_DELAY_SECONDS = 0.06
-LAST_DELAY_SECONDS = 0.2
+MAX_REFUSAL_BYTES = 16 * 1024
+LAST_DELAY_SECONDS = 0.5
 ATTEMPTS = 4
 PATIENCE = 50
 WHOLE = ("stop", "tool_calls", "length", "function_call")

@@ -1,6 +1,7 @@
 """A rollout of the small server, from its first call for a completion to the acknowledgement of its result."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import secrets
@@ -15,6 +16,7 @@ from servers.model import (
     ATTEMPTS,
     FIRST_DELAY_SECONDS,
     LAST_DELAY_SECONDS,
+    MAX_REFUSAL_BYTES,
     PATIENCE,
     TRACE,
     WHOLE,
@@ -38,6 +40,7 @@ class Playing:
     leaves_messages_out_after: ClassVar[set[int]] = {400, 413, 422}
 
     def __init__(self) -> None:
+        self.last_call = asyncio.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.keeps_connections)
         self.http = httpx.AsyncClient(
             trust_env=False, timeout=30, limits=limits, headers={"Accept-Encoding": "identity"}
@@ -130,6 +133,8 @@ class Playing:
                 response = await self.post(rollout, CHAT, body, self.attempt_key(key))
             except httpx.TransportError as error:
                 problem = f"The trainer does not answer: {type(error).__name__}"
+                if self.is_nobody(error):
+                    tries, pauses = tries - 1, pauses + 1
             else:
                 completion = self.completion_in(response)
                 if completion is not None and self.is_whole(completion):
@@ -179,6 +184,10 @@ class Playing:
     def is_whole(self, completion: Json) -> bool:
         return self.finish_reason(completion) in WHOLE
 
+    def is_nobody(self, error: Exception) -> bool:
+        """Whether no connection came about."""
+        return isinstance(error, httpx.ConnectError)
+
     def is_pause(self, response: httpx.Response, completion: Json | None) -> bool:
         if completion is not None:
             return bool(self.finish_reason(completion) == "abort")
@@ -187,20 +196,28 @@ class Playing:
     def is_asked_again(self, response: httpx.Response, completion: Json | None) -> bool:
         if completion is not None:
             return bool(self.finish_reason(completion) != "content_filter")
-        return self.is_retried(response.status_code) or self.is_no_path(response)
+        is_final = response.status_code in (410, 413)
+        return (
+            self.is_retried(response.status_code)
+            or self.is_no_path(response)
+            or (self.is_page(response) and not is_final)
+        )
 
     def is_retried(self, status: int) -> bool:
         return status >= 500 or status in (408, 425, 429)
 
     def is_absent(self, response: httpx.Response) -> bool:
         """Whether somebody else answers in the trainer's place."""
-        return response.status_code in (404, 405) and (response.text == "{}" or not response.text.startswith("{"))
+        is_object = response.text.startswith("{") and response.text != "{}" and len(response.text) <= MAX_REFUSAL_BYTES
+        return response.status_code in (404, 405) and not is_object
 
     def is_no_path(self, response: httpx.Response) -> bool:
         """Whether the path is not served."""
         words = ('"Not Found"', "no Route matched")
         return response.status_code == 405 or (
-            response.status_code == 404 and any(one in response.text for one in words)
+            response.status_code == 404
+            and any(one in response.text for one in words)
+            and "rollout" not in response.text.lower()
         )
 
     async def wait_as_told(self, response: httpx.Response) -> None:
@@ -286,11 +303,21 @@ class Playing:
         rollout.result, rollout.state = result, "finished"
         self.note({"ended": rollout.init, "result": result})
         delay = FIRST_DELAY_SECONDS
+        count = len(result["final_messages"])
         while not (state := await self.offer(rollout, result)):
-            await asyncio.sleep(delay)
+            if len(result["final_messages"]) < count:
+                count = 0
+                self.note({"ended": rollout.init, "result": result})
+            if self.last_call.is_set():
+                return
+            await self.wait_to_offer(delay)
             delay = min(2 * delay, LAST_DELAY_SECONDS)
         rollout.state = state
         self.note({"settled": rollout.init, "state": state})
+
+    async def wait_to_offer(self, delay_seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.last_call.wait(), delay_seconds)
 
     async def offer(self, rollout: Rollout, result: Json) -> str:
         """The state after one delivery; an empty text where it has to be made again."""
@@ -301,7 +328,7 @@ class Playing:
         return self.state_after(response, result)
 
     def state_after(self, response: httpx.Response, result: Json) -> str:
-        if response.is_redirect or self.is_page(response):
+        if response.is_redirect or (self.is_page(response) and response.status_code not in (410, 413)):
             return ""
         if response.is_success:
             return "delivered"

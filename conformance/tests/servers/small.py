@@ -26,6 +26,7 @@ __all__ = ["ChatError", "Json", "Refusal", "Rollout", "SmallServer"]
 NUMBER = {"type": "number"}
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
+DRAIN_POLL_SECONDS, LAST_CALL_SECONDS = 0.05, 2.0
 
 
 def is_whole(value: Any, most: int) -> bool:
@@ -129,7 +130,7 @@ class SmallServer(Playing):
 
     def require_json(self, request: Request) -> None:
         kind = request.headers.get("content-type", "application/json").partition(";")[0]
-        if kind != "application/json" or "content-encoding" in request.headers:
+        if not (kind == "application/json" or kind.endswith("+json")) or "content-encoding" in request.headers:
             raise Refusal(415, "Send plain JSON", "not_json")
 
     async def body_of(self, request: Request) -> bytes:
@@ -195,7 +196,7 @@ class SmallServer(Playing):
     def is_url(self, url: Any) -> bool:
         try:
             parts = urlsplit(url)
-            odd = parts.query or parts.fragment or url != url.strip() or parts.port == 0
+            odd = parts.query or parts.fragment or url.split() != [url] or parts.port == 0 or "@" in url
             return parts.scheme in ("http", "https") and bool(parts.hostname) and not odd and len(url) <= 2048
         except (ValueError, TypeError, AttributeError):
             return False
@@ -221,9 +222,8 @@ class SmallServer(Playing):
 
     def fingerprint(self, init: Json) -> str:
         defaults = {"max_turns": 10, "max_tokens_total": 8192, "metadata": {}, "tool_server_url": None}
-        asked = {**defaults, **init}
-        for name in ("api_key", "rollout_id", "idempotency_key"):
-            asked.pop(name, None)
+        asked = {**defaults, **{name: init[name] for name in ("messages", "completion_params", "server_url")}}
+        asked |= {name: init[name] for name in defaults if name in init}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def require_room(self) -> None:
@@ -279,8 +279,13 @@ class SmallServer(Playing):
 
     async def drain(self) -> None:
         self.is_draining = True
+        for _ in range(round(self.drain_seconds / DRAIN_POLL_SECONDS)):
+            if all(rollout.state != "running" for rollout in self.rollouts.values()):
+                break
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        self.last_call.set()
         if self.running:
-            await asyncio.wait(self.running, timeout=self.drain_seconds)
+            await asyncio.wait(self.running, timeout=LAST_CALL_SECONDS)
 
     async def close(self) -> None:
         """Drop what still runs."""

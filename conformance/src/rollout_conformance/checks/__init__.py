@@ -14,10 +14,12 @@ _MODULES = (
     "errors",
     "retries",
     "delivery",
+    "delays",
     "wire",
     "state",
     "load",
     "ids",
+    "restart",
     "drain",
 )
 

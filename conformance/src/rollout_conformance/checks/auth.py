@@ -1,8 +1,13 @@
 """The server's own key. Whether the server has one is known by whether the kit was given one."""
 
+import base64
+
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit, describe
+from rollout_conformance.scripts import encoded
 from rollout_conformance.vocabulary import Failed, Skipped
+
+LONG_BYTES = 2048
 
 
 def _key(kit: Kit) -> str:
@@ -31,7 +36,8 @@ async def missing(kit: Kit) -> None:
 @check("auth.wrong", "key-1", "An init with another key is 401, also one that nearly fits.")
 async def wrong(kit: Kit) -> None:
     key = _key(kit)
-    for bad in (f"{key}x", key[:-1] or "x", key.swapcase() if key.swapcase() != key else f"y{key}", "wrong"):
+    swapped = key.swapcase() if key.swapcase() != key else f"y{key}"
+    for bad in (f"{key}x", f"x{key}", key[:-1] or "x", swapped, "wrong", f"{key} {key}", f"{key},x"):
         response = await kit.post(kit.play().init, key=bad)
         if response.status_code != 401:
             raise Failed("401 to an init with a wrong key", describe(response))
@@ -50,24 +56,42 @@ async def raw_key(kit: Kit) -> None:
 @check("auth.first", "key-2", "The key is looked at before the body: a stranger learns nothing from 422.")
 async def first(kit: Kit) -> None:
     _key(kit)
-    response = await kit.post(b'{"rollout_id": 7}', key="wrong")
-    if response.status_code != 401:
-        raise Failed("401 to a bad body with a wrong key", describe(response))
+    known = await kit.start()
+    await known.result()
+    another = {**known.init, "messages": [{"role": "user", "content": "another body under a used key"}]}
+    for what, body, headers in (
+        ("a bad body", b'{"rollout_id": 7}', {}),
+        ("a body that is no JSON", b"{", {}),
+        ("a body of text/plain", encoded(kit.play().init), {"Content-Type": "text/plain"}),
+        ("another body under a used key", encoded(another), {}),
+    ):
+        response = await kit.post(body, key="wrong", headers=headers)
+        if response.status_code != 401:
+            raise Failed(f"401 to {what} with a wrong key", describe(response))
+    if (told := await kit.with_key("wrong").post_head()) != 401:
+        got = str(told) if told else "none"
+        raise Failed("401 to the head of an init with a wrong key, before there is a body", got)
 
 
 @check("auth.hostile", "key-1", "Odd Authorization headers are 401, never 5xx.")
 async def hostile(kit: Kit) -> None:
-    _key(kit)
+    key = _key(kit)
     for value in (
         b"Bearer \xff\xfe",
         "Bearer schl\u00fcssel".encode(),
         b"Bearer",
+        b"Bearer null",
+        b"Bearer undefined",
         b"Basic YTpi",
+        b"Basic " + base64.b64encode(f"user:{key}".encode()),
+        b"Token " + key.encode(),
         b"Bearer " + b"x" * 4096,
     ):
         response = await kit.post(kit.play().init, key="", headers={"Authorization": value})
-        if not 400 <= response.status_code < 500:
-            raise Failed("401 to an odd Authorization header", describe(response))
+        # What lies below may refuse bytes beyond ASCII, and a long line.
+        is_other = value.isascii() and len(value) < LONG_BYTES
+        if response.status_code != 401 and (is_other or not 400 <= response.status_code < 500):
+            raise Failed(f"401 to an init with 'Authorization: {value[:20]!r}...'", describe(response))
 
 
 @check("auth.challenge", "key-3", "A 401 has WWW-Authenticate: Bearer.")
@@ -84,20 +108,27 @@ async def everywhere(kit: Kit) -> None:
     _key(kit)
     rollout = await kit.start()
     await rollout.result()
-    stranger = kit.without_key()
-    for what, answer in (
-        ("state", await stranger.status(rollout.rollout_id)),
-        ("cancel", await stranger.cancel(rollout.rollout_id)),
-    ):
-        if answer.status_code != 401:
-            raise Failed(f"401 to a request for the {what} of a rollout, without a key", describe(answer))
+    for how, stranger in (("without a key", kit.with_key(None)), ("with a wrong key", kit.with_key("wrong"))):
+        for what, answer in (
+            ("the state of a rollout", await stranger.status(rollout.rollout_id)),
+            ("the cancel of a rollout", await stranger.cancel(rollout.rollout_id)),
+            ("the state of an unknown rollout", await stranger.status("kit-nobody")),
+        ):
+            if answer.status_code != 401:
+                raise Failed(f"401 to a request for {what}, {how}", describe(answer))
+        # These need not be there.
+        for path, body in (("/platform/health", None), ("/v1/rollout/cancel", {"ids": ["kit-nobody"]})):
+            answer = await stranger.ask("GET" if body is None else "POST", path, body)
+            if answer.status_code not in (401, 404, 405):
+                raise Failed(f"401 to {path}, {how}, where it is there", describe(answer))
 
 
-@check("auth.secret", "key-10", "The server's key is in no answer.")
+@check("auth.secret", "key-10 err-3", "The server's key is in no answer.")
 async def secret(kit: Kit) -> None:
     key = _key(kit)
     answers = [await kit.post(kit.play().init, key=bad) for bad in ("", "wrong", key[:-1] or "x")]
     answers += [await kit.post({}), await kit.get("/health"), await kit.status("kit-nobody")]
+    answers += [await kit.get("/ready"), await kit.get("/v1/no-such-thing"), await kit.cancel("kit-nobody")]
     for answer in answers:
         if key in answer.text or any(key in value for value in answer.headers.values()):
             raise Failed(f"an answer {answer.status_code} without the server's key", "the key in it")

@@ -1,13 +1,14 @@
 """What holds for every callback of every rollout that was played."""
 
 import secrets
+from dataclasses import replace
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import answering, encoded, first, refusing
+from rollout_conformance.scripts import acknowledge, answering, encoded, first, refusing
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed
 
@@ -64,7 +65,10 @@ async def rollout_id(kit: Kit) -> None:
 async def key(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
     for api_key, expected in ((token, f"Bearer {token}"), (None, None)):
-        rollout = await kit.start(api_key=api_key)
+        again = refusing(503, 1, acknowledge, {"Retry-After": "0"})
+        rollout = kit.play(refusing(503, 1, answering(), {"Retry-After": "0"}), again, api_key=api_key)
+        rollout.has_delivery_faults = True
+        await kit.send(rollout)
         await rollout.result()
         for call in _calls(rollout):
             sent = call.request.headers.get("authorization")
@@ -81,16 +85,20 @@ async def secret(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
     echo = Answer(400, encoded({"detail": f"The kit does not like the key {token}."}))
     good, bad = kit.play(api_key=token), kit.play(first(echo, then=answering()), api_key=token)
-    answers = [await kit.send(good), await kit.send(bad)]
+    refused = kit.play(on_completed=first(replace(echo, status=403), then=acknowledge), api_key=token)
+    refused.has_delivery_faults = refused.is_refused_for_good = True
+    answers = [await kit.send(good), await kit.send(bad), await kit.send(refused)]
     await kit.results((good, bad))
-    answers += [await kit.status(good.rollout_id), await kit.status(bad.rollout_id)]
+    await refused.over()
+    await kit.settle()
+    answers += [await kit.status(one.rollout_id) for one in (good, bad, refused)]
     for field in ("messages", "api_key"):
         answers.append(await kit.post({**kit.play().init, "api_key": token, field: [token]}))
     answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))
     for answer in answers:
         if token in answer.text:
             raise Failed(f"an answer {answer.status_code} without the api_key", "the api_key in it")
-    for call in (*_calls(good), *_calls(bad)):
+    for call in (*_calls(good), *_calls(bad), *_calls(refused)):
         if token.encode() in call.request.body:
             raise Failed("callback bodies without the api_key", f"the api_key in one to {call.request.path[-12:]}")
 

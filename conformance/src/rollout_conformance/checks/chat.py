@@ -26,6 +26,7 @@ from rollout_conformance.scripts import (
     raw,
     refusing,
     saying,
+    tool_call,
     turn_of,
 )
 from rollout_conformance.strict_json import is_same_document, is_same_json
@@ -36,17 +37,27 @@ MAX_TOKENS_TOTAL = 1_000
 DEFAULT_TURNS, DEFAULT_TOKENS_TOTAL = 10, 8192
 SLOW_SECONDS = 0.3
 SAMPLING = {"temperature": 0.37, "top_p": 0.81, "max_tokens": 123}
-MORE_SAMPLING = {"seed": 12_345, "top_k": 17, "presence_penalty": 0.25, "stop": ["<end>"], "x_own": {"a": [1, 2]}}
+MORE_SAMPLING = {
+    "seed": 12_345,
+    "top_k": 17,
+    "presence_penalty": 0.25,
+    "stop": ["<end>"],
+    "x_own": {"a": [1, None, 2], "b": None},
+}
+FALSE = {"temperature": 0, "logprobs": False, "seed": 0, "presence_penalty": 0.0, "x_own": {}, "x_flag": False}
+LARGE = 2**53 + 1
 
 
 async def _require_sampling(kit: Kit, params: dict[str, Any]) -> None:
-    rollout = await kit.start(completion_params=params)
-    call = await rollout.first_chat()
+    # The second call has less left of max_tokens_total than max_tokens.
+    rollout = await kit.start(calling_offered_tools(), completion_params=params, max_tokens_total=150)
+    await rollout.first_chat()
     await rollout.result()
-    for name, value in params.items():
-        if call.fields.get(name) != value:
-            got = quoted(call.fields[name]) if name in call.fields else "none"
-            raise Failed(f"{name} {quoted(value)} of completion_params in a call for a completion", got)
+    for number, call in enumerate(rollout.chats, start=1):
+        for name, value in params.items():
+            if name not in call.fields or not is_same_json(call.fields[name], value):
+                got = quoted(call.fields[name]) if name in call.fields else "none"
+                raise Failed(f"{name} {quoted(value)} of completion_params in call {number} for a completion", got)
 
 
 async def _require_completed(kit: Kit, after: str, script: Script) -> None:
@@ -87,17 +98,28 @@ async def sampling(kit: Kit) -> None:
 @check("chat.more_sampling", "chat-3", "So does every other field of completion_params.")
 async def more_sampling(kit: Kit) -> None:
     await _require_sampling(kit, {**SAMPLING, **MORE_SAMPLING})
+    await _require_sampling(kit, {**SAMPLING, **FALSE})
+
+
+@check("chat.large_number", "http-5", f"A number such as {LARGE} is sent as it came, or its init refused with a 4xx.")
+async def large_number(kit: Kit) -> None:
+    rollout = kit.play(completion_params={**SAMPLING, "seed": LARGE})
+    if await kit.is_taken(rollout, f"an init with seed {LARGE}"):
+        call = await rollout.first_chat()
+        await rollout.result()
+        if not is_same_json(call.fields.get("seed"), LARGE):
+            raise Failed(
+                f"seed {LARGE} of completion_params in a call for a completion", quoted(call.fields.get("seed"))
+            )
 
 
 @check("chat.reserved", "init-16", "completion_params cannot replace messages or rollout_id.")
 async def reserved(kit: Kit) -> None:
-    rollout = kit.play(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else"})
-    if not await kit.is_taken(rollout, "completion_params with messages and rollout_id"):
-        return
+    rollout = await kit.start(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else", "self": "x"})
     call = await rollout.first_chat()
     await rollout.result()
-    if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages:
-        raise Failed("the rollout's own messages and rollout_id", quoted(call.fields))
+    if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages or "self" in call.fields:
+        raise Failed("the rollout's own messages and rollout_id, and no self", quoted(call.fields))
 
 
 @check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
@@ -144,6 +166,24 @@ async def cut_off_reply(kit: Kit) -> None:
     await _require_completed(kit, "a reply that was cut off", answering("I was about to", "length"))
 
 
+EARLIER: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief.", "name": "house-rules"},
+    {"role": "user", "content": "What is 1 + 1?", "name": "kim"},
+    {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": '{"a": 1, "b": 1}'}},
+    {"role": "function", "name": "add", "content": "2"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "earlier_0", "type": "function", "function": {"name": "add", "arguments": '{"b": 2, "a": 2.0}'}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "earlier_0", "name": "add", "content": [{"type": "text", "text": "4"}]},
+    {"role": "assistant", "content": "It is 4.", "refusal": None},
+    {"role": "developer", "content": "Once more."},
+    {"role": "user", "content": "What is 2 + 2?"},
+]
+LARGE_ARGUMENT = 12_345_678_901_234_567_890
 ODD_CONTENT = "  Let me see.\n\n"
 ODD_END = "It is 4.\n#### 4 \n"
 DEFAULTS: dict[str, Any] = {"model": "default", "temperature": 1.0, "top_p": 1.0, "max_tokens": 512, "logprobs": True}
@@ -156,8 +196,10 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO
 async def reply_kept(kit: Kit) -> None:
     def calls_of(tools: Tools, turn: int) -> Tools:
         call = call_of(tools[0], "call_0")
-        call["function"]["arguments"] = json.dumps(json.loads(call["function"]["arguments"]), indent=2)
-        return [call]
+        arguments = json.loads(call["function"]["arguments"])
+        call["function"]["arguments"] = json.dumps(arguments, indent=2)
+        odd = json.dumps({**arguments, "x_large": LARGE_ARGUMENT, "x_null": None, "x_list": [None, {}]})
+        return [call, tool_call("call_1", call["function"]["name"], odd)]
 
     calling, ending = calling_offered(calls_of, content=ODD_CONTENT), saying(ODD_END)
 
@@ -173,6 +215,45 @@ async def reply_kept(kit: Kit) -> None:
         text = difference(rollout.answered_chats[-1].continued, objects_of(result.get("final_messages")))
         if text:
             raise Failed("the model's last reply, unchanged, in final_messages", text)
+
+
+@check(
+    "chat.earlier",
+    "chat-2 chat-12",
+    "A conversation that the init has begun with is sent with all that a model is shown.",
+)
+async def earlier(kit: Kit) -> None:
+    rollout = await kit.start(calling_offered_tools(), messages=EARLIER)
+    result = await rollout.result()
+    sent = [call.messages for call in rollout.chats]
+    if result.get("status") == "COMPLETED":
+        sent.append(objects_of(result.get("final_messages")))
+    for messages in sent:
+        if text := difference(EARLIER, messages):
+            raise Failed("the messages of the init, with names, calls and their answers", text)
+
+
+@check("chat.first_choice", "answer-7", "Of several choices the first one counts.")
+async def first_choice(kit: Kit) -> None:
+    def more(body: dict[str, Any], turn: int) -> None:
+        other = {"role": "assistant", "content": "#### another choice"}
+        body["choices"].append({"index": 1, "message": other, "finish_reason": "abort"})
+
+    rollout = await kit.start(changed(saying("#### the first"), more))
+    result = await rollout.result()
+    final = objects_of(result.get("final_messages"))
+    if result.get("status") != "COMPLETED" or not final or final[-1].get("content") != "#### the first":
+        raise Failed(
+            "COMPLETED with the message of the first choice", quoted(final[-1:] or result.get("error_message"))
+        )
+
+
+@check("chat.bare", "answer-3 retry-1", "A completion that is nothing but choices[0].message is taken.")
+async def bare(kit: Kit) -> None:
+    message = {"role": "assistant", "content": "#### 4"}
+    empty = {"choices": [{"message": message}], "usage": {}}
+    for body in ({"choices": [{"message": message}]}, empty):
+        await _require_completed(kit, f"the completion {quoted(body)}", raw(encoded(body)))
 
 
 @check("chat.added", "chat-20", "No field is added to a reply, or changed in it.", AUDIT)
@@ -235,7 +316,7 @@ async def no_tools(kit: Kit) -> None:
 @check("chat.max_tokens_total", "init-21", "An agent makes no call once the conversation has max_tokens_total tokens.")
 async def max_tokens_total(kit: Kit) -> None:
     def large(body: dict[str, Any], turn: int) -> None:
-        body["usage"]["prompt_tokens"] = MAX_TOKENS_TOTAL
+        body["usage"]["prompt_tokens"] = MAX_TOKENS_TOTAL - COMPLETION_TOKENS
 
     def level(body: dict[str, Any], turn: int) -> None:
         body["usage"]["prompt_tokens"] = MAX_TOKENS_TOTAL // 2
@@ -247,7 +328,7 @@ async def max_tokens_total(kit: Kit) -> None:
     await kit.results((over, under))
     need_tools(over.tools)
     if len(over.chats) > 1:
-        what = f"one call where the first reply says {MAX_TOKENS_TOTAL} prompt tokens, which is max_tokens_total"
+        what = f"one call where the first reply says {MAX_TOKENS_TOTAL} tokens in all, which is max_tokens_total"
         raise Failed(what, str(len(over.chats)))
     if len(under.chats) == 2:
         raise Failed("further calls where each reply says half of max_tokens_total: it is no sum over the turns", "two")

@@ -10,17 +10,20 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import call_ids, difference, reply_in
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import PlayedRollout, objects_of
+from rollout_conformance.played import PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import (
     COMPLETION_TOKENS,
     PROMPT_TOKENS_PER_MESSAGE,
     answering,
     breaking_off,
+    call_of,
+    calling_offered,
     calling_offered_tools,
     changed,
     delayed,
     need_tools,
     refusing,
+    tool_call,
 )
 from rollout_conformance.strict_json import is_number
 from rollout_conformance.text import quoted
@@ -85,6 +88,10 @@ async def messages(kit: Kit) -> None:
     "completed.finish_reason", "result-16", "A COMPLETED result has a finish_reason, other than 'stop' at max_turns."
 )
 async def finish_reason(kit: Kit) -> None:
+    def full(body: dict[str, Any], turn: int) -> None:
+        body["usage"]["prompt_tokens"] = MAX_TOKENS_TOTAL
+
+    tokens = await kit.start(changed(calling_offered_tools(turns=3), full), max_tokens_total=MAX_TOKENS_TOTAL)
     plain = await kit.start()
     limited = await kit.start(calling_offered_tools(turns=8), max_turns=2)
     cut = await kit.start(answering("I was about to", "length"))
@@ -94,10 +101,12 @@ async def finish_reason(kit: Kit) -> None:
         result = await rollout.result()
         if result.get("status") == "COMPLETED" and not result.get("finish_reason"):
             raise Failed("a finish_reason", quoted(result.get("finish_reason")))
-    last = limited.chats[-1] if limited.chats else None
-    was_calling = last is not None and last.answer is not None and any(map(call_ids, reply_in(last.answer.body)))
-    if was_calling and (await limited.result()).get("finish_reason") == "stop":
-        raise Failed("a finish_reason such as 'max_turns' where the model was still calling tools", "'stop'")
+    for rollout, word in ((limited, "max_turns"), (tokens, "max_tokens")):
+        last = rollout.chats[-1] if rollout.chats else None
+        was_calling = last is not None and last.answer is not None and any(map(call_ids, reply_in(last.answer.body)))
+        if was_calling and (await rollout.result()).get("finish_reason") == "stop":
+            looked_at(rollout)
+            raise Failed(f"a finish_reason such as {word!r} where the model was still calling tools", "'stop'")
 
 
 @check("completed.reward", "result-5", "A reward is a finite number.", AUDIT)
@@ -122,23 +131,30 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-@check("completed.metrics", "metric-1", "Metrics are numbers, and none is negative; counts are whole.", AUDIT)
+@check(
+    "completed.metrics", "metric-1", "Metrics are numbers, none negative; counts are whole, 0 where nothing ran.", AUDIT
+)
 async def metrics(kit: Kit) -> None:
-    def problem(result: Fields) -> str:
-        given = result.get("metrics")
-        if not isinstance(given, dict):
-            return ""
-        for name in (*LATENCIES, *COUNTS):
-            value = given.get(name, 0)
-            if not is_number(value) or not _is_finite(value) or value < 0 or (name in COUNTS and value != int(value)):
-                return f"{name} {quoted(value)}"
+    def problem(rollout: PlayedRollout) -> str:
+        for given in (call.fields.get("metrics") for call in rollout.completions):
+            if not isinstance(given, dict):
+                continue
+            for name in (*LATENCIES, *COUNTS):
+                value = given.get(name, 0)
+                if not is_number(value) or not _is_finite(value) or value < 0:
+                    return f"{name} {quoted(value)}"
+                if name in COUNTS and (value != int(value) or (value and not rollout.answered_chats)):
+                    where = "" if rollout.answered_chats else " where no reply was given"
+                    return f"{name} {quoted(value)}{where}"
         return ""
 
-    await _every_result(kit, "metrics that are numbers from 0 up", problem)
+    first_problem(
+        await audited(kit), "metrics that are numbers from 0 up, counts that are 0 where nothing ran", problem
+    )
 
 
-async def _counted(kit: Kit) -> tuple[PlayedRollout, Fields]:
-    rollout = await kit.start(calling_offered_tools(turns=2, at_once=2))
+async def _counted(kit: Kit, script: Script | None = None) -> tuple[PlayedRollout, Fields]:
+    rollout = await kit.start(script or calling_offered_tools(turns=2, at_once=2))
     result = await rollout.result()
     if result.get("status") != "COMPLETED" or not isinstance(result.get("metrics"), dict):
         raise NotExercised("the agent did not complete a rollout with tool calls, or sends no metrics")
@@ -165,10 +181,12 @@ async def counts(kit: Kit) -> None:
 
 @check("completed.tool_counts", "metric-5", "num_tool_calls is how many calls of the model were answered.")
 async def tool_counts(kit: Kit) -> None:
-    rollout, given = await _counted(kit)
-    need_tools(rollout.tools)
-    last = rollout.chats[-1].messages if rollout.chats else []
-    _require_counts(given, {"num_tool_calls": sum(message.get("role") == "tool" for message in last)})
+    unknown = calling_offered(lambda tools, _: [call_of(tools[0], "call_0"), tool_call("call_1", "no_such_tool", "{}")])
+    for script in (calling_offered_tools(turns=2, at_once=2), unknown):
+        rollout, given = await _counted(kit, script)
+        need_tools(rollout.tools)
+        last = rollout.chats[-1].messages if rollout.chats else []
+        _require_counts(given, {"num_tool_calls": sum(message.get("role") == "tool" for message in last)})
 
 
 @check("completed.latency", "metric-8", "total_latency_ms is all that calls and pauses took; llm_latency_ms is a part.")
@@ -209,6 +227,7 @@ OUTCOMES = {
     **dict.fromkeys(("cancelled", "interrupted", "invalid_result"), "ERROR"),
 }
 PAUSE_MS = 900
+MAX_TOKENS_TOTAL = 1_000
 MAX_COMPONENTS, MAX_NAME_CHARACTERS = 32, 64
 PROMPTS = (500, 40)
 SLOW_SECONDS = 0.3
@@ -241,6 +260,23 @@ async def key(kit: Kit) -> None:
         return "none" if "" in keys else f"{quoted(keys[0])}, then {quoted(keys[1])}" if len(keys) > 1 else ""
 
     first_problem(await audited(kit), "an Idempotency-Key, the same for each delivery of a result", problem)
+
+
+@check("completed.own_key", "result-18", "It is no other result's, and no chat call's.", AUDIT)
+async def own_key(kit: Kit) -> None:
+    rollouts = await audited(kit)
+    of_chats = {call.key for rollout in rollouts for call in rollout.chats if call.key}
+    whose: dict[str, PlayedRollout] = {}
+
+    def problem(rollout: PlayedRollout) -> str:
+        for call in rollout.completions:
+            if call.key in of_chats:
+                return f"{quoted(call.key)}, which a chat call has too"
+            if call.key and whose.setdefault(call.key, rollout).rollout_id != rollout.rollout_id:
+                return f"{quoted(call.key)}, which the result of another rollout has too"
+        return ""
+
+    first_problem(rollouts, "an Idempotency-Key of its own for each result", problem)
 
 
 @check("completed.components", "result-10", "Parts of a reward are finite numbers with names, and few.", AUDIT)
@@ -281,6 +317,27 @@ async def taken(kit: Kit) -> None:
         raise NotExercised("the agent sends no metrics, or does not complete a rollout after an abort")
     tokens = {"prompt_tokens": PROMPT_TOKENS_PER_MESSAGE * len(rollout.chats[-1].messages)}
     _require_counts(given, {"num_llm_calls": 1, **tokens, "response_tokens": COMPLETION_TOKENS})
+
+
+@check("completed.usage", "metric-3 metric-4", "What a usage leaves out counts as 0.")
+async def usage(kit: Kit) -> None:
+    def without(*names: str) -> Callable[[Fields, int], None]:
+        def change(body: Fields, turn: int) -> None:
+            body["usage"] = {name: value for name, value in body["usage"].items() if name not in names}
+
+        return change
+
+    for names, prompt, response in (
+        (("completion_tokens",), PROMPT_TOKENS_PER_MESSAGE, 0),
+        (("prompt_tokens", "total_tokens"), 0, COMPLETION_TOKENS),
+    ):
+        rollout = await kit.start(changed(answering(), without(*names)))
+        given = (await rollout.result()).get("metrics")
+        if not isinstance(given, dict) or len(rollout.answered_chats) != 1:
+            raise NotExercised("the agent sends no metrics, or makes more than one call")
+        prompt *= len(rollout.chats[0].messages)
+        counted = {"prompt_tokens": prompt, "response_tokens": response, "max_context_tokens": prompt}
+        _require_counts(given, {"num_llm_calls": 1, **counted})
 
 
 @check("completed.tool_latency", "metric-7", "tool_latency_ms is 0 without a tool call, and else what the tools took.")

@@ -6,7 +6,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
     acknowledge,
     answering,
@@ -16,7 +16,6 @@ from rollout_conformance.scripts import (
     encoded,
     first,
     paging,
-    raw,
     refusing,
 )
 from rollout_conformance.strict_json import first_difference, is_same_document
@@ -24,6 +23,12 @@ from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
 MANY_REFUSALS = 4
+AGAIN_SECONDS = 1.2
+"""In which one that offers its results again without a wait of seconds has done so."""
+AWAY_SECONDS = 1.2
+HTML = b"<!DOCTYPE html><html><body>Log in</body></html>"
+PAGE = {"Content-Type": "text/html"}
+NOTHING = Answer(204, b"")
 FINAL_SECONDS = 2.5
 """In which a server that goes on for ever has offered a result again."""
 
@@ -54,7 +59,7 @@ async def server_error(kit: Kit) -> None:
     await asyncio.gather(
         *(
             _require_deliveries(kit, 2, str(status), refusing(status, 1, acknowledge))
-            for status in (500, 501, 502, 503, 504)
+            for status in (500, 501, 502, 503, 504, 507, 520)
         )
     )
 
@@ -112,14 +117,21 @@ async def persistent(kit: Kit) -> None:
 
 @check("delivery.created", "deliver-1", "Any 2xx acknowledges a result.")
 async def created(kit: Kit) -> None:
-    rollout = kit.play(on_completed=refusing(201, None, acknowledge))
+    await asyncio.gather(*(_require_one(kit, Answer(status)) for status in (201, 202, 299)), _require_one(kit, NOTHING))
+
+
+async def _require_one(kit: Kit, answer: Answer) -> None:
+    """One delivery, which is answered so and is not made again."""
+    rollout = kit.play(on_completed=first(answer, then=acknowledge))
     rollout.has_delivery_faults = True
     await kit.send(rollout)
-    await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
-    await kit.settle()
+    await rollout.over()
+    await asyncio.sleep(AGAIN_SECONDS)
     await kit.settle()
     if len(rollout.completions) > 1:
-        raise Failed("one delivery answered 201", str(len(rollout.completions)))
+        looked_at(rollout)
+        said = answer.body[:40].decode("utf-8", "replace") or "without a body"
+        raise Failed(f"one delivery answered {answer.status} {said}", str(len(rollout.completions)))
 
 
 @check("delivery.refused", "deliver-4", "A result answered 400, 413 or 422 comes once more, without its messages.")
@@ -141,20 +153,16 @@ async def _require_rest(kit: Kit, status: int) -> None:
 
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
 async def any_body(kit: Kit) -> None:
-    for body in (b'{"status": "error"}', b"<html>"):
-        rollout = kit.play(on_completed=raw(body))
-        rollout.has_delivery_faults = True
-        await kit.send(rollout)
-        await rollout.result()
-        await kit.settle()
-        if len(rollout.completions) > 1:
-            raise Failed(f"one delivery answered 200 {body.decode()}", str(len(rollout.completions)))
+    bodies = (b'{"status": "error"}', b"<html>", b"", b'{"detail": "Not Found"}', b"\xff")
+    await asyncio.gather(*(_require_one(kit, Answer(body=body)) for body in bodies))
 
 
 @check("delivery.final", "deliver-5", "A result that is refused for good is not offered again.")
 async def final(kit: Kit) -> None:
     forgotten = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
-    answers = (*(Answer(status, encoded({"detail": "no"})) for status in (401, 403, 409)), Answer(410), forgotten)
+    refusals = (Answer(status, encoded({"detail": "no"})) for status in (401, 402, 403, 406, 409, 415, 451))
+    spoken_of = Answer(404, encoded({"detail": "Rollout not found"}))
+    answers = (*refusals, Answer(410), Answer(410, HTML, PAGE), forgotten, spoken_of)
     rollouts = [kit.play(on_completed=first(answer, then=acknowledge)) for answer in answers]
     for rollout in rollouts:
         rollout.has_delivery_faults = rollout.is_refused_for_good = True
@@ -215,9 +223,54 @@ async def refused_same(kit: Kit) -> None:
 
 @check("delivery.html", "deliver-2", "A page of HTML acknowledges nothing, with a 200 either, nor does a redirect.")
 async def html(kit: Kit) -> None:
-    page = Answer(200, b"<!DOCTYPE html><html><body>Log in</body></html>", {"Content-Type": "text/html"})
-    moved = Answer(302, headers={"Location": f"{kit.trainer.base_url}/login"})
+    moved = {"Location": f"{kit.trainer.base_url}/login"}
     await asyncio.gather(
-        _require_deliveries(kit, 2, "200 with a page of HTML", first(page, then=acknowledge)),
-        _require_deliveries(kit, 2, "302", first(moved, then=acknowledge)),
+        *(
+            _require_deliveries(
+                kit, 2, f"{status} with a page of HTML", first(Answer(status, HTML, PAGE), then=acknowledge)
+            )
+            for status in (200, 202, 400, 401, 403, 422)
+        ),
+        *(
+            _require_deliveries(kit, 2, f"{status}", first(Answer(status, headers=moved), then=acknowledge))
+            for status in (301, 302, 303, 307, 308)
+        ),
     )
+    kit.trainer.forget_strays("/login")
+
+
+@check("delivery.no_connection", "deliver-3", "A result for which nobody listens for a while is delivered then.")
+async def no_connection(kit: Kit) -> None:
+    async with kit.door() as door:
+        await door.open()
+        is_away = asyncio.Event()
+
+        async def go_away(call: Call) -> Answer | None:
+            if is_away.is_set():
+                return await acknowledge(call)
+            is_away.set()
+            return None
+
+        rollout = kit.play(on_completed=go_away, at=door.url)
+        rollout.has_delivery_faults = True
+        await kit.send(rollout)
+        await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+        await door.shut()
+        await asyncio.sleep(AWAY_SECONDS)
+        await door.open()
+        await rollout.result()
+        _require_identical(rollout, "a trainer that was away")
+
+
+@check("delivery.nothing_left", "deliver-7", "A result without messages that is refused is not offered again.")
+async def nothing_left(kit: Kit) -> None:
+    refusal = Answer(422, encoded({"detail": "no"}))
+    rollout = kit.play(refusing(400, None, answering()), first(refusal, then=acknowledge), messages=[])
+    rollout.has_delivery_faults = rollout.is_refused_for_good = True
+    await kit.send(rollout)
+    await rollout.over()
+    if rollout.completions[0].fields.get("final_messages") != []:
+        raise NotExercised("the agent has messages of its own where the init has none")
+    await asyncio.sleep(FINAL_SECONDS)
+    if len(rollout.completions) > 1:
+        raise Failed("one delivery of a result without messages, answered 422", str(len(rollout.completions)))

@@ -1,129 +1,31 @@
-"""The end of the server: what it has accepted is reported, by itself or by its successor on the same journal."""
+"""The end of the server on SIGTERM: what it has accepted is reported, by itself or by its successor."""
 
 import asyncio
 import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import httpx
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks.restart import require_reports
 from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import INIT_PATH, Kit, describe, path_of, retry_after_seconds
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, waiting_for
 from rollout_conformance.server_command import own_client
-from rollout_conformance.strict_json import is_same_document
-from rollout_conformance.text import quoted
+from rollout_conformance.strict_json import parse_object
 from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
-
-if TYPE_CHECKING:
-    from rollout_conformance.server_command import ServerCommand
 
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
 STILL_RUNNING_SECONDS = 1.0
 """How long rollouts go on while the server has begun to end."""
-
-
-@dataclass
-class Restart:
-    """What was seen of a server that was killed while rollouts ran, and started again."""
-
-    problem: Failed | None = None
-    """Why results are missing, or are others."""
-    first: httpx.Response | None = None
-    """The answer to an init before it."""
-    again: httpx.Response | None = None
-    """That to the same init after it."""
-    runs: int = 1
-    """How often the agent asked the model for its first message."""
-    cut_off: str = ""
-    """What is wrong with the end of a rollout that ran when the process ended."""
-
-
-async def restart_of(kit: Kit) -> Restart:
-    """The one restart of the run, which the checks of this group look at."""
-    if kit.command is None:
-        raise Skipped("the kit can kill and start only what it has started itself: give --command")
-    if kit.trainer.restart is None:
-        kit.trainer.restart = asyncio.create_task(_restart(kit, kit.command))
-    return await asyncio.shield(kit.trainer.restart)
-
-
-async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
-    restart = Restart()
-    model, is_back = kit.hold(), asyncio.Event()
-
-    async def once_back(call: Call) -> Answer | None:
-        return await acknowledge(call) if is_back.is_set() else Answer(503)
-
-    running = [await kit.start(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
-    undelivered = kit.play(on_completed=once_back)
-    undelivered.has_delivery_faults = True
-    restart.first = await kit.send(undelivered)
-    for rollout in running:
-        await rollout.first_chat()
-    await undelivered.wait_until(lambda played: bool(played.completions), "a terminal result")
-    await command.kill()
-    model.set()
-    await command.start()
-    try:
-        restart.again = await kit.post(undelivered.init)
-        is_back.set()
-        await _require_reports([*running, undelivered], "kill -9 and a new start")
-        if undelivered.contradiction():
-            raise Failed("the same result after kill -9 and a new start", undelivered.contradiction())
-        if len(keys := {call.key for call in undelivered.completions}) > 1:
-            raise Failed("the same Idempotency-Key with a result after kill -9 and a new start", quoted(sorted(keys)))
-        await kit.must_serve()
-        ends = [(await rollout.result()).get("status") for rollout in running]
-        restart.cut_off = next(
-            (
-                f"{end}, after {len(one.chats)} calls"
-                for one, end in zip(running, ends, strict=True)
-                if end != "ERROR" or len(one.chats) > 1
-            ),
-            "",
-        )
-    except Failed as failure:
-        restart.problem = failure
-    finally:
-        is_back.set()
-    restart.runs = len(undelivered.chats)
-    return restart
-
-
-@check("drain.killed", "way-2", "After kill -9 and a new start, every rollout that had a 202 is reported.", STOPPING)
-async def killed(kit: Kit) -> None:
-    if problem := (await restart_of(kit)).problem:
-        raise problem
-
-
-@check(
-    "drain.cut_off", "way-5", "What ran when the process was killed is reported as an ERROR, not run again.", STOPPING
-)
-async def cut_off(kit: Kit) -> None:
-    restart = await restart_of(kit)
-    if restart.problem:
-        raise NotExercised("what was accepted before kill -9 was not reported after it")
-    if restart.cut_off:
-        raise Failed(
-            "an ERROR, and no further call, for a rollout that ran when the process was killed", restart.cut_off
-        )
-
-
-@check("drain.repeated", "same-3", "An init repeated after that gets the first answer, and starts nothing.", STOPPING)
-async def repeated(kit: Kit) -> None:
-    restart = await restart_of(kit)
-    if restart.first is None or restart.again is None:
-        raise NotExercised("the server did not come back")
-    if restart.again.status_code != 202 or not is_same_document(restart.first.content, restart.again.content):
-        raise Failed("the first answer to an init repeated after kill -9 and a new start", describe(restart.again))
-    if restart.runs > 1:
-        raise Failed("one run of a rollout whose result was on record before kill -9", f"{restart.runs} first calls")
+LEAST_KEY_CHARACTERS = 8
+LONG_SECONDS = 30
+"""Of a Retry-After, so that a result is not offered again by itself meanwhile."""
 
 
 @dataclass
@@ -134,8 +36,17 @@ class Stop:
     """Why rollouts are missing, or inits were taken all the same."""
     during: dict[str, httpx.Response | None] = field(default_factory=dict)
     """What was answered while rollouts ran, by what was asked; ``None`` where no connection came about."""
+    cancelled: PlayedRollout | None = None
+    """A rollout whose end was asked for meanwhile."""
     ending: str = ""
     """How the process ended, where not with exit code 0."""
+    owed: PlayedRollout | None = None
+    """Its result was answered 503 until the process had ended."""
+    offered_before: int = 0
+    """How often that had been offered when the server was told to end, and when it had ended."""
+    offered_at_the_end: int = 0
+    missing: Failed | None = None
+    """Why it did not come after a new start; or came as another."""
 
 
 async def stop_of(kit: Kit) -> Stop:
@@ -148,45 +59,72 @@ async def stop_of(kit: Kit) -> Stop:
 
 
 async def _stop(kit: Kit) -> Stop:
-    stop = Stop()
-    model = kit.hold()
+    stop, model, is_back = Stop(), kit.hold(), asyncio.Event()
+
+    async def once_back(call: Call) -> Answer | None:
+        away = Answer(503, encoded({"detail": "not now"}), {"Retry-After": str(LONG_SECONDS)})
+        return await acknowledge(call) if is_back.is_set() else away
+
     running = [await kit.start(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
-    for rollout in running:
+    stop.cancelled = await kit.start(waiting_for(model, answering()))
+    stop.owed = kit.play(on_completed=once_back)
+    stop.owed.has_delivery_faults = True
+    await kit.send(stop.owed)
+    for rollout in (*running, stop.cancelled):
         await rollout.first_chat()
+    await stop.owed.wait_until(lambda played: bool(played.completions), "a terminal result")
+    await asyncio.sleep(POLL_SECONDS)
+    stop.offered_before = len(stop.owed.completions)
     _terminate(kit)
     try:
         late = await _refused_after_sigterm(kit)
-        for what, path, status in (
-            ("GET /ready", "/ready", 503),
-            ("GET its state", path_of(running[0].rollout_id), 200),
-        ):
-            stop.during[what] = await _asked(kit, path, status)
+        for what, (method, path, status) in {
+            "GET /ready": ("GET", "/ready", 503),
+            "GET its state": ("GET", path_of(running[0].rollout_id), 200),
+            "POST its cancel": ("POST", f"{path_of(stop.cancelled.rollout_id)}/cancel", 202),
+        }.items():
+            stop.during[what] = await _asked(kit, method, path, status)
         await asyncio.sleep(STILL_RUNNING_SECONDS)
         model.set()
-        await _require_reports([*running, *late], "SIGTERM")
+        await require_reports([*running, stop.cancelled, *late], "SIGTERM")
+        for rollout in running:
+            if (end := (await rollout.result()).get("status")) != "COMPLETED":
+                looked_at(rollout)
+                what = f"COMPLETED, of a rollout whose model answered {STILL_RUNNING_SECONDS:g} s after SIGTERM"
+                raise Failed(what, str(end))
     except Failed as failure:
         stop.problem = failure
     finally:
         model.set()
     stop.ending = await _end(kit)
+    stop.offered_at_the_end = len(stop.owed.completions)
+    is_back.set()
+    if kit.command is not None:
+        await kit.command.start()
+        try:
+            await stop.owed.result()
+            if text := stop.owed.contradiction():
+                raise Failed("the same result after SIGTERM and a new start", text)
+        except Failed as failure:
+            stop.missing = failure
     return stop
 
 
-async def _asked(kit: Kit, path: str, status: int) -> httpx.Response | None:
+async def _asked(kit: Kit, method: str, path: str, status: int) -> httpx.Response | None:
     """The answer, asked for again for a while: one of several processes may be at its end already."""
     deadline = time.monotonic() + STILL_RUNNING_SECONDS
-    while (response := await _answer(kit, path)) is None or response.status_code != status:
+    while (response := await _answer(kit, method, path)) is None or response.status_code != status:
         if time.monotonic() > deadline:
             break
         await asyncio.sleep(POLL_SECONDS)
     return response
 
 
-async def _answer(kit: Kit, path: str) -> httpx.Response | None:
+async def _answer(kit: Kit, method: str, path: str) -> httpx.Response | None:
     try:
         async with own_client(kit.options.timeout_seconds) as http:
             key = {"Authorization": f"Bearer {kit.options.api_key}"} if kit.options.api_key else {}
-            return await http.get(f"{kit.options.server_url}{path}", headers=key)
+            return await http.request(method, f"{kit.options.server_url}{path}", headers=key)
     except httpx.TransportError:
         return None
 
@@ -202,16 +140,47 @@ async def stopped(kit: Kit) -> None:
         raise problem
 
 
-@check("drain.answers", "drain-3", "Meanwhile /ready says 503, and the state of a rollout is told.", STOPPING)
+@check("drain.answers", "drain-3", "Meanwhile /ready says 503, a state is told, and a cancel is taken.", STOPPING)
 async def answers(kit: Kit) -> None:
-    expected = {"GET /ready": 503, "GET its state": 200}
-    during = (await stop_of(kit)).during
+    expected = {"GET /ready": 503, "GET its state": 200, "POST its cancel": 202}
+    stop = await stop_of(kit)
+    during = stop.during
     if not during:
         raise NotExercised("rollouts were not seen to go on after SIGTERM")
     for what, response in during.items():
         if response is None or response.status_code != expected[what]:
             got = describe(response) if response is not None else "no connection"
             raise Failed(f"{expected[what]} to {what} while rollouts go on after SIGTERM", got)
+    if stop.cancelled is not None and (end := (await stop.cancelled.result()).get("status")) != "ERROR":
+        looked_at(stop.cancelled)
+        raise Failed("an ERROR, of a rollout that was cancelled after SIGTERM", str(end))
+
+
+@check("drain.kept", "drain-6", "A result that was not acknowledged by then is offered by the next process.", STOPPING)
+async def kept(kit: Kit) -> None:
+    stop = await stop_of(kit)
+    if kit.command is None:
+        raise Skipped("the kit starts anew only what it has started itself: give --command")
+    if stop.missing:
+        raise stop.missing
+
+
+@check("drain.last_offer", "drain-7", "It is offered once more before the process ends.", STOPPING)
+async def last_offer(kit: Kit) -> None:
+    stop = await stop_of(kit)
+    if stop.owed is not None and stop.offered_at_the_end <= stop.offered_before:
+        looked_at(stop.owed)
+        raise Failed("another delivery of a result between SIGTERM and the end of the process", "none")
+
+
+@check("drain.printed", "key-11", "No key is in what the process has printed.", STOPPING)
+async def printed(kit: Kit) -> None:
+    if kit.command is None:
+        raise Skipped("the kit sees only what a process prints that it has started itself: give --command")
+    keys = {str(one.init["api_key"]) for one in kit.trainer.rollouts if isinstance(one.init.get("api_key"), str)}
+    for whose, key in (("the server's own", kit.options.api_key or ""), *(("an api_key", key) for key in keys)):
+        if len(key) >= LEAST_KEY_CHARACTERS and key.encode() in kit.command.output():
+            raise Failed("output without keys", f"{whose} in it")
 
 
 @check("drain.exit_code", "drain-4", "The process then ends by itself, with exit code 0.", STOPPING)
@@ -249,6 +218,8 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         if response.status_code == 503:
             if retry_after_seconds(response) is None:
                 raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response))
+            if _code_of(response) != "shutting_down":
+                raise Failed("the code 'shutting_down' with the 503 to an init after SIGTERM", describe(response))
             return late
         if response.status_code != 202:
             raise Failed("503, or no connection, to an init after SIGTERM", describe(response))
@@ -258,13 +229,11 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
     raise Failed("503, or no connection, to an init after SIGTERM", f"202 for {kit.options.timeout_seconds:g} s")
 
 
-async def _require_reports(rollouts: list[PlayedRollout], after: str) -> None:
-    results = await asyncio.gather(*(rollout.result() for rollout in rollouts), return_exceptions=True)
-    missing = sum(isinstance(result, Failed) for result in results)
-    if missing:
-        raise Failed(
-            f"a terminal result for each of {len(rollouts)} accepted rollouts after {after}", f"none for {missing}"
-        )
+def _code_of(response: httpx.Response) -> object:
+    try:
+        return parse_object(response.content).get("code")
+    except ValueError:
+        return None
 
 
 async def _end(kit: Kit) -> str:

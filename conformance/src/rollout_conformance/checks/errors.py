@@ -11,6 +11,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
     answering,
+    asking_at_once,
     calling_offered_tools,
     cutting,
     encoded,
@@ -57,7 +58,7 @@ async def refused(kit: Kit) -> None:
     await asyncio.gather(
         *(
             _require_error(kit, f"{status} to a call for a completion", refusing(status, None, answering()))
-            for status in (400, 401, 404, 422)
+            for status in (400, 401, 403, 404, 409, 413, 422)
         )
     )
 
@@ -75,10 +76,20 @@ async def malformed(kit: Kit) -> None:
 async def not_whole(kit: Kit) -> None:
     await asyncio.gather(
         *(
-            _require_error(kit, f"replies with finish_reason {quoted(reason)}", saying("#### 4", reason))
-            for reason in ("error", None, "x-unknown", "content_filter")
+            _require_error(
+                kit, f"replies with finish_reason {quoted(reason)}", asking_at_once(saying("#### 4", reason))
+            )
+            for reason in ("error", None, "", "x-unknown", "content_filter", 7)
         )
     )
+
+
+@check("errors.told", "whole-6", "Its error_message says which finish_reason it was.")
+async def told(kit: Kit) -> None:
+    rollout = await _require_error(kit, "replies with finish_reason 'x-odd'", asking_at_once(saying("#### 4", "x-odd")))
+    message = (await rollout.result()).get("error_message")
+    if "x-odd" not in str(message):
+        raise Failed("the finish_reason 'x-odd' in error_message", quoted(message))
 
 
 @check(

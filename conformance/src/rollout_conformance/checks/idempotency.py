@@ -11,7 +11,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit, describe
 from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import acknowledge, answering, waiting_for
+from rollout_conformance.scripts import acknowledge, answering, first, waiting_for
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
@@ -102,25 +102,116 @@ async def two_spaces(kit: Kit) -> None:
 
 @check("idempotency.conflict", "same-8", "Another body under a used key is 409, and starts nothing.")
 async def conflict(kit: Kit) -> None:
-    rollout = await kit.start()
+    rollout = kit.play()
+    rollout.init["completion_params"] = {**rollout.init["completion_params"], "seed": 1, "stop": ["a", "b"]}
+    await kit.send(rollout)
     await rollout.result()
     message = {"role": "user", "content": "Something else altogether."}
-    others: dict[str, Any] = {
-        "messages": [message],
-        "completion_params": {"temperature": 0.123},
-        "metadata": {"ground_truth": "5"},
-        "max_turns": 3,
-        "server_url": f"{rollout.init['server_url']}/elsewhere",
-    }
-    for name, value in others.items():
+    params = rollout.init["completion_params"]
+    others: list[tuple[str, Any]] = [
+        ("messages", [message]),
+        ("messages", rollout.init["messages"][::-1]),
+        ("completion_params", {"temperature": 0.123}),
+        ("completion_params", {**params, "seed": True}),
+        ("completion_params", {**params, "seed": "1"}),
+        ("completion_params", {**params, "stop": ["b", "a"]}),
+        ("completion_params", {**params, "seed": 1, "x_own": None}),
+        ("metadata", {"ground_truth": "5"}),
+        ("max_turns", 3),
+        ("max_tokens_total", 4_321),
+        ("tool_server_url", "http://tools.example"),
+        ("server_url", f"{rollout.init['server_url']}/elsewhere"),
+    ]
+    for name, value in others:
         response = await kit.post({**rollout.init, name: value})
         if response.status_code != 409:
-            raise Failed(f"409 to an init with other {name} under a used key", describe(response))
+            what = f"409 to an init with other {name} under a used key, {quoted(value)}"
+            raise Failed(what, describe(response))
         if parse_object(response.content).get("code") != "key_reused":
             raise Failed("the code 'key_reused' with the 409", describe(response))
     await _require_one_run(kit, rollout)
     if any(message in call.messages for call in rollout.chats):
         raise Failed("nothing of a refused init", quoted(message))
+
+
+def _reversed(value: Any) -> Any:
+    """With the members of each object in the other order."""
+    if isinstance(value, dict):
+        return {name: _reversed(inner) for name, inner in reversed(value.items())}
+    return list(map(_reversed, value)) if isinstance(value, list) else value
+
+
+@check(
+    "idempotency.no_key",
+    "same-17",
+    "An idempotency_key that is empty, null or absent is none: the rollout_id is the key.",
+)
+async def no_key(kit: Kit) -> None:
+    for value in ("", None, ...):
+        one, other = kit.play(idempotency_key=value), kit.play(idempotency_key=value)
+        for rollout in (one, other):
+            answer = await kit.post(rollout.init)
+            if answer.status_code != 202 or parse_object(answer.content).get("rollout_id") != rollout.rollout_id:
+                what = "202 with the rollout_id" if answer.status_code == 202 else "202"
+                said = "without" if value is ... else f"with {quoted(value)} as"
+                raise Failed(f"{what} to each of two inits {said} idempotency_key", describe(answer))
+            kit.took(rollout, answer)
+        _require_same(answer, await kit.post(other.init))
+        await kit.results((one, other))
+
+
+@check(
+    "idempotency.other_ids",
+    "same-4 init-9",
+    "Ids and keys that differ in case, or in how a letter is composed, are others.",
+)
+async def other_ids(kit: Kit) -> None:
+    own = secrets.token_hex(4)
+    alike = ((f"Kit-{own}-Z\u00fc", f"kit-{own}-z\u00fc"), (f"kit-{own}-\u00e9", f"kit-{own}-e\u0301"))
+    for value in (value for pair in alike for value in pair):
+        for fields in ({"rollout_id": value}, {"idempotency_key": f"{value}/1"}):
+            rollout = kit.play(None, None, **fields)
+            answer = await kit.post(rollout.init)
+            # For the other one's it would be a repeat, or a conflict.
+            if answer.status_code != 202 or parse_object(answer.content).get("rollout_id") != rollout.rollout_id:
+                raise Failed(f"202 with its rollout_id to an init with {quoted(fields)}", describe(answer))
+            kit.took(rollout, answer)
+            await rollout.result()
+
+
+@check(
+    "idempotency.after_error", "same-1 way-4", "An init repeated after an ERROR, or a cancel, gets the first answer."
+)
+async def after_error(kit: Kit) -> None:
+    failing = kit.play(first(Answer(400), then=answering()))
+    cancelled = kit.play(waiting_for(kit.hold(), answering()))
+    answers = [await kit.send(failing), await kit.send(cancelled)]
+    await cancelled.first_chat()
+    await kit.cancel(cancelled.rollout_id)
+    await failing.result()
+    await kit.settle()
+    kit.release()
+    for rollout, answer in zip((failing, cancelled), answers, strict=True):
+        await rollout.result()
+        _require_same(answer, await kit.post(rollout.init))
+    await asyncio.gather(*(_require_one_run(kit, rollout) for rollout in (failing, cancelled)))
+
+
+@check(
+    "idempotency.undeliverable",
+    "same-1",
+    "An init repeated after its result was refused for good gets the first answer.",
+)
+async def undeliverable(kit: Kit) -> None:
+    rollout = kit.play(on_completed=first(Answer(403), then=acknowledge))
+    rollout.has_delivery_faults = rollout.is_refused_for_good = True
+    answer = await kit.send(rollout)
+    await rollout.over()
+    await kit.settle()
+    _require_same(answer, await kit.post(rollout.init))
+    await kit.settle()
+    if len(rollout.chats) > 1:
+        raise Failed("one run of the agent", f"{len(rollout.chats)} calls, as the result was refused")
 
 
 @check(
@@ -132,7 +223,7 @@ async def restated(kit: Kit) -> None:
     rollout.init = {name: value for name, value in rollout.init.items() if name not in unsaid}
     rollout.init["messages"] = [*rollout.init["messages"], {"role": "user", "content": "\u00dcber \u65e5"}]
     first = await kit.send(rollout)
-    restated = dict(reversed({**rollout.init, **unsaid, "tool_server_url": None}.items()))
+    restated = _reversed({**rollout.init, **unsaid, "tool_server_url": None, "x_from_a_later_version": 1})
     _require_same(first, await kit.post(json.dumps(restated, indent=2, ensure_ascii=False).encode()))
     await _require_one_run(kit, rollout)
 
@@ -150,20 +241,27 @@ async def callback_key(kit: Kit) -> None:
             raise Failed("the api_key of the first init in a callback", "another")
 
 
-@check("idempotency.owed", "same-11", "An init repeated while its result is refused for a time gets the first answer.")
+@check(
+    "idempotency.owed",
+    "same-11 same-9",
+    "An init repeated while its result is refused for a time gets the first answer.",
+)
 async def owed(kit: Kit) -> None:
     was_repeated = kit.hold()
 
     async def on_completed(call: Call) -> Answer | None:
         return await acknowledge(call) if was_repeated.is_set() else Answer(503, headers={"Retry-After": "1"})
 
-    rollout = kit.play(on_completed=on_completed)
+    own = secrets.token_urlsafe(12)
+    rollout = kit.play(on_completed=on_completed, api_key=own)
     rollout.has_delivery_faults = True
     first = await kit.send(rollout)
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
-    _require_same(first, await kit.post(rollout.init))
+    _require_same(first, await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}))
     was_repeated.set()
     await rollout.result()
+    if any(call.request.headers.get("authorization") != f"Bearer {own}" for call in rollout.completions):
+        raise Failed("the api_key of the first init with a result that is owed", "another")
     await kit.settle()
     if rollout.contradiction() or len(rollout.chats) > 1:
         raise Failed("one run, whose result is owed", f"{len(rollout.chats)} calls; {rollout.contradiction()}")

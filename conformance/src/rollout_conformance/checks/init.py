@@ -1,6 +1,7 @@
 """The init and its answer, and the rest of the HTTP interface."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from rollout_conformance.text import quoted
 from rollout_conformance.tool_schemas import problem_of
 from rollout_conformance.vocabulary import Failed
 
+METADATA_BYTES = 1024 * 1024
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 
@@ -72,6 +74,47 @@ async def required_only(kit: Kit) -> None:
         del rollout.init[name]
     await kit.send(rollout)
     await rollout.result()
+
+
+AT_BOUNDS: tuple[tuple[str, Any], ...] = (
+    ("max_turns", 1),
+    ("max_turns", 100_000),
+    ("max_tokens_total", 1),
+    ("max_tokens_total", 1_000_000_000),
+    ("idempotency_key", "x" * 247),
+    ("api_key", "k" * 4096),
+    ("metadata", {}),
+    ("messages", []),
+)
+
+
+@check("init.bounds", "init-22", "What is at its bounds is taken: 1 turn, long keys, no messages, nearly 1 MiB.")
+async def bounds(kit: Kit) -> None:
+    large = ("metadata", {"ground_truth": "4", "x": "x" * (METADATA_BYTES - 64)})
+    fields = [one for one in (*AT_BOUNDS, large) if one[0] not in kit.options.init_fields]
+
+    async def taken(name: str, value: Any) -> None:
+        own = f"{value}-{secrets.token_hex(4)}" if name == "idempotency_key" else value
+        fields: dict[str, Any] = {name: own}
+        rollout = kit.play(None, None, **fields)
+        answer = await kit.post(rollout.init)
+        if answer.status_code != 202:
+            raise Failed(f"202 to an init with {name} {quoted(value)}", describe(answer))
+        kit.took(rollout, answer)
+        await rollout.result()
+
+    await asyncio.gather(*(taken(*one) for one in fields))
+
+
+@check("init.json_types", "http-1", "application/json with a charset is JSON, and so is ...+json.")
+async def json_types(kit: Kit) -> None:
+    for kind in ("application/json; charset=utf-8", "application/json;charset=UTF-8", "application/vnd.kit+json"):
+        rollout = kit.play()
+        answer = await kit.post(rollout.init, headers={"Content-Type": kind})
+        if answer.status_code != 202:
+            raise Failed(f"202 to an init with 'Content-Type: {kind}'", describe(answer))
+        kit.took(rollout, answer)
+        await rollout.result()
 
 
 @check("init.nulls", "init-3", "api_key, idempotency_key and tool_server_url may be null.")

@@ -41,6 +41,21 @@ WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
     ("tool_server_url", 7),
     ("messages", [7]),
     ("metadata", ["a"]),
+    ("rollout_id", None),
+    ("server_url", None),
+    ("server_url", 7),
+    ("server_url", ["http://127.0.0.1:1"]),
+    ("messages", {}),
+    ("messages", [None]),
+    ("completion_params", "text"),
+    ("max_turns", []),
+    ("max_turns", {}),
+    ("max_tokens_total", "many"),
+    ("max_tokens_total", 0.5),
+    ("metadata", 7),
+    ("api_key", 7),
+    ("idempotency_key", 7),
+    ("tool_server_url", ["a"]),
 )
 BEYOND: tuple[tuple[str, Any], ...] = (
     *((field, value) for field in ("max_turns", "max_tokens_total") for value in (0, -1)),
@@ -53,7 +68,10 @@ BEYOND: tuple[tuple[str, Any], ...] = (
     ("api_key", "k\u00e9y"),
 )
 NOT_JSON = (b"", b"{", b"hello", b"[]", b'"text"', b"null", b'{"rollout_id": "a",}', b'{"rollout_id": "\xff\xfe"}')
-BAD_URLS = ("ftp://127.0.0.1/x", "127.0.0.1:8000", "http://", "", "file:///etc/passwd")
+BAD_URLS = (
+    *("ftp://127.0.0.1/x", "127.0.0.1:8000", "http://", "", "file:///etc/passwd", "//127.0.0.1:1/x", "/x", "127.0.0.1"),
+    *("http:///x", "ws://127.0.0.1:1", "httpx://127.0.0.1:1", "http:127.0.0.1:1"),
+)
 ODD_URLS = (
     "http://:80",
     "http://user@",
@@ -61,6 +79,9 @@ ODD_URLS = (
     "http://127.0.0.1:1/#x",
     " http://127.0.0.1:1",
     "http://127.0.0.1:999999",
+    "http://user:password@127.0.0.1:1",
+    "http://127.0.0.1:1/a b",
+    "http://127.0.0.1:port",
 )
 DEPTH = 50_000
 METADATA_BYTES = 2 * 1024 * 1024

@@ -1,11 +1,8 @@
 """How a rollout stands, and its end on request."""
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -14,7 +11,14 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit, describe
 from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import acknowledge, answering, first, waiting_for
+from rollout_conformance.scripts import (
+    acknowledge,
+    answering,
+    calling_offered_tools,
+    first,
+    refusing,
+    waiting_for,
+)
 from rollout_conformance.strict_json import is_number, is_same_json, parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
@@ -91,47 +95,40 @@ async def unknown(kit: Kit) -> None:
 
 @check("state.encoded", "state-10", "An id with slashes, percent signs and any script is found, percent-encoded.")
 async def encoded(kit: Kit) -> None:
-    rollout = await kit.start(rollout_id=f"{ODD_ID}{secrets.token_hex(4)}")
-    await rollout.result()
+    rollout = await kit.start(waiting_for(kit.hold(), answering()), rollout_id=f"{ODD_ID}{secrets.token_hex(4)}")
+    await rollout.first_chat()
     await _view(kit, rollout, "a rollout with an odd id")
+    fields = _fields(await kit.cancel(rollout.rollout_id), 202, "the cancel of a rollout with an odd id")
+    if fields.get("rollout_id") != rollout.rollout_id:
+        raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in the answer to its cancel", quoted(fields))
+    await rollout.result()
 
 
-@asynccontextmanager
-async def _one_connection(kit: Kit) -> AsyncIterator[Kit]:
-    """A kit that asks over a connection of its own: where workers share a port, it leads to one of them."""
-    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-    async with httpx.AsyncClient(timeout=kit.http.timeout, limits=limits, trust_env=False) as http:
-        yield kit.over(http)
-
-
-async def _cancelled(kit: Kit) -> tuple[PlayedRollout, httpx.Response]:
-    """A rollout that runs, and what its cancel was answered."""
-    rollout = await kit.start(waiting_for(kit.hold(), answering()))
+async def _cancelled(kit: Kit, *, backs_off: bool = False) -> tuple[PlayedRollout, httpx.Response]:
+    """A rollout that waits for its model, or until it may ask again, and what its cancel was answered."""
+    away = refusing(503, None, answering(), {"Retry-After": "600"})
+    # One that goes on all the same has more to ask, which the audits see.
+    rollout = await kit.start(away if backs_off else waiting_for(kit.hold(), calling_offered_tools(turns=3)))
     await rollout.first_chat()
     return rollout, await kit.cancel(rollout.rollout_id)
 
 
 @check("state.cancel", "state-3", "A rollout that runs is cancelled: 202, and an ERROR result, outcome 'cancelled'.")
 async def cancel(kit: Kit) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        kits = [await stack.enter_async_context(_one_connection(kit)) for _ in range(CANCELS)]
-        try:
-            answers = await asyncio.gather(*map(_cancelled, kits))
-            taken = [(rollout, answer) for rollout, answer in answers if answer.status_code != 409]
-            if not taken:
-                raise Failed("202 to the cancel of a rollout that runs", describe(answers[0][1]))
-            for rollout, answer in taken:
-                fields = _fields(answer, 202, "the cancel of a rollout that runs")
-                if fields.get("rollout_id") != rollout.rollout_id:
-                    raise Failed("the rollout_id in the answer to its cancel", quoted(fields))
-                result = await rollout.result()
-                extra = result.get("extra_fields")
-                outcome = extra.get("outcome") if isinstance(extra, dict) else None
-                if result.get("status") != "ERROR" or outcome != "cancelled":
-                    raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
-        finally:
-            for one in kits:
-                one.release()
+    answers = await asyncio.gather(*(_cancelled(kit) for _ in range(CANCELS)), _cancelled(kit, backs_off=True))
+    # One of another server on the same journal is 409; workers of one server pass it on.
+    taken = [(rollout, answer) for rollout, answer in answers if answer.status_code != 409]
+    if not taken:
+        raise Failed("202 to the cancel of a rollout that runs", describe(answers[0][1]))
+    for rollout, answer in taken:
+        fields = _fields(answer, 202, "the cancel of a rollout that runs")
+        if fields.get("rollout_id") != rollout.rollout_id or fields.get("state") != "cancelling":
+            raise Failed("the rollout_id and state 'cancelling' in the answer to a cancel", quoted(fields))
+        result = await rollout.result()
+        extra = result.get("extra_fields")
+        outcome = extra.get("outcome") if isinstance(extra, dict) else None
+        if result.get("status") != "ERROR" or outcome != "cancelled":
+            raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
 
 
 @check("state.cancel_ended", "state-4", "The cancel of a rollout that has ended is 409, and changes nothing.")
@@ -139,13 +136,18 @@ async def cancel_ended(kit: Kit) -> None:
     rollout = await kit.start()
     await rollout.result()
     await _until_delivered(kit, rollout)
-    _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout that has ended")
+    fields = _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout that has ended")
+    if fields.get("code") != "not_running":
+        raise Failed("the code 'not_running' with the 409", quoted(fields))
     await _until_delivered(kit, rollout)
 
 
 @check("state.cancel_unknown", "state-5", "The cancel of a rollout that nobody knows is 404.")
 async def cancel_unknown(kit: Kit) -> None:
-    _fields(await kit.cancel(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the cancel of an unknown rollout")
+    nobody = f"kit-nobody-{secrets.token_hex(4)}"
+    fields = _fields(await kit.cancel(nobody), 404, "the cancel of an unknown rollout")
+    if fields.get("code") != "unknown_rollout":
+        raise Failed("the code 'unknown_rollout' with the 404", quoted(fields))
 
 
 @check("state.undelivered", "state-11", "A result that is not acknowledged yet is 'finished', not 'delivered'.")

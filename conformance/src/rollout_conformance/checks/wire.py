@@ -3,8 +3,11 @@
 import asyncio
 import gzip
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rollout_conformance.catalogue import check
@@ -20,6 +23,10 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 HEAD_BYTES = 32 * 1024 * 1024
 BODY_BYTES = 128 * 1024 * 1024
 """More than what a server takes and what lies in the sockets on the way."""
+MIB = 1024 * 1024
+SPACES = b" " * MIB
+GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+REFUSED = {"detail": "The kit refuses it, or seems to."}
 
 
 def _once(change: Callable[[Answer], Answer], then: Script) -> Script:
@@ -51,27 +58,31 @@ async def _require_delivery_again(kit: Kit, after: str, on_completed: Script, co
     await rollout.result()
 
 
-def _cut_within(place: str) -> Callable[[Answer], Answer]:
-    return lambda answer: replace(answer, cut_within=place)
+async def _require_none(kit: Kit, what: str, cut: Callable[[Answer], Answer]) -> None:
+    """An answer that is cut so is none: a message, an acknowledgement, and a refusal of either."""
+    refused = encoded(REFUSED)
+    await asyncio.gather(
+        _require_answer_again(kit, f"a reply that was cut off {what}", _once(cut, answering())),
+        _require_answer_again(kit, f"a 400 cut off {what}", first(cut(Answer(400, refused)), then=answering())),
+        _require_delivery_again(kit, f"a 200 cut off {what}", _once(cut, acknowledge)),
+        _require_delivery_again(kit, f"a 403 cut off {what}", first(cut(Answer(403, refused)), then=acknowledge)),
+    )
 
 
 @check("wire.cut_head", "http-10", "An answer that is cut off within its head is none: to a chat call, to a result.")
 async def cut_head(kit: Kit) -> None:
     await asyncio.gather(
-        _require_answer_again(kit, "a reply that was cut off within its head", _once(_cut_within("head"), answering())),
-        _require_delivery_again(
-            kit, "an answer that was cut off within its head", _once(_cut_within("head"), acknowledge)
-        ),
+        _require_none(kit, "within its status line", lambda answer: replace(answer, cut_within="line")),
+        _require_none(kit, "within its head", lambda answer: replace(answer, cut_within="head")),
     )
 
 
-@check("wire.cut_body", "http-10", "Neither is one that is cut off within its body.")
+@check("wire.cut_body", "http-10", "Neither is one that is cut off within its body, be it before its last chunk.")
 async def cut_body(kit: Kit) -> None:
     await asyncio.gather(
-        _require_answer_again(kit, "a reply that was cut off within its body", _once(_cut_within("body"), answering())),
-        _require_delivery_again(
-            kit, "an answer that was cut off within its body", _once(_cut_within("body"), acknowledge)
-        ),
+        _require_none(kit, "within its body", lambda answer: replace(answer, cut_within="body")),
+        _require_none(kit, "behind its JSON, not its end", lambda answer: replace(answer, cut_within="tail")),
+        _require_none(kit, "before its last chunk", lambda answer: replace(answer, cut_within="body", is_chunked=True)),
     )
 
 
@@ -79,9 +90,20 @@ async def cut_body(kit: Kit) -> None:
 async def behind(kit: Kit) -> None:
     # By itself: the connection that holds it back must be the next that is used.
     refusal = Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"})
-    forged = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-    script = first(replace(refusal, behind=forged), refusal, then=acknowledge)
+    script = first(replace(refusal, behind=_forged({})), refusal, then=acknowledge)
     await _require_delivery_again(kit, "503 with another answer right behind it", script, count=3)
+    message = {"role": "assistant", "content": "#### forged"}
+    reply = _forged({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    rollout = await kit.start(first(replace(refusal, behind=reply), refusal, then=answering()))
+    result = await rollout.result()
+    if len(rollout.chats) < 3 or "#### forged" in json.dumps(result.get("final_messages")):
+        raise Failed("a third call after 503 with a reply right behind it, and 503", f"{len(rollout.chats)} calls")
+
+
+def _forged(body: dict[str, Any]) -> bytes:
+    content = encoded(body)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(content) + content
 
 
 async def _require_bound(kit: Kit, what: str, flood: Flood) -> None:
@@ -104,30 +126,56 @@ async def endless_body(kit: Kit) -> None:
 @check("wire.redirect", "http-7", "A redirect is not followed.")
 async def redirect(kit: Kit) -> None:
     elsewhere = kit.play()
-    for status in (307, 308):
-        to_chat = Answer(status, headers={"Location": f"{elsewhere.init['server_url']}{CHAT_PATH}"})
-        to_result = Answer(status, headers={"Location": f"{elsewhere.init['server_url']}{COMPLETED_PATH}"})
-        rollout = kit.play(first(to_chat, then=answering()), first(to_result, then=acknowledge))
-        rollout.has_delivery_faults = True
-        await kit.send(rollout)
-        await rollout.result()
+    await asyncio.gather(*(_redirected(kit, elsewhere, status) for status in (301, 302, 303, 307, 308)))
     await kit.settle()
     if followed := [*elsewhere.chats, *elsewhere.completions]:
         raise Failed("no call at the Location of a redirect", f"POST {followed[0].request.path}")
+    if strays := kit.trainer.strays_to(elsewhere):
+        raise Failed("no call at the Location of a redirect", strays[0])
 
 
-def _gzipped(answer: Answer) -> Answer:
-    return replace(answer, body=gzip.compress(answer.body), headers={**answer.headers, "Content-Encoding": "gzip"})
+async def _redirected(kit: Kit, elsewhere: PlayedRollout, status: int) -> None:
+    to_chat = Answer(status, headers={"Location": f"{elsewhere.init['server_url']}{CHAT_PATH}"})
+    to_result = Answer(status, headers={"Location": f"{elsewhere.init['server_url']}{COMPLETED_PATH}"})
+    rollout = kit.play(first(to_chat, then=answering()), first(to_result, then=acknowledge))
+    rollout.has_delivery_faults = True
+    await kit.send(rollout)
+    await rollout.result()
 
 
-@check("wire.gzip", "http-9", "A reply in gzip is taken, though nobody has asked for it.")
+def _coded(answer: Answer, coding: str) -> Answer:
+    body = gzip.compress(answer.body) if coding == "gzip" else zlib.compress(answer.body)
+    return replace(answer, body=body, headers={**answer.headers, "Content-Encoding": coding})
+
+
+@check("wire.gzip", "http-9", "A reply in gzip or deflate is taken, though nobody has asked for it.")
 async def gzipped(kit: Kit) -> None:
-    rollout = await kit.start(_once(_gzipped, answering()))
-    result = await rollout.result()
-    if result.get("status") != "COMPLETED":
-        raise Failed(
-            "COMPLETED after a reply in gzip", f"{result.get('status')}: {quoted(result.get('error_message'))}"
-        )
+    for coding in ("gzip", "deflate"):
+        rollout = await kit.start(_once(partial(_coded, coding=coding), answering()))
+        result = await rollout.result()
+        if result.get("status") != "COMPLETED":
+            got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+            raise Failed(f"COMPLETED after a reply in {coding}", got)
+
+
+@check("wire.bomb", "http-12", f"Neither is one that is small, and {BODY_BYTES // MIB} MiB without its coding.")
+async def bomb(kit: Kit) -> None:
+    # Compressed once: what ends with a full flush may stand behind itself.
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    piece = packer.compress(SPACES) + packer.flush(zlib.Z_FULL_FLUSH)
+
+    def packed(answer: Answer) -> Answer:
+        last = zlib.compressobj(9, zlib.DEFLATED, -15)
+        end = last.compress(answer.body) + last.flush()
+        checksum = 0
+        for _ in range(BODY_BYTES // MIB):
+            checksum = zlib.crc32(SPACES, checksum)
+        checksum = zlib.crc32(answer.body, checksum)
+        trailer = struct.pack("<II", checksum, BODY_BYTES + len(answer.body))
+        body = GZIP_HEAD + piece * (BODY_BYTES // MIB) + end + trailer
+        return replace(answer, body=body, headers={**answer.headers, "Content-Encoding": "gzip"})
+
+    await _require_answer_again(kit, f"a reply of {BODY_BYTES // MIB} MiB in gzip", _once(packed, answering()))
 
 
 @check("wire.token_ids", "answer-6", "Token ids and log-probabilities in a reply are no part of the conversation.")

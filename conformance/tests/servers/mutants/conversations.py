@@ -281,3 +281,52 @@ mutant(
     "callbacks.trace",
     trace=lambda s, usual, path: {n: v for n, v in usual(path).items() if n == "traceparent"},
 )
+
+
+def without_falsy(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    defaults = {"temperature": 1.0, "logprobs": True}
+    asked = {n: v for n, v in usual(rollout).items() if v or n in ("messages", "rollout_id")}
+    return {**defaults, **asked}
+
+
+def without_params_later(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    known = ("model", "temperature", "top_p", "max_tokens", "logprobs", "messages", "rollout_id")
+    is_first = len(rollout.messages) == len(rollout.init["messages"])
+    return {n: v for n, v in usual(rollout).items() if is_first or n in known}
+
+
+def with_what_is_left(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    left = rollout.init.get("max_tokens_total", 8192) - rollout.context_tokens
+    return {**usual(rollout), "max_tokens": min(usual(rollout)["max_tokens"], left)}
+
+
+def without_inner_nulls(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    body = usual(rollout)
+    inner = {n: {k: w for k, w in v.items() if w is not None} for n, v in body.items() if isinstance(v, dict)}
+    return {**body, **inner}
+
+
+def as_doubles(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    return {n: int(float(v)) if n == "seed" else v for n, v in usual(rollout).items()}
+
+
+def rewritten(message: Json) -> Json:
+    """With arguments that were read and written, as a language with doubles does, or without nulls."""
+    calls = message.get("tool_calls") or []
+    written = [{**call, "function": {**call["function"], "arguments": _in_doubles(call)}} for call in calls]
+    return {**message, **({"tool_calls": written} if written else {})}
+
+
+def _in_doubles(call: Json) -> str:
+    try:
+        return json.dumps(json.loads(call["function"]["arguments"], parse_int=lambda text: int(float(text))))
+    except (ValueError, TypeError):
+        return str(call["function"]["arguments"])
+
+
+mutant("drops-what-is-false", "chat.more_sampling", chat_body=without_falsy)
+mutant("samples-the-first-call", "chat.more_sampling", chat_body=without_params_later)
+mutant("asks-for-what-is-left", "chat.sampling", chat_body=with_what_is_left)
+mutant("drops-inner-nulls", "chat.more_sampling", chat_body=without_inner_nulls)
+mutant("has-doubles-alone", "chat.large_number", chat_body=as_doubles)
+mutant("writes-arguments-in-doubles", "chat.reply_kept chat.append_only", recorded=lambda s, usual, m: rewritten(m))

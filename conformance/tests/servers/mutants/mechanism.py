@@ -32,6 +32,8 @@ class Mutant:
     """Whether it is found by how soon something comes, so that nothing may run beside it."""
     is_total: bool = False
     """Whether nothing works because of it, so that other checks fail too."""
+    beside: frozenset[str] = frozenset()
+    """Checks that play what an audit must see, and do not fail themselves."""
 
 
 def mutant(
@@ -42,6 +44,7 @@ def mutant(
     silent: bool = False,
     timed: bool = False,
     total: bool = False,
+    beside: str = "",
     **defect: Any,
 ) -> None:
     """Register one; ``finds`` are ids of checks with spaces between."""
@@ -49,7 +52,9 @@ def mutant(
     server = type(name, (SmallServer,), places)
     assert name not in MUTANTS, name
     assert all(hasattr(SmallServer, attribute) for attribute in defect), name
-    MUTANTS[name] = Mutant(name, frozenset(finds.split()), server, needs, silent, timed, total)
+    MUTANTS[name] = Mutant(
+        name, frozenset(finds.split()), server, needs, silent, timed, total, frozenset(beside.split())
+    )
 
 
 def _around(attribute: str, defect: Callable[..., Any]) -> Callable[..., Any]:

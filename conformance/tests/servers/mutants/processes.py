@@ -1,8 +1,10 @@
 """Defects beside other rollouts, with odd texts, and at the end of the process."""
 
 import asyncio
+import itertools
 import json
 import os
+import sys
 from typing import Any
 
 from servers.model import ChatError, Json, Refusal, Rollout
@@ -125,6 +127,69 @@ mutant(
 )
 mutant("runs-them-again-at-a-restart", "drain.cut_off", resume=runs_them_again, needs="process")
 mutant("forgets-keys-at-a-restart", "drain.repeated", take_over=starts_anew, needs="process")
+
+
+def forgets_what_is_delivered(self: SmallServer, usual: Any) -> None:
+    usual()
+    self.rollouts = {key: rollout for key, rollout in self.rollouts.items() if rollout.state != "delivered"}
+
+
+def offers_everything_anew(self: SmallServer, usual: Any) -> None:
+    usual()
+    for rollout in self.rollouts.values():
+        if rollout.state == "delivered":
+            self.spawn(self.resume(rollout))
+
+
+def forgets_the_api_keys(self: SmallServer, usual: Any) -> None:
+    usual()
+    for rollout in self.rollouts.values():
+        rollout.init = {**rollout.init, "api_key": None}
+
+
+def notes_only_the_whole(self: SmallServer, usual: Any, event: Json) -> None:
+    if event.get("result", {}).get("final_messages") != []:
+        usual(event)
+
+
+def notes_it_soon(self: SmallServer, usual: Any, event: Json) -> None:
+    asyncio.get_running_loop().call_later(0.5, usual, event)
+
+
+async def drops_what_is_owed(self: SmallServer, usual: Any) -> None:
+    await usual()
+    for rollout in self.rollouts.values():
+        if rollout.state == "finished":
+            self.note({"settled": rollout.init, "state": "undeliverable"})
+
+
+async def keeps_to_its_delays(self: SmallServer, usual: Any, delay_seconds: float) -> None:
+    await asyncio.sleep(30)
+
+
+async def cancels_nothing_at_the_end(self: SmallServer, usual: Any, request: Any) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"detail": "The server ends"}, 503) if self.is_draining else await usual(request)
+
+
+def prints_its_inits(self: SmallServer, usual: Any, body: bytes) -> Json:
+    sys.stderr.write(f"{body!r}\n")
+    return dict(usual(body))
+
+
+CALLS = itertools.count()
+
+mutant("forgets-what-is-delivered", "drain.repeated_delivered", take_over=forgets_what_is_delivered, needs="process")
+mutant("offers-everything-anew", "drain.delivered", take_over=offers_everything_anew, needs="process")
+mutant("forgets-the-api-keys-at-a-restart", "drain.callback_key", take_over=forgets_the_api_keys, needs="process")
+mutant("notes-only-the-whole", "drain.refused_same", note=notes_only_the_whole, needs="process")
+mutant("notes-it-soon", "drain.killed", silent=True, note=notes_it_soon, needs="process")
+mutant("counts-its-calls", "drain.own_keys", call_key=lambda s, usual, r: f"call-{next(CALLS)}", needs="process")
+mutant("drops-what-is-owed-at-the-end", "drain.kept", silent=True, drain=drops_what_is_owed, needs="process")
+mutant("keeps-to-its-delays", "drain.last_offer", wait_to_offer=keeps_to_its_delays, needs="process")
+mutant("cancels-nothing-at-the-end", "drain.answers", cancel=cancels_nothing_at_the_end, needs="process")
+mutant("prints-its-inits", "drain.printed", parse=prints_its_inits, needs="process")
 
 
 async def ready_for_ever() -> Any:

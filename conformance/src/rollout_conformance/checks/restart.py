@@ -1,0 +1,279 @@
+"""A server that is killed while rollouts run, and started again: what it has accepted is reported, and once."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+
+from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
+from rollout_conformance.kit import Kit, describe
+from rollout_conformance.played import Call, PlayedRollout, Script
+from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, encoded, waiting_for
+from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.text import quoted
+from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
+
+if TYPE_CHECKING:
+    from rollout_conformance.server_command import ServerCommand
+
+ROLLOUTS = 4
+POLL_SECONDS = 0.05
+SHORTENED_SECONDS = 5.0
+MORE_SECONDS = 0.5
+"""In which a server that offers everything again after its start has done so."""
+
+
+@dataclass
+class Restart:
+    """What was seen of a server that was killed while rollouts ran, and started again."""
+
+    running: list[PlayedRollout]
+    """They wait for the model when it is killed."""
+    owed: PlayedRollout
+    """Its result is answered 503 until the server is back."""
+    shortened: PlayedRollout
+    """Its result is answered 422, so that it comes without messages, and then 503 until the server is back."""
+    delivered: PlayedRollout
+    """It has ended, and its result was acknowledged."""
+    problem: Failed | None = None
+    """Why results are missing, or are others."""
+    repeated: dict[str, tuple[httpx.Response, httpx.Response]] = field(default_factory=dict)
+    """By rollout_id: the answers to its init before and after."""
+    conflict: httpx.Response | None = None
+    """The answer to another body under the key of ``delivered``."""
+    chats: dict[str, int] = field(default_factory=dict)
+    """By rollout_id: how many calls there were before."""
+    before: dict[str, int] = field(default_factory=dict)
+    """By rollout_id: how many deliveries there were before."""
+    anew: PlayedRollout | None = None
+    """Started, and ended, after it."""
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the server offers a result without its messages, so that it has one of these to keep."""
+        calls = self.shortened.completions
+        return len(calls) > 1 and calls[1].is_rest_of(calls[0])
+
+    @property
+    def rollouts(self) -> list[PlayedRollout]:
+        """All of them."""
+        return [*self.running, self.owed, self.shortened, self.delivered]
+
+
+async def restart_of(kit: Kit) -> Restart:
+    """The one restart of the run, which the checks of this module look at."""
+    if kit.command is None:
+        raise Skipped("the kit can kill and start only what it has started itself: give --command")
+    if kit.trainer.restart is None:
+        kit.trainer.restart = asyncio.create_task(_restart(kit, kit.command))
+    return await asyncio.shield(kit.trainer.restart)
+
+
+def until_back(is_back: asyncio.Event, *before: Answer) -> Script:
+    """Takes results once ``is_back``; gives the first ones the answers ``before``, and any other 503."""
+    left = list(before)
+
+    async def script(call: Call) -> Answer | None:
+        if is_back.is_set():
+            return await acknowledge(call)
+        return left.pop(0) if left else Answer(503, encoded({"detail": "not now"}), {"Retry-After": "1"})
+
+    return script
+
+
+async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
+    model, is_back = kit.hold(), asyncio.Event()
+
+    def play(on_chat: Script, on_completed: Script = acknowledge) -> PlayedRollout:
+        return kit.play(on_chat, on_completed, api_key=secrets.token_urlsafe(12))
+
+    restart = Restart(
+        [play(waiting_for(model, answering())) for _ in range(ROLLOUTS)],
+        play(calling_offered_tools(), until_back(is_back)),
+        play(calling_offered_tools(), until_back(is_back, Answer(422, encoded({"detail": "no"})))),
+        play(answering()),
+    )
+    restart.owed.has_delivery_faults = restart.shortened.has_delivery_faults = True
+    first = {rollout.rollout_id: await kit.send(rollout) for rollout in restart.rollouts}
+    await restart.delivered.result()
+    for rollout in restart.running:
+        await rollout.first_chat()
+    await restart.owed.wait_until(lambda played: bool(played.completions), "a terminal result")
+    # That it is offered again is another check's matter.
+    with contextlib.suppress(TimeoutError, Failed):
+        async with asyncio.timeout(SHORTENED_SECONDS):
+            await restart.shortened.wait_until(lambda played: len(played.completions) > 1, "one without its messages")
+    await _until_read(kit, restart.delivered)
+    # Its 202 says that it is on record: nothing may lie between that and the kill.
+    just_accepted = play(waiting_for(model, answering()))
+    first[just_accepted.rollout_id] = await kit.send(just_accepted)
+    await command.kill()
+    restart.running.append(just_accepted)
+    restart.before = {rollout.rollout_id: len(rollout.completions) for rollout in restart.rollouts}
+    restart.chats = {rollout.rollout_id: len(rollout.chats) for rollout in restart.rollouts}
+    model.set()
+    await command.start()
+    try:
+        for rollout in (restart.owed, restart.delivered, restart.running[0]):
+            own = rollout.rollout_id
+            restart.repeated[own] = first[own], await kit.post(rollout.init)
+        another = {**restart.delivered.init, "messages": [{"role": "user", "content": "another body"}]}
+        restart.conflict = await kit.post(another)
+        is_back.set()
+        owed = [*restart.running, restart.owed]
+        if restart.is_shortened:
+            owed.append(restart.shortened)
+        await require_reports([*owed, restart.delivered], "kill -9 and a new start")
+        for rollout in owed:
+            if rollout is not restart.shortened and rollout.contradiction():
+                looked_at(rollout)
+                raise Failed("the same result after kill -9 and a new start", rollout.contradiction())
+            if len(keys := {call.key for call in rollout.completions}) > 1:
+                looked_at(rollout)
+                raise Failed(
+                    "the same Idempotency-Key with a result after kill -9 and a new start", quoted(sorted(keys))
+                )
+        restart.anew = await kit.start(calling_offered_tools(turns=2))
+        await restart.anew.result()
+        await asyncio.sleep(MORE_SECONDS)
+    except Failed as failure:
+        restart.problem = failure
+    finally:
+        is_back.set()
+    return restart
+
+
+async def _until_read(kit: Kit, rollout: PlayedRollout) -> None:
+    """Until the server has read that its result was acknowledged, as far as it can be seen."""
+    deadline = time.monotonic() + kit.options.settle_seconds
+    while time.monotonic() < deadline:
+        response = await kit.status(rollout.rollout_id)
+        if response.status_code == 200 and b'"delivered"' in response.content:
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def require_reports(rollouts: list[PlayedRollout], after: str) -> None:
+    """A result of each.
+
+    Raises:
+        Failed: some are missing.
+    """
+    results = await asyncio.gather(*(rollout.result() for rollout in rollouts), return_exceptions=True)
+    missing = [rollout for rollout, result in zip(rollouts, results, strict=True) if isinstance(result, Failed)]
+    if missing:
+        looked_at(missing[0])
+        raise Failed(
+            f"a terminal result for each of {len(rollouts)} accepted rollouts after {after}", f"none for {len(missing)}"
+        )
+
+
+@check(
+    "drain.killed",
+    "way-2 offer-2",
+    "After kill -9 and a new start, every rollout that had a 202 is reported.",
+    STOPPING,
+)
+async def killed(kit: Kit) -> None:
+    if problem := (await restart_of(kit)).problem:
+        raise problem
+
+
+@check(
+    "drain.cut_off", "way-5", "What ran when the process was killed is reported as an ERROR, not run again.", STOPPING
+)
+async def cut_off(kit: Kit) -> None:
+    restart = await _reported(kit)
+    for rollout in restart.running:
+        end, calls = (await rollout.result()).get("status"), len(rollout.chats)
+        if end != "ERROR" or (calls > restart.chats[rollout.rollout_id] and rollout is not restart.running[-1]):
+            looked_at(rollout)
+            what = "an ERROR, and no further call, for a rollout that ran when the process was killed"
+            raise Failed(what, f"{end}, after {calls} calls")
+
+
+async def _reported(kit: Kit) -> Restart:
+    restart = await restart_of(kit)
+    if restart.problem:
+        raise NotExercised("what was accepted before kill -9 was not reported after it")
+    return restart
+
+
+def _require_first_answer(restart: Restart, rollout: PlayedRollout, whose: str) -> None:
+    if rollout.rollout_id not in restart.repeated:
+        raise NotExercised("the server did not come back")
+    first, again = restart.repeated[rollout.rollout_id]
+    looked_at(rollout)
+    if again.status_code != 202 or not is_same_document(first.content, again.content):
+        raise Failed(f"the first answer to an init repeated after kill -9 and a new start, {whose}", describe(again))
+    if len(rollout.chats) > restart.chats[rollout.rollout_id]:
+        got = f"{len(rollout.chats) - restart.chats[rollout.rollout_id]} further calls"
+        raise Failed(f"no further run of a rollout, {whose}, when its init is repeated after kill -9", got)
+
+
+@check("drain.repeated", "same-3", "An init repeated after that gets the first answer, and starts nothing.", STOPPING)
+async def repeated(kit: Kit) -> None:
+    restart = await restart_of(kit)
+    _require_first_answer(restart, restart.owed, "whose result was owed")
+    _require_first_answer(restart, restart.running[0], "which ran")
+
+
+@check(
+    "drain.repeated_delivered",
+    "same-3",
+    "So does one whose result was delivered before; another body is 409.",
+    STOPPING,
+)
+async def repeated_delivered(kit: Kit) -> None:
+    restart = await restart_of(kit)
+    _require_first_answer(restart, restart.delivered, "whose result was delivered")
+    if restart.conflict is not None and restart.conflict.status_code != 409:
+        what = "409 to another body under a key whose result was delivered before kill -9"
+        raise Failed(what, describe(restart.conflict))
+
+
+@check("drain.delivered", "deliver-1", "What was delivered before the kill is not offered again.", STOPPING)
+async def delivered(kit: Kit) -> None:
+    restart = await _reported(kit)
+    if (count := len(restart.delivered.completions)) > restart.before[restart.delivered.rollout_id]:
+        looked_at(restart.delivered)
+        raise Failed("one delivery of a result that was acknowledged before kill -9", f"{count}")
+
+
+@check("drain.refused_same", "deliver-6", "What was offered without its messages is so after the kill, too.", STOPPING)
+async def refused_same(kit: Kit) -> None:
+    restart = await _reported(kit)
+    if not restart.is_shortened:
+        raise NotExercised("the server does not offer a result without its messages")
+    _, without, *later = restart.shortened.completions
+    looked_at(restart.shortened)
+    for again in later:
+        if not is_same_document(without.request.body, again.request.body):
+            raise Failed("the result without its messages again after kill -9 and a new start", again.result_in_words)
+
+
+@check("drain.callback_key", "key-7", "What is delivered after the kill has the api_key of its init.", STOPPING)
+async def callback_key(kit: Kit) -> None:
+    restart = await _reported(kit)
+    for rollout in restart.rollouts:
+        for call in rollout.completions[restart.before[rollout.rollout_id] :]:
+            if call.request.headers.get("authorization") != f"Bearer {rollout.init['api_key']}":
+                looked_at(rollout)
+                sent = "another" if "authorization" in call.request.headers else "none"
+                raise Failed("'Authorization: Bearer <api_key>' with a result after kill -9 and a new start", sent)
+
+
+@check("drain.own_keys", "chat-8", "A call after the kill has no Idempotency-Key of one before.", STOPPING)
+async def own_keys(kit: Kit) -> None:
+    anew = (await _reported(kit)).anew
+    before = {call.key for rollout in kit.trainer.rollouts if rollout is not anew for call in rollout.chats}
+    for call in anew.chats if anew else []:
+        if call.key in before:
+            looked_at(call.rollout)
+            raise Failed("an Idempotency-Key of its own for each call, over a new start", f"{quoted(call.key)} again")

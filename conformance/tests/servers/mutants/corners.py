@@ -1,0 +1,260 @@
+"""Defects that show in one corner: at a bound, with one header, in one kind of answer, where nobody listens."""
+
+import asyncio
+import json
+import unicodedata
+from typing import Any
+
+import httpx
+
+from servers.model import ChatError, Json, Refusal, Rollout
+from servers.mutants.inits import rule
+from servers.mutants.mechanism import mutant
+from servers.playing import COMPLETED
+from servers.small import SmallServer
+
+# Inits
+
+
+def wants_plain_json(self: SmallServer, usual: Any, request: Any) -> None:
+    usual(request)
+    if request.headers.get("content-type") != "application/json":
+        raise Refusal(415, "Send application/json", "not_json")
+
+
+def takes_true_for_one(self: SmallServer, usual: Any, init: Json) -> str:
+    return str(usual(json.loads(json.dumps(init).replace(": true", ": 1"))))
+
+
+def takes_null_for_absent(self: SmallServer, usual: Any, init: Json) -> str:
+    params = {name: value for name, value in init["completion_params"].items() if value is not None}
+    return str(usual({**init, "completion_params": params}))
+
+
+async def frees_the_key(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
+    await usual(rollout, result)
+    if result["status"] == "ERROR":
+        self.rollouts.pop(self.key_of(rollout.init), None)
+
+
+async def takes_the_newest_key_while_owed(self: SmallServer, usual: Any, init: Json) -> Any:
+    if (known := self.rollouts.get(self.key_of(init))) and known.state == "finished":
+        known.init["api_key"] = init.get("api_key")
+    return await usual(init)
+
+
+async def frees_what_is_undeliverable(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
+    await usual(rollout, result)
+    if rollout.state == "undeliverable":
+        self.rollouts.pop(self.key_of(rollout.init), None)
+
+
+mutant("needs-two-turns", "init.bounds", rules=rule("max_turns", lambda init: init.get("max_turns", 10) != 1))
+mutant("needs-a-message", "init.bounds", rules=rule("messages", lambda init: bool(init.get("messages"))))
+mutant("takes-100-turns", "init.bounds", rules=rule("max_turns", lambda i: i.get("max_turns", 10) in range(1, 101)))
+mutant("wants-no-charset", "init.json_types", require_json=wants_plain_json)
+mutant(
+    "takes-an-empty-key-for-a-key",
+    "idempotency.no_key",
+    key_of=lambda s, usual, i: f"key:{i['idempotency_key']}" if i.get("idempotency_key") is not None else usual(i),
+)
+mutant("takes-true-for-one", "idempotency.conflict", fingerprint=takes_true_for_one)
+mutant("takes-null-for-absent", "idempotency.conflict", fingerprint=takes_null_for_absent)
+mutant(
+    "compares-what-it-does-not-know",
+    "idempotency.restated",
+    fingerprint=lambda s, usual, i: usual(i) + str(i.get("x_from_a_later_version")),
+)
+mutant("compares-ids-without-case", "idempotency.other_ids", key_of=lambda s, usual, i: usual(i).casefold())
+mutant(
+    "compares-composed-ids",
+    "idempotency.other_ids",
+    key_of=lambda s, usual, i: unicodedata.normalize("NFC", usual(i)),
+)
+mutant("takes-the-newest-key-while-owed", "idempotency.owed", accept=takes_the_newest_key_while_owed)
+mutant("frees-the-key-of-an-error", "idempotency.after_error", deliver=frees_the_key)
+mutant("frees-the-key-of-what-is-undeliverable", "idempotency.undeliverable", deliver=frees_what_is_undeliverable)
+
+
+async def wants_the_body_first(self: SmallServer, usual: Any, request: Any) -> Any:
+    await request.body()
+    return await usual(request)
+
+
+def takes_any_scheme(self: SmallServer, usual: Any, header: str) -> None:
+    usual(f"Bearer {header.partition(' ')[2] or header}")
+
+
+mutant("wants-the-body-before-the-key", "auth.first", needs="key", init=wants_the_body_first)
+mutant("takes-any-scheme", "auth.hostile", needs="key", authorize=takes_any_scheme)
+
+# The conversation
+
+
+def without_name(message: Json) -> Json:
+    return {name: value for name, value in message.items() if name not in ("name", "function_call")}
+
+
+async def takes_the_last_choice(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    completion = dict(await usual(rollout))
+    return {**completion, "choices": completion["choices"][-1:]}
+
+
+async def wants_a_usage(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    completion = dict(await usual(rollout))
+    if "usage" not in completion:
+        raise ChatError("KeyError: usage")
+    return completion
+
+
+async def wants_both_counts(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    completion = dict(await usual(rollout))
+    usage = completion.get("usage") or {}
+    return completion if {"prompt_tokens", "completion_tokens"} <= set(usage) else {**completion, "usage": {}}
+
+
+def says_cancelled_and_goes_on(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    if rollout.state != "running":
+        raise Refusal(409, "The rollout has ended", "not_running")
+    result = self.failed(rollout, RuntimeError("cancelled on request"), "cancelled")
+    self.spawn(self.deliver(rollout, {**result, "final_messages": list(rollout.messages)}))
+    rollout.is_cancelled = True
+
+
+async def plays_on(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
+    if not (rollout.is_cancelled and result["extra_fields"]["outcome"] != "cancelled"):
+        await usual(rollout, result)
+
+
+mutant(
+    "drops-names",
+    "chat.earlier",
+    conversation=lambda s, usual, r: [without_name(message) for message in usual(r)],
+    completed=lambda s, usual, r, why: usual(r, why) | {"final_messages": list(map(without_name, r.messages))},
+)
+mutant("takes-the-last-choice", "chat.first_choice", chat=takes_the_last_choice)
+mutant("wants-a-usage", "chat.bare", chat=wants_a_usage)
+mutant("counts-all-or-nothing", "completed.usage", chat=wants_both_counts)
+mutant(
+    "goes-on-after-a-cancel",
+    "callbacks.order",
+    beside="state.cancel",
+    silent=True,
+    stop=says_cancelled_and_goes_on,
+    deliver=plays_on,
+)
+mutant(
+    "counts-prompts-alone",
+    "chat.max_tokens_total",
+    is_full=lambda s, usual, r: r.context_tokens - 7 >= r.init.get("max_tokens_total", 8192),
+)
+mutant(
+    "stops-at-its-turns-without-a-word",
+    "completed.finish_reason",
+    completed=lambda s, usual, r, why: usual(r, "stop" if why == "max_tokens" else why),
+)
+mutant("has-one-key-for-all-results", "completed.own_key", result_key=lambda s, usual, rollout: "result")
+mutant(
+    "takes-the-rollouts-key-for-all-calls",
+    "completed.own_key chat.own_key retries.aborted_key",
+    call_key=lambda s, usual, r: s.result_key(r),
+)
+mutant(
+    "counts-what-was-refused",
+    "completed.metrics",
+    failed=lambda s, usual, r, e, o: (
+        r.metrics.update(num_llm_calls=max(1, r.metrics["num_llm_calls"])),
+        usual(r, e, o),
+    )[1],
+)
+mutant(
+    "counts-tools-it-has",
+    "completed.tool_counts",
+    answer_calls=lambda s, usual, r, calls: (
+        usual(r, calls),
+        r.metrics.update(
+            num_tool_calls=r.metrics["num_tool_calls"] - sum(c["function"]["name"] == "no_such_tool" for c in calls)
+        ),
+    )[0],
+)
+
+# Calls, deliveries
+
+
+async def gives_up_where_nobody_is(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
+    try:
+        response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
+    except httpx.ConnectError:
+        return "undeliverable"
+    except httpx.TransportError:
+        return ""
+    return self.state_after(response, result)
+
+
+async def without_a_wait(self: SmallServer, usual: Any, delay_seconds: float) -> None:
+    """At once."""
+
+
+async def steadily(self: SmallServer, usual: Any, delay_seconds: float) -> None:
+    await usual(0.2)
+
+
+async def steadily_too(self: SmallServer, usual: Any, attempts: int) -> None:
+    await asyncio.sleep(0.2)
+
+
+def leaves_out_nothing(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
+    if response.status_code == 422 and not result["final_messages"] and "left_out" not in result:
+        result["left_out"] = True
+        return ""
+    return str(usual(response, result))
+
+
+mutant(
+    "says-nothing-of-the-reason",
+    "errors.told",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | {"error_message": f"{type(e).__name__}: it failed"},
+)
+mutant(
+    "takes-a-blocked-page-for-final",
+    "retries.html",
+    is_asked_again=lambda s, usual, response, c: usual(response, c) and response.status_code not in (400, 401, 403),
+)
+mutant("counts-absence", "retries.no_connection", is_nobody=lambda s, usual, error: False)
+mutant("gives-up-where-nobody-is", "delivery.no_connection", silent=True, offer=gives_up_where_nobody_is)
+mutant("offers-what-is-empty-again", "delivery.nothing_left", state_after=leaves_out_nothing)
+mutant("hammers-with-results", "delivery.delay", timed=True, wait_to_offer=without_a_wait)
+mutant("offers-results-steadily", "delivery.delay", timed=True, wait_to_offer=steadily)
+mutant("asks-steadily", "retries.delay", timed=True, back_off=steadily_too)
+mutant(
+    "takes-402-for-a-pause",
+    "retries.final delivery.final",
+    is_retried=lambda s, usual, status: status == 402 or usual(status),
+)
+mutant(
+    "reads-retry-after-of-refusals-alone",
+    "retries.too_many",
+    timed=True,
+    wait_as_told=lambda s, usual, response: usual(response) if response.status_code != 200 else asyncio.sleep(0),
+)
+mutant(
+    "counts-pages",
+    "retries.pause",
+    is_pause=lambda s, usual, r, c: not s.is_absent(r) and usual(r, c),
+    is_asked_again=lambda s, usual, r, c: s.is_absent(r) or usual(r, c),
+)
+mutant(
+    "wants-200-or-201",
+    "delivery.created",
+    state_after=lambda s, usual, response, result: (
+        "" if response.status_code in (202, 204) else usual(response, result)
+    ),
+)
+mutant(
+    "takes-a-blocked-page-for-its-word",
+    "delivery.html",
+    silent=True,
+    state_after=lambda s, usual, response, result: (
+        "undeliverable" if response.status_code == 403 else usual(response, result)
+    ),
+)

@@ -188,3 +188,31 @@ def test_what_is_proposed_works_when_it_is_pasted(tmp_path: Path, record: dict[s
 def test_messages_in_pythons_notation_are_no_prompt(tmp_path: Path, column: str) -> None:
     with pytest.raises(DatasetValidationError, match=f"'{column}' holds messages .* which is no JSON: .* json.dumps"):
         row_of(tmp_path, {column: str([ASK]), "answer": "2"})
+
+
+def test_the_usual_names_are_found_in_any_case(tmp_path: Path) -> None:
+    row = row_of(tmp_path, {"Question": "q", "ANSWER": "2"})
+    assert (row["user_prompt"], row["ground_truth"], len(row)) == ("q", "2", 3)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"messages": [], "answer": "2"}, "'messages' must be a text or a list of chat messages, .* got list"),
+        ({"messages": [ANSWER], "answer": "2"}, "'messages' must be a text or a list of chat messages"),
+        ({"messages": [{"from": "human", "value": "q"}], "answer": "2"}, "'messages' must be a text or a list"),
+        ({"question": None, "answer": "2"}, "'question' must be a text .* got null"),
+        ({"Question": 7, "answer": "2"}, "'Question' must be a text .* got int"),
+        ({"question": "q", "answer": None}, "'answer' cannot be null"),
+        ({"prompt": [{"role": "user", "content": None}], "answer": "2"}, "last message has no text and no parts"),
+        ({"prompt": [{"role": "user", "content": " "}], "answer": "2"}, "last message has no text and no parts"),
+        ({"prompt": [{"role": "user"}], "answer": "2"}, "last message has no text and no parts"),
+        ({"prompt": [{"role": "user", "content": []}], "answer": "2"}, "last message has no text and no parts"),
+        ({"user_prompt": "q", "conversations": None}, "--columns ground_truth=COLUMN"),
+    ],
+)
+def test_what_has_a_usual_name_and_is_none_is_told_as_what_it_is(
+    tmp_path: Path, record: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DatasetValidationError, match=said):
+        row_of(tmp_path, record)

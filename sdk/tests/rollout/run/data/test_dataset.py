@@ -264,6 +264,14 @@ class TestRowToRequest:
             "row_index_column": 99,
         }
 
+    def test_columns_that_are_too_large_together_are_told_before_the_first_run(self, tmp_path: Path) -> None:
+        file = tmp_path / "rows.jsonl"
+        rows = [GOOD, {**GOOD, "notes": "x" * get_max_metadata_size_bytes()}, GOOD]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        check = DatasetReader(file).check()
+        assert [place for place, _ in check.problems] == ["line 2"]
+        assert "Row 1: its ground truth and further columns are " in str(check.error())
+
     def test_columns_that_are_too_large_together_are_reported_with_the_row(self) -> None:
         row = row_with(notes="x" * get_max_metadata_size_bytes())
         with pytest.raises(DatasetValidationError, match=r"Row 7: .*exceeds maximum"):

@@ -1,9 +1,9 @@
 """Which part of a record is the prompt and which the truth, for records as other tools write them.
 
 A column named as ours, in any case, wins; before it only what ``--columns`` says. What is then missing is looked for
-under the names that are usual (``USUAL``): GSM8K's ``question`` and ``answer``; ``prompt`` or ``messages`` as a list of
-chat messages, and ``reward_model.ground_truth``, as TRL and verl have them. What was taken is not repeated among the
-further columns.
+under the names that are usual (``USUAL``), in any case too: GSM8K's ``question`` and ``answer``; ``prompt`` or
+``messages`` as a list of chat messages, and ``reward_model.ground_truth``, as TRL and verl have them. What was taken is
+not repeated among the further columns.
 """
 
 import json
@@ -18,6 +18,7 @@ from osmosis_ai.rollout.core.messages import get_message_role, get_message_text
 REQUIRED_COLUMNS = ["ground_truth", "user_prompt", "system_prompt"]
 PROMPT_MESSAGES = "prompt_messages"
 """The prompt as a list of chat messages, in place of the two texts."""
+_PROMPTS = {"user_prompt", PROMPT_MESSAGES}
 TARGETS = (*REQUIRED_COLUMNS, PROMPT_MESSAGES)
 
 USUAL = {
@@ -95,17 +96,20 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
         chosen: as ``parsed`` gives it.
 
     Raises:
-        ValueError: a text is no JSON; the message begins with its column.
+        ValueError: a text is no JSON, or what has a usual name can be no prompt or truth; the message begins with its
+            column.
     """
     found: dict[str, Any] = {}
     taken: set[str] = set()
+    unfit: dict[str, tuple[str, Any]] = {}
+    in_any_case = {name.lower(): name for name in record}
     for target in TARGETS:
         # A question in words is the prompt: the messages beside it may be the whole conversation.
         if target == PROMPT_MESSAGES and target not in chosen and "user_prompt" in found:
             continue
         sources = [chosen[target]] if target in chosen else [Source(own[target])] if target in own else []
         if not sources and not _is_settled(target, own, chosen):
-            sources = [Source(name) for name in USUAL[target]]
+            sources = [Source(name if name in record else in_any_case.get(name, name)) for name in USUAL[target]]
         for source in sources:
             try:
                 value = source.of(record)
@@ -121,21 +125,31 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
                 found[target] = value
                 taken.add(source.name)
                 break
+            if not isinstance(value, str):
+                unfit.setdefault(target, (source.name, value))
+    if not found.keys() & _PROMPTS:
+        for name, value in (unfit[target] for target in USUAL if target in unfit and target in _PROMPTS):
+            raise ValueError(
+                f"{name!a} must be a text or a list of chat messages, one of the user's among them, got"
+                f" {'null' if value is None else type(value).__name__}"
+            )
     rest = {name: value for name, value in record.items() if name not in taken and name not in own.values()}
-    return _from_messages(found) | rest
+    found = _from_messages(found)
+    if "ground_truth" in unfit and "ground_truth" not in found:
+        raise ValueError(f"{unfit['ground_truth'][0]!a} cannot be null, as it is the ground truth")
+    return found | rest
 
 
 def _is_settled(target: str, own: Mapping[str, str], chosen: Mapping[str, Source]) -> bool:
     """Whether the prompt is named already, so that no other column is to be taken for it."""
-    prompts = {"user_prompt", PROMPT_MESSAGES}
-    return target in prompts and bool(prompts & (own.keys() | chosen.keys()))
+    return target in _PROMPTS and bool(_PROMPTS & (own.keys() | chosen.keys()))
 
 
 def _fits(target: str, value: Any) -> bool:
     if target == PROMPT_MESSAGES:
         return is_conversation(value)
     if target == "ground_truth":
-        return value is not None
+        return value is not None and not isinstance(value, bytes)
     return (isinstance(value, str) and not is_conversation(_json_of(value))) or is_parts(value)
 
 
@@ -162,7 +176,7 @@ def proposal(missing: Collection[str], row: Mapping[str, Any]) -> str:
             chosen.append(f"{PROMPT_MESSAGES if wanted == 'user_prompt' else wanted}={place}")
             if wanted == "user_prompt" and "ground_truth" in missing and source[-1].get("role") == "assistant":
                 missing.remove("ground_truth")  # the conversation has it
-    is_clear = len(missing) == len(spare) == 1
+    is_clear = len(missing) == len(spare) == 1 and _fits(missing[0], row[spare[0]])
     return shlex.quote(",".join([*chosen, *(f"{target}={spare[0] if is_clear else 'COLUMN'}" for target in missing)]))
 
 

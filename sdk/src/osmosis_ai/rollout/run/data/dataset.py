@@ -14,7 +14,7 @@ from typing import Any, TypedDict, cast
 
 from pydantic import ValidationError
 
-from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.schemas import RolloutRequest, get_max_metadata_size_bytes
 from osmosis_ai.rollout.core.text import counted, shortened
 from osmosis_ai.rollout.run.data.columns import (
     PROMPT_MESSAGES,
@@ -245,6 +245,9 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
     if messages := row.pop(PROMPT_MESSAGES, None):
         if not is_conversation(messages):
             raise DatasetValidationError(f"Row {index}: '{PROMPT_MESSAGES}' must be a list of chat messages")
+        content = messages[-1].get("content")
+        if not (content.strip() if isinstance(content, str) else isinstance(content, list) and content):
+            raise DatasetValidationError(f"Row {index}: the user's last message has no text and no parts")
         validated[PROMPT_MESSAGES] = _validated_extra(messages, PROMPT_MESSAGES, index)
         validated |= {name: row.pop(name) for name in ("user_prompt", "system_prompt")}
     else:
@@ -252,7 +255,22 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
         system = row.pop("system_prompt")
         is_absent = system == "" and "system_prompt" not in own
         validated["system_prompt"] = system if is_absent else _validated_text(system, "system_prompt", index)
-    return cast(DatasetRow, validated | {key: _validated_extra(value, key, index) for key, value in row.items()})
+    validated |= {key: _validated_extra(value, key, index) for key, value in row.items()}
+    _refuse_too_much(cast(DatasetRow, validated), index)
+    return cast(DatasetRow, validated)
+
+
+def _refuse_too_much(row: DatasetRow, index: int) -> None:
+    try:
+        size_bytes, limit_bytes = len(json.dumps(_metadata_of(row, index))), get_max_metadata_size_bytes()
+    except RecursionError:
+        raise DatasetValidationError(f"Row {index}: it is nested too deeply") from None
+    if size_bytes > limit_bytes:
+        raise DatasetValidationError(
+            f"Row {index}: its ground truth and further columns are {size_bytes:,} bytes of JSON, more than the"
+            f" {limit_bytes:,} that metadata may have: leave columns out, or raise"
+            " OSMOSIS_ROLLOUT_MAX_METADATA_SIZE_BYTES here and at the server"
+        )
 
 
 def _own_columns(record: Mapping[str, Any], index: int) -> dict[str, str]:
@@ -318,15 +336,7 @@ def dataset_row_to_request(
         DatasetValidationError: if the columns make metadata that is too large or is no JSON.
         pydantic.ValidationError: if another argument cannot be part of a request.
     """
-    columns = extra_columns(row)
-    if "row_index" in columns:
-        columns.setdefault("row_index_column", columns.pop("row_index"))
-    metadata = {
-        "ground_truth": row["ground_truth"],
-        "row_index": row_index,
-        **columns,
-        **(metadata_overrides or {}),
-    }
+    metadata = {**_metadata_of(row, row_index), **(metadata_overrides or {})}
     try:
         return RolloutRequest(
             rollout_id=rollout_id or f"{rollout_id_prefix}-{row_index}",
@@ -342,6 +352,13 @@ def dataset_row_to_request(
             if problem["loc"] == ("metadata",):
                 raise DatasetValidationError(f"Row {row_index}: {problem['msg']}") from None
         raise
+
+
+def _metadata_of(row: DatasetRow, row_index: int) -> dict[str, Any]:
+    columns = extra_columns(row)
+    if "row_index" in columns:
+        columns.setdefault("row_index_column", columns.pop("row_index"))
+    return {"ground_truth": row["ground_truth"], "row_index": row_index, **columns}
 
 
 def _messages_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:

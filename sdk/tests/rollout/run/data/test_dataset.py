@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from osmosis_ai.rollout.core.schemas import get_max_metadata_size_bytes
+from osmosis_ai.rollout.core.schemas import RolloutRequest, get_max_metadata_size_bytes
 from osmosis_ai.rollout.run import (
     REQUIRED_COLUMNS,
     DatasetParseError,
@@ -263,6 +263,18 @@ class TestRowToRequest:
             "row_index": 7,
             "row_index_column": 99,
         }
+
+    @pytest.mark.parametrize(("levels", "usable"), [(100, True), (150, False), (400, False), (5000, False)])
+    def test_a_value_may_be_nested_as_deep_as_every_reader_goes(
+        self, tmp_path: Path, levels: int, usable: bool
+    ) -> None:
+        file = tmp_path / "rows.jsonl"
+        file.write_text(json.dumps(GOOD)[:-1] + f', "notes": {"[" * levels + "]" * levels}}}\n')
+        check = DatasetReader(file).check()
+        assert (check.rows, check.bad_rows) == (1, 0 if usable else 1)
+        if usable:
+            [(number, row)] = DatasetReader(file).usable_rows()
+            assert RolloutRequest.model_validate_json(dataset_row_to_request(row, number).model_dump_json())
 
     def test_columns_that_are_too_large_together_are_told_before_the_first_run(self, tmp_path: Path) -> None:
         file = tmp_path / "rows.jsonl"

@@ -261,10 +261,7 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
 
 
 def _refuse_too_much(row: DatasetRow, index: int) -> None:
-    try:
-        size_bytes, limit_bytes = len(json.dumps(_metadata_of(row, index))), get_max_metadata_size_bytes()
-    except RecursionError:
-        raise DatasetValidationError(f"Row {index}: it is nested too deeply") from None
+    size_bytes, limit_bytes = len(json.dumps(_metadata_of(row, index))), get_max_metadata_size_bytes()
     if size_bytes > limit_bytes:
         raise DatasetValidationError(
             f"Row {index}: its ground truth and further columns are {size_bytes:,} bytes of JSON, more than the"
@@ -313,8 +310,6 @@ def _validated_extra(value: object, column: str, index: int) -> object:
         return plain_value(value)
     except ValueError as error:
         raise DatasetValidationError(f"Row {index}: {column!a} {error}") from None
-    except RecursionError:
-        raise DatasetValidationError(f"Row {index}: '{column}' is nested too deeply") from None
 
 
 def dataset_row_to_request(

@@ -90,12 +90,19 @@ def file_at(path: Path) -> JsonlFile | CsvFile | ParquetFile:
     return FORMATS[suffix](path)
 
 
-def plain_value(value: object) -> object:
+MAX_NESTING = 100
+"""Levels of lists and objects in a value: with more, not every JSON reader on its way goes on."""
+
+
+def plain_value(value: object, levels: int = MAX_NESTING) -> object:
     """``value`` as JSON can carry it: dates in ISO 8601, decimals and UUIDs as text, durations in seconds.
 
     Raises:
-        ValueError: for what JSON cannot carry: bytes, half surrogate pairs, non-finite numbers, anything else.
+        ValueError: for what JSON cannot carry: bytes, half surrogate pairs, non-finite numbers, anything else; and for
+            more than ``levels`` of lists and objects.
     """
+    if levels < 0:
+        raise ValueError(f"is nested more than {MAX_NESTING} levels deep")
     match value:
         case str():
             return whole_text(value)
@@ -106,9 +113,9 @@ def plain_value(value: object) -> object:
                 raise ValueError(f"is {value}, which JSON cannot carry")
             return value
         case dict():
-            return {whole_text(str(key)): plain_value(item) for key, item in value.items()}
+            return {whole_text(str(key)): plain_value(item, levels - 1) for key, item in value.items()}
         case list() | tuple():
-            return [plain_value(item) for item in value]
+            return [plain_value(item, levels - 1) for item in value]
         case datetime() | date() | time():
             return value.isoformat()
         case timedelta():

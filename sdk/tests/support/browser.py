@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from websockets.sync.client import connect
 
 DEADLINE_SECONDS = 60.0
@@ -34,7 +35,25 @@ _MIDDLE = """element => {
     const hit = document.elementFromPoint(x, y);
     return hit && (element.contains(hit) || hit.contains(element)) && {x, y};
 }"""
-KEYS = {"Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, None), "ArrowDown": ("ArrowDown", 40, None)}
+KEYS = {
+    "Enter": ("Enter", 13, "\r"),
+    "Escape": ("Escape", 27, None),
+    "Tab": ("Tab", 9, None),
+    "ArrowDown": ("ArrowDown", 40, None),
+    "ArrowRight": ("ArrowRight", 39, None),
+    "ArrowLeft": ("ArrowLeft", 37, None),
+}
+
+
+def browser_tests() -> list[pytest.MarkDecorator]:
+    """The marks of a module whose tests need a browser: of the gate, and skipped where there is none."""
+    if chromium() is None and os.environ.get("OSMOSIS_TEST_REQUIRES_CHROMIUM"):
+        raise RuntimeError("Chromium is required here, and there is none: apt-get install chromium")
+    return [
+        pytest.mark.slow,
+        pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt-get install chromium"),
+        pytest.mark.timeout(180),
+    ]
 
 
 def chromium() -> str | None:
@@ -149,7 +168,8 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release a key: a character, or one of ``KEYS``."""
-        name, code, text = KEYS.get(key, (key, ord(key.upper()[0]), key))
+        # The code of a sign that is no letter is another key's: that of "." is Delete.
+        name, code, text = KEYS.get(key, (key, ord(key.upper()[0]) if key.isalnum() else 0, key))
         fields = {"key": name, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", **fields, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **fields)
@@ -170,6 +190,10 @@ class Browser:
     def go_offline(self) -> None:
         """Let no request through."""
         self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+
+    def print(self, path: Path) -> None:
+        """What is printed now, as PDF."""
+        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"]))
 
     def screenshot(self, path: Path) -> None:
         """What is seen now, as PNG."""

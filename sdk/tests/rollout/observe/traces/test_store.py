@@ -120,12 +120,15 @@ class TestKeeping:
         assert (tmp_path / STORE_NAME).stat().st_mode & 0o777 == 0o600
 
     def test_a_word_is_kept_once_there_is_a_store(self, tmp_path: Path) -> None:
-        Store(tmp_path).keep_note("port", "4711")
-        assert not (tmp_path / STORE_NAME).exists()
         made("r1").write(tmp_path)
-        opened(tmp_path)
-        Store(tmp_path).keep_note("port", "4711")
+        index = TraceIndex(tmp_path, keep=True)
+        assert index.store is not None
+        index.store.keep_note("port", "4711")
+        assert not (tmp_path / STORE_NAME).exists()
+        index.refresh()
         assert Store(tmp_path).note("port") == "4711"
+        index.store.keep_note("port", "4712")
+        assert Store(tmp_path).note("port") == "4712"
         assert Store(tmp_path).note("none") is None
 
 

@@ -77,6 +77,7 @@ class Store:
         self.path = folder / STORE_NAME
         self._database: sqlite3.Connection | None = None
         self._is_given_up = False
+        self._notes: dict[str, str] = {}
 
     def load(self) -> dict[str, Kept]:
         """What is known, by path as seen from the folder; nothing without a store. Makes none."""
@@ -98,11 +99,10 @@ class Store:
         return found[0] if found and isinstance(found[0], str) else None
 
     def keep_note(self, name: str, value: str) -> None:
-        """Keep a word under ``name``, if there is a store."""
+        """Keep a word under ``name``: now if there is a store, else once there is one."""
+        self._notes[name] = value
         if os.path.lexists(self.path):
-            self._tried(
-                lambda database: self._write(database, "INSERT OR REPLACE INTO notes VALUES (?, ?)", [(name, value)])
-            )
+            self.save(())
 
     def close(self) -> None:
         """Close the file, if it is open."""
@@ -175,15 +175,12 @@ class Store:
         try:
             database.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])
             database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", self._notes.items())
             database.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 database.execute("ROLLBACK")
             raise
-
-    @staticmethod
-    def _write(database: sqlite3.Connection, statement: str, rows: list[tuple[str, ...]]) -> None:
-        database.executemany(statement, rows)
 
 
 def _sum_of(path: bytes, values: Iterable[Any]) -> int:

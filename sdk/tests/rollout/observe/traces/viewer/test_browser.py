@@ -1,63 +1,25 @@
 """The viewer in a real browser: clicked through, driven by keys, live, offline, and on hostile traces."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Browser, chromium
+from support.browser import Browser, browser_tests
 from support.fake_trainer import FakeTrainer
-from support.processes import Program, own_environment
+from support.processes import own_environment
 from support.rollouts import INIT, ScriptedAgent, client_of, init_body, raising, settings_of, tool
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
+from support.viewer import ROWS
 
 from osmosis_ai.cli import main
 from osmosis_ai.rollout.server.app import create_app
 
-EXECUTABLE = chromium()
-if EXECUTABLE is None and os.environ.get("OSMOSIS_TEST_REQUIRES_CHROMIUM"):
-    raise RuntimeError("Chromium is required here, and there is none: apt-get install chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.timeout(180),
-]
+pytestmark = browser_tests()
 
-ROWS = "[...document.querySelectorAll('.row')].filter(row => !row.hidden)"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[31mred\x1b[0m \u202eevil\u202c javascript:alert(3)"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    assert EXECUTABLE is not None
-    with Browser(EXECUTABLE, tmp_path_factory.mktemp("profile")) as browser:
-        browser.resize(1440, 900)
-        yield browser
-
-
-@pytest.fixture(autouse=True)
-def page(browser: Browser) -> Iterator[Browser]:
-    """The browser; a page that complains fails its test."""
-    browser.complaints.clear()
-    browser.resize(1440, 900)
-    yield browser
-    assert browser.complaints == []
-
-
-@pytest.fixture
-def view(tmp_path: Path, page: Browser) -> Iterator[Path]:
-    """The folder that ``osmosis view`` shows, with 60 rollouts in it; the page is open."""
-    folder = tmp_path / "traces"
-    write_random_traces(folder, 60)
-    with Program(tmp_path, "view", str(folder)) as viewer:
-        page.open(viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0])
-        page.wait_for(f"{ROWS}.length > 0")
-        yield folder
-        page.open("about:blank")  # before its server is gone
 
 
 def shown(page: Browser) -> int:

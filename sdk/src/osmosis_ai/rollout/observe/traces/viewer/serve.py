@@ -29,16 +29,14 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
         _bind(listener, port, index)
         port = listener.getsockname()[1]
         listener.listen(64)
+        if index.store is not None:
+            index.store.keep_note(_PORT, str(port))
         config = uvicorn.Config(
             viewer_app(index), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
         bound(config, connection_limit(MAX_OWN_FILES))
         tell(f"http://{HOST}:{port}/")
-        try:
-            uvicorn.Server(config).run(sockets=[listener])
-        finally:
-            if index.store is not None:
-                index.store.keep_note(_PORT, str(port))
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _bind(listener: socket.socket, port: int, index: TraceIndex) -> None:

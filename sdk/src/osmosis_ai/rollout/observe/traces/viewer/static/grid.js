@@ -121,7 +121,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   function move(step, isWanted = () => true) {
     if (!shown.length) return null;
     const at = place(selected);
-    let next = at < 0 ? (step < 0 ? shown.length - 1 : 0) : Math.max(0, Math.min(shown.length - 1, at + step));
+    let next = at < 0 ? (step === Infinity || step === -1 ? shown.length - 1 : 0) : Math.max(0, Math.min(shown.length - 1, at + step));
     const by = step < 0 ? -1 : 1;
     if (at >= 0 && next === at) return selected;
     while (next >= 0 && next < shown.length && !isWanted(shown[next])) next += by;

@@ -37,7 +37,7 @@ const Problems = (() => {
     cell.replaceChildren();
     if (scored.length < 2 || one.spread === 0) return;
     const sorted = [...scored].sort((a, b) => a.reward - b.reward), worst = sorted[0], best = sorted[sorted.length - 1];
-    cell.append(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side", "aria-label": `Best and worst sample of ${one.key} side by side`, onclick: () => onCompare(best.key, worst.key) }));
+    cell.append(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side", "aria-label": `best | worst of ${one.key}, side by side`, onclick: () => onCompare(best.key, worst.key) }));
   }
 
   const grid = Grid({

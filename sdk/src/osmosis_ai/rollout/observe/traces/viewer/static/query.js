@@ -44,7 +44,7 @@ const Query = (() => {
       && words.every((word) => haystackOf(one).includes(word) || found.get(word)?.has(one.key));
   }
 
-  const soughtInTools = ({ words, facets }) => [...words, ...facets.filter(([key]) => key === "tool").map(([, value]) => value)].filter((word) => word.length > 1).slice(0, 8);
+  const soughtInTools = ({ words, facets }) => [...words, ...facets.filter(([key]) => key === "tool").map(([, value]) => value)].slice(0, 8);
 
   return { parse, matcher, soughtInTools, fields: Object.keys(FIELDS) };
 })();

@@ -89,17 +89,21 @@ const Source = (() => {
     return event.event === "chat_start" || event.event === "rollout_result" ? JSON.stringify((event.appended ?? event.final_messages ?? []).filter((one) => one?.role === "tool").map((one) => one.content)) : "";
   }).join("\n").toLowerCase();
 
+  async function allTexts() {
+    const found = new Map();
+    for (let number = 0; number < report.blocks.length; number += 1) {
+      const contents = await unpacked(report.blocks[number]);
+      for (const [key, place] of Object.entries(report.places)) if (place[0] === number) found.set(Number(key), textOf(contents[place[1]]));
+    }
+    return found;
+  }
+
   // For each word, the keys of the rollouts whose tools were called with it or said it.
   async function search(words) {
     if (!report) return (await fetched(`/api/search?${words.map((word) => `word=${encodeURIComponent(word)}`).join("&")}`)).found.map((keys) => new Set(keys));
-    if (!texts) {
-      texts = new Map();
-      for (let number = 0; number < report.blocks.length; number += 1) {
-        const contents = await unpacked(report.blocks[number]);
-        for (const [key, place] of Object.entries(report.places)) if (place[0] === number) texts.set(Number(key), textOf(contents[place[1]]));
-      }
-    }
-    return words.map((word) => new Set([...texts].filter(([, text]) => text.includes(word)).map(([key]) => key)));
+    texts ??= allTexts();
+    const known = [...await texts];
+    return words.map((word) => new Set(known.filter(([, text]) => text.includes(word)).map(([key]) => key)));
   }
 
   return { follow, detail, search, isReport: Boolean(report), at: (address) => rollouts.get(addresses.get(address)) };

@@ -12,10 +12,9 @@ const Stats = (() => {
   }
   const standardError = (values) => values.length < 2 ? null : spread(values) / Math.sqrt(values.length);
 
-  // The 97.5 % quantile of Student's t, to three digits from 3 degrees of freedom on (Abramowitz and Stegun 26.7.5).
+  // The 97.5 % quantile of Student's t: a table, and beyond it Abramowitz and Stegun 26.7.5, good to three digits.
   function quantile(degrees) {
-    if (degrees < 1.5) return 12.706;
-    if (degrees < 2.5) return 4.303;
+    if (degrees < 4.5) return [12.706, 4.303, 3.182, 2.776][Math.max(0, Math.round(degrees) - 1)];
     const z = 1.959964, g = [(z ** 3 + z) / 4, (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96, (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384];
     return z + g[0] / degrees + g[1] / degrees ** 2 + g[2] / degrees ** 3;
   }

@@ -1,0 +1,182 @@
+"""For everybody: axe-core finds nothing, in any view and theme; all of it by keys; what is opened stays in view."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.axe import AxeError, axe_source, violations_of
+from support.browser import Browser, browser_tests
+from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
+from support.viewer import IS_READ, ROWS, write_two_runs
+
+from osmosis_ai.cli import main
+
+pytestmark = browser_tests()
+
+MARKDOWN = (
+    "<think>hm</think>\n# Plan\n\n1. `a` and **b**\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n```python\nprint(1)\n```\n> so"
+)
+# What each view is reached by, and how it is known that it is there.
+VIEWS = {
+    "rollouts": ("", [], f"{ROWS}.length > 5"),
+    "problems": ("#view=problems", [], "document.querySelector('.problems .row')"),
+    "runs": ("#view=runs", [], "document.querySelector('.comparison')"),
+    "one": ("#q=rich", [".row"], "document.querySelector('.fence')"),
+    "failed": ("#status=ERROR", [".row"], "document.querySelector('.detail-head .problem + .facts')"),
+    "turns": ("#tab=Turns", [".row"], "document.querySelector('.turns')"),
+    "events": ("#tab=Events", [".row", ".raw summary"], "document.querySelector('.raw pre')"),
+    "request": ("#tab=Request", [".row"], "document.querySelector('.request')"),
+    "side by side": ("#view=problems", [".row .small"], "document.querySelector('.differ')"),
+    "help": ("", ["#help"], "document.querySelector('dialog').open"),
+    "nothing": ("#q=nothing+of+this+kind", [], "!document.querySelector('#empty').hidden"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("access")
+    write_two_runs(folder / "traces")
+    write_random_traces(folder / "traces", 40)
+    rich = TraceMaker("rich").start("Look.", metadata={"row_index": 1})
+    rich.turn(1, calling(call(1, "add", a=1)), [answer(1, "Error: no")], outcome="error").turn(2, saying(MARKDOWN))
+    rich.end(reward=0.5).write(folder / "traces")
+    assert main(["view", str(folder / "traces"), "-o", str(folder / "report.html")]) == 0
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture
+def axe(pytestconfig: pytest.Config) -> str:
+    assert pytestconfig.cache is not None
+    try:
+        return axe_source(pytestconfig.cache.mkdir("axe"))
+    except AxeError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def opened(page: Browser, report: str) -> Iterator[Browser]:
+    page.open(report)
+    page.wait_for(f"{IS_READ} && {ROWS}.length > 5")
+    return page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_finds_nothing(page: Browser, report: str, axe: str, scheme: str, width: int) -> None:
+    page.resize(width, 900, mobile=width < 500)
+    page.prefer(scheme)
+    found = {}
+    for name, (hash_, clicks, is_there) in VIEWS.items():
+        if name == "side by side" and width < 500:
+            continue  # the button is not there; the view is the one of the wide page
+        page.open("about:blank")
+        page.open(report + hash_)
+        page.wait_for(IS_READ)
+        for selector in clicks:
+            page.click(selector)
+        page.wait_for(is_there)
+        # What fades in would be measured half way.
+        page.wait_for("document.getAnimations().length === 0")
+        if violations := violations_of(page, axe):
+            found[name] = violations
+    assert found == {}
+
+
+def test_the_help_says_what_each_key_does(opened: Browser) -> None:
+    opened.press("?")
+    said = opened.text("dialog")
+    assert "[object" not in said
+    for line in ("next, previous row", "pin a rollout", "row_index:7", "what a tool was called with"):
+        assert line in said
+    keys = opened.evaluate("[...document.querySelectorAll('dialog kbd')].map(key => key.innerText)")
+    assert {"j", "k", "Enter", "Esc", "/", "e", "n", "p", "[", "]", "c", "g", "G", "t", "?"} <= set(keys)
+    opened.press("Escape")
+    opened.wait_for("!document.querySelector('dialog').open")
+
+
+def test_rows_are_reached_by_tab_and_opened_by_enter(opened: Browser) -> None:
+    opened.evaluate("document.querySelector('#search').focus()")
+    for _ in range(80):
+        opened.press("Tab")
+        if opened.evaluate("document.activeElement.classList.contains('row')"):
+            break
+    first = opened.evaluate("document.activeElement.rollout.id")
+    assert first == opened.evaluate(f"{ROWS}[0].rollout.id")
+    opened.press("ArrowDown")
+    second = opened.wait_for(f"document.activeElement.rollout?.id !== {first!r} && document.activeElement.rollout.id")
+    opened.press("Enter")
+    opened.wait_for("document.querySelector('.conversation')")
+    assert opened.text("#detail h2") == second
+    opened.press("Escape")
+    assert opened.wait_for("document.querySelector('#detail').hidden && document.activeElement.rollout.id") == second
+
+
+def test_the_skip_link_leads_to_the_table(opened: Browser) -> None:
+    opened.evaluate("document.querySelector('#skip').focus()")
+    opened.press("Enter")
+    opened.wait_for("document.activeElement.classList.contains('row')")
+    assert opened.evaluate("location.hash") == ""
+
+
+def test_tabs_go_by_arrows_and_name_what_they_show(opened: Browser) -> None:
+    opened.click("#to-rollouts")
+    opened.press("ArrowRight")
+    opened.wait_for("document.querySelector('.problems .row')")
+    assert opened.evaluate("document.activeElement.id") == "to-problems"
+    opened.press("ArrowRight")
+    opened.wait_for("document.querySelector('.comparison')")
+    opened.press("ArrowRight")
+    opened.wait_for("!document.querySelector('#view-rollouts').hidden")
+    opened.click(".row")
+    opened.wait_for("document.querySelector('.conversation')")
+    opened.click("#tab-Conversation")
+    for name, inside in (("Turns", ".turns"), ("Events", ".events"), ("Request", ".request")):
+        opened.press("ArrowRight")
+        opened.wait_for(f"document.querySelector('#tab-body {inside}')")
+        assert opened.evaluate("document.activeElement.id") == f"tab-{name}"
+    chosen = "[...document.querySelectorAll('#detail [role=tab][aria-selected=true]')].map(tab => tab.innerText)"
+    assert opened.evaluate(chosen) == ["Request"]
+    assert opened.evaluate("document.querySelector('[role=tabpanel]#tab-body').getAttribute('aria-labelledby')") == (
+        "tab-Request"
+    )
+
+
+def test_what_is_opened_stays_in_view(opened: Browser) -> None:
+    seen = """(row => {
+        const box = row?.getBoundingClientRect(), head = document.querySelector('#table .head').getBoundingClientRect();
+        return box && box.top >= head.bottom - 1 && box.bottom <= window.innerHeight + 1;
+    })(document.querySelector('.row.selected'))"""
+    opened.press("G")
+    last = opened.wait_for(f"{seen} && document.querySelector('.row.selected').rollout.id")
+    opened.press("Enter")  # the page beside the table makes it narrower, and what is above it taller
+    opened.wait_for("document.querySelector('.conversation')")
+    opened.wait_for(seen)
+    for _ in range(12):
+        opened.press("k")
+    opened.wait_for(f"document.querySelector('#detail h2').innerText !== {last!r} && {seen}")
+    link = opened.evaluate("location.href")
+    opened.open("about:blank")
+    opened.open(link)
+    opened.wait_for(f"document.querySelector('.conversation') && {seen}")
+
+
+def test_ids_lose_their_middle_and_numbers_nothing_on_a_phone(page: Browser, tmp_path: Path) -> None:
+    names = [f"trainer-of-a-very-long-name-{'x' * 40}-{number}-end" for number in (1, 2)]
+    for name in names:
+        TraceMaker(name).start("Hi?").turn(1, saying("x"), ms=123456.0).end(reward=-123.456789).write(tmp_path / "t")
+    assert main(["view", str(tmp_path / "t"), "-o", str(tmp_path / "r.html")]) == 0
+    page.resize(360, 740, mobile=True)
+    page.open((tmp_path / "r.html").as_uri())
+    page.wait_for(f"{IS_READ} && {ROWS}.length === 2")
+    cut = "e => e.scrollWidth > e.clientWidth + 1"
+    assert page.evaluate(f"[...document.querySelectorAll('.cell.number, .card')].filter({cut}).length") == 0
+    ends = page.evaluate(
+        "[...document.querySelectorAll('.row .id-end')].map(e => [e.innerText, e.getBoundingClientRect().right <="
+        " e.closest('.id').getBoundingClientRect().right + 1])"
+    )
+    assert ends == [["xxx-2-end", True], ["xxx-1-end", True]] or ends == [["xxx-1-end", True], ["xxx-2-end", True]]
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.click(".row")
+    page.wait_for("document.querySelector('.conversation')")
+    end = "document.querySelector('#detail h2 .id-end').getBoundingClientRect()"
+    assert page.evaluate(f"{end}.right <= window.innerWidth && {end}.left > 0")

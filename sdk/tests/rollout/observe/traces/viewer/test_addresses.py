@@ -1,0 +1,133 @@
+"""Addresses that last: what the page shows is in them, and they show it again, also after a restart."""
+
+import signal
+from pathlib import Path
+
+from support.browser import Browser, browser_tests
+from support.processes import Program
+from support.traces import TraceMaker, saying
+from support.viewer import IS_READ, ROWS, write_two_runs
+
+pytestmark = browser_tests()
+
+OPENED = "document.querySelector('.conversation') && document.querySelector('#detail h2').innerText"
+
+
+def address_of(viewer: Program) -> str:
+    return str(viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0])
+
+
+def test_a_link_names_its_rollout_after_a_restart_with_more_folders(page: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    write_two_runs(folder)
+    # The same id in one run twice, in another run, and one that is no plain name.
+    for reward in (0.25, 0.75):
+        twice = TraceMaker("twice").start("Again?").turn(1, saying(f"It is {reward}.")).end(reward=reward)
+        with (folder / "1700000001" / "twice.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in twice.lines))
+    TraceMaker("twice").start("Again?").turn(1, saying("It is 0.5.")).end(reward=0.5).write(folder / "1700000002")
+    odd = TraceMaker("a b/ü&#%~2?").start("Odd?").turn(1, saying("It is 0.9."))
+    odd.rollout_id = "odd"
+    odd.end(reward=0.9).write(folder / "1700000002")
+    links = {}
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        first = address_of(viewer)
+        page.open(first)
+        page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
+        for position in range(0, 36, 3):
+            page.press("g")
+            for _ in range(position):
+                page.press("j")
+            page.press("Enter")
+            name = page.wait_for(OPENED)
+            links[page.evaluate("location.href")] = (name, page.text(".fact.strong dd"), page.text(".conversation"))
+            page.press("Escape")
+            page.wait_for("document.querySelector('#detail').hidden")
+        viewer.signal(signal.SIGINT)
+    assert len(links) == 12
+    for name in ("1600000000", "1800000000"):
+        for number in range(20):
+            TraceMaker(f"r0-0-{number}").start("Other?").turn(1, saying("no")).end(reward=0.1).write(folder / name)
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        assert address_of(viewer) == first  # the port is that of the last time
+        for link, (name, reward, said) in links.items():
+            page.open("about:blank")
+            page.open(link)
+            assert page.wait_for(OPENED) == name
+            assert (page.text(".fact.strong dd"), page.text(".conversation")) == (reward, said)
+
+
+def test_of_one_id_twice_in_a_run_each_has_its_address(page: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    for reward in (0.25, 0.75):
+        twice = TraceMaker("twice").start("Again?").turn(1, saying(f"It is {reward}.")).end(reward=reward)
+        with (folder / "twice.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in twice.lines))
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        for suffix, reward in (("", "0.25"), ("~2", "0.75")):
+            page.open("about:blank")
+            page.open(f"{address_of(viewer)}#rollout=traces/twice{suffix}")
+            page.wait_for(OPENED)
+            assert page.text(".fact.strong dd") == reward
+
+
+def test_a_link_to_what_is_not_there_says_so(page: Browser, tmp_path: Path) -> None:
+    write_two_runs(tmp_path / "traces")
+    with Program(tmp_path, "view", str(tmp_path / "traces")) as viewer:
+        page.open(f"{address_of(viewer)}#rollout=1700000001/none")
+        page.wait_for("!document.querySelector('#notice').hidden")
+        assert "1700000001/none" in page.text("#notice")
+        page.open("about:blank")
+
+
+def test_filters_views_and_tabs_go_back_and_forward(view: Path, page: Browser) -> None:
+    everything = "document.querySelector('.shown').textContent.startsWith('60 of')"
+    page.press("e")
+    page.wait_for(f"{ROWS}.every(row => row.rollout.failed) && location.hash === '#status=ERROR'")
+    page.click(".row")
+    page.wait_for("document.querySelector('.conversation')")
+    page.click("#tab-Turns")
+    page.wait_for("document.querySelector('.turns') && location.hash.includes('tab=Turns')")
+    link = page.evaluate("location.href")
+    page.evaluate("history.back()")
+    page.wait_for("document.querySelector('.conversation')")
+    page.evaluate("history.back()")
+    page.wait_for(f"document.querySelector('#detail').hidden && {ROWS}.every(row => row.rollout.failed)")
+    page.evaluate("history.back()")
+    page.wait_for(everything)
+    page.evaluate("history.go(3)")
+    page.wait_for("document.querySelector('.turns')")
+    assert page.evaluate("document.querySelector('.card.bad').getAttribute('aria-pressed')") == "true"
+    page.press("Escape")
+    page.press("Escape")
+    page.wait_for(everything)
+    page.open("about:blank")
+    page.open(link)
+    page.wait_for(f"document.querySelector('.turns') && {ROWS}.every(row => row.rollout.failed)")
+    page.press("Escape")
+    page.click("figure g[tabindex='0'] .hit")
+    page.wait_for("location.hash.includes('reward=')")
+    link, count = page.evaluate("location.href"), page.text(".shown")
+    page.open("about:blank")
+    page.open(link)
+    page.wait_for(f"document.querySelector('.shown')?.textContent === {count!r}")
+
+
+def test_a_viewer_that_is_started_anew_shows_the_same_rollout_in_a_page_that_stayed_open(
+    page: Browser, tmp_path: Path
+) -> None:
+    folder = tmp_path / "traces"
+    write_two_runs(folder)
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        page.open(f"{address_of(viewer)}#rollout=1700000002/r1-2-1")
+        page.wait_for(OPENED)
+        viewer.signal(signal.SIGINT)
+    page.wait_for("document.querySelector('.live').textContent === 'not connected'")
+    TraceMaker("new").start("New?").turn(1, saying("no")).end(reward=0.1).write(folder / "1600000000")
+    with Program(tmp_path, "view", str(folder)):
+        page.wait_for("document.querySelector('.shown').textContent === '33 of 33 shown'")
+        assert page.wait_for(OPENED) == "r1-2-1"
+        assert "three" in page.text(".conversation")
+        page.open("about:blank")
+    page.complaints[:] = [one for one in page.complaints if "ERR_CONNECTION_REFUSED" not in one]

@@ -1,0 +1,185 @@
+"""Problems, runs, two rollouts side by side, and the search: what each says of rollouts whose rewards are known."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, browser_tests
+from support.processes import Program
+from support.traces import TraceMaker, saying
+from support.viewer import IS_READ, ROWS, write_two_runs
+
+from osmosis_ai.cli import main
+
+pytestmark = browser_tests()
+
+NAMES = f"{ROWS}.map(row => row.rollout.id)"
+
+
+@pytest.fixture(params=["served", "report"])
+def two_runs(tmp_path: Path, page: Browser, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The page with both runs in it, as a server shows it and as a report."""
+    folder = tmp_path / "traces"
+    write_two_runs(folder)
+    if request.param == "report":
+        assert main(["view", str(folder), "-o", str(tmp_path / "report.html")]) == 0
+        url = (tmp_path / "report.html").as_uri()
+        page.open(url)
+        page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
+        yield url
+        return
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        url = viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0]
+        page.open(url)
+        page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
+        yield url
+        page.open("about:blank")
+
+
+def texts(page: Browser, selector: str) -> list[str]:
+    found: list[str] = page.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)")
+    return found
+
+
+@pytest.mark.usefixtures("two_runs")
+class TestProblems:
+    def test_it_says_which_have_no_signal_and_why(self, page: Browser) -> None:
+        page.click("#to-problems")
+        page.wait_for(f"{ROWS}.length === 4")
+        assert "2 of 4 problems have no signal (50%): 1 always right, 1 never right." in page.text("#problem-head")
+        cells = "['prompt', 'n', 'pass', 'mean', 'spread', 'length', 'signal']"
+        told = page.evaluate(f"{ROWS}.map(row => {cells}.map(name => row.querySelector('.c-' + name).innerText))")
+        assert {row[0].split("\n")[0]: row[1:] for row in told} == {
+            "What is 1 + 2?": ["8", "100%", "1", "0", "2", "no signal"],
+            "What is 2 + 2?": ["8", "0%", "0", "0", "2", "no signal"],
+            "What is 3 + 2?": ["8", "75%", "0.75", "0.463", "2", "none in 1 of 2"],
+            "What is 4 + 2?": ["8", "50%", "0.5", "0.535", "2", "signal"],
+        }
+        page.click(".toggle")
+        page.wait_for(f"{ROWS}.length === 2")
+
+    def test_from_a_problem_to_its_samples_and_back(self, page: Browser) -> None:
+        page.click("#to-problems")
+        page.wait_for(f"{ROWS}.length === 4")
+        page.evaluate(f"{ROWS}.find(row => row.innerText.includes('3 + 2')).click()")
+        page.wait_for(f"{ROWS}.length === 8 && !document.querySelector('#view-rollouts').hidden")
+        assert set(page.evaluate(NAMES)) == {f"r{run}-2-{sample}" for run in (0, 1) for sample in range(4)}
+        assert "problem: What is 3 + 2?" in page.text(".filter")
+        page.evaluate("history.back()")
+        page.wait_for(f"{ROWS}.length === 4 && !document.querySelector('#view-problems').hidden")
+
+    def test_they_are_told_apart_by_a_key_of_choice(self, page: Browser) -> None:
+        page.click("#to-problems")
+        page.wait_for(f"{ROWS}.length === 4")
+        page.evaluate(
+            "(by => { by.value = 'level'; by.dispatchEvent(new Event('change')) })(document.querySelector('#by'))"
+        )
+        page.wait_for(f"{ROWS}.length === 2")
+        assert page.evaluate(f"{ROWS}.map(row => row.querySelector('.c-n').innerText)") == ["16", "16"]
+
+    def test_best_and_worst_stand_side_by_side_with_what_differs(self, page: Browser) -> None:
+        page.click("#to-problems")
+        page.wait_for(f"{ROWS}.length === 4")
+        page.click(".row .small")
+        page.wait_for("document.querySelector('.detail.double .differ')")
+        sides = texts(page, ".side")
+        assert "reward 1" in sides[0]
+        assert "reward 0" in sides[1]
+        assert page.text(".detail .verdict") == "They part in turn 2."
+        assert texts(page, ".differ h4") == ["Turn 2"]
+        assert texts(page, ".same summary") == ["Turn 1: the same"]
+        assert texts(page, "mark") == ["three.", "four."]
+
+
+@pytest.mark.usefixtures("two_runs")
+class TestRuns:
+    def test_it_says_what_changed_from_one_to_the_other(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.comparison')")
+        rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
+        assert [(row[2].strip(), row[3], row[5], row[6], row[10]) for row in rows] == [
+            ("1700000001", "16", "0.563", "56%", "2 of 4"),
+            ("1700000002", "16", "0.563", "56%", "3 of 4"),
+        ]
+        assert [row[12] for row in rows] == ["5", "6"]  # weights
+        assert page.text(".verdict") == (
+            "Mean reward ±0 (95% interval −0.65 to +0.65). "
+            "No difference that chance would not make: the interval holds 0."
+        )
+        assert texts(page, ".tally li") == ["1 problems better", "2 problems equal", "1 problems worse"]
+        assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
+        pairs = page.evaluate(
+            "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
+        )
+        assert pairs[0] == ["What is 3 + 2?", "0.5", "1", "+0.5"]
+        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "−0.5"]
+
+    def test_a_and_b_can_be_chosen_and_a_problem_opens_its_samples(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.click("input[name=side-a][aria-label^='1700000002']")
+        page.click("input[name=side-b][aria-label^='1700000001']")
+        page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('−0.5')")
+        assert "a=1700000002" in page.evaluate("location.hash")
+        page.click(".pairs tbody .link")
+        page.wait_for(f"{ROWS}.length === 8")
+        page.click("#to-runs")
+        page.click(".filter")
+        page.click(".runs .link")
+        page.wait_for(f"{ROWS}.length === 16 && {ROWS}.every(row => row.rollout.run === '1700000001')")
+
+
+@pytest.mark.usefixtures("two_runs")
+class TestSearch:
+    def test_words_and_facets_find(self, page: Browser) -> None:
+        found = {
+            "sum 6": 8,  # what a tool said
+            "tool:sum": 32,
+            'tool:"sum 4"': 8,
+            "add": 32,  # what a tool is named
+            "row_index:2": 8,
+            "level:l1 reward:1": 4,
+            "reward:>0.5": 18,
+            "reward:0..0.5 run:1700000001": 7,
+            "format:0.75": 16,
+            "weights:6": 16,
+            "status:completed turns:2": 32,
+            "r1-3-2": 1,
+            "what:is": 0,  # no key: a word
+            "nothing of this kind": 0,
+        }
+        for query, count in found.items():
+            page.click("#search")
+            page.type(query)
+            page.wait_for(f"document.querySelector('.shown').textContent === '{count} of 32 shown'")
+            page.press("Escape")
+            page.press("Escape")
+            page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
+
+
+def test_two_rollouts_are_pinned_by_keys_and_stay_so_in_the_address(page: Browser, two_runs: str) -> None:
+    page.press("j")
+    page.press("Enter")
+    page.wait_for("document.querySelector('.conversation')")
+    page.press("c")
+    page.press("j")
+    page.wait_for("document.querySelector('.detail.double')")
+    address = page.wait_for("location.hash.includes('pin=') && location.href")
+    sides = texts(page, ".side h3")
+    page.open("about:blank")
+    page.open(address)
+    page.wait_for("document.querySelector('.detail.double .verdict')")
+    assert texts(page, ".side h3") == sides
+    assert page.evaluate("location.href").startswith(two_runs)
+    page.press("c")
+    page.wait_for("!document.querySelector('.detail.double') && document.querySelector('.conversation')")
+
+
+def test_rollouts_without_metadata_are_grouped_by_what_was_asked(page: Browser, tmp_path: Path) -> None:
+    long = "the same beginning " * 40
+    for number in range(6):
+        maker = TraceMaker(f"r{number}").start(f"{long}{number % 3}").turn(1, saying("#### 3"))
+        maker.end(reward=float(number < 3)).write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    page.wait_for(f"{ROWS}.length === 3")
+    assert "0 of 3 problems have no signal" in page.text("#problem-head")

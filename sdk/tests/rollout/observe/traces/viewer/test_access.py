@@ -1,6 +1,5 @@
 """For everybody: axe-core finds nothing, in any view and theme; all of it by keys; what is opened stays in view."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def axe(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture
-def opened(page: Browser, report: str) -> Iterator[Browser]:
+def opened(page: Browser, report: str) -> Browser:
     page.open(report)
     page.wait_for(f"{IS_READ} && {ROWS}.length > 5")
     return page

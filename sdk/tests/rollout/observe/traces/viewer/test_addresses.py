@@ -50,11 +50,11 @@ def test_a_link_names_its_rollout_after_a_restart_with_more_folders(page: Browse
             TraceMaker(f"r0-0-{number}").start("Other?").turn(1, saying("no")).end(reward=0.1).write(folder / name)
     with Program(tmp_path, "view", str(folder)) as viewer:
         assert address_of(viewer) == first  # the port is that of the last time
-        for link, (name, reward, said) in links.items():
+        for link, (name, *facts) in links.items():
             page.open("about:blank")
             page.open(link)
             assert page.wait_for(OPENED) == name
-            assert (page.text(".fact.strong dd"), page.text(".conversation")) == (reward, said)
+            assert [page.text(".fact.strong dd"), page.text(".conversation")] == facts
 
 
 def test_of_one_id_twice_in_a_run_each_has_its_address(page: Browser, tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_of_one_id_twice_in_a_run_each_has_its_address(page: Browser, tmp_path: 
         with (folder / "twice.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in twice.lines))
     with Program(tmp_path, "view", str(folder)) as viewer:
-        for suffix, reward in (("", "0.25"), ("~2", "0.75")):
+        for suffix, shown in (("", "0.25"), ("~2", "0.75")):
             page.open("about:blank")
             page.open(f"{address_of(viewer)}#rollout=traces/twice{suffix}")
             page.wait_for(OPENED)
-            assert page.text(".fact.strong dd") == reward
+            assert page.text(".fact.strong dd") == shown
 
 
 def test_a_link_to_what_is_not_there_says_so(page: Browser, tmp_path: Path) -> None:
@@ -130,4 +130,5 @@ def test_a_viewer_that_is_started_anew_shows_the_same_rollout_in_a_page_that_sta
         assert page.wait_for(OPENED) == "r1-2-1"
         assert "three" in page.text(".conversation")
         page.open("about:blank")
+        page.wait_for("location.href === 'about:blank'")
     page.complaints[:] = [one for one in page.complaints if "ERR_CONNECTION_REFUSED" not in one]

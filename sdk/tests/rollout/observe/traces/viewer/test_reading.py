@@ -1,4 +1,4 @@
-"""Reading a rollout: Markdown, thoughts, pictures, turns and copies; hostile text stays text, and nothing is fetched."""
+"""Reading a rollout: Markdown, thoughts, pictures, turns, copies and print; nothing is HTML, and nothing is fetched."""
 
 import json
 import re
@@ -14,13 +14,16 @@ from osmosis_ai.cli import main
 
 pytestmark = browser_tests()
 
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
+)
 MARKDOWN = """<think>
 Is it <b>three</b>?
 </think>
 ## Plan
 
-Some **strong**, *soft* and `code <i>x</i>`; a [link](javascript:alert(1)) and ![x](https://example.com/x.png).
+Some **strong**, *soft* and `code <i>x</i>`; a [link](javascript:alert) and ![x](https://example.com/x.png).
 
 - one
 - two
@@ -70,7 +73,7 @@ def test_a_reply_is_markdown_and_nothing_in_it_is_html(page: Browser, tmp_path: 
     assert shown(page, ".markdown pre") == ['print("<script>alert(2)</script>")']
     assert shown(page, ".markdown blockquote") == ["quoted"]
     assert "#### 42" in page.text(".markdown")  # an answer, and no heading
-    assert shown(page, ".address") == ["link (javascript:alert(1))", "x (https://example.com/x.png)"]
+    assert shown(page, ".address") == ["link (javascript:alert)", "x (https://example.com/x.png)"]
     assert page.evaluate("document.querySelectorAll('#detail :is(img, script, a[href], i)').length") == 0
     assert not page.evaluate("document.querySelector('.reasoning').open")
     page.click(".reasoning summary")
@@ -153,7 +156,7 @@ def test_the_turns_are_a_table_with_model_and_tool_time(page: Browser, tmp_path:
     rows = page.evaluate("[...document.querySelectorAll('.turns tr')].map(row => row.innerText.split('\\t'))")
     assert rows == [
         ["Turn", "Model", "Tools", "Prompt", "Written", "Finish", "Calls", "Weights"],
-        ["1", "1.50 s", "80 ms", "60", "40", "tool_calls", "add ×2", "–"],
+        ["1", "1.50 s", "80 ms", "60", "40", "tool_calls", "add \u00d72", "–"],
         ["2", "20 ms", "5 ms", "120", "40", "tool_calls", "divide (1 failed)", "–"],
         ["3", "30 ms", "–", "180", "40", "stop", "–", "3"],
         ["all", "1.55 s", "85 ms", "", "120", "", "", ""],

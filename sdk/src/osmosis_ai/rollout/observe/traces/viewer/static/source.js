@@ -84,9 +84,10 @@ const Source = (() => {
 
   // The texts of tools are not in the rows. A report has them in its blocks, which are read once, when first searched.
   let texts = null;
+  const answersIn = (messages) => (Array.isArray(messages) ? messages : []).filter((one) => one?.role === "tool").map((one) => one.content);
   const textOf = (events) => events.map((event) => {
     if (event.event === "chat_end") return JSON.stringify(event.reply?.tool_calls ?? "");
-    return event.event === "chat_start" || event.event === "rollout_result" ? JSON.stringify((event.appended ?? event.final_messages ?? []).filter((one) => one?.role === "tool").map((one) => one.content)) : "";
+    return JSON.stringify(answersIn(event.appended ?? event.final_messages));
   }).join("\n").toLowerCase();
 
   async function allTexts() {

@@ -1,0 +1,1 @@
+"""How long `osmosis view` takes over a folder of 50,000 rollouts, in a real browser."""

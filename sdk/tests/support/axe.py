@@ -1,4 +1,4 @@
-"""axe-core, which finds what keeps people with assistive technology out of a page; a package of npm, for tests alone."""
+"""axe-core, which finds what keeps people out of a page; a package of npm, for tests alone."""
 
 import base64
 import hashlib

@@ -156,9 +156,9 @@ def test_the_turns_are_a_table_with_model_and_tool_time(page: Browser, tmp_path:
     rows = page.evaluate("[...document.querySelectorAll('.turns tr')].map(row => row.innerText.split('\\t'))")
     assert rows == [
         ["Turn", "Model", "Tools", "Prompt", "Written", "Finish", "Calls", "Weights"],
-        ["1", "1.50 s", "80 ms", "60", "40", "tool_calls", "add \u00d72", "–"],
-        ["2", "20 ms", "5 ms", "120", "40", "tool_calls", "divide (1 failed)", "–"],
-        ["3", "30 ms", "–", "180", "40", "stop", "–", "3"],
+        ["1", "1.50 s", "80 ms", "60", "40", "tool_calls", "add \u00d72", "\u2013"],
+        ["2", "20 ms", "5 ms", "120", "40", "tool_calls", "divide (1 failed)", "\u2013"],
+        ["3", "30 ms", "\u2013", "180", "40", "stop", "\u2013", "3"],
         ["all", "1.55 s", "85 ms", "", "120", "", "", ""],
     ]
     facts = dict(zip(shown(page, ".fact dt"), shown(page, ".fact dd"), strict=True))

@@ -103,7 +103,7 @@ class TestRuns:
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".verdict") == (
-            "Mean reward ±0 (95% interval −0.65 to +0.65). "
+            "Mean reward ±0 (95% interval \u22120.65 to +0.65). "
             "No difference that chance would not make: the interval holds 0."
         )
         assert texts(page, ".tally li") == ["1 problems better", "2 problems equal", "1 problems worse"]
@@ -112,13 +112,13 @@ class TestRuns:
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
         )
         assert pairs[0] == ["What is 3 + 2?", "0.5", "1", "+0.5"]
-        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "−0.5"]
+        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "\u22120.5"]
 
     def test_a_and_b_can_be_chosen_and_a_problem_opens_its_samples(self, page: Browser) -> None:
         page.click("#to-runs")
         page.click("input[name=side-a][aria-label^='1700000002']")
         page.click("input[name=side-b][aria-label^='1700000001']")
-        page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('−0.5')")
+        page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('\u22120.5')")
         assert "a=1700000002" in page.evaluate("location.hash")
         page.click(".pairs tbody .link")
         page.wait_for(f"{ROWS}.length === 8")

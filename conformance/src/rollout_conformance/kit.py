@@ -230,12 +230,12 @@ class Kit:
         except OSError as error:
             raise Failed(f"a connection for POST {INIT_PATH}", str(error)) from None
 
-    async def post_head(self) -> int | None:
+    async def post_head(self, body_bytes: int) -> int | None:
         """The status that the head of an init gets whose body never comes; ``None`` if that is waited for."""
         sending(f"POST {INIT_PATH}, the head alone")
         with contextlib.suppress(OSError, TimeoutError, IndexError, ValueError):
             async with asyncio.timeout(min(BODY_SECONDS, self.options.timeout_seconds)), self._own_connection() as own:
-                own[1].write(self._head_of_init(1_000))
+                own[1].write(self._head_of_init(body_bytes))
                 return int((await own[0].readline()).split()[1])
         return None
 

@@ -76,7 +76,7 @@ class KitTrainer:
         if kind is None or request.method != "POST":
             self.strays.append(f"{request.method} {path}")
             return Answer(404)
-        token = path.removesuffix(kind).removeprefix(self._base_path).strip("/")
+        token = path.removesuffix(kind).removeprefix(self._base_path).strip("/").partition("/")[0]
         rollout = self._by_token.get(token)
         was_routed = rollout is not None
         # By its id, so that a server which drops the path fails the check that says so, not every check.

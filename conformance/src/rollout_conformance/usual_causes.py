@@ -46,6 +46,8 @@ CAUSES: dict[str, str] = {
     "callbacks.trailing_slash": "the paths are joined as text: strip the slashes of server_url first",
     "callbacks.json": "the HTTP client sends a form, or another content type",
     "callbacks.key": "the server's own key is sent, or the init's is kept for one of the two paths only",
+    "callbacks.every_key": "one kind of end has its own way out: a cancel, an error, a repeat",
+    "callbacks.path": "the path of server_url is decoded, or joined anew: keep it as it is",
     "callbacks.secret": "the whole init is echoed: in a 422's input, an error message or metadata",
     "callbacks.order": "the agent's task goes on after its result was sent: cancel it, and wait for it",
     "callbacks.once": "a delivery is made again although it was acknowledged, or its body is made anew each time",

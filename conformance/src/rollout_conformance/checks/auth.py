@@ -68,9 +68,10 @@ async def first(kit: Kit) -> None:
         response = await kit.post(body, key="wrong", headers=headers)
         if response.status_code != 401:
             raise Failed(f"401 to {what} with a wrong key", describe(response))
-    if (told := await kit.with_key("wrong").post_head()) != 401:
-        got = str(told) if told else "none"
-        raise Failed("401 to the head of an init with a wrong key, before there is a body", got)
+    for size in (1_000, 2**30):
+        if (told := await kit.with_key("wrong").post_head(size)) != 401:
+            what = f"401 to the head of an init of {size} bytes with a wrong key, before there is a body"
+            raise Failed(what, str(told) if told else "none")
 
 
 @check("auth.hostile", "key-1", "Odd Authorization headers are 401, never 5xx.")

@@ -1,5 +1,6 @@
 """What holds for every callback of every rollout that was played."""
 
+import asyncio
 import secrets
 from dataclasses import replace
 
@@ -11,6 +12,9 @@ from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, first, refusing
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed
+
+POLL_SECONDS = 0.05
+ODD_PATH = "/a%2Fb%20c/d;e=f"
 
 
 def _calls(rollout: PlayedRollout) -> list[Call]:
@@ -78,6 +82,31 @@ async def key(kit: Kit) -> None:
                 raise Failed(f"{what} {where}", quoted(sent) if sent else "none")
 
 
+@check("callbacks.every_key", "key-7", "So it is with every rollout, however it ended.", AUDIT)
+async def every_key(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        own = rollout.init.get("api_key")
+        expected = f"Bearer {own}" if own else None
+        for call in [] if rollout.is_shared else _calls(rollout):
+            if (sent := call.request.headers.get("authorization")) != expected:
+                where = f"with POST {call.request.path.rpartition('/v1')[2]}"
+                return (
+                    f"{'another' if sent else 'none'} {where}" if expected else f"{quoted(sent)} {where}, without a key"
+                )
+        return ""
+
+    first_problem(await audited(kit), "the init's api_key as the Bearer of every callback", problem)
+
+
+@check("callbacks.path", "init-6", "The path of server_url is kept as it is, percent signs and all.")
+async def path(kit: Kit) -> None:
+    rollout = await kit.start(trailing=ODD_PATH)
+    await rollout.result()
+    for call in _calls(rollout):
+        if f"{ODD_PATH}/v1/" not in call.request.path:
+            raise Failed(f"a path with {ODD_PATH}, as server_url has it", f"POST {call.request.path}")
+
+
 @check(
     "callbacks.secret", "key-10 err-3", "The init's api_key is never echoed: in no answer and in no callback's body."
 )
@@ -92,13 +121,21 @@ async def secret(kit: Kit) -> None:
     await refused.over()
     await kit.settle()
     answers += [await kit.status(one.rollout_id) for one in (good, bad, refused)]
+    owed = kit.play(on_completed=first(replace(echo, status=503), then=acknowledge), api_key=token)
+    owed.has_delivery_faults = True
+    answers.append(await kit.send(owed))
+    await owed.wait_until(lambda played: bool(played.completions), "a terminal result")
+    while not owed.is_over:
+        answers.append(await kit.status(owed.rollout_id))
+        await asyncio.sleep(POLL_SECONDS)
+    answers.append(await kit.post(encoded({**kit.play().init, "api_key": token})[:-1]))
     for field in ("messages", "api_key"):
         answers.append(await kit.post({**kit.play().init, "api_key": token, field: [token]}))
     answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))
     for answer in answers:
         if token in answer.text:
             raise Failed(f"an answer {answer.status_code} without the api_key", "the api_key in it")
-    for call in (*_calls(good), *_calls(bad), *_calls(refused)):
+    for call in (*_calls(good), *_calls(bad), *_calls(refused), *_calls(owed)):
         if token.encode() in call.request.body:
             raise Failed("callback bodies without the api_key", f"the api_key in one to {call.request.path[-12:]}")
 

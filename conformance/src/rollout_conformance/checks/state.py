@@ -108,7 +108,8 @@ async def _cancelled(kit: Kit, *, backs_off: bool = False) -> tuple[PlayedRollou
     """A rollout that waits for its model, or until it may ask again, and what its cancel was answered."""
     away = refusing(503, None, answering(), {"Retry-After": "600"})
     # One that goes on all the same has more to ask, which the audits see.
-    rollout = await kit.start(away if backs_off else waiting_for(kit.hold(), calling_offered_tools(turns=3)))
+    script = away if backs_off else waiting_for(kit.hold(), calling_offered_tools(turns=3))
+    rollout = await kit.start(script, api_key=secrets.token_urlsafe(12))
     await rollout.first_chat()
     return rollout, await kit.cancel(rollout.rollout_id)
 

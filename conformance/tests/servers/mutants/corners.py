@@ -88,6 +88,33 @@ def takes_any_scheme(self: SmallServer, usual: Any, header: str) -> None:
 mutant("wants-the-body-before-the-key", "auth.first", needs="key", init=wants_the_body_first)
 mutant("takes-any-scheme", "auth.hostile", needs="key", authorize=takes_any_scheme)
 
+
+def decodes_the_path(self: SmallServer, usual: Any, rollout: Rollout, path: str) -> str:
+    return str(usual(rollout, path)).replace("%2F", "/")
+
+
+def drops_it_after_a_cancel(self: SmallServer, usual: Any, rollout: Rollout, path: str) -> dict[str, str]:
+    return {} if rollout.is_cancelled else dict(usual(rollout, path))
+
+
+def quotes_what_is_no_json(self: SmallServer, usual: Any, body: bytes) -> Json:
+    try:
+        return dict(usual(body))
+    except Refusal as refusal:
+        raise Refusal(422, f"This is no JSON: {body[-500:]!r}") from refusal
+
+
+def tells_its_headers(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    return {**usual(rollout), "last_error": f"sent with {self.credentials(rollout, '')}"}
+
+
+mutant("decodes-the-path", "callbacks.path", callback_url=decodes_the_path)
+mutant(
+    "drops-its-key-after-a-cancel", "callbacks.every_key", beside="state.cancel", credentials=drops_it_after_a_cancel
+)
+mutant("quotes-what-is-no-json", "callbacks.secret", parse=quotes_what_is_no_json)
+mutant("tells-its-headers", "callbacks.secret", view=tells_its_headers)
+
 # The conversation
 
 

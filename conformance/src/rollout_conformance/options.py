@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_SETTLE_SECONDS = 1.0
 DEFAULT_CALLBACK_HOST = "127.0.0.1"
 DEFAULT_CONCURRENT_ROLLOUTS = 32

@@ -143,6 +143,7 @@ CAUSES: dict[str, str] = {
     "state": "there is no GET /v1/rollout/{rollout_id}, or POST .../cancel, or it answers another JSON",
     "state.running": "the states have names of one's own: the protocol's table has seven",
     "state.ended": "a rollout is forgotten with its result: keep it, for whoever lost the result",
+    "state.newest": "rollouts are kept by id, and the first one is not replaced",
     "state.encoded": "the path is split at slashes, or decoded twice",
     "state.cancel": "the agent's task is not cancelled, or its end is reported as any error",
     "state.undelivered": "the state is set when the result is there, not when it is acknowledged",

@@ -2,18 +2,20 @@
 
 import asyncio
 import secrets
+import time
 from dataclasses import replace
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, first, refusing
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed
 
-POLL_SECONDS = 0.05
+POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
 ODD_PATH = "/a%2Fb%20c/d;e=f"
 
 
@@ -125,19 +127,26 @@ async def secret(kit: Kit) -> None:
     owed.has_delivery_faults = True
     answers.append(await kit.send(owed))
     await owed.wait_until(lambda played: bool(played.completions), "a terminal result")
-    while not owed.is_over:
+    deadline = time.monotonic() + OWED_SECONDS
+    while not owed.is_over and time.monotonic() < deadline:
         answers.append(await kit.status(owed.rollout_id))
         await asyncio.sleep(POLL_SECONDS)
     answers.append(await kit.post(encoded({**kit.play().init, "api_key": token})[:-1]))
     for field in ("messages", "api_key"):
         answers.append(await kit.post({**kit.play().init, "api_key": token, field: [token]}))
     answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))
-    for answer in answers:
-        if token in answer.text:
-            raise Failed(f"an answer {answer.status_code} without the api_key", "the api_key in it")
     for call in (*_calls(good), *_calls(bad), *_calls(refused), *_calls(owed)):
         if token.encode() in call.request.body:
-            raise Failed("callback bodies without the api_key", f"the api_key in one to {call.request.path[-12:]}")
+            looked_at(call.rollout)
+            where = next((f"its {name}" for name, value in call.fields.items() if token in str(value)), "its body")
+            raise Failed(f"a POST to {call.request.path[-12:]} without the api_key", f"the api_key in {where}")
+    for answer in answers:
+        if token in answer.text:
+            asked = f"{answer.request.method} {answer.request.url.path}"
+            for rollout in (good, bad, refused, owed):
+                if asked.endswith(rollout.rollout_id):
+                    looked_at(rollout)
+            raise Failed(f"an answer {answer.status_code} to {asked} without the api_key", "the api_key in it")
 
 
 @check("callbacks.order", "way-7 order-1", "The terminal result comes last: no call for a completion after it.", AUDIT)

@@ -141,6 +141,45 @@ async def cancel_ended(kit: Kit) -> None:
     if fields.get("code") != "not_running":
         raise Failed("the code 'not_running' with the 409", quoted(fields))
     await _until_delivered(kit, rollout)
+    await _cancel_owed(kit)
+
+
+async def _cancel_owed(kit: Kit) -> None:
+    """The cancel of one that has ended, and whose result is answered 503."""
+    is_asked = kit.hold()
+
+    async def on_completed(call: Call) -> Answer | None:
+        return await acknowledge(call) if is_asked.is_set() else Answer(503, headers={"Retry-After": "1"})
+
+    rollout = kit.play(on_completed=on_completed)
+    rollout.has_delivery_faults = True
+    await kit.send(rollout)
+    await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout whose result is owed")
+    is_asked.set()
+    await rollout.result()
+    if contradiction := rollout.contradiction():
+        raise Failed("the same result after the cancel of a rollout that had ended", contradiction)
+
+
+@check("state.newest", "state-1", "Of two rollouts of one id, the newest one's state is told.")
+async def newest(kit: Kit) -> None:
+    one = kit.play()
+    one.init["idempotency_key"] = f"{one.rollout_id}/0"
+    other = kit.play(
+        waiting_for(kit.hold(), answering()), rollout_id=one.rollout_id, idempotency_key=f"{one.rollout_id}/1"
+    )
+    one.is_shared = other.is_shared = True
+    await kit.send(one)
+    await one.result()
+    await _until_delivered(kit, one)
+    await kit.send(other)
+    await other.first_chat()
+    state = (await _view(kit, other, "the newest of two rollouts of one id"))["state"]
+    kit.release()
+    await other.result()
+    if state not in BEFORE_ITS_END:
+        raise Failed("the state of the newest of two rollouts of one id, which runs", quoted(state))
 
 
 @check("state.cancel_unknown", "state-5", "The cancel of a rollout that nobody knows is 404.")

@@ -6,6 +6,7 @@ import unicodedata
 from typing import Any
 
 import httpx
+from starlette.responses import Response
 
 from servers.model import ChatError, Json, Refusal, Rollout
 from servers.mutants.inits import rule
@@ -284,4 +285,81 @@ mutant(
     state_after=lambda s, usual, response, result: (
         "undeliverable" if response.status_code == 403 else usual(response, result)
     ),
+)
+
+# What another check finds first elsewhere
+
+
+async def answers_for_the_id(self: SmallServer, usual: Any, init: Json) -> Any:
+    if init.get("idempotency_key") and self.key_of(init) not in self.rollouts:
+        for known in self.rollouts.values():
+            if known.init["rollout_id"] == init["rollout_id"]:
+                return Response(known.reply, 202, media_type="application/json")
+    return await usual(init)
+
+
+def without_the_first(self: SmallServer, usual: Any, rollout: Rollout, finish_reason: str) -> Json:
+    result = dict(usual(rollout, finish_reason))
+    return {**result, "final_messages": rollout.messages[1:]} if len(rollout.messages) == 3 else result
+
+
+async def takes_what_is_malformed(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    try:
+        return dict(await usual(rollout))
+    except ChatError as error:
+        if "malformed" in str(error) or "is not JSON" in str(error):
+            return {"role": "assistant", "content": ""}
+        raise
+
+
+async def completes_without_an_answer(self: SmallServer, usual: Any, rollout: Rollout) -> str:
+    try:
+        return str(await usual(rollout))
+    except ChatError as error:
+        if "does not answer" in str(error):
+            return "stop"
+        raise
+
+
+async def takes_silence_for_consent(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
+    try:
+        response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
+    except httpx.TransportError:
+        return "delivered"
+    return self.state_after(response, result)
+
+
+def gives_up_on_a_page(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
+    return "undeliverable" if self.is_absent(response) else str(usual(response, result))
+
+
+def stops_what_is_owed(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    if rollout.state != "finished":
+        usual(rollout)
+    elif rollout.result:
+        rollout.result |= self.failed(rollout, RuntimeError("cancelled on request"), "cancelled")
+
+
+mutant("takes-a-tab-for-an-id", "invalid.blank_id", is_id=lambda s, usual, value: usual(value) or value == "\t")
+mutant("answers-for-the-id", "idempotency.two_keys", silent=True, accept=answers_for_the_id)
+mutant(
+    "takes-a-limit-for-an-end",
+    "chat.cut_off_reply",
+    is_whole=lambda s, usual, c: usual(c) and s.finish_reason(c) != "length",
+)
+mutant(
+    "answers-four-calls",
+    "tools.parallel tools.order",
+    answer_calls=lambda s, usual, r, calls: usual(r, calls)[:4] if len(calls) == 5 else usual(r, calls),
+)
+mutant("leaves-out-the-first-message", "completed.messages", completed=without_the_first)
+mutant("takes-what-is-malformed", "errors.malformed", turn=takes_what_is_malformed)
+mutant("completes-without-an-answer", "errors.unreachable", agent=completes_without_an_answer)
+mutant("takes-silence-for-consent", "delivery.cut delivery.no_connection", silent=True, offer=takes_silence_for_consent)
+mutant("gives-up-on-a-page", "delivery.page", silent=True, state_after=gives_up_on_a_page)
+mutant("stops-what-is-owed", "state.cancel_ended", stop=stops_what_is_owed)
+mutant(
+    "tells-the-oldest",
+    "state.newest",
+    named=lambda s, usual, i: next((r for r in s.rollouts.values() if r.init["rollout_id"] == i), None) or usual(i),
 )

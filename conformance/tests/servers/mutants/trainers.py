@@ -126,7 +126,7 @@ mutant(
 READ_BYTES = 65_536
 
 
-async def _read_loosely(url: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, bytes]:
+async def _read_loosely(url: str, body: bytes, headers: dict[str, str], most_bytes: int = 0) -> tuple[bytes, bytes]:
     """A reply as a careless client reads it: its end is that of the connection, whatever its head says."""
     where = httpx.URL(url)
     reader, writer = await asyncio.open_connection(where.host, where.port)
@@ -137,6 +137,10 @@ async def _read_loosely(url: str, body: bytes, headers: dict[str, str]) -> tuple
         reply = bytearray()
         while b"\r\n\r\n" not in reply[-READ_BYTES:] and (piece := await reader.read(READ_BYTES)):
             reply += piece
+            if most_bytes and len(reply) > most_bytes:
+                raise ValueError("a head without end")
+        if most_bytes and b"\r\n\r\n" not in reply:
+            raise ValueError("a head that is cut off")
         while piece := await reader.read(READ_BYTES):
             reply += piece
         head, _, content = bytes(reply).partition(b"\r\n\r\n")
@@ -152,6 +156,28 @@ async def reads_loosely(self: SmallServer, usual: Any, rollout: Rollout, path: s
         return httpx.Response(int(head.split()[1]), content=content)
     except (OSError, IndexError, ValueError) as error:
         raise httpx.ReadError(str(error)) from error
+
+
+def reading(*, unlimited_head: bool) -> Any:
+    """A client whose heads have no limit; or one that takes a body for whole when its connection ends."""
+
+    async def method(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **self.credentials(rollout, path)}
+        try:
+            head, content = await _read_loosely(
+                self.callback_url(rollout, path), self.encode(body), headers, most_bytes=0 if unlimited_head else 2**16
+            )
+        except (OSError, ValueError) as error:
+            raise httpx.ReadError(str(error)) from error
+        lines = [line.partition(b":") for line in head.lower().split(b"\r\n")]
+        told = {name: value.strip() for name, _, value in lines}
+        if not head or b"HTTP" not in head or (unlimited_head and len(content) < int(told.get(b"content-length", 0))):
+            raise httpx.ReadError("cut off")
+        if told.get(b"transfer-encoding") == b"chunked":
+            content = content.partition(b"\r\n")[2].rpartition(b"\r\n0\r\n")[0] or content.partition(b"\r\n")[2]
+        return httpx.Response(int(head.split()[1]), content=content.strip())
+
+    return method
 
 
 async def follows(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
@@ -198,6 +224,8 @@ def unpacking(coding: str, most_bytes: int) -> Any:
     return method
 
 
+mutant("takes-a-body-as-far-as-it-came", "wire.cut_body", silent=True, total=True, post=reading(unlimited_head=False))
+mutant("reads-heads-of-any-length", "wire.endless_head", silent=True, total=True, post=reading(unlimited_head=True))
 mutant("follows-redirects", "wire.redirect", post=follows)
 mutant("follows-with-a-get", "wire.redirect", post=follows_with_a_get)
 mutant("unpacks-whatever-comes", "wire.bomb", total=True, post=unpacking("gzip", 10**9))

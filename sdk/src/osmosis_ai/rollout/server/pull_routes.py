@@ -78,9 +78,9 @@ def add_pull_routes(
             service = await services.current()
             asked = parse_start(body, init_endpoint.allowed_hosts, limits.poll_wait_seconds, limits.poll_lease_seconds)
             trace = trace_context_of(request.headers)
-            return answer(
-                service, await service.init(asked.request, asked.body, trace, asked.terms), HTTPStatus.ACCEPTED
-            )
+            reply = await service.init(asked.request, asked.body, trace, asked.terms)
+            await service.pull.started(asked.request.rollout_id)
+            return answer(service, reply, HTTPStatus.ACCEPTED)
         except Exception as error:
             services.observer.init_refused(reason_of(error))
             raise

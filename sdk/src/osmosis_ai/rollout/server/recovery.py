@@ -102,7 +102,7 @@ class Recovery:
         async with self._courier.room_for(size_bytes).share(size_bytes):
             result = await _unrun(self._journal, record.key, record.rollout_id, Stop.RESTART.value)
             if is_pulled(record.key):
-                result = as_pulled(result, None)
+                result = as_pulled(record.rollout_id, result, None)
             parcel = Parcel.of(record.key, result)
             if not await self._courier.record(parcel, record.rollout_id):
                 return None

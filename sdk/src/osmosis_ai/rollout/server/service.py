@@ -240,7 +240,7 @@ class RolloutService:
                 result = await result_of_unrun(self._journal, rollout, NO_CLIENT)
                 rollout.watch.result_made(result.encoded)
                 if rollout.terms is not None:
-                    result = as_pulled(result, rollout.terms)
+                    result = as_pulled(rollout.rollout_id, result, rollout.terms)
                 await self._courier.record(Parcel.of(rollout.key, result), rollout.rollout_id)
                 _tell_end(rollout, result.summary, rollout.age_seconds)
         finally:
@@ -262,7 +262,7 @@ class RolloutService:
         self._rollouts.finish(rollout)
         rollout.watch.result_made(result.encoded)
         if rollout.terms is not None:
-            result = await call_in_thread(as_pulled, result, rollout.terms)
+            result = await call_in_thread(as_pulled, rollout.rollout_id, result, rollout.terms)
         parcel = Parcel.of(rollout.key, result)
         if not await self._courier.record(parcel, rollout.rollout_id):
             return None

@@ -88,6 +88,18 @@ class PullLane:
         self._unfetched.pop(key, None)
         self._rollouts.unfetched = len(self._unfetched)
 
+    async def started(self, rollout_id: str) -> None:
+        """A start was answered, perhaps one of many: whoever sent it has not had the time to poll.
+
+        Raises:
+            JournalError: the journal is not open.
+        """
+        key = pull_key(rollout_id)
+        if (lease := self.leases.get(key)) is not None:
+            self.leases.renew(lease)
+        else:
+            await self._journal.note_poll(key)
+
     async def poll(self, rollout_id: str, token: str, gone: "asyncio.Future[Any]") -> bytes:
         """The body of a poll's 200: the result if there is one within ``wait_seconds``, or where the rollout stands.
 

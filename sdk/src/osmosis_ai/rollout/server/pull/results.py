@@ -27,8 +27,23 @@ _CATEGORIES = {
 }
 
 
-def as_pulled(result: TerminalResult, terms: Terms | None) -> TerminalResult:
-    """``result`` in the form of 0.3; without ``terms``, that of a rollout that this process never ran."""
+def as_pulled(rollout_id: str, result: TerminalResult, terms: Terms | None) -> TerminalResult:
+    """``result`` in the form of 0.3; without ``terms``, that of a rollout that this process never ran.
+
+    What cannot be read again (a number of thousands of digits, objects nested a thousand deep) is a failure too.
+    """
+    try:
+        return _pulled(result, terms)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        message = f"invalid result: it cannot be written as one of 0.3 ({type(error).__name__})"
+        body = _body(rollout_id, PullStatus.FAILURE, None, message, ErrorCategory.VALIDATION_ERROR)
+        outcome = Outcome.INVALID_RESULT.value
+        return TerminalResult(
+            strict_json(body), ResultSummary(RolloutStatus.ERROR.value, "error", outcome, None, message)
+        )
+
+
+def _pulled(result: TerminalResult, terms: Terms | None) -> TerminalResult:
     fields = result.payload
     extra: dict[str, Any] = fields["extra_fields"]
     summary = result.summary
@@ -59,11 +74,21 @@ def as_pulled(result: TerminalResult, terms: Terms | None) -> TerminalResult:
         "metrics": fields.get("metrics") or {},
         "extra_fields": {"finish_reason": fields.get("finish_reason"), **extra},
     }
-    body = {
-        "rollout_id": fields["rollout_id"],
+    body = _body(fields["rollout_id"], status, sample if sampled else None, summary.error_message, category)
+    return TerminalResult(strict_json(body), summary)
+
+
+def _body(
+    rollout_id: str,
+    status: PullStatus,
+    sample: dict[str, Any] | None,
+    message: str | None,
+    category: ErrorCategory | None,
+) -> dict[str, Any]:
+    return {
+        "rollout_id": rollout_id,
         "status": status.value,
-        "sample": sample if sampled else None,
-        "err_message": summary.error_message,
+        "sample": sample,
+        "err_message": message,
         "err_category": category,
     }
-    return TerminalResult(strict_json(body), summary)

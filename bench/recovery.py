@@ -12,14 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from secrets import token_urlsafe
 
+from bench.faults.database import replicas
 from bench.faults.ledger import Ledger
 from bench.faults.server import Server
 from bench.faults.trainer import Faults, FaultyTrainer
-from osmosis_ai.rollout.journal import Acceptance, RolloutState, SqliteJournal
+from osmosis_ai.rollout.journal import Acceptance, RolloutState
+from osmosis_ai.rollout.journal.place import journal_at
 
 DELIVERY_TIMEOUT_SECONDS = 120.0
 WRITTEN_AT_ONCE = 500
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=int, default=1_000, metavar="N", help="not acknowledged [%(default)s]")
     parser.add_argument("--cut-off", type=int, default=1_000, metavar="N", help="without a result [%(default)s]")
     parser.add_argument("--restarts", type=int, default=5, metavar="N", help="times to start the server [%(default)s]")
+    parser.add_argument("--postgres", action="store_true", help="the journal in a database of the bench's own")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="osmosis-recovery-") as folder:
         report, good = asyncio.run(_bench(options, Path(folder)))
@@ -42,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
-    ledger, journal, left = Ledger(), folder / "journal.db", options.results + options.cut_off
+    with replicas(1) if options.postgres else nullcontext() as on_database:
+        return await _measure(options, folder, str(folder / "journal.db") if on_database is None else on_database.url)
+
+
+async def _measure(options: argparse.Namespace, folder: Path, journal: str) -> tuple[str, bool]:
+    ledger, left = Ledger(), options.results + options.cut_off
     starts = []
     async with FaultyTrainer(ledger, Faults(), Random(1)) as trainer:  # noqa: S311 - guards nothing
         await _fill(journal, trainer.url, options.records, options.results, options.cut_off)
@@ -64,8 +73,8 @@ async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     return "".join(f"{name:<{width}}  {value}\n" for name, value in rows), len(times) == left
 
 
-async def _fill(path: Path, trainer_url: str, settled: int, finished: int, cut_off: int) -> None:
-    async with SqliteJournal(path) as journal:
+async def _fill(place: str, trainer_url: str, settled: int, finished: int, cut_off: int) -> None:
+    async with journal_at(place) as journal:
 
         async def write(number: int) -> None:
             rollout_id, key = f"rollout-{number}", f"id:rollout-{number}"

@@ -6,20 +6,21 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from secrets import token_urlsafe
 
 from bench.faults.clock import LIBRARY, Clock
+from bench.faults.database import DATABASE_FAULTS, replicas
 from bench.faults.kinds import FAULTS, Fault, Scene, chosen
 from bench.faults.ledger import Ledger
 from bench.faults.load import Load
 from bench.faults.plan import Happened, carry_out, make_plan
 from bench.faults.server import PROJECT, Server, ServerError, python_of
 from bench.faults.trainer import Faults, FaultyTrainer
-from osmosis_ai.rollout.journal import SqliteJournal
+from osmosis_ai.rollout.journal.place import journal_at
 
 DELIVERY_TIMEOUT_SECONDS = 90.0
 """After the load and its faults, for what is still on its way."""
@@ -33,7 +34,12 @@ MAX_SHOWN_IDS = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; 0 only if nothing was lost, contradicted, started twice or left unaccepted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.faults = _faults(options.faults, DATABASE_FAULTS if options.replicas else FAULTS)
+    except argparse.ArgumentTypeError as wrong:
+        parser.error(f"argument --faults: {wrong}")
     with tempfile.TemporaryDirectory(prefix="osmosis-faults-") as folder:
         try:
             report, good = asyncio.run(_bench(options, Path(folder)))
@@ -61,17 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--rate", type=float, default=20.0, metavar="N", help="inits a second [%(default)s]")
     add("--seed", type=int, default=1, help="of what happens when [%(default)s]")
     add("--workers", type=int, default=1, metavar="N", help="server processes on one journal [%(default)s]")
-    add("--faults", type=_faults, default="all", metavar="LIST", help=f"all, or of {','.join(FAULTS)} [%(default)s]")
+    add("--replicas", type=int, metavar="N", help="in place of workers: on one PostgreSQL, each behind a proxy")
+    names = ",".join(FAULTS | DATABASE_FAULTS)
+    add("--faults", default="all", metavar="LIST", help=f"all that fit, or of {names} [%(default)s]")
     add("--keep", type=Path, metavar="DIR", help="after a failure, keep the journal and the servers' logs here")
     add("--checkout", type=Path, default=PROJECT, metavar="DIR", help="serve with the SDK of another one")
     return parser
 
 
-def _faults(names: str) -> list[Fault]:
+def _faults(names: str, among: Mapping[str, Fault]) -> list[Fault]:
     try:
-        faults = chosen(filter(None, names.split(",")))
+        faults = chosen(filter(None, names.split(",")), among)
     except KeyError as error:
-        raise argparse.ArgumentTypeError(f"there is no fault {error}: it is one of {', '.join(FAULTS)}") from None
+        raise argparse.ArgumentTypeError(f"there is no fault {error}: it is one of {', '.join(among)}") from None
     if LIBRARY is None and any(fault.name == "clock" for fault in faults):
         if names != "all":
             raise argparse.ArgumentTypeError("clock needs libfaketime (Debian: faketime)")
@@ -82,21 +90,23 @@ def _faults(names: str) -> list[Fault]:
 async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     random = Random(options.seed)  # noqa: S311 - decides what fails when, guards nothing
     ledger, api_key, journal = Ledger(), token_urlsafe(), folder / "home" / "journal.db"
-    plan, over = make_plan(random, options.faults, options.workers), asyncio.Event()
+    count = options.replicas or options.workers
+    plan, over = make_plan(random, options.faults, count), asyncio.Event()
     clock = Clock(folder / "clock")
     environment = clock.environment if any(planned.fault.name == "clock" for planned in plan) else {}
     async with AsyncExitStack() as stack:
+        on_database = stack.enter_context(replicas(count)) if options.replicas else None
         trainer = await stack.enter_async_context(FaultyTrainer(ledger, Faults(REFUSED_SHARE, DROPPED_SHARE), random))
         servers = [
             Server(
-                journal,
+                journal if on_database is None else on_database.urls[number],
                 folder / f"server-{number}.log",
                 api_key,
                 ended=ledger.ended,
                 environment=environment,
                 python=python_of(options.checkout),
             )
-            for number in range(options.workers)
+            for number in range(count)
         ]
         for server in servers:
             await stack.enter_async_context(server)
@@ -104,7 +114,7 @@ async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
         load = await stack.enter_async_context(
             Load(urls, trainer.url, api_key, ledger, random, f"rollout-{options.seed}")
         )
-        scene = Scene(servers[0], servers, journal, trainer, load, ledger, clock)
+        scene = Scene(servers[0], servers, journal, trainer, load, ledger, clock, on_database)
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run(options.rollouts, options.rate, over))
             faults = await carry_out(plan, scene)
@@ -113,8 +123,8 @@ async def _bench(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
         for server in servers:
             await server.stop()
         exit_codes = [code for server in servers for code in server.exit_codes]
-    async with SqliteJournal(journal) as closed:
-        states = await closed.counts()
+        async with journal_at(str(journal) if on_database is None else on_database.url) as closed:
+            states = await closed.counts()
     in_journal = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     return _report(ledger, faults, exit_codes, in_journal)
 

@@ -6,17 +6,22 @@ that hit different things happen at once.
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.faults.clock import Clock
 from bench.faults.ledger import Ledger
 from bench.faults.load import Load
 from bench.faults.server import Server
 from bench.faults.trainer import CHAT_PATH, LOOPBACK, RESULT_PATH, FaultyTrainer
+
+if TYPE_CHECKING:
+    from support.partition import Partition
+    from support.postgres import Database
 
 AWAY_SECONDS = 8.0
 PAUSE_SECONDS = 5.0
@@ -46,6 +51,17 @@ class Hits(StrEnum):
 
 
 @dataclass(frozen=True)
+class Replicas:
+    """A database of the bench's own, and the way of each replica to it."""
+
+    database: "Database"
+    ways: list["Partition"]
+    urls: list[str] = field(repr=False)
+    """Of the journal, by these ways."""
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Scene:
     """What there is to break. ``server`` is the one of ``servers`` that the plan has chosen."""
 
@@ -56,6 +72,18 @@ class Scene:
     load: Load
     ledger: Ledger
     clock: Clock
+    on_database: Replicas | None = None
+
+    @property
+    def replicas(self) -> Replicas:
+        """Where the servers are replicas on a database."""
+        assert self.on_database is not None  # noqa: S101 - narrows the type; these faults are for replicas alone
+        return self.on_database
+
+    @property
+    def way(self) -> "Partition":
+        """Of the chosen server to the database."""
+        return self.replicas.ways[self.servers.index(self.server)]
 
     async def restart_all(self, limits: str = "-c 0") -> None:
         """kill -9 for every server, and a new process for each."""
@@ -231,7 +259,7 @@ async def _until(holds: Callable[[], bool]) -> None:
                 await asyncio.sleep(0.1)
 
 
-def chosen(names: Iterable[str]) -> list[Fault]:
+def chosen(names: Iterable[str], among: Mapping[str, Fault] = FAULTS) -> list[Fault]:
     """Faults by name, as often as they are named; ``all`` is each as often as it says itself.
 
     Raises:
@@ -240,7 +268,7 @@ def chosen(names: Iterable[str]) -> list[Fault]:
     faults: list[Fault] = []
     for name in names:
         if name == "all":
-            faults += [fault for fault in FAULTS.values() for _ in range(fault.times)]
+            faults += [fault for fault in among.values() for _ in range(fault.times)]
         else:
-            faults.append(FAULTS[name])
+            faults.append(among[name])
     return faults

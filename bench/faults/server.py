@@ -35,7 +35,7 @@ class Server:
 
     def __init__(
         self,
-        journal: Path,
+        journal: Path | str,
         log: Path,
         api_key: str,
         *,
@@ -92,8 +92,6 @@ class Server:
                 "sh",
                 self._python,
                 *command,
-                "--journal",
-                str(self._journal),
                 "--log-level",
                 "warning",
                 cwd=PROJECT,
@@ -145,6 +143,21 @@ class Server:
             self._process.send_signal(number)
         return await self._process.wait()
 
+    async def until_ready(self) -> None:
+        """Wait until it is ready, or has ended.
+
+        Raises:
+            ServerError: it was not in time.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+                while self._process is not None and self._process.returncode is None:
+                    if await self._is_ready(client):
+                        return
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise ServerError(f"A server was not ready in {START_TIMEOUT_SECONDS:g} s: see {self._log}.") from None
+
     async def until_unready(self, seconds: float) -> None:
         """Wait until it is not ready any more, for so long at most."""
         deadline = time.monotonic() + seconds
@@ -161,7 +174,11 @@ class Server:
     def _environment(self) -> dict[str, str]:
         """Everything at its default, whatever this shell has set."""
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("OSMOSIS_")}
-        ours = {"OSMOSIS_NO_DOTENV": "1", "OSMOSIS_ROLLOUT_SERVER_API_KEY": self._api_key}
+        ours = {
+            "OSMOSIS_NO_DOTENV": "1",
+            "OSMOSIS_ROLLOUT_SERVER_API_KEY": self._api_key,
+            "OSMOSIS_ROLLOUT_SERVER_JOURNAL": str(self._journal),  # not an option: a URL has a password
+        }
         return inherited | ours | self._extra
 
 

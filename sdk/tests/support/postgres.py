@@ -134,9 +134,14 @@ class Database:
         for process in self._processes():
             process.send_signal(number)
 
-    def _processes(self) -> list[psutil.Process]:
+    @property
+    def pid(self) -> int:
+        """Of the first of its processes."""
         assert self._process is not None
-        parent = psutil.Process(self._process.pid)
+        return self._process.pid
+
+    def _processes(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.pid)
         return [parent, *parent.children(recursive=True)]
 
     def new_url(self, **parameters: object) -> str:

@@ -1,0 +1,101 @@
+"""``python -m bench.replicas``: what a rollout costs with the journal in a file and in PostgreSQL, by CPU accounting.
+
+The same rollouts on one server with a file, one replica, two replicas. Where cores are few, wall time says nothing of
+two replicas: what they could do with cores of their own is rollouts a second of CPU, each replica's summed. The
+database's CPU is told apart, as it has a machine of its own. Loopback only; ends by itself.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from secrets import token_urlsafe
+
+from bench.accounting import usage
+from bench.faults.database import replicas
+from bench.faults.ledger import Ledger
+from bench.faults.load import Load
+from bench.faults.server import Server
+from bench.faults.trainer import Faults, FaultyTrainer
+
+WARM_UP = 200
+DEADLINE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a round, in seconds of CPU."""
+
+    servers: list[float]
+    database: float
+    rollouts: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the bench."""
+    parser = argparse.ArgumentParser(prog="python -m bench.replicas", description=__doc__)
+    parser.add_argument("--rollouts", type=int, default=2000, metavar="N", help="a round [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="[%(default)s]")
+    parser.add_argument("--at-once", type=int, default=128, metavar="N", help="inits at a time [%(default)s]")
+    options = parser.parse_args(arguments)
+    costs: dict[str, list[Cost]] = {"file": [], "one replica": [], "two replicas": []}
+    for _ in range(options.rounds):
+        for name, count in (("file", 0), ("one replica", 1), ("two replicas", 2)):
+            costs[name].append(asyncio.run(_round(count, options.rollouts, options.at_once)))
+    each = {name: [1000 * sum(cost.servers) / cost.rollouts for cost in rounds] for name, rounds in costs.items()}
+    rows = [
+        (f"{name}, CPU ms a rollout", f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+        for name, values in each.items()
+    ]
+    database = [1000 * cost.database / cost.rollouts for cost in costs["one replica"]]
+    one, two = statistics.median(each["one replica"]), statistics.median(each["two replicas"])
+    rows += [
+        ("the database's, beside one replica", f"{statistics.median(database):.2f}"),
+        ("one replica over the file", f"{one / statistics.median(each['file']):.2f}"),
+        ("two replicas over one", f"{2 * one / two:.2f} times the rollouts of one, each with a core of its own"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    sys.stdout.write("".join(f"{name:<{width}}  {value}\n" for name, value in rows))
+    return 0
+
+
+async def _round(count: int, rollouts: int, at_once: int) -> Cost:
+    random, ledger, key = Random(1), Ledger(), token_urlsafe()  # noqa: S311 - guards nothing
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="osmosis-replicas-")))
+        on_database = stack.enter_context(replicas(count)) if count else None
+        trainer = await stack.enter_async_context(FaultyTrainer(ledger, Faults(), random))
+        places = [str(folder / "journal.db")] if on_database is None else [on_database.url] * count
+        servers = [
+            await stack.enter_async_context(Server(place, folder / f"{number}.log", key))
+            for number, place in enumerate(places)
+        ]
+        load = await stack.enter_async_context(
+            Load([server.url for server in servers], trainer.url, key, ledger, random, "rollout")
+        )
+
+        async def send(amount: int) -> None:
+            before = len(ledger.delivered_at)
+            for first in range(0, amount, at_once):
+                await load.send(min(at_once, amount - first))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while len(ledger.delivered_at) < before + amount:  # noqa: ASYNC110 - as cheap as an event
+                    await asyncio.sleep(0.02)
+
+        await send(WARM_UP)
+        started = [usage(server.pid).cpu_seconds for server in servers]
+        of_database = 0.0 if on_database is None else usage(on_database.database.pid).cpu_seconds
+        await send(rollouts)
+        used = [usage(server.pid).cpu_seconds - before for server, before in zip(servers, started, strict=True)]
+        of_database = 0.0 if on_database is None else usage(on_database.database.pid).cpu_seconds - of_database
+        return Cost(used, of_database, rollouts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

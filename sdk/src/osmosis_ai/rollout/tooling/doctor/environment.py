@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from osmosis_ai.rollout.core.consts import PACKAGE_FOLDER, PACKAGE_VERSION, package_name
+from osmosis_ai.rollout.journal.postgres.address import is_postgres
 from osmosis_ai.rollout.tooling.doctor.case import Case, check
 from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 
@@ -71,6 +72,8 @@ def check_extras(case: Case) -> Finding:
         extras.append("mcp")
     if case.setup.model is not None and not case.setup.model.startswith("builtin/"):
         extras.append("llm")
+    if is_postgres(case.journal):
+        extras.append("postgres")
     missing = {extra: sorted(missing_packages(extra) - _DISPENSABLE) for extra in extras}
     lacking = [extra for extra in extras if missing[extra]]
     if lacking:

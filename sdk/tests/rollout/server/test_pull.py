@@ -164,6 +164,7 @@ class TestStart:
             assert (await caller.http.post(INIT, json=init_body("same"))).status_code == 202
             assert (await caller.http.get("/health")).json()["lifecycle"]["active_rollouts"] == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("field", "value"),
         [
@@ -192,6 +193,7 @@ class TestStart:
             assert "secret" not in response.text
             assert (await caller.http.get("/health")).json()["lifecycle"]["active_rollouts"] == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "body",
         [b"", b"{", b"[]", b"\xff", b'{"rollout_id":"\\ud800"}', b"[" * 100_000],
@@ -202,6 +204,7 @@ class TestStart:
             for path in ("/rollout", "/rollout/cancel"):
                 assert (await caller.http.post(path, content=body)).status_code == 422
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
     async def test_numbers_that_are_none_are_refused(self, number: str) -> None:
         body = json.dumps(start_body(agent_timeout_sec=0)).replace(
@@ -226,6 +229,7 @@ class TestStart:
 
 
 class TestLease:
+    @pytest.mark.slow
     @pytest.mark.parametrize("rollout_id", ["rollout-1", "unknown", "%00", "%ff", "x" * 2000])
     async def test_without_the_servers_key_nothing_is_learned(self, rollout_id: str) -> None:
         app = app_of(api_key=KEY)
@@ -308,6 +312,7 @@ class TestCancel:
             left = {"a-1", "a-2", "b"} - {*stopped}
             assert {(await caller.poll(each)).json()["status"] for each in left} <= {"queued", "running"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("asked", [{}, {"ids": ["a"], "all": True}, {"all": False}, {"ids": "a"}])
     async def test_of_anything_else_is_a_422(self, asked: JsonObject) -> None:
         async with calling(app_of()) as caller:
@@ -353,6 +358,7 @@ class TestGrading:
 
 
 class TestProtocols:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("on", "init", "start"), [("both", 202, 202), ("0.2", 202, 404), ("0.3", 404, 202)])
     async def test_either_can_be_switched_off(
         self, monkeypatch: pytest.MonkeyPatch, on: str, init: int, start: int

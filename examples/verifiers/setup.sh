@@ -6,8 +6,8 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 VENV=${VENV:-.venv-verifiers}
-uv() { if command -v uv >/dev/null; then command uv "$@"; else python3 -m uv "$@"; fi; }
-[ -x "$VENV/bin/python" ] || uv venv --quiet --python "${PYTHON:-python3}" "$VENV"
+UV=$(command -v uv || echo "python3 -m uv")
+[ -x "$VENV/bin/python" ] || $UV venv --quiet --python "${PYTHON:-python3}" "$VENV"
 # A released version of the SDK is another product, so the one in this tree comes first.
-uv pip install --quiet --python "$VENV/bin/python" --editable 'sdk[server]' 'verifiers==0.4.0'
+$UV pip install --quiet --python "$VENV/bin/python" --editable 'sdk[server]' 'verifiers==0.4.0'
 echo "Ready: $VENV/bin/vf-eval, as examples/verifiers/README.md says"

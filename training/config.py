@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.chat import ToolPrompt
 from training.errors import TrainingError
 from training.problems import Level
-from training.weights import SMOLLM2
+from training.weights import SMOLLM2, NumberType
 
 SETTINGS_FILE = "config.json"
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - named, not bound
@@ -54,6 +54,9 @@ class TrainingConfig(BaseModel):
     model: Annotated[str, Field(description="Model folder, or the start model by its name.")] = SMOLLM2
     model_cache: Annotated[Path, Field(description="Where the dequantised start model is kept.")] = Path("runs/models")
     device: Annotated[str, Field(description="cpu, cuda or cuda:N.")] = "cpu"
+    dtype: Annotated[NumberType, Field(description="What the weights in use are made of; auto asks the processor.")] = (
+        NumberType.AUTO
+    )
     threads: Annotated[int | None, Field(ge=1, description="CPU threads; by default what PyTorch takes.")] = None
     tool_prompt: Annotated[ToolPrompt, Field(description="How the tools are shown to the model.")] = ToolPrompt.NONE
 

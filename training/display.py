@@ -24,6 +24,8 @@ class Display:
         self._last: dict[str, Any] | None = None
         self._seconds_left = 0.0
         self._live: Live | None = None
+        self._evaluation = ""
+        self._played = self._expected = 0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -42,8 +44,15 @@ class Display:
         """One line that stays."""
         self._console.print(Text(text))
 
+    def begin_evaluation(self, when: str, name: str, mode: str, expected: int) -> None:
+        """An evaluation of ``expected`` rollouts begins; ``count`` says how far it is."""
+        self._evaluation = f"Evaluating {when} training: {name}, {mode}"
+        self._played, self._expected = 0, expected
+        self.note(f"{self._evaluation}, {expected} rollouts.")
+
     def evaluation(self, when: str, name: str, mode: str, summary: dict[str, Any]) -> None:
         """The result of one evaluation."""
+        self._expected = 0
         self.note(
             f"{when:>6} {name} ({mode}): reward {_number(summary['reward'])}, tool result right"
             f" {_number(summary['tool_right'])}, {summary['disputed']} where they differ"
@@ -51,8 +60,11 @@ class Display:
         )
 
     def count(self, outcomes: Counter[str]) -> None:
-        """Rollout attempts that ended."""
+        """The attempts at one rollout, which has ended."""
         self._outcomes += outcomes
+        self._played += 1
+        if self._live is None and self._expected and self._played % max(1, self._expected // 10) == 0:
+            self.note(self._progress())
         self._draw()
 
     def step(self, record: dict[str, Any], seconds_left: float) -> None:
@@ -76,8 +88,8 @@ class Display:
             self._live.update(self._rendered())
 
     def _rendered(self) -> RenderableType:
-        if self._last is None:
-            return Panel(Text(self._errors() or "..."), title="training")
+        if self._expected or self._last is None:
+            return Panel(Text(f"{self._progress()}\n{self._errors()}"), title="training")
         table = Table.grid(padding=(0, 2))
         train = self._last["train"] or {}
         table.add_row("step", str(self._last["step"]), "time left", f"{self._seconds_left / 60:.1f} min")
@@ -90,6 +102,9 @@ class Display:
             Group(table, Text(curve(self._rewards), style="green"), Text(self._errors(), style="dim")),
             title="training",
         )
+
+    def _progress(self) -> str:
+        return f"{self._evaluation}: {self._played} of {self._expected}" if self._expected else "..."
 
     def _errors(self) -> str:
         return "  ".join(f"{outcome} {count}" for outcome, count in sorted(self._outcomes.items()))

@@ -12,7 +12,7 @@ optimizer's small steps, which bf16 would round away.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
@@ -104,8 +104,8 @@ class Learner:
         self.steps_done = 0
         """Steps of the run, those without any spread included; kept with the rest for ``restore``."""
 
-    def step(self, samples: Sequence[Sample]) -> StepStats:
-        """One optimizer step; ``publish`` makes it the policy."""
+    def step(self, samples: Sequence[Sample], is_cancelled: Callable[[], bool] = lambda: False) -> StepStats | None:
+        """One optimizer step; ``publish`` makes it the policy. ``None``, and no step, once ``is_cancelled``."""
         settings = self._settings
         trained_tokens = sum(sample.segment.sampled_count for sample in samples)
         totals = torch.zeros(6, dtype=torch.float64)
@@ -115,6 +115,8 @@ class Learner:
         # Like lengths together: less padding. Neighbours in the order also share the longest prefix.
         ordered = sorted(samples, key=lambda sample: len(sample.segment.ids))
         for at in range(0, len(ordered), settings.micro_batch):
+            if is_cancelled():
+                return None
             batch = ordered[at : at + settings.micro_batch]
             loss, sums, error = self._loss(batch, trained_tokens)
             loss.backward()

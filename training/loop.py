@@ -8,6 +8,7 @@ into one optimizer step; the new weights are published to the engine.
 import asyncio
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,14 +27,13 @@ from training.datasets import read_datasets
 from training.display import Display
 from training.engine import Engine
 from training.grpo import GrpoSettings, Learner, Sample, StepStats, advantages
-from training.masks import trajectory_record
 from training.policy import Policy, TokenBudget
 from training.problems import write_rows
 from training.records import RunFolder
 from training.report import write_report
 from training.rollouts import Played, RolloutRunner, RolloutShape, Task, outcomes_of
 from training.summary import step_record, summarized
-from training.weights import load_model, save_model
+from training.weights import load_model, number_type, save_model
 
 SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 JOURNAL = "server-journal.db"
@@ -45,7 +45,9 @@ class Run:
     def __init__(self, config: TrainingConfig, display: Display, *, is_resumed: bool = False) -> None:
         self._config = config
         self._display = display
-        self._is_resumed = is_resumed
+        device = torch.device(config.device)
+        dtype, why = number_type(config.dtype, device)
+        display.note(why)
         self._folder = RunFolder(config.output, is_resumed=is_resumed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -54,8 +56,7 @@ class Run:
         for name, rows in [("train", self._datasets.training), *self._datasets.held_out.items()]:
             write_rows(rows, config.output / "datasets" / f"{name}.jsonl")
         display.note("Loading the model.")
-        device = torch.device(config.device)
-        self._model = load_model(config.model, config.model_cache, device)
+        self._model = load_model(config.model, config.model_cache, device, dtype)
         self._chat = ChatFormat(self._model.tokenizer, config.tool_prompt)
         start = {name: tensor.clone() for name, tensor in self._model.weights.items()} if config.kl else None
         self._learner = Learner(self._model.decoder, self._model.weights, grpo_settings(config), start)
@@ -147,39 +148,54 @@ class Run:
         config = self._config
         started = time.monotonic()
         ends = started + config.minutes * 60
-        step = self._learner.steps_done
-        longest_seconds = 0.0
-        while time.monotonic() + longest_seconds / 2 < ends and (config.steps is None or step < config.steps):
+        last_seconds = 0.0
+        # A step that would not be done in time is not begun, and one that is not done when the time is up is left out.
+        while time.monotonic() + last_seconds < ends and (
+            config.steps is None or self._learner.steps_done < config.steps
+        ):
             step_started = time.monotonic()
-            tasks = self._tasks(step)
-            sampled_before = engine.stats.sampled_tokens
-            groups = _in_groups(await runner.run(tasks), config.samples)
-            rollout_seconds = time.monotonic() - step_started
-            samples, skipped = self._samples(groups, step + 1)
-            stats: StepStats | None = None
-            step += 1
-            if samples:
-                stats = await _to_its_end(partial(self._learn, samples, step, engine))
-            self._learner.steps_done = step
-            longest_seconds = max(longest_seconds, time.monotonic() - step_started)
-            played = [one for group in groups for one in group]
-            record = step_record(step, played, stats, skipped) | {
-                "seconds": round(time.monotonic() - step_started, 2),
-                "rollout_seconds": round(rollout_seconds, 2),
-                "tokens_per_second": round((engine.stats.sampled_tokens - sampled_before) / rollout_seconds, 1),
+            try:
+                async with asyncio.timeout(ends - step_started):
+                    record = await self._step(runner, engine)
+            except TimeoutError:
+                self._display.note(f"The time is up within step {self._learner.steps_done + 1}, which is left out.")
+                break
+            last_seconds = time.monotonic() - step_started
+            record |= {
+                "seconds": round(last_seconds, 2),
                 "training_seconds": round(time.monotonic() - started, 1),
                 "repeated_results": trainer.repeated_results,
                 "late_results": trainer.late_results,
             }
             self._folder.append(records.STEPS, record)
             self._display.step(record, max(0.0, ends - time.monotonic()))
-            if config.checkpoint_steps and step % config.checkpoint_steps == 0:
+            if config.checkpoint_steps and self._learner.steps_done % config.checkpoint_steps == 0:
                 await asyncio.to_thread(self._folder.save_checkpoint, self._learner.state())
 
-    def _learn(self, samples: Sequence[Sample], step: int, engine: Engine) -> StepStats:
-        stats = self._learner.step(samples)
-        engine.update(self._learner.publish)
-        self._learner.steps_done = step
+    async def _step(self, runner: RolloutRunner, engine: Engine) -> dict[str, Any]:
+        step = self._learner.steps_done
+        started = time.monotonic()
+        sampled_before = engine.stats.sampled_tokens
+        groups = _in_groups(await runner.run(self._tasks(step)), self._config.samples)
+        rollout_seconds = time.monotonic() - started
+        samples, skipped = self._samples(groups)
+        stats: StepStats | None = None
+        if samples:
+            stats = await _unless_cancelled(partial(self._learn, samples, step + 1, engine))
+        self._learner.steps_done = step + 1
+        played = [one for group in groups for one in group]
+        return step_record(step + 1, played, stats, skipped) | {
+            "rollout_seconds": round(rollout_seconds, 2),
+            "tokens_per_second": round((engine.stats.sampled_tokens - sampled_before) / rollout_seconds, 1),
+        }
+
+    def _learn(
+        self, samples: Sequence[Sample], step: int, engine: Engine, is_cancelled: threading.Event
+    ) -> StepStats | None:
+        stats = self._learner.step(samples, is_cancelled.is_set)
+        if stats is not None:
+            engine.update(self._learner.publish)
+            self._learner.steps_done = step
         return stats
 
     def _tasks(self, step: int) -> list[Task]:
@@ -197,21 +213,18 @@ class Run:
                 tasks.append(Task(rollout_id, rows[order[place]], seed, config.temperature))
         return tasks
 
-    def _samples(self, groups: Sequence[Sequence[Played]], step: int) -> tuple[list[Sample], int]:
-        """What to train on, and how many groups had no spread; every trajectory is put on record."""
+    def _samples(self, groups: Sequence[Sequence[Played]]) -> tuple[list[Sample], int]:
+        """What to train on, and how many groups had no spread."""
         samples: list[Sample] = []
         skipped = 0
         for group in groups:
             rewarded = [played for played in group if played.reward is not None]
             weights = advantages([played.reward or 0.0 for played in rewarded], self._config.advantage_epsilon)
-            skipped += weights is None
-            nothing: list[float | None] = [None] * len(rewarded)
-            for played, advantage in zip(rewarded, weights or nothing, strict=True):
-                record = trajectory_record(played.trajectory, advantage)
-                named = {"rollout_id": played.attempts[-1].rollout_id, "step": step, "reward": played.reward}
-                self._folder.append(records.TRAJECTORIES, named | record)
-                if advantage is not None:
-                    samples += [Sample(one, advantage) for one in played.trajectory.segments if one.sampled_count]
+            if weights is None:
+                skipped += 1
+                continue
+            for played, advantage in zip(rewarded, weights, strict=True):
+                samples += [Sample(one, advantage) for one in played.trajectory.segments if one.sampled_count]
         return samples, skipped
 
     async def _evaluate(self, runner: RolloutRunner, when: str) -> dict[str, Any]:
@@ -220,7 +233,7 @@ class Run:
         temperatures = {"sampled": config.temperature} | ({"greedy": 0.0} if config.eval_greedy else {})
         for name, rows in self._datasets.held_out.items():
             for mode, temperature in temperatures.items():
-                self._display.note(f"Evaluating {when} training: {name}, {mode}, {len(rows)} rollouts.")
+                self._display.begin_evaluation(when, name, mode, len(rows))
                 started = time.monotonic()
                 tasks = [
                     Task(
@@ -253,12 +266,14 @@ def grpo_settings(config: TrainingConfig) -> GrpoSettings:
     )
 
 
-async def _to_its_end(work: Callable[[], StepStats]) -> StepStats:
-    """Run ``work`` in a thread. Cancelled, it still ends first, so that no checkpoint holds half a step."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+async def _unless_cancelled(work: Callable[[threading.Event], StepStats | None]) -> StepStats | None:
+    """Run ``work`` in a thread. Cancelled, it is told so and waited for, so that no checkpoint holds half a step."""
+    is_cancelled = threading.Event()
+    running = asyncio.ensure_future(asyncio.to_thread(work, is_cancelled))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        is_cancelled.set()
         await asyncio.wait([running])
         raise
 

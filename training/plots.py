@@ -1,7 +1,7 @@
-"""Pictures of runs: reward and tool-result-right, raw and as a moving average."""
+"""The picture of a run: reward and tool-result-right, raw and as a moving average."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,24 +44,6 @@ def draw_run(steps: Sequence[dict[str, Any]], evaluations: dict[str, Any]) -> by
     lengths.set_ylabel("sampled tokens")
     lengths.set_xlabel("step")
     lengths.grid(alpha=0.3)
-    return _png(figure)
-
-
-def draw_runs(runs: Mapping[str, Sequence[dict[str, Any]]]) -> bytes:
-    """Reward and tool-result-right of several runs over the minutes of training, raw and averaged, as PNG."""
-    figure, panels = _pyplot().subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    for panel, field, title in zip(panels, ("reward", "tool_right"), ("reward", "tool result right"), strict=True):
-        for name, steps in runs.items():
-            known = [step for step in steps if step[field] is not None]
-            minutes = [step["training_seconds"] / 60 for step in known]
-            values = [step[field] for step in known]
-            [raw] = panel.plot(minutes, values, alpha=0.25, linewidth=1)
-            panel.plot(minutes, moving_average(values), color=raw.get_color(), linewidth=2, label=name)
-        panel.set_title(f"{title}: mean of a step, and of {WINDOW} steps", fontsize=10)
-        panel.set_xlabel("minutes of training")
-        panel.set_ylim(-0.02, 1.02)
-        panel.grid(alpha=0.3)
-    panels[1].legend(loc="lower right", fontsize=8)
     return _png(figure)
 
 

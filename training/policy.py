@@ -50,6 +50,7 @@ class Policy:
         trajectory.close_turn(generated.tokens, generated.logprobs, message)
         return CompletionsResult(
             message=message,
+            prompt_token_ids=prompt,
             token_ids=generated.tokens,
             logprobs=generated.logprobs,
             usage={

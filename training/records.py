@@ -1,7 +1,6 @@
 """The folder of one run: what is in it, and how it is written.
 
 ``config.json`` the settings, ``steps.jsonl`` a line a step, ``rollouts.jsonl`` a line a rollout attempt,
-``trajectories.jsonl`` what was sampled in each rollout of a step (``python -m training.masks`` shows it),
 ``server.jsonl`` a line a restart of the server, ``evaluations.json`` before and after, ``model/`` the trained weights,
 ``checkpoint.pt`` what ``--resume`` needs, ``report.html`` and ``reward.png``. Lines are flushed as they are written.
 """
@@ -18,7 +17,6 @@ from training.errors import TrainingError
 
 STEPS = "steps.jsonl"
 ROLLOUTS = "rollouts.jsonl"
-TRAJECTORIES = "trajectories.jsonl"
 SERVER = "server.jsonl"
 EVALUATIONS = "evaluations.json"
 CHECKPOINT = "checkpoint.pt"

@@ -17,7 +17,7 @@ from training.chat import ChatFormat
 from training.config import TrainingConfig
 from training.engine import Engine
 from training.policy import Policy, TokenBudget
-from training.weights import load_model
+from training.weights import load_model, number_type
 
 HOST = "127.0.0.1"
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -79,7 +79,10 @@ async def serve_model(config: TrainingConfig, examples: list[dict[str, Any]], fo
     Raises:
         TrainingError: if ``folder`` is no model folder.
     """
-    model = load_model(str(folder), config.model_cache, torch.device(config.device))
+    device = torch.device(config.device)
+    dtype, why = number_type(config.dtype, device)
+    print(why)  # noqa: T201 - a command's output
+    model = load_model(str(folder), config.model_cache, device, dtype)
     chat = ChatFormat(model.tokenizer, config.tool_prompt)
     engine = Engine(model.decoder, model.weights, chat, rows=config.concurrency, max_length=config.context)
     policy = Policy(engine, chat, TokenBudget(turn=config.max_tokens_turn))

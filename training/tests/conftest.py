@@ -9,7 +9,7 @@ import torch
 
 from training.chat import ChatFormat
 from training.engine import Engine
-from training.weights import SMOLLM2, Model, load_model
+from training.weights import SMOLLM2, Model, NumberType, load_model, number_type
 
 ROOT = Path(__file__).parents[2]
 # Dequantising takes 20 s, so the folder is kept between sessions where it is named.
@@ -33,8 +33,9 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(model_cache: Path) -> Model:
-    """The start model in bf16."""
-    return load_model(SMOLLM2, model_cache, torch.device("cpu"))
+    """The start model, in what the processor multiplies fast."""
+    device = torch.device("cpu")
+    return load_model(SMOLLM2, model_cache, device, number_type(NumberType.AUTO, device)[0])
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,28 @@
 """The parts that need no model."""
 
+import io
 import json
+import re
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
 
 from osmosis_ai.rollout import OsmosisLLMClient, RolloutContext, RolloutRequest
 from osmosis_ai.rollout.run.data.dataset import DatasetReader
 from rewards import compute_reward
 from tools import TOOLS
 from training import records
-from training.chaos import judge
-from training.display import curve
+from training.display import Display, curve
 from training.grpo import advantages
 from training.plots import moving_average
 from training.problems import Level, Wordings, held_out_rows, training_rows, write_rows
 from training.report import write_report
 from training.rollouts import last_tool_result_is
-from training.stepwise import FIRST_STEP, LAST_STEP, stepwise_reward
-from training.table import table_rows
+from training.weights import NATIVE_BF16, NumberType, number_type
 
 TOOL_OF = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
@@ -82,24 +84,6 @@ def test_the_last_tool_result_is_compared_as_a_number(results: list[str], truth:
     assert last_tool_result_is([*messages, {"role": "assistant", "content": "#### 8"}], truth) is is_right
 
 
-@pytest.mark.parametrize(
-    ("reward", "results", "earned"),
-    [
-        (1.0, [], 1.0),
-        (0.0, ["28", "168"], LAST_STEP),
-        (0.0, ["28"], FIRST_STEP),
-        (0.0, ["28.0", "-15"], FIRST_STEP),
-        (0.0, ["Error: no such tool", "NaN"], 0.0),
-        (0.0, [], 0.0),
-        (None, ["28"], None),
-    ],
-)
-def test_a_step_on_the_way_earns_a_part(reward: float | None, results: list[str], earned: float | None) -> None:
-    messages = [{"role": "tool", "content": result} for result in results]
-    row = {"expression": "(71 - 43) * 6", "ground_truth": "168"}
-    assert stepwise_reward(reward, messages, row) == earned
-
-
 def test_curves_and_averages() -> None:
     assert curve([0.0, 0.5, 1.0]) == "▁▅█"
     assert moving_average([1.0, 0.0, 0.5], window=2) == [1.0, 0.5, 0.25]
@@ -115,36 +99,40 @@ def test_what_a_model_wrote_is_text_in_the_report(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
-    assert table_rows(tmp_path) == []
 
 
-def attempt(name: str, started: float, ended: float, outcome: str, reward: float | None) -> dict[str, Any]:
-    return {"rollout_id": name, "started_at": started, "ended_at": ended, "outcome": outcome, "reward": reward}
+@pytest.mark.parametrize(
+    ("features", "asked", "chosen"),
+    [
+        (["avx512_bf16"], NumberType.AUTO, torch.bfloat16),
+        (["amx_bf16"], NumberType.AUTO, torch.bfloat16),
+        (["avx2", "avx512_f"], NumberType.AUTO, torch.float32),
+        (["avx2"], NumberType.BF16, torch.bfloat16),
+        (["avx512_bf16"], NumberType.FP32, torch.float32),
+    ],
+)
+def test_the_number_type_is_one_that_the_processor_has(
+    monkeypatch: pytest.MonkeyPatch, features: list[str], asked: NumberType, chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True) | {"cpu_name": "One"})
+    dtype, why = number_type(asked, torch.device("cpu"))
+    assert dtype is chosen
+    assert ("One" in why) is (asked is NumberType.AUTO)
 
 
-def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="There is nothing to compare with.")
+def test_this_processor_has_what_linux_says_of_it() -> None:
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if re.match("flags|Features", line))
+    has_bf16 = not {*NATIVE_BF16}.isdisjoint(flags.split())
+    assert number_type(NumberType.AUTO, torch.device("cpu"))[0] is (torch.bfloat16 if has_bf16 else torch.float32)
 
 
-def a_run_with_two_kills(folder: Path, victims: list[dict[str, Any]]) -> list[bool]:
-    """The verdicts on a run that was killed at 10 and at 30 seconds, each time for one second."""
-    write_lines(
-        folder / records.SERVER,
-        [
-            {"event": "started", "pid": 1},
-            *({"event": "restarted", "died_at": at, "ready_at": at + 1.0, "pid": 2} for at in (10.0, 30.0)),
-        ],
-    )
-    write_lines(folder / records.STEPS, [{"rewarded": 8, "rollouts": 8}] * 7)
-    later = attempt("later", 40, 45, "COMPLETED", 1.0)
-    write_lines(folder / records.ROLLOUTS, [*victims, attempt("second", 29, 31.5, "ERROR", None), later])
-    return [verdict.holds for verdict in judge(folder, [10.0, 30.0])]
-
-
-def test_the_judge_of_a_killed_run_finds_what_is_wrong(tmp_path: Path) -> None:
-    assert a_run_with_two_kills(tmp_path, [attempt("a", 9, 11.5, "ERROR", None)]) == [True] * 5
-    waited_too_long = [attempt("a", 9, 60, "TIMED_OUT", None)]
-    assert a_run_with_two_kills(tmp_path, waited_too_long) == [True, True, False, True, True]
-    reward_of_nothing = [attempt("a", 9, 11.5, "ERROR", 0.0)]
-    assert a_run_with_two_kills(tmp_path, reward_of_nothing) == [True, True, True, False, True]
-    assert a_run_with_two_kills(tmp_path, []) == [False, True, True, True, True]
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_evaluation_says_how_far_it_is(is_terminal: bool) -> None:
+    shown = io.StringIO()
+    with Display(Console(file=shown, force_terminal=is_terminal, width=100)) as display:
+        display.begin_evaluation("before", "held-out", "greedy", 20)
+        for _ in range(6):
+            display.count(Counter(COMPLETED=1))
+    assert ("6 of 20" in shown.getvalue()) is True
+    assert is_terminal or "held-out, greedy: 2 of 20" in shown.getvalue()

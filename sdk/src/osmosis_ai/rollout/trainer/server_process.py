@@ -206,7 +206,9 @@ class ServerProcess:
                 process.kill()
             await process.wait()
             if self._reader is not None:
+                # A child of the child may hold the pipe. Waited for, as nobody else asks what came of it.
                 self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)
             if self._server_log is not None:
                 self._server_log.close()
 

@@ -1,0 +1,65 @@
+"""TRL trains the start model through a real server, and its shorter pass is that of transformers."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from support.processes import ServingProgram
+from transformers import AutoModelForCausalLM
+
+from examples.trl.train import SERVER_KEY_VARIABLE, SharedPromptTrainer
+from training.weights import Model
+
+ROOT = Path(__file__).parents[2]
+KEY = "key-of-the-test"
+FP32_ERROR = 1e-3
+
+
+def test_trl_takes_steps_on_rollouts_of_the_server(tmp_path: Path, model_cache: Path) -> None:
+    variables = {"PYTHONPATH": str(ROOT), SERVER_KEY_VARIABLE: KEY}
+    with ServingProgram(tmp_path, "-m", "server:agent_loop", "-p", "0", **variables) as server:
+        url = f"http://127.0.0.1:{server.wait_until_serving().port}"
+        small = ("--steps", "2", "--problems-per-step", "1", "--samples", "4")
+        given = ("--server", url, "--output", str(tmp_path), "--model-cache", str(model_cache), *small)
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.trl.train", *given],
+            cwd=ROOT,
+            env=os.environ | {SERVER_KEY_VARIABLE: KEY},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Numbers are ")
+    steps = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2]
+    for step in steps:
+        assert 0 <= step["reward"] <= 1
+        assert 0 < step["completions/mean_length"] <= 58  # sampled tokens alone
+        assert (step["grad_norm"] > 0) is (step["reward_std"] > 0)
+
+
+def test_a_prompt_computed_once_gives_the_logprobs_of_transformers(model: Model) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32)
+    trainer = SharedPromptTrainer.__new__(SharedPromptTrainer)
+    trainer.accelerator = SimpleNamespace(autocast=nullcontext, unwrap_model=lambda trained: trained)
+    trainer.temperature = 0.7
+    trainer._decoder = model.decoder
+    torch.manual_seed(0)
+    ids = torch.randint(100, 40_000, (3, 50))
+    ids[:, :30] = ids[0, :30]
+    mask = torch.ones_like(ids)
+    mask[1, 45:] = 0
+    with torch.no_grad():
+        ours, entropy, _ = trainer._get_per_token_logps_and_entropies(reference, ids, mask, 20)
+        logits = reference(input_ids=ids, attention_mask=mask).logits[:, 29:-1] / 0.7
+    theirs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 30:, None])[..., 0]
+    is_real = mask[:, 30:].bool()
+    assert torch.allclose(ours[is_real], theirs[is_real], atol=FP32_ERROR)
+    assert entropy is not None
+    assert (entropy[is_real] > 0).all()

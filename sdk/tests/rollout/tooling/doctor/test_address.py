@@ -97,7 +97,7 @@ def test_a_server_with_another_key(keyed: int) -> None:
 def test_a_server_with_this_key(keyed: int) -> None:
     finding = find("running-server", host=LOOPBACK, port=keyed, api_key=KEY)
     assert finding.status is Status.OK
-    assert "takes this one" in finding.message
+    assert "takes this one, speaks 0.2 and 0.3" in finding.message
 
 
 def test_what_is_no_rollout_server_is_none(taken: int) -> None:

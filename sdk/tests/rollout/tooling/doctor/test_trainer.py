@@ -1,9 +1,12 @@
 """The way to the trainer: real sockets, which refuse, hang, redirect, or have another clock."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from support.doctor import assert_names, find
@@ -43,6 +46,32 @@ def test_without_a_key_it_is_only_asked_by_get() -> None:
     with TrainerPeer() as trainer:
         assert find("trainer-key", trainer=trainer.url).status is Status.NOT_CHECKED
         assert {method for method, _, _ in trainer.requests} == {"GET"}
+
+
+class _Policy(BaseHTTPRequestHandler):
+    """A trainer of 0.3: an OpenAI chat API, and nothing that takes results."""
+
+    def do_GET(self) -> None:
+        self.send_response(405 if self.path == "/v1/chat/completions" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["", "/v1"])
+def test_the_generation_of_a_caller_is_named(path: str) -> None:
+    with TrainerPeer(key=KEY) as trainer:
+        assert "It speaks 0.2" in find("trainer-paths", trainer=trainer.url, trainer_key=KEY).message
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Policy) as policy:
+        threading.Thread(target=policy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        url = f"http://127.0.0.1:{policy.server_address[1]}{path}"
+        asked = f"It speaks 0.3: chat is at {url.removesuffix('/v1')}/v1/chat/completions, and it fetches results."
+        assert find("trainer-paths", trainer=url).message == asked
+        assert find("trainer-url", trainer=url).status is Status.OK
+        policy.shutdown()
 
 
 def test_no_trainer_named() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from osmosis_ai.rollout.server.init_endpoint import INIT_PATH
 from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
 from osmosis_ai.rollout.tooling.doctor.types import Finding, not_checked, ok, problem, warning
@@ -21,8 +22,6 @@ MAX_UNPRIVILEGED = 1024
 
 _TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENING = "0A"
-_STARTS = {"/v1/rollout/init": "0.2", "/rollout": "0.3"}
-"""Where rollouts are started, by generation of the protocol."""
 METHOD_NOT_ALLOWED = 405
 """To a GET."""
 _NOT_OURS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -122,12 +121,12 @@ def ask_server(host: str, port: int, api_key: str | None, time_limit_seconds: fl
             name = health["agent_loop"]
             without_key = client.get("/platform/health").status_code
             with_key = client.get("/platform/health", headers=headers).status_code if headers else None
-            answered = {path: client.get(path, headers=headers).status_code for path in _STARTS}
+            takes_inits = client.get(INIT_PATH).status_code == METHOD_NOT_ALLOWED
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
     asks_for_key = {401: True, 404: False}.get(without_key)
     takes_our_key = with_key == 200 if asks_for_key and with_key is not None else None
-    protocols = tuple(name for path, name in _STARTS.items() if answered[path] == METHOD_NOT_ALLOWED)
+    protocols = (*(["0.2"] if takes_inits else []), *(["0.3"] if "lifecycle" in health else []))
     return RunningServer(str(name), asks_for_key, takes_our_key, protocols)
 
 

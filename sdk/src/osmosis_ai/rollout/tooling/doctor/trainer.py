@@ -98,7 +98,7 @@ class TrainerReport:
     @property
     def is_pulling(self) -> bool:
         """Whether it takes no results, but chat calls: it speaks 0.3, and fetches."""
-        if self.statuses.get(COMPLETED_PATH) not in _ABSENT:
+        if PULL_CHAT_PATH not in self.statuses:
             return False
         return any(self.statuses.get(path, HTTPStatus.NOT_FOUND) in _THERE for path in (PULL_CHAT_PATH, CHAT_PATH))
 
@@ -154,15 +154,22 @@ def _ask(client: httpx.Client, base: str, key: str | None, report: TrainerReport
     statuses: dict[str, int] = {}
     location = skew_seconds = key_status = None
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    for path in (CHAT_PATH, COMPLETED_PATH, PULL_CHAT_PATH):
-        if path == PULL_CHAT_PATH and statuses[COMPLETED_PATH] not in _ABSENT:
-            break  # whoever takes results speaks 0.2
+
+    def look(path: str) -> int:
+        nonlocal location, skew_seconds
         sent_at = time.time()
         # Left unread: how long a body is, is the other side's choice.
-        with client.stream("GET", base + path, headers=headers) as response:
-            statuses[path] = response.status_code
+        with client.stream("GET", path, headers=headers) as response:
             location = response.headers.get("location") or location
             skew_seconds = _skew(response.headers.get("date"), sent_at, time.time())
+            return response.status_code
+
+    for path in (CHAT_PATH, COMPLETED_PATH):
+        statuses[path] = look(base + path)
+    # Whoever takes results speaks 0.2, also where the URL has a /v1 that it should not have.
+    taken_elsewhere = base.endswith("/v1") and look(base.removesuffix("/v1") + COMPLETED_PATH) not in _ABSENT
+    if statuses[COMPLETED_PATH] in _ABSENT and not taken_elsewhere:
+        statuses[PULL_CHAT_PATH] = look(base + PULL_CHAT_PATH)
     if key and statuses[COMPLETED_PATH] not in _ABSENT:
         with client.stream("POST", base + COMPLETED_PATH, headers=headers, json={}) as response:
             key_status = response.status_code
@@ -208,7 +215,7 @@ def check_url(case: Case) -> Finding:
     if report.bad_url is not None:
         return problem(f"--trainer is no base URL: {report.bad_url}.", "Write it as in http://10.0.0.5:8000.")
     for doubled in (CHAT_PATH, COMPLETED_PATH, "/v1"):
-        if report.shown.endswith(doubled):
+        if not report.is_pulling and report.shown.endswith(doubled):
             # A server that answers every path alike, as one that asks for a key does, would not show it.
             return warning(
                 f"Calls would go to {report.shown}{CHAT_PATH}: the protocol's paths begin with /v1 themselves.",

@@ -267,10 +267,11 @@ def test_no_row_is_lost_whatever_the_file_holds(
     code = ways[command](path)
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
-    if not printed.out:
-        assert (code, printed.err[:7]) == (1, "Error: ")
+    document = json.loads(printed.out)
+    if "error" in document:
+        assert (code, document["exit_code"], printed.err[:7]) == (1, 1, "Error: ")
         return
-    numbers, named = row_numbers(json.loads(printed.out)), rows_named(printed.err, suffix)
+    numbers, named = row_numbers(document), rows_named(printed.err, suffix)
     assert code == (1 if named else 0)
     if ".csv" in suffix:  # a line without any text is no row, and a text may hold line ends
         assert len(numbers) + len(named) == len(set(numbers)) + len(set(named)) <= len(records)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from osmosis_ai.cli import options as table
+from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.text import counted, encodable, one_line, strip_control
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.journal.types import SETTLED, UNSETTLED, RolloutState
@@ -84,11 +85,11 @@ def show(
         for index, record in enumerate(await _named(opened, rollouts)):
             detail = await _details(opened, record)
             if as_json:
-                sys.stdout.write((",\n" if index else "[\n") + json.dumps(detail, indent=2))
+                write_document([",\n" if index else "[\n", json.dumps(detail, indent=2)])
             else:
                 _print_details(detail, first=index == 0)
         if as_json:
-            sys.stdout.write("\n]\n")
+            write_document(["\n]\n"])
 
     _with_journal(journal, work)
     return 0
@@ -335,6 +336,4 @@ def _print(line: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    from osmosis_ai.rollout.core.json_document import write_document
-
     write_document([json.dumps(value, indent=2), "\n"])

@@ -173,6 +173,9 @@ def test_the_flag_says_what_it_says(chosen: dict[str, str]) -> None:
         ),
         ({"user_prompt": "q", "the gold": "2"}, "'ground_truth=the gold'"),
         ({"task": "q", "gold": "2"}, "ground_truth=COLUMN,user_prompt=COLUMN"),
+        ({"user_prompt": "q", "\ud800": "2"}, "ground_truth=COLUMN"),
+        ({"user_prompt": "q", "a,b": "2"}, "ground_truth=COLUMN"),
+        ({"user_prompt": "q", "": "2"}, "ground_truth=COLUMN"),
     ],
 )
 def test_what_is_proposed_works_when_it_is_pasted(tmp_path: Path, record: dict[str, Any], columns: str) -> None:

@@ -159,7 +159,7 @@ def proposal(missing: Collection[str], row: Mapping[str, Any]) -> str:
     What holds a conversation, or a ground truth within JSON, is known by that; one column that is left is the one that
     is missing. For anything else there is ``COLUMN``.
     """
-    spare = [name for name in row if name not in TARGETS and not set(name) & set(",\n")]
+    spare = [name for name in row if name not in TARGETS and _can_be_said(name)]
     missing, chosen = list(missing), []
     for name in list(spare):
         value = row[name]
@@ -178,6 +178,11 @@ def proposal(missing: Collection[str], row: Mapping[str, Any]) -> str:
                 missing.remove("ground_truth")  # the conversation has it
     is_clear = len(missing) == len(spare) == 1 and _fits(missing[0], row[spare[0]])
     return shlex.quote(",".join([*chosen, *(f"{target}={spare[0] if is_clear else 'COLUMN'}" for target in missing)]))
+
+
+def _can_be_said(name: str) -> bool:
+    """Whether ``--columns`` can have the name."""
+    return name == name.strip() != "" and name.isprintable() and "," not in name and not name.endswith(_TYPED)
 
 
 def _json_of(text: str) -> Any:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-ENVIRONMENT = ROOT / ".venv-published"
+PLACE = ROOT / ".venv-published"
+ENVIRONMENT = PLACE / "environment"
 REQUIREMENT = "osmosis-ai>=0.3.8,<0.4"
 INSTALL_SECONDS = 150
 LINE_BYTES = 16 * 1024 * 1024
@@ -37,7 +38,8 @@ def _answers(command: list[str]) -> bool:
 def published_python() -> str | None:
     """The interpreter of the environment, which is made once; ``None`` where it cannot be."""
     python = ENVIRONMENT / "bin/python"
-    with (ROOT / ".venv-published.lock").open("w") as lock:
+    PLACE.mkdir(exist_ok=True)
+    with (PLACE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if python.exists() and _answers([str(python), "-c", "import osmosis_ai.rollout.client"]):
             return str(python)

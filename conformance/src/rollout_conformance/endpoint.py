@@ -55,7 +55,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_within: str = ""
     """``line`` (of the status), ``head`` or ``body``: where it ends, and the connection with it; ``tail``: in white
-    space behind the body's JSON."""
+    space behind the body's JSON; ``end``: before its last line break, of one in chunks."""
     is_chunked: bool = False
     """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
     behind: bytes = b""
@@ -201,6 +201,7 @@ def _cut(response: bytes, answer: Answer) -> bytes:
         "head": len(head) + 2,
         "body": len(head) + 4 + (len(body) - len(LAST_CHUNK) if answer.is_chunked else len(body) // 2),
         "tail": len(response) - TAIL_BYTES // 2,
+        "end": len(response) - 2,
     }
     return response[: kept.get(answer.cut_within, len(response))]
 

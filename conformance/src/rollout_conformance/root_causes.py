@@ -40,6 +40,10 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("drain.delivered", "drain.repeated_delivered"),
     ("drain.repeated", "drain.killed"),
     ("drain.kept", "drain.killed"),
+    ("drain.results", "errors.no_reward"),
+    ("drain.results", "completed.outcome"),
+    ("drain.results", "completed.shape"),
+    ("drain.results", "errors.message"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 

@@ -165,6 +165,7 @@ CAUSES: dict[str, str] = {
     "drain.own_keys": "calls are counted from the start of the process: make the key at random",
     "drain.kept": "what is still owed is dropped, or marked as settled, when the process ends",
     "drain.last_offer": "deliveries that wait for their next attempt are not woken at the end",
+    "drain.results": "the ERROR of what was cut off is built by other code than that of any rollout",
     "drain.printed": "whole requests or headers are logged: hide what is a key",
     "drain.answers": "the listening socket is closed at once, and with it status and readiness",
     "drain.exit_code": "the process ends by the signal, or by an exception while it closes",

@@ -124,7 +124,7 @@ async def reserved(kit: Kit) -> None:
 
 @check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
-    extra: dict[str, Any] = {"reasoning_content": "Let me see.", "x_own": {"a": [1, None, True]}}
+    extra: dict[str, Any] = {"reasoning_content": "\n\nLet me see. \n", "x_own": {"a": [1, None, True]}}
     rollout = await kit.start(calling_offered(lambda tools, _: [call_of(tools[0], "call_0")], **extra))
     await rollout.result()
     need_tools(rollout.tools)

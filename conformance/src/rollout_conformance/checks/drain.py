@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks.restart import require_reports
+from rollout_conformance.checks import completed, errors
+from rollout_conformance.checks.restart import require_reports, restart_of
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import INIT_PATH, Kit, describe, path_of, retry_after_seconds
@@ -171,6 +172,22 @@ async def last_offer(kit: Kit) -> None:
     if stop.owed is not None and stop.offered_at_the_end <= stop.offered_before:
         looked_at(stop.owed)
         raise Failed("another delivery of a result between SIGTERM and the end of the process", "none")
+
+
+@check(
+    "drain.results",
+    "result-1 result-4 result-6 result-8",
+    "The results of what was cut off, or interrupted, are as those of any rollout.",
+    STOPPING,
+)
+async def results(kit: Kit) -> None:
+    await (restart_of if kit.command is not None else stop_of)(kit)
+    await stop_of(kit)
+    if kit.trainer.samples is None:
+        kit.trainer.samples = asyncio.create_task(asyncio.sleep(0))
+    # What the audits looked at before is looked at again, which harms nothing.
+    for audit in (completed.shape, completed.outcome, errors.no_reward, errors.message):
+        await audit(kit)
 
 
 @check("drain.printed", "key-11", "No key is in what the process has printed.", STOPPING)

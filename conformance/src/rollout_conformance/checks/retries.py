@@ -27,7 +27,7 @@ RETRY_AFTER_SECONDS = 1
 DATED_SECONDS = 4
 """Of these two are owed: a date has whole seconds, and another machine another clock."""
 CLOCK_SLACK_SECONDS = 0.05
-PAUSE_REFUSALS = 6
+PAUSE_REFUSALS = 5
 ABORTS = 4
 AWAY_SECONDS = 1.2
 """Of these a server that waits as the protocol's does has asked twice."""

@@ -82,6 +82,7 @@ async def cut_body(kit: Kit) -> None:
     await asyncio.gather(
         _require_none(kit, "within its body", lambda answer: replace(answer, cut_within="body")),
         _require_none(kit, "behind its JSON, not its end", lambda answer: replace(answer, cut_within="tail")),
+        _require_none(kit, "within its last chunk", lambda answer: replace(answer, cut_within="end", is_chunked=True)),
         _require_none(kit, "before its last chunk", lambda answer: replace(answer, cut_within="body", is_chunked=True)),
     )
 

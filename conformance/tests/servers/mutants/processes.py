@@ -189,6 +189,12 @@ mutant("counts-its-calls", "drain.own_keys", call_key=lambda s, usual, r: f"call
 mutant("drops-what-is-owed-at-the-end", "drain.kept", silent=True, drain=drops_what_is_owed, needs="process")
 mutant("keeps-to-its-delays", "drain.last_offer", wait_to_offer=keeps_to_its_delays, needs="process")
 mutant("cancels-nothing-at-the-end", "drain.answers", cancel=cancels_nothing_at_the_end, needs="process")
+mutant(
+    "rewards-what-was-cut-off",
+    "drain.results",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | ({"reward": 0.0} if o == "interrupted" else {}),
+    needs="process",
+)
 mutant("prints-its-inits", "drain.printed", parse=prints_its_inits, needs="process")
 
 

@@ -30,6 +30,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("load.*", "load.concurrent"),
     ("completed.tool_counts", "completed.counts"),
     ("chat.more_sampling", "chat.sampling"),
+    ("tools.odd_ids", "tools.equal"),
     ("chat.bare", "chat.null_fields"),
     ("completed.latency", "retries.too_many"),
     ("completed.call_latency", "retries.too_many"),

@@ -13,15 +13,18 @@ from rollout_conformance.scripts import (
     answering,
     asking_at_once,
     breaking_off,
+    calling_offered_tools,
     cutting,
     encoded,
     first,
+    need_tools,
     paging,
     refusing,
+    turn_of,
 )
 from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.vocabulary import Failed, NotExercised
 
 RETRY_AFTER_SECONDS = 1
 DATED_SECONDS = 4
@@ -53,6 +56,26 @@ async def server_error(kit: Kit) -> None:
     await asyncio.gather(
         *(_require_recovery(kit, f"{status}", refusing(status, 1, answering())) for status in (500, 501, 503, 520))
     )
+
+
+@check("retries.later", "retry-5", "So is one of a later turn.")
+async def later(kit: Kit) -> None:
+    tools, refused = calling_offered_tools(), list[Call]()
+
+    async def script(call: Call) -> Answer | None:
+        if turn_of(call) == 1 and not refused:
+            refused.append(call)
+            return Answer(500, encoded({"detail": "not now"}))
+        return await tools(call)
+
+    rollout = await kit.start(script)
+    result = await rollout.result()
+    need_tools(rollout.tools)
+    if not refused:
+        raise NotExercised("the agent does not call the model again after a tool call")
+    if result.get("status") != "COMPLETED":
+        got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+        raise Failed("the second turn's call again after 500", got)
 
 
 @check("retries.twice", "retry-5", "It is made again more than once.")

@@ -210,14 +210,19 @@ async def undelivered(kit: Kit) -> None:
 
 @check("state.undeliverable", "state-11", "A result that was refused for good is 'undeliverable'.")
 async def undeliverable(kit: Kit) -> None:
-    rollout = kit.play(on_completed=first(Answer(403), then=acknowledge))
+    await asyncio.gather(*(_require_undeliverable(kit, status) for status in (401, 403, 409, 410)))
+
+
+async def _require_undeliverable(kit: Kit, status: int) -> None:
+    rollout = kit.play(on_completed=first(Answer(status), then=acknowledge))
     rollout.has_delivery_faults = rollout.is_refused_for_good = True
     await kit.send(rollout)
     await rollout.over()
+    what = f"one whose result was answered {status}"
     deadline = time.monotonic() + kit.options.timeout_seconds
-    while (state := (await _view(kit, rollout, "one whose result was answered 403"))["state"]) != "undeliverable":
+    while (state := (await _view(kit, rollout, what))["state"]) != "undeliverable":
         if len(rollout.completions) > 1:
-            raise NotExercised("the server offers a result again that was answered 403")
+            raise NotExercised(f"the server offers a result again that was answered {status}")
         if state == "delivered" or time.monotonic() > deadline:
-            raise Failed("the state 'undeliverable' once the result was refused for good", quoted(state))
+            raise Failed(f"the state 'undeliverable' of {what}", quoted(state))
         await asyncio.sleep(POLL_SECONDS)

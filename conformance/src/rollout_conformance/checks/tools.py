@@ -37,7 +37,10 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
     added = messages[calling + 1 :]
     answered = answered_ids(added)
     if sorted(answered) != sorted(ids):
-        raise Failed(f"one tool message for each of the ids {quoted(ids)}", f"tool messages for {quoted(answered)}")
+        got = f"tool messages for {quoted(answered)}"
+        if not answered and added:
+            got = f"{quoted(added[0])} right behind the calls"
+        raise Failed(f"one tool message for each of the ids {quoted(ids)}", got)
     for message in added[: len(answered)]:
         content = message.get("content")
         if not isinstance(content, str) and not (content and objects_of(content) == content):
@@ -59,6 +62,11 @@ async def parallel(kit: Kit) -> None:
     await _require_answers(
         kit, lambda tools: [call_of(tools[n % len(tools)], f"call_{n}") for n in range(PARALLEL_CALLS)]
     )
+
+
+@check("tools.equal", "chat-15", "Of two calls that are equal but for their ids each is answered.")
+async def equal(kit: Kit) -> None:
+    await _require_answers(kit, lambda tools: [call_of(tools[0], "call_0"), call_of(tools[0], "call_1")])
 
 
 @check("tools.malformed", "chat-18", "Arguments that are no JSON object are answered by id; the rollout goes on.")
@@ -99,7 +107,8 @@ async def order(kit: Kit) -> None:
     ids = [f"call_{n}" for n in (3, 1, 4, 0, 2)]
 
     def calls_of(tools: Tools, turn: int) -> Tools:
-        return [call_of(tools[n % len(tools)], call_id) for n, call_id in enumerate(ids)]
+        unknown = tool_call(ids[0], "no_such_tool", "{}")
+        return [unknown, *(call_of(tools[n % len(tools)], call_id) for n, call_id in enumerate(ids[1:]))]
 
     rollout = await kit.start(calling_offered(calls_of))
     await rollout.result()

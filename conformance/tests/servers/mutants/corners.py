@@ -11,7 +11,8 @@ from starlette.responses import Response
 from servers.model import ChatError, Json, Refusal, Rollout
 from servers.mutants.inits import rule
 from servers.mutants.mechanism import mutant
-from servers.playing import COMPLETED
+from servers.mutants.results import after
+from servers.playing import CHAT, COMPLETED
 from servers.small import SmallServer
 
 # Inits
@@ -362,4 +363,28 @@ mutant(
     "tells-the-oldest",
     "state.newest",
     named=lambda s, usual, i: next((r for r in s.rollouts.values() if r.init["rollout_id"] == i), None) or usual(i),
+)
+
+
+async def retries_the_first_turn(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    if len(rollout.messages) == len(rollout.init["messages"]):
+        return dict(await usual(rollout))
+    response = await self.post(rollout, CHAT, self.chat_body(rollout), self.call_key(rollout))
+    if response.is_success:
+        return dict(response.json())
+    raise ChatError(f"The trainer answered {response.status_code}")
+
+
+def answers_equal_calls_once(self: SmallServer, usual: Any, rollout: Rollout, calls: list[Json]) -> list[Json]:
+    is_pair = len(calls) == 2 and calls[0]["function"] == calls[1]["function"]
+    return list(usual(rollout, calls[:1] if is_pair else calls))
+
+
+mutant("retries-the-first-turn", "retries.later", chat=retries_the_first_turn)
+mutant("answers-equal-calls-once", "tools.equal", answer_calls=answers_equal_calls_once)
+mutant("takes-409-for-delivered", "state.undeliverable", state_after=after(409, "delivered"))
+mutant(
+    "answers-what-it-can-first",
+    "tools.order",
+    answer_calls=lambda s, usual, r, calls: sorted(usual(r, calls), key=lambda one: "Error" in one["content"]),
 )

@@ -303,9 +303,9 @@ class Playing:
         rollout.result, rollout.state = result, "finished"
         self.note({"ended": rollout.init, "result": result})
         delay = FIRST_DELAY_SECONDS
-        count = len(result["final_messages"])
+        count = len(result.get("final_messages", []))
         while not (state := await self.offer(rollout, result)):
-            if len(result["final_messages"]) < count:
+            if len(result.get("final_messages", [])) < count:
                 count = 0
                 self.note({"ended": rollout.init, "result": result})
             if self.last_call.is_set():

@@ -258,6 +258,9 @@ async def owed(kit: Kit) -> None:
     first = await kit.send(rollout)
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
     _require_same(first, await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}))
+    # One may have been on its way: the next but one was made after the repeat.
+    count = len(rollout.completions)
+    await rollout.wait_until(lambda played: len(played.completions) > count, "the result again after 503")
     was_repeated.set()
     await rollout.result()
     if any(call.request.headers.get("authorization") != f"Bearer {own}" for call in rollout.completions):

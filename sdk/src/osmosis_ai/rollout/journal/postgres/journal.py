@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 20.0
 """For whatever is asked but by a rollout that waits for its commit."""
-DRAIN_SECONDS = 15.0
+DRAIN_SECONDS = 5.0
 ADOPT_SECONDS = 300.0
 
 T = TypeVar("T")

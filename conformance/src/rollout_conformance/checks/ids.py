@@ -22,6 +22,7 @@ ODD_IDS = (
     "\u65e5\u672c\u8a9e-\u00fc\u00df",
     "\U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467",
     "x" * 247,
+    "\u65e5" * 247,
 )
 LONG_CHARACTERS = 120_000
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")

@@ -84,6 +84,7 @@ ODD_URLS = (
     "http://127.0.0.1:port",
 )
 DEPTH = 50_000
+DIGITS = 5_000
 METADATA_BYTES = 2 * 1024 * 1024
 DECLARED_BODY_BYTES = 1024 * 1024 * 1024
 SENT_BODY_BYTES = 64 * 1024 * 1024
@@ -158,12 +159,15 @@ async def bounds(kit: Kit) -> None:
     await _all(_must_refuse(kit, _shown(field, value), _changed(kit, field, value)) for field, value in BEYOND)
 
 
-@check("invalid.nesting", "err-6", f"A body nested {DEPTH:,} deep does no harm.")
+@check("invalid.nesting", "err-6", f"A body nested {DEPTH:,} deep, or a number of {DIGITS:,} digits, does no harm.")
 async def nesting(kit: Kit) -> None:
     deep = b"[" * DEPTH + b"]" * DEPTH
     response = await kit.post(encoded(_changed(kit, "metadata", {"x": "@"})).replace(b'"@"', deep))
     if response.status_code >= 500:
         raise Failed("a 4xx to a deeply nested body", describe(response))
+    digits = encoded(_changed(kit, "metadata", {"x": "@"})).replace(b'"@"', b"7" * DIGITS)
+    if (response := await kit.post(digits)).status_code >= 500:
+        raise Failed(f"a 4xx to a number of {DIGITS} digits", describe(response))
     await kit.must_serve()
 
 

@@ -25,7 +25,7 @@ from rollout_conformance.vocabulary import Failed, NotExercised
 
 BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
 STATES = (*BEFORE_ITS_END, "finished", "delivered", "undeliverable")
-ODD_ID = "a/b c?d=%2f#\u00fc\u65e5"
+ODD_ID = "a/b c?d=%2f+#\u00fc\u65e5"
 POLL_SECONDS = 0.05
 CANCELS = 6
 """Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
@@ -91,6 +91,8 @@ async def unknown(kit: Kit) -> None:
     fields = _fields(await kit.status(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the state of an unknown rollout")
     if fields.get("code") != "unknown_rollout":
         raise Failed("the code 'unknown_rollout' with the 404", quoted(fields))
+    if (answer := await kit.ask("GET", "/v1/rollout/%FF")).status_code >= 500:
+        raise Failed("a 4xx to GET /v1/rollout/%FF, which is no text", describe(answer))
 
 
 @check("state.encoded", "state-10", "An id with slashes, percent signs and any script is found, percent-encoded.")
@@ -201,6 +203,8 @@ async def undelivered(kit: Kit) -> None:
     rollout.has_delivery_faults = True
     await kit.send(rollout)
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    # When it is offered again, the server has read the first answer.
+    await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
     state = (await _view(kit, rollout, "a rollout whose result was answered 503"))["state"]
     is_asked.set()
     await rollout.result()

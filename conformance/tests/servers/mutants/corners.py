@@ -388,3 +388,11 @@ mutant(
     "tools.order",
     answer_calls=lambda s, usual, r, calls: sorted(usual(r, calls), key=lambda one: "Error" in one["content"]),
 )
+
+
+mutant("counts-bytes-of-ids", "ids.odd", is_id=lambda s, usual, value: usual(value) and len(value.encode()) <= 256)
+mutant(
+    "is-undeliverable-at-first",
+    "state.undelivered",
+    view=lambda s, usual, r: usual(r) | ({"state": "undeliverable"} if r.state == "finished" else {}),
+)

@@ -12,7 +12,8 @@ from servers.small import SmallServer
 
 from rollout_conformance import KitOptions, Report, Status, run, select
 
-pytestmark = pytest.mark.slow
+# The mutants are judged in a fixture, all of them in the time of the first test.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TESTS = Path(__file__).parent
 KEY = "the-key-of-the-server"

@@ -147,11 +147,11 @@ def says_cancelled_and_goes_on(self: SmallServer, usual: Any, rollout: Rollout) 
         raise Refusal(409, "The rollout has ended", "not_running")
     result = self.failed(rollout, RuntimeError("cancelled on request"), "cancelled")
     self.spawn(self.deliver(rollout, {**result, "final_messages": list(rollout.messages)}))
-    rollout.is_cancelled = True
+    rollout.init = {**rollout.init, "was_told": True}
 
 
 async def plays_on(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
-    if not (rollout.is_cancelled and result["extra_fields"]["outcome"] != "cancelled"):
+    if not (rollout.init.get("was_told") and result["extra_fields"]["outcome"] != "cancelled"):
         await usual(rollout, result)
 
 

@@ -1,7 +1,7 @@
 """``python -m bench.viewer``: opens a folder of 50,000 made-up rollouts twice, and types into its search; a report.
 
 Needs Chromium, and the browser that the tests drive. Times are of the wall, from the start of ``osmosis view`` on. The
-CPU time of the server's process stands beside them, as other work may share the machine.
+CPU time of both stands beside them, as other work may share the machine.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from support.traces import write_random_traces
 WRITTEN = Path(__file__).parents[1] / "VIEWER.md"
 ROLLOUTS = 50_000
 REPORTED = 500
+PATIENCE = 8
 TYPED = "step70"
 # From a key to the next frame, as the one who types sees it.
 _KEYSTROKE = """(async () => {
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _opened(browser: Browser, folder: Path, name: str, rollouts: int) -> list[Row]:
+    before = _cpu_seconds(browser.pid)
     began = time.monotonic()
     command = [sys.executable, "-m", "osmosis_ai", "view", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
@@ -90,10 +92,9 @@ def _opened(browser: Browser, folder: Path, name: str, rollouts: int) -> list[Ro
             browser.open(url)
             browser.wait_for("document.querySelector('.row')")
             readable = time.monotonic() - began
-            browser.wait_for(f"document.querySelector('.shown').textContent.startsWith('{rollouts:,} of')")
+            _patiently(browser, f"document.querySelector('.shown').textContent.startsWith('{rollouts:,} of')")
             whole = time.monotonic() - began
-            used = psutil.Process(process.pid).cpu_times()
-            cpu = f"{used.user + used.system:.1f} s"
+            cpu = f"{_cpu_seconds(process.pid):.1f} + {_cpu_seconds(browser.pid) - before:.1f} s"
             rows = [
                 Row(f"{name} opening: something to read", f"{readable:.1f} s", "3 s"),
                 Row(f"{name} opening: all of it", f"{whole:.1f} s", "8 s" if name == "first" else "", cpu),
@@ -106,6 +107,23 @@ def _opened(browser: Browser, folder: Path, name: str, rollouts: int) -> list[Ro
             return rows
         finally:
             process.terminate()
+
+
+def _patiently(browser: Browser, condition: str) -> None:
+    """On a machine that others use too it may take minutes."""
+    for _ in range(PATIENCE):
+        try:
+            browser.wait_for(condition)
+        except AssertionError:
+            continue
+        return
+    raise TimeoutError(condition)
+
+
+def _cpu_seconds(pid: int) -> float:
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
 
 
 def _report(folder: Path, place: Path, rollouts: int) -> Row:
@@ -123,7 +141,7 @@ def _page(rows: list[Row], rollouts: int, machine: Machine) -> str:
     head = f"# Viewer: a folder of {rollouts:,} rollouts\n\n{machine_list(machine)}"
     head += f"- load average before: {machine.load_average:.1f}\n\n"
     lines = [[row.what, row.value, row.bound, row.cpu] for row in rows]
-    return head + table(["what", "measured", "bound", "CPU of the server"], lines)
+    return head + table(["what", "measured", "bound", "CPU, server + browser"], lines)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,11 @@ class Browser:
             os.killpg(self._process.pid, 9)
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Of the browser, whose children do the work."""
+        return self._process.pid
+
     def _page_address(self) -> str:
         port_file = self._profile / "DevToolsActivePort"
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.traces import TraceMaker, saying
+from support.traces import TraceMaker, answer, call, calling, saying
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.viewer.app import viewer_app
@@ -103,3 +103,33 @@ async def test_a_rollout_comes_with_all_its_events(tmp_path: Path) -> None:
             assert (await client.get(f"/api/rollouts/{key}")).status_code == 404
         path.unlink()
         assert (await client.get("/api/rollouts/0")).status_code == 410
+
+
+async def test_a_page_of_another_start_gets_all_anew_and_no_rollout_by_its_key(tmp_path: Path) -> None:
+    rollout("r1").end().write(tmp_path)
+    async with client_of(tmp_path) as client:
+        first = (await client.get("/api/rollouts")).json()
+        version, epoch = first["version"], first["epoch"]
+        same = (await client.get(f"/api/rollouts?since={version}&epoch={epoch}")).json()
+        assert (same["rows"], same["whole"]) == ([], False)
+        other = (await client.get(f"/api/rollouts?since={version}&epoch=other")).json()
+        assert (len(other["rows"]), other["whole"], other["epoch"]) == (1, True, epoch)
+        assert (await client.get(f"/api/rollouts/0?epoch={epoch}")).status_code == 200
+        assert (await client.get("/api/rollouts/0?epoch=other")).status_code == 409
+
+
+async def test_the_search_finds_what_tools_were_called_with_and_said(tmp_path: Path) -> None:
+    maker = TraceMaker("r1").start("1 + 2?").turn(1, calling(call(1, "Add", a=17)), [answer(1, "Three <b>")])
+    maker.turn(2, saying("#### 3")).end().write(tmp_path)
+    last = TraceMaker("r2").start("1 + 2?").turn(1, calling(call(1, "add", a=18)), [answer(1, "Cut off")])
+    last.end(finish_reason="max_turns").write(tmp_path)
+    async with client_of(tmp_path) as client:
+        document = (await client.get("/api/rollouts")).json()
+        keys = {row[1]: row[0] for row in document["rows"]}
+        words = ["THREE <B>", "add", "17", "cut off", "nothing", ""]
+        found = (await client.get("/api/search", params={"word": words})).json()["found"]
+        both = sorted(keys.values())
+        assert found == [[keys["r1"]], both, [keys["r1"]], [keys["r2"]], [], both]
+        assert (await client.get("/api/search")).json()["found"] == []
+        many = await client.get("/api/search", params={"word": ["x" * 500] * 20})
+        assert len(many.json()["found"]) == 8

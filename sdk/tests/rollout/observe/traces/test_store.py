@@ -150,6 +150,10 @@ def _no_tables(path: Path) -> None:
     database.close()
 
 
+def _of_gigabytes(path: Path) -> None:
+    os.truncate(path, 50 * 1024**3)  # of holes: it takes no room
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -160,8 +164,18 @@ def _no_tables(path: Path) -> None:
         _other_version,
         _wrong_sum,
         _no_tables,
+        _of_gigabytes,
     ],
-    ids=["empty", "foreign", "cut", "zeroes", "of another version", "a value fell over", "without its table"],
+    ids=[
+        "empty",
+        "foreign",
+        "cut",
+        "zeroes",
+        "of another version",
+        "a value fell over",
+        "without its table",
+        "of gigabytes",
+    ],
 )
 def test_a_damaged_store_is_made_anew(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     write_random_traces(tmp_path, 8)

@@ -30,6 +30,8 @@ STORE_NAME = ".osmosis-index.sqlite3"
 STORE_VERSION = 1
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
+MAX_STORE_BYTES = 1024 * 1024 * 1024
+"""What is larger holds more rollouts than a page can show, or is somebody's trap."""
 # `file` comes first and is told by the place, `version` and `run` come last and are the index's.
 _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
@@ -140,6 +142,9 @@ class Store:
         try:
             # Derived data: a killed process leaves it whole, and after a crash of the machine it may be made anew.
             database.execute("PRAGMA synchronous = OFF")
+            database.execute("PRAGMA trusted_schema = OFF")
+            if self.path.stat().st_size > MAX_STORE_BYTES:
+                raise ValueError("larger than a store is")
             [(shape,)] = database.execute("PRAGMA user_version")
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             if shape == 0 and not tables:

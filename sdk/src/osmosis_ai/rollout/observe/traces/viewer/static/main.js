@@ -38,7 +38,8 @@
     reward: (one) => state.reward === null || (one.reward !== null && one.reward >= state.reward[0] && one.reward < state.reward[1]),
   };
   const filtered = (...without) => {
-    const checks = Object.entries(passes).filter(([name]) => !without.includes(name)).map(([, check]) => check);
+    const isAsked = { search: state.q !== "", ...Object.fromEntries(["run", "problem", "status", "reason", "reward"].map((name) => [name, state[name] !== null])) };
+    const checks = Object.entries(passes).filter(([name]) => isAsked[name] && !without.includes(name)).map(([, check]) => check);
     return sorted.filter((one) => checks.every((check) => check(one)));
   };
 
@@ -189,7 +190,15 @@
     at("notice").textContent = parts.join(" ");
   }
 
-  let waiting = null;
+  // The first key need not wait for what all later ones use.
+  let warming = 0;
+  function warm(from = 0) {
+    clearTimeout(warming);
+    for (const one of sorted.slice(from, from + 2000)) Query.haystackOf(one);
+    if (from + 2000 < sorted.length) warming = setTimeout(() => warm(from + 2000), 20);
+  }
+
+  let waiting = null, isStale = false;
   Source.follow((all, told, changed, more) => {
     const first = rollouts.size === 0;
     [rollouts, about, hasMore] = [all, told, more];
@@ -197,13 +206,16 @@
     at("source").textContent = Text.show(told.source);
     at("live").className = "live on";
     if (told.isReport) at("live").textContent = "report";
-    if (changed === null && !first) { if (state.rollout !== null && Detail.current === null) showOpened(); if (!rollouts.size) update(); return; }
+    if (changed === null && !first && !(isStale && !more)) { if (state.rollout !== null && Detail.current === null) showOpened(); if (!rollouts.size) update(); return; }
     if (changed?.size && inTools.size) inTools = new Map();
-    // A large table is drawn anew at most every second or so.
+    // A large table is drawn anew at most every second or so, and while the folder is read when it has grown by half.
+    if (more && all.size > 2000 && all.size < 1.5 * sorted.length && performance.now() - drawn < 6000) { isStale = true; return; }
+    isStale = false;
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       sorted = Table.ordered([...rollouts.values()]);
       update();
+      if (!more) warm();
       if (first || Detail.current === null || changed?.has(Detail.current) || rollouts.get(Detail.current)?.address !== state.rollout) showOpened();
     }, first ? 0 : Math.max(0, (all.size > 5000 ? 1500 : 150) - (performance.now() - drawn)));
   }, (error, more) => {

@@ -46,5 +46,5 @@ const Query = (() => {
 
   const soughtInTools = ({ words, facets }) => [...words, ...facets.filter(([key]) => key === "tool").map(([, value]) => value)].slice(0, 8);
 
-  return { parse, matcher, soughtInTools, fields: Object.keys(FIELDS) };
+  return { haystackOf, parse, matcher, soughtInTools, fields: Object.keys(FIELDS) };
 })();

@@ -22,6 +22,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Browser]:
     """The browser; a page that complains fails its test."""
     browser.complaints.clear()
+    browser.expected.clear()
     browser.resize(1440, 900)
     browser.prefer("light")
     yield browser

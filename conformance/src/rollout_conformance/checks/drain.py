@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from dataclasses import dataclass, field
@@ -194,6 +195,9 @@ async def results(kit: Kit) -> None:
 async def printed(kit: Kit) -> None:
     if kit.command is None:
         raise Skipped("the kit sees only what a process prints that it has started itself: give --command")
+    if not any(rollout.init.get("api_key") for rollout in kit.trainer.rollouts):
+        # A run of this check alone.
+        await (await kit.start(api_key=secrets.token_urlsafe(12))).result()
     keys = {str(one.init["api_key"]) for one in kit.trainer.rollouts if isinstance(one.init.get("api_key"), str)}
     for whose, key in (("the server's own", kit.options.api_key or ""), *(("an api_key", key) for key in keys)):
         if len(key) >= LEAST_KEY_CHARACTERS and key.encode() in kit.command.output():

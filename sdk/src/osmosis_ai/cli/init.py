@@ -32,13 +32,15 @@ def init(
     source = own_source() if sdk is None else named_source(sdk)
     project = create_project(folder, source, name)
     if as_json:
+        from osmosis_ai.rollout.core.json_document import write_document
+
         told = {
             "folder": str(folder),
             "name": project.name,
             "sdk": str(source),
             "files": sorted(project.files),
         }
-        typer.echo(json.dumps(told, indent=2))
+        write_document([json.dumps(told, indent=2), "\n"])
         return 0
     files = counted(len(project.files), "file")
     lines = [

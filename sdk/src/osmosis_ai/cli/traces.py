@@ -58,13 +58,15 @@ def export(
         job.also = _rows_of
     _write(job, output)
     if as_json:
+        from osmosis_ai.rollout.core.json_document import write_document
+
         told = {
             "written": job.written,
             "rollouts": len(index.rollouts),
             "left_out": dict(job.left_out.most_common()),
             "unreadable_files": index.unreadable_files,
         }
-        typer.echo(json.dumps(told, indent=2))
+        write_document([json.dumps(told, indent=2), "\n"])
         return 0 if job.written else 1
     left_out = ", ".join(f"{count} {reason}" for reason, count in job.left_out.most_common())
     where = "" if output is None else f" to {output}"

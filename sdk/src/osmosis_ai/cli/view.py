@@ -55,8 +55,10 @@ def _write(index: "TraceIndex", output: Path, as_json: bool) -> int:
     written = write_report(index, output)
     size = output.stat().st_size
     if as_json:
+        from osmosis_ai.rollout.core.json_document import write_document
+
         told = {"file": str(output), "bytes": size, "rollouts": total, "listed": written.rows, "whole": written.whole}
-        typer.echo(json.dumps(told, indent=2))
+        write_document([json.dumps(told, indent=2), "\n"])
         return 0
     without = f", without {written.left_out}" if written.left_out else ""
     typer.echo(

@@ -129,3 +129,11 @@ def test_mistakes_are_one_sentence(
     assert main(["view", *arguments]) == code
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_tells_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_random_traces(tmp_path / "traces", 5)
+    path = tmp_path / "report.html"
+    assert main(["view", str(tmp_path / "traces"), "-o", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"file": str(path), "bytes": path.stat().st_size, "rollouts": 5, "listed": 5, "whole": 5}

@@ -29,7 +29,7 @@ class Mutant:
     is_silent: bool = False
     """Whether the defect shows as something that never comes."""
     is_timed: bool = False
-    """Whether it is found by how soon something comes, so that nothing may run beside it."""
+    """Whether it is found by how soon something comes, or keeps the event loop busy: nothing may run beside it."""
     is_total: bool = False
     """Whether nothing works because of it, so that other checks fail too."""
     beside: frozenset[str] = frozenset()

@@ -196,6 +196,7 @@ mutant(
     "takes-half-a-head",
     "wire.cut_head wire.cut_body wire.gzip wire.endless_head wire.endless_body",
     silent=True,
+    timed=True,
     total=True,
     post=reads_loosely,
 )
@@ -224,14 +225,28 @@ def unpacking(coding: str, most_bytes: int) -> Any:
     return method
 
 
-mutant("takes-a-body-as-far-as-it-came", "wire.cut_body", silent=True, total=True, post=reading(unlimited_head=False))
-mutant("reads-heads-of-any-length", "wire.endless_head", silent=True, total=True, post=reading(unlimited_head=True))
+mutant(
+    "takes-a-body-as-far-as-it-came",
+    "wire.cut_body",
+    silent=True,
+    timed=True,
+    total=True,
+    post=reading(unlimited_head=False),
+)
+mutant(
+    "reads-heads-of-any-length",
+    "wire.endless_head",
+    silent=True,
+    timed=True,
+    total=True,
+    post=reading(unlimited_head=True),
+)
 mutant("follows-redirects", "wire.redirect", post=follows)
 mutant("follows-with-a-get", "wire.redirect", post=follows_with_a_get)
-mutant("unpacks-whatever-comes", "wire.bomb", total=True, post=unpacking("gzip", 10**9))
+mutant("unpacks-whatever-comes", "wire.bomb", timed=True, total=True, post=unpacking("gzip", 10**9))
 mutant("knows-no-deflate", "wire.gzip", total=True, post=unpacking("gzip", 16 * 1024 * 1024))
 mutant("keeps-a-connection-that-has-more", "wire.behind", silent=True, keeps_connections=10)
-mutant("reads-replies-of-any-size", "wire.endless_body wire.bomb", max_reply_bytes=10**12)
+mutant("reads-replies-of-any-size", "wire.endless_body wire.bomb", timed=True, max_reply_bytes=10**12)
 
 # Three kinds of 404, and the rest of the pauses
 

@@ -92,7 +92,9 @@ def create_app(
     if api_key is None and settings.server.api_key is not None:
         api_key = settings.server.api_key.get_secret_value()
     if api_key is not None:
-        api_key = sendable_key(api_key, "api_key")
+        api_key = api_key.strip()
+        if api_key.isascii() and api_key:  # the empty one locks everybody out; what is no ASCII may come as UTF-8
+            sendable_key(api_key, "api_key")
         hide(api_key)
     if settings.judge.api_key is not None:
         hide(settings.judge.api_key.get_secret_value())

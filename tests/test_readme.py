@@ -51,24 +51,33 @@ def test_the_test_command_is_what_the_gate_runs() -> None:
     assert blocks("bash")[1].strip() in (ROOT / ".ci/run").read_text().splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", blocks("bash")[2:])
 def test_a_command_succeeds(command: str, tmp_path: Path) -> None:
     run(command, tmp_path)
 
 
-@pytest.mark.parametrize("command", blocks("bash serve"))
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.slow] if place else [])
+        for place, command in enumerate(blocks("bash serve"))
+    ],
+)
 @pytest.mark.usefixtures("no_rollout_logs")
 def test_a_command_that_serves_answers_and_ends_with_exit_code_0(command: str, tmp_path: Path) -> None:
     with serving(command, tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", blocks("bash with-server"))
 def test_a_command_for_a_running_server_succeeds(command: str, tmp_path: Path) -> None:
     with serving("uv run python -m server", tmp_path) as port:
         run(command, tmp_path, port)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", blocks("bash doctor"))
 def test_the_doctor_comes_to_a_result(command: str, tmp_path: Path) -> None:
     # What it finds is this machine's: others may have the port.

@@ -232,6 +232,7 @@ def test_a_trainer_that_refuses_is_an_error_and_no_reward(server: str, trainer: 
     assert "reward" not in result
 
 
+@pytest.mark.slow
 def test_the_whole_dataset_through_osmosis_trainer(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     command = ["-m", "osmosis_ai", "trainer", "-m", "examples.library.agent:agent_loop", "-d", str(QUESTIONS)]

@@ -293,6 +293,7 @@ class TestPurge:
         assert "Nothing is chosen" in journal("purge").err
 
 
+@pytest.mark.slow
 def test_it_works_beside_a_server_that_runs(journal: Command, trainer: FaultyTrainer, tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "journal.db") as server:
         options = ["--journal", str(server.journal)]
@@ -320,6 +321,7 @@ class TestSalvage:
             file.write(b"\xff" * 100)
         return path
 
+    @pytest.mark.slow
     def test_what_is_owed_comes_out_and_is_delivered_by_a_server(
         self, journal: Command, trainer: FaultyTrainer, working_directory: Path
     ) -> None:

@@ -160,6 +160,7 @@ class TestOneThatCannotBeReached:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         return RolloutJudgeSettings(**{"base_url": url, "model": "grader", "api_key": KEY, **changes})
 
+    @pytest.mark.slow
     async def test_is_waited_for_until_the_deadline_and_that_is_told_at_once(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -275,6 +275,7 @@ class TestServer:
         assert SECRET not in log
         assert CALLBACK_KEY not in log
 
+    @pytest.mark.slow
     def test_writes_one_line_an_event_as_text(self, tmp_path: Path, trainer: FakeTrainer) -> None:
         log = self.run(tmp_path, trainer)
         lines = log.splitlines()
@@ -284,6 +285,7 @@ class TestServer:
         assert SECRET not in log
         assert CALLBACK_KEY not in log
 
+    @pytest.mark.slow
     def test_the_level_is_the_sdks_too(self, tmp_path: Path, trainer: FakeTrainer) -> None:
         assert "INFO" not in self.run(tmp_path, trainer, "--log-level", "warning")
 

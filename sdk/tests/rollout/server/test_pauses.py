@@ -30,6 +30,7 @@ def pausing(limit_seconds: float = 0.5, **client: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 async def test_a_pause_beyond_the_agents_limit_is_waited_for_measured_and_traced(
     trainer: FakeTrainer, tmp_path: Any
 ) -> None:

@@ -122,6 +122,7 @@ class TestTermination:
             exit_code = server.exit_code()
             yield SimpleNamespace(**locals())
 
+    @pytest.mark.slow
     def test_a_rollout_may_finish_within_the_drain(self, story: SimpleNamespace) -> None:
         assert outcome_of(story.trainer.result("finishing")) == ("COMPLETED", "success", True)
 
@@ -152,6 +153,7 @@ class TestTermination:
         assert story.trainer.kept() == {"finishing", "hung", "stubborn", "asleep"}
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> None:
     with FaultyTrainer() as trainer, ServerProcess(tmp_path / "journal.db") as server:
         trainer.result_faults["finished"] = list(MANY_REFUSALS)

@@ -222,6 +222,7 @@ class TestBoundsOfHeads:
         await peer.wait_until_all_have_gone()
         assert sent < 32 * 1024 * 1024  # what the system buffers is in it
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("size", "is_refused"), [(1, True), (6, False)])
     async def test_a_body_in_tiny_pieces_takes_no_more_memory_than_its_size(
         self,

@@ -173,6 +173,7 @@ async def test_each_attempt_at_delivery_is_an_event(trainer: FakeTrainer, tmp_pa
     assert "503" in first["error"]
 
 
+@pytest.mark.slow
 async def test_many_at_once_are_all_on_disk_before_they_are_delivered(
     trainer: FakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

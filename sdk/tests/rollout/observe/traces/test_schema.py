@@ -42,6 +42,7 @@ def _is_delivered(path: Path) -> bool:
     return '"acknowledged"' in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 async def test_every_event_of_a_real_server_is_valid(tmp_path: Path) -> None:
     agents = {"r1": everything, "r2": raising(ValueError("boom")), "r3": chat_once}
     with FakeTrainer() as trainer:

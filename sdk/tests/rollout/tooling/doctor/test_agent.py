@@ -183,12 +183,14 @@ def test_a_secret_in_an_error_is_not_shown(agent: AgentFile, monkeypatch: pytest
     assert_names(finding, Status.PROBLEM, "ValueError: ***")
 
 
+@pytest.mark.slow
 def test_a_folder_of_mcp_tools() -> None:
     tools = Path(__file__).parents[3] / "fixtures" / "mcp_calculator"
     assert find("tool-schemas", mcp=str(tools)).status is Status.OK
     assert_names(find("agent-import", mcp="nowhere"), Status.PROBLEM, "nowhere")
 
 
+@pytest.mark.slow
 def test_an_import_has_the_time_it_needs_though_others_have_none(agent: AgentFile) -> None:
     agent(before="time.sleep(1.5)")
     checks = [check for check in CHECKS if check.id in AGENT_CHECKS]

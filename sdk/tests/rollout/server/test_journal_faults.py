@@ -289,7 +289,7 @@ async def test_the_setting_says_whether_a_promise_waits_for_the_disk(home: Path,
             await super().open()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("osmosis_ai.rollout.server.services.SqliteJournal", Noting)
+        patch.setattr("osmosis_ai.rollout.journal.sqlite.SqliteJournal", Noting)
         app = create_app(agent_loop, settings=RolloutSettings(server=limits))
         async with app.router.lifespan_context(app):
             (journal,) = made

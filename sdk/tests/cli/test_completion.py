@@ -11,6 +11,8 @@ from support.processes import own_environment
 
 from osmosis_ai.cli.app import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("fastapi", "httpx", "litellm", "pyarrow", "requests", "starlette", "uvicorn")
 
 

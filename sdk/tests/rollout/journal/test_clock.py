@@ -204,6 +204,7 @@ FAKETIME = shutil.which("faketime")
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian: faketime)")
+@pytest.mark.slow
 class TestProcessesWithFalseClocks:
     """Real processes; libfaketime sets their wall clocks, the steady ones stay."""
 

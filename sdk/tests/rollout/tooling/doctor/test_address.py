@@ -18,6 +18,8 @@ from osmosis_ai.rollout.core.settings import RolloutSettings
 from osmosis_ai.rollout.tooling.doctor.address import command_of
 from osmosis_ai.rollout.tooling.doctor.types import Status
 
+pytestmark = pytest.mark.slow
+
 LOOPBACK = "127.0.0.1"
 KEY = "Zq3v_8Lr-1sT6wXb9yNd2kQe"
 

@@ -11,6 +11,8 @@ from support.doctor import PATIENCE_SECONDS, assert_names, find
 from osmosis_ai.rollout.tooling.doctor.examination import CHECKS, examine
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Setup, Status
 
+pytestmark = pytest.mark.slow
+
 AGENT_CHECKS = ("agent-import", "agent-loop", "agent-valid", "tool-schemas", "get-tools")
 
 TEMPLATE = """

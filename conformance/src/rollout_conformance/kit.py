@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 INIT_PATH = "/v1/rollout/init"
 LEAST_PAUSE_SECONDS = 0.1
 BODY_SECONDS = 5.0
+MAX_SERVERS_ASKED = 30
 """How long a server that wants the body first is given."""
 
 
@@ -293,6 +294,18 @@ class Kit:
         path = f"{path_of(rollout_id)}/cancel"
         sending(f"POST {path}")
         return await self._answered("POST", path, headers=self._own_key)
+
+    async def cancel_where_it_runs(self, rollout_id: str) -> httpx.Response:
+        """As ``cancel``, again while the answer is 409: behind one address there may be several servers.
+
+        Raises:
+            Failed: there is no answer.
+        """
+        answer = await self.cancel(rollout_id)
+        for _ in range(MAX_SERVERS_ASKED):
+            if answer.status_code == 409:
+                answer = await self.cancel(rollout_id)
+        return answer
 
     @property
     def _own_key(self) -> dict[str, str]:

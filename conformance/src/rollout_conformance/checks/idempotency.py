@@ -187,7 +187,7 @@ async def after_error(kit: Kit) -> None:
     cancelled = kit.play(waiting_for(kit.hold(), answering()))
     answers = [await kit.send(failing), await kit.send(cancelled)]
     await cancelled.first_chat()
-    await kit.cancel(cancelled.rollout_id)
+    await kit.cancel_where_it_runs(cancelled.rollout_id)
     await failing.result()
     await kit.settle()
     kit.release()

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 INIT_PATH = "/v1/rollout/init"
+INIT_REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
+"""How a rollout may be refused, whichever protocol asks for it."""
 _TRACEPARENT = TRACEPARENT.encode()
 
 

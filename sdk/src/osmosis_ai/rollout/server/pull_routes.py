@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.tracecontext import trace_context_of
 from osmosis_ai.rollout.server import relay
-from osmosis_ai.rollout.server.init_endpoint import InitEndpoint
+from osmosis_ai.rollout.server.init_endpoint import INIT_REFUSALS, InitEndpoint
 from osmosis_ai.rollout.server.pull.bodies import (
     CancelReply,
     CancelRollouts,
@@ -58,16 +58,7 @@ def add_pull_routes(
         START_PATH,
         status_code=HTTPStatus.ACCEPTED,
         response_model=StartReply,
-        responses=refusals(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.REQUEST_TIMEOUT,
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            HTTPStatus.TOO_MANY_REQUESTS,
-        ),
+        responses=refusals(*INIT_REFUSALS),
         openapi_extra=takes(StartRequest),
     )
     async def start(request: Request) -> Response:

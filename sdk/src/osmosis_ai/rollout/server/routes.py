@@ -8,7 +8,7 @@ from osmosis_ai.rollout.core.schemas import CancelRequest, InitResponse, Rollout
 from osmosis_ai.rollout.core.settings import MetricsAccess, Protocol
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token, validate_api_key
-from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, InitEndpoint
+from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, INIT_REFUSALS, InitEndpoint
 from osmosis_ai.rollout.server.pull_routes import add_pull_routes, lifecycle
 from osmosis_ai.rollout.server.relay import Meant
 from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_cancel, unknown_rollout
@@ -123,16 +123,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
         INIT_PATH,
         status_code=HTTPStatus.ACCEPTED,
         response_model=InitResponse,
-        responses=_refusals(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.REQUEST_TIMEOUT,
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            HTTPStatus.TOO_MANY_REQUESTS,
-        ),
+        responses=_refusals(*INIT_REFUSALS),
         openapi_extra=_takes(RolloutRequest),
     )
     async def init(request: Request) -> Response:

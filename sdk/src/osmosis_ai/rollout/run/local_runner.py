@@ -8,17 +8,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
-from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, RunInterrupted, blocks_of
+from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, RunInterrupted
 from osmosis_ai.rollout.core.resources import run_agent
-from osmosis_ai.rollout.core.results import Misfit, TerminalResult, problem_of, result_of_exception, result_of_return
-from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, MessageDict, RolloutRequest
-from osmosis_ai.rollout.core.slips import told_of
+from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception, result_of_return
+from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, RolloutRequest
 from osmosis_ai.rollout.core.text import described, printable, text_of
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.validator import check_tools, provider_problem
@@ -32,10 +30,16 @@ from osmosis_ai.rollout.run.errors import (
     SystemicProviderError,
     ToolValidationError,
 )
+from osmosis_ai.rollout.run.local_results import (
+    LocalBatchResult,
+    LocalRunResult,
+    RunAccount,
+    batch_of,
+    elapsed_ms,
+)
 from osmosis_ai.rollout.run.loop_watch import LocalRun
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
-from osmosis_ai.rollout.run.models.replies import token_count
-from osmosis_ai.rollout.run.zero_reasons import FinishReasonWatch, zero_reason
+from osmosis_ai.rollout.run.zero_reasons import FinishReasonWatch
 
 __all__ = [
     "TOOL_NAME_PATTERN",
@@ -50,40 +54,6 @@ logger = logging.getLogger(__name__)
 
 DEBUG_DIRECTORY = "./local_debug"
 TOOL_REMEDY = "return the schemas of a Toolbox (TOOLS.schemas), or tools as the chat API has them."
-_SHORTEST_DURATION_MS = 1e-6
-
-
-@dataclass
-class LocalRunResult:
-    """One run of one row.
-
-    ``token_usage`` holds ``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``; it is empty
-    where a run failed before it cost anything. ``messages`` is the conversation as far as it went.
-    """
-
-    row_index: int
-    success: bool
-    result: RolloutResult | None = None
-    error: str | None = None
-    duration_ms: float = 0.0
-    token_usage: dict[str, int] = field(default_factory=dict)
-    error_kind: str | None = None
-    """What failed, in a word or two, for counting."""
-    messages: list[MessageDict] = field(default_factory=list)
-    num_tool_calls: int = 0
-    cost_usd: float | None = None
-    where: list[str] = field(default_factory=list)
-    """Where in the agent's own code it failed, the innermost frame first."""
-    hint: str | None = None
-    """What to do, where that is known."""
-    zero_reason: str | None = None
-    """What else than a wrong answer would explain a reward of 0; see ``zero_reasons``."""
-    rewritten: str | None = None
-    """The first message that the agent changed or dropped, and how."""
-    sampling_ignored: list[str] = field(default_factory=list)
-    """The request's sampling settings that a chat call left out or replaced."""
-    event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
-    """``place`` and ``seconds`` of each time that the agent blocked the event loop, as far as that is watched."""
 
 
 class _RunTimeoutError(Exception):
@@ -103,20 +73,6 @@ class _LocalContext(RolloutContext):
 
 class _AgentExitError(Exception):
     """The agent has called ``sys.exit``: the end of its run, and not of the command."""
-
-
-@dataclass
-class LocalBatchResult:
-    """All rows that were attempted, in order."""
-
-    results: list[LocalRunResult]
-    total: int
-    passed: int
-    failed: int
-    total_duration_ms: float
-    total_tokens: int
-    stopped_early: bool = False
-    stop_reason: str | None = None
 
 
 class LocalRolloutRunner:
@@ -164,8 +120,7 @@ class LocalRolloutRunner:
         Raises:
             SystemicProviderError: with ``duration_ms`` and ``tokens`` of this run filled in.
         """
-        started_seconds = time.monotonic()
-        ctx: RolloutContext | None = None
+        account = RunAccount(row_index, self.agent_loop, self.llm_client)
         try:
             self.llm_client.reset_metrics()
             self.llm_client.clear_tools()
@@ -178,43 +133,33 @@ class LocalRolloutRunner:
                 rollout_id=rollout_id,
                 metadata_overrides={**self.request_metadata, **(request_metadata or {})},
             )
-            ctx = self._context(request)
+            account.ctx = ctx = self._context(request)
             result = await self._traced_run(ctx)
             swallowed = ctx.transcript.error
             if isinstance(swallowed, SystemicProviderError):
                 raise swallowed
             if isinstance(swallowed, ProviderError) and swallowed.is_transient and result.status == "COMPLETED":
                 # The agent went on without the answer: what that earns is no reward of the model.
-                return self._failed(row_index, str(swallowed), _kind(swallowed), ctx, started_seconds)
-            return self._ended(row_index, result, ctx, started_seconds)
+                return _failed(account, str(swallowed), _kind(swallowed))
+            return account.ended(ctx, result)
         except ToolValidationError as error:
-            return self._failed(row_index, f"Tool validation error: {error}", "tools", ctx, started_seconds)
+            return _failed(account, f"Tool validation error: {error}", "tools")
         except SystemicProviderError as error:
-            self._add_cost(error, started_seconds)
+            account.charge(error)
             raise
         except Exception as error:  # whatever an agent raises is the result of its row
             # A framework raises its own error for a call that failed.
-            cause = ctx.transcript.error if ctx is not None else None
+            cause = account.ctx.transcript.error if account.ctx is not None else None
             if isinstance(cause, SystemicProviderError):
-                self._add_cost(cause, started_seconds)
+                account.charge(cause)
                 raise cause from error
             if isinstance(cause, ProviderError):  # the agent's code has no part in it
-                return self._failed(row_index, _text(error), _kind(cause), ctx, started_seconds)
-            return self._failed(row_index, _text(error), _kind(error), ctx, started_seconds, error)
+                return _failed(account, _text(error), _kind(cause))
+            return _failed(account, _text(error), _kind(error), error)
         finally:
-            if ctx is not None:
-                ctx.close()
+            if account.ctx is not None:
+                account.ctx.close()
             self.llm_client.clear_tools()
-
-    def _add_cost(self, error: SystemicProviderError, started_seconds: float) -> None:
-        error.duration_ms = _elapsed_ms(started_seconds)
-        error.tokens = self._token_usage().get("total_tokens", 0)
-
-    def _tell_of_failure(self, row_index: int, text: str) -> None:
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.exception("Row %d failed.", row_index)
-        else:
-            logger.info("Row %d failed: %s", row_index, printable(text))  # the report tells it
 
     def _context(self, request: RolloutRequest) -> RolloutContext:
         tools = self.agent_loop.get_tools(request)
@@ -275,98 +220,6 @@ class LocalRolloutRunner:
             )
         return result
 
-    def _ended(
-        self, row_index: int, result: RolloutResult, ctx: RolloutContext, started_seconds: float
-    ) -> LocalRunResult:
-        if isinstance(result, RolloutResult) and (misfit := problem_of(result)):
-            return self._unfit(row_index, misfit, result, ctx, started_seconds)
-        success = result.status == "COMPLETED"
-        metrics = result.metrics
-        messages = result.final_messages or ctx.transcript.messages()
-        if isinstance(messages, list):
-            ctx.tell_of_rewrite(ctx.transcript.check(messages))
-        cause = ctx.transcript.error
-        return self._run_result(
-            row_index,
-            ctx,
-            started_seconds,
-            success=success,
-            result=result,
-            error=None if success else result.error_message,
-            token_usage=_usage(metrics if metrics is not None else self.llm_client.get_metrics()),
-            error_kind=None
-            if success
-            else _kind(cause)
-            if isinstance(cause, ProviderError)
-            else "agent reported ERROR",
-            messages=messages,
-            num_tool_calls=getattr(metrics, "num_tool_calls", 0),
-            zero_reason=_zero_reason(ctx, result, messages) if success else None,
-        )
-
-    def _unfit(
-        self, row_index: int, misfit: Misfit, result: RolloutResult, ctx: RolloutContext, started_seconds: float
-    ) -> LocalRunResult:
-        """What a server could not send."""
-        place = place_of_function(self.agent_loop.run)
-        is_of_reward = misfit.field == "reward"
-        return self._run_result(
-            row_index,
-            ctx,
-            started_seconds,
-            success=False,
-            result=result if is_of_reward else None,
-            error=f"invalid result: {misfit}",
-            token_usage=self._token_usage(),
-            error_kind="reward" if is_of_reward else "invalid result",
-            messages=result.final_messages if is_of_reward else ctx.transcript.messages(),
-            where=[place] if place else [],
-            hint=misfit.hint,
-        )
-
-    def _failed(
-        self,
-        row_index: int,
-        error: str,
-        kind: str,
-        ctx: RolloutContext | None,
-        started_seconds: float,
-        raised: Exception | None = None,
-    ) -> LocalRunResult:
-        self._tell_of_failure(row_index, error)
-        metrics = ctx.metrics_so_far() if ctx else None
-        return self._run_result(
-            row_index,
-            ctx,
-            started_seconds,
-            success=False,
-            error=error,
-            token_usage=self._token_usage(),
-            error_kind=kind,
-            messages=ctx.transcript.messages() if ctx else [],
-            num_tool_calls=metrics.num_tool_calls if metrics else 0,
-            **(told_of(raised, self.agent_loop.run) if raised is not None else {}),
-        )
-
-    def _run_result(
-        self, row_index: int, ctx: RolloutContext | None, started_seconds: float, **ended: Any
-    ) -> LocalRunResult:
-        cost_usd = getattr(self.llm_client, "cost_usd", None)
-        return LocalRunResult(
-            row_index=row_index,
-            duration_ms=_elapsed_ms(started_seconds),
-            cost_usd=cost_usd if isinstance(cost_usd, float) else None,
-            rewritten=next(iter(ctx.transcript.rewritten), None) if ctx else None,
-            sampling_ignored=list(ctx.sampling_ignored) if ctx else [],
-            event_loop_blocked=blocks_of(ctx) if ctx else [],
-            **ended,
-        )
-
-    def _token_usage(self) -> dict[str, int]:
-        """What the client counted, even where the run failed; empty if that is nothing."""
-        usage = _usage(self.llm_client.get_metrics())
-        return usage if any(usage.values()) else {}
-
     async def run_batch(
         self,
         rows: Sequence[DatasetRow],
@@ -392,17 +245,7 @@ class LocalRolloutRunner:
                 on_progress(len(results), len(rows), result)
 
         stops = await drive(RunPlan(start_index).jobs(enumerate(rows, start_index)), run_one, take, concurrency=1)
-        passed = sum(result.success for result in results)
-        return LocalBatchResult(
-            results=results,
-            total=len(results),
-            passed=passed,
-            failed=len(results) - passed,
-            total_duration_ms=_elapsed_ms(started_seconds),
-            total_tokens=sum(result.token_usage.get("total_tokens", 0) for result in results),
-            stopped_early=stops.first_reason is not None,
-            stop_reason=stops.first_reason,
-        )
+        return batch_of(results, started_seconds, stops.first_reason)
 
     async def run_job(self, job: Job, **options: Any) -> tuple[LocalRunResult, str | None]:
         """``run_single`` for the driver: the result, and why no other row would fare better, where that has shown."""
@@ -414,7 +257,7 @@ class LocalRolloutRunner:
                 row_index=job.row_index,
                 success=False,
                 error=str(error),
-                duration_ms=error.duration_ms if error.duration_ms is not None else _elapsed_ms(started_seconds),
+                duration_ms=error.duration_ms if error.duration_ms is not None else elapsed_ms(started_seconds),
                 token_usage={"total_tokens": error.tokens} if error.tokens else {},
                 error_kind=error.failure.value,
             )
@@ -431,27 +274,6 @@ def validate_tools(tools: Sequence[Any]) -> None:
         raise ToolValidationError(problem)
 
 
-def _elapsed_ms(started_seconds: float) -> float:
-    return max((time.monotonic() - started_seconds) * 1000, _SHORTEST_DURATION_MS)
-
-
-def _usage(metrics: Any) -> dict[str, int]:
-    prompt_tokens, response_tokens = token_count(metrics.prompt_tokens), token_count(metrics.response_tokens)
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": response_tokens,
-        "total_tokens": prompt_tokens + response_tokens,
-        "num_llm_calls": token_count(metrics.num_llm_calls),
-    }
-
-
-def _zero_reason(ctx: RolloutContext, result: RolloutResult, messages: list[MessageDict]) -> str | None:
-    of_model = getattr(ctx.watcher, "last", None)
-    known = [message for message in messages if isinstance(message, dict)]
-    tools: list[Any] = to_jsonable_python(ctx.tools, exclude_none=True)  # schema objects or their JSON
-    return zero_reason((of_model, result.finish_reason), known, [tool["function"]["name"] for tool in tools])
-
-
 def _text(error: Exception) -> str:
     """The error's own text; of one whose text says too little, its type too."""
     text = text_of(error)
@@ -464,6 +286,14 @@ def _kind(error: Exception) -> str:
     if isinstance(error, _AgentExitError):
         return SystemExit.__name__
     return error.failure.value if isinstance(error, ProviderError) else type(error).__name__
+
+
+def _failed(account: RunAccount, error: str, kind: str, raised: Exception | None = None) -> LocalRunResult:
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.exception("Row %d failed.", account.row_index)
+    else:
+        logger.info("Row %d failed: %s", account.row_index, printable(error))  # the report tells it
+    return account.failed(error, kind, raised)
 
 
 def _trace_result(ctx: RolloutContext, ended: TerminalResult) -> None:

@@ -7,7 +7,7 @@ from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS
 from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, extra_columns
-from osmosis_ai.rollout.run.local_runner import LocalRunResult
+from osmosis_ai.rollout.run.local_results import LocalRunResult
 from osmosis_ai.rollout.run.results.results_file import Record
 
 

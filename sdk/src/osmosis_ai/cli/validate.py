@@ -25,7 +25,7 @@ def validate(
     """Check that an agent loop can be served."""
     from osmosis_ai.rollout.core.validator import validate_agent_loop
     from osmosis_ai.rollout.run.agents import load_agent
-    from osmosis_ai.rollout.server.serve import print_report, print_report_json
+    from osmosis_ai.rollout.server.validation_report import print_report, print_report_json
 
     sample = _read_request(Path(request)) if request is not None else None
     result = validate_agent_loop(load_agent(module, mcp), request=sample)

@@ -24,19 +24,8 @@ from osmosis_ai.rollout.core.where import place_of_function
 from osmosis_ai.rollout.observe.traces.recorder import start_of_trace
 from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, RunPlan, drive
-from osmosis_ai.rollout.run.errors import (
-    ProviderError,
-    ProviderFailure,
-    SystemicProviderError,
-    ToolValidationError,
-)
-from osmosis_ai.rollout.run.local_results import (
-    LocalBatchResult,
-    LocalRunResult,
-    RunAccount,
-    batch_of,
-    elapsed_ms,
-)
+from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError, ToolValidationError
+from osmosis_ai.rollout.run.local_results import LocalBatchResult, LocalRunResult, RunAccount, batch_of, elapsed_ms
 from osmosis_ai.rollout.run.loop_watch import LocalRun
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 from osmosis_ai.rollout.run.zero_reasons import FinishReasonWatch

@@ -3,50 +3,41 @@
 Order: what can be refused is refused before the port is bound, and the banner appears after.
 """
 
-import asyncio
-import dataclasses
-import json
 import logging
 import os
 import socket
 import sys
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import SecretStr
-
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
-from osmosis_ai.rollout.core.files import FOLDER_MODE, make_folder
-from osmosis_ai.rollout.core.json_document import write_document
-from osmosis_ai.rollout.core.settings import (
-    DEFAULT_JOURNAL,
-    JOURNAL_OFF,
-    LogFormat,
-    RolloutSettings,
-    get_settings,
-)
-from osmosis_ai.rollout.core.text import sendable_key
-from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE, trace_folder
-from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
-from osmosis_ai.rollout.core.validator import BLOCKING_CALL, ValidationResult, validate_agent_loop
-from osmosis_ai.rollout.journal import JournalError
-from osmosis_ai.rollout.journal.place import journal_at
+from osmosis_ai.rollout.core.settings import JOURNAL_OFF, RolloutSettings, get_settings
+from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
+from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp.remote import absolute_place, is_url
 from osmosis_ai.rollout.observe.logs import log_config
-from osmosis_ai.rollout.server.api_key import generate_api_key
 from osmosis_ai.rollout.server.app import create_app
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
 from osmosis_ai.rollout.server.process import end_with_parent
 from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
+from osmosis_ai.rollout.server.startup import (
+    Key,
+    ServeError,
+    ServeUsageError,
+    bind,
+    choose_key,
+    inherit,
+    new_trace_folder,
+    require_usable_journal,
+    settings_for,
+)
+from osmosis_ai.rollout.server.validation_report import print_for_trainer, print_report, validate_and_report
 from osmosis_ai.rollout.server.workers import Supervisor
 from osmosis_ai.rollout.wire.addresses import all_interfaces
 from osmosis_ai.rollout.wire.channels import check_certificates
-from osmosis_ai.rollout.wire.listening import listen
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -57,25 +48,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - a rollout server is called from other machines, and asks for a key
 DEFAULT_PORT = 9000
-API_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 HOST_VARIABLE, PORT_VARIABLE = "ROLLOUT_SERVER_HOST", "ROLLOUT_SERVER_PORT"
 
 GRACEFUL_SHUTDOWN_SECONDS = 5
-RELOAD_DRAIN_SECONDS = 2.0
-
-
-class ServeError(CLIError):
-    """The server cannot be started as asked; the message says why and what to do."""
-
-
-class ServeUsageError(ServeError, UsageError):
-    """It is asked for what cannot be, or for two things that contradict each other."""
-
-
-@dataclass(frozen=True)
-class _Key:
-    value: str | None
-    shown: str
 
 
 def serve_agent_loop(
@@ -144,8 +119,8 @@ def serve_agent_loop(
         (print_for_trainer if is_ours else print_report)(result)
         result.raise_if_invalid()
     settings = settings or get_settings()
-    key = _choose_key(settings, api_key, local_debug)
-    settings = _settings_for(settings, key, journal, reload, log_format)
+    key = choose_key(settings, api_key, local_debug)
+    settings = settings_for(settings, key, journal, reload, log_format)
     if workers > 1 and settings.server.journal == JOURNAL_OFF:
         raise ServeUsageError(
             "Several workers know of each other's rollouts by their journal: name one, or start one worker."
@@ -154,12 +129,12 @@ def serve_agent_loop(
         check_certificates()
     except ValueError as error:
         raise ServeError(str(error)) from error
-    _require_usable_journal(settings.server.journal)
-    listener = _inherit(fd) if fd is not None else _bind(host, port)
+    require_usable_journal(settings.server.journal)
+    listener = inherit(fd) if fd is not None else bind(host, port)
     bound_host, bound_port = listener.getsockname()[:2]
     host, port = (bound_host if fd is not None else host), bound_port
     debug_dir = debug_dir or os.environ.get(TRACES_VARIABLE)
-    traces = _new_trace_folder(debug_dir) if debug_dir else None
+    traces = new_trace_folder(debug_dir) if debug_dir else None
     registration: Literal["local debug", "local testing"] | None = None
     if local_debug or skip_register:
         registration = "local debug" if local_debug else "local testing"
@@ -221,134 +196,7 @@ def run_app(app: "FastAPI") -> None:
     uvicorn.run(app, host=os.environ.get(HOST_VARIABLE, DEFAULT_HOST), port=int(port))
 
 
-def validate_and_report(agent_loop: RolloutAgentLoop, *, verbose: bool = False) -> ValidationResult:
-    """Validate ``agent_loop`` and print the result: to stdout if it is valid, else to stderr."""
-    result = validate_agent_loop(agent_loop)
-    print_report(result, verbose=verbose)
-    return result
-
-
-def print_report(result: ValidationResult, *, verbose: bool = False) -> None:
-    """Print a validation result; ``verbose`` lists all warnings, not only those that concern every rollout."""
-    told = [warning for warning in result.warnings if verbose or warning.code == BLOCKING_CALL]
-    warnings = [f"    - {warning}" for warning in told]
-    if result.valid:
-        console.print(f"Agent loop '{result.agent_name}' validated successfully.", markup=False)
-        console.print(f"  - Tools: {result.tool_count}")
-        if result.warnings:
-            console.print(f"  - Warnings: {len(result.warnings)}")
-        for line in warnings:
-            console.print(line, markup=False)
-        return
-    console.print_error(f"Agent loop validation failed with {len(result.errors)} error(s):")
-    for error in result.errors:
-        console.print_error(f"  - {error}")
-    if result.tools_at:
-        console.print_error(f"    The tools come from {result.tools_at}.")
-    if warnings:
-        console.print_error("")
-        console.print_error(f"Warnings ({len(warnings)}):")
-        for line in warnings:
-            console.print_error(line)
-
-
-def print_for_trainer(result: ValidationResult) -> None:
-    """Print what a trainer tells its user of the server that it started: what blocks, and one line of errors."""
-    for warning in result.warnings:
-        if warning.code == BLOCKING_CALL:
-            console.print(f"Warning: {warning}", markup=False)
-    if not result.valid:
-        at = f" ({result.tools_at})" if result.tools_at else ""
-        console.print_error(f"Error: The agent cannot be served{at}: {' '.join(map(str, result.errors))}")
-
-
-def print_report_json(result: ValidationResult) -> None:
-    """Print a validation result to stdout as one JSON object."""
-    write_document([json.dumps(dataclasses.asdict(result), indent=2), "\n"])
-
-
-def _choose_key(settings: RolloutSettings, api_key: str | None, local_debug: bool) -> _Key:
-    if local_debug:
-        return _Key(None, "(disabled - local debug)")
-    if api_key is not None:
-        if not api_key.strip():
-            raise ServeUsageError("The API key is empty: give one, or leave it out to have one generated.")
-        try:
-            return _Key(sendable_key(api_key, "The API key (--server-key)"), "(provided)")
-        except ValueError as error:
-            raise ServeUsageError(f"{error}.") from error
-    if settings.server.api_key is not None:
-        return _Key(settings.server.api_key.get_secret_value(), f"(provided by {API_KEY_VARIABLE})")
-    generated = generate_api_key()
-    return _Key(generated, generated)
-
-
-def _settings_for(
-    settings: RolloutSettings, key: _Key, journal: str | None, reload: bool, log_format: str | None
-) -> RolloutSettings:
-    changes: dict[str, Any] = {"api_key": SecretStr(key.value) if key.value is not None else None}
-    if journal is not None:
-        changes["journal"] = journal
-    elif "journal" not in settings.server.model_fields_set:
-        changes["journal"] = DEFAULT_JOURNAL
-    if log_format is not None:
-        changes["log_format"] = LogFormat(log_format)
-    if reload:
-        changes["drain_seconds"] = min(settings.server.drain_seconds, RELOAD_DRAIN_SECONDS)
-    return settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
-
-
-def _require_usable_journal(where: str) -> None:
-    if where == JOURNAL_OFF:
-        return
-
-    async def open_and_close() -> None:
-        async with journal_at(where):
-            pass
-
-    try:
-        asyncio.run(open_and_close())
-    except JournalError as error:
-        raise ServeError(str(error)) from error
-
-
-def _inherit(fd: int) -> socket.socket:
-    try:
-        return socket.socket(fileno=fd)
-    except (OSError, ValueError) as error:
-        raise ServeError(f"Descriptor {fd} cannot be served on: give the number of an inherited socket.") from error
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        return listen(host, port)
-    except (OSError, UnicodeError) as error:
-        raise ServeError(
-            f"Cannot listen on {host}:{port} ({_reason(error)}): choose another address with --host and --port."
-        ) from error
-
-
-def _reason(error: OSError | UnicodeError) -> str:
-    if isinstance(error, UnicodeError):
-        return "no host name"
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-
-
-def _new_trace_folder(debug_dir: str) -> str:
-    try:
-        make_folder(debug_dir)
-        while True:
-            folder = trace_folder(debug_dir)
-            with suppress(FileExistsError):  # another server has started in between
-                folder.mkdir(FOLDER_MODE)
-                return str(folder)
-    except FileExistsError:
-        raise ServeError(f"Traces cannot be written to {debug_dir}: it is not a folder.") from None
-    except OSError as error:
-        raise ServeError(f"Traces cannot be written to {debug_dir}: {error.strerror}.") from None
-
-
-def _print_banner(name: str, host: str, port: int, key: _Key, registration: str | None, traces: str | None) -> None:
+def _print_banner(name: str, host: str, port: int, key: Key, registration: str | None, traces: str | None) -> None:
     rows = [("Agent:", name), ("Address:", f"{host}:{port}")]
     if all_interfaces(host):
         try:

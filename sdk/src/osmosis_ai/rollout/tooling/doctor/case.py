@@ -22,7 +22,8 @@ from osmosis_ai.rollout.core.settings import (
 )
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.journal.postgres.address import is_postgres
-from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, DEFAULT_HOST
+from osmosis_ai.rollout.server.serve import DEFAULT_HOST
+from osmosis_ai.rollout.server.startup import API_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.agent_child import AgentChild
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, Setup
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_loopback

@@ -10,7 +10,8 @@ from osmosis_ai.rollout.core.setting_names import likely_name, variables_of
 from osmosis_ai.rollout.core.settings import MODELS
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.server.public_address import PUBLIC_HOST_VARIABLE
-from osmosis_ai.rollout.server.serve import API_KEY_VARIABLE, HOST_VARIABLE, PORT_VARIABLE
+from osmosis_ai.rollout.server.serve import HOST_VARIABLE, PORT_VARIABLE
+from osmosis_ai.rollout.server.startup import API_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.case import Case, check
 from osmosis_ai.rollout.tooling.doctor.types import Finding, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import is_sendable

@@ -4,6 +4,7 @@ Whatever the texts, reading and comparing them never raises and takes linear tim
 truth that cannot be compared makes no answer wrong.
 """
 
+import math
 import re
 import unicodedata
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
@@ -28,6 +29,7 @@ _BEHIND = frozenset(".,;:?{}")
 _PAIRS = ('"\u201c\u201d\u201e', "'\u2018\u2019", "*")
 """What is dress where it is on both sides: behind a word alone it may be a prime or a star."""
 _VARIABLE = re.compile("([a-z]) = ")
+_FACTORIAL = re.compile(r"(?:[\s$]|\\\()*+([0-9]{1,3})!(?:[\s$.]|\\\))*+")
 _OF_A_CHOICE = {("(", ")"), ("[", "]"), ("", ")")}
 
 
@@ -44,10 +46,13 @@ def final_number(text: Any) -> Decimal | None:
 def read_number(value: Any) -> Decimal | None:
     """The number that a ground truth is: an ``int``, ``float`` or ``Decimal``, or a text as ``final_number`` reads it.
 
-    A text needs no ``####``, and may be ``36/2``. A ``float`` is the shortest number that is written so.
+    A text needs no ``####``, and may be ``36/2``, or a factorial: without a ``####`` before it ``5!`` is 120, not 5
+    with emphasis, as it is in an answer. A ``float`` is the shortest number that is written so.
     ``None`` for anything else, for NaN and infinities, and for booleans.
     """
     if isinstance(value, str):
+        if whole := _FACTORIAL.fullmatch(value.translate(TIDY)):
+            return Decimal(math.factorial(int(whole[1])))
         return number_in(value.rpartition(MARK)[2])
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
@@ -76,21 +81,24 @@ def is_right(answer: Any, ground_truth: Any, tolerance: Decimal | float = 1e-7) 
     """
     truth = read_number(ground_truth)
     # A truth such as "36/2" is right in its own words.
-    text = "" if truth is not None and _is_done(ground_truth) else _plain_truth(ground_truth)
+    text = "" if truth is not None and _is_done(ground_truth, truth) else _plain_truth(ground_truth)
     if truth is None and not text:
         return None
     if not isinstance(answer, str) or MARK not in answer:
         return False
     given = answer.rpartition(MARK)[2].strip()
+    if text and text in (_plain(given), _plain(given.partition("\n")[0])):
+        return True
     if truth is not None and (number := final_number(answer)) is not None:
         if _is_of_another_variable(given, ground_truth):
             return False
         return number == truth if is_whole(number) and is_whole(truth) else is_close(number, truth, tolerance)
-    return bool(text) and text in (_plain(given), _plain(given.partition("\n")[0]))
+    return False
 
 
-def _is_done(ground_truth: Any) -> bool:
-    return not isinstance(ground_truth, str) or final_number(MARK + ground_truth) is not None
+def _is_done(ground_truth: Any, number: Decimal) -> bool:
+    """Whether an answer in the words of the ground truth is that ``number``."""
+    return not isinstance(ground_truth, str) or final_number(MARK + ground_truth) == number
 
 
 def _plain_truth(ground_truth: Any) -> str:

@@ -10,7 +10,7 @@ A text is one number, or none: what may also mean another number is none. Readin
 
 Words may follow a number as its unit. The first is one of ``_UNIT_WORDS``, an English plural ("apples"), or Chinese,
 Japanese or Korean; none is a number or an operation, says that there is more to come, or takes the number back
-(``_NO_UNIT``). Any other word makes it no number: a policy would find the one that is read over and means another
+(``_NO_UNIT``, ``_NO_CJK``). Any other word makes it no number: a policy would find the one that is read over and means another
 number. A unit may have the exponent 2 or 3, and a percent sign is one: 18% is 18.
 """
 
@@ -30,6 +30,12 @@ _ALIKE = {
     "\uff1d": "=",
     "\u066b": ".",
     "\u066c": ",",
+    "\uff08": "(",
+    "\uff09": ")",
+    "\u3010": "[",
+    "\u3011": "]",
+    "\uff1a": ":",
+    "\u00ba": "\u00b0",
 }
 TIDY = str.maketrans({**_SIGNS, **_SPACES, **_NOTHING, **_ALIKE})
 
@@ -49,7 +55,7 @@ _NUMBER = re.compile(
     rf"""
     # Markdown, LaTeX, quotes, "x =", "Answer:" and currencies before it
     (?: [\s*_`{_QUOTES}$€£¥₹(\[{{=≈≃≅] | ~(?!~) | \\[$(\[,;:!\ ]
-      | (?i: (?:the\ )? (?:final\ )? answer (?:\ is)? \b) :?+
+      | (?: (?i: (?:the\ )? (?:final\ )? answer (?:\ is)? \b) | \u7b54\u6848 [\u662f\u4e3a\u70ba]? ) :?+
       | \\(?:approx|sim|boxed|fbox|text|textbf|mathbf|mathrm)(?![a-zA-Z]) | [a-zA-Z]\ ?= | {_CURRENCY} (?=[\s0-9.$]) )*+
     (?P<sign> [-+] | (?:minus|negative)\b )?+ (?: [\s$€£¥₹] | \\(?=\$) | {_CURRENCY} )*+
     (?: \\[dt]?frac \s*+ (?P<top> \{{ \s*+ -{_PLAIN} \s*+ \}} | {_PART} ) \s*+ (?P<under> {_PART} )
@@ -102,19 +108,22 @@ _NO_UNIT = re.compile(
     r"""
     \b (?: zero | one | two | three | four | five | six | seven | eight | nine | ten | eleven | twelve
          | (?:thir|four|fif|six|seven|eigh|nine)teen | (?:twen|thir|for|fif|six|seven|eigh|nine)ty | half | halves
-         | (?:hundred|thousand|million|billion|trillion|dozen)s? | score | gross | lakh | crore
+         | (?:hundred|thousand|million|billion|trillion|dozen)s? | score | gross(?:es)? | lakh | crore
          | (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|twelfth|hundredth|thousandth|millionth|billionth)s
-         | k | mill? | mille | mln | mn | tn | bil | thou | grand | tausend | tsd | million(?:en|es) | millones
-         | milliarden? | milliards? | mega | giga | milli | micro
+         | k | mill?s? | mille | mln | mn | bn | mrd | tn | bil | thou | grands? | tausend | tsd | million(?:en|es)
+         | millones | milliarden? | milliards? | mega | giga | milli | micro
          | plus | minus | negative | times | over | divided | multiplied | doubled | tripled | halved | twice | point
          | squared | cubed | factorial | mod | modulo | remainder | sqrt | pi | base | hex
          | or | oder | ou | nor | not | no | either | maybe | perhaps | probably | possibly | unless | if | else | but
-         | vs | versus | wait | wrong | incorrect | false | instead | rather | and\s+(?:an?|some|more) ) \b
+         | vs | versus | wait | wrong | incorrect | false | instead | rather | and\s+(?:an?|some|more)
+         | cannot | never | nope | nah | untrue | invalid | mistaken | lie | scratch | ignore | disregard | actually
+         | \w+n['\u2019]t | nicht | nein | falsch | falso | faux | root ) \b
+      | \b (?-i: (?=[IVX]{2}) X{0,3} (?:IX|IV|V?I{0,3}) ) \b
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _UNIT_WORDS = """
-a an per each every of total left altogether remaining done final that to th st nd rd
+a an per each every of total left altogether remaining more fewer less done final that to th st nd rd
 usd eur gbp jpy cny rmb inr cad aud chf rs sek nok dkk pln krw dollar euro pound cent penny pence rupee yen yuan ruble
 руб рубль рубля рублей krona krone franc won peso
 percent pct percentage degree deg celsius fahrenheit kelvin rad radian
@@ -131,30 +140,38 @@ pair set unit piece item point apple egg book page step way time
 _UNITS = frozenset(_UNIT_WORDS.split())
 _MORE_THAN_ONE = re.compile(r"(?i:[a-z]{3,}s)\Z")
 _CJK = re.compile("k?[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_CJK_SCALE = re.compile("[十百千万萬亿億십백천만억]")
+_NO_CJK = re.compile(
+    "[十百千万萬亿億京십백천만억]|조(?!각)"  # powers of ten
+    "|半|반|割|ダース|打|(?:キロ|ミリ)(?![グメリワ])|メガ|ギガ|ミリオン|分之|分の|분의"  # parts and other scales
+    "|以[上下内內]|未[満满滿]|左右|[余約约強弱]|ほど|[くぐ]らい|이상|이하|미만|초과|정도|가량"  # about, at most
+    "|[不非没沒错錯误誤違否]|ない|なし|아[니님]|없|틀"  # not, wrong
+    "|[或又]|また|もしく|또는|혹은"  # or
+)
 _NAME_OF_A_NUMBER = re.compile(
     r"""
     (?: \w*il+i?on\w* | \w*zillion\w* | thous\w* | \w+fold | \w+ths | \w*quarters? | half | halfs | thirds? | basis
-      | (?:one|two|three|four|five|seven|eight|nine|ten)s | sixes | dozens? | kilos ) \Z
+      | (?:one|two|three|four|five|seven|eight|nine|ten)s | sixes | dozens? | (?:kilo|mega|giga|tera|micro|nano)s?
+      | sans | fails | lacks | exceeds | excludes | equals ) \Z
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 """In the plural, misspelt, or a part: no unit."""
-_CROSSES = frozenset("\u274c\u2717\u2718\u2716\u2715\u274e\U0001f6ab\u2030\u2031")
-"""They take a number back; and per mille, which is no percent."""
+_CROSSES = frozenset("\u274c\u2717\u2718\u2716\u2715\u274e\U0001f6ab\U0001f44e\U0001f51f\U0001f4af\u2030\u2031")
+"""They take a number back, or are another; and per mille, which is no percent."""
 _UNIT_LETTERS = frozenset("mgslhLVWANJCFda")
 """Units of one letter, and the article, as in "18 a day"."""
 _VARIABLES = re.compile(r"(?=.{1,3}\Z)[ijnt]*[xyzπθλμ][xyzijntπθλμ]*\Z|ij\Z")
 """Not yen, tin or in."""
 _CURRENCY_BEFORE = re.compile(rf"[$€£¥₹]|{_CURRENCY}")
 _CURRENCY_WORD = re.compile(rf"(?i:dollars?|euros?|pounds?|rupees?|yen|yuan)\b|[$€£¥₹]|{_CURRENCY}\b")
+_CURRENCY_IN_MILLIONS = re.compile(rf"(?:{_CURRENCY_WORD.pattern})[^\S\n]*+(?:[mM]{{1,2}}|[bBtT])(?!\w)")
 _KILO = re.compile("千(?=[克米瓦卡焦赫])")
 _TOKEN = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*+ ?/?>|<\|[^<>|\n]*+\|>")
 _COMMAND = re.compile(
     r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|circ|degree|percent|quad|[%)\],;:!$ \\])"
     r"|o['\u2019]clock|\^\{?+\\circ\}?+"
 )
-_UNIT_EXPONENT = re.compile(r"(?<=[^\W\d_])(?:\^\{?[23]\}?|[²³])(?![0-9])|(?:(?<=m)|(?<=ft)|(?<=in))[23](?![0-9])")
+_UNIT_EXPONENT = re.compile(r"(?<=[^\W\d_])\}?+(?:\^\{?[23]\}?|[²³])(?![0-9])|(?:(?<=m)|(?<=ft)|(?<=in))[23](?![0-9])")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -259,19 +276,21 @@ def _is_unit(tail: str) -> bool:
         is_unit = words[1] in ("total", "all")
     else:
         is_unit = _is_unit_word(first)
-    return is_unit and words[-1].lower() != "per" and _NO_UNIT.search(tail) is None
+    return is_unit and words[-1].lower() != "per" and not _NO_UNIT.search(tail) and not _NO_CJK.search(tail)
 
 
 def _is_unit_word(word: str) -> bool:
     if _CJK.fullmatch(word):
-        return _CJK_SCALE.search(word) is None
+        return True
     if word == "MM" or _NAME_OF_A_NUMBER.match(word) or _VARIABLES.match(word):
         return False
     return word.lower() in _UNITS or _MORE_THAN_ONE.match(word) is not None
 
 
 def _is_money_in_millions(number: str, tail: str) -> bool:
-    """Whether it is written as in "$18m", which is no length."""
+    """Whether it is written as in "$18m", which is no length, or "18 USD M"."""
+    if _CURRENCY_IN_MILLIONS.search(tail):
+        return True
     if re.match(r"[^\S\n]*+[mM]{1,2}(?![^\W\d_])", tail) is None:
         return False
     if (number + tail).count("$") % 2 == 0:  # LaTeX

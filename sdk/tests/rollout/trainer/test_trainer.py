@@ -44,6 +44,17 @@ def request(number: int = 0, **fields: Any) -> RolloutRequest:
     )
 
 
+@pytest.mark.parametrize(("key", "sent"), [(" server-key\n", "server-key"), (None, None), ("", None)])
+def test_a_key_is_what_the_server_takes_it_for(key: str | None, sent: str | None) -> None:
+    assert Trainer(arithmetic, server_url="http://127.0.0.1:1", server_api_key=key)._server_api_key == sent
+
+
+@pytest.mark.parametrize("key", ["a key", "osm\nkey", "caf\xe9", " "])
+def test_a_key_that_no_header_can_carry_is_refused_before_anything_is_sent(key: str) -> None:
+    with pytest.raises(ValueError, match="server_api_key must be printable ASCII without spaces"):
+        Trainer(arithmetic, server_url="http://127.0.0.1:1", server_api_key=key)
+
+
 def requests(count: int) -> Iterator[RolloutRequest]:
     return (request(number) for number in range(count))
 

@@ -10,8 +10,8 @@ A text is one number, or none: what may also mean another number is none. Readin
 
 Words may follow a number as its unit. The first is one of ``_UNIT_WORDS``, an English plural ("apples"), or Chinese,
 Japanese or Korean; none is a number or an operation, says that there is more to come, or takes the number back
-(``_NO_UNIT``, ``_NO_CJK``). Any other word makes it no number: a policy would find the one that is read over and means another
-number. A unit may have the exponent 2 or 3, and a percent sign is one: 18% is 18.
+(``_NO_UNIT``, ``_NO_CJK``). Any other word makes it no number: a policy would find the one that is read over and means
+another number. A unit may have the exponent 2 or 3, and a percent sign is one: 18% is 18.
 """
 
 import re

@@ -24,6 +24,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.trainer import defaults
 from osmosis_ai.rollout.trainer.book import Delivery, RolloutBook
@@ -60,14 +61,14 @@ class Trainer:
     Args:
         complete: generates the messages; see ``completer_of`` for an ``LLMClientProtocol``.
         server_url: base URL of the rollout server.
-        server_api_key: that server's own key, sent on inits.
+        server_api_key: that server's own key, sent on inits; a line break around it is none of it.
         host: where the callbacks are served.
         port: the same; 0 means any free one.
         callback_url: the same address as the rollout server sees it; by default ``http://host:port``.
         protocol: the generation that the server is spoken to in: ``"0.2"``, or ``"0.3"`` (``docs/protocol-0.3.md``).
 
     Raises:
-        ValueError: there is no such protocol.
+        ValueError: there is no such protocol, or no header can carry the key.
         TrainerError: on entry, if the address cannot be listened on.
     """
 
@@ -90,7 +91,7 @@ class Trainer:
         self._fetcher: Fetcher | None = None
         self._complete = complete
         self._server_url = server_url.rstrip("/")
-        self._server_api_key = server_api_key
+        self._server_api_key = sendable_key(server_api_key, "server_api_key") if server_api_key else None
         self._host = host
         self._port = port
         self._given_callback_url = callback_url

@@ -14,6 +14,7 @@ from osmosis_ai.rollout.run.data.columns import TARGETS, Source, parsed
 ASK = {"role": "user", "content": "What is 1 + 1?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 ANSWER = {"role": "assistant", "content": "#### 2"}
+HUMAN, GPT = {"from": "human", "value": "What is 1 + 1?"}, {"from": "gpt", "value": "2"}
 QUESTION = [{"role": "user", "content": "q"}]
 VERL = {"style": "rule", "ground_truth": "2"}
 PARTS = [{"type": "text", "text": "What?"}]
@@ -74,6 +75,25 @@ def request_of(row: Any) -> tuple[list[Any], dict[str, Any]]:
             [{"role": "user", "content": [IMAGE]}],
             {"ground_truth": "2"},
         ),
+        (
+            {"conversations": [{"from": "system", "value": "Be brief."}, HUMAN, GPT]},
+            [SYSTEM, ASK],
+            {"ground_truth": "2"},
+        ),
+        ({"conversations": [ASK, ANSWER]}, [ASK], {"ground_truth": "#### 2"}),
+        (
+            {"conversations": [HUMAN, GPT], "answer": "3"},
+            [ASK],
+            {"ground_truth": "3"},
+        ),
+        # A table has null, or nothing, where there is no system prompt.
+        *(
+            ({"user_prompt": "q", "ground_truth": "2", "system_prompt": nothing}, QUESTION, {"ground_truth": "2"})
+            for nothing in (None, "", " \n")
+        ),
+        ({"messages": [ASK], "answer": "2", "system_prompt": " "}, [ASK], {"ground_truth": "2"}),
+        ({"prompt": [SYSTEM, ASK], "answer": "2", "system_prompt": None}, [SYSTEM, ASK], {"ground_truth": "2"}),
+        ({"question": "q", "answer": "2", "system": None}, QUESTION, {"ground_truth": "2", "system": None}),
         # What is named as ours wins, and what is not needed stays a column of its own.
         (
             {"user_prompt": "q", "ground_truth": "2", "prompt": "p", "question": "x", "answer": "y", "messages": [ASK]},
@@ -166,6 +186,7 @@ def test_the_flag_says_what_it_says(chosen: dict[str, str]) -> None:
         ({"messages": json.dumps([ASK, ANSWER])}, "prompt_messages=messages:json"),
         ({"prompt": json.dumps([SYSTEM, ASK]), "answer": "2"}, "prompt_messages=prompt:json"),
         ({"the talk": json.dumps([ASK]), "gold": "2"}, "'prompt_messages=the talk:json,ground_truth=gold'"),
+        ({"talk": json.dumps([HUMAN, GPT])}, "prompt_messages=talk:json"),
         ({"talk": [ASK], "reward": VERL}, "prompt_messages=talk,ground_truth=reward.ground_truth"),
         (
             {"prompt": json.dumps([ASK]), "reward_model": json.dumps(VERL)},
@@ -203,7 +224,8 @@ def test_the_usual_names_are_found_in_any_case(tmp_path: Path) -> None:
     [
         ({"messages": [], "answer": "2"}, "'messages' must be a text or a list of chat messages, .* got list"),
         ({"messages": [ANSWER], "answer": "2"}, "'messages' must be a text or a list of chat messages"),
-        ({"messages": [{"from": "human", "value": "q"}], "answer": "2"}, "'messages' must be a text or a list"),
+        ({"messages": [{"from": "a tool", "value": "q"}], "answer": "2"}, "'messages' must be a text or a list"),
+        ({"conversations": [HUMAN, {"from": [], "value": "q"}]}, "'conversations' must be a text or a list"),
         ({"question": None, "answer": "2"}, "'question' must be a text .* got null"),
         ({"Question": 7, "answer": "2"}, "'Question' must be a text .* got int"),
         ({"question": "q", "answer": None}, "'answer' cannot be null"),

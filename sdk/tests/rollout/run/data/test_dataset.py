@@ -205,7 +205,7 @@ class TestValidation:
             ),
             ({**GOOD, "ground_truth": None, "user_prompt": 3}, "Row 1: 'ground_truth' cannot be null"),
             ({**GOOD, "user_prompt": 3}, "Row 1: 'user_prompt' must be a string, got int"),
-            ({**GOOD, "system_prompt": " \n"}, "Row 1: 'system_prompt' cannot be empty"),
+            ({**GOOD, "system_prompt": 0}, "Row 1: 'system_prompt' must be a string, got int"),
             ({**GOOD, "User_Prompt": "q"}, "Row 1: 'user_prompt' and 'User_Prompt' are both 'user_prompt'"),
         ],
     )

@@ -39,6 +39,7 @@ class TestCsv:
             "ground_truth\tuser_prompt\tsystem_prompt\n2\tWhat is 1 + 1?\tBe brief.\n",
             "sep=;\nground_truth;user_prompt;system_prompt\n2;What is 1 + 1?;Be brief.\n",
             "sep=|\r\nground_truth|user_prompt|system_prompt\r\n2|What is 1 + 1?|Be brief.\r\n",
+            "ground_truth|user_prompt|system_prompt\n2|What is 1 + 1?|Be brief.\n",
             "sep=\t\nground_truth\tuser_prompt\tsystem_prompt\n2\tWhat is 1 + 1?\tBe brief.\n",
             " ground_truth , user_prompt,system_prompt \n2,What is 1 + 1?,Be brief.\n",
             'ground_truth, "user_prompt", "system_prompt"\n2, "What is 1 + 1?", "Be brief."\n',
@@ -247,6 +248,18 @@ class TestParquet:
         assert row["deep"] == [{"at": "2026-01-02T03:04:05.000006"}]
         assert row["mapped"] == [["a", "2026-01-02T03:04:05.000006"]]
         assert row["pair"] == ["2026-01-02T03:04:05.000006"] * 2
+
+    def test_nan_is_null_as_tables_have_it_and_no_truth(self, tmp_path: Path) -> None:
+        nan = float("nan")
+        path = self.written(tmp_path, level=[nan, 1.0, nan], deep=[[{"a": nan}]] * 3, ground_truth=[2, nan, 3])
+        assert problems_of(path) == [("row 1", "Row 1: 'ground_truth' cannot be null")]
+        usable = [dict(row) for _, row in DatasetReader(path).usable_rows()]
+        assert [row["ground_truth"] for row in usable] == [2, 3]
+        assert [(row["level"], row["deep"]) for row in usable] == [(None, [{"a": None}])] * 2
+
+    def test_infinity_is_an_error_of_its_row(self, tmp_path: Path) -> None:
+        [(place, told)] = problems_of(self.written(tmp_path, level=[float("inf"), 1.0]))
+        assert (place, told) == ("row 0", "Row 0: 'level' is inf, which JSON cannot carry")
 
     def test_what_python_has_no_value_for_is_an_error_of_its_row_and_column(self, tmp_path: Path) -> None:
         seconds_of_year_10000 = 253_402_300_800

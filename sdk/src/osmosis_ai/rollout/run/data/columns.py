@@ -2,8 +2,8 @@
 
 A column named as ours, in any case, wins; before it only what ``--columns`` says. What is then missing is looked for
 under the names that are usual (``USUAL``), in any case too: GSM8K's ``question`` and ``answer``; ``prompt`` or
-``messages`` as a list of chat messages, and ``reward_model.ground_truth``, as TRL and verl have them. What was taken is
-not repeated among the further columns.
+``messages`` as a list of chat messages, and ``reward_model.ground_truth``, as TRL and verl have them; ShareGPT's
+``conversations``, with ``from`` and ``value``. What was taken is not repeated among the further columns.
 """
 
 import json
@@ -23,11 +23,13 @@ TARGETS = (*REQUIRED_COLUMNS, PROMPT_MESSAGES)
 
 USUAL = {
     "user_prompt": ("question", "problem", "prompt", "query", "instruction"),
-    PROMPT_MESSAGES: ("prompt", "messages"),
+    PROMPT_MESSAGES: ("prompt", "messages", "conversations"),
     "ground_truth": ("answer", "reward_model.ground_truth", "solution", "target", "label"),
     "system_prompt": ("system",),
 }
 _TYPED = ":json"
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+"""ShareGPT's, and the chat API's."""
 _IN_PYTHON = re.compile(r"\s*+(?:array\()?+\[\s*+\{'(?:role|content)'\s*+:")
 """What a column of messages becomes in a table of text, unless it is written as JSON."""
 
@@ -112,7 +114,7 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
             sources = [Source(name if name in record else in_any_case.get(name, name)) for name in USUAL[target]]
         for source in sources:
             try:
-                value = source.of(record)
+                value = _as_chat(source.of(record))
             except KeyError:
                 continue
             except ValueError as error:
@@ -133,6 +135,9 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
                 f"{name!a} must be a text or a list of chat messages, one of the user's among them, got"
                 f" {'null' if value is None else type(value).__name__}"
             )
+    system = found.get("system_prompt", "")
+    if system is None or (isinstance(system, str) and not system.strip()):
+        found["system_prompt"] = ""  # as a table has what is not there
     rest = {name: value for name, value in record.items() if name not in taken and name not in own.values()}
     found = _from_messages(found)
     if "ground_truth" in unfit and "ground_truth" not in found:
@@ -164,6 +169,7 @@ def proposal(missing: Collection[str], row: Mapping[str, Any]) -> str:
     for name in list(spare):
         value = row[name]
         source, said = (_json_of(value), f"{name}{_TYPED}") if isinstance(value, str) else (value, name)
+        source = _as_chat(source)
         if is_conversation(source):
             wanted, place = "user_prompt", said
         elif isinstance(source, Mapping) and source.get("ground_truth") is not None and "." not in name:
@@ -191,6 +197,20 @@ def _json_of(text: str) -> Any:
         return json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
     except (ValueError, RecursionError):
         return None
+
+
+def _as_chat(value: Any) -> Any:
+    """ShareGPT's messages as chat messages; anything else as it is, calls of tools among them."""
+    if not isinstance(value, list):
+        return value
+    chat = []
+    for message in value:
+        match message:
+            case {"from": str(role), "value": str(text)} if role in _ROLES:
+                chat.append({"role": _ROLES[role], "content": text})
+            case _:
+                return value
+    return chat
 
 
 def is_conversation(value: Any) -> bool:

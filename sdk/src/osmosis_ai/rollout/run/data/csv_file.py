@@ -1,6 +1,6 @@
 """Tables as text, the way spreadsheets write them (RFC 4180 and what is done in its name).
 
-The separator is a comma, semicolon or tab, whichever the header has most of, or what Excel's ``sep=`` line says.
+The separator is a comma, semicolon, tab or bar, whichever the header has most of, or what Excel's ``sep=`` line says.
 """
 
 import csv
@@ -14,7 +14,7 @@ from osmosis_ai.rollout.run.data.lines import Located, count_what_is_readable, w
 from osmosis_ai.rollout.run.errors import DatasetParseError
 
 MAX_CELL_CHARACTERS = 64 * 1024 * 1024
-SEPARATORS = ",;\t"
+SEPARATORS = ",;\t|"
 STATEMENT = "sep="
 
 

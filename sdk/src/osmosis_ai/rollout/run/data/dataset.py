@@ -229,6 +229,7 @@ def _check_window(limit: int | None, offset: int) -> None:
 def _validated(record: object, index: int, columns: Mapping[str, Source]) -> DatasetRow:
     if not isinstance(record, dict):
         raise DatasetValidationError(f"Row {index}: Expected object, got {type(record).__name__}.")
+    record = {name: None if value != value else value for name, value in record.items()}  # a table's NaN is its null
     own = _own_columns(record, index)
     try:
         row = arranged(record, own, columns)
@@ -253,8 +254,7 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
     else:
         validated["user_prompt"] = _validated_text(row.pop("user_prompt"), "user_prompt", index)
         system = row.pop("system_prompt")
-        is_absent = system == "" and "system_prompt" not in own
-        validated["system_prompt"] = system if is_absent else _validated_text(system, "system_prompt", index)
+        validated["system_prompt"] = _validated_text(system, "system_prompt", index) if system != "" else ""
     validated |= {key: _validated_extra(value, key, index) for key, value in row.items()}
     _refuse_too_much(cast(DatasetRow, validated), index)
     return cast(DatasetRow, validated)

@@ -97,9 +97,11 @@ MAX_NESTING = 100
 def plain_value(value: object, levels: int = MAX_NESTING) -> object:
     """``value`` as JSON can carry it: dates in ISO 8601, decimals and UUIDs as text, durations in seconds.
 
+    NaN is null: it is what tables have where nothing is.
+
     Raises:
-        ValueError: for what JSON cannot carry: bytes, half surrogate pairs, non-finite numbers, anything else; and for
-            more than ``levels`` of lists and objects.
+        ValueError: for what JSON cannot carry: bytes, half surrogate pairs, infinities, anything else; and for more
+            than ``levels`` of lists and objects.
     """
     if levels < 0:
         raise ValueError(f"is nested more than {MAX_NESTING} levels deep")
@@ -109,7 +111,9 @@ def plain_value(value: object, levels: int = MAX_NESTING) -> object:
         case None | bool() | int():
             return value
         case float():
-            if not math.isfinite(value):
+            if math.isnan(value):
+                return None
+            if math.isinf(value):
                 raise ValueError(f"is {value}, which JSON cannot carry")
             return value
         case dict():

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.run.agents import check_naming
 from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.options import RunOptions
 from osmosis_ai.rollout.trainer import defaults
-from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url, is_sendable
+from osmosis_ai.rollout.wire.addresses import all_interfaces, is_base_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +48,10 @@ class Options(RunOptions):
     def _combination_problem(self) -> str | None:
         if self.protocol not in defaults.PROTOCOLS:
             return f"--protocol {self.protocol!r} is none: give one of {', '.join(defaults.PROTOCOLS)}."
-        key = self.server_key
-        if key is not None and not is_sendable(key):
-            return f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE} must be printable ASCII text."
+        try:
+            sendable_key(self.server_key or "none", f"The key of --server-key or {defaults.SERVER_KEY_VARIABLE}")
+        except ValueError as error:
+            return f"{error}."
         if self.server is not None and self.log is not None:
             return "--log goes with -m: the server at --server writes its own traces."
         if self.server is not None and self.server_log is not None:

@@ -101,8 +101,10 @@ def test_with_strict_nothing_is_run(command: str, project: Path, capsys: pytest.
 def test_columns_may_be_named(command: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = project / "rows.jsonl"
     path.write_text(json.dumps({"task": {"text": "What is 1 + 1?"}, "gold": "2"}))
-    assert run(command, path, "--json", "--columns", "user_prompt=task.text,ground_truth=gold") == 0
-    assert "user_prompt=task.text,ground_truth=gold" in capsys.readouterr().out
+    columns = "user_prompt=task.text,ground_truth=gold"
+    assert run(command, path, "--json", "--columns", columns, "-o", str(project / "results.json")) == 0
+    assert f'"columns": "{columns}"' in capsys.readouterr().out
+    assert f'"columns": "{columns}"' in (project / "results.json").read_text()
     assert run(command, path, "--columns", "prompt=task") == 2
     assert capsys.readouterr().err.startswith("Error: --columns: 'prompt=task' is not TARGET=COLUMN")
 
@@ -186,9 +188,22 @@ def test_of_truths_that_another_reward_reads_nothing_is_said(truths: Path, capsy
         assert capsys.readouterr().err == ""
 
 
-VALUES = st.none() | st.text(max_size=5) | st.just("\ud800") | st.integers() | st.lists(st.integers(), max_size=2)
+MESSAGES: list[Any] = [
+    [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "#### 2"}],
+    [{"from": "human", "value": "What is 1 + 1?"}, {"from": "gpt", "value": "2"}],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}],
+    [{"role": 7}],
+]
+VALUES = (
+    st.sampled_from([None, "\ud800", "", " ", 1e400, {"ground_truth": "2"}, *MESSAGES])
+    | st.text(max_size=5)
+    | st.integers()
+    | st.floats()
+    | st.lists(st.integers(), max_size=2)
+)
+COLUMNS = [*GOOD, "system_prompt", "answer", "question", "messages", "conversations", "reward_model", "\ud800"]
 RECORDS = st.lists(
-    st.just(GOOD) | st.dictionaries(st.sampled_from([*GOOD, "system_prompt", "answer", "\ud800"]), VALUES, max_size=4),
+    st.just(GOOD) | st.dictionaries(st.sampled_from(COLUMNS), VALUES, max_size=4),
     min_size=1,
     max_size=6,
 )
@@ -198,23 +213,31 @@ def written(folder: Path, suffix: str, records: list[dict[str, Any]]) -> Path:
     path = folder / f"rows{suffix}"
     if suffix == ".parquet":
         arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-        texts = [
-            {str(name).replace("\ud800", "x"): str(value).replace("\ud800", "x") for name, value in r.items()}
-            for r in records
-        ]
-        names = sorted({name for record in texts for name in record}) or ["x"]
-        parquet.write_table(arrow.table({name: [record.get(name) for record in texts] for name in names}), path)
+        names = sorted({name for record in records for name in record}) or ["x"]
+        table = {name: [record.get(name) for record in records] for name in names}
+        columns: dict[str, Any] = {}
+        for name, values in table.items():
+            try:
+                column = arrow.array(values)
+            except (arrow.ArrowException, ValueError, OverflowError):  # of several types, or no UTF-8
+                column = arrow.array([str(value).replace("\ud800", "x") for value in values])
+            columns[name.replace("\ud800", "x")] = column
+        parquet.write_table(arrow.table(columns), path)
         return path
-    if ".csv" in suffix:
+    if suffix.startswith((".csv", ".tsv")):
         names = sorted({name for record in records for name in record} | {"level"})
         table = io.StringIO()
-        csv.writer(table, delimiter=";").writerows(
+        csv.writer(table, delimiter="\t" if suffix == ".tsv" else ";").writerows(
             [names, *([record.get(name) for name in names] for record in records)]
         )
         data = table.getvalue().encode(errors="surrogatepass")
     else:
         data = "".join(json.dumps(record) + "\n" for record in records).encode()
-    path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    if suffix.endswith(".zst"):
+        with pytest.importorskip("pyarrow").CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(data)
+    else:
+        path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
     return path
 
 
@@ -244,13 +267,13 @@ def rows_named(error: str, suffix: str) -> list[int]:
     told = error.partition("Error: Rows were left out: ")[0]
     lines = told.splitlines()[1:] if "cannot be used:" in told else told.splitlines()[:1]
     named = " ".join(line.partition(": ")[0] for line in lines if "--strict" not in line)
-    first = {".jsonl": 1, ".csv": 2, ".parquet": 0}[suffix.removesuffix(".gz")]
+    first = {".jsonl": 1, ".csv": 2, ".tsv": 2, ".parquet": 0}["." + suffix.split(".")[1]]
     return [int(number) - first for number in re.findall(r"(?:[lL]ine|row) (\d+)", named)]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".jsonl.gz", ".csv.gz", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.zst", ".parquet"])
 @pytest.mark.parametrize("command", ["test", "eval", "trainer"])
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(records=RECORDS)
@@ -273,7 +296,7 @@ def test_no_row_is_lost_whatever_the_file_holds(
         return
     numbers, named = row_numbers(document), rows_named(printed.err, suffix)
     assert code == (1 if named else 0)
-    if ".csv" in suffix:  # a line without any text is no row, and a text may hold line ends
+    if suffix.startswith((".csv", ".tsv")):  # a line without any text is no row, and a text may hold line ends
         assert len(numbers) + len(named) == len(set(numbers)) + len(set(named)) <= len(records)
     else:
         assert sorted([*numbers, *named]) == list(range(len(records)))

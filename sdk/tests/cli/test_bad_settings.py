@@ -1,5 +1,9 @@
-"""A setting that cannot be used ends every way to start with one sentence and exit code 2; the doctor reports it."""
+"""A setting that cannot be used ends every way to start with one sentence and exit code 2; the doctor reports it.
 
+An empty one is none, in every way too.
+"""
+
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +58,39 @@ def test_it_is_one_sentence(tmp_path: Path, way: str, place: str) -> None:
         check=False,
     )
     assert (done.stderr, done.returncode) == (SENTENCE, 2)
+
+
+TOLD_INSTEAD = {
+    **dict.fromkeys(("serve", "uvicorn", "python"), "in use"),
+    **dict.fromkeys(("trainer", "test", "eval"), "rows.jsonl"),
+    "validate": "agent",
+    "rescore": "results.json",
+    "journal": "journal",
+    "view": "view",
+}
+"""What comes after the settings: an address that is taken, a file that is not there."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_an_empty_one_is_unset(tmp_path: Path, way: str) -> None:
+    write_agent(tmp_path)
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / ".env").write_text("OSMOSIS_ROLLOUT_SERVER_MAX_QUEUED_ROLLOUTS=\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        more = {"serve": ["--host", "127.0.0.1", "-p", port], "uvicorn": ["--port", port], "view": ["--port", port]}
+        variables = {"ROLLOUT_SERVER_HOST": "127.0.0.1", "ROLLOUT_SERVER_PORT": port} if way == "python" else {}
+        done = subprocess.run(
+            [sys.executable, "-m", *WAYS[way], *more.get(way, [])],
+            cwd=tmp_path,
+            env=own_environment(**{VARIABLE: " "}, **variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    told = done.stdout + done.stderr
+    assert "The setting" not in told
+    assert TOLD_INSTEAD[way] in told

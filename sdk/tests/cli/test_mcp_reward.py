@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.mcp_agents import CALCULATOR
+from support.mcp_servers import served
 
 from osmosis_ai.cli import main
 
@@ -30,6 +31,36 @@ def test_test_and_trainer_take_the_reward_of_a_function(
     assert main([command, *MCP, "--reward", "scoring:half", *model, *dataset]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["reward"] for result in results] == [0.5]
+
+
+SERVER = """
+import sys
+from fastmcp import FastMCP
+
+mcp = FastMCP("tools")
+
+
+@mcp.tool()
+def add(a: float, b: float) -> float:
+    return a + b
+
+
+mcp.run("http", host="127.0.0.1", port=int(sys.argv[1]), show_banner=False, log_level="error")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["test", "trainer"])
+def test_a_server_that_runs_takes_the_place_of_a_folder(
+    command: str, dataset: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(SERVER, tmp_path) as url:
+        arguments = ["--mcp", url, "--reward", "scoring:half", "--model", "builtin/arithmetic"]
+        assert main([command, *arguments, *dataset]) == 0
+    [result] = json.loads(capsys.readouterr().out)["results"]
+    assert result["reward"] == 0.5
+    called = [message["content"] for message in result["final_messages"] if message["role"] == "tool"]
+    assert [float(content) for content in called] == [7.0]
 
 
 def test_eval_takes_it_beside_its_own_functions(dataset: list[str]) -> None:

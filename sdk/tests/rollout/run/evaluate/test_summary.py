@@ -121,6 +121,12 @@ def test_a_comparison_is_over_the_rows_that_both_models_have() -> None:
     assert compare("fn", primary, []) is None
 
 
+def test_a_failed_run_makes_neither_model_worse_in_a_comparison() -> None:
+    paired = compare("fn", [row(0, 1.0, None), row(1, None), row(2, 0.0)], [row(0, 1.0), row(1, 1.0), row(2, None)])
+    assert paired is not None
+    assert (paired.rows, paired.difference, paired.equal, paired.left_out) == (1, 0.0, 1, 2)
+
+
 def test_latency_and_tokens_are_those_of_single_runs() -> None:
     runs = [EvalRunResult(number, True, duration_ms=10.0 * number, tokens=number) for number in range(10)]
     runs.append(EvalRunResult(10, False, duration_ms=1000.0, tokens=0, error="gone"))

@@ -214,9 +214,9 @@ def written(folder: Path, suffix: str, records: list[dict[str, Any]]) -> Path:
     if suffix == ".parquet":
         arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         names = sorted({name for record in records for name in record}) or ["x"]
-        table = {name: [record.get(name) for record in records] for name in names}
         columns: dict[str, Any] = {}
-        for name, values in table.items():
+        for name in names:
+            values = [record.get(name) for record in records]
             try:
                 column = arrow.array(values)
             except (arrow.ArrowException, ValueError, OverflowError):  # of several types, or no UTF-8

@@ -30,9 +30,12 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield page, tables.fill(page.read_text(encoding="utf-8"), {"matrix": matrix})
 
 
-def stale() -> list[tuple[Path, str]]:
-    """The generated files that are not as they should be, with the text they should have."""
-    return [(path, text) for path, text in documents() if not path.is_file() or path.read_text("utf-8") != text]
+def stale() -> Iterator[tuple[Path, str]]:
+    """The generated files that are not as they should be, with the text they should have.
+
+    One is to be written before the next is asked for: the tables of checks read the sentences.
+    """
+    return ((path, text) for path, text in documents() if not path.is_file() or path.read_text("utf-8") != text)
 
 
 def main() -> int:
@@ -40,13 +43,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Write the generated documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is stale")
     check = parser.parse_args().check
-    found = stale()
-    for path, text in found:
+    is_stale = False
+    for path, text in stale():
+        is_stale = True
         print(f"{'stale' if check else 'written'}: {path.relative_to(DOCS.parent)}")  # noqa: T201 - the answer itself
         if not check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    if check and found:
+    if check and is_stale:
         print(f"Run '{COMMAND}' and commit what it writes.", file=sys.stderr)  # noqa: T201
         return 1
     return 0

@@ -43,7 +43,7 @@ def fields(schema: dict[str, Any]) -> str:
         if name in schema.get("required", ()):
             default = f"always there; {given}" if given else "required"
         else:
-            default = given or "absent"
+            default = given or ("`{}`" if about.get("default") == {} else "absent")
         lines.append(f"| `{name}` | {_type(about, schema)} | {default} | {about['description']} |")
     return "\n".join(lines) + "\n"
 

@@ -204,7 +204,7 @@ function absence({ status, text }) { // who says so: the trainer 'itself', a fra
 
 // --- A rollout
 async function chat(record, { messages, signal, keys }) { // [chat-1..8, retry-1..11, whole-1..8]
-  const { messages: _, rollout_id: __, self: ___, ...params } = record.init.completion_params // [init-16]
+  const { messages: _, rollout_id: __, tools: ___, self: ____, ...params } = record.init.completion_params // [init-16]
   const asked = Object.fromEntries(Object.entries(params).filter(([, value]) => value !== null))
   const body = JSON.stringify({ ...DEFAULTS, ...asked, rollout_id: record.init.rollout_id, messages })
   const deadline = Date.now() + CALL_MS

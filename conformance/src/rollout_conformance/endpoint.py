@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import h11
 
@@ -31,6 +32,8 @@ class Request:
     headers: Mapping[str, str]
     """Names in lower case; of a repeated one the last."""
     body: bytes
+    is_abandoned: Callable[[], bool] = field(default=lambda: False, compare=False)
+    """Whether whoever sent it has closed the connection, in full or for its part."""
 
 
 @dataclass(eq=False)
@@ -177,9 +180,19 @@ async def _read(
                 return None
         elif isinstance(event, h11.EndOfMessage) and head is not None:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-            return Request(head.method.decode("ascii"), head.target.decode("latin-1"), headers, bytes(body))
+            return Request(
+                head.method.decode("ascii"),
+                head.target.decode("latin-1"),
+                headers,
+                bytes(body),
+                partial(_is_over, reader),
+            )
         else:
             return None
+
+
+def _is_over(reader: asyncio.StreamReader) -> bool:
+    return reader.at_eof() or reader.exception() is not None
 
 
 async def _pour(writer: asyncio.StreamWriter, flood: Flood) -> None:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 INIT_PATH = "/v1/rollout/init"
 LEAST_PAUSE_SECONDS = 0.1
 BODY_SECONDS = 5.0
-MAX_SERVERS_ASKED = 30
 """How long a server that wants the body first is given."""
+MAX_SERVERS_ASKED = 30
 
 
 class Kit:
@@ -185,11 +185,13 @@ class Kit:
         key: str | None = None,
         headers: Mapping[str, str | bytes] | None = None,
         insist: bool = True,
+        in_chunks: bool = False,
     ) -> httpx.Response:
         """POST an init with the server's key (or ``key``; an empty one sends none), whatever the answer.
 
         Args:
             insist: send it again while the server is full: 429 or 503 with Retry-After.
+            in_chunks: send the body without a Content-Length.
 
         Raises:
             Failed: there is no answer.
@@ -206,7 +208,8 @@ class Kit:
         sending(f"POST {INIT_PATH} {told}{_headers_in_words(sent, self.options.api_key)}", rollout)
         # The checks open more rollouts at once than a small server need take, so being full is no fault of its.
         while True:
-            response = await self._answered("POST", INIT_PATH, content=content, headers=pairs)
+            sent_as = _halves(content) if in_chunks else content
+            response = await self._answered("POST", INIT_PATH, content=sent_as, headers=pairs)
             if rollout is not None:
                 rollout.statuses.append(response.status_code)
             pause_seconds = retry_after_seconds(response)
@@ -342,6 +345,11 @@ class Kit:
                 await self.must_serve()
 
         await asyncio.gather(asyncio.sleep(self.options.settle_seconds), another())
+
+
+async def _halves(content: bytes) -> AsyncIterator[bytes]:
+    yield content[: len(content) // 2]
+    yield content[len(content) // 2 :]
 
 
 def _headers_in_words(headers: Mapping[str, str | bytes], own_key: str | None) -> str:

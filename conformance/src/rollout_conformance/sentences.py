@@ -71,8 +71,9 @@ WHY_NOT: Mapping[str, str] = dict(
         ("key-4", "what a comparison takes is lost in the time of a network"),
         *_all(
             PERMISSION,
-            "way-6 http-3 http-16 init-2 init-7 offer-7 same-6 chat-13 answer-5 result-15 state-8 state-9 state-12",
+            "way-6 http-3 http-16 init-2 init-7 init-23 offer-7 same-6 chat-13 answer-5 answer-8 result-15",
         ),
+        *_all(PERMISSION, "state-8 state-9 state-12 drain-8"),
     )
 )
 """Why a sentence has no check."""

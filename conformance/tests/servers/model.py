@@ -45,7 +45,8 @@ class Rollout:
         )
         self.context_tokens = 0
         self.finish_reason = "stop"
-        self.attempts = 0
+        self.attempts = self.aborts = 0
+        self.told_seconds = 0.0
         self.llm_ms = 0.0
         self.tool_ms = 0.0
         self.began = time.monotonic()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import time
+import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
@@ -41,6 +42,7 @@ class Playing:
 
     def __init__(self) -> None:
         self.last_call = asyncio.Event()
+        self.kept: list[Any] = []
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.keeps_connections)
         self.http = httpx.AsyncClient(
             trust_env=False, timeout=30, limits=limits, headers={"Accept-Encoding": "identity"}
@@ -221,11 +223,13 @@ class Playing:
         )
 
     async def wait_as_told(self, response: httpx.Response) -> None:
+        await asyncio.sleep(self.told_seconds(response))
+
+    def told_seconds(self, response: httpx.Response) -> float:
         told = response.headers.get("retry-after", "0")
         if told.isdigit():
-            await asyncio.sleep(float(told))
-        else:
-            await asyncio.sleep(max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()))
+            return float(told)
+        return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
 
     async def back_off(self, attempts: int) -> None:
         await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2**attempts, LAST_DELAY_SECONDS))
@@ -238,15 +242,28 @@ class Playing:
         )
         response = await self.http.send(request, stream=True)
         try:
-            content = bytearray()
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > self.max_reply_bytes:
+            packed = bytearray()
+            async for chunk in response.aiter_raw():
+                packed += chunk
+                if len(packed) > self.max_reply_bytes:
                     raise httpx.ReadError("The reply is too large")
         finally:
             await response.aclose()
+        content = self.unpacked(bytes(packed), response.headers.get("content-encoding", "identity"))
         told = {name: value for name, value in response.headers.items() if name in ("retry-after", "content-type")}
-        return httpx.Response(response.status_code, headers=told, content=bytes(content))
+        return httpx.Response(response.status_code, headers=told, content=content)
+
+    def unpacked(self, packed: bytes, coding: str) -> bytes:
+        if coding == "identity" or not packed:
+            return packed
+        unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        try:
+            content = unpacking.decompress(packed, self.max_reply_bytes + 1)
+        except zlib.error as error:
+            raise httpx.ReadError(f"The reply cannot be unpacked: {error}") from error
+        if not unpacking.eof or unpacking.unused_data:
+            raise httpx.ReadError("The reply is cut off, or too large")
+        return content
 
     def encode(self, body: Json) -> bytes:
         return json.dumps(body).encode()
@@ -310,7 +327,7 @@ class Playing:
                 self.note({"ended": rollout.init, "result": result})
             if self.last_call.is_set():
                 return
-            await self.wait_to_offer(delay)
+            await self.wait_to_offer(max(delay, self.told_of_result(rollout)))
             delay = min(2 * delay, LAST_DELAY_SECONDS)
         rollout.state = state
         self.note({"settled": rollout.init, "state": state})
@@ -319,12 +336,18 @@ class Playing:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.last_call.wait(), delay_seconds)
 
+    def told_of_result(self, rollout: Rollout) -> float:
+        """The seconds that the trainer wants it to wait."""
+        return rollout.told_seconds
+
     async def offer(self, rollout: Rollout, result: Json) -> str:
         """The state after one delivery; an empty text where it has to be made again."""
+        rollout.told_seconds = 0.0
         try:
             response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
         except httpx.TransportError:
             return ""
+        rollout.told_seconds = self.told_seconds(response)
         return self.state_after(response, result)
 
     def state_after(self, response: httpx.Response, result: Json) -> str:
@@ -341,7 +364,10 @@ class Playing:
 
     def is_page(self, response: httpx.Response) -> bool:
         """Whether somebody else answers, in HTML."""
-        return "text/html" in response.headers.get("content-type", "") and response.text.lower().startswith("<!doctype")
+        return "text/html" in response.headers.get("content-type", "") and self.begins_as_page(response.text)
+
+    def begins_as_page(self, text: str) -> bool:
+        return text.lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype html", "<html"))
 
     def result_key(self, rollout: Rollout) -> str:
         return hashlib.sha256(rollout.init["rollout_id"].encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -146,7 +146,7 @@ class SmallServer(Playing):
         wrong = next((name for name, is_right in self.rules(init).items() if not is_right), None)
         if wrong is not None:
             raise Refusal(422, f"{wrong} is missing or wrong")
-        reserved = ("messages", "rollout_id", "self")
+        reserved = ("messages", "rollout_id", "tools", "self")
         params = {name: value for name, value in init["completion_params"].items() if name not in reserved}
         return init | {"completion_params": params}
 

@@ -16,6 +16,7 @@ from rollout_conformance.scripts import (
     COMPLETION_TOKENS,
     Tools,
     answering,
+    breaking_off,
     call_of,
     calling_offered,
     calling_offered_tools,
@@ -46,6 +47,7 @@ MORE_SAMPLING = {
 }
 FALSE = {"temperature": 0, "logprobs": False, "seed": 0, "presence_penalty": 0.0, "x_own": {}, "x_flag": False}
 LARGE = 2**53 + 1
+STOP = "<end>"
 
 
 async def _require_sampling(kit: Kit, params: dict[str, Any]) -> None:
@@ -113,13 +115,26 @@ async def large_number(kit: Kit) -> None:
             )
 
 
-@check("chat.reserved", "init-16", "completion_params cannot replace messages or rollout_id.")
+@check("chat.reserved", "init-16", "completion_params cannot replace messages or rollout_id, nor bring tools.")
 async def reserved(kit: Kit) -> None:
-    rollout = await kit.start(completion_params={**SAMPLING, "messages": [], "rollout_id": "someone-else", "self": "x"})
+    params = {**SAMPLING, "messages": [], "rollout_id": "someone-else", "tools": [], "self": "x"}
+    rollout = await kit.start(completion_params=params)
     call = await rollout.first_chat()
     await rollout.result()
-    if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages or "self" in call.fields:
-        raise Failed("the rollout's own messages and rollout_id, and no self", quoted(call.fields))
+    brought = {"self", "tools"} & set(call.fields)
+    if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages or brought:
+        raise Failed("the rollout's own messages and rollout_id, no tools and no self", quoted(call.fields))
+
+
+@check("chat.stop", "chat-21", "A stop that is a text reaches the trainer as it is, or as a list of it alone.")
+async def stop(kit: Kit) -> None:
+    rollout = await kit.start(completion_params={**SAMPLING, "stop": STOP})
+    call = await rollout.first_chat()
+    await rollout.result()
+    if call.fields.get("stop") not in (STOP, [STOP]):
+        raise Failed(
+            f"stop {quoted(STOP)} or {quoted([STOP])} in a call for a completion", quoted(call.fields.get("stop"))
+        )
 
 
 @check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
@@ -401,16 +416,23 @@ async def unknown_reply_fields(kit: Kit) -> None:
     await _require_completed(kit, "a reply with fields of a later version", changed(answering(), change))
 
 
-@check("chat.turns_once", "init-20", "A call that had to be made again is one of max_turns.")
+@check("chat.turns_once", "init-20", "A call that had to be made again is one of max_turns, an aborted reply none.")
 async def turns_once(kit: Kit) -> None:
     limit = 2
-    plain = await kit.start(calling_offered_tools(turns=limit + 6), max_turns=limit)
-    again = await kit.start(refusing(500, 1, calling_offered_tools(turns=limit + 6)), max_turns=limit)
-    await kit.results((plain, again))
+    calling = calling_offered_tools(turns=limit + 6)
+    plain, again, aborted = await asyncio.gather(
+        *(
+            kit.start(script, max_turns=limit)
+            for script in (calling, refusing(500, 1, calling), breaking_off("abort", 1, calling))
+        )
+    )
+    await kit.results((plain, again, aborted))
     need_tools(again.tools)
-    if len(again.answered_chats) != len(plain.answered_chats):
-        what = f"{len(plain.answered_chats)} answered calls with max_turns {limit}, as where none is made again"
-        raise Failed(what, str(len(again.answered_chats)))
+    for rollout, what in ((again, "a call is made again"), (aborted, "a reply is aborted")):
+        if len(rollout.answered_chats) != len(plain.answered_chats):
+            looked_at(rollout)
+            expected = f"{len(plain.answered_chats)} replies with max_turns {limit}, though {what}"
+            raise Failed(expected, str(len(rollout.answered_chats)))
 
 
 @check("chat.default_limits", "init-20 init-21", "max_turns is 10 and max_tokens_total 8192 where the init is silent.")

@@ -26,7 +26,10 @@ MANY_REFUSALS = 4
 AGAIN_SECONDS = 1.2
 """In which one that offers its results again without a wait of seconds has done so."""
 AWAY_SECONDS = 1.2
+TOLD_SECONDS = 3
+CLOCK_SLACK_SECONDS = 0.05
 HTML = b"<!DOCTYPE html><html><body>Log in</body></html>"
+ODD_HTML = b"\xef\xbb\xbf \r\n<HTML><body>Log in</body></HTML>"
 PAGE = {"Content-Type": "text/html"}
 NOTHING = Answer(204, b"")
 FINAL_SECONDS = 2.5
@@ -230,9 +233,9 @@ async def html(kit: Kit) -> None:
     await asyncio.gather(
         *(
             _require_deliveries(
-                kit, 2, f"{status} with a page of HTML", first(Answer(status, HTML, PAGE), then=acknowledge)
+                kit, 2, f"{status} with a page of HTML", first(Answer(status, body, PAGE), then=acknowledge)
             )
-            for status in (200, 202, 400, 401, 403, 422)
+            for status, body in (*((one, HTML) for one in (200, 202, 400, 401, 403, 422)), (200, ODD_HTML))
         ),
         *(
             _require_deliveries(kit, 2, f"{status}", first(Answer(status, headers=moved), then=acknowledge))
@@ -240,6 +243,20 @@ async def html(kit: Kit) -> None:
         ),
     )
     kit.trainer.forget_strays("/login")
+
+
+@check("delivery.retry_after", "deliver-16", "A result is not offered again before its Retry-After.")
+async def retry_after(kit: Kit) -> None:
+    async with kit.door() as door:  # a trainer of its own: one that takes another result may be offered all at once
+        await door.open()
+        rollout = kit.play(on_completed=refusing(503, 1, acknowledge, {"Retry-After": str(TOLD_SECONDS)}), at=door.url)
+        rollout.has_delivery_faults = True
+        await kit.send(rollout)
+        await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
+        waited = rollout.completions[1].came_at - (rollout.completions[0].answered_at or 0)
+        await rollout.result()
+    if waited < TOLD_SECONDS - CLOCK_SLACK_SECONDS:
+        raise Failed(f"no further delivery before 'Retry-After: {TOLD_SECONDS}' is over", f"one after {waited:.2f} s")
 
 
 @check("delivery.no_connection", "deliver-3", "A result for which nobody listens for a while is delivered then.")

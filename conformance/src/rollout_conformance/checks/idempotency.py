@@ -17,7 +17,7 @@ from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
 CONCURRENT_INITS = 8
-DEFAULTS: dict[str, Any] = {"max_turns": 10, "max_tokens_total": 8192}
+DEFAULTS: dict[str, Any] = {"max_turns": 10, "max_tokens_total": 8192, "metadata": {}}
 
 
 def _require_same(first: httpx.Response, again: httpx.Response) -> None:

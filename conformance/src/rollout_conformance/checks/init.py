@@ -117,6 +117,16 @@ async def json_types(kit: Kit) -> None:
         await rollout.result()
 
 
+@check("init.chunked", "http-18", "An init whose body comes in chunks is accepted.")
+async def chunked(kit: Kit) -> None:
+    rollout = kit.play()
+    answer = await kit.post(rollout.init, in_chunks=True)
+    if answer.status_code != 202:
+        raise Failed("202 to an init with 'Transfer-Encoding: chunked'", describe(answer))
+    kit.took(rollout, answer)
+    await rollout.result()
+
+
 @check("init.nulls", "init-3", "api_key, idempotency_key and tool_server_url may be null.")
 async def nulls(kit: Kit) -> None:
     rollout = await kit.start(api_key=None, idempotency_key=None, tool_server_url=None)

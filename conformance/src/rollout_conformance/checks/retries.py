@@ -160,14 +160,15 @@ async def page(kit: Kit) -> None:
 @check("retries.html", "retry-16", "Neither does a page of HTML with another 4xx end a call: it is made again.")
 async def html(kit: Kit) -> None:
     page = b"<!DOCTYPE html><html><body>Blocked</body></html>"
+    odd = b"\xef\xbb\xbf \r\n<HTML><body>Blocked</body></HTML>"
     await asyncio.gather(
         *(
             _require_recovery(
                 kit,
-                f"{status} with a page of HTML",
-                first(Answer(status, page, {"Content-Type": "text/html"}), then=answering()),
+                f"{status} with a page of HTML, {quoted(body[:20])}",
+                first(Answer(status, body, {"Content-Type": "text/html"}), then=answering()),
             )
-            for status in (400, 401, 403)
+            for status, body in ((400, page), (401, page), (403, page), (403, odd))
         )
     )
 
@@ -218,9 +219,9 @@ async def not_whole(kit: Kit) -> None:
     )
 
 
-@check("retries.final", "retry-8", "A call answered 400, 401, 403, 409, 413 or 422 is not made again.")
+@check("retries.final", "retry-8", "A call answered 3xx, 400, 401, 403, 409, 413 or 422 is not made again.")
 async def final(kit: Kit) -> None:
-    statuses = (400, 401, 402, 403, 406, 409, 413, 415, 422, 451)
+    statuses = (302, 307, 400, 401, 402, 403, 406, 409, 413, 415, 422, 451)
     rollouts = [await kit.start(refusing(status, 1, answering())) for status in statuses]
     await kit.results(rollouts)
     for status, rollout in zip(statuses, rollouts, strict=True):

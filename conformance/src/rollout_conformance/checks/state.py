@@ -1,9 +1,11 @@
 """How a rollout stands, and its end on request."""
 
 import asyncio
+import re
 import secrets
 import time
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -100,6 +102,9 @@ async def encoded(kit: Kit) -> None:
     rollout = await kit.start(waiting_for(kit.hold(), answering()), rollout_id=f"{ODD_ID}{secrets.token_hex(4)}")
     await rollout.first_chat()
     await _view(kit, rollout, "a rollout with an odd id")
+    path = "/v1/rollout/" + re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), quote(rollout.rollout_id, safe="+"))
+    if (answer := await kit.ask("GET", path)).status_code != 200:
+        raise Failed(f"200 to GET {path}, an id with a + in it", describe(answer))
     fields = _fields(await kit.cancel_where_it_runs(rollout.rollout_id), 202, "the cancel of a rollout with an odd id")
     if fields.get("rollout_id") != rollout.rollout_id:
         raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in the answer to its cancel", quoted(fields))
@@ -134,6 +139,34 @@ async def cancel(kit: Kit) -> None:
         outcome = extra.get("outcome") if isinstance(extra, dict) else None
         if result.get("status") != "ERROR" or outcome != "cancelled":
             raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
+
+
+@check("state.cancel_again", "state-13", "A rollout that is cancelled twice has one result; the second is 202 or 409.")
+async def cancel_again(kit: Kit) -> None:
+    rollout = await kit.start(waiting_for(kit.hold(), answering()))
+    await rollout.first_chat()
+    _fields(await kit.cancel_where_it_runs(rollout.rollout_id), 202, "the cancel of a rollout that runs")
+    if (again := await kit.cancel(rollout.rollout_id)).status_code not in (202, 409):
+        raise Failed("202 or 409 to the second cancel of a rollout", describe(again))
+    await rollout.result()
+    await kit.settle()
+    if len(rollout.completions) > 1:
+        raise Failed("one result of a rollout that was cancelled twice", f"{len(rollout.completions)}")
+
+
+@check(
+    "state.cancel_hangs_up", "order-3", "The connection of a call that waits is closed when its rollout is cancelled."
+)
+async def cancel_hangs_up(kit: Kit) -> None:
+    rollout = await kit.start(waiting_for(kit.hold(), answering()))
+    call = await rollout.first_chat()
+    await kit.cancel_where_it_runs(rollout.rollout_id)
+    await rollout.result()
+    deadline = time.monotonic() + kit.options.timeout_seconds
+    while not call.request.is_abandoned():
+        if time.monotonic() > deadline:
+            raise Failed("the connection of its call closed once a rollout was cancelled", "an open one")
+        await asyncio.sleep(POLL_SECONDS)
 
 
 @check("state.cancel_ended", "state-4", "The cancel of a rollout that has ended is 409, and changes nothing.")

@@ -1,12 +1,23 @@
 """Tool calls of the model. Each is answered by one tool message with its id, right after the model's message."""
 
 from collections.abc import Callable
+from typing import Any
 
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import answered_ids
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import objects_of
-from rollout_conformance.scripts import Tools, call_of, calling_offered, need_tools, tool_call
+from rollout_conformance.scripts import (
+    Tools,
+    answering,
+    call_of,
+    calling_offered,
+    calling_offered_tools,
+    changed,
+    need_tools,
+    tool_call,
+)
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
 
@@ -100,6 +111,24 @@ async def odd_ids(kit: Kit) -> None:
 
 def _name(tools: Tools) -> str:
     return str(tools[0]["function"]["name"])
+
+
+@check("tools.reason", "whole-11", "Calls are answered that come with 'stop'; without any, 'tool_calls' is an end.")
+async def reason(kit: Kit) -> None:
+    def stopped(body: dict[str, Any], turn: int) -> None:
+        body["choices"][0]["finish_reason"] = "stop"
+
+    ended = await kit.start(answering(finish_reason="tool_calls"))
+    calling = await kit.start(changed(calling_offered_tools(), stopped))
+    result, _ = await kit.results((ended, calling))
+    if result.get("status") != "COMPLETED" or len(ended.chats) > 1:
+        looked_at(ended)
+        got = f"{result.get('status')} after {len(ended.chats)} calls: {quoted(result.get('error_message'))}"
+        raise Failed("COMPLETED after a reply without calls, finish_reason 'tool_calls'", got)
+    need_tools(calling.tools)
+    if len(calling.chats) < 2:
+        looked_at(calling)
+        raise Failed("the calls answered that came with finish_reason 'stop'", "no further call for a completion")
 
 
 @check("tools.order", "chat-16", "The tool messages come in the order of the calls.")

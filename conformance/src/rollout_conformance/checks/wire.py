@@ -159,6 +159,26 @@ async def gzipped(kit: Kit) -> None:
             raise Failed(f"COMPLETED after a reply in {coding}", got)
 
 
+@check("wire.coding_cut", "http-17", "A completion in gzip or deflate without its end, or checksum, is none.")
+async def coding_cut(kit: Kit) -> None:
+    def cut(answer: Answer, coding: str, left_out: int) -> Answer:
+        packed = _coded(answer, coding)
+        return replace(packed, body=packed.body[:-left_out])
+
+    def other(answer: Answer) -> Answer:
+        packed = _coded(answer, "gzip")
+        return replace(packed, body=packed.body[:-8] + bytes(4) + packed.body[-4:])
+
+    await asyncio.gather(
+        *(
+            _require_answer_again(kit, f"a reply in {coding} without its last {n} bytes", _once(change, answering()))
+            for coding, n in (("gzip", 8), ("gzip", 30), ("deflate", 4))
+            for change in [partial(cut, coding=coding, left_out=n)]
+        ),
+        _require_answer_again(kit, "a reply in gzip with another checksum", _once(other, answering())),
+    )
+
+
 @check("wire.bomb", "http-12", f"Neither is one that is small, and {BODY_BYTES // MIB} MiB without its coding.")
 async def bomb(kit: Kit) -> None:
     # Compressed once: what ends with a full flush may stand behind itself.

@@ -7,6 +7,7 @@ anything else takes the attribute's place.
 """
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Mutant:
     """Whether nothing works because of it, so that other checks fail too."""
     beside: frozenset[str] = frozenset()
     """Checks that play what an audit must see, and do not fail themselves."""
+    file: str = ""
+    """The module that registers it."""
 
 
 def mutant(
@@ -52,8 +55,9 @@ def mutant(
     server = type(name, (SmallServer,), places)
     assert name not in MUTANTS, name
     assert all(hasattr(SmallServer, attribute) for attribute in defect), name
+    file = sys._getframe(1).f_code.co_filename
     MUTANTS[name] = Mutant(
-        name, frozenset(finds.split()), server, needs, silent, timed, total, frozenset(beside.split())
+        name, frozenset(finds.split()), server, needs, silent, timed, total, frozenset(beside.split()), file
     )
 
 

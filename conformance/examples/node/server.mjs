@@ -118,7 +118,7 @@ async function bytesOf(stream, most) {
 function validated(init) {
   if (!isObject(init)) throw new Refusal(422, 'The body is no object.')
   const { completion_params: params, metadata } = init
-  const isText = (value, most) => typeof value === 'string' && value.length <= most
+  const isText = (value, most) => typeof value === 'string' && (value.length <= most || [...value].length <= most) // characters [init-9]
   const isCount = (value, most) => value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)
   const isAbsent = (value) => value === undefined || value === null
   const is = (type) => (value) => typeof value === type, isStop = (value) => [value].flat().every(is('string'))
@@ -197,7 +197,7 @@ function absence({ status, text }) { // who says so: the trainer 'itself', a fra
   try {
     const body = JSON.parse(text)
     if (!isObject(body) || !Object.keys(body).length || text.length > 16_384) return 'nobody'
-    const isPath = /"(route )?not found\.?"|"no route matched with those values"/i.test(text) && !/rollout/i.test(text.replace(/\/[^\s"]*/g, ''))
+    const isPath = /"(404 )?((page|route) )?not found\.?"|"no route matched with those values\.?"/i.test(text) && !/rollout/i.test(text.replace(/\/[^\s"]*/g, ''))
     return status === 405 || isPath ? 'path' : 'itself'
   } catch { return 'nobody' }
 }

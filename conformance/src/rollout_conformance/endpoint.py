@@ -20,6 +20,8 @@ READ_BYTES = 65_536
 MAX_BODY_BYTES = 64 * 1024 * 1024
 TAIL_BYTES = 64
 STATUS_LINE = b"HTTP/1.1 200"
+PIECE_SECONDS = 0.05
+"""After which the first piece has been read by itself."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -61,6 +63,8 @@ class Answer:
     space behind the body's JSON; ``end``: before its last line break, of one in chunks."""
     is_chunked: bool = False
     """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
+    in_pieces: bool = False
+    """Whether the first character beyond ASCII of its body comes in two writes, or in two chunks."""
     behind: bytes = b""
     """What is written right behind it."""
     flood: Flood | None = None
@@ -149,7 +153,12 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
                 if answer.flood is not None:
                     await _pour(writer, answer.flood)
                     return
-                writer.write(_cut(_encode(connection, answer), answer) + answer.behind)
+                written = _cut(_encode(connection, answer), answer) + answer.behind
+                if answer.in_pieces:
+                    first, written = cut_within_character(written)
+                    writer.write(first)
+                    await asyncio.sleep(PIECE_SECONDS)
+                writer.write(written)
                 await writer.drain()
                 if answer.cut_within:
                     return
@@ -204,6 +213,12 @@ async def _pour(writer: asyncio.StreamWriter, flood: Flood) -> None:
         flood.sent_bytes += len(piece)
 
 
+def cut_within_character(text: bytes) -> tuple[bytes, bytes]:
+    """``text`` in two, behind the first byte of its first character beyond ASCII, or in its middle."""
+    at = next((n + 1 for n, byte in enumerate(text) if byte > 127), len(text) // 2)
+    return text[:at], text[at:]
+
+
 def _cut(response: bytes, answer: Answer) -> bytes:
     """The response up to its reason, to the end of its last header, which could be taken for that of the head, to half
     of its body, or to the end of what its body says.
@@ -224,5 +239,6 @@ def _encode(connection: h11.Connection, answer: Answer) -> bytes:
     frame = {"Transfer-Encoding": "chunked"} if answer.is_chunked else {"Content-Length": str(len(body))}
     headers = {"Content-Type": "application/json", **answer.headers, **frame}
     head = h11.Response(status_code=answer.status, headers=list(headers.items()))
-    events: tuple[h11.Event, ...] = (head, h11.Data(data=body), h11.EndOfMessage())
+    parts = cut_within_character(body) if answer.in_pieces and answer.is_chunked else (body,)
+    events: tuple[h11.Event, ...] = (head, *(h11.Data(data=part) for part in parts), h11.EndOfMessage())
     return b"".join(connection.send(event) or b"" for event in events)

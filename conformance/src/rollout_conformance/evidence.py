@@ -46,6 +46,11 @@ def latest() -> Evidence:
     return _latest.get()
 
 
+def nothing_yet() -> None:
+    """A check begins: what was sent before it began is not its own."""
+    _latest.set(Evidence())
+
+
 def looked_at(rollout: Played) -> None:
     """A rollout is looked at."""
     _latest.set(Evidence(rollout=rollout))

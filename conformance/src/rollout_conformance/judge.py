@@ -11,6 +11,7 @@ import httpx
 
 from rollout_conformance.catalogue import all_checks
 from rollout_conformance.endpoint import address_of, listen, served
+from rollout_conformance.evidence import nothing_yet
 from rollout_conformance.kit import INIT_PATH, Kit, describe
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
@@ -169,11 +170,13 @@ async def _run_check(kit: Kit, check: Check) -> Result:
     own = kit.of_check(check.id)
     began = time.monotonic()
     status, reason, sent, seen, subjects = Status.PASSED, "", "", "", frozenset[str]()
+    usually: str | None = None
+    nothing_yet()
     try:
         await check.run(own)
     except Failed as failure:
         status, reason, subjects = Status.FAILED, str(failure), failure.subjects
-        sent, seen = failure.evidence.sent, failure.evidence.seen
+        sent, seen, usually = failure.evidence.sent, failure.evidence.seen, failure.usually
     except Skipped as skipped:
         status, reason = Status.SKIPPED, str(skipped)
     except NotExercised as verdict:
@@ -187,4 +190,4 @@ async def _run_check(kit: Kit, check: Check) -> Result:
     # Reasons quote answers, and reports are shown to others.
     if key := kit.options.api_key:
         reason, sent, seen = (text.replace(key, "[the server's key]") for text in (reason, sent, seen))
-    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects)
+    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects, usually=usually)

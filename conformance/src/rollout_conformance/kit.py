@@ -17,7 +17,8 @@ from urllib.parse import quote
 import httpx
 
 from rollout_conformance.door import Door
-from rollout_conformance.evidence import sending
+from rollout_conformance.endpoint import PIECE_SECONDS, cut_within_character
+from rollout_conformance.evidence import looked_at, sending
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
 from rollout_conformance.played import PlayedRollout, Script, init_in_words, objects_of
@@ -25,6 +26,7 @@ from rollout_conformance.scripts import acknowledge, answering, encoded
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
 from rollout_conformance.tool_schemas import usable_tools
+from rollout_conformance.usual_causes import NO_ANSWER, cause_of_refusal
 from rollout_conformance.vocabulary import Failed, Skipped
 
 if TYPE_CHECKING:
@@ -79,15 +81,16 @@ class Kit:
         for event in self._holds:
             event.set()
 
-    def door(self) -> Door:
-        """An address at which nobody listens until it is opened, for ``at``.
+    def door(self, host: str | None = None) -> Door:
+        """An address, of the kit's ``host`` or another, at which nobody listens until it is opened, for ``at``.
 
         Raises:
             Skipped: the server reaches the kit at an address that was given.
+            OSError: this machine has no such host.
         """
         if self.options.callback_url:
             raise Skipped("the kit has one address, --callback-url, and cannot be away there")
-        return Door(self.trainer.handle, self.options.callback_host)
+        return Door(self.trainer.handle, self.options.callback_host if host is None else host)
 
     def play(
         self,
@@ -168,7 +171,8 @@ class Kit:
             Failed: it is no 202 with an object.
         """
         if response.status_code != 202:
-            raise Failed("202 to an init", describe(response))
+            raise Failed("202 to an init", describe(response), usually=cause_of_refusal(response.status_code))
+        looked_at(rollout)
         # Before the body is read: whatever it holds, a 202 is owed a result.
         rollout.is_accepted = True
         try:
@@ -228,7 +232,7 @@ class Kit:
         """
         body = encoded(init)
         try:
-            async with self._own_connection() as (_, writer):
+            async with self.own_connection() as (_, writer):
                 writer.write(self._head_of_init(len(body)) + body)
                 await writer.drain()
         except OSError as error:
@@ -238,7 +242,7 @@ class Kit:
         """The status that the head of an init gets whose body never comes; ``None`` if that is waited for."""
         sending(f"POST {INIT_PATH}, the head alone")
         with contextlib.suppress(OSError, TimeoutError, IndexError, ValueError):
-            async with asyncio.timeout(min(BODY_SECONDS, self.options.timeout_seconds)), self._own_connection() as own:
+            async with asyncio.timeout(min(BODY_SECONDS, self.options.timeout_seconds)), self.own_connection() as own:
                 own[1].write(self._head_of_init(body_bytes))
                 return int((await own[0].readline()).split()[1])
         return None
@@ -250,7 +254,8 @@ class Kit:
         return "\r\n".join([*lines, f"Content-Length: {body_bytes}", "", ""]).encode("latin-1")
 
     @asynccontextmanager
-    async def _own_connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def own_connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection to the server that nothing has been sent over."""
         url = httpx.URL(self.options.server_url)
         tls = ssl.create_default_context() if url.scheme == "https" else None
         reader, writer = await asyncio.open_connection(url.host, url.port or (443 if tls else 80), ssl=tls)
@@ -320,9 +325,11 @@ class Kit:
         try:
             return await self.http.request(method, f"{self.options.server_url}{path}", **request)
         except httpx.TimeoutException:
-            raise Failed(f"an answer to {method} {path}", f"none within {self.options.timeout_seconds:g} s") from None
+            got = f"none within {self.options.timeout_seconds:g} s"
+            raise Failed(f"an answer to {method} {path}", got, usually=NO_ANSWER) from None
         except httpx.TransportError as error:
-            raise Failed(f"an answer to {method} {path}", f"{type(error).__name__}: {shortened(str(error))}") from None
+            got = f"{type(error).__name__}: {shortened(str(error))}"
+            raise Failed(f"an answer to {method} {path}", got, usually=NO_ANSWER) from None
 
     async def must_serve(self) -> None:
         """The server goes on: a plain rollout ends in a result.
@@ -348,8 +355,10 @@ class Kit:
 
 
 async def _halves(content: bytes) -> AsyncIterator[bytes]:
-    yield content[: len(content) // 2]
-    yield content[len(content) // 2 :]
+    first, second = cut_within_character(content)
+    yield first
+    await asyncio.sleep(PIECE_SECONDS)
+    yield second
 
 
 def _headers_in_words(headers: Mapping[str, str | bytes], own_key: str | None) -> str:

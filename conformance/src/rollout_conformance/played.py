@@ -17,6 +17,7 @@ from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import shortened
+from rollout_conformance.usual_causes import NEVER_BEGAN
 from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
@@ -68,10 +69,11 @@ class Call:
         return self.answer is not None and self.answer.status in BODY_REFUSED
 
     def is_rest_of(self, whole: "Call") -> bool:
-        """Whether this result is ``whole`` without its messages; ``extra_fields`` may say so."""
-        extra = {**self._extra_fields, **whole._extra_fields}
+        """Whether this result is ``whole`` without its messages; ``extra_fields.messages_refused`` may say so."""
+        extra = {**whole._extra_fields, "messages_refused": True}
         expected = {**whole.fields, "final_messages": [], "extra_fields": extra}
-        return bool(whole.fields.get("final_messages")) and {**self.fields, "extra_fields": extra} == expected
+        said = {**self.fields, "extra_fields": {**self._extra_fields, "messages_refused": True}}
+        return bool(whole.fields.get("final_messages")) and said == expected
 
     @property
     def _extra_fields(self) -> dict[str, Any]:
@@ -174,7 +176,8 @@ class PlayedRollout:
         except TimeoutError:
             seen = f"{len(self.chats)} chat calls and {len(self.completions)} deliveries of a result"
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
-            raise Failed(awaited, f"none within {self.timeout_seconds:g} s ({seen})") from None
+            usually = NEVER_BEGAN if not (self.chats or self.completions) else None
+            raise Failed(awaited, f"none within {self.timeout_seconds:g} s ({seen})", usually=usually) from None
 
     async def result(self) -> dict[str, Any]:
         """The first terminal result that was acknowledged.

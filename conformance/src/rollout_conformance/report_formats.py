@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from rollout_conformance.coverage import coverage
 from rollout_conformance.report_table import PROTOCOL, word_of
 from rollout_conformance.text import printable
-from rollout_conformance.usual_causes import usual_cause
+from rollout_conformance.usual_causes import cause_of
 from rollout_conformance.vocabulary import Report, Result, Status
 
 SUITE = "osmosis-conformance"
@@ -28,7 +28,7 @@ def to_json(report: Report) -> str:
             "reason": printable(result.reason) or None,
             "sent": printable(result.sent) or None,
             "seen": printable(result.seen) or None,
-            "usual_cause": usual_cause(result.check.id) if result.status is Status.FAILED else None,
+            "usual_cause": cause_of(result) if result.status is Status.FAILED else None,
             "follows_from": result.cause or None,
             "expected_failure": result in report.known_failures,
             "seconds": round(result.seconds, 3),
@@ -92,7 +92,7 @@ def explanation(result: Result) -> list[str]:
             "follows from": result.cause,
             "sent": result.sent,
             "seen": result.seen,
-            "usually": usual_cause(result.check.id),
+            "usually": cause_of(result),
         }
         lines += [f"{name}: {printable(text)}" for name, text in told.items() if text]
     return lines

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rollout_conformance.coverage import coverage
 from rollout_conformance.text import printable
-from rollout_conformance.usual_causes import usual_cause
+from rollout_conformance.usual_causes import cause_of
 from rollout_conformance.vocabulary import Check, Report, Result, Status
 
 PROTOCOL = "docs/protocol.md"
@@ -80,7 +80,7 @@ class TablePrinter:
             "promised": result.check.summary,
             "sent": result.sent,
             "seen": result.seen,
-            "usually": usual_cause(result.check.id),
+            "usually": cause_of(result),
         }
         yield from (f"{name}: {printable(text, self._encoding)}" for name, text in told.items() if text)
         following = [one for one in report.results if one.cause == result.check.id]

@@ -1,11 +1,18 @@
 """What usually lies behind a check that fails: one sentence for whoever has the server's code open."""
 
+from rollout_conformance.vocabulary import Result
+
+NO_ANSWER = "the process is gone, or something holds up all that it does"
+NEVER_BEGAN = "what was accepted was not started, or ends before its first call: the server's own log may say why"
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",
     "init.accepted": "the route or the JSON of the 202 is another one: rollout_id as it was sent, tools as a list",
     "init.tools": "a tool is not wrapped as {'type': 'function', 'function': {...}}, or requires what is not there",
     "init.at_once": "the agent is awaited in the handler: start it in a task or thread, and answer first",
     "init.required_only": "a field with a default is taken for required",
+    "init.addresses": "server_url is matched by a pattern of one's own: use a URL parser (RFC 3986)",
+    "http.refused_body": "a refusal leaves the body unread, and the connection open: read it, or close",
+    "init.chunked": "the body is read by its Content-Length alone",
     "init.nulls": "an optional text is declared without null",
     "init.tool_nulls": "the schemas are written from classes with all their fields",
     "init.hang_up": "the rollout is tied to the request: a client that is gone takes it along",
@@ -21,7 +28,7 @@ CAUSES: dict[str, str] = {
     "auth.everywhere": "the key is looked at in the handler of the init alone",
     "auth.scheme": "the scheme word is compared with case",
     "auth.hostile": "a header beyond ASCII is decoded without a guard, which becomes a 500",
-    "invalid": "the body is used before its fields are looked at: validate it first, and answer 422",
+    "invalid": "it has no rule of its own, or is used before it is looked at: validate all fields first, answer 422",
     "invalid.nan": "the JSON parser takes NaN: Python's does unless it is told not to (parse_constant)",
     "invalid.content_type": "Content-Type is not looked at",
     "invalid.number": "1e999 is read as infinity",
@@ -67,6 +74,7 @@ CAUSES: dict[str, str] = {
     "chat.added": "a field of one's own is put into the message: keep it elsewhere",
     "chat.unknown_fields": "messages are parsed into classes that know only some fields",
     "chat.nulls": "completion_params are copied with their nulls",
+    "chat.stop": "a text is taken for a list of its characters, or left out where a list is wanted",
     "chat.no_tools": "the body is that of an OpenAI client, which sends the tools with each call",
     "chat.max_tokens_total": "tokens are summed over the turns, or not looked at: the latest usage says how long it is",
     "chat.key": "Idempotency-Key is made in the function that sends, so that each attempt has another one",
@@ -83,6 +91,7 @@ CAUSES: dict[str, str] = {
     "chat.cut_off_reply": "only 'stop' and 'tool_calls' are taken for whole: 'length' is, too",
     "chat": "the body is made from fields that the server knows, not from what the init said",
     "tools": "an exception in a tool ends the rollout: catch it, and answer by the call's id with a text",
+    "tools.reason": "finish_reason is asked whether there are calls: tool_calls of the message says so",
     "tools.order": "answers are appended as tools end, or sorted: keep the order of the calls",
     "tools.parallel": "only the first tool call of a message is looked at",
     "tools.equal": "calls are kept by name and arguments, so that equal ones are one: keep them by id",
@@ -125,6 +134,7 @@ CAUSES: dict[str, str] = {
     "delivery": "the result is sent once: put it on record, and send it until it is acknowledged",
     "delivery.cut": "a lost answer is taken for a failure of the rollout: send the same bytes again",
     "delivery.page": "any 404 ends the delivery: one that is no JSON object is a proxy's, with nobody behind it",
+    "delivery.retry_after": "the delay of one's own is all that is waited for",
     "delivery.slow": "the client's timeout is too short, and a time-out sends another result",
     "delivery.created": "only 200 is taken for an acknowledgement",
     "delivery.final": "whatever is no 2xx is tried again: 401, 403, 409, 410 and the trainer's own 404 are for good",
@@ -141,6 +151,7 @@ CAUSES: dict[str, str] = {
     "wire.endless_body": "the body is collected without a bound on its size",
     "wire.redirect": "the HTTP client follows redirects unless it is told not to",
     "wire.gzip": "Content-Encoding is not looked at",
+    "wire.coding_cut": "what could be unpacked is taken, without a look whether that was all",
     "wire.token_ids": "the choice is recorded as the message",
     "state": "there is no GET /v1/rollout/{rollout_id}, or POST .../cancel, or it answers another JSON",
     "state.running": "the states have names of one's own: the protocol's table has seven",
@@ -148,6 +159,8 @@ CAUSES: dict[str, str] = {
     "state.newest": "rollouts are kept by id, and the first one is not replaced",
     "state.encoded": "the path is split at slashes, or decoded twice",
     "state.cancel": "the agent's task is not cancelled, or its end is reported as any error",
+    "state.cancel_again": "the first cancel removes what the second one looks for",
+    "state.cancel_hangs_up": "the agent's task is cancelled, the request that it waits for goes on",
     "state.undelivered": "the state is set when the result is there, not when it is acknowledged",
     "state.undeliverable": "any answer ends the delivery as 'delivered'",
     "state.cancel_ended": "the record, not what runs, is asked whether it can be cancelled",
@@ -155,6 +168,7 @@ CAUSES: dict[str, str] = {
     "load.overload": "nothing bounds the rollouts that run and wait: refuse with 429 and Retry-After",
     "ids": "an id becomes part of a path, a file name or a log line: encode it, or refuse it",
     "ids.long_text": "texts are cut on their way, as for a log",
+    "ids.pieces": "bytes are decoded as they come: gather the body first",
     "ids.text": "text is encoded as something else than UTF-8, or normalised",
     "drain": "what was accepted is in memory only: it has to be on disk before the 202",
     "drain.cut_off": "what was running is started again: its trainer has recorded turns of it, so report an ERROR",
@@ -174,6 +188,21 @@ CAUSES: dict[str, str] = {
     "drain.stopped": "SIGTERM ends the process at once: refuse inits, wait for what runs, report it, then end with 0",
 }
 """By check, or by group where a check has none of its own."""
+
+
+def cause_of(result: Result) -> str:
+    """The sentence for a failure: its own, or its check's."""
+    return usual_cause(result.check.id) if result.usually is None else result.usually
+
+
+def cause_of_refusal(status: int) -> str | None:
+    """Of an init that any server takes; ``None`` where it depends on the init."""
+    if status >= 500:
+        return "something broke on the way, which the server's own log has: no init is answered so"
+    return {
+        401: "the server has another key than the kit was given",
+        429: "there was no room for as long as the kit waits: it is made when rollouts end",
+    }.get(status)
 
 
 def usual_cause(check_id: str) -> str:

@@ -94,6 +94,8 @@ class Result:
     """Of an audit's failure: the checks (or the group) whose rollouts broke the promise."""
     cause: str = ""
     """The failed check that this failure follows from; empty if it stands for itself."""
+    usually: str | None = None
+    """What usually lies behind this very failure; ``None`` where that is what lies behind the check's."""
 
     def is_failure(self, *, strict: bool) -> bool:
         """Whether the run fails because of it, but for a baseline."""
@@ -175,11 +177,15 @@ class Failed(Exception):  # noqa: N818 - a verdict, not an error of the kit
         expected: what should have come, as the end of "expected ...".
         got: what came instead.
         subjects: of an audit, the checks (or the group) whose rollouts it is about.
+        usually: what usually lies behind it, where that is not what lies behind the check's other failures.
     """
 
-    def __init__(self, expected: str, got: str, subjects: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, expected: str, got: str, subjects: frozenset[str] = frozenset(), *, usually: str | None = None
+    ) -> None:
         super().__init__(f"expected {expected}; got {got}")
         self.subjects = subjects
+        self.usually = usually
         self.evidence: Evidence = latest()
 
 

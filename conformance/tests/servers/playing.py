@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 import secrets
 import time
 import zlib
@@ -28,6 +29,7 @@ from servers.model import (
 
 CHAT = "/v1/chat/completions"
 COMPLETED = "/v1/rollout/completed"
+NO_PATH = re.compile(r'"(404 )?((page|route) )?not found\.?"|"no route matched with those values\.?"', re.IGNORECASE)
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 DEFAULTS = {"model": "default", "temperature": 1.0, "top_p": 1.0, "max_tokens": 512, "logprobs": True}
 
@@ -215,10 +217,9 @@ class Playing:
 
     def is_no_path(self, response: httpx.Response) -> bool:
         """Whether the path is not served."""
-        words = ('"Not Found"', "no Route matched")
         return response.status_code == 405 or (
             response.status_code == 404
-            and any(one in response.text for one in words)
+            and NO_PATH.search(response.text) is not None
             and "rollout" not in response.text.lower()
         )
 
@@ -358,6 +359,7 @@ class Playing:
         if response.status_code in self.leaves_messages_out_after and result["final_messages"]:
             # In place, so that whatever is sent from now on is the same.
             result["final_messages"] = []
+            result["extra_fields"] |= {"messages_refused": True}
             return ""
         again = self.is_retried(response.status_code) or self.is_absent(response) or self.is_no_path(response)
         return "" if again else "undeliverable"

@@ -44,8 +44,13 @@ MORE_SAMPLING = {
     "presence_penalty": 0.25,
     "stop": ["<end>"],
     "x_own": {"a": [1, None, 2], "b": None},
+    "n": 1,
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "response_format": {"type": "text"},
+    "user": "kit",
 }
-FALSE = {"temperature": 0, "logprobs": False, "seed": 0, "presence_penalty": 0.0, "x_own": {}, "x_flag": False}
+FALSE = {"temperature": 0, "logprobs": False, "seed": 0, "presence_penalty": 0.0, "x_own": {}, "stream": False}
 LARGE = 2**53 + 1
 STOP = "<end>"
 

@@ -19,6 +19,7 @@ from rollout_conformance.scripts import (
     refusing,
 )
 from rollout_conformance.strict_json import first_difference, is_same_document
+from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
@@ -155,6 +156,9 @@ async def _require_rest(kit: Kit, status: int) -> None:
     _require_identical(rollout, f"{status}, but for its messages")
     if rollout.completions[1].fields.get("final_messages") != []:
         raise Failed(f"no messages in the delivery after {status}", rollout.completions[1].result_in_words)
+    extra = rollout.completions[1].fields.get("extra_fields")
+    if not (isinstance(extra, dict) and extra.get("messages_refused") is True):
+        raise Failed("extra_fields.messages_refused true in a result without its messages", quoted(extra))
 
 
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
@@ -168,7 +172,8 @@ async def final(kit: Kit) -> None:
     forgotten = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
     refusals = (Answer(status, encoded({"detail": "no"})) for status in (401, 402, 403, 406, 409, 415, 451))
     spoken_of = Answer(404, encoded({"detail": "Rollout not found"}))
-    answers = (*refusals, Answer(410), Answer(410, HTML, PAGE), forgotten, spoken_of)
+    near = Answer(404, encoded({"detail": "Session 404 not found"}))
+    answers = (*refusals, Answer(410), Answer(410, HTML, PAGE), forgotten, spoken_of, near)
     rollouts = [kit.play(on_completed=first(answer, then=acknowledge)) for answer in answers]
     for rollout in rollouts:
         rollout.has_delivery_faults = rollout.is_refused_for_good = True

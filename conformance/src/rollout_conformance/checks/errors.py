@@ -79,7 +79,19 @@ async def not_whole(kit: Kit) -> None:
             _require_error(
                 kit, f"replies with finish_reason {quoted(reason)}", asking_at_once(saying("#### 4", reason))
             )
-            for reason in ("error", None, "", "x-unknown", "content_filter", 7)
+            # Words of other APIs are none of these, be they near.
+            for reason in (
+                "error",
+                None,
+                "",
+                "content_filter",
+                7,
+                "end_turn",
+                "eos_token",
+                "tool_use",
+                "max_tokens",
+                "STOP",
+            )
         )
     )
 

@@ -104,7 +104,7 @@ async def two_spaces(kit: Kit) -> None:
 async def conflict(kit: Kit) -> None:
     rollout = kit.play()
     rollout.init["completion_params"] = {**rollout.init["completion_params"], "seed": 1, "stop": ["a", "b"]}
-    await kit.send(rollout)
+    first = await kit.send(rollout)
     await rollout.result()
     message = {"role": "user", "content": "Something else altogether."}
     params = rollout.init["completion_params"]
@@ -121,6 +121,8 @@ async def conflict(kit: Kit) -> None:
         ("max_tokens_total", 4_321),
         ("tool_server_url", "http://tools.example"),
         ("server_url", f"{rollout.init['server_url']}/elsewhere"),
+        ("server_url", f"{rollout.init['server_url']}/"),
+        ("server_url", rollout.init["server_url"].replace("http", "HTTP", 1)),
     ]
     for name, value in others:
         response = await kit.post({**rollout.init, name: value})
@@ -129,6 +131,10 @@ async def conflict(kit: Kit) -> None:
             raise Failed(what, describe(response))
         if parse_object(response.content).get("code") != "key_reused":
             raise Failed("the code 'key_reused' with the 409", describe(response))
+    # Nor does the refused one take the place of the first.
+    if (answer := await kit.post({**rollout.init, "messages": [message]})).status_code != 409:
+        raise Failed("409 again to an init that was refused with 409", describe(answer))
+    _require_same(first, await kit.post(rollout.init))
     await _require_one_run(kit, rollout)
     if any(message in call.messages for call in rollout.chats):
         raise Failed("nothing of a refused init", quoted(message))

@@ -1,12 +1,15 @@
 """Odd ids and texts: kept as they are, or refused with a 4xx, and never harmful."""
 
 import asyncio
+import json
 import secrets
 from typing import Any
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
-from rollout_conformance.scripts import saying
+from rollout_conformance.played import Call, objects_of
+from rollout_conformance.scripts import saying, turn_of
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
@@ -23,6 +26,7 @@ ODD_IDS = (
     "\U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467",
     "x" * 247,
     "\u65e5" * 247,
+    "\U0001f3b2" * 247,
 )
 LONG_CHARACTERS = 120_000
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
@@ -52,6 +56,25 @@ async def _require_handled(kit: Kit, **fields: Any) -> None:
     rollout = kit.play(**fields)
     if await kit.is_taken(rollout, f"an init with {quoted(fields)}"):
         await rollout.result()
+
+
+@check("ids.pieces", "http-5", "A character whose bytes come one after the other is one: of an init, of a reply.")
+async def pieces(kit: Kit) -> None:
+    said = {"role": "assistant", "content": f"{TEXT}\n#### 4"}
+
+    async def script(call: Call) -> Answer:
+        body = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}]}, ensure_ascii=False)
+        return Answer(body=body.encode(), in_pieces=True, is_chunked=turn_of(call) == 0 and call.rollout is chunked)
+
+    plain, chunked = (kit.play(script, messages=[{"role": "user", "content": TEXT}]) for _ in range(2))
+    for rollout in (plain, chunked):
+        body = json.dumps(rollout.init, ensure_ascii=False).encode()
+        kit.took(rollout, await kit.post(body, in_chunks=True))
+        final = objects_of((await rollout.result()).get("final_messages"))
+        if rollout.chats and rollout.chats[0].messages[:1] != rollout.init["messages"]:
+            raise Failed(f"the text {quoted(TEXT)} of an init in pieces", quoted(rollout.chats[0].messages[:1]))
+        if final[-1:] != [said]:
+            raise Failed(f"the text {quoted(said['content'])} of a reply in pieces", quoted(final[-1:]))
 
 
 @check("ids.odd", "init-9", "A rollout_id may look like a path, hold spaces, quotes, any script, 256 characters.")

@@ -9,6 +9,7 @@ from typing import Any
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit, describe
 from rollout_conformance.played import objects_of
+from rollout_conformance.same_connection import status_behind
 from rollout_conformance.scripts import answering, waiting_for
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
@@ -82,6 +83,7 @@ AT_BOUNDS: tuple[tuple[str, Any], ...] = (
     ("max_tokens_total", 1),
     ("max_tokens_total", 1_000_000_000),
     ("idempotency_key", "x" * 247),
+    ("idempotency_key", "\U0001f3b2" * 247),
     ("api_key", "k" * 4096),
     ("metadata", {}),
     ("messages", []),
@@ -115,6 +117,31 @@ async def json_types(kit: Kit) -> None:
             raise Failed(f"202 to an init with 'Content-Type: {kind}'", describe(answer))
         kit.took(rollout, answer)
         await rollout.result()
+
+
+@check("init.addresses", "init-24", "A server_url may have its scheme in capitals, and an IPv6 address.")
+async def addresses(kit: Kit) -> None:
+    scheme, _, rest = kit.trainer.base_url.partition(":")
+    await (await kit.start(at=f"{scheme.upper()}:{rest}")).result()
+    if kit.options.callback_url:
+        return
+    try:
+        door = kit.door("::1")
+    except OSError:  # this machine has none
+        return
+    async with door:
+        await door.open()
+        await (await kit.start(at=door.url)).result()
+
+
+@check(
+    "http.refused_body", "err-6", "What comes behind a refused init, on its connection, is not read out of its body."
+)
+async def refused_body(kit: Kit) -> None:
+    plain = {"Content-Type": "text/plain"} | ({"Authorization": "Bearer wrong"} if kit.options.api_key else {})
+    status = await status_behind(kit, plain, "/health")
+    if status not in (None, 200):
+        raise Failed("200 to GET /health behind an init that was refused, or a closed connection", str(status))
 
 
 @check("init.chunked", "http-18", "An init whose body comes in chunks is accepted.")

@@ -241,8 +241,9 @@ async def aborted_long(kit: Kit) -> None:
 async def gone(kit: Kit) -> None:
     spoken_of = Answer(404, encoded({"detail": "Rollout not found"}))
     told = Answer(404, encoded({"detail": "Not Found", "rollout": "it is not known"}))
+    near = Answer(404, encoded({"detail": "Session 404 not found"}))
     page = Answer(410, b"<!DOCTYPE html><html></html>", {"Content-Type": "text/html"})
-    answers = (FORGOTTEN, spoken_of, told, Answer(410, b"Gone"), page)
+    answers = (FORGOTTEN, spoken_of, told, near, Answer(410, b"Gone"), page)
     await asyncio.gather(*(_require_end(kit, answer) for answer in answers))
 
 

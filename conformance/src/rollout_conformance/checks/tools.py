@@ -48,14 +48,16 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
     added = messages[calling + 1 :]
     answered = answered_ids(added)
     if sorted(answered) != sorted(ids):
-        got = f"tool messages for {quoted(answered)}"
+        got, usually = f"tool messages for {quoted(answered)}", None
         if not answered and added:
             got = f"{quoted(added[0])} right behind the calls"
-        raise Failed(f"one tool message for each of the ids {quoted(ids)}", got)
+            usually = "something of one's own is put between the calls and their answers"
+        raise Failed(f"one tool message for each of the ids {quoted(ids)}", got, usually=usually)
     for message in added[: len(answered)]:
         content = message.get("content")
         if not isinstance(content, str) and not (content and objects_of(content) == content):
-            raise Failed("tool messages whose content is text, or a list of parts", quoted(content))
+            usually = "what a tool returns becomes the content as it is: write it as a text"
+            raise Failed("tool messages whose content is text, or a list of parts", quoted(content), usually=usually)
 
 
 @check("tools.answered", "chat-15", "A tool call is answered by a tool message with its id and a text.")
@@ -105,7 +107,7 @@ async def unknown(kit: Kit) -> None:
 
 @check("tools.odd_ids", "chat-17", "Tool call ids are kept as they are: long, with spaces, beyond ASCII.")
 async def odd_ids(kit: Kit) -> None:
-    ids = ("call with spaces", "\u547c\u3073\u51fa\u3057 \U0001f600", "x" * 300, "call/../0")
+    ids = ("", "call with spaces", "\u547c\u3073\u51fa\u3057 \U0001f600", "x" * 300, "call/../0")
     await _require_answers(kit, lambda tools: [call_of(tools[0], call_id) for call_id in ids])
 
 
@@ -118,17 +120,22 @@ async def reason(kit: Kit) -> None:
     def stopped(body: dict[str, Any], turn: int) -> None:
         body["choices"][0]["finish_reason"] = "stop"
 
+    def silent(body: dict[str, Any], turn: int) -> None:
+        del body["choices"][0]["finish_reason"]
+
     ended = await kit.start(answering(finish_reason="tool_calls"))
     calling = await kit.start(changed(calling_offered_tools(), stopped))
-    result, _ = await kit.results((ended, calling))
+    untold = await kit.start(changed(calling_offered_tools(), silent))
+    result, *_ = await kit.results((ended, calling, untold))
     if result.get("status") != "COMPLETED" or len(ended.chats) > 1:
         looked_at(ended)
         got = f"{result.get('status')} after {len(ended.chats)} calls: {quoted(result.get('error_message'))}"
         raise Failed("COMPLETED after a reply without calls, finish_reason 'tool_calls'", got)
     need_tools(calling.tools)
-    if len(calling.chats) < 2:
-        looked_at(calling)
-        raise Failed("the calls answered that came with finish_reason 'stop'", "no further call for a completion")
+    for rollout, how in ((calling, "with finish_reason 'stop'"), (untold, "without a finish_reason")):
+        if len(rollout.chats) < 2:
+            looked_at(rollout)
+            raise Failed(f"the calls answered that came {how}", "no further call for a completion")
 
 
 @check("tools.order", "chat-16", "The tool messages come in the order of the calls.")

@@ -7,8 +7,10 @@ from urllib.parse import unquote_plus
 
 import httpx
 from starlette.requests import Request
+from starlette.responses import Response
 
 from servers.model import ChatError, Json, Refusal, Rollout
+from servers.mutants.inits import rule
 from servers.mutants.mechanism import mutant
 from servers.small import SmallServer
 
@@ -41,6 +43,55 @@ mutant(
     "idempotency.restated",
     fingerprint=lambda s, usual, init: usual(init) + str("metadata" in init),
 )
+
+
+async def takes_what_it_refuses(self: SmallServer, usual: Any, init: Json) -> Any:
+    try:
+        return await usual(init)
+    except Refusal:
+        if known := self.rollouts.get(self.key_of(init)):
+            known.fingerprint = self.fingerprint(init)
+        raise
+
+
+async def decodes_pieces(self: SmallServer, usual: Any, request: Request) -> bytes:
+    return b"".join([piece.decode(errors="replace").encode() async for piece in request.stream()])
+
+
+def leaves_the_body(self: SmallServer, usual: Any, request: Request) -> None:
+    try:
+        usual(request)
+    except Refusal:
+        self.kept.append(request.client)
+        raise
+
+
+async def reads_the_body(self: SmallServer, usual: Any, request: Request) -> Response:
+    """What comes next on a connection with a body that was left is read out of that."""
+    answer: Response = Response("Bad request", 400) if request.client in self.kept else await usual(request)
+    return answer
+
+
+def units(text: Any) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2 if isinstance(text, str) else 0
+
+
+mutant("overwrites-what-it-keeps", "idempotency.conflict", accept=takes_what_it_refuses)
+mutant(
+    "cuts-slashes-before-it-compares",
+    "idempotency.conflict",
+    fingerprint=lambda s, usual, init: usual(init | {"server_url": init["server_url"].rstrip("/")}),
+)
+mutant("decodes-pieces-of-inits", "ids.pieces", body_of=decodes_pieces)
+mutant("leaves-the-body", "http.refused_body", require_json=leaves_the_body, health=reads_the_body)
+mutant("counts-units-of-ids", "ids.odd", rules=rule("rollout_id", lambda init: units(init.get("rollout_id")) <= 256))
+mutant(
+    "counts-units-of-keys",
+    "init.bounds",
+    rules=rule("idempotency_key", lambda init: units(init.get("idempotency_key")) <= 256),
+)
+mutant("wants-a-name-or-ipv4", "init.addresses", is_url=lambda s, usual, url: usual(url) and "[" not in url)
+mutant("wants-a-small-scheme", "init.addresses", is_url=lambda s, usual, url: usual(url) and url.startswith("http"))
 
 # The conversation
 
@@ -124,6 +175,49 @@ mutant(
     begins_as_page=lambda s, usual, text: text.lower().startswith(("<!doctype html", "<html")),
 )
 mutant("hears-no-retry-after-of-results", "delivery.retry_after", told_of_result=lambda s, usual, rollout: 0.0)
+
+NEAR = {"end_turn": "stop", "eos_token": "stop", "tool_use": "tool_calls", "max_tokens": "length"}
+
+
+def makes_ids(self: SmallServer, usual: Any, message: Json) -> Json:
+    calls = [{**call, "id": call["id"] or "call_0"} for call in message.get("tool_calls") or []]
+    message |= {"tool_calls": calls} if calls else {}
+    return message
+
+
+def builds_it_anew(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
+    state = str(usual(response, result))
+    if "messages_refused" in result["extra_fields"]:
+        result["extra_fields"] = {"outcome": result["extra_fields"]["outcome"], "messages_refused": True}
+    return state
+
+
+mutant(
+    "knows-other-words",
+    "errors.not_whole",
+    finish_reason=lambda s, usual, c: NEAR.get(str(usual(c)), usual(c)),
+)
+mutant(
+    "drops-n-and-stream",
+    "chat.more_sampling",
+    chat_body=lambda s, usual, r: {n: v for n, v in usual(r).items() if n not in ("n", "stream")},
+)
+mutant(
+    "finds-not-found-in-a-sentence",
+    "retries.gone delivery.final",
+    is_no_path=lambda s, usual, response: (
+        usual(response) or "not found" in response.text.lower().replace("rollout not", "")
+    ),
+)
+mutant("makes-ids-of-calls", "tools.odd_ids", recorded=makes_ids)
+mutant(
+    "leaves-out-more",
+    "delivery.refused delivery.refused_same",
+    completed=lambda s, usual, r, why: (
+        (result := usual(r, why)) | {"extra_fields": result["extra_fields"] | {"reward_components": {"accuracy": 1.0}}}
+    ),
+    state_after=builds_it_anew,
+)
 
 # State and cancel
 

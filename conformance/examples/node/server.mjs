@@ -188,7 +188,7 @@ function delayMs(round, answer, leftMs) { // [retry-10, retry-11]
   const told = answer.headers['retry-after'] ?? ''
   const toldMs = /^\d+$/.test(told) ? told * 1000 : Math.max(0, Date.parse(told) - Date.now()) || 0
   const ownMs = Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(round, 10)) * (0.5 + Math.random() / 2)
-  return toldMs > leftMs ? ownMs : Math.max(toldMs, ownMs)
+  return toldMs > leftMs ? ownMs : /^0+$/.test(told) ? 0 : Math.max(toldMs, ownMs)
 }
 const isPage = ({ status, text }) => /^\s*<(!doctype |)html/i.test(text) && ![410, 413].includes(status) // nobody is there, but for these two
 function absence({ status, text }) { // who says so: the trainer 'itself', a framework without the 'path', 'nobody' [absent-1..3]

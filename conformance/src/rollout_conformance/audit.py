@@ -66,8 +66,6 @@ def first_problem(rollouts: Sequence[PlayedRollout], expected: str, problem_of: 
 
 def _subject(rollout: PlayedRollout) -> str:
     """Whose matter it is: that of being full, of a group where an init or a result was sent again, or of its check."""
-    if rollout.was_refused_first:
-        return "load.overload"
-    if len(rollout.statuses) > 1:
-        return "idempotency"
-    return "delivery" if rollout.has_delivery_faults else rollout.check_id
+    matters = {"load.overload": rollout.was_refused_first, "idempotency": len(rollout.statuses) > 1}
+    matters |= {"delivery": rollout.has_delivery_faults}
+    return "|".join([*(name for name, is_so in matters.items() if is_so), rollout.check_id])

@@ -37,7 +37,9 @@ CONNECT_SECONDS = 10.0
 STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
 """Which phases follow which; those of one step overlap."""
 AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
-LONGEST = frozenset({"retries.delay", "delivery.delay", "errors.unreachable", "load.beside_failing"})
+LONGEST = frozenset(
+    {"retries.delay", "delivery.delay", "delivery.no_connection", "errors.unreachable", "load.beside_failing"}
+)
 """Begin first: they wait for all delays of a server, one after the other."""
 FEW = 10
 """So many checks of ``TOGETHER`` may be left when the late ones begin."""

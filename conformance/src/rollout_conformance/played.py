@@ -174,7 +174,7 @@ class PlayedRollout:
                 while not holds(self):
                     await self._changed.wait()
         except TimeoutError:
-            seen = f"{len(self.chats)} chat calls and {len(self.completions)} deliveries of a result"
+            seen = self.calls_in_words
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
             usually = NEVER_BEGAN if not (self.chats or self.completions) else None
             raise Failed(awaited, f"none within {self.timeout_seconds:g} s ({seen})", usually=usually) from None
@@ -205,6 +205,11 @@ class PlayedRollout:
     def was_refused_first(self) -> bool:
         """Whether it was accepted after there had been no room for it."""
         return 202 in self.statuses and any(status in (429, 503) for status in self.statuses)
+
+    @property
+    def calls_in_words(self) -> str:
+        """How many there were."""
+        return f"{len(self.chats)} chat calls and {len(self.completions)} deliveries of a result"
 
     @property
     def is_over(self) -> bool:

@@ -11,7 +11,7 @@ A consequence is told too, under its cause, and decides the verdict like any fai
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -45,6 +45,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("drain.results", "completed.outcome"),
     ("drain.results", "completed.shape"),
     ("drain.results", "errors.message"),
+    ("drain.finish_reasons", "errors.finish_reason"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
@@ -69,7 +70,7 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     if blamed := _blamed(result, failed):
         return blamed
     if found := next(
-        (one.check.id for one in basic if one is not result and not result.subjects and own in one.subjects), ""
+        (one.check.id for one in basic if one is not result and not result.subjects and own in _names(one.subjects)), ""
     ):
         return found
     for pattern, root in RESTS_ON:
@@ -83,8 +84,16 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
 def _blamed(audit: Result, failed: Sequence[Result]) -> str:
     """The first failed check of those whose rollouts an audit is about, if all of them failed; else an empty text."""
     own, ids = audit.check.id, [one.check.id for one in failed]
-    blamed = [next((name for name in ids if name == one or name.startswith(f"{one}.")), own) for one in audit.subjects]
+    # The most general matter first: where no result is delivered again, it is not that of the check that wants one.
+    blamed = [
+        next((name for one in whose.split("|") for name in ids if name == one or name.startswith(f"{one}.")), own)
+        for whose in audit.subjects
+    ]
     return min(blamed, key=ids.index) if blamed and own not in blamed else ""
+
+
+def _names(subjects: Collection[str]) -> set[str]:
+    return {name for whose in subjects for name in whose.split("|")}
 
 
 def _plain(reason: str) -> str:

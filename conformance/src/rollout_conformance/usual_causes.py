@@ -3,6 +3,7 @@
 from rollout_conformance.vocabulary import Result
 
 NO_ANSWER = "the process is gone, or something holds up all that it does"
+OFFERED_ONCE = "what was not acknowledged is not offered again after that: it is, until it is acknowledged"
 NEVER_BEGAN = "what was accepted was not started, or ends before its first call: the server's own log may say why"
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",
@@ -168,6 +169,7 @@ CAUSES: dict[str, str] = {
     "load.overload": "nothing bounds the rollouts that run and wait: refuse with 429 and Retry-After",
     "ids": "an id becomes part of a path, a file name or a log line: encode it, or refuse it",
     "ids.long_text": "texts are cut on their way, as for a log",
+    "ids.similar": "the key is made of the id's letters, or of its beginning: take a hash of all of it",
     "ids.pieces": "bytes are decoded as they come: gather the body first",
     "ids.text": "text is encoded as something else than UTF-8, or normalised",
     "drain": "what was accepted is in memory only: it has to be on disk before the 202",
@@ -182,6 +184,7 @@ CAUSES: dict[str, str] = {
     "drain.kept": "what is still owed is dropped, or marked as settled, when the process ends",
     "drain.last_offer": "deliveries that wait for their next attempt are not woken at the end",
     "drain.results": "the ERROR of what was cut off is built by other code than that of any rollout",
+    "drain.finish_reasons": "the end of the server is told to the agent as a cancel, and reported as one",
     "drain.printed": "whole requests or headers are logged: hide what is a key",
     "drain.answers": "the listening socket is closed at once, and with it status and readiness",
     "drain.exit_code": "the process ends by the signal, or by an exception while it closes",

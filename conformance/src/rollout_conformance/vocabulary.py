@@ -91,7 +91,8 @@ class Result:
     seen: str = ""
     """Of a failure: all that came of it, in order."""
     subjects: frozenset[str] = frozenset()
-    """Of an audit's failure: the checks (or the group) whose rollouts broke the promise."""
+    """Of an audit's failure: the checks (or the group) whose rollouts broke the promise, ``|`` between whose it may be.
+    """
     cause: str = ""
     """The failed check that this failure follows from; empty if it stands for itself."""
     usually: str | None = None

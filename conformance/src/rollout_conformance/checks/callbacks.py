@@ -176,7 +176,7 @@ async def every(kit: Kit) -> None:
     first_problem(
         await audited(kit),
         "a terminal result for every 202",
-        lambda rollout: "" if rollout.is_over else f"none, after {len(rollout.chats)} calls for a completion",
+        lambda rollout: "" if rollout.is_over else f"none that was acknowledged, after {rollout.calls_in_words}",
     )
 
 

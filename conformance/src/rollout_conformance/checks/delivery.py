@@ -26,7 +26,8 @@ SLOW_SECONDS = 2.0
 MANY_REFUSALS = 4
 AGAIN_SECONDS = 1.2
 """In which one that offers its results again without a wait of seconds has done so."""
-AWAY_SECONDS = 1.2
+AWAY_SECONDS = 6.0
+"""In which one that counts to three has done so."""
 TOLD_SECONDS = 3
 CLOCK_SLACK_SECONDS = 0.05
 HTML = b"<!DOCTYPE html><html><body>Log in</body></html>"
@@ -189,7 +190,9 @@ async def final(kit: Kit) -> None:
 
 @check("delivery.no_path", "absent-2", "One answered 404 'Not Found', as of a path that is not served, comes again.")
 async def no_path(kit: Kit) -> None:
-    answers = (Answer(404, encoded({"detail": "Not Found"})), Answer(405, encoded({"detail": "Method Not Allowed"})))
+    path = Answer(404, encoded({"status": 404, "error": "Not Found", "path": "/v1/rollout/completed"}))
+    not_allowed = Answer(405, encoded({"detail": "Method Not Allowed"}))
+    answers = (Answer(404, encoded({"detail": "Not Found"})), path, not_allowed)
     await asyncio.gather(
         *(
             _require_deliveries(kit, 2, f"{answer.status} {answer.body.decode()}", first(answer, then=acknowledge))

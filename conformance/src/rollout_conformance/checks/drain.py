@@ -191,6 +191,18 @@ async def results(kit: Kit) -> None:
         await audit(kit)
 
 
+@check(
+    "drain.finish_reasons",
+    "result-17",
+    "Their finish_reason is 'error': nobody has asked for their end.",
+    STOPPING,
+)
+async def finish_reasons(kit: Kit) -> None:
+    await (restart_of if kit.command is not None else stop_of)(kit)
+    await stop_of(kit)
+    await errors.finish_reason(kit)
+
+
 @check("drain.printed", "key-11", "No key is in what the process has printed.", STOPPING)
 async def printed(kit: Kit) -> None:
     if kit.command is None:

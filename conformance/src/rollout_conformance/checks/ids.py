@@ -8,7 +8,7 @@ from typing import Any
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import Call, objects_of
+from rollout_conformance.played import Call, PlayedRollout, objects_of
 from rollout_conformance.scripts import saying, turn_of
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
@@ -80,6 +80,20 @@ async def pieces(kit: Kit) -> None:
 @check("ids.odd", "init-9", "A rollout_id may look like a path, hold spaces, quotes, any script, 256 characters.")
 async def odd(kit: Kit) -> None:
     await asyncio.gather(*(_require_same_id(kit, _unique(text)) for text in ODD_IDS))
+
+
+@check("ids.similar", "result-18", "Results of ids that are nearly alike have an Idempotency-Key each.")
+async def similar(kit: Kit) -> None:
+    own = f"kit-{secrets.token_hex(4)}-" + "x" * 100
+    ends = ("/1", " 1", "_1", "\u65e5", "\u672c", "a", "A", "1", "2")
+    rollouts = [await kit.start(rollout_id=f"{own}{end}") for end in ends]
+    await kit.results(rollouts)
+    keys: dict[str, PlayedRollout] = {}
+    for rollout in rollouts:
+        key = rollout.completions[0].key
+        if key and (other := keys.setdefault(key, rollout)) is not rollout:
+            ids = f"{quoted(other.rollout_id[-10:])} and {quoted(rollout.rollout_id[-10:])}"
+            raise Failed(f"an Idempotency-Key each for the results of ids that end in {ids}", quoted(key))
 
 
 @check("ids.control", "init-12", "Ids with control characters run, or are refused with a 4xx.")

@@ -76,6 +76,8 @@ async def overload(kit: Kit) -> None:
                 accepted.append(rollout)
             else:
                 refused.append((rollout, answer))
+    # A place is free again however its rollout ends.
+    await asyncio.gather(*(kit.cancel(one.rollout_id) for one in accepted))
     model.set()
     for _, answer in refused:
         if answer.status_code not in (429, 503) or retry_after_seconds(answer) is None:

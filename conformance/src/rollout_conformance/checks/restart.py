@@ -17,6 +17,7 @@ from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, encoded, waiting_for
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
+from rollout_conformance.usual_causes import OFFERED_ONCE
 from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
 
 if TYPE_CHECKING:
@@ -170,7 +171,9 @@ async def require_reports(rollouts: list[PlayedRollout], after: str) -> None:
     if missing:
         looked_at(missing[0])
         raise Failed(
-            f"a terminal result for each of {len(rollouts)} accepted rollouts after {after}", f"none for {len(missing)}"
+            f"a terminal result for each of {len(rollouts)} accepted rollouts after {after}",
+            f"none that was acknowledged for {len(missing)}",
+            usually=OFFERED_ONCE if all(rollout.completions for rollout in missing) else None,
         )
 
 

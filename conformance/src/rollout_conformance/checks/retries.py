@@ -1,6 +1,7 @@
 """Calls for a completion that fail: which are made again, and how."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -31,6 +32,9 @@ DATED_SECONDS = 4
 """Of these two are owed: a date has whole seconds, and another machine another clock."""
 CLOCK_SLACK_SECONDS = 0.05
 PAUSE_REFUSALS = 5
+MANY_REFUSALS = 12
+"""More than the usual count of attempts."""
+PATIENCE_SECONDS = 5.0
 ABORTS = 4
 AWAY_SECONDS = 1.2
 """Of these a server that waits as the protocol's does has asked twice."""
@@ -133,6 +137,7 @@ async def pause(kit: Kit) -> None:
     nobody = [Answer(404, b"no such backend", header)] * PAUSE_REFUSALS
     elsewhere = [Answer(405, b"<html></html>", header)] * PAUSE_REFUSALS
     await asyncio.gather(
+        _require_patience(kit, first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering())),
         _require_recovery(kit, f"{PAUSE_REFUSALS} times 404 of a proxy", first(*nobody, then=answering())),
         _require_recovery(kit, f"{PAUSE_REFUSALS} times 405 of a proxy", first(*elsewhere, then=answering())),
         *(
@@ -142,6 +147,17 @@ async def pause(kit: Kit) -> None:
             for status in (429, 502, 503, 504)
         ),
     )
+
+
+async def _require_patience(kit: Kit, script: Script) -> None:
+    rollout = await kit.start(script)
+    # One that waits longer than it is told to may need minutes for so many.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            result = await rollout.result()
+            if result.get("status") != "COMPLETED":
+                got = f"{result.get('status')} after {len(rollout.chats)} calls"
+                raise Failed(f"the call again after {MANY_REFUSALS} times 503, 'Retry-After: 0'", got)
 
 
 @check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")
@@ -264,7 +280,13 @@ async def _require_end(kit: Kit, answer: Answer) -> None:
 )
 async def no_path(kit: Kit) -> None:
     gateway = Answer(404, encoded({"error": {"message": "no Route matched with those values"}}))
-    answers = (Answer(404, encoded({"detail": "Not Found"})), gateway, Answer(405, encoded({"detail": "Not allowed"})))
+    path = Answer(404, encoded({"status": 404, "error": "Not Found", "path": "/v1/rollout/chat"}))
+    answers = (
+        Answer(404, encoded({"detail": "Not Found"})),
+        gateway,
+        path,
+        Answer(405, encoded({"detail": "Not allowed"})),
+    )
     await asyncio.gather(
         *(
             _require_recovery(kit, f"{answer.status} {answer.body.decode()}", first(answer, then=answering()))

@@ -141,7 +141,14 @@ async def _redirected(kit: Kit, elsewhere: PlayedRollout, status: int) -> None:
     rollout = kit.play(first(to_chat, then=answering()), first(to_result, then=acknowledge))
     rollout.has_delivery_faults = True
     await kit.send(rollout)
-    await rollout.result()
+    followed = elsewhere.wait_until(lambda played: bool(played.chats or played.completions), "a call at the Location")
+    waiting = [asyncio.ensure_future(one) for one in (rollout.result(), followed)]
+    ended, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in left:
+        one.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    if waiting[0] in ended:
+        await waiting[0]
 
 
 def _coded(answer: Answer, coding: str) -> Answer:

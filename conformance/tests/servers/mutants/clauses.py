@@ -1,6 +1,7 @@
 """Defects of what a clause of the protocol says: each server is right but for it."""
 
 import asyncio
+import re
 import zlib
 from typing import Any
 from urllib.parse import unquote_plus
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from servers.model import ChatError, Json, Refusal, Rollout
 from servers.mutants.inits import rule
 from servers.mutants.mechanism import mutant
+from servers.playing import COMPLETED
 from servers.small import SmallServer
 
 # Inits
@@ -231,3 +233,66 @@ def refuses_a_second_cancel(self: SmallServer, usual: Any, rollout: Rollout) -> 
 mutant("reads-plus-as-space", "state.encoded", named=lambda s, usual, rollout_id: usual(unquote_plus(rollout_id)))
 mutant("forgets-what-it-cancels", "state.cancel_again", stop=refuses_a_second_cancel)
 mutant("stays-connected", "state.cancel_hangs_up", silent=True, post=stays_connected)
+
+
+async def gives_up_after_six(self: SmallServer, usual: Any, attempts: int) -> None:
+    if attempts > 6:
+        raise ChatError("The trainer is away")
+    await usual(attempts)
+
+
+async def counts_to_three(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
+    try:
+        response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
+    except httpx.ConnectError:
+        rollout.aborts += 1
+        return "undeliverable" if rollout.aborts > 3 else ""
+    except httpx.TransportError:
+        return ""
+    rollout.told_seconds = self.told_seconds(response)
+    return self.state_after(response, result)
+
+
+def keeps_the_place(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    usual(rollout)
+    self.kept.append(rollout)
+
+
+def counts_places(self: SmallServer, usual: Any) -> None:
+    usual()
+    if len(self.running) + len([one for one in self.kept if one.state != "running"]) >= self.capacity:
+        raise Refusal(429, "Too many rollouts", "at_capacity", Retry_After="1")
+
+
+mutant("counts-to-three", "delivery.no_connection", silent=True, offer=counts_to_three)
+mutant(
+    "keeps-the-places-of-cancelled",
+    "load.overload",
+    silent=True,
+    capacity=30,
+    stop=keeps_the_place,
+    require_room=counts_places,
+)
+mutant(
+    "reports-its-end-as-a-cancel",
+    "drain.finish_reasons",
+    needs="process",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | ({"finish_reason": "cancelled"} if o == "interrupted" else {}),
+)
+mutant("gives-up-after-six", "retries.pause", back_off=gives_up_after_six)
+mutant(
+    "hears-rollout-in-a-path",
+    "retries.no_path delivery.no_path",
+    silent=True,
+    is_no_path=lambda s, usual, response: usual(response) and "rollout" not in response.text.lower(),
+)
+mutant(
+    "keys-of-letters",
+    "ids.similar",
+    result_key=lambda s, usual, rollout: re.sub(r"[^A-Za-z0-9-]", "_", rollout.init["rollout_id"])[:256],
+)
+mutant(
+    "keys-in-small-letters",
+    "ids.similar",
+    result_key=lambda s, usual, rollout: rollout.init["rollout_id"].lower().encode().hex()[:500],
+)

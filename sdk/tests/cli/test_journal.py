@@ -242,6 +242,27 @@ class TestRedeliver:
         assert "422" in str(records["u"].last_error)
         assert trainer.bodies("u") == [result_of("u")], "the same bytes, not fewer: it may have been acknowledged"
 
+    def test_those_that_a_trainer_fetches_are_counted_and_left(self, journal: Command, trainer: FaultyTrainer) -> None:
+        path = write(Path(".osmosis/journal.db"), trainer.url, u=RolloutState.UNDELIVERABLE)
+
+        async def add() -> None:
+            async with SqliteJournal(path) as opened:
+                for name in ("p1", "p2"):
+                    key = f"pull:{name}"
+                    await opened.accept(Acceptance(key, name, "print", trainer.url, SECRET, b"{}", b"{}"))
+                    await opened.finish(key, b"{}")
+                    await opened.settle(key, RolloutState.UNDELIVERABLE, attempts=0)
+
+        asyncio.run(add())
+        ended = journal("redeliver", "--state", "undeliverable", "--json")
+        assert (ended.exit_code, [each["rollout_id"] for each in json.loads(ended.out)]) == (0, ["u"])
+        assert ended.err.startswith("2 results of 0.3 passed over, as trainers fetch those")
+        ended = journal("redeliver", "p1")
+        assert (ended.exit_code, ended.out) == (0, "0 delivered, 0 not taken\n")
+        assert ended.err.startswith("1 result of 0.3 passed over")
+        assert read(path)["p1"].state is RolloutState.UNDELIVERABLE
+        assert trainer.kept() == {"u"}
+
     def test_it_retries_within_its_time(self, journal: Command, trainer: FaultyTrainer, no_waits: None) -> None:
         write(Path(".osmosis/journal.db"), trainer.url, **ONE_OF_EACH)
         trainer.result_faults["u"] = [503, Fault.DROP]
@@ -343,6 +364,7 @@ class TestSalvage:
         told = json.loads(journal("salvage", "damaged.db", "-o", "new.db", "--json").out)
         assert told["counts"] == dict.fromkeys(RolloutState, 1)
         assert told["lost_results"] == told["strays"] == []
+        assert "secret" not in told
 
     def test_what_is_lost_is_named(self, journal: Command) -> None:
         path = write(Path("damaged.db"), f=RolloutState.FINISHED)

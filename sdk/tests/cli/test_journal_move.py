@@ -5,8 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from support.fake_trainer import FakeTrainer
 from support.faulty_trainer import FaultyTrainer
 from support.journal import an_acceptance
 from support.postgres import PASSWORD, Database, database, needs_postgres
@@ -111,6 +114,33 @@ def test_what_a_server_owes_is_delivered_by_a_replica(tmp_path: Path, postgres: 
             assert trainer.result("cut")["extra_fields"]["outcome"] == "interrupted"
             assert away.result("owed")["extra_fields"]["outcome"] == "success"
             replica.wait_for_state("owed", "delivered")
+
+
+def test_leases_of_the_file_go_on(tmp_path: Path, postgres: Database) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+
+    def start(server: ServerProcess, do: str) -> dict[str, Any]:
+        url = f"{trainer.url}/v1"
+        body = {"rollout_id": do, "initial_messages": [], "chat_completions_url": url, "metadata": {"do": do}}
+        return dict(server.client.post("/rollout", json=body).json())
+
+    def poll(server: ServerProcess, do: str, token: str) -> httpx.Response:
+        return server.client.get(f"/rollout/{do}/result", headers={"X-Osmosis-Rollout-Lease": token})
+
+    with FakeTrainer() as trainer:
+        with ServerProcess(path) as server:
+            replies = {do: start(server, do) for do in ("complete", "hang")}
+            tokens = {do: reply["polling_lease_token"] for do, reply in replies.items()}
+            ended = poll(server, "complete", tokens["complete"])
+            assert ended.json()["status"] == "success"
+            server.kill()
+        moved = move(tmp_path, path, to=url)
+        assert moved.returncode == 0, moved.stderr
+        with Replica(tmp_path, "replica", url) as replica:
+            assert poll(replica, "complete", tokens["complete"]).content == ended.content
+            assert poll(replica, "hang", tokens["hang"]).json()["err_category"] == "internal_error"
+            assert poll(replica, "hang", tokens["complete"]).status_code == 403
+            assert {do: start(replica, do) for do in replies} == replies
 
 
 def test_nowhere_to_move_to_is_said(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def redeliver(
 
     from osmosis_ai.rollout.core.settings import RolloutClientSettings
     from osmosis_ai.rollout.server.redelivery import Redeliverer, Redelivery, settled_keys
+    from osmosis_ai.rollout.server.terms import is_pulled
 
     names, states = _chosen(rollouts, state)
     if not SETTLED.issuperset(states):
@@ -119,7 +120,13 @@ def redeliver(
         for name in names:
             if not any(record.settled_at for record in await _named(opened, [name])):
                 raise CLIError(f"The rollout {name!r} is not settled: its server delivers it, or the next one started.")
-        keys = list(dict.fromkeys([key async for key in settled_keys(opened, names, states)]))
+        settled = list(dict.fromkeys([key async for key in settled_keys(opened, names, states)]))
+        keys = [key for key in settled if not is_pulled(key)]
+        if fetched := len(settled) - len(keys):
+            print(  # noqa: T201 - beside what may be one document
+                f"{counted(fetched, 'result')} of 0.3 passed over, as trainers fetch those: GET /rollout/ID/result.",
+                file=sys.stderr,
+            )
         redeliverer = Redeliverer(opened, settings, timeout)
         gate = asyncio.Semaphore(REDELIVERIES_AT_ONCE)
 
@@ -189,7 +196,7 @@ def salvage(
     found = salvage(Path(file), Path(output))
     counts, is_whole = found.counts(), found.is_whole
     if as_json:
-        lost = {name: value for name, value in asdict(found).items() if name not in ("records", "places")}
+        lost = {name: value for name, value in asdict(found).items() if name not in ("records", "places", "secret")}
         _print_json({"counts": counts, **lost})
         return 0 if is_whole else 1
     _print(f"In {one_line(output)}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -287,6 +287,28 @@ async def test_a_schema_that_is_not_there_or_newer_is_named(postgres: Database) 
         await connection.execute("UPDATE version SET version = 99")
     with pytest.raises(JournalError, match="version 99 of a newer SDK"):
         await PostgresJournal(url).open()
+
+
+async def test_a_schema_of_the_version_before_gets_its_secret_once(postgres: Database) -> None:
+    url = postgres.new_url()
+    async with PostgresJournal(url) as journal, asked(url) as connection:
+        await journal.accept(an_acceptance("key"))
+        before = journal.sign("text")
+        await connection.execute("DROP TABLE secrets; UPDATE version SET version = 1")
+    journals = [PostgresJournal(url) for _ in range(5)]
+    async with AsyncExitStack() as stack:
+        await asyncio.gather(*map(stack.enter_async_context, journals))
+        (after,) = {journal.sign("text") for journal in journals}
+        assert after != before
+        assert await journals[0].get("key") is not None
+
+
+async def test_all_who_make_a_schema_at_once_have_its_secret(postgres: Database) -> None:
+    url = postgres.new_url()
+    journals = [PostgresJournal(url) for _ in range(5)]
+    async with AsyncExitStack() as stack:
+        await asyncio.gather(*map(stack.enter_async_context, journals))
+        assert len({journal.sign("text") for journal in journals}) == 1
 
 
 async def test_no_error_says_the_password(postgres: Database, caplog: pytest.LogCaptureFixture) -> None:

@@ -155,6 +155,18 @@ def test_a_whole_journal_comes_out_as_it_is(damaged: Path, before: dict[str, Who
     assert {record.key for record in claimed} == {key for key, it in before.items() if it.settled_at is None}
 
 
+async def test_the_secret_comes_out_and_is_not_told(tmp_path: Path) -> None:
+    async with SqliteJournal(tmp_path / "damaged.db") as journal:
+        await journal.accept(an_acceptance("key"))
+        before = journal.sign("text")
+    overwrite_header(tmp_path / "damaged.db")
+    found = salvage(tmp_path / "damaged.db", tmp_path / "new.db")
+    assert found.secret is not None
+    assert repr(found.secret) not in repr(found)
+    async with SqliteJournal(tmp_path / "new.db") as journal:
+        assert journal.sign("text") == before
+
+
 def overwrite_header(path: Path) -> None:
     with path.open("r+b") as file:
         file.write(os.urandom(100))

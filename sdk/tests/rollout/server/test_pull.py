@@ -91,6 +91,16 @@ async def fail(ctx: RolloutContext) -> Any:
     raise KeyError("a mistake")
 
 
+@osmosis_reward
+async def never(solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None) -> float:
+    await asyncio.Event().wait()
+    return 1.0
+
+
+async def grade(ctx: RolloutContext) -> Any:
+    return ctx.complete(list(ctx.request.messages), reward=await never("4", "4"))
+
+
 async def give_no_reward(ctx: RolloutContext) -> Any:
     return ctx.complete(list(ctx.request.messages))
 
@@ -118,12 +128,20 @@ class TestResult:
             (fail, {}, ("failure", None, "agent_error")),
             (hang, {"agent_timeout_sec": 0.01}, ("failure", None, "timeout")),
             (hang, {"agent_timeout_sec": -1}, ("failure", None, "timeout")),
+            (answer, {"agent_timeout_sec": 1e300, "grader_timeout_sec": 1e300}, ("success", 1.0, None)),
+            (grade, {"grader_timeout_sec": 0}, ("failure", None, "timeout")),
+            (grade, {"grader_timeout_sec": -1}, ("failure", None, "timeout")),
         ],
     )
     async def test_says_how_it_ended(self, run: Any, fields: JsonObject, end: Any) -> None:
         async with calling(app_of(run)) as caller:
             result = await caller.run(**fields)
         assert (result["status"], (result["sample"] or {}).get("reward"), result["err_category"]) == end
+
+    async def test_no_limit_that_is_asked_for_outlasts_the_servers(self) -> None:
+        async with calling(app_of(grade, server={"request_timeout_seconds": 0.01})) as caller:
+            for fields in ({"grader_timeout_sec": 1e300}, {"agent_timeout_sec": 1e300}):
+                assert (await caller.run(f"with {[*fields]}", **fields))["err_category"] == "timeout"
 
     async def test_that_cannot_be_read_again_is_a_failure_and_no_rollout_without_an_end(self) -> None:
         encoded = b'{"rollout_id":"r","status":"COMPLETED","final_messages":[' + b"[" * 100_000
@@ -157,6 +175,7 @@ class TestStart:
             assert {(reply.status_code, reply.content) for reply in replies} == {(202, replies[0].content)}
             other = await caller.start(label="5")
             assert (other.status_code, other.json()["code"]) == (409, "key_reused")
+            assert other.json()["detail"] == "This rollout_id was used for another start; send a new rollout_id."
 
     async def test_is_another_rollout_than_an_init_of_the_same_id(self) -> None:
         async with calling(app_of(hang)) as caller:
@@ -205,11 +224,10 @@ class TestStart:
                 assert (await caller.http.post(path, content=body)).status_code == 422
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-    async def test_numbers_that_are_none_are_refused(self, number: str) -> None:
-        body = json.dumps(start_body(agent_timeout_sec=0)).replace(
-            '"agent_timeout_sec": 0', f'"agent_timeout_sec": {number}'
-        )
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+    @pytest.mark.parametrize("field", ["agent_timeout_sec", "grader_timeout_sec"])
+    async def test_numbers_that_are_none_are_refused(self, field: str, number: str) -> None:
+        body = json.dumps(start_body(**{field: 0})).replace(f'"{field}": 0', f'"{field}": {number}')
         async with calling(app_of()) as caller:
             assert (await caller.http.post("/rollout", content=body)).status_code == 422
 

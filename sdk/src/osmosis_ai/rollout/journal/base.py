@@ -7,6 +7,9 @@ and only a record whose owner is gone can be claimed.
 Records are small, whatever they promise: what may be large is loaded by itself (``load``), one at a time.
 """
 
+import base64
+import hmac
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
@@ -18,6 +21,7 @@ from osmosis_ai.rollout.journal.types import Acceptance, JournalRecord, Payload,
 
 CLAIM_LIMIT = 200
 RECORDS_LIMIT = 100
+SECRET_BYTES = 32
 
 
 def _ignore(*_: object) -> None:
@@ -35,6 +39,8 @@ class Journal(ABC):
     def __init__(self, retention: Retention | None = None) -> None:
         self._retention = retention or Retention()
         self._timeline: Timeline | None = None
+        self._secret = secrets.token_bytes(SECRET_BYTES)
+        """What is on disk has its own, which outlasts this object."""
         self.on_problem: Callable[[str | None], None] = _ignore
         """Called, in any thread, whenever ``problem`` has changed."""
         self.on_abandoned: Callable[[], None] = _ignore
@@ -63,6 +69,15 @@ class Journal(ABC):
     def now(self) -> float:
         """The journal's time (unix seconds), by which its records are dated; it never runs back."""
         return self._require_timeline().now()
+
+    def sign(self, text: str) -> str:
+        """43 characters (HMAC-SHA256, for URLs) that follow from ``text`` and a secret of the journal.
+
+        The same from every process that has it open, for as long as it exists, and from no other journal.
+        """
+        self._require_timeline()
+        digest = hmac.digest(self._secret, text.encode(), "sha256")
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
     def _require_timeline(self) -> Timeline:
         if self._timeline is None:

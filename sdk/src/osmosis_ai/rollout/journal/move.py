@@ -13,6 +13,7 @@ from pathlib import Path
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.postgres.journal import PostgresJournal
 from osmosis_ai.rollout.journal.sqlite import SqliteJournal
+from osmosis_ai.rollout.journal.token import is_reply_to_start, token_of, with_token
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
 
 PAGE_ROWS = 100
@@ -51,6 +52,9 @@ async def move(file: Path, url: str) -> Moved:
             size_bytes = 0
             async for record in _oldest_first(old):
                 payloads = {it: content for it in Payload if (content := await old.load(record.key, it)) is not None}
+                if is_reply_to_start(reply := payloads[Payload.INIT_REPLY]):
+                    # The new journal has a secret of its own, from which it does not follow.
+                    payloads[Payload.INIT_REPLY] = with_token(reply, token_of(old, record.key, record.fingerprint))
                 page.append((record, payloads))
                 size_bytes += sum(map(len, payloads.values()))
                 counts[record.state] += 1

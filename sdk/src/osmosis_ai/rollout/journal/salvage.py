@@ -29,6 +29,7 @@ from osmosis_ai.rollout.journal.explain import journal_error
 from osmosis_ai.rollout.journal.file import create_file, owners_directory
 from osmosis_ai.rollout.journal.owner import living, new_token
 from osmosis_ai.rollout.journal.pages import LOST, Pages, RowPlace
+from osmosis_ai.rollout.journal.token import OF_A_START
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
 
 _PROGRESS = [RolloutState.ACCEPTED, RolloutState.FINISHED, RolloutState.UNDELIVERABLE, RolloutState.DELIVERED]
@@ -50,6 +51,7 @@ _COLUMNS = (
 """As `table.SCHEMA` has them: it is by their number that a row is known."""
 _RESULT_COLUMNS = 2
 _REFUSED_MESSAGES_COLUMNS = 2
+_SECRETS_COLUMNS = 3
 _NECESSARY_TEXTS = ("key", "rollout_id", "fingerprint", "server_url", "owner")
 _TIMES = ("finished_at", "reopened_at", "settled_at")
 
@@ -75,6 +77,8 @@ class Salvaged:
     """Rollouts that are reported as interrupted without the messages of their init."""
     strays: list[str] = field(default_factory=list)
     """Rollouts of which only the result is left: whose it is, is lost."""
+    secret: bytes | None = field(default=None, repr=False)
+    """The journal's; without it, leases of 0.3 have other tokens from now on."""
     unreadable_rows: int = 0
     unreadable_pages: int = 0
     """That the system could not read at all."""
@@ -139,6 +143,8 @@ def read(pages: Pages) -> Salvaged:
             results.setdefault(row_id, []).append(result)
         elif len(values) == _REFUSED_MESSAGES_COLUMNS and values[0] is None and isinstance(values[1], int | float):
             without_messages.add(row_id)
+        elif len(values) == _SECRETS_COLUMNS and values[1] == table.SIGNING and isinstance(values[2], bytes):
+            found.secret = values[2]
     found.unreadable_rows += pages.unreadable_rows
     found.unreadable_pages = pages.unreadable_pages
     for row in sorted(rollouts.values(), key=lambda row: row["id"]):
@@ -249,8 +255,8 @@ def _rollout_id_of(result: bytes) -> str | None:
 def payloads_of(record: JournalRecord, places: Places, pages: Pages) -> dict[Payload, bytes]:
     """Read once more."""
     row = dict(zip(_COLUMNS, pages.values_at(places.row), strict=True))
-    # A reply to an init has tools, one to a start of 0.3 the lease without which nobody may fetch the result.
-    is_whole = _has(row["init_reply"], "tools") or "polling_lease_token" in _fields(row["init_reply"])
+    # A reply to an init has tools, one to a start of 0.3 how long its lease is.
+    is_whole = _has(row["init_reply"], "tools") or OF_A_START in _fields(row["init_reply"])
     payloads = {
         Payload.INIT_REPLY: row["init_reply"] if is_whole else to_json({"rollout_id": record.rollout_id, "tools": []})
     }
@@ -269,6 +275,6 @@ def _write(found: Salvaged, pages: Pages, new: Path) -> None:
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         records = ((record, payloads_of(record, found.places[key], pages)) for key, record in found.records.items())
-        table.insert_records(connection, records, owner=new_token())
+        table.insert_records(connection, records, owner=new_token(), secret=found.secret)
         connection.execute("COMMIT")
     draft.replace(new)

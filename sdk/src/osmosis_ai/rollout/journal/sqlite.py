@@ -71,6 +71,7 @@ class SqliteJournal(Journal):
         writer = self._writer = Writer(self.path, self._options, self._clock, self.on_problem)
         try:
             self._timeline = await writer.start()
+            self._secret = await writer.write(lambda file: table.secret_of(file.connection))
         except BaseException:
             # A cancelled open too, or the thread would hold file and owner until the process ends.
             writer.request_stop()

@@ -4,16 +4,18 @@
 each record with one; the view ``records`` joins them. A record is unsettled exactly if ``settled_at`` is null.
 ``refused_messages`` has a row for each record whose result goes out without its messages, ``polls`` for each whose
 result somebody asked for elsewhere than where it runs. ``clock`` and ``gaps`` are the journal's time (see ``clock``).
-An SDK that does not know these four leaves them alone.
+``secrets`` has one row. An SDK that does not know these five leaves them alone.
 A function that raises ``JournalError`` has changed nothing.
 """
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from osmosis_ai.rollout.journal.base import SECRET_BYTES
 from osmosis_ai.rollout.journal.clock import Clock, Gap, Sign, Timeline
 from osmosis_ai.rollout.journal.errors import UnknownKeyError
 from osmosis_ai.rollout.journal.types import (
@@ -29,6 +31,8 @@ from osmosis_ai.rollout.journal.types import (
 )
 
 PAGE_ROWS = 200
+SIGNING = "signing"
+"""The name of the one secret (``Journal.sign``), by which its row is known when a damaged file is read."""
 _STATES = {state.value: state for state in RolloutState}
 """What ``RolloutState(value)`` gives, in a tenth of the time."""
 
@@ -72,6 +76,9 @@ _LATER_SCHEMA = (
     """
     CREATE TRIGGER IF NOT EXISTS remove_polls AFTER DELETE ON rollouts BEGIN DELETE FROM polls WHERE id = old.id; END
     """,
+    """
+    CREATE TABLE IF NOT EXISTS secrets (id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, secret BLOB NOT NULL)
+    """,
 )
 _TIME_SCHEMA = (
     "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT, steady REAL, time REAL)",
@@ -109,6 +116,20 @@ def begin_timeline(connection: sqlite3.Connection, clock: Clock, *, shared: bool
         note_sign(connection, timeline.sign())
     connection.execute("COMMIT")
     return timeline
+
+
+def secret_of(connection: sqlite3.Connection) -> bytes:
+    """The journal's secret, made by whoever asks first."""
+    query = "SELECT secret FROM secrets WHERE id = 1"
+    if (found := connection.execute(query).fetchone()) is None:
+        insert_secret(connection, secrets.token_bytes(SECRET_BYTES))
+        found = connection.execute(query).fetchone()
+    return bytes(found[0])
+
+
+def insert_secret(connection: sqlite3.Connection, secret: bytes) -> None:
+    """Have ``secret``, unless there is one."""
+    connection.execute("INSERT OR IGNORE INTO secrets VALUES (1, ?, ?)", (SIGNING, secret))
 
 
 def _has_table(connection: sqlite3.Connection, name: str) -> bool:
@@ -187,11 +208,16 @@ def _insert(connection: sqlite3.Connection, acceptance: Acceptance, owner: str, 
 
 
 def insert_records(
-    connection: sqlite3.Connection, records: Iterable[tuple[JournalRecord, Mapping[Payload, bytes]]], owner: str
+    connection: sqlite3.Connection,
+    records: Iterable[tuple[JournalRecord, Mapping[Payload, bytes]]],
+    owner: str,
+    secret: bytes | None,
 ) -> None:
-    """Records of another journal with their payloads, all of them now ``owner``'s."""
+    """Records of another journal with their payloads, all of them now ``owner``'s, and its secret if it is known."""
     for statement in _LATER_SCHEMA:
         connection.execute(statement)
+    if secret is not None:
+        insert_secret(connection, secret)
     for record, payloads in records:
         values = asdict(record) | {"owner": owner}
         del values["payload_bytes"]

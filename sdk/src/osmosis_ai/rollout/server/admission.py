@@ -110,7 +110,7 @@ class Admission:
             self._state.fingerprints[init.key] = init.fingerprint
             self._spawn(self._lead(init, future))
         elif self._state.fingerprints.get(init.key) != init.fingerprint:
-            raise _conflict()
+            raise _conflict(terms)
         else:
             self._observer.init_repeated()
         # Shielded: a trainer that hangs up must not take the reply from others who wait for it.
@@ -152,7 +152,7 @@ class Admission:
 
     async def _same_reply(self, record: JournalRecord, init: _Init) -> bytes:
         if record.fingerprint != init.fingerprint:
-            raise _conflict()
+            raise _conflict(init.terms)
         reply = await self._journal.load(record.key, Payload.INIT_REPLY)
         if reply is None:
             raise UnknownKeyError(record.key)  # removed in this moment; the next init finds the key free
@@ -212,12 +212,13 @@ class Admission:
         return reply, rollout
 
 
-def _conflict() -> RefusedError:
-    return RefusedError(
-        HTTPStatus.CONFLICT,
-        "This key was used for another request; send a new idempotency_key or rollout_id.",
-        "key_reused",
+def _conflict(terms: Terms | None) -> RefusedError:
+    refusal = (
+        "This key was used for another request; send a new idempotency_key or rollout_id."
+        if terms is None
+        else "This rollout_id was used for another start; send a new rollout_id."
     )
+    return RefusedError(HTTPStatus.CONFLICT, refusal, "key_reused")
 
 
 def _without_key(body: bytes) -> bytes:

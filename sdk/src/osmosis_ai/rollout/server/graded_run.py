@@ -24,7 +24,7 @@ class GradedRun:
         self, terms: Terms, loop: asyncio.AbstractEventLoop, agent_limit: Clock, stop: Callable[[StopReason], None]
     ) -> None:
         self.is_wanted = terms.grade
-        self._seconds = None if terms.grader_seconds is None else max(terms.grader_seconds, 0.0)
+        self._seconds = terms.grader_seconds
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._agent_limit = agent_limit

@@ -67,11 +67,16 @@ def add_pull_routes(
             authenticate(request)
             body = await init_endpoint.bodies.receive(headers_of(request), request.receive)
             service = await services.current()
-            asked = parse_start(body, init_endpoint.allowed_hosts, limits.poll_wait_seconds, limits.poll_lease_seconds)
+            asked = parse_start(
+                body,
+                init_endpoint.allowed_hosts,
+                limits.poll_wait_seconds,
+                limits.poll_lease_seconds,
+                limits.request_timeout_seconds,
+            )
             trace = trace_context_of(request.headers)
             reply = await service.init(asked.request, asked.body, trace, asked.terms)
-            await service.pull.started(asked.request.rollout_id)
-            return answer(service, reply, HTTPStatus.ACCEPTED)
+            return answer(service, await service.pull.started(asked, reply), HTTPStatus.ACCEPTED)
         except Exception as error:
             services.observer.init_refused(reason_of(error))
             raise

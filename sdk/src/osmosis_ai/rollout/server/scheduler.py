@@ -91,4 +91,4 @@ class Scheduler:
 
 def _limit(seconds: float, terms: Terms | None) -> float:
     asked = None if terms is None else terms.agent_seconds
-    return seconds if asked is None else min(seconds, max(asked, 0.0))
+    return seconds if asked is None else asked

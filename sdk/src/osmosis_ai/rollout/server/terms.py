@@ -24,13 +24,12 @@ class Terms:
     fingerprint: str
     """Of what was asked, but for the key of the chat calls."""
     reply: bytes = field(repr=False)
-    """Body of the 202, with the lease's token."""
-    token: str = field(repr=False)
+    """Body of the 202, but for the lease's token."""
     label: str | None = None
     grade: bool = True
     """Whether a reward is asked for."""
     agent_seconds: float | None = None
-    """Limit of the agent's run, without the time in the queue, without grading."""
+    """Limit of the agent's run, without the time in the queue, without grading. Like the other, 0 to the server's."""
     grader_seconds: float | None = None
     """Limit of the reward functions and judges of the run, all together."""
     tools: list[dict[str, Any]] = field(default_factory=list, repr=False)

@@ -311,7 +311,7 @@ class PostgresJournal(Journal):
         lease.on_cancel, lease.on_problem, lease.on_backlog = self.on_cancel, self.on_problem, self.on_backlog
         try:
             async with self._link.held(SECONDS) as connection:
-                await prepare(connection, self.address, create=self._create)
+                self._secret = await prepare(connection, self.address, create=self._create)
                 timeline = await begin_timeline(connection, self._clock, serves=self._create)
             lease.sign = timeline.sign if self._create else None
             await lease.register()

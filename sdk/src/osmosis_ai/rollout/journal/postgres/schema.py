@@ -2,15 +2,17 @@
 
 All of it lies in a schema of its own, so that it can share a database. ``rollouts`` has a row for each record, its
 payloads included, which PostgreSQL keeps elsewhere if they are large. ``owners`` has a row for each opened journal that
-is not both gone and done with. Who starts first makes the schema; the others wait for that.
+is not both gone and done with. ``secrets`` has one row. Who starts first makes the schema; the others wait for that.
 """
 
+import secrets
 from typing import Any
 
+from osmosis_ai.rollout.journal.base import SECRET_BYTES
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.postgres.address import Address
 
-VERSION = 1
+VERSION = 2
 _MIGRATION_LOCK = 0x6F736D6F
 """Any number: the lock of whoever makes or changes the schema."""
 
@@ -59,18 +61,22 @@ CREATE TABLE clock (id int PRIMARY KEY CHECK (id = 1), boot text, steady float8 
 CREATE TABLE gaps (ended_at float8 NOT NULL, away_seconds float8 NOT NULL, unproven_seconds float8 NOT NULL);
 INSERT INTO version VALUES (1);
 """
-MIGRATIONS = (_FIRST,)
+_SECOND = """
+CREATE TABLE secrets (id int PRIMARY KEY CHECK (id = 1), name text NOT NULL, secret bytea NOT NULL);
+UPDATE version SET version = 2;
+"""
+MIGRATIONS = (_FIRST, _SECOND)
 """The n-th leads from version n to n + 1; each in a transaction that ends with the new number."""
 
 
-async def prepare(connection: Any, address: Address, *, create: bool) -> None:
-    """Bring the schema to ``VERSION``. Raises ``JournalError``; ``NoJournalError`` if it is absent and not to be made.
+async def prepare(connection: Any, address: Address, *, create: bool) -> bytes:
+    """Bring the schema to ``VERSION``; the journal's secret (``Journal.sign``).
+
+    Raises ``JournalError``; ``NoJournalError`` if it is absent and not to be made.
 
     A user who may not create anything can use what another has made.
     """
     version = await _version(connection, address)
-    if version == VERSION:
-        return
     if version == 0 and not create:
         raise NoJournalError(f"There is no journal at {address}: a server with --journal makes it.")
     if version < VERSION:
@@ -84,10 +90,15 @@ async def prepare(connection: Any, address: Address, *, create: bool) -> None:
             while version < VERSION:
                 await connection.execute(MIGRATIONS[version])
                 version += 1
+            await connection.execute(
+                "INSERT INTO secrets VALUES (1, 'signing', $1) ON CONFLICT DO NOTHING",
+                secrets.token_bytes(SECRET_BYTES),
+            )
     if version > VERSION:
         raise JournalError(
             f"The journal at {address} has the version {version} of a newer SDK: use that, or name another schema."
         )
+    return bytes(await connection.fetchval("SELECT secret FROM secrets WHERE id = 1"))
 
 
 async def _version(connection: Any, address: Address) -> int:

@@ -6,7 +6,6 @@ here, as for an init: an address that our client would not call, a key that no h
 
 import hashlib
 import json
-import secrets
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
@@ -26,7 +25,6 @@ GROUND_TRUTH = "ground_truth"
 _OF_AN_INIT = ("completion_params", "max_turns", "max_tokens_total")
 """What a start may bring in ``extra_fields``, as 0.3 has no place of its own for it."""
 _NOT_ASKED = frozenset({"rollout_id", "llm_api_key"})
-TOKEN_BYTES = 32
 
 
 class PullStatus(StrEnum):
@@ -128,8 +126,10 @@ class Start(NamedTuple):
     """As an init's, without the key: what an interrupted rollout is reported from."""
 
 
-def parse_start(body: bytes, allowed_hosts: frozenset[str], wait_seconds: float, lease_seconds: float) -> Start:
-    """The start in ``body``, with a lease token that nobody else has.
+def parse_start(
+    body: bytes, allowed_hosts: frozenset[str], wait_seconds: float, lease_seconds: float, longest_seconds: float
+) -> Start:
+    """The start in ``body``; ``longest_seconds`` bounds both limits that it may ask for.
 
     Raises:
         RefusedError: 422 with FastAPI's ``detail`` list, which names the field and leaves the input out.
@@ -152,24 +152,25 @@ def parse_start(body: bytes, allowed_hosts: frozenset[str], wait_seconds: float,
         request = check_request(fields, allowed_hosts)
     except RefusedError as error:
         raise _in_their_names(error) from None
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    reply = StartReply(
-        rollout_id=start.rollout_id,
-        status=PullStatus.QUEUED,
-        polling_lease_token=token,
-        result_wait_timeout_sec=wait_seconds,
-        polling_lease_timeout_sec=lease_seconds,
-    )
+    reply = {
+        "rollout_id": start.rollout_id,
+        "status": PullStatus.QUEUED.value,
+        "result_wait_timeout_sec": wait_seconds,
+        "polling_lease_timeout_sec": lease_seconds,
+    }
     terms = Terms(
         _fingerprint(start),
-        reply.model_dump_json().encode(),
-        token,
+        to_json(reply),
         start.label,
         start.grade,
-        start.agent_timeout_sec,
-        start.grader_timeout_sec,
+        _bounded(start.agent_timeout_sec, longest_seconds),
+        _bounded(start.grader_timeout_sec, longest_seconds),
     )
     return Start(request, terms, to_json(request.model_dump(exclude={"api_key"})))
+
+
+def _bounded(asked: float | None, longest_seconds: float) -> float | None:
+    return None if asked is None else min(max(asked, 0.0), longest_seconds)
 
 
 def parse_cancel(body: bytes) -> CancelRollouts:

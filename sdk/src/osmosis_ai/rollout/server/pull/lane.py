@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.watch import Phase
 from osmosis_ai.rollout.journal import Journal, JournalError, JournalRecord, Payload, RolloutState
-from osmosis_ai.rollout.server.pull.bodies import PullStatus
+from osmosis_ai.rollout.journal.token import is_reply_to_start, token_in, token_of, with_token
+from osmosis_ai.rollout.server.pull.bodies import PullStatus, Start
 from osmosis_ai.rollout.server.pull.leases import Leases
 from osmosis_ai.rollout.server.requests import RefusedError, unknown_rollout
 from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts
@@ -88,17 +89,22 @@ class PullLane:
         self._unfetched.pop(key, None)
         self._rollouts.unfetched = len(self._unfetched)
 
-    async def started(self, rollout_id: str) -> None:
-        """A start was answered, perhaps one of many: whoever sent it has not had the time to poll.
+    async def started(self, start: Start, reply: bytes) -> bytes:
+        """The body of the 202 for ``start``, which was accepted with ``reply``, perhaps long ago.
+
+        Whoever sent it has not had the time to poll.
 
         Raises:
             JournalError: the journal is not open.
         """
-        key = pull_key(rollout_id)
+        key = pull_key(start.request.rollout_id)
         if (lease := self.leases.get(key)) is not None:
             self.leases.renew(lease)
         else:
             await self._journal.note_poll(key)
+        if not is_reply_to_start(reply):  # salvaged without it
+            reply = start.terms.reply
+        return with_token(reply, token_of(self._journal, key, start.terms.fingerprint))
 
     async def poll(self, rollout_id: str, token: str, gone: "asyncio.Future[Any]") -> bytes:
         """The body of a poll's 200: the result if there is one within ``wait_seconds``, or where the rollout stands.
@@ -113,14 +119,14 @@ class PullLane:
         deadline = time.monotonic() + self._wait_seconds
         lease = self.leases.get(key)
         if lease is not None and lease.rollout.terms is not None:
-            _require(lease.rollout.terms.token, token)
+            _require(_is_same(token_of(self._journal, key, lease.rollout.terms.fingerprint), token))
             self.leases.renew(lease)
             await self._wait(gone, lease.ended, self._wait_seconds)
             if not lease.ended.is_set():
                 self.leases.renew(lease)
                 return _standing(rollout_id, status_of(lease.rollout))
         else:
-            _require(await self._token_of(key), token)
+            _require(await self._is_token_of(key, token))
         look_seconds = FIRST_LOOK_SECONDS
         while True:
             record = await self._journal.get(key)
@@ -145,12 +151,15 @@ class PullLane:
             for wait in waits:
                 wait.cancel()
 
-    async def _token_of(self, key: str) -> str:
+    async def _is_token_of(self, key: str, given: str) -> bool:
         record = await self._journal.get(key)
-        reply = None if record is None else await self._journal.load(key, Payload.INIT_REPLY)
-        if record is None or reply is None or self._journal.is_over(record):
+        if record is None or self._journal.is_over(record):
             raise unknown_rollout()
-        return str(from_json(reply).get("polling_lease_token", ""))
+        if _is_same(token_of(self._journal, key, record.fingerprint), given):
+            return True
+        reply = await self._journal.load(key, Payload.INIT_REPLY)
+        own = None if reply is None else token_in(reply)  # of an older SDK, or of a journal that was moved here
+        return own is not None and _is_same(own, given)
 
     async def _fetch(self, record: JournalRecord, gone: "asyncio.Future[Any]") -> bytes:
         result = await self._journal.load(record.key, Payload.RESULT)
@@ -205,6 +214,10 @@ def _standing(rollout_id: str, status: PullStatus) -> bytes:
     return to_json(body)
 
 
-def _require(token: str, given: str) -> None:
-    if not token or not hmac.compare_digest(token.encode(), given.encode("utf-8", "surrogateescape")):
+def _is_same(token: str, given: str) -> bool:
+    return hmac.compare_digest(token.encode(), given.encode("utf-8", "surrogateescape"))
+
+
+def _require(is_token: bool) -> None:
+    if not is_token:
         raise RefusedError(HTTPStatus.FORBIDDEN, "This is not the rollout's polling lease.")

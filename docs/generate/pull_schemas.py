@@ -32,9 +32,12 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                 "grade": says("Whether a reward is asked for. If not, reward functions are not called."),
                 "agent_timeout_sec": says(
                     "Limit of the agent's run, without the queue, the trainer's pauses and grading that has a limit of "
-                    "its own. At most the server's `REQUEST_TIMEOUT_SECONDS`, which is the default."
+                    "its own. At most the server's `REQUEST_TIMEOUT_SECONDS`, which is the default; 0 and less is over "
+                    "at once, as a `timeout`."
                 ),
-                "grader_timeout_sec": says("Limit of its reward functions and judges together."),
+                "grader_timeout_sec": says(
+                    "Limit of its reward functions and judges together, bounded likewise. Without it, the agent's."
+                ),
                 "extra_fields": says(
                     "`completion_params`, `max_turns` and `max_tokens_total` are those of an init; others are ignored."
                 ),

@@ -3,6 +3,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from support.axe import AxeError, axe_source
+from support.browser import Browser, chromium
 from support.http_peer import HttpPeer
 from support.rollout_client import ROLLOUT_ID, SECRET
 
@@ -54,3 +56,34 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def client(default_settings: None, peer: HttpPeer, delays: list[float]) -> OsmosisLLMClient:
     """A rollout's client to ``peer``; its backoff takes no time."""
     return OsmosisLLMClient(peer.url, ROLLOUT_ID, api_key=SECRET)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all of a worker's tests."""
+    executable = chromium()
+    assert executable is not None
+    with Browser(executable, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Browser]:
+    """The browser; a page that complains fails its test."""
+    browser.complaints.clear()
+    browser.expected.clear()
+    browser.resize(1440, 900)
+    browser.prefer("light")
+    yield browser
+    browser.open("about:blank")  # before its server is gone
+    assert browser.complaints == []
+
+
+@pytest.fixture
+def axe(pytestconfig: pytest.Config) -> str:
+    """axe-core, or a reason why there is none here."""
+    assert pytestconfig.cache is not None
+    try:
+        return axe_source(pytestconfig.cache.mkdir("axe"))
+    except AxeError as reason:
+        pytest.skip(str(reason))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.axe import AxeError, axe_source, violations_of
+from support.axe import violations_of
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
 from support.viewer import IS_READ, ROWS, write_two_runs
@@ -41,15 +41,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     rich.end(reward=0.5).write(folder / "traces")
     assert main(["view", str(folder / "traces"), "-o", str(folder / "report.html")]) == 0
     return (folder / "report.html").as_uri()
-
-
-@pytest.fixture
-def axe(pytestconfig: pytest.Config) -> str:
-    assert pytestconfig.cache is not None
-    try:
-        return axe_source(pytestconfig.cache.mkdir("axe"))
-    except AxeError as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture

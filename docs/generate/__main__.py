@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.generate import conformance, pull_schemas, schemas, sentences, tables, transcript
+from docs.generate import conformance, pull_schemas, runs, schemas, sentences, tables, transcript
 
 DOCS = Path(__file__).parents[1]
 KIT = DOCS.parent / "conformance/src/rollout_conformance"
@@ -14,7 +14,7 @@ COMMAND = "uv run python -m docs.generate"
 
 def documents() -> Iterator[tuple[Path, str]]:
     """Every generated file, as it should be."""
-    for name, text in {**schemas.files(), **pull_schemas.files()}.items():
+    for name, text in {**schemas.files(), **pull_schemas.files(), **runs.files()}.items():
         yield DOCS / "schemas" / name, text
     page = DOCS / "protocol.md"
     parts = {**tables.tables(), "transcript": transcript.transcript()}
@@ -23,6 +23,8 @@ def documents() -> Iterator[tuple[Path, str]]:
     yield KIT / "sentences.json", sentences.as_json(protocol)
     page = DOCS / "protocol-0.3.md"
     yield page, tables.fill(page.read_text(encoding="utf-8"), tables.pull_tables())
+    page = DOCS / "json.md"
+    yield page, tables.fill(page.read_text(encoding="utf-8"), runs.table())
     page = DOCS / "conformance.md"
     yield page, tables.fill(page.read_text(encoding="utf-8"), {"checks": conformance.tables()})
     page = DOCS / "conformance-matrix.md"

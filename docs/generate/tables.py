@@ -44,7 +44,7 @@ def fields(schema: dict[str, Any]) -> str:
             default = f"always there; {given}" if given else "required"
         else:
             default = given or ("`{}`" if about.get("default") == {} else "absent")
-        lines.append(f"| `{name}` | {_type(about, schema)} | {default} | {about['description']} |")
+        lines.append(f"| `{name}` | {type_of(about, schema)} | {default} | {about['description']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -54,12 +54,12 @@ def _codes() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _type(about: dict[str, Any], schema: dict[str, Any]) -> str:
+def type_of(about: dict[str, Any], schema: dict[str, Any]) -> str:
     if "anyOf" in about:
-        return " or ".join(_type(part, schema) for part in about["anyOf"])
+        return " or ".join(type_of(part, schema) for part in about["anyOf"])
     if "$ref" in about:
         target = schema["$defs"][about["$ref"].rpartition("/")[2]]
-        return _type({**target, **{k: v for k, v in about.items() if k != "$ref"}}, schema)
+        return type_of({**target, **{k: v for k, v in about.items() if k != "$ref"}}, schema)
     if "const" in about:
         return f"`{about['const']}`"
     if "enum" in about and len(about["enum"]) <= 7:
@@ -71,7 +71,7 @@ def _type(about: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def _plural(items: dict[str, Any], schema: dict[str, Any]) -> str:
-    kind = _type(items, schema)
+    kind = type_of(items, schema)
     return _PLURALS.get(kind, kind)
 
 

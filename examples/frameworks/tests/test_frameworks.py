@@ -55,7 +55,7 @@ def test_the_agent_as_it_is_runs_every_row(name: str, tmp_path: Path) -> None:
         assert (run["metrics"]["num_llm_calls"], run["metrics"]["num_tool_calls"]) == (run["turns"], run["tool_calls"])
         assert run["metrics"]["tool_latency_ms"] > 0
         assert (run["extra_fields"]["outcome"], run["extra_fields"].keys() - MAY_BLOCK) == ("success", {"outcome"})
-        roles = [get_message_role(message) for message in run["final_messages"]]
+        roles = [get_message_role(message) for message in run["messages"]]
         assert (roles[:3], roles[-2:]) == (["system", "user", "assistant"], ["tool", "assistant"])
     assert (sum(run["tool_calls"] for run in runs), sum(run["turns"] for run in runs)) == (TOOL_CALLS, CHAT_CALLS)
 

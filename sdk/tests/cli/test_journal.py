@@ -157,12 +157,12 @@ class TestList:
     def test_states_and_pages_can_be_chosen(self, journal: Command) -> None:
         write(Path(".osmosis/journal.db"), **ONE_OF_EACH)
         chosen = json.loads(journal("list", "--state", "delivered", "--state", "finished", "--json").out)
-        assert [(record["rollout_id"], record["status"]) for record in chosen["records"]] == [
+        assert [(record["rollout_id"], record["status"]) for record in chosen["results"]] == [
             ("d", "COMPLETED"),
             ("f", "COMPLETED"),
         ]
         page = json.loads(journal("list", "--limit", "1", "--offset", "1", "--json").out)
-        assert [record["rollout_id"] for record in page["records"]] == ["d"]
+        assert [record["rollout_id"] for record in page["results"]] == ["d"]
         assert page["counts"] == {"accepted": 1, "finished": 1, "delivered": 1, "undeliverable": 1}
 
     def test_an_id_cannot_write_to_the_terminal(self, journal: Command) -> None:
@@ -180,7 +180,7 @@ class TestList:
 class TestShow:
     def test_it_tells_what_is_known(self, journal: Command) -> None:
         write(Path(".osmosis/journal.db"), **ONE_OF_EACH)
-        (shown,) = json.loads(journal("show", "u", "--json").out)
+        [shown] = json.loads(journal("show", "u", "--json").out)["results"]
         assert (shown["state"], shown["last_error"], shown["trainer"]) == ("undeliverable", "HTTP 400", NO_TRAINER)
         assert shown["result"] == json.loads(result_of("u"))
         out = journal("show", "u", "a").out
@@ -223,7 +223,7 @@ class TestRedeliver:
         rollouts = {f"u{number}": RolloutState.UNDELIVERABLE for number in range(150)}
         path = write(Path(".osmosis/journal.db"), trainer.url, **rollouts, d=RolloutState.DELIVERED)
         ended = journal("redeliver", "--state", "undeliverable", "--json")
-        assert {each["rollout_id"] for each in json.loads(ended.out)} == set(rollouts)
+        assert {each["rollout_id"] for each in json.loads(ended.out)["results"]} == set(rollouts)
         assert trainer.kept() == set(rollouts)
         assert {record.state for record in read(path).values()} == {RolloutState.DELIVERED}
 
@@ -324,7 +324,7 @@ def test_it_works_beside_a_server_that_runs(journal: Command, trainer: FaultyTra
         trainer.wait_for_chat("running")
         states: dict[str, Any] = {
             record["rollout_id"]: record["state"]
-            for record in json.loads(journal("list", "--json", *options).out)["records"]
+            for record in json.loads(journal("list", "--json", *options).out)["results"]
         }
         assert states == {"refused": "undeliverable", "running": "accepted"}
         assert journal("redeliver", "refused", *options).out == "1 delivered, 0 not taken\n"

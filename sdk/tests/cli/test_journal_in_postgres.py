@@ -44,7 +44,7 @@ def test_what_is_there_is_told_and_delivered_again(tmp_path: Path, postgres: Dat
         replica.wait_for_state("done", "delivered")
         replica.accept_and_wait_for_it(trainer.url, "runs", "hang")
         listed = osmosis(tmp_path, url, "journal", "list", "--json")
-        states = {record["rollout_id"]: record["state"] for record in json.loads(listed.stdout)["records"]}
+        states = {record["rollout_id"]: record["state"] for record in json.loads(listed.stdout)["results"]}
         assert states == {"done": "delivered", "runs": "accepted"}
         purged = osmosis(tmp_path, url, "journal", "purge", "--force", "runs")
         assert purged.stdout == "0 removed\n", "a replica runs it"

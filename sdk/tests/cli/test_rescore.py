@@ -84,8 +84,9 @@ def test_it_shows_what_changed_and_what_could_not_be_done(rescore: Command) -> N
 
 def test_json_has_the_summary_and_what_changed(rescore: Command) -> None:
     document = json.loads(rescore("--json", fn="user_rewards:later").out)
-    assert document["summary"]["mean_after"] == 0.5
-    assert [(run["row_index"], run["reward_before"], run["reward_after"]) for run in document["results"]] == [
+    assert document["summary"]["mean_reward"] == 0.5
+    changed = [run for run in document["results"] if run["changed"]]
+    assert [(run["row_index"], run["reward_before"], run["reward"]) for run in changed] == [
         (0, 0.0, 0.5),
         (1, 1.0, 0.5),
     ]
@@ -95,7 +96,7 @@ def test_the_file_has_every_run(rescore: Command, project: Path) -> None:
     assert rescore("-o", "out/again.json", "-q") == Ended(0, "", "")
     document = json.loads((project / "out" / "again.json").read_text())
     assert [run["verdict"] for run in document["results"]] == ["rescored", "rescored", "not_rescorable"]
-    assert document["settings"]["module"] == "user_rewards:lenient"
+    assert document["config"]["module"] == "user_rewards:lenient"
     assert [path.name for path in (project / "out").iterdir()] == ["again.json"]
 
 
@@ -165,7 +166,7 @@ def test_columns_are_those_that_the_results_say_or_the_command_line(rescore: Com
     assert (ended.code, ended.err.count("Missing required columns")) == (1, 1)
     assert rescore("-d", "other.jsonl", "--columns", "task").code == 2
     document = json.loads(rescore("-d", "other.jsonl", "--columns", named, "--json").out)
-    assert (document["summary"]["rescored"], document["settings"]["columns"]) == (2, named)
+    assert (document["summary"]["rescored"], document["config"]["columns"]) == (2, named)
     saved = json.loads((project / "results.json").read_text())
     for settings in (
         {"dataset": "other.jsonl", "columns": named},

@@ -57,10 +57,10 @@ def test_the_trainer_shows_them_for_each_rollout_and_as_means_and_spreads(capsys
     for source in ("results.json", "traces"):
         assert main(["rescore", source, "-m", "functions:graded", "-o", "again.json"]) == 0
         assert re.search(r"right: 0\.50 ± 0\.50 .* before, 0\.50 ± 0\.50 .* after", capsys.readouterr().out)
-        after = results_of("again.json")["summary"]["components_after"]
+        after = results_of("again.json")["summary"]["reward_components"]
         assert after["length"] == moments(5.0, 0.0, 5.0, 5.0)
         assert main(["rescore", source, "-m", "functions:whole", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["summary"]["components_after"]["calls"]["mean"] == 2.0
+        assert json.loads(capsys.readouterr().out)["summary"]["reward_components"]["calls"]["mean"] == 2.0
 
 
 def test_test_shows_them(capsys: pytest.CaptureFixture[str]) -> None:

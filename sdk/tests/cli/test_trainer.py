@@ -166,8 +166,8 @@ class TestWithItsOwnServer:
         assert [(result["row_index"], result["repeat"], result["reward"]) for result in document["results"]] == [
             (number, repeat, 1.0) for number in range(3) for repeat in range(2)
         ]
-        assert document["results"][1]["final_messages"][-1]["content"] == "The answer is 3.\n#### 3"
-        assert document["settings"]["module"] == "agent:adder"
+        assert document["results"][1]["messages"][-1]["content"] == "The answer is 3.\n#### 3"
+        assert document["config"]["module"] == "agent:adder"
         assert not (project / ".osmosis").exists(), "no journal is kept for a server of this kind"
 
     def test_an_agent_that_fails_on_some_rows_is_told_and_the_exit_code_is_1(

@@ -54,7 +54,7 @@ def list_rollouts(
     records, counts, oldest = _with_journal(journal, read)
     if as_json:
         summaries = [{**_summary(record), "status": status or None} for record, status in records]
-        listing = {"counts": counts, "oldest_unsettled_at": oldest, "records": summaries}
+        listing = {"counts": counts, "oldest_unsettled_at": oldest, "results": summaries}
         _print_json(listing)
         return 0
     width = max([len("ROLLOUT"), *(len(one_line(record.rollout_id)) for record, _ in records)])
@@ -85,11 +85,11 @@ def show(
         for index, record in enumerate(await _named(opened, rollouts)):
             detail = await _details(opened, record)
             if as_json:
-                write_document([",\n" if index else "[\n", json.dumps(detail, indent=2)])
+                write_document([",\n" if index else '{"results": [\n', json.dumps(detail, indent=2)])
             else:
                 _print_details(detail, first=index == 0)
         if as_json:
-            write_document(["\n]\n"])
+            write_document(["\n]}\n"])
 
     _with_journal(journal, work)
     return 0
@@ -142,7 +142,8 @@ def redeliver(
     done = _with_journal(journal, work)
     failed = [each for each in done if each.error is not None]
     if as_json:
-        _print_json([{"rollout_id": each.rollout_id, "key": each.key, "error": each.error} for each in done])
+        results = [{"rollout_id": each.rollout_id, "key": each.key, "error": each.error} for each in done]
+        _print_json({"delivered": len(done) - len(failed), "failed": len(failed), "results": results})
     else:
         for each in failed:
             _print(f"{one_line(each.rollout_id)}: {one_line(each.error or '')}")

@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 nothing could be rescored or the function failed on a run,
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -51,10 +51,11 @@ def rescore(
     import asyncio
     import json
 
+    from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
     from osmosis_ai.rollout.core.files import write_whole
     from osmosis_ai.rollout.core.json_document import write_document
     from osmosis_ai.rollout.run.evaluate.eval_fn import load_eval_fns
-    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, rescore as compute
+    from osmosis_ai.rollout.run.evaluate.rescoring import GroundTruths, as_json as run_as_json, rescore as compute
     from osmosis_ai.rollout.run.loading import open_dataset
     from osmosis_ai.rollout.run.results.saved_runs import read_saved_runs, recorded_dataset
 
@@ -68,22 +69,19 @@ def rescore(
     if not report.runs:
         raise CLIError(f"{path} holds no runs.")
     settings = {"source": str(path), "module": module, "dataset": dataset and str(dataset), "columns": columns}
+    document = {
+        "summary": report.summary(),
+        "config": {"sdk_version": PACKAGE_VERSION, **settings},
+        "results": [run_as_json(run) for run in report.runs],
+    }
     if output is not None:
-        write_whole(output, [json.dumps(_document(settings, report, report.runs), indent=2), "\n"])
+        write_whole(output, [json.dumps(document, indent=2), "\n"])
     if as_json:
-        write_document([json.dumps(_document(settings, report, report.changed), indent=2), "\n"])
+        write_document([json.dumps(document, indent=2), "\n"])
     elif not quiet:
         _print(report, output)
     summary = report.summary()
     return 1 if summary["function_failed"] or not (summary["rescored"] or summary["no_reward"]) else 0
-
-
-def _document(settings: dict[str, Any], report: "RescoringReport", runs: "list[Rescored]") -> dict[str, Any]:
-    from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
-    from osmosis_ai.rollout.run.evaluate.rescoring import as_json
-
-    settings = {"sdk_version": PACKAGE_VERSION, **settings}
-    return {"summary": report.summary(), "settings": settings, "results": [as_json(run) for run in runs]}
 
 
 def _print(report: "RescoringReport", output: Path | None) -> None:
@@ -97,13 +95,13 @@ def _print(report: "RescoringReport", output: Path | None) -> None:
     for verdict, explanation in _EXPLANATIONS.items():
         if count := summary[verdict]:
             say(f"  {count} {explanation}")
-            same = [problem for problem in summary["problems"] if problem["verdict"] == verdict]
+            same = [problem for problem in summary["errors"] if problem["kind"] == verdict]
             for problem in same[:MAX_LISTED_PROBLEMS]:
                 say(f"    {problem['count']} x {problem['text']}")
             if len(same) > MAX_LISTED_PROBLEMS:
                 say(f"    {len(same) - MAX_LISTED_PROBLEMS} more kinds are not shown.")
     if summary["compared"]:
-        before, after = summary["mean_before"], summary["mean_after"]
+        before, after = summary["mean_reward_before"], summary["mean_reward"]
         runs = counted(summary["compared"], "run")
         say(f"Mean reward: {before:.3f} before, {after:.3f} after ({after - before:+.3f}, {runs})")
     for name, after in report.components_after.items():

@@ -101,6 +101,13 @@ class Tally:
         """What the rewards are made of."""
         self.failures: Counter[str] = Counter()
         """Failed runs by kind."""
+        self.zeros = 0
+        """Runs with a reward of 0 or less."""
+        self.zero_reasons: Counter[str] = Counter()
+        """What else than a wrong answer explains the zeros, where something does."""
+        self.duration_ms = 0.0
+        """Wall time, of the runs that were made now."""
+        self.cost_usd: float | None = None
         self._problems: dict[tuple[str, str], Problem] = {}
         self.rewritten = 0
         """Runs whose agent changed or dropped what was said before."""
@@ -109,11 +116,26 @@ class Tally:
         self._blocks: dict[str, Blocks] = {}
         self._ignored: dict[tuple[str, ...], Ignored] = {}
 
-    def count_reward(self, reward: float | None, components: Mapping[str, float] | None = None) -> None:
-        """Count the reward of one run, where it has one, and its parts."""
+    def count_reward(
+        self, reward: float | None, components: Mapping[str, float] | None = None, zero_reason: str | None = None
+    ) -> None:
+        """Count the reward of one run, where it has one, its parts, and what else would explain a 0."""
         if reward is not None:
             self.reward.add(reward)
+            self.zeros += reward <= 0
+        if zero_reason:
+            self.zero_reasons[zero_reason] += 1
         self.components.add(components)
+
+    def count_cost(self, cost_usd: float | None) -> None:
+        """Count what one run cost, where that is known."""
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+
+    @property
+    def failed(self) -> int:
+        """Runs that did not come to their end."""
+        return self.failures.total()
 
     @property
     def rewarded(self) -> int:
@@ -164,26 +186,35 @@ class Tally:
         """Sampling settings that chat calls ignored, the most frequent first, then by their first row."""
         return sorted(self._ignored.values(), key=lambda ignored: (-ignored.count, ignored.rows))
 
-    def slips_as_json(self) -> dict[str, Any]:
-        """What ``count_slips`` has counted."""
-        return {
-            "rewrote_messages": self.rewritten,
-            SAMPLING_IGNORED: [asdict(ignored) for ignored in self.ignored],
-            LOOP_BLOCKS: [asdict(blocks) for blocks in self.blocks],
-        }
-
     @property
     def mean_reward(self) -> float | None:
         """Over the runs that have a reward."""
         return self.reward.mean if self.rewarded else None
 
-    def rewards_as_json(self) -> dict[str, Any]:
-        """Mean, spread and parts of the rewards; null where no run has one."""
+    def totals(self) -> dict[str, Any]:
+        """What the ``summary`` of every command holds; null where no run has a reward, or a price."""
         return {
+            "planned": self.planned,
+            "ended": self.ended,
+            "resumed": self.resumed,
+            "completed": self.ended - self.failed,
+            "failed": self.failed,
             "mean_reward": self.mean_reward,
             "reward_std": self.reward.std if self.rewarded else None,
             "rewarded": self.rewarded,
             "reward_components": self.components.as_json(),
+            "scored_zero": self.zeros,
+            "zero_reasons": dict(self.zero_reasons),
+            "total_tokens": self.total_tokens,
+            "total_duration_ms": self.duration_ms,
+            "cost_usd": self.cost_usd,
+            "stopped_early": self.stop_reason is not None,
+            "stop_reason": self.stop_reason,
+            "interrupted": self.interrupted,
+            "rewrote_messages": self.rewritten,
+            SAMPLING_IGNORED: [asdict(ignored) for ignored in self.ignored],
+            LOOP_BLOCKS: [asdict(blocks) for blocks in self.blocks],
+            "errors": [asdict(problem) for problem in self.problems],
         }
 
     @property

@@ -50,7 +50,7 @@ class TestRescoring:
         report = await rescored(saved(row_index=0), saved(reward=1.0), saved(reward=0.5, ground_truth="4"))
         summary = report.summary()
         assert (summary["runs"], summary["rescored"], summary["changed"]) == (3, 3, 2)
-        assert (summary["mean_before"], summary["mean_after"]) == (pytest.approx(0.5), pytest.approx(2 / 3))
+        assert (summary["mean_reward_before"], summary["mean_reward"]) == (pytest.approx(0.5), pytest.approx(2 / 3))
         assert (summary["now_pass"], summary["now_fail"]) == (1, 0)
         assert [run.reward_after for run in report.changed] == [1.0, 0.0]
         assert report.flipped[0].row_index == 0
@@ -61,7 +61,7 @@ class TestRescoring:
 
         summary = (await rescored(saved(reward=None), saved(ground_truth="none"), fn=sometimes)).summary()
         assert (summary["gained_reward"], summary["lost_reward"], summary["changed"]) == (1, 1, 2)
-        assert (summary["compared"], summary["mean_before"]) == (0, None)
+        assert (summary["compared"], summary["mean_reward_before"]) == (0, None)
 
     async def test_a_function_that_fails_is_no_reward_of_zero(self) -> None:
         def fail(solution_str: str) -> float:
@@ -70,8 +70,8 @@ class TestRescoring:
         report = await rescored(saved(reward=1.0), saved(reward=1.0), fn=fail)
         assert report.verdicts == {RescoringVerdict.FUNCTION_FAILED: 2}
         assert report.changed == []
-        assert report.summary()["problems"] == [
-            {"verdict": "function_failed", "text": "KeyError: 'gone'", "count": 2},
+        assert report.summary()["errors"] == [
+            {"kind": "function_failed", "text": "KeyError: 'gone'", "count": 2},
         ]
 
     async def test_calls_of_a_coroutine_function_overlap(self) -> None:

@@ -38,7 +38,7 @@ def report_of(*outcomes: RolloutOutcome, planned: int | None = None) -> RolloutR
     report = RolloutReport(planned=len(outcomes) if planned is None else planned)
     for row_index, outcome in enumerate(outcomes):
         report.add(row_index, 0, outcome)
-    report.duration_seconds = 2.0
+    report.duration_ms = 2000.0
     return report
 
 
@@ -136,7 +136,7 @@ class TestReport:
             report = RolloutReport(planned=len(outcomes))
             for row_index in range(len(outcomes))[::order]:
                 report.add(row_index, 0, outcomes[row_index])
-            report.duration_seconds = 2.0
+            report.duration_ms = 2000.0
             told.add((printed(report), json.dumps(report.summary())))
         assert len(told) == 1, told
         assert report.problems[1].text == "boom at 1"
@@ -215,16 +215,21 @@ class TestRecords:
     def test_a_rollout_without_a_result_has_a_record_too(self) -> None:
         outcome = ended(Ending.TIMED_OUT, problem="too slow")
         record = record_of(RolloutReport(planned=1).add(0, 0, outcome), outcome)
-        assert (record["status"], record["problem"], record["final_messages"]) == ("TIMED_OUT", "too slow", [])
+        assert (record["status"], record["error"], record["error_kind"], record["messages"]) == (
+            "TIMED_OUT",
+            "too slow",
+            "timed_out",
+            [],
+        )
 
     def test_what_an_earlier_run_left_counts_and_makes_the_rate_no_better(self) -> None:
         outcome = ended(final_messages=[{"role": "user", "content": "hello"}])
         record = record_of(RolloutReport(planned=2).add(0, 0, outcome), outcome)
-        assert record["final_messages"] == [{"role": "user", "content": "hello"}]
+        assert record["messages"] == [{"role": "user", "content": "hello"}]
         report = RolloutReport(planned=2)
         report.take_earlier([record])
         report.add(1, 0, ended(reward=0.0))
-        report.duration_seconds = 1.0
+        report.duration_ms = 1000.0
         assert (report.mean_reward, report.completed, report.resumed, report.rollouts_per_second) == (0.5, 2, 1, 1.0)
 
 

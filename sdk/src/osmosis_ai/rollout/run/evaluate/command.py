@@ -1,7 +1,6 @@
 """``osmosis eval``: loads, runs, reports. Local checks come first, the network last, files whole or not at all."""
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -25,7 +24,7 @@ from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnWrapper, load_eval_fns
 from osmosis_ai.rollout.run.evaluate.eval_results import BASELINE, PRIMARY, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.options import Options, config_of, score_bounds
 from osmosis_ai.rollout.run.evaluate.own_reward import RewardExpected, own_reward
-from osmosis_ai.rollout.run.evaluate.records import by_row, overview, record_of, run_of, samples
+from osmosis_ai.rollout.run.evaluate.records import overview, record_of, run_of, samples
 from osmosis_ai.rollout.run.evaluate.summary import count_run, performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
 from osmosis_ai.rollout.run.formats import run_cost
@@ -185,10 +184,11 @@ class _Evaluation:
                 if options.debug:
                     logging.getLogger(__name__).exception("The evaluation failed.")
                 stop_reason, failure = str(error), f"Error during evaluation: {error}"
+            tally.interrupted = signal_number != 0
             if signal_number or failure:
                 result = runner.result_so_far(stop_reason)
             if result is not None:
-                self._publish(result, config, results, rows)
+                self._publish(result, config, results, rows, tally)
         if expected is not None and not (signal_number or failure):
             expected.check()
         if signal_number:
@@ -199,24 +199,24 @@ class _Evaluation:
         return 0
 
     def _publish(
-        self, result: EvalResult, config: dict[str, Any], results: "ResultsFile", rows: dict[int, Any]
+        self,
+        result: EvalResult,
+        config: dict[str, Any],
+        results: "ResultsFile",
+        rows: dict[int, Any],
+        progress: Tally,
     ) -> None:
         args = self.options
+        head = {"config": config, **overview(result, progress), "rows": samples(result)} if args.reads_results else {}
         if args.as_json:
-            document = {"config": config, **overview(result), "rows": samples(result)}
-            write_document([json.dumps(document, indent=2), "\n"])
+            write_document(results.document(head))
         elif not args.is_silent:
             format_eval_report(result, self.console, args.name)
         for path in map(Path, args.reports or ()):
             write_whole(path, [render(path, result, config, rows)])
             self._say(f"Report written to: {path}")
         if args.output:
-            results.publish(
-                {"config": config, **overview(result)},
-                finished=not result.stopped_early,
-                entries=lambda records: by_row(results.plan, records),
-                name="rows",
-            )
+            results.publish(head, finished=not result.stopped_early)
             self._say()
             self._say(f"Results written to: {args.output}")
 

@@ -12,7 +12,7 @@ from osmosis_ai.rollout.core.text import fitted, one_line
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.html_report import html_report
-from osmosis_ai.rollout.run.evaluate.summary import slips_of
+from osmosis_ai.rollout.run.evaluate.summary import tally_of
 from osmosis_ai.rollout.run.evaluate.tables import Table
 from osmosis_ai.rollout.run.tally import warning_lines
 
@@ -37,7 +37,7 @@ def markdown_report(result: EvalResult, config: Mapping[str, Any], rows: tables.
         lines += ["", f"**{_markdown(stopped)}**"]
     for table in tables.of_report(result, config, rows):
         lines += ["", f"## {_markdown(table.title)}", "", *_markdown_table(table)]
-    if warnings := list(warning_lines(slips_of(result))):
+    if warnings := list(warning_lines(tally_of(result))):
         lines += ["", "## Warnings", "", *(f"- {_markdown(text)}" for text in warnings)]
     lines += ["", "## How to read this", "", *(f"- {_markdown(note)}" for note in tables.notes(result))]
     lines += ["", "## How it was made", "", *(f"    {line}" for line in tables.config_text(config).splitlines())]

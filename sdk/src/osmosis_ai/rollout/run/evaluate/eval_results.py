@@ -44,7 +44,7 @@ class EvalRunResult:
     row_index: int | None = None
     token_usage: dict[str, int] = field(default_factory=dict)
     """``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``, where known."""
-    num_tool_calls: int = 0
+    tool_calls: int = 0
     cost_usd: float | None = None
     where: list[str] = field(default_factory=list)
     """Where in the agent's own code it failed, the innermost frame first."""
@@ -68,6 +68,16 @@ class EvalRunResult:
     def outcome(self) -> str:
         """``completed``, or whose failure it was."""
         return COMPLETED if self.success else failed_part(self.error_kind).value
+
+    @property
+    def rollout_id(self) -> str:
+        """What the agent knew it by."""
+        return rollout_id_of(self.row_index or 0, self.run_index, self.model_tag)
+
+
+def rollout_id_of(row_index: int, run_index: int, model_tag: str | None) -> str:
+    """The id of a run: ``eval-3-run-0``, in a comparison with the tag behind it."""
+    return f"eval-{row_index}-run-{run_index}" + (f"-{model_tag}" if model_tag else "")
 
 
 @dataclass

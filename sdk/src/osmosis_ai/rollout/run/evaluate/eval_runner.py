@@ -32,12 +32,14 @@ from osmosis_ai.rollout.run.evaluate.eval_results import (
     EvalResult,
     EvalRowResult,
     EvalRunResult,
+    rollout_id_of,
 )
 from osmosis_ai.rollout.run.evaluate.statistics import DEFAULT_SEED, Interval, pass_at_k
 from osmosis_ai.rollout.run.evaluate.summary import compare, runs_with_tag, summarize
 from osmosis_ai.rollout.run.local_runner import DEBUG_DIRECTORY, LocalRolloutRunner
 from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
+from osmosis_ai.rollout.run.results.entry import answered_calls
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.run.data.dataset import DatasetRow
@@ -137,7 +139,7 @@ class EvalRunner:
             row_index=row_index,
             max_turns=max_turns,
             completion_params=completion_params,
-            rollout_id=f"eval-{row_index}-run-{run_index}" + (f"-{model_tag}" if model_tag else ""),
+            rollout_id=rollout_id_of(row_index, run_index, model_tag),
             request_metadata={"run_index": run_index},
         )
         run = EvalRunResult(
@@ -148,7 +150,7 @@ class EvalRunner:
             model_tag=model_tag,
             row_index=row_index,
             token_usage=local.token_usage,
-            num_tool_calls=local.num_tool_calls,
+            tool_calls=local.num_tool_calls or answered_calls(local.messages),
             cost_usd=local.cost_usd,
             final_messages=local.messages,
             answer=_last_words(local.messages),

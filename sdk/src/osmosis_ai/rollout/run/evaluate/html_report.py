@@ -12,7 +12,7 @@ from osmosis_ai.rollout.core.text import counted, encodable, fitted, strip_contr
 from osmosis_ai.rollout.run.evaluate import plots, tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
-from osmosis_ai.rollout.run.evaluate.summary import scores_of, slips_of
+from osmosis_ai.rollout.run.evaluate.summary import scores_of, tally_of
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.tally import warning_lines
 
@@ -81,7 +81,7 @@ def html_report(result: EvalResult, config: Mapping[str, Any], rows: tables.Data
         ("scores", "Scores and costs", _grid(_plots(result, models))),
         ("tables", "Tables", "".join(_table(table, linked) for table in tables.of_report(result, config, rows))),
         ("rows", "Lowest rows, whole", _grid(_articles(linked, result, rows, eval_names))),
-        ("warnings", "Warnings", _list(warning_lines(slips_of(result)))),
+        ("warnings", "Warnings", _list(warning_lines(tally_of(result)))),
         ("reading", "How to read this", _list(tables.notes(result))),
         ("making", "How it was made", f"<pre>{_html(tables.config_text(config))}</pre>"),
     ]

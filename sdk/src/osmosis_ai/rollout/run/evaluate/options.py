@@ -46,11 +46,6 @@ class Options(RunOptions):
             else agent_scores_by_is_right(self.module, self.mcp, self.reward)
         )
 
-    @property
-    def reads_results(self) -> bool:
-        """Whether what is printed or written at the end is made of all records."""
-        return bool(self.output)
-
     def _combination_problem(self) -> str | None:
         if not self.name:
             return "Give --model NAME, or --policy MODULE:ATTR for a script in its place."

@@ -1,32 +1,55 @@
 """An evaluation as JSON: its runs, as they stream and as they are read back, and what they come to."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
-from itertools import groupby
 from typing import Any
 
 from osmosis_ai.rollout.run.data.dataset import extra_columns
-from osmosis_ai.rollout.run.driver import RunPlan
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRunResult
-from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag, slips_of, zero_reasons
+from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag, tally_of
+from osmosis_ai.rollout.run.results.entry import RunEntry, status_of
+from osmosis_ai.rollout.run.tally import Tally
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
 _ALWAYS_TOLD = ("run_index", "success", "scores", "duration_ms", "tokens")
 
 
 def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:
-    """One run of ``row``, with its conversation; what does not apply to it is left out."""
-    return {
-        "row_index": run.row_index,
-        "ground_truth": row.get("ground_truth"),
-        "metadata": extra_columns(row),
-        **sample_of(run),
-    }
+    """One run of ``row``, with its conversation."""
+    entry = RunEntry(
+        row_index=run.row_index or 0,
+        repeat=run.run_index,
+        rollout_id=run.rollout_id,
+        success=run.success,
+        status=status_of(run.success),
+        error=run.error,
+        error_kind=run.error_kind,
+        where=run.where,
+        hint=run.hint,
+        reward=run.reward if run.success else None,
+        reward_components=run.reward_components,
+        zero_reason=run.zero_reason,
+        finish_reason=run.finish_reason,
+        turns=run.token_usage.get("num_llm_calls", 0),
+        tool_calls=run.tool_calls,
+        duration_ms=run.duration_ms,
+        token_usage=run.token_usage,
+        cost_usd=run.cost_usd,
+        rewritten=run.rewritten,
+        sampling_ignored=run.sampling_ignored,
+        event_loop_blocked=run.event_loop_blocked,
+        ground_truth=row.get("ground_truth"),
+        metadata=extra_columns(row),
+        messages=run.final_messages or [],
+    ).as_json()
+    own = {name: value for name, value in sample_of(run).items() if name not in entry}
+    return {**entry, **own}
 
 
 def sample_of(run: EvalRunResult) -> dict[str, Any]:
-    """What is known of one run; what does not apply to it is left out."""
+    """What is known of one run but its conversation; what does not apply to it is left out."""
     told = {name: value for name, value in vars(run).items() if name in _ALWAYS_TOLD or value not in (None, [], {})}
+    told.pop("final_messages", None)
     return {**told, "outcome": run.outcome}
 
 
@@ -40,31 +63,20 @@ def run_of(record: Mapping[str, Any]) -> EvalRunResult:
     return EvalRunResult(**{name: record[name] for name in _READ_BACK if name in record})
 
 
-def by_row(plan: RunPlan, records: Iterable[tuple[int, str]]) -> Iterator[str]:
-    """The entries of the document: an object a row, with its runs."""
-    for row_index, runs in groupby(records, key=lambda record: plan.row_of(record[0])):
-        texts = ",\n      ".join(text for _, text in runs)
-        yield f'{{"row_index": {row_index}, "runs": [\n      {texts}]}}'
-
-
-def overview(result: EvalResult) -> dict[str, Any]:
-    """All of ``result`` but its rows."""
+def overview(result: EvalResult, progress: Tally | None = None) -> dict[str, Any]:
+    """All of ``result`` but its rows; ``progress`` knows what was planned and what was there already."""
+    tally = tally_of(result)
+    if progress is not None:
+        tally.planned, tally.resumed, tally.interrupted = progress.planned, progress.resumed, progress.interrupted
     summary: dict[str, Any] = {
         "total_rows": result.total_rows,
         "total_runs": result.total_runs,
-        "stopped_early": result.stopped_early,
         "eval_fns": _summaries_as_json(result.eval_summaries),
-        "total_tokens": result.total_tokens,
-        "total_duration_ms": result.total_duration_ms,
         "failed_runs": sum(not run.success for row in result.rows for run in row.runs),
+        **tally.totals(),
     }
-    summary |= slips_of(result).slips_as_json()
-    if reasons := zero_reasons(result.rows):
-        summary["zero_reasons"] = reasons
-    if result.stop_reason is not None:
-        summary["stop_reason"] = result.stop_reason
-    if (cost_usd := performance(result.rows).cost_usd) is not None:
-        summary["cost_usd"] = cost_usd
+    if tally.stop_reason is None:
+        del summary["stop_reason"]  # as 0.2 has it
     if not result.model_summaries:
         return {"summary": summary | _performance_as_json(result, None)}
     models = [

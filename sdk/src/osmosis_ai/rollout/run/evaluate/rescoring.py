@@ -6,7 +6,7 @@ A run is rescored only if everything its function takes is known; otherwise the 
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 from statistics import fmean
@@ -106,26 +106,39 @@ class RescoringReport:
             "runs": len(self.runs),
             **{verdict.value: self.verdicts[verdict] for verdict in RescoringVerdict},
             "compared": len(compared),
-            "mean_before": fmean(run.reward_before or 0.0 for run in compared) if compared else None,
-            "mean_after": fmean(run.reward_after or 0.0 for run in compared) if compared else None,
-            "components_before": self.components_before.as_json(),
-            "components_after": self.components_after.as_json(),
+            "mean_reward": fmean(run.reward_after or 0.0 for run in compared) if compared else None,
+            "mean_reward_before": fmean(run.reward_before or 0.0 for run in compared) if compared else None,
+            "reward_components": self.components_after.as_json(),
+            "reward_components_before": self.components_before.as_json(),
             "changed": len(self.changed),
             "gained_reward": sum(run.changed and run.reward_before is None for run in self.runs),
             "lost_reward": sum(run.changed and run.reward_after is None for run in self.runs),
             "pass_threshold": self.pass_threshold,
             "now_pass": sum(self._passes(run.reward_after) for run in flipped),
             "now_fail": sum(self._passes(run.reward_before) for run in flipped),
-            "problems": [
-                {"verdict": verdict.value, "text": text, "count": count}
+            "errors": [
+                {"kind": verdict.value, "text": text, "count": count}
                 for (verdict, text), count in self.problems.most_common()
             ],
         }
 
 
 def as_json(run: Rescored) -> dict[str, Any]:
-    """One run as JSON."""
-    return {**asdict(run), "changed": run.changed}
+    """One run as JSON: as it is now under the names of ``RunEntry``, beside what it was."""
+    return {
+        "row_index": run.row_index,
+        "repeat": run.repeat,
+        "rollout_id": run.rollout_id,
+        "success": run.verdict in (RescoringVerdict.RESCORED, RescoringVerdict.NO_REWARD),
+        "error": run.problem,
+        "reward": run.reward_after,
+        "reward_components": run.components_after,
+        "reward_before": run.reward_before,
+        "reward_components_before": run.components_before,
+        "changed": run.changed,
+        "verdict": run.verdict.value,
+        "source": run.source,
+    }
 
 
 class GroundTruths:

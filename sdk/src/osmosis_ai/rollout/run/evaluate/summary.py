@@ -167,12 +167,20 @@ def performance(rows: Iterable[EvalRowResult]) -> Performance:
     )
 
 
-def slips_of(result: EvalResult) -> Tally:
-    """What agents did that they should not, and yet ended."""
+def tally_of(result: EvalResult) -> Tally:
+    """What all commands count of their runs; rewards are the agent's own."""
     tally = Tally(result.total_runs)
+    tally.duration_ms, tally.stop_reason = result.total_duration_ms, result.stop_reason
     for run in (run for row in result.rows for run in row.runs):
-        run_id = f"eval-{run.row_index}-run-{run.run_index}" + (f"-{run.model_tag}" if run.model_tag else "")
-        tally.count_slips(vars(run), run.row_index or 0, run_id)
+        tally.ended += 1
+        tally.total_tokens += run.tokens
+        tally.count_cost(run.cost_usd)
+        if run.success:
+            tally.count_reward(run.reward, run.reward_components)
+        else:
+            _count_failure(tally, run)
+        tally.count_slips(vars(run), run.row_index or 0, run.rollout_id)
+    tally.zero_reasons.update(zero_reasons(result.rows))
     return tally
 
 
@@ -183,7 +191,11 @@ def count_run(tally: Tally, run: EvalRunResult) -> None:
     if run.success:
         tally.count_reward(next((run.scores[name] for name in run.scores if name not in run.eval_errors), None))
     else:
-        tally.count_problem(run.outcome, run.error or "", run.row_index or 0)
+        _count_failure(tally, run)
+
+
+def _count_failure(tally: Tally, run: EvalRunResult) -> None:
+    tally.count_problem(run.outcome, run.error or "", run.row_index or 0, run.where, run.hint)
 
 
 def zero_runs(rows: Iterable[EvalRowResult]) -> list[EvalRunResult]:

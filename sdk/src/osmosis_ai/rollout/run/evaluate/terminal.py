@@ -8,7 +8,7 @@ from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.statistics import PairedDifference
-from osmosis_ai.rollout.run.evaluate.summary import slips_of, zero_reasons, zero_runs
+from osmosis_ai.rollout.run.evaluate.summary import tally_of, zero_reasons, zero_runs
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.formats import format_duration
 from osmosis_ai.rollout.run.loading import Say, speaker
@@ -41,7 +41,7 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     _print_failures(models, eval_names, say)
     for line in problem_lines(_problems(result)):
         say(line)
-    for line in warning_lines(slips_of(result)):
+    for line in warning_lines(tally_of(result)):
         say(f"  {one_line(line)}", "yellow")
     if zeros := zero_runs(result.rows):
         say(f"  Scored 0: {counted(len(zeros), 'run')}", "yellow")

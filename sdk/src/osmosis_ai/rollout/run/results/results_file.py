@@ -17,7 +17,7 @@ import os
 import tempfile
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, Self
@@ -34,9 +34,7 @@ LINES_SUFFIX = ".jsonl"
 _NOWHERE = -1
 
 Record = dict[str, Any]
-"""One run as JSON: ``row_index``, ``repeat`` or ``run_index`` (from 0), ``success`` or ``status``, ..."""
-Entries = Callable[[Iterable[tuple[int, str]]], Iterator[str]]
-"""Makes the entries of the document's list out of the slots and JSON texts of its records."""
+"""One run as JSON: a ``RunEntry``, and what its command adds."""
 
 
 class ResultsFile:
@@ -94,7 +92,7 @@ class ResultsFile:
 
     @property
     def _format(self) -> str:
-        return f"osmosis-{self._command}-results/1"
+        return f"osmosis-{self._command}-results/2"
 
     def _refuse_what_is_no_place(self, path: Path) -> None:
         if path.exists() and not path.is_file():
@@ -200,9 +198,7 @@ class ResultsFile:
         """
         self._note(slot, self._append(record))
 
-    def publish(
-        self, head: Mapping[str, Any], *, finished: bool, entries: Entries | None = None, name: str = "results"
-    ) -> None:
+    def publish(self, head: Mapping[str, Any], *, finished: bool) -> None:
         """Write the document under its own name; ``finished`` is written below its lines.
 
         Raises:
@@ -210,27 +206,27 @@ class ResultsFile:
         """
         if self.path is None:
             return
-        write_whole(self.path, self.document(head, entries, name))
+        write_whole(self.path, self.document(head))
         if finished:
             self._append(FINISHED)
 
-    def document(self, head: Mapping[str, Any], entries: Entries | None = None, name: str = "results") -> Iterator[str]:
-        """The JSON document in pieces: the sections of ``head``, then the list ``name``, by default a record a line."""
+    def document(self, head: Mapping[str, Any]) -> Iterator[str]:
+        """The JSON document in pieces: the sections of ``head``, then ``results``, a record a line."""
         yield "{"
         for key, value in head.items():
             yield f'\n  "{key}": ' + _encoded(value, indent=2).replace("\n", "\n  ") + ","
-        yield f'\n  "{name}": ['
+        yield '\n  "results": ['
         separator = "\n    "
-        for entry in entries(self._in_order()) if entries else (text for _, text in self._in_order()):
-            yield separator + entry
+        for text in self._in_order():
+            yield separator + text
             separator = ",\n    "
         yield "\n  ]\n}\n"
 
-    def _in_order(self) -> Iterator[tuple[int, str]]:
-        for slot, offset in enumerate(self._offsets):
+    def _in_order(self) -> Iterator[str]:
+        for offset in self._offsets:
             if offset != _NOWHERE:
                 self._file.seek(offset)
-                yield slot, self._file.readline().decode().rstrip("\n")
+                yield self._file.readline().decode().rstrip("\n")
 
     def _append(self, value: Any) -> int:
         # A lone surrogate becomes its JSON escape, so the file is valid UTF-8 whatever a model wrote.

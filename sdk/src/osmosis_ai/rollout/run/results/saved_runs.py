@@ -79,7 +79,7 @@ def recorded_dataset(path: Path) -> tuple[Path, str | None] | None:
         return None
     is_lines = path.suffix.lower() == TRACE_SUFFIX
     document = next((header for _, header in _lines(path)), {}) if is_lines else _document(path)
-    for section in ("settings", "config"):
+    for section in ("config", "settings"):  # the second: of a trainer, before all had the first
         told = _object(document.get(section))
         told = {"path": told.get("dataset"), "columns": told.get("columns"), **_object(told.get("dataset"))}
         if isinstance(named := told["path"], str) and Path(named).is_file():

@@ -1,7 +1,6 @@
 """What a batch came to."""
 
 from collections import Counter
-from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
@@ -41,10 +40,6 @@ class BatchReport(Tally):
         self.solved = 0
         self.finish_reasons: Counter[str] = Counter()
         """Of the runs that came to their end, as the agent says."""
-        self.zero_reasons: Counter[str] = Counter()
-        """What else than a wrong answer explains the zeros, where something does."""
-        self.cost_usd: float | None = None
-        self.duration_ms = 0.0
         self.rate_limit_waits = 0
 
     def add(self, record: Record) -> None:
@@ -52,15 +47,12 @@ class BatchReport(Tally):
         self.ended += 1
         self.counts[verdict_of(record)] += 1
         self.total_tokens += record["token_usage"].get("total_tokens", 0)
-        if record["cost_usd"] is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + record["cost_usd"]
+        self.count_cost(record["cost_usd"])
         reward = record["reward"]
         self.solved += reward is not None and reward >= SOLVED_REWARD
-        self.count_reward(reward, readable_components(record.get("reward_components")))
+        self.count_reward(reward, readable_components(record.get("reward_components")), record.get("zero_reason"))
         if record["success"] and record.get("finish_reason"):
             self.finish_reasons[shortened(record["finish_reason"], limit=40)] += 1
-        if reason := record.get("zero_reason"):
-            self.zero_reasons[reason] += 1
         self.count_slips(record, record["row_index"], record["rollout_id"])
         if not record["success"]:
             text = shortened(record["error"] or "no reason was given")
@@ -72,21 +64,8 @@ class BatchReport(Tally):
         return {
             "total": self.ended,
             "passed": self.counts[RunVerdict.PASSED],
-            "failed": self.counts[RunVerdict.FAILED],
-            "scored_zero": self.counts[RunVerdict.SCORED_ZERO],
             "solved": self.solved,
             "finish_reasons": dict(self.finish_reasons),
-            "zero_reasons": dict(self.zero_reasons),
-            **self.rewards_as_json(),
-            "total_duration_ms": self.duration_ms,
-            "total_tokens": self.total_tokens,
-            "cost_usd": self.cost_usd,
-            "planned": self.planned,
-            "resumed": self.resumed,
-            "stopped_early": self.stop_reason is not None,
-            "stop_reason": self.stop_reason,
-            "interrupted": self.interrupted,
             "rate_limit_waits": self.rate_limit_waits,
-            **self.slips_as_json(),
-            "errors": [asdict(problem) for problem in self.problems],
+            **self.totals(),
         }

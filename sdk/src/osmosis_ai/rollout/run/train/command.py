@@ -50,7 +50,7 @@ def run_trainer(options: Options) -> int:
             printer.print_table(report)
             printer.print_summary(report)
         if report.lines or not failure:
-            head = {"summary": report.summary(), "settings": session.settings()}
+            head = {"summary": report.summary(), "config": session.settings()}
             results.publish(head, finished=report.ended == report.planned)
             if options.as_json:
                 write_document(results.document(head))

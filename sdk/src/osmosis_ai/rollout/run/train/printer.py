@@ -62,7 +62,7 @@ class ReportPrinter:
                 *(_number((line.reward_components or {}).get(name)) for name in components),
                 str(line.turns),
                 str(line.tool_calls),
-                _duration(line.latency_ms),
+                _duration(line.duration_ms),
                 printable(line.finish_reason or "-", self._encoding),
                 *([Text("yes" if line.rewritten else "-", "yellow")] if report.rewritten else []),
             ]
@@ -93,7 +93,7 @@ class ReportPrinter:
             named = ", ".join(map(str, flat[:MAX_ROWS_NAMED])) + (", ..." if len(flat) > MAX_ROWS_NAMED else "")
             rows = f" ({'rows' if len(flat) > 1 else 'row'} {named})" if flat else ""
             self.say(f"Groups: {groups}, of which {len(flat)} without signal: all samples earn the same{rows}")
-        self.say(f"Time: {report.duration_seconds:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
+        self.say(f"Time: {report.duration_ms / 1000:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
         told = report.stop_reason and shortened(report.stop_reason)  # by the command, at its end
         for problem in (problem for problem in report.problems if problem.text != told):
             row = "rows" if len(problem.rows) > 1 else "row"

@@ -12,13 +12,17 @@ from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.slips import MAX_HINT_CHARACTERS
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.core.where import MAX_PLACES
+from osmosis_ai.rollout.run.results.entry import RunEntry
 from osmosis_ai.rollout.run.tally import Tally
 from osmosis_ai.rollout.trainer.vocabulary import Ending, RolloutOutcome
+
+_NEVER_NULL = ("where", "reward_components", "sampling_ignored", "event_loop_blocked")
+"""Of a line: empty in the file, where there is nothing to tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """One rollout of the table. ``latency_ms`` runs from the first init attempt to the end."""
+    """One rollout of the table. ``duration_ms`` runs from the first init attempt to the end."""
 
     row_index: int
     repeat: int
@@ -27,9 +31,9 @@ class ReportLine:
     reward: float | None
     turns: int
     tool_calls: int
-    latency_ms: float
+    duration_ms: float
     finish_reason: str | None
-    problem: str | None
+    error: str | None
     where: list[str] | None = None
     hint: str | None = None
     rewritten: str | None = None
@@ -51,16 +55,11 @@ class RolloutReport(Tally):
         super().__init__(planned)
         self.lines: list[ReportLine] = []
         self.counts: Counter[Ending] = Counter()
-        self.duration_seconds = 0.0
         self.contradictions = 0
         self.late_results = 0
-        self.zeros = 0
-        """Rollouts with a reward of 0 or less."""
-        self.zero_reasons: Counter[str] = Counter()
 
     def add(self, row_index: int, repeat: int, outcome: RolloutOutcome, zero_reason: str | None = None) -> ReportLine:
         """Count one rollout."""
-        problem = None if outcome.problem is None else shortened(outcome.problem)
         line = ReportLine(
             row_index=row_index,
             repeat=repeat,
@@ -69,9 +68,9 @@ class RolloutReport(Tally):
             reward=outcome.reward,
             turns=outcome.turns,
             tool_calls=outcome.tool_calls,
-            latency_ms=round(outcome.latency_seconds * 1000, 3),
+            duration_ms=round(outcome.latency_seconds * 1000, 3),
             finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
-            problem=problem,
+            error=None if outcome.problem is None else shortened(outcome.problem),
             **_told(outcome),
             rewritten=shortened(outcome.rewrites[0]) if outcome.rewrites else None,
             reward_components=outcome.reward_components or None,
@@ -79,7 +78,7 @@ class RolloutReport(Tally):
             event_loop_blocked=(known_blocks(outcome.result.extra_fields) if outcome.result else None) or None,
             zero_reason=zero_reason,
         )
-        self._count(line)
+        self._count(line, _token_usage(outcome))
         return line
 
     def take_earlier(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -87,20 +86,18 @@ class RolloutReport(Tally):
         for record in records:
             values: dict[str, Any] = {field.name: record.get(field.name) for field in fields(ReportLine)}
             values["reward_components"] = readable_components(values["reward_components"]) or None
-            self._count(ReportLine(**values))
+            self._count(ReportLine(**values), record.get("token_usage") or {})
             self.resumed += 1
 
-    def _count(self, line: ReportLine) -> None:
+    def _count(self, line: ReportLine, token_usage: Mapping[str, int]) -> None:
         self.ended += 1
+        self.total_tokens += token_usage.get("total_tokens", 0)
         self.lines.append(line)
         self.counts[Ending(line.status)] += 1
         self.count_slips(asdict(line), line.row_index, line.rollout_id)
-        self.count_reward(line.reward, line.reward_components)
-        self.zeros += line.reward is not None and line.reward <= 0
-        if line.zero_reason:
-            self.zero_reasons[line.zero_reason] += 1
-        if line.problem is not None:
-            text = line.problem.replace(line.rollout_id, "<rollout id>")
+        self.count_reward(line.reward, line.reward_components, line.zero_reason)
+        if line.error is not None:
+            text = line.error.replace(line.rollout_id, "<rollout id>")
             self.count_problem(line.status, text, line.row_index, line.where or (), line.hint)
 
     def flat_groups(self) -> tuple[int, list[int]]:
@@ -118,9 +115,14 @@ class RolloutReport(Tally):
         return self.counts[Ending.COMPLETED]
 
     @property
+    def failed(self) -> int:
+        """Rollouts that ended in any other way."""
+        return self.ended - self.completed
+
+    @property
     def rollouts_per_second(self) -> float:
         """Rollouts that ended now over the time of the run, start of the server not included."""
-        return (self.ended - self.resumed) / self.duration_seconds if self.duration_seconds else 0.0
+        return (self.ended - self.resumed) / self.duration_ms * 1000 if self.duration_ms else 0.0
 
     @property
     def is_success(self) -> bool:
@@ -131,33 +133,13 @@ class RolloutReport(Tally):
         """The totals as JSON; ``mean_reward`` is null where no rollout has a reward."""
         groups, flat = self.flat_groups()
         return {
-            "planned": self.planned,
-            "ended": self.ended,
-            "resumed": self.resumed,
             **{outcome.value.lower(): self.counts[outcome] for outcome in Ending},
-            **self.rewards_as_json(),
-            "scored_zero": self.zeros,
-            "zero_reasons": dict(self.zero_reasons),
             "groups": groups,
             "groups_without_signal": len(flat),
-            "duration_seconds": round(self.duration_seconds, 3),
             "rollouts_per_second": round(self.rollouts_per_second, 3),
-            "interrupted": self.interrupted,
-            "stop_reason": self.stop_reason,
             "contradicting_results": self.contradictions,
             "late_results": self.late_results,
-            **self.slips_as_json(),
-            "problems": [
-                {
-                    "status": problem.kind,
-                    "text": problem.text,
-                    "count": problem.count,
-                    "rows": problem.rows,
-                    "where": problem.where,
-                    "hint": problem.hint,
-                }
-                for problem in self.problems
-            ],
+            **self.totals(),
         }
 
 
@@ -182,9 +164,40 @@ def _ignored(outcome: RolloutOutcome) -> list[str]:
 
 def record_of(line: ReportLine, outcome: RolloutOutcome) -> dict[str, Any]:
     """One rollout as the results file has it."""
-    result = outcome.result
-    return asdict(line) | {
+    result, metadata = outcome.result, dict(outcome.request.metadata)
+    metadata.pop("row_index", None)
+    return RunEntry(
+        **{name: value for name, value in asdict(line).items() if name not in _NEVER_NULL},
+        success=outcome.outcome is Ending.COMPLETED,
+        error_kind=None if line.error is None else _kind(outcome),
+        where=line.where or [],
+        reward_components=line.reward_components or {},
+        sampling_ignored=line.sampling_ignored or [],
+        event_loop_blocked=line.event_loop_blocked or [],
+        token_usage=_token_usage(outcome),
+        ground_truth=metadata.pop("ground_truth", None),
+        metadata=metadata,
+        messages=result.final_messages if result else [],
+    ).as_json() | {
         "metrics": result.metrics.model_dump() if result and result.metrics else None,
         "extra_fields": result.extra_fields if result else {},
-        "final_messages": result.final_messages if result else [],
+    }
+
+
+def _kind(outcome: RolloutOutcome) -> str:
+    """What the server says that an ERROR was, else how the rollout ended."""
+    said = outcome.result.extra_fields.get("outcome") if outcome.result else None
+    return shortened(said, limit=40) if isinstance(said, str) else outcome.outcome.value.lower()
+
+
+def _token_usage(outcome: RolloutOutcome) -> dict[str, int]:
+    """As ``metrics`` of the result has it; empty where there are none."""
+    metrics = outcome.result.metrics if outcome.result else None
+    if metrics is None:
+        return {}
+    return {
+        "prompt_tokens": metrics.prompt_tokens,
+        "completion_tokens": metrics.response_tokens,
+        "total_tokens": metrics.prompt_tokens + metrics.response_tokens,
+        "num_llm_calls": metrics.num_llm_calls,
     }

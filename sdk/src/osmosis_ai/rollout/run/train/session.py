@@ -134,7 +134,7 @@ class Session:
             try:
                 await self._run_all(trainer, own, report, on_rollout, results)
             finally:
-                report.duration_seconds = time.monotonic() - started_seconds
+                report.duration_ms = round((time.monotonic() - started_seconds) * 1000, 3)
                 report.contradictions = trainer.contradictions
                 report.late_results = trainer.late_results
 

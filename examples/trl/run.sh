@@ -10,7 +10,7 @@ training/setup.sh
 : "${OSMOSIS_ROLLOUT_SERVER_API_KEY:=$("$VENV/bin/python" -c 'import secrets; print(secrets.token_hex(16))')}"
 export OSMOSIS_ROLLOUT_SERVER_API_KEY TRL_EXPERIMENTAL_SILENCE=1
 
-"$VENV/bin/osmosis" serve -m "${AGENT:-server:agent_loop}" -p "${PORT:-8471}" &
+"$VENV/bin/osmosis" serve -m "${AGENT:-server:agent_loop}" -H 127.0.0.1 -p "${PORT:-8471}" &
 server=$!
 trap 'kill "$server"' EXIT
 "$VENV/bin/python" -m examples.trl.train --server "http://127.0.0.1:${PORT:-8471}" "$@"

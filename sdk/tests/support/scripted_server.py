@@ -88,6 +88,9 @@ class ScriptedServer:
         self.cancelled: list[str] = []
         """Ids, as they were told."""
         self.cancels_many = True
+        self.reports_cancelled = True
+        self.report_delay_seconds = 0.0
+        self._accepted: dict[str, Rollout] = {}
         self.init_came = asyncio.Event()
         self._inits_go_on = asyncio.Event()
         self._inits_go_on.set()
@@ -147,17 +150,28 @@ class ScriptedServer:
         await self._listener.__aexit__(None, None, None)
 
     async def _cancel_one(self, request: Request) -> Response:
-        self.cancelled.append(request.path_params["id"])
+        self._report_cancelled(request.path_params["id"])
         return JSONResponse({}, 202)
 
     async def _cancel(self, request: Request) -> Response:
         if not self.cancels_many:
             return JSONResponse({"detail": "Not Found"}, 404)
         ids = (await request.json())["ids"]
-        self.cancelled += ids
+        for rollout_id in ids:
+            self._report_cancelled(rollout_id)
         return JSONResponse({"cancelling": len(ids)}, 202)
+
+    def _report_cancelled(self, rollout_id: str) -> None:
+        self.cancelled.append(rollout_id)
+        if self.reports_cancelled and (rollout := self._accepted.get(rollout_id)):
+            self._tasks.add(asyncio.ensure_future(self._report(rollout)))
+
+    async def _report(self, rollout: Rollout) -> None:
+        await asyncio.sleep(self.report_delay_seconds)
+        await rollout.complete("ERROR", extra_fields={"outcome": "cancelled"})
 
     def accept(self, init: JsonObject) -> Response:
         """Start the agent and give the 202."""
-        self._tasks.add(asyncio.ensure_future(self.agent(Rollout(init, self._client))))
+        rollout = self._accepted[init["rollout_id"]] = Rollout(init, self._client)
+        self._tasks.add(asyncio.ensure_future(self.agent(rollout)))
         return JSONResponse({"rollout_id": init["rollout_id"], "tools": [ADD_TOOL]}, 202)

@@ -2,9 +2,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from support.processes import ServingProgram
 from support.scripted_server import QUESTION, Rollout, ScriptedServer
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
@@ -19,6 +22,7 @@ from osmosis_ai.rollout.trainer import (
     TrainerLimits,
 )
 
+ROOT = Path(__file__).parents[4]
 RETRY = RetryPolicy(base_delay_seconds=0.001, max_delay_seconds=0.01, unreachable_seconds=30)
 
 
@@ -171,3 +175,61 @@ class TestLeaving:
             assert {outcome.outcome for outcome in outcomes} == {Ending.CANCELLED}
             assert len(server.cancelled) == 20
         assert caplog.records == []
+
+    async def test_the_results_of_what_it_cancelled_are_taken_first(self) -> None:
+        async with playing() as (trainer, server, policy):
+            server.report_delay_seconds = 0.2
+            tasks = started(trainer, *(f"r{number}" for number in range(20)))
+            await policy.calls(20)
+            await trainer.__aexit__(None, None, None)
+            await asyncio.gather(*tasks)
+            await server.agents()  # none of which found a closed port
+            assert trainer.late_results == 20
+
+    @pytest.mark.parametrize("fate", ["is gone", "has accepted nothing", "has reported it already"])
+    async def test_a_server_that_owes_nothing_is_not_waited_for(
+        self, fate: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("osmosis_ai.rollout.trainer.trainer.LAST_REPORTS_SECONDS", 3600)
+        async with playing() as (trainer, server, policy):
+            if fate == "has accepted nothing":
+                server.hold_inits()
+            tasks = started(trainer, "a")
+            await (server.init_came.wait() if fate == "has accepted nothing" else policy.calls(1))
+            if fate == "is gone":
+                await server.stop_listening()
+            if fate == "has reported it already":
+                await trainer.cancel(everything=True)
+                await server.agents()
+            await asyncio.wait_for(trainer.__aexit__(None, None, None), 30)
+            assert [task.outcome for task in await asyncio.gather(*tasks)] == [Ending.CANCELLED]
+
+    async def test_a_server_that_never_reports_is_waited_for_a_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("osmosis_ai.rollout.trainer.trainer.LAST_REPORTS_SECONDS", 0.05)
+        async with playing() as (trainer, server, policy):
+            server.reports_cancelled = False
+            tasks = started(trainer, "a")
+            await policy.calls(1)
+            await asyncio.wait_for(trainer.__aexit__(None, None, None), 30)
+            assert (server.cancelled, trainer.late_results) == (["a"], 0)
+            await asyncio.gather(*tasks)
+
+    @pytest.mark.slow
+    async def test_a_real_server_has_nothing_left_to_deliver(self, tmp_path: Path) -> None:
+        policy, key = Hanging(), "key-of-the-test"
+        variables = {"PYTHONPATH": str(ROOT), "OSMOSIS_ROLLOUT_SERVER_API_KEY": key}
+        with ServingProgram(tmp_path, "-m", "server:agent_loop", "-p", "0", **variables) as server:
+            url = f"http://127.0.0.1:{server.wait_until_serving().port}"
+            async with Trainer(policy, server_url=url, server_api_key=key) as trainer:
+                names = [f"r{number}" for number in range(8)]
+                tasks = started(trainer, *names)
+                await policy.calls(8)
+            assert trainer.late_results == 8
+            await asyncio.gather(*tasks)
+            authorization = {"Authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=url, headers=authorization) as client, asyncio.timeout(30):
+                for name in names:
+                    while (status := (await client.get(f"/v1/rollout/{name}")).json())["state"] == "finished":
+                        assert status.get("last_error") is None
+                        await asyncio.sleep(0.05)  # acknowledged, and about to be noted
+                    assert (status["state"], status["delivery_attempts"]) == ("delivered", 1)

@@ -265,6 +265,7 @@ class TestEndings:
             ScriptedServer(agent) as server,
             trainer_for(server, rollout_timeout_seconds=0.5) as trainer,
         ):
+            server.reports_cancelled = False
             outcome = await trainer.run_one(request())
             timed_out.set()
             await server.agents()

@@ -8,6 +8,7 @@ their result (the newest ``MAX_REMEMBERED`` of them), so that a repeat is told f
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from hashlib import sha256
 from typing import Any
@@ -73,6 +74,7 @@ class Rollout:
         self.tokens = TokenRecorder()
         self.lease: tuple[str, float] | None = None
         """Of a rollout of 0.3: the token of its polls, and how many seconds each waits."""
+        self.was_accepted = False
         self.is_lost = False
         self.is_cancelled = False
         self.patience: asyncio.Timeout | None = None
@@ -88,6 +90,7 @@ class Rollout:
         if self.ended.is_set():
             return
         self._move_to(Phase.RUNNING)
+        self.was_accepted = True
         self.tools = tools
         self.waiting_for = "its terminal callback"
 
@@ -144,6 +147,8 @@ class RolloutBook:
         self.deliveries: Counter[Delivery] = Counter()
         self._in_flight: dict[str, Rollout] = {}
         self._fingerprint_of_ended: dict[str, bytes | None] = {}
+        self._owed: set[str] = set()
+        self._nothing_owed = asyncio.Event()
 
     def open(self, request: RolloutRequest) -> Rollout:
         """Enter a rollout.
@@ -180,8 +185,22 @@ class RolloutBook:
         """Whether a rollout of this id was in flight once and is no more."""
         return rollout_id in self._fingerprint_of_ended
 
+    def await_report(self, rollout_id: str) -> None:
+        """The server was told to stop this rollout, and owes the result of it."""
+        self._owed.add(rollout_id)
+
+    async def reports(self, limit_seconds: float) -> None:
+        """Wait until no result is owed any more, but no longer than that."""
+        self._nothing_owed.clear()
+        if self._owed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nothing_owed.wait(), limit_seconds)
+
     def deliver(self, result: RolloutResponse, canonical_json: bytes) -> Delivery:
         """Take a terminal callback; only an ACCEPTED one has an effect on its rollout."""
+        self._owed.discard(result.rollout_id)
+        if not self._owed:
+            self._nothing_owed.set()
         delivery = self._deliver(result, sha256(canonical_json).digest())
         self.deliveries[delivery] += 1
         return delivery

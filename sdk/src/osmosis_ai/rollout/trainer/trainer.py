@@ -27,7 +27,7 @@ from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, Rol
 from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.trainer import defaults
-from osmosis_ai.rollout.trainer.book import Delivery, RolloutBook
+from osmosis_ai.rollout.trainer.book import Delivery, Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.callback_http import callbacks
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
@@ -51,6 +51,8 @@ from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard
 
 CALLBACK_KEY_BYTES = 32
+LAST_REPORTS_SECONDS = 2.0
+"""How long leaving waits for the results of what it cancelled."""
 
 _OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Ending.COMPLETED, RolloutStatus.ERROR: Ending.ERROR}
 
@@ -136,7 +138,9 @@ class Trainer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._cancel(lambda rollout_id: True)
-        await self._withdrawals.close()
+        if await self._withdrawals.close():
+            # What nobody takes, a server offers to the closed port until its deadline, a day by default.
+            await self._book.reports(LAST_REPORTS_SECONDS)
         await self._resources.aclose()
 
     def _app(self) -> ASGIApp:
@@ -257,8 +261,13 @@ class Trainer:
         meant = self._book.in_flight(is_meant)
         for rollout in meant:
             rollout.cancel()
-            self._withdrawals.add(rollout.request.rollout_id)
+            self._withdraw(rollout)
         return len(meant)
+
+    def _withdraw(self, rollout: Rollout) -> None:
+        self._withdrawals.add(rollout.request.rollout_id)
+        if rollout.was_accepted and rollout.result is None and not self._pulls:
+            self._book.await_report(rollout.request.rollout_id)
 
     def groups(
         self,
@@ -331,7 +340,7 @@ class Trainer:
             rollout.patience = None
             self._book.close(rollout)
             if waited_in_vain and not rollout.is_cancelled:
-                self._withdrawals.add(rollout.request.rollout_id)
+                self._withdraw(rollout)
         if rollout.result is not None:
             outcome, problem = _ending(rollout.result)
             if outcome is Ending.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":

@@ -37,6 +37,7 @@ class Withdrawals:
         self._pending: list[str] = []
         self._telling: asyncio.Task[None] | None = None
         self._takes_many = True
+        self._is_reachable = True
 
     def add(self, rollout_id: str) -> None:
         """Have the server told; returns at once."""
@@ -49,12 +50,14 @@ class Withdrawals:
         while self._telling is not None and not self._telling.done():
             await asyncio.shield(self._telling)
 
-    async def close(self) -> None:
-        """The same, for at most ``CLOSE_SECONDS``; what is left then stays untold."""
-        if self._telling is not None:
-            await asyncio.wait([self._telling], timeout=CLOSE_SECONDS)
-            self._telling.cancel()
-            await asyncio.wait([self._telling])
+    async def close(self) -> bool:
+        """The same, for at most ``CLOSE_SECONDS``; what is left then stays untold. Whether nothing is."""
+        if self._telling is None:
+            return True
+        await asyncio.wait([self._telling], timeout=CLOSE_SECONDS)
+        self._telling.cancel()
+        await asyncio.wait([self._telling])
+        return self._is_reachable and not self._telling.cancelled()
 
     async def _tell(self) -> None:
         while self._pending:
@@ -84,6 +87,8 @@ class Withdrawals:
             except httpx.RequestError:
                 continue
             if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._is_reachable = True
                 return response.status_code
+        self._is_reachable = False
         logger.info("The rollout server at %s could not be told to cancel rollouts.", self._line.server_url)
         return None

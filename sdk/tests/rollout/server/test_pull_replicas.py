@@ -64,7 +64,8 @@ def end_of(response: httpx.Response) -> tuple[str, Any]:
 
 def test_a_token_is_the_same_after_kill_9_and_from_the_process_beside(tmp_path: Path, trainer: FakeTrainer) -> None:
     path = tmp_path / "journal.db"
-    with ServerProcess(path, PATIENT) as one, ServerProcess(path, PATIENT) as two:
+    watchful = PATIENT | {"SERVER_CLEANUP_INTERVAL_SECONDS": "1"}
+    with ServerProcess(path, watchful) as one, ServerProcess(path, watchful) as two:
         token = start(one, trainer, "ended")
         ended = result(token, "ended", one)
         cut = start(one, trainer, "cut", "hang")

@@ -26,11 +26,13 @@ def own_environment(**variables: str) -> dict[str, str]:
 class Program:
     """``osmosis <arguments>`` in ``directory``; it never outlives the ``with`` block."""
 
+    COMMAND: tuple[str, ...] = (sys.executable, "-m", "osmosis_ai")
+
     def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
         self._out, self._err = directory / "stdout.txt", directory / "stderr.txt"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "osmosis_ai", *arguments],
+                [*self.COMMAND, *arguments],
                 cwd=directory,
                 env=own_environment(**variables),
                 stdin=subprocess.DEVNULL,

@@ -1,11 +1,14 @@
 """The viewer over HTTP: for this machine's browser alone, and nothing can be written."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support.processes import Program
 from support.traces import TraceMaker, answer, call, calling, saying
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
@@ -133,3 +136,29 @@ async def test_the_search_finds_what_tools_were_called_with_and_said(tmp_path: P
         assert (await client.get("/api/search")).json()["found"] == []
         many = await client.get("/api/search", params={"word": ["x" * 500] * 20})
         assert len(many.json()["found"]) == 8
+
+
+class WithoutPowers(Program):
+    """As somebody to whom the rights of files apply, though it be root."""
+
+    COMMAND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", *Program.COMMAND)
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_to_is_shown_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    rollout("kept-by-another").end(reward=1.0).write(folder / "run")
+    folder.chmod(0o555)
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and there is no setpriv here")
+    program = WithoutPowers if os.geteuid() == 0 else Program
+    try:
+        for _ in range(2):  # nothing is kept: the second time it is read again
+            with program(tmp_path, "view", str(folder)) as viewer:
+                url = viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0]
+                found = rows(httpx.get(f"{url}api/rollouts"))
+                assert [(row["id"], row["reward"]) for row in found] == [("kept-by-another", 1.0)]
+                assert httpx.get(url).status_code == 200
+        assert [entry.name for entry in folder.iterdir()] == ["run"]
+    finally:
+        folder.chmod(0o755)

@@ -106,7 +106,7 @@ class TestRuns:
             "Mean reward ±0 (95% interval \u22120.65 to +0.65). "
             "No difference that chance would not make: the interval holds 0."
         )
-        assert texts(page, ".tally li") == ["1 problems better", "2 problems equal", "1 problems worse"]
+        assert texts(page, ".tally li") == ["1 problem better", "2 problems equal", "1 problem worse"]
         assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
         pairs = page.evaluate(
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
@@ -183,3 +183,47 @@ def test_rollouts_without_metadata_are_grouped_by_what_was_asked(page: Browser, 
     page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
     page.wait_for(f"{ROWS}.length === 3")
     assert "0 of 3 problems have no signal" in page.text("#problem-head")
+
+
+@pytest.mark.usefixtures("two_runs")
+class TestEscape:
+    """It ends what was begun last, and that alone."""
+
+    def test_side_by_side_then_the_filters(self, page: Browser) -> None:
+        page.click("#search")
+        page.type("reward:>=0")
+        page.press("Enter")
+        page.click("#to-problems")
+        page.wait_for("document.querySelector('.problems .row .small')")
+        page.click(".problems .row .small")
+        page.wait_for("document.querySelector('.verdict')")
+        assert "Asked: What is" in page.text(".asked")
+        page.press("?")
+        page.wait_for("document.querySelector('dialog').open")
+        page.press("Escape")
+        page.wait_for("!document.querySelector('dialog').open")
+        assert page.evaluate("!document.querySelector('#detail').hidden && !!document.querySelector('.verdict')")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#detail').hidden")
+        assert page.evaluate("document.querySelector('#search').value") == "reward:>=0"
+        assert page.evaluate("!document.querySelector('#view-problems').hidden")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#search').value === ''")
+        assert page.evaluate("!document.querySelector('#view-problems').hidden")
+
+    def test_the_search_is_left_and_what_was_typed_stays(self, page: Browser) -> None:
+        page.click(".row")
+        page.wait_for("document.querySelector('.conversation')")
+        opened = page.text("#detail h2")
+        page.press("/")
+        page.type("r1-")
+        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
+        page.press("Escape")
+        page.wait_for("document.activeElement.id !== 'search'")
+        assert page.evaluate("document.querySelector('#search').value") == "r1-"
+        assert (page.text("#detail h2"), page.text(".shown")) == (opened, "16 of 32 shown")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#detail').hidden")
+        assert page.text(".shown") == "16 of 32 shown"
+        page.press("Escape")
+        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")

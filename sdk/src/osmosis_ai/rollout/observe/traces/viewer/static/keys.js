@@ -33,6 +33,7 @@ const Keys = (() => {
       if (event.ctrlKey || event.metaKey || event.altKey || document.getElementById("keys").open) return;
       const typing = event.target.matches?.("input:not([type=radio]), select, textarea");
       if (event.key === "Escape") {
+        event.preventDefault();  // a field for searching would be emptied as well
         if (typing) event.target.blur(); else escape();
         return;
       }

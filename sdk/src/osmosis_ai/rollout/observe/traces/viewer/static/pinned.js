@@ -69,7 +69,7 @@ const Pinned = (() => {
       if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, cells[0]), el("div", null, cells[1]))));
       else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
     }
-    const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : null;
+    const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
     panel.replaceChildren(...[
       el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
         Text.copyButton("link", () => location.href),

@@ -48,7 +48,7 @@ const Runs = (() => {
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", { text: "What changed from A to B" }),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
-      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` problems ${word}`))),
+      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => { const part = Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name]); return el("li", null, el("b", { dir: "auto", text: name }), ` ${signed(part.difference)}${interval(part)}`); })) : null,
       pairs.length ? el("table", { class: "list pairs" }, el("caption", { text: "Problems, the most changed first" }),

@@ -1,4 +1,5 @@
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -29,3 +30,14 @@ def test_without_a_terminal_nothing_is_drawn(capfd: pytest.CaptureFixture[str]) 
     with RunProgress(tally_of(1), None) as progress:
         progress.advance()
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_rate_counts_from_when_runs_could_begin() -> None:
+    stream = io.StringIO()
+    tally = tally_of(0)
+    with RunProgress(tally, Console(file=stream, force_terminal=True, width=120), "rollouts") as progress:
+        tally.started_seconds = time.monotonic() - 10.0
+        tally.ended = 2
+        progress.advance()
+    assert "0.2 rollouts/s" in stream.getvalue()
+    assert "0:10 left" in stream.getvalue()

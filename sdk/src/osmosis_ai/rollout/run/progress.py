@@ -32,7 +32,7 @@ class RunProgress:
             self._progress = progress.Progress(*columns, text, console=terminal, transient=True)
 
     def __enter__(self) -> Self:
-        self._started_seconds = time.monotonic()
+        self._tally.started_seconds = time.monotonic()
         if self._progress is not None:
             self._task = self._progress.add_task("", total=self._tally.planned, completed=self._tally.ended)
             self._progress.start()
@@ -47,7 +47,7 @@ class RunProgress:
         if self._progress is None:
             return
         tally = self._tally
-        elapsed_seconds = max(time.monotonic() - self._started_seconds, 1e-9)
+        elapsed_seconds = max(time.monotonic() - tally.started_seconds, 1e-9)
         per_second = (tally.ended - tally.resumed) / elapsed_seconds
         parts = [f"{per_second:.1f} {self._unit}/s"]
         if tally.total_tokens:

@@ -4,6 +4,7 @@ It grows by one run at a time, and its size does not grow with the number of row
 """
 
 import bisect
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -105,6 +106,8 @@ class Tally:
         """Runs with a reward of 0 or less."""
         self.zero_reasons: Counter[str] = Counter()
         """What else than a wrong answer explains the zeros, where something does."""
+        self.started_seconds = time.monotonic()
+        """When the first run could begin, on the steady clock: a server's start is no part of the rate."""
         self.duration_ms = 0.0
         """Wall time, of the runs that were made now."""
         self.cost_usd: float | None = None

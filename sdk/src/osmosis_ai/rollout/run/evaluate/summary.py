@@ -195,7 +195,7 @@ def count_run(tally: Tally, run: EvalRunResult) -> None:
 
 
 def _count_failure(tally: Tally, run: EvalRunResult) -> None:
-    tally.count_problem(run.outcome, run.error or "", run.row_index or 0, run.where, run.hint)
+    tally.count_problem(run.error_kind or run.outcome, run.error or "", run.row_index or 0, run.where, run.hint)
 
 
 def zero_runs(rows: Iterable[EvalRowResult]) -> list[EvalRunResult]:

@@ -130,11 +130,11 @@ class Session:
                 resources.push_async_callback(own.stop)
                 await own.start(trainer.callback_url)
                 await own.wait_until_ready()
-            started_seconds = time.monotonic()
+            report.started_seconds = time.monotonic()
             try:
                 await self._run_all(trainer, own, report, on_rollout, results)
             finally:
-                report.duration_ms = round((time.monotonic() - started_seconds) * 1000, 3)
+                report.duration_ms = round((time.monotonic() - report.started_seconds) * 1000, 3)
                 report.contradictions = trainer.contradictions
                 report.late_results = trainer.late_results
 

@@ -61,12 +61,11 @@ def test_it_is_one_sentence(tmp_path: Path, way: str, place: str) -> None:
 
 
 TOLD_INSTEAD = {
-    **dict.fromkeys(("serve", "uvicorn", "python"), "in use"),
+    **dict.fromkeys(("serve", "uvicorn", "python", "view"), "in use"),
     **dict.fromkeys(("trainer", "test", "eval"), "rows.jsonl"),
     "validate": "agent",
     "rescore": "results.json",
     "journal": "journal",
-    "view": "view",
 }
 """What comes after the settings: an address that is taken, a file that is not there."""
 

@@ -59,8 +59,7 @@ def test_a_server_that_runs_takes_the_place_of_a_folder(
         assert main([command, *arguments, *dataset]) == 0
     [result] = json.loads(capsys.readouterr().out)["results"]
     assert result["reward"] == 0.5
-    messages = result["messages" if command == "test" else "final_messages"]
-    called = [message["content"] for message in messages if message["role"] == "tool"]
+    called = [message["content"] for message in result["messages"] if message["role"] == "tool"]
     assert [float(content) for content in called] == [7.0]
 
 

@@ -2,10 +2,12 @@
 
 A rollout that was cut off is not repeated, because its trainer has recorded turns of it under that id. Taking up the
 same record in two processes is the journal's to prevent (``claim_abandoned``). What a shortage keeps from being dealt
-with is taken up again in the next round.
+with is taken up again in the next round. A page is claimed when the one before has gone out once, or has had its time:
+what is not claimed is there for others, so those that are equally quick take equal shares.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -15,6 +17,7 @@ from typing import Any
 from osmosis_ai.rollout.core.results import ResultSummary, Stop, StopReason, TerminalResult, result_without_run
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import UNSETTLED, Journal, JournalError, JournalRecord, Payload, RolloutState
+from osmosis_ai.rollout.journal.base import CLAIM_LIMIT
 from osmosis_ai.rollout.observe.redaction import LOG_CONTEXT, LogContext
 from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.delivery import Courier
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 DECODED_PER_BYTE = 4
 """What a request takes in memory while its messages are put into a result, for each of its bytes."""
+PAGE_SECONDS = 0.25
+"""How long a page whose trainers are slow keeps back the next, which others may wait for."""
 
 
 class Recovery:
@@ -48,6 +53,9 @@ class Recovery:
         self._spawn = spawn
         self._left: list[str] = []
         """Keys of records that are ours and that nobody works on."""
+        self._unsent: set[str] = set()
+        """Keys of records that were claimed and have not gone out once."""
+        self._has_room = asyncio.Event()
 
     async def take_up_abandoned(self) -> None:
         """Take up all there is now, what an earlier round could not deal with included.
@@ -66,9 +74,20 @@ class Recovery:
             if record is not None and record.state in UNSETTLED:
                 self._spawn(self._take_up(record))
         while not self._courier.ending and (records := await self._journal.claim_abandoned()):
+            self._unsent.update(record.key for record in records)
             for record in records:
                 self._spawn(self._take_up(record))
+            if len(self._unsent) >= CLAIM_LIMIT:
+                self._has_room.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PAGE_SECONDS):
+                        await self._has_room.wait()
             await asyncio.sleep(0)
+
+    def _went_out(self, key: str) -> None:
+        self._unsent.discard(key)
+        if len(self._unsent) < CLAIM_LIMIT // 2:
+            self._has_room.set()
 
     async def _take_up(self, record: JournalRecord) -> None:
         LOG_CONTEXT.set(LogContext(record.rollout_id, record.api_key))
@@ -85,6 +104,8 @@ class Recovery:
             logger.exception(
                 "Rollout %a: its result stays in the journal; the next round tries again.", record.rollout_id
             )
+        finally:
+            self._went_out(record.key)
 
     async def _keep(self, record: JournalRecord) -> None:
         """A result that its trainer fetches is only put on record."""
@@ -129,6 +150,7 @@ class Recovery:
                 attempts=record.delivery_attempts,
             )
             await self._courier.attempt(delivery)  # also after the deadline: it may be past only because of us
+            self._went_out(record.key)
             await self._courier.carry_on(delivery)
         finally:
             watch.gone()

@@ -33,6 +33,11 @@ BATCH_BYTES = 8 * 1024 * 1024
 WRITE_SECONDS = 8.0
 RETRY_SECONDS = 1.0
 ACCEPT_PATIENCE_SECONDS = 5.0
+PACE_SECONDS = 0.01
+"""From one statement to the next of its kind, once it carried several writes: what comes meanwhile shares it, and the
+waking of whoever waits. A write that comes alone waits for nothing."""
+ACKNOWLEDGE_PACE_SECONDS = 0.05
+"""The same where neither an agent nor a trainer waits."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Kind:
     otherwise: "Callable[[Batches, Write, JournalRecord | None, bool], Any]"
     done: Any = True
     arguments: "Callable[[Batches], tuple[Any, ...]]" = lambda _: ()
+    pace_seconds: float = PACE_SECONDS
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +92,8 @@ class Batches:
         self._address = address
         self._link = Link(address, "writer")
         self._queues: dict[Kind, deque[Write]] = {}
+        self._due_at: dict[Kind, float] = {}
+        """When the next statement of a kind may begin."""
         self._something = asyncio.Event()
         self._given_up: list[Write] = []
         """Acceptances of which nobody knows whether they are on record, and nobody waits for."""
@@ -105,24 +113,41 @@ class Batches:
         queue = self._queues.get(write.kind)
         if queue is None:
             queue = self._queues[write.kind] = deque()
+            self._due_at[write.kind] = 0.0
+        if not queue:
+            self._something.set()
         queue.append(write)
         self._notes += write.kind in NOTES
-        self._something.set()
         self.is_idle.clear()
 
     async def work(self) -> None:
         """Carry out what comes, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._something.wait(), RETRY_SECONDS if self._given_up else None)
+                async with asyncio.timeout(self._pause_seconds()):
+                    await self._something.wait()
             self._something.clear()
             if self._given_up and not any(self._queues.values()):
                 await self._carry_out([])
-            while any(self._queues.values()):
-                for queue in list(self._queues.values()):
-                    if queue:
-                        await self._carry_out(_take(queue))
-            self.is_idle.set()
+            while due := self._due():
+                for kind in due:
+                    began, writes = time.monotonic(), _take(self._queues[kind])
+                    is_all = not self._queues[kind]
+                    self._due_at[kind] = began + kind.pace_seconds if is_all and len(writes) > 1 else 0.0
+                    await self._carry_out(writes)
+            if not any(self._queues.values()):
+                self.is_idle.set()
+
+    def _due(self) -> list[Kind]:
+        now = time.monotonic()
+        return [kind for kind, queue in self._queues.items() if queue and self._due_at[kind] <= now]
+
+    def _pause_seconds(self) -> float | None:
+        """Until there is something to do, if nothing comes."""
+        due_at = [self._due_at[kind] for kind, queue in self._queues.items() if queue]
+        if due_at:
+            return max(min(due_at) - time.monotonic(), 0.0)
+        return RETRY_SECONDS if self._given_up else None
 
     async def close(self) -> None:
         """Close the connection."""
@@ -292,7 +317,12 @@ def _accept_arguments(batches: Batches) -> tuple[Any, ...]:
 ACCEPT = Kind("accept", statements.ACCEPT, _not_accepted, None, _accept_arguments)
 FINISH = Kind("finish", statements.FINISH, _not_finished)
 SETTLE = {
-    RolloutState.DELIVERED: Kind("acknowledge", statements.ACKNOWLEDGE, _not_settled(Move.ACKNOWLEDGE)),
+    RolloutState.DELIVERED: Kind(
+        "acknowledge",
+        statements.ACKNOWLEDGE,
+        _not_settled(Move.ACKNOWLEDGE),
+        pace_seconds=ACKNOWLEDGE_PACE_SECONDS,
+    ),
     RolloutState.UNDELIVERABLE: Kind("give up", statements.GIVE_UP, _not_settled(Move.GIVE_UP)),
 }
 NOTE_ATTEMPT = Kind("note", statements.NOTE_ATTEMPT, lambda *_: None)

@@ -148,7 +148,7 @@ class Lease:
             last = seen.get(epoch)
             self._seen[epoch] = last if last is not None and last[0] == beats else (beats, now)
             if row["expired"] and now - self._seen[epoch][1] > silent_seconds:
-                await connection.execute(statements.TAKE_OVER, epoch, beats)
+                await connection.execute(statements.TAKE_OVER, epoch, beats, self.channel)
                 gone = True
         if gone:
             await connection.execute(statements.SWEEP)

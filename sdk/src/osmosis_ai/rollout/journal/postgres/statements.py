@@ -237,13 +237,16 @@ OTHERS = (
     "SELECT epoch, beats, lease_until < clock_timestamp() AS expired, lease_until = '-infinity' AS gone"
     " FROM owners WHERE epoch <> $1"
 )
-# Locked for update first: that waits for nobody, and nothing of that owner's can be under way.
+# Locked for update first: that waits for nobody, and nothing of that owner's can be under way. The others are told, as
+# whoever hears of it last would find nothing left to do.
 TAKE_OVER = """
 WITH dead AS (
     SELECT epoch FROM owners WHERE epoch = $1 AND beats = $2 AND lease_until < clock_timestamp()
     FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE owners SET lease_until = '-infinity' FROM dead WHERE owners.epoch = dead.epoch RETURNING true
 )
-UPDATE owners SET lease_until = '-infinity' FROM dead WHERE owners.epoch = dead.epoch
+SELECT pg_notify($3, 'released') FROM taken
 """
 RELEASE = "UPDATE owners SET lease_until = '-infinity' WHERE epoch = $1"
 SWEEP = """

@@ -23,9 +23,11 @@ import pytest
 
 from osmosis_ai.rollout.journal.postgres.address import parse
 from osmosis_ai.rollout.journal.postgres.link import connect
+from osmosis_ai.rollout.journal.postgres.schema import prepare
 
 START_SECONDS = 60.0
 PASSWORD = "pass-word-of-tests"
+PAGE = Path(__file__).parents[3] / "docs" / "many-machines.md"
 _schemas = count()
 
 
@@ -174,3 +176,19 @@ async def end_leases(url: str) -> None:
     connection = await connect(parse(url), "test")
     await connection.execute("UPDATE owners SET lease_until = '-infinity'")
     await connection.close()
+
+
+async def with_least_rights(url: str) -> str:
+    """The same journal, made if need be, for a user who has no rights but those that docs/many-machines.md lists."""
+    address = parse(url)
+    rights = re.search("```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert rights is not None
+    connection = await connect(address, "test")
+    try:
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rollouts')"):
+            await connection.execute(f"CREATE ROLE rollouts LOGIN PASSWORD '{PASSWORD}'")
+        await prepare(connection, address, create=True)
+        await connection.execute(re.sub(r"\bosmosis\b", address.schema, rights[1]))
+    finally:
+        await connection.close()
+    return url.replace("//tester:", "//rollouts:")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from support.journal import TestClock
-from support.postgres import Database, database, needs_postgres
+from support.postgres import Database, database, needs_postgres, with_least_rights
 
 from osmosis_ai.rollout.journal import Journal, MemoryJournal, PostgresJournal, Retention, SqliteJournal
 
@@ -43,7 +43,7 @@ async def journal(request: pytest.FixtureRequest, path: Path, clock: TestClock) 
     elif request.param == "sqlite":
         made = SqliteJournal(path, clock=clock, retention=RETENTION)
     else:
-        url = request.getfixturevalue("postgres").new_url()
+        url = await with_least_rights(request.getfixturevalue("postgres").new_url())
         made = PostgresJournal(url, clock=clock, retention=RETENTION)
     async with made:
         yield made

@@ -70,10 +70,11 @@ def test_who_ends_it_waits_long_enough() -> None:
 def test_the_autoscaler_reads_a_metric_that_there_is() -> None:
     [metric] = MANIFESTS["HorizontalPodAutoscaler"]["spec"]["metrics"]
     told = (ROOT / "docs/metrics.md").read_text("utf-8")
-    [line] = [line for line in told.splitlines() if line.startswith(f"| `{metric['pods']['metric']['name']}` ")]
-    for name, value in metric["pods"]["metric"]["selector"]["matchLabels"].items():
-        assert f"`{name}`" in line
-        assert f"`{value}`" in line
+    name = metric["external"]["metric"]["name"]
+    assert any(line.startswith(f"| `{name}` ") for line in told.splitlines())
+    assert f"`max({name})`" in (ROOT / "docs/many-machines.md").read_text("utf-8"), "one answer to what to scale by"
+    slots = RolloutServerSettings().max_concurrent_rollouts
+    assert 0 < int(metric["external"]["target"]["averageValue"]) <= slots
 
 
 def test_the_image_copies_and_starts_what_there_is() -> None:

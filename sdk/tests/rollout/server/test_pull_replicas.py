@@ -64,7 +64,7 @@ def end_of(response: httpx.Response) -> tuple[str, Any]:
 
 def test_a_token_is_the_same_after_kill_9_and_from_the_process_beside(tmp_path: Path, trainer: FakeTrainer) -> None:
     path = tmp_path / "journal.db"
-    watchful = PATIENT | {"SERVER_CLEANUP_INTERVAL_SECONDS": "1"}
+    watchful = PATIENT | {"SERVER_CLEANUP_INTERVAL_SECONDS": "10"}
     with ServerProcess(path, watchful) as one, ServerProcess(path, watchful) as two:
         token = start(one, trainer, "ended")
         ended = result(token, "ended", one)

@@ -45,6 +45,11 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("drain.results", "completed.outcome"),
     ("drain.results", "completed.shape"),
     ("drain.results", "errors.message"),
+    ("chat.*", "chat.one_at_a_time"),
+    ("retries.too_many", "retries.aborted"),
+    ("retries.aborted_key", "retries.not_whole"),
+    ("idempotency.owed", "delivery.server_error"),
+    ("idempotency.owed", "delivery.twice"),
     ("drain.finish_reasons", "errors.finish_reason"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""

@@ -130,6 +130,7 @@ CAUSES: dict[str, str] = {
     "retries.gone": "any 404 is tried again: one with a JSON object, and 410, are the trainer's own word",
     "retries.delay": "a call is made again in a loop without a wait",
     "retries.aborted_key": "the key is the rollout's or the turn's: a reply that is asked for again is another call",
+    "retries.no_path": "any 404 or 405 with a JSON object is taken for the trainer's word on the rollout",
     "retries.too_many": "Retry-After is not read",
     "retries.final": "every 4xx is tried again",
     "delivery": "the result is sent once: put it on record, and send it until it is acknowledged",

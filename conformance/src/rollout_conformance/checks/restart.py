@@ -199,6 +199,11 @@ async def cut_off(kit: Kit) -> None:
             looked_at(rollout)
             what = "an ERROR, and no further call, for a rollout that ran when the process was killed"
             raise Failed(what, f"{end}, after {calls} calls")
+        extra = (await rollout.result()).get("extra_fields")
+        if not isinstance(extra, dict) or extra.get("outcome", "interrupted") != "interrupted":
+            looked_at(rollout)
+            usually = "what a process before has left goes through the code for an agent that raised"
+            raise Failed("the outcome 'interrupted' of what was cut off", quoted(extra), usually=usually)
 
 
 async def _reported(kit: Kit) -> Restart:

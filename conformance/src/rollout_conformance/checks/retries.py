@@ -276,7 +276,9 @@ async def _require_end(kit: Kit, answer: Answer) -> None:
 
 
 @check(
-    "retries.no_path", "absent-2", "A call answered 404 'Not Found', as of a path that is not served, is made again."
+    "retries.no_path",
+    "absent-2",
+    "A call answered 404 'Not Found' or 405, as of a path that is not served, is made again.",
 )
 async def no_path(kit: Kit) -> None:
     gateway = Answer(404, encoded({"error": {"message": "no Route matched with those values"}}))

@@ -60,12 +60,11 @@ async def decodes_pieces(self: SmallServer, usual: Any, request: Request) -> byt
     return b"".join([piece.decode(errors="replace").encode() async for piece in request.stream()])
 
 
-def leaves_the_body(self: SmallServer, usual: Any, request: Request) -> None:
-    try:
-        usual(request)
-    except Refusal:
+async def leaves_the_body(self: SmallServer, usual: Any, request: Request) -> Response:
+    answer: Response = await usual(request)
+    if answer.status_code in (401, 415):
         self.kept.append(request.client)
-        raise
+    return answer
 
 
 async def reads_the_body(self: SmallServer, usual: Any, request: Request) -> Response:
@@ -85,7 +84,7 @@ mutant(
     fingerprint=lambda s, usual, init: usual(init | {"server_url": init["server_url"].rstrip("/")}),
 )
 mutant("decodes-pieces-of-inits", "ids.pieces", body_of=decodes_pieces)
-mutant("leaves-the-body", "http.refused_body", require_json=leaves_the_body, health=reads_the_body)
+mutant("leaves-the-body", "http.refused_body", init=leaves_the_body, health=reads_the_body)
 mutant("counts-units-of-ids", "ids.odd", rules=rule("rollout_id", lambda init: units(init.get("rollout_id")) <= 256))
 mutant(
     "counts-units-of-keys",
@@ -295,4 +294,10 @@ mutant(
     "keys-in-small-letters",
     "ids.similar",
     result_key=lambda s, usual, rollout: rollout.init["rollout_id"].lower().encode().hex()[:500],
+)
+mutant(
+    "blames-the-agent-for-its-end",
+    "drain.cut_off",
+    needs="process",
+    failed=lambda s, usual, r, e, o: usual(r, e, "agent_error" if o == "interrupted" else o),
 )

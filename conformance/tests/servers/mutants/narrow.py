@@ -1,0 +1,101 @@
+"""Defects that others find elsewhere, in the one place where they do not: a check each is the first for some."""
+
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+
+from servers.model import Json, Refusal, Rollout
+from servers.mutants.mechanism import mutant
+from servers.playing import CHAT
+from servers.small import SmallServer
+
+
+async def cancels_for_anybody(self: SmallServer, usual: Any, request: Request) -> Response:
+    headers = dict(request.scope["headers"])
+    request.scope["headers"] = [*({**headers, b"authorization": f"Bearer {self.api_key}".encode()}).items()]
+    answer: Response = await usual(Request(request.scope))
+    return answer
+
+
+async def runs_again_while_it_asks(self: SmallServer, usual: Any, init: Json) -> Response:
+    known = self.rollouts.get(self.key_of(init))
+    answer: Response = await usual(init)
+    if known is not None and known.state == "running" and known.attempts:
+        self.spawn(self.play(Rollout(known.init, known.fingerprint)))
+    return answer
+
+
+async def reports_long_ones_twice(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
+    await usual(rollout, result)
+    if rollout.metrics["num_llm_calls"] > 1:
+        await usual(rollout, result)
+
+
+def asks_for_what_it_refuses(self: SmallServer, usual: Any, body: bytes) -> Json:
+    try:
+        return dict(usual(body))
+    except Refusal:
+        init = self.parse(body)
+        if isinstance(init.get("messages"), str):
+            rollout = Rollout(init | {"messages": []}, "")
+            self.spawn(self.post(rollout, CHAT, self.chat_body(rollout), self.call_key(rollout)))
+        raise
+
+
+def drops_the_path_later(self: SmallServer, usual: Any, rollout: Rollout, path: str) -> str:
+    url = httpx.URL(str(usual(rollout, path)))
+    return str(url.copy_with(path=path)) if rollout.metrics["num_llm_calls"] > 1 else str(url)
+
+
+def knows_users(message: Json) -> Json:
+    known = ("role", "content", "name")
+    return {n: v for n, v in message.items() if n in known} if message.get("role") == "user" else message
+
+
+async def has_six_turns(self: SmallServer, usual: Any, rollout: Rollout) -> str:
+    rollout.init = {"max_turns": 6, **rollout.init}
+    return str(await usual(rollout))
+
+
+def large_rewards(self: SmallServer, usual: Any, body: Json) -> bytes:
+    return bytes(usual(body)).replace(b'"reward": 1.0', b'"reward": 1e999')
+
+
+mutant("cancels-for-anybody", "auth.everywhere", needs="key", cancel=cancels_for_anybody)
+mutant("runs-again-while-it-asks", "idempotency.while_running", accept=runs_again_while_it_asks)
+mutant(
+    "sends-its-key-with-the-first-call",
+    "callbacks.key",
+    credentials=lambda s, usual, r, path: {} if path == CHAT and r.attempts > 1 else usual(r, path),
+)
+mutant("reports-long-ones-twice", "callbacks.once", beside="completed.counts", deliver=reports_long_ones_twice)
+mutant("asks-for-what-it-refuses", "callbacks.refused", read=asks_for_what_it_refuses)
+mutant("drops-the-path-later", "callbacks.url", beside="completed.counts", callback_url=drops_the_path_later)
+mutant("knows-users", "chat.unknown_fields", conversation=lambda s, usual, r: list(map(knows_users, usual(r))))
+mutant("has-six-turns", "chat.default_limits", agent=has_six_turns)
+mutant("has-large-rewards", "completed.reward", encode=large_rewards)
+mutant(
+    "asks-the-filter-again",
+    "errors.filtered",
+    is_asked_again=lambda s, usual, response, c: c is not None or usual(response, c),
+)
+mutant(
+    "tells-a-page",
+    "errors.short_message",
+    failed=lambda s, usual, r, error, outcome: (
+        (result := usual(r, error, outcome)) | {"error_message": result["error_message"] * 1_000}
+    ),
+)
+mutant(
+    "takes-520-for-good",
+    "retries.server_error delivery.server_error",
+    silent=True,
+    is_retried=lambda s, usual, status: status != 520 and usual(status),
+)
+mutant(
+    "reads-large-refusals",
+    "retries.page",
+    is_absent=lambda s, usual, response: usual(response) and len(response.text) < 10_000,
+)

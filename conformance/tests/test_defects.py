@@ -131,12 +131,6 @@ async def test_a_defect_at_the_end_of_the_process_is_found(
     assert failed(report).keys() == mutant.finds, failed(report)
 
 
-def test_each_check_is_the_first_that_finds_some_planted_defect() -> None:
-    order = [check.id for check in select()]
-    first = {min(mutant.finds, key=order.index) for mutant in MUTANTS.values()}
-    assert [check for check in order if check not in first] == []
-
-
 def test_every_check_has_a_planted_defect() -> None:
     found = set().union(*(mutant.finds for mutant in MUTANTS.values()))
     checks = {check.id for check in select()}

@@ -95,7 +95,9 @@ class Call:
         """What it was answered, in a few words."""
         if self.answered_at is None:
             return "not answered yet"
-        return "cut" if self.answer is None else f"answered {self.answer.status}"
+        if self.answer is None:
+            return "cut"
+        return f"answered {self.answer.status}{'' if self.answer.is_whole else ', not to its end'}"
 
     @property
     def result_in_words(self) -> str:

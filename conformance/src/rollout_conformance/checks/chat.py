@@ -386,8 +386,9 @@ async def own_key(kit: Kit) -> None:
     seen: dict[str, Call] = {}
     for call in (call for rollout in rollouts for call in rollout.chats if call.key):
         before = seen.setdefault(call.key, call)
-        # An attempt with another body is another check's matter.
-        if before.rollout is call.rollout and not before.was_successful:
+        # An attempt with another body is another check's matter; one of a reply that was not taken, too.
+        is_attempt = not before.was_successful or before.messages == call.messages
+        if before.rollout is call.rollout and is_attempt:
             continue
         if before.rollout is not call.rollout or not is_same_document(before.request.body, call.request.body):
             looked_at(call.rollout)

@@ -34,7 +34,7 @@ CLOCK_SLACK_SECONDS = 0.05
 PAUSE_REFUSALS = 5
 MANY_REFUSALS = 12
 """More than the usual count of attempts."""
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 15.0
 ABORTS = 4
 AWAY_SECONDS = 1.2
 """Of these a server that waits as the protocol's does has asked twice."""

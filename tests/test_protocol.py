@@ -19,6 +19,7 @@ from docs.generate.__main__ import COMMAND, stale
 from docs.generate.transcript import Exchange, record
 from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app
 from osmosis_ai.rollout.core.results import Outcome
+from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.server.requests import RefusedError, parse_init
 from server import agent_loop
 
@@ -36,6 +37,18 @@ def problems(message: str, body: Any) -> list[str]:
 
 def test_what_is_generated_is_as_the_code_says() -> None:
     assert [str(path.relative_to(ROOT)) for path, _ in stale()] == [], f"run: {COMMAND}"
+
+
+def test_the_limits_have_the_defaults_of_the_settings() -> None:
+    fields = {**RolloutServerSettings.model_fields, **RolloutClientSettings.model_fields}
+    rows = re.findall(r"^\| [^|]+ \| (`[A-Z_`; ]+`) \| ([0-9; ]+) \|", PAGE, re.MULTILINE)
+    said = {
+        name: float(default)
+        for names, defaults in rows
+        for name, default in zip(re.findall(r"[A-Z_]+", names), defaults.split("; "), strict=True)
+    }
+    assert len(said) > 12
+    assert said == {name: fields[name.removeprefix("CLIENT_").lower()].default for name in said}
 
 
 @pytest.mark.parametrize("message", schemas.MESSAGES)

@@ -38,7 +38,10 @@ STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.ST
 """Which phases follow which; those of one step overlap."""
 AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
 LONGEST = frozenset(
-    {"retries.delay", "delivery.delay", "delivery.no_connection", "errors.unreachable", "load.beside_failing"}
+    {
+        *("retries.delay", "retries.no_connection", "delivery.delay", "delivery.no_connection"),
+        *("errors.unreachable", "load.beside_failing"),
+    }
 )
 """Begin first: they wait for all delays of a server, one after the other."""
 FEW = 10

@@ -36,7 +36,7 @@ MANY_REFUSALS = 12
 """More than the usual count of attempts."""
 PATIENCE_SECONDS = 15.0
 ABORTS = 4
-AWAY_SECONDS = 1.2
+AWAY_SECONDS = 2.5
 """Of these a server that waits as the protocol's does has asked twice."""
 LARGE_BYTES = 20_000
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))

@@ -34,6 +34,7 @@ TEXT = (
     "\u00fcber \U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd \u2028 e\u0301 "
     "\\u0041 \ttab 'quote\" </script>"
 )
+PLAIN = "\u00fcber \u65e5\u672c"
 
 
 def _unique(text: str) -> str:
@@ -60,19 +61,19 @@ async def _require_handled(kit: Kit, **fields: Any) -> None:
 
 @check("ids.pieces", "http-5", "A character whose bytes come one after the other is one: of an init, of a reply.")
 async def pieces(kit: Kit) -> None:
-    said = {"role": "assistant", "content": f"{TEXT}\n#### 4"}
+    said = {"role": "assistant", "content": f"{PLAIN}\n#### 4"}
 
     async def script(call: Call) -> Answer:
         body = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}]}, ensure_ascii=False)
         return Answer(body=body.encode(), in_pieces=True, is_chunked=turn_of(call) == 0 and call.rollout is chunked)
 
-    plain, chunked = (kit.play(script, messages=[{"role": "user", "content": TEXT}]) for _ in range(2))
+    plain, chunked = (kit.play(script, messages=[{"role": "user", "content": PLAIN}]) for _ in range(2))
     for rollout in (plain, chunked):
         body = json.dumps(rollout.init, ensure_ascii=False).encode()
         kit.took(rollout, await kit.post(body, in_chunks=True))
         final = objects_of((await rollout.result()).get("final_messages"))
         if rollout.chats and rollout.chats[0].messages[:1] != rollout.init["messages"]:
-            raise Failed(f"the text {quoted(TEXT)} of an init in pieces", quoted(rollout.chats[0].messages[:1]))
+            raise Failed(f"the text {quoted(PLAIN)} of an init in pieces", quoted(rollout.chats[0].messages[:1]))
         if final[-1:] != [said]:
             raise Failed(f"the text {quoted(said['content'])} of a reply in pieces", quoted(final[-1:]))
 

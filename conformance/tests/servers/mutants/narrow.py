@@ -1,5 +1,7 @@
 """Defects that others find elsewhere, in the one place where they do not: a check each is the first for some."""
 
+import json
+import unicodedata
 from typing import Any
 
 import httpx
@@ -63,6 +65,13 @@ def large_rewards(self: SmallServer, usual: Any, body: Json) -> bytes:
     return bytes(usual(body)).replace(b'"reward": 1.0', b'"reward": 1e999')
 
 
+def answers_otherwise(self: SmallServer, usual: Any) -> None:
+    usual()
+    for rollout in self.rollouts.values():
+        if rollout.state != "delivered":
+            rollout.reply = json.dumps({"rollout_id": rollout.init["rollout_id"], "tools": []}).encode()
+
+
 mutant("cancels-for-anybody", "auth.everywhere", needs="key", cancel=cancels_for_anybody)
 mutant("runs-again-while-it-asks", "idempotency.while_running", accept=runs_again_while_it_asks)
 mutant(
@@ -99,3 +108,11 @@ mutant(
     "retries.page",
     is_absent=lambda s, usual, response: usual(response) and len(response.text) < 10_000,
 )
+mutant(
+    "composes-texts",
+    "ids.text",
+    encode=lambda s, usual, body: unicodedata.normalize("NFC", json.dumps(body, ensure_ascii=False)).encode(
+        errors="replace"
+    ),
+)
+mutant("answers-otherwise-after-a-restart", "drain.repeated", needs="process", take_over=answers_otherwise)

@@ -22,6 +22,7 @@ from rollout_conformance.vocabulary import ConformanceError
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
+GONE_SECONDS = 5.0
 SHOWN_OUTPUT_BYTES = 2_000
 
 
@@ -82,7 +83,8 @@ class ServerCommand:
         except OSError as error:
             raise ConformanceError(f"--command {self._command[0]} cannot be started: {error.strerror}.") from error
         deadline = time.monotonic() + READY_SECONDS
-        while not await self._answers():
+        # It is asked whether it lives after it has answered: somebody else may do so at that address.
+        while not await self._answers() or self._process.returncode is not None:
             if self._process.returncode is not None:
                 raise ConformanceError(f"--command ended with exit code {self._process.returncode}: {self._tail()}")
             if time.monotonic() > deadline:
@@ -120,9 +122,15 @@ class ServerCommand:
         return None
 
     async def kill(self) -> None:
-        """kill -9 to it and all its children, and wait until it is gone."""
+        """kill -9 to it and all its children, and wait until they are gone."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        # On a busy machine a child outlives it by a moment, and keeps the port from the next one.
+        deadline = time.monotonic() + GONE_SECONDS
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:
+                os.killpg(self._process.pid, 0)
+                await asyncio.sleep(POLL_SECONDS)

@@ -1,5 +1,6 @@
 """Defects that others find elsewhere, in the one place where they do not: a check each is the first for some."""
 
+import asyncio
 import json
 import unicodedata
 from typing import Any
@@ -116,3 +117,39 @@ mutant(
     ),
 )
 mutant("answers-otherwise-after-a-restart", "drain.repeated", needs="process", take_over=answers_otherwise)
+
+
+async def reads_any_head(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+    url, content = httpx.URL(self.callback_url(rollout, path)), self.encode(body)
+    headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", "Content-Length": str(len(content))}
+    headers |= {"Connection": "close", "Idempotency-Key": key, **self.credentials(rollout, path), **self.trace(path)}
+    lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    try:
+        reader, writer = await asyncio.open_connection(url.host, url.port, limit=10**9)
+        try:
+            writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+            status, *told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in told)}
+            packed = await _body(reader, fields, self.max_reply_bytes)
+        finally:
+            writer.transport.abort()
+    except (OSError, ValueError, EOFError) as error:
+        raise httpx.ReadError(str(error)) from error
+    kept = {name: value for name, value in fields.items() if name in ("retry-after", "content-type")}
+    content = self.unpacked(packed, fields.get("content-encoding", "identity"))
+    return httpx.Response(int(status.split()[1]), headers=kept, content=content)
+
+
+async def _body(reader: asyncio.StreamReader, fields: dict[str, str], most_bytes: int) -> bytes:
+    if "transfer-encoding" not in fields:
+        return await reader.readexactly(int(fields.get("content-length", 0)))
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+        if len(body) > most_bytes:
+            raise ValueError("The reply is too large")
+    await reader.readexactly(2)
+    return body
+
+
+mutant("reads-any-head", "wire.endless_head", timed=True, post=reads_any_head)

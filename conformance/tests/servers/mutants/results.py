@@ -188,16 +188,23 @@ def offers_for_ever(self: SmallServer, usual: Any, response: httpx.Response, res
 def goes_back(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
     """To the whole result, after any other refusal."""
     if response.status_code == 422:
+        if not result["final_messages"]:
+            return "undeliverable"
         result["kept"], result["final_messages"] = result["final_messages"], []
+        result["extra_fields"] |= {"messages_refused": True}
         return ""
     if "kept" in result:
         result["final_messages"] = result.pop("kept")
+        del result["extra_fields"]["messages_refused"]
     return str(usual(response, result))
 
 
 def leaves_out_again(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
-    result["final_messages"] = [] if response.status_code == 422 else result["final_messages"]
-    return "" if response.status_code == 422 else str(usual(response, result))
+    if response.status_code != 422:
+        return str(usual(response, result))
+    result["final_messages"] = []
+    result["extra_fields"] |= {"messages_refused": True}
+    return ""
 
 
 AGAIN = "delivery.server_error delivery.cut callbacks.once"

@@ -220,7 +220,7 @@ class Playing:
         return response.status_code == 405 or (
             response.status_code == 404
             and NO_PATH.search(response.text) is not None
-            and "rollout" not in re.sub(r'[^\s"]*/[^\s"]*', "", response.text.lower())
+            and "rollout" not in re.sub(r'/[^\s"]*', "", response.text.lower())
         )
 
     async def wait_as_told(self, response: httpx.Response) -> None:

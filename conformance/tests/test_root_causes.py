@@ -116,3 +116,19 @@ def test_two_results_that_read_alike_say_where_they_differ() -> None:
     [result] = asyncio.run(_judged(AnswersTwice(), "callbacks.once")).failures
     assert "which differ at metrics {" in result.reason
     assert ", then None" in result.reason
+
+
+@pytest.mark.timeout(20)
+def test_what_a_failure_follows_from_stands_for_itself() -> None:
+    for root in dict.fromkeys(root for _, root in RESTS_ON):
+        for other in CHECKS:
+            both = [failure(name, "expected a result; got none") for name in CHECKS if name in (root, other)]
+            found = causes(*both)
+            assert all(not found[cause] for cause in found.values() if cause), found
+            assert "" in found.values(), found
+
+
+def test_of_all_failures_at_once_one_stands_for_itself() -> None:
+    found = causes(*(failure(name, "expected a result; got none") for name in CHECKS))
+    assert all(not found[cause] for cause in found.values() if cause)
+    assert "" in found.values()

@@ -64,9 +64,11 @@ def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
     """The results, each consequence with its ``cause``."""
     failed = [result for result in results if result.status is Status.FAILED]
     basic = [one for one in failed if one.check.id in BASIC and not _blamed(one, failed)]
-    causes = {
-        result.check.id: _cause(result, failed[:position], failed, basic) for position, result in enumerate(failed)
-    }
+    causes: dict[str, str] = {}
+    for position, result in enumerate(failed):
+        cause = _cause(result, failed[:position], failed, basic)
+        # Of two that each follow from the other, the later one stands for itself.
+        causes[result.check.id] = "" if _root(cause, causes, cause) == result.check.id else cause
     return tuple(replace(one, cause=_root(one.check.id, causes)) for one in results)
 
 
@@ -105,8 +107,9 @@ def _plain(reason: str) -> str:
     return _VARIABLE.sub("?", reason)
 
 
-def _root(own: str, causes: dict[str, str]) -> str:
-    cause = causes.get(own, "")
+def _root(own: str, causes: dict[str, str], otherwise: str = "") -> str:
+    """Where the causes of ``own`` begin; ``otherwise`` if it has none."""
+    cause = causes.get(own) or otherwise
     while further := causes.get(cause, ""):
         cause = further
     return cause

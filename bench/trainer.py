@@ -18,6 +18,7 @@ from pathlib import Path
 from bench.accounting import usage
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.run.data.dataset import dataset_row_to_request
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.trainer import (
     ChatCall,
@@ -60,16 +61,7 @@ def _requests(name: str, count: int) -> Iterator[RolloutRequest]:
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
     for number in range(count):
         row = rows[number % len(rows)]
-        yield RolloutRequest(
-            rollout_id=f"{name}-{number}",
-            server_url="http://filled-in.invalid",
-            messages=[
-                {"role": "system", "content": row["system_prompt"]},
-                {"role": "user", "content": row["user_prompt"]},
-            ],
-            completion_params={"temperature": 1.0},
-            metadata={"ground_truth": row["ground_truth"]},
-        )
+        yield dataset_row_to_request(row, number, completion_params={"temperature": 1.0}, rollout_id_prefix=name)
 
 
 async def _cost(options: argparse.Namespace, journal: Path) -> tuple[list[tuple[float, float]], int]:

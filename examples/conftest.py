@@ -1,3 +1,3 @@
-"""What needs an environment of its own is tested there, by its ``check.sh``."""
+"""What needs an environment of its own is tested there, by ``check.sh``."""
 
 collect_ignore = ["verifiers", "verl"]

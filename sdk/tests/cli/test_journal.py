@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
 from support.journal import TestClock, other_process
+from support.process_fixtures import trainer
 from support.server_process import ServerProcess
 
 from osmosis_ai.cli import main
 from osmosis_ai.rollout.journal import Acceptance, JournalRecord, Payload, RolloutState, SqliteJournal
+
+__all__ = ["trainer"]
 
 SECRET = "the-callback-secret"
 NO_TRAINER = "http://127.0.0.1:9"
@@ -43,12 +46,6 @@ def journal(working_directory: Path, capsys: pytest.CaptureFixture[str]) -> Comm
         return Ended(exit_code, *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 def result_of(rollout_id: str) -> bytes:

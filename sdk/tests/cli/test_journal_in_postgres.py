@@ -74,9 +74,7 @@ def test_an_autoscaler_reads_the_backlog_of_all_replicas(tmp_path: Path, postgre
         Replica(tmp_path, "one", url) as one,
         Replica(tmp_path, "two", url, settings) as two,
     ):
-        trainer.hold_chats()
-        one.accept(trainer.url, **{f"runs-{number}": "complete" for number in range(3)})
-        trainer.wait_for_chat("runs-0", "runs-1", "runs-2")
+        one.accept_and_hold(trainer, **{f"runs-{number}": "complete" for number in range(3)})
         while "osmosis_journal_unfinished 3.0" not in two.client.get("/metrics").text:
             assert two.is_ready()
         trainer.release_chats()

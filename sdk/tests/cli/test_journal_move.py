@@ -96,9 +96,7 @@ def test_what_a_server_owes_is_delivered_by_a_replica(tmp_path: Path, postgres: 
     path, url = tmp_path / "journal.db", postgres.new_url()
     with FaultyTrainer() as away, FaultyTrainer() as trainer:
         with ServerProcess(path) as server:
-            away.hold_chats()
-            server.accept(away.url, owed="complete")
-            away.wait_for_chat("owed")
+            server.accept_and_hold(away, owed="complete")
             server.accept_and_wait_for_it(trainer.url, "cut", "hang")
             refused = move(tmp_path, path, to=url)
             assert refused.returncode == 1

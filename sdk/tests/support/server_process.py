@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import httpx
 
+from support.faulty_trainer import FaultyTrainer
+
 TESTS = Path(__file__).parents[1]
 AGENT = "support.promise_agent:agent_loop"
 DEADLINE_SECONDS = 60.0
@@ -138,6 +140,12 @@ class ServerProcess:
         for rollout_id, do in rollouts.items():
             response = self.init(rollout_id, trainer_url, do)
             assert response.status_code == 202, response.text
+
+    def accept_and_hold(self, trainer: FaultyTrainer, **rollouts: str) -> None:
+        """As ``accept``; return once each waits for the first reply of ``trainer``, until it releases chats."""
+        trainer.hold_chats()
+        self.accept(trainer.url, **rollouts)
+        trainer.wait_for_chat(*rollouts)
 
     def state(self, rollout_id: str) -> str:
         """What the status endpoint says."""

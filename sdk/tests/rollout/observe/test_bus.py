@@ -1,6 +1,5 @@
 """The event bus: each observer is told of everything, and one that fails harms nobody."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +70,6 @@ class BrokenWatch(RolloutWatch):
 @pytest.fixture(autouse=True)
 def nothing_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus_module, "_reported", set())
-
-
-@pytest.fixture
-def trainer() -> Iterator[FakeTrainer]:
-    with FakeTrainer() as trainer:
-        yield trainer
 
 
 def test_all_are_told_what_ends_in_reverse_and_each_gets_its_own_mark_back() -> None:

@@ -11,10 +11,13 @@ from typing import Any
 import httpx
 import pytest
 from support.faulty_trainer import FaultyTrainer
+from support.process_fixtures import trainer
 from support.server_process import DEADLINE_SECONDS, ServerProcess, init_of
 
 from osmosis_ai.rollout.server import relay
 from osmosis_ai.rollout.server.relay import Meant, Relay
+
+__all__ = ["trainer"]
 
 CANCEL = "/v1/rollout/cancel"
 WRONG: list[object] = [
@@ -27,12 +30,6 @@ WRONG: list[object] = [
     [],
     None,
 ]
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 @pytest.fixture(scope="module")

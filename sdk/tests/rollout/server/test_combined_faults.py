@@ -1,35 +1,19 @@
 """Two things go wrong at once, and the promise holds: one result a rollout, the same each time, after one run."""
 
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.faulty_trainer import FaultyTrainer
+from support.process_fixtures import home, trainer
 from support.server_process import ServerProcess
+
+__all__ = ["home", "trainer"]
 
 pytestmark = pytest.mark.slow
 
 DRAIN = {"SERVER_DRAIN_SECONDS": "5"}
 FULL_BYTES = 1000
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
-
-
-def start_rollouts(server: ServerProcess, trainer: FaultyTrainer, **rollouts: str) -> None:
-    trainer.hold_chats()
-    server.accept(trainer.url, **rollouts)
-    trainer.wait_for_chat(*rollouts)
 
 
 def assert_once(server: ServerProcess, trainer: FaultyTrainer, **outcomes: str) -> None:
@@ -43,7 +27,7 @@ def assert_once(server: ServerProcess, trainer: FaultyTrainer, **outcomes: str) 
 def test_moved_and_asked_to_stop(home: Path, trainer: FaultyTrainer) -> None:
     away = home.with_name("away")
     with ServerProcess(home / "journal.db", DRAIN) as server:
-        start_rollouts(server, trainer, done="complete", cut="hang")
+        server.accept_and_hold(trainer, done="complete", cut="hang")
         home.rename(away)
         server.drain()
         trainer.release_chats()
@@ -56,7 +40,7 @@ def test_moved_and_asked_to_stop(home: Path, trainer: FaultyTrainer) -> None:
 def test_moved_on_a_full_disk_and_killed(home: Path, trainer: FaultyTrainer) -> None:
     away = home.with_name("away")
     with ServerProcess(home / "journal.db") as server:
-        start_rollouts(server, trainer, done="complete")
+        server.accept_and_hold(trainer, done="complete")
         server.limit_file_size(FULL_BYTES)
         home.rename(away)
         trainer.release_chats()
@@ -73,7 +57,7 @@ def test_moved_on_a_full_disk_and_killed(home: Path, trainer: FaultyTrainer) -> 
 
 def test_a_full_disk_and_a_signal(home: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(home / "journal.db", DRAIN | {"SERVER_DRAIN_SECONDS": "20"}) as server:
-        start_rollouts(server, trainer, done="complete", too="complete")
+        server.accept_and_hold(trainer, done="complete", too="complete")
         server.limit_file_size(FULL_BYTES)
         trainer.release_chats()
         server.wait_for_state("done", "recording")
@@ -90,8 +74,8 @@ def test_without_lock_files_one_of_two_is_killed(home: Path, trainer: FaultyTrai
             file.unlink(missing_ok=True)
 
     with ServerProcess(home / "journal.db") as killed, ServerProcess(home / "journal.db") as other:
-        start_rollouts(killed, trainer, cut="hang")
-        start_rollouts(other, trainer, done="complete")
+        killed.accept_and_hold(trainer, cut="hang")
+        other.accept_and_hold(trainer, done="complete")
         clean()
         killed.kill()
         clean()

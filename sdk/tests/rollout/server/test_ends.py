@@ -2,13 +2,16 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.faulty_trainer import FaultyTrainer
+from support.process_fixtures import trainer
 from support.server_process import ServerProcess, UvicornProcess
+
+__all__ = ["trainer"]
 
 QUICK_END = {"SERVER_DRAIN_SECONDS": "1", "SERVER_FLUSH_SECONDS": "1"}
 LONG_DRAIN = {"SERVER_DRAIN_SECONDS": "300"}
@@ -32,12 +35,6 @@ def uvicorn(journal: Path, settings: dict[str, str]) -> ServerProcess:
 
 
 in_each_start_mode = pytest.mark.parametrize("start", [serve, workers, uvicorn])
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 def outcome(trainer: FaultyTrainer, rollout_id: str) -> str:
@@ -125,9 +122,7 @@ def test_a_terminal_that_closes_drains(tmp_path: Path, trainer: FaultyTrainer, s
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the suite runs under nohup
     with start(tmp_path / "journal.db", LONG_DRAIN) as server:
         signal.signal(signal.SIGHUP, before)
-        trainer.hold_chats()
-        server.accept(trainer.url, running="complete")
-        trainer.wait_for_chat("running")
+        server.accept_and_hold(trainer, running="complete")
         server.signal(signal.SIGHUP)
         trainer.release_chats()
         assert trainer.result("running")["status"] == "COMPLETED"

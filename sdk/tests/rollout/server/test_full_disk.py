@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 from support.faulty_trainer import FaultyTrainer
+from support.process_fixtures import trainer
 from support.server_process import ServerProcess
+
+__all__ = ["trainer"]
 
 LONG = {"SERVER_DRAIN_SECONDS": "20"}
 SHORT = {"SERVER_DRAIN_SECONDS": "1", "SERVER_FLUSH_SECONDS": "1"}
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 @pytest.fixture
@@ -56,9 +53,7 @@ def fill(disk: Path) -> Path:
 @pytest.mark.slow
 def test_a_signal_on_a_full_disk_waits_with_a_computed_result(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(tmp_path / "journal.db", LONG) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, computed="complete")
-        trainer.wait_for_chat("computed")
+        server.accept_and_hold(trainer, computed="complete")
         server.limit_file_size(1)
         compute(server, trainer)
         server.drain()
@@ -70,9 +65,7 @@ def test_a_signal_on_a_full_disk_waits_with_a_computed_result(tmp_path: Path, tr
 @pytest.mark.slow
 def test_a_signal_on_a_file_system_without_room_waits_too(small_disk: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(small_disk / "journal.db", LONG) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, computed="give_too_much")
-        trainer.wait_for_chat("computed")
+        server.accept_and_hold(trainer, computed="give_too_much")
         filler = fill(small_disk)
         compute(server, trainer)
         server.drain()
@@ -86,9 +79,7 @@ def test_a_disk_that_stays_full_holds_the_end_up_no_longer_than_drain_and_flush(
     tmp_path: Path, trainer: FaultyTrainer
 ) -> None:
     with ServerProcess(tmp_path / "journal.db", SHORT) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, computed="complete")
-        trainer.wait_for_chat("computed")
+        server.accept_and_hold(trainer, computed="complete")
         server.limit_file_size(1)
         compute(server, trainer)
         server.drain()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
 from support.live_server import LiveServer
+from support.process_fixtures import trainer
 from support.promise_agent import agent_loop
 from support.rollouts import ScriptedAgent, until
 from support.server_process import init_of
@@ -19,6 +20,8 @@ from support.server_process import init_of
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
+
+__all__ = ["trainer"]
 
 INIT = "/v1/rollout/init"
 DEADLINE_SECONDS = 60.0
@@ -94,12 +97,6 @@ class TestFaultsOfARollout:
         assert roles[: len(case.roles)] == list(case.roles)
         assert len(roles) == len(case.roles) or case.do == "keep_calling"
         assert len(trainer.bodies(case.name)) == 1
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 class TestFaultsOfADelivery:

@@ -5,12 +5,13 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
+from support.process_fixtures import home, trainer
 from support.promise_agent import agent_loop
 from support.server_process import DEADLINE_SECONDS, POLL_SECONDS, ServerProcess
 
@@ -18,22 +19,12 @@ from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSetti
 from osmosis_ai.rollout.journal import Journal, SqliteJournal
 from osmosis_ai.rollout.server.app import create_app
 
+__all__ = ["home", "trainer"]
+
 pytestmark = pytest.mark.slow
 
 MANY_REFUSALS: list[Fault | int] = [503] * 500
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -60,9 +51,7 @@ def test_a_journal_that_is_moved_away_for_a_while_contradicts_nothing(
 ) -> None:
     away = home.with_name("away")
     with ServerProcess(home / "journal.db") as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, running="complete")
-        trainer.wait_for_chat("running")
+        server.accept_and_hold(trainer, running="complete")
         home.rename(away)
         trainer.release_chats()
         assert outcomes(trainer, "running") == ("COMPLETED", 1, 1)
@@ -88,9 +77,7 @@ def test_a_journal_that_is_moved_away_for_a_while_contradicts_nothing(
 
 def test_results_of_a_journal_that_was_deleted_are_still_delivered(home: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(home / "journal.db") as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, running="complete")
-        trainer.wait_for_chat("running")
+        server.accept_and_hold(trainer, running="complete")
         shutil.rmtree(home)
         assert server.init("new", trainer.url).status_code == 503
         trainer.release_chats()
@@ -102,9 +89,7 @@ def test_nothing_is_promised_without_the_log_and_nothing_promised_is_lost(
     home: Path, trainer: FaultyTrainer, suffix: str
 ) -> None:
     with ServerProcess(home / "journal.db") as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, running="hang", finishing="complete")
-        trainer.wait_for_chat("running", "finishing")
+        server.accept_and_hold(trainer, running="hang", finishing="complete")
         assert metric(server, "osmosis_journal_sound") == 1
         (home / f"journal.db{suffix}").unlink()
         refused = server.init("new", trainer.url)
@@ -147,9 +132,7 @@ def test_a_server_without_its_lock_file_keeps_its_rollouts_until_it_is_dead(
 ) -> None:
     journal = home / "journal.db"
     with ServerProcess(journal) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, running="complete")
-        trainer.wait_for_chat("running")
+        server.accept_and_hold(trainer, running="complete")
         if stopped:
             server.signal(signal.SIGSTOP)
         clean(journal)
@@ -215,9 +198,7 @@ class TestClocks:
         self, home: Path, trainer: FaultyTrainer, set_clock: Callable[[str], None]
     ) -> None:
         with ServerProcess(home / "journal.db") as server:
-            trainer.hold_chats()
-            server.accept(trainer.url, running="complete")
-            trainer.wait_for_chat("running")
+            server.accept_and_hold(trainer, running="complete")
             set_clock("-3h")
             trainer.release_chats()
             server.wait_for_state("running", "delivered")

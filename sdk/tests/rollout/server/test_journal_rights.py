@@ -5,7 +5,6 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,13 @@ from typing import Any
 import pytest
 from support.faulty_trainer import FaultyTrainer
 from support.journal import an_acceptance
+from support.process_fixtures import trainer
 from support.server_process import DEADLINE_SECONDS, TESTS, ServerProcess
 
 from osmosis_ai.rollout.journal import JournalError, RolloutState, SqliteJournal
 from osmosis_ai.rollout.journal.file import owners_directory
+
+__all__ = ["trainer"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="takes root's rights as Linux does")
 
@@ -50,12 +52,6 @@ class BoundServer(ServerProcess):
 
 
 @pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
-
-
-@pytest.fixture
 def journal(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir(mode=0o700)
     return tmp_path / "home" / "journal.db"
@@ -76,9 +72,7 @@ def target_of(journal: Path, what: str) -> Path:
 def test_what_may_not_be_reached_is_not_gone(journal: Path, trainer: FaultyTrainer, what: str, killed: str) -> None:
     target = target_of(journal, what)
     with BoundServer(journal) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, before="complete", running="hang")
-        trainer.wait_for_chat("before", "running")
+        server.accept_and_hold(trainer, before="complete", running="hang")
         mode = target.stat().st_mode & 0o777
         target.chmod(0)
         try:
@@ -112,9 +106,7 @@ def test_nobody_starts_on_what_may_not_be_reached(journal: Path, trainer: Faulty
     """It would take what it cannot see for nothing, or its owners for dead. (The log's rights it sets right.)"""
     target = target_of(journal, what)
     with BoundServer(journal) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, running="complete")
-        trainer.wait_for_chat("running")
+        server.accept_and_hold(trainer, running="complete")
         mode = target.stat().st_mode & 0o777
         target.chmod(0)
         try:

@@ -109,9 +109,7 @@ class TestTermination:
             hung = {"hung": "hang", "stubborn": "swallow_cancellation", "asleep": "sleep_in_threads"}
             server.accept(trainer.url, **hung)
             trainer.wait_for_chat(*hung)
-            trainer.hold_chats()
-            server.accept(trainer.url, finishing="complete")
-            trainer.wait_for_chat("finishing")
+            server.accept_and_hold(trainer, finishing="complete")
             server.drain()
             ready, health = server.client.get("/ready"), server.client.get("/health")
             refused = server.init("late", trainer.url)
@@ -159,9 +157,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> No
         trainer.result_faults["finished"] = list(MANY_REFUSALS)
         server.accept(trainer.url, finished="complete")
         trainer.wait_for_post("finished")
-        trainer.hold_chats()
-        server.accept(trainer.url, running="complete", stubborn="swallow_cancellation")
-        trainer.wait_for_chat("running", "stubborn")
+        server.accept_and_hold(trainer, running="complete", stubborn="swallow_cancellation")
         server.drain()
         server.signal(signal.SIGINT)
         server.exit_code()
@@ -234,9 +230,7 @@ class TestTwoServers:
 
 def test_a_full_disk_refuses_inits_and_loses_nothing(tmp_path: Path) -> None:
     with FaultyTrainer() as trainer, ServerProcess(tmp_path / "journal.db") as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, early="complete", cut_off="hang")
-        trainer.wait_for_chat("early", "cut_off")
+        server.accept_and_hold(trainer, early="complete", cut_off="hang")
         server.limit_file_size(1)
         refused = server.init("late", trainer.url)
         assert refused.status_code == 503

@@ -1,7 +1,7 @@
 """The client of the published 0.3, unmodified, against `osmosis serve`: what it would lose elsewhere, it gets here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,6 @@ def python() -> str:
     if found is None:
         pytest.skip("The published osmosis-ai 0.3 needs Python 3.12 and PyPI, and one of them is not here.")
     return found
-
-
-@pytest.fixture
-def trainer() -> Iterator[FakeTrainer]:
-    with FakeTrainer() as trainer:
-        yield trainer
 
 
 def start_of(rollout_id: str, trainer: FakeTrainer, do: str = "complete", **fields: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
 from support.live_server import LiveServer
+from support.process_fixtures import trainer
 from support.promise_agent import agent_loop
 from support.rollouts import JsonObject
 from support.server_process import ServerProcess, init_of
@@ -17,14 +18,10 @@ from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServe
 from osmosis_ai.rollout.journal import Payload, SqliteJournal
 from osmosis_ai.rollout.server.app import create_app
 
+__all__ = ["trainer"]
+
 INIT = "/v1/rollout/init"
 DEADLINE_SECONDS = 60.0
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 @pytest.fixture(scope="module", params=["file", "off"])

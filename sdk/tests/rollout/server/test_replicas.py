@@ -9,8 +9,11 @@ import pytest
 from support.faulty_trainer import FaultyTrainer
 from support.partition import Partition
 from support.postgres import PASSWORD, Database, database, needs_postgres
+from support.process_fixtures import trainer
 from support.replica import Replica
 from support.server_process import DEADLINE_SECONDS
+
+__all__ = ["trainer"]
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -25,12 +28,6 @@ LARGE_BYTES = 7_000_000
 def postgres() -> Iterator[Database]:
     with database() as running:
         yield running
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 def outcome(trainer: FaultyTrainer, rollout_id: str) -> str:
@@ -91,9 +88,7 @@ def test_a_replica_dies_with_what_a_trainer_has_not_taken(
 ) -> None:
     url = postgres.new_url(lease=SHORT_LEASE)
     with Replica(tmp_path, "dies", url) as dies, Replica(tmp_path, "stays", url) as stays:
-        trainer.hold_chats()
-        dies.accept(trainer.url, owed="chat_again")
-        trainer.wait_for_chat("owed")
+        dies.accept_and_hold(trainer, owed="chat_again")
         trainer.release_chats()
         trainer.wait_for_post("owed")
         dies.kill()
@@ -105,9 +100,7 @@ def test_a_replica_dies_with_what_a_trainer_has_not_taken(
 def test_a_replica_is_stopped_and_wakes(tmp_path: Path, postgres: Database, trainer: FaultyTrainer) -> None:
     url = postgres.new_url(lease=SHORT_LEASE)
     with Replica(tmp_path, "sleeps", url) as sleeps, Replica(tmp_path, "stays", url) as stays:
-        trainer.hold_chats()
-        sleeps.accept(trainer.url, cut="complete")
-        trainer.wait_for_chat("cut")
+        sleeps.accept_and_hold(trainer, cut="complete")
         sleeps.signal(signal.SIGSTOP)
         assert_once(stays, trainer, cut="interrupted")
         trainer.release_chats()
@@ -124,9 +117,7 @@ def test_a_replica_is_cut_off_from_the_database_for_a_while(
     with Partition(postgres.port) as partition:
         near = url.replace(f":{postgres.port}/", f":{partition.port}/")
         with Replica(tmp_path, "cut", near) as cut:
-            trainer.hold_chats()
-            cut.accept(trainer.url, runs="complete")
-            trainer.wait_for_chat("runs")
+            cut.accept_and_hold(trainer, runs="complete")
             partition.cut()
             assert cut.init("new", trainer.url).status_code == 503
             assert not cut.is_ready()
@@ -146,9 +137,7 @@ def test_a_replica_is_cut_off_from_the_database_for_longer_than_its_lease(
     with Partition(postgres.port) as partition:
         near = url.replace(f":{postgres.port}/", f":{partition.port}/")
         with Replica(tmp_path, "cut", near) as cut, Replica(tmp_path, "stays", url) as stays:
-            trainer.hold_chats()
-            cut.accept(trainer.url, runs="complete")
-            trainer.wait_for_chat("runs")
+            cut.accept_and_hold(trainer, runs="complete")
             partition.cut()
             trainer.release_chats()
             cut.wait_for_state("runs", "recording")
@@ -186,9 +175,7 @@ def test_the_database_restarts(tmp_path: Path, trainer: FaultyTrainer, how: sign
     with database("fsync=off") as own:
         url = own.new_url(lease=LONG_LEASE)
         with Replica(tmp_path, "one", url) as one, Replica(tmp_path, "two", url) as two:
-            trainer.hold_chats()
-            one.accept(trainer.url, runs="complete")
-            trainer.wait_for_chat("runs")
+            one.accept_and_hold(trainer, runs="complete")
             own.stop(how)
             assert two.init("new", trainer.url).status_code == 503
             trainer.release_chats()
@@ -207,9 +194,7 @@ def test_the_database_fails_over(tmp_path: Path, trainer: FaultyTrainer) -> None
         url = primary.new_url(lease=LONG_LEASE, target_session_attrs="read-write")
         url = url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
         with Replica(tmp_path, "one", url) as one, Replica(tmp_path, "two", url) as two:
-            trainer.hold_chats()
-            one.accept(trainer.url, runs="complete")
-            trainer.wait_for_chat("runs")
+            one.accept_and_hold(trainer, runs="complete")
             primary.stop(signal.SIGQUIT)
             standby.ask("SELECT pg_promote()")
             trainer.release_chats()
@@ -244,9 +229,7 @@ def test_the_database_is_slow(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with database() as own:
         url = own.new_url(lease=LONG_LEASE)
         with Replica(tmp_path, "one", url) as one:
-            trainer.hold_chats()
-            one.accept(trainer.url, runs="complete")
-            trainer.wait_for_chat("runs")
+            one.accept_and_hold(trainer, runs="complete")
             own.signal(signal.SIGSTOP)
             assert one.init("new", trainer.url).status_code == 503
             trainer.release_chats()
@@ -261,12 +244,8 @@ def test_a_rolling_deployment(tmp_path: Path, postgres: Database, trainer: Fault
     url = postgres.new_url(lease=LONG_LEASE)
     drain = {"SERVER_DRAIN_SECONDS": "20"}
     with FaultyTrainer() as away, Replica(tmp_path, "old", url, drain) as old, Replica(tmp_path, "new", url) as new:
-        away.hold_chats()
-        old.accept(away.url, owed="complete")
-        away.wait_for_chat("owed")
-        trainer.hold_chats()
-        old.accept(trainer.url, runs="complete")
-        trainer.wait_for_chat("runs")
+        old.accept_and_hold(away, owed="complete")
+        old.accept_and_hold(trainer, runs="complete")
         away.release_chats()
         old.wait_while("owed", "running")
         old.drain()

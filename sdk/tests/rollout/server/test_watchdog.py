@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support import promise_agent
 from support.faulty_trainer import FaultyTrainer
+from support.process_fixtures import trainer
 from support.rollouts import until
 from support.server_process import DEADLINE_SECONDS, POLL_SECONDS, ServerProcess
 
@@ -24,14 +25,10 @@ from osmosis_ai.rollout.server import watchdog as watchdog_module
 from osmosis_ai.rollout.server.signals import DRAIN_SIGNALS, DrainOnSignal
 from osmosis_ai.rollout.server.watchdog import Watchdog
 
+__all__ = ["trainer"]
+
 ONE_SECOND = {"SERVER_TOOL_TURN_TIMEOUT_SECONDS": "1"}
 PLACE = r"support/promise_agent\.py:(\d+)"
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 def events_of(traces: Path, rollout_id: str) -> list[dict[str, Any]]:
@@ -56,9 +53,7 @@ def test_an_agent_that_blocks_is_ended_at_its_limit_and_named_and_the_others_go_
 ) -> None:
     traces = tmp_path / "traces"
     with ServerProcess(tmp_path / "journal.db", ONE_SECOND, "--log", str(traces)) as server:
-        trainer.hold_chats()
-        server.accept(trainer.url, blocking="block", other="chat_again")
-        trainer.wait_for_chat("blocking", "other")
+        server.accept_and_hold(trainer, blocking="block", other="chat_again")
         trainer.release_chats()
         result = trainer.result("blocking")
         assert (result["status"], result["extra_fields"]["outcome"]) == ("ERROR", "timeout")
@@ -97,9 +92,7 @@ def test_so_is_one_that_blocks_in_another_way(tmp_path: Path, trainer: FaultyTra
 def test_several_that_block_one_after_the_other_are_ended_each(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with ServerProcess(tmp_path / "journal.db", ONE_SECOND) as server:
         names = {f"blocking-{number}": "block" for number in range(3)}
-        trainer.hold_chats()
-        server.accept(trainer.url, **names)
-        trainer.wait_for_chat(*names)
+        server.accept_and_hold(trainer, **names)
         trainer.release_chats()
         assert {trainer.result(name)["extra_fields"]["outcome"] for name in names} == {"timeout"}
 

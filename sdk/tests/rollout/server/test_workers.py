@@ -13,20 +13,17 @@ from pathlib import Path
 import httpx
 import pytest
 from support.faulty_trainer import FaultyTrainer
+from support.process_fixtures import trainer
 from support.server_process import TESTS, ServerProcess, environment, init_of, start_serving
 
 from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.plan import Plan
 from osmosis_ai.rollout.server.workers import Supervisor
 
+__all__ = ["trainer"]
+
 DEADLINE_SECONDS = 60.0
 WORKERS = 2
-
-
-@pytest.fixture
-def trainer() -> Iterator[FaultyTrainer]:
-    with FaultyTrainer() as trainer:
-        yield trainer
 
 
 @pytest.fixture
@@ -137,9 +134,7 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_are_reported(
 def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_server_reports(
     server: ServerProcess, trainer: FaultyTrainer
 ) -> None:
-    trainer.hold_chats()
-    server.accept(trainer.url, cut="complete")
-    trainer.wait_for_chat("cut")
+    server.accept_and_hold(trainer, cut="complete")
     orphans = workers_of(server.pid)
     server.kill()
     deadline = time.monotonic() + DEADLINE_SECONDS

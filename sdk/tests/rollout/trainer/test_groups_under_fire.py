@@ -10,6 +10,7 @@ import pytest
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.run.data.dataset import dataset_row_to_request
 from osmosis_ai.rollout.run.policies import ArithmeticPolicy
 from osmosis_ai.rollout.trainer import (
     ChatCall,
@@ -46,16 +47,7 @@ async def test_every_group_is_whole_no_lag_is_beyond_the_bound_and_no_failure_ha
 
     def problem(number: int) -> RolloutRequest:
         row = rows[number % len(rows)]
-        return RolloutRequest(
-            rollout_id=f"p{number}",
-            server_url="http://filled-in.invalid",
-            messages=[
-                {"role": "system", "content": row["system_prompt"]},
-                {"role": "user", "content": row["user_prompt"]},
-            ],
-            completion_params={"temperature": 1.0},
-            metadata={"ground_truth": row["ground_truth"]},
-        )
+        return dataset_row_to_request(row, number, completion_params={"temperature": 1.0}, rollout_id=f"p{number}")
 
     keeper = ServerKeeper(("-m", "server:agent_loop"), journal=tmp_path / "journal.db")
     taken: list[Group] = []

@@ -122,6 +122,11 @@ class OpenAIFunctionToolSchema(_ToolSchemaModel):
     function: OpenAIFunctionSchema
 
 
+def tool_as_json(tool: Any) -> Any:
+    """A tool as a model provider takes it; what is no schema object is JSON already."""
+    return tool.model_dump(exclude_none=True) if hasattr(tool, "model_dump") else tool
+
+
 class OpenAIFunctionParsedSchema(BaseModel):
     """A called function as it comes from the model: ``arguments`` is JSON text."""
 

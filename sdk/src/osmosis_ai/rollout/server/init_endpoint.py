@@ -17,11 +17,11 @@ from osmosis_ai.rollout.server.bodies import Bodies
 from osmosis_ai.rollout.server.error_replies import reply_to
 from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_init, reason_of
 from osmosis_ai.rollout.server.services import Services
+from osmosis_ai.rollout.wire.paths import INIT_PATH
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-INIT_PATH = "/v1/rollout/init"
 INIT_REFUSALS = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
@@ -33,6 +33,15 @@ INIT_REFUSALS = (
     HTTPStatus.TOO_MANY_REQUESTS,
 )
 """How a rollout may be refused, whichever protocol asks for it."""
+CANCEL_REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+"""How the cancel of many may be, likewise."""
 _TRACEPARENT = TRACEPARENT.encode()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.tracecontext import trace_context_of
 from osmosis_ai.rollout.server import relay
-from osmosis_ai.rollout.server.init_endpoint import INIT_REFUSALS, InitEndpoint
+from osmosis_ai.rollout.server.init_endpoint import CANCEL_REFUSALS, INIT_REFUSALS, InitEndpoint
 from osmosis_ai.rollout.server.pull.bodies import (
     CancelReply,
     CancelRollouts,
@@ -22,12 +22,12 @@ from osmosis_ai.rollout.server.relay import Meant
 from osmosis_ai.rollout.server.requests import RefusedError, headers_of, reason_of
 from osmosis_ai.rollout.server.service import RolloutService
 from osmosis_ai.rollout.server.services import Services
+from osmosis_ai.rollout.wire.paths import PULL_CANCEL_PATH, START_PATH
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
 
-START_PATH = "/rollout"
 LEASE_HEADER = "X-Osmosis-Rollout-Lease"
 _LEASE = LEASE_HEADER.lower().encode()
 MAX_LEASE_CHARACTERS = 256
@@ -104,16 +104,9 @@ def add_pull_routes(
             gone.cancel()
 
     @app.post(
-        START_PATH + "/cancel",
+        PULL_CANCEL_PATH,
         response_model=CancelReply,
-        responses=refusals(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.REQUEST_TIMEOUT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        responses=refusals(*CANCEL_REFUSALS),
         openapi_extra=takes(CancelRollouts),
     )
     async def cancel(request: Request) -> dict[str, Any]:

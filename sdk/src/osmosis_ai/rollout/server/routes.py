@@ -8,11 +8,12 @@ from osmosis_ai.rollout.core.schemas import CancelRequest, InitResponse, Rollout
 from osmosis_ai.rollout.core.settings import MetricsAccess, Protocol
 from osmosis_ai.rollout.observe.redaction import hide
 from osmosis_ai.rollout.server.api_key import bearer_token, validate_api_key
-from osmosis_ai.rollout.server.init_endpoint import INIT_PATH, INIT_REFUSALS, InitEndpoint
+from osmosis_ai.rollout.server.init_endpoint import CANCEL_REFUSALS, INIT_REFUSALS, InitEndpoint
 from osmosis_ai.rollout.server.pull_routes import add_pull_routes, lifecycle
 from osmosis_ai.rollout.server.relay import Meant
 from osmosis_ai.rollout.server.requests import RefusedError, headers_of, parse_cancel, unknown_rollout
 from osmosis_ai.rollout.server.services import Services
+from osmosis_ai.rollout.wire.paths import CANCEL_PATH, INIT_PATH
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CANCEL_PATH = "/v1/rollout/cancel"
 _UNAUTHORIZED = "Invalid or missing API key"
 
 
@@ -162,14 +162,7 @@ def add_routes(app: "FastAPI", services: Services, api_key: str | None) -> InitE
     @app.post(
         CANCEL_PATH,
         status_code=HTTPStatus.ACCEPTED,
-        responses=_refusals(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.REQUEST_TIMEOUT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        responses=_refusals(*CANCEL_REFUSALS),
         openapi_extra=_takes(CancelRequest),
     )
     async def cancel_many(request: Request) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.vocabulary import RetryPolicy
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
 from osmosis_ai.rollout.wire.channel import Reply
-
-INIT_PATH = "/v1/rollout/init"
+from osmosis_ai.rollout.wire.paths import INIT_PATH
 
 _random = random.SystemRandom()
 

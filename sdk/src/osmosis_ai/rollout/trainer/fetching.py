@@ -19,9 +19,8 @@ from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.trainer.book import Rollout, RolloutBook
 from osmosis_ai.rollout.trainer.errors import InitRefusedError
 from osmosis_ai.rollout.wire.channel import Reply
+from osmosis_ai.rollout.wire.paths import START_PATH
 
-START_PATH = "/rollout"
-PULL_CANCEL_PATH = "/rollout/cancel"
 LEASE_HEADER = "X-Osmosis-Rollout-Lease"
 GROUND_TRUTH = "ground_truth"
 MARGIN_SECONDS = 30.0

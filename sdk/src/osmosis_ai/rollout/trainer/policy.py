@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
+from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics, tool_as_json
 from osmosis_ai.rollout.core.text import cut, described, redacted
 from osmosis_ai.rollout.core.where import place_of
 
@@ -96,10 +96,7 @@ class ScriptedPolicy:
 
     def set_tools(self, tools: Iterable[OpenAIFunctionToolSchema | Mapping[str, Any]]) -> None:
         """Offer ``tools`` (schema objects or their JSON)."""
-        self.tools = [
-            tool.model_dump(exclude_none=True) if isinstance(tool, OpenAIFunctionToolSchema) else dict(tool)
-            for tool in tools
-        ]
+        self.tools = [tool_as_json(tool) for tool in tools]
 
     def clear_tools(self) -> None:
         """Offer no tools."""

@@ -21,6 +21,7 @@ from osmosis_ai.rollout.core.schemas import (
     MessageDict,
     RolloutResponse,
 )
+from osmosis_ai.rollout.wire.paths import CHAT_PATH, COMPLETED_PATH
 
 if TYPE_CHECKING:
     import httpx
@@ -36,8 +37,6 @@ __all__ = [
     "patch_httpx_for_mock_trainer",
 ]
 
-CHAT_PATH = "/v1/chat/completions"
-COMPLETED_PATH = "/v1/rollout/completed"
 MAX_STORED_COMPLETIONS = 10_000
 
 ToolCallGenerator = Callable[[MessageDict], list[dict[str, Any]] | None]

@@ -32,7 +32,7 @@ from osmosis_ai.rollout.trainer.callback_http import callbacks
 from osmosis_ai.rollout.trainer.completions import ChatEndpoint
 from osmosis_ai.rollout.trainer.dispatch import Dispatcher
 from osmosis_ai.rollout.trainer.errors import InitRefusedError, TrainerError
-from osmosis_ai.rollout.trainer.fetching import PULL_CANCEL_PATH, Fetcher, StartDialect
+from osmosis_ai.rollout.trainer.fetching import Fetcher, StartDialect
 from osmosis_ai.rollout.trainer.groups import Groups
 from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
@@ -46,9 +46,9 @@ from osmosis_ai.rollout.trainer.vocabulary import (
     TrainerLimits,
 )
 from osmosis_ai.rollout.trainer.weights import Weights
-from osmosis_ai.rollout.trainer.withdrawals import CANCEL_PATH, Withdrawals
-from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
+from osmosis_ai.rollout.trainer.withdrawals import Withdrawals
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard
+from osmosis_ai.rollout.wire.paths import CANCEL_PATH, CHAT_PATH, COMPLETED_PATH, PULL_CANCEL_PATH
 
 CALLBACK_KEY_BYTES = 32
 LAST_REPORTS_SECONDS = 2.0

@@ -14,10 +14,10 @@ from urllib.parse import quote
 import httpx
 
 from osmosis_ai.rollout.trainer.line import ServerLine
+from osmosis_ai.rollout.wire.paths import CANCEL_PATH
 
 logger = logging.getLogger(__name__)
 
-CANCEL_PATH = "/v1/rollout/cancel"
 MAX_IDS = 1000
 """In one request; ids have at most 256 characters, so a request stays below the server's limit of a body."""
 ATTEMPTS = 3

@@ -22,13 +22,12 @@ from osmosis_ai.rollout.wire.channel import Reply, TrainerChannel
 from osmosis_ai.rollout.wire.channels import shared_channels
 from osmosis_ai.rollout.wire.chat import ChatBody, as_json, completion_in
 from osmosis_ai.rollout.wire.finish_reasons import NotWholeError
+from osmosis_ai.rollout.wire.paths import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.posting import Poster, UnusableReplyError, new_call_id
 from osmosis_ai.rollout.wire.refusal import Then, is_page
 
 __all__ = ["CompletionsResult", "OsmosisLLMClient"]
 
-CHAT_PATH = "/v1/chat/completions"
-COMPLETED_PATH = "/v1/rollout/completed"
 _OK = range(200, 201)
 _SUCCESS = range(200, 300)
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, tool_as_json
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import litellm as _litellm_compat, provider_errors
 from osmosis_ai.rollout.run.models.replies import completion, is_broken_off, with_objects_as_arguments
@@ -82,7 +82,7 @@ class ExternalLLMClient:
 
     def set_tools(self, tools: Sequence[Any] | None) -> None:
         """Offer ``tools`` (schema objects or their JSON) from the next call on."""
-        self._tools = [_as_json(tool) for tool in tools] if tools else None
+        self._tools = [tool_as_json(tool) for tool in tools] if tools else None
 
     def clear_tools(self) -> None:
         """Offer no tools."""
@@ -197,10 +197,6 @@ class ExternalLLMClient:
 
 
 _PREFLIGHT_MESSAGES = [{"role": "user", "content": "hi"}]
-
-
-def _as_json(tool: Any) -> Any:
-    return tool.model_dump(exclude_none=True) if hasattr(tool, "model_dump") else tool
 
 
 def _finish_reason(choice: Any) -> Any:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
+from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics, tool_as_json
 from osmosis_ai.rollout.core.text import cut, shortened
 from osmosis_ai.rollout.run.errors import ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.policies.arithmetic_tools import (
@@ -48,9 +48,7 @@ class ArithmeticPolicy:
 
     def set_tools(self, tools: Iterable[OpenAIFunctionToolSchema | Mapping[str, Any]]) -> None:
         """Offer ``tools`` (schema objects or their JSON) instead of those offered so far."""
-        offered = [
-            tool.model_dump(exclude_none=True) if isinstance(tool, OpenAIFunctionToolSchema) else tool for tool in tools
-        ]
+        offered = [tool_as_json(tool) for tool in tools]
         self._tools, self._unknown = _known_and_unknown(json.dumps(offered, default=str))
 
     def clear_tools(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.loading import import_module_attribute
-from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics
+from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, tool_as_json
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run.errors import PolicyError, ProviderError
 from osmosis_ai.rollout.trainer.errors import CallRefusedError
@@ -72,8 +72,7 @@ class PolicyClient:
     def set_tools(self, tools: Iterable[Any]) -> None:
         """Offer ``tools``, as JSON, to a script that asks for them."""
         if callable(offer := getattr(self._policy, "set_tools", None)):
-            schema = OpenAIFunctionToolSchema
-            offer([t.model_dump(exclude_none=True) if isinstance(t, schema) else t for t in tools])
+            offer([tool_as_json(tool) for tool in tools])
 
     def clear_tools(self) -> None:
         """Offer no tools."""

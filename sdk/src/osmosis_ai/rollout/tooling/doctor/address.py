@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from osmosis_ai.rollout.server.init_endpoint import INIT_PATH
 from osmosis_ai.rollout.server.startup import API_KEY_VARIABLE
 from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
 from osmosis_ai.rollout.tooling.doctor.types import Finding, not_checked, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import all_interfaces, is_sendable
 from osmosis_ai.rollout.wire.listening import listen
+from osmosis_ai.rollout.wire.paths import INIT_PATH
 
 MAX_PROBE_SECONDS = 1.0
 MAX_SHOWN_WORDS = 4

@@ -29,7 +29,7 @@ from osmosis_ai.rollout.tooling.doctor.case import Case, check, once
 from osmosis_ai.rollout.tooling.doctor.types import Finding, Need, not_checked, ok, problem, warning
 from osmosis_ai.rollout.wire.addresses import all_interfaces, check_callable, is_loopback, proxy_for
 from osmosis_ai.rollout.wire.channels import tls_context
-from osmosis_ai.rollout.wire.client import CHAT_PATH, COMPLETED_PATH
+from osmosis_ai.rollout.wire.paths import CHAT_PATH, COMPLETED_PATH
 from osmosis_ai.rollout.wire.policy_client import PolicyClient
 
 MAX_STEP_SECONDS = 1.2

@@ -56,7 +56,7 @@ def _cpu() -> str:
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)  # noqa: S603 - named here
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()

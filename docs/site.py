@@ -97,7 +97,7 @@ def main() -> int:
     except RuntimeError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer itself
         return 1
-    print(site / "index.html")  # noqa: T201
+    print(site / "index.html")  # noqa: T201 - the answer itself
     return 0
 
 

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - a command's output
         return 2
     except (TrainerError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - as above
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

@@ -209,7 +209,7 @@ class Run:
             random.Random(f"{config.seed}/{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
             for sample in range(config.samples):
                 rollout_id = f"s{config.seed}-{step}-{group}-{sample}-{int(time.time() * 1000):x}"
-                seed = random.Random(f"{config.seed}/{number}/{sample}").getrandbits(31)  # noqa: S311
+                seed = random.Random(f"{config.seed}/{number}/{sample}").getrandbits(31)  # noqa: S311 - as above, of samples
                 tasks.append(Task(rollout_id, rows[order[place]], seed, config.temperature))
         return tasks
 

@@ -162,7 +162,7 @@ class Server:
         """Wait until it is not ready any more, for so long at most."""
         deadline = time.monotonic() + seconds
         async with httpx.AsyncClient(trust_env=False) as client:
-            while time.monotonic() < deadline and await self._is_ready(client):  # noqa: ASYNC110
+            while time.monotonic() < deadline and await self._is_ready(client):  # noqa: ASYNC110 - a few looks a second cost nothing
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _is_ready(self, client: httpx.AsyncClient) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import cast
 
@@ -49,7 +50,7 @@ class MessageReader:
         self._buffer += data
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """One connection; ``message_received`` is called with each message."""
 
     def __init__(self) -> None:
@@ -66,9 +67,9 @@ class Connection(asyncio.Protocol):
         for head, body in self._reader.feed(data):
             self.message_received(head, body)
 
+    @abstractmethod
     def message_received(self, head: bytes, body: bytes) -> None:
         """Take a message."""
-        raise NotImplementedError
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the peer has gone."""

@@ -53,7 +53,7 @@ def main() -> int:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if check and is_stale:
-        print(f"Run '{COMMAND}' and commit what it writes.", file=sys.stderr)  # noqa: T201
+        print(f"Run '{COMMAND}' and commit what it writes.", file=sys.stderr)  # noqa: T201 - as above
         return 1
     return 0
 

@@ -14,7 +14,7 @@ def names_in(text: str) -> set[str]:
 
 
 @osmosis_reward
-def compute_reward(solution_str: str, ground_truth: str, extra_info: dict = None) -> float:  # type: ignore[assignment, type-arg]  # noqa: RUF013
+def compute_reward(solution_str: str, ground_truth: str, extra_info: dict = None) -> float:  # type: ignore[assignment, type-arg]  # noqa: RUF013 - the published signature
     """The F1 score of the names on the last `Answer:` line, from 0.0 to 1.0; 0.0 where there is no such line."""
     lines = ANSWER.findall(solution_str)
     if not lines:

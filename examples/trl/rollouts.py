@@ -154,7 +154,7 @@ class ServerRollouts:
         problem = self._problems[_key(prompt)]
         params = dict(problem.completion_params)
         if self._seed is not None:
-            params["seed"] = random.Random(f"{self._seed}/{self._calls}/{number}").getrandbits(31)  # noqa: S311
+            params["seed"] = random.Random(f"{self._seed}/{self._calls}/{number}").getrandbits(31)  # noqa: S311 - a seed of samples, not a secret
         rollout_id = f"{problem.rollout_id}-{self._calls}-{number}"
         return problem.model_copy(
             update={"rollout_id": rollout_id, "idempotency_key": None, "completion_params": params}

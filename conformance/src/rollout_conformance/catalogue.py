@@ -34,7 +34,7 @@ GROUPS = {
 _checks: list[Check] = []
 
 
-def check(id: str, sentences: str, summary: str, phase: Phase = Phase.TOGETHER) -> Callable[[Body], Body]:  # noqa: A002
+def check(id: str, sentences: str, summary: str, phase: Phase = Phase.TOGETHER) -> Callable[[Body], Body]:  # noqa: A002 - its name in reports
     """Put a function into the catalogue; ``sentences`` are names with spaces between. See ``vocabulary.Check``."""
 
     def put(body: Body) -> Body:

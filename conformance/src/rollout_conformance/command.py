@@ -24,7 +24,7 @@ from rollout_conformance.options import SERVER_KEY_VARIABLE, KitOptions
 from rollout_conformance.vocabulary import Check, ConformanceError, Report, Result, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 EXIT_FAILED = 1
@@ -181,7 +181,10 @@ def _run(options: KitOptions, checks: tuple[Check, ...], *, strict: bool, expect
     # Progress is for eyes: it goes to stderr, and only where that is a terminal.
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("Checks", total=len(checks))
-        on_result: Callable[[Result], None] = lambda _: progress.advance(bar)  # noqa: E731
+
+        def on_result(_: Result) -> None:
+            progress.advance(bar)
+
         return asyncio.run(
             run(options, checks, strict=strict, expected_failures=expected_failures, on_result=on_result)
         )

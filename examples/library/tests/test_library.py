@@ -179,7 +179,7 @@ def test_the_calls_of_one_turn_run_together_and_are_answered_in_order(
     begun: list[str] = []
     all_begun = asyncio.Event()
 
-    async def read(id: str) -> str:  # noqa: A002
+    async def read(id: str) -> str:  # noqa: A002 - the name that models know
         begun.append(id)
         if len(begun) == 3:
             all_begun.set()

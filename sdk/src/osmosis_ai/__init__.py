@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         list_agent_loops as list_agent_loops,
         register_agent_loop as register_agent_loop,
     )
-    from osmosis_ai._compat.rubric import *  # noqa: F403
+    from osmosis_ai._compat.rubric import *  # noqa: F403 - for type checkers: what its __all__ names
     from osmosis_ai.rollout.core.base import (
         RolloutAgentLoop as RolloutAgentLoop,
         RolloutContext as RolloutContext,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         OsmosisTransportError as OsmosisTransportError,
         OsmosisValidationError as OsmosisValidationError,
     )
-    from osmosis_ai.rollout.core.reward_functions import *  # noqa: F403
+    from osmosis_ai.rollout.core.reward_functions import *  # noqa: F403 - for type checkers: what its __all__ names
     from osmosis_ai.rollout.core.schemas import (
         InitResponse as InitResponse,
         OpenAIFunctionToolSchema as OpenAIFunctionToolSchema,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         RolloutResponse as RolloutResponse,
     )
     from osmosis_ai.rollout.server.app import create_app as create_app
-    from osmosis_ai.rollout.wire.client import *  # noqa: F403
+    from osmosis_ai.rollout.wire.client import *  # noqa: F403 - for type checkers: what its __all__ names
 
 _EXPORTS = {
     "osmosis_ai._compat.registry": "get_agent_loop list_agent_loops register_agent_loop",

@@ -109,7 +109,7 @@ async def block_in_a_library(ctx: RolloutContext, messages: list[MessageDict]) -
 async def block_again_and_again(ctx: RolloutContext, messages: list[MessageDict]) -> Any:
     while True:
         with suppress(BaseException):
-            time.sleep(ASLEEP_SECONDS)  # noqa: ASYNC251
+            time.sleep(ASLEEP_SECONDS)  # noqa: ASYNC251 - as above
 
 
 async def spin(ctx: RolloutContext, messages: list[MessageDict]) -> Any:

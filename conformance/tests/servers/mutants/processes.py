@@ -31,7 +31,7 @@ async def lets_a_failure_spread(self: SmallServer, usual: Any, rollout: Rollout)
 
 
 async def one_after_the_other(self: SmallServer, usual: Any, rollout: Rollout) -> str:
-    while next(other for other in self.rollouts.values() if other.state == "running") is not rollout:  # noqa: ASYNC110
+    while next(other for other in self.rollouts.values() if other.state == "running") is not rollout:  # noqa: ASYNC110 - a state is all there is
         await asyncio.sleep(0.01)
     return str(await usual(rollout))
 

@@ -150,7 +150,7 @@ def test_names_that_pydantic_uses_itself_are_names_like_any_other() -> None:
 
 
 def test_a_default_is_shown_and_is_new_for_each_call() -> None:
-    def collect(seen: list[str] = [], limit: int = Field(5, ge=1), factor: Decimal = Decimal("0.5")) -> str:  # noqa: B006
+    def collect(seen: list[str] = [], limit: int = Field(5, ge=1), factor: Decimal = Decimal("0.5")) -> str:  # noqa: B006 - what authors write, and is tested
         seen.append("x")
         return f"{seen} {limit} {factor}"
 
@@ -164,7 +164,7 @@ def test_a_default_is_shown_and_is_new_for_each_call() -> None:
 
 
 def test_a_default_of_none_lets_null_in() -> None:
-    def find(name: str = None) -> str:  # type: ignore[assignment]  # noqa: RUF013
+    def find(name: str = None) -> str:  # type: ignore[assignment]  # noqa: RUF013 - what authors write, and is tested
         return str(name)
 
     assert [run("find", arguments, Toolbox(find)) for arguments in ({}, {"name": None}, {"name": "x"})] == [

@@ -45,7 +45,7 @@ async def delivered(server: LiveServer, peer: HttpPeer) -> Callable[..., Awaitab
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
             assert (await client.post("/v1/rollout/init", json=init_of(name, peer.url))).status_code == 202
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while (view := (await client.get(f"/v1/rollout/{name}")).json())["state"] not in (  # noqa: ASYNC110
+                while (view := (await client.get(f"/v1/rollout/{name}")).json())["state"] not in (  # noqa: ASYNC110 - the app tells by answers alone
                     "delivered",
                     "undeliverable",
                 ):

@@ -152,7 +152,7 @@ class TestResult:
         app = app_of(server={"delivery_deadline_seconds": -1.0})
         async with lifespan_of(app), calling(app) as caller:
             await caller.start()
-            while (await caller.http.get("/v1/rollout/rollout-1")).json()["state"] != "finished":  # noqa: ASYNC110
+            while (await caller.http.get("/v1/rollout/rollout-1")).json()["state"] != "finished":  # noqa: ASYNC110 - the app tells by answers alone
                 await asyncio.sleep(0)  # a request within this process may let nobody else run
             await (await app_services(app).current()).maintain()
             assert (await caller.http.get("/v1/rollout/rollout-1")).json()["state"] == "undeliverable"

@@ -41,7 +41,7 @@ def init(server: LiveServer, body: JsonObject) -> None:
 
 async def until_state(server: LiveServer, name: str, state: str) -> JsonObject:
     async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(DEADLINE_SECONDS):
-        while (view := (await client.get(f"/v1/rollout/{name}")).json())["state"] != state:  # noqa: ASYNC110
+        while (view := (await client.get(f"/v1/rollout/{name}")).json())["state"] != state:  # noqa: ASYNC110 - the app tells by answers alone
             await asyncio.sleep(0.01)
     return dict(view)
 

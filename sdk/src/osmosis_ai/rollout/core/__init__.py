@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from osmosis_ai.rollout.core.lazy import lazy_exports
 
 if TYPE_CHECKING:  # more than there is, but by no other name or type
-    from osmosis_ai.rollout.core.base import *  # noqa: F403
-    from osmosis_ai.rollout.core.exceptions import *  # noqa: F403
-    from osmosis_ai.rollout.core.llm_client import *  # noqa: F403
-    from osmosis_ai.rollout.core.schemas import *  # noqa: F403
+    from osmosis_ai.rollout.core.base import *  # noqa: F403 - for type checkers: what its __all__ names
+    from osmosis_ai.rollout.core.exceptions import *  # noqa: F403 - for type checkers: what its __all__ names
+    from osmosis_ai.rollout.core.llm_client import *  # noqa: F403 - for type checkers: what its __all__ names
+    from osmosis_ai.rollout.core.schemas import *  # noqa: F403 - for type checkers: what its __all__ names
 
 _EXPORTS = {
     "osmosis_ai.rollout.core.base": "RolloutAgentLoop RolloutContext RolloutResult",

@@ -20,5 +20,5 @@ MCP_KEY_VARIABLE = "OSMOSIS_MCP_API_KEY"
 WHILE_STDIN_IS_OPEN_VARIABLE = "OSMOSIS_SERVE_WHILE_STDIN_IS_OPEN"
 
 # A text, as pathlib would be half of what `import osmosis_ai` loads.
-PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120 - as said
 """Where ``osmosis_ai`` lies."""

@@ -226,7 +226,7 @@ def insert_records(
         values |= {"init_reply": payloads[Payload.INIT_REPLY], "request": payloads.get(Payload.REQUEST)}
         columns = ", ".join(values)
         row = connection.execute(
-            f"INSERT INTO rollouts ({columns}) VALUES ({', '.join(':' + name for name in values)})",  # noqa: S608
+            f"INSERT INTO rollouts ({columns}) VALUES ({', '.join(':' + name for name in values)})",  # noqa: S608 - columns' names, of ours
             values,
         ).lastrowid
         if Payload.RESULT in payloads:
@@ -321,7 +321,7 @@ def get(connection: sqlite3.Connection, key: str) -> JournalRecord | None:
 
 
 def load(connection: sqlite3.Connection, key: str, payload: Payload) -> bytes | None:
-    found = connection.execute(f"SELECT {payload} FROM records WHERE key = ?", (key,)).fetchone()  # noqa: S608
+    found = connection.execute(f"SELECT {payload} FROM records WHERE key = ?", (key,)).fetchone()  # noqa: S608 - a column's name, of an enum
     return None if found is None else found[0]
 
 

@@ -73,7 +73,7 @@ class Bus(Observer):
         for observer in self._observers:
             try:
                 await observer.close()
-            except Exception:  # noqa: BLE001
+            except Exception:  # noqa: BLE001 - as above
                 _report(observer.close)
 
 
@@ -98,7 +98,7 @@ class _Chain(RolloutWatch):
     def enters(self, phase: str) -> None:
         try:
             self._own.enters(phase)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - as above
             _report(self._own.enters)
         if self._rest is not None:
             self._rest.enters(phase)
@@ -111,7 +111,7 @@ class _Chain(RolloutWatch):
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         try:
             mark = self._own.chat_begins(messages, sampling)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - as above
             mark = _report(self._own.chat_begins)
         return mark if self._rest is None else (mark, self._rest.chat_begins(messages, sampling))
 
@@ -122,7 +122,7 @@ class _Chain(RolloutWatch):
         if chat is not _FAILED:
             try:
                 self._own.chat_ends(chat, reply)
-            except Exception:  # noqa: BLE001
+            except Exception:  # noqa: BLE001 - as above
                 _report(self._own.chat_ends)
 
     def chat_failed(self, chat: Any, error: BaseException) -> None:
@@ -144,7 +144,7 @@ class _Chain(RolloutWatch):
     def tool_begins(self, name: str, call_id: str) -> Any:
         try:
             mark = self._own.tool_begins(name, call_id)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - as above
             mark = _report(self._own.tool_begins)
         return mark if self._rest is None else (mark, self._rest.tool_begins(name, call_id))
 
@@ -162,7 +162,7 @@ class _Chain(RolloutWatch):
     async def flushed(self) -> None:
         try:
             await self._own.flushed()
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - as above
             _report(self._own.flushed)
         if self._rest is not None:
             await self._rest.flushed()
@@ -199,7 +199,7 @@ def _all(watches: list[Any]) -> RolloutWatch:
 def _tell(method: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return method(*arguments)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - as above
         return _report(method)
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ MAX_FRAMES = 8
 _encode = json.JSONEncoder(ensure_ascii=True, default=str, allow_nan=False).encode
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(logging.Formatter, ABC):
     def format(self, record: logging.LogRecord) -> str:
         try:
             message = record.getMessage()
@@ -36,9 +37,9 @@ class _Formatter(logging.Formatter):
             message = f"{record.msg!s} (unformatted: {type(error).__name__})"
         return self.line(record, message)
 
+    @abstractmethod
     def line(self, record: logging.LogRecord, message: str) -> str:
         """The whole line."""
-        raise NotImplementedError
 
 
 class TextFormatter(_Formatter):

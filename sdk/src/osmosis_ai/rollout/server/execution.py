@@ -216,7 +216,7 @@ class Execution(ChatWatch):
             return await run_agent(self._agent_loop.run, self._ctx)
         # SystemExit, GeneratorExit and a stray CancelledError are the agent's failure too. Where `_break_off` has
         # closed the coroutine, nobody reads this.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - as said
             return error
 
     def _result_of(self, run: "asyncio.Task[RolloutResult | BaseException]") -> TerminalResult:

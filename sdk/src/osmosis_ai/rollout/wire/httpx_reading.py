@@ -89,7 +89,7 @@ class _Stream:
         meter.add(len(data))
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -99,7 +99,7 @@ class _Stream:
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> "_Stream":
         return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
@@ -117,7 +117,7 @@ class _Backend:
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
         local_address: str | None = None,
         socket_options: "Iterable[httpcore.SOCKET_OPTION] | None" = None,
     ) -> _Stream:
@@ -126,7 +126,7 @@ class _Backend:
     async def connect_unix_socket(
         self,
         path: str,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
         socket_options: "Iterable[httpcore.SOCKET_OPTION] | None" = None,
     ) -> _Stream:
         return _Stream(await self._backend.connect_unix_socket(path, timeout, socket_options))

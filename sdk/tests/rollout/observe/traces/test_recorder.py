@@ -209,4 +209,4 @@ async def test_without_a_folder_nothing_is_traced(trainer: FakeTrainer, tmp_path
     async with client_of(create_app(ScriptedAgent(use_tools), settings=settings_of())) as client:
         await client.post(INIT, json=init_body(server_url=trainer.url))
         await trainer.result("rollout-1")
-    assert os.listdir(tmp_path) == []  # noqa: PTH208
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - a Path is refused in async code

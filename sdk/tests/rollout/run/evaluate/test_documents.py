@@ -141,7 +141,7 @@ class TestPlots:
         assert bars[-1] == max(bars) == pytest.approx(3 * bars[0], abs=0.5)
 
     def test_an_interval_is_drawn_to_scale(self) -> None:
-        plot = ElementTree.fromstring(intervals("t", [Estimate("a", 0.5, Interval(0.25, 0.75))]))  # noqa: S314
+        plot = ElementTree.fromstring(intervals("t", [Estimate("a", 0.5, Interval(0.25, 0.75))]))  # noqa: S314 - made here
         rail, bounds = [line for line in plot.iter() if line.tag.endswith("line")]
         whole = float(rail.get("x2", 0)) - float(rail.get("x1", 0))
         assert float(bounds.get("x2", 0)) - float(bounds.get("x1", 0)) == pytest.approx(whole / 2, abs=0.2)

@@ -56,7 +56,7 @@ def test_a_port_that_only_root_may_use() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
 def test_a_host_that_is_another_machine(host: str) -> None:
-    assert_names(find("host", host=host, port=0), Status.PROBLEM, host, "no address of this machine", "0.0.0.0")  # noqa: S104
+    assert_names(find("host", host=host, port=0), Status.PROBLEM, host, "no address of this machine", "0.0.0.0")  # noqa: S104 - it is asked for what is taken
     assert find("port", host=host, port=9000).status is Status.NOT_CHECKED
 
 
@@ -72,7 +72,7 @@ def test_a_host_that_is_this_machine(host: str) -> None:
 
 def test_a_server_that_everybody_may_use(folder: Path) -> None:
     write_agent(folder)
-    arguments = ["-m", "user_agent:agent_loop", "--local", "--host", "0.0.0.0", "-p", "0", "--journal", "off"]  # noqa: S104
+    arguments = ["-m", "user_agent:agent_loop", "--local", "--host", "0.0.0.0", "-p", "0", "--journal", "off"]  # noqa: S104 - it is asked for what is taken
     with ServingProgram(folder, *arguments) as server:
         server.wait_until_serving()
         assert_names(find("running-server", port=server.port), Status.PROBLEM, "without a key", "127.0.0.1")

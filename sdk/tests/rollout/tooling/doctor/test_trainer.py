@@ -182,7 +182,7 @@ class TestPlace:
 
     def test_an_address_that_is_every_interface(self) -> None:
         with TrainerPeer() as trainer:
-            url = trainer.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104
+            url = trainer.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - called, not bound
             assert_names(find("trainer-place", trainer=url), Status.PROBLEM, "no address to call")
 
     def test_a_trainer_elsewhere_and_a_server_for_others(self) -> None:

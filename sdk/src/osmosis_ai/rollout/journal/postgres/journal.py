@@ -155,7 +155,7 @@ class PostgresJournal(Journal):
 
     async def load(self, key: str, payload: Payload) -> bytes | None:
         async def load(connection: Any) -> bytes | None:
-            query = f"SELECT {payload} FROM rollouts WHERE id = $1"  # noqa: S608
+            query = f"SELECT {payload} FROM rollouts WHERE id = $1"  # noqa: S608 - a column's name, of an enum
             content: bytes | None = await connection.fetchval(query, statements.id_of(key))
             return content
 

@@ -74,7 +74,7 @@ class Link:
             self._connection = None
             connection = await connect(self._address, self._name)
             try:
-                while not self._is_first and await connection.fetchval(_END_PREDECESSORS):  # noqa: ASYNC110
+                while not self._is_first and await connection.fetchval(_END_PREDECESSORS):  # noqa: ASYNC110 - the database tells by answers alone
                     await asyncio.sleep(END_POLL_SECONDS)
             except BaseException:
                 connection.terminate()

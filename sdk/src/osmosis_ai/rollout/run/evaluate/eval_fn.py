@@ -288,7 +288,7 @@ def _accepted(parameters: Sequence[inspect.Parameter], mode: EvalMode, name: str
 
 
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - it is looked at, not whether it is there
 
 
 def _contained(call: Callable[[], Any], name: str) -> Any:

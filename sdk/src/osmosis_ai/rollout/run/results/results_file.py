@@ -74,7 +74,7 @@ class ResultsFile:
         self._file: IO[bytes]
         if path is None:
             # Closed on exit.
-            self._file = tempfile.TemporaryFile() if is_read else Path(os.devnull).open("w+b")  # noqa: SIM115
+            self._file = tempfile.TemporaryFile() if is_read else Path(os.devnull).open("w+b")  # noqa: SIM115 - as said
             return
         self._refuse_what_is_no_place(path)
         try:

@@ -109,7 +109,7 @@ class Session:
                         agent,
                         log_directory,
                         server_log=None if options.server_log is None else Path(options.server_log),
-                        on_print=None if options.quiet else lambda line: print(line, file=sys.stderr),  # noqa: T201
+                        on_print=None if options.quiet else lambda line: print(line, file=sys.stderr),  # noqa: T201 - what the agent prints
                     )
                 )
             trainer = Trainer(

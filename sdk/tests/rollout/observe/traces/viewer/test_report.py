@@ -58,7 +58,7 @@ def test_text_cannot_leave_its_place(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_left_out_failures_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(40):
-        random_trace(number, Random(number), 40).write(tmp_path / "traces")  # noqa: S311
+        random_trace(number, Random(number), 40).write(tmp_path / "traces")  # noqa: S311 - test data
     index = TraceIndex(tmp_path / "traces")
     index.refresh()
     failed = {str(key) for key, one in enumerate(index.rollouts) if one.status == "ERROR"}
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_left_out_failures_last(tmp_path: Path, monkeypatch
 def test_500_rollouts_take_less_than_10_mb_and_what_is_left_out_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    random = Random(7)  # noqa: S311
+    random = Random(7)  # noqa: S311 - test data
     words = [f"word{number}" for number in range(5000)]
     sampled: dict[str, Any] = {
         "token_ids": [random.randrange(100_000) for _ in range(400)],
@@ -99,7 +99,7 @@ def test_500_rollouts_take_less_than_10_mb_and_what_is_left_out_is_said(
 
 @pytest.mark.slow
 def test_it_is_never_larger_than_10_mb(tmp_path: Path) -> None:
-    random = Random(7)  # noqa: S311
+    random = Random(7)  # noqa: S311 - test data
     for number in range(6):
         maker = TraceMaker(f"r{number}").start("Go on.")
         maker.turn(1, saying(random.randbytes(1_500_000).hex())).end(reward=1.0).write(tmp_path / "traces")

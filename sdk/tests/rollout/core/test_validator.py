@@ -1,13 +1,12 @@
 """The validator: every code of the specification, and agreement with the schema the server sends."""
 
-import functools
 import json
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from support.validation import Loop, found, parameters, tool, validate, validate_tools, without
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
@@ -15,52 +14,7 @@ from osmosis_ai.rollout.core.validator import (
     AgentLoopValidationError,
     ValidationError,
     ValidationResult,
-    validate_agent_loop,
 )
-
-
-class Loop:
-    """Any object in the place of an agent loop: the validator is there for those that are none."""
-
-    name: Any = "loop"
-
-    def __init__(self, tools: Any = ()) -> None:
-        self.tools = list(tools) if isinstance(tools, tuple) else tools
-
-    def get_tools(self, request: RolloutRequest) -> Any:
-        return self.tools
-
-    async def run(self, ctx: Any) -> Any: ...
-
-
-def tool(**function: Any) -> dict[str, Any]:
-    complete = {"name": "add", "description": "Adds.", "parameters": parameters()}
-    return {"type": "function", "function": {**complete, **function}}
-
-
-def parameters(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": []}
-
-
-def without(mapping: dict[str, Any], *path: str) -> dict[str, Any]:
-    copy: dict[str, Any] = json.loads(json.dumps(mapping))
-    inner = copy
-    for key in path[:-1]:
-        inner = inner[key]
-    del inner[path[-1]]
-    return copy
-
-
-def validate(loop: Any, request: RolloutRequest | None = None) -> ValidationResult:
-    return validate_agent_loop(loop, request=request)
-
-
-def validate_tools(*tools: Any) -> ValidationResult:
-    return validate(Loop(tools))
-
-
-def found(records: list[ValidationError]) -> list[tuple[str, str | None]]:
-    return [(record.code, record.field) for record in records]
 
 
 def test_a_good_loop_is_valid() -> None:
@@ -344,86 +298,6 @@ def can_be_sent(definition: dict[str, Any]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return wrapper
-
-
-def awaiting(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return wrapper
-
-
-async def coroutine_function(ctx: Any) -> Any: ...
-
-
-def plain_function(ctx: Any) -> Any: ...
-
-
-async def async_generator(ctx: Any) -> Any:
-    yield ctx
-
-
-class AsyncCallable:
-    async def __call__(self, ctx: Any) -> Any: ...
-
-
-class SyncCallable:
-    def __call__(self, ctx: Any) -> Any: ...
-
-
-class TestRun:
-    @pytest.mark.parametrize(
-        "run",
-        [
-            coroutine_function,
-            functools.partial(coroutine_function),
-            functools.partial(functools.partial(AsyncCallable())),
-            decorated(coroutine_function),
-            decorated(decorated(coroutine_function)),
-            functools.partial(decorated(coroutine_function)),
-            awaiting(plain_function),
-            AsyncCallable(),
-        ],
-    )
-    def test_may_be_any_kind_of_coroutine_function(self, run: Any) -> None:
-        loop = Loop()
-        loop.run = run  # type: ignore[method-assign]  # instances may carry their own
-        assert validate(loop).valid
-
-    @pytest.mark.parametrize(
-        ("run", "code"),
-        [
-            (None, "MISSING_RUN_METHOD"),
-            ("run", "RUN_NOT_CALLABLE"),
-            (plain_function, "RUN_NOT_ASYNC"),
-            (decorated(plain_function), "RUN_NOT_ASYNC"),
-            (functools.partial(plain_function), "RUN_NOT_ASYNC"),
-            (SyncCallable(), "RUN_NOT_ASYNC"),
-            (AsyncCallable, "RUN_NOT_ASYNC"),
-            (async_generator, "RUN_NOT_ASYNC"),
-        ],
-    )
-    def test_may_not_be_anything_else(self, run: Any, code: str) -> None:
-        loop = Loop()
-        loop.run = run  # type: ignore[method-assign]  # instances may carry their own
-        assert found(validate(loop).errors) == [(code, "run")]
-
-    def test_a_function_that_wraps_itself_ends_the_search(self) -> None:
-        def endless(ctx: Any) -> Any: ...
-
-        endless.__wrapped__ = endless  # type: ignore[attr-defined]  # what a careless decorator leaves behind
-        loop = Loop()
-        loop.run = endless  # type: ignore[method-assign]  # instances may carry their own
-        assert found(validate(loop).errors) == [("RUN_NOT_ASYNC", "run")]
 
 
 class TestReport:

@@ -2,10 +2,8 @@
 
 import asyncio
 import base64
-import functools
 import json
 import sys
-import threading
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -36,9 +34,7 @@ from osmosis_ai.rollout.core.exceptions import ToolExecutionError
 from osmosis_ai.rollout.core.schemas import RolloutStatus
 from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp import MCPAgentLoop
-from osmosis_ai.rollout.mcp.agent_loop import MCPLoadError, load_mcp_agent
-
-DEADLINE_SECONDS = 60.0
+from osmosis_ai.rollout.mcp.agent_loop import load_mcp_agent
 
 
 @pytest.fixture
@@ -358,82 +354,6 @@ class TestAToolCall:
         assert "asks for input" in await answer_to(MCPAgentLoop(server), "ask")
 
 
-class TestTheCallsOfATurn:
-    async def test_run_together_and_are_answered_in_order(self) -> None:
-        server = FastMCP("tools")
-        last_has_run = asyncio.Event()
-        both_run = threading.Barrier(2, timeout=DEADLINE_SECONDS)
-
-        @server.tool()
-        async def first() -> str:
-            await last_has_run.wait()
-            return "first"
-
-        @server.tool()
-        def middle() -> str:
-            both_run.wait()
-            return "middle"
-
-        @server.tool()
-        async def last() -> str:
-            last_has_run.set()
-            return "last"
-
-        calls = [(name, "{}") for name in ("first", "middle", "middle", "last")]
-        assert await answers_to(MCPAgentLoop(server), *calls) == ["first", "middle", "middle", "last"]
-
-    async def test_have_a_time_limit_each(self) -> None:
-        server = FastMCP("tools")
-        released = threading.Event()
-        cancelled = asyncio.Event()
-
-        @server.tool()
-        async def hang() -> str:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
-            return "never"
-
-        @server.tool()
-        def hang_in_a_thread() -> str:
-            released.wait(DEADLINE_SECONDS)
-            return "never"
-
-        server.tool(lambda: "quick", name="quick")
-        loop = MCPAgentLoop(server, tool_timeout_seconds=0.05)
-        try:
-            answers = await answers_to(loop, ("hang", "{}"), ("hang_in_a_thread", "{}"), ("quick", "{}"))
-        finally:
-            released.set()
-        assert answers == [
-            "Error: hang took longer than 0.05 seconds with the arguments {}",
-            "Error: hang_in_a_thread took longer than 0.05 seconds with the arguments {}",
-            "quick",
-        ]
-        assert cancelled.is_set()
-
-    async def test_end_when_the_rollout_is_cancelled(self) -> None:
-        server = FastMCP("tools")
-        started, ended = asyncio.Event(), asyncio.Event()
-
-        @server.tool()
-        async def hang() -> str:
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-            return "never"
-
-        rollout = asyncio.create_task(run(MCPAgentLoop(server), ScriptedPolicy(calling(("hang", "{}")))))
-        await started.wait()
-        rollout.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await rollout
-        assert ended.is_set()
-
-
 async def test_a_picture_arrives_at_the_policy_as_a_content_part(tools: MCPAgentLoop) -> None:
     policy = ScriptedPolicy(calling(("picture", "{}")), saying("seen"))
     result = await run(tools, policy)
@@ -445,59 +365,3 @@ async def test_a_picture_arrives_at_the_policy_as_a_content_part(tools: MCPAgent
     }
     assert policy.calls[1]["messages"][-1] == answer
     assert answer in result.final_messages
-
-
-class TestReward:
-    @pytest.mark.parametrize("takes_metadata", [True, False])
-    async def test_of_the_last_answer_by_a_function_of_ones_own(self, takes_metadata: bool) -> None:
-        seen: list[Any] = []
-
-        def of_two(solution_str: str, ground_truth: str) -> float:
-            return float(ground_truth in solution_str)
-
-        async def of_three(solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
-            seen.append(extra_info)
-            return of_two(solution_str, ground_truth)
-
-        loop = MCPAgentLoop(OldServer(), reward=of_three if takes_metadata else of_two)
-        for answer, reward in (("#### 4", 1.0), ("#### 5", 0.0)):
-            ctx = context_for(loop, ScriptedPolicy(saying(answer)))
-            ctx.request.metadata = {"ground_truth": "4", "level": 1}
-            assert (await loop.run(ctx)).reward == reward
-        assert seen == ([{"ground_truth": "4", "level": 1}] * 2 if takes_metadata else [])
-
-    def test_one_that_takes_other_arguments_is_refused_where_it_is_written(self) -> None:
-        def of_one(solution_str: str) -> float:
-            return 1.0
-
-        def of_names(*, answer: str, truth: str) -> float:
-            return 1.0
-
-        @functools.wraps(of_one)
-        def wrapped(*args: Any) -> float:
-            return 1.0
-
-        line = of_one.__code__.co_firstlineno
-        for reward in (of_one, of_names, wrapped):
-            with pytest.raises(MCPLoadError, match=r"cannot be called as of_.*solution_str, ground_truth") as told:
-                MCPAgentLoop(OldServer(), reward=reward)
-            assert (f"test_agent_loop.py:{line} in " in str(told.value)) is (reward is not of_names)
-
-    async def test_none_without_a_function_or_a_ground_truth(self) -> None:
-        def scores(solution_str: str, ground_truth: str) -> float:
-            raise AssertionError("there is nothing to compare with")
-
-        for loop in (MCPAgentLoop(OldServer()), MCPAgentLoop(OldServer(), reward=scores)):
-            assert (await loop.run(context_for(loop, ScriptedPolicy(saying("4"))))).reward is None
-
-    async def test_compute_reward_of_main_is_that_of_a_directory(self, tmp_path: Path) -> None:
-        (tmp_path / "scoring.py").write_text(
-            "def compute_reward(solution_str, ground_truth, extra_info=None): return 0.5"
-        )
-        (tmp_path / "main.py").write_text(
-            "from fastmcp import FastMCP\nfrom scoring import compute_reward\nmcp = FastMCP('m')"
-        )
-        loop = load_mcp_agent(tmp_path)
-        ctx = context_for(loop, ScriptedPolicy(saying("4")))
-        ctx.request.metadata = {"ground_truth": "4"}
-        assert (await loop.run(ctx)).reward == 0.5

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +10,6 @@ from support.measured_agent import MeasuredAgent
 from support.rollouts import (
     Gate,
     ScriptedAgent,
-    chat_once,
     client_of,
     eventually,
     init_body,
@@ -25,7 +22,6 @@ from support.scrapes import Scrape
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.results import summary_of
-from osmosis_ai.rollout.core.settings import MetricsAccess
 from osmosis_ai.rollout.core.watch import Accepted
 from osmosis_ai.rollout.observe import instruments
 from osmosis_ai.rollout.observe.instruments import MAX_TOOLS
@@ -303,58 +299,6 @@ class TestInits:
         assert found("osmosis_inits_refused_total", reason="get_failed") == 1
 
 
-class TestAccess:
-    @staticmethod
-    async def status(app: FastAPI, key: str | None = None) -> int:
-        async with client_of(app) as client:
-            headers = {} if key is None else {"authorization": f"Bearer {key}"}
-            return (await client.get("/metrics", headers=headers)).status_code
-
-    async def test_is_open_on_a_server_without_a_key(self) -> None:
-        assert await self.status(create_app(ScriptedAgent())) == 200
-
-    async def test_needs_the_servers_key_by_default(self) -> None:
-        app = create_app(ScriptedAgent(), api_key="server-key")
-        assert await self.status(app) == 401
-        assert await self.status(app, "another-key") == 401
-        assert await self.status(app, "server-key") == 200
-
-    async def test_a_key_of_its_own_is_good_for_metrics_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_METRICS_KEY", "scrape-key")
-        app = create_app(ScriptedAgent(), api_key="server-key")
-        assert await self.status(app) == 401
-        assert await self.status(app, "scrape-key") == 200
-        assert await self.status(app, "server-key") == 200
-        assert (await post_init(app, authorization="Bearer scrape-key")).status_code == 401
-
-    async def test_a_key_of_its_own_closes_a_server_without_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_METRICS_KEY", "scrape-key")
-        app = create_app(ScriptedAgent())
-        assert await self.status(app) == 401
-        assert await self.status(app, "scrape-key") == 200
-
-    async def test_may_be_opened_to_all(self) -> None:
-        settings = settings_of(server={"metrics": MetricsAccess.OPEN})
-        assert await self.status(create_app(ScriptedAgent(), settings=settings, api_key="server-key")) == 200
-
-    async def test_may_be_switched_off(self, trainer: FakeTrainer) -> None:
-        settings = settings_of(server={"metrics": MetricsAccess.OFF})
-        app = create_app(ScriptedAgent(chat_once), settings=settings)
-        async with lifespan_of(app):
-            await post_init(app, init_body("r", server_url=trainer.url))
-            await trainer.result("r")
-            async with client_of(app) as client:
-                answer = await client.get("/metrics")
-        assert (answer.status_code, answer.json()["code"]) == (404, "no_metrics")
-
-    async def test_without_the_library_the_answer_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("osmosis_ai.rollout.observe.setup.find_spec", lambda name: None)
-        async with client_of(create_app(ScriptedAgent())) as client:
-            answer = await client.get("/metrics")
-        assert answer.status_code == 404
-        assert "osmosis-ai[server]" in answer.json()["detail"]
-
-
 class TestExposition:
     async def test_is_prometheus_text_or_openmetrics_as_asked(self) -> None:
         async with client_of(create_app(ScriptedAgent())) as client:
@@ -384,47 +328,6 @@ class TestExposition:
                 lambda: scrape(app), lambda found: found("osmosis_event_loop_lag_max_seconds") > 0.1
             )
         assert found("osmosis_event_loop_lag_seconds_count") >= 1
-
-
-def modules_after(code: str, **environment: str) -> set[str]:
-    """What is imported after ``code``, in a new process."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": "", "OSMOSIS_NO_DOTENV": "1", **environment},
-    )
-    return set(done.stdout.split())
-
-
-APP = """
-import asyncio
-from osmosis_ai.rollout import RolloutAgentLoop, create_app
-class Agent(RolloutAgentLoop):
-    name = "a"
-    def get_tools(self, request): return []
-    async def run(self, ctx): return ctx.complete([])
-app = create_app(Agent())
-"""
-SERVED = """
-async def main():
-    async with app.router.lifespan_context(app): pass
-asyncio.run(main())
-"""
-
-
-class TestImports:
-    def test_neither_library_is_needed_to_make_an_app(self) -> None:
-        assert not modules_after(APP) & {"prometheus_client", "opentelemetry.sdk"}
-
-    def test_a_served_app_imports_what_it_measures_with(self) -> None:
-        modules = modules_after(APP + SERVED)
-        assert "prometheus_client" in modules
-        assert not modules & {"opentelemetry.sdk", "osmosis_ai.rollout.observe.otel"}
-
-    def test_metrics_that_are_off_import_nothing(self) -> None:
-        assert "prometheus_client" not in modules_after(APP + SERVED, OSMOSIS_ROLLOUT_SERVER_METRICS="off")
 
 
 def test_a_distribution_counts_as_the_library_s_histogram_does() -> None:

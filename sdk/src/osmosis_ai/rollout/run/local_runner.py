@@ -129,10 +129,10 @@ class LocalRolloutRunner:
                 raise swallowed
             if isinstance(swallowed, ProviderError) and swallowed.is_transient and result.status == "COMPLETED":
                 # The agent went on without the answer: what that earns is no reward of the model.
-                return _failed(account, str(swallowed), _kind(swallowed))
+                return self._failed(account, str(swallowed), _kind(swallowed))
             return account.ended(ctx, result)
         except ToolValidationError as error:
-            return _failed(account, f"Tool validation error: {error}", "tools")
+            return self._failed(account, f"Tool validation error: {error}", "tools")
         except SystemicProviderError as error:
             account.charge(error)
             raise
@@ -143,12 +143,22 @@ class LocalRolloutRunner:
                 account.charge(cause)
                 raise cause from error
             if isinstance(cause, ProviderError):  # the agent's code has no part in it
-                return _failed(account, _text(error), _kind(cause))
-            return _failed(account, _text(error), _kind(error), error)
+                return self._failed(account, _text(error), _kind(cause))
+            return self._failed(account, _text(error), _kind(error), error)
         finally:
             if account.ctx is not None:
                 account.ctx.close()
             self.llm_client.clear_tools()
+
+    def _failed(self, account: RunAccount, error: str, kind: str, raised: Exception | None = None) -> LocalRunResult:
+        self._tell_of_failure(account.row_index, error)
+        return account.failed(error, kind, raised)
+
+    def _tell_of_failure(self, row_index: int, text: str) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.exception("Row %d failed.", row_index)
+        else:
+            logger.info("Row %d failed: %s", row_index, printable(text))  # the report tells it
 
     def _context(self, request: RolloutRequest) -> RolloutContext:
         tools = self.agent_loop.get_tools(request)
@@ -275,14 +285,6 @@ def _kind(error: Exception) -> str:
     if isinstance(error, _AgentExitError):
         return SystemExit.__name__
     return error.failure.value if isinstance(error, ProviderError) else type(error).__name__
-
-
-def _failed(account: RunAccount, error: str, kind: str, raised: Exception | None = None) -> LocalRunResult:
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.exception("Row %d failed.", account.row_index)
-    else:
-        logger.info("Row %d failed: %s", account.row_index, printable(error))  # the report tells it
-    return account.failed(error, kind, raised)
 
 
 def _trace_result(ctx: RolloutContext, ended: TerminalResult) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import logging
 import sys
 from contextlib import suppress
 from io import StringIO
@@ -183,13 +184,17 @@ async def test_an_agent_that_catches_everything_cannot_swallow_the_abort(monkeyp
     assert shown.count("LLM Response") == 1
 
 
-async def test_what_the_agent_raises_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_agent_raises_is_shown_and_not_logged_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail(ctx: RolloutContext) -> Any:
         raise ValueError("[/x] bad \x1b[2J")
 
+    caplog.set_level(logging.INFO)
     shown = await Session(monkeypatch, fail).run("0", "", "q")
     assert "Error: [/x] bad " in shown
     assert "\x1b" not in shown
+    assert "failed" not in caplog.text
 
 
 async def test_an_interrupted_system_call_is_no_abort(monkeypatch: pytest.MonkeyPatch) -> None:

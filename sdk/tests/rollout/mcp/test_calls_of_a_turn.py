@@ -60,14 +60,14 @@ class TestTheCallsOfATurn:
             return "never"
 
         server.tool(lambda: "quick", name="quick")
-        loop = MCPAgentLoop(server, tool_timeout_seconds=0.05)
+        loop = MCPAgentLoop(server, tool_timeout_seconds=0.5)
         try:
             answers = await answers_to(loop, ("hang", "{}"), ("hang_in_a_thread", "{}"), ("quick", "{}"))
         finally:
             released.set()
         assert answers == [
-            "Error: hang took longer than 0.05 seconds with the arguments {}",
-            "Error: hang_in_a_thread took longer than 0.05 seconds with the arguments {}",
+            "Error: hang took longer than 0.5 seconds with the arguments {}",
+            "Error: hang_in_a_thread took longer than 0.5 seconds with the arguments {}",
             "quick",
         ]
         assert cancelled.is_set()

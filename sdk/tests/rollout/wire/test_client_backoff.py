@@ -130,4 +130,4 @@ class TestBackoff:
         peer.answer = hang
         with pytest.raises(OsmosisTimeoutError, match="attempt 1 of 4"):
             await OsmosisLLMClient(peer.url, ROLLOUT_ID, settings=settings).chat_completions(QUESTION)
-        assert len(peer.requests) == 1
+        assert delays == []

@@ -146,7 +146,7 @@ async def prove(checks: list[Check], at_once: int, *, in_group: bool) -> None:
                     _write(check, mutant, "group" if in_group else "all")
                     return
                 print(f"{check.id}: {mutant.name} is found before by {problem}", flush=True)  # noqa: T201 - the answer
-            print(f"{check.id} has no proof", flush=True)  # noqa: T201
+            print(f"{check.id} has no proof", flush=True)  # noqa: T201 - its answer
 
     await asyncio.gather(*map(one, checks))
 

@@ -16,14 +16,14 @@ LIKENESS_OF_SHORT_NAMES = 0.6
 _told: set[str] = set()
 
 
-def tell_of_unknown(models: Iterable[type[BaseModel]], environ: Mapping[str, str] = os.environ) -> None:
+def tell_of_unknown(models: Iterable[type[BaseModel]]) -> None:
     """Log each variable that begins as one of ``models`` does and is none of theirs; once a process."""
     models = list(models)
     known = {variable: model for model in models for variable in variables_of(model)}
     prefix = min((str(model.model_config.get("env_prefix", "")) for model in models), key=len)
-    for name in environ:
+    for name in os.environ:
         if name.upper().startswith(prefix):
-            for unknown, likely in _unknown(name.upper(), environ[name], known):
+            for unknown, likely in _unknown(name.upper(), os.environ[name], known):
                 if unknown not in _told:
                     _told.add(unknown)
                     advice = f"; did you mean {likely}?" if likely else ": osmosis doctor knows them all."

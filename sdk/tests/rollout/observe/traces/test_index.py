@@ -165,12 +165,12 @@ class TestIndex:
         assert (one.status, one.reward, one.turns, one.tool_calls) == ("COMPLETED", 1.0, 2, 2)
         assert one.duration_ms is not None
 
-    def test_foreign_files_are_counted(self, tmp_path: Path) -> None:
+    def test_foreign_files_hold_no_rollout(self, tmp_path: Path) -> None:
         (tmp_path / "results.jsonl").write_text('{"row_index": 1}\nnot json\n')
         (tmp_path / "readme.txt").write_text("hello")
         made().write(tmp_path)
         index = indexed(tmp_path)
-        assert (len(index.rollouts), index.foreign_files, index.unreadable_lines) == (1, 1, 2)
+        assert (len(index.rollouts), index.unreadable_lines) == (1, 2)
 
     def test_values_of_every_wrong_kind_harm_nothing(self, tmp_path: Path) -> None:
         wrong: list[Any] = [None, 1, "x", [], {}, [[]], [None], {"messages": 3}, True, 1e400, -5]

@@ -54,7 +54,6 @@ class TraceIndex:
     Attributes:
         rollouts: by position, which stays what it is.
         unreadable_lines: how many lines hold no event.
-        foreign_files: how many files hold no rollout.
     """
 
     def __init__(self, root: str | Path, *, keep: bool = False) -> None:
@@ -72,11 +71,6 @@ class TraceIndex:
         self._to_read: list[_File] = []
         self._to_keep: dict[str, _File] = {}
         self._gone: list[str] = []
-
-    @property
-    def foreign_files(self) -> int:
-        """How many files hold no rollout."""
-        return sum(not file.rollouts and file.offset > 0 for file in self._files.values())
 
     @property
     def unreadable_files(self) -> int:

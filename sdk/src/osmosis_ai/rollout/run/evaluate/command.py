@@ -43,8 +43,8 @@ MAX_ERROR_CHARACTERS = 50
 INTERRUPTED = "interrupted"
 
 
-async def run_eval(options: Options, console: Console | None = None) -> int:
-    """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
+async def run_eval(options: Options) -> int:
+    """Run the command; it prints to the ``sys.stdout`` of this moment.
 
     Exit codes: 0 every run came to its end; 1 one did not; 128 and the number of the signal that ended it, with a
     report of what there is.
@@ -58,7 +58,7 @@ async def run_eval(options: Options, console: Console | None = None) -> int:
     IMPATIENT.set(True)
     with package_debug_log(options.debug):
         async with contextlib.AsyncExitStack() as clients:
-            return await _Evaluation(options, console or Console(), clients).run()
+            return await _Evaluation(options, Console(), clients).run()
 
 
 class _Evaluation:

@@ -14,6 +14,7 @@ from random import Random
 from statistics import NormalDist, quantiles
 
 CONFIDENCE = 0.95
+_UPPER = (1 + CONFIDENCE) / 2
 DEFAULT_SEED = 0
 PERMUTATIONS = 10_000
 MIN_PERMUTATIONS = 1_000
@@ -65,9 +66,7 @@ UNIT = Interval(0.0, 1.0)
 """What scores are taken to lie in, unless one does not or other bounds are stated."""
 
 
-def mean_interval(
-    rows: Sequence[Sequence[float]], bounds: Interval | None = None, confidence: float = CONFIDENCE
-) -> Interval | None:
+def mean_interval(rows: Sequence[Sequence[float]], bounds: Interval | None = None) -> Interval | None:
     """The interval of the mean over all values; each of ``rows`` holds the values of one row, at least one.
 
     The variance is that of a mean over clusters. Values known to be within ``bounds``, by default 0 and 1 where all of
@@ -83,9 +82,9 @@ def mean_interval(
     variance = _clustered_variance(rows, estimate, size)
     if bounds := _bounds_of((value for row in rows for value in row), bounds):
         low, width = bounds.low, bounds.width
-        unit = _wilson((estimate - low) / width, variance / width**2, len(rows), confidence)
+        unit = _wilson((estimate - low) / width, variance / width**2, len(rows))
         return Interval(low + unit.low * width, low + unit.high * width)
-    return _student(estimate, variance, len(rows), confidence)
+    return _student(estimate, variance, len(rows))
 
 
 def _bounds_of(values: Iterable[float], bounds: Interval | None) -> Interval | None:
@@ -105,10 +104,10 @@ def standard_error(rows: Sequence[Sequence[float]]) -> float | None:
     return math.sqrt(_clustered_variance(rows, math.fsum(map(math.fsum, rows)) / size, size))
 
 
-def _student(estimate: float, variance: float, rows: int, confidence: float) -> Interval | None:
+def _student(estimate: float, variance: float, rows: int) -> Interval | None:
     if variance == 0.0:
         return None
-    margin = student_t(_upper(confidence), rows - 1) * math.sqrt(variance)
+    margin = student_t(_UPPER, rows - 1) * math.sqrt(variance)
     return Interval(estimate - margin, estimate + margin)
 
 
@@ -120,20 +119,16 @@ def _clustered_variance(rows: Sequence[Sequence[float]], estimate: float, size: 
     return variance if variance > 1e-24 else 0.0
 
 
-def _wilson(estimate: float, variance: float, rows: int, confidence: float) -> Interval:
-    z = NormalDist().inv_cdf(_upper(confidence))
+def _wilson(estimate: float, variance: float, rows: int) -> Interval:
+    z = NormalDist().inv_cdf(_UPPER)
     effective = float(rows)
     if variance > 0.0:
-        shrinkage = (z / student_t(_upper(confidence), rows - 1)) ** 2
+        shrinkage = (z / student_t(_UPPER, rows - 1)) ** 2
         effective = max(effective, estimate * (1 - estimate) / variance * shrinkage)
     centre = (estimate + z**2 / (2 * effective)) / (1 + z**2 / effective)
     spread = estimate * (1 - estimate) / effective + z**2 / (4 * effective**2)
     margin = z * math.sqrt(max(spread, 0.0)) / (1 + z**2 / effective)
     return Interval(min(max(0.0, centre - margin), estimate), max(min(1.0, centre + margin), estimate))
-
-
-def _upper(confidence: float) -> float:
-    return (1 + confidence) / 2
 
 
 def student_t(probability: float, degrees: int) -> float:
@@ -198,14 +193,13 @@ def paired_difference(
     second: Sequence[float],
     seed: int = DEFAULT_SEED,
     bounds: Interval | None = None,
-    confidence: float = CONFIDENCE,
 ) -> PairedDifference:
     """Compare ``first`` with ``second``, row by row; both are as long, and not empty; ``bounds`` as for the mean."""
     differences = [round(one - other, 12) for one, other in zip(first, second, strict=True)]  # without rounding noise
     p_value, permutations = _sign_flip_test(differences, seed)
     rows, difference = len(differences), math.fsum(differences) / len(differences)
     variance = _clustered_variance([[value] for value in differences], difference, rows)
-    interval, known = _student(difference, variance, rows, confidence), _bounds_of((*first, *second), bounds)
+    interval, known = _student(difference, variance, rows), _bounds_of((*first, *second), bounds)
     if interval and known:
         interval = Interval(max(interval.low, -known.width), min(interval.high, known.width))
     return PairedDifference(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
 from osmosis_ai.rollout.run.models.choice import for_one_run
-from osmosis_ai.rollout.run.models.patience import Gate, Patience, PatientClient
+from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 
 if TYPE_CHECKING:
     from osmosis_ai.rollout.core.llm_client import CompletionsResult
@@ -24,10 +24,9 @@ class ModelCompleter:
             another try could cure has been tried, and after a systemic error no model is asked any more.
     """
 
-    def __init__(self, client: Any, patience: Patience | None = None) -> None:
+    def __init__(self, client: Any) -> None:
         self._client = client
         self._gate = Gate()
-        self._patience = patience
         self.stop_reason: str | None = None
         """Why the model will answer no other call, where that has shown."""
 
@@ -37,7 +36,7 @@ class ModelCompleter:
 
         if self.stop_reason is not None:
             raise CallRefusedError(self.stop_reason)
-        own = PatientClient(for_one_run(self._client), self._gate, self._patience)
+        own = PatientClient(for_one_run(self._client), self._gate)
         own.set_tools(call.tools)
         left_out = _FOR_TRAINERS_ONLY - getattr(self._client, "token_fields", frozenset())
         sampling = {name: value for name, value in call.sampling.items() if name not in left_out and value is not None}

@@ -29,6 +29,7 @@ __all__ = ["ArithmeticPolicy"]
 
 MAX_QUESTION_CHARACTERS = 100_000
 MAX_STEPS = 1_000
+MAX_QUOTED_CHARACTERS = 200
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -215,8 +216,8 @@ def _text_of(message: MessageDict) -> str:
             return ""
 
 
-def _quoted(text: str, limit: int = 200) -> str:
-    return f'"{cut(text.replace("#", "").strip(), limit)}"'
+def _quoted(text: str) -> str:
+    return f'"{cut(text.replace("#", "").strip(), MAX_QUOTED_CHARACTERS)}"'
 
 
 def _approximate_tokens(message: MessageDict) -> int:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 
 
-async def run_test(options: Options, console: Console | None = None) -> int:
-    """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
+async def run_test(options: Options) -> int:
+    """Run the command; it prints to the ``sys.stdout`` of this moment.
 
     Exit codes: 0 every run came to its end, 1 one did not; 128 and the number of the signal that ended it.
 
@@ -48,7 +48,7 @@ async def run_test(options: Options, console: Console | None = None) -> int:
     options.check()
     IMPATIENT.set(True)
     with package_debug_log(options.debug):
-        return await _TestRun(options, console or Console()).run()
+        return await _TestRun(options, Console()).run()
 
 
 class _TestRun:

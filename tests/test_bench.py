@@ -139,6 +139,9 @@ class Wire(Connection):
         super().__init__()
         self.answers: list[bytes] = []
 
+    def message_received(self, head: bytes, body: bytes) -> None:
+        raise AssertionError("nobody sends to it")
+
     def write(self, data: bytes) -> None:
         self.answers.append(data)
 

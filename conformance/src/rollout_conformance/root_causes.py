@@ -50,6 +50,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("retries.aborted_key", "retries.not_whole"),
     ("idempotency.owed", "delivery.server_error"),
     ("idempotency.owed", "delivery.twice"),
+    ("delivery.retry_after", "delivery.delay"),
     ("drain.finish_reasons", "errors.finish_reason"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""

@@ -153,3 +153,19 @@ async def _body(reader: asyncio.StreamReader, fields: dict[str, str], most_bytes
 
 
 mutant("reads-any-head", "wire.endless_head", timed=True, post=reads_any_head)
+
+
+def reads_errors(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
+    return "" if response.is_success and '"error"' in response.text else str(usual(response, result))
+
+
+def offers_nothing_again(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
+    is_empty = not result["final_messages"] and "messages_refused" not in result["extra_fields"]
+    if response.status_code == 422 and is_empty and result["rollout_id"] not in self.kept:
+        self.kept.append(result["rollout_id"])
+        return ""
+    return str(usual(response, result))
+
+
+mutant("reads-errors-in-acknowledgements", "delivery.any_body", state_after=reads_errors)
+mutant("offers-nothing-again", "delivery.nothing_left", state_after=offers_nothing_again)

@@ -187,15 +187,17 @@ def offers_for_ever(self: SmallServer, usual: Any, response: httpx.Response, res
 
 def goes_back(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
     """To the whole result, after any other refusal."""
+    kept = next((messages for one, messages in self.kept if one is result), None)
     if response.status_code == 422:
-        if not result["final_messages"]:
+        if kept is not None:
             return "undeliverable"
-        result["kept"], result["final_messages"] = result["final_messages"], []
+        self.kept.append((result, result["final_messages"]))
+        result["final_messages"] = []
         result["extra_fields"] |= {"messages_refused": True}
         return ""
-    if "kept" in result:
-        result["final_messages"] = result.pop("kept")
-        del result["extra_fields"]["messages_refused"]
+    if kept is not None:
+        result["final_messages"] = kept
+        result["extra_fields"].pop("messages_refused", None)
     return str(usual(response, result))
 
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from support.processes import ServingProgram
@@ -20,14 +21,13 @@ KEY = "key-of-the-test"
 FP32_ERROR = 1e-3
 
 
-def test_trl_takes_steps_on_rollouts_of_the_server(tmp_path: Path, model_cache: Path) -> None:
+def train(folder: Path, *arguments: object) -> list[dict[str, Any]]:
+    """What TRL logs of each step of ``examples/trl``, through a server of its own."""
     variables = {"PYTHONPATH": str(ROOT), SERVER_KEY_VARIABLE: KEY}
-    with ServingProgram(tmp_path, "-m", "server:agent_loop", "-p", "0", **variables) as server:
+    with ServingProgram(folder, "-m", "server:agent_loop", "-p", "0", **variables) as server:
         url = f"http://127.0.0.1:{server.wait_until_serving().port}"
-        small = ("--steps", "2", "--problems-per-step", "1", "--samples", "4")
-        given = ("--server", url, "--output", str(tmp_path), "--model-cache", str(model_cache), *small)
         done = subprocess.run(
-            [sys.executable, "-m", "examples.trl.train", *given],
+            [sys.executable, "-m", "examples.trl.train", "--server", url, "--output", folder, *map(str, arguments)],
             cwd=ROOT,
             env=os.environ | {SERVER_KEY_VARIABLE: KEY},
             capture_output=True,
@@ -36,7 +36,12 @@ def test_trl_takes_steps_on_rollouts_of_the_server(tmp_path: Path, model_cache: 
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Numbers are ")
-    steps = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_trl_takes_steps_on_rollouts_of_the_server(tmp_path: Path, model_cache: Path) -> None:
+    small = ("--steps", 2, "--problems-per-step", 1, "--samples", 4)
+    steps = train(tmp_path, "--model-cache", model_cache, *small)
     assert [step["step"] for step in steps] == [1, 2]
     for step in steps:
         assert 0 <= step["reward"] <= 1

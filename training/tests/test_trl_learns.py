@@ -105,7 +105,7 @@ def pupil(tmp_path: Path) -> Path:
     return tmp_path / "pupil"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # a minute on idle cores
 def test_the_reward_goes_up(tmp_path: Path, pupil: Path) -> None:
     shape = ("--problems", PROBLEMS, "--problems-per-step", PROBLEMS, "--samples", 16, "--threads", 1)
     steps = train(tmp_path, "--model", pupil, "--steps", STEPS, "--learning-rate", 5e-4, *shape)

@@ -12,7 +12,8 @@ from osmosis_ai.rollout.core.results import Outcome, StopReason, result_without_
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
 from osmosis_ai.rollout.core.watch import Observer
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, MemoryJournal, RolloutState
-from osmosis_ai.rollout.server.attempts import Delivery
+from osmosis_ai.rollout.journal.base import CLAIM_LIMIT
+from osmosis_ai.rollout.server.attempts import Delivery, Verdict
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.pull.lane import PullLane
@@ -161,3 +162,30 @@ async def test_a_failure_that_is_kept_for_its_text_keeps_nothing_else(trainer: F
     while error is not None:
         assert error.__traceback__ is None
         error = error.__cause__ or error.__context__
+
+
+async def test_a_page_is_claimed_when_the_one_before_went_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("osmosis_ai.rollout.server.recovery.PAGE_SECONDS", 3600.0)
+    journal, may_go_out = MemoryJournal(), asyncio.Event()
+    await journal.open()
+    for number in range(3 * CLAIM_LIMIT):
+        await journal.accept(an_acceptance(str(number)))
+        await journal.finish(str(number), RESULT.encoded)
+    await journal.close()
+    await journal.open()
+    server = Server(journal)
+
+    async def attempt(delivery: Delivery) -> None:
+        await may_go_out.wait()
+        delivery.verdict = Verdict.ACKNOWLEDGED
+
+    monkeypatch.setattr(server.courier, "attempt", attempt)
+    taking = asyncio.ensure_future(server.recovery.take_up_abandoned())
+    await until(lambda: len(server.tasks) >= CLAIM_LIMIT)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(server.tasks) == CLAIM_LIMIT, "the others are there for others"
+    may_go_out.set()
+    await taking
+    await until(lambda: not server.tasks)
+    assert (await journal.counts())[RolloutState.DELIVERED] == 3 * CLAIM_LIMIT

@@ -10,10 +10,10 @@ from support.rollouts import eventually, until
 
 from osmosis_ai.rollout.core.results import Outcome, StopReason, result_without_run
 from osmosis_ai.rollout.core.settings import RolloutClientSettings
-from osmosis_ai.rollout.core.watch import Observer
+from osmosis_ai.rollout.core.watch import Observer, Verdict
 from osmosis_ai.rollout.journal import Acceptance, Journal, JournalError, JournalRecord, MemoryJournal, RolloutState
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT
-from osmosis_ai.rollout.server.attempts import Delivery, Verdict
+from osmosis_ai.rollout.server.attempts import Delivery
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
 from osmosis_ai.rollout.server.pull.lane import PullLane

@@ -10,7 +10,7 @@ import unicodedata
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
-from osmosis_ai.rollout.core.numbers import TIDY, is_whole, number_in
+from osmosis_ai.rollout.core.numbers import LEAD, TIDY, is_whole, number_in
 
 MARK = "####"
 
@@ -21,7 +21,8 @@ _DRESS = re.compile(
     r"\\(?:boxed|fbox|text|textbf|mathbf|mathrm|left|right)(?![a-zA-Z])|\\[()\[\],;:! ]|[`$\u200b\u2060\ufeff]"
     r"|(?<![\w)}\]])\*\*|\*\*(?![\w({\[\\+-])"  # bold, and no power
 )
-_FRACTION = re.compile(r"\\[dt]frac(?![a-zA-Z])")
+_LEAD = re.compile(rf"[\s*_]*+{LEAD}", re.VERBOSE)
+_FRACTION = re.compile(r"\\[cdt]frac(?![a-zA-Z])")
 _POWER = re.compile("\\^\\{(\\w+)\\}|([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)")
 _TOKENS = re.compile(r"\w+|[^\w\s]")
 _BEFORE = frozenset(".,;:?\"'\u2018\u2019\u201c\u201d{}")
@@ -30,6 +31,9 @@ _PAIRS = ('"\u201c\u201d\u201e', "'\u2018\u2019", "*")
 """What is dress where it is on both sides: behind a word alone it may be a prime or a star."""
 _VARIABLE = re.compile("([a-z]) = ")
 _FACTORIAL = re.compile(r"(?:[\s$]|\\\()*+([0-9]{1,3})!(?:[\s$.]|\\\))*+")
+_BOXED = "\\boxed{"
+_PROSE = re.compile(r"\s*+(?=[^0-9]*+[0-9])[A-Z][\w,'$]*+(?:[^\S\n]++[^\s]++){2,}+(?<=\.)\s*+")
+"""A sentence with a number somewhere in it: who answers with the number is not wrong."""
 _OF_A_CHOICE = {("(", ")"), ("[", "]"), ("", ")")}
 
 
@@ -53,7 +57,7 @@ def read_number(value: Any) -> Decimal | None:
     if isinstance(value, str):
         if whole := _FACTORIAL.fullmatch(value.translate(TIDY)):
             return Decimal(math.factorial(int(whole[1])))
-        return number_in(value.rpartition(MARK)[2])
+        return number_in(_answer_of(value))
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
@@ -61,14 +65,20 @@ def read_number(value: Any) -> Decimal | None:
 
 
 def is_close(number: Decimal, truth: Decimal, tolerance: Decimal | float) -> bool:
-    """Whether ``number`` is off ``truth`` by at most ``tolerance``: absolute, or relative to ``truth``."""
+    """Whether ``number`` is off ``truth`` by at most ``tolerance``: absolute, or relative to ``truth``.
+
+    Relative where ``truth`` is above 1, or below ``tolerance`` itself, which any small number would be close to.
+    """
     difference = _COMPARISON.subtract(number, truth).copy_abs()
-    allowed = _COMPARISON.multiply(Decimal(str(tolerance)), max(Decimal(1), truth.copy_abs()))
-    return difference <= allowed
+    bound, size = Decimal(str(tolerance)), truth.copy_abs()
+    return difference <= _COMPARISON.multiply(bound, size if size < bound and size else max(Decimal(1), size))
 
 
 def is_comparable(ground_truth: Any) -> bool:
-    """Whether ``is_right`` can compare it: a finite number, a bool, or a text that is more than punctuation."""
+    """Whether ``is_right`` can compare it: a finite number, a bool, or a text.
+
+    No text is one that is only punctuation, or a sentence such as "It is 18.", of which nobody says what the answer is.
+    """
     return read_number(ground_truth) is not None or bool(_plain_truth(ground_truth))
 
 
@@ -87,7 +97,8 @@ def is_right(answer: Any, ground_truth: Any, tolerance: Decimal | float = 1e-7) 
     if not isinstance(answer, str) or MARK not in answer:
         return False
     given = answer.rpartition(MARK)[2].strip()
-    if text and text in (_plain(given), _plain(given.partition("\n")[0])):
+    lines = given, given.partition("\n")[0]
+    if text and text in (*map(_plain, lines), *(_plain(_LEAD.sub("", line, count=1)) for line in lines)):
         return True
     if truth is not None and (number := final_number(answer)) is not None:
         if _is_of_another_variable(given, ground_truth):
@@ -103,8 +114,21 @@ def _is_done(ground_truth: Any, number: Decimal) -> bool:
 
 def _plain_truth(ground_truth: Any) -> str:
     if isinstance(ground_truth, str):
-        return _plain(ground_truth.rpartition(MARK)[2])
+        text = _answer_of(ground_truth)
+        return "" if _PROSE.fullmatch(text) else _plain(text)
     return str(ground_truth).lower() if isinstance(ground_truth, bool) else ""
+
+
+def _answer_of(ground_truth: str) -> str:
+    """What is to be compared: it follows the last ``####``, or is in the last ``\\boxed``, as in MATH's solutions."""
+    if MARK in ground_truth or (boxed := ground_truth.rfind(_BOXED)) < 0:
+        return ground_truth.rpartition(MARK)[2]
+    depth = 1
+    for end, character in enumerate(ground_truth[boxed + len(_BOXED) :], start=boxed + len(_BOXED)):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return ground_truth[boxed + len(_BOXED) : end]
+    return ground_truth
 
 
 def _plain(text: str) -> str:

@@ -44,9 +44,13 @@ _ALONE = re.compile(r"\s*+(-?[0-9]++(?:\.[0-9]++)?+)\s*+\Z")
 _VULGAR_FRACTION = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 
 _QUOTES = "\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
-_CURRENCY = r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CAD|AUD|CHF|US\$|Rs\.?)"
+_CURRENCY = r"(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CAD|AUD|CHF|[A-Z]{1,2}\$|Rs\.?)"
 _PLAIN = r"[0-9]++ (?: \.[0-9]++ )?+"
 _BLANK = r"[^\S\n]*+"
+LEAD = r"""(?: (?i: \b (?: (?:so|thus|hence|therefore) ,?+ \ )?
+    (?: (?:the\ )? (?:final\ |correct\ )? (?:answer|ans|result|total) (?:\ is)? \b | (?:so|thus|hence|therefore)\b ) )
+    | \u7b54\u6848 [\u662f\u4e3a\u70ba]? ) [*_]*+ [.:,]?+"""
+"""What comes before an answer, as a verbose pattern."""
 # LaTeX takes a digit without braces, and that one alone.
 _PART = rf"(?: \{{ \s*+ {_PLAIN} \s*+ \}} | [0-9] )"
 
@@ -54,11 +58,12 @@ _PART = rf"(?: \{{ \s*+ {_PLAIN} \s*+ \}} | [0-9] )"
 _NUMBER = re.compile(
     rf"""
     # Markdown, LaTeX, quotes, "x =", "Answer:" and currencies before it
-    (?: [\s*_`{_QUOTES}$€£¥₹(\[{{=≈≃≅] | ~(?!~) | \\[$(\[,;:!\ ]
-      | (?: (?i: (?:the\ )? (?:final\ )? answer (?:\ is)? \b) | \u7b54\u6848 [\u662f\u4e3a\u70ba]? ) :?+
-      | \\(?:approx|sim|boxed|fbox|text|textbf|mathbf|mathrm)(?![a-zA-Z]) | [a-zA-Z]\ ?= | {_CURRENCY} (?=[\s0-9.$]) )*+
+    (?: [\s*_`{_QUOTES}$€£¥₹(\[{{}}=≈≃≅\u223c] | ~(?!~) | \\[$(\[,;:!\ ]
+      | {LEAD} | (?i: exactly \b ) | < (?! (?:del|s|strike)> ) [a-zA-Z]++ [0-9]? >
+      | \\(?:approx|sim|boxed|fbox|text|textbf|mathbf|mathrm|left)(?![a-zA-Z])
+      | [a-zA-Z]\ ?= | {_CURRENCY} (?=[\s0-9.$]) )*+
     (?P<sign> [-+] | (?:minus|negative)\b )?+ (?: [\s$€£¥₹] | \\(?=\$) | {_CURRENCY} )*+
-    (?: \\[dt]?frac \s*+ (?P<top> \{{ \s*+ -{_PLAIN} \s*+ \}} | {_PART} ) \s*+ (?P<under> {_PART} )
+    (?: \\[cdt]?frac \s*+ (?P<top> \{{ \s*+ -{_PLAIN} \s*+ \}} | {_PART} ) \s*+ (?P<under> {_PART} )
       | (?P<digits>
           [0-9]{{1,3}} (?P<mark> , | \{{,\}} | ['\u2019_\ ] | \\, ) [0-9]{{3}} (?: (?P=mark) [0-9]{{3}} )*+ (?![0-9])
             (?: \.[0-9]++ )?+
@@ -70,7 +75,7 @@ _NUMBER = re.compile(
             \^ \{{?+ (?P<power> [-+]?+[0-9]++ ) \}}?+ )?
         (?: {_BLANK} [/\u2044] {_BLANK} (?P<divisor> [1-9][0-9]*+ ) (?!\.[0-9])
           | {_BLANK} (?P<part> [0-9]++ ) {_BLANK} [/\u2044] {_BLANK} (?P<whole> [1-9][0-9]*+ )
-          | {_BLANK} \\[dt]?frac \s*+ (?P<latex_part> {_PART} ) \s*+ (?P<latex_whole> {_PART} ) )?
+          | {_BLANK} \\[cdt]?frac \s*+ (?P<latex_part> {_PART} ) \s*+ (?P<latex_whole> {_PART} ) )?
     )
     """,
     re.VERBOSE,
@@ -116,6 +121,7 @@ _NO_UNIT = re.compile(
          | squared | cubed | factorial | mod | modulo | remainder | sqrt | pi | base | hex
          | or | oder | ou | nor | not | no | either | maybe | perhaps | probably | possibly | unless | if | else | but
          | vs | versus | wait | wrong | incorrect | false | instead | rather | and\s+(?:an?|some|more)
+         | guess | sorry | oops
          | cannot | never | nope | nah | untrue | invalid | mistaken | lie | scratch | ignore | disregard | actually
          | \w+n['\u2019]t | nicht | nein | falsch | falso | faux | root ) \b
       | \b (?-i: (?=[IVX]{2}) X{0,3} (?:IX|IV|V?I{0,3}) ) \b
@@ -124,8 +130,8 @@ _NO_UNIT = re.compile(
 )
 _UNIT_WORDS = """
 a an per each every of total left altogether remaining more fewer less done final that to th st nd rd
-usd eur gbp jpy cny rmb inr cad aud chf rs sek nok dkk pln krw dollar euro pound cent penny pence rupee yen yuan ruble
-руб рубль рубля рублей krona krone franc won peso
+usd eur gbp jpy cny rmb inr cad aud chf rs sek nok dkk kr zł pln krw dollar euro pound cent penny pence rupee yen yuan
+ruble руб рубль рубля рублей krona krone franc won peso
 percent pct percentage degree deg celsius fahrenheit kelvin rad radian
 mm cm dm km nm in inch foot feet ft yard yd mi mile meter metre kilometer kilometre centimeter centimetre millimeter
 millimetre sq square cubic acre hectare ha
@@ -135,6 +141,7 @@ ms sec second min minute h hr hrs hour day week month year yr am pm
 kmh mph kph rpm bps kb mb gb tb byte bit kw kwh mw watt volt amp ampere ohm joule newton pascal hertz hz khz mhz ghz
 kj kn kpa mol cal kcal calorie bar atm dpi px pixel
 people person men women man woman child children teeth geese mice fish sheep deer dice oxen cattle police staff
+rice water flour milk sugar money apiece
 pair set unit piece item point apple egg book page step way time
 """  # noqa: RUF001 - the letters are meant
 _UNITS = frozenset(_UNIT_WORDS.split())
@@ -143,15 +150,24 @@ _CJK = re.compile("k?[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _NO_CJK = re.compile(
     "[十百千万萬亿億京십백천만억]|조(?!각)"  # powers of ten
     "|半|반|割|ダース|打|(?:キロ|ミリ)(?![グメリワ])|メガ|ギガ|ミリオン|分之|分の|분의"  # parts and other scales
-    "|以[上下内內]|未[満满滿]|左右|[余約约強弱]|ほど|[くぐ]らい|이상|이하|미만|초과|정도|가량"  # about, at most
-    "|[不非没沒错錯误誤違否]|ない|なし|아[니님]|없|틀"  # not, wrong
+    "|成|다스"  # and Korea's dozen
+    "|以[上下内內]|未[満满滿]|左右|[余約约強弱多几幾超]|[前上][後后下]"
+    "|ほど|[くぐ]らい|이상|이하|미만|초과|정도|가량"  # about, at most
+    "|[減减乘乗除負负]|加(?![仑侖])|[不非没沒错錯误誤違否謊谎嘘]|거짓|오답|ない|なし|아[니님]|없|틀"  # not, wrong
     "|[或又]|また|もしく|또는|혹은"  # or
 )
 _NAME_OF_A_NUMBER = re.compile(
     r"""
-    (?: \w*il+i?on\w* | \w*zillion\w* | thous\w* | \w+fold | \w+ths | \w*quarters? | half | halfs | thirds? | basis
-      | (?:one|two|three|four|five|seven|eight|nine|ten)s | sixes | dozens? | (?:kilo|mega|giga|tera|micro|nano)s?
-      | sans | fails | lacks | exceeds | excludes | equals ) \Z
+    (?: \w*il+i?on\w* | \w*zillion\w* | thous\w* | \w+fold | \w*quarters?
+      | \w*(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|teen|tie|hundred|thousand|illion)ths
+      | half | halfs | thirds? | basis
+      | (?:one|two|three|four|five|seven|eight|nine|ten|eleven|twelve)s | sixes | \w*teens | dozens? | scores
+      | (?:twen|thir|for|fif|six|seven|eigh|nine)ties | (?:hecto|kilo|mega|giga|tera|micro|nano)s?
+      | lacs | lakhs | arabs | kharabs | \w*googols? | myriads | \w*illiards? | doubles | triples | quadruples
+      | milhares | milliers | do[cu]\w*enas | douzaines | cent[eai]+n[ae]s | decenas | dizaines
+      | factorials | inverses | negatives | reciprocals | opposites | pluses | minuses
+      | wrongs | lies | nots | maybes | falsehoods
+      | sans | fails | lacks | exceeds | excludes | equals | differs | disagrees | contradicts | becomes ) \Z
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -168,7 +184,7 @@ _CURRENCY_IN_MILLIONS = re.compile(rf"(?:{_CURRENCY_WORD.pattern})[^\S\n]*+(?:[m
 _KILO = re.compile("千(?=[克米瓦卡焦赫])")
 _TOKEN = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*+ ?/?>|<\|[^<>|\n]*+\|>")
 _COMMAND = re.compile(
-    r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|circ|degree|percent|quad|[%)\],;:!$ \\])"
+    r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|left|right|circ|degree|percent|quad|[%)\],;:!$ \\])"
     r"|o['\u2019]clock|\^\{?+\\circ\}?+"
 )
 _UNIT_EXPONENT = re.compile(r"(?<=[^\W\d_])\}?+(?:\^\{?[23]\}?|[²³])(?![0-9])|(?:(?<=m)|(?<=ft)|(?<=in))[23](?![0-9])")

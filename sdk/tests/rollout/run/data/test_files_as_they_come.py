@@ -168,7 +168,16 @@ class TestPacked:
                 stream.write(json.dumps(ROW).encode())
             whole = path.read_bytes()
         path.write_bytes(b"nonsense" * 9 if damage == "nonsense" else whole[:-4])
-        with pytest.raises(DatasetParseError, match=r"rows\.jsonl\.\w+ is not a whole (gzip|zstd) file: "):
+        with pytest.raises(DatasetParseError, match=r"rows\.jsonl\.\w+ is not a whole (gzip file: .+|zstd file)\."):
+            rows_of(path)
+
+    @pytest.mark.parametrize(("start", "suffix"), [(gzip.compress(b"{}"), ".gz"), (b"\x28\xb5\x2f\xfd", ".zst")])
+    def test_one_that_does_not_say_so_is_told_what_its_name_lacks(
+        self, tmp_path: Path, start: bytes, suffix: str
+    ) -> None:
+        path = tmp_path / "rows.jsonl"
+        path.write_bytes(start)
+        with pytest.raises(DatasetParseError, match=rf"rows\.jsonl is compressed: let its name end in \{suffix}\."):
             rows_of(path)
 
     @pytest.mark.parametrize("name", ["rows.parquet.gz", "rows.gz", "rows.zip"])

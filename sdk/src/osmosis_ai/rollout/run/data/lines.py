@@ -15,6 +15,7 @@ from osmosis_ai.rollout.run.errors import DatasetParseError
 logger = logging.getLogger(__name__)
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 _OTHER_MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -46,7 +47,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     except OSError as error:
         if compression != "zstd" or error.errno is not None:
             raise
-        raise DatasetParseError(f"{path} is not a whole {compression} file: {error}.") from error
+        raise DatasetParseError(f"{path} is not a whole {compression} file.") from error
 
 
 def decoded(path: Path, line_number: int, line: bytes) -> str:
@@ -97,6 +98,9 @@ def _opened(path: Path, compression: str | None) -> IO[bytes]:
 
 
 def _refuse_other_encodings(path: Path, line: bytes) -> None:
+    for mark, suffix in _PACKED.items():
+        if line.startswith(mark):
+            raise DatasetParseError(f"{path} is compressed: let its name end in {suffix}.")
     for mark, name in _OTHER_MARKS.items():
         if line.startswith(mark):
             raise DatasetParseError(f"{path} is {name}: save it as UTF-8.")

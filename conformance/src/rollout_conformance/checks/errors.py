@@ -85,6 +85,7 @@ async def not_whole(kit: Kit) -> None:
                 None,
                 "",
                 "content_filter",
+                "x-unknown",
                 7,
                 "end_turn",
                 "eos_token",

@@ -388,6 +388,18 @@ class TestProtocols:
             assert (await caller.http.get("/ready")).status_code == 200
 
 
+def contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.iterdir() if path.is_file()]
+
+
+async def test_the_key_of_the_policy_is_in_no_file(tmp_path: Path) -> None:
+    async with calling(app_of(server={"journal": str(tmp_path / "journal.db")})) as caller:
+        await caller.run(llm_api_key="policy-key-of-0.3")
+        files = contents(tmp_path)
+    assert any(b"rollout-1" in content for content in files)
+    assert not any(b"policy-key-of-0.3" in content for content in files)
+
+
 async def test_chat_calls_bring_the_tools_and_nothing_that_the_agent_did_not_say() -> None:
     async def chat(ctx: RolloutContext) -> Any:
         reply = await ctx.chat(list(ctx.request.messages), temperature=0.5)

@@ -100,6 +100,7 @@ class Admission:
                 "The server is shutting down.",
                 "shutting_down",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
+                headers={"Connection": "close"},  # the next one may reach a server that stays
             )
         if terms is None:
             init = _Init(request, body, trace, idempotency_key(request), fingerprint(request), None)
@@ -184,7 +185,7 @@ class Admission:
             rollout_id=rollout.rollout_id,
             fingerprint=init.fingerprint,
             server_url=rollout.server_url,
-            api_key=rollout.api_key,
+            api_key=rollout.api_key if init.terms is None else None,  # nothing is delivered that would need it
             init_reply=reply,
             request=init.body if rollout.api_key is None else _without_key(init.body),
         )

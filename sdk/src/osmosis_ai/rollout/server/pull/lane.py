@@ -2,7 +2,7 @@
 
 Invariants: a result is settled by the first authenticated poll that is answered with it, and until the record has
 outlived its retention every other gets the same bytes, which are those on record. Without its lease's token nobody
-learns more than that a rollout exists, and nobody without the server's key learns that. No result is in memory unless
+gets a result, and nobody without the server's key learns that the rollout exists. No result is in memory unless
 somebody is waiting for it. One that is never fetched is given up after the deadline of deliveries, and kept as long as
 any other that is undeliverable.
 """

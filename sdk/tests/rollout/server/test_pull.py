@@ -183,6 +183,26 @@ class TestStart:
             assert (await caller.http.post(INIT, json=init_body("same"))).status_code == 202
             assert (await caller.http.get("/health")).json()["lifecycle"]["active_rollouts"] == 2
 
+    async def test_its_state_is_not_that_of_an_init_of_the_same_id(self, tmp_path: Path) -> None:
+        """Whichever came last, and whether they are in this process or on record alone."""
+
+        async def hang_unless_graded(ctx: RolloutContext) -> Any:
+            return await (hang(ctx) if ctx.request.metadata.get("hangs") else answer(ctx))
+
+        app = app_of(hang_unless_graded, server={"journal": str(tmp_path / "journal.db")})
+        async with lifespan_of(app), calling(app) as caller:
+            for rollout_id in ("first", "last"):
+                fetched = init_body(rollout_id, metadata={"hangs": True})
+                if rollout_id == "last":
+                    assert (await caller.http.post(INIT, json=fetched)).status_code == 202
+                await caller.run(rollout_id)
+                if rollout_id == "first":
+                    assert (await caller.http.post(INIT, json=fetched)).status_code == 202
+                state = (await caller.http.get(f"/v1/rollout/{rollout_id}")).json()["state"]
+                assert state in ("accepted", "queued", "running")
+            await caller.run("alone")
+            assert (await caller.http.get("/v1/rollout/alone")).json()["state"] == "delivered"
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -393,7 +413,8 @@ def contents(folder: Path) -> list[bytes]:
 
 
 async def test_the_key_of_the_policy_is_in_no_file(tmp_path: Path) -> None:
-    async with calling(app_of(server={"journal": str(tmp_path / "journal.db")})) as caller:
+    app = app_of(server={"journal": str(tmp_path / "journal.db")})
+    async with lifespan_of(app), calling(app) as caller:
         await caller.run(llm_api_key="policy-key-of-0.3")
         files = contents(tmp_path)
     assert any(b"rollout-1" in content for content in files)

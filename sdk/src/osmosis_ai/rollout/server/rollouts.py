@@ -119,9 +119,13 @@ class Rollouts:
             self._count(-1)
         del self._by_key[rollout.key]
 
-    def newest(self, rollout_id: str) -> Rollout | None:
-        """The last one with that id; several may share it under different keys."""
-        found = (rollout for rollout in reversed(self._by_key.values()) if rollout.rollout_id == rollout_id)
+    def newest(self, rollout_id: str, *, pulled: bool = False) -> Rollout | None:
+        """The last one with that id, of 0.3 if ``pulled``, else of 0.2; several may share it under different keys."""
+        found = (
+            rollout
+            for rollout in reversed(self._by_key.values())
+            if rollout.rollout_id == rollout_id and pulled is (rollout.terms is not None)
+        )
         return next(found, None)
 
     def without_result(self) -> list[Rollout]:

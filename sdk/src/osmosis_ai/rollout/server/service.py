@@ -39,6 +39,7 @@ from osmosis_ai.rollout.server.relay import Meant
 from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.scheduler import Scheduler
 from osmosis_ai.rollout.server.state import AppState
+from osmosis_ai.rollout.server.terms import is_pulled
 
 logger = logging.getLogger(__name__)
 
@@ -151,14 +152,23 @@ class RolloutService:
         await self._journal.close()
 
     async def status(self, rollout_id: str) -> dict[str, Any] | None:
-        """What is known of the newest rollout with that id; ``None`` if nothing is."""
+        """What is known of the newest rollout with that id; ``None`` if nothing is.
+
+        One of 0.3 is told of only where none of 0.2 has the id, whose trainer would take its end for the other's.
+        """
         rollout = self._rollouts.newest(rollout_id)
         if rollout is not None and rollout.phase is not Phase.DELIVERING:
             return view_of_rollout(rollout)
         records = await self._journal.find(rollout_id)
-        if not records:
-            return None
-        record, delivery = records[0], self._courier.under_way.get(records[0].key)
+        record = next((record for record in records if not is_pulled(record.key)), None)
+        if record is None:
+            rollout = self._rollouts.newest(rollout_id, pulled=True)
+            if rollout is not None and rollout.phase is not Phase.DELIVERING:
+                return view_of_rollout(rollout)
+            if not records:
+                return None
+            record = records[0]
+        delivery = self._courier.under_way.get(record.key)
         async with self._looking:  # one at a time, as results may be large; and away from the event loop
             result = await self._journal.load(record.key, Payload.RESULT)
             return await call_in_thread(lambda: view_of_record(record, result, delivery))

@@ -201,8 +201,8 @@ class Browser:
         self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
 
     def print(self, path: Path) -> None:
-        """What is printed now, as PDF."""
-        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"]))
+        """What is printed now, as PDF; as a browser prints where nobody asks for backgrounds."""
+        path.write_bytes(base64.b64decode(self.call("Page.printToPDF", printBackground=False)["data"]))
 
     def screenshot(self, path: Path) -> None:
         """What is seen now, as PNG."""

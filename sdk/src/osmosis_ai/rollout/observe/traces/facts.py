@@ -45,6 +45,13 @@ def digest_of(messages: object) -> str:
         return ""
 
 
+def question_of(messages: list[Any], metadata: object) -> str:
+    """A digest of what the dataset asked: the messages but the system's, which is the agent's, and the ground truth."""
+    said = [one for one in messages if not (isinstance(one, dict) and one.get("role") in ("system", "developer"))]
+    truth = metadata.get("ground_truth") if isinstance(metadata, Mapping) else None
+    return digest_of([said, truth])
+
+
 def weights_of(known: list[str], event: Mapping[str, Any]) -> list[str]:
     """``known`` with the weight versions that a reply names, each once, in their order."""
     versions = event.get("weight_versions")

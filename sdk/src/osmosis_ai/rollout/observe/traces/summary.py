@@ -14,7 +14,15 @@ from osmosis_ai.rollout.core.reward_parts import known_components
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
-from osmosis_ai.rollout.observe.traces.facts import Scalar, digest_of, last_answers, scalars_of, weights_of, with_tools
+from osmosis_ai.rollout.observe.traces.facts import (
+    Scalar,
+    digest_of,
+    last_answers,
+    question_of,
+    scalars_of,
+    weights_of,
+    with_tools,
+)
 
 MAX_TEXT_CHARACTERS = 300
 MAX_WARNINGS = 5
@@ -66,6 +74,8 @@ class Summary:
     """The scalar values of the init's metadata."""
     digest: str = ""
     """Of the init's messages: rollouts of one prompt have the same."""
+    question: str = ""
+    """Of what the dataset asked, whatever the system prompt: tells one dataset's row from the same row of another."""
     weights: list[str] = field(default_factory=list)
     """The versions of the weights that answered, in the order of their first reply."""
     tool_text: str = ""
@@ -106,6 +116,7 @@ def _on_start(summary: Summary, event: Mapping[str, Any]) -> None:
     if isinstance(messages, list) and messages:
         summary.prompt = _short(_content(messages[-1]))
         summary.digest = digest_of(messages)
+        summary.question = question_of(messages, request.get("metadata"))
     summary.metadata = scalars_of(request.get("metadata"))
 
 

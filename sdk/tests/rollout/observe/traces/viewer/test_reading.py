@@ -186,6 +186,14 @@ def test_next_failure_goes_from_one_to_the_next(page: Browser, tmp_path: Path) -
     page.wait_for("document.querySelector('#detail h2').innerText === 'r6'")
 
 
+def colors_of(path: Path) -> set[str]:
+    """What is filled with, as #rrggbb."""
+    contents = [one.get_contents() for one in PdfReader(path).pages]
+    drawn = " ".join(one.get_data().decode("latin-1") for one in contents if one is not None)
+    fills = re.findall(r"([\d.]+) ([\d.]+) ([\d.]+) rg\b", drawn)
+    return {"#" + "".join(f"{round(float(part) * 255):02x}" for part in fill) for fill in fills}
+
+
 def pages_of(page: Browser, path: Path) -> list[str]:
     page.print(path)
     return [re.sub(r"\s+", " ", one.extract_text()) for one in PdfReader(path).pages]
@@ -221,3 +229,11 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     assert all(len(one) > 40 for one in printed)
     assert "The answer is" in "".join(printed)
     assert "with failed tools" not in "".join(printed)  # what lies behind it on the screen
+    assert {"#2557d6", "#1a9a78"} <= colors_of(tmp_path / "one.pdf")  # the timeline's bars of model and tools
+    page.press("Escape")
+    page.click("#to-problems")
+    page.wait_for("document.querySelector('.row .small')")
+    page.click(".row .small")
+    page.wait_for("document.querySelector('.detail.double mark')")
+    page.print(tmp_path / "two.pdf")
+    assert "#ffe3a3" in colors_of(tmp_path / "two.pdf")  # what differs

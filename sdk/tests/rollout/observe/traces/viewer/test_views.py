@@ -185,6 +185,46 @@ def test_rollouts_without_metadata_are_grouped_by_what_was_asked(page: Browser, 
     assert "0 of 3 problems have no signal" in page.text("#problem-head")
 
 
+def test_one_row_of_two_datasets_is_two_problems(page: Browser, tmp_path: Path) -> None:
+    long = "the same beginning " * 40
+    asked = {  # by run: what its rows 0, 1, ... ask, with the truth
+        "1700000001": [("What is 1 + 2?", "3"), (f"{long}a", "A"), (f"{long}b", "A"), ("Which letter?", "A")],
+        "1700000002": [("What is 1 + 2?", "3"), (f"{long}b", "A"), (f"{long}a", "A"), ("Which letter?", "B")],
+    }
+    for name, rows in asked.items():
+        for row, (prompt, truth) in enumerate(rows):
+            for sample in range(2):
+                maker = TraceMaker(f"r{name}-{row}-{sample}")
+                maker.start(prompt, metadata={"row_index": row, "ground_truth": truth, "nested": {"run": name}})
+                if name == "1700000002":  # another agent's system prompt makes no other problem
+                    maker.lines[0] = maker.lines[0].replace("careful calculator", "quick calculator")
+                maker.turn(1, saying("#### 3")).end(reward=float(sample)).write(tmp_path / "traces" / name)
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    page.wait_for(f"{ROWS}.length === 7")
+    told = sorted(page.evaluate(f"{ROWS}.map(row => row.querySelector('.c-prompt .why').innerText)"))
+    assert told == ["row 0 · 2 runs", *(f"row {row}" for row in (1, 1, 2, 2, 3, 3))]
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.comparison')")
+    assert "1 problem in both; 3 only in A, 3 only in B" in page.text(".comparison .dim")
+    page.click(".pairs tbody .link")
+    page.wait_for(f"{ROWS}.length === 4")
+    assert page.evaluate(f"new Set({ROWS}.map(row => row.rollout.run)).size") == 2
+
+
+def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_path: Path) -> None:
+    for run in range(2):
+        for sample in range(2):
+            maker = TraceMaker(f"r{run}-{sample}").start("Hi?", metadata={"row_index": 0}).turn(1, saying("#### 3"))
+            maker.end(reward=float(run)).write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    page.wait_for(f"{ROWS}.length === 1")
+    assert "1 of 1 problems have no signal (100%): 1 always the same in a run." in page.text("#problem-head")
+    told = page.evaluate(f"['spread', 'signal'].map(name => {ROWS}[0].querySelector('.c-' + name).innerText)")
+    assert told == ["0.577", "only between runs"]
+
+
 @pytest.mark.usefixtures("two_runs")
 class TestEscape:
     """It ends what was begun last, and that alone."""

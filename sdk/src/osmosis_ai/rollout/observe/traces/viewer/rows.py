@@ -32,6 +32,7 @@ _FIELDS = {
     "run": "run",
     "metadata": "metadata",
     "digest": "digest",
+    "question": "question",
     "weights": "weights",
 }
 """The columns between the key and the warning, and what fills them: fields of ``Summary``."""

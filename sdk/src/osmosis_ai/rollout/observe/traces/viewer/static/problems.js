@@ -4,13 +4,15 @@ const Problems = (() => {
   let onOpen = () => {}, onCompare = () => {}, onSilent = () => {}, onBy = () => {};
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
-  // By the row of the dataset where the trainer told it, else by what was asked; or by a key of the metadata.
+  // By the row of the dataset where the trainer told it, and what that row asked, as two datasets have both a row 0;
+  // else by what was asked; or by a key of the metadata.
   const problemOf = (by) => (one) => {
     if (by === "prompt") return one.digest || one.prompt || one.id;
     if (by) return one.metadata?.[by] === undefined ? `no ${by}` : String(one.metadata[by]);
     const row = one.metadata?.row_index;
-    return row === undefined ? one.digest || one.prompt || one.id : `row ${row}`;
+    return row === undefined ? one.digest || one.prompt || one.id : `row ${row} ${one.question || one.prompt}`;
   };
+  const nameOf = (one, by) => !by && one.row !== null ? `row ${one.row}` : /^[0-9a-f]{12}$/.test(one.key) ? null : one.key;
 
   function keysOf(rollouts) {
     const keys = new Map();
@@ -21,6 +23,7 @@ const Problems = (() => {
   function signal(cell, one) {
     cell.replaceChildren();
     if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
+    else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "only between runs", title: "No signal: within each run all samples got the same reward. The spread is from run to run." }));
     else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
     else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: "In that many of its groups, one a run, all samples got the same reward." }));
     else cell.append(el("span", { class: "chip ok", text: "signal" }));
@@ -29,7 +32,7 @@ const Problems = (() => {
   function prompt(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
     cell.children[0].textContent = show(one.prompt).replace(/\s+/g, " ").slice(0, 240);
-    cell.children[1].textContent = show([/^[0-9a-f]{12}$/.test(one.key) ? null : one.key, one.failed ? `${one.failed} failed` : null, one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
+    cell.children[1].textContent = show([one.name, one.failed ? `${one.failed} failed` : null, one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
   }
 
   function samples(cell, one) {
@@ -37,7 +40,7 @@ const Problems = (() => {
     cell.replaceChildren();
     if (scored.length < 2 || one.spread === 0) return;
     const sorted = [...scored].sort((a, b) => a.reward - b.reward), worst = sorted[0], best = sorted[sorted.length - 1];
-    cell.append(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side", "aria-label": `best | worst of ${one.key}, side by side`, onclick: () => onCompare(best.key, worst.key) }));
+    cell.append(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side", "aria-label": `best | worst of ${one.name ?? one.key}, side by side`, onclick: () => onCompare(best.key, worst.key) }));
   }
 
   const grid = Grid({
@@ -47,7 +50,7 @@ const Problems = (() => {
       { name: "n", label: "n", first: -1, number: true, value: (one) => one.n, draw: plain((one) => one.n) },
       { name: "pass", label: "Pass rate", first: 1, number: true, value: (one) => one.pass, draw: plain((one) => Text.percent(one.pass)), title: "Share of the rewards that are at least 1" },
       { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: plain((one) => Text.reward(one.mean)) },
-      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: plain((one) => Text.reward(one.spread)), title: "Standard deviation of the rewards" },
+      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: plain((one) => Text.reward(one.spread)), title: "Standard deviation of the rewards, of all runs together" },
       { name: "length", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => Text.number(one.turns, 1)), title: "Mean turns of a sample" },
       { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(Math.round(one.tokens))), title: "Mean tokens that the model wrote" },
       { name: "signal", label: "Signal", first: -1, value: (one) => one.groups ? one.silent / one.groups : null, draw: signal },
@@ -61,13 +64,14 @@ const Problems = (() => {
 
   function draw(node, rollouts, all, state) {
     const found = [...Stats.problems(rollouts, problemOf(state.by)).values()];
+    for (const one of found) one.name = nameOf(one, state.by);
     const silent = found.filter((one) => one.groups && one.silent === one.groups);
     const right = silent.filter((one) => one.pass === 1).length, wrong = silent.filter((one) => one.pass === 0).length;
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
     const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
     node.replaceChildren(
       el("p", { class: "says" }, el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
-        silent.length ? `: ${[right ? `${right} always right` : null, wrong ? `${wrong} never right` : null, silent.length - right - wrong ? `${silent.length - right - wrong} always the same` : null].filter(Boolean).join(", ")}.` : "."),
+        silent.length ? `: ${[right ? `${right} always right` : null, wrong ? `${wrong} never right` : null, silent.length - right - wrong ? `${silent.length - right - wrong} always the same in a run` : null].filter(Boolean).join(", ")}.` : "."),
       el("button", { type: "button", class: "toggle", "aria-pressed": Boolean(state.silent), text: "only without signal", onclick: onSilent }),
       el("label", { class: "by" }, "Told apart by ", el("select", { id: "by", onchange: (event) => onBy(event.target.value || null) }, options.map(([value, text]) => el("option", { value, text, selected: (state.by ?? "") === value })))));
     grid.show(state.silent ? silent : found);

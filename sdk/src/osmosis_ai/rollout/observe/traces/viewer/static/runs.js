@@ -40,7 +40,7 @@ const Runs = (() => {
     const answer = Stats.compare(a.list, b.list, problemOf);
     const parts = new Set([...a.list, ...b.list].flatMap((one) => Object.keys(one.components ?? {})));
     const pairs = [...answer.pairs].sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference) || (String(x.key) < String(y.key) ? -1 : 1));
-    const unlike = pairs.length ? `${pairs.length.toLocaleString("en")} problems in both` : "no problem in both";
+    const unlike = pairs.length ? `${pairs.length.toLocaleString("en")} ${pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
     const alone = [answer.onlyA ? `${answer.onlyA} only in A` : null, answer.onlyB ? `${answer.onlyB} only in B` : null].filter(Boolean).join(", ");
     const row = (pair) => el("tr", { class: pair.difference > 1e-9 ? "better" : pair.difference < -1e-9 ? "worse" : "" },
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt.replace(/\s+/g, " ").slice(0, 120) || pair.key })),

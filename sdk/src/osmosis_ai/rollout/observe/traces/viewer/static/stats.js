@@ -73,5 +73,5 @@ const Stats = (() => {
     return answer;
   }
 
-  return { PASS, mean, spread, standardError, quantile, problems, compare };
+  return { PASS, SAME, mean, spread, standardError, quantile, problems, compare };
 })();

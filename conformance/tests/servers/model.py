@@ -10,6 +10,8 @@ Json = dict[str, Any]
 FIRST_DELAY_SECONDS = 0.06
 MAX_REFUSAL_BYTES = 16 * 1024
 LAST_DELAY_SECONDS = 0.5
+GROWTH = 3
+"""Of each delay, so that a busy machine does not hide it."""
 ATTEMPTS = 4
 PATIENCE = 50
 WHOLE = ("stop", "tool_calls", "length", "function_call")

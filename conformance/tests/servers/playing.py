@@ -17,6 +17,7 @@ import httpx
 from servers.model import (
     ATTEMPTS,
     FIRST_DELAY_SECONDS,
+    GROWTH,
     LAST_DELAY_SECONDS,
     MAX_REFUSAL_BYTES,
     PATIENCE,
@@ -233,7 +234,7 @@ class Playing:
         return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
 
     async def back_off(self, attempts: int) -> None:
-        await asyncio.sleep(min(FIRST_DELAY_SECONDS * 2**attempts, LAST_DELAY_SECONDS))
+        await asyncio.sleep(min(FIRST_DELAY_SECONDS * GROWTH ** (attempts - 1), LAST_DELAY_SECONDS))
 
     async def post(self, rollout: Rollout, path: str, body: Json, key: str) -> httpx.Response:
         headers = {"Content-Type": "application/json", **self.credentials(rollout, path), **self.trace(path)}
@@ -329,7 +330,7 @@ class Playing:
             if self.last_call.is_set():
                 return
             await self.wait_to_offer(max(delay, self.told_of_result(rollout)))
-            delay = min(2 * delay, LAST_DELAY_SECONDS)
+            delay = min(GROWTH * delay, LAST_DELAY_SECONDS)
         rollout.state = state
         self.note({"settled": rollout.init, "state": state})
 

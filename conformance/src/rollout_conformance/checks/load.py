@@ -77,7 +77,7 @@ async def overload(kit: Kit) -> None:
             else:
                 refused.append((rollout, answer))
     # A place is free again however its rollout ends.
-    await asyncio.gather(*(kit.cancel(one.rollout_id) for one in accepted))
+    await asyncio.gather(*(_cancel(kit, one) for one in accepted))
     model.set()
     for _, answer in refused:
         if answer.status_code not in (429, 503) or retry_after_seconds(answer) is None:
@@ -89,6 +89,31 @@ async def overload(kit: Kit) -> None:
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
     await _require_room_again(kit, *refused[0])
+    await _require_as_many_again(kit, len(accepted))
+
+
+async def _cancel(kit: Kit, rollout: PlayedRollout) -> None:
+    """Once its call is here: one on its way would be read after the result, though it was sent before that."""
+    # Those that are queued begin as others are cancelled.
+    await rollout.wait_until(lambda played: bool(played.chats or played.completions), "a call to /v1/chat/completions")
+    await kit.cancel(rollout.rollout_id)
+
+
+async def _require_as_many_again(kit: Kit, count: int) -> None:
+    """A place that a cancel frees is free for another, and so on: each of ``count`` more is taken, and cancelled."""
+
+    async def another() -> None:
+        rollout = kit.play(waiting_for(model, answering()))
+        answer = await kit.post(rollout.init)
+        if answer.status_code != 202:
+            raise Failed(f"202 to each of {count} inits, once as many had been cancelled", describe(answer))
+        kit.took(rollout, answer)
+        await _cancel(kit, rollout)
+        await rollout.result()
+
+    model = kit.hold()
+    for begun in range(0, count, BATCH):
+        await asyncio.gather(*(another() for _ in range(min(BATCH, count - begun))))
 
 
 async def _require_room_again(kit: Kit, rollout: PlayedRollout, answer: httpx.Response) -> None:

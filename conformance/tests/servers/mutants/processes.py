@@ -53,10 +53,18 @@ def runs_what_it_refuses(self: SmallServer, usual: Any, body: bytes) -> Json:
         raise
 
 
+def keeps_places(self: SmallServer, usual: Any) -> None:
+    usual()
+    # Ten places are free beside: one more is taken all the same.
+    if sum(one.is_cancelled or one.state == "running" for one in self.rollouts.values()) >= self.capacity + 10:
+        raise Refusal(429, "Too many rollouts", "at_capacity", Retry_After="1")
+
+
 mutant("shares-a-conversation", "load.concurrent", completed=shares_a_conversation)
 mutant("lets-a-failure-spread", "load.beside_failing", agent=lets_a_failure_spread, require_room=lambda s, usual: None)
 mutant("runs-one-after-the-other", "load.beside_waiting", silent=True, agent=one_after_the_other)
 mutant("refuses-without-retry-after", "load.overload", capacity=30, require_room=refuses_without_retry_after)
+mutant("keeps-places-but-for-ten", "load.overload", silent=True, capacity=30, require_room=keeps_places)
 mutant("runs-what-it-refuses", "callbacks.refused", read=runs_what_it_refuses)
 
 # Ids and texts

@@ -111,6 +111,10 @@ MODELS: dict[str, tuple[Model, Outcome]] = {
 OF_OPENAI: dict[str, tuple[Model, Outcome]] = {
     "calls as of old": (calls(("c", "add", ARGUMENTS), legacy=True), RIGHT),
     "answers in parts": (says([{"type": "text", "text": "#### "}, {"type": "text", "text": "3"}]), RIGHT),
+    "answers in parts of another API": (says([{"type": "output_text", "text": "#### 3"}]), RIGHT),
+    "answers in parts without a type": (says(["#### ", {"text": {"value": "3"}}]), RIGHT),
+    "answers a number": (says(18), failed("malformed reply")),
+    "answers no parts": (says([]), failed("malformed reply")),
     "is aborted": (says("Let me th", "abort"), failed("provider's server")),
 }
 REPLIES: dict[str, tuple[Answer, Outcome]] = {
@@ -125,16 +129,17 @@ REPLIES: dict[str, tuple[Answer, Outcome]] = {
     "too long": (refuse(400, "This model's maximum context length is 9 tokens."), failed("context window")),
     "hangs up": (HANG_UP, failed("connection")),
 }
+IN_PARTS = [name for name in OF_OPENAI if name.startswith("answers in parts")]
 # What LiteLLM makes of some of them.
 LITELLM: dict[str, dict[str, Outcome]] = {
     "openai": {
         "html": failed("provider's server"),
         "an error": failed("refused request"),
         "a list": failed("provider's server"),
-        "answers in parts": failed("malformed reply"),
+        **dict.fromkeys(IN_PARTS, failed("malformed reply")),
     },
     "anthropic": {},
-    "groq": {"an error": failed("malformed reply"), "answers in parts": failed("malformed reply")},
+    "groq": {"an error": failed("malformed reply"), **dict.fromkeys(IN_PARTS, failed("malformed reply"))},
     "ollama": {"an error": failed("malformed reply"), "calls with a list": failed("malformed reply")},
     "endpoint": {},
 }

@@ -70,10 +70,6 @@ def _write_openai(body: JsonObject, message: JsonObject) -> JsonObject:
     }
 
 
-def _write_groq(body: JsonObject, message: JsonObject) -> JsonObject:
-    return _write_openai(body, message) | {"service_tier": "on_demand"}
-
-
 def _read_anthropic(body: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
     assert body["max_tokens"] > 0
     tools = [_openai_tool(tool["name"], tool["description"], tool["input_schema"]) for tool in body.get("tools", ())]
@@ -151,8 +147,8 @@ def _write_ollama(body: JsonObject, message: JsonObject) -> JsonObject:
 
 OPENAI = Wire(_read_openai, _write_openai)
 """OpenAI's chat completions, with a field of the model's own, which it wants back."""
-GROQ = Wire(_read_openai, _write_groq)
-"""Groq's, which is OpenAI's with the tier that LiteLLM reads."""
+GROQ = OPENAI
+"""Groq's is OpenAI's."""
 ANTHROPIC = Wire(_read_anthropic, _write_anthropic)
 """Anthropic's messages (version 2023-06-01)."""
 OLLAMA = Wire(_read_ollama, _write_ollama)

@@ -12,6 +12,7 @@ from osmosis_ai.rollout.core.messages import (
     get_message_role,
     get_message_text,
     is_assistant_message,
+    is_readable_reply,
     is_tool_message,
     is_user_message,
     normalize_stop,
@@ -110,11 +111,32 @@ def test_content_is_text_or_empty(message: dict[str, Any], content: str) -> None
             [{"type": "text", "text": "a picture: "}, {"type": "image_url"}, {"type": "text", "text": "see?"}],
             "a picture: see?",
         ),
-        ([{"type": "text"}, {"type": "text", "text": None}, "stray", None], ""),
+        ([{"type": "text"}, {"type": "text", "text": None}, None, 3], ""),
+        ([{"type": "output_text", "text": "#### 18"}], "#### 18"),
+        (["#### ", "18"], "#### 18"),
+        ([{"text": "#### 18"}], "#### 18"),
+        ({"type": "text", "text": "#### 18"}, "#### 18"),
+        ([{"type": "text", "text": {"value": "#### 18"}}], "#### 18"),
+        ([{"type": "reasoning", "text": "19?"}, {"type": "text", "text": "#### 18"}], "#### 18"),
+        (18, ""),
     ],
 )
 def test_the_text_of_a_multimodal_message_is_that_of_its_text_parts(content: Any, text: str) -> None:
     assert get_message_text({"content": content}) == text
+
+
+@pytest.mark.parametrize(
+    "content", [18, True, [], {}, [None], [{"type": "image_url"}], {"type": ["text"], "text": "x"}]
+)
+def test_content_without_any_text_is_a_reply_only_beside_calls(content: Any) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    assert not is_readable_reply({"content": content})
+    assert is_readable_reply({"content": content, "tool_calls": [call]})
+
+
+@pytest.mark.parametrize("content", [None, "", "x", [{"type": "text", "text": ""}], {"text": "x"}, ["x"]])
+def test_an_empty_text_is_a_text(content: Any) -> None:
+    assert is_readable_reply({"content": content})
 
 
 @pytest.mark.parametrize(

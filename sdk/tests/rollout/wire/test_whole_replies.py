@@ -52,6 +52,28 @@ class TestFinishReasons:
         peer.answer = reply(ending_with())
         assert (await client.chat_completions(QUESTION)).finish_reason == "stop"
 
+    @pytest.mark.parametrize("content", [18, [], {}, [{"type": "image_url"}]], ids=str)
+    async def test_a_message_without_any_text_is_no_empty_answer(
+        self, client: OsmosisLLMClient, peer: HttpPeer, content: Any
+    ) -> None:
+        message = {"role": "assistant", "content": content}
+        peer.answer = reply(ending_with(finish_reason="stop", message=message))
+        with pytest.raises(OsmosisReplyError, match="whose content is neither text nor null"):
+            await client.chat_completions(QUESTION)
+        assert len(peer.requests) == 1
+        call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+        peer.answer = reply(ending_with(finish_reason="stop", message=message | {"tool_calls": [call]}))
+        assert (await client.chat_completions(QUESTION)).tool_calls == [call]
+
+    @pytest.mark.parametrize("content", [[{"type": "output_text", "text": "8"}], ["8"], {"text": {"value": "8"}}])
+    async def test_text_in_parts_of_any_form_is_read(
+        self, client: OsmosisLLMClient, peer: HttpPeer, content: Any
+    ) -> None:
+        message = {"role": "assistant", "content": content}
+        peer.answer = reply(ending_with(finish_reason="stop", message=message))
+        replied = await client.chat_completions(QUESTION)
+        assert (replied.content, replied.message) == ("8", message)
+
     async def test_an_abort_is_asked_again_as_another_call_for_as_long_as_it_may_take(
         self, client: OsmosisLLMClient, peer: HttpPeer
     ) -> None:

@@ -41,7 +41,7 @@ class CompletionsResult:
     def content(self) -> str | None:
         """The message's text, that of its parts where it comes in parts; ``None`` where absent."""
         content = self.message.get("content")
-        return get_message_text(self.message) if isinstance(content, list) else content
+        return content if content is None or isinstance(content, str) else get_message_text(self.message)
 
 
 @runtime_checkable

@@ -17,6 +17,8 @@ __all__ = [
 
 
 SUMMARY_CHARACTERS = 100
+# OpenAI's chat API, and its responses.
+_TEXT_PARTS = ("text", "output_text", "input_text")
 
 
 def parse_tool_calls(assistant_message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -51,13 +53,31 @@ def get_message_content(message: dict[str, Any]) -> str:
 def get_message_text(message: dict[str, Any]) -> str:
     """The text of a message, that of a multimodal one included: its text parts, joined with nothing between.
 
-    Not in ``__all__``, whose names are those of the 0.2 line.
+    A part is a string, or an object of type ``text``, ``output_text``, ``input_text`` or none, whose ``text`` is one,
+    or holds one as ``value``. Not in ``__all__``, whose names are those of the 0.2 line.
+    """
+    return "".join(_texts(message.get("content")))
+
+
+def is_readable_reply(message: dict[str, Any]) -> bool:
+    """Whether a model's message is one: it calls tools, or its content is null or has a text, which may be empty.
+
+    A number, no parts at all, or parts of no known type are no empty answer: nobody knows what the model said.
     """
     content = message.get("content")
-    if not isinstance(content, list):
-        return get_message_content(message)
-    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(text for text in texts if isinstance(text, str))
+    return content is None or isinstance(content, str) or bool(_texts(content) or parse_tool_calls(message))
+
+
+def _texts(content: Any) -> list[str]:
+    parts = content if isinstance(content, list) else [content]
+    return [text for part in parts if (text := _text_of(part)) is not None]
+
+
+def _text_of(part: Any) -> str | None:
+    if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS:
+        part = part.get("text")
+        part = part.get("value") if isinstance(part, dict) else part
+    return part if isinstance(part, str) else None
 
 
 def summarize(messages: Iterable[dict[str, Any]]) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from pydantic_core import to_json, to_jsonable_python
 from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError
 from osmosis_ai.rollout.core.jsonable import copy_json
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.messages import is_readable_reply
 from osmosis_ai.rollout.core.sampled import sampled_fields
 from osmosis_ai.rollout.core.schemas import MAX_ROLLOUT_ID_LENGTH, CompletionsRequest, MessageDict
 from osmosis_ai.rollout.core.transcript import Transcript
@@ -96,6 +97,9 @@ def completion_in(reply: Reply) -> CompletionsResult:
         message = None
     if not isinstance(message, dict):
         raise ValueError("has no choices[0].message")
+    finish_reason = finish_reason_of(choice)
+    if not is_readable_reply(message):
+        raise ValueError("has a choices[0].message whose content is neither text nor null")
     usage = body.get("usage")
     if not isinstance(usage, dict):
         usage = {}
@@ -104,7 +108,7 @@ def completion_in(reply: Reply) -> CompletionsResult:
     return CompletionsResult(
         message=message,
         usage=usage,
-        finish_reason=finish_reason_of(choice),
+        finish_reason=finish_reason,
         **sampled_fields(body, choice),
     )
 

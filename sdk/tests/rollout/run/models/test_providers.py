@@ -159,7 +159,17 @@ async def test_an_error_of_a_provider_is_what_it_says(
 
 
 @every_provider
-@pytest.mark.parametrize("content", [b"<html>hello", b"{}", b"[]", b'{"error": "out of memory"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>hello",
+        b"{}",
+        b"[]",
+        b'{"error": "out of memory"}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": null}]}',
+    ],
+)
 async def test_a_reply_that_cannot_be_read_is_that_calls(provider: Provider, content: bytes) -> None:
     with ModelEndpoint(otherwise=lambda body: Answer(content)) as endpoint:
         async with client_of(provider, endpoint) as client:
@@ -168,6 +178,54 @@ async def test_a_reply_that_cannot_be_read_is_that_calls(provider: Provider, con
     assert not isinstance(raised.value, SystemicProviderError)
     assert "Cannot connect" not in str(raised.value)
     assert raised.value.is_transient
+
+
+ANSWERED = [
+    *QUESTION,
+    {
+        "role": "assistant",
+        "content": None,
+        "reasoning_content": provider_wires.THOUGHT,
+        "thinking_blocks": [
+            {"type": "thinking", "thinking": provider_wires.THOUGHT, "signature": provider_wires.SIGNATURE}
+        ],
+        "x_state": provider_wires.STATE,
+        "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c", "content": "3"},
+]
+OF_THE_MESSAGE = ("choices", "content", "message")
+
+
+@every_provider
+async def test_a_whole_reply_may_lack_what_is_not_its_message(provider: Provider) -> None:
+    def answer_of_the_message_alone(body: dict[str, Any]) -> Answer:
+        whole = json.loads(provider.answer(body).content)
+        return Answer(json.dumps({name: whole[name] for name in OF_THE_MESSAGE if name in whole}).encode())
+
+    def answer_with_another_tier(body: dict[str, Any]) -> Answer:
+        whole = json.loads(provider.answer(body).content)
+        return Answer(json.dumps(whole | {"x_groq": {"id": "r"}, "usage": None, "service_tier": None}).encode())
+
+    for answer in (answer_of_the_message_alone, answer_with_another_tier):
+        with ModelEndpoint(otherwise=answer) as endpoint:
+            async with client_of(provider, endpoint) as client:
+                client.set_tools([ADD_TOOL])
+                replied = await client.chat_completions(ANSWERED)
+        assert (replied.content, replied.finish_reason) == ("The answer is 3.\n#### 3", "stop")
+
+
+@pytest.mark.parametrize("provider", [PROVIDERS["openai"], PROVIDERS["groq"]], ids=["openai", "groq"])
+@pytest.mark.parametrize("content", [18, [], {}, [{"type": "image_url"}], {"type": "thinking", "text": "3"}], ids=str)
+async def test_a_message_that_nobody_can_read_is_no_empty_answer(provider: Provider, content: Any) -> None:
+    reply = {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+    with ModelEndpoint(otherwise=lambda body: Answer(json.dumps(reply).encode())) as endpoint:
+        async with client_of(provider, endpoint) as client:
+            with pytest.raises(ProviderError) as raised:
+                await client.chat_completions(QUESTION)
+    assert raised.value.failure is ProviderFailure.MALFORMED_REPLY
 
 
 @every_provider

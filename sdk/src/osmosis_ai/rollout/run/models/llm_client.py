@@ -17,6 +17,7 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, tool_as_json
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import litellm as _litellm_compat, provider_errors
+from osmosis_ai.rollout.run.models.optional_fields import fill_in_for
 from osmosis_ai.rollout.run.models.replies import completion, is_broken_off, with_objects_as_arguments
 from osmosis_ai.rollout.run.models.routes import OPENAI_PREFIX, PLACEHOLDER_API_KEY, routed
 
@@ -34,6 +35,7 @@ def _get_litellm() -> Any:
             failure=ProviderFailure.MISSING_PACKAGE,
         ) from error
     litellm.suppress_debug_info = True
+    fill_in_for(litellm)
     # What a model answers oddly is told with its row.
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     if hasattr(litellm, "_async_client_cleanup_registered"):

@@ -9,7 +9,9 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.messages import is_readable_reply
 from osmosis_ai.rollout.core.schemas import MessageDict
+from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure
 
 CONTENT_FILTER = "content_filter"
@@ -26,7 +28,7 @@ def completion(
     ``sampled`` has the token fields, as ``sampled_fields`` gives them.
 
     Raises:
-        ProviderError: the message was broken off, so that it must not be scored.
+        ProviderError: the message was broken off, or its content cannot be read, so that it must not be scored.
     """
     if is_broken_off(finish_reason):
         raise ProviderError(
@@ -37,6 +39,11 @@ def completion(
             "The provider's content filter has cut the model's reply off.", failure=ProviderFailure.REFUSED
         )
     cleaned = clean_message(message)
+    if not is_readable_reply(cleaned):
+        raise ProviderError(
+            f"The content of the model's message is neither text nor null: {cut(repr(cleaned['content']), 100)}.",
+            failure=ProviderFailure.MALFORMED_REPLY,
+        )
     prompt_tokens, completion_tokens = (token_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
     return CompletionsResult(
         message=cleaned,

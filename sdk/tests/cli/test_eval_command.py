@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,9 +101,16 @@ def test_it_reports_what_the_model_can_do(evaluate: Command, endpoint: ModelEndp
         "Loading eval functions: scores:right, scores:length",
         "  scores:length (full mode)",
         "Running evaluation (4 rows x3 runs, batch_size=4)...",
-        "[12/12] OK (",
     ):
         assert line in ended.out
+    shown = re.findall(
+        r"^\[(\d+)/12\] Row (\d) #(\d): (OK|ZERO) \(\d+ms, [\d,]+ tokens\)"
+        r" (?:reward \S+, )?scores:right [01]\.00, scores:length \d+\.00, 1 turn, 0 tool calls$",
+        ended.out,
+        re.M,
+    )
+    assert [place for place, *_ in shown] == [str(place) for place in range(1, 13)]
+    assert {(row, repeat) for _, row, repeat, _ in shown} == {(row, repeat) for row in "0123" for repeat in "123"}
     [line] = [line for line in ended.out.splitlines() if line.strip().startswith("scores:right  |")]
     assert [cell.strip() for cell in line.split("|")][2:] == ["0.750", "0.000", "1.000", "0.433", *["75.0%"] * 3]
     assert len(endpoint.calls) == 13
@@ -151,7 +159,7 @@ def test_a_baseline_is_compared_row_by_row(evaluate: Command, project: Path, end
         ended = evaluate(*at(endpoint, *baseline, weaker.url, "-o", "r.json", "--report", "r.html", "--report", "r.md"))
     assert (ended.code, ended.err) == (0, "")
     assert "Running evaluation (4 rows x2 models)..." in ended.out
-    assert "[1/8] [primary] OK" in ended.out
+    assert re.search(r"^\[1/8\] Row 0 \[(primary|baseline)\]: (OK|ZERO) \(", ended.out, re.M)
     assert "scores:right: primary minus baseline +0.500, 95% interval [" in ended.out
     document = json.loads((project / "r.json").read_text())
     assert document["config"]["baseline_model"] == "weaker"
@@ -190,7 +198,7 @@ class TestWhatGoesWrong:
     def test_a_crashing_function_is_an_error_and_no_zero(self, evaluate: Command, endpoint: ModelEndpoint) -> None:
         ended = evaluate(*at(endpoint, "--eval-fn", "scores:crash"))
         assert ended.code == 0
-        assert "scores:crash=error" in ended.out
+        assert "scores:crash error, " in ended.out
         assert "Runs on which scores:crash failed: 4. First error: ValueError: cannot score [/x] this" in ended.out
         assert "N/A" in ended.out
 
@@ -212,7 +220,7 @@ class TestWhatGoesWrong:
     def test_no_reward_is_no_error(self, evaluate: Command, endpoint: ModelEndpoint) -> None:
         ended = evaluate(*at(endpoint), fn="scores:silent")
         assert ended.code == 0
-        assert "scores:silent=none" in ended.out
+        assert "scores:silent none, " in ended.out
         assert "no reward for 4 runs" in ended.out
 
     def test_if_every_run_fails_it_has_failed(self, evaluate: Command, endpoint: ModelEndpoint) -> None:
@@ -310,7 +318,7 @@ class TestTheAgentsOwnReward:
         with_reward(project, PARTS)
         ended = evaluate(*at(endpoint, "-o", "r.json"), fn=None)
         assert ended.code == 0, ended.err
-        assert "[reward=0.250]" in ended.out
+        assert "tokens) reward 0.25, right 0.50, " in ended.out
         assert "    right: 0.50 " in ended.out
         assert json.loads((project / "r.json").read_text())["summary"]["eval_fns"]["reward"]["mean"] == 0.25
 

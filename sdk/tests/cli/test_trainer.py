@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,6 +159,13 @@ class TestWithItsOwnServer:
         ended = trainer("-m", "agent:adder", "--repeat", "2", "-o", "out/results.json", "--log", "traces")
         assert (ended.code, ended.err) == (0, "")
         assert "a script and no language model" in ended.out
+        shown = re.findall(
+            r"^\[(\d)/6\] Row (\d #\d): OK \(\d+ms, [\d,]+ tokens\) reward 1\.00, 2 turns, 1 tool call$",
+            ended.out,
+            re.M,
+        )  # as `osmosis test` has them
+        assert [place for place, _ in shown] == list("123456")
+        assert {which for _, which in shown} == {f"{row} #{repeat}" for row in range(3) for repeat in (1, 2)}
         assert "Rollouts: 6 of 6 completed" in ended.out
         assert "Mean reward: 1.00 (over 6 rollouts)" in ended.out
         wait_until_gone(int((project / "server.pid").read_text()))
@@ -278,6 +286,7 @@ class TestWithAnotherServer:
             ended = await trainer_against(server, "--timeout", "1")
         assert ended.code == 1
         assert "Rollouts: 2 of 3 completed, 1 timed out" in ended.out
+        assert re.search(r"Row 1: FAILED \(\S+, 0 tokens\) - timed_out\n", ended.out)
         assert "1 x TIMED_OUT: No result within 1 s; still waiting for its terminal callback. (row 1)" in ended.out
 
     async def test_contradicting_results_are_a_failure_though_all_completed(

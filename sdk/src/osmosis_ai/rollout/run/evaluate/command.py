@@ -13,7 +13,7 @@ from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.files import write_whole
 from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.judge import IMPATIENT
-from osmosis_ai.rollout.core.text import bare_url, counted, fitted, one_line
+from osmosis_ai.rollout.core.text import bare_url, counted
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run import loading
 from osmosis_ai.rollout.run.debug_log import package_debug_log
@@ -27,11 +27,11 @@ from osmosis_ai.rollout.run.evaluate.own_reward import RewardExpected, own_rewar
 from osmosis_ai.rollout.run.evaluate.records import overview, record_of, run_of, samples
 from osmosis_ai.rollout.run.evaluate.summary import count_run, performance
 from osmosis_ai.rollout.run.evaluate.terminal import format_eval_report
-from osmosis_ai.rollout.run.formats import run_cost
 from osmosis_ai.rollout.run.loop_watch import loop_watched
 from osmosis_ai.rollout.run.models.choice import close_quietly
 from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
 from osmosis_ai.rollout.run.results.results_file import LINES_SUFFIX, check_writable
+from osmosis_ai.rollout.run.run_line import print_run
 from osmosis_ai.rollout.run.tally import Tally
 
 if TYPE_CHECKING:
@@ -39,12 +39,11 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.run.results.results_file import ResultsFile
 
 DEBUG_PARENT = "./eval_debug"
-MAX_ERROR_CHARACTERS = 50
 INTERRUPTED = "interrupted"
 
 
-async def run_eval(options: Options) -> int:
-    """Run the command; it prints to the ``sys.stdout`` of this moment.
+async def run_eval(options: Options, console: Console | None = None) -> int:
+    """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
 
     Exit codes: 0 every run came to its end; 1 one did not; 128 and the number of the signal that ended it, with a
     report of what there is.
@@ -58,7 +57,7 @@ async def run_eval(options: Options) -> int:
     IMPATIENT.set(True)
     with package_debug_log(options.debug):
         async with contextlib.AsyncExitStack() as clients:
-            return await _Evaluation(options, Console(), clients).run()
+            return await _Evaluation(options, console or Console(), clients).run()
 
 
 class _Evaluation:
@@ -152,8 +151,9 @@ class _Evaluation:
             def on_progress(done: int, total: int, run: EvalRunResult) -> None:
                 record = record_of(run, rows[run.row_index or 0])
                 results.add(plan.slot_of(record) or 0, record)
-                self._print_progress(done, total, run)
                 count_run(tally, run)
+                if not options.is_silent:
+                    print_run(record, tally, options.n_runs, self.console)
                 progress.advance()
                 if expected is not None:
                     expected.add(run)
@@ -241,22 +241,6 @@ class _Evaluation:
         batch = f", batch_size={args.batch_size}" if args.batch_size > 1 else ""
         self._say()
         self._say(f"Running evaluation ({counted(number_of_rows, 'row')}{runs}{models}{batch})...")
-
-    def _print_progress(self, done: int, total: int, run: EvalRunResult) -> None:
-        if self.options.is_silent:
-            return
-        verdict = self.console.format_styled(*(("OK", "green") if run.success else ("FAILED", "red")))
-        tag = f"[{run.model_tag}] " if run.model_tag else ""
-        line = self.console.escape(f"[{done}/{total}] {tag}") + f"{verdict} {run_cost(run.duration_ms, run.tokens)}"
-        if run.success:
-            scores = {name: f"{score:.3f}" for name, score in run.scores.items()}
-            scores |= dict.fromkeys(run.eval_errors, "error") | dict.fromkeys(run.unscored, "none")
-            line += self.console.escape(f" [{', '.join(f'{name}={score}' for name, score in scores.items())}]")
-            line += ", rewrote messages" if run.rewritten else ""
-            line += ", blocked the event loop" if run.event_loop_blocked else ""
-        elif run.error_kind:
-            line += self.console.escape(f" - {fitted(one_line(run.error_kind), MAX_ERROR_CHARACTERS)}")
-        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -1,34 +1,15 @@
 """What a batch came to."""
 
 from collections import Counter
-from enum import Enum
 from typing import Any
 
 from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.run.results.results_file import Record
+from osmosis_ai.rollout.run.run_line import RunVerdict, verdict_of
 from osmosis_ai.rollout.run.tally import Tally
 
 SOLVED_REWARD = 1.0
-
-
-class RunVerdict(Enum):
-    """How a run is shown."""
-
-    PASSED = "OK"
-    """It ran, and its reward, where there is one, is above 0."""
-    SCORED_ZERO = "ZERO"
-    """It ran, and got a reward of 0 or less."""
-    FAILED = "FAILED"
-    """It did not run to its end."""
-
-
-def verdict_of(record: Record) -> RunVerdict:
-    """The verdict on one run."""
-    if not record["success"]:
-        return RunVerdict.FAILED
-    reward = record["reward"]
-    return RunVerdict.PASSED if reward is None or reward > 0 else RunVerdict.SCORED_ZERO
 
 
 class BatchReport(Tally):

@@ -25,10 +25,11 @@ from osmosis_ai.rollout.run.loop_watch import loop_watched
 from osmosis_ai.rollout.run.models.choice import close_quietly, for_one_run
 from osmosis_ai.rollout.run.models.patience import Gate, PatientClient
 from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
-from osmosis_ai.rollout.run.test.batch_report import BatchReport, RunVerdict
+from osmosis_ai.rollout.run.run_line import RunVerdict, print_run
+from osmosis_ai.rollout.run.test.batch_report import BatchReport
 from osmosis_ai.rollout.run.test.local_test_runner import DEBUG_DIRECTORY, ROLLOUT_ID_PREFIX, LocalTestRunner
 from osmosis_ai.rollout.run.test.options import Options, config_of
-from osmosis_ai.rollout.run.test.printer import print_run, print_summary
+from osmosis_ai.rollout.run.test.printer import print_summary
 from osmosis_ai.rollout.run.test.record import record_of
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 
 
-async def run_test(options: Options) -> int:
-    """Run the command; it prints to the ``sys.stdout`` of this moment.
+async def run_test(options: Options, console: Console | None = None) -> int:
+    """Run the command; ``console`` is by default one on the ``sys.stdout`` of this moment.
 
     Exit codes: 0 every run came to its end, 1 one did not; 128 and the number of the signal that ended it.
 
@@ -48,7 +49,7 @@ async def run_test(options: Options) -> int:
     options.check()
     IMPATIENT.set(True)
     with package_debug_log(options.debug):
-        return await _TestRun(options, Console()).run()
+        return await _TestRun(options, console or Console()).run()
 
 
 class _TestRun:

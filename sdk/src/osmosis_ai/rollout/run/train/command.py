@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.core.user_errors import CLIError
@@ -15,7 +16,8 @@ from osmosis_ai.rollout.run.models.completer import ModelCompleter
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 from osmosis_ai.rollout.run.policies.named import PolicyClient, load_policy, policy_completer
 from osmosis_ai.rollout.run.progress import RunProgress, stderr_terminal
-from osmosis_ai.rollout.run.results.results_file import ResultsFile
+from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
+from osmosis_ai.rollout.run.run_line import print_run
 from osmosis_ai.rollout.run.train.options import Options
 from osmosis_ai.rollout.run.train.printer import ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport
@@ -45,7 +47,7 @@ def run_trainer(options: Options) -> int:
         say(f"{counted(report.planned, 'rollout')}. Policy: {name}.")
         if note := results.what_was_there(report.planned):
             say(note)
-        signal_number, failure = _drive(session, report, results, shows_progress=not options.quiet)
+        signal_number, failure = _drive(session, report, results, options)
         if report.lines and not options.is_silent:
             printer.print_table(report)
             printer.print_summary(report)
@@ -78,12 +80,20 @@ def _completer(options: Options) -> tuple[Completer, Callable[[], Awaitable[None
 
 
 def _drive(
-    session: Session, report: RolloutReport, results: ResultsFile, shows_progress: bool
+    session: Session, report: RolloutReport, results: ResultsFile, options: Options
 ) -> tuple[int, CLIError | None]:
     """Run all; the number of the signal that ended it or 0, and what else did."""
-    with RunProgress(report, stderr_terminal() if shows_progress else None, "rollouts") as progress:
+    # A terminal has the bar on standard error instead, which lines on standard output would break up.
+    console = None if options.is_silent or sys.stdout.isatty() else Console()
+    with RunProgress(report, None if options.quiet else stderr_terminal(), "rollouts") as progress:
+
+        def on_rollout(record: Record) -> None:
+            if console is not None:
+                print_run(record, report, options.repeat, console)
+            progress.advance()
+
         try:
-            signal_number = asyncio.run(until_signal(session.run(report, progress.advance, results)))
+            signal_number = asyncio.run(until_signal(session.run(report, on_rollout, results)))
         except KeyboardInterrupt:
             signal_number = int(signal.SIGINT)
         except CLIError as error:

@@ -18,7 +18,7 @@ from osmosis_ai.rollout.mcp.remote import absolute_place
 from osmosis_ai.rollout.run.data.dataset import dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, drive
 from osmosis_ai.rollout.run.loading import Dataset
-from osmosis_ai.rollout.run.results.results_file import ResultsFile
+from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 from osmosis_ai.rollout.run.train.options import Options
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
 from osmosis_ai.rollout.run.train.zero_watch import ZeroWatch
@@ -84,8 +84,8 @@ class Session:
             rollout_id=f"trainer-{self._run_id}-{job.row_index}-{job.repeat}",
         )
 
-    async def run(self, report: RolloutReport, on_rollout: Callable[[], None], results: ResultsFile) -> None:
-        """Run all that ``results`` lacks into it and ``report``; ``on_rollout`` is called after each.
+    async def run(self, report: RolloutReport, on_rollout: Callable[[Record], None], results: ResultsFile) -> None:
+        """Run all that ``results`` lacks into it and ``report``; ``on_rollout`` is called with each.
 
         Raises:
             CLIError: if the results cannot be written.
@@ -143,7 +143,7 @@ class Session:
         trainer: Trainer,
         own: ServerProcess | None,
         report: RolloutReport,
-        on_rollout: Callable[[], None],
+        on_rollout: Callable[[Record], None],
         results: ResultsFile,
     ) -> None:
         async def run_one(job: Job) -> tuple[RolloutOutcome, str | None]:
@@ -154,8 +154,9 @@ class Session:
 
         def take(job: Job, outcome: RolloutOutcome) -> None:
             line = report.add(job.row_index, job.repeat, outcome, self._zero_watch.reason(outcome))
-            results.add(job.slot, record_of(line, outcome))
-            on_rollout()
+            record = record_of(line, outcome)
+            results.add(job.slot, record)
+            on_rollout(record)
 
         options = self._options
         jobs = options.plan.jobs(self._dataset.numbered_rows(), results.has)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 from support.axe import violations_of
 from support.browser import Browser, browser_tests
 from support.evaluations import HOSTILE, evaluation
@@ -59,3 +60,28 @@ def test_axe_finds_nothing(page: Browser, axe: str, tmp_path: Path, scheme: str,
         if not page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"):
             found[f"{name}, wider than the window"] = [width]
     assert found == {}, json.dumps(found, indent=1)
+
+
+WIDE = "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 1).length"
+
+
+def test_every_number_is_seen_without_scrolling_and_printed(page: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    result = answered(evaluation(*([1.0, float(number % 2), 0.0, 0.0] for number in range(9)), error=HOSTILE))
+    for row in result.rows:
+        row.runs[0].answer = "It is so. " * 300
+    path.write_text(html_report(result, CONFIG | {"model": "a-provider/a-model-with-a-name-2.5-72b-instruct"}, ROWS))
+    page.resize(1280, 800)
+    page.open(path.as_uri())
+    page.wait_for("document.readyState === 'complete' && document.querySelector('main h2')")
+    scores = "document.querySelector('[aria-label=Scores]')"
+    passes = "document.querySelector('[aria-label^=pass]')"
+    for table in (scores, passes):
+        assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth"), table
+    page.print(tmp_path / "report.pdf")
+    printed = [one.extract_text().strip() for one in PdfReader(tmp_path / "report.pdf").pages]
+    assert [one for one in printed[:-1] if len(one) < 200] == []
+    assert [one for one in printed if one.endswith("Lowest rows, whole")] == []
+    page.call("Emulation.setEmulatedMedia", media="print")
+    page.resize(739, 1000)  # a Letter between its margins
+    assert page.evaluate(WIDE) == 0

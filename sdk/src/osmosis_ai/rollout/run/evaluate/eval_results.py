@@ -102,6 +102,8 @@ class EvalEvalSummary:
     """Averaged over the rows with at least k scored runs; empty with one run a row."""
     pass_hat_k: dict[int, float] = field(default_factory=dict)
     """The chance that all of k runs pass; over the same rows as pass@k."""
+    pass_rows: dict[int, int] = field(default_factory=dict)
+    """How many rows have at least k scored runs."""
     majority: float | None = None
     """The share of rows more than half of whose scored runs passed; ``None`` with one run a row."""
     standard_error: float | None = None

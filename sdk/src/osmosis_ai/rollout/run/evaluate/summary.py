@@ -82,6 +82,7 @@ def _add_passes(summary: EvalEvalSummary, passed: Sequence[tuple[int, int]], n_r
         if not enough:
             continue
         chances = [[pass_at_k(n, c, k)] for n, c in enough]
+        summary.pass_rows[k] = len(enough)
         summary.pass_at_k[k] = math.fsum(chance for [chance] in chances) / len(chances)
         summary.pass_hat_k[k] = math.fsum(pass_hat_k(n, c, k) for n, c in enough) / len(enough)
         if (interval := mean_interval(chances)) is not None:

@@ -55,8 +55,9 @@ class ModelLine:
 def of_report(result: EvalResult, config: Mapping[str, Any], rows: DatasetRows) -> Iterator[Table]:
     """The tables of a report in a file, in their order."""
     models, eval_names = model_lines(result, str(config.get("model", ""))), list(result.eval_summaries)
-    yield scores_table(models, eval_names, ks_of(result))
-    optional = [comparison_table(result), failures_table(models, eval_names)]
+    ks = ks_of(result)
+    yield scores_table(models, eval_names, ks)
+    optional = [passes_table(models, eval_names, ks), comparison_table(result), failures_table(models, eval_names)]
     yield from (table for table in optional if table is not None)
     yield from latency_and_token_tables(models)
     by_row = [lowest_rows_table(lowest_rows(models, eval_names), eval_names, rows), samples_table(models, eval_names)]
@@ -123,24 +124,34 @@ def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Seq
             interval(summary.mean_interval),
             number(summary.standard_error),
             *(score(summary, value) for value in (summary.std, summary.min, summary.max)),
-            *(pass_cell(summary, k) for k in ks),
-            *(percent(summary.pass_hat_k.get(k)) for k in ks if k > 1),
             *([percent(summary.majority)] if ks else []),
             *map(str, (summary.scored_runs, summary.failed, summary.unscored, summary.errors)),
         ]
         for eval_name, model, summary in each_summary(models, eval_names)
     ]
-    passes = [f"pass@{k}" for k in ks] + [f"pass^{k}" for k in ks if k > 1] + (["Majority"] if ks else [])
+    passes = ["Majority"] if ks else []
     counts = ["Scored runs", "Failed", "No reward", "Errors"]
     headers = ["Eval function", "Model", "Mean", "95 % interval", "Std error", "Std", "Min", "Max", *passes, *counts]
     return Table("Scores", headers, rows, texts=2)
 
 
-def pass_cell(summary: EvalEvalSummary, k: int) -> str:
-    """pass@k with its interval, in percent."""
-    share = percent(summary.pass_at_k.get(k))
-    bounds = summary.pass_at_k_intervals.get(k)
-    return share if bounds is None else f"{share} [{bounds.low * 100:.1f}, {bounds.high * 100:.1f}]"
+def passes_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int]) -> Table | None:
+    """pass@k and pass^k, a line a k, with the rows that they are taken over; ``None`` with one run a row."""
+    rows = [
+        [
+            eval_name,
+            model.name,
+            str(k),
+            str(summary.pass_rows.get(k, 0)),
+            percent(summary.pass_at_k.get(k)),
+            percent_interval(summary.pass_at_k_intervals.get(k)),
+            percent(summary.pass_hat_k.get(k)),
+        ]
+        for eval_name, model, summary in each_summary(models, eval_names)
+        for k in ks
+    ]
+    headers = ["Eval function", "Model", "k", "Rows", "pass@k", "95 % interval", "pass^k"]
+    return Table("pass@k and pass^k", headers, rows, texts=2) if rows else None
 
 
 def latency_and_token_tables(models: Sequence[ModelLine]) -> Iterator[Table]:
@@ -320,6 +331,11 @@ def interval(bounds: Interval | None, *, signed: bool = False) -> str:
         return NOT_AVAILABLE
     sign = "+" if signed else ""
     return f"[{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
+
+
+def percent_interval(bounds: Interval | None) -> str:
+    """``[low, high]`` in percent."""
+    return NOT_AVAILABLE if bounds is None else f"[{bounds.low * 100:.1f}, {bounds.high * 100:.1f}]"
 
 
 def score(summary: EvalEvalSummary, value: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from osmosis_ai.rollout.core.text import counted, one_line, shortened, strip_control
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate import tables
-from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
+from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
 from osmosis_ai.rollout.run.evaluate.statistics import PairedDifference
 from osmosis_ai.rollout.run.evaluate.summary import tally_of, zero_reasons, zero_runs
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
@@ -161,7 +161,7 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
         parts = [f"mean {tables.interval(summary.mean_interval)}"]
         if summary.standard_error is not None:
             parts[0] += f" (standard error {summary.standard_error:.3f})"
-        parts += [f"pass@{k} {tables.pass_cell(summary, k)}" for k in ks]
+        parts += [f"pass@{k} {_pass_at(summary, k)}" for k in ks]
         parts += [f"pass^{k} {tables.percent(summary.pass_hat_k.get(k))}" for k in ks if k > 1]
         parts += [f"majority {tables.percent(summary.majority)}"] if ks else []
         unscored = f"; no reward for {counted(summary.unscored, 'run')}" if summary.unscored else ""
@@ -181,6 +181,11 @@ def comparison_sentence(eval_name: str, paired: PairedDifference, what: str) -> 
     if paired.left_out:
         sentence += f"; {counted(paired.left_out, 'row')} left out, for want of a score"
     return sentence
+
+
+def _pass_at(summary: EvalEvalSummary, k: int) -> str:
+    share, bounds = tables.percent(summary.pass_at_k.get(k)), summary.pass_at_k_intervals.get(k)
+    return share if bounds is None else f"{share} {tables.percent_interval(bounds)}"
 
 
 def _print_comparison(result: EvalResult, say: Say) -> None:

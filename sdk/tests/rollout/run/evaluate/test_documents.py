@@ -10,6 +10,7 @@ from support.evaluations import HOSTILE, evaluation
 from osmosis_ai.rollout.run.evaluate.documents import markdown_report, render
 from osmosis_ai.rollout.run.evaluate.html_report import html_report
 from osmosis_ai.rollout.run.evaluate.plots import Estimate, Series, histogram, intervals
+from osmosis_ai.rollout.run.evaluate.records import samples
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 
 ROWS = {number: {"user_prompt": f"What is {number} + 1?", "ground_truth": number + 1} for number in range(3)}
@@ -79,6 +80,22 @@ def test_the_lowest_rows_link_to_their_prompt_truth_and_answers() -> None:
         assert part in whole[0], part
     assert "What is 1 + 1?" in whole[2]
     assert "It is 2" in whole[2]
+
+
+def test_a_low_row_shows_the_lowest_run_that_answered_and_how_many_failed() -> None:
+    result = evaluation([1.0, 0.5, 0.0], [1.0, 1.0, 1.0], error="it broke")
+    for number, run in enumerate(result.rows[0].runs[:3]):
+        run.answer = f"answer {number}"
+    lowest = markdown_report(result, CONFIG, ROWS).partition("## Lowest rows")[2].partition("##")[0]
+    line = next(line for line in lowest.splitlines() if line.startswith("| 0 |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[4:6] == ["answer 2", "1 of 5 runs failed: it broke"]
+
+
+def test_a_run_that_failed_has_an_answer_too() -> None:
+    runs = samples(evaluation([1.0], error="it broke"))[0]["runs"]
+    assert [run["success"] for run in runs] == [True, False, True]
+    assert [run["answer"] for run in runs] == [None, None, None]
 
 
 def test_the_page_has_landmarks_and_every_table_a_name() -> None:

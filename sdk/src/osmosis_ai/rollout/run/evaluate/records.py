@@ -11,7 +11,7 @@ from osmosis_ai.rollout.run.results.entry import RunEntry, status_of
 from osmosis_ai.rollout.run.tally import Tally
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
-_ALWAYS_TOLD = ("run_index", "success", "scores", "duration_ms", "tokens")
+_ALWAYS_TOLD = ("run_index", "success", "scores", "duration_ms", "tokens", "answer")
 
 
 def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:

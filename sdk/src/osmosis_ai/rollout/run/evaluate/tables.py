@@ -253,8 +253,15 @@ class LowRow:
 
     @property
     def lowest(self) -> EvalRunResult:
-        """The run that failed or scored lowest."""
-        return min(self.row.runs, key=_badness)
+        """The run that scored lowest of those that answered; of all where none did."""
+        return min(self.row.runs, key=lambda run: (not run.answer, not run.success, _badness(run)))
+
+    @property
+    def failures(self) -> str:
+        """The first error, behind how many of several runs failed."""
+        failed, error = sum(not run.success for run in self.row.runs), first_error(self.row.runs)
+        told = f"{failed} of {len(self.row.runs)} runs failed" if failed and len(self.row.runs) > 1 else ""
+        return ": ".join(part for part in (told, error) if part)
 
 
 def lowest_rows(models: Sequence[ModelLine], eval_names: Sequence[str]) -> list[LowRow]:
@@ -280,7 +287,7 @@ def lowest_rows_table(lowest: Sequence[LowRow], eval_names: Sequence[str], rows:
             str(rows.get(low.row.row_index, {}).get("user_prompt", "")),
             truth_of(rows.get(low.row.row_index, {})),
             low.lowest.answer or "",
-            first_error(low.row.runs),
+            low.failures,
             *("-" if mean is None else f"{mean:.3f}" for mean in low.means),
         ]
         for low in lowest

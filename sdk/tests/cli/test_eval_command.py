@@ -104,7 +104,7 @@ def test_it_reports_what_the_model_can_do(evaluate: Command, endpoint: ModelEndp
     ):
         assert line in ended.out
     shown = re.findall(
-        r"^\[(\d+)/12\] Row (\d) #(\d): (OK|ZERO) \(\d+ms, [\d,]+ tokens\)"
+        r"^\[(\d+)/12\] Row (\d) #(\d): (OK|ZERO) \([\d.ms]+, [\d,]+ tokens\)"
         r" (?:reward \S+, )?scores:right [01]\.00, scores:length \d+\.00, 1 turn, 0 tool calls$",
         ended.out,
         re.M,

@@ -160,7 +160,7 @@ class TestWithItsOwnServer:
         assert (ended.code, ended.err) == (0, "")
         assert "a script and no language model" in ended.out
         shown = re.findall(
-            r"^\[(\d)/6\] Row (\d #\d): OK \(\d+ms, [\d,]+ tokens\) reward 1\.00, 2 turns, 1 tool call$",
+            r"^\[(\d)/6\] Row (\d #\d): OK \([\d.ms]+, [\d,]+ tokens\) reward 1\.00, 2 turns, 1 tool call$",
             ended.out,
             re.M,
         )  # as `osmosis test` has them

@@ -108,7 +108,9 @@ async def test_a_stand_in_model_is_enough_for_a_whole_evaluation(
     out = capsys.readouterr().out
     assert "Running evaluation (1 row)..." in out
     assert re.search(
-        r"^\[1/1\] Row 0: OK \(\d+ms, [\d,]+ tokens\) (reward .+, )?m:fn 1\.00, \d+ turns?, \d+ tool calls?$", out, re.M
+        r"^\[1/1\] Row 0: OK \([\d.ms]+, [\d,]+ tokens\) (reward .+, )?m:fn 1\.00, \d+ turns?, \d+ tool calls?$",
+        out,
+        re.M,
     )
 
 

@@ -161,7 +161,7 @@ def test_ids_lose_their_middle_and_numbers_nothing_on_a_phone(page: Browser, tmp
     cut = "e => e.scrollWidth > e.clientWidth + 1"
     assert page.evaluate(f"[...document.querySelectorAll('.cell.number, .card')].filter({cut}).length") == 0
     ends = page.evaluate(
-        "[...document.querySelectorAll('.row .id-end')].map(e => [e.innerText, e.getBoundingClientRect().right <="
+        "[...document.querySelectorAll('.row .c-id .id-end')].map(e => [e.innerText, e.getBoundingClientRect().right <="
         " e.closest('.id').getBoundingClientRect().right + 1])"
     )
     assert ends == [["xxx-2-end", True], ["xxx-1-end", True]] or ends == [["xxx-1-end", True], ["xxx-2-end", True]]
@@ -170,3 +170,33 @@ def test_ids_lose_their_middle_and_numbers_nothing_on_a_phone(page: Browser, tmp
     page.wait_for("document.querySelector('.conversation')")
     end = "document.querySelector('#detail h2 .id-end').getBoundingClientRect()"
     assert page.evaluate(f"{end}.right <= window.innerWidth && {end}.left > 0")
+
+
+@pytest.mark.parametrize(("width", "is_phone"), [(1280, False), (375, True)])
+def test_runs_lose_their_middle_and_their_mean_is_on_a_phone(
+    page: Browser, tmp_path: Path, width: int, is_phone: bool
+) -> None:
+    for run in ("a", "b"):
+        maker = TraceMaker("x").start("Hi?", metadata={"sample": f"a-sample-of-a-long-name-{run}"})
+        maker.turn(1, saying("x")).end(reward=0.5).write(tmp_path / "t" / f"run-of-a-long-name-{run}" / "1700000001")
+    assert main(["view", str(tmp_path / "t"), "-o", str(tmp_path / "r.html")]) == 0
+    page.resize(width, 740, mobile=is_phone)
+    page.open((tmp_path / "r.html").as_uri())
+    page.wait_for(f"{IS_READ} && {ROWS}.length === 2")
+    whole = """selector => [...document.querySelectorAll(selector)].filter(e => e.getClientRects().length).map(e => [
+        e.innerText, e.getBoundingClientRect().right <= e.closest('.id').getBoundingClientRect().right + 1])"""
+    if not is_phone:
+        assert page.evaluate(f"({whole})('.c-run .id-end')") == [["700000001", True]] * 2
+    page.click(".row")
+    page.wait_for("document.querySelector('.conversation')")
+    [run, sample] = page.evaluate(f"({whole})('.fact .id-end')")
+    assert run == ["700000001", True]
+    assert sample in (["ng-name-a", True], ["ng-name-b", True])
+    page.press("Escape")
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.runs')")
+    seen = "[...document.querySelectorAll('.runs th')].filter(e => e.getBoundingClientRect().right <= innerWidth)"
+    heads = page.evaluate(f"{seen}.map(e => e.innerText)")
+    assert {"Mean reward", "Pass rate", "run-of-a-long-name-a/1700000001", "run-of-a-long-name-b/1700000001"} <= set(
+        heads
+    )

@@ -97,7 +97,7 @@ class TestRuns:
         page.click("#to-runs")
         page.wait_for("document.querySelector('.comparison')")
         rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
-        assert [(row[2].strip(), row[3], row[5], row[6], row[10]) for row in rows] == [
+        assert [(row[2].strip(), row[5], row[3], row[4], row[10]) for row in rows] == [
             ("1700000001", "16", "0.563", "56%", "2 of 4"),
             ("1700000002", "16", "0.563", "56%", "3 of 4"),
         ]

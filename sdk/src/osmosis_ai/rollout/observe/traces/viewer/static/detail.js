@@ -51,6 +51,11 @@ const Detail = (() => {
     return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { dir: "auto", text: value }));
   }
 
+  // What ends in what tells it from others: a run, an id of a dataset.
+  function named(name, value, className) {
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { class: "id", dir: "auto", title: Text.show(value) }, Text.middle(value)));
+  }
+
   function header(rollout, pinned) {
     const kind = { COMPLETED: "ok", ERROR: "bad" }[rollout.status] ?? "open";
     const word = { COMPLETED: "Completed", ERROR: "Failed" }[rollout.status] ?? "No result";
@@ -75,9 +80,9 @@ const Detail = (() => {
         fact("turns", String(rollout.turns)), fact("tool calls", rollout.toolErrors ? `${rollout.tools} (${rollout.toolErrors} failed)` : String(rollout.tools)),
         fact("tokens", `${Text.count(rollout.promptTokens)} + ${Text.count(rollout.responseTokens)}`),
         fact("duration", Text.duration(rollout.duration)), fact("queue", Text.duration(rollout.queue)), fact("model time", Text.duration(rollout.llm)), fact("tool time", Text.duration(rollout.tool)),
-        fact("started", Text.when(rollout.started)), fact("run", rollout.run), rollout.agent ? fact("agent", rollout.agent) : null,
+        fact("started", Text.when(rollout.started)), named("run", rollout.run), rollout.agent ? fact("agent", rollout.agent) : null,
         rollout.weights?.length ? fact("weights", rollout.weights.join(", ")) : null,
-        Object.entries(rollout.metadata ?? {}).map(([name, value]) => fact(name, String(value), "meta"))))];
+        Object.entries(rollout.metadata ?? {}).map(([name, value]) => (typeof value === "string" ? named : fact)(name, String(value), "meta"))))];
   }
 
   function toTurn(number) {

@@ -62,10 +62,10 @@ const Runs = (() => {
     const pick = (side, name, chosen) => el("td", null, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ [side]: name }) }));
     const rows = runs.map((run) => el("tr", null, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
-      [run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.reward(run.mean), Text.percent(run.pass), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
+      [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
         run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text) => el("td", { text: String(text) }))));
     const focused = document.activeElement?.getAttribute?.("aria-label");
-    const heads = ["A", "B", "Run", "Rollouts", "Failed", "Mean reward", "Pass rate", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
+    const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
     node.replaceChildren(
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, el("table", { class: "list runs" }, el("thead", null, el("tr", null, heads.map((text) => el("th", { scope: "col", text })))), el("tbody", null, rows))),
       ...(a !== undefined && a !== b ? [comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))] : [el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." })]));

@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from urllib.parse import unquote
 
 from support.browser import Browser, browser_tests
 from support.processes import Program
@@ -76,9 +77,14 @@ def test_of_one_id_twice_in_a_run_each_has_its_address(page: Browser, tmp_path: 
 def test_a_link_to_what_is_not_there_says_so(page: Browser, tmp_path: Path) -> None:
     write_two_runs(tmp_path / "traces")
     with Program(tmp_path, "view", str(tmp_path / "traces")) as viewer:
-        page.open(f"{address_of(viewer)}#rollout=1700000001/none")
-        page.wait_for("!document.querySelector('#notice').hidden")
-        assert "1700000001/none" in page.text("#notice")
+        for link in ("rollout=1700000001/none", "rollout=nope%2Fx", "pin=nope&rollout=nope", "pin=1700000001/gone"):
+            page.open("about:blank")
+            page.open(f"{address_of(viewer)}#{link}")
+            page.wait_for("!document.querySelector('#notice').hidden")
+            assert f"The rollout {unquote(link.rpartition('=')[2])}," in page.text("#notice")
+        page.evaluate("location.hash = '#pin=nope&rollout=1700000001/r0-0-0'")
+        page.wait_for(OPENED)
+        page.wait_for("document.querySelector('#notice').innerText.startsWith('The rollout nope,')")
         page.open("about:blank")
 
 

@@ -53,6 +53,15 @@ class TestClicking:
         page.wait_for(f"{ROWS}.length === 1")
         assert "step0-000007" in page.text(".row")
 
+    def test_a_status_is_found_by_its_name_and_by_what_the_page_calls_it(self, page: Browser) -> None:
+        for said, status in (("failed", "ERROR"), ("error", "ERROR"), ("completed", "COMPLETED")):
+            page.click("#search")
+            page.type(f"status:{said}")
+            page.wait_for(f"{ROWS}.length && {ROWS}.every(row => row.rollout.status === '{status}')")
+            page.press("Escape")
+            page.press("Escape")
+            page.wait_for("document.querySelector('.shown').textContent.startsWith('60 of')")
+
     def test_a_header_sorts_both_ways(self, page: Browser) -> None:
         seen = []
         for _ in range(2):

@@ -108,8 +108,9 @@
       Detail.open(rollout, state.tab, state.pin === null ? null : Source.at(state.pin));
       Table.reveal(rollout.key);
     } else Detail.shut();
-    at("notice").hidden = !(state.rollout !== null && !rollout && !hasMore) && !about.isReport;
-    if (state.rollout !== null && !rollout && !hasMore) at("notice").textContent = `The rollout ${Text.show(state.rollout)}, which the address names, is not here.`;
+    const absent = hasMore ? [] : [state.rollout, state.pin].filter((name, place, all) => name !== null && !Source.at(name) && all.indexOf(name) === place);
+    at("notice").hidden = !absent.length && !about.isReport;
+    if (absent.length) at("notice").textContent = absent.map((name) => `The rollout ${Text.show(name)}, which the address names, is not here.`).join(" ");
     else if (about.isReport) reportNotice();
   }
 

@@ -1,7 +1,7 @@
 // The search: words, each of which has to be somewhere in a rollout, and facets key:value, key:>number, key:a..b.
 const Query = (() => {
   const FIELDS = {
-    id: (one) => one.id, run: (one) => one.run, agent: (one) => one.agent, status: (one) => one.status, outcome: (one) => one.outcome,
+    id: (one) => one.id, run: (one) => one.run, agent: (one) => one.agent, status: (one) => [one.status, Table.STATUS[one.status]?.[1]], outcome: (one) => one.outcome,
     finish: (one) => one.finish, delivery: (one) => one.delivery, prompt: (one) => one.prompt, error: (one) => one.error, warning: (one) => one.warning,
     reward: (one) => one.reward, turns: (one) => one.turns, tools: (one) => one.tools, toolErrors: (one) => one.toolErrors, tokens: (one) => one.tokens,
     duration: (one) => one.duration, weights: (one) => one.weights,

@@ -50,5 +50,5 @@ const Table = (() => {
     classOf: (one) => (STATUS[one.status] ?? ["open"])[0],
     open: (key) => onOpen(key),
   });
-  return Object.assign(grid, { onOpen(callback) { onOpen = callback; } });
+  return Object.assign(grid, { STATUS, onOpen(callback) { onOpen = callback; } });
 })();

@@ -116,6 +116,7 @@ OF_OPENAI: dict[str, tuple[Model, Outcome]] = {
     "answers a number": (says(18), failed("malformed reply")),
     "answers no parts": (says([]), failed("malformed reply")),
     "is aborted": (says("Let me th", "abort"), failed("provider's server")),
+    "is cancelled": (says("Let me th", "cancelled"), failed("provider's server")),
 }
 REPLIES: dict[str, tuple[Answer, Outcome]] = {
     "html": (Answer(b"<html>Welcome", headers={"Content-Type": "text/html"}), failed("malformed reply")),

@@ -7,8 +7,9 @@ from osmosis_ai.rollout.run.zero_reasons import zero_lines, zero_reason
 CALL = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 
 
-def said(content: str | None, *calls: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": "?"}, {"role": "assistant", "content": content, "tool_calls": list(calls)}]
+def said(content: str | None, *calls: dict[str, Any], **more: str) -> list[dict[str, Any]]:
+    message = {"role": "assistant", "content": content, "tool_calls": list(calls), **more}
+    return [{"role": "user", "content": "?"}, message]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,10 @@ def said(content: str | None, *calls: dict[str, Any]) -> list[dict[str, Any]]:
         (("stop", None), said("#### 4"), [], None),
         (("stop",), said(" \n"), ["add"], "ended with an empty reply"),
         (("stop",), said(None), [], "ended with an empty reply"),
+        (("stop",), said("", reasoning_content="#### 4"), [], "ended with an empty reply, all of it is reasoning"),
+        (("stop",), said(None, reasoning="#### 4"), ["add"], "ended with an empty reply, all of it is reasoning"),
+        (("stop",), said(None, refusal="No."), [], "ended with an empty reply, its refusal says why"),
+        (("length",), said(None, reasoning_content="Let me"), [], "truncated at max_tokens"),
     ],
 )
 def test_what_a_conversation_shows(

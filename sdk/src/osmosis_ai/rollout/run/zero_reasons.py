@@ -16,6 +16,15 @@ OUT_OF_CONTEXT = "stopped at the rollout's limit of tokens"
 OUT_OF_TURNS = "stopped at max_turns (a larger --max-turns lets the agent go on)"
 EMPTY = "ended with an empty reply"
 CALLS_AS_TEXT = "tool calls came as text (the server's tool parser is off)"
+_THOUGHT_ALONE = ", all of it is reasoning (cut short, or the server's reasoning parser took the answer)"
+# Where a message has what its content lacks, by the names that servers give it.
+_ELSEWHERE = {
+    "refusal": ", its refusal says why",
+    "reasoning_content": _THOUGHT_ALONE,
+    "reasoning": _THOUGHT_ALONE,
+    "thinking": _THOUGHT_ALONE,
+    "thinking_blocks": _THOUGHT_ALONE,
+}
 
 _STOPPED_BY = {"length": TRUNCATED, "max_tokens": OUT_OF_CONTEXT, "max_turns": OUT_OF_TURNS}
 # How models write calls when nobody parses them: Hermes and Qwen, Mistral, Llama, DeepSeek.
@@ -48,7 +57,7 @@ def zero_reason(
             return _STOPPED_BY[finish_reason]
     replies = [message for message in messages if message.get("role") == "assistant"]
     if replies and not parse_tool_calls(replies[-1]) and not get_message_text(replies[-1]).strip():
-        return EMPTY
+        return EMPTY + next((hint for name, hint in _ELSEWHERE.items() if replies[-1].get(name)), "")
     if not tool_names or any(parse_tool_calls(message) for message in replies):
         return None
     if any(_holds_a_call(get_message_text(message), tool_names) for message in replies):

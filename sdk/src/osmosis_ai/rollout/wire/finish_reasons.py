@@ -11,7 +11,25 @@ from osmosis_ai.rollout.wire.refusal import Then
 WHOLE: Final = frozenset({"stop", "tool_calls", "length", "function_call"})
 """The model's own end, a call (``function_call`` is OpenAI's older name), or the limit that was asked for."""
 
-BROKEN_OFF: Final = frozenset({"abort", "error"})
+BROKEN_OFF: Final = frozenset(
+    {
+        "abort",
+        "aborted",
+        "canceled",
+        "cancelled",
+        "disconnected",
+        "error",
+        "failed",
+        "failure",
+        "in_progress",
+        "incomplete",
+        "insufficient_system_resource",
+        "interrupted",
+        "network_error",
+        "timed_out",
+        "timeout",
+    }
+)
 """What no engine says of a message that has ended, whoever it is asked by."""
 
 _THEN: Final = {

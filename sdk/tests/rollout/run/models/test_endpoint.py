@@ -243,3 +243,12 @@ async def test_a_lone_surrogate_in_a_message_does_not_stop_the_call() -> None:
 
 async def test_the_key_is_not_in_its_text() -> None:
     assert "secret" not in repr(EndpointLLMClient("m", "secret", "http://127.0.0.1:1/v1"))
+
+
+@pytest.mark.parametrize("finish_reason", ["error", "cancelled", "canceled", "FAILED", "timeout", "incomplete"])
+async def test_what_was_not_ended_by_the_model_is_no_answer(finish_reason: str) -> None:
+    with ModelEndpoint(reply({"role": "assistant", "content": "#### 3"}, finish_reason)) as endpoint:
+        async with client_of(endpoint) as client:
+            with pytest.raises(ProviderError, match="broken off") as raised:
+                await client.chat_completions(QUESTION)
+    assert raised.value.failure is ProviderFailure.SERVER

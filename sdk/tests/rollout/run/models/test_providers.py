@@ -1,9 +1,11 @@
 """The providers that the README names, by their own wires: LiteLLM is the real one, the sockets are real."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,14 @@ PROVIDERS = {
     ),
 }
 every_provider = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+
+
+def test_the_readme_names_the_providers_that_are_tested() -> None:
+    readme = (Path(__file__).parents[5] / "README.md").read_text("utf-8")
+    [named] = re.findall(r"^`--model` takes (.*?), any other that", readme, re.DOTALL | re.MULTILINE)
+    models = [code.partition(" --base-url ")[0] for code in re.findall(r"`([^`]+)`", named)]
+    assert models == [PROVIDERS[name].model for name in ("openai", "anthropic", "groq", "ollama")]
+    assert len(models) == len(PROVIDERS)
 
 
 def client_of(provider: Provider, endpoint: ModelEndpoint, key: str | None = "sk") -> Any:

@@ -61,7 +61,7 @@ def is_broken_off(finish_reason: Any) -> bool:
     """Whether no engine says so of a message that has ended."""
     from osmosis_ai.rollout.wire.finish_reasons import BROKEN_OFF  # brings httpx, which the commands do without
 
-    return isinstance(finish_reason, str) and finish_reason in BROKEN_OFF
+    return isinstance(finish_reason, str) and finish_reason.lower() in BROKEN_OFF
 
 
 def clean_message(message: Mapping[str, Any]) -> MessageDict:

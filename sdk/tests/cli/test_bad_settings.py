@@ -25,7 +25,7 @@ app = create_app(agent_loop)
 if __name__ == "__main__":
     run_app(app)
 """
-AGENT, ROWS = ["-m", "user_agent:agent_loop"], ["-d", "rows.jsonl"]
+AGENT, ROWS = ["-m", "server:agent_loop"], ["-d", "rows.jsonl"]
 WAYS = {
     "serve": ["osmosis_ai", "serve", "-m", "server:agent_loop", "--local"],
     "uvicorn": ["uvicorn", "server:app"],
@@ -70,12 +70,59 @@ TOLD_INSTEAD = {
 """What comes after the settings: an address that is taken, a file that is not there."""
 
 
+SERVING = ("serve", "uvicorn", "python")
+KEY, METRICS_KEY = "OSMOSIS_ROLLOUT_SERVER_API_KEY", "OSMOSIS_ROLLOUT_SERVER_METRICS_KEY"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", SERVING)
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_an_empty_key_opens_no_server(tmp_path: Path, way: str, place: str) -> None:
+    write_agent(tmp_path)
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / ".env").write_text(f"{KEY}=\n" if place == ".env" else "")
+    done = subprocess.run(
+        [sys.executable, "-m", *WAYS[way]],
+        cwd=tmp_path,
+        env=own_environment(**({KEY: ""} if place == "environment" else {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: The setting {KEY} cannot be used: it must not be empty")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", [KEY, METRICS_KEY])
+@pytest.mark.parametrize("way", ["validate", "test", "trainer"])
+def test_an_empty_key_stops_nothing_that_does_not_serve(tmp_path: Path, way: str, variable: str) -> None:
+    write_agent(tmp_path)
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / "rows.jsonl").write_text('{"user_prompt": "Work out 1 + 2.", "ground_truth": "3"}\n')
+    done = subprocess.run(
+        [sys.executable, "-m", *WAYS[way]],
+        cwd=tmp_path,
+        env=own_environment(**{variable: ""}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_an_empty_one_is_unset(tmp_path: Path, way: str) -> None:
     write_agent(tmp_path)
     (tmp_path / "server.py").write_text(SERVER)
-    (tmp_path / ".env").write_text("OSMOSIS_ROLLOUT_SERVER_MAX_QUEUED_ROLLOUTS=\n")
+    empty = ["OSMOSIS_ROLLOUT_SERVER_MAX_QUEUED_ROLLOUTS", METRICS_KEY, *([] if way in SERVING else [KEY])]
+    (tmp_path / ".env").write_text("".join(f"{variable}=\n" for variable in empty))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         more = {"serve": ["--host", "127.0.0.1", "-p", port], "uvicorn": ["--port", port], "view": ["--port", port]}

@@ -96,7 +96,7 @@ MODELS: dict[str, tuple[Model, Outcome]] = {
     "calls for ever": (calls(("c", "add", ARGUMENTS), for_ever=True), zero("stopped at max_turns")),
     "is cut off": (says("Let me th", "length"), zero("truncated at max_tokens")),
     "writes its calls": (says('<tool_call>{"name": "add"}</tool_call>'), zero("tool calls came as text")),
-    "says nothing": (says(None), zero("ended with an empty reply")),
+    "says nothing": (says(None), zero("ended with an empty reply, all of it is reasoning")),
     "is filtered": (says("", "content_filter"), failed("refused request")),
     "breaks off a call": (calls(("c", "add", '{"a": 1, "b')), RIGHT),
     "calls with a list": (calls(("c", "add", "[1, 2]")), RIGHT),

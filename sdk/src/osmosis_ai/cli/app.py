@@ -176,9 +176,11 @@ def _outcome_of(command: Callable[..., int], options: dict[str, Any]) -> tuple[s
     try:
         # The doctor tells of them itself, and a command that reads none is told of them all the same.
         if command is not doctor and any(name.upper().startswith(SETTINGS_PREFIX) for name in os.environ):
-            from osmosis_ai.rollout.core.settings import read_settings
+            from osmosis_ai.rollout.core.settings import read_settings, serving_nothing
 
-            read_settings()
+            with serving_nothing() if command is not serve else contextlib.nullcontext():
+                read_settings()
+                return "The command failed.", command(**options)
         return "The command failed.", command(**options)
     except CLIError as error:
         return str(error), tell(error)

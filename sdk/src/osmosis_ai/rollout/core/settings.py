@@ -11,9 +11,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BeforeValidator,
@@ -49,7 +51,18 @@ DEFAULT_JOURNAL = ".osmosis/journal.db"
 """Of a server that is not told where to keep one; relative to the current directory."""
 
 
-_MUST_NOT_BE_EMPTY = ("api_key", "metrics_key")
+_serves_nothing = False
+
+
+@contextmanager
+def serving_nothing() -> Iterator[None]:
+    """Within, an empty key of the server is unset, as any other value: where nothing is served, it opens nothing."""
+    global _serves_nothing
+    before, _serves_nothing = _serves_nothing, True
+    try:
+        yield
+    finally:
+        _serves_nothing = before
 
 
 class LogFormat(StrEnum):
@@ -96,6 +109,8 @@ def _config(prefix: str) -> SettingsConfigDict:
 
 
 class _Settings(BaseSettings):
+    _must_not_be_empty: ClassVar[tuple[str, ...]] = ()
+
     if not TYPE_CHECKING:  # type checkers see the fields as arguments
 
         def __init__(self, **values):
@@ -111,13 +126,12 @@ class _Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _empty_is_unset(cls, given: Any) -> Any:
-        # Of an empty key nobody knows what was meant: left out, it would open a server that was to have one.
         if not isinstance(given, dict):
             return given
+        # Of an empty key nobody knows what was meant: left out, it would open a server that was to have one.
+        kept = () if _serves_nothing else cls._must_not_be_empty
         return {
-            name: value
-            for name, value in given.items()
-            if not isinstance(value, str) or value.strip() or name in _MUST_NOT_BE_EMPTY
+            name: value for name, value in given.items() if not isinstance(value, str) or value.strip() or name in kept
         }
 
     def _require_order(self, smaller: str, larger: str) -> None:
@@ -170,6 +184,7 @@ class RolloutServerSettings(_Settings):
     """The server. Times are seconds, sizes bytes."""
 
     model_config = _config(_PREFIX + "SERVER_")
+    _must_not_be_empty: ClassVar[tuple[str, ...]] = ("api_key",)
 
     max_concurrent_rollouts: Annotated[int, Field(ge=1, le=10000)] = 100
     record_ttl_seconds: Annotated[float, Field(ge=60.0, le=86400.0)] = 3600.0

@@ -241,3 +241,37 @@ def test_what_has_a_usual_name_and_is_none_is_told_as_what_it_is(
 ) -> None:
     with pytest.raises(DatasetValidationError, match=said):
         row_of(tmp_path, record)
+
+
+@pytest.mark.parametrize(
+    ("record", "columns", "said"),
+    [
+        ({"question": "\ud83d", "answer": 1}, None, "'question' has half of a surrogate pair"),
+        ({"question": "", "answer": 1}, None, "'question' cannot be empty"),
+        ({"question": "q", "answer": ""}, None, "'answer' cannot be empty"),
+        ({"question": "q", "answer": float("inf")}, None, "'answer' is inf"),
+        ({"q": "q", "a": 1, "s": 3}, "user_prompt=q,ground_truth=a,system_prompt=s", "'s' must be a string, got int"),
+        ({"q": 1, "a": 1}, "user_prompt=q,ground_truth=a", "'q' must be a string, got int"),
+        ({"q": "q", "r": {"t": "\ud83d"}}, "user_prompt=q,ground_truth=r.t", "'r.t' has half of a surrogate pair"),
+        ({"User_Prompt": " ", "answer": 1}, None, "'User_Prompt' cannot be empty"),
+        (
+            {"prompt": [{"role": "user", "content": None}], "answer": 1},
+            None,
+            "'prompt': the user's last message has no",
+        ),
+        ({"prompt": [{"role": "user", "content": "\ud83d"}], "answer": 1}, None, "'prompt' has half of a surrogate"),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]},
+            None,
+            "'messages' cannot be empty",
+        ),
+    ],
+)
+def test_a_bad_row_is_told_by_the_column_that_the_file_has(
+    tmp_path: Path, record: dict[str, Any], columns: str | None, said: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(record).replace("Infinity", "1e999"))
+    with pytest.raises(DatasetValidationError) as told:
+        DatasetReader(str(path), columns=parsed(columns)).read()
+    assert f"Row 0: {said}" in str(told.value)

@@ -90,8 +90,10 @@ def parsed(text: str | None) -> dict[str, Source]:
     return chosen
 
 
-def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str, Source]) -> dict[str, Any]:
-    """The record with its prompt and truth under our names, where they are found.
+def arranged(
+    record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str, Source]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The record with its prompt and truth under our names, where they are found, and what the record calls them.
 
     Args:
         own: our names, and the columns that are spelled so in any case.
@@ -102,7 +104,7 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
             column.
     """
     found: dict[str, Any] = {}
-    taken: set[str] = set()
+    places: dict[str, str] = {}
     unfit: dict[str, tuple[str, Any]] = {}
     in_any_case = {name.lower(): name for name in record}
     for target in TARGETS:
@@ -125,7 +127,7 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
                 )
             if target in chosen or target in own or _fits(target, value):
                 found[target] = value
-                taken.add(source.name)
+                places[target] = source.name
                 break
             if not isinstance(value, str):
                 unfit.setdefault(target, (source.name, value))
@@ -138,11 +140,12 @@ def arranged(record: dict[str, Any], own: Mapping[str, str], chosen: Mapping[str
     system = found.get("system_prompt", "")
     if system is None or (isinstance(system, str) and not system.strip()):
         found["system_prompt"] = ""  # as a table has what is not there
-    rest = {name: value for name, value in record.items() if name not in taken and name not in own.values()}
+    rest = {name: value for name, value in record.items() if name not in places.values() and name not in own.values()}
     found = _from_messages(found)
+    conversation = places.get(PROMPT_MESSAGES) or places.get("user_prompt")
     if "ground_truth" in unfit and "ground_truth" not in found:
         raise ValueError(f"{unfit['ground_truth'][0]!a} cannot be null, as it is the ground truth")
-    return found | rest
+    return found | rest, {target: places.get(target) or conversation or target for target in TARGETS}
 
 
 def _is_settled(target: str, own: Mapping[str, str], chosen: Mapping[str, Source]) -> bool:

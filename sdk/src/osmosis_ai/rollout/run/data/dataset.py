@@ -232,7 +232,7 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
     record = {name: None if value != value else value for name, value in record.items()}  # a table's NaN is its null
     own = _own_columns(record, index)
     try:
-        row = arranged(record, own, columns)
+        row, places = arranged(record, own, columns)
     except ValueError as error:
         raise DatasetValidationError(f"Row {index}: {error}") from None
     row.setdefault("system_prompt", "")
@@ -242,19 +242,22 @@ def _validated(record: object, index: int, columns: Mapping[str, Source]) -> Dat
             f"Row {index}: Missing required columns: {missing}; it has {found[:MAX_SHOWN_COLUMNS]}: say which they are"
             f" with --columns {proposal(missing, row)}."
         )
-    validated: dict[str, Any] = {"ground_truth": _validated_truth(row.pop("ground_truth"), index)}
+    validated: dict[str, Any] = {
+        "ground_truth": _validated_truth(row.pop("ground_truth"), places["ground_truth"], index)
+    }
     if messages := row.pop(PROMPT_MESSAGES, None):
+        place = places[PROMPT_MESSAGES]
         if not is_conversation(messages):
-            raise DatasetValidationError(f"Row {index}: '{PROMPT_MESSAGES}' must be a list of chat messages")
+            raise DatasetValidationError(f"Row {index}: {place!a} must be a list of chat messages")
         content = messages[-1].get("content")
         if not (content.strip() if isinstance(content, str) else isinstance(content, list) and content):
-            raise DatasetValidationError(f"Row {index}: the user's last message has no text and no parts")
-        validated[PROMPT_MESSAGES] = _validated_extra(messages, PROMPT_MESSAGES, index)
+            raise DatasetValidationError(f"Row {index}: {place!a}: the user's last message has no text and no parts")
+        validated[PROMPT_MESSAGES] = _validated_extra(messages, place, index)
         validated |= {name: row.pop(name) for name in ("user_prompt", "system_prompt")}
     else:
-        validated["user_prompt"] = _validated_text(row.pop("user_prompt"), "user_prompt", index)
+        validated["user_prompt"] = _validated_text(row.pop("user_prompt"), places["user_prompt"], index)
         system = row.pop("system_prompt")
-        validated["system_prompt"] = _validated_text(system, "system_prompt", index) if system != "" else ""
+        validated["system_prompt"] = _validated_text(system, places["system_prompt"], index) if system != "" else ""
     validated |= {key: _validated_extra(value, key, index) for key, value in row.items()}
     _refuse_too_much(cast(DatasetRow, validated), index)
     return cast(DatasetRow, validated)
@@ -285,23 +288,23 @@ def _own_columns(record: Mapping[str, Any], index: int) -> dict[str, str]:
     return key_of
 
 
-def _validated_truth(value: object, index: int) -> object:
+def _validated_truth(value: object, column: str, index: int) -> object:
     if value is None or isinstance(value, str):
-        return _validated_text(value, "ground_truth", index)
-    return _validated_extra(value, "ground_truth", index)
+        return _validated_text(value, column, index)
+    return _validated_extra(value, column, index)
 
 
 def _validated_text(value: object, column: str, index: int) -> str:
     if value is None:
-        raise DatasetValidationError(f"Row {index}: '{column}' cannot be null")
+        raise DatasetValidationError(f"Row {index}: {column!a} cannot be null")
     if not isinstance(value, str):
-        raise DatasetValidationError(f"Row {index}: '{column}' must be a string, got {type(value).__name__}")
+        raise DatasetValidationError(f"Row {index}: {column!a} must be a string, got {type(value).__name__}")
     if not value.strip():
-        raise DatasetValidationError(f"Row {index}: '{column}' cannot be empty")
+        raise DatasetValidationError(f"Row {index}: {column!a} cannot be empty")
     try:
         return whole_text(value)
     except ValueError as error:
-        raise DatasetValidationError(f"Row {index}: '{column}' {error}") from None
+        raise DatasetValidationError(f"Row {index}: {column!a} {error}") from None
 
 
 def _validated_extra(value: object, column: str, index: int) -> object:

@@ -212,6 +212,21 @@ def test_one_row_of_two_datasets_is_two_problems(page: Browser, tmp_path: Path) 
     assert page.evaluate(f"new Set({ROWS}.map(row => row.rollout.run)).size") == 2
 
 
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_of_how_many_groups_there_is_no_signal_is_not_cut(page: Browser, tmp_path: Path, medium: str) -> None:
+    for run in range(20):
+        for sample in range(2):
+            maker = TraceMaker(f"r{sample}").start("Hi?", metadata={"row_index": 0}).turn(1, saying("#### 3"))
+            maker.end(reward=float(sample and run > 10)).write(tmp_path / "traces" / f"17000000{run + 10}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    page.wait_for(f"{ROWS}.length === 1")
+    page.call("Emulation.setEmulatedMedia", media=medium)
+    cell = "document.querySelector('.row .c-signal')"
+    assert page.evaluate(f"{cell}.innerText") == "none in 11 of 20"
+    assert page.evaluate(f"{cell}.scrollWidth <= {cell}.clientWidth")
+
+
 def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_path: Path) -> None:
     for run in range(2):
         for sample in range(2):
@@ -222,7 +237,7 @@ def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_pat
     page.wait_for(f"{ROWS}.length === 1")
     assert "1 of 1 problems have no signal (100%): 1 always the same in a run." in page.text("#problem-head")
     told = page.evaluate(f"['spread', 'signal'].map(name => {ROWS}[0].querySelector('.c-' + name).innerText)")
-    assert told == ["0.577", "only between runs"]
+    assert told == ["0.577", "between runs"]
 
 
 @pytest.mark.usefixtures("two_runs")

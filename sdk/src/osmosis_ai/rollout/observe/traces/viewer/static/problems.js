@@ -23,7 +23,7 @@ const Problems = (() => {
   function signal(cell, one) {
     cell.replaceChildren();
     if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
-    else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "only between runs", title: "No signal: within each run all samples got the same reward. The spread is from run to run." }));
+    else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "between runs", title: "No signal: within each run all samples got the same reward. The spread is from run to run." }));
     else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
     else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: "In that many of its groups, one a run, all samples got the same reward." }));
     else cell.append(el("span", { class: "chip ok", text: "signal" }));

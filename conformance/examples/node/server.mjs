@@ -57,7 +57,7 @@ const routes = [
   ['POST', /^\/v1\/rollout\/init$/, init],
   ['GET', /^\/v1\/rollout\/(?!init$)([^/]+)$/, (request, id) => [200, view(known(request, id))]],
   ['POST', /^\/v1\/rollout\/([^/]+)\/cancel$/, cancel],
-  ['GET', /^\/health$/, () => [200, { status: 'healthy', agent_loop: agent.name, active_rollouts: owed.size, completed_rollouts: byKey.size }]],
+  ['GET', /^\/health$/, () => [200, { status: 'healthy', agent_loop: agent.name, active_rollouts: [...owed].filter((record) => !record.result).length, completed_rollouts: byKey.size }]],
   ['GET', /^\/ready$/, () => [draining.signal.aborted ? 503 : 200, { ready: !draining.signal.aborted }]],
 ]
 const server = http.createServer({ requestTimeout: 30_000 }, async (request, response) => {

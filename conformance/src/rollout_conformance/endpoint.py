@@ -58,6 +58,7 @@ class Answer:
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Instead of the usual ones, or beside them; an empty text leaves one out."""
     cut_within: str = ""
     """``line`` (of the status), ``head`` or ``body``: where it ends, and the connection with it; ``tail``: in white
     space behind the body's JSON; ``end``: before its last line break, of one in chunks."""
@@ -65,6 +66,8 @@ class Answer:
     """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
     in_pieces: bool = False
     """Whether the first character beyond ASCII of its body comes in two writes, or in two chunks."""
+    ends_with_connection: bool = False
+    """Whether nothing but the end of the connection says where its body ends."""
     behind: bytes = b""
     """What is written right behind it."""
     flood: Flood | None = None
@@ -160,7 +163,7 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
                     await asyncio.sleep(PIECE_SECONDS)
                 writer.write(written)
                 await writer.drain()
-                if answer.cut_within:
+                if answer.cut_within or answer.ends_with_connection:
                     return
                 if connection.our_state is not h11.DONE:
                     return
@@ -238,7 +241,10 @@ def _encode(connection: h11.Connection, answer: Answer) -> bytes:
     body = answer.body + b" " * (TAIL_BYTES if answer.cut_within == "tail" else 0)
     frame = {"Transfer-Encoding": "chunked"} if answer.is_chunked else {"Content-Length": str(len(body))}
     headers = {"Content-Type": "application/json", **answer.headers, **frame}
-    head = h11.Response(status_code=answer.status, headers=list(headers.items()))
+    head = h11.Response(status_code=answer.status, headers=[(name, v) for name, v in headers.items() if v])
     parts = cut_within_character(body) if answer.in_pieces and answer.is_chunked else (body,)
     events: tuple[h11.Event, ...] = (head, *(h11.Data(data=part) for part in parts), h11.EndOfMessage())
-    return b"".join(connection.send(event) or b"" for event in events)
+    response = b"".join(connection.send(event) or b"" for event in events)
+    # No event of h11's: it would make chunks of such a body.
+    length = f"Content-Length: {len(body)}".encode()
+    return response.replace(length, b"Connection: close", 1) if answer.ends_with_connection else response

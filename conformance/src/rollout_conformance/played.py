@@ -70,10 +70,17 @@ class Call:
 
     def is_rest_of(self, whole: "Call") -> bool:
         """Whether this result is ``whole`` without its messages; ``extra_fields.messages_refused`` may say so."""
-        extra = {**whole._extra_fields, "messages_refused": True}
-        expected = {**whole.fields, "final_messages": [], "extra_fields": extra}
-        said = {**self.fields, "extra_fields": {**self._extra_fields, "messages_refused": True}}
-        return bool(whole.fields.get("final_messages")) and said == expected
+        return bool(whole.fields.get("final_messages")) and not self.difference_but_for_messages(whole)
+
+    def difference_but_for_messages(self, whole: "Call") -> str:
+        """The first difference of this result from ``whole`` without its messages, which may say that they are."""
+        expected = {**whole.fields, "final_messages": [], "extra_fields": whole._extra_fields_without_messages}
+        said = {**self.fields, "extra_fields": self._extra_fields_without_messages}
+        return "" if said == expected else first_difference(json.dumps(expected).encode(), json.dumps(said).encode())
+
+    @property
+    def _extra_fields_without_messages(self) -> dict[str, Any]:
+        return {**self._extra_fields, "messages_refused": True}
 
     @property
     def _extra_fields(self) -> dict[str, Any]:
@@ -234,7 +241,11 @@ class PlayedRollout:
             if is_same_document(before.request.body, again.request.body):
                 continue
             if not (before.refuses_body and again.is_rest_of(before)):
-                where = first_difference(before.request.body, again.request.body)
+                where = (
+                    again.difference_but_for_messages(before)
+                    if before.refuses_body and not again.fields.get("final_messages")
+                    else first_difference(before.request.body, again.request.body)
+                )
                 return f"{before.result_in_words}, then {again.result_in_words}, which differ at {where}"
         return ""
 

@@ -53,6 +53,7 @@ class Rollout:
         self.tool_ms = 0.0
         self.began = time.monotonic()
         self.accepted_at = time.time()
+        self.finished_at: float | None = None
         self.state = "running"
         self.is_cancelled = False
         self.result: Json = {}

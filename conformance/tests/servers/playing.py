@@ -110,7 +110,9 @@ class Playing:
 
     def answer_calls(self, rollout: Rollout, calls: list[Json]) -> list[Json]:
         began = time.monotonic()
-        answers = [{"role": "tool", "tool_call_id": call["id"], "content": self.tool_result(call)} for call in calls]
+        answers = [
+            {"role": "tool", "tool_call_id": call.get("id", ""), "content": self.tool_result(call)} for call in calls
+        ]
         rollout.tool_ms += (time.monotonic() - began) * 1000
         rollout.metrics["num_tool_calls"] += len(calls)
         return answers
@@ -231,7 +233,10 @@ class Playing:
         told = response.headers.get("retry-after", "0")
         if told.isdigit():
             return float(told)
-        return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
+        try:
+            return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
+        except ValueError:
+            return 0.0
 
     async def back_off(self, attempts: int) -> None:
         await asyncio.sleep(min(FIRST_DELAY_SECONDS * GROWTH ** (attempts - 1), LAST_DELAY_SECONDS))
@@ -252,8 +257,11 @@ class Playing:
         finally:
             await response.aclose()
         content = self.unpacked(bytes(packed), response.headers.get("content-encoding", "identity"))
-        told = {name: value for name, value in response.headers.items() if name in ("retry-after", "content-type")}
+        told = [(name, value) for name, value in response.headers.raw if self.is_read(name)]
         return httpx.Response(response.status_code, headers=told, content=content)
+
+    def is_read(self, name: bytes) -> bool:
+        return name.lower() in (b"retry-after", b"content-type")
 
     def unpacked(self, packed: bytes, coding: str) -> bytes:
         if coding == "identity" or not packed:
@@ -319,7 +327,7 @@ class Playing:
     # Its delivery
 
     async def deliver(self, rollout: Rollout, result: Json) -> None:
-        rollout.result, rollout.state = result, "finished"
+        rollout.result, rollout.state, rollout.finished_at = result, "finished", time.time()
         self.note({"ended": rollout.init, "result": result})
         delay = FIRST_DELAY_SECONDS
         count = len(result.get("final_messages", []))

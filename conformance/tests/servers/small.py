@@ -73,7 +73,10 @@ class SmallServer(Playing):
         return JSONResponse({"detail": f"There is no {request.method} {request.url.path}"}, status)
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "healthy", "active_rollouts": len(self.running)})
+        return JSONResponse({"status": "healthy", "active_rollouts": self.active()})
+
+    def active(self) -> int:
+        return sum(rollout.state == "running" for rollout in self.rollouts.values())
 
     async def ready(self, request: Request) -> Response:
         return JSONResponse({"ready": not self.is_draining}, 503 if self.is_draining else 200)
@@ -89,6 +92,7 @@ class SmallServer(Playing):
 
     def view(self, rollout: Rollout) -> Json:
         view = {"rollout_id": rollout.init["rollout_id"], "state": rollout.state, "accepted_at": rollout.accepted_at}
+        view |= {"finished_at": rollout.finished_at}
         names = ("status", "finish_reason", "reward", "error_message")
         return view | ({"result": {name: rollout.result.get(name) for name in names}} if rollout.result else {})
 

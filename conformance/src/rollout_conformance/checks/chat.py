@@ -23,6 +23,7 @@ from rollout_conformance.scripts import (
     changed,
     delayed,
     encoded,
+    first,
     need_tools,
     raw,
     refusing,
@@ -223,7 +224,7 @@ async def reply_kept(kit: Kit) -> None:
         odd = json.dumps({**arguments, "x_large": LARGE_ARGUMENT, "x_null": None, "x_list": [None, {}]})
         return [call, tool_call("call_1", call["function"]["name"], odd)]
 
-    calling, ending = calling_offered(calls_of, content=ODD_CONTENT), saying(ODD_END)
+    calling, ending = calling_offered(calls_of, content=ODD_CONTENT, name="solver"), saying(ODD_END)
 
     async def script(call: Call) -> Answer | None:
         return await (ending if turn_of(call) else calling)(call)
@@ -276,6 +277,17 @@ async def bare(kit: Kit) -> None:
     empty = {"choices": [{"message": message}], "usage": {}}
     for body in ({"choices": [{"message": message}]}, empty):
         await _require_completed(kit, f"the completion {quoted(body)}", raw(encoded(body)))
+
+
+@check("chat.any_head", "retry-1", "So is one of any Content-Type or none, that ends with its connection or not.")
+async def any_head(kit: Kit) -> None:
+    body = encoded({"choices": [{"message": {"role": "assistant", "content": "#### 4"}, "finish_reason": "stop"}]})
+    kinds = ("", "text/plain", "application/octet-stream")
+    answers = {f"with Content-Type {quoted(kind)}": Answer(body=body, headers={"Content-Type": kind}) for kind in kinds}
+    answers["that ends with its connection"] = Answer(body=body, ends_with_connection=True)
+    await asyncio.gather(
+        *(_require_completed(kit, f"a completion {how}", first(one, then=raw(body))) for how, one in answers.items())
+    )
 
 
 @check("chat.added", "chat-20", "No field is added to a reply, or changed in it.", AUDIT)

@@ -18,7 +18,7 @@ from rollout_conformance.scripts import (
     paging,
     refusing,
 )
-from rollout_conformance.strict_json import first_difference, is_same_document
+from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
 
@@ -165,7 +165,8 @@ async def _require_rest(kit: Kit, status: int) -> None:
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
 async def any_body(kit: Kit) -> None:
     bodies = (b'{"status": "error"}', b"<html>", b"", b'{"detail": "Not Found"}', b"\xff")
-    await asyncio.gather(*(_require_one(kit, Answer(body=body)) for body in bodies))
+    until_close = Answer(ends_with_connection=True)
+    await asyncio.gather(*(_require_one(kit, one) for one in (until_close, *(Answer(body=body) for body in bodies))))
 
 
 @check("delivery.final", "deliver-5", "A result that is refused for good is not offered again.")
@@ -228,7 +229,7 @@ async def refused_same(kit: Kit) -> None:
     await rollout.result()
     whole, without, *later = rollout.completions
     if not without.is_rest_of(whole):
-        differs = first_difference(whole.request.body, without.request.body)
+        differs = without.difference_but_for_messages(whole)
         raise Failed("the same result, but for its messages and extra_fields", f"another at {differs}")
     for again in later:
         if not is_same_document(without.request.body, again.request.body):

@@ -28,6 +28,8 @@ ODD_IDS = (
     "\u65e5" * 247,
     "\U0001f3b2" * 247,
 )
+SPACES = (" ", "\u00a0", "\u3000")
+"""They stay at both ends of an id."""
 LONG_CHARACTERS = 120_000
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
 TEXT = (
@@ -80,7 +82,8 @@ async def pieces(kit: Kit) -> None:
 
 @check("ids.odd", "init-9", "A rollout_id may look like a path, hold spaces, quotes, any script, 256 characters.")
 async def odd(kit: Kit) -> None:
-    await asyncio.gather(*(_require_same_id(kit, _unique(text)) for text in ODD_IDS))
+    padded = (f"{space}{_unique('kit')}{space}" for space in SPACES)
+    await asyncio.gather(*(_require_same_id(kit, text) for text in (*padded, *map(_unique, ODD_IDS))))
 
 
 @check("ids.similar", "result-18", "Results of ids that are nearly alike have an Idempotency-Key each.")

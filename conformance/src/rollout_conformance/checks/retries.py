@@ -109,11 +109,19 @@ def _refusing_until_a_date(then: Script) -> Script:
 @check("retries.too_many", "retry-5 retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    told, dated, aborted, *_ = await asyncio.gather(
+    told, dated, aborted, upper, lower, *_ = await asyncio.gather(
         _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
         _require_recovery(kit, "503", _refusing_until_a_date(answering())),
         _require_recovery(
             kit, "an aborted reply", asking_at_once(breaking_off("abort", 1, answering()), header["Retry-After"])
+        ),
+        _require_recovery(kit, "429", refusing(429, 1, answering(), {"RETRY-AFTER": header["Retry-After"]})),
+        _require_recovery(kit, "429", refusing(429, 1, answering(), {"retry-after": header["Retry-After"]})),
+        *(
+            _require_recovery(
+                kit, f"503 with 'Retry-After: {odd}'", refusing(503, 1, answering(), {"Retry-After": odd})
+            )
+            for odd in ("Thu, 01 Jan 2026 00:00:00 GMT", "-1", "soon")
         ),
         _require_recovery(kit, "408", refusing(408, 1, answering())),
         _require_recovery(kit, "425", refusing(425, 1, answering())),
@@ -121,6 +129,8 @@ async def too_many(kit: Kit) -> None:
     for rollout, how, owed in (
         (told, f"{RETRY_AFTER_SECONDS}", RETRY_AFTER_SECONDS),
         (aborted, f"{RETRY_AFTER_SECONDS} (with an aborted reply)", RETRY_AFTER_SECONDS),
+        (upper, f"{RETRY_AFTER_SECONDS} (RETRY-AFTER)", RETRY_AFTER_SECONDS),
+        (lower, f"{RETRY_AFTER_SECONDS} (retry-after)", RETRY_AFTER_SECONDS),
         (dated, f"(a date, in {DATED_SECONDS} s)", DATED_SECONDS - 2),
     ):
         waited = rollout.chats[1].came_at - (rollout.chats[0].answered_at or 0)

@@ -23,12 +23,13 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_number, is_same_json, parse_object
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed, NotExercised
+from rollout_conformance.vocabulary import Failed, NotExercised, Phase
 
 BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
 STATES = (*BEFORE_ITS_END, "finished", "delivered", "undeliverable")
 ODD_ID = "a/b c?d=%2f+#\u00fc\u65e5"
 POLL_SECONDS = 0.05
+OWED, ACTIVE_SECONDS = 8, 3.0
 CANCELS = 6
 """Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
 
@@ -240,11 +241,52 @@ async def undelivered(kit: Kit) -> None:
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
     # When it is offered again, the server has read the first answer.
     await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
-    state = (await _view(kit, rollout, "a rollout whose result was answered 503"))["state"]
+    owed = await _view(kit, rollout, "a rollout whose result was answered 503")
     is_asked.set()
     await rollout.result()
-    if state in ("delivered", "undeliverable"):
+    if (state := owed["state"]) in ("delivered", "undeliverable"):
         raise Failed("the state 'finished' while a result is offered again", quoted(state))
+    after = await _until_delivered(kit, rollout)
+    for name, while_owed in (("finished_at", after.get("finished_at")), ("settled_at", None)):
+        if not is_same_json(owed.get(name), while_owed):
+            expected = (
+                f"{name} {quoted(while_owed)} while the result is offered again, as it is {quoted(after.get(name))}"
+            )
+            raise Failed(f"{expected} once that is delivered", quoted(owed.get(name)))
+
+
+@check("state.health", "state-6", "GET /health does not count rollouts as active that have ended.", Phase.ALONE)
+async def health(kit: Kit) -> None:
+    is_asked = kit.hold()
+
+    async def on_completed(call: Call) -> Answer | None:
+        return await acknowledge(call) if is_asked.is_set() else Answer(503, headers={"Retry-After": "1"})
+
+    before = await _active(kit)
+    owed = [kit.play(on_completed=on_completed) for _ in range(OWED)]
+    for rollout in owed:
+        rollout.has_delivery_faults = True
+        await kit.send(rollout)
+    for rollout in owed:
+        await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
+    deadline = time.monotonic() + ACTIVE_SECONDS
+    # Whatever else runs on the server ends, or is fewer.
+    active = await _active(kit)
+    while active >= before + OWED and time.monotonic() < deadline:
+        await asyncio.sleep(POLL_SECONDS)
+        active = await _active(kit)
+    is_asked.set()
+    await kit.results(owed)
+    if active >= before + OWED:
+        what = f"active_rollouts {before} in GET /health, as before, with {OWED} results that are offered again"
+        raise Failed(what, str(active))
+
+
+async def _active(kit: Kit) -> int:
+    count = _fields(await kit.get("/health"), 200, "GET /health").get("active_rollouts")
+    if not isinstance(count, int) or count < 0:
+        raise Failed("active_rollouts, a whole number, in the answer of GET /health", quoted(count))
+    return count
 
 
 @check("state.undeliverable", "state-11", "A result that was refused for good is 'undeliverable'.")

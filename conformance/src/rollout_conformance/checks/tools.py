@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.conversation import answered_ids
+from rollout_conformance.conversation import answered_ids, difference
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import objects_of
@@ -109,6 +109,16 @@ async def unknown(kit: Kit) -> None:
 async def odd_ids(kit: Kit) -> None:
     ids = ("", "call with spaces", "\u547c\u3073\u51fa\u3057 \U0001f600", "x" * 300, "call/../0")
     await _require_answers(kit, lambda tools: [call_of(tools[0], call_id) for call_id in ids])
+
+    def without_id(tools: Tools, turn: int) -> Tools:
+        return [{name: value for name, value in call_of(tools[0], "").items() if name != "id"}]
+
+    rollout = await kit.start(calling_offered(without_id))
+    await rollout.result()
+    # It may be one that cannot be answered.
+    for call in rollout.chats[1:]:
+        if text := difference(rollout.chats[0].continued, call.messages):
+            raise Failed("a call without an id, without one in the next call for a completion too", text)
 
 
 def _name(tools: Tools) -> str:

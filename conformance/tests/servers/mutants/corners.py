@@ -161,6 +161,43 @@ mutant(
     conversation=lambda s, usual, r: [without_name(message) for message in usual(r)],
     completed=lambda s, usual, r, why: usual(r, why) | {"final_messages": list(map(without_name, r.messages))},
 )
+
+
+def trips_over_the_past(self: SmallServer, usual: Any, response: httpx.Response) -> float:
+    if " 2026 " in response.headers.get("retry-after", ""):
+        raise ValueError("sleep length must be non-negative")
+    return float(usual(response))
+
+
+def wants_json(self: SmallServer, usual: Any, response: httpx.Response) -> Any:
+    if response.status_code == 200 and "json" not in response.headers.get("content-type", ""):
+        raise ChatError("The completion is no JSON")
+    return usual(response)
+
+
+def names_calls(self: SmallServer, usual: Any, message: Json) -> Json:
+    calls = [{"id": f"call_{n}", **call} for n, call in enumerate(message.get("tool_calls") or [])]
+    return {**usual(message), "tool_calls": calls} if calls else dict(usual(message))
+
+
+mutant("forgets-the-name-of-a-reply", "chat.reply_kept", recorded=lambda s, usual, m: without_name(usual(m)))
+mutant("names-calls-without-an-id", "tools.odd_ids", recorded=names_calls)
+mutant(
+    "trims-ids", "ids.odd", read=lambda s, usual, b: {**(init := usual(b)), "rollout_id": init["rollout_id"].strip()}
+)
+mutant(
+    "reads-headers-in-one-case",
+    "retries.too_many",
+    is_read=lambda s, usual, name: usual(name.title()) and name.istitle(),
+)
+mutant("trips-over-the-past", "retries.too_many", told_seconds=trips_over_the_past)
+mutant("wants-json-replies", "chat.any_head", completion_in=wants_json)
+mutant("counts-what-is-owed", "state.health", active=lambda s, usual: len(s.running))
+mutant(
+    "tells-its-finish-late",
+    "state.undelivered",
+    view=lambda s, usual, r: usual(r) | ({} if r.state == "delivered" else {"finished_at": None}),
+)
 mutant("takes-the-last-choice", "chat.first_choice", chat=takes_the_last_choice)
 mutant("wants-a-usage", "chat.bare", chat=wants_a_usage)
 mutant("counts-all-or-nothing", "completed.usage", chat=wants_both_counts)

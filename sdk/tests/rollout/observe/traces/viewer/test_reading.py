@@ -220,6 +220,15 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.wait_for(f"{ROWS}.length === 4")
     [only] = pages_of(page, tmp_path / "problems.pdf")
     assert "2 of 4 problems have no signal" in only
+    page.call("Emulation.setEmulatedMedia", media="print")
+    page.resize(739, 1000)  # a Letter between its margins
+    longest = "document.querySelector('.row .c-signal .chip')"
+    page.evaluate(f"{longest}.textContent = 'only between runs'")
+    cut = "filter(e => e.scrollWidth > e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
+    assert page.evaluate(f"[...document.querySelectorAll('.row .c-signal')].{cut}") == []
+    page.call("Emulation.setEmulatedMedia", media="")
+    page.call("Emulation.clearDeviceMetricsOverride")
+    page.prefer(scheme)
     page.click("#to-runs")
     page.wait_for("document.querySelector('.comparison')")
     assert "What changed from A to B" in "".join(pages_of(page, tmp_path / "runs.pdf"))

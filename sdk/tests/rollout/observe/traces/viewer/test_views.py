@@ -282,3 +282,19 @@ class TestEscape:
         assert page.text(".shown") == "16 of 32 shown"
         page.press("Escape")
         page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
+
+
+def test_tab_goes_from_each_best_and_worst_to_the_next(page: Browser, tmp_path: Path) -> None:
+    for number in range(30):
+        for reward in (0.0, 1.0):
+            maker = TraceMaker(f"r{number}-{reward:.0f}").start(f"Number {number}?", metadata={"row_index": number})
+            maker.turn(1, saying("so")).end(reward=reward).write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.resize(1280, 600)
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    page.wait_for("document.querySelector('.row .small')")
+    page.evaluate("document.querySelector('.row .small').focus()")
+    for number in range(30):
+        page.wait_for(f"document.activeElement.matches('[aria-label=\"best | worst of row {number}, side by side\"]')")
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.press("Tab")

@@ -101,7 +101,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
     shown = isOrdered ? items : ordered(items);
     places = null;
     paint();
-    if (had !== null && document.activeElement?.rollout?.key !== had) rowOf(had)?.focus({ preventScroll: true });
+    if (had !== null && document.activeElement?.closest?.(".row")?.rollout?.key !== had) rowOf(had)?.focus({ preventScroll: true });
   }
 
   const rowOf = (key) => [...painted.values()].find((entry) => entry.row.rollout.key === key)?.row;

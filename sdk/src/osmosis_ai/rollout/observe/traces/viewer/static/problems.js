@@ -37,10 +37,12 @@ const Problems = (() => {
 
   function samples(cell, one) {
     const scored = one.samples.filter((sample) => sample.reward !== null);
-    cell.replaceChildren();
-    if (scored.length < 2 || one.spread === 0) return;
+    if (scored.length < 2 || one.spread === 0) { cell.replaceChildren(); return; }
     const sorted = [...scored].sort((a, b) => a.reward - b.reward), worst = sorted[0], best = sorted[sorted.length - 1];
-    cell.append(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side", "aria-label": `best | worst of ${one.name ?? one.key}, side by side`, onclick: () => onCompare(best.key, worst.key) }));
+    // The button stays when the row is drawn anew, as it may have the focus.
+    const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side" }));
+    button.setAttribute("aria-label", `best | worst of ${one.name ?? one.key}, side by side`);
+    button.onclick = () => onCompare(best.key, worst.key);
   }
 
   const grid = Grid({

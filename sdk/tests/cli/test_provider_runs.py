@@ -35,7 +35,9 @@ def test_a_batch(provider: Provider) -> None:
             text=True,
             check=False,
         )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    # A machine that is busy holds the loop up, and it is said.
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("Event loop blocked ")]
+    assert (ended.returncode, said) == (0, [])
     assert "Mean reward: 1.00 (over 20 runs)" in ended.stdout
     results = results_of()["results"]
     assert [(result["turns"], result["tool_calls"], result["reward"]) for result in results] == [(2, 1, 1.0)] * ROWS

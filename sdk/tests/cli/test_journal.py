@@ -252,7 +252,7 @@ class TestRedeliver:
 
         asyncio.run(add())
         ended = journal("redeliver", "--state", "undeliverable", "--json")
-        assert (ended.exit_code, [each["rollout_id"] for each in json.loads(ended.out)]) == (0, ["u"])
+        assert (ended.exit_code, [each["rollout_id"] for each in json.loads(ended.out)["results"]]) == (0, ["u"])
         assert ended.err.startswith("2 results of 0.3 passed over, as trainers fetch those")
         ended = journal("redeliver", "p1")
         assert (ended.exit_code, ended.out) == (0, "0 delivered, 0 not taken\n")

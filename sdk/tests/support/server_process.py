@@ -106,10 +106,10 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
 
-    def wait_for_line(self, text: str) -> None:
-        """Return once the log has a line that contains ``text``."""
+    def wait_for_line(self, text: str, *, times: int = 1) -> None:
+        """Return once the log has a line that contains ``text``, or so many of them."""
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while text not in self.log.read_text():
+        while self.log.read_text().count(text) < times:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(POLL_SECONDS)
 

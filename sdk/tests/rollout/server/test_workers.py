@@ -218,6 +218,7 @@ def test_a_worker_that_is_ahead_lets_its_connection_go(server: ServerProcess, tr
 def test_a_stopped_worker_is_told_of_and_drains_all_the_same(server: ServerProcess, trainer: FaultyTrainer) -> None:
     trainer.hold_chats()
     names = [f"rollout-{number}" for number in range(8)]
+    server.wait_for_line("Application startup complete", times=2)  # one that still starts is told of otherwise
     for name in names:
         server.accept(trainer.url, **{name: "complete"})
     trainer.wait_for_chat(*names)

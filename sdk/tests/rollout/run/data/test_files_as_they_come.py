@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from osmosis_ai.rollout.run import DatasetParseError, DatasetReader
+from osmosis_ai.rollout.run import DatasetParseError, DatasetReader, DatasetValidationError
 from osmosis_ai.rollout.run.data.dataset import DatasetCheck
 
 arrow = pytest.importorskip("pyarrow")
@@ -143,6 +143,20 @@ class TestCsv:
         path = self.written(tmp_path, text)
         assert [row for _, row in DatasetReader(path).usable_rows()] == [ROW]
         assert [place for place, _ in problems_of(path)] == ["line 5"]
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_rows_are_read_and_only_the_bad_ones_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(200_000):
+            truth = "" if number == 150_000 else str(number)
+            file.write(json.dumps({"question": f"What is {number}?", "answer": truth}) + "\n")
+    reader = DatasetReader(path)
+    assert len(reader) == 200_000
+    assert reader.read(offset=199_999, limit=1)[0]["ground_truth"] == "199999"
+    with pytest.raises(DatasetValidationError, match="Row 150000: 'answer' cannot be empty"):
+        reader.read()
 
 
 class TestPacked:

@@ -1,5 +1,6 @@
 """Test reports travel between processes, as UTF-8 text; some tests are about text that is none."""
 
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -10,6 +11,11 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says more about what else the machine does.
 settings.register_profile("suite", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+# A developer's shell may hold a server's key and settings; to a test, nothing is set but what it sets itself.
+for _name in [name for name in os.environ if name.upper().startswith(("OSMOSIS_", "ROLLOUT_", "OTEL_"))]:
+    if not _name.startswith("OSMOSIS_TEST_"):
+        del os.environ[_name]
 
 # Started with `nohup` or `&`, the suite ignores Ctrl-C, and so would all that it starts; a handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

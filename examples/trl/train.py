@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ CONTEXT = 512
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
-    """``GRPOTrainer``, but a prompt is computed once for all rollouts of its group, gradients included.
+    """``GRPOTrainer``, but a prompt is computed once for all rollouts that have it, gradients included.
 
-    The prompt is three quarters of a rollout's tokens here, so a step takes less than half the time. This is the one
-    private method of TRL that the example knows; ``--plain`` trains without it.
+    The prompt is three quarters of a rollout's tokens here. TRL mixes the rollouts of a step, so they must be one batch
+    for it. This is the one private method of TRL that the example knows; ``--plain`` trains without it.
     """
 
     def __init__(self, *args: Any, decoder: Decoder, **named: Any) -> None:
@@ -54,20 +55,32 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         *args: Any,
         **named: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        del args, named
         prompts, completions = input_ids[:, :-logits_to_keep], input_ids[:, -logits_to_keep:]
-        if (prompts != prompts[0]).any() or not attention_mask[:, : prompts.shape[1]].all():
-            # The group holds a rollout without a reward, which has no prompt.
-            inherited = super()._get_per_token_logps_and_entropies
-            return inherited(model, input_ids, attention_mask, logits_to_keep, *args, **named)  # type: ignore[no-any-return]
+        is_prompt = attention_mask[:, :-logits_to_keep].bool()
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, ids in enumerate(prompts):
+            rows_of.setdefault(tuple(ids[is_prompt[row]].tolist()), []).append(row)
         weights: dict[str, torch.Tensor] = dict(self.accelerator.unwrap_model(model).named_parameters())
+        parts = [
+            self._of_prompt(weights, prompts[rows[0]][is_prompt[rows[0]]], completions[rows])
+            for rows in rows_of.values()
+        ]
+        back = torch.tensor([row for rows in rows_of.values() for row in rows], device=input_ids.device).argsort()
+        logprobs, entropy = (torch.cat(each)[back] for each in zip(*parts, strict=True))
+        return logprobs, entropy, None
+
+    def _of_prompt(
+        self, weights: dict[str, torch.Tensor], prompt: torch.Tensor, completions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with self.accelerator.autocast():
-            prompt_hidden, hidden = self._decoder.hidden_states(weights, prompts[0], completions)
+            prompt_hidden, hidden = self._decoder.hidden_states(weights, prompt, completions)
             last = prompt_hidden[-1:].expand(len(hidden), 1, -1)
             logits = self._decoder.logits(weights, torch.cat([last, hidden[:, :-1]], dim=1)) / self.temperature
         logprobs = torch.log_softmax(logits, dim=-1)
         with torch.no_grad():
             entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
-        return logprobs.gather(2, completions[..., None])[..., 0], entropy, None
+        return logprobs.gather(2, completions[..., None])[..., 0], entropy
 
 
 def problems(count: int, temperature: float) -> list[RolloutRequest]:
@@ -90,7 +103,7 @@ def problems(count: int, temperature: float) -> list[RolloutRequest]:
 
 
 def main() -> int:
-    """Train; exit code 1 if the server cannot be used."""
+    """Train; exit code 1 if the server cannot be used, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", required=True, help=f"Its key comes from {SERVER_KEY_VARIABLE}.")
     parser.add_argument("--output", type=Path, default=Path("runs/trl"), help="Folder for log.jsonl [runs/trl].")
@@ -103,6 +116,7 @@ def main() -> int:
     parser.add_argument("--learning-rate", type=float, default=2e-5, help="[2e-5]")
     parser.add_argument("--seed", type=int, default=0, help="Of the order and the sampling [0].")
     parser.add_argument("--plain", action="store_true", help="TRL's own forward pass.")
+    parser.add_argument("--device", default="cpu", help="Of sampler and trainer: cpu or cuda [cpu].")
     parser.add_argument("--threads", type=int, help="CPU threads; by default what PyTorch takes.")
     parser.add_argument("--model-cache", type=Path, default=Path("runs/models"), help="[runs/models]")
     given = parser.parse_args()
@@ -113,12 +127,14 @@ def main() -> int:
     except TrainerError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - a command's output
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
 def train(given: argparse.Namespace) -> None:
     """One run."""
-    device = torch.device("cpu")
+    device = torch.device(given.device)
     dtype, why = number_type(NumberType.AUTO, device)
     print(why)  # noqa: T201 - a command's output
     served = load_model(given.model, given.model_cache, device, dtype)
@@ -137,13 +153,13 @@ def train(given: argparse.Namespace) -> None:
     )
     settings = GRPOConfig(
         output_dir=str(given.output),
-        use_cpu=True,
+        use_cpu=device.type == "cpu",
         bf16=dtype is torch.bfloat16,
         max_steps=given.steps,
         seed=given.seed,
         num_generations=given.samples,
-        per_device_train_batch_size=given.samples,
-        gradient_accumulation_steps=given.problems_per_step,
+        per_device_train_batch_size=given.samples if given.plain else batch,
+        gradient_accumulation_steps=given.problems_per_step if given.plain else 1,
         temperature=given.temperature,
         learning_rate=given.learning_rate,
         lr_scheduler_type="constant",
@@ -158,7 +174,7 @@ def train(given: argparse.Namespace) -> None:
     )
     model = AutoModelForCausalLM.from_pretrained(served.folder, dtype=torch.float32)
     kind = GRPOTrainer if given.plain else functools.partial(SharedPromptTrainer, decoder=served.decoder)
-    with rollouts:
+    with closing(engine), rollouts:
         trainer = kind(
             model,
             rollouts.reward,
@@ -167,10 +183,12 @@ def train(given: argparse.Namespace) -> None:
             processing_class=served.tokenizer,
             rollout_func=rollouts,
         )
-        trainer.train()
-    engine.close()
-    steps = [line for line in trainer.state.log_history if "reward" in line]
-    (given.output / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="utf-8")
+        try:
+            trainer.train()
+        finally:
+            steps = [line for line in trainer.state.log_history if "reward" in line]
+            lines = "".join(json.dumps(step) + "\n" for step in steps)
+            (given.output / "log.jsonl").write_text(lines, encoding="utf-8")
 
 
 def _copy(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:

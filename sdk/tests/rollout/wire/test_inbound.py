@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.live_server import DEADLINE_SECONDS, LiveServer
 
-from osmosis_ai.rollout.wire import inbound
+from osmosis_ai.rollout.wire import bounded_httptools, inbound, waiting
 from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADERS
 
 MAX_CONNECTIONS = 20
@@ -47,9 +47,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
 def hasty(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     """Whose times a test can wait for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inbound, "LOOK_SECONDS", 0.05)
+        patch.setattr(waiting, "LOOK_SECONDS", 0.05)
         for name in ("HEAD_SECONDS", "UNREAD_SECONDS", "CLOSE_SECONDS"):
-            patch.setattr(inbound, name, SHORT_SECONDS)
+            patch.setattr(waiting, name, SHORT_SECONDS)
         with LiveServer(app, max_connections=MAX_CONNECTIONS, lifespan="off", http=request.param) as live:
             yield live
 
@@ -154,7 +154,7 @@ class TestWhatIsNotMeant:
     ) -> None:
         if server.http == "h11":
             pytest.skip("parses one request at a time")
-        monkeypatch.setattr(inbound, "MAX_PIPELINED", 50)
+        monkeypatch.setattr(bounded_httptools, "MAX_PIPELINED", 50)
         with server.connect() as connection:
             send_all(connection, (GET + b"\r\n") * 300)
             assert reply_of(connection).count(b"HTTP/1.1 200") < 250
@@ -230,7 +230,7 @@ def test_beyond_the_largest_number_whoever_has_waited_longest_is_closed(server: 
 
 
 def test_unfinished_heads_are_bounded_together(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbound, "UNFINISHED_HEADS_BYTES", 50_000)
+    monkeypatch.setattr(waiting, "UNFINISHED_HEADS_BYTES", 50_000)
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(10)]
         for connection in connections:

@@ -6,12 +6,16 @@ It stands where vLLM (``return_token_ids``) and SGLang put it: see ``docs/protoc
 from collections.abc import Mapping
 from typing import Any
 
+_OF_TOKENS = frozenset({"token_ids", "logprobs"})
+
 
 def sampled_fields(body: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a ``CompletionsResult`` out of the reply ``body`` and its first choice; what is not there is empty.
 
     Beside the choice, older trainers put ids and log-probabilities into the body.
     """
+    if _OF_TOKENS.isdisjoint(choice) and _OF_TOKENS.isdisjoint(body):
+        return {"token_ids": [], "logprobs": []}
     fields: dict[str, Any] = {
         "token_ids": _ids(choice.get("token_ids")) or _ids(body.get("token_ids")),
         "logprobs": _logprobs(choice.get("logprobs")) or _logprobs(body.get("logprobs")),

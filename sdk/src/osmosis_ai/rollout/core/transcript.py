@@ -52,7 +52,7 @@ class Transcript:
     def sending(self, messages: list[MessageDict]) -> str | None:
         """Note the list of a chat call, which the agent goes on appending to; tell what it rewrote, if anything."""
         self._calls += 1
-        problem = self._compare(messages, f"before chat call {self._calls}", is_call=True)
+        problem = self._compare(messages, is_call=True)
         self._copies.extend([copy_json(message) for message in messages[len(self._copies) :]])
         self.sent = self._announced = messages
         self._sent_count = len(messages)
@@ -91,7 +91,7 @@ class Transcript:
 
     def check(self, final_messages: list[MessageDict]) -> str | None:
         """Compare a result's messages with what was sent and replied; tell the difference, if there is one."""
-        return self._compare(final_messages, f"after chat call {self._calls}", is_call=False)
+        return self._compare(final_messages, is_call=False)
 
     def encoded(self) -> bytearray:
         """What was last sent, as the inside of a JSON array; in pydantic's reading of JSON, so a set is a list.
@@ -122,7 +122,7 @@ class Transcript:
         self._encoded += encoded
         self._encoded_count += 1
 
-    def _compare(self, messages: list[MessageDict], when: str, *, is_call: bool) -> str | None:
+    def _compare(self, messages: list[MessageDict], *, is_call: bool) -> str | None:
         """A difference is noted, told once, and then the new truth."""
         known = len(self._copies)
         if self._copies == (messages if len(messages) == known else messages[:known]):
@@ -134,7 +134,8 @@ class Transcript:
         if found is None:
             return None
         first, what = found
-        problem = f"{what} {when}; a conversation may only be appended to."
+        when = "before" if is_call else "after"
+        problem = f"{what} {when} chat call {self._calls}; a conversation may only be appended to."
         if len(self.rewritten) < MAX_NOTED:
             self.rewritten.append(problem)
         self._copies[first:] = [copy_json(message) for message in messages[first:]]

@@ -101,7 +101,7 @@ class Target(NamedTuple):
     """What a URL comes to in an HTTP/1.1 request."""
 
     origin: Origin
-    head: bytes
+    head: str
     """Request line and ``Host`` header."""
 
 
@@ -112,10 +112,10 @@ def target_of(url: str) -> Target:
     parsed = httpx.URL(url)
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise httpx.UnsupportedProtocol(f"The URL {url!r} is not an http or https URL with a host.")
-    netloc = parsed.netloc.decode("ascii")
+    netloc, path = parsed.netloc.decode("ascii"), parsed.raw_path.decode("ascii")
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
-    head = b"POST %b HTTP/1.1\r\nHost: %b\r\n" % (parsed.raw_path, parsed.netloc)
-    return Target(Origin(parsed.scheme, parsed.raw_host.decode("ascii"), port, netloc), head)
+    origin = Origin(parsed.scheme, parsed.raw_host.decode("ascii"), port, netloc)
+    return Target(origin, f"POST {path} HTTP/1.1\r\nHost: {netloc}\r\n")
 
 
 def may_be_page(headers: Mapping[bytes, bytes]) -> bool:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Ours, or known to the trainer already: never taken from the caller's sampling fields.
 _NOT_SAMPLING_FIELDS = frozenset({"rollout_id", "tools"})
 
+_OBJECT, _KEY = frozenset({dict}), frozenset({str})
+
 MAX_KNOWN_HEADS = 256
 MAX_KNOWN_BYTES = 4096
 _known_heads: dict[bytes, bytes] = {}
@@ -131,9 +133,9 @@ def _not_json(error: Exception) -> OsmosisProtocolError:
 
 def _are_messages(messages: Any) -> bool:
     """Whether it is a list of objects already, so that nothing needs converting or refusing."""
-    # Sets of types, made in C: the conversation is walked at every turn, and pydantic takes ten times as long.
+    # Walked in C, as it is at every turn: pydantic takes ten times as long.
     return (
         type(messages) is list
-        and set(map(type, messages)) <= {dict}
-        and set(map(type, chain.from_iterable(messages))) <= {str}
+        and _OBJECT.issuperset(map(type, messages))
+        and _KEY.issuperset(map(type, chain.from_iterable(messages)))
     )

@@ -30,6 +30,7 @@ __all__ = ["CompletionsResult", "OsmosisLLMClient"]
 
 _OK = range(200, 201)
 _SUCCESS = range(200, 300)
+_STOPS = (str, list, tuple)
 
 
 class OsmosisLLMClient:
@@ -144,15 +145,16 @@ class OsmosisLLMClient:
         """
         if self._completion is not None:
             raise OsmosisProtocolError(f"Rollout {self.rollout_id!r} is completed; no chat call may follow.")
-        named = {
+        fields = {
+            **kwargs,
             "temperature": temperature,
             "top_p": top_p,
             "max_tokens": max_tokens,
             # Only what can be a stop is brought into its form; anything else must not vanish, but be refused.
-            "stop": normalize_stop(stop) if isinstance(stop, str | list | tuple) else stop,
+            "stop": normalize_stop(stop) if isinstance(stop, _STOPS) else stop,
             "logprobs": logprobs,
         }
-        body = self._chat.encoded(messages, {**kwargs, **named})
+        body = self._chat.encoded(messages, fields)
         result, latency_ms = await self._poster.post(
             self.chat_path,
             body,
@@ -255,11 +257,12 @@ class OsmosisLLMClient:
         self._num_llm_calls += 1
         self._prompt_tokens += prompt_tokens
         self._response_tokens += _token_count(result.usage, "completion_tokens")
-        self._max_context_tokens = max(self._max_context_tokens, prompt_tokens)
+        if prompt_tokens > self._max_context_tokens:
+            self._max_context_tokens = prompt_tokens
 
 
 def _token_count(usage: dict[str, Any], name: str) -> int:
     count = usage.get(name)
     if type(count) is int:
-        return max(count, 0)
+        return count if count > 0 else 0
     return int(count) if isinstance(count, float) and 0 <= count < float("inf") else 0

@@ -14,6 +14,7 @@ import httptools
 import httpx
 
 from osmosis_ai.rollout.core.turnstile import Turnstile
+from osmosis_ai.rollout.wire.alarm import Alarm
 from osmosis_ai.rollout.wire.channel import (
     DISCARD_SECONDS,
     DISCARDED_BYTES,
@@ -40,16 +41,18 @@ _LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 class Http1Connection(asyncio.Protocol):
     """One connection; carries one request at a time."""
 
-    def __init__(self, turnstile: Turnstile, max_reply_bytes: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, turnstile: Turnstile, max_reply_bytes: int) -> None:
         self.idle_since = 0.0
         self.reusable = False
         self.answered_anything = False
         """Whether the peer has sent a byte in reply to the request under way."""
+        self._loop = loop
         self._turnstile = turnstile
         self._max_reply_bytes = max_reply_bytes
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Reply] | None = None
         self._parser: Any = None
+        self._limit: Alarm
         self._only_status = False
         self._grace: asyncio.TimerHandle | None = None
         self._portions: Portions | None = None
@@ -62,9 +65,7 @@ class Http1Connection(asyncio.Protocol):
         """Whether a request may be sent; the peer may have closed it all the same, which only sending shows."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def exchange(
-        self, head: bytes, body: bytes, loop: asyncio.AbstractEventLoop, deadline: float, only_status: bool
-    ) -> Reply:
+    async def exchange(self, head: bytes, body: bytes, deadline: float, only_status: bool) -> Reply:
         """Send a request and wait until ``deadline`` (the loop's time) for the whole reply.
 
         A caller who stops waiting closes the connection. ``only_status`` is as in ``TrainerChannel.post``.
@@ -77,12 +78,13 @@ class Http1Connection(asyncio.Protocol):
         self._only_status = only_status
         self._overhead_bytes = 0
         self._begin_message()
-        if self._parser is None:  # it refers back to this object, so it is not made for a connection that fails
+        if self._parser is None:  # both refer back to this object, so they are not made for a connection that fails
             self._parser = httptools.HttpResponseParser(self)
-        answer: asyncio.Future[Reply] = loop.create_future()
+            # Not asyncio.timeout, which would cancel the caller's task, and takes several times as long to set up.
+            self._limit = Alarm(self._loop, self._time_out)
+        answer: asyncio.Future[Reply] = self._loop.create_future()
         self._answer = answer
-        # A timer of its own: asyncio.timeout would cancel the caller's task and take twice as long to set up.
-        timer = loop.call_at(deadline, self._time_out)
+        self._limit.set(deadline)
         if len(body) <= JOINED_BYTES:
             transport.write(head + body)
         else:
@@ -98,7 +100,7 @@ class Http1Connection(asyncio.Protocol):
             self.close()
             raise
         finally:
-            timer.cancel()
+            self._limit.unset()
             if self._grace is not None:
                 self._grace.cancel()
                 self._grace = None
@@ -143,7 +145,7 @@ class Http1Connection(asyncio.Protocol):
         elif len(data) <= FIRST_BYTES or self._transport is None:
             self._take(data, False)
         else:
-            self._portions = Portions(self._transport, self._answer.get_loop(), self._take, lambda: not self._is_held)
+            self._portions = Portions(self._transport, self._loop, self._take, lambda: not self._is_held)
             self._portions.add(data)
 
     def _take(self, data: bytes, more: bool) -> bool:
@@ -160,7 +162,7 @@ class Http1Connection(asyncio.Protocol):
         else:
             if self._is_enough and self._grace is None:
                 # A body that comes at once is received, so that the connection can be used again.
-                self._grace = self._answer.get_loop().call_later(DISCARD_SECONDS, self._cut_short)
+                self._grace = self._loop.call_later(DISCARD_SECONDS, self._cut_short)
             # Counted here, as the parser tells of a header when it has the whole of it: one without an end would grow
             # in there, at a cost that is quadratic. Chunks may have as much of their own as they hold.
             self._overhead_bytes += self._piece_bytes - (self._body_bytes - body_bytes)
@@ -175,6 +177,8 @@ class Http1Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._take_the_rest()
         self._transport = None
+        if self._parser is not None:
+            self._limit.close()
         self._ended(exc)
 
     def _take_the_rest(self) -> None:
@@ -227,7 +231,7 @@ class Http1Connection(asyncio.Protocol):
             self._body[-1] += data
         if self._body_bytes > LARGE_BYTES and self._answer is not None:
             if self._large is None:
-                self._large = LargeReply(self._answer.get_loop(), self._hold, self._let_go)
+                self._large = LargeReply(self._loop, self._hold, self._let_go)
             self._large.grown(self._body_bytes)
 
     def _hold(self) -> None:

@@ -22,7 +22,6 @@ from osmosis_ai.rollout.wire.http1 import Http1Connection
 
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection."""
-_HEADER_LINE = "%s: %s\r\n".__mod__
 
 
 class Http1Channel:
@@ -43,10 +42,9 @@ class Http1Channel:
         self, url: str, body: bytes, headers: Mapping[str, str], limit_seconds: float, *, only_status: bool = False
     ) -> Reply:
         """As ``TrainerChannel.post``; the errors are those httpx has for the same troubles."""
-        lines = "".join(map(_HEADER_LINE, headers.items()))
-        head = target_of(url).head + f"{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii")
-        loop = self._loop
-        deadline = loop.time() + limit_seconds
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"{target_of(url).head}{lines}Content-Length: {len(body)}\r\n\r\n".encode("ascii")
+        deadline = self._loop.time() + limit_seconds
         if self._free_places > 0:
             self._free_places -= 1
         else:
@@ -56,14 +54,14 @@ class Http1Channel:
             connection = self._take_idle()
             if connection is not None:
                 try:
-                    return await connection.exchange(head, body, loop, deadline, only_status)
+                    return await connection.exchange(head, body, deadline, only_status)
                 except (httpx.ReadError, httpx.RemoteProtocolError):
                     # Once it has answered a byte it may have acted on the request: whether to repeat that is for the
                     # caller, who marks it with an Idempotency-Key (RFC 9112, section 9.3.1).
                     if connection.answered_anything:
                         raise
-            connection = await self._connect(min(CONNECT_TIMEOUT_SECONDS, deadline - loop.time()))
-            return await connection.exchange(head, body, loop, deadline, only_status)
+            connection = await self._connect(min(CONNECT_TIMEOUT_SECONDS, deadline - self._loop.time()))
+            return await connection.exchange(head, body, deadline, only_status)
         finally:
             self._give_back(connection)
 
@@ -77,7 +75,7 @@ class Http1Channel:
         try:
             async with asyncio.timeout(limit_seconds):
                 _, connection = await self._loop.create_connection(
-                    lambda: Http1Connection(self._turnstile, self._max_reply_bytes),
+                    lambda: Http1Connection(self._loop, self._turnstile, self._max_reply_bytes),
                     self._origin.host,
                     self._origin.port,
                     ssl=self._tls,

@@ -143,7 +143,10 @@ class Poster:
         """
         if self._headers is None:
             self._headers = self._own_headers()
-        headers = {**self._headers, **dict(TRACE_HEADERS.get()), IDEMPOTENCY_HEADER: call_id}
+        headers = self._headers.copy()
+        if trace_headers := TRACE_HEADERS.get():
+            headers.update(trace_headers)
+        headers[IDEMPOTENCY_HEADER] = call_id
         url = self._server_url + path
         started = attempt_started = time.perf_counter()
         deadline = started + self._settings.call_deadline_seconds
@@ -160,7 +163,6 @@ class Poster:
                     await self._back_off(delay)
                     attempt_started = time.perf_counter()
                 attempt += 1
-                cause = PauseCause.REFUSED
                 try:
                     limit_seconds = min(self._timeout_seconds, deadline - attempt_started)
                     reply = await self._channel.post(url, body, headers, limit_seconds, only_status=only_status)
@@ -170,7 +172,7 @@ class Poster:
                             pause.ends(attempt_started, answered=True)
                         return answer, (time.perf_counter() - attempt_started) * 1000
                     failure = error_of(reply, _where(url, attempt, attempts, started), self._api_key)
-                    then = after(reply)
+                    then, cause = after(reply), PauseCause.REFUSED
                 except UnusableReplyError as error:
                     failure, then, cause = error.failure, error.then, PauseCause.ABORTED
                     if error.is_answered:

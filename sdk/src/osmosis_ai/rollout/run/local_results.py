@@ -19,13 +19,14 @@ from osmosis_ai.rollout.core.where import place_of_function
 from osmosis_ai.rollout.run.errors import ProviderError, SystemicProviderError
 from osmosis_ai.rollout.run.models.protocol import LocalLLMClientProtocol
 from osmosis_ai.rollout.run.models.replies import token_count
+from osmosis_ai.rollout.run.results.entry import RunNotes
 from osmosis_ai.rollout.run.zero_reasons import zero_reason
 
 _SHORTEST_DURATION_MS = 1e-6
 
 
 @dataclass
-class LocalRunResult:
+class LocalRunResult(RunNotes):
     """One run of one row.
 
     ``token_usage`` holds ``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``; it is empty
@@ -38,23 +39,8 @@ class LocalRunResult:
     error: str | None = None
     duration_ms: float = 0.0
     token_usage: dict[str, int] = field(default_factory=dict)
-    error_kind: str | None = None
-    """What failed, in a word or two, for counting."""
     messages: list[MessageDict] = field(default_factory=list)
     num_tool_calls: int = 0
-    cost_usd: float | None = None
-    where: list[str] = field(default_factory=list)
-    """Where in the agent's own code it failed, the innermost frame first."""
-    hint: str | None = None
-    """What to do, where that is known."""
-    zero_reason: str | None = None
-    """What else than a wrong answer would explain a reward of 0; see ``zero_reasons``."""
-    rewritten: str | None = None
-    """The first message that the agent changed or dropped, and how."""
-    sampling_ignored: list[str] = field(default_factory=list)
-    """The request's sampling settings that a chat call left out or replaced."""
-    event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
-    """``place`` and ``seconds`` of each time that the agent blocked the event loop, as far as that is watched."""
 
 
 @dataclass

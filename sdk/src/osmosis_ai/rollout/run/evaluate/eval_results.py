@@ -10,6 +10,7 @@ from typing import Any
 from osmosis_ai.rollout.run.errors import failed_part
 from osmosis_ai.rollout.run.evaluate.statistics import Interval, PairedDifference
 from osmosis_ai.rollout.run.moments import ComponentMoments
+from osmosis_ai.rollout.run.results.entry import RunNotes
 
 COMPLETED = "completed"
 PRIMARY = "primary"
@@ -17,7 +18,7 @@ BASELINE = "baseline"
 
 
 @dataclass
-class EvalRunResult:
+class EvalRunResult(RunNotes):
     """One run of one row."""
 
     run_index: int
@@ -45,24 +46,10 @@ class EvalRunResult:
     token_usage: dict[str, int] = field(default_factory=dict)
     """``prompt_tokens``, ``completion_tokens``, ``total_tokens`` and ``num_llm_calls``, where known."""
     tool_calls: int = 0
-    cost_usd: float | None = None
-    where: list[str] = field(default_factory=list)
-    """Where in the agent's own code it failed, the innermost frame first."""
-    hint: str | None = None
     components: dict[str, dict[str, float]] = field(default_factory=dict)
     """What scores are made of, by eval function and name of the part."""
     reward_components: dict[str, float] = field(default_factory=dict)
     """What the agent's own reward is made of."""
-    error_kind: str | None = None
-    """What failed, as ``LocalRunResult`` has it; ``failed_part`` says whose failure it is."""
-    zero_reason: str | None = None
-    """What else than a wrong answer would explain scores of 0."""
-    rewritten: str | None = None
-    """The first message that the agent changed or dropped, and how."""
-    sampling_ignored: list[str] = field(default_factory=list)
-    """The request's sampling settings that a chat call left out or replaced."""
-    event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
-    """``place`` and ``seconds`` of each time that the agent blocked the event loop."""
 
     @property
     def outcome(self) -> str:

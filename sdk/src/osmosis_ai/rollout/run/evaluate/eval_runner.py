@@ -151,14 +151,9 @@ class EvalRunner:
             row_index=row_index,
             token_usage=local.token_usage,
             tool_calls=local.num_tool_calls or answered_calls(local.messages),
-            cost_usd=local.cost_usd,
             final_messages=local.messages,
             answer=_last_words(local.messages),
-            error_kind=local.error_kind,
-            zero_reason=local.zero_reason,
-            rewritten=local.rewritten,
-            sampling_ignored=local.sampling_ignored,
-            event_loop_blocked=local.event_loop_blocked,
+            **local.notes(),
         )
         result = local.result
         if result is not None:
@@ -169,7 +164,6 @@ class EvalRunner:
         else:
             run.success = False
             run.error = local.error or getattr(result, "error_message", None)
-            run.where, run.hint = local.where, local.hint
         return run
 
     async def _score(self, run: EvalRunResult, result: RolloutResult, row: "DatasetRow") -> None:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from osmosis_ai.rollout.run.data.dataset import extra_columns
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.summary import performance, runs_with_tag, tally_of
-from osmosis_ai.rollout.run.results.entry import RunEntry, status_of
+from osmosis_ai.rollout.run.results.entry import RunEntry, shared_part, status_of
 from osmosis_ai.rollout.run.tally import Tally
 
 _READ_BACK = [field.name for field in fields(EvalRunResult) if field.name != "final_messages"]
@@ -23,24 +22,12 @@ def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:
         success=run.success,
         status=status_of(run.success),
         error=run.error,
-        error_kind=run.error_kind,
-        where=run.where,
-        hint=run.hint,
         reward=run.reward if run.success else None,
         reward_components=run.reward_components,
-        zero_reason=run.zero_reason,
         finish_reason=run.finish_reason,
-        turns=run.token_usage.get("num_llm_calls", 0),
         tool_calls=run.tool_calls,
-        duration_ms=run.duration_ms,
-        token_usage=run.token_usage,
-        cost_usd=run.cost_usd,
-        rewritten=run.rewritten,
-        sampling_ignored=run.sampling_ignored,
-        event_loop_blocked=run.event_loop_blocked,
-        ground_truth=row.get("ground_truth"),
-        metadata=extra_columns(row),
         messages=run.final_messages or [],
+        **shared_part(run, row),
     ).as_json()
     own = {name: value for name, value in sample_of(run).items() if name not in entry}
     return {**entry, **own}
@@ -48,9 +35,9 @@ def record_of(run: EvalRunResult, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def sample_of(run: EvalRunResult) -> dict[str, Any]:
     """What is known of one run but its conversation; what does not apply to it is left out."""
-    told = {name: value for name, value in vars(run).items() if name in _ALWAYS_TOLD or value not in (None, [], {})}
-    told.pop("final_messages", None)
-    return {**told, "outcome": run.outcome}
+    told = {name: vars(run)[name] for name in (*_ALWAYS_TOLD, *_READ_BACK)}
+    known = {name: value for name, value in told.items() if name in _ALWAYS_TOLD or value not in (None, [], {})}
+    return {**known, "outcome": run.outcome}
 
 
 def samples(result: EvalResult) -> list[dict[str, Any]]:

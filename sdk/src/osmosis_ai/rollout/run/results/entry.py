@@ -4,10 +4,47 @@ Every field is always there: a list or an object is empty, anything else ``None`
 only one command knows of a run stands beside them, under names of its own.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
+from osmosis_ai.rollout.run.data.dataset import extra_columns
 from osmosis_ai.rollout.trainer.vocabulary import Ending
+
+
+@dataclass(kw_only=True)
+class RunNotes:
+    """What is told of a run in this process beside its end, whichever command made it."""
+
+    error_kind: str | None = None
+    """What failed, in a word or two, for counting; ``failed_part`` says whose failure it is."""
+    where: list[str] = field(default_factory=list)
+    """Where in the agent's own code it failed, the innermost frame first."""
+    hint: str | None = None
+    """What to do, where that is known."""
+    cost_usd: float | None = None
+    zero_reason: str | None = None
+    """What else than a wrong answer would explain a reward of 0; see ``zero_reasons``."""
+    rewritten: str | None = None
+    """The first message that the agent changed or dropped, and how."""
+    sampling_ignored: list[str] = field(default_factory=list)
+    """The request's sampling settings that a chat call left out or replaced."""
+    event_loop_blocked: list[dict[str, Any]] = field(default_factory=list)
+    """``place`` and ``seconds`` of each time that the agent blocked the event loop, as far as that is watched."""
+
+    def notes(self) -> dict[str, Any]:
+        """These fields by name, for a ``RunEntry`` or another result of the run; what they hold is not copied."""
+        return {note.name: getattr(self, note.name) for note in fields(RunNotes)}
+
+
+class NotedRun(Protocol):
+    """A result with ``RunNotes``, and what it took."""
+
+    duration_ms: float
+    token_usage: dict[str, int]
+
+    def notes(self) -> dict[str, Any]:
+        """Its ``RunNotes`` by name."""
 
 
 @dataclass(kw_only=True)
@@ -42,6 +79,18 @@ class RunEntry:
     def as_json(self) -> dict[str, Any]:
         """The fields by name; what they hold is not copied."""
         return dict(vars(self))
+
+
+def shared_part(run: NotedRun, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the entries of ``test`` and ``eval`` have alike, of a ``run`` of ``row``."""
+    return {
+        **run.notes(),
+        "turns": run.token_usage.get("num_llm_calls", 0),
+        "duration_ms": run.duration_ms,
+        "token_usage": run.token_usage,
+        "ground_truth": row.get("ground_truth"),
+        "metadata": extra_columns(row),
+    }
 
 
 def status_of(success: bool) -> str:

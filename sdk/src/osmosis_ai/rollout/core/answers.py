@@ -10,7 +10,8 @@ import unicodedata
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
-from osmosis_ai.rollout.core.numbers import LEAD, TIDY, is_whole, number_in
+from osmosis_ai.rollout.core.numbers.notation import LEAD, TIDY, is_whole
+from osmosis_ai.rollout.core.numbers.reading import number_in
 
 MARK = "####"
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 from jsonschema import Draft202012Validator
+from support.agent_files import PICKY_AGENT
 
 from osmosis_ai.cli import main
 from osmosis_ai.cli.app import app
@@ -18,23 +19,6 @@ from osmosis_ai.rollout.run.tally import Tally
 DOCS = Path(__file__).parents[3] / "docs"
 RUN = Draft202012Validator(json.loads((DOCS / "schemas/run.schema.json").read_text(encoding="utf-8")))
 PAGE = (DOCS / "json.md").read_text(encoding="utf-8")
-AGENT = """
-from osmosis_ai.rollout import RolloutAgentLoop
-
-class Loop(RolloutAgentLoop):
-    name = "picky"
-
-    def get_tools(self, request):
-        return []
-
-    async def run(self, ctx):
-        if ctx.request.metadata.get("fail"):
-            raise ValueError("not this one")
-        reply = await ctx.chat(list(ctx.request.messages))
-        return ctx.complete([*ctx.request.messages, reply.message], reward={"reward": 0.5, "form": 1.0})
-
-agent_loop = Loop()
-"""
 ROWS = (
     {"system_prompt": "s", "user_prompt": "What is 1 + 1?", "ground_truth": "2", "level": 3},
     {"system_prompt": "s", "user_prompt": "What is 2 + 1?", "ground_truth": "3", "fail": True},
@@ -66,7 +50,7 @@ def test_the_page_names_each_total() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["test", "eval", "trainer"])
 def test_runs_are_told_alike(working_directory: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    (working_directory / "picky_agent.py").write_text(AGENT)
+    (working_directory / "picky_agent.py").write_text(PICKY_AGENT)
     (working_directory / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     options = ["-m", "picky_agent:agent_loop", "-d", "rows.jsonl", "--model", "builtin/arithmetic", "--n", "2"]
     capsys.readouterr()

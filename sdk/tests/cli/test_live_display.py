@@ -12,27 +12,10 @@ import termios
 from pathlib import Path
 
 import pytest
+from support.agent_files import PICKY_AGENT
 from support.processes import own_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-AGENT = """
-from osmosis_ai.rollout import RolloutAgentLoop
-
-class Loop(RolloutAgentLoop):
-    name = "picky"
-
-    def get_tools(self, request):
-        return []
-
-    async def run(self, ctx):
-        if ctx.request.metadata["row_index"] == 1:
-            raise ValueError("not this one")
-        reply = await ctx.chat(list(ctx.request.messages))
-        return ctx.complete([*ctx.request.messages, reply.message], reward=0.5)
-
-agent_loop = Loop()
-"""
 
 
 def seen_on_a_terminal(folder: Path, *arguments: str) -> str:
@@ -56,9 +39,10 @@ def seen_on_a_terminal(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize(("command", "unit"), [("test", "rows"), ("eval", "runs"), ("trainer", "rollouts")])
 def test_a_bar_the_rate_the_time_left_and_errors_by_kind(tmp_path: Path, command: str, unit: str) -> None:
-    (tmp_path / "picky_agent.py").write_text(AGENT)
+    (tmp_path / "picky_agent.py").write_text(PICKY_AGENT)
     row = {"system_prompt": "s", "user_prompt": "What is 1 + 1?", "ground_truth": "2"}
-    (tmp_path / "rows.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    rows = (row, {**row, "fail": True}, row, row)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("-m", "picky_agent:agent_loop", "-d", "rows.jsonl", "--model", "builtin/arithmetic")
     drawn = seen_on_a_terminal(tmp_path, command, *options, "--concurrency", "1")
     bars = [line for line in re.split(r"[\r\n]+", drawn) if f" {unit}/s" in line and "━" in line]

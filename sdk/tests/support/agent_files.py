@@ -24,6 +24,24 @@ AGENT = """
 
     agent_loop = Agent()
 """
+PICKY_AGENT = """
+from osmosis_ai.rollout import RolloutAgentLoop
+
+class Loop(RolloutAgentLoop):
+    name = "picky"
+
+    def get_tools(self, request):
+        return []
+
+    async def run(self, ctx):
+        if ctx.request.metadata.get("fail"):
+            raise ValueError("not this one")
+        reply = await ctx.chat(list(ctx.request.messages))
+        return ctx.complete([*ctx.request.messages, reply.message], reward={"reward": 0.5, "form": 1.0})
+
+agent_loop = Loop()
+"""
+"""It raises on rows with a column ``fail``; any other has a reward of two parts."""
 
 
 def write_agent(directory: Path, finish_reason: str = "stop") -> None:

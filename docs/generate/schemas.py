@@ -8,10 +8,11 @@ import json
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
+from docs.generate import server_bodies as bodies
 from osmosis_ai.rollout.core import schemas as wire
 from osmosis_ai.rollout.core.results import MAX_ERROR_MESSAGE_LENGTH, Outcome
 from osmosis_ai.rollout.core.reward_parts import MAX_COMPONENTS, MAX_NAME_CHARACTERS
@@ -54,79 +55,6 @@ ERROR_CODES: dict[str, tuple[HTTPStatus, str]] = {
     "unknown_rollout": (HTTPStatus.NOT_FOUND, "status, cancel: no rollout of that id is known"),
     "not_running": (HTTPStatus.CONFLICT, "cancel: the rollout does not run on this server"),
 }
-
-
-class InvalidField(BaseModel):
-    """One thing that is wrong with the body of an init."""
-
-    type: str
-    loc: list[str | int]
-    msg: str
-
-
-class ErrorBody(BaseModel):
-    """Body of every refusal (4xx, 5xx)."""
-
-    detail: str | list[InvalidField]
-    code: str | None = None
-
-
-class Health(BaseModel):
-    """Body of ``GET /health`` and ``GET /platform/health``."""
-
-    status: Literal["healthy"]
-    agent_loop: str
-    active_rollouts: int
-    completed_rollouts: int
-    concurrency: dict[str, int] | None = None
-    instance_id: str | None = None
-    process_id: str | None = None
-    lifecycle: dict[str, Any] | None = None
-
-
-class Ready(BaseModel):
-    """Body of ``GET /ready``: 200 with true, 503 with false."""
-
-    ready: bool
-    code: Literal["journal_unavailable"] | None = None
-
-
-class ResultView(BaseModel):
-    """A result in short."""
-
-    status: wire.RolloutStatus
-    finish_reason: str | None
-    outcome: Outcome
-    reward: float | None
-    error_message: str | None
-    num_messages: int
-
-
-class RolloutView(BaseModel):
-    """Body of ``GET /v1/rollout/{rollout_id}``."""
-
-    rollout_id: str
-    state: Literal["queued", "running", "recording", "accepted", "finished", "delivered", "undeliverable"]
-    accepted_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-    settled_at: float | None = None
-    delivery_attempts: int = 0
-    last_error: str | None = None
-    result: ResultView | None = None
-
-
-class Cancelling(BaseModel):
-    """Body of the 202 of ``POST /v1/rollout/{rollout_id}/cancel``."""
-
-    rollout_id: str
-    state: Literal["cancelling"]
-
-
-class CancellingMany(BaseModel):
-    """Body of the 202 of ``POST /v1/rollout/cancel``."""
-
-    cancelling: int
 
 
 @dataclass(frozen=True)
@@ -292,7 +220,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         ),
     ),
     "error": (
-        ErrorBody,
+        bodies.ErrorBody,
         Extra(
             {
                 "detail": says("A sentence; of a 422 the list of what is wrong, which repeats no input."),
@@ -301,7 +229,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         ),
     ),
     "health": (
-        Health,
+        bodies.Health,
         Extra(
             {
                 "status": says("The process serves."),
@@ -317,7 +245,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         ),
     ),
     "ready": (
-        Ready,
+        bodies.Ready,
         Extra(
             {
                 "ready": says("Whether an init would be taken."),
@@ -326,7 +254,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         ),
     ),
     "rollout-status": (
-        RolloutView,
+        bodies.RolloutView,
         Extra(
             {
                 "rollout_id": says("The newest rollout of that id."),
@@ -342,7 +270,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         ),
     ),
     "cancel-response": (
-        Cancelling,
+        bodies.Cancelling,
         Extra({"rollout_id": says("As in the URL."), "state": says("The ERROR result will follow.")}),
     ),
     "cancel-many-request": (
@@ -356,7 +284,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
         ),
     ),
     "cancel-many-response": (
-        CancellingMany,
+        bodies.CancellingMany,
         Extra({"cancelling": says("How many; the ERROR result of each will follow.", minimum=0)}),
     ),
 }

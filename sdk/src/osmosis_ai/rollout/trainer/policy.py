@@ -20,13 +20,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics, tool_as_json
+from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, tool_as_json
 from osmosis_ai.rollout.core.text import cut, described, redacted
 from osmosis_ai.rollout.core.where import place_of
+from osmosis_ai.rollout.trainer.counted_calls import CountedCalls
 
 __all__ = ["Reply", "ScriptedPolicy", "tool_call"]
 
-CHARACTERS_PER_TOKEN = 4
 MAX_FAILURE_CHARACTERS = 400
 
 Reply = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -39,7 +39,7 @@ def tool_call(name: str, /, **arguments: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
 
 
-class ScriptedPolicy:
+class ScriptedPolicy(CountedCalls):
     """Meets ``LLMClientProtocol``; a subclass sets ``replies`` or overrides ``reply``.
 
     ``token_ids`` and ``logprobs`` of its results are empty; tokens are counted as one for every four characters.
@@ -52,9 +52,9 @@ class ScriptedPolicy:
     """The n-th answers a conversation that has n - 1 messages of the assistant."""
 
     def __init__(self, script: Script | None = None) -> None:
+        super().__init__()
         self.tools: list[dict[str, Any]] = []
         """What is offered, as JSON."""
-        self._metrics = RolloutMetrics()
         self._function = script if callable(script) else None
         if script is not None and self._function is None:
             self.replies = list(script)  # type: ignore[arg-type]  # it is no function
@@ -81,18 +81,7 @@ class ScriptedPolicy:
         started_seconds = time.perf_counter()
         said = self.reply(messages)
         message = _message(await said if inspect.isawaitable(said) else said, _turn(messages))
-        prompt_tokens, response_tokens = sum(map(_tokens, messages)), _tokens(message)
-        self._metrics.num_llm_calls += 1
-        self._metrics.prompt_tokens += prompt_tokens
-        self._metrics.response_tokens += response_tokens
-        self._metrics.llm_latency_ms += (time.perf_counter() - started_seconds) * 1000
-        usage = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": response_tokens,
-            "total_tokens": prompt_tokens + response_tokens,
-        }
-        finish_reason = "tool_calls" if message.get("tool_calls") else "stop"
-        return CompletionsResult(message=message, token_ids=[], logprobs=[], usage=usage, finish_reason=finish_reason)
+        return self._counted_result(messages, message, started_seconds)
 
     def set_tools(self, tools: Iterable[OpenAIFunctionToolSchema | Mapping[str, Any]]) -> None:
         """Offer ``tools`` (schema objects or their JSON)."""
@@ -101,14 +90,6 @@ class ScriptedPolicy:
     def clear_tools(self) -> None:
         """Offer no tools."""
         self.tools = []
-
-    def reset_metrics(self) -> None:
-        """Set all counters to zero."""
-        self._metrics = RolloutMetrics()
-
-    def get_metrics(self) -> RolloutMetrics:
-        """A copy of the counters: calls, latency in milliseconds, approximate tokens."""
-        return self._metrics.model_copy()
 
 
 def failure_of_policy(error: BaseException) -> str:
@@ -136,7 +117,3 @@ def _message(said: Any, turn: int) -> MessageDict:
 
 def _kind(said: Any) -> str:
     return "nothing" if said is None else type(said).__name__
-
-
-def _tokens(message: MessageDict) -> int:
-    return -(-len(json.dumps(message, ensure_ascii=False, default=str)) // CHARACTERS_PER_TOKEN)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
-from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, RolloutMetrics, tool_as_json
+from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema, tool_as_json
 from osmosis_ai.rollout.core.text import cut, shortened
 from osmosis_ai.rollout.run.errors import ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.policies.arithmetic_tools import (
@@ -24,16 +24,16 @@ from osmosis_ai.rollout.run.policies.arithmetic_tools import (
     read_number,
 )
 from osmosis_ai.rollout.run.policies.expression import Operand, Operator, Step, StepResult, find_expression
+from osmosis_ai.rollout.trainer.counted_calls import CountedCalls
 
 __all__ = ["ArithmeticPolicy"]
 
 MAX_QUESTION_CHARACTERS = 100_000
 MAX_STEPS = 1_000
 MAX_QUOTED_CHARACTERS = 200
-CHARACTERS_PER_TOKEN = 4
 
 
-class ArithmeticPolicy:
+class ArithmeticPolicy(CountedCalls):
     """``builtin/arithmetic``: meets ``LLMClientProtocol`` without a model, a key or a network.
 
     ``token_ids`` and ``logprobs`` of its results are empty. Token counts are an approximation: one token for every
@@ -43,9 +43,9 @@ class ArithmeticPolicy:
     display_name: ClassVar[str] = "builtin/arithmetic"
 
     def __init__(self) -> None:
+        super().__init__()
         self._tools: Mapping[Operator, ArithmeticTool] = {}
         self._unknown: tuple[str, ...] = ()
-        self._metrics = RolloutMetrics()
 
     def set_tools(self, tools: Iterable[OpenAIFunctionToolSchema | Mapping[str, Any]]) -> None:
         """Offer ``tools`` (schema objects or their JSON) instead of those offered so far."""
@@ -55,14 +55,6 @@ class ArithmeticPolicy:
     def clear_tools(self) -> None:
         """Offer no tools."""
         self._tools, self._unknown = {}, ()
-
-    def reset_metrics(self) -> None:
-        """Set all counters to zero."""
-        self._metrics = RolloutMetrics()
-
-    def get_metrics(self) -> RolloutMetrics:
-        """A copy of the counters: calls, latency in milliseconds, approximate tokens."""
-        return self._metrics.model_copy()
 
     async def chat_completions(self, messages: list[MessageDict], **kwargs: Any) -> CompletionsResult:
         """The next assistant message; finish reason ``tool_calls`` or ``stop``. ``kwargs`` are ignored.
@@ -78,24 +70,7 @@ class ArithmeticPolicy:
                 failure=ProviderFailure.POLICY,
             )
         started_seconds = time.perf_counter()
-        message = next_message(messages, self._tools)
-        prompt_tokens = sum(map(_approximate_tokens, messages))
-        response_tokens = _approximate_tokens(message)
-        self._metrics.num_llm_calls += 1
-        self._metrics.prompt_tokens += prompt_tokens
-        self._metrics.response_tokens += response_tokens
-        self._metrics.llm_latency_ms += (time.perf_counter() - started_seconds) * 1000
-        return CompletionsResult(
-            message=message,
-            token_ids=[],
-            logprobs=[],
-            usage={
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": response_tokens,
-                "total_tokens": prompt_tokens + response_tokens,
-            },
-            finish_reason="tool_calls" if message.get("tool_calls") else "stop",
-        )
+        return self._counted_result(messages, next_message(messages, self._tools), started_seconds)
 
 
 @lru_cache(maxsize=64)
@@ -218,7 +193,3 @@ def _text_of(message: MessageDict) -> str:
 
 def _quoted(text: str) -> str:
     return f'"{cut(text.replace("#", "").strip(), MAX_QUOTED_CHARACTERS)}"'
-
-
-def _approximate_tokens(message: MessageDict) -> int:
-    return -(-len(json.dumps(message, ensure_ascii=False, default=str)) // CHARACTERS_PER_TOKEN)

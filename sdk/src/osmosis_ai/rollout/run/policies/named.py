@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.loading import import_module_attribute
-from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, tool_as_json
+from osmosis_ai.rollout.core.schemas import MessageDict, tool_as_json
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.run.errors import PolicyError, ProviderError
+from osmosis_ai.rollout.trainer.counted_calls import CountedCalls
 from osmosis_ai.rollout.trainer.errors import CallRefusedError
 from osmosis_ai.rollout.trainer.policy import ScriptedPolicy, failure_of_policy
 
@@ -56,13 +57,13 @@ def policy_completer(client: "PolicyClient") -> "Completer":
     return complete
 
 
-class PolicyClient:
+class PolicyClient(CountedCalls):
     """Meets ``LocalLLMClientProtocol`` around what ``make`` gives, a new one for each run."""
 
     def __init__(self, make: Callable[[], Any], display_name: str) -> None:
+        super().__init__()
         self._make = make
         self._policy = make()
-        self._metrics = RolloutMetrics()
         self.display_name = display_name
 
     def for_one_run(self) -> "PolicyClient":
@@ -77,14 +78,6 @@ class PolicyClient:
     def clear_tools(self) -> None:
         """Offer no tools."""
         self.set_tools([])
-
-    def reset_metrics(self) -> None:
-        """Set all counters to zero."""
-        self._metrics = RolloutMetrics()
-
-    def get_metrics(self) -> RolloutMetrics:
-        """Calls and tokens, as the script's replies count them."""
-        return self._metrics.model_copy()
 
     async def chat_completions(self, messages: list[MessageDict], **kwargs: Any) -> CompletionsResult:
         """The script's next message.
@@ -105,9 +98,7 @@ class PolicyClient:
             raise
         except Exception as error:
             raise PolicyError(failure_of_policy(error)) from error
-        self._metrics.num_llm_calls += 1
-        self._metrics.prompt_tokens += result.usage.get("prompt_tokens") or 0
-        self._metrics.response_tokens += result.usage.get("completion_tokens") or 0
+        self._count_call(result.usage.get("prompt_tokens") or 0, result.usage.get("completion_tokens") or 0)
         return result
 
 

@@ -1,12 +1,21 @@
-"""Test reports travel between processes, as UTF-8 text; some tests are about text that is none."""
+"""What holds for every test: how many examples, which signals, and that reports are UTF-8 text."""
 
+import gc
 import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, settings
+# Without bytecode each of hundreds of processes compiles the same packages, for as long as it then runs. Where none is
+# to be written beside the source, what is imported until the tests begin goes here; the processes find it there.
+MAY_WRITE_BYTECODE = not sys.dont_write_bytecode
+if not MAY_WRITE_BYTECODE:
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parent / "build" / "bytecode")
+    sys.dont_write_bytecode = False
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # How long an example takes says more about what else the machine does.
 settings.register_profile("suite", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +31,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    # A module that a test writes twice within a second must not be found as it was first.
+    sys.dont_write_bytecode = not MAY_WRITE_BYTECODE
+    # Nine thousand tests and all they import stay to the end: nobody need look through them again.
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

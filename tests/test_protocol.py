@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
 
-from docs.generate import schemas, sentences
+from docs.generate import schemas, sentences, server_bodies
 from docs.generate.__main__ import COMMAND, stale
 from docs.generate.transcript import Exchange, record
 from osmosis_ai.rollout import RolloutServerSettings, RolloutSettings, create_app
@@ -348,7 +348,7 @@ def test_the_schema_takes_the_ids_that_init_takes(rollout_id: str) -> None:
 
 
 def test_the_states_are_those_of_the_code() -> None:
-    declared = schemas.RolloutView.model_json_schema()["properties"]["state"]["enum"]
+    declared = server_bodies.RolloutView.model_json_schema()["properties"]["state"]["enum"]
 
     assert set(declared) == schemas.states()
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 # How long an example takes says more about what else the machine does.
 settings.register_profile("suite", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
+settings.register_profile("quick", settings.get_profile("suite"), max_examples=30)
 
 # A developer's shell may hold a server's key and settings; to a test, nothing is set but what it sets itself.
 for _name in [name for name in os.environ if name.upper().startswith(("OSMOSIS_", "ROLLOUT_", "OTEL_"))]:
@@ -31,6 +31,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where slow tests run too, properties are tried with all the examples that Hypothesis thinks right."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "suite")
 
 
 def pytest_collection_finish() -> None:

@@ -98,12 +98,18 @@ class _Finished(Exception):  # noqa: N818 - no error: it carries an exit code pa
         self.exit_code = exit_code
 
 
+@functools.cache
+def program() -> Any:
+    """``app`` as Click has it, made once however often a process calls ``run``."""
+    return typer.main.get_command(app)
+
+
 def run(argv: list[str] | None) -> int:
     """Run one command line; see ``osmosis_ai.cli.main``."""
     try:
         if COMPLETION_VARIABLE not in os.environ:
             _load_environment(argv)
-        app(args=argv, prog_name="osmosis")
+        program()(args=argv, prog_name="osmosis")
     except CLIError as error:
         code = tell(error)
         _document_error(str(error), code, sys.argv[1:] if argv is None else argv)

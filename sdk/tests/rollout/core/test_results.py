@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, strategies as st
 from support.fake_trainer import FakeTrainer
 from support.rollouts import INIT, JsonObject, ScriptedAgent, StandInClients, chat_once, client_of, init_body
 
@@ -218,7 +218,6 @@ anything: st.SearchStrategy[Any] = st.recursive(
         extra_fields=st.dictionaries(st.text(max_size=3), anything, max_size=2) | anything,
     )
 )
-@hypothesis_settings(max_examples=60)
 def test_whatever_is_returned_arrives_as_one_strict_result(returned: RolloutResult) -> None:
     async def drive() -> JsonObject:
         clients = StandInClients()

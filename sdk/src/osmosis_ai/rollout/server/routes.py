@@ -1,5 +1,6 @@
 """The routes: credentials first, then one call of the service, then its answer as JSON."""
 
+import functools
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,9 @@ def _refusals(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return {status.value: {"description": status.phrase, "content": content} for status in (*statuses, *_OF_ANY)}
 
 
+@functools.cache
 def _takes(body: type["BaseModel"]) -> dict[str, Any]:
-    """For a route's description: what it reads by itself."""
+    """For a route's description: what it reads by itself. Nobody changes it, and all apps of a process share it."""
     content = {"application/json": {"schema": body.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -28,7 +28,7 @@ from typing import Self
 from osmosis_ai.rollout.core.files import FILE_MODE, make_folder
 from osmosis_ai.rollout.core.settings import Synchronous
 from osmosis_ai.rollout.core.shortage import can_open_a_file
-from osmosis_ai.rollout.journal import table
+from osmosis_ai.rollout.journal import schema
 from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
@@ -125,7 +125,7 @@ class OpenFile:
             raise damaged(self.path)
         with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=0)) as other:
             try:
-                table.probe(other)
+                schema.probe(other)
             except sqlite3.OperationalError as error:
                 # Out of descriptors nothing can be opened, which says nothing of this file.
                 if not is_busy(error) and can_open_a_file():
@@ -228,7 +228,7 @@ def open_file(path: Path, options: FileOptions, clock: Clock) -> OpenFile:
             connection = _connect(path, options)
             try:
                 sweep(owners_directory(path))
-                timeline = table.begin_timeline(connection, clock, shared=others, serves=options.create)
+                timeline = schema.begin_timeline(connection, clock, shared=others, serves=options.create)
                 file = OpenFile(path, connection, Owner(owners_directory(path)), anchor, timeline, options)
                 anchor.hold(file.owner.token)
                 return file
@@ -327,7 +327,7 @@ def create_file(path: Path) -> None:
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("BEGIN")
-        for statement in table.SCHEMA:
+        for statement in schema.SCHEMA:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from osmosis_ai.rollout.core.files import make_folder
-from osmosis_ai.rollout.journal import table
+from osmosis_ai.rollout.journal import schema, table
 from osmosis_ai.rollout.journal.anchor import drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
@@ -48,7 +48,7 @@ _COLUMNS = (
     ),
     *("reopened_at", "settled_at", "delivery_attempts", "last_error", "init_reply", "request"),
 )
-"""As `table.SCHEMA` has them: it is by their number that a row is known."""
+"""As `schema.SCHEMA` has them: it is by their number that a row is known."""
 _RESULT_COLUMNS = 2
 _REFUSED_MESSAGES_COLUMNS = 2
 _SECRETS_COLUMNS = 3
@@ -143,7 +143,7 @@ def read(pages: Pages) -> Salvaged:
             results.setdefault(row_id, []).append(result)
         elif len(values) == _REFUSED_MESSAGES_COLUMNS and values[0] is None and isinstance(values[1], int | float):
             without_messages.add(row_id)
-        elif len(values) == _SECRETS_COLUMNS and values[1] == table.SIGNING and isinstance(values[2], bytes):
+        elif len(values) == _SECRETS_COLUMNS and values[1] == schema.SIGNING and isinstance(values[2], bytes):
             found.secret = values[2]
     found.unreadable_rows += pages.unreadable_rows
     found.unreadable_pages = pages.unreadable_pages

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from osmosis_ai.rollout.core.settings import Synchronous
-from osmosis_ai.rollout.journal import table
+from osmosis_ai.rollout.journal import abandoned, schema, table
 from osmosis_ai.rollout.journal.base import CLAIM_LIMIT, RECORDS_LIMIT, Journal
 from osmosis_ai.rollout.journal.clock import Clock, Sign
 from osmosis_ai.rollout.journal.errors import JournalError
@@ -71,7 +71,7 @@ class SqliteJournal(Journal):
         writer = self._writer = Writer(self.path, self._options, self._clock, self.on_problem)
         try:
             self._timeline = await writer.start()
-            self._secret = await writer.write(lambda file: table.secret_of(file.connection))
+            self._secret = await writer.write(lambda file: schema.secret_of(file.connection))
         except BaseException:
             # A cancelled open too, or the thread would hold file and owner until the process ends.
             writer.request_stop()
@@ -170,7 +170,7 @@ class SqliteJournal(Journal):
         return await self._repeat(lambda file: table.prune_page(file.connection, state, settled_before))
 
     async def _purge_abandoned(self, state: RolloutState) -> int:
-        return await self._repeat(lambda file: table.purge_abandoned_page(file.connection, state, file.is_alive))
+        return await self._repeat(lambda file: abandoned.purge_abandoned_page(file.connection, state, file.is_alive))
 
     async def _repeat(self, remove_page: Callable[[OpenFile], int]) -> int:
         """Remove page by page, so that others get their turn in between."""
@@ -208,19 +208,19 @@ def _note_time(file: OpenFile, sign: Sign, gaps_before: float) -> None:
     file.require_sound()
     if not file.options.create:
         return
-    table.note_sign(file.connection, sign)
-    table.forget_gaps(file.connection, gaps_before)
+    schema.note_sign(file.connection, sign)
+    schema.forget_gaps(file.connection, gaps_before)
 
 
 def _claim(file: OpenFile, limit: int) -> list[JournalRecord]:
     file.require_sound()
-    claimed = table.claim(file.connection, file.owner.token, limit, file.is_alive)
+    claimed = abandoned.claim(file.connection, file.owner.token, limit, file.is_alive)
     file.sweep()
     return claimed
 
 
 def _purge_keys(file: OpenFile, keys: Sequence[str]) -> int:
-    return table.purge_keys(file.connection, keys, file.is_alive)
+    return abandoned.purge_keys(file.connection, keys, file.is_alive)
 
 
 def _shrink(file: OpenFile) -> None:

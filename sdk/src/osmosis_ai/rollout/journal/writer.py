@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from osmosis_ai.rollout.core.turnstile import turnstile_of
-from osmosis_ai.rollout.journal import table
+from osmosis_ai.rollout.journal import schema
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.explain import journal_error
@@ -157,7 +157,7 @@ class Writer:
         try:
             try:
                 if self._options.create:
-                    table.note_sign(file.connection, file.timeline.sign())
+                    schema.note_sign(file.connection, file.timeline.sign())
             finally:
                 file.close()
         except (OSError, sqlite3.Error) as error:

@@ -1,71 +1,20 @@
-"""What the journal in PostgreSQL promises beyond the contract: leases, other clocks, lost connections, secrets."""
+"""What the journal in PostgreSQL promises beyond the contract: lost connections, cancellations, schemas, secrets."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from support.journal import an_acceptance, claim_all
-from support.partition import Partition
+from support.journal import an_acceptance
 from support.postgres import PASSWORD, Database, needs_postgres
+from support.postgres_journal import asked, claim_when_possible, cut_off, until_problem, until_true
 
-from osmosis_ai.rollout.journal import JournalError, JournalRecord, Payload, PostgresJournal, RolloutState
+from osmosis_ai.rollout.journal import JournalError, PostgresJournal
 from osmosis_ai.rollout.journal.errors import NoJournalError
 from osmosis_ai.rollout.journal.postgres.address import parse
-from osmosis_ai.rollout.journal.postgres.link import connect
 
 pytestmark = [pytest.mark.slow, needs_postgres]
-
-DEADLINE_SECONDS = 60.0
-LEASE_SECONDS = 1.5
-
-
-@asynccontextmanager
-async def asked(url: str) -> AsyncIterator[Any]:
-    """A connection beside the journal's."""
-    connection = await connect(parse(url), "test")
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
-async def cut_off(database: Database, url: str) -> AsyncIterator[tuple[PostgresJournal, Partition]]:
-    """A journal that reaches its database through a proxy."""
-    with Partition(database.port) as partition:
-        journal = PostgresJournal(url.replace(f":{database.port}/", f":{partition.port}/"))
-        async with journal:
-            try:
-                yield journal, partition
-            finally:
-                partition.mend()
-
-
-async def until_true(url: str, query: str) -> None:
-    async with asked(url) as connection, asyncio.timeout(DEADLINE_SECONDS):
-        while not await connection.fetchval(query):  # noqa: ASYNC110 - the database tells by answers alone
-            await asyncio.sleep(0.02)
-
-
-async def claim_when_possible(journal: PostgresJournal) -> list[str]:
-    """What can be claimed as soon as there is something, and the journal is in order."""
-    claimed: list[JournalRecord] = []
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not claimed:
-            with suppress(JournalError):
-                claimed = await claim_all(journal)
-            await asyncio.sleep(0.02)
-    return [record.key for record in claimed]
-
-
-async def until_problem(journal: PostgresJournal, there_is: bool = True) -> str | None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while (journal.problem is not None) is not there_is:  # noqa: ASYNC110 - a property is all there is
-            await asyncio.sleep(0.02)
-    return journal.problem
 
 
 async def test_two_open_at_once_and_make_one_schema(postgres: Database) -> None:
@@ -88,79 +37,6 @@ async def test_many_keys_at_once_from_many_replicas_are_each_accepted_once(postg
     )
     assert outcomes.count(None) == len(keys)
     await asyncio.gather(*(journal.close() for journal in journals))
-
-
-async def test_who_does_not_renew_is_taken_over_and_changes_nothing_when_it_wakes(postgres: Database) -> None:
-    url = postgres.new_url(lease=LEASE_SECONDS)
-    async with PostgresJournal(url) as other, cut_off(postgres, url) as (cut, partition):
-        for key in ("running", "finished"):
-            await cut.accept(an_acceptance(key))
-        await cut.finish("finished", b"result")
-        lost, loop = asyncio.Event(), asyncio.get_running_loop()
-        cut._lease.on_lost = lambda: loop.call_soon_threadsafe(lost.set)  # type: ignore[assignment]
-        partition.cut()
-        assert await claim_when_possible(other) == ["running", "finished"]
-        with pytest.raises(JournalError, match="does not answer"):
-            await cut.finish("running", b"of the one that was cut off")
-        with pytest.raises(JournalError):
-            await cut.accept(an_acceptance("new"))
-        partition.mend()
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await lost.wait()
-        await until_problem(cut, there_is=False)
-        assert not await cut.finish("running", b"of the one that was cut off")
-        assert not await cut.finish("finished", b"result")
-        assert not await cut.settle("finished", RolloutState.UNDELIVERABLE, attempts=1)
-        assert not await cut.leave_out_messages("finished")
-        assert await other.finish("running", b"interrupted")
-        assert await other.load("running", Payload.RESULT) == b"interrupted"
-        assert await other.settle("running", RolloutState.DELIVERED, attempts=1)
-        await other.purge(keys=["running"])
-        assert not await cut.finish("running", b"late"), "nothing can say that this does not contradict"
-        assert await cut.accept(an_acceptance("new")) is None, "it goes on as a new owner"
-
-
-async def test_a_lease_that_ran_out_unnoticed_goes_on(postgres: Database) -> None:
-    url = postgres.new_url(lease=LEASE_SECONDS)
-    async with cut_off(postgres, url) as (journal, partition):
-        await journal.accept(an_acceptance("key"))
-        partition.cut()
-        await until_true(url, "SELECT bool_and(lease_until < clock_timestamp()) FROM owners")
-        partition.mend()
-        await until_problem(journal, there_is=False)
-        assert await journal.finish("key", b"result")
-
-
-async def test_no_write_passes_between_the_end_of_a_lease_and_a_takeover(postgres: Database) -> None:
-    url = postgres.new_url(lease=3600)
-    async with PostgresJournal(url) as journal, asked(url) as connection:
-        await journal.accept(an_acceptance("key"))
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("SELECT FROM owners FOR UPDATE")
-        await connection.execute("UPDATE owners SET lease_until = '-infinity'")
-        finishing = asyncio.ensure_future(journal.finish("key", b"result"))
-        await until_true(url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
-        await transaction.commit()
-        with suppress(JournalError):
-            assert not await finishing
-        record = await journal.get("key")
-        assert record is not None
-        assert record.state is RolloutState.ACCEPTED
-
-
-async def test_a_step_of_the_databases_clock_takes_nobody_over(postgres: Database) -> None:
-    """To the others, a lease that the clock ended looks like this; its owner renews all the same."""
-    url = postgres.new_url(lease=3)
-    async with PostgresJournal(url) as journal, PostgresJournal(url) as other, asked(url) as connection:
-        await journal.accept(an_acceptance("key"))
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            for _ in range(4):
-                await connection.execute("UPDATE owners SET lease_until = clock_timestamp() - interval '1 hour'")
-                await asyncio.gather(other._home.call(other._lease.renew), asyncio.sleep(0.2))  # type: ignore[union-attr]
-                assert await other.claim_abandoned() == []
-        await journal._home.call(journal._lease.renew)  # type: ignore[union-attr]
-        assert await journal.finish("key", b"result")
 
 
 async def test_a_commit_whose_answer_is_lost_is_one_acceptance(postgres: Database) -> None:
@@ -228,20 +104,6 @@ async def test_one_that_cannot_be_written_does_not_harm_its_neighbours(postgres:
             return_exceptions=True,
         )
         assert [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None] == ["5"]
-
-
-async def test_another_replica_is_told_of_a_release_at_once(postgres: Database) -> None:
-    url = postgres.new_url(lease=3600)
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    staying = PostgresJournal(url)
-    staying.on_abandoned = lambda: loop.call_soon_threadsafe(told.set)  # type: ignore[assignment]
-    async with staying:
-        async with PostgresJournal(url) as leaving:
-            await leaving.accept(an_acceptance("key"))
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await told.wait()
-        assert [record.key for record in await claim_all(staying)] == ["key"]
 
 
 async def test_a_cancellation_reaches_the_owner(postgres: Database) -> None:

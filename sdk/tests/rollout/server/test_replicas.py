@@ -100,14 +100,33 @@ def test_a_replica_dies_with_what_a_trainer_has_not_taken(
 def test_a_replica_is_stopped_and_wakes(tmp_path: Path, postgres: Database, trainer: FaultyTrainer) -> None:
     url = postgres.new_url(lease=SHORT_LEASE)
     with Replica(tmp_path, "sleeps", url) as sleeps, Replica(tmp_path, "stays", url) as stays:
-        sleeps.accept_and_hold(trainer, cut="complete")
+        sleeps.accept_and_hold(trainer, cut="chat_again")
         sleeps.signal(signal.SIGSTOP)
         assert_once(stays, trainer, cut="interrupted")
         trainer.release_chats()
         sleeps.signal(signal.SIGCONT)
         sleeps.wait_for_line("another replica has taken over what this one ran")
+        sleeps.wait_for_line("another result is on record")
         accept_when_possible(sleeps, trainer, "new")
         assert_once(sleeps, trainer, new="success", cut="interrupted")
+
+
+def test_a_replica_that_wakes_makes_no_chat_call_that_it_was_about_to_make(
+    tmp_path: Path, postgres: Database, trainer: FaultyTrainer
+) -> None:
+    url = postgres.new_url(lease=SHORT_LEASE)
+    with Replica(tmp_path, "sleeps", url) as sleeps, Replica(tmp_path, "stays", url) as stays:
+        trainer.instead = (503, b"{}")
+        sleeps.accept(trainer.url, cut="complete")
+        sleeps.wait_for_line("waits for its trainer")
+        sleeps.signal(signal.SIGSTOP)
+        trainer.instead = None
+        assert outcome(trainer, "cut") == "interrupted"
+        stays.wait_for_state("cut", "delivered")
+        chats = len(trainer.chats("cut"))
+        sleeps.signal(signal.SIGCONT)
+        sleeps.wait_for_line("another result is on record")
+        assert len(trainer.chats("cut")) == chats, "its trainer is done with it"
 
 
 def test_a_replica_is_cut_off_from_the_database_for_a_while(

@@ -1,6 +1,7 @@
 """How long a rollout's client waits before it tries again."""
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -14,6 +15,8 @@ from osmosis_ai.rollout import (
     OsmosisTimeoutError,
     RolloutClientSettings,
 )
+from osmosis_ai.rollout.core.chat_watch import ChatWatch
+from osmosis_ai.rollout.core.exceptions import OsmosisProtocolError
 from osmosis_ai.rollout.wire.channel import Reply
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
@@ -31,6 +34,22 @@ class TestBackoff:
         full = [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
         assert len(delays) == len(full)
         assert all(most / 2 <= delay <= most for delay, most in zip(delays, full, strict=True))
+
+    async def test_each_attempt_of_a_chat_asks_whether_it_may_be_made(
+        self, client: OsmosisLLMClient, peer: HttpPeer, delays: list[float]
+    ) -> None:
+        class TakenOver(ChatWatch):
+            async def _refuse(self) -> None:
+                raise OsmosisProtocolError("taken over")
+
+            def in_doubt(self) -> Awaitable[None] | None:
+                return self._refuse() if delays else None
+
+        client.watcher = TakenOver()
+        peer.answer = refuse(500)
+        with pytest.raises(OsmosisProtocolError, match="taken over"):
+            await client.chat_completions(QUESTION)
+        assert len(peer.requests) == len(delays) == 1
 
     async def test_two_rollouts_do_not_retry_in_step(self, peer: HttpPeer, delays: list[float]) -> None:
         peer.answer = refuse(500)

@@ -1,6 +1,6 @@
 """Who is told of a rollout's chat calls, and where its events go."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 
@@ -11,6 +11,10 @@ class ChatWatch:
 
     def chat_begins(self, messages: Sequence[Any], sampling: dict[str, Any]) -> Any:
         """A chat call is about to be made, in the current task."""
+
+    def in_doubt(self) -> Awaitable[None] | None:
+        """What to await before an attempt of the call; ``None``: it may be made. Raises what ends the call instead."""
+        return None
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
         """The reply has come."""

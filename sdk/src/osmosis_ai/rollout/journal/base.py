@@ -11,7 +11,7 @@ import base64
 import hmac
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Self
 
 from osmosis_ai.rollout.journal.clock import Timeline
@@ -78,6 +78,13 @@ class Journal(ABC):
         self._require_timeline()
         digest = hmac.digest(self._secret, text.encode(), "sha256")
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def in_doubt(self) -> Awaitable[None] | None:
+        """What to await before a chat call; ``None`` where nobody can have taken over what runs here unnoticed.
+
+        It ends when that is known, or cannot be known for the time being; ``on_lost`` is called before. Never raises.
+        """
+        return None
 
     def _require_timeline(self) -> Timeline:
         if self._timeline is None:

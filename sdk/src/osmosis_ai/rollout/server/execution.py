@@ -11,12 +11,12 @@ does, until there is a reply again.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from osmosis_ai.rollout.core.base import ChatWatch, RolloutAgentLoop, RolloutContext, RolloutResult
-from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError
+from osmosis_ai.rollout.core.exceptions import OsmosisNotFoundError, OsmosisProtocolError
 from osmosis_ai.rollout.core.grading import CURRENT_GRADING
 from osmosis_ai.rollout.core.loop_blocks import CURRENT_RUN, LoopBlock, RunInterrupted, note_block
 from osmosis_ai.rollout.core.resources import run_agent
@@ -53,6 +53,7 @@ class Execution(ChatWatch):
         tool_turn_seconds: of the time between a reply of the policy and the next chat call, or the end.
         watch: told of the run's chat calls and, through ``CURRENT_WATCH``, of its tool calls.
         terms: whether and how long it is graded; ``None``: as the agent does it, within its limit.
+        in_doubt: the journal's.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Execution(ChatWatch):
         tool_turn_seconds: float,
         watch: RolloutWatch = NO_WATCH,
         terms: Terms | None = None,
+        in_doubt: Callable[[], Awaitable[None] | None] = lambda: None,
     ) -> None:
         self._rollout_id = rollout_id
         self._agent_loop = agent_loop
@@ -71,6 +73,7 @@ class Execution(ChatWatch):
         self._limit_seconds = limit_seconds
         self._tool_turn_seconds = tool_turn_seconds
         self._watch = watch
+        self._in_doubt = in_doubt
         self._interruption: StopReason | None = None
         self._task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
@@ -132,6 +135,16 @@ class Execution(ChatWatch):
         """The agent has done its turn."""
         self._tool_turn.cancel()
         return self._watch.chat_begins(messages, sampling)
+
+    def in_doubt(self) -> Awaitable[None] | None:
+        """Another replica may have reported it while this one was stopped; then its trainer is done with it."""
+        doubt = self._in_doubt()
+        return None if doubt is None else self._unless_stopped(doubt)
+
+    async def _unless_stopped(self, doubt: Awaitable[None]) -> None:
+        await doubt
+        if self._ended.done():
+            raise OsmosisProtocolError(f"Rollout {self._rollout_id!r} has ended; no chat call may follow.")
 
     def chat_ends(self, chat: Any, reply: Any) -> None:
         """The agent has a reply to work on: its turn begins."""

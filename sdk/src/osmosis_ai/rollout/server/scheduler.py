@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext
 from osmosis_ai.rollout.core.results import TerminalResult, result_of_exception
@@ -21,6 +22,7 @@ class Scheduler:
     Args:
         slots: one is held by each rollout that runs.
         debug_dir: where the agent's own events go; ``None`` drops them.
+        in_doubt: the journal's.
     """
 
     def __init__(
@@ -29,11 +31,13 @@ class Scheduler:
         limits: RolloutServerSettings,
         slots: asyncio.Semaphore,
         debug_dir: str | None,
+        in_doubt: Callable[[], Awaitable[None] | None],
     ) -> None:
         self._agent_loop = agent_loop
         self._limits = limits
         self._slots = slots
         self._debug_dir = debug_dir
+        self._in_doubt = in_doubt
 
     async def wait_for_slot(self, rollout: Rollout) -> bool:
         """Wait in line; ``False`` if the rollout was stopped before its turn. ``release`` gives the slot back."""
@@ -75,6 +79,7 @@ class Scheduler:
             self._limits.tool_turn_timeout_seconds,
             rollout.watch,
             rollout.terms,
+            self._in_doubt,
         )
         rollout.llm.watcher = rollout.execution
         if rollout.stop_reason is not None:  # it came between the slot and here

@@ -77,7 +77,7 @@ class RolloutService:
         self._looking = asyncio.Lock()
         self._recovers = False
         self._rollouts = Rollouts()
-        self._scheduler = Scheduler(agent_loop, limits, state.semaphore, debug_dir)
+        self._scheduler = Scheduler(agent_loop, limits, state.semaphore, debug_dir, journal.in_doubt)
         self._courier = Courier(journal, make_client, settings.client, limits.delivery_deadline_seconds)
         self.pull = PullLane(
             journal,

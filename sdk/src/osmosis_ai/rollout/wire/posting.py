@@ -131,7 +131,7 @@ class Poster:
                 with an id of its own, or a trainer that keeps its promise would give the same again.
             read: of the reply with such a status; may raise ``UnusableReplyError``.
             patient: attempts that meet a pause of the trainer do not count; only the deadline bounds them.
-            watch: told of such a pause.
+            watch: told of such a pause, and asked before each attempt.
 
         Returns:
             The latency in milliseconds, of the last attempt alone: what a model took to answer, not what the trainer's
@@ -161,6 +161,9 @@ class Poster:
                     if delay >= left_seconds:
                         break
                     await self._back_off(delay)
+                    attempt_started = time.perf_counter()
+                if (doubt := watch.in_doubt()) is not None:
+                    await doubt
                     attempt_started = time.perf_counter()
                 attempt += 1
                 try:

@@ -8,9 +8,10 @@ Three connections: one renews the lease and hears of others (``lease``), one wri
 """
 
 import asyncio
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 SECONDS = 20.0
 """For whatever is asked but by a rollout that waits for its commit."""
 DRAIN_SECONDS = 5.0
+DOUBT_SECONDS = 10.0
+"""How long a chat call waits to learn whether it still may be made."""
 ADOPT_SECONDS = 300.0
 
 T = TypeVar("T")
@@ -97,6 +100,15 @@ class PostgresJournal(Journal):
     @property
     def problem(self) -> str | None:
         return None if self._home is None or self._lease.problem is None else str(self._lease.problem)
+
+    def in_doubt(self) -> Awaitable[None] | None:
+        home = self._home
+        return None if home is None or not self._lease.is_in_doubt else self._make_sure(home)
+
+    async def _make_sure(self, home: Home) -> None:
+        with contextlib.suppress(JournalError, TimeoutError):
+            async with asyncio.timeout(DOUBT_SECONDS):
+                await home.call(self._lease.make_sure)
 
     async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
         home = self._require_no_problem()

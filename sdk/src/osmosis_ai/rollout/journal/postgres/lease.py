@@ -5,7 +5,10 @@ renews before: then its lease is set to ``-infinity``, for good, and whatever it
 (``statements``). It learns that at its next renewal, and goes on as a new owner that has nothing.
 
 The database's clock alone takes nobody over, as it may be set: whoever takes over has seen, on its own steady clock,
-that the other has not renewed for longer than a living one ever waits.
+that the other has not renewed for longer than a living one ever waits (``silence``).
+
+An owner that was stopped does not know whether it still is one (``is_in_doubt``): before it does what others see, it
+asks (``make_sure``). One that is cut off from the database has asked, in vain, and goes on.
 """
 
 import asyncio
@@ -13,21 +16,23 @@ import contextlib
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
-from osmosis_ai.rollout.journal.clock import Sign
+from osmosis_ai.rollout.journal.clock import Clock, Sign
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.postgres import statements
 from osmosis_ai.rollout.journal.postgres.address import Address
 from osmosis_ai.rollout.journal.postgres.explain import journal_error
 from osmosis_ai.rollout.journal.postgres.link import Link
+from osmosis_ai.rollout.journal.postgres.silence import Silences
 
 logger = logging.getLogger(__name__)
 
 RENEW_SHARE = 1 / 3
-"""Of a lease, after which it is renewed; half of that again is what a silence must exceed."""
+"""Of a lease, after which it is renewed."""
+SILENT_SHARE = 1.5 * RENEW_SHARE
+"""Of a lease, what a silence must exceed: half as long again as a living one waits."""
 RETRY_SECONDS = 1.0
 RENEW_TIMEOUT_SECONDS = 4.0
 
@@ -56,11 +61,19 @@ class Lease:
         self.address = address
         self._seconds = seconds
         self._renew_seconds = seconds * RENEW_SHARE
+        self._retry_seconds = min(RETRY_SECONDS, self._renew_seconds / 2)
+        self._attempt_seconds = min(RENEW_TIMEOUT_SECONDS, seconds / 2)
         self._link = Link(address, "owner")
         self._link.on_connected = self._listen
         self._soon = asyncio.Event()
-        self._seen: dict[int, tuple[int, float]] = {}
-        """Of each other owner: its last count of renewals, and when that was new here."""
+        self._clock = Clock()
+        self._sure_until = 0.0
+        """On the steady clock: the lease was given for so long."""
+        self._attempted_at = 0.0
+        """When the last attempt to renew began that has ended."""
+        self._attempted = asyncio.Event()
+        # Within a longer step of all machines at once, leases run out of owners that live.
+        self._silences = Silences(seconds - self._renew_seconds)
         self._told: set[str] = set()
 
     @property
@@ -77,9 +90,22 @@ class Lease:
         """Renew until cancelled, and see to the others."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), RETRY_SECONDS if self.problem else self._renew_seconds)
+                await asyncio.wait_for(self._soon.wait(), self._retry_seconds if self.problem else self._renew_seconds)
             self._soon.clear()
             await self.renew()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether another may have taken this one over, and nobody here has asked; from any thread."""
+        now = self._clock.steady()
+        longest_seconds = self._retry_seconds + 2 * self._attempt_seconds
+        return now >= self._sure_until and now - self._attempted_at > longest_seconds
+
+    async def make_sure(self) -> None:
+        """Wait until it is known, or cannot be known now; ``on_lost`` is called before this ends."""
+        while self.is_in_doubt:
+            self.renew_soon()
+            await self._attempted.wait()
 
     def renew_soon(self) -> None:
         """There is a reason to look now."""
@@ -87,15 +113,22 @@ class Lease:
 
     async def renew(self) -> None:
         """Renew now; never raises, ``problem`` says how it went."""
+        began = self._clock.steady()
         try:
-            async with self._link.held(min(RENEW_TIMEOUT_SECONDS, self._seconds / 2)) as connection:
-                if not await connection.fetchval(statements.RENEW, self.epoch, self._seconds):
+            async with self._link.held(self._attempt_seconds) as connection:
+                if await connection.fetchval(statements.RENEW, self.epoch, self._seconds):
+                    self._sure_until = began + self._seconds
+                else:
                     await self._start_anew(connection)
                 await self._look_around(connection)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round tries again
+            self._silences.begin_anew()
             self.note(error)
         else:
             self.note(None)
+        self._attempted_at = began
+        self._attempted.set()
+        self._attempted.clear()
 
     def note(self, error: BaseException | None) -> None:
         """The database cannot be used, or can."""
@@ -122,8 +155,9 @@ class Lease:
         await self._link.close()
 
     async def _register(self, connection: Any) -> None:
-        name = f"{socket.gethostname()}:{os.getpid()}"
+        name, began = f"{socket.gethostname()}:{os.getpid()}", self._clock.steady()
         self.epoch = await connection.fetchval(statements.REGISTER, name, self._seconds)
+        self._sure_until = began + self._seconds
 
     async def _start_anew(self, connection: Any) -> None:
         logger.error(
@@ -137,18 +171,15 @@ class Lease:
         await self._register(connection)
 
     async def _look_around(self, connection: Any) -> None:
-        silent_seconds = 1.5 * self._renew_seconds
-        now, gone = time.monotonic(), False
-        seen, self._seen = self._seen, {}
-        for row in await connection.fetch(statements.OTHERS, self.epoch):
-            epoch, beats = row["epoch"], row["beats"]
+        rows, gone = await connection.fetch(statements.OTHERS, self.epoch), False
+        beats = {row["epoch"]: row["beats"] for row in rows if not row["gone"]}
+        silences = self._silences.look(beats, self._clock.steady())
+        for row in rows:
+            epoch = row["epoch"]
             if row["gone"]:
                 gone = True
-                continue
-            last = seen.get(epoch)
-            self._seen[epoch] = last if last is not None and last[0] == beats else (beats, now)
-            if row["expired"] and now - self._seen[epoch][1] > silent_seconds:
-                await connection.execute(statements.TAKE_OVER, epoch, beats, self.channel)
+            elif row["expired"] and silences[epoch] > SILENT_SHARE * self._seconds:
+                await connection.execute(statements.TAKE_OVER, epoch, row["beats"], self.channel)
                 gone = True
         if gone:
             await connection.execute(statements.SWEEP)

@@ -1,8 +1,10 @@
 """``python -m bench.replicas``: what a rollout costs with the journal in a file and in PostgreSQL, by CPU accounting.
 
-The same rollouts on one server with a file, one replica, two replicas. Where cores are few, wall time says nothing of
-two replicas: what they could do with cores of their own is rollouts a second of CPU, each replica's summed. The
-database's CPU is told apart, as it has a machine of its own. Loopback only; ends by itself.
+One server with a file, one replica, two replicas, in turn. Where cores are few, wall time says nothing of two replicas:
+what they could do with cores of their own is rollouts a second of CPU, each replica's summed. The database's CPU is
+told apart, as it has a machine of its own. What writes in company shares a commit, so it matters how many come at once:
+two replicas are measured with as many each as one has (what a second one adds), and with as many together (what it
+costs to spread the same). Loopback only; ends by itself.
 """
 
 import argparse
@@ -26,6 +28,9 @@ from bench.faults.trainer import Faults, FaultyTrainer
 
 WARM_UP = 200
 DEADLINE_SECONDS = 300.0
+EACH, TOGETHER = "two replicas, each its load", "two replicas, one's load"
+SETUPS = (("file", 0, 1), ("one replica", 1, 1), (EACH, 2, 2), (TOGETHER, 2, 1))
+"""Name, replicas on a database, how many times ``--at-once``."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +45,31 @@ class Cost:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench."""
     parser = argparse.ArgumentParser(prog="python -m bench.replicas", description=__doc__)
-    parser.add_argument("--rollouts", type=int, default=2000, metavar="N", help="a round [%(default)s]")
+    parser.add_argument("--rollouts", type=int, default=2000, metavar="N", help="a round and server [%(default)s]")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="[%(default)s]")
     parser.add_argument("--at-once", type=int, default=128, metavar="N", help="inits at a time [%(default)s]")
     options = parser.parse_args(arguments)
-    costs: dict[str, list[Cost]] = {"file": [], "one replica": [], "two replicas": []}
+    costs: dict[str, list[Cost]] = {name: [] for name, _, _ in SETUPS}
     for _ in range(options.rounds):
-        for name, count in (("file", 0), ("one replica", 1), ("two replicas", 2)):
-            costs[name].append(asyncio.run(_round(count, options.rollouts, options.at_once)))
+        for name, count, shares in SETUPS:
+            amount = options.rollouts * max(count, 1)
+            costs[name].append(asyncio.run(_round(count, amount, options.at_once * shares)))
     each = {name: [1000 * sum(cost.servers) / cost.rollouts for cost in rounds] for name, rounds in costs.items()}
     rows = [
         (f"{name}, CPU ms a rollout", f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
         for name, values in each.items()
     ]
     database = [1000 * cost.database / cost.rollouts for cost in costs["one replica"]]
-    one, two = statistics.median(each["one replica"]), statistics.median(each["two replicas"])
+    one = statistics.median(each["one replica"])
     rows += [
         ("the database's, beside one replica", f"{statistics.median(database):.2f}"),
         ("one replica over the file", f"{one / statistics.median(each['file']):.2f}"),
-        ("two replicas over one", f"{2 * one / two:.2f} times the rollouts of one, each with a core of its own"),
     ]
+    for name in (EACH, TOGETHER):
+        gains = [2 * before / after for before, after in zip(each["one replica"], each[name], strict=True)]
+        median = 2 * one / statistics.median(each[name])
+        spread = f"by rounds {min(gains):.2f} to {max(gains):.2f}"
+        rows.append((f"{name}, over one", f"{median:.2f} times its rollouts, with a core each ({spread})"))
     width = max(len(name) for name, _ in rows)
     sys.stdout.write("".join(f"{name:<{width}}  {value}\n" for name, value in rows))
     return 0

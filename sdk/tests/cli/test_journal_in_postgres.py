@@ -11,6 +11,7 @@ from support.faulty_trainer import FaultyTrainer
 from support.postgres import PASSWORD, Database, database, needs_postgres
 from support.processes import own_environment
 from support.replica import Replica
+from support.server_process import TESTS
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -25,7 +26,7 @@ def osmosis(folder: Path, url: str, *arguments: str) -> "subprocess.CompletedPro
     ended = subprocess.run(
         [sys.executable, "-m", "osmosis_ai", *arguments],
         cwd=folder,
-        env=own_environment(OSMOSIS_NO_DOTENV="1", OSMOSIS_ROLLOUT_SERVER_JOURNAL=url),
+        env=own_environment(OSMOSIS_NO_DOTENV="1", OSMOSIS_ROLLOUT_SERVER_JOURNAL=url, PYTHONPATH=str(TESTS)),
         capture_output=True,
         text=True,
         check=False,
@@ -46,12 +47,33 @@ def test_what_is_there_is_told_and_delivered_again(tmp_path: Path, postgres: Dat
         listed = osmosis(tmp_path, url, "journal", "list", "--json")
         states = {record["rollout_id"]: record["state"] for record in json.loads(listed.stdout)["results"]}
         assert states == {"done": "delivered", "runs": "accepted"}
+        table = osmosis(tmp_path, url, "journal", "list")
+        assert "1 accepted, 0 finished, 1 delivered, 0 undeliverable" in table.stdout
+        shown = json.loads(osmosis(tmp_path, url, "journal", "show", "done", "--json").stdout)["results"]
+        assert [(each["state"], each["result"]["status"]) for each in shown] == [("delivered", "COMPLETED")]
+        unknown = osmosis(tmp_path, url, "journal", "show", "nobody")
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert "The journal knows no rollout 'nobody'" in unknown.stderr
         purged = osmosis(tmp_path, url, "journal", "purge", "--force", "runs")
         assert purged.stdout == "0 removed\n", "a replica runs it"
         assert osmosis(tmp_path, url, "journal", "redeliver", "done").returncode == 0
         assert len(trainer.bodies("done")) == 2
         assert len(set(trainer.bodies("done"))) == 1
         assert replica.state("runs") == "running"
+
+
+def test_who_mistypes_the_url_is_told_and_nothing_is_made(tmp_path: Path, postgres: Database) -> None:
+    good = postgres.new_url()
+    for url in (good.replace(PASSWORD, "wrong"), f'"{good}"', good.replace("://", ":/")):
+        for command in (
+            ("journal", "list"),
+            ("serve", "-m", "support.promise_agent:agent_loop", "--local", "--port", "0"),
+        ):
+            ended = osmosis(tmp_path, url, *command)
+            assert ended.returncode == 1
+            assert "Traceback" not in ended.stderr
+            assert ended.stderr.strip().splitlines()[-1].startswith("Error: The ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_doctor_looks_at_the_database(tmp_path: Path, postgres: Database) -> None:

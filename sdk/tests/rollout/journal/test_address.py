@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.journal import JournalError
-from osmosis_ai.rollout.journal.place import secret_of, shown
+from osmosis_ai.rollout.journal.place import journal_at, secret_of, shown
 from osmosis_ai.rollout.journal.postgres.address import is_postgres, parse
 from osmosis_ai.rollout.journal.postgres.statements import read, stored
 
@@ -39,11 +39,55 @@ def test_a_path_is_no_url() -> None:
         "postgresql://h/d?lease=0",
         "postgresql://h/d?lease=nan",
         "postgresql://[h/d",
+        "postgresql://h:99999/d",
+        "postgresql://h:port/d",
+        "postgresql://h/d?nothing",
+        # A password as it is, where its characters mean something in a URL.
+        "postgresql://me:secret/secret@h/d",
+        "postgresql://me:12/secret@h/d",
+        "postgresql://me:secret?secret@h/d",
+        "postgresql://me:12?secret@h/d",
+        "postgresql://me:secret#secret@h/d",
+        "postgresql://me:12#secret@h/d",
+        # Another's way to name a database; and a slip.
+        "jdbc:postgresql://me:secret@h/d",
+        "postgresql+asyncpg://me:secret@h/d",
+        "postgresql:/me:secret@h/d",
+        "postgresql:me:secret@h/d",
+        '"postgresql://me:secret@h/d"',
+        "mysql://me:secret@h/d",
+        "sqlite:///secret.db",
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(url: str) -> None:
-    with pytest.raises(JournalError, match=r": (use|give) "):
-        parse(url)
+    assert is_postgres(url), "never a path, which would be made"
+    for look in (parse, journal_at, secret_of, shown):
+        with pytest.raises(JournalError, match=r": (use|give) ") as refused:
+            look(url)
+        assert "secret" not in f"{refused.value!r} {refused.value.__cause__!r}"
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "dsn", "password"),
+    [
+        ("postgres://me:p%40ss@h/d", "postgres://me:p%40ss@h/d", "p@ss"),
+        ("postgresql://me:p@ss%zz@h:1,[::1]:2/d", "postgresql://me:p%40ss%25zz@h:1,[::1]:2/d", "p@ss%zz"),
+        ("postgresql://me@corp:p:w@h/d", "postgresql://me%40corp:p%3Aw@h/d", "p:w"),
+        (" POSTGRESQL://me:p%2Fw@h/d\n", "postgresql://me:p%2Fw@h/d", "p/w"),
+        ("postgresql://me@h/d", "postgresql://me@h/d", None),
+        (
+            "postgresql:///d?host=/run/postgresql&user=me@corp",
+            "postgresql:/d?host=%2Frun%2Fpostgresql&user=me%40corp",
+            None,
+        ),
+        ("postgresql://me:pw@%2Frun%2Fpg:5433/d", "postgresql://me:pw@%2Frun%2Fpg:5433/d", "pw"),
+    ],
+)
+def test_what_is_clear_is_passed_on_as_it_is_meant(url: str, dsn: str, password: str | None) -> None:
+    address = parse(url)
+    assert (address.dsn, address.password) == (dsn, password)
+    assert password is None or password not in shown(url)
 
 
 @settings(max_examples=40)

@@ -1,6 +1,7 @@
-"""Who gets at a journal in PostgreSQL, and how: TLS, rights. A real database, real certificates."""
+"""Who gets at a journal in PostgreSQL, and how: URLs, TLS, rights. A real database, real certificates."""
 
 import asyncio
+import logging
 import os
 import shutil
 import subprocess
@@ -8,13 +9,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from support.journal import an_acceptance, claim_all
 from support.partition import Partition
-from support.postgres import Database, database, needs_postgres, with_least_rights
+from support.postgres import PASSWORD, Database, database, needs_postgres, with_least_rights
 
 from osmosis_ai.rollout.journal import JournalError, PostgresJournal
+from osmosis_ai.rollout.journal.place import journal_at
 from osmosis_ai.rollout.journal.postgres.address import parse
 from osmosis_ai.rollout.journal.postgres.link import connect
 
@@ -144,3 +147,86 @@ async def test_who_has_no_rights_is_told_where_they_are_listed(postgres: Databas
     url = (await with_least_rights(postgres.new_url())).partition("?")[0] + "?schema=another"
     with pytest.raises(JournalError, match="denies what is needed: grant the user the rights of"):
         await PostgresJournal(url).open()
+
+
+async def test_who_may_not_look_into_the_schema_is_told_so_too(postgres: Database) -> None:
+    url = await with_least_rights(postgres.new_url())
+    connection = await connect(parse(url.replace("//rollouts:", "//tester:")), "test")
+    await connection.execute(f"REVOKE ALL ON SCHEMA {parse(url).schema} FROM rollouts")
+    await connection.close()
+    for create in (True, False):
+        with pytest.raises(JournalError, match="grant the rights of docs/many-machines"):
+            await PostgresJournal(url, create=create).open()
+
+
+MISTAKES = {
+    "another's password": ({PASSWORD: "wrong-secret"}, "refuses this user: correct the user's name, or the password"),
+    "no password": ({f":{PASSWORD}": ""}, "refuses this user"),
+    "no user": ({"tester": "nobody"}, "refuses this user"),
+    "no database": ({"/postgres?": "/nowhere?"}, "has no such database: create it"),
+    "no server": ({"PORT": "1"}, r"does not answer \(Connection refused\): start the database"),
+    "no host": ({"127.0.0.1": "no-such-host.invalid"}, r"does not answer \(no such host\)"),
+    "no socket": ({"127.0.0.1:PORT": "", "?": "?host=/nowhere&"}, r"does not answer \(No such file"),
+    "no port": ({"PORT": "99999999"}, "cannot be read: give it as postgresql://USER"),
+    "no TLS": ({"?": "?sslmode=require&"}, r"refuses TLS \(it speaks none\)"),
+    "no such mode": ({"?": "?sslmode=nonsense&"}, "says what asyncpg cannot take"),
+    "no certificate": ({"?": "?sslmode=verify-full&sslrootcert=/nowhere.crt&"}, "sslrootcert names .* is absent"),
+    "another's parameter": ({"?": "?connect_timeout=5&"}, "does not take a parameter of the URL"),
+    "a setting that is none": ({"?": "?work_mem=much&"}, "does not take a parameter of the URL"),
+    "a standby": ({"?": "?target_session_attrs=standby&"}, "No host of .* is what target_session_attrs asks for"),
+    "no such attribute": ({"?": "?target_session_attrs=nonsense&"}, "says what asyncpg cannot take"),
+    "a schema that is none": ({"schema=": "schema=Not a name"}, "is no plain name"),
+    "a lease that is none": ({"?": "?lease=0&"}, "is out of range"),
+    "a slash in the password": ({PASSWORD: f"12/{PASSWORD}"}, "cannot be read: give it as postgresql://USER"),
+    "a quoted URL": ({"postgresql:": '"postgresql:'}, "cannot be read: give it as postgresql://USER"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+async def test_what_is_wrong_is_one_sentence_that_says_no_password(
+    postgres: Database, mistake: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    changes, sentence = MISTAKES[mistake]
+    url = postgres.new_url()
+    for old, new in changes.items():
+        old, new = (text.replace("PORT", str(postgres.port)) for text in (old, new))
+        assert old in url
+        url = url.replace(old, new, 1)
+    with pytest.raises(JournalError, match=sentence) as refused:
+        await journal_at(url).open()
+    said = f"{refused.value!s} {refused.value!r} {refused.value.__cause__!r} {caplog.text}"
+    assert not any(secret in said for secret in (PASSWORD, "wrong-secret", "tester"))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "POSTGRESQL"])
+async def test_a_password_of_any_characters_opens(postgres: Database, scheme: str) -> None:
+    password = "a@b%zz/?#: ü"
+    url = postgres.new_url()
+    connection = await connect(parse(url), "test")
+    await connection.execute(f"CREATE ROLE odd_{scheme} SUPERUSER LOGIN PASSWORD '{password}'")
+    await connection.close()
+    for written in (quote(password, safe=""), quote(password, safe="@:%")):
+        async with PostgresJournal(
+            url.replace(f"postgresql://tester:{PASSWORD}", f"{scheme}://odd:{written}")
+        ) as journal:
+            assert await journal.counts()
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="osmosis-socket-", dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+async def test_a_socket_of_this_machine_is_a_host(socket_folder: Path) -> None:
+    with database("fsync=off", f"unix_socket_directories={socket_folder}") as own:
+        query = own.new_url().partition("?")[2]
+        for url in (
+            f"postgresql://tester:{PASSWORD}@/postgres?host={socket_folder}&port={own.port}&{query}",
+            f"postgresql://tester:{PASSWORD}@{quote(str(socket_folder), safe='')}:{own.port}/postgres?{query}",
+        ):
+            async with PostgresJournal(url) as journal:
+                assert await journal.counts()

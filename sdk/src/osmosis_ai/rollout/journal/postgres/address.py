@@ -1,11 +1,13 @@
 """Where a journal in PostgreSQL is: the URL as it was given, and what of it may be shown.
 
-Invariant: user and password are in ``dsn`` alone, which is in no ``repr`` and no sentence.
+Invariants: user and password are in ``dsn`` alone, which is in no ``repr`` and no sentence. What is meant as a URL is
+never taken for a path, nor a part of a password for a host, so neither makes a folder of that name or asks for it.
 """
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from osmosis_ai.rollout.journal.errors import JournalError
 
@@ -13,7 +15,15 @@ SCHEMES = ("postgresql", "postgres")
 DEFAULT_SCHEMA = "osmosis"
 LEASE_SECONDS = 15.0
 LEASE_BOUNDS_SECONDS = (1.0, 3600.0)
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+MOST_PORT = 65535
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_MEANT_AS_URL = re.compile(r"[\"'\s]*(jdbc:)?postgres(ql)?(\+\w+)?:|[^/]*://", re.IGNORECASE)
+_PLACE = re.compile(r"(\[[^\]]*\]|[^\[\]:]*)(:(?P<port>[0-9]{0,5}))?")
+UNREADABLE = (
+    "The URL of the journal cannot be read: give it as postgresql://USER@HOST:PORT/DATABASE?NAME=VALUE, and write %2F"
+    " for /, %3F for ? and %23 for # in a password."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +43,16 @@ class Address:
     def __str__(self) -> str:
         return self.shown
 
+    @property
+    def absent_file(self) -> str | None:
+        """Which parameter names a file that is not there."""
+        query = dict(parse_qsl(urlsplit(self.dsn).query))
+        return next((name for name in _FILES if name in query and not Path(query[name]).exists()), None)
+
 
 def is_postgres(where: object) -> bool:
-    """Whether a journal's place is the URL of a database."""
-    return isinstance(where, str) and where.partition("://")[0] in SCHEMES and "://" in where
+    """Whether a journal's place is, or is meant as, the URL of a database."""
+    return isinstance(where, str) and _MEANT_AS_URL.match(where) is not None
 
 
 def parse(url: str) -> Address:
@@ -45,13 +61,10 @@ def parse(url: str) -> Address:
     The parameters ``schema`` and ``lease`` are ours, the others are those of libpq, as asyncpg takes them.
     Raises ``JournalError``.
     """
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        raise JournalError(
-            "The URL of the journal cannot be read: give it as postgresql://USER@HOST:PORT/DATABASE."
-        ) from None
+    parts = _split(url.strip())
+    userinfo, at, places = parts.netloc.rpartition("@")
+    user, colon, password = (part if part == ":" else quote(unquote(part), safe="") for part in userinfo.partition(":"))
+    parts = parts._replace(netloc=user + colon + password + at + places)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = query.pop("schema", DEFAULT_SCHEMA)
     if _SCHEMA.fullmatch(schema) is None:
@@ -59,13 +72,32 @@ def parse(url: str) -> Address:
             f"The schema {schema!r} in the URL of the journal is no plain name: use small letters, digits and _."
         )
     lease_seconds = _seconds(query.pop("lease", str(LEASE_SECONDS)))
-    place = parts.netloc.rpartition("@")[2] or query.get("host") or query.get("service") or "the default host"
+    place = places or query.get("host") or query.get("service") or "the default host"
     path = parts.path if len(parts.path) > 1 else ""  # one that names nothing would hide the database of a service
     shown = place + path
     if schema != DEFAULT_SCHEMA:
         shown += f" (schema {schema})"
-    secret = query.get("password") or (unquote(password) if password else None)
+    secret = query.get("password") or unquote(password) or None
     return Address(urlunsplit(parts._replace(path=path, query=urlencode(query))), schema, shown, lease_seconds, secret)
+
+
+def _split(url: str) -> SplitResult:
+    """Its parts; only such as no character of a password can have moved where it does not belong."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise JournalError(UNREADABLE) from None
+    matched = [_PLACE.fullmatch(place) for place in parts.netloc.rpartition("@")[2].split(",")]
+    if (
+        parts.scheme not in SCHEMES
+        or url[len(parts.scheme) :][:3] != "://"
+        or "#" in url
+        or "@" in parts.path
+        or not all("=" in piece for piece in parts.query.split("&") if piece)
+        or not all(place is not None and int(place["port"] or 0) <= MOST_PORT for place in matched)
+    ):
+        raise JournalError(UNREADABLE)
+    return parts
 
 
 def _seconds(text: str) -> float:

@@ -1,6 +1,7 @@
 """What asyncpg and PostgreSQL report, in the user's terms: one sentence, without user name, password or statement."""
 
 import os
+import socket
 import ssl
 
 from osmosis_ai.rollout.journal.errors import JournalError
@@ -8,10 +9,12 @@ from osmosis_ai.rollout.journal.postgres.address import Address
 
 _START = "The journal at {address} "
 _CANNOT_ANSWER = _START + "does not answer ({reason}): start the database, or correct host and port."
+_REFUSES_TLS = _START + "refuses TLS ({reason}): correct sslmode and sslrootcert."
 _SENTENCES = {
     "28": _START + "refuses this user: correct the user's name, or the password in PGPASSFILE or PGPASSWORD.",
     "3D": _START + "has no such database: create it, or name another in the URL.",
     "42501": _START + "denies what is needed: grant the user the rights of docs/many-machines.md.",
+    "42P01": _START + "lacks a table, or hides it from this user: grant the rights of docs/many-machines.md.",
     "25006": _START + "is read-only, a standby perhaps: name the primary, or add target_session_attrs=read-write.",
     "53": _START + "is short of something ({reason}): free disk space or connections of the database.",
     "57": _START + "is stopping or starting ({reason}): wait for it, or start it.",
@@ -34,9 +37,12 @@ def journal_error(address: Address, error: BaseException) -> JournalError:
     if isinstance(error, TimeoutError):
         return JournalError(_CANNOT_ANSWER.format(address=address, reason="no answer in time"))
     if isinstance(error, ssl.SSLError):
-        return JournalError((_START + "refuses TLS ({reason}): correct sslmode and sslrootcert.").format(
-            address=address, reason=getattr(error, "reason", None) or type(error).__name__
-        ))  # fmt: skip
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return JournalError(_REFUSES_TLS.format(address=address, reason=reason))
+    if type(error) is ConnectionError:  # asyncpg's own, where the database answers that it speaks none
+        return JournalError(_REFUSES_TLS.format(address=address, reason="it speaks none"))
+    if isinstance(error, socket.gaierror):
+        return JournalError(_CANNOT_ANSWER.format(address=address, reason="no such host"))
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else type(error).__name__
         return JournalError(_CANNOT_ANSWER.format(address=address, reason=reason))

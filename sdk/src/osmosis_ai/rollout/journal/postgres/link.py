@@ -107,7 +107,22 @@ async def connect(address: Address, name: str) -> Any:
                 "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT,
             },
         )
-    except (asyncpg.InterfaceError, ValueError) as error:
+    except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError) as error:
+        raise JournalError(
+            f"The database of the journal at {address} does not take a parameter of the URL ({type(error).__name__}):"
+            " leave it out, or correct it."
+        ) from None
+    except asyncpg.TargetServerAttributeNotMatched:
+        raise JournalError(
+            f"No host of the journal at {address} is what target_session_attrs asks for: correct it, or name the one."
+        ) from None
+    except FileNotFoundError:
+        if (parameter := address.absent_file) is not None:
+            raise JournalError(
+                f"The file that {parameter} names in the URL of the journal at {address} is absent: correct its path."
+            ) from None
+        raise
+    except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
         if getattr(error, "sqlstate", None) is None and not isinstance(error, OSError):
             # Its messages quote the URL, so they are not passed on.
             raise JournalError(

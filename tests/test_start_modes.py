@@ -15,12 +15,14 @@ ROOT = Path(__file__).parents[1]
 KEY = "the-key-of-the-server"
 TIMEOUT_SECONDS = 120.0
 CAPACITY = 150
+DRAIN_SECONDS = 6
 # Filling a server costs seconds of CPU, and is the same in every mode.
 FILLED = "serve"
 QUICK = {
     "OSMOSIS_NO_DOTENV": "1",
     "OSMOSIS_ROLLOUT_CLIENT_RETRY_BASE_DELAY": "0.1",
     "OSMOSIS_ROLLOUT_SERVER_API_KEY": KEY,
+    "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "OSMOSIS_ROLLOUT_SERVER_MAX_TOTAL_ROLLOUTS": str(CAPACITY),
 }
 PYTHON = sys.executable
@@ -55,6 +57,7 @@ async def test_it_conforms_strictly(mode: str, tmp_path: Path, monkeypatch: pyte
         timeout_seconds=TIMEOUT_SECONDS,
         server_command=tuple(word.format(port=port) for word in START_MODES[mode]),
         overload_rollouts=2 * CAPACITY,
+        drain_seconds=DRAIN_SECONDS,
     )
     report = await run(options, select(skip=() if mode == FILLED else ("load.overload",)), strict=True)
     unkept = {result.check.id: result.reason for result in report.results if result.status is not Status.PASSED}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from servers.mutants import MUTANTS, Mutant
 from servers.serving import serving
-from servers.small import SmallServer
+from servers.small import DRAIN_VARIABLE, SmallServer
 
 from rollout_conformance import ConformanceError, KitOptions, Report, Status, run, select
 
@@ -22,6 +22,7 @@ SILENT_SECONDS = 5.0
 CORRECT_SECONDS = 180.0
 """Of a correct server nothing fails to come, so it is no wait: all share one event loop, on a machine that is busy."""
 SETTLE_SECONDS = 0.2
+DRAIN_SECONDS = 6.0
 AT_ONCE = 8
 IN_PROCESS = [mutant for mutant in MUTANTS.values() if mutant.needs != "process"]
 PROCESSES = [mutant for mutant in MUTANTS.values() if mutant.needs == "process"]
@@ -102,7 +103,9 @@ def command(name: str, port: int, journal: Path) -> tuple[str, ...]:
     return sys.executable, "-m", "servers.small", name, str(port), str(journal)
 
 
-async def judged_process(name: str, journal: Path, *only: str, timeout_seconds: float) -> Report:
+async def judged_process(
+    name: str, journal: Path, *only: str, timeout_seconds: float, drain_seconds: float | None = None
+) -> Report:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = KitOptions(
@@ -110,6 +113,7 @@ async def judged_process(name: str, journal: Path, *only: str, timeout_seconds: 
         timeout_seconds=timeout_seconds,
         settle_seconds=SETTLE_SECONDS,
         server_command=command(name, port, journal),
+        drain_seconds=drain_seconds,
     )
     return await run(options, select(only), strict=True)
 
@@ -118,7 +122,10 @@ async def test_a_correct_process_passes_being_killed_and_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    report = await judged_process("correct", tmp_path / "journal", "drain", timeout_seconds=CORRECT_SECONDS)
+    monkeypatch.setenv(DRAIN_VARIABLE, str(DRAIN_SECONDS))
+    report = await judged_process(
+        "correct", tmp_path / "journal", "drain", timeout_seconds=CORRECT_SECONDS, drain_seconds=DRAIN_SECONDS
+    )
     assert failed(report) == {}
 
 
@@ -129,7 +136,12 @@ async def test_a_defect_at_the_end_of_the_process_is_found(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     limit = SILENT_SECONDS if mutant.is_silent else PATIENT_SECONDS
-    report = await judged_process(mutant.name, tmp_path / "journal", *mutant.finds, timeout_seconds=limit)
+    drain_seconds = DRAIN_SECONDS if "drain.interrupted" in mutant.finds else None
+    if drain_seconds is not None:
+        monkeypatch.setenv(DRAIN_VARIABLE, str(drain_seconds))
+    report = await judged_process(
+        mutant.name, tmp_path / "journal", *mutant.finds, timeout_seconds=limit, drain_seconds=drain_seconds
+    )
     assert failed(report).keys() == mutant.finds, failed(report)
 
 

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[1] / "examples" / "node"
 KEY = "the-key-of-the-server"
+DRAIN_SECONDS = 6
 NODE = shutil.which("node")
 
 
@@ -25,10 +26,11 @@ def test_it_is_small_and_needs_nothing() -> None:
 @pytest.mark.skipif(NODE is None, reason="there is no node on the path")
 async def test_it_passes_every_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_API_KEY", KEY)
+    monkeypatch.setenv("DRAIN_SECONDS", str(DRAIN_SECONDS))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = (str(NODE), str(FOLDER / "server.mjs"), "--port", str(port), "--journal", str(tmp_path / "journal"))
-    options = KitOptions(f"http://127.0.0.1:{port}", KEY, server_command=command)
+    options = KitOptions(f"http://127.0.0.1:{port}", KEY, server_command=command, drain_seconds=DRAIN_SECONDS)
     report = await run(options, select(), strict=True)
     unkept = {result.check.id: result.reason for result in report.results if result.status is not Status.PASSED}
     assert unkept == {}

@@ -137,3 +137,12 @@ def test_junit_is_what_a_ci_system_reads() -> None:
         "tools.parallel": ["failure"],
         "ids.odd": ["error"],
     }
+
+
+def test_what_a_server_printed_before_an_end_of_its_own_is_in_every_form() -> None:
+    said = Report("http://x", RESULTS[:1], 0.0, server_output=("It ended:", "No \x1b[2Jroom."))
+    stream = io.StringIO()
+    TablePrinter(stream).print_report(said)
+    assert stream.getvalue().splitlines()[-2:] == ["It ended:", "No room."]
+    assert json.loads(to_json(said))["server_output"] == ["It ended:", "No room."]
+    assert ElementTree.fromstring(to_junit(said)).findtext(".//system-err") == "It ended:\nNo room."  # noqa: S314 - our own

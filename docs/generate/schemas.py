@@ -264,7 +264,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                 "finished_at": says("Unix seconds; when the result was there."),
                 "settled_at": says("Unix seconds; when it was delivered, or given up."),
                 "delivery_attempts": says("How often the result was sent.", minimum=0),
-                "last_error": says("Of the last attempt that failed."),
+                "last_error": says("Of the last attempt, if it failed."),
                 "result": says("The result in short."),
             }
         ),

@@ -52,8 +52,17 @@ async def _play(started: Awaitable[PlayedRollout]) -> None:
         await (await started).result()
 
 
-def first_problem(rollouts: Sequence[PlayedRollout], expected: str, problem_of: Callable[[PlayedRollout], str]) -> None:
-    """Raise ``Failed`` for the first rollout with a problem; the text tells how many more there are."""
+def first_problem(
+    rollouts: Sequence[PlayedRollout],
+    expected: str,
+    problem_of: Callable[[PlayedRollout], str],
+    usually: str | None = None,
+) -> None:
+    """Raise ``Failed`` for the first rollout with a problem; the text tells how many more there are.
+
+    Args:
+        usually: what usually lies behind it, where that is not what lies behind the check's other failures.
+    """
     problems = [(rollout, problem) for rollout in rollouts if (problem := problem_of(rollout))]
     if not problems:
         return
@@ -61,7 +70,7 @@ def first_problem(rollouts: Sequence[PlayedRollout], expected: str, problem_of: 
     more = f", and {len(problems) - 1} more rollouts like it" if len(problems) > 1 else ""
     looked_at(rollout)
     subjects = frozenset(_subject(one) for one, _ in problems)
-    raise Failed(expected, f"{problem} (rollout of {rollout.check_id}{more})", subjects)
+    raise Failed(expected, f"{problem} (rollout of {rollout.check_id}{more})", subjects, usually=usually)
 
 
 def _subject(rollout: PlayedRollout) -> str:

@@ -4,12 +4,13 @@
 ``osmosis conformance``, wherever this package is installed.
 
 Exit codes: 0 every MUST holds (or fails as the baseline says), 1 one does not, or nothing could be tried, 2 the command
-line is wrong, 130 interrupted. For a strict run every SHOULD counts too, and what was not exercised.
+line is wrong, 130 interrupted, 143 terminated. For a strict run every SHOULD counts too, and what was not exercised.
 """
 
 import functools
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,7 +21,7 @@ import typer
 from rollout_conformance import options as defaults
 from rollout_conformance.baseline import read, write
 from rollout_conformance.catalogue import select
-from rollout_conformance.options import SERVER_KEY_VARIABLE, KitOptions
+from rollout_conformance.options import DRAIN_VARIABLE, SERVER_KEY_VARIABLE, KitOptions
 from rollout_conformance.vocabulary import Check, ConformanceError, Report, Result, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 def conformance(
@@ -105,6 +107,17 @@ def conformance(
     server_pid: Annotated[
         int | None, typer.Option("--server-pid", min=1, metavar="PID", help="The server's process: it is stopped too.")
     ] = None,
+    drain: Annotated[
+        float | None,
+        typer.Option(
+            "--drain",
+            min=0.0,
+            metavar="SECONDS",
+            envvar=DRAIN_VARIABLE,
+            show_envvar=True,
+            help="How long the server lets rollouts go on after SIGTERM: one that lasts longer is tried too.",
+        ),
+    ] = None,
 ) -> int:
     """Play a trainer against a rollout server, in whatever language it is written, and judge what it does."""
     try:
@@ -135,6 +148,7 @@ def conformance(
             overload_rollouts=overload,
             server_command=() if command is None else _words(command),
             server_pid=server_pid,
+            drain_seconds=drain,
         )
         expected = frozenset[str]() if baseline is None else read(baseline)
         report = _run(options, checks, strict=strict, expected_failures=expected)
@@ -185,9 +199,17 @@ def _run(options: KitOptions, checks: tuple[Check, ...], *, strict: bool, expect
         def on_result(_: Result) -> None:
             progress.advance(bar)
 
-        return asyncio.run(
-            run(options, checks, strict=strict, expected_failures=expected_failures, on_result=on_result)
-        )
+        async def until_terminated() -> Report:
+            task = asyncio.current_task()
+            # The server of --command must not outlive us.
+            if task is not None and sys.platform != "win32":
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            return await run(options, checks, strict=strict, expected_failures=expected_failures, on_result=on_result)
+
+        try:
+            return asyncio.run(until_terminated())
+        except asyncio.CancelledError:
+            raise SystemExit(EXIT_TERMINATED) from None
 
 
 def _show(report: Report, *, as_json: bool, junit: Path | None, quiet: bool) -> int:

@@ -3,22 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 
+from rollout_conformance.asking import INIT_PATH, describe
 from rollout_conformance.catalogue import all_checks
 from rollout_conformance.endpoint import address_of, listen, served
 from rollout_conformance.evidence import nothing_yet
-from rollout_conformance.kit import INIT_PATH, Kit, describe
+from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
 from rollout_conformance.policy import Policy
 from rollout_conformance.root_causes import with_causes
 from rollout_conformance.server_command import ServerCommand
 from rollout_conformance.text import shortened
+from rollout_conformance.usual_causes import NO_ANSWER
 from rollout_conformance.vocabulary import (
     Check,
     ConformanceError,
@@ -36,15 +38,14 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
 """Which phases follow which; those of one step overlap."""
-AT_ONCE = {Phase.TOGETHER: 200, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
-LONGEST = frozenset(
-    {
-        *("retries.delay", "retries.no_connection", "delivery.delay", "delivery.no_connection"),
-        *("errors.unreachable", "load.beside_failing"),
-    }
+AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
+LONGEST = (
+    *("retries.delay", "delivery.delay", "load.beside_failing", "errors.unreachable", "delivery.no_connection"),
+    *("retries.no_connection", "retries.later", "retries.too_many", "delivery.final", "delivery.refused_once"),
+    *("delivery.nothing_left", "delivery.retry_after", "callbacks.secret", "retries.pause"),
 )
-"""Begin first: they wait for all delays of a server, one after the other."""
-FEW = 10
+"""Begin first, the longest of them first: they wait for all delays of a server, or for seconds that are fixed."""
+FEW = len(LONGEST) + 3
 """So many checks of ``TOGETHER`` may be left when the late ones begin."""
 
 OnResult = Callable[[Result], None]
@@ -74,7 +75,9 @@ async def run(
     began = time.monotonic()
     policy = None if options.policy is None else Policy(options.policy)
     listener = listen(options.callback_host, options.callback_port)
-    trainer = KitTrainer(options.callback_url or address_of(listener, options.callback_host), policy)
+    trainer = KitTrainer(
+        options.callback_url or address_of(listener, options.callback_host), options.timeout_seconds, policy
+    )
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         await stack.enter_async_context(served(trainer.handle, listener))
@@ -89,6 +92,7 @@ async def run(
         kit = Kit(options, http, trainer, command=command)
         await _require_server(kit)
         results = await _unless_failed(trainer, _run_phases(kit, chosen, on_result))
+        output = _last_output(command, results.values())
     ordered = with_causes([results[check.id] for check in chosen])
     failure = "" if options.init_fields else _agent_failure(trainer)
     return Report(
@@ -99,6 +103,7 @@ async def run(
         len(trainer.rollouts),
         failure,
         frozenset(expected_failures),
+        tuple(_without_key(options, line) for line in output),
     )
 
 
@@ -124,6 +129,21 @@ def _agent_failure(trainer: KitTrainer) -> str:
             if isinstance(extra, dict) and extra.get("outcome") in ("agent_error", "reward_error"):
                 return shortened(str(call.fields.get("error_message")))
     return ""
+
+
+def _last_output(command: ServerCommand | None, results: Iterable[Result]) -> tuple[str, ...]:
+    """What may say why a server was not there; nothing where it was."""
+    if command is None:
+        return ()
+    command.look()
+    if command.own_end or all(result.usually != NO_ANSWER for result in results):
+        return command.own_end
+    return ("The server gave no answer. The last that it printed:", *command.last_lines())
+
+
+def _without_key(options: KitOptions, text: str) -> str:
+    """Reasons quote answers, and reports are shown to others."""
+    return text.replace(options.api_key, "[the server's key]") if options.api_key else text
 
 
 async def _require_server(kit: Kit) -> None:
@@ -165,10 +185,14 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
     count()
     for step in STEPS:
         async with asyncio.TaskGroup() as group:
-            for check in sorted(checks, key=lambda one: one.id not in LONGEST):
+            for check in sorted(checks, key=_rank):
                 if check.phase in step:
                     group.create_task(take(check))
     return results
+
+
+def _rank(check: Check) -> int:
+    return LONGEST.index(check.id) if check.id in LONGEST else len(LONGEST)
 
 
 async def _run_check(kit: Kit, check: Check) -> Result:
@@ -192,7 +216,5 @@ async def _run_check(kit: Kit, check: Check) -> Result:
     finally:
         # Rollouts that the check left waiting come to an end, which the audits wait for.
         own.release()
-    # Reasons quote answers, and reports are shown to others.
-    if key := kit.options.api_key:
-        reason, sent, seen = (text.replace(key, "[the server's key]") for text in (reason, sent, seen))
+    reason, sent, seen = (_without_key(kit.options, text) for text in (reason, sent, seen))
     return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects, usually=usually)

@@ -2,44 +2,30 @@
 
 import asyncio
 import contextlib
-import re
 import secrets
-import ssl
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import httpx
 
+from rollout_conformance.asking import Asking, describe
 from rollout_conformance.door import Door
-from rollout_conformance.endpoint import PIECE_SECONDS, cut_within_character
-from rollout_conformance.evidence import looked_at, sending
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
-from rollout_conformance.played import PlayedRollout, Script, init_in_words, objects_of
-from rollout_conformance.scripts import acknowledge, answering, encoded
+from rollout_conformance.played import PlayedRollout, Script, objects_of
+from rollout_conformance.scripts import acknowledge, answering
 from rollout_conformance.strict_json import parse_object
-from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
 from rollout_conformance.tool_schemas import usable_tools
-from rollout_conformance.usual_causes import NO_ANSWER, cause_of_refusal
+from rollout_conformance.usual_causes import cause_of_refusal
 from rollout_conformance.vocabulary import Failed, Skipped
 
 if TYPE_CHECKING:
     from rollout_conformance.server_command import ServerCommand
 
-INIT_PATH = "/v1/rollout/init"
-LEAST_PAUSE_SECONDS = 0.1
-BODY_SECONDS = 5.0
-"""How long a server that wants the body first is given."""
-MAX_SERVERS_ASKED = 30
 
-
-class Kit:
+class Kit(Asking):
     """One check's hold on the server and the trainer; the judge makes one for each.
 
     Args:
@@ -55,9 +41,7 @@ class Kit:
         check_id: str = "",
         command: "ServerCommand | None" = None,
     ) -> None:
-        self.options = options
-        self.http = http
-        self.trainer = trainer
+        super().__init__(options, http, trainer)
         self.command = command
         self._check_id = check_id
         self._holds: list[asyncio.Event] = []
@@ -123,7 +107,7 @@ class Kit:
             {name: value for name, value in init.items() if value is not ...},
             on_chat or answering(),
             on_completed or acknowledge,
-            self.options.timeout_seconds,
+            self.trainer.patience,
         )
         self.trainer.add(rollout, trailing=trailing, at=at)
         return rollout
@@ -182,155 +166,6 @@ class Kit:
         rollout.tools = usable_tools(objects_of(answer.get("tools"))) if self.options.call_tools else []
         rollout.accepted.set()
 
-    async def post(
-        self,
-        body: Mapping[str, Any] | bytes,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, str | bytes] | None = None,
-        insist: bool = True,
-        in_chunks: bool = False,
-    ) -> httpx.Response:
-        """POST an init with the server's key (or ``key``; an empty one sends none), whatever the answer.
-
-        Args:
-            insist: send it again while the server is full: 429 or 503 with Retry-After.
-            in_chunks: send the body without a Content-Length.
-
-        Raises:
-            Failed: there is no answer.
-        """
-        content = body if isinstance(body, bytes) else encoded(body)
-        key = self.options.api_key if key is None else key
-        sent: dict[str, str | bytes] = {"Content-Type": "application/json"}
-        sent |= {"Authorization": f"Bearer {key}"} if key else {}
-        sent |= headers or {}
-        pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
-        deadline = time.monotonic() + self.options.timeout_seconds
-        rollout = None if isinstance(body, bytes) else self.trainer.of_url(body.get("server_url"))
-        told = quoted(body) if isinstance(body, bytes) else init_in_words(body)
-        sending(f"POST {INIT_PATH} {told}{_headers_in_words(sent, self.options.api_key)}", rollout)
-        # The checks open more rollouts at once than a small server need take, so being full is no fault of its.
-        while True:
-            sent_as = _halves(content) if in_chunks else content
-            response = await self._answered("POST", INIT_PATH, content=sent_as, headers=pairs)
-            if rollout is not None:
-                rollout.statuses.append(response.status_code)
-            pause_seconds = retry_after_seconds(response)
-            if response.status_code not in (429, 503) or pause_seconds is None or not insist:
-                break
-            if time.monotonic() + pause_seconds > deadline:
-                break
-            await asyncio.sleep(max(pause_seconds, LEAST_PAUSE_SECONDS))
-        return response
-
-    async def post_and_hang_up(self, init: Mapping[str, Any]) -> None:
-        """Send an init over a connection that is closed at once, whatever is answered.
-
-        Raises:
-            Failed: no connection came about.
-        """
-        body = encoded(init)
-        try:
-            async with self.own_connection() as (_, writer):
-                writer.write(self._head_of_init(len(body)) + body)
-                await writer.drain()
-        except OSError as error:
-            raise Failed(f"a connection for POST {INIT_PATH}", str(error)) from None
-
-    async def post_head(self, body_bytes: int) -> int | None:
-        """The status that the head of an init gets whose body never comes; ``None`` if that is waited for."""
-        sending(f"POST {INIT_PATH}, the head alone")
-        with contextlib.suppress(OSError, TimeoutError, IndexError, ValueError):
-            async with asyncio.timeout(min(BODY_SECONDS, self.options.timeout_seconds)), self.own_connection() as own:
-                own[1].write(self._head_of_init(body_bytes))
-                return int((await own[0].readline()).split()[1])
-        return None
-
-    def _head_of_init(self, body_bytes: int) -> bytes:
-        url = httpx.URL(f"{self.options.server_url}{INIT_PATH}")
-        headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", **self._own_key}
-        lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        return "\r\n".join([*lines, f"Content-Length: {body_bytes}", "", ""]).encode("latin-1")
-
-    @asynccontextmanager
-    async def own_connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection to the server that nothing has been sent over."""
-        url = httpx.URL(self.options.server_url)
-        tls = ssl.create_default_context() if url.scheme == "https" else None
-        reader, writer = await asyncio.open_connection(url.host, url.port or (443 if tls else 80), ssl=tls)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    async def get(self, path: str) -> httpx.Response:
-        """GET a path without a key, whatever the answer.
-
-        Raises:
-            Failed: there is no answer.
-        """
-        return await self._answered("GET", path)
-
-    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        """Ask, with the server's key, whatever the answer.
-
-        Raises:
-            Failed: there is no answer.
-        """
-        sending(f"{method} {path}")
-        content = None if body is None else encoded(body)
-        headers = {**self._own_key, "Content-Type": "application/json"}
-        return await self._answered(method, path, headers=headers, content=content)
-
-    async def status(self, rollout_id: str) -> httpx.Response:
-        """Ask, with the server's key, how a rollout stands.
-
-        Raises:
-            Failed: there is no answer.
-        """
-        return await self._answered("GET", path_of(rollout_id), headers=self._own_key)
-
-    async def cancel(self, rollout_id: str) -> httpx.Response:
-        """Ask, with the server's key, for the end of a rollout.
-
-        Raises:
-            Failed: there is no answer.
-        """
-        path = f"{path_of(rollout_id)}/cancel"
-        sending(f"POST {path}")
-        return await self._answered("POST", path, headers=self._own_key)
-
-    async def cancel_where_it_runs(self, rollout_id: str) -> httpx.Response:
-        """As ``cancel``, again while the answer is 409: behind one address there may be several servers.
-
-        Raises:
-            Failed: there is no answer.
-        """
-        answer = await self.cancel(rollout_id)
-        for _ in range(MAX_SERVERS_ASKED):
-            if answer.status_code == 409:
-                answer = await self.cancel(rollout_id)
-        return answer
-
-    @property
-    def _own_key(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.options.api_key}"} if self.options.api_key else {}
-
-    async def _answered(self, method: str, path: str, **request: Any) -> httpx.Response:
-        if method != "POST":
-            sending(f"{method} {path}")
-        try:
-            return await self.http.request(method, f"{self.options.server_url}{path}", **request)
-        except httpx.TimeoutException:
-            got = f"none within {self.options.timeout_seconds:g} s"
-            raise Failed(f"an answer to {method} {path}", got, usually=NO_ANSWER) from None
-        except httpx.TransportError as error:
-            got = f"{type(error).__name__}: {shortened(str(error))}"
-            raise Failed(f"an answer to {method} {path}", got, usually=NO_ANSWER) from None
-
     async def must_serve(self) -> None:
         """The server goes on: a plain rollout ends in a result.
 
@@ -352,39 +187,3 @@ class Kit:
                 await self.must_serve()
 
         await asyncio.gather(asyncio.sleep(self.options.settle_seconds), another())
-
-
-async def _halves(content: bytes) -> AsyncIterator[bytes]:
-    first, second = cut_within_character(content)
-    yield first
-    await asyncio.sleep(PIECE_SECONDS)
-    yield second
-
-
-def _headers_in_words(headers: Mapping[str, str | bytes], own_key: str | None) -> str:
-    """Those that are not as always; the server's own key is not shown."""
-    plain = {"Content-Type": "application/json", "Authorization": f"Bearer {own_key}"}
-    odd = {name: value for name, value in headers.items() if plain.get(name) != value}
-    return f" with {quoted(odd)}" if odd else " without a key" if own_key and "Authorization" not in headers else ""
-
-
-def path_of(rollout_id: str) -> str:
-    """Where a rollout's state is asked for."""
-    return f"/v1/rollout/{quote(rollout_id, safe='')}"
-
-
-def retry_after_seconds(answer: httpx.Response) -> float | None:
-    """What Retry-After asks for (RFC 9110, 10.2.3); ``None`` if it is not there or means nothing."""
-    value = answer.headers.get("retry-after", "")
-    if re.fullmatch(r"[0-9]{1,6}", value):
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def describe(response: httpx.Response) -> str:
-    """A response, short and printable."""
-    text = shortened(response.text, MAX_QUOTED_CHARACTERS)
-    return f"{response.status_code}: {text}" if text else f"{response.status_code} without a body"

@@ -6,11 +6,11 @@ Each rollout has a ``server_url`` with a path of its own, so a call that lacks o
 import asyncio
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rollout_conformance.endpoint import Answer, Request
-from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.played import Call, Patience, PlayedRollout
 from rollout_conformance.policy import Policy
 from rollout_conformance.vocabulary import ConformanceError
 
@@ -27,14 +27,16 @@ class KitTrainer:
 
     Args:
         base_url: where the server under test reaches the endpoint.
+        timeout_seconds: the longest wait for any one thing the server has to do.
         policy: says the replies that need not be the kit's own.
     """
 
-    def __init__(self, base_url: str, policy: Policy | None = None) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float, policy: Policy | None = None) -> None:
         self.policy = policy
         self.failure: asyncio.Future[ConformanceError] = asyncio.get_running_loop().create_future()
         """Why the run cannot go on: the policy failed."""
         self.base_url = base_url.rstrip("/")
+        self.patience = Patience(timeout_seconds)
         self.rollouts: list[PlayedRollout] = []
         self.strays: list[str] = []
         """Calls that belong to no rollout of ours or go to no known path."""
@@ -57,6 +59,10 @@ class KitTrainer:
     def of_url(self, server_url: object) -> PlayedRollout | None:
         """The rollout that was given this ``server_url``."""
         return next((one for one in reversed(self.rollouts) if one.init.get("server_url") == server_url), None)
+
+    def of_id(self, rollout_id: object) -> PlayedRollout | None:
+        """The latest rollout of this id: two of one id are played one after the other."""
+        return next((rollout for rollout in reversed(self.rollouts) if rollout.rollout_id == rollout_id), None)
 
     def forget_strays(self, below: str) -> None:
         """Those below a path of the kit's own, where a check has sent the server."""
@@ -92,9 +98,7 @@ class KitTrainer:
             return Answer(400)
 
     def _by_id(self, request: Request) -> PlayedRollout | None:
-        # The latest first: two rollouts of one id are played one after the other.
-        named: Any = Call(_NOBODY, request, was_routed=False).fields.get("rollout_id")
-        return next((rollout for rollout in reversed(self.rollouts) if rollout.rollout_id == named), None)
+        return self.of_id(Call(_NOBODY, request, was_routed=False).fields.get("rollout_id"))
 
 
 async def _answer(call: Call, *, is_chat: bool) -> Answer | None:
@@ -113,4 +117,4 @@ async def _never(call: Call) -> Answer | None:
     return None
 
 
-_NOBODY = PlayedRollout("", {"rollout_id": ""}, _never, _never, 0)
+_NOBODY = PlayedRollout("", {"rollout_id": ""}, _never, _never, Patience(0))

@@ -9,6 +9,7 @@ DEFAULT_SETTLE_SECONDS = 1.0
 DEFAULT_CALLBACK_HOST = "127.0.0.1"
 DEFAULT_CONCURRENT_ROLLOUTS = 32
 DEFAULT_OVERLOAD_ROLLOUTS = 300
+DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
 SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 
 
@@ -44,3 +45,5 @@ class KitOptions:
     """Starts the server; the kit then owns the process, and can kill it."""
     server_pid: int | None = None
     """A running server that may be asked to stop at the end."""
+    drain_seconds: float | None = None
+    """How long it lets rollouts go on after SIGTERM; ``None``: not known, so that its end is not waited for."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rollout_conformance.policy import Policy
 
 MAX_TOLD_CALLS = 8
+MANY_LOST, IMPATIENT_SECONDS = 20, 5.0
 BODY_REFUSED = frozenset({400, 413, 422})
 
 _order = itertools.count()
@@ -131,6 +132,19 @@ def init_in_words(init: Any) -> str:
     return shortened(json.dumps(shown))
 
 
+@dataclass
+class Patience:
+    """How long anything is waited for; it is short once ``MANY_LOST`` rollouts have got no call for as long."""
+
+    full_seconds: float
+    lost: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """As of now."""
+        return self.full_seconds if self.lost < MANY_LOST else min(self.full_seconds, IMPATIENT_SECONDS)
+
+
 Script = Callable[[Call], Awaitable[Answer | None]]
 
 
@@ -142,7 +156,7 @@ class PlayedRollout:
     init: dict[str, Any]
     on_chat: Script
     on_completed: Script
-    timeout_seconds: float
+    patience: "Patience"
     has_delivery_faults: bool = False
     """Whether a delivery is refused, cut or delayed on purpose, so that it must come again."""
     is_refused_for_good: bool = False
@@ -154,6 +168,8 @@ class PlayedRollout:
     """Whether another rollout has the same id, so that a call without a path may belong to either."""
     statuses: list[int] = field(default_factory=list)
     """What inits with its ``server_url`` were answered."""
+    cancels: list[tuple[int, int]] = field(default_factory=list)
+    """When its end was asked for, in the order of the calls, and what that was answered."""
     tools: list[dict[str, Any]] = field(default_factory=list)
     chats: list[Call] = field(default_factory=list)
     completions: list[Call] = field(default_factory=list)
@@ -164,6 +180,10 @@ class PlayedRollout:
     def rollout_id(self) -> str:
         """The id we gave it."""
         return str(self.init["rollout_id"])
+
+    def was_cancelled(self, status: int) -> None:
+        """Its end was asked for, and this was the answer."""
+        self.cancels.append((next(_order), status))
 
     def changed(self) -> None:
         """Wake whoever waits."""
@@ -178,15 +198,18 @@ class PlayedRollout:
             Failed: it did not within the time limit; ``awaited`` names what was waited for.
         """
         looked_at(self)
+        timeout_seconds = self.patience.seconds
         try:
-            async with asyncio.timeout(self.timeout_seconds):
+            async with asyncio.timeout(timeout_seconds):
                 while not holds(self):
                     await self._changed.wait()
         except TimeoutError:
             seen = self.calls_in_words
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
             usually = NEVER_BEGAN if not (self.chats or self.completions) else None
-            raise Failed(awaited, f"none within {self.timeout_seconds:g} s ({seen})", usually=usually) from None
+            if usually is not None:
+                self.patience.lost += 1
+            raise Failed(awaited, f"none within {timeout_seconds:g} s ({seen})", usually=usually) from None
 
     async def result(self) -> dict[str, Any]:
         """The first terminal result that was acknowledged.
@@ -259,16 +282,15 @@ class PlayedRollout:
         # Of those that were sent again for want of room one tells enough.
         told_twice = {n for n, (a, b) in enumerate(itertools.pairwise(self.statuses)) if a == b and a in (429, 503)}
         inits = ", ".join(str(one) for n, one in enumerate(self.statuses) if n not in told_twice) or "no answer"
-        calls = sorted([*self.chats, *self.completions], key=lambda call: call.order)
-        told = [
-            f"a call for a completion ({call.answer_in_words})"
-            if call in self.chats
-            else f"a result, {call.result_in_words} ({call.answer_in_words})"
-            for call in calls
+        events = [(call.order, f"a call for a completion ({call.answer_in_words})") for call in self.chats]
+        events += [
+            (call.order, f"a result, {call.result_in_words} ({call.answer_in_words})") for call in self.completions
         ]
+        events += [(order, f"its cancel (answered {status})") for order, status in self.cancels]
+        told = [text for _, text in sorted(events)]
         told = [f"{count} times {one}" if (count := len(list(same))) > 1 else one for one, same in groupby(told)]
         if len(told) > MAX_TOLD_CALLS:
-            told[MAX_TOLD_CALLS // 2 : -MAX_TOLD_CALLS // 2] = [f"{len(told) - MAX_TOLD_CALLS} more calls"]
+            told[MAX_TOLD_CALLS // 2 : -MAX_TOLD_CALLS // 2] = [f"{len(told) - MAX_TOLD_CALLS} more"]
         return "; ".join([f"the init: {inits}", *told])
 
     @property

@@ -45,6 +45,7 @@ def to_json(report: Report) -> str:
         "rollouts": report.rollouts,
         "counts": {str(status): report.count(status) for status in Status},
         "sentences": asdict(coverage(report.results)),
+        "server_output": [printable(line) for line in report.server_output],
         "results": results,
     }
     return json.dumps(document, indent=2)
@@ -66,6 +67,9 @@ def to_junit(report: Report) -> bytes:
     )
     for result in report.results:
         _add_case(suite, result, report)
+    if report.server_output:
+        said = ElementTree.SubElement(suite, "system-err")
+        said.text = "\n".join(printable(line) for line in report.server_output)
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 

@@ -142,7 +142,7 @@ def _verdict(report: Report) -> str:
 
 
 def notes(report: Report) -> Iterator[str]:
-    """What may be done, a sentence each."""
+    """What may be done, a sentence each; and what the server said at its end."""
     if report.mended:
         yield f"Passed, though the baseline expects a failure; take it out: {', '.join(report.mended)}."
     if report.agent_failure and not report.conforms:
@@ -150,3 +150,4 @@ def notes(report: Report) -> Iterator[str]:
             f"The agent itself failed ({report.agent_failure}): if it needs metadata or messages of its own, give"
             " --init FILE; if it needs replies of its own, --policy MODULE:ATTR."
         )
+    yield from report.server_output

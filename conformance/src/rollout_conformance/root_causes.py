@@ -28,6 +28,8 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("retries.aborted_key", "retries.aborted"),
     ("delivery.*", "delivery.server_error"),
     ("load.*", "load.concurrent"),
+    ("state.*", "load.beside_owed"),
+    ("idempotency.owed", "load.beside_owed"),
     ("completed.tool_counts", "completed.counts"),
     ("chat.more_sampling", "chat.sampling"),
     ("tools.odd_ids", "tools.equal"),

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import h11
 import httpx
 
+from rollout_conformance.asking import INIT_PATH
 from rollout_conformance.evidence import sending
-from rollout_conformance.kit import INIT_PATH, Kit
+from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import encoded
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed

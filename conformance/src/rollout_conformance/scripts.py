@@ -87,6 +87,18 @@ async def acknowledge(call: Call) -> Answer:
     return Answer(body=b'{"status": "ok"}')
 
 
+def owing(is_back: asyncio.Event, *before: Answer, retry_after: str = "1") -> Script:
+    """Takes results once ``is_back``; gives the first ones the answers ``before``, and any other 503."""
+    left = list(before)
+
+    async def script(call: Call) -> Answer | None:
+        if is_back.is_set():
+            return await acknowledge(call)
+        return left.pop(0) if left else Answer(503, encoded({"detail": "not now"}), {"Retry-After": retry_after})
+
+    return script
+
+
 def refusing(status: int, times: int | None, then: Script, headers: dict[str, str] | None = None) -> Script:
     """Answers the first ``times`` calls (all, if ``None``) with ``status``."""
     seen: list[Call] = []

@@ -1,12 +1,12 @@
 """The server under test as a process of the kit's: started, asked to stop, killed, started again.
 
-It has a session of its own, and the whole session is gone when ``ServerCommand`` is left.
+It has a session of its own. The whole session is gone, and nobody answers at its address, before the next one starts
+and when ``ServerCommand`` is left: a worker that outlives its supervisor would answer in place of the next server.
 """
 
 import asyncio
 import contextlib
 import os
-import signal
 import ssl
 import tempfile
 import time
@@ -17,13 +17,15 @@ from typing import Self
 
 import httpx
 
+from rollout_conformance.processes import kill_session
 from rollout_conformance.text import shortened
 from rollout_conformance.vocabulary import ConformanceError
 
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
-GONE_SECONDS = 5.0
-SHOWN_OUTPUT_BYTES = 2_000
+GONE_SECONDS = 10.0
+SHOWN_OUTPUT_BYTES = 8_000
+SHOWN_LINES = 10
 
 
 _certificates = cache(ssl.create_default_context)  # to load them takes 20 ms, and is done for each client otherwise
@@ -45,7 +47,10 @@ class ServerCommand:
         self._command = tuple(command)
         self._server_url = server_url
         self._process: asyncio.subprocess.Process | None = None
+        self._is_told_to_end = False
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __aexit__
+        self.own_end: tuple[str, ...] = ()
+        """That it has ended though nobody had told it to, and the last that it printed, line by line; or nothing."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -62,15 +67,19 @@ class ServerCommand:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.kill()
+        with contextlib.suppress(ConformanceError):  # the report says more than that something is left
+            await self.kill()
         self._output.close()
 
     async def start(self) -> None:
-        """Start it and wait until it answers.
+        """Start it, once what is left of the one before is gone, and wait until it answers.
 
         Raises:
-            ConformanceError: it cannot be started, ends by itself, or does not answer in time.
+            ConformanceError: it cannot be started, ends by itself, or does not answer in time; or the one before
+                answers still.
         """
+        await self.kill()
+        self._is_told_to_end = False
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -86,15 +95,22 @@ class ServerCommand:
         # It is asked whether it lives after it has answered: somebody else may do so at that address.
         while not await self._answers() or self._process.returncode is not None:
             if self._process.returncode is not None:
-                raise ConformanceError(f"--command ended with exit code {self._process.returncode}: {self._tail()}")
+                self._is_told_to_end = True  # the error tells of it
+                raise ConformanceError(
+                    f"--command ended with exit code {self._process.returncode}: {' / '.join(self.last_lines())}"
+                )
             if time.monotonic() > deadline:
-                raise ConformanceError(f"--command does not answer at {self._server_url} in {READY_SECONDS:g} s.")
+                raise ConformanceError(
+                    f"--command does not answer at {self._server_url} in {READY_SECONDS:g} s: "
+                    f"{' / '.join(self.last_lines())}"
+                )
             await asyncio.sleep(POLL_SECONDS)
 
     async def _answers(self) -> bool:
         async with own_client(READY_SECONDS) as http:
             try:
-                return (await http.get(f"{self._server_url}/health")).is_success
+                # Whatever it says: that it does so without a key is another check's matter.
+                return (await http.get(f"{self._server_url}/health")).status_code < 500
             except httpx.TransportError:
                 return False
 
@@ -103,13 +119,24 @@ class ServerCommand:
         self._output.seek(0)
         return self._output.read()
 
-    def _tail(self) -> str:
+    def last_lines(self) -> list[str]:
+        """The last that it has printed, short and printable."""
         self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, self._output.tell() - SHOWN_OUTPUT_BYTES))
-        return shortened(self._output.read().decode("utf-8", "replace").strip() or "it printed nothing")
+        lines = self._output.read().decode("utf-8", "replace").splitlines()
+        return [shortened(line) for line in lines if line.strip()][-SHOWN_LINES:] or ["it printed nothing"]
+
+    def look(self) -> None:
+        """Note in ``own_end`` whether it has ended by itself."""
+        if self._process is not None and self._process.returncode is not None and not self._is_told_to_end:
+            self._is_told_to_end = True
+            how = f"The server ended by itself, with exit code {self._process.returncode}. The last that it printed:"
+            self.own_end = (how, *self.last_lines())
 
     def terminate(self) -> None:
         """SIGTERM to the process itself, as a supervisor sends it."""
+        self.look()
+        self._is_told_to_end = True
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
 
@@ -122,15 +149,29 @@ class ServerCommand:
         return None
 
     async def kill(self) -> None:
-        """kill -9 to it and all its children, and wait until they are gone."""
+        """kill -9 to it and all that it has started, and wait until they are gone, and nobody answers there.
+
+        Raises:
+            ConformanceError: some of it does not end; or somebody answers still, who has begun a session of his own.
+        """
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
-        # On a busy machine a child outlives it by a moment, and keeps the port from the next one.
+        self.look()
+        self._is_told_to_end = True
         deadline = time.monotonic() + GONE_SECONDS
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            while time.monotonic() < deadline:
-                os.killpg(self._process.pid, 0)
-                await asyncio.sleep(POLL_SECONDS)
+        # A child may begin another meanwhile; and on a busy machine one outlives the kill by a moment.
+        while left := kill_session(self._process.pid):
+            if time.monotonic() > deadline:
+                raise ConformanceError(
+                    f"Process {left[0]} of --command has not ended {GONE_SECONDS:g} s after kill -9."
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        await self._process.wait()
+        self._process = None
+        while await self._answers():
+            if time.monotonic() > deadline:
+                raise ConformanceError(
+                    f"{self._server_url} answers still, {GONE_SECONDS:g} s after --command was killed: "
+                    "it must not leave the session that it is started in."
+                )
+            await asyncio.sleep(POLL_SECONDS)

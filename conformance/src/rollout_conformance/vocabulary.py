@@ -127,6 +127,8 @@ class Report:
     """What the agent itself failed with, where it was asked with inits that the kit made up."""
     expected_failures: frozenset[str] = frozenset()
     """Ids of checks that may fail, from a baseline."""
+    server_output: tuple[str, ...] = ()
+    """Of a server that has ended by itself, or has not answered: a sentence, and the last lines that it has printed."""
 
     @property
     def failures(self) -> list[Result]:

@@ -49,6 +49,8 @@ class Rollout:
         self.finish_reason = "stop"
         self.attempts = self.aborts = 0
         self.told_seconds = 0.0
+        self.offers = 0
+        self.last_error: str | None = None
         self.llm_ms = 0.0
         self.tool_ms = 0.0
         self.began = time.monotonic()

@@ -353,12 +353,16 @@ class Playing:
     async def offer(self, rollout: Rollout, result: Json) -> str:
         """The state after one delivery; an empty text where it has to be made again."""
         rollout.told_seconds = 0.0
+        rollout.offers += 1
         try:
             response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            rollout.last_error = type(error).__name__
             return ""
         rollout.told_seconds = self.told_seconds(response)
-        return self.state_after(response, result)
+        state = self.state_after(response, result)
+        rollout.last_error = None if state == "delivered" else f"HTTP {response.status_code}"
+        return state
 
     def state_after(self, response: httpx.Response, result: Json) -> str:
         if response.is_redirect or (self.is_page(response) and response.status_code not in (410, 413)):

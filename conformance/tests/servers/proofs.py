@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import socket
 import sys
 import tempfile
@@ -23,12 +24,14 @@ from pathlib import Path
 from rollout_conformance import Check, ConformanceError, KitOptions, Report, Status, run, select
 from servers.mutants import MUTANTS, Mutant
 from servers.serving import serving
+from servers.small import DRAIN_VARIABLE
 
 PROOFS = Path(__file__).parent / "proofs.json"
 TESTS = Path(__file__).parents[1]
 KEY = "the-key-of-the-server"
 TIMEOUT_SECONDS = {False: 60.0, True: 15.0}
 """By whether the defect is silent."""
+DRAIN_SECONDS = 6.0
 HEAVY = frozenset({"wire.bomb", "wire.endless_head", "wire.endless_body", "invalid.body_size"})
 """They cost more than all others, and are left out where another check is proven; so are those of ``load``."""
 
@@ -112,8 +115,12 @@ async def _judged(mutant: Mutant, checks: list[Check]) -> Report:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
+        drain_seconds = None if not any(one.id == "drain.interrupted" for one in checks) else DRAIN_SECONDS
+        if drain_seconds is not None:
+            os.environ[DRAIN_VARIABLE] = str(drain_seconds)
         command = (sys.executable, "-m", "servers.small", mutant.name, str(port), f"{folder}/journal")
         options = replace(options, server_url=f"http://127.0.0.1:{port}", server_command=command)
+        options = replace(options, drain_seconds=drain_seconds)
         return await run(options, checks, strict=True)
 
 

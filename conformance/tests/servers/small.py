@@ -8,6 +8,7 @@ import asyncio
 import codecs
 import hashlib
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["ChatError", "Json", "Refusal", "Rollout", "SmallServer"]
 NUMBER = {"type": "number"}
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
+DRAIN_VARIABLE = "DRAIN_SECONDS"
 DRAIN_POLL_SECONDS, LAST_CALL_SECONDS = 0.05, 2.0
 
 
@@ -92,7 +94,8 @@ class SmallServer(Playing):
 
     def view(self, rollout: Rollout) -> Json:
         view = {"rollout_id": rollout.init["rollout_id"], "state": rollout.state, "accepted_at": rollout.accepted_at}
-        view |= {"finished_at": rollout.finished_at}
+        view |= {"finished_at": rollout.finished_at, "delivery_attempts": rollout.offers}
+        view |= {"last_error": rollout.last_error}
         names = ("status", "finish_reason", "reward", "error_message")
         return view | ({"result": {name: rollout.result.get(name) for name in names}} if rollout.result else {})
 
@@ -192,7 +195,10 @@ class SmallServer(Playing):
     def are_params(self, params: Any) -> bool:
         kinds: dict[str, Any] = {"temperature": float, "top_p": float, "max_tokens": int, "logprobs": bool}
         kinds |= {"model": str, "stop": str | list}
-        return isinstance(params, dict) and all(
+        if not isinstance(params, dict):
+            return False
+        stops = params.get("stop")
+        return not (isinstance(stops, list) and any(not isinstance(one, str) for one in stops)) and all(
             value is None or isinstance(value, kinds.get(name, object)) or (kinds[name] is float and type(value) is int)
             for name, value in params.items()
         )
@@ -320,7 +326,9 @@ def main(name: str, port: int, journal: Path | None) -> None:
     from servers.mutants import MUTANTS
 
     mutant = MUTANTS.get(name)
-    asyncio.run(serve((mutant.server if mutant else SmallServer)(journal=journal), port))
+    server = (mutant.server if mutant else SmallServer)(journal=journal)
+    server.drain_seconds = float(os.environ.get(DRAIN_VARIABLE, server.drain_seconds))
+    asyncio.run(serve(server, port))
 
 
 if __name__ == "__main__":

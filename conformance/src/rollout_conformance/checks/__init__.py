@@ -9,6 +9,7 @@ _MODULES = (
     "idempotency",
     "callbacks",
     "chat",
+    "chat_calls",
     "tools",
     "completed",
     "errors",

@@ -2,8 +2,9 @@
 
 import base64
 
+from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, describe
+from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import encoded
 from rollout_conformance.vocabulary import Failed, Skipped
 

@@ -13,6 +13,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, first, refusing
 from rollout_conformance.text import quoted
+from rollout_conformance.usual_causes import NEVER_BEGAN
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
@@ -70,7 +71,7 @@ async def rollout_id(kit: Kit) -> None:
 @check("callbacks.key", "key-7", "The init's api_key is the Bearer of every callback; without one there is none.")
 async def key(kit: Kit) -> None:
     token = secrets.token_urlsafe(12)
-    for api_key, expected in ((token, f"Bearer {token}"), (None, None)):
+    for api_key, expected in ((token, f"Bearer {token}"), (None, None), ("", None)):
         again = refusing(503, 1, acknowledge, {"Retry-After": "0"})
         rollout = kit.play(refusing(503, 1, answering(), {"Retry-After": "0"}), again, api_key=api_key)
         rollout.has_delivery_faults = True
@@ -173,10 +174,13 @@ async def once(kit: Kit) -> None:
 
 @check("callbacks.every", "way-1", "Every init that got a 202 ends in a terminal result.", AUDIT)
 async def every(kit: Kit) -> None:
+    rollouts = await audited(kit)
+    lost = [rollout for rollout in rollouts if not rollout.is_over]
     first_problem(
-        await audited(kit),
+        rollouts,
         "a terminal result for every 202",
         lambda rollout: "" if rollout.is_over else f"none that was acknowledged, after {rollout.calls_in_words}",
+        NEVER_BEGAN if lost and not any(_calls(rollout) for rollout in lost) else None,
     )
 
 
@@ -200,13 +204,14 @@ async def trace(kit: Kit) -> None:
     headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "tracestate": "kit=1"}
     kit.took(rollout, await kit.post(rollout.init, headers=headers))
     await rollout.result()
-    for call in _calls(rollout):
+    for number, call in enumerate(_calls(rollout), start=1):
+        where = "the result" if call in rollout.completions else f"call {number} for a completion"
         sent = call.request.headers.get("traceparent", "none")
         if trace_id not in sent.split("-"):
-            raise Failed(f"a traceparent of the trace {trace_id} in a callback", quoted(sent))
+            raise Failed(f"a traceparent of the trace {trace_id} with {where}", quoted(sent))
         state = call.request.headers.get("tracestate", "none")
         if "kit=1" not in state:
-            raise Failed("the tracestate 'kit=1' in a callback", quoted(state))
+            raise Failed(f"the tracestate 'kit=1' with {where}", quoted(state))
 
 
 @check("callbacks.user_agent", "http-8", "Callbacks have a User-Agent, and ask for no content coding.", AUDIT)

@@ -1,5 +1,6 @@
 """How long a server waits before it asks again, and offers a result again."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import pairwise
@@ -49,7 +50,7 @@ async def _require_growth(what: str, play: Callable[[], Awaitable[list[tuple[Pla
 @check("retries.delay", "retry-10", "Attempts are not made one right after the other; they wait longer each time.")
 async def calls(kit: Kit) -> None:
     async def play() -> list[tuple[PlayedRollout, list[Call]]]:
-        rollouts = [await kit.start(refusing(500, 3, answering())) for _ in range(ROLLOUTS)]
+        rollouts = await asyncio.gather(*(kit.start(refusing(500, 3, answering())) for _ in range(ROLLOUTS)))
         await kit.results(rollouts)
         if short := next((rollout for rollout in rollouts if len(rollout.chats) < 4), None):
             looked_at(short)
@@ -69,7 +70,7 @@ async def deliveries(kit: Kit) -> None:
             for door, rollout in zip(doors, rollouts, strict=True):
                 await door.open()
                 rollout.has_delivery_faults = True
-                await kit.send(rollout)
+            await asyncio.gather(*map(kit.send, rollouts))
             await kit.results(rollouts)
         return [(rollout, rollout.completions) for rollout in rollouts]
 

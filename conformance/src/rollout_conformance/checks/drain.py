@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from rollout_conformance.asking import INIT_PATH, describe, path_of, retry_after_seconds
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks import completed, errors
-from rollout_conformance.checks.restart import require_reports, restart_of
-from rollout_conformance.endpoint import Answer
+from rollout_conformance.checks.restart import require_reports, restart_of, start_again
 from rollout_conformance.evidence import looked_at
-from rollout_conformance.kit import INIT_PATH, Kit, describe, path_of, retry_after_seconds
-from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import acknowledge, answering, encoded, waiting_for
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.processes import is_alive
+from rollout_conformance.scripts import answering, encoded, owing, waiting_for
 from rollout_conformance.server_command import own_client
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
@@ -25,7 +26,12 @@ ROLLOUTS = 4
 POLL_SECONDS = 0.05
 STILL_RUNNING_SECONDS = 1.0
 """How long rollouts go on while the server has begun to end."""
+ANSWER_SECONDS = 5.0
+"""In which a worker that has nothing left to do has ended, however busy the machine is."""
 LEAST_KEY_CHARACTERS = 8
+LEAST_DRAIN_SECONDS = 3.0
+"""Beyond ``STILL_RUNNING_SECONDS``: those that end in time have to be told from those that last."""
+SLACK_SECONDS = 0.5
 LONG_SECONDS = 30
 """Of a Retry-After, so that a result is not offered again by itself meanwhile."""
 
@@ -49,6 +55,10 @@ class Stop:
     offered_at_the_end: int = 0
     missing: Failed | None = None
     """Why it did not come after a new start; or came as another."""
+    lasting: PlayedRollout | None = None
+    """Its model does not answer before the process has ended; none where that is not waited for."""
+    began_at: float = 0.0
+    """When the server was told to end."""
 
 
 async def stop_of(kit: Kit) -> Stop:
@@ -61,33 +71,38 @@ async def stop_of(kit: Kit) -> Stop:
 
 
 async def _stop(kit: Kit) -> Stop:
-    stop, model, is_back = Stop(), kit.hold(), asyncio.Event()
+    stop, is_back = Stop(), asyncio.Event()
+    model, left_waiting, is_over = kit.hold(), kit.hold(), kit.hold()
 
-    async def once_back(call: Call) -> Answer | None:
-        away = Answer(503, encoded({"detail": "not now"}), {"Retry-After": str(LONG_SECONDS)})
-        return await acknowledge(call) if is_back.is_set() else away
-
-    running = [await kit.start(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
-    stop.cancelled = await kit.start(waiting_for(model, answering()))
-    stop.owed = kit.play(on_completed=once_back)
+    running = [kit.play(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
+    stop.cancelled = kit.play(waiting_for(left_waiting, answering()))
+    stop.owed = kit.play(on_completed=owing(is_back, retry_after=str(LONG_SECONDS)))
     stop.owed.has_delivery_faults = True
-    await kit.send(stop.owed)
-    for rollout in (*running, stop.cancelled):
+    asked = [*running, stop.cancelled]
+    if not _why_no_end_is_awaited(kit):
+        stop.lasting = kit.play(waiting_for(is_over, answering()))
+        asked.append(stop.lasting)
+    await asyncio.gather(*map(kit.send, (*asked, stop.owed)))
+    for rollout in asked:
         await rollout.first_chat()
     await stop.owed.wait_until(lambda played: bool(played.completions), "a terminal result")
     await asyncio.sleep(POLL_SECONDS)
     stop.offered_before = len(stop.owed.completions)
+    stop.began_at = time.monotonic()
     _terminate(kit)
     try:
         late = await _refused_after_sigterm(kit)
-        for what, (method, path, status) in {
+        # The model answers in its time, however long the server takes to say how it stands.
+        asyncio.get_running_loop().call_later(STILL_RUNNING_SECONDS, model.set)
+        wanted = {
             "GET /ready": ("GET", "/ready", 503),
             "GET its state": ("GET", path_of(running[0].rollout_id), 200),
             "POST its cancel": ("POST", f"{path_of(stop.cancelled.rollout_id)}/cancel", 202),
-        }.items():
-            stop.during[what] = await _asked(kit, method, path, status)
-        await asyncio.sleep(STILL_RUNNING_SECONDS)
-        model.set()
+        }
+        given = await asyncio.gather(*(_asked(kit, *one) for one in wanted.values()))
+        stop.during = dict(zip(wanted, given, strict=True))
+        await model.wait()
+        left_waiting.set()
         await require_reports([*running, stop.cancelled, *late], "SIGTERM")
         for rollout in running:
             if (end := (await rollout.result()).get("status")) != "COMPLETED":
@@ -98,12 +113,14 @@ async def _stop(kit: Kit) -> Stop:
         stop.problem = failure
     finally:
         model.set()
+        left_waiting.set()
     stop.ending = await _end(kit)
     stop.offered_at_the_end = len(stop.owed.completions)
     is_back.set()
+    is_over.set()
     if kit.command is not None:
-        await kit.command.start()
         try:
+            await start_again(kit.command, "SIGTERM")
             await stop.owed.result()
             if text := stop.owed.contradiction():
                 raise Failed("the same result after SIGTERM and a new start", text)
@@ -112,9 +129,20 @@ async def _stop(kit: Kit) -> Stop:
     return stop
 
 
+def _why_no_end_is_awaited(kit: Kit) -> str:
+    seconds, most = kit.options.drain_seconds, kit.options.timeout_seconds
+    if seconds is None:
+        return "how long the server lets rollouts go on after SIGTERM is not known: give --drain SECONDS"
+    if not LEAST_DRAIN_SECONDS <= seconds <= most:
+        return (
+            f"only a drain of {LEAST_DRAIN_SECONDS:g} to {most:g} s (--timeout) is waited for, not one of {seconds:g} s"
+        )
+    return ""
+
+
 async def _asked(kit: Kit, method: str, path: str, status: int) -> httpx.Response | None:
     """The answer, asked for again for a while: one of several processes may be at its end already."""
-    deadline = time.monotonic() + STILL_RUNNING_SECONDS
+    deadline = time.monotonic() + ANSWER_SECONDS
     while (response := await _answer(kit, method, path)) is None or response.status_code != status:
         if time.monotonic() > deadline:
             break
@@ -156,6 +184,34 @@ async def answers(kit: Kit) -> None:
     if stop.cancelled is not None and (end := (await stop.cancelled.result()).get("status")) != "ERROR":
         looked_at(stop.cancelled)
         raise Failed("an ERROR, of a rollout that was cancelled after SIGTERM", str(end))
+
+
+@check(
+    "drain.interrupted",
+    "drain-2 drain-5",
+    "One that lasts goes on until the drain is over, and is an ERROR then, outcome 'interrupted'.",
+    STOPPING,
+)
+async def interrupted(kit: Kit) -> None:
+    stop = await stop_of(kit)
+    if why_not := _why_no_end_is_awaited(kit):
+        raise Skipped(why_not)
+    rollout, seconds = stop.lasting, kit.options.drain_seconds or 0
+    if rollout is None:
+        raise NotExercised("no rollout was seen to go on after SIGTERM")
+    if kit.command is None and not rollout.completions:
+        raise NotExercised("its result comes from the next process, which --server-pid does not start")
+    result, extra = await rollout.result(), {}
+    looked_at(rollout)
+    if (after := rollout.completions[0].came_at - stop.began_at) < seconds - SLACK_SECONDS:
+        raise Failed(
+            f"no result of a rollout that lasts before its {seconds:g} s after SIGTERM", f"one after {after:.1f} s"
+        )
+    if isinstance(found := result.get("extra_fields"), dict):
+        extra = found
+    if result.get("status") != "ERROR" or extra.get("outcome", "interrupted") != "interrupted":
+        what = f"an ERROR, outcome 'interrupted', of a rollout that lasts longer than {seconds:g} s after SIGTERM"
+        raise Failed(what, f"{result.get('status')}, {extra.get('outcome')}")
 
 
 @check("drain.kept", "drain-6", "A result that was not acknowledged by then is offered by the next process.", STOPPING)
@@ -270,26 +326,13 @@ def _code_of(response: httpx.Response) -> object:
 
 
 async def _end(kit: Kit) -> str:
-    limit = kit.options.timeout_seconds
+    limit = kit.options.timeout_seconds + (kit.options.drain_seconds or 0)
     if kit.command is not None:
         code = await kit.command.exit_code(limit)
         return "" if code == 0 else f"exit code {code}" if code is not None else f"no end within {limit:g} s"
     deadline = time.monotonic() + limit
-    while _is_alive(kit.options.server_pid or 0):
+    while is_alive(kit.options.server_pid or 0):
         if time.monotonic() > deadline:
             return f"no end within {limit:g} s"
         await asyncio.sleep(POLL_SECONDS)
     return ""
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    # A child that nobody has waited for still has its id.
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:  # noqa: PTH123 - a file of the kernel's
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True

@@ -10,6 +10,8 @@ from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
+    COMPLETION_TOKENS,
+    PROMPT_TOKENS_PER_MESSAGE,
     answering,
     asking_at_once,
     calling_offered_tools,
@@ -147,6 +149,26 @@ async def message(kit: Kit) -> None:
         return ""
 
     first_problem(await audited(kit), "an error_message with an ERROR, and only there", problem)
+
+
+@check("errors.counts", "metric-2 metric-3", "The metrics of an ERROR count the replies that were taken before it.")
+async def counts(kit: Kit) -> None:
+    failing, calling = refusing(400, None, answering()), calling_offered_tools()
+
+    async def script(call: Call) -> Answer | None:
+        return await (failing if turn_of(call) else calling)(call)
+
+    rollout = await kit.start(script)
+    result = await rollout.result()
+    need_tools(rollout.tools)
+    given = result.get("metrics")
+    if len(rollout.chats) < 2 or not isinstance(given, dict):
+        raise NotExercised("the agent does not call the model again after a tool call, or sends no metrics")
+    prompt_tokens = PROMPT_TOKENS_PER_MESSAGE * len(rollout.chats[0].messages)
+    counted = {"num_llm_calls": 1, "prompt_tokens": prompt_tokens, "response_tokens": COMPLETION_TOKENS}
+    for name, value in counted.items():
+        if given.get(name) != value:
+            raise Failed(f"{name} {value} of an ERROR, as of the one reply before it", quoted(given.get(name)))
 
 
 @check("errors.short_message", "result-9", "A trainer's error page of 2 MiB does not become the error_message.")

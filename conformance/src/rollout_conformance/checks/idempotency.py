@@ -7,22 +7,27 @@ from typing import Any
 
 import httpx
 
+from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
-from rollout_conformance.kit import Kit, describe
-from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import acknowledge, answering, first, waiting_for
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.scripts import acknowledge, answering, encoded, first, owing, waiting_for
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
 CONCURRENT_INITS = 8
+NULL_IS_A_VALUE = "a null within is taken for an absent field: only the fields of the table have defaults"
+TAKEN_OVER = (
+    "a request is noted under its key before it is compared: what is refused must not replace what is on record"
+)
 DEFAULTS: dict[str, Any] = {"max_turns": 10, "max_tokens_total": 8192, "metadata": {}}
 
 
-def _require_same(first: httpx.Response, again: httpx.Response) -> None:
+def _require_same(first: httpx.Response, again: httpx.Response, after: str = "", usually: str | None = None) -> None:
     if again.status_code != 202:
-        raise Failed("202 to a repeated init", describe(again))
+        raise Failed(f"202 to a repeated init{after}", describe(again), usually=usually)
     if not is_same_document(first.content, again.content):
         differs = first_difference(first.content, again.content)
         raise Failed("the first answer to a repeated init", f"another, which differs at {differs}")
@@ -115,7 +120,7 @@ async def conflict(kit: Kit) -> None:
         ("completion_params", {**params, "seed": True}),
         ("completion_params", {**params, "seed": "1"}),
         ("completion_params", {**params, "stop": ["b", "a"]}),
-        ("completion_params", {**params, "seed": 1, "x_own": None}),
+        ("completion_params", {**params, "x_own": None}),
         ("metadata", {"ground_truth": "5"}),
         ("max_turns", 3),
         ("max_tokens_total", 4_321),
@@ -124,17 +129,18 @@ async def conflict(kit: Kit) -> None:
         ("server_url", f"{rollout.init['server_url']}/"),
         ("server_url", rollout.init["server_url"].replace("http", "HTTP", 1)),
     ]
-    for name, value in others:
-        response = await kit.post({**rollout.init, name: value})
+    answers = await asyncio.gather(*(kit.post({**rollout.init, name: value}) for name, value in others))
+    for (name, value), response in zip(others, answers, strict=True):
         if response.status_code != 409:
             what = f"409 to an init with other {name} under a used key, {quoted(value)}"
-            raise Failed(what, describe(response))
+            is_null = value == {**params, "x_own": None}
+            raise Failed(what, describe(response), usually=NULL_IS_A_VALUE if is_null else None)
         if parse_object(response.content).get("code") != "key_reused":
             raise Failed("the code 'key_reused' with the 409", describe(response))
     # Nor does the refused one take the place of the first.
     if (answer := await kit.post({**rollout.init, "messages": [message]})).status_code != 409:
-        raise Failed("409 again to an init that was refused with 409", describe(answer))
-    _require_same(first, await kit.post(rollout.init))
+        raise Failed("409 again to an init that was refused with 409", describe(answer), usually=TAKEN_OVER)
+    _require_same(first, await kit.post(rollout.init), ", after another one under its key was refused", TAKEN_OVER)
     await _require_one_run(kit, rollout)
     if any(message in call.messages for call in rollout.chats):
         raise Failed("nothing of a refused init", quoted(message))
@@ -225,26 +231,52 @@ async def undeliverable(kit: Kit) -> None:
 )
 async def restated(kit: Kit) -> None:
     unsaid = {name: value for name, value in DEFAULTS.items() if name not in kit.options.init_fields}
-    rollout = kit.play()
+    rollout = kit.play(waiting_for(model := kit.hold(), answering()))
     rollout.init = {name: value for name, value in rollout.init.items() if name not in unsaid}
     rollout.init["messages"] = [*rollout.init["messages"], {"role": "user", "content": "\u00dcber \u65e5"}]
     first = await kit.send(rollout)
-    restated = _reversed({**rollout.init, **unsaid, "tool_server_url": None, "x_from_a_later_version": 1})
-    _require_same(first, await kit.post(json.dumps(restated, indent=2, ensure_ascii=False).encode()))
+    said = {
+        "with its members in another order": encoded(_reversed(rollout.init)),
+        "with spaces between, and texts that are not escaped": json.dumps(
+            rollout.init, indent=2, ensure_ascii=False
+        ).encode(),
+        "with a field that the table does not have": encoded({**rollout.init, "x_from_a_later_version": 1}),
+        **{f"with the default of {name} said": encoded({**rollout.init, name: v}) for name, v in unsaid.items()},
+        "with null for tool_server_url": encoded({**rollout.init, "tool_server_url": None}),
+    }
+    answers = await asyncio.gather(*map(kit.post, said.values()))
+    model.set()
+    for how, answer in zip(said, answers, strict=True):
+        _require_same(first, answer, f" {how}", f"an init {how} is taken for another: compare values")
     await _require_one_run(kit, rollout)
 
 
-@check("idempotency.callback_key", "same-9", "A repeat with another api_key does not change the key of the callbacks.")
+def _trace() -> tuple[str, dict[str, str]]:
+    trace_id = secrets.token_hex(16)
+    return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+
+
+@check(
+    "idempotency.callback_key",
+    "same-9",
+    "A repeat with another api_key or traceparent does not change those of the callbacks.",
+)
 async def callback_key(kit: Kit) -> None:
-    model, own = kit.hold(), secrets.token_urlsafe(12)
+    model, own, (trace_id, headers) = kit.hold(), secrets.token_urlsafe(12), _trace()
     rollout = kit.play(waiting_for(model, answering()), api_key=own)
-    first = await kit.send(rollout)
-    _require_same(first, await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}))
+    first = await kit.post(rollout.init, headers=headers)
+    kit.took(rollout, first)
+    await rollout.first_chat()
+    repeated = await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}, headers=_trace()[1])
+    _require_same(first, repeated)
     model.set()
     await _require_one_run(kit, rollout)
     for call in (*rollout.chats, *rollout.completions):
         if call.request.headers.get("authorization") != f"Bearer {own}":
             raise Failed("the api_key of the first init in a callback", "another")
+        if (sent := call.request.headers.get("traceparent", trace_id)) and trace_id not in sent:
+            usually = "a repeated init writes its traceparent into the record"
+            raise Failed("the trace of the first init in a callback", "another", usually=usually)
 
 
 @check(
@@ -254,12 +286,8 @@ async def callback_key(kit: Kit) -> None:
 )
 async def owed(kit: Kit) -> None:
     was_repeated = kit.hold()
-
-    async def on_completed(call: Call) -> Answer | None:
-        return await acknowledge(call) if was_repeated.is_set() else Answer(503, headers={"Retry-After": "1"})
-
     own = secrets.token_urlsafe(12)
-    rollout = kit.play(on_completed=on_completed, api_key=own)
+    rollout = kit.play(on_completed=owing(was_repeated), api_key=own)
     rollout.has_delivery_faults = True
     first = await kit.send(rollout)
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")

@@ -5,6 +5,7 @@ import json
 import secrets
 from typing import Any
 
+from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
@@ -30,6 +31,8 @@ ODD_IDS = (
 )
 SPACES = (" ", "\u00a0", "\u3000")
 """They stay at both ends of an id."""
+MANY_CHARACTERS = 200
+COUNTED = "characters are counted as bytes or as UTF-16 units: count code points"
 LONG_CHARACTERS = 120_000
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
 TEXT = (
@@ -45,7 +48,12 @@ def _unique(text: str) -> str:
 
 async def _require_same_id(kit: Kit, rollout_id: str) -> None:
     rollout = kit.play(rollout_id=rollout_id)
-    answer = parse_object((await kit.send(rollout)).content)
+    response = await kit.post(rollout.init)
+    if response.status_code in (400, 422) and len(rollout_id) > MANY_CHARACTERS:
+        what = f"202 to an init whose rollout_id has {len(rollout_id)} characters, {quoted(rollout_id[-12:])} the last"
+        raise Failed(what, describe(response), usually=COUNTED)
+    kit.took(rollout, response)
+    answer = parse_object(response.content)
     result = await rollout.result()
     for where, fields in (("the 202", answer), ("the result", result)):
         if fields.get("rollout_id") != rollout_id:
@@ -90,7 +98,7 @@ async def odd(kit: Kit) -> None:
 async def similar(kit: Kit) -> None:
     own = f"kit-{secrets.token_hex(4)}-" + "x" * 100
     ends = ("/1", " 1", "_1", "\u65e5", "\u672c", "a", "A", "1", "2")
-    rollouts = [await kit.start(rollout_id=f"{own}{end}") for end in ends]
+    rollouts = await asyncio.gather(*(kit.start(rollout_id=f"{own}{end}") for end in ends))
     await kit.results(rollouts)
     keys: dict[str, PlayedRollout] = {}
     for rollout in rollouts:

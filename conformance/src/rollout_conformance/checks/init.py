@@ -6,17 +6,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
-from rollout_conformance.kit import Kit, describe
+from rollout_conformance.kit import Kit
 from rollout_conformance.played import objects_of
 from rollout_conformance.same_connection import status_behind
-from rollout_conformance.scripts import answering, waiting_for
+from rollout_conformance.scripts import answering, encoded, waiting_for
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.tool_schemas import problem_of
 from rollout_conformance.vocabulary import Failed
 
 METADATA_BYTES = 1024 * 1024
+ODD_CHUNK_BYTES = 300
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 
@@ -152,6 +154,18 @@ async def chunked(kit: Kit) -> None:
         raise Failed("202 to an init with 'Transfer-Encoding: chunked'", describe(answer))
     kit.took(rollout, answer)
     await rollout.result()
+    # As RFC 9112, 7.1 allows: sizes with zeros before them, in capitals, with an extension; fields behind the last one.
+    odd = kit.play(messages=[{"role": "user", "content": "x" * ODD_CHUNK_BYTES}])
+    body = encoded(odd.init)
+    pieces = [body[:ODD_CHUNK_BYTES], body[ODD_CHUNK_BYTES:]]
+    chunks = b"".join(b"00%X;name=value\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    status = await kit.post_raw("Transfer-Encoding: chunked", chunks + b"0\r\nX-More: 1\r\n\r\n")
+    if status != 202:
+        usually = "the sizes of chunks are read by hand: what stands behind a semicolon is left out"
+        raise Failed("202 to an init in chunks whose sizes have an extension", str(status), usually=usually)
+    odd.is_accepted = True
+    odd.accepted.set()
+    await odd.result()
 
 
 @check("init.nulls", "init-3", "api_key, idempotency_key and tool_server_url may be null.")
@@ -162,8 +176,15 @@ async def nulls(kit: Kit) -> None:
 
 @check("init.unknown_fields", "http-4", "Fields that the server does not know are ignored.")
 async def unknown_fields(kit: Kit) -> None:
-    rollout = await kit.start(x_from_a_later_version={"a": [1, None]})
+    alike: dict[str, Any] = {"ROLLOUT_ID": "another", "Messages": [], "Max_Turns": 0, "maxTurns": 0}
+    rollout = kit.play(x_from_a_later_version={"a": [1, None]}, **alike)
+    answer = await kit.send(rollout)
+    if parse_object(answer.content).get("rollout_id") != rollout.rollout_id:
+        raise Failed("the rollout_id, and no field with a name alike, in the 202", describe(answer))
+    call = await rollout.first_chat()
     await rollout.result()
+    if call.messages != rollout.init["messages"]:
+        raise Failed("messages, and no field with a name alike, in a call for a completion", quoted(call.messages))
 
 
 @check("http.health", "state-6", "GET /health answers 200 with a JSON object that has a status, without a key.")

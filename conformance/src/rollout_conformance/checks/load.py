@@ -4,11 +4,14 @@ import asyncio
 
 import httpx
 
+from rollout_conformance.asking import describe, retry_after_seconds
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import difference
-from rollout_conformance.kit import Kit, describe, retry_after_seconds
+from rollout_conformance.evidence import looked_at
+from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, objects_of
-from rollout_conformance.scripts import answering, cutting, raw, refusing, waiting_for
+from rollout_conformance.scripts import acknowledge, answering, cutting, owing, raw, refusing, waiting_for
+from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import LATE, Failed, NotExercised
 
@@ -38,12 +41,9 @@ async def concurrent(kit: Kit) -> None:
 
 @check("load.beside_failing", "way-8", "Rollouts that fail, each in another way, do not disturb the others.")
 async def beside_failing(kit: Kit) -> None:
-    failing = [
-        await kit.start(refusing(400, None, answering())),
-        await kit.start(raw(b"not JSON")),
-        await kit.start(cutting(None, answering())),
-        await kit.start(raw(b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}')),
-    ]
+    calls_as_number = raw(b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}')
+    scripts = (cutting(None, answering()), refusing(400, None, answering()), raw(b"not JSON"), calls_as_number)
+    failing = await asyncio.gather(*map(kit.start, scripts))
     await _require_own_answers(kit, NEIGHBOURS)
     await kit.results(failing)
 
@@ -57,11 +57,34 @@ async def beside_waiting(kit: Kit) -> None:
     await kit.results(waiting)
 
 
-@check("load.overload", "limit-1 err-4 same-13", "A server that is full refuses with 429 or 503 and Retry-After.", LATE)
+@check("load.beside_owed", "way-8", "Results that are refused for a time, or left unanswered, hold up no others.")
+async def beside_owed(kit: Kit) -> None:
+    is_back = kit.hold()
+    owed = [kit.play(on_completed=owing(is_back)) for _ in range(STUCK)]
+    owed += [kit.play(on_completed=waiting_for(is_back, acknowledge)) for _ in range(STUCK)]
+    for rollout in owed:
+        rollout.has_delivery_faults = True
+    await asyncio.gather(*map(kit.send, owed))
+    for rollout in owed:
+        await rollout.wait_until(
+            lambda played: bool(played.completions), "its result, beside others that are not taken"
+        )
+    await _require_own_answers(kit, NEIGHBOURS)
+    is_back.set()
+    await kit.results(owed)
+
+
+@check(
+    "load.overload",
+    "limit-1 err-4 same-13 same-18",
+    "A server that is full refuses with 429 or 503 and Retry-After.",
+    LATE,
+)
 async def overload(kit: Kit) -> None:
     model = kit.hold()
     accepted: list[PlayedRollout] = []
     refused: list[tuple[PlayedRollout, httpx.Response]] = []
+    first_answer: httpx.Response | None = None
     # Not all at once: a server may take many more than it needs to for this, and all are owed a result.
     while not refused and len(accepted) < kit.options.overload_rollouts:
         batch = [
@@ -73,9 +96,12 @@ async def overload(kit: Kit) -> None:
         ):
             if answer.status_code == 202:
                 kit.took(rollout, answer)
+                first_answer = first_answer or answer
                 accepted.append(rollout)
             else:
                 refused.append((rollout, answer))
+    if refused:
+        await _require_repeat(kit, accepted[0], first_answer)
     # A place is free again however its rollout ends.
     await asyncio.gather(*(_cancel(kit, one) for one in accepted))
     model.set()
@@ -88,8 +114,16 @@ async def overload(kit: Kit) -> None:
     await kit.results(accepted)
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
-    await _require_room_again(kit, *refused[0])
-    await _require_as_many_again(kit, len(accepted))
+    await asyncio.gather(_require_room_again(kit, *refused[0]), _require_as_many_again(kit, len(accepted)))
+
+
+async def _require_repeat(kit: Kit, rollout: PlayedRollout, first_answer: httpx.Response | None) -> None:
+    """That there is no room is no matter of who has a place."""
+    again = await kit.post(rollout.init, insist=False)
+    if again.status_code != 202 or first_answer is None or not is_same_document(first_answer.content, again.content):
+        looked_at(rollout)
+        usually = "whether there is room is asked before the key is looked up"
+        raise Failed("the first answer to a repeated init, though the server is full", describe(again), usually=usually)
 
 
 async def _cancel(kit: Kit, rollout: PlayedRollout) -> None:

@@ -9,22 +9,31 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
-from rollout_conformance.kit import Kit, describe
-from rollout_conformance.played import Call, PlayedRollout, Script
-from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, encoded, waiting_for
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.scripts import (
+    acknowledge,
+    answering,
+    calling_offered_tools,
+    encoded,
+    owing,
+    waiting_for,
+)
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import OFFERED_ONCE
-from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
+from rollout_conformance.vocabulary import STOPPING, ConformanceError, Failed, NotExercised, Skipped
 
 if TYPE_CHECKING:
     from rollout_conformance.server_command import ServerCommand
 
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
+RUN_AGAIN = "the key of what was cut off is free: an init that is repeated then runs its rollout again"
 SHORTENED_SECONDS = 5.0
 MORE_SECONDS = 0.5
 """In which a server that offers everything again after its start has done so."""
@@ -76,18 +85,6 @@ async def restart_of(kit: Kit) -> Restart:
     return await asyncio.shield(kit.trainer.restart)
 
 
-def until_back(is_back: asyncio.Event, *before: Answer) -> Script:
-    """Takes results once ``is_back``; gives the first ones the answers ``before``, and any other 503."""
-    left = list(before)
-
-    async def script(call: Call) -> Answer | None:
-        if is_back.is_set():
-            return await acknowledge(call)
-        return left.pop(0) if left else Answer(503, encoded({"detail": "not now"}), {"Retry-After": "1"})
-
-    return script
-
-
 async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     model, is_back = kit.hold(), asyncio.Event()
 
@@ -96,12 +93,13 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
 
     restart = Restart(
         [play(waiting_for(model, answering())) for _ in range(ROLLOUTS)],
-        play(calling_offered_tools(), until_back(is_back)),
-        play(calling_offered_tools(), until_back(is_back, Answer(422, encoded({"detail": "no"})))),
+        play(calling_offered_tools(), owing(is_back)),
+        play(calling_offered_tools(), owing(is_back, Answer(422, encoded({"detail": "no"})))),
         play(answering()),
     )
     restart.owed.has_delivery_faults = restart.shortened.has_delivery_faults = True
-    first = {rollout.rollout_id: await kit.send(rollout) for rollout in restart.rollouts}
+    answers = await asyncio.gather(*map(kit.send, restart.rollouts))
+    first = {rollout.rollout_id: answer for rollout, answer in zip(restart.rollouts, answers, strict=True)}
     await restart.delivered.result()
     for rollout in restart.running:
         await rollout.first_chat()
@@ -119,8 +117,8 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     restart.before = {rollout.rollout_id: len(rollout.completions) for rollout in restart.rollouts}
     restart.chats = {rollout.rollout_id: len(rollout.chats) for rollout in restart.rollouts}
     model.set()
-    await command.start()
     try:
+        await start_again(command, "kill -9")
         for rollout in (restart.owed, restart.delivered, restart.running[0]):
             own = rollout.rollout_id
             restart.repeated[own] = first[own], await kit.post(rollout.init)
@@ -138,16 +136,32 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
             if len(keys := {call.key for call in rollout.completions}) > 1:
                 looked_at(rollout)
                 raise Failed(
-                    "the same Idempotency-Key with a result after kill -9 and a new start", quoted(sorted(keys))
+                    "the same Idempotency-Key with a result after kill -9 and a new start",
+                    quoted(sorted(keys)),
+                    usually="the key is made anew by each process: make it from the rollout_id",
                 )
         restart.anew = await kit.start(calling_offered_tools(turns=2))
         await restart.anew.result()
         await asyncio.sleep(MORE_SECONDS)
     except Failed as failure:
+        if any(len(one.chats) > restart.chats[one.rollout_id] for one in restart.running[:-1]):
+            failure.usually = RUN_AGAIN
         restart.problem = failure
     finally:
         is_back.set()
     return restart
+
+
+async def start_again(command: "ServerCommand", after: str) -> None:
+    """Start the server once more.
+
+    Raises:
+        Failed: it does not start.
+    """
+    try:
+        await command.start()
+    except ConformanceError as error:
+        raise Failed(f"a server that can be started again after {after}", str(error)) from None
 
 
 async def _until_read(kit: Kit, rollout: PlayedRollout) -> None:

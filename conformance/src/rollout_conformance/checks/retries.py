@@ -42,12 +42,17 @@ LARGE_BYTES = 20_000
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
 
 
-async def _require_recovery(kit: Kit, after: str, script: Script) -> PlayedRollout:
+PATH = (
+    "the word rollout within a path, as frameworks repeat it, is taken for the trainer speaking of one: leave paths out"
+)
+
+
+async def _require_recovery(kit: Kit, after: str, script: Script, *, usually: str | None = None) -> PlayedRollout:
     rollout = await kit.start(script)
     result = await rollout.result()
     if result.get("status") != "COMPLETED" or len(rollout.chats) < 2:
         got = f"{result.get('status')} after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
-        raise Failed(f"another call for the completion after {after}", got)
+        raise Failed(f"another call for the completion after {after}", got, usually=usually)
     for again in rollout.chats[1:]:
         if not is_same_document(rollout.chats[0].request.body, again.request.body):
             differs = first_difference(rollout.chats[0].request.body, again.request.body)
@@ -62,29 +67,29 @@ async def server_error(kit: Kit) -> None:
     )
 
 
-@check("retries.later", "retry-5", "So is one of a later turn.")
+@check("retries.twice", "retry-5", "It is made again more than once.")
+async def twice(kit: Kit) -> None:
+    await _require_recovery(kit, "500 twice", refusing(500, 2, answering()))
+
+
+@check("retries.later", "retry-5", "So is one of a later turn, twice too, though one before it was made again twice.")
 async def later(kit: Kit) -> None:
-    tools, refused = calling_offered_tools(), list[Call]()
+    tools, refused = calling_offered_tools(), list[int]()
 
     async def script(call: Call) -> Answer | None:
-        if turn_of(call) == 1 and not refused:
-            refused.append(call)
+        if refused.count(turn_of(call)) < 2:
+            refused.append(turn_of(call))
             return Answer(500, encoded({"detail": "not now"}))
         return await tools(call)
 
     rollout = await kit.start(script)
     result = await rollout.result()
     need_tools(rollout.tools)
-    if not refused:
+    if 1 not in refused and result.get("status") == "COMPLETED":
         raise NotExercised("the agent does not call the model again after a tool call")
     if result.get("status") != "COMPLETED":
         got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
-        raise Failed("the second turn's call again after 500", got)
-
-
-@check("retries.twice", "retry-5", "It is made again more than once.")
-async def twice(kit: Kit) -> None:
-    await _require_recovery(kit, "500 twice", refusing(500, 2, answering()))
+        raise Failed("the calls of two turns again after 500, twice each", got)
 
 
 @check("retries.cut", "retry-5", "A call whose connection is cut is made again, with the same body.")
@@ -145,10 +150,12 @@ async def too_many(kit: Kit) -> None:
 async def pause(kit: Kit) -> None:
     header = {"Retry-After": "0"}
     nobody = [Answer(404, b"no such backend", header)] * PAUSE_REFUSALS
+    firewall = [Answer(429, b"<!DOCTYPE html><html></html>", {**header, "Content-Type": "text/html"})] * PAUSE_REFUSALS
     elsewhere = [Answer(405, b"<html></html>", header)] * PAUSE_REFUSALS
     await asyncio.gather(
         _require_patience(kit, first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering())),
         _require_recovery(kit, f"{PAUSE_REFUSALS} times 404 of a proxy", first(*nobody, then=answering())),
+        _require_recovery(kit, f"{PAUSE_REFUSALS} times 429 with a page of HTML", first(*firewall, then=answering())),
         _require_recovery(kit, f"{PAUSE_REFUSALS} times 405 of a proxy", first(*elsewhere, then=answering())),
         *(
             _require_recovery(
@@ -255,7 +262,7 @@ async def not_whole(kit: Kit) -> None:
 @check("retries.final", "retry-8", "A call answered 3xx, 400, 401, 403, 409, 413 or 422 is not made again.")
 async def final(kit: Kit) -> None:
     statuses = (302, 307, 400, 401, 402, 403, 406, 409, 413, 415, 422, 451)
-    rollouts = [await kit.start(refusing(status, 1, answering())) for status in statuses]
+    rollouts = await asyncio.gather(*(kit.start(refusing(status, 1, answering())) for status in statuses))
     await kit.results(rollouts)
     for status, rollout in zip(statuses, rollouts, strict=True):
         if len(rollout.chats) > 1:
@@ -308,7 +315,12 @@ async def no_path(kit: Kit) -> None:
     )
     await asyncio.gather(
         *(
-            _require_recovery(kit, f"{answer.status} {answer.body.decode()}", first(answer, then=answering()))
+            _require_recovery(
+                kit,
+                f"{answer.status} {answer.body.decode()}",
+                first(answer, then=answering()),
+                usually=PATH if answer is path else None,
+            )
             for answer in answers
         )
     )

@@ -4,20 +4,23 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
-from rollout_conformance.kit import Kit, describe
-from rollout_conformance.played import Call, PlayedRollout
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import (
     acknowledge,
     answering,
     calling_offered_tools,
     first,
+    owing,
     refusing,
     waiting_for,
 )
@@ -29,7 +32,7 @@ BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
 STATES = (*BEFORE_ITS_END, "finished", "delivered", "undeliverable")
 ODD_ID = "a/b c?d=%2f+#\u00fc\u65e5"
 POLL_SECONDS = 0.05
-OWED, ACTIVE_SECONDS = 8, 3.0
+ENDED, ACTIVE_SECONDS = 8, 3.0
 CANCELS = 6
 """Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
 
@@ -182,20 +185,28 @@ async def cancel_ended(kit: Kit) -> None:
     await _cancel_owed(kit)
 
 
-async def _cancel_owed(kit: Kit) -> None:
-    """The cancel of one that has ended, and whose result is answered 503."""
-    is_asked = kit.hold()
-
-    async def on_completed(call: Call) -> Answer | None:
-        return await acknowledge(call) if is_asked.is_set() else Answer(503, headers={"Retry-After": "1"})
-
-    rollout = kit.play(on_completed=on_completed)
+async def _owed(kit: Kit) -> tuple[PlayedRollout, asyncio.Event]:
+    """One that has ended, and whose result is answered 503 until the event is set."""
+    is_back = kit.hold()
+    rollout = kit.play(on_completed=owing(is_back))
     rollout.has_delivery_faults = True
     await kit.send(rollout)
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    return rollout, is_back
+
+
+async def _cancel_owed(kit: Kit) -> None:
+    """The cancel of one that has ended, and whose result is answered 503."""
+    rollout, is_back = await _owed(kit)
     _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout whose result is owed")
-    is_asked.set()
-    await rollout.result()
+    count = len(rollout.completions)
+    is_back.set()
+    try:
+        await rollout.result()
+    except Failed:
+        got = f"none; it had been answered 503 before it, {count} times"
+        usually = "the cancel ends the delivery, too: what has ended is not cancelled any more"
+        raise Failed("the result again after a cancel that was answered 409", got, usually=usually) from None
     if contradiction := rollout.contradiction():
         raise Failed("the same result after the cancel of a rollout that had ended", contradiction)
 
@@ -230,19 +241,11 @@ async def cancel_unknown(kit: Kit) -> None:
 
 @check("state.undelivered", "state-11", "A result that is not acknowledged yet is 'finished', not 'delivered'.")
 async def undelivered(kit: Kit) -> None:
-    is_asked = kit.hold()
-
-    async def on_completed(call: Call) -> Answer | None:
-        return await acknowledge(call) if is_asked.is_set() else Answer(503, headers={"Retry-After": "1"})
-
-    rollout = kit.play(on_completed=on_completed)
-    rollout.has_delivery_faults = True
-    await kit.send(rollout)
-    await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    rollout, is_back = await _owed(kit)
     # When it is offered again, the server has read the first answer.
     await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
     owed = await _view(kit, rollout, "a rollout whose result was answered 503")
-    is_asked.set()
+    is_back.set()
     await rollout.result()
     if (state := owed["state"]) in ("delivered", "undeliverable"):
         raise Failed("the state 'finished' while a result is offered again", quoted(state))
@@ -255,31 +258,47 @@ async def undelivered(kit: Kit) -> None:
             raise Failed(f"{expected} once that is delivered", quoted(owed.get(name)))
 
 
+@check(
+    "state.attempts", "state-14", "The offers of a result are counted; once it is delivered, there is no last_error."
+)
+async def attempts(kit: Kit) -> None:
+    rollout, is_back = await _owed(kit)
+    is_back.set()
+    await rollout.result()
+    told, count = await _until_delivered(kit, rollout), len(rollout.completions)
+    if not is_number(told.get("delivery_attempts", 0)) or told.get("delivery_attempts", 0) < count:
+        what = f"delivery_attempts {count} of a result that was offered {count} times"
+        raise Failed(what, quoted(told.get("delivery_attempts")))
+    if told.get("last_error") is not None:
+        raise Failed("no last_error of a result that is delivered", quoted(told["last_error"]))
+
+
 @check("state.health", "state-6", "GET /health does not count rollouts as active that have ended.", Phase.ALONE)
 async def health(kit: Kit) -> None:
-    is_asked = kit.hold()
-
-    async def on_completed(call: Call) -> Answer | None:
-        return await acknowledge(call) if is_asked.is_set() else Answer(503, headers={"Retry-After": "1"})
-
     before = await _active(kit)
-    owed = [kit.play(on_completed=on_completed) for _ in range(OWED)]
-    for rollout in owed:
-        rollout.has_delivery_faults = True
-        await kit.send(rollout)
-    for rollout in owed:
-        await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
+    owed = [rollout for rollout, _ in await asyncio.gather(*(_owed(kit) for _ in range(ENDED)))]
+    # What is offered again was read by the server before.
+    await _require_inactive(
+        kit, before, "results that are offered again", lambda: all(len(one.completions) > 1 for one in owed)
+    )
+    kit.release()
+    failing = await asyncio.gather(*(kit.start(refusing(400, None, answering())) for _ in range(ENDED)))
+    cancelled = await asyncio.gather(*(kit.start(waiting_for(kit.hold(), answering())) for _ in range(ENDED)))
+    for rollout in cancelled:
+        await rollout.first_chat()
+        await kit.cancel_where_it_runs(rollout.rollout_id)
+    await kit.results((*owed, *failing, *cancelled))
+    what = "rollouts that ended as ERROR, and as many that were cancelled"
+    await _require_inactive(kit, before, what, lambda: True)
+
+
+async def _require_inactive(kit: Kit, before: int, what: str, is_settled: Callable[[], bool]) -> None:
+    """Whatever else runs on the server ends, or is fewer."""
     deadline = time.monotonic() + ACTIVE_SECONDS
-    # Whatever else runs on the server ends, or is fewer.
-    active = await _active(kit)
-    while active >= before + OWED and time.monotonic() < deadline:
+    while (active := await _active(kit)) >= before + ENDED:
+        if time.monotonic() > deadline and is_settled():
+            raise Failed(f"active_rollouts {before} in GET /health, as before, with {ENDED} {what}", str(active))
         await asyncio.sleep(POLL_SECONDS)
-        active = await _active(kit)
-    is_asked.set()
-    await kit.results(owed)
-    if active >= before + OWED:
-        what = f"active_rollouts {before} in GET /health, as before, with {OWED} results that are offered again"
-        raise Failed(what, str(active))
 
 
 async def _active(kit: Kit) -> int:

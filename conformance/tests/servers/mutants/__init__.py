@@ -1,6 +1,6 @@
 """The mutants, by name; importing a table puts its rows into ``MUTANTS``."""
 
-from servers.mutants import clauses, conversations, corners, inits, narrow, processes, results, trainers
+from servers.mutants import clauses, conversations, corners, inits, narrow, processes, readings, results, trainers
 from servers.mutants.mechanism import MUTANTS, Mutant
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "inits",
     "narrow",
     "processes",
+    "readings",
     "results",
     "trainers",
 ]

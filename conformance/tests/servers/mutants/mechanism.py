@@ -62,9 +62,9 @@ def mutant(
 
 
 def _around(attribute: str, defect: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: SmallServer, *arguments: Any) -> Any:
+    def method(self: SmallServer, *arguments: Any, **named: Any) -> Any:
         usual = getattr(super(type(self), self), attribute)
-        return defect(self, usual, *arguments)
+        return defect(self, usual, *arguments, **named)
 
     async def awaited(self: SmallServer, *arguments: Any) -> Any:
         found = method(self, *arguments)

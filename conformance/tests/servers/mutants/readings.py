@@ -1,0 +1,135 @@
+"""Defects that fresh readers of the page planted, and those of the questions that they had left open."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+
+from servers.model import ATTEMPTS, TRACE, Json, Rollout
+from servers.mutants.mechanism import mutant
+from servers.small import SmallServer
+
+
+async def asks_for_room_first(self: SmallServer, usual: Any, init: Json) -> Any:
+    self.require_room()
+    return await usual(init)
+
+
+async def takes_the_newest_trace(self: SmallServer, usual: Any, init: Json) -> Any:
+    if self.key_of(init) in self.rollouts:
+        self.__dict__["newest_trace"] = TRACE.get()
+    return await usual(init)
+
+
+def wants_a_length(self: SmallServer, usual: Any, **about: Any) -> None:
+    async def refuse(response: httpx.Response) -> None:
+        if response.status_code != 204 and not {"content-length", "transfer-encoding"} & response.headers.keys():
+            raise httpx.ReadError("The reply does not say how long it is")
+
+    usual(**about)
+    self.http.event_hooks = {"response": [refuse]}
+
+
+async def bounds_what_is_announced(self: SmallServer, usual: Any, request: Request) -> bytes:
+    return await (usual(request) if "content-length" in request.headers else request.body())
+
+
+def reads_names_in_any_case(self: SmallServer, usual: Any, response: httpx.Response) -> Json | None:
+    completion = usual(response)
+    if isinstance(completion, dict) and isinstance(completion.get("choices"), list):
+        choices = [{name.lower(): value for name, value in dict(one).items()} for one in completion["choices"]]
+        return {**completion, "choices": choices}
+    return completion if completion is None else dict(completion)
+
+
+async def counts_attempts_of_a_rollout(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    failed = rollout.attempts - rollout.metrics["num_llm_calls"]
+    self.__dict__["attempts"] = max(1, ATTEMPTS - failed)
+    return dict(await usual(rollout))
+
+
+async def keeps_the_last_error(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
+    before = rollout.last_error
+    state = str(await usual(rollout, result))
+    rollout.last_error = rollout.last_error or before
+    return state
+
+
+def looks_at_no_element(self: SmallServer, usual: Any, params: Any) -> bool:
+    has_list = isinstance(params, dict) and isinstance(params.get("stop"), list)
+    return bool(usual({**params, "stop": []} if has_list else params))
+
+
+def answers_bad_calls_first(self: SmallServer, usual: Any, rollout: Rollout, calls: list[Json]) -> list[Json]:
+    return sorted(usual(rollout, calls), key=lambda one: "Error" not in one["content"])
+
+
+async def delivers_one_after_the_other(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> None:
+    async with self.__dict__.setdefault("courier", asyncio.Lock()):
+        await usual(rollout, result)
+
+
+mutant("asks-for-room-first", "load.overload", capacity=30, accept=asks_for_room_first)
+mutant(
+    "takes-an-empty-api-key-for-one",
+    "callbacks.key",
+    credentials=lambda s, usual, rollout, path: (
+        {"Authorization": "Bearer"} if rollout.init.get("api_key") == "" else usual(rollout, path)
+    ),
+)
+mutant(
+    "counts-pages-with-429",
+    "retries.pause",
+    is_pause=lambda s, usual, r, c: usual(r, c) and not (r.status_code == 429 and s.is_page(r)),
+)
+mutant(
+    "takes-the-newest-trace",
+    "idempotency.callback_key",
+    accept=takes_the_newest_trace,
+    trace=lambda s, usual, path: s.__dict__.get("newest_trace") or usual(path),
+)
+mutant("wants-the-length-of-replies", "chat.any_head delivery.any_body", __init__=wants_a_length)
+mutant(
+    "has-a-model-of-its-own",
+    "chat.sampling chat.more_sampling",
+    chat_body=lambda s, usual, rollout: usual(rollout) | {"model": "default"},
+)
+mutant(
+    "detects-the-coding-of-json",
+    "invalid.not_json",
+    parse=lambda s, usual, body: usual(json.dumps(json.loads(body)).encode() if b"\0" in body else body),
+)
+mutant(
+    "replaces-what-is-no-utf-8",
+    "invalid.not_json",
+    parse=lambda s, usual, body: usual(body.decode("utf-8", "replace").encode()),
+)
+mutant(
+    "reads-names-in-any-case",
+    "init.unknown_fields",
+    parse=lambda s, usual, body: {name.lower(): value for name, value in usual(body).items()},
+)
+mutant("reads-names-of-a-reply-in-any-case", "chat.unknown_reply_fields", completion_in=reads_names_in_any_case)
+mutant("counts-attempts-of-a-rollout", "retries.later", total=True, chat=counts_attempts_of_a_rollout)
+mutant(
+    "counts-nothing-of-an-error",
+    "errors.counts",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | {"metrics": dict.fromkeys(s.measured(r), 0)},
+)
+mutant("bounds-what-is-announced", "invalid.body_size", body_of=bounds_what_is_announced)
+mutant("keeps-the-last-error", "state.attempts", offer=keeps_the_last_error)
+mutant("counts-no-offers", "state.attempts", view=lambda s, usual, r: usual(r) | {"delivery_attempts": 0})
+mutant(
+    "looks-at-no-element-of-stop",
+    "invalid.sampling",
+    are_params=looks_at_no_element,
+)
+mutant("answers-bad-calls-first", "tools.order", answer_calls=answers_bad_calls_first)
+mutant("delivers-one-after-the-other", "load.beside_owed", silent=True, deliver=delivers_one_after_the_other)
+mutant(
+    "counts-errors-as-active",
+    "state.health",
+    active=lambda s, usual: usual() + sum(one.result.get("status") == "ERROR" for one in s.rollouts.values()),
+)

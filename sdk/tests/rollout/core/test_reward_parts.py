@@ -12,7 +12,7 @@ from support.rollouts import INIT, JsonObject, ScriptedAgent, client_of, init_bo
 from osmosis_ai import osmosis_reward
 from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import RewardError
-from osmosis_ai.rollout.core.reward_parts import checked_components, known_components
+from osmosis_ai.rollout.core.reward_parts import checked_components, known_components, reaches
 from osmosis_ai.rollout.server.app import create_app
 
 MESSAGES: list[JsonObject] = [{"role": "user", "content": "2 + 2?"}]
@@ -114,3 +114,11 @@ def test_of_foreign_parts_what_is_none_is_passed_over() -> None:
     assert known_components({"reward_components": foreign}) == {"ok": 1.0}
     assert known_components({"reward_components": {str(n): n for n in range(100)}}) == {str(n): n for n in range(32)}
     assert not any(map(known_components, (None, [], {}, {"reward_components": [1]})))
+
+
+def test_a_reward_reaches_what_it_misses_by_rounding_alone() -> None:
+    whole = 0.7 + 0.2 + 0.1
+    assert whole < 1
+    assert reaches(whole, 1.0)
+    assert reaches(1.0, 1.0)
+    assert not reaches(0.999999, 1.0)

@@ -15,6 +15,12 @@ REWARD_COMPONENTS = "reward_components"
 REWARD = "reward"
 MAX_COMPONENTS = 32
 MAX_NAME_CHARACTERS = 64
+ROUNDING = 1e-9
+
+
+def reaches(reward: float, least: float) -> bool:
+    """Whether ``reward`` is ``least`` or more, but for rounding: ``0.7 + 0.2 + 0.1`` is less than 1."""
+    return reward >= least - ROUNDING
 
 
 def split_reward(given: Any) -> tuple[Any, dict[str, float]]:

@@ -34,6 +34,10 @@ def test_a_failed_run_is_no_run_of_pass_at_k() -> None:
     assert summarize("fn", [row(0, 1.0, 0.0, None)], 2, 1.0).pass_at_k == {1: 0.5, 2: 1.0}
 
 
+def test_a_score_that_misses_the_threshold_by_rounding_passes() -> None:
+    assert summarize("fn", [row(0, 0.7 + 0.2 + 0.1, 0.0)], 2, 1.0).pass_at_k == {1: 0.5, 2: 1.0}
+
+
 def test_failures_are_told_apart() -> None:
     kinds = ["provider's server", "connection", "time limit", "policy", "KeyError", None]
     runs = [EvalRunResult(number, False, error_kind=kind) for number, kind in enumerate(kinds)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from osmosis_ai.rollout.core.reward_parts import reaches
 from osmosis_ai.rollout.observe.traces.conversation import conversation_of
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.summary import UNFINISHED, Summary
@@ -34,9 +35,9 @@ class Filter:
             return None
         if rollout.reward is None:
             return "no reward"
-        if self.min_reward is not None and rollout.reward < self.min_reward:
+        if self.min_reward is not None and not reaches(rollout.reward, self.min_reward):
             return f"reward below {self.min_reward:g}"
-        if self.max_reward is not None and rollout.reward > self.max_reward:
+        if self.max_reward is not None and not reaches(self.max_reward, rollout.reward):
             return f"reward above {self.max_reward:g}"
         return None
 

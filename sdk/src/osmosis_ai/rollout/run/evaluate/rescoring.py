@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from osmosis_ai.rollout.core.judge import IMPATIENT
+from osmosis_ai.rollout.core.reward_parts import reaches
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run.data.columns import PROMPT_MESSAGES, prompts_of
 from osmosis_ai.rollout.run.data.dataset import DatasetReader
@@ -93,7 +94,7 @@ class RescoringReport:
         return [run for run in self._compared() if self._passes(run.reward_before) != self._passes(run.reward_after)]
 
     def _passes(self, reward: float | None) -> bool:
-        return reward is not None and reward >= self.pass_threshold
+        return reward is not None and reaches(reward, self.pass_threshold)
 
     def _compared(self) -> list[Rescored]:
         return [run for run in self.runs if run.reward_before is not None and run.reward_after is not None]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import pstdev
 
+from osmosis_ai.rollout.core.reward_parts import reaches
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import (
@@ -67,7 +68,7 @@ def summarize(
     summary.standard_error = standard_error([row_scores for row_scores, _ in scores_of_rows])
     if n_runs > 1:
         passed = [
-            (len(row_scores) + missing, sum(score >= pass_threshold for score in row_scores))
+            (len(row_scores) + missing, sum(reaches(score, pass_threshold) for score in row_scores))
             for row_scores, missing in scores_of_rows
         ]
         _add_passes(summary, passed, n_runs)

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from osmosis_ai.rollout.core.reward_parts import readable_components
+from osmosis_ai.rollout.core.reward_parts import reaches, readable_components
 from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.run_line import RunVerdict, verdict_of
@@ -30,7 +30,7 @@ class BatchReport(Tally):
         self.total_tokens += record["token_usage"].get("total_tokens", 0)
         self.count_cost(record["cost_usd"])
         reward = record["reward"]
-        self.solved += reward is not None and reward >= SOLVED_REWARD
+        self.solved += reward is not None and reaches(reward, SOLVED_REWARD)
         self.count_reward(reward, readable_components(record.get("reward_components")), record.get("zero_reason"))
         if record["success"] and record.get("finish_reason"):
             self.finish_reasons[shortened(record["finish_reason"], limit=40)] += 1

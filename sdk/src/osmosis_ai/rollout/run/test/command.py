@@ -16,6 +16,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.consts import PACKAGE_VERSION
 from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.judge import IMPATIENT
+from osmosis_ai.rollout.core.reward_parts import reaches
 from osmosis_ai.rollout.core.text import counted, described, text_of
 from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.run import loading
@@ -159,7 +160,7 @@ class _TestRun:
             hint = ": go on with --resume" if options.output else ""
             sys.stderr.write(f"Interrupted: {report.ended:,} of {counted(report.planned, 'run')} had ended{hint}.\n")
             return EXIT_SIGNAL_BASE + signal_number
-        if options.min_reward is not None and (mean is None or mean < options.min_reward):
+        if options.min_reward is not None and (mean is None or not reaches(mean, options.min_reward)):
             got = "no run has a reward" if mean is None else f"the mean reward is {mean:.4g}"
             raise CLIError(f"--min-reward {options.min_reward:g} is not reached: {got}.")
         return 1 if report.counts[RunVerdict.FAILED] or report.stop_reason else 0

@@ -44,6 +44,7 @@ def serve(
     fd: Annotated[
         int | None, typer.Option("--fd", metavar="N", min=0, help="Serve on this inherited listening socket.")
     ] = None,
+    as_json: table.AsJson = False,
 ) -> int:
     """Serve an agent loop to a trainer."""
     from osmosis_ai.rollout.core.validator import AgentLoopValidationError
@@ -70,8 +71,11 @@ def serve(
             mcp_path=mcp,
             mcp_reward=reward,
             log_format=None if log_format is None else log_format.value,
+            as_json=as_json,
         )
-    except AgentLoopValidationError:
+    except AgentLoopValidationError as error:
+        if as_json:
+            raise CLIError(str(error)) from error
         return 1  # the report has been printed
     except ImportError as error:
         raise CLIError(str(error)) from error

@@ -4,6 +4,7 @@ Exit codes: 0 done (or ended by Ctrl-C), 1 nothing to show, 2 usage.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from osmosis_ai.cli import options as table
 from osmosis_ai.cli.traces import index_of
+from osmosis_ai.rollout.core.json_document import write_document
 from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +41,7 @@ def view(
         if open_browser or port:
             raise UsageError("--output writes a file; --port and --open are for the page.")
         return _write(index, output, as_json)
-    if as_json:
-        raise UsageError("--json tells of the file that --output writes.")
-    return _serve(index, port, open_browser)
+    return _serve(index, port, open_browser, as_json)
 
 
 def _write(index: "TraceIndex", output: Path, as_json: bool) -> int:
@@ -55,8 +55,6 @@ def _write(index: "TraceIndex", output: Path, as_json: bool) -> int:
     written = write_report(index, output)
     size = output.stat().st_size
     if as_json:
-        from osmosis_ai.rollout.core.json_document import write_document
-
         told = {"file": str(output), "bytes": size, "rollouts": total, "listed": written.rows, "whole": written.whole}
         write_document([json.dumps(told, indent=2), "\n"])
         return 0
@@ -68,11 +66,14 @@ def _write(index: "TraceIndex", output: Path, as_json: bool) -> int:
     return 0
 
 
-def _serve(index: "TraceIndex", port: int, open_browser: bool) -> int:
+def _serve(index: "TraceIndex", port: int, open_browser: bool, as_json: bool) -> int:
     from osmosis_ai.rollout.observe.traces.viewer.serve import serve_viewer
 
     def tell(url: str) -> None:
-        typer.echo(f"Traces of {index.root}: {url}  (Ctrl-C ends)")
+        if as_json:
+            write_document([json.dumps({"url": url, "folder": str(index.root), "pid": os.getpid()}), "\n"])
+        else:
+            typer.echo(f"Traces of {index.root}: {url}  (Ctrl-C ends)")
         if open_browser:
             import webbrowser
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.console import console
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
 from osmosis_ai.rollout.core.settings import JOURNAL_OFF, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
@@ -20,11 +19,10 @@ from osmosis_ai.rollout.core.validator import validate_agent_loop
 from osmosis_ai.rollout.mcp.remote import absolute_place, is_url
 from osmosis_ai.rollout.observe.logs import log_config
 from osmosis_ai.rollout.server.app import create_app
+from osmosis_ai.rollout.server.banner import Banner
 from osmosis_ai.rollout.server.plan import PLAN_VARIABLE, Plan, import_string_of
 from osmosis_ai.rollout.server.process import end_with_parent
-from osmosis_ai.rollout.server.public_address import PublicIPDetectionError, detect_public_ip
 from osmosis_ai.rollout.server.startup import (
-    Key,
     ServeError,
     ServeUsageError,
     bind,
@@ -73,6 +71,7 @@ def serve_agent_loop(
     mcp_path: str | None = None,
     mcp_reward: str | None = None,
     log_format: Literal["text", "json"] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Serve until SIGTERM, Ctrl-C or SIGHUP; blocks.
 
@@ -92,6 +91,7 @@ def serve_agent_loop(
         mcp_path: the folder that the agent loop was made of, for ``reload`` and ``workers``.
         mcp_reward: its reward function, as ``module:attribute``.
         log_format: of all log lines; ``None`` takes the setting.
+        as_json: print one line of JSON in place of the banner, and leave a report of what is invalid to the caller.
 
     Raises:
         ImportError: FastAPI or uvicorn is not installed.
@@ -114,10 +114,13 @@ def serve_agent_loop(
         raise ServeUsageError("reload restarts one process: leave out reload, or workers.")
     # Of a trainer's own server nobody reads a banner: its standard output is what the agent prints.
     is_ours = bool(os.environ.get(WHILE_STDIN_IS_OPEN_VARIABLE))
+    tool_count, warnings = None, []
     if validate:
         result = validate_agent_loop(agent_loop)
-        (print_for_trainer if is_ours else print_report)(result)
+        if not as_json:
+            (print_for_trainer if is_ours else print_report)(result)
         result.raise_if_invalid()
+        tool_count, warnings = result.tool_count, [str(one) for one in result.warnings]
     settings = settings or get_settings()
     key = choose_key(settings, api_key, local_debug)
     settings = settings_for(settings, key, journal, reload, log_format)
@@ -138,8 +141,12 @@ def serve_agent_loop(
     registration: Literal["local debug", "local testing"] | None = None
     if local_debug or skip_register:
         registration = "local debug" if local_debug else "local testing"
-    if not is_ours:
-        _print_banner(agent_loop.name, host, port, key, registration, traces)
+    place = settings.server.journal
+    banner = Banner(agent_loop.name, tool_count, host, port, key, place, traces, workers, registration, warnings)
+    if as_json:
+        banner.print_json()
+    elif not is_ours:
+        banner.print()
     if local_debug and all_interfaces(host):
         logger.warning("Serving without a key on every interface: anyone who reaches port %d can use it.", port)
     options: dict[str, Any] = {
@@ -194,21 +201,3 @@ def run_app(app: "FastAPI") -> None:
     if not port.isdecimal() or int(port) > 65535:
         sys.exit(f"{PORT_VARIABLE} must be a port number, not {port!r}.")
     uvicorn.run(app, host=os.environ.get(HOST_VARIABLE, DEFAULT_HOST), port=int(port))
-
-
-def _print_banner(name: str, host: str, port: int, key: Key, registration: str | None, traces: str | None) -> None:
-    rows = [("Agent:", name), ("Address:", f"{host}:{port}")]
-    if all_interfaces(host):
-        try:
-            rows.append(("Public IP:", detect_public_ip()))
-        except PublicIPDetectionError:
-            rows.append(("Public IP:", "(could not detect)"))
-    rows.append(("API Key:", key.shown))
-    rows.append(("Registration:", f"skipped ({registration} mode)" if registration else "not available in this SDK"))
-    if traces:
-        rows.append(("Debug Log:", f"{traces}/"))
-    width = max(len(label) for label, _ in rows)
-    content = "\n".join(f"{label:<{width}} {value}" for label, value in rows)
-    console.print()
-    console.panel("RolloutServer", content, style="green")
-    console.print()

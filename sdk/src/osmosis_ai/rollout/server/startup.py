@@ -36,10 +36,11 @@ class ServeUsageError(ServeError, UsageError):
 
 @dataclass(frozen=True)
 class Key:
-    """``value``, or none, and what the banner shows of it."""
+    """``value``, or none, and what the banner shows of it; ``is_new`` where it was made here, for this start."""
 
     value: str | None
     shown: str
+    is_new: bool = False
 
 
 def choose_key(settings: RolloutSettings, api_key: str | None, local_debug: bool) -> Key:
@@ -56,7 +57,7 @@ def choose_key(settings: RolloutSettings, api_key: str | None, local_debug: bool
     if settings.server.api_key is not None:
         return Key(settings.server.api_key.get_secret_value(), f"(provided by {API_KEY_VARIABLE})")
     generated = generate_api_key()
-    return Key(generated, generated)
+    return Key(generated, generated, is_new=True)
 
 
 def settings_for(

@@ -94,11 +94,11 @@ const Charts = (() => {
     for (const one of rollouts) firsts.set(one.run, Math.min(firsts.get(one.run) ?? Infinity, one.started ?? Infinity));
     const ordered = [...rollouts].sort((a, b) => firsts.get(a.run) - firsts.get(b.run) || (a.run < b.run ? -1 : a.run > b.run ? 1 : 0) || (a.started ?? 0) - (b.started ?? 0) || a.key - b.key);
     const runs = byRun(ordered);
-    node.replaceChildren(
+    Text.redraw(node, () => node.replaceChildren(
       histogram(rollouts, choose, chosen), ...(runs ? [runs] : []),
       overRollouts(ordered, "Reward over rollouts", (one) => one.reward, mean, Text.reward, "mean"),
-      overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, mean, (value) => `${Text.number(value, 1)} turns`, "mean"),
-      overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median"));
+      overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, mean, (value) => `${Text.number(value, 1)} ${value === 1 ? "turn" : "turns"}`, "mean"),
+      overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median")));
   }
 
   return { draw };

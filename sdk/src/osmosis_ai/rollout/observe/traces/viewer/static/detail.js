@@ -98,10 +98,9 @@ const Detail = (() => {
     Keys.tabs(tabs);
     const bodyNode = el("div", { class: "tab-body", id: "tab-body", role: "tabpanel", "aria-labelledby": `tab-${tab}`, tabindex: 0 }, views[tab]());
     const scroll = panel.scrollTop;
-    const hadFocus = panel.contains(document.activeElement), focusedId = document.activeElement?.id;
-    panel.replaceChildren(...[...header(rollout, pinnedNow), Timeline.render(answer.events, toTurn), tabs, answer.cut ? el("p", { class: "notice", text: "The trace is too large to show; this is its beginning." }) : null, bodyNode].filter(Boolean));
+    Text.redraw(panel, () => panel.replaceChildren(...[...header(rollout, pinnedNow), Timeline.render(answer.events, toTurn), tabs, answer.cut ? el("p", { class: "notice", text: "The trace is too large to show; this is its beginning." }) : null, bodyNode].filter(Boolean)),
+      () => panel.querySelector('[role="tab"][aria-selected="true"]'));
     panel.scrollTop = scroll;
-    if (hadFocus) ((focusedId && document.getElementById(focusedId)) || panel.querySelector('[role="tab"][aria-selected="true"]')).focus({ preventScroll: true });
   }
 
   // Beside the pinned one, if that is another.
@@ -117,7 +116,7 @@ const Detail = (() => {
     document.body.classList.add("with-detail");
     if (isNew) {
       panel.scrollTop = 0;
-      panel.replaceChildren(...header(rollout, pinned), el("p", { class: "dim loading", text: "Reading…" }));
+      Text.redraw(panel, () => panel.replaceChildren(...header(rollout, pinned), el("p", { class: "dim loading", text: "Reading…" })), () => panel);
     }
     panel.setAttribute("aria-label", other ? "Two rollouts side by side" : `Rollout ${Text.show(rollout.id)}`);
     try {

@@ -10,7 +10,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   grid.append(head, body);
   grid.after(more);
   const painted = new Map();
-  let shown = [], selected = null, sort = order, onSort = () => {}, isPrinting = false;
+  let shown = [], selected = null, held = null, sort = order, onSort = () => {}, isPrinting = false;
   const MAX_PRINTED = 300;
 
   const rowHeight = () => Number.parseFloat(getComputedStyle(grid).getPropertyValue("--row")) || 54;
@@ -70,12 +70,13 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
     const first = isPrinting ? 0 : Math.max(0, Math.floor(above / height) - 8);
     const last = isPrinting ? Math.min(shown.length, MAX_PRINTED) : Math.min(shown.length, first + Math.ceil(window.innerHeight / height) + 16);
     if (isPrinting) more.textContent = last < shown.length ? `${(shown.length - last).toLocaleString("en")} more are not printed.` : "";
-    const kept = place(selected);
     for (const [index, entry] of painted) if ((index < first || index >= last) && !entry.row.contains(document.activeElement)) { entry.row.remove(); painted.delete(index); }
     const wanted = [];
     for (let index = first; index < last; index += 1) wanted.push(index);
-    if (kept >= 0 && kept < first) wanted.unshift(kept);  // it can be tabbed to
-    if (kept >= last) wanted.push(kept);
+    // What is selected can be tabbed to; what has the focus keeps it, wherever it is now.
+    const kept = [...new Set([place(selected), place(held)])].sort((a, b) => a - b);
+    wanted.unshift(...kept.filter((index) => index >= 0 && index < first));
+    wanted.push(...kept.filter((index) => index >= last));
     let before = body.firstElementChild;
     for (const index of wanted) {
       let entry = painted.get(index);
@@ -98,10 +99,16 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   // Of items that are in their order already, only those are shown.
   function show(items, isOrdered) {
     const focused = document.activeElement?.closest?.(".row"), had = focused && body.contains(focused) ? focused.rollout.key : null;
+    const inRow = had === null ? -1 : [...focused.querySelectorAll("button")].indexOf(document.activeElement);
+    held = had;
     shown = isOrdered ? items : ordered(items);
     places = null;
     paint();
-    if (had !== null && document.activeElement?.closest?.(".row")?.rollout?.key !== had) rowOf(had)?.focus({ preventScroll: true });
+    if (had !== null && document.activeElement?.closest?.(".row")?.rollout?.key !== had) {
+      const row = rowOf(had);
+      (row?.querySelectorAll("button")[inRow] ?? row)?.focus({ preventScroll: true });
+    }
+    held = null;
   }
 
   const rowOf = (key) => [...painted.values()].find((entry) => entry.row.rollout.key === key)?.row;

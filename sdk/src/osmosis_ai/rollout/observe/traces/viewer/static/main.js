@@ -68,7 +68,7 @@
       Overview.failures(before, state, set);
       if (at("charts").open) Charts.draw(at("plots"), filtered("reward"), (range) => set({ reward: state.reward && state.reward[0] === range[0] ? null : range }), state.reward);
     } else if (state.view === "problems") {
-      Problems.draw(at("problem-head"), filtered("problem"), sorted, state);
+      Problems.draw(filtered("problem"), sorted, state);
     } else {
       Runs.draw(at("run-list"), filtered("run"), state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: (problem) => set({ problem, run: null, view: "rollouts" }) });
     }
@@ -81,6 +81,7 @@
     if ("view" in change) window.scrollTo(0, 0);
   }
 
+  let sorts = null;
   function filters(count) {
     const chips = [];
     const chip = (text, clear) => chips.push(el("button", { type: "button", class: "filter", "aria-label": `Remove filter: ${text}`, onclick: () => set(clear) }, el("span", { dir: "auto", text }), el("span", { "aria-hidden": "true", text: " ✕" })));
@@ -92,11 +93,14 @@
     if (state.q) chip(`“${state.q}”`, { q: "" });
     if (state.pin !== null) chip(`pinned as A: ${state.pin.slice(state.pin.lastIndexOf("/") + 1).slice(-24)}`, { pin: null });
     if (document.activeElement !== at("search")) at("search").value = state.q;
-    const grid = state.view === "problems" ? Problems : Table;
-    const sort = el("label", { class: "sort" }, "Sort ", el("select", { onchange: (event) => grid.sortBy(event.target.value) }, el("option", { value: grid.columns[0].name, text: "by…" }), grid.columns.map((column) => el("option", { value: column.name, text: column.label }))));
-    const focused = at("filters").contains(document.activeElement);
-    at("filters").replaceChildren(el("span", { class: "shown", text: `${count.toLocaleString("en")} of ${rollouts.size.toLocaleString("en")} shown` }), ...chips, ...(state.view === "runs" ? [] : [sort]));
-    if (focused) (at("filters").querySelector("button") ?? at("search")).focus({ preventScroll: true });
+    const had = at("chips").contains(document.activeElement);
+    Text.redraw(at("chips"), () => at("chips").replaceChildren(el("span", { class: "shown", text: `${count.toLocaleString("en")} of ${rollouts.size.toLocaleString("en")} shown` }), ...chips));
+    if (had && !chips.length) at("search").focus({ preventScroll: true });
+    at("sort").hidden = state.view === "runs";
+    if (sorts !== grid()) {
+      sorts = grid();
+      at("sort-by").replaceChildren(el("option", { value: "", text: "by…" }), ...sorts.columns.map((column) => el("option", { value: column.name, text: column.label })));
+    }
   }
 
   // A rollout beside the table, as the address names it, and the pinned one beside that.
@@ -169,6 +173,7 @@
   at("help").addEventListener("click", Keys.help);
   at("skip").addEventListener("click", (event) => { event.preventDefault(); grid().focus(); });
   at("search").addEventListener("input", (event) => { state.q = event.target.value.trim().toLowerCase(); Address.write(state, false); update(150); });
+  at("sort-by").addEventListener("change", () => { if (at("sort-by").value) grid().sortBy(at("sort-by").value); at("sort-by").value = ""; });
   at("charts").addEventListener("toggle", () => update());
   for (const view of VIEWS) at(`to-${view}`).addEventListener("click", () => toView(view));
   Keys.tabs(at("views"));

@@ -35,9 +35,7 @@ const Overview = (() => {
     for (const one of shown) tokens += one.tokens;
     const durations = shown.map((one) => one.duration).filter((ms) => ms !== null).sort((a, b) => a - b);
     const pick = (status) => () => set({ status: state.status === status ? null : status, reason: null });
-    const focused = document.activeElement?.closest?.("#summary button");
-    const index = focused ? [...at("summary").querySelectorAll("button")].indexOf(focused) : -1;
-    at("summary").replaceChildren(
+    Text.redraw(at("summary"), () => at("summary").replaceChildren(
       card("rollouts", before.length.toLocaleString("en"), "", pick(null), state.status === null && state.reason === null),
       card("failed", counts.ERROR.toLocaleString("en"), counts.ERROR ? "bad" : "", pick("ERROR"), state.status === "ERROR"),
       card("no result", counts.UNFINISHED.toLocaleString("en"), counts.UNFINISHED ? "open" : "", pick("UNFINISHED"), state.status === "UNFINISHED"),
@@ -46,8 +44,7 @@ const Overview = (() => {
       card("mean reward", Text.reward(Stats.mean(shown.filter((one) => one.reward !== null).map((one) => one.reward)))), ...parts(shown),
       card("mean turns", Text.number(Stats.mean(shown.map((one) => one.turns)), 1), "turns"),
       card("tokens", Text.count(tokens)),
-      card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`, "wide"));
-    if (index >= 0) at("summary").querySelectorAll("button")[index]?.focus({ preventScroll: true });
+      card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`, "wide")));
   }
 
   function failures(before, state, set) {
@@ -64,15 +61,13 @@ const Overview = (() => {
     if (!total) return;
     const list = [...kinds.values()].sort((a, b) => b.count - a.count);
     const wasOpen = node.querySelector("details")?.open;
-    const focused = node.contains(document.activeElement) ? [...node.querySelectorAll("button")].indexOf(document.activeElement) : -1;
     const item = (kind) => el("li", null, el("button", { type: "button", class: "reason", "aria-pressed": state.reason === kind.reason, onclick: () => set({ reason: state.reason === kind.reason ? null : kind.reason, status: null, view: "rollouts" }) },
       el("span", { class: "count", text: kind.count.toLocaleString("en") }), el("span", { class: "chip bad", text: kind.outcome }),
       el("span", { class: "says", dir: "auto", text: kind.example.split("\n")[0].slice(0, 200) }),
       kind.place ? el("span", { class: "place", dir: "auto", text: kind.place }) : null));
     const share = total / Math.max(1, before.length) * 100;
-    node.replaceChildren(el("h2", { text: `Why ${total.toLocaleString("en")} failed (${share < 1 ? "<1" : Math.round(share)}%)` }), el("ul", null, list.slice(0, MAX_REASONS).map(item)));
-    if (list.length > MAX_REASONS) node.append(el("details", { open: wasOpen }, el("summary", { text: `${list.length - MAX_REASONS} more reasons` }), el("ul", null, list.slice(MAX_REASONS, 60).map(item))));
-    if (focused >= 0) node.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
+    const more = list.length > MAX_REASONS ? el("details", { open: wasOpen }, el("summary", { text: `${list.length - MAX_REASONS} more reasons` }), el("ul", null, list.slice(MAX_REASONS, 60).map(item))) : null;
+    Text.redraw(node, () => node.replaceChildren(...[el("h2", { text: `Why ${total.toLocaleString("en")} failed (${share < 1 ? "<1" : Math.round(share)}%)` }), el("ul", null, list.slice(0, MAX_REASONS).map(item)), more].filter(Boolean)));
   }
 
   return { cards, failures, reasonOf };

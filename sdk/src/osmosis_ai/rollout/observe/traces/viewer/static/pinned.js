@@ -45,9 +45,9 @@ const Pinned = (() => {
   }
 
   function column(rollout, letter) {
-    const kind = { COMPLETED: "ok", ERROR: "bad" }[rollout.status] ?? "open";
+    const kind = rollout.failed ? "bad" : rollout.status !== "COMPLETED" ? "open" : Stats.passes(rollout.reward ?? 0) ? "ok" : "";
     return el("div", { class: "side" }, el("h3", null, `${letter} `, el("span", { class: "id", dir: "auto", title: show(rollout.id) }, Text.middle(rollout.id))),
-      el("p", null, el("span", { class: `chip ${kind}`, text: `reward ${Text.reward(rollout.reward)}` }), ` ${[rollout.run, rollout.outcome, rollout.finish, `${rollout.turns} turns`, Text.duration(rollout.duration)].filter(Boolean).map(show).join(" · ")}`),
+      el("p", null, el("span", { class: `chip ${kind}`, text: `reward ${Text.reward(rollout.reward)}` }), ` ${[rollout.run, rollout.outcome, rollout.finish, `${rollout.turns} ${rollout.turns === 1 ? "turn" : "turns"}`, Text.duration(rollout.duration)].filter(Boolean).map(show).join(" · ")}`),
       rollout.error ? el("p", { class: "error", dir: "auto", text: rollout.error.split("\n")[0] }) : null);
   }
 
@@ -70,7 +70,7 @@ const Pinned = (() => {
       else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
     }
     const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
-    panel.replaceChildren(...[
+    Text.redraw(panel, () => panel.replaceChildren(...[
       el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
         Text.copyButton("link", () => location.href),
         el("button", { type: "button", "aria-label": "Previous rollout as B", title: "Previous as B (k)", text: "↑", onclick: () => act.step(-1) }),
@@ -78,7 +78,7 @@ const Pinned = (() => {
         el("button", { type: "button", "aria-label": "Unpin", title: "Unpin A (c)", text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
         el("button", { type: "button", id: "close", "aria-label": "Close", title: "Close (Esc)", text: "✕", onclick: () => act.close() }))),
       el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), prompts,
-      el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean));
+      el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean)), () => panel.querySelector("#close"));
   }
 
   return { render, differences };

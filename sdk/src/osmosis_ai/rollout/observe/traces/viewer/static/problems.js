@@ -64,18 +64,29 @@ const Problems = (() => {
     open: (key) => onOpen(key),
   });
 
-  function draw(node, rollouts, all, state) {
+  // What is chosen with stays in the page, as a list that is open would close.
+  const says = el("p", { class: "says" });
+  const onlySilent = el("button", { type: "button", class: "toggle", text: "only without signal", onclick: () => onSilent() });
+  const by = el("select", { id: "by", onchange: () => onBy(by.value || null) });
+  document.getElementById("problem-head").append(says, onlySilent, el("label", { class: "by" }, "Told apart by ", by));
+  let known = "";
+
+  function draw(rollouts, all, state) {
     const found = [...Stats.problems(rollouts, problemOf(state.by)).values()];
     for (const one of found) one.name = nameOf(one, state.by);
     const silent = found.filter((one) => one.groups && one.silent === one.groups);
     const right = silent.filter((one) => one.pass === 1).length, wrong = silent.filter((one) => one.pass === 0).length;
+    const sometimes = found.filter((one) => one.silent && one.silent < one.groups).length;
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
     const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
-    node.replaceChildren(
-      el("p", { class: "says" }, el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
-        silent.length ? `: ${[right ? `${right} always right` : null, wrong ? `${wrong} never right` : null, silent.length - right - wrong ? `${silent.length - right - wrong} always the same in a run` : null].filter(Boolean).join(", ")}.` : "."),
-      el("button", { type: "button", class: "toggle", "aria-pressed": Boolean(state.silent), text: "only without signal", onclick: onSilent }),
-      el("label", { class: "by" }, "Told apart by ", el("select", { id: "by", onchange: (event) => onBy(event.target.value || null) }, options.map(([value, text]) => el("option", { value, text, selected: (state.by ?? "") === value })))));
+    says.replaceChildren(el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
+      silent.length ? `: ${[right ? `${right} always right` : null, wrong ? `${wrong} never right` : null, silent.length - right - wrong ? `${silent.length - right - wrong} always the same in a run` : null].filter(Boolean).join(", ")}.` : ".",
+      sometimes ? ` ${sometimes.toLocaleString("en")} more ${sometimes === 1 ? "has" : "have"} none in some of the runs.` : "");
+    onlySilent.setAttribute("aria-pressed", Boolean(state.silent));
+    const offered = JSON.stringify(options);
+    if (offered !== known) by.replaceChildren(...options.map(([value, text]) => el("option", { value, text })));
+    known = offered;
+    if (by.value !== (state.by ?? "")) by.value = state.by ?? "";
     grid.show(state.silent ? silent : found);
     return found.length;
   }

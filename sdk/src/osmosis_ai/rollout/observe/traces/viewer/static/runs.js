@@ -16,7 +16,7 @@ const Runs = (() => {
       let started = Infinity;
       for (const one of list) started = Math.min(started, one.started ?? Infinity);
       return {
-        name, list, n: list.length, failed: list.filter((one) => one.failed).length, mean: Stats.mean(rewards), pass: rewards.length ? rewards.filter((one) => one >= Stats.PASS).length / rewards.length : null,
+        name, list, n: list.length, failed: list.filter((one) => one.failed).length, mean: Stats.mean(rewards), pass: rewards.length ? rewards.filter(Stats.passes).length / rewards.length : null,
         turns: Stats.mean(list.map((one) => one.turns)), tokens: list.reduce((sum, one) => sum + one.tokens, 0), duration: Text.median(durations), problems: problems.length,
         groups: problems.filter((one) => one.groups).length, silent: problems.filter((one) => one.groups && one.silent === one.groups).length, weights: [...weights], started,
       };
@@ -36,8 +36,15 @@ const Runs = (() => {
 
   const interval = (answer) => answer.half === null ? "" : ` (95% interval ${signed(answer.difference - answer.half)} to ${signed(answer.difference + answer.half)})`;
 
+  // A part that only one run has is what somebody changed about the reward.
+  function partOf(name, part) {
+    const [inA, inB] = part.means, alone = inA === null ? `only in B, mean ${Text.reward(inB)}` : inB === null ? `only in A, mean ${Text.reward(inA)}` : null;
+    return el("li", null, el("b", { dir: "auto", text: name }), alone ? `: ${alone}` : ` ${signed(part.difference)}${interval(part)}`);
+  }
+
   function comparison(a, b, problemOf, onProblem) {
     const answer = Stats.compare(a.list, b.list, problemOf);
+    const names = (run) => [...new Set(run.list.flatMap((one) => Object.keys(one.components ?? {})))].sort().join();
     const parts = new Set([...a.list, ...b.list].flatMap((one) => Object.keys(one.components ?? {})));
     const pairs = [...answer.pairs].sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference) || (String(x.key) < String(y.key) ? -1 : 1));
     const unlike = pairs.length ? `${pairs.length.toLocaleString("en")} ${pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
@@ -50,7 +57,8 @@ const Runs = (() => {
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
-      parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => { const part = Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name]); return el("li", null, el("b", { dir: "auto", text: name }), ` ${signed(part.difference)}${interval(part)}`); })) : null,
+      parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
+      a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null,
       pairs.length ? el("table", { class: "list pairs" }, el("caption", { text: "Problems, the most changed first" }),
         el("thead", null, el("tr", null, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", text })))), el("tbody", null, pairs.slice(0, MAX_PAIRS).map(row))) : null,
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
@@ -59,17 +67,19 @@ const Runs = (() => {
   function draw(node, rollouts, state, { onRun, onPick, onProblem }) {
     const problemOf = Problems.problemOf(state.by), runs = runsOf(rollouts, problemOf), names = runs.map((run) => run.name);
     const b = names.includes(state.b) ? state.b : names[names.length - 1], a = names.includes(state.a) ? state.a : names.filter((name) => name !== b).pop();
-    const pick = (side, name, chosen) => el("td", null, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ [side]: name }) }));
-    const rows = runs.map((run) => el("tr", null, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
-      el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
-      [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
-        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text) => el("td", { text: String(text) }))));
-    const focused = document.activeElement?.getAttribute?.("aria-label");
+    // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
-    node.replaceChildren(
-      el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, el("table", { class: "list runs" }, el("thead", null, el("tr", null, heads.map((text) => el("th", { scope: "col", text })))), el("tbody", null, rows))),
-      ...(a !== undefined && a !== b ? [comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))] : [el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." })]));
-    if (focused) [...node.querySelectorAll("input")].find((one) => one.getAttribute("aria-label") === focused)?.focus({ preventScroll: true });
+    const pick = (side, name, chosen) => el("td", { role: "cell", "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ [side]: name }) }));
+    const rows = runs.map((run) => el("tr", { role: "row" }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
+      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
+      [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
+        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text, index) => el("td", { role: "cell", "data-head": heads[index + 3], text: String(text) }))));
+    const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, rows));
+    const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;
+    Text.redraw(node, () => node.replaceChildren(
+      el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table),
+      ...(a !== undefined && a !== b ? [comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))] : [el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." })])));
+    node.querySelector(".scroll").scrollLeft = scrolled;
     return runs.length;
   }
 

@@ -1,7 +1,7 @@
 // What is said of many rewards: means, spreads, and the difference of two runs with its interval.
 const Stats = (() => {
-  const PASS = 1;  // as in `osmosis eval`: a whole reward
-  const SAME = 1e-9;
+  const SAME = 1e-9;  // 0.7 + 0.2 + 0.1 is less than 1 by 1e-16
+  const passes = (reward) => reward >= 1 - SAME;  // as in `osmosis eval`: a whole reward
   const mean = (values) => values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 
   // Of the sample: with n - 1; null for fewer than two.
@@ -35,7 +35,7 @@ const Stats = (() => {
     for (const problem of found.values()) {
       const { samples, rewards } = problem;
       problem.n = samples.length;
-      problem.pass = rewards.length ? rewards.filter((reward) => reward >= PASS).length / rewards.length : null;
+      problem.pass = rewards.length ? rewards.filter(passes).length / rewards.length : null;
       problem.mean = mean(rewards);
       problem.spread = spread(rewards);
       problem.turns = mean(samples.map((one) => one.turns));
@@ -55,7 +55,8 @@ const Stats = (() => {
     for (const [key, own] of left) if (right.has(key)) { const from = mean(own.values), to = mean(right.get(key).values); pairs.push({ key, prompt: own.prompt, from, to, difference: to - from, samples: [own.values.length, right.get(key).values.length] }); }
     const counts = { better: 0, equal: 0, worse: 0 };
     for (const pair of pairs) counts[pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal"] += 1;
-    const answer = { pairs, ...counts, onlyA: left.size - pairs.length, onlyB: right.size - pairs.length, isPaired: pairs.length > 1, difference: null, half: null };
+    const means = [left, right].map((found) => mean([...found.values()].map((one) => mean(one.values))));
+    const answer = { pairs, means, ...counts, onlyA: left.size - pairs.length, onlyB: right.size - pairs.length, isPaired: pairs.length > 1, difference: null, half: null };
     if (answer.isPaired) {
       const differences = pairs.map((pair) => pair.difference);
       answer.difference = mean(differences);
@@ -73,5 +74,5 @@ const Stats = (() => {
     return answer;
   }
 
-  return { PASS, SAME, mean, spread, standardError, quantile, problems, compare };
+  return { passes, SAME, mean, spread, standardError, quantile, problems, compare };
 })();

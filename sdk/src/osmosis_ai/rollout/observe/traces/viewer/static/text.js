@@ -91,7 +91,21 @@ const Text = (() => {
     return button;
   }
 
+  // What is drawn anew within a node keeps the focus on what is named the same, or else on `otherwise()`, or on what is
+  // in its place; and what had been opened is open again.
+  function redraw(node, draw, otherwise = () => null) {
+    const FOCUSABLE = "button, input, select, summary, [tabindex]";
+    const nameOf = (one) => `${one.tagName} ${one.id || one.getAttribute("aria-label") || one.textContent}`;
+    const list = (selector) => [...node.querySelectorAll(selector)], alike = (selector, name) => list(selector).filter((one) => nameOf(one) === name);
+    const remember = (selector, one) => { const name = nameOf(one), nth = alike(selector, name).indexOf(one); return () => alike(selector, name)[nth] ?? alike(selector, name)[0]; };
+    const focused = document.activeElement, had = node !== focused && node.contains(focused), place = had ? list(FOCUSABLE).indexOf(focused) : -1;
+    const again = had ? remember(FOCUSABLE, focused) : null, opened = list("details[open] > summary").map((one) => remember("details > summary", one));
+    draw();
+    for (const summary of opened) { const details = summary()?.parentElement; if (details) details.open = true; }
+    if (had && document.activeElement !== focused) (again() ?? otherwise() ?? list(FOCUSABLE)[place] ?? list(FOCUSABLE).pop())?.focus({ preventScroll: true });
+  }
+
   const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
 
-  return { el, show, middle, copyButton, percent, block, json, duration, number, reward, count, when, median };
+  return { el, show, redraw, middle, copyButton, percent, block, json, duration, number, reward, count, when, median };
 })();

@@ -1,0 +1,112 @@
+"""On a phone: all that a wide page shows is there, without scrolling sideways, and nothing is cut."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, browser_tests
+from support.traces import TraceMaker, saying
+from support.viewer import IS_READ, ROWS, write_two_runs
+
+from osmosis_ai.cli import main
+
+pytestmark = browser_tests()
+
+IS_SEEN = "(box => box.width > 0 && box.left >= 0 && box.right <= innerWidth + 0.5)(e.getBoundingClientRect())"
+IS_CUT = "(e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)"
+
+
+@pytest.fixture(params=[375, 320])
+def phone(page: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    write_two_runs(tmp_path / "traces")
+    parts = {"right": 0.123456, "used_tool": 0.987654}
+    for sample in range(3):
+        maker = TraceMaker(f"parts-{sample}").start("Convert 12 yards to feet, please. " * 8, metadata={"row_index": 7})
+        maker.turn(1, saying("so")).end(
+            reward=sample / 2, extra_fields={"outcome": "success", "reward_components": parts}
+        ).write(tmp_path / "traces" / "a-run-of-a-rather-long-name" / "1700000003")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.resize(request.param, 740, mobile=True)
+    page.open((tmp_path / "report.html").as_uri())
+    page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
+    yield page
+    page.open("about:blank")
+
+
+def nothing_is_cut(page: Browser, selector: str) -> None:
+    all_of_them = f"[...document.querySelectorAll({selector!r})].filter(e => e.getClientRects().length)"
+    assert page.evaluate(f"{all_of_them}.length") > 0
+    assert page.evaluate(f"{all_of_them}.filter(e => !{IS_SEEN} || {IS_CUT}).map(e => e.outerHTML)") == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) -> None:
+    phone.click("#to-problems")
+    phone.wait_for("document.querySelector('.problems .small')")
+    nothing_is_cut(phone, ".problems .small")
+    nothing_is_cut(phone, ".problems :is(.c-n, .c-pass, .c-mean, .c-signal)")
+    tall = "[...document.querySelectorAll('.problems .small')].every(e => e.getBoundingClientRect().height >= 36)"
+    assert phone.evaluate(tall)
+    # The button lies beside what was asked, not upon it.
+    assert phone.evaluate(
+        "[...document.querySelectorAll('.problems .row')].every(row => {"
+        " const button = row.querySelector('.small')?.getBoundingClientRect(), range = document.createRange();"
+        " range.selectNodeContents(row.querySelector('.id'));"
+        " return !button || range.getBoundingClientRect().right <= button.left; })"
+    )
+    phone.click(".problems .small")
+    phone.wait_for("document.querySelector('.detail.double .differ')")
+    nothing_is_cut(phone, ".side")
+    nothing_is_cut(phone, ".differ .pair > div")
+
+
+def test_two_rollouts_are_pinned_by_taps(phone: Browser) -> None:
+    phone.click("#table .row")
+    phone.click("[aria-label^='Pin,']")
+    phone.click("#close")
+    phone.wait_for("document.querySelector('#detail').hidden")
+    phone.evaluate("document.querySelectorAll('#table .row')[1].click()")
+    phone.wait_for("document.querySelectorAll('.side h3').length === 2")
+
+
+def test_each_run_is_a_card_with_all_its_numbers(phone: Browser) -> None:
+    phone.click("#to-runs")
+    phone.wait_for("document.querySelector('.runs')")
+    nothing_is_cut(phone, ".runs :is(td, th[scope=row])")
+    [first, *_] = phone.evaluate(
+        "[...document.querySelectorAll('.runs tbody tr')].map(row => [...row.children].map("
+        "cell => [cell.dataset.head ?? 'Run', cell.innerText.trim()]))"
+    )
+    told = dict(first)
+    assert {
+        "Run": "1700000001",
+        "Mean reward": "0.563",
+        "Pass rate": "56%",
+        "Rollouts": "16",
+        "Failed": "0",
+    }.items() <= (told.items())
+    shown = "getComputedStyle(document.querySelector('.runs td:nth-child(4)'), '::before').content"
+    assert phone.evaluate(shown) == '"Mean reward"'
+    phone.click("input[name=side-a][aria-label^='1700000001']")
+    phone.wait_for("location.hash.includes('a=1700000001')")
+
+
+def test_cards_say_their_numbers_whole(phone: Browser) -> None:
+    nothing_is_cut(phone, ".card, .card .value")
+
+
+def test_tabs_stand_in_one_line(phone: Browser) -> None:
+    phone.click("#table .row")
+    phone.wait_for("document.querySelector('.conversation')")
+    nothing_is_cut(phone, ".detail .tabs button")
+    heights = "[...document.querySelectorAll('.detail .tabs button')].map(e => e.getBoundingClientRect().height)"
+    assert phone.evaluate(f"new Set({heights}).size") == 1
+
+
+def test_the_help_begins_at_its_beginning(phone: Browser) -> None:
+    phone.click("#help")
+    phone.wait_for("document.querySelector('dialog').open")
+    assert phone.evaluate("document.querySelector('dialog').scrollTop") == 0
+    nothing_is_cut(phone, "dialog dd")
+    phone.press("Escape")
+    phone.wait_for("!document.querySelector('dialog').open")

@@ -38,11 +38,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "suite")
 
 
-def pytest_collection_finish() -> None:
-    # A module that a test writes twice within a second must not be found as it was first.
-    sys.dont_write_bytecode = not MAY_WRITE_BYTECODE
-    # Nine thousand tests and all they import stay to the end: nobody need look through them again.
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    # Nine thousand tests and all they import stay to the end: nobody need look for garbage among them, now or later.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        # A module that a test writes twice within a second must not be found as it was first.
+        sys.dont_write_bytecode = not MAY_WRITE_BYTECODE
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -330,9 +330,7 @@ FIELDS = st.fixed_dictionaries(
 
 
 @given(fields=FIELDS)
-@hypothesis_settings(
-    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_init_is_accepted_or_refused_in_json(target: Target, fields: dict[str, Any]) -> None:
     body = init_body(server_url=target.trainer.url) | fields
     response = target.post(json.dumps(body).encode())

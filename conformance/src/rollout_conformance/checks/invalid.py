@@ -150,7 +150,9 @@ async def not_json(kit: Kit) -> None:
     no_text = encoded(_changed(kit, "messages", [{"role": "user", "content": "a@"}]))
     no_utf8 = (no_text.replace(b"a@", b"a" + octets) for octets in (b"\xff", b"\xe6\x97"))
     codings = (no_text.decode().encode(coding) for coding in ("utf-16", "utf-16-le", "utf-32-be"))
-    await _all(_must_refuse(kit, f"the body {quoted(body)}", body) for body in (*NOT_JSON, *no_utf8, *codings))
+    behind = (encoded(_changed(kit, "max_turns", 8)) + more for more in (b' {"x": 1}', b"nonsense", b"}"))
+    bodies = (*NOT_JSON, *no_utf8, *codings, *behind)
+    await _all(_must_refuse(kit, f"the body {quoted(body[:40])} ... {quoted(body[-12:])}", body) for body in bodies)
     await kit.must_serve()
 
 

@@ -36,6 +36,14 @@ async def bounds_what_is_announced(self: SmallServer, usual: Any, request: Reque
     return await (usual(request) if "content-length" in request.headers else request.body())
 
 
+def reads_the_first_value(self: SmallServer, usual: Any, body: bytes) -> Json:
+    try:
+        text = body.decode()
+        return dict(usual(text[: json.JSONDecoder().raw_decode(text)[1]].encode()))
+    except ValueError:
+        return dict(usual(body))
+
+
 def reads_names_in_any_case(self: SmallServer, usual: Any, response: httpx.Response) -> Json | None:
     completion = usual(response)
     if isinstance(completion, dict) and isinstance(completion.get("choices"), list):
@@ -96,6 +104,7 @@ mutant(
     "chat.sampling chat.more_sampling",
     chat_body=lambda s, usual, rollout: usual(rollout) | {"model": "default"},
 )
+mutant("reads-the-first-value", "invalid.not_json", parse=reads_the_first_value)
 mutant(
     "detects-the-coding-of-json",
     "invalid.not_json",

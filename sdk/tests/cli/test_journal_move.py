@@ -92,6 +92,17 @@ def test_a_move_that_was_cut_off_goes_on(tmp_path: Path, postgres: Database) -> 
     assert asyncio.run(everything(PostgresJournal(url))) == before
 
 
+def test_a_file_that_a_server_has_open_stays_although_the_server_has_nothing_to_do(
+    tmp_path: Path, postgres: Database
+) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+    with FaultyTrainer() as trainer, ServerProcess(path) as server:
+        refused = move(tmp_path, path, to=url)
+        assert (refused.returncode, path.exists()) == (1, True)
+        assert "A server runs on the journal" in refused.stderr
+        server.accept_and_wait_for_it(trainer.url, "later", "complete")
+
+
 def test_what_a_server_owes_is_delivered_by_a_replica(tmp_path: Path, postgres: Database) -> None:
     path, url = tmp_path / "journal.db", postgres.new_url()
     with FaultyTrainer() as away, FaultyTrainer() as trainer:

@@ -120,10 +120,9 @@ async def overload(kit: Kit) -> None:
 
 async def _require_repeat(kit: Kit, rollout: PlayedRollout, first_answer: httpx.Response | None) -> None:
     """That there is no room is no matter of who has a place."""
-    for _ in range(SERVERS_ASKED):  # behind one address there may be several: the one that runs it has the answer
-        again = await kit.post(rollout.init, insist=False)
-        if again.status_code not in (429, 503):
-            break
+    # At once, before a place is free: behind one address there may be several, and the one that runs it has the answer.
+    answers = await asyncio.gather(*(kit.post(rollout.init, insist=False) for _ in range(SERVERS_ASKED)))
+    again = next((one for one in answers if one.status_code not in (429, 503)), answers[0])
     if again.status_code != 202 or first_answer is None or not is_same_document(first_answer.content, again.content):
         looked_at(rollout)
         usually = "whether there is room is asked before the key is looked up"

@@ -189,3 +189,6 @@ async def test_the_password_may_be_in_a_file(
     schema = parse(url).schema
     async with PostgresJournal(f"postgresql:///?service=rollouts&schema={schema}") as journal:
         assert await journal.get("key") is not None
+    monkeypatch.setenv("PGSERVICE", "rollouts")
+    async with PostgresJournal(f"postgresql://?schema={schema}") as journal:
+        assert await journal.get("key") is not None

@@ -205,11 +205,12 @@ async def test_a_password_of_any_characters_opens(postgres: Database, scheme: st
     password = "a@b%zz/?#: ü"
     url = postgres.new_url()
     connection = await connect(parse(url), "test")
-    await connection.execute(f"CREATE ROLE odd_{scheme} SUPERUSER LOGIN PASSWORD '{password}'")
+    user = f"odd_{scheme.lower()}"
+    await connection.execute(f"CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{password}'")
     await connection.close()
     for written in (quote(password, safe=""), quote(password, safe="@:%")):
         async with PostgresJournal(
-            url.replace(f"postgresql://tester:{PASSWORD}", f"{scheme}://odd:{written}")
+            url.replace(f"postgresql://tester:{PASSWORD}", f"{scheme}://{user}:{written}")
         ) as journal:
             assert await journal.counts()
 

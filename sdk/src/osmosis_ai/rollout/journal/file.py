@@ -292,6 +292,19 @@ def _require_whole(path: Path, timeout_seconds: float) -> bool:
     return bool(others)
 
 
+def rename(path: Path, to: Path, timeout_seconds: float) -> None:
+    """Give the journal another name, if nobody has it open, and while nobody can. Raises ``JournalError``: one has."""
+    with _alone(path, timeout_seconds):
+        require_nobody(path)
+        path.rename(to)
+
+
+def require_nobody(path: Path, but: str = "") -> None:
+    """Raise ``JournalError`` if an owner other than ``but`` has the journal open."""
+    if any(owner != but for owner in living(owners_directory(path))):
+        raise JournalError(f"A server runs on the journal {path}: stop it first, then try again.")
+
+
 @contextmanager
 def _alone(path: Path, timeout_seconds: float) -> Iterator[None]:
     """One opener at a time, so that two processes that start together do not both make the file."""

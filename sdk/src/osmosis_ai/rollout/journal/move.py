@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
+from osmosis_ai.rollout.journal.file import rename, require_nobody
 from osmosis_ai.rollout.journal.postgres.journal import PostgresJournal
-from osmosis_ai.rollout.journal.sqlite import SqliteJournal
+from osmosis_ai.rollout.journal.sqlite import BUSY_TIMEOUT_SECONDS, SqliteJournal
 from osmosis_ai.rollout.journal.token import is_reply_to_start, token_of, with_token
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
 
@@ -44,32 +45,32 @@ async def move(file: Path, url: str) -> Moved:
         raise NoJournalError(f"There is no journal at {file}: name the file that servers had as --journal.")
     if kept_as.exists():
         raise JournalError(f"There is a file at {kept_as} already, of an earlier move: put it elsewhere.")
-    async with PostgresJournal(url) as new:
-        async with SqliteJournal(file, create=False) as old:
-            await _take_all(old)
-            counts, added = dict.fromkeys(RolloutState, 0), 0
-            page: list[tuple[JournalRecord, dict[Payload, bytes]]] = []
-            size_bytes = 0
-            async for record in _oldest_first(old):
-                payloads = {it: content for it in Payload if (content := await old.load(record.key, it)) is not None}
-                if is_reply_to_start(reply := payloads[Payload.INIT_REPLY]):
-                    # The new journal has a secret of its own, from which it does not follow.
-                    payloads[Payload.INIT_REPLY] = with_token(reply, token_of(old, record.key, record.fingerprint))
-                page.append((record, payloads))
-                size_bytes += sum(map(len, payloads.values()))
-                counts[record.state] += 1
-                if len(page) == PAGE_ROWS or size_bytes > PAGE_BYTES:
-                    added += await _bring(new, page)
-                    page, size_bytes = [], 0
-            added += await _bring(new, page)
-            await _take_all(old)  # nothing has come in between, or it would be missing there
-            if counts != await old.counts():
-                raise JournalError(f"A server has written to the journal {file} meanwhile: stop it, then try again.")
-        file.rename(kept_as)
+    async with PostgresJournal(url) as new, SqliteJournal(file, create=False) as old:
+        await _take_all(old)
+        counts, added = dict.fromkeys(RolloutState, 0), 0
+        page: list[tuple[JournalRecord, dict[Payload, bytes]]] = []
+        size_bytes = 0
+        async for record in _oldest_first(old):
+            payloads = {it: content for it in Payload if (content := await old.load(record.key, it)) is not None}
+            if is_reply_to_start(reply := payloads[Payload.INIT_REPLY]):
+                # The new journal has a secret of its own, from which it does not follow.
+                payloads[Payload.INIT_REPLY] = with_token(reply, token_of(old, record.key, record.fingerprint))
+            page.append((record, payloads))
+            size_bytes += sum(map(len, payloads.values()))
+            counts[record.state] += 1
+            if len(page) == PAGE_ROWS or size_bytes > PAGE_BYTES:
+                added += await _bring(new, page)
+                page, size_bytes = [], 0
+        added += await _bring(new, page)
+        await _take_all(old)  # nothing has come in between, or it would be missing there
+        if counts != await old.counts():
+            raise JournalError(f"A server has written to the journal {file} meanwhile: stop it, then try again.")
+    rename(file, kept_as, BUSY_TIMEOUT_SECONDS)
     return Moved(counts, sum(counts.values()) - added, kept_as)
 
 
 async def _take_all(old: SqliteJournal) -> None:
+    require_nobody(old.path, but=old.owner)  # it may have no record of its own, and take an init at any time
     ours = {record.owner async for record in _unsettled_after_claiming(old)}
     if len(ours) > 1 or ours - {old.owner}:
         raise JournalError(f"A server runs on the journal {old.path}: stop it first, as it still delivers.")

@@ -4,6 +4,7 @@ Invariants: user and password are in ``dsn`` alone, which is in no ``repr`` and 
 never taken for a path, nor a part of a password for a host, so neither makes a folder of that name or asks for it.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,8 @@ def is_postgres(where: object) -> bool:
 def parse(url: str) -> Address:
     """``postgresql://[user[:password]@][host][:port][/database][?schema=osmosis&lease=15&...]``.
 
-    The parameters ``schema`` and ``lease`` are ours, the others are those of libpq, as asyncpg takes them.
+    The parameters ``schema`` and ``lease`` are ours, the others are those of libpq, as asyncpg takes them. Where it
+    names no host, the variable ``PGSERVICE`` names the service.
     Raises ``JournalError``.
     """
     parts = _split(url.strip())
@@ -66,6 +68,8 @@ def parse(url: str) -> Address:
     user, colon, password = (part if part == ":" else quote(unquote(part), safe="") for part in userinfo.partition(":"))
     parts = parts._replace(netloc=user + colon + password + at + places)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not places and "host" not in query and (service := os.environ.get("PGSERVICE")):
+        query.setdefault("service", service)  # as libpq does; asyncpg takes it from the URL alone
     schema = query.pop("schema", DEFAULT_SCHEMA)
     if _SCHEMA.fullmatch(schema) is None:
         raise JournalError(

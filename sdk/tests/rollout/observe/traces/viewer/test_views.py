@@ -284,6 +284,23 @@ class TestEscape:
         page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
 
 
+def test_best_and_worst_pin_nothing_once_they_are_closed(page: Browser, tmp_path: Path) -> None:
+    for reward in (0.0, 1.0):
+        maker = TraceMaker(f"r-{reward:.0f}").start("Which?", metadata={"row_index": 0})
+        maker.turn(1, saying(f"so {reward}")).end(reward=reward).write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    page.wait_for("document.querySelector('.row .small')")
+    page.click(".row .small")
+    page.wait_for("document.querySelector('.differ')")
+    page.press("Escape")
+    page.wait_for("document.querySelector('#detail').hidden")
+    page.click("#to-rollouts")
+    page.click("#view-rollouts .row")
+    page.wait_for("document.querySelector('.conversation')")
+    assert page.evaluate("document.querySelector('.differ') === null")
+
+
 def test_tab_goes_from_each_best_and_worst_to_the_next(page: Browser, tmp_path: Path) -> None:
     for number in range(30):
         for reward in (0.0, 1.0):

@@ -125,8 +125,11 @@
     Address.write(state, isStep);
     showOpened();
   }
+  // What best | worst has pinned goes with the comparison; what the reader has pinned stays.
+  let lent = null;
   function shut() {
-    Object.assign(state, { rollout: null, tab: null });
+    Object.assign(state, { rollout: null, tab: null }, lent !== null && state.pin === lent ? { pin: null } : {});
+    lent = null;
     Address.write(state, true);
     showOpened();
   }
@@ -148,6 +151,7 @@
   function pin() {
     const one = rollouts.get(Detail.current ?? Table.selected);
     if (!one) return;
+    lent = null;
     set({ pin: state.pin === one.address ? null : one.address });
     showOpened();
   }
@@ -185,7 +189,7 @@
   Table.onSort(() => { sorted = Table.ordered([...rollouts.values()]); update(); });
   Problems.onSort(() => update());
   Problems.onOpen(openProblem);
-  Problems.onCompare((best, worst) => { const [a, b] = [rollouts.get(best), rollouts.get(worst)]; state.pin = a.address; open(b.key); });
+  Problems.onCompare((best, worst) => { const [a, b] = [rollouts.get(best), rollouts.get(worst)]; state.pin = lent = a.address; open(b.key); });
   Problems.onSilent(() => set({ silent: state.silent ? null : "1" }));
   Problems.onBy((by) => set({ by, problem: null }));
   Detail.on({ close: shut, step, nextFailure, tab: toTab, pin, unpin: () => { set({ pin: null }); showOpened(); } });

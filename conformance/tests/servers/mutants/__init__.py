@@ -1,11 +1,24 @@
 """The mutants, by name; importing a table puts its rows into ``MUTANTS``."""
 
-from servers.mutants import clauses, conversations, corners, inits, narrow, processes, readings, results, trainers
+from servers.mutants import (
+    attempts,
+    clauses,
+    conversations,
+    corners,
+    inits,
+    narrow,
+    processes,
+    readings,
+    records,
+    results,
+    trainers,
+)
 from servers.mutants.mechanism import MUTANTS, Mutant
 
 __all__ = [
     "MUTANTS",
     "Mutant",
+    "attempts",
     "clauses",
     "conversations",
     "corners",
@@ -13,6 +26,7 @@ __all__ = [
     "narrow",
     "processes",
     "readings",
+    "records",
     "results",
     "trainers",
 ]

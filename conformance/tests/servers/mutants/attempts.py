@@ -1,0 +1,90 @@
+"""Defects in one corner of the attempts at a call or a delivery: how long they go on, and what ends them."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from servers.model import Json, Rollout
+from servers.mutants.mechanism import mutant
+from servers.playing import COMPLETED
+from servers.small import SmallServer
+
+
+async def gives_up_where_nobody_is(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
+    try:
+        response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
+    except httpx.ConnectError:
+        return "undeliverable"
+    except httpx.TransportError:
+        return ""
+    return self.state_after(response, result)
+
+
+async def without_a_wait(self: SmallServer, usual: Any, delay_seconds: float) -> None:
+    """At once."""
+
+
+async def steadily(self: SmallServer, usual: Any, delay_seconds: float) -> None:
+    await usual(0.2)
+
+
+async def steadily_too(self: SmallServer, usual: Any, attempts: int) -> None:
+    await asyncio.sleep(0.2)
+
+
+def leaves_out_nothing(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:
+    if response.status_code == 422 and not result["final_messages"] and "left_out" not in result:
+        result["left_out"] = True
+        return ""
+    return str(usual(response, result))
+
+
+mutant(
+    "says-nothing-of-the-reason",
+    "errors.told",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | {"error_message": f"{type(e).__name__}: it failed"},
+)
+mutant(
+    "takes-a-blocked-page-for-final",
+    "retries.html",
+    is_asked_again=lambda s, usual, response, c: usual(response, c) and response.status_code not in (400, 401, 403),
+)
+mutant("counts-absence", "retries.no_connection", is_nobody=lambda s, usual, error: False)
+mutant("gives-up-where-nobody-is", "delivery.no_connection", silent=True, offer=gives_up_where_nobody_is)
+mutant("offers-what-is-empty-again", "delivery.nothing_left", state_after=leaves_out_nothing)
+mutant("hammers-with-results", "delivery.delay", timed=True, wait_to_offer=without_a_wait)
+mutant("offers-results-steadily", "delivery.delay", timed=True, wait_to_offer=steadily)
+mutant("asks-steadily", "retries.delay", timed=True, back_off=steadily_too)
+mutant(
+    "takes-402-for-a-pause",
+    "retries.final delivery.final",
+    is_retried=lambda s, usual, status: status == 402 or usual(status),
+)
+mutant(
+    "reads-retry-after-of-refusals-alone",
+    "retries.too_many",
+    timed=True,
+    wait_as_told=lambda s, usual, response: usual(response) if response.status_code != 200 else asyncio.sleep(0),
+)
+mutant(
+    "counts-pages",
+    "retries.pause",
+    is_pause=lambda s, usual, r, c: not s.is_absent(r) and usual(r, c),
+    is_asked_again=lambda s, usual, r, c: s.is_absent(r) or usual(r, c),
+)
+mutant(
+    "wants-200-or-201",
+    "delivery.created",
+    state_after=lambda s, usual, response, result: (
+        "" if response.status_code in (202, 204) else usual(response, result)
+    ),
+)
+mutant(
+    "takes-a-blocked-page-for-its-word",
+    "delivery.html",
+    silent=True,
+    state_after=lambda s, usual, response, result: (
+        "undeliverable" if response.status_code == 403 else usual(response, result)
+    ),
+)

@@ -4,7 +4,11 @@ One server with a file, one replica, two replicas, in turn. Where cores are few,
 what they could do with cores of their own is rollouts a second of CPU, each replica's summed. The database's CPU is
 told apart, as it has a machine of its own. What writes in company shares a commit, so it matters how many come at once:
 two replicas are measured with as many each as one has (what a second one adds), and with as many together (what it
-costs to spread the same). Loopback only; ends by itself.
+costs to spread the same).
+
+A second process on the same cores costs by itself: each has less to do in one wake-up. Two replicas with a schema each,
+which share nothing, show how much; what two cost over these is what it costs that they know of each other. Loopback
+only; ends by itself.
 """
 
 import argparse
@@ -28,8 +32,12 @@ from bench.faults.trainer import Faults, FaultyTrainer
 
 WARM_UP = 200
 DEADLINE_SECONDS = 300.0
-EACH, TOGETHER = "two replicas, each its load", "two replicas, one's load"
-SETUPS = (("file", 0, 1), ("one replica", 1, 1), (EACH, 2, 2), (TOGETHER, 2, 1))
+EACH, TOGETHER, APART = (
+    "two replicas, each its load",
+    "two replicas, one's load",
+    "two that share nothing, each its load",
+)
+SETUPS = (("file", 0, 1), ("one replica", 1, 1), (EACH, 2, 2), (TOGETHER, 2, 1), (APART, 2, 2))
 """Name, replicas on a database, how many times ``--at-once``."""
 
 
@@ -53,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for _ in range(options.rounds):
         for name, count, shares in SETUPS:
             amount = options.rollouts * max(count, 1)
-            costs[name].append(asyncio.run(_round(count, amount, options.at_once * shares)))
+            costs[name].append(asyncio.run(_round(count, amount, options.at_once * shares, apart=name == APART)))
     each = {name: [1000 * sum(cost.servers) / cost.rollouts for cost in rounds] for name, rounds in costs.items()}
     rows = [
         (f"{name}, CPU ms a rollout", f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
@@ -70,18 +78,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         median = 2 * one / statistics.median(each[name])
         spread = f"by rounds {min(gains):.2f} to {max(gains):.2f}"
         rows.append((f"{name}, over one", f"{median:.2f} times its rollouts, with a core each ({spread})"))
+    known = statistics.median(each[EACH]) / statistics.median(each[APART])
+    rows.append(("two replicas over two that share nothing", f"{known:.2f} times the CPU"))
     width = max(len(name) for name, _ in rows)
     sys.stdout.write("".join(f"{name:<{width}}  {value}\n" for name, value in rows))
     return 0
 
 
-async def _round(count: int, rollouts: int, at_once: int) -> Cost:
+async def _round(count: int, rollouts: int, at_once: int, *, apart: bool) -> Cost:
     random, ledger, key = Random(1), Ledger(), token_urlsafe()  # noqa: S311 - guards nothing
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="osmosis-replicas-")))
         on_database = stack.enter_context(replicas(count)) if count else None
         trainer = await stack.enter_async_context(FaultyTrainer(ledger, Faults(), random))
         places = [str(folder / "journal.db")] if on_database is None else [on_database.url] * count
+        if apart:
+            places = [f"{place}_{number}" for number, place in enumerate(places)]  # The URL ends with the schema.
         servers = [
             await stack.enter_async_context(Server(place, folder / f"{number}.log", key))
             for number, place in enumerate(places)

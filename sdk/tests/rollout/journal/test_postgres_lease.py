@@ -5,7 +5,7 @@ import signal
 from contextlib import suppress
 
 import pytest
-from support.journal import an_acceptance, claim_all
+from support.journal import TestClock, an_acceptance, claim_all
 from support.postgres import Database, database, needs_postgres
 from support.postgres_journal import (
     DEADLINE_SECONDS,
@@ -17,6 +17,8 @@ from support.postgres_journal import (
 )
 
 from osmosis_ai.rollout.journal import JournalError, Payload, PostgresJournal, RolloutState
+from osmosis_ai.rollout.journal.postgres.address import parse
+from osmosis_ai.rollout.journal.postgres.lease import Lease
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -64,6 +66,29 @@ async def test_a_lease_that_ran_out_unnoticed_goes_on(postgres: Database) -> Non
         partition.mend()
         await until_problem(journal, there_is=False)
         assert await journal.finish("key", b"result")
+
+
+async def test_an_owner_whose_lease_ran_out_is_in_doubt_until_it_has_asked_after_that(postgres: Database) -> None:
+    url, clock = postgres.new_url(), TestClock()
+    async with cut_off(postgres, url) as (_, partition):
+        lease = Lease(parse(url.replace(f":{postgres.port}/", f":{partition.port}/")), LEASE_SECONDS, None)
+        lease._clock = clock
+        await lease.register()
+        await lease.renew()
+        clock.now += 0.99 * LEASE_SECONDS
+        assert not lease.is_in_doubt
+        partition.cut()
+        await lease.renew()
+        clock.now += 0.01 * LEASE_SECONDS
+        assert lease.is_in_doubt, "it was asked, in vain, while the lease still held"
+        await lease.renew()
+        assert not lease.is_in_doubt, "it cannot be known now"
+        clock.now += 10 * LEASE_SECONDS
+        assert lease.is_in_doubt, "this one was stopped meanwhile"
+        partition.mend()
+        await lease.renew()
+        assert not lease.is_in_doubt
+        await lease.release()
 
 
 async def test_no_write_passes_between_the_end_of_a_lease_and_a_takeover(postgres: Database) -> None:

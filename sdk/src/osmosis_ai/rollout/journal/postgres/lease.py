@@ -98,8 +98,11 @@ class Lease:
     def is_in_doubt(self) -> bool:
         """Whether another may have taken this one over, and nobody here has asked; from any thread."""
         now = self._clock.steady()
+        if now < self._sure_until:
+            return False
+        # What was asked before the lease ran out says nothing of after it.
         longest_seconds = self._retry_seconds + 2 * self._attempt_seconds
-        return now >= self._sure_until and now - self._attempted_at > longest_seconds
+        return self._attempted_at < self._sure_until or now - self._attempted_at > longest_seconds
 
     async def make_sure(self) -> None:
         """Wait until it is known, or cannot be known now; ``on_lost`` is called before this ends."""

@@ -1,6 +1,8 @@
 """``osmosis journal move``: from a file into a database, with all that is owed."""
 
 import asyncio
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from support.replica import Replica
 from support.server_process import ServerProcess
 
 from osmosis_ai.rollout.journal import Payload, PostgresJournal, RolloutState, SqliteJournal
+from osmosis_ai.rollout.journal.file import owners_directory
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -101,6 +104,16 @@ def test_a_file_that_a_server_has_open_stays_although_the_server_has_nothing_to_
         assert (refused.returncode, path.exists()) == (1, True)
         assert "A server runs on the journal" in refused.stderr
         server.accept_and_wait_for_it(trainer.url, "later", "complete")
+
+
+def test_a_server_without_its_lock_file_is_seen_all_the_same(tmp_path: Path, postgres: Database) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+    with ServerProcess(path) as server:
+        server.signal(signal.SIGSTOP)  # it would put the file back
+        shutil.rmtree(owners_directory(path))
+        refused = move(tmp_path, path, to=url)
+        assert (refused.returncode, path.exists()) == (1, True)
+        assert "A server runs on the journal" in refused.stderr
 
 
 def test_what_a_server_owes_is_delivered_by_a_replica(tmp_path: Path, postgres: Database) -> None:

@@ -148,8 +148,9 @@ class ServerProcess:
         trainer.wait_for_chat(*rollouts)
 
     def state(self, rollout_id: str) -> str:
-        """What the status endpoint says."""
-        return str(self.client.get(f"/v1/rollout/{rollout_id}").json()["state"])
+        """What the status endpoint says; ``unavailable`` where it cannot for now."""
+        response = self.client.get(f"/v1/rollout/{rollout_id}")
+        return "unavailable" if response.status_code == 503 else str(response.json()["state"])
 
     def wait_for_state(self, rollout_id: str, state: str) -> None:
         self._wait(rollout_id, lambda now: now == state)

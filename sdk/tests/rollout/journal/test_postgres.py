@@ -1,6 +1,7 @@
 """What the journal in PostgreSQL promises beyond the contract: lost connections, cancellations, schemas, secrets."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -14,6 +15,9 @@ from osmosis_ai.rollout.journal.errors import NoJournalError
 from osmosis_ai.rollout.journal.postgres.address import parse
 
 pytestmark = [pytest.mark.slow, needs_postgres]
+
+SOON_SECONDS = 10.0
+"""Half of what one question took that is not for somebody who waits."""
 
 
 async def test_two_open_at_once_and_make_one_schema(postgres: Database) -> None:
@@ -92,6 +96,42 @@ async def test_what_a_partition_held_back_is_not_done_when_it_arrives(
         await until_problem(journal, there_is=False)
         assert await journal.accept(an_acceptance("key")) is None
         assert await journal.finish("key", b"result")
+
+
+async def test_questions_to_a_database_that_does_not_answer_end_soon_all_of_them(postgres: Database) -> None:
+    url = postgres.new_url(lease=3600)
+    async with cut_off(postgres, url) as (journal, partition):
+        await journal.accept(an_acceptance("warm"))
+        partition.cut()
+        await journal.note_attempt("warm", attempts=1, error="why")
+        for _ in range(2):
+            async with asyncio.timeout(SOON_SECONDS):
+                asked: list[Awaitable[Any]] = [journal.get("warm") for _ in range(10)]
+                asked += [journal.find("rollout"), journal.records(), journal.counts(), journal.oldest_unsettled()]
+                asked += [journal.ask_cancel([], "a", False), journal.ask_cancel([], None, True)]
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(answer) for answer in answers} == {JournalError}
+            await until_problem(journal)
+        partition.mend()
+        await until_problem(journal, there_is=False)
+        assert await journal.get("warm") is not None
+
+
+async def test_who_waits_in_line_in_vain_leaves_the_one_at_work_alone(postgres: Database) -> None:
+    url = postgres.new_url(lease=3600)
+    async with PostgresJournal(url) as journal, asked(url) as blocking:
+        await journal.accept(an_acceptance("key"))
+        async with blocking.transaction():
+            await blocking.execute("LOCK TABLE rollouts")
+            pruning = asyncio.ensure_future(journal.prune())
+            await until_true(
+                url, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND relation = 'rollouts'::regclass"
+            )
+            with pytest.raises(JournalError, match="no answer in time"):
+                await journal.get("key")
+            assert not pruning.done()
+        assert await pruning == 0
+        assert await journal.get("key") is not None
 
 
 async def test_one_that_cannot_be_written_does_not_harm_its_neighbours(postgres: Database) -> None:

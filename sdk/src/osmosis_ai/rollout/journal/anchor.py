@@ -25,6 +25,7 @@ if sys.platform == "linux":
 _FIRST_BYTE = 1 << 61
 _TOKEN_DIGITS = 15
 """Of the token, in hexadecimal: 60 bits, so that two owners do not meet."""
+_BYTES = 16**_TOKEN_DIGITS
 _FLOCK = "@hhqqi4x"
 """``struct flock`` with 64-bit offsets: type, whence, start, length, process."""
 
@@ -58,12 +59,19 @@ class Anchor:
         found = self._lock("F_OFD_GETLK", "F_WRLCK", token)
         return None if found is None else found != fcntl.F_UNLCK
 
-    def _lock(self, command: str, kind: str, token: str) -> int | None:
+    def is_held_by_another(self, but: str) -> bool:
+        """Whether any owner lives but ``but``, known by name or not; false where the system has no such locks."""
+        if self.tokens - {but}:
+            return True
+        found = self._lock("F_OFD_GETLK", "F_WRLCK")
+        return found is not None and found != fcntl.F_UNLCK
+
+    def _lock(self, command: str, kind: str, token: str | None = None) -> int | None:
+        """Of the byte of ``token``, or of all that there are."""
         if sys.platform != "linux":
             return None
-        asked = struct.pack(
-            _FLOCK, getattr(fcntl, kind), os.SEEK_SET, _FIRST_BYTE + int(token[:_TOKEN_DIGITS], 16), 1, 0
-        )
+        first, count = (0, _BYTES) if token is None else (int(token[:_TOKEN_DIGITS], 16), 1)
+        asked = struct.pack(_FLOCK, getattr(fcntl, kind), os.SEEK_SET, _FIRST_BYTE + first, count, 0)
         try:
             answer = fcntl.fcntl(self.descriptor, getattr(fcntl, command), asked)
         except OSError:  # a file system, or a kernel, without such locks

@@ -282,14 +282,14 @@ def _require_no_log(path: Path) -> None:
 def _require_whole(path: Path, timeout_seconds: float) -> bool:
     """Whether others have it open; a new log beside the one that they use would damage the file."""
     deadline = time.monotonic() + timeout_seconds
-    while others := living(owners_directory(path)):
+    while others := _is_open_elsewhere(path):
         missing = [suffix for suffix in _IN_USE if not path.with_name(path.name + suffix).exists()]
         if not missing:
             break
         if time.monotonic() > deadline:  # who closes it removes them, and is gone a moment later
             raise JournalError(f"The journal {path} lost its {missing[0]} while in use: restart the server.")
         time.sleep(_LOCK_POLL_SECONDS)
-    return bool(others)
+    return others
 
 
 def rename(path: Path, to: Path, timeout_seconds: float) -> None:
@@ -301,8 +301,22 @@ def rename(path: Path, to: Path, timeout_seconds: float) -> None:
 
 def require_nobody(path: Path, but: str = "") -> None:
     """Raise ``JournalError`` if an owner other than ``but`` has the journal open."""
+    if _is_open_elsewhere(path, but):
+        raise JournalError(f"A server runs on the journal {path}: stop it first, as it still delivers.")
+
+
+def _is_open_elsewhere(path: Path, but: str = "") -> bool:
+    """By either proof of life (``owner``), whether that owner has records or not."""
     if any(owner != but for owner in living(owners_directory(path))):
-        raise JournalError(f"A server runs on the journal {path}: stop it first, then try again.")
+        return True
+    try:
+        anchor = take_anchor(path)
+    except OSError:  # no main file, or one that this user may only read
+        return False
+    try:
+        return anchor.is_held_by_another(but)
+    finally:
+        drop_anchor(anchor)
 
 
 @contextmanager

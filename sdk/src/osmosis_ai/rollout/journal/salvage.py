@@ -13,7 +13,6 @@ one to write it.
 """
 
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +22,10 @@ from pydantic_core import from_json, to_json
 
 from osmosis_ai.rollout.core.files import make_folder
 from osmosis_ai.rollout.journal import schema, table
-from osmosis_ai.rollout.journal.anchor import drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
-from osmosis_ai.rollout.journal.file import create_file, owners_directory
-from osmosis_ai.rollout.journal.owner import living, new_token
+from osmosis_ai.rollout.journal.file import create_file, require_nobody
+from osmosis_ai.rollout.journal.owner import new_token
 from osmosis_ai.rollout.journal.pages import LOST, Pages, RowPlace
 from osmosis_ai.rollout.journal.token import OF_A_START
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
@@ -107,8 +105,7 @@ def salvage(damaged: Path, new: Path) -> Salvaged:
     try:
         with Pages(damaged) as pages:
             found = read(pages)
-            if _is_served(damaged, {record.owner for record in found.records.values()}):
-                raise JournalError(f"A server runs on the journal {damaged}: stop it first, as it still delivers.")
+            require_nobody(damaged)
             if not found.records:
                 raise JournalError(f"Nothing of a rollout can be read in {damaged}: see that it is the right file.")
             try:
@@ -163,19 +160,6 @@ def read(pages: Pages) -> Salvaged:
     known = {record.rollout_id for record in found.records.values()}
     found.strays = sorted(each for each in strays if each is not None and each not in known)
     return found
-
-
-def _is_served(damaged: Path, owners: Iterable[str]) -> bool:
-    if living(owners_directory(damaged)):
-        return True
-    try:
-        anchor = take_anchor(damaged)
-    except OSError:  # no main file, or one that this user may only read
-        return False
-    try:
-        return any(anchor.is_held(owner) for owner in owners)
-    finally:
-        drop_anchor(anchor)
 
 
 def _is_rollout(row: dict[str, Any]) -> bool:

@@ -38,6 +38,11 @@ class Meant:
     """Whether rollouts of 0.3 are meant, or those of 0.2."""
 
     @property
+    def is_by_ids(self) -> bool:
+        """Whether ids say it all."""
+        return self.prefix is None and not self.all
+
+    @property
     def key_spaces(self) -> Sequence[str]:
         """What the journal's keys of those that can be meant begin with."""
         return (PULL,) if self.pulled else KEY_SPACES

@@ -128,6 +128,10 @@ class Rollouts:
         )
         return next(found, None)
 
+    def ids(self, *, pulled: bool) -> set[str]:
+        """Of all of them, those of 0.3 if ``pulled``, else those of 0.2."""
+        return {rollout.rollout_id for rollout in self._by_key.values() if pulled is (rollout.terms is not None)}
+
     def without_result(self) -> list[Rollout]:
         """Those that have no result yet."""
         return [rollout for rollout in self._by_key.values() if rollout.is_unfinished]
@@ -154,6 +158,17 @@ def view_of_rollout(rollout: Rollout) -> dict[str, Any]:
         "state": rollout.phase.value,
         "accepted_at": rollout.accepted_at,
         "started_at": rollout.started_at,
+    }
+
+
+def view_of_delivery(rollout: Rollout, delivery: Delivery | None) -> dict[str, Any]:
+    """What this process knows of a rollout whose result it has put on record, where the journal cannot be asked."""
+    return {
+        "rollout_id": rollout.rollout_id,
+        "state": RolloutState.FINISHED.value,
+        "accepted_at": rollout.accepted_at,
+        "delivery_attempts": 0 if delivery is None else delivery.attempts,
+        "last_error": None if delivery is None else delivery.problem,
     }
 
 

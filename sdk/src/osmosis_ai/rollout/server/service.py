@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
@@ -28,7 +29,7 @@ from osmosis_ai.rollout.core.watch import Observer, Phase
 from osmosis_ai.rollout.journal import Journal, JournalError, Payload
 from osmosis_ai.rollout.observe.logs import FIELDS
 from osmosis_ai.rollout.server import relay
-from osmosis_ai.rollout.server.admission import Admission
+from osmosis_ai.rollout.server.admission import RETRY_AFTER_SECONDS, Admission
 from osmosis_ai.rollout.server.attempts import ClientFactory, Delivery
 from osmosis_ai.rollout.server.delivery import Courier
 from osmosis_ai.rollout.server.parcels import Parcel
@@ -36,7 +37,8 @@ from osmosis_ai.rollout.server.pull.lane import PullLane
 from osmosis_ai.rollout.server.pull.results import as_pulled
 from osmosis_ai.rollout.server.recovery import Recovery, result_of_unrun
 from osmosis_ai.rollout.server.relay import Meant
-from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts, view_of_record, view_of_rollout
+from osmosis_ai.rollout.server.requests import RefusedError
+from osmosis_ai.rollout.server.rollouts import Rollout, Rollouts, view_of_delivery, view_of_record, view_of_rollout
 from osmosis_ai.rollout.server.scheduler import Scheduler
 from osmosis_ai.rollout.server.state import AppState
 from osmosis_ai.rollout.server.terms import is_pulled
@@ -44,6 +46,8 @@ from osmosis_ai.rollout.server.terms import is_pulled
 logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 1.0
+ELSEWHERE_SECONDS = 0.25
+"""For which an answer about rollouts of this process waits for what other replicas say, who have been asked too."""
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
 """How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
@@ -159,7 +163,12 @@ class RolloutService:
         rollout = self._rollouts.newest(rollout_id)
         if rollout is not None and rollout.phase is not Phase.DELIVERING:
             return view_of_rollout(rollout)
-        records = await self._journal.find(rollout_id)
+        try:
+            records = await self._journal.find(rollout_id)
+        except JournalError:
+            if rollout is None:
+                raise
+            return view_of_delivery(rollout, self._courier.under_way.get(rollout.key))
         record = next((record for record in records if not is_pulled(record.key)), None)
         if record is None:
             rollout = self._rollouts.newest(rollout_id, pulled=True)
@@ -187,16 +196,26 @@ class RolloutService:
     async def cancel_everywhere(self, meant: Meant) -> list[str]:
         """The same for all workers and replicas of this server.
 
+        What is meant by ids that this process all has is answered at once, whether the others can be asked or not.
+
         Raises:
-            JournalError: the other replicas cannot be asked.
+            RefusedError: 503 the other replicas cannot be asked; what ran here is stopped all the same.
         """
         stopped = self.cancel(meant)
+        is_all_here = meant.is_by_ids and meant.ids <= self._rollouts.ids(pulled=meant.pulled)
         try:
-            asked = await self._journal.ask_cancel(meant.ids, meant.prefix, meant.all, spaces=meant.key_spaces)
-        except JournalError:
-            if stopped and len(meant.ids) == 1 and not meant.all and meant.prefix is None:
-                return stopped  # it ran here
-            raise
+            # Whoever waits no more has asked all the same (``Journal``).
+            async with asyncio.timeout(ELSEWHERE_SECONDS if is_all_here else None):
+                asked = await self._journal.ask_cancel(meant.ids, meant.prefix, meant.all, spaces=meant.key_spaces)
+        except (JournalError, TimeoutError) as error:
+            if is_all_here:
+                return stopped
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "What ran in this process is cancelled; the other replicas cannot be asked now: send it again.",
+                "journal_unavailable",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from error
         if asked is None and (others := relay.current()) is not None:
             asked = await others.ask_others(meant)
         return stopped + (asked or [])

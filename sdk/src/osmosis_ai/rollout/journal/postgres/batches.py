@@ -97,14 +97,16 @@ class Batches:
         self._something = asyncio.Event()
         self._given_up: list[Write] = []
         """Acceptances of which nobody knows whether they are on record, and nobody waits for."""
-        self._notes = 0
+        self._notes: set[Write] = set()
+        """Those that nobody waits for, until it is known what became of them."""
         self._noted = asyncio.Event()
         self.is_idle = asyncio.Event()
         self.is_idle.set()
 
     async def noted(self) -> None:
         """Wait until the notes that were made before can be read."""
-        if self._notes:
+        before = set(self._notes)
+        while not before.isdisjoint(self._notes):
             self._noted.clear()
             await self._noted.wait()
 
@@ -117,7 +119,8 @@ class Batches:
         if not queue:
             self._something.set()
         queue.append(write)
-        self._notes += write.kind in NOTES
+        if write.kind in NOTES:
+            self._notes.add(write)
         self.is_idle.clear()
 
     async def work(self) -> None:
@@ -229,9 +232,8 @@ class Batches:
 
     def _answer(self, write: Write) -> None:
         if write.kind in NOTES:
-            self._notes -= 1
-            if not self._notes:
-                self._noted.set()
+            self._notes.discard(write)
+            self._noted.set()
         self._on_answered(write)
 
     async def _abandon(self, connection: Any) -> None:

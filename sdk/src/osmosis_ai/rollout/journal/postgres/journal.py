@@ -21,7 +21,7 @@ from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
 from osmosis_ai.rollout.journal.postgres import statements
 from osmosis_ai.rollout.journal.postgres.address import parse
 from osmosis_ai.rollout.journal.postgres.batches import ACCEPT, FINISH, NOTE_ATTEMPT, NOTE_POLL, SETTLE, Batches, Write
-from osmosis_ai.rollout.journal.postgres.explain import journal_error
+from osmosis_ai.rollout.journal.postgres.explain import is_definite, journal_error
 from osmosis_ai.rollout.journal.postgres.home import Home, quietly
 from osmosis_ai.rollout.journal.postgres.lease import Lease
 from osmosis_ai.rollout.journal.postgres.link import Link
@@ -40,8 +40,12 @@ from osmosis_ai.rollout.journal.types import (
 
 logger = logging.getLogger(__name__)
 
+ASK_SECONDS = 3.0
+"""For a short answer that somebody waits for."""
+ASK_AGAIN_SECONDS = 1.0
+"""The same where the database did not answer the last time."""
 SECONDS = 20.0
-"""For whatever is asked but by a rollout that waits for its commit."""
+"""For all else but a rollout that waits for its commit."""
 DRAIN_SECONDS = 5.0
 DOUBT_SECONDS = 10.0
 """How long a chat call waits to learn whether it still may be made."""
@@ -147,7 +151,7 @@ class PostgresJournal(Journal):
                 await self._require_live(connection)
             return False
 
-        return await self._do(leave_out)
+        return await self._do(leave_out, SECONDS)
 
     async def reopen(self, key: str) -> JournalRecord | None:
         now = self.now()
@@ -159,7 +163,7 @@ class PostgresJournal(Journal):
                 return None
             return statements.record_of(row)
 
-        return await self._do(reopen)
+        return await self._do(reopen, SECONDS)
 
     async def get(self, key: str) -> JournalRecord | None:
         found = await self._fetch(statements.GET, [statements.id_of(key)])
@@ -171,7 +175,7 @@ class PostgresJournal(Journal):
             content: bytes | None = await connection.fetchval(query, statements.id_of(key))
             return content
 
-        return await self._do(load)
+        return await self._do(load, SECONDS)  # as large as it may be
 
     async def find(self, rollout_id: str) -> list[JournalRecord]:
         return await self._fetch(statements.FIND, statements.stored(rollout_id))
@@ -199,7 +203,7 @@ class PostgresJournal(Journal):
                 raise
             return statements.in_order(rows)
 
-        return await self._do(claim)
+        return await self._do(claim, SECONDS)
 
     async def adopt(self, records: Sequence[tuple[JournalRecord, Mapping[Payload, bytes]]]) -> int:
         """Records of another journal with their payloads, in that order, all of them now this owner's; how many of
@@ -254,7 +258,8 @@ class PostgresJournal(Journal):
         for state, settled_before in cutoffs.items():
             removed += await self._repeat(statements.PRUNE, lambda: self._lease.epoch, state.value, settled_before)
         if self._create:
-            await self._do(lambda connection: connection.execute(statements.FORGET_GAPS, min(cutoffs.values())))
+            forget = statements.FORGET_GAPS
+            await self._do(lambda connection: connection.execute(forget, min(cutoffs.values())), SECONDS)
         return removed
 
     async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:
@@ -262,7 +267,7 @@ class PostgresJournal(Journal):
         ids = [statements.id_of(key) for key in keys]
         for first in range(0, len(ids), statements.PAGE_ROWS):
             page = ids[first : first + statements.PAGE_ROWS]
-            removed += await self._do(partial(_remove, statements.PURGE_KEYS, page))
+            removed += await self._do(partial(_remove, statements.PURGE_KEYS, page), SECONDS)
         for state in set(states):
             if state in SETTLED:
                 removed += await self._repeat(statements.PRUNE, lambda: self._lease.epoch, state.value, math.inf)
@@ -273,7 +278,7 @@ class PostgresJournal(Journal):
     async def _repeat(self, statement: str, *arguments: Any) -> int:
         """Remove page by page, so that others get their turn in between."""
         removed = 0
-        while page := await self._do(partial(_remove, statement, *arguments)):
+        while page := await self._do(partial(_remove, statement, *arguments), SECONDS):
             removed += page
         return removed
 
@@ -283,20 +288,30 @@ class PostgresJournal(Journal):
 
         return await self._do(fetch)
 
-    async def _do(self, work: Callable[[Any], Coroutine[Any, Any, T]], seconds: float = SECONDS) -> T:
-        """What ``work`` gives with the connection for all that no rollout's commit waits for."""
+    async def _do(self, work: Callable[[Any], Coroutine[Any, Any, T]], seconds: float | None = None) -> T:
+        """What ``work`` gives with the connection for all that no rollout's commit waits for.
+
+        ``seconds``: for as long at most, the wait for the connection included; ``None``: somebody waits for a short
+        answer.
+        """
+        home = self._opened
+        if seconds is None:
+            seconds = SECONDS if not self._create else ASK_SECONDS if self.problem is None else ASK_AGAIN_SECONDS
 
         async def do() -> T:
-            await self._batches.noted()
             try:
-                async with self._link.held(seconds) as connection:
-                    return await work(connection)
+                async with asyncio.timeout(seconds):
+                    await self._batches.noted()
+                    async with self._link.held(seconds) as connection:
+                        return await work(connection)
             except JournalError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it in one sentence
+                if not is_definite(error):
+                    self._lease.renew_soon()  # which tells whether the database answers
                 raise journal_error(self.address, error) from None
 
-        return await self._opened.call(do)
+        return await home.call(do)
 
     def _require_no_problem(self) -> Home:
         home = self._opened

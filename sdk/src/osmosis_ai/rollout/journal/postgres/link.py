@@ -41,11 +41,13 @@ class Link:
 
     @asynccontextmanager
     async def held(self, seconds: float) -> AsyncIterator[Any]:
-        """The connection, for at most ``seconds``. Raises what asyncpg raises, and ``TimeoutError``."""
-        async with self._turn:
+        """The connection, for at most ``seconds``, the wait for it included.
+
+        Raises what asyncpg raises, and ``TimeoutError``; who waited in vain has left it to whoever has it.
+        """
+        async with asyncio.timeout(seconds), self._turn:
             try:
-                async with asyncio.timeout(seconds):
-                    yield await self._connected()
+                yield await self._connected()
             except BaseException as error:
                 if not isinstance(error, JournalError) and not is_definite(error):
                     self.drop()

@@ -83,6 +83,33 @@ def test_inits_repeated_across_workers_start_one_rollout_each(server: ServerProc
     assert [len(trainer.bodies(name)) for name in names] == [1] * len(names)
 
 
+@pytest.mark.slow
+def test_a_repeat_has_its_answer_from_any_worker_though_none_has_room(tmp_path: Path, trainer: FaultyTrainer) -> None:
+    settings = {"SERVER_DRAIN_SECONDS": "1", "SERVER_MAX_TOTAL_ROLLOUTS": "4"}
+    with ServerProcess(tmp_path / "journal.db", settings, "--workers", str(WORKERS)) as server:
+        wait_for_workers(server.pid, WORKERS)
+        trainer.hold_chats()
+        accepted = list[dict[str, object]]()
+        # Whoever is quicker accepts: both have their share once as many have been taken.
+        for number in range(1000):
+            body = init_of(f"rollout-{number}", trainer.url)
+            if init_by_itself(server.url, body) == 202:
+                accepted.append(body)
+            if len(accepted) == 4:
+                break
+        assert len(accepted) == 4
+        bodies = accepted * 10
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(init_by_itself, [server.url] * len(bodies), bodies)) == [202] * len(bodies)
+            others = [body | {"max_turns": 7} for body in bodies]
+            assert set(threads.map(init_by_itself, [server.url] * len(others), others)) == {409}
+        assert init_by_itself(server.url, init_of("one-too-many", trainer.url)) == 429
+        trainer.release_chats()
+        for body in accepted:
+            assert trainer.result(str(body["rollout_id"]))["status"] == "COMPLETED"
+            assert len(trainer.chats(str(body["rollout_id"]))) == 1
+
+
 def test_both_workers_take_part(server: ServerProcess, trainer: FaultyTrainer) -> None:
     before = sockets_of(workers_of(server.pid))
     trainer.hold_chats()

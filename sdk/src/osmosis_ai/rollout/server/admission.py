@@ -4,6 +4,8 @@ Invariants: a 202 leaves only after the journal has ``accepted``; a refused init
 most one rollout starts, however many inits come at once. Their first leads and the others await its future.
 
     room (429) -> get_tools (500) -> journal "accepted" (503) -> 202 -> run
+
+Where there is no room the journal is asked first: what it has accepted, here or in another process, needs none.
 """
 
 import asyncio
@@ -122,7 +124,9 @@ class Admission:
         rollout: Rollout | None = None
         self._rollouts.reserved += 1
         try:
-            reply = await self._reply_on_record(init) if init.key in self._state.completed_rollouts else None
+            reply = await self._reply_without_room(init) if self._is_full() else None
+            if reply is None and init.key in self._state.completed_rollouts:
+                reply = await self._reply_on_record(init)
             if reply is None:
                 self._require_room()
                 reply, rollout = await self._accept(init)
@@ -151,6 +155,16 @@ class Admission:
         record = await self._journal.get(init.key)
         return None if record is None or self._journal.is_over(record) else await self._same_reply(record, init)
 
+    async def _reply_without_room(self, init: _Init) -> bytes | None:
+        """What another process has answered under the key, or this one: a repeat needs no room."""
+        self._rollouts.reserved -= 1  # what has no place holds none while it is looked up
+        try:
+            return await self._reply_on_record(init)
+        except JournalError:
+            return None  # without it the answer is as for any init that is too many
+        finally:
+            self._rollouts.reserved += 1
+
     async def _same_reply(self, record: JournalRecord, init: _Init) -> bytes:
         if record.fingerprint != init.fingerprint:
             raise _conflict(init.terms)
@@ -159,11 +173,15 @@ class Admission:
             raise UnknownKeyError(record.key)  # removed in this moment; the next init finds the key free
         return reply
 
-    def _require_room(self) -> None:
+    def _is_full(self) -> bool:
+        """Whether more than there is room for run, wait or are being accepted, the one that asks included."""
         held = self._rollouts.reserved
         full = self._rollouts.unfinished + held > self._state.max_concurrent + self._limits.max_queued_rollouts
         # Those whose results wait for a dead trainer take no slot, but memory.
-        if full or len(self._rollouts) + held > self._limits.max_total_rollouts:
+        return full or len(self._rollouts) + held > self._limits.max_total_rollouts
+
+    def _require_room(self) -> None:
+        if self._is_full():
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "The server has no room for another rollout.",

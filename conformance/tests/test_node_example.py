@@ -26,7 +26,7 @@ def test_it_is_small_and_needs_nothing() -> None:
 @pytest.mark.skipif(NODE is None, reason="there is no node on the path")
 async def test_it_passes_every_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_API_KEY", KEY)
-    monkeypatch.setenv("DRAIN_SECONDS", str(DRAIN_SECONDS))
+    monkeypatch.setenv("OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS", str(DRAIN_SECONDS))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = (str(NODE), str(FOLDER / "server.mjs"), "--port", str(port), "--journal", str(tmp_path / "journal"))

@@ -12,7 +12,7 @@ import * as agent from './agent.mjs'
 const { port, journal: path } = parseArgs({ options: { port: { type: 'string' }, journal: { type: 'string' } } }).values
 const SERVER_KEY = process.env.OSMOSIS_ROLLOUT_SERVER_API_KEY
 const [MAX_RUNNING, MAX_BODY_BYTES, MAX_METADATA_BYTES, MAX_REPLY_BYTES] = [200, 8 << 20, 1 << 20, 16 << 20]
-const [RETRIES, FIRST_DELAY_MS, LAST_DELAY_MS, DRAIN_MS] = [3, 100, 5_000, 1000 * (process.env.DRAIN_SECONDS ?? 20)]
+const [RETRIES, FIRST_DELAY_MS, LAST_DELAY_MS, DRAIN_MS] = [3, 100, 5_000, 1000 * (process.env.OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS ?? 20)]
 const [ATTEMPT_MS, CALL_MS, DELIVERY_MS] = [300_000, 1_200_000, 86_400_000]
 const DEFAULTS = { model: 'default', temperature: 1, top_p: 1, max_tokens: 512, logprobs: true }
 const WHOLE = ['stop', 'tool_calls', 'function_call', 'length'] // [whole-1, whole-2]

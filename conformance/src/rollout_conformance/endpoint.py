@@ -32,7 +32,7 @@ class Request:
     method: str
     path: str
     headers: Mapping[str, str]
-    """Names in lower case; of a repeated one the last."""
+    """Names in lower case; a repeated one has all its values, with commas between (RFC 9110, 5.3)."""
     body: bytes
     is_abandoned: Callable[[], bool] = field(default=lambda: False, compare=False)
     """Whether whoever sent it has closed the connection, in full or for its part."""
@@ -191,7 +191,9 @@ async def _read(
             if len(body) > MAX_BODY_BYTES:
                 return None
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+            headers = dict[str, str]()
+            for name, value in ((one.decode("latin-1"), two.decode("latin-1")) for one, two in head.headers):
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
             return Request(
                 head.method.decode("ascii"),
                 head.target.decode("latin-1"),

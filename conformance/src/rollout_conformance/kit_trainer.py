@@ -104,6 +104,8 @@ class KitTrainer:
 async def _answer(call: Call, *, is_chat: bool) -> Answer | None:
     rollout = call.rollout
     (rollout.chats if is_chat else rollout.completions).append(call)
+    if is_chat:
+        rollout.patience.last_call = call
     # On record before it is answered: a script may hold the answer back, and checks wait for the call to come.
     rollout.changed()
     answer = await (rollout.on_chat if is_chat else rollout.on_completed)(call)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rollout_conformance.policy import Policy
 
 MAX_TOLD_CALLS = 8
-MANY_LOST, IMPATIENT_SECONDS = 20, 5.0
+MANY_LOST, IMPATIENT_SECONDS = 8, 5.0
 BODY_REFUSED = frozenset({400, 413, 422})
 
 _order = itertools.count()
@@ -138,6 +138,8 @@ class Patience:
 
     full_seconds: float
     lost: int = 0
+    last_call: "Call | None" = None
+    """The latest call for a completion of any rollout."""
 
     @property
     def seconds(self) -> float:
@@ -204,12 +206,18 @@ class PlayedRollout:
                 while not holds(self):
                     await self._changed.wait()
         except TimeoutError:
-            seen = self.calls_in_words
+            seen = self.calls_in_words + self._silence_in_words(timeout_seconds)
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
             usually = NEVER_BEGAN if not (self.chats or self.completions) else None
             if usually is not None:
                 self.patience.lost += 1
             raise Failed(awaited, f"none within {timeout_seconds:g} s ({seen})", usually=usually) from None
+
+    def _silence_in_words(self, seconds: float) -> str:
+        """Since when none has begun at all; an empty text if others have."""
+        last = self.patience.last_call
+        ago = time.monotonic() - last.came_at if last else 0.0
+        return f"; none has begun since {last.rollout.check_id!r}, {ago:.0f} s before" if last and ago > seconds else ""
 
     async def result(self) -> dict[str, Any]:
         """The first terminal result that was acknowledged.

@@ -45,6 +45,7 @@ def to_json(report: Report) -> str:
         "rollouts": report.rollouts,
         "counts": {str(status): report.count(status) for status in Status},
         "sentences": asdict(coverage(report.results)),
+        "late_seconds": round(report.late_seconds, 3),
         "server_output": [printable(line) for line in report.server_output],
         "results": results,
     }

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout_conformance.coverage import coverage
+from rollout_conformance.lateness import LATE_SECONDS
 from rollout_conformance.text import printable
 from rollout_conformance.usual_causes import cause_of
 from rollout_conformance.vocabulary import Check, Report, Result, Status
@@ -149,5 +150,10 @@ def notes(report: Report) -> Iterator[str]:
         yield (
             f"The agent itself failed ({report.agent_failure}): if it needs metadata or messages of its own, give"
             " --init FILE; if it needs replies of its own, --policy MODULE:ATTR."
+        )
+    if report.late_seconds >= LATE_SECONDS and not report.conforms:
+        yield (
+            f"This machine was busy: the kit itself was up to {report.late_seconds:.1f} s late. What came late, or not"
+            " at all, may have done so too: run it again on an idle one."
         )
     yield from report.server_output

@@ -73,7 +73,7 @@ WHY_NOT: Mapping[str, str] = dict(
             PERMISSION,
             "way-6 http-3 http-16 init-2 init-7 init-23 offer-7 same-6 chat-13 answer-5 answer-8 result-15",
         ),
-        *_all(PERMISSION, "state-8 state-9 state-12 drain-8 retry-17 retry-18"),
+        *_all(PERMISSION, "state-8 state-9 state-12 drain-8 drain-9 retry-17 retry-18"),
     )
 )
 """Why a sentence has no check."""

@@ -10,7 +10,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from rollout_conformance.text import shortened
 from rollout_conformance.vocabulary import ConformanceError
 
 READY_SECONDS = 60.0
+STARTING_SECONDS = 10.0
 POLL_SECONDS = 0.05
 GONE_SECONDS = 10.0
 SHOWN_OUTPUT_BYTES = 8_000
@@ -39,13 +40,17 @@ def own_client(timeout_seconds: float) -> httpx.AsyncClient:
 class ServerCommand:
     """Runs ``command`` (no shell) from entry to exit; ready for requests when entered.
 
+    Args:
+        variables: those of its environment that are not set in the kit's.
+
     Raises:
         ConformanceError: on entry, if it cannot be started, ends by itself, or does not answer in time.
     """
 
-    def __init__(self, command: Sequence[str], server_url: str) -> None:
+    def __init__(self, command: Sequence[str], server_url: str, variables: Mapping[str, str] | None = None) -> None:
         self._command = tuple(command)
         self._server_url = server_url
+        self._variables = dict(variables or {})
         self._process: asyncio.subprocess.Process | None = None
         self._is_told_to_end = False
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __aexit__
@@ -86,33 +91,42 @@ class ServerCommand:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
+                env={**self._variables, **os.environ},
                 # Its workers too are killed by one call, and Ctrl-C goes to the kit alone.
                 start_new_session=True,
             )
         except OSError as error:
             raise ConformanceError(f"--command {self._command[0]} cannot be started: {error.strerror}.") from error
-        deadline = time.monotonic() + READY_SECONDS
+        began = time.monotonic()
         # It is asked whether it lives after it has answered: somebody else may do so at that address.
-        while not await self._answers() or self._process.returncode is not None:
+        while not await self._is_ready(began) or self._process.returncode is not None:
             if self._process.returncode is not None:
                 self._is_told_to_end = True  # the error tells of it
                 raise ConformanceError(
                     f"--command ended with exit code {self._process.returncode}: {' / '.join(self.last_lines())}"
                 )
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + READY_SECONDS:
                 raise ConformanceError(
                     f"--command does not answer at {self._server_url} in {READY_SECONDS:g} s: "
                     f"{' / '.join(self.last_lines())}"
                 )
             await asyncio.sleep(POLL_SECONDS)
 
+    async def _is_ready(self, began: float) -> bool:
+        # Whatever it says: what /health answers is another check's matter, but for a proxy's 503 while it starts.
+        status = await self._status()
+        return status is not None and (status < 500 or time.monotonic() > began + STARTING_SECONDS)
+
     async def _answers(self) -> bool:
+        return await self._status() is not None
+
+    async def _status(self) -> int | None:
+        """Of the answer to GET /health; ``None`` without one."""
         async with own_client(READY_SECONDS) as http:
             try:
-                # Whatever it says: that it does so without a key is another check's matter.
-                return (await http.get(f"{self._server_url}/health")).status_code < 500
+                return (await http.get(f"{self._server_url}/health")).status_code
             except httpx.TransportError:
-                return False
+                return None
 
     def output(self) -> bytes:
         """What it has printed, in all its starts."""

@@ -129,6 +129,8 @@ class Report:
     """Ids of checks that may fail, from a baseline."""
     server_output: tuple[str, ...] = ()
     """Of a server that has ended by itself, or has not answered: a sentence, and the last lines that it has printed."""
+    late_seconds: float = 0.0
+    """How late the kit itself was at most: what fails on a machine that is too busy may be no fault of the server."""
 
     @property
     def failures(self) -> list[Result]:

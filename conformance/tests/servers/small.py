@@ -27,7 +27,7 @@ __all__ = ["ChatError", "Json", "Refusal", "Rollout", "SmallServer"]
 NUMBER = {"type": "number"}
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
-DRAIN_VARIABLE = "DRAIN_SECONDS"
+DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
 DRAIN_POLL_SECONDS, LAST_CALL_SECONDS = 0.05, 2.0
 
 
@@ -124,11 +124,14 @@ class SmallServer(Playing):
         try:
             self.authorize(request.headers.get("authorization", ""))
             self.require_json(request)
-            names = ("traceparent", "tracestate")
-            TRACE.set({name: request.headers[name] for name in names if name in request.headers})
+            TRACE.set(self.trace_of(request))
             return await self.accept(self.read(await self.body_of(request)))
         except Refusal as refusal:
             return refusal.answer
+
+    def trace_of(self, request: Request) -> dict[str, str]:
+        found = {name: ",".join(request.headers.getlist(name)) for name in ("traceparent", "tracestate")}
+        return {name: value for name, value in found.items() if value}
 
     def authorize(self, header: str) -> None:
         key = header[7:] if header[:7].lower() == "bearer " else header

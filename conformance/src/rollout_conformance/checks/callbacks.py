@@ -214,6 +214,19 @@ async def trace(kit: Kit) -> None:
             raise Failed(f"the tracestate 'kit=1' with {where}", quoted(state))
 
 
+@check("callbacks.tracestate", "http-19", "Several lines of tracestate are passed on, all of them, in their order.")
+async def tracestate(kit: Kit) -> None:
+    rollout = kit.play()
+    headers = {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"}
+    # Names that differ in case are two lines of one header.
+    kit.took(rollout, await kit.post(rollout.init, headers={**headers, "tracestate": "kit=1", "Tracestate": "more=2"}))
+    await rollout.result()
+    for call in _calls(rollout):
+        sent = call.request.headers.get("tracestate", "none")
+        if not 0 <= sent.find("kit=1") < sent.find("more=2"):
+            raise Failed("the tracestate 'kit=1,more=2' of an init with a line for each of the two", quoted(sent))
+
+
 @check("callbacks.user_agent", "http-8", "Callbacks have a User-Agent, and ask for no content coding.", AUDIT)
 async def user_agent(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:

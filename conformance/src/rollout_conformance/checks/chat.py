@@ -125,6 +125,21 @@ async def large_number(kit: Kit) -> None:
             raise Failed(
                 f"seed {LARGE} of completion_params in a call for a completion", quoted(call.fields.get("seed"))
             )
+    user, called = {"role": "user", "content": "What is 2 + 2?"}, tool_call("earlier_0", "add", "{}")
+    answer = {"role": "tool", "tool_call_id": "earlier_0", "content": "4"}
+    part = {"type": "text", "text": "What is 2 + 2?", "x_large": LARGE}
+    conversations: dict[str, list[dict[str, Any]]] = {
+        "a message": [{**user, "x_own": {"large": [LARGE]}}],
+        "a part of a content": [{**user, "content": [part]}],
+        "a tool call": [user, {"role": "assistant", "tool_calls": [{**called, "x_large": LARGE}]}, answer],
+    }
+    for where, messages in conversations.items():
+        rollout = kit.play(messages=messages)
+        if await kit.is_taken(rollout, f"an init with {LARGE} in {where}"):
+            call = await rollout.first_chat()
+            await rollout.result()
+            if not is_same_json(call.messages[: len(messages)], messages):
+                raise Failed(f"{LARGE} in {where} of the init, in a call for a completion", quoted(call.messages))
 
 
 @check("chat.reserved", "init-16", "completion_params cannot replace messages or rollout_id, nor bring tools.")

@@ -79,7 +79,10 @@ async def two_ids(kit: Kit) -> None:
     rollout = kit.play()
     rollout.init["idempotency_key"] = f"{rollout.rollout_id}/1"
     first = await kit.send(rollout)
-    _require_same(first, await kit.post({**rollout.init, "rollout_id": f"{rollout.rollout_id}-other"}))
+    other = f"{rollout.rollout_id}-other"
+    _require_same(first, await kit.post({**rollout.init, "rollout_id": other}))
+    if (state := await kit.status(other)).status_code != 404:
+        raise Failed("404 to the state of the second of two ids under one idempotency_key", describe(state))
     await _require_one_run(kit, rollout)
 
 

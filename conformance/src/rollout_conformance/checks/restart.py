@@ -70,6 +70,10 @@ class Restart:
         calls = self.shortened.completions
         return len(calls) > 1 and calls[1].is_rest_of(calls[0])
 
+    def is_run_again(self, rollout: PlayedRollout) -> bool:
+        """Whether it has made a further call after the server was killed."""
+        return len(rollout.chats) > self.chats[rollout.rollout_id]
+
     @property
     def rollouts(self) -> list[PlayedRollout]:
         """All of them."""
@@ -130,7 +134,9 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
             owed.append(restart.shortened)
         await require_reports([*owed, restart.delivered], "kill -9 and a new start")
         for rollout in owed:
-            if rollout is not restart.shortened and rollout.contradiction():
+            # What an init has started that was repeated is drain.repeated's matter.
+            is_anew = rollout.rollout_id in restart.repeated and restart.is_run_again(rollout)
+            if rollout is not restart.shortened and not is_anew and rollout.contradiction():
                 looked_at(rollout)
                 raise Failed("the same result after kill -9 and a new start", rollout.contradiction())
             if len(keys := {call.key for call in rollout.completions}) > 1:
@@ -144,7 +150,7 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         await restart.anew.result()
         await asyncio.sleep(MORE_SECONDS)
     except Failed as failure:
-        if any(len(one.chats) > restart.chats[one.rollout_id] for one in restart.running[:-1]):
+        if any(map(restart.is_run_again, restart.running[:-1])):
             failure.usually = RUN_AGAIN
         restart.problem = failure
     finally:
@@ -207,7 +213,8 @@ async def killed(kit: Kit) -> None:
 )
 async def cut_off(kit: Kit) -> None:
     restart = await _reported(kit)
-    for rollout in restart.running:
+    # One was repeated, which is drain.repeated's matter.
+    for rollout in restart.running[1:]:
         end, calls = (await rollout.result()).get("status"), len(rollout.chats)
         if end != "ERROR" or (calls > restart.chats[rollout.rollout_id] and rollout is not restart.running[-1]):
             looked_at(rollout)
@@ -234,9 +241,10 @@ def _require_first_answer(restart: Restart, rollout: PlayedRollout, whose: str) 
     looked_at(rollout)
     if again.status_code != 202 or not is_same_document(first.content, again.content):
         raise Failed(f"the first answer to an init repeated after kill -9 and a new start, {whose}", describe(again))
-    if len(rollout.chats) > restart.chats[rollout.rollout_id]:
+    if restart.is_run_again(rollout):
         got = f"{len(rollout.chats) - restart.chats[rollout.rollout_id]} further calls"
-        raise Failed(f"no further run of a rollout, {whose}, when its init is repeated after kill -9", got)
+        what = f"no further run of a rollout, {whose}, when its init is repeated after kill -9"
+        raise Failed(what, got, usually=RUN_AGAIN)
 
 
 @check("drain.repeated", "same-3", "An init repeated after that gets the first answer, and starts nothing.", STOPPING)

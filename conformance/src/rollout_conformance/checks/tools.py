@@ -78,6 +78,20 @@ async def parallel(kit: Kit) -> None:
     )
 
 
+@check("tools.no_content", "answer-10", "A message with calls is taken without a content, or with null for it.")
+async def no_content(kit: Kit) -> None:
+    def leave_out(body: dict[str, Any], turn: int) -> None:
+        body["choices"][0]["message"].pop("content" if turn == 0 else "", None)
+
+    for how, script in (("null for", calling_offered_tools()), ("no", changed(calling_offered_tools(), leave_out))):
+        rollout = await kit.start(script)
+        result = await rollout.result()
+        need_tools(rollout.tools)
+        if result.get("status") != "COMPLETED":
+            got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+            raise Failed(f"COMPLETED after a message with calls and {how} content", got)
+
+
 @check("tools.equal", "chat-15", "Of two calls that are equal but for their ids each is answered.")
 async def equal(kit: Kit) -> None:
     await _require_answers(kit, lambda tools: [call_of(tools[0], "call_0"), call_of(tools[0], "call_1")])

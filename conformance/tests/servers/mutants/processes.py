@@ -186,6 +186,14 @@ async def waits_for_nothing(self: SmallServer, usual: Any) -> None:
         await self.deliver(rollout, self.failed(rollout, RuntimeError("the server ends"), "interrupted"))
 
 
+async def cancels_what_lasts(self: SmallServer, usual: Any) -> None:
+    self.is_draining = True
+    await asyncio.sleep(self.drain_seconds)
+    for rollout in [one for one in self.rollouts.values() if one.state == "running"]:
+        self.stop(rollout)
+    await usual()
+
+
 async def keeps_to_its_delays(self: SmallServer, usual: Any, delay_seconds: float) -> None:
     await asyncio.sleep(30)
 
@@ -210,6 +218,7 @@ mutant("notes-only-the-whole", "drain.refused_same", note=notes_only_the_whole, 
 mutant("notes-it-soon", "drain.killed", silent=True, note=notes_it_soon, needs="process")
 mutant("counts-its-calls", "drain.own_keys", call_key=lambda s, usual, r: f"call-{next(CALLS)}", needs="process")
 mutant("drops-what-is-owed-at-the-end", "drain.kept", silent=True, drain=drops_what_is_owed, needs="process")
+mutant("cancels-what-lasts", "drain.interrupted", drain=cancels_what_lasts, needs="process")
 mutant("fails-what-lasts", "drain.interrupted", drain=fails_what_lasts, needs="process")
 mutant("ends-what-lasts-too-soon", "drain.interrupted", drain=waits_for_nothing, needs="process")
 mutant("keeps-to-its-delays", "drain.last_offer", wait_to_offer=keeps_to_its_delays, needs="process")

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from starlette.requests import Request
 
-from servers.model import ATTEMPTS, TRACE, Json, Rollout
+from servers.model import ATTEMPTS, TRACE, Json, Refusal, Rollout
 from servers.mutants.mechanism import mutant
 from servers.small import SmallServer
 
@@ -79,6 +79,34 @@ async def delivers_one_after_the_other(self: SmallServer, usual: Any, rollout: R
         await usual(rollout, result)
 
 
+def left(init: Json) -> Rollout:
+    """A rollout that is known, and does not run."""
+    rollout = Rollout(init, "")
+    rollout.state = "undeliverable"
+    return rollout
+
+
+async def knows_what_it_refused(self: SmallServer, usual: Any, init: Json) -> Any:
+    try:
+        return await usual(init)
+    except Refusal:
+        self.rollouts.setdefault(f"refused:{init['rollout_id']}", left(init))
+        raise
+
+
+async def knows_the_second_id(self: SmallServer, usual: Any, init: Json) -> Any:
+    known = self.rollouts.get(self.key_of(init))
+    if known is not None and known.init["rollout_id"] != init["rollout_id"]:
+        self.rollouts[f"second:{init['rollout_id']}"] = left(init)
+    return await usual(init)
+
+
+def counts_calls_that_could_be_made(self: SmallServer, usual: Any, rollout: Rollout, calls: list[Json]) -> list[Json]:
+    answers: list[Json] = usual(rollout, calls)
+    rollout.metrics["num_tool_calls"] -= sum(one["content"].startswith("Error") for one in answers)
+    return answers
+
+
 mutant("asks-for-room-first", "load.overload", capacity=30, accept=asks_for_room_first)
 mutant(
     "takes-an-empty-api-key-for-one",
@@ -137,6 +165,31 @@ mutant(
 )
 mutant("answers-bad-calls-first", "tools.order", answer_calls=answers_bad_calls_first)
 mutant("delivers-one-after-the-other", "load.beside_owed", silent=True, deliver=delivers_one_after_the_other)
+mutant(
+    "reads-the-first-tracestate",
+    "callbacks.tracestate",
+    trace_of=lambda s, usual, request: {
+        **usual(request),
+        **({"tracestate": request.headers["tracestate"]} if "tracestate" in request.headers else {}),
+    },
+)
+mutant(
+    "has-doubles-in-messages",
+    "chat.large_number",
+    conversation=lambda s, usual, r: json.loads(json.dumps(usual(r)), parse_int=lambda text: int(float(text))),
+)
+mutant(
+    "wants-a-content",
+    "tools.no_content",
+    recorded=lambda s, usual, message: usual({**message, "content": message["content"]}),
+)
+mutant("knows-what-it-refused", "state.refused", accept=knows_what_it_refused)
+mutant("knows-the-second-id", "idempotency.two_ids", accept=knows_the_second_id)
+mutant(
+    "counts-calls-that-could-be-made",
+    "completed.tool_counts",
+    answer_calls=counts_calls_that_could_be_made,
+)
 mutant(
     "counts-errors-as-active",
     "state.health",

@@ -35,13 +35,17 @@ TRACE_HEADERS: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("TRACE_HEADE
 
 
 def trace_context_of(headers: Mapping[str, str]) -> TraceContext | None:
-    """The trace context of a request; ``None`` without one, or where ``traceparent`` is malformed."""
+    """The trace context of a request; ``None`` without one, or where ``traceparent`` is malformed.
+
+    ``headers`` have their names in lower case.
+    """
     traceparent = headers.get(TRACEPARENT)
     if traceparent is None or len(traceparent) > 256:
         return None
     found = _TRACEPARENT.fullmatch(traceparent.strip())
     if found is None or (found[1] == "00" and found[2]):
         return None
-    state = headers.get(TRACESTATE, "").strip()
+    # Several lines are one list (section 3.3.1): Starlette's mapping gives each, and only the first to ``get``.
+    state = ",".join(value.strip() for name, value in headers.items() if name == TRACESTATE)
     usable = len(state) <= MAX_TRACESTATE_LENGTH and state.isascii() and state.isprintable()
     return TraceContext(found[0], state if usable else "")

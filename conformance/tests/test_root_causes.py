@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from servers.serving import serving
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
+from rollout_conformance.usual_causes import NOT_DELIVERED
 
 CHECKS = {check.id: check for check in select()}
 
@@ -53,6 +55,12 @@ def test_failures_that_say_the_same_but_for_numbers_and_quotes_are_one() -> None
     other = failure("ids.odd", "expected 202 to an init; got 500: {'detail': 'b 9'}")
     assert causes(one, other) == {"init.accepted": "", "ids.odd": "init.accepted"}
     assert causes(one, failure("ids.odd", "expected 202 to an init; got no answer"))["ids.odd"] == ""
+
+
+def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:
+    waits = [replace(failure(name), usually=NOT_DELIVERED) for name in ("idempotency.other_ids", "load.beside_owed")]
+    assert causes(*waits) == {"idempotency.other_ids": "load.beside_owed", "load.beside_owed": ""}
+    assert causes(waits[0], failure("load.beside_owed"))["idempotency.other_ids"] == ""
 
 
 def test_nothing_follows_from_what_rests_on_it() -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rollout_conformance.conversation import is_whole, reply_in
+from rollout_conformance.conversation import call_ids, is_whole, reply_in
 from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import shortened
-from rollout_conformance.usual_causes import NEVER_BEGAN
+from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED
 from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
@@ -208,10 +208,18 @@ class PlayedRollout:
         except TimeoutError:
             seen = self.calls_in_words + self._silence_in_words(timeout_seconds)
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
-            usually = NEVER_BEGAN if not (self.chats or self.completions) else None
+            usually = NOT_DELIVERED if self._was_answered else None if self.chats else NEVER_BEGAN
+            usually = None if self.completions else usually
             if usually is not None:
                 self.patience.lost += 1
             raise Failed(awaited, f"none within {timeout_seconds:g} s ({seen})", usually=usually) from None
+
+    @property
+    def _was_answered(self) -> bool:
+        """Whether the model's last reply called no tool, so that its agent has ended."""
+        if not self.chats or self.chats[-1] not in self.answered_chats:
+            return False
+        return not any(map(call_ids, reply_in(self.chats[-1].answer.body if self.chats[-1].answer else b"")))
 
     def _silence_in_words(self, seconds: float) -> str:
         """Since when none has begun at all; an empty text if others have."""

@@ -5,7 +5,8 @@ A failure follows from an earlier one where
 1. it is an audit's, and every rollout that it is about was played by a check that failed as well;
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks;
-4. both say the same, but for numbers and quoted values, as where no init is accepted at all.
+4. no result of its rollouts was sent, and the earlier one is ``COURIER``, which found that one waits for another;
+5. both say the same, but for numbers and quoted values, as where no init is accepted at all.
 
 A consequence is told too, under its cause, and decides the verdict like any failure: it may have a cause of its own.
 """
@@ -15,6 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from rollout_conformance.usual_causes import NOT_DELIVERED
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -61,6 +63,8 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
+COURIER = "load.beside_owed"
+
 BASIC = frozenset({"callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"})
 """Audits of what nearly every check relies on."""
 
@@ -87,6 +91,9 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         (one.check.id for one in basic if one is not result and not result.subjects and own in _names(one.subjects)), ""
     ):
         return found
+    undelivered = [one.check.id for one in failed if one.usually == NOT_DELIVERED]
+    if COURIER in undelivered and own in undelivered and own != COURIER:
+        return COURIER
     for pattern, root in RESTS_ON:
         if root in ids and root != own and fnmatchcase(own, pattern):
             return root

@@ -5,6 +5,9 @@ from rollout_conformance.vocabulary import Result
 NO_ANSWER = "the process is gone, or something holds up all that it does"
 OFFERED_ONCE = "what was not acknowledged is not offered again after that: it is, until it is acknowledged"
 NEVER_BEGAN = "what was accepted is not started, as where one that failed keeps its place: its state, or the log, says"
+NOT_DELIVERED = (
+    "the model's last reply was taken, and no result is sent: it is lost, or waits behind one that is not taken"
+)
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",
     "init.accepted": "the route or the JSON of the 202 is another one: rollout_id as it was sent, tools as a list",

@@ -1,4 +1,5 @@
 import pytest
+from starlette.datastructures import Headers
 
 from osmosis_ai.rollout.core.tracecontext import TraceContext, trace_context_of
 
@@ -10,6 +11,12 @@ def test_both_headers_are_kept_as_they_came() -> None:
     assert context == TraceContext(PARENT, "a=1,b=2")
     assert context is not None
     assert context.headers == (("traceparent", PARENT), ("tracestate", "a=1,b=2"))
+
+
+def test_several_lines_of_tracestate_are_one_list_in_their_order() -> None:
+    lines = [("traceparent", PARENT), ("tracestate", "a=1"), ("x", "y"), ("tracestate", " b=2,c=3 ")]
+    headers = Headers(raw=[(name.encode(), value.encode()) for name, value in lines])
+    assert trace_context_of(headers) == TraceContext(PARENT, "a=1,b=2,c=3")
 
 
 def test_without_a_state_only_the_parent_goes_on() -> None:

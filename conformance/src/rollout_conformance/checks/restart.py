@@ -135,8 +135,9 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         await require_reports([*owed, restart.delivered], "kill -9 and a new start")
         for rollout in owed:
             # What an init has started that was repeated is drain.repeated's matter.
-            is_anew = rollout.rollout_id in restart.repeated and restart.is_run_again(rollout)
-            if rollout is not restart.shortened and not is_anew and rollout.contradiction():
+            if rollout.rollout_id in restart.repeated and restart.is_run_again(rollout):
+                continue
+            if rollout is not restart.shortened and rollout.contradiction():
                 looked_at(rollout)
                 raise Failed("the same result after kill -9 and a new start", rollout.contradiction())
             if len(keys := {call.key for call in rollout.completions}) > 1:

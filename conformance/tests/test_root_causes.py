@@ -13,7 +13,7 @@ from starlette.responses import Response
 from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
-from rollout_conformance.usual_causes import NOT_DELIVERED
+from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED
 
 CHECKS = {check.id: check for check in select()}
 
@@ -58,9 +58,16 @@ def test_failures_that_say_the_same_but_for_numbers_and_quotes_are_one() -> None
 
 
 def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:
-    waits = [replace(failure(name), usually=NOT_DELIVERED) for name in ("idempotency.other_ids", "load.beside_owed")]
-    assert causes(*waits) == {"idempotency.other_ids": "load.beside_owed", "load.beside_owed": ""}
-    assert causes(waits[0], failure("load.beside_owed"))["idempotency.other_ids"] == ""
+    names = ("idempotency.other_ids", "callbacks.every", "load.beside_owed")
+    waits = [replace(failure(name), usually=NOT_DELIVERED) for name in names]
+    full = replace(failure("drain.killed"), usually=NO_ROOM)
+    assert causes(*waits, full) == {
+        **dict.fromkeys((*names[:-1], "drain.killed"), "load.beside_owed"),
+        "load.beside_owed": "",
+    }
+    assert causes(waits[0], full, failure("load.beside_owed")) == dict.fromkeys(
+        ("idempotency.other_ids", "drain.killed", "load.beside_owed"), ""
+    )
 
 
 def test_nothing_follows_from_what_rests_on_it() -> None:

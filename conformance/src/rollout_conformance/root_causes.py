@@ -1,11 +1,12 @@
 """Which failures follow from another: one cause is one failure, with its consequences under it.
 
-A failure follows from an earlier one where
+A failure follows from another one where
 
 1. it is an audit's, and every rollout that it is about was played by a check that failed as well;
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks;
-4. no result of its rollouts was sent, and the earlier one is ``COURIER``, which found that one waits for another;
+4. no result of its rollouts was sent, or there was no room, and the other one is ``COURIER``, which found that results
+   wait for one another;
 5. both say the same, but for numbers and quoted values, as where no init is accepted at all.
 
 A consequence is told too, under its cause, and decides the verdict like any failure: it may have a cause of its own.
@@ -16,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from rollout_conformance.usual_causes import NOT_DELIVERED
+from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -85,21 +86,25 @@ def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
 
 def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], basic: Sequence[Result]) -> str:
     own, ids = result.check.id, [one.check.id for one in failed]
+    # What is not delivered keeps its place, so that there is none for others in the end.
+    if own != COURIER and result.usually in (NOT_DELIVERED, NO_ROOM) and _undelivered(failed):
+        return COURIER
     if blamed := _blamed(result, failed):
         return blamed
     if found := next(
         (one.check.id for one in basic if one is not result and not result.subjects and own in _names(one.subjects)), ""
     ):
         return found
-    undelivered = [one.check.id for one in failed if one.usually == NOT_DELIVERED]
-    if COURIER in undelivered and own in undelivered and own != COURIER:
-        return COURIER
     for pattern, root in RESTS_ON:
         if root in ids and root != own and fnmatchcase(own, pattern):
             return root
     # What another audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
     alike = (one for one in before if _plain(one.reason) == _plain(result.reason))
     return next((one.check.id for one in alike if result.subjects or not one.subjects), "")
+
+
+def _undelivered(failed: Sequence[Result]) -> bool:
+    return any(one.check.id == COURIER and one.usually == NOT_DELIVERED for one in failed)
 
 
 def _blamed(audit: Result, failed: Sequence[Result]) -> str:

@@ -8,6 +8,7 @@ NEVER_BEGAN = "what was accepted is not started, as where one that failed keeps 
 NOT_DELIVERED = (
     "the model's last reply was taken, and no result is sent: it is lost, or waits behind one that is not taken"
 )
+NO_ROOM = "there was no room for as long as the kit waits: it is made when rollouts end"
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",
     "init.accepted": "the route or the JSON of the 202 is another one: rollout_id as it was sent, tools as a list",
@@ -220,7 +221,7 @@ def cause_of_refusal(status: int) -> str | None:
         return "something broke on the way, which the server's own log has: no init is answered so"
     return {
         401: "the server has another key than the kit was given",
-        429: "there was no room for as long as the kit waits: it is made when rollouts end",
+        429: NO_ROOM,
     }.get(status)
 
 

@@ -13,7 +13,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, encoded, first, refusing
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import NEVER_BEGAN
+from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
@@ -180,8 +180,14 @@ async def every(kit: Kit) -> None:
         rollouts,
         "a terminal result for every 202",
         lambda rollout: "" if rollout.is_over else f"none that was acknowledged, after {rollout.calls_in_words}",
-        NEVER_BEGAN if lost and not any(_calls(rollout) for rollout in lost) else None,
+        _usual_loss(lost),
     )
+
+
+def _usual_loss(lost: list[PlayedRollout]) -> str | None:
+    if any(rollout.completions for rollout in lost):
+        return None
+    return NOT_DELIVERED if any(rollout.chats for rollout in lost) else NEVER_BEGAN
 
 
 @check("callbacks.refused", "way-3", "An init that was refused starts nothing.", AUDIT)

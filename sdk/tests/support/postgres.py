@@ -52,7 +52,9 @@ def free_port() -> int:
 class Database:
     """A cluster, from ``start`` to ``stop``."""
 
-    def __init__(self, folder: Path, *options: str, standby_of: "Database | None" = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, standby_of: "Database | None" = None, log: Path | None = None
+    ) -> None:
         self.port = free_port()
         self._folder = folder
         self._options = options
@@ -61,7 +63,8 @@ class Database:
             ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
         )
         if self._as_user:
-            shutil.chown(folder, "postgres", "postgres")
+            for each in (folder, *([] if log is None else [log])):
+                shutil.chown(each, "postgres", "postgres")
         if standby_of is not None:
             standby_of.copy_to(folder / "data")
             return
@@ -71,7 +74,7 @@ class Database:
         password.chmod(0o644)
         subprocess.run(
             [*self._as_user, INITDB, "--no-sync", "--auth=scram-sha-256", "--username=tester", f"--pwfile={password}",
-             "--encoding=UTF8", "--locale=C", folder / "data"],
+             "--encoding=UTF8", "--locale=C", *([] if log is None else [f"--waldir={log / 'log'}"]), folder / "data"],
             check=True,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -154,13 +157,18 @@ class Database:
 
 
 @contextmanager
-def database(*options: str, standby_of: Database | None = None) -> Iterator[Database]:
-    """A running one; by default it does not wait for the disk."""
-    folder = Path(tempfile.mkdtemp(prefix="osmosis-postgres-", dir="/tmp"))
+def database(
+    *options: str, standby_of: Database | None = None, disk: Path | None = None, log_disk: Path | None = None
+) -> Iterator[Database]:
+    """A running one; by default it does not wait for the disk. All its files are on ``disk``, but for its log."""
+    folder = Path(tempfile.mkdtemp(prefix="osmosis-postgres-", dir=disk or "/tmp"))  # noqa: S108 - a folder of its own there
     folder.chmod(0o755)
     try:
         made = Database(
-            folder, *(options or ("fsync=off", "synchronous_commit=off", "full_page_writes=off")), standby_of=standby_of
+            folder,
+            *(options or ("fsync=off", "synchronous_commit=off", "full_page_writes=off")),
+            standby_of=standby_of,
+            log=log_disk,
         )
         made.start()
         try:

@@ -1,8 +1,6 @@
 """A signal while the disk is full: what has been computed is held, tried again, and only then delivered."""
 
 import resource
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from support.faulty_trainer import FaultyTrainer
 from support.process_fixtures import trainer
 from support.server_process import ServerProcess
+from support.small_disk import fill, small_disk
 
 __all__ = ["trainer"]
 
@@ -18,17 +17,9 @@ SHORT = {"SERVER_DRAIN_SECONDS": "1", "SERVER_FLUSH_SECONDS": "1"}
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, with 20 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(place)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 20) as place:
+        yield place
 
 
 def compute(server: ServerProcess, trainer: FaultyTrainer) -> None:
@@ -36,18 +27,6 @@ def compute(server: ServerProcess, trainer: FaultyTrainer) -> None:
     trainer.release_chats()
     server.wait_for_state("computed", "recording")
     assert trainer.bodies("computed") == []
-
-
-def fill(disk: Path) -> Path:
-    """Take all that is left."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1024)):
-                pass
-        except OSError:
-            return filler
-    raise AssertionError("the disk does not get full")
 
 
 @pytest.mark.slow
@@ -63,10 +42,10 @@ def test_a_signal_on_a_full_disk_waits_with_a_computed_result(tmp_path: Path, tr
 
 
 @pytest.mark.slow
-def test_a_signal_on_a_file_system_without_room_waits_too(small_disk: Path, trainer: FaultyTrainer) -> None:
-    with ServerProcess(small_disk / "journal.db", LONG) as server:
+def test_a_signal_on_a_file_system_without_room_waits_too(disk: Path, trainer: FaultyTrainer) -> None:
+    with ServerProcess(disk / "journal.db", LONG) as server:
         server.accept_and_hold(trainer, computed="give_too_much")
-        filler = fill(small_disk)
+        filler = fill(disk)
         compute(server, trainer)
         server.drain()
         filler.unlink()

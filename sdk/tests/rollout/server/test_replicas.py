@@ -1,8 +1,10 @@
 """Replicas on one PostgreSQL: any answers for any rollout, and each row of the table in docs/many-machines.md holds."""
 
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from support.postgres import PASSWORD, Database, database, needs_postgres
 from support.process_fixtures import trainer
 from support.replica import Replica
 from support.server_process import DEADLINE_SECONDS
+from support.small_disk import fill, small_disk
 
 __all__ = ["trainer"]
 
@@ -22,6 +25,7 @@ LONG_LEASE = 600
 FULL_BYTES = 17 * 1024 * 1024
 """More than a file of the database's log has, which must not be hit: it would be as if the disk were gone."""
 LARGE_BYTES = 7_000_000
+SMALL_MEGABYTES = 160
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +226,11 @@ def test_the_database_fails_over(tmp_path: Path, trainer: FaultyTrainer) -> None
             assert_once(one, trainer, new="success")
 
 
-def test_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer) -> None:
-    def large(name: str) -> str:
-        return f"{name} {'x' * LARGE_BYTES}"
+def large(name: str) -> str:
+    return f"{name} {'x' * LARGE_BYTES}"
 
+
+def test_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with database("fsync=off") as own, Replica(tmp_path, "one", own.new_url(lease=LONG_LEASE)) as one:
         trainer.hold_chats()
         for name in ("a", "b", "c"):
@@ -240,6 +245,43 @@ def test_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer) -> None:
         assert trainer.bodies("a") == []
         own.limit_file_size(None)
         assert_once(one, trainer, a="success", b="success", c="success")
+        accept_when_possible(one, trainer, "new")
+        assert_once(one, trainer, new="success")
+
+
+@pytest.mark.parametrize("what", ["data", "log"])
+def test_the_disk_of_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer, what: str) -> None:
+    with ExitStack() as stack:
+        # PostgreSQL's user has to get there.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="osmosis-disk-", dir="/tmp")))
+        folder.chmod(0o755)
+        disk = stack.enter_context(small_disk(folder / "disk", SMALL_MEGABYTES))
+        data, log = (disk, None) if what == "data" else (None, disk)
+        own = stack.enter_context(database("fsync=off", "max_wal_size=32MB", disk=data, log_disk=log))
+        one = stack.enter_context(Replica(tmp_path, "one", own.new_url(lease=LONG_LEASE)))
+        trainer.hold_chats()
+        for name in ("a", "b", "c"):
+            assert one.init(name, trainer.url, messages=[{"role": "user", "content": large(name)}]).status_code == 202
+        trainer.wait_for_chat("a", "b", "c")
+        filler = fill(disk)
+        accepted = ["a", "b", "c"]
+        # What there is room for in files that are there already is taken.
+        while (
+            one.init(
+                name := f"more-{len(accepted)}", trainer.url, messages=[{"role": "user", "content": large(name)}]
+            ).status_code
+            == 202
+        ):
+            accepted.append(name)
+        trainer.release_chats()
+        one.wait_for_line("The journal fails, trying again")
+        before = trainer.kept()
+        filler.unlink()
+        if what == "log":  # without room for its log it has ended by itself
+            own.stop(signal.SIGQUIT)
+            own.start()
+        assert_once(one, trainer, **dict.fromkeys(accepted, "success"))
+        assert before < set(accepted)
         accept_when_possible(one, trainer, "new")
         assert_once(one, trainer, new="success")
 

@@ -33,10 +33,10 @@ BATCH_BYTES = 8 * 1024 * 1024
 WRITE_SECONDS = 8.0
 RETRY_SECONDS = 1.0
 ACCEPT_PATIENCE_SECONDS = 5.0
-PACE_SECONDS = 0.01
+PACE_SECONDS = 0.02
 """From one statement to the next of its kind, once it carried several writes: what comes meanwhile shares it, and the
 waking of whoever waits. A write that comes alone waits for nothing."""
-ACKNOWLEDGE_PACE_SECONDS = 0.05
+ACKNOWLEDGE_PACE_SECONDS = 0.1
 """The same where neither an agent nor a trainer waits."""
 
 

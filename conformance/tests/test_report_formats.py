@@ -3,12 +3,13 @@
 import io
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from rollout_conformance import Report, Result, Status, select
 from rollout_conformance.catalogue import GROUPS
 from rollout_conformance.report_formats import to_json, to_junit
-from rollout_conformance.report_table import TablePrinter
+from rollout_conformance.report_table import TablePrinter, notes
 from rollout_conformance.usual_causes import CAUSES, usual_cause
 
 CHECKS = {check.id: check for check in select()}
@@ -46,6 +47,14 @@ def test_a_run_in_which_nothing_was_tried_is_no_success() -> None:
     assert not Report("http://x", (RESULTS[3],), 0.0).is_success
     assert not Report("http://x", (RESULTS[4],), 0.0).is_success
     assert Report("http://x", (RESULTS[0], RESULTS[3]), 0.0).is_success
+
+
+def test_a_machine_that_was_too_busy_is_told_where_something_failed() -> None:
+    late, well = replace(report(), late_seconds=4.25), Report("http://x", RESULTS[:1], 0.0, late_seconds=4.25)
+    [line] = [line for line in notes(late) if line.startswith("This machine was busy: ")]
+    assert "up to 4.2 s late" in line
+    assert [*notes(well)] == [*notes(report())] == []
+    assert json.loads(to_json(late))["late_seconds"] == 4.25
 
 
 def test_the_table_names_check_level_verdict_reason_and_section() -> None:

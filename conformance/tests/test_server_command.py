@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rollout_conformance import ConformanceError
+from rollout_conformance import ConformanceError, server_command
 from rollout_conformance.server_command import ServerCommand
 
 pytestmark = pytest.mark.slow
@@ -32,6 +32,10 @@ if os.fork() == 0:
     server.serve_forever()
 os.wait()
 """
+ILL = f"""{SERVER.replace("200", "503")}
+print(os.environ["KIT_SAYS"], os.environ["KIT_IS_SILENT"], flush=True)
+server.serve_forever()
+"""
 ENDING = f"""{SERVER}
 server.handle_request()
 print("Out of places.", file=sys.stderr)
@@ -44,10 +48,10 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def command_of(script: str, tmp_path: Path, port: int) -> ServerCommand:
+def command_of(script: str, tmp_path: Path, port: int, **variables: str) -> ServerCommand:
     file = tmp_path / "server.py"
     file.write_text(script, encoding="utf-8")
-    return ServerCommand([sys.executable, str(file), str(port)], f"http://127.0.0.1:{port}")
+    return ServerCommand([sys.executable, str(file), str(port)], f"http://127.0.0.1:{port}", variables)
 
 
 async def test_a_worker_in_a_process_group_of_its_own_is_gone_with_its_supervisor(tmp_path: Path) -> None:
@@ -84,3 +88,12 @@ async def test_of_a_command_that_does_not_start_again_the_end_of_what_it_printed
     with pytest.raises(ConformanceError, match=r"exit code 1: .*No such journal\.$"):
         async with command:
             pass
+
+
+async def test_one_whose_health_is_never_well_is_judged_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_command, "STARTING_SECONDS", 0.1)
+    monkeypatch.setenv("KIT_SAYS", "of the user")
+    async with command_of(ILL, tmp_path, free_port(), KIT_SAYS="of the kit", KIT_IS_SILENT="nobody else's") as command:
+        assert command.output().strip() == b"of the user nobody else's"

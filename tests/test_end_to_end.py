@@ -1,6 +1,7 @@
 """The example as a process, driven by a trainer over sockets, in each of its own start modes."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -152,7 +153,7 @@ def test_limits_and_missing_ground_truths_reach_the_trainer(serve: Serve, traine
 
 
 @pytest.mark.parametrize(
-    "port", ["nine thousand", "", *(pytest.param(port, marks=pytest.mark.slow) for port in ("-1", "65536"))]
+    "port", ["nine thousand", *(pytest.param(port, marks=pytest.mark.slow) for port in ("-1", "65536"))]
 )
 def test_a_port_that_is_none_gives_one_sentence(port: str, tmp_path: Path) -> None:
     finished = subprocess.run(
@@ -166,6 +167,42 @@ def test_a_port_that_is_none_gives_one_sentence(port: str, tmp_path: Path) -> No
     )
     assert finished.returncode == 1
     assert finished.stderr.strip() == f"ROLLOUT_SERVER_PORT must be a port number, not {port!r}."
+
+
+@pytest.mark.slow
+def test_dotenv_is_read_and_an_empty_variable_is_as_good_as_none(trainer: RecordingTrainer, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    places = f"ROLLOUT_SERVER_HOST=127.0.0.1\nROLLOUT_SERVER_PORT={port}\nROLLOUT_DEBUG_DIR=traces\n"
+    (tmp_path / ".env").write_text(places)
+    command, empty = [sys.executable, "-m", "server"], {"ROLLOUT_SERVER_HOST": "", "ROLLOUT_SERVER_PORT": ""}
+    server = ServerProcess(command, port, tmp_path, example_environment(**empty))
+    try:
+        trainer.replies = [saying("#### 14")]
+        assert server.init(init_body(trainer)).status_code == 202
+        trainer.completion()
+    finally:
+        server.stop()
+    assert f"Uvicorn running on http://127.0.0.1:{port}" in (tmp_path / "output.txt").read_text()
+    assert list((tmp_path / "traces").glob("*/*.jsonl"))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_an_address_that_cannot_be_listened_on_is_one_sentence(host: str, tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "server"],
+        env=example_environment(ROLLOUT_SERVER_HOST=host, ROLLOUT_SERVER_PORT="0"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert finished.returncode == 1
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith(f"Cannot listen on {host}:0 (")
+    assert line.endswith("choose another address with ROLLOUT_SERVER_HOST and ROLLOUT_SERVER_PORT.")
+    assert not (tmp_path / ".osmosis").exists()
 
 
 @pytest.mark.slow

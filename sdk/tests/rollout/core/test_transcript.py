@@ -160,13 +160,14 @@ class TestContextTokens:
             ([], 0),
             ([{"prompt_tokens": 60, "completion_tokens": 40}], 100),
             ([{"prompt_tokens": 60, "completion_tokens": 10}, {"prompt_tokens": 75, "completion_tokens": 5}], 80),
-            ([{"prompt_tokens": 60, "completion_tokens": 10}, {"prompt_tokens": 5, "completion_tokens": 1}], 71),
+            ([{"prompt_tokens": 60, "completion_tokens": 10}, {"prompt_tokens": 5, "completion_tokens": 1}], 70),
+            ([{"prompt_tokens": 100, "completion_tokens": 500}, {"prompt_tokens": 150, "completion_tokens": 20}], 600),
             ([{"completion_tokens": 30}] * 3, 90),
             ([{"prompt_tokens": 0, "completion_tokens": 30}] * 3, 90),
             ([{"prompt_tokens": None, "completion_tokens": None}, {}], 0),
         ],
     )
-    async def test_they_are_those_of_the_last_prompt_and_its_reply_and_never_fall(
+    async def test_they_are_those_of_a_prompt_and_its_reply_and_never_fall(
         self, usages: list[dict[str, Any]], tokens: int
     ) -> None:
         ctx = context(Policy(*(CompletionsResult(REPLY.message, [], [], usage, "stop") for usage in usages)))

@@ -224,17 +224,17 @@ class RolloutContext:
 
     @property
     def context_tokens(self) -> int:
-        """The tokens of the conversation so far: the prompt of the last chat call and its reply.
+        """The tokens of the conversation: the prompt of a chat call and its reply, of the call that had the most.
 
-        It never falls. Where the trainer leaves the prompt out it is the sum of the replies, and 0 where it counts
+        So it never falls. Where the trainer leaves the prompt out it is the sum of the replies, and 0 where it counts
         nothing.
         """
         return self._context_tokens
 
     def _count_tokens(self, usage: Any) -> None:
         usage = usage if isinstance(usage, dict) else {}
-        self._context_tokens = max(self._context_tokens, usage.get("prompt_tokens") or 0)
-        self._context_tokens += usage.get("completion_tokens") or 0
+        before = usage.get("prompt_tokens") or self._context_tokens
+        self._context_tokens = max(self._context_tokens, before + (usage.get("completion_tokens") or 0))
 
     def complete(
         self,

@@ -1,6 +1,11 @@
-"""The ``.env`` file of the program: the nearest one at or above the current directory; the environment wins."""
+"""The ``.env`` file of the program: the nearest one at or above the current directory; the environment wins.
+
+A program that is no command of ours keeps its environment as it is: there the file in the current directory counts, as
+for the settings.
+"""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from osmosis_ai.rollout.core.consts import NO_DOTENV_VARIABLE
@@ -34,3 +39,14 @@ def load_dotenv() -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text, or holds a NUL"
         raise CLIError(f"{file} cannot be read ({reason}): correct it, or set {NO_DOTENV_VARIABLE}=1.") from error
+
+
+def variable(name: str) -> str | None:
+    """What the environment or, failing that, ``.env`` in the current directory says; nothing is as good as empty."""
+    if (value := os.environ.get(name)) or os.environ.get(NO_DOTENV_VARIABLE):
+        return value or None
+    import dotenv
+
+    with suppress(OSError, ValueError):  # which the settings tell
+        return dotenv.dotenv_values(".env").get(name) or None
+    return None

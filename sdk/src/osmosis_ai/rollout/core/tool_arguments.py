@@ -7,7 +7,7 @@ writes is untrusted: nothing here takes more than linear time, and no number has
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Any, TypeAlias
@@ -94,19 +94,22 @@ def plain(value: Any, path: Path = ()) -> Any:
     return value
 
 
-def fit(value: Any, schema: JsonSchema, path: Path = ()) -> Any:
+def fit(value: Any, schema: JsonSchema, path: Path = (), *, as_written: bool = False) -> Any:
     """A decoded value as the schema wants it.
 
     Args:
         schema: of the value, without ``$ref``.
         path: of the value, for the error.
+        as_written: forgive nothing: a text is no number, and no ``float`` is what has no point or loses digits.
 
     Raises:
         UnfitError: it cannot be.
         decimal.Inexact: a number has more than ``MAX_DIGITS`` digits.
     """
     if "anyOf" in schema:
-        return _fit_any(value, schema["anyOf"], path)
+        return _fit_any(value, schema["anyOf"], path, as_written)
+    if as_written and not _is_as_written(value, schema):
+        raise UnfitError("another type", path)
     if "enum" in schema:
         return _fit_enum(value, schema, path)
     match schema.get("type"):
@@ -123,9 +126,10 @@ def fit(value: Any, schema: JsonSchema, path: Path = ()) -> Any:
             raise UnfitError("null", path)
         case "array":
             items = schema.get("items", {})
-            return [fit(item, items, (*path, index)) for index, item in enumerate(_decoded(value, list, path))]
+            listed = enumerate(_decoded(value, list, path))
+            return [fit(item, items, (*path, index), as_written=as_written) for index, item in listed]
         case "object":
-            return _fit_object(_decoded(value, dict, path), schema, path)
+            return _fit_object(_decoded(value, dict, path), schema, path, as_written)
     return plain(value, path)
 
 
@@ -140,23 +144,49 @@ _NATURAL: Mapping[str, Any] = {
 }
 
 
-def _fit_any(value: Any, choices: Iterable[JsonSchema], path: Path) -> Any:
-    """By the first choice that fits, those first that need no forgiveness: "5" is a text where a text may be."""
+def _fit_any(value: Any, choices: Sequence[JsonSchema], path: Path, as_written: bool) -> Any:
+    """By the first choice that fits, those first that need no forgiveness: "5" is a text where a text may be.
+
+    Also within: ``["5"]`` is a list of texts where one may be, and 5 a whole number before it is a ``float``.
+    """
+    for choice in choices:
+        with suppress(UnfitError):
+            return fit(value, choice, path, as_written=True)
+    if as_written:
+        raise UnfitError("another type", path)
     problems = []
-    for choice in sorted(choices, key=lambda choice: not _is_natural(value, choice)):
+    for choice in sorted(choices, key=lambda choice: _likeness(value, choice), reverse=True):
         try:
             return fit(value, choice, path)
         except UnfitError as unfit:
             problems.append(unfit)
-    for problem in problems:
-        if problem.path != path:  # right in kind, but wrong within
-            raise problem
-    raise UnfitError(" or ".join(dict.fromkeys(problem.expected for problem in problems)), path)
+    within = next((problem.path for problem in problems if problem.path != path), path)  # right in kind, wrong there
+    raise UnfitError(" or ".join(dict.fromkeys(each.expected for each in problems if each.path == within)), within)
+
+
+def _likeness(value: Any, choice: JsonSchema) -> tuple[bool, int, int]:
+    """How much the value looks like that choice: in kind, in what names it (``kind: Literal["dog"]``), in its names."""
+    if not isinstance(value, dict) or choice.get("type") != "object":
+        return _is_natural(value, choice), 0, 0
+    fields = choice.get("properties", {})
+    named = sum(value.get(name) in field["enum"] for name, field in fields.items() if "enum" in field)
+    return True, named, len(fields.keys() & value.keys())
 
 
 def _is_natural(value: Any, schema: JsonSchema) -> bool:
     kind = _NATURAL.get(str(schema.get("type")))
     return kind is not None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _is_as_written(value: Any, schema: JsonSchema) -> bool:
+    if not _is_natural(value, schema):
+        return "type" not in schema
+    if DECIMAL in schema or not isinstance(value, int | float | Decimal) or isinstance(value, bool):
+        return True
+    is_whole = value.as_tuple().exponent == 0 if isinstance(value, Decimal) else isinstance(value, int)
+    if schema["type"] == "integer":
+        return is_whole
+    return not is_whole and (isinstance(value, float) or Decimal(repr(float(value))) == value)
 
 
 def _fit_enum(value: Any, schema: JsonSchema, path: Path) -> Any:
@@ -167,7 +197,7 @@ def _fit_enum(value: Any, schema: JsonSchema, path: Path) -> Any:
     return fitted
 
 
-def _fit_object(value: dict[str, Any], schema: JsonSchema, path: Path) -> dict[str, Any]:
+def _fit_object(value: dict[str, Any], schema: JsonSchema, path: Path, as_written: bool) -> dict[str, Any]:
     properties = schema.get("properties", {})
     others = schema.get("additionalProperties")
     missing = [name for name in schema.get("required", ()) if name not in value]
@@ -176,7 +206,10 @@ def _fit_object(value: dict[str, Any], schema: JsonSchema, path: Path) -> dict[s
         problem = f"{', '.join(missing)} missing" if missing else "another field given"
         raise UnfitError(f"an object of {', '.join(properties)}: {problem}", path)
     rest = others if isinstance(others, dict) else {}
-    return {name: fit(item, properties.get(name, rest), (*path, name)) for name, item in value.items()}
+    return {
+        name: fit(item, properties.get(name, rest), (*path, name), as_written=as_written)
+        for name, item in value.items()
+    }
 
 
 def _decoded(value: Any, kind: type, path: Path) -> Any:

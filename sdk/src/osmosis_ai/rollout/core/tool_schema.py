@@ -4,18 +4,20 @@ Both come from pydantic, parameter by parameter, so that no parameter's name can
 what model servers accept: no ``$ref``, no ``title``, ``anyOf`` and ``enum`` for the rarer ``oneOf`` and ``const``.
 """
 
+import copy
 import functools
 import inspect
+import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, NotRequired, Optional, Required, Union
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -41,6 +43,11 @@ class Parameter:
     adapter: TypeAdapter[Any]
     required: bool
     default: Any = None
+    default_factory: Callable[[], Any] | None = None
+
+    def new_default(self) -> Any:
+        """What a call gets that leaves it out: its own, as what one call adds to a list is not for the next to find."""
+        return copy.deepcopy(self.default) if self.default_factory is None else self.default_factory()
 
     def read(self, value: Any) -> Any:
         """A decoded value as the function wants it.
@@ -51,7 +58,8 @@ class Parameter:
         """
         fitted = fit(value, self.schema, (self.name,))
         try:
-            return self.adapter.validate_python(fitted)
+            # `fit` has been strict, as the schema says; a strict model refuses the text of a date or an Enum in Python.
+            return self.adapter.validate_python(fitted, strict=False)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
             text = problem["msg"].removeprefix("Value error, ")[:_MAX_PROBLEM_CHARACTERS]
@@ -152,10 +160,9 @@ def _parameter(parameter: inspect.Parameter, annotation: Any, where: str) -> Par
     if isinstance(default, FieldInfo):
         annotation = Annotated[annotation, default]
     notes = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
-    fields = [note for note in notes if isinstance(note, FieldInfo)]
+    factory = None
     if default is parameter.empty or isinstance(default, FieldInfo):
-        defaults = (field.get_default(call_default_factory=True) for field in fields)
-        default = next((value for value in defaults if value is not PydanticUndefined), PydanticUndefined)
+        default, factory = _default_of_fields([note for note in notes if isinstance(note, FieldInfo)], where)
     adapter, schema = _adapter_and_schema(annotation, where)
     text = next((note for note in notes if isinstance(note, str)), None)
     if text is not None:
@@ -164,10 +171,32 @@ def _parameter(parameter: inspect.Parameter, annotation: Any, where: str) -> Par
     if not required:
         _check_default(default, annotation, adapter, where)
     schema.pop("default", None)
-    if not required and default is not None:
+    if not required and default is not None and factory is None:
         with suppress(ValueError):  # it cannot be shown, and need not
-            schema["default"] = plain(default) if isinstance(default, Decimal) else to_jsonable_python(default)
-    return Parameter(parameter.name, schema, adapter, required, None if required else default)
+            shown = plain(default) if isinstance(default, Decimal) else to_jsonable_python(default)
+            if is_json(shown):
+                schema["default"] = shown
+    return Parameter(parameter.name, schema, adapter, required, None if required else default, factory)
+
+
+def _default_of_fields(fields: list[FieldInfo], where: str) -> tuple[Any, Callable[[], Any] | None]:
+    """The default, or one of its factory and the factory; ``PydanticUndefined`` where there is none."""
+    for field in fields:
+        if field.default_factory_takes_validated_data:
+            raise TypeError(f"{where} has a default_factory that takes an argument: write one that takes none.")
+        default = field.get_default(call_default_factory=True)
+        if default is not PydanticUndefined:
+            return default, typing.cast("Callable[[], Any] | None", field.default_factory)
+    return PydanticUndefined, None
+
+
+def is_json(value: Any) -> bool:
+    """Whether it can be sent as it is: strict JSON in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _check_default(default: Any, annotation: Any, adapter: TypeAdapter[Any], where: str) -> None:
@@ -197,7 +226,7 @@ def _is_of_type(problem: str) -> bool:
 def _adapter_and_schema(annotation: Any, where: str) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     kind = getattr(_bare(annotation), "__name__", str(annotation))
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        adapter: TypeAdapter[Any] = TypeAdapter(_with_descriptions(annotation))
         schema = adapter.json_schema(schema_generator=_SchemaGenerator)
     except PydanticSchemaGenerationError:
         raise TypeError(
@@ -220,6 +249,20 @@ def _adapter_and_schema(annotation: Any, where: str) -> tuple[TypeAdapter[Any], 
     return adapter, schema
 
 
+def _with_descriptions(annotation: Any) -> Any:
+    """The annotation with each ``Annotated[type, "description"]`` within it as pydantic knows it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        kind, *notes = arguments
+        described = (Field(description=note) if isinstance(note, str) else note for note in notes)
+        return Annotated[(_with_descriptions(kind), *described)]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_with_descriptions, arguments))]  # noqa: UP007 - the choices are known now
+    if origin in (list, set, frozenset, dict):
+        return origin[tuple(map(_with_descriptions, arguments))]
+    return annotation
+
+
 class _UnwritableError(Exception):
     """A type that has a JSON Schema, but none that a model could follow."""
 
@@ -228,6 +271,31 @@ class _SchemaGenerator(GenerateJsonSchema):
     def bytes_schema(self, schema: Any) -> JsonSchemaValue:
         raise _UnwritableError("bytes")
 
+    def enum_schema(self, schema: Any) -> JsonSchemaValue:
+        kinds = {type(member.value).__name__ for member in schema["members"] if not _is_scalar(member.value)}
+        if kinds:
+            raise _UnwritableError(f"{schema['cls'].__name__}, an Enum of {', '.join(sorted(kinds))}")
+        return super().enum_schema(schema)
+
+    def literal_schema(self, schema: Any) -> JsonSchemaValue:
+        if others := [value for value in schema["expected"] if not _is_scalar(value)]:
+            raise _UnwritableError(f"Literal[{', '.join(map(str, others))}]")
+        return super().literal_schema(schema)
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:
+        shown = super().model_schema(schema)
+        for name, field in schema["cls"].model_fields.items():
+            _describe(shown, {name, field.alias}, field.metadata)
+        return shown
+
+    def typed_dict_schema(self, schema: Any) -> JsonSchemaValue:
+        shown = super().typed_dict_schema(schema)
+        for name, annotation in _hints(schema.get("cls")).items():
+            while typing.get_origin(annotation) in (Required, NotRequired):
+                (annotation,) = typing.get_args(annotation)
+            _describe(shown, {name}, getattr(annotation, "__metadata__", ()))
+        return shown
+
     def complex_schema(self, schema: Any) -> JsonSchemaValue:
         raise _UnwritableError("complex")
 
@@ -235,6 +303,24 @@ class _SchemaGenerator(GenerateJsonSchema):
         """A number, where pydantic also offers a text: models that can send either send text."""
         described = super().decimal_schema(schema)
         return {**next(iter(described.get("anyOf", [described]))), "type": "number", DECIMAL: True}
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    with suppress(Exception):  # pydantic has resolved them by means of its own
+        return typing.get_type_hints(kind, include_extras=True)
+    return {}
+
+
+def _describe(shown: JsonSchemaValue, names: set[str | None], notes: Iterable[Any]) -> None:
+    """Give the property of one of these names the first text among its notes, if it has no description."""
+    text = next((note for note in notes if isinstance(note, str)), None)
+    for name in names & shown.get("properties", {}).keys():
+        if text is not None:
+            shown["properties"][name].setdefault("description", text)
 
 
 _SCHEMAS = frozenset({"properties", "patternProperties"})
@@ -265,8 +351,13 @@ def _clean(schema: Any, definitions: Mapping[str, Any], within: tuple[str, ...],
         schema["anyOf"] = schema.pop("oneOf")
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
-    if schema.get("default", ...) is None:
-        del schema["default"]
+    if "default" in schema:
+        if isinstance(schema["default"], str) and any(
+            DECIMAL in choice for choice in (schema, *schema.get("anyOf", ()))
+        ):
+            schema["default"] = plain(Decimal(schema["default"]))
+        if schema["default"] is None or not is_json(schema["default"]):
+            del schema["default"]
     for key, value in schema.items():
         if key in _SCHEMAS:
             schema[key] = {name: _clean(item, definitions, within, where) for name, item in value.items()}

@@ -5,15 +5,16 @@ tool message for each call, in the order of the calls. What a tool itself does w
 """
 
 import asyncio
-import copy
 import inspect
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, Inexact
-from functools import partial
+from functools import partial, update_wrapper
+from types import FunctionType
 from typing import Any, TypeVar, overload
 
 from osmosis_ai.rollout.core.base import RolloutContext
@@ -22,7 +23,7 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema
 from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
-from osmosis_ai.rollout.core.tool_schema import called_by, read_signature, schema_of
+from osmosis_ai.rollout.core.tool_schema import called_by, is_json, read_signature, schema_of
 from osmosis_ai.rollout.core.tools import (
     ContainedCall,
     ContentParts,
@@ -68,7 +69,7 @@ def tool(
     description: str | None = None,
     timeout_seconds: float | None = None,
 ) -> Any:
-    """Give a tool options; the function stays as it is, and a ``Toolbox`` takes one without them as well.
+    """A function with options, as a tool; ``function`` itself stays as it is, and is a tool without them as well.
 
     Args:
         name: for the model; default the function's.
@@ -76,18 +77,39 @@ def tool(
         timeout_seconds: of one call; then the model is told. A plain function runs on in its thread, and nobody waits.
 
     Raises:
+        TypeError: what is given is no function, or ``name`` or ``description`` no text.
         ValueError: ``timeout_seconds`` is not above 0.
     """
-    chosen = ToolOptions(name, description, timeout_seconds)
-    limit = chosen.timeout_seconds
-    if limit is not None and not (isinstance(limit, int | float) and 0 < limit < float("inf")):
+    for option, text in (("name", name), ("description", description)):
+        if not isinstance(text, str | None):
+            raise TypeError(f"The {option} of a tool must be a text, got {text!r}.")
+    limit = timeout_seconds
+    if limit is not None and not (isinstance(limit, int | float) and 0 < limit < math.inf):
         raise ValueError(f"timeout_seconds must be a positive number of seconds, got {limit!r}.")
-
-    def mark(function: FunctionT) -> FunctionT:
-        setattr(function, _OPTIONS, chosen)
-        return function
-
+    mark = partial(_with_options, options=ToolOptions(name, description, timeout_seconds))
     return mark if function is None else mark(function)
+
+
+def _with_options(function: Any, options: ToolOptions) -> Any:
+    """Another that does the same, so that a function can be two tools, and a bound method or a builtin one."""
+    _require_function(function)
+    if isinstance(function, FunctionType):
+        made: Any = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        made.__kwdefaults__ = function.__kwdefaults__
+        made = update_wrapper(made, function)
+        del made.__wrapped__
+        made.__dict__.update(function.__dict__)
+    else:
+        made = partial(function)
+    setattr(made, _OPTIONS, options)
+    return made
+
+
+def _require_function(function: Any) -> None:
+    if not callable(function) or inspect.isclass(function):
+        raise TypeError(f"{function!r} cannot be a tool: write a function.")
 
 
 class Tool(ABC):
@@ -130,8 +152,7 @@ class FunctionTool(Tool):
     """A tool that is a function, ``async`` or plain; a plain one runs in a thread."""
 
     def __init__(self, function: Callable[..., Any], state: type | None = None) -> None:
-        if not callable(function) or inspect.isclass(function):
-            raise TypeError(f"{function!r} cannot be a tool: write a function.")
+        _require_function(function)
         options: ToolOptions = getattr(function, _OPTIONS, None) or ToolOptions()
         called = called_by(function)
         source = inspect.unwrap(called)
@@ -149,6 +170,8 @@ class FunctionTool(Tool):
         self._parameters, self._given = read_signature(function, name, given)
         description = options.description or inspect.getdoc(source) or name
         declared = {"name": name, "description": description, "parameters": schema_of(self._parameters)}
+        if not is_json(declared):
+            raise TypeError(f"Tool {name} has a text that UTF-8 cannot carry, a lone surrogate: leave it out.")
         schema = OpenAIFunctionToolSchema.model_validate({"type": "function", "function": declared})
         super().__init__(schema, options.timeout_seconds)
 
@@ -177,9 +200,7 @@ class FunctionTool(Tool):
         values: dict[str, Any] = {}
         with _told_to_the_model(self.name):
             for name, parameter in self._parameters.items():
-                # A default is copied: what one call adds to a list is not for the next one to find.
-                given = name in arguments
-                values[name] = parameter.read(arguments[name]) if given else copy.deepcopy(parameter.default)
+                values[name] = parameter.read(arguments[name]) if name in arguments else parameter.new_default()
         return values
 
 
@@ -238,7 +259,10 @@ class Toolbox:
 
     @property
     def schemas(self) -> list[OpenAIFunctionToolSchema]:
-        """What the model is told, for ``get_tools``: a new list each time."""
+        """What the model is told, for ``get_tools``: a new list each time, of schemas that all rollouts share.
+
+        To change one for a rollout, change a copy: ``schema.model_copy(deep=True)``.
+        """
         return [entry.schema for entry in self._tools.values()]
 
     async def answer(

@@ -49,7 +49,12 @@ class ContentParts:
 
 
 def create_tool_result(tool_call_id: str, content: str | list[dict[str, Any]]) -> ToolMessage:
-    """The message that answers a tool call; ``content`` is a text, or parts as in ``ContentParts``."""
+    """The message that answers a tool call; ``content`` is a text, or parts as in ``ContentParts``.
+
+    Characters that UTF-8 cannot carry (lone surrogates, which a model may write) become ``?`` in a text.
+    """
+    if isinstance(content, str):
+        content = encodable(content, errors="replace")
     return {"role": "tool", "content": content, "tool_call_id": tool_call_id}
 
 

@@ -1,6 +1,5 @@
 """The HTTP application around one agent loop. It works without a lifespan too, as in-process clients leave it out."""
 
-import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -9,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
+from osmosis_ai.rollout.core.dotenv import variable
 from osmosis_ai.rollout.core.schemas import set_max_metadata_size_bytes
 from osmosis_ai.rollout.core.settings import Protocol, RolloutClientSettings, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.text import sendable_key
@@ -99,7 +99,7 @@ def create_app(
     if settings.judge.api_key is not None:
         hide(settings.judge.api_key.get_secret_value())
     use_format(settings.server.log_format)
-    if debug_dir is None and (parent := os.environ.get(TRACES_VARIABLE)):
+    if debug_dir is None and (parent := variable(TRACES_VARIABLE)):
         debug_dir = str(trace_folder(parent))
     client_settings = _client_settings(settings, max_concurrent)
     trainers = channel or _channels(client_settings, settings.server.max_result_bytes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.consts import WHILE_STDIN_IS_OPEN_VARIABLE
+from osmosis_ai.rollout.core.dotenv import variable
 from osmosis_ai.rollout.core.settings import JOURNAL_OFF, RolloutSettings, get_settings
 from osmosis_ai.rollout.core.trace.folder import TRACES_VARIABLE
 from osmosis_ai.rollout.core.validator import validate_agent_loop
@@ -136,7 +137,7 @@ def serve_agent_loop(
     listener = inherit(fd) if fd is not None else bind(host, port)
     bound_host, bound_port = listener.getsockname()[:2]
     host, port = (bound_host if fd is not None else host), bound_port
-    debug_dir = debug_dir or os.environ.get(TRACES_VARIABLE)
+    debug_dir = debug_dir or variable(TRACES_VARIABLE)
     traces = new_trace_folder(debug_dir) if debug_dir else None
     registration: Literal["local debug", "local testing"] | None = None
     if local_debug or skip_register:
@@ -171,7 +172,10 @@ def serve_agent_loop(
             import uvicorn
 
             app = create_app(agent_loop, settings=settings, server_host=host, server_port=port, debug_dir=traces)
-            uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
+            server = uvicorn.Server(uvicorn.Config(app, **options))
+            server.run(sockets=[listener])
+            if not server.started:  # its log says why
+                sys.exit(3)  # as uvicorn's own command
 
 
 def _run_reloading(plan: Plan, listener: socket.socket, options: dict[str, Any]) -> None:
@@ -193,11 +197,15 @@ def run_app(app: "FastAPI") -> None:
     free one).
 
     Raises:
-        SystemExit: the port is none; one sentence says so.
+        SystemExit: it cannot listen there; one sentence says so.
     """
     import uvicorn
 
-    port = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
+    host, port = variable(HOST_VARIABLE) or DEFAULT_HOST, variable(PORT_VARIABLE) or str(DEFAULT_PORT)
     if not port.isdecimal() or int(port) > 65535:
         sys.exit(f"{PORT_VARIABLE} must be a port number, not {port!r}.")
-    uvicorn.run(app, host=os.environ.get(HOST_VARIABLE, DEFAULT_HOST), port=int(port))
+    try:
+        bind(host, int(port), f"{HOST_VARIABLE} and {PORT_VARIABLE}").close()
+    except ServeError as error:
+        sys.exit(str(error))
+    uvicorn.run(app, host=host, port=int(port))

@@ -99,13 +99,13 @@ def inherit(fd: int) -> socket.socket:
         raise ServeError(f"Descriptor {fd} cannot be served on: give the number of an inherited socket.") from error
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on ``host`` and ``port``."""
+def bind(host: str, port: int, chosen_with: str = "--host and --port") -> socket.socket:
+    """A socket that listens on ``host`` and ``port``, which are chosen with what the error names."""
     try:
         return listen(host, port)
     except (OSError, UnicodeError) as error:
         raise ServeError(
-            f"Cannot listen on {host}:{port} ({_reason(error)}): choose another address with --host and --port."
+            f"Cannot listen on {host}:{port} ({_reason(error)}): choose another address with {chosen_with}."
         ) from error
 
 

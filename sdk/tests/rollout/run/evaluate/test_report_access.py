@@ -85,3 +85,49 @@ def test_every_number_is_seen_without_scrolling_and_printed(page: Browser, tmp_p
     page.call("Emulation.setEmulatedMedia", media="print")
     page.resize(739, 1000)  # a Letter between its margins
     assert page.evaluate(WIDE) == 0
+
+
+# The words of a table that stand in more than one line, joints within a name aside.
+BROKEN = """[...document.querySelectorAll('th, td')].flatMap(cell => [...cell.childNodes].flatMap(node => {
+    const text = node.nodeType === 3 ? node.data : '', found = [];
+    for (const word of text.matchAll(/[\\p{L}\\d]+/gu)) {
+        const range = document.createRange();
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        if (new Set([...range.getClientRects()].map(box => box.top)).size > 1) found.push(word[0]);
+    }
+    return found; }))"""
+
+
+def named(page: Browser, tmp_path: Path) -> None:
+    """Open a report of two models with names of many parts, and a truth that is a long word."""
+    path = tmp_path / "report.html"
+    result = evaluation([1.0, 0.0], [0.0, 1.0], baseline=[[0.0, 0.0], [1.0, 0.0]], error="HTTP 503")
+    for run in (run for row in result.rows for run in row.runs):
+        run.answer = "It is so. " * 40
+    rows = {number: {"user_prompt": "What is it? " * 20, "ground_truth": "Constantinople"} for number in range(2)}
+    path.write_text(html_report(result, CONFIG, rows))
+    page.open(path.as_uri())
+    page.wait_for("document.readyState === 'complete' && document.querySelector('main h2')")
+
+
+@pytest.mark.parametrize(("width", "medium"), [(1280, "screen"), (375, "screen"), (739, "print")])
+def test_no_word_is_broken(page: Browser, tmp_path: Path, width: int, medium: str) -> None:
+    page.resize(width, 800, mobile=width < 500)
+    page.call("Emulation.setEmulatedMedia", media=medium)
+    named(page, tmp_path)
+    assert page.evaluate(BROKEN) == []
+    keys = "[...document.querySelectorAll('.key')].map(e => getComputedStyle(e).printColorAdjust)"
+    assert set(page.evaluate(keys)) == {"exact"}
+
+
+def test_on_a_phone_the_score_of_a_row_is_seen(page: Browser, tmp_path: Path) -> None:
+    page.resize(375, 740, mobile=True)
+    named(page, tmp_path)
+    cells = "[...document.querySelectorAll('[aria-label=\"Lowest rows\"] td')].filter(e => e.getClientRects().length)"
+    assert page.evaluate(f"{cells}.filter(e => e.getBoundingClientRect().right > innerWidth).length") == 0
+    told = page.evaluate(f"{cells}.slice(0, 9).map(e => [e.dataset.head, e.innerText.slice(0, 20)])")
+    assert ["Ground truth", "Constantinople"] in told
+    assert ["fn", "0.000"] in told
+    shown = "getComputedStyle(document.querySelector('.cards td:nth-child(3)'), '::before').content"
+    assert page.evaluate(shown) == '"First error"'

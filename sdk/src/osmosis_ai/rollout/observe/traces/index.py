@@ -61,6 +61,7 @@ class TraceIndex:
         self.store = Store(self.root) if keep and self.root.is_dir() else None
         place = self.root.absolute() if self.root.name not in ("", "..") else self.root.resolve()
         self._own_name = place.name if self.root.is_dir() else place.parent.name
+        self._root_length = len(os.fspath(self.root))
         self.rollouts: list[Summary] = []
         self.version = 0
         self.unreadable_lines = 0
@@ -86,8 +87,9 @@ class TraceIndex:
         """Read what was added; the version after that, which is the old one if nothing was."""
         self.version += 1
         changed = False
-        deadline = time.monotonic() + limit_seconds
         self._to_read = self._to_read or self._files_to_look_at()
+        # However long the listing took, there is then something to show.
+        deadline = time.monotonic() + limit_seconds
         while self._to_read and time.monotonic() < deadline:
             changed |= self._read(self._to_read.pop())
         if not changed:
@@ -141,16 +143,14 @@ class TraceIndex:
 
     def _note(self, path: str, known: dict[str, Kept] | None = None) -> None:
         if path not in self._files:
-            file = self._files[path] = _File(path, seen_at=time.monotonic(), run=self._run_of(path))
-            file.kept = known.pop(self._name_of(path), None) if known else None
+            name = self._name_of(path)
+            # Its folder as seen from the root; of those in the root itself, the root's name.
+            run = name.rpartition("/")[0] or self._own_name
+            file = self._files[path] = _File(path, seen_at=time.monotonic(), run=run)
+            file.kept = known.pop(name, None) if known else None
 
     def _name_of(self, path: str) -> str:
-        return path[len(os.fspath(self.root)) :].lstrip("/")
-
-    def _run_of(self, path: str) -> str:
-        """The folder of a trace as seen from the root; of those in the root itself, the root's name."""
-        folder = os.path.dirname(self._name_of(path))  # noqa: PTH120 - a Path each would cost more than the call
-        return folder or self._own_name
+        return path[self._root_length :].lstrip("/")
 
     def _keep(self) -> None:
         """Keep what has been read since the last time."""

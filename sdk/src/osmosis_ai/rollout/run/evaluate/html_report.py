@@ -4,6 +4,7 @@ It is as wide as the window, fits a phone, and is dark where the reader's system
 and never cut but in the middle of a very long prompt or answer.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -18,6 +19,12 @@ from osmosis_ai.rollout.run.tally import warning_lines
 
 MAX_TEXT_CHARACTERS = 4_000
 MAX_CELL_CHARACTERS = 200
+MAX_WORD_CHARACTERS = 16
+"""No word in a table is broken that is not longer."""
+CARDS_FROM_TEXTS = 3
+"""On a phone a line of a table with so many columns of text is a card, as its numbers were out of sight."""
+_JOINT = re.compile(r"(?<=[^\W\d][/:@_.-])(?=\w)")
+"""A name of many parts is broken behind a sign that joins two."""
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1c; --page: #fff; --quiet: #5a5a5a; --line: #d5d5d5; --box: #f4f4f4;
@@ -57,12 +64,23 @@ line { stroke-width: 4; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.7rem; text-align: left; vertical-align: top; }
 td { overflow-wrap: anywhere; min-width: 7.5rem; }
+td.whole { overflow-wrap: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; min-width: 0; }
 td.number { white-space: nowrap; }
 article dt { color: var(--quiet); }
 article { min-width: 0; border-top: 1px solid var(--line); }
 article dd { margin: 0 0 0.5rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { background: var(--box); padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.key { print-color-adjust: exact; }
+@media screen and (max-width: 640px) {
+  .cards :is(table, caption, tbody) { display: block; }
+  .cards thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .cards tr { display: block; padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
+  .cards td { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0 0.7rem; padding: 0.1rem 0; }
+  .cards td { border: 0; text-align: left; white-space: normal; }
+  .cards td::before { content: attr(data-head); color: var(--quiet); }
+  .cards td:empty { display: none; }
+}
 @media print {
   nav { display: none; } .table { overflow: visible; font-size: 10px; } figure, tr, dt { break-inside: avoid; }
   h2, h3, caption, article dt { break-after: avoid; } #rows + .grid { display: block; }
@@ -135,20 +153,32 @@ def _plots(result: EvalResult, models: Sequence[ModelLine]) -> Iterator[str]:
 
 def _table(table: Table, linked: Sequence[int]) -> str:
     """A region of its own, so that a keyboard can move a table that is wider than the window."""
+    is_cards = table.texts >= CARDS_FROM_TEXTS
+    # What is no longer laid out as a table is one to a screen reader by its roles alone.
+    role = {
+        name: f' role="{name}"' if is_cards else "" for name in ("table", "rowgroup", "row", "columnheader", "cell")
+    }
     head = "".join(
-        f'<th scope="col"{_class(column, table)}>{_html(header)}</th>' for column, header in enumerate(table.headers)
+        f'<th scope="col"{role["columnheader"]}{_class(column, table)}>{_html(header)}</th>'
+        for column, header in enumerate(table.headers)
     )
     places = {str(number): f'<a href="#row-{number}">{number}</a>' for number in linked}
     body = ""
     for row in table.rows:
-        cells = [_html(fitted(cell, MAX_CELL_CHARACTERS, "…")) for cell in row]
+        texts = [fitted(cell, MAX_CELL_CHARACTERS, "…") for cell in row]
+        cells = [_jointed(text) for text in texts]
         if table.headers[0] == "Row":
             cells[0] = places.get(row[0], cells[0])
-        body += "<tr>" + "".join(f"<td{_class(at, table)}>{cell}</td>" for at, cell in enumerate(cells)) + "</tr>"
+        body += f"<tr{role['row']}>"
+        for at, (header, text, cell) in enumerate(zip(table.headers, texts, cells, strict=True)):
+            named = f' data-head="{_html(header)}"' if is_cards else ""
+            body += f"<td{role['cell']}{_class(at, table, text)}{named}>{cell}</td>"
+        body += "</tr>"
     title = _html(table.title)
     return (
-        f'<div class="table" role="region" aria-label="{title}" tabindex="0"><table><caption>{title}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="table{" cards" if is_cards else ""}" role="region" aria-label="{title}" tabindex="0">'
+        f"<table{role['table']}><caption>{title}</caption><thead{role['rowgroup']}><tr{role['row']}>{head}</tr></thead>"
+        f"<tbody{role['rowgroup']}>{body}</tbody></table></div>"
     )
 
 
@@ -157,8 +187,16 @@ def _grid(parts: Iterator[str]) -> str:
     return f'<div class="grid">{content}</div>' if content else ""
 
 
-def _class(column: int, table: Table) -> str:
-    return "" if column < table.texts else ' class="number"'
+def _class(column: int, table: Table, text: str | None = None) -> str:
+    if column >= table.texts:
+        return ' class="number"'
+    words = text.split() if text is not None else ()
+    is_whole = all(len(part) <= MAX_WORD_CHARACTERS for word in words for part in _JOINT.split(word))
+    return ' class="whole"' if words and is_whole else ""
+
+
+def _jointed(text: str) -> str:
+    return "<wbr>".join(_html(part) for part in _JOINT.split(text))
 
 
 def _articles(

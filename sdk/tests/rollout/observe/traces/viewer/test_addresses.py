@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from urllib.parse import unquote
 
+import pytest
 from support.browser import Browser, browser_tests
 from support.processes import Program
 from support.traces import TraceMaker, saying
@@ -140,4 +141,75 @@ def test_a_viewer_that_is_started_anew_shows_the_same_rollout_in_a_page_that_sta
         page.wait_for("document.querySelector('.shown').textContent === '33 of 33 shown'")
         assert page.wait_for(OPENED) == "r1-2-1"
         assert "three" in page.text(".conversation")
+        page.open("about:blank")
+
+
+def test_runs_that_are_picked_stay_those_two(page: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    write_two_runs(folder)
+    chosen = "['a', 'b'].map(side => document.querySelector(`input[name=side-${side}]:checked`)?.ariaLabel)"
+    pair = ["1700000001 is A", "1700000002 is B"]
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        page.open(f"{address_of(viewer)}#view=runs")
+        page.wait_for("document.querySelector('.comparison')")
+        page.click("input[name=side-a][aria-label^='1700000002']")
+        page.click("input[name=side-a][aria-label^='1700000001']")  # the other side was never touched
+        page.wait_for("location.hash.includes('a=1700000001') && location.hash.includes('b=1700000002')")
+        link, verdict = page.evaluate("location.href"), page.text(".verdict")
+        maker = TraceMaker("later", 1_800_000_000.0).start("Later?", metadata={"row_index": 0})
+        maker.turn(1, saying("no")).end(reward=0.1).write(folder / "1800000000")
+        page.wait_for("document.querySelectorAll('.runs tbody tr').length === 3")
+        assert (page.evaluate(chosen), page.text(".verdict")) == (pair, verdict)
+        page.open("about:blank")
+        page.open(link)
+        page.wait_for("document.querySelectorAll('.runs tbody tr').length === 3")
+        assert (page.evaluate(chosen), page.text(".verdict")) == (pair, verdict)
+        # A run that is not there is not taken for another.
+        page.open("about:blank")
+        page.open(link.replace("b=1700000002", "b=1600000000"))
+        page.wait_for("document.querySelectorAll('.runs tbody tr').length === 3")
+        assert page.text("#run-list .notice") == "The run 1600000000, which is to be B, is not among those shown."
+        assert page.evaluate("document.querySelector('.comparison')") is None
+        page.open("about:blank")
+
+
+@pytest.mark.parametrize("view", ["rollouts", "problems"])
+def test_the_order_of_a_table_is_in_the_address(page: Browser, tmp_path: Path, view: str) -> None:
+    write_two_runs(tmp_path / "traces")
+    with Program(tmp_path, "view", str(tmp_path / "traces")) as viewer:
+        page.open(f"{address_of(viewer)}#view={view}")
+        page.wait_for(f"{IS_READ} && {ROWS}.length > 3")
+        head = (
+            "[...document.querySelectorAll('[role=columnheader]')].find(e => e.offsetParent && e.ariaSort !== 'none')"
+        )
+        told = f"[{head}.innerText, {head}.ariaSort, ...{ROWS}.map(row => row.rollout.key)]"
+        before = page.evaluate(told)
+        column = {"rollouts": "#table .c-id", "problems": ".problems .c-prompt"}[view]
+        for _ in range(2):
+            page.click(f"{column} button")
+        page.wait_for(f"{head}.ariaSort === 'descending'")
+        link, after = page.evaluate("location.href"), page.evaluate(told)
+        assert after != before
+        page.open("about:blank")
+        page.open(link)
+        page.wait_for(f"{IS_READ} && {ROWS}.length > 3")
+        assert page.evaluate(told) == after
+        page.evaluate("(location.hash = '#view=' + " + repr(view) + ")")
+        page.wait_for(f"JSON.stringify({told}) === JSON.stringify({before!r})".replace("None", "null"))
+        page.open("about:blank")
+
+
+def test_whoever_opens_a_link_to_two_side_by_side_has_pinned_nothing(page: Browser, tmp_path: Path) -> None:
+    write_two_runs(tmp_path / "traces")
+    with Program(tmp_path, "view", str(tmp_path / "traces")) as viewer:
+        page.open(f"{address_of(viewer)}#pin=1700000001/r0-2-1&rollout=1700000001/r0-2-0")
+        page.wait_for("document.querySelector('.detail.double .differ')")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#detail').hidden")
+        assert "pin=" not in page.evaluate("location.hash")
+        page.evaluate("history.back()")
+        page.wait_for("document.querySelector('.detail.double .differ')")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#detail').hidden")
+        assert "pin=" not in page.evaluate("location.hash")
         page.open("about:blank")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
 from support.viewer import IS_READ, ROWS
@@ -43,3 +44,59 @@ def test_what_changed_is_said(page: Browser, tmp_path: Path) -> None:
     chips = "[...document.querySelectorAll('.side .chip')].map(e => [e.innerText, e.className.trim()])"
     assert page.evaluate(chips) == [["reward 0.3", "chip"], ["reward 0", "chip"]]
     assert "1 turn \u00b7" in page.text(".side p")
+
+
+# What a right answer earns where the reward pays for brevity too: never quite 1.
+BEST = 0.7 + 0.2 + 0.084
+PARTLY = {
+    "with right and wrong": ((BEST, 0.2955), (BEST, BEST), (0.973, 0.973), (0.2955,) * 8),
+    "below nothing": ((1.0, -1.0), (-1.0, -1.0), (0.0, 0.0), (1.0, 1.0)),
+    "beyond one": ((5.0, 1.0), (1.0, 1.0), (2.0, 2.0), (0.0, 0.0)),
+    "nothing": ((0.0, 1.0), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)),
+}
+SAID = {
+    "with right and wrong": "3 always the same in a run (rewards 0.296 to 0.984). "
+    "No reward reaches 1, the best is 0.984: so each pass rate is 0%.",
+    "below nothing": "3 always the same in a run (rewards -1 to 1).",
+    "beyond one": "3 always the same in a run (rewards 0 to 2).",
+    "nothing": "1 always right, 2 never right.",
+}
+
+
+def report_of(folder: Path, *runs: tuple[tuple[float, ...], ...]) -> str:
+    """A report of the runs, each of problems of samples' rewards."""
+    for run, problems in enumerate(runs):
+        for row, rewards in enumerate(problems):
+            for sample, reward in enumerate(rewards):
+                maker = TraceMaker(f"r{run}-{row}-{sample}", 1_700_000_000.0 + run)
+                maker.start(f"Number {row}?", metadata={"row_index": row}).turn(1, saying(f"#### {reward}"))
+                maker.end(reward=reward).write(folder / "traces" / f"170000000{run}")
+    assert main(["view", str(folder / "traces"), "-o", str(folder / "report.html")]) == 0
+    return (folder / "report.html").as_uri()
+
+
+@pytest.mark.parametrize("kind", PARTLY)
+def test_right_and_wrong_are_said_of_rewards_that_tell_it(page: Browser, tmp_path: Path, kind: str) -> None:
+    page.open(f"{report_of(tmp_path, PARTLY[kind])}#view=problems")
+    page.wait_for(f"{IS_READ} && {ROWS}.length === 4")
+    assert page.text(".says") == f"3 of 4 problems have no signal (75%): {SAID[kind]}"
+    # Eight times 0.2955 has a spread of 6e-17: none of them is the best.
+    assert page.evaluate(f"{ROWS}.filter(row => row.querySelector('.small')).map(row => row.rollout.row)") == [0]
+
+
+def test_a_pass_rate_that_says_nothing_is_explained(page: Browser, tmp_path: Path) -> None:
+    page.open(f"{report_of(tmp_path, PARTLY['nothing'], PARTLY['with right and wrong'])}#view=runs")
+    page.wait_for(f"{IS_READ} && document.querySelector('.comparison')")
+    assert page.text(".scroll + p") == (
+        "Pass rate: the share of rewards that are at least 1. No reward of 1700000001 is: its best is 0.984."
+    )
+    title = "document.querySelector('.runs th:nth-child(5)').title"
+    assert page.evaluate(title) == "Share of the rewards that are at least 1"
+
+
+def test_a_facet_finds_what_is_whole_but_for_rounding(page: Browser, tmp_path: Path) -> None:
+    page.open(report_of(tmp_path, ((WHOLE, 1.0, 0.5),)))
+    for query, count in {"reward:1": 2, "reward:>=1": 2, "reward:1..2": 2, "reward:<1": 1, "reward:>1": 0}.items():
+        page.open("about:blank")
+        page.open(f"{(tmp_path / 'report.html').as_uri()}#q={query}")
+        page.wait_for(f"document.querySelector('.shown')?.textContent === '{count} of 3 shown'")

@@ -44,7 +44,7 @@ def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) 
     phone.click("#to-problems")
     phone.wait_for("document.querySelector('.problems .small')")
     nothing_is_cut(phone, ".problems .small")
-    nothing_is_cut(phone, ".problems :is(.c-n, .c-pass, .c-mean, .c-signal)")
+    nothing_is_cut(phone, ".problems :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .c-length, .c-tokens)")
     tall = "[...document.querySelectorAll('.problems .small')].every(e => e.getBoundingClientRect().height >= 36)"
     assert phone.evaluate(tall)
     # The button lies beside what was asked, not upon it.
@@ -58,6 +58,8 @@ def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) 
     phone.wait_for("document.querySelector('.detail.double .differ')")
     nothing_is_cut(phone, ".side")
     nothing_is_cut(phone, ".differ .pair > div")
+    # One below the other, each says whose it is.
+    assert phone.evaluate("[...document.querySelectorAll('.differ .letter')].map(e => e.innerText).join('')") == "AB"
 
 
 def test_two_rollouts_are_pinned_by_taps(phone: Browser) -> None:
@@ -87,8 +89,15 @@ def test_each_run_is_a_card_with_all_its_numbers(phone: Browser) -> None:
     }.items() <= (told.items())
     shown = "getComputedStyle(document.querySelector('.runs td:nth-child(4)'), '::before').content"
     assert phone.evaluate(shown) == '"Mean reward"'
-    phone.click("input[name=side-a][aria-label^='1700000001']")
+    # A finger beside it finds it too.
+    size = "(box => Math.min(box.width, box.height))(e.getBoundingClientRect())"
+    assert phone.evaluate(f"Math.min(...[...document.querySelectorAll('.pick label')].map(e => {size}))") >= 40
+    phone.click(".pick label:has([name=side-a][aria-label^='1700000001'])")
     phone.wait_for("location.hash.includes('a=1700000001')")
+    upon = "[...document.querySelectorAll('.runs tr:has(td)')].filter(row => { const range = document.createRange();"
+    upon += " range.selectNodeContents(row.querySelector('.link')); const link = range.getBoundingClientRect();"
+    upon += " return [...row.querySelectorAll('.pick')].some(e => e.getBoundingClientRect().left < link.right); })"
+    assert phone.evaluate(f"{upon}.length") == 0
 
 
 def test_cards_say_their_numbers_whole(phone: Browser) -> None:
@@ -99,6 +108,8 @@ def test_tabs_stand_in_one_line(phone: Browser) -> None:
     phone.click("#table .row")
     phone.wait_for("document.querySelector('.conversation')")
     nothing_is_cut(phone, ".detail .tabs button")
+    # A run is told from others by its end.
+    assert phone.evaluate("document.querySelector('.fact .id .id-end').innerText") == "1700000003"
     heights = "[...document.querySelectorAll('.detail .tabs button')].map(e => e.getBoundingClientRect().height)"
     assert phone.evaluate(f"new Set({heights}).size") == 1
 

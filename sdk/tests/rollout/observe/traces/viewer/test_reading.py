@@ -216,6 +216,7 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
         for problem in range(4)
         for sample in range(4)
     )
+    assert all("Outcome Run Duration" in one for one in printed if "What is" in one)
     page.click("#to-problems")
     page.wait_for(f"{ROWS}.length === 4")
     [only] = pages_of(page, tmp_path / "problems.pdf")
@@ -246,3 +247,18 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.wait_for("document.querySelector('.detail.double mark')")
     page.print(tmp_path / "two.pdf")
     assert "#ffe3a3" in colors_of(tmp_path / "two.pdf")  # what differs
+
+
+def test_each_page_that_is_printed_has_the_heads_of_the_table(page: Browser, tmp_path: Path) -> None:
+    for number in range(60):
+        maker = TraceMaker(f"r{number:02}").start(f"Number {number:02}?", metadata={"row_index": number})
+        maker.turn(1, saying("so")).end(reward=0.5).write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    for view, heads in {"rollouts": "Status Rollout Reward", "problems": "Problem n Pass rate Mean"}.items():
+        page.open("about:blank")
+        page.open(f"{(tmp_path / 'report.html').as_uri()}#view={view}")
+        page.wait_for(f"{IS_READ} && {ROWS}.length > 5")
+        printed = pages_of(page, tmp_path / f"{view}.pdf")
+        assert len(printed) > 2
+        assert [one for one in printed if "Number" in one and heads not in one] == []
+        assert sum(one.count("Number ") for one in printed) == 60

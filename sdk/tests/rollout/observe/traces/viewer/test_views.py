@@ -235,7 +235,9 @@ def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_pat
     assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
     page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
     page.wait_for(f"{ROWS}.length === 1")
-    assert "1 of 1 problems have no signal (100%): 1 always the same in a run." in page.text("#problem-head")
+    assert "1 of 1 problems have no signal (100%): 1 always the same in a run (rewards 0 to 1)." in page.text(
+        "#problem-head"
+    )
     told = page.evaluate(f"['spread', 'signal'].map(name => {ROWS}[0].querySelector('.c-' + name).innerText)")
     assert told == ["0.577", "between runs"]
 

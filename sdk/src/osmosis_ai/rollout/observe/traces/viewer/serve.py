@@ -1,5 +1,6 @@
 """Serving the viewer until Ctrl-C."""
 
+import gc
 import socket
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from osmosis_ai.rollout.wire.inbound import bound, connection_limit
 HOST = "127.0.0.1"
 MAX_OWN_FILES = 64
 _PORT = "port"
+_ALLOCATIONS = 100_000
+"""How many before garbage is looked for: what an index is made of lives as long as it, and is all walked through."""
 
 
 def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> None:
@@ -35,6 +38,7 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
             viewer_app(index), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
         bound(config, connection_limit(MAX_OWN_FILES))
+        gc.set_threshold(_ALLOCATIONS)
         tell(f"http://{HOST}:{port}/")
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -1,6 +1,6 @@
 // What the page shows, in its address: a link shows the same to whoever opens it, and the browser goes back and forward.
 const Address = (() => {
-  const EMPTY = { view: "rollouts", q: "", status: null, reason: null, reward: null, run: null, problem: null, by: null, silent: null, a: null, b: null, rollout: null, pin: null, tab: null };
+  const EMPTY = { view: "rollouts", q: "", status: null, reason: null, reward: null, run: null, problem: null, by: null, sort: null, order: null, silent: null, a: null, b: null, rollout: null, pin: null, tab: null };
   const NAMES = Object.keys(EMPTY);
 
   function read() {

@@ -4,7 +4,7 @@ const Detail = (() => {
   const panel = document.getElementById("detail");
   const JSON_CHARACTERS = 100_000;
   const TABS = ["Conversation", "Turns", "Events", "Request"];
-  let current = null, tab = TABS[0], before = null, pinnedNow = null;
+  let current = null, beside = null, tab = TABS[0], before = null, pinnedNow = null;
   let act = { close() {}, step() {}, nextFailure() {}, tab() {}, pin() {}, unpin() {} };
 
   function lazyJson(summary, value) {
@@ -97,18 +97,16 @@ const Detail = (() => {
       text: name === "Events" ? `Events (${answer.events.length})` : name, onclick: () => act.tab(name) })));
     Keys.tabs(tabs);
     const bodyNode = el("div", { class: "tab-body", id: "tab-body", role: "tabpanel", "aria-labelledby": `tab-${tab}`, tabindex: 0 }, views[tab]());
-    const scroll = panel.scrollTop;
-    Text.redraw(panel, () => panel.replaceChildren(...[...header(rollout, pinnedNow), Timeline.render(answer.events, toTurn), tabs, answer.cut ? el("p", { class: "notice", text: "The trace is too large to show; this is its beginning." }) : null, bodyNode].filter(Boolean)),
+    Text.redraw(panel, () => Text.settle(panel, [...header(rollout, pinnedNow), Timeline.render(answer.events, toTurn), tabs, answer.cut ? el("p", { class: "notice", text: "The trace is too large to show; this is its beginning." }) : null, bodyNode].filter(Boolean)),
       () => panel.querySelector('[role="tab"][aria-selected="true"]'));
-    panel.scrollTop = scroll;
   }
 
   // Beside the pinned one, if that is another.
   async function open(rollout, wanted, pinned) {
     if (panel.hidden) before = document.activeElement;
     const other = pinned && pinned !== rollout ? pinned : null;
-    const isNew = current !== rollout.key || panel.classList.contains("double") !== Boolean(other);
-    current = rollout.key;
+    const isNew = current !== rollout.key || beside !== (other?.key ?? null);
+    [current, beside] = [rollout.key, other?.key ?? null];
     pinnedNow = pinned;
     tab = TABS.includes(wanted) ? wanted : TABS[0];
     panel.hidden = false;

@@ -3,11 +3,12 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   const { el } = Text;
   const grid = document.getElementById(id);
   const head = el("div", { class: "head", role: "row", "aria-rowindex": 1 });
+  const heads = el("div", { class: "heads", role: "rowgroup" }, head);  // what is printed anew on each page
   const body = el("div", { class: "rows", role: "rowgroup" });
   grid.setAttribute("role", "grid");
   grid.setAttribute("aria-label", label);
   const more = el("p", { class: "grid-more" });
-  grid.append(head, body);
+  grid.append(heads, body);
   grid.after(more);
   const painted = new Map();
   let shown = [], selected = null, held = null, sort = order, onSort = () => {}, isPrinting = false;
@@ -18,7 +19,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   function header() {
     head.replaceChildren(...columns.map((column) => el("div", {
       role: "columnheader", class: `cell c-${column.name}${column.number ? " number" : ""}`,
-      "aria-sort": sort.name === column.name ? (sort.direction > 0 ? "ascending" : "descending") : "none",
+      "aria-sort": sort.name === column.name ? (sort.direction > 0 ? "ascending" : "descending") : "none", "data-label": column.label,
     }, el("button", { type: "button", text: column.label, title: column.title ?? null, onclick: () => sortBy(column) }))));
   }
 
@@ -28,6 +29,14 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
     header();
     if (focused >= 0) head.querySelectorAll("button")[focused].focus();
     onSort();
+  }
+
+  // The order as the address has it: a column's name, with a - where it goes down; null for the one it begins with.
+  const sorting = () => sort.name === order.name && sort.direction === order.direction ? null : `${sort.direction < 0 ? "-" : ""}${sort.name}`;
+  function arrange(text) {
+    const name = text?.replace(/^-/, "");
+    sort = columns.some((column) => column.name === name) ? { name, direction: text[0] === "-" ? -1 : 1 } : order;
+    header();
   }
 
   function ordered(items) {
@@ -125,6 +134,23 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
     paint();
   }
 
+  // While rollouts arrive: what is opened or has the focus stays where it is on the screen, or else what stands at its
+  // top. Gives what puts it back there.
+  function hold(opened) {
+    if (grid.closest("[hidden]")) return () => {};
+    const height = rowHeight(), top = body.getBoundingClientRect().top, covered = Math.max(head.getBoundingClientRect().bottom, 0);
+    const isSeen = (index) => index >= 0 && top + (index + 1) * height > covered && top + index * height < window.innerHeight;
+    const focused = document.activeElement?.closest?.(".row"), own = [opened, body.contains(focused) ? focused.rollout.key : null].map(place).filter(isSeen);
+    const first = top < covered ? Math.floor((covered - top) / height) : shown.length;
+    const kept = [...own, ...shown.slice(first, first + 40).map((_, at) => first + at)].map((index) => [shown[index].key, top + index * height]);
+    return () => {
+      const still = kept.find(([key]) => place(key) >= 0);
+      if (!still) return;
+      const moved = body.getBoundingClientRect().top + place(still[0]) * rowHeight() - still[1];
+      if (moved) { window.scrollBy(0, moved); paint(); }
+    };
+  }
+
   function move(step, isWanted = () => true) {
     if (!shown.length) return null;
     const at = place(selected);
@@ -148,7 +174,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   header();
 
   return {
-    columns, ordered, show, select, move, reveal, paint,
+    columns, ordered, sorting, arrange, show, select, move, reveal, hold, paint,
     get selected() { return selected; },
     get shown() { return shown; },
     focus: () => { const row = rowOf(selected) ?? rowOf(shown[0]?.key); row?.focus({ preventScroll: true }); },

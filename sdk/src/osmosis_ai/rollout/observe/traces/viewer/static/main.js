@@ -51,7 +51,7 @@
     const shown = filtered();
     for (const view of VIEWS) at(`view-${view}`).hidden = state.view !== view;
     for (const tab of at("views").children) { const chosen = tab.id === `to-${state.view}`; tab.setAttribute("aria-selected", chosen); tab.tabIndex = chosen ? 0 : -1; }
-    if (state.view === "rollouts") Table.show(shown, true);
+    if (state.view === "rollouts") { Table.show(shown, true); at("table").classList.toggle("many", shown.some((one) => one.run !== shown[0].run)); }
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
     at("empty").textContent = rollouts.size ? "No rollout passes the filter." : hasMore ? "Reading the traces…" : `No rollouts yet in ${Text.show(about.source ?? "")}. They appear here as the server runs them.`;
@@ -104,13 +104,13 @@
   }
 
   // A rollout beside the table, as the address names it, and the pinned one beside that.
-  function showOpened() {
+  function showOpened(isSought = true) {
     const rollout = state.rollout === null ? null : Source.at(state.rollout);
     document.title = rollout ? `${rollout.id} · Rollouts` : "Rollouts";
     if (rollout) {
       Table.select(rollout.key);
       Detail.open(rollout, state.tab, state.pin === null ? null : Source.at(state.pin));
-      Table.reveal(rollout.key);
+      if (isSought) Table.reveal(rollout.key);
     } else Detail.shut();
     const absent = hasMore ? [] : [state.rollout, state.pin].filter((name, place, all) => name !== null && !Source.at(name) && all.indexOf(name) === place);
     at("notice").hidden = !absent.length && !about.isReport;
@@ -125,11 +125,10 @@
     Address.write(state, isStep);
     showOpened();
   }
-  // What best | worst has pinned goes with the comparison; what the reader has pinned stays.
-  let lent = null;
+  // What best | worst or a link has pinned goes with the comparison; what the reader has pinned stays.
+  let lent = state.rollout === null ? null : state.pin;
   function shut() {
     Object.assign(state, { rollout: null, tab: null }, lent !== null && state.pin === lent ? { pin: null } : {});
-    lent = null;
     Address.write(state, true);
     showOpened();
   }
@@ -182,12 +181,13 @@
   for (const view of VIEWS) at(`to-${view}`).addEventListener("click", () => toView(view));
   Keys.tabs(at("views"));
   if (matchMedia("(max-width: 720px)").matches) at("charts").open = false;
-  window.addEventListener("popstate", () => { state = Address.read(); update(); showOpened(); });
+  const arrange = () => { Table.arrange(state.sort); Problems.arrange(state.order); sorted = Table.ordered([...rollouts.values()]); };
+  window.addEventListener("popstate", () => { state = Address.read(); arrange(); update(); showOpened(); });
 
   function openProblem(problem) { set({ problem, view: "rollouts" }); Table.focus(); }
   Table.onOpen((key) => open(key));
-  Table.onSort(() => { sorted = Table.ordered([...rollouts.values()]); update(); });
-  Problems.onSort(() => update());
+  Table.onSort(() => { sorted = Table.ordered([...rollouts.values()]); set({ sort: Table.sorting() }); });
+  Problems.onSort(() => set({ order: Problems.sorting() }));
   Problems.onOpen(openProblem);
   Problems.onCompare((best, worst) => { const [a, b] = [rollouts.get(best), rollouts.get(worst)]; state.pin = lent = a.address; open(b.key); });
   Problems.onSilent(() => set({ silent: state.silent ? null : "1" }));
@@ -210,7 +210,7 @@
 
   let waiting = null, isStale = false;
   Source.follow((all, told, changed, more) => {
-    const first = rollouts.size === 0;
+    const first = sorted.length === 0;
     [rollouts, about, hasMore] = [all, told, more];
     if (changed !== null || first) for (const key of changed ?? all.keys()) { const one = all.get(key); for (const source of [one?.metadata, one?.components]) for (const name in source) if (knownKeys.size < 500) knownKeys.add(name.toLowerCase()); }
     at("source").textContent = Text.show(told.source);
@@ -224,13 +224,17 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       sorted = Table.ordered([...rollouts.values()]);
+      const keep = state.view === "runs" ? Runs.hold(at("run-list")) : grid().hold(Detail.current);
       update();
       if (!more) warm();
-      if (first || Detail.current === null || changed?.has(Detail.current) || rollouts.get(Detail.current)?.address !== state.rollout) showOpened();
+      const isSought = first || Detail.current === null || rollouts.get(Detail.current)?.address !== state.rollout;
+      keep();
+      if (isSought || changed?.has(Detail.current)) showOpened(isSought);
     }, first ? 0 : Math.max(0, (all.size > 5000 ? 1500 : 150) - (performance.now() - drawn)));
   }, (error, more) => {
     at("live").textContent = error ? "not connected" : more ? "reading…" : "live";
     at("live").className = error ? "live off" : "live on";
   });
+  arrange();
   update();
 })();

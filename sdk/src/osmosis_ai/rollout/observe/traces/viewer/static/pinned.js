@@ -31,6 +31,9 @@ const Pinned = (() => {
   const sayings = (turn) => turn ? [["", turn.text], ...turn.calls.flatMap((call) => [[call.name, call.arguments], ["→", call.result ?? "no result"]])] : [];
   const isSame = (a, b) => a && b && JSON.stringify(sayings(a)) === JSON.stringify(sayings(b));
 
+  // Where they stand one below the other, as on a phone, each says whose it is.
+  const letter = (side) => el("b", { class: "letter", text: "AB"[side] });
+
   function cellsOf(left, right) {
     const [a, b] = [sayings(left), sayings(right)], cells = [[], []];
     for (let index = 0; index < Math.max(a.length, b.length); index += 1) {
@@ -54,7 +57,7 @@ const Pinned = (() => {
   function parts(a, b) {
     const names = [...new Set([...Object.keys(a.components ?? {}), ...Object.keys(b.components ?? {})])];
     return names.length ? el("table", { class: "list" }, el("thead", null, el("tr", null, ["Part", "A", "B"].map((text) => el("th", { scope: "col", text })))),
-      el("tbody", null, names.map((name) => el("tr", { class: a.components?.[name] === b.components?.[name] ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), el("td", { text: Text.reward(a.components?.[name]) }), el("td", { text: Text.reward(b.components?.[name]) }))))) : null;
+      el("tbody", null, names.map((name) => el("tr", { class: Math.abs((a.components?.[name] ?? NaN) - (b.components?.[name] ?? NaN)) < Stats.SAME ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), el("td", { text: Text.reward(a.components?.[name]) }), el("td", { text: Text.reward(b.components?.[name]) }))))) : null;
   }
 
   function render(panel, a, eventsOfA, b, eventsOfB, act) {
@@ -66,11 +69,11 @@ const Pinned = (() => {
     for (let index = 0; index < turns; index += 1) {
       const same = isSame(left[index], right[index]), cells = cellsOf(left[index], right[index]);
       const heading = el("h4", { text: `Turn ${index + 1}${same ? ": the same" : ""}` });
-      if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, cells[0]), el("div", null, cells[1]))));
-      else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
+      if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, letter(0), cells[0]), el("div", null, letter(1), cells[1]))));
+      else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, letter(side), own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
     }
     const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
-    Text.redraw(panel, () => panel.replaceChildren(...[
+    Text.redraw(panel, () => Text.settle(panel, [
       el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
         Text.copyButton("link", () => location.href),
         el("button", { type: "button", "aria-label": "Previous rollout as B", title: "Previous as B (k)", text: "↑", onclick: () => act.step(-1) }),

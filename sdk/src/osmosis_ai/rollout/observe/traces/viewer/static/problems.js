@@ -37,7 +37,7 @@ const Problems = (() => {
 
   function samples(cell, one) {
     const scored = one.samples.filter((sample) => sample.reward !== null);
-    if (scored.length < 2 || one.spread === 0) { cell.replaceChildren(); return; }
+    if (scored.length < 2 || one.spread < Stats.SAME) { cell.replaceChildren(); return; }
     const sorted = [...scored].sort((a, b) => a.reward - b.reward), worst = sorted[0], best = sorted[sorted.length - 1];
     // The button stays when the row is drawn anew, as it may have the focus.
     const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side" }));
@@ -75,13 +75,19 @@ const Problems = (() => {
     const found = [...Stats.problems(rollouts, problemOf(state.by)).values()];
     for (const one of found) one.name = nameOf(one, state.by);
     const silent = found.filter((one) => one.groups && one.silent === one.groups);
-    const right = silent.filter((one) => one.pass === 1).length, wrong = silent.filter((one) => one.pass === 0).length;
+    // What is right is known where rewards go from 0 to 1, and of these two alone: 0.98 may be the best there is.
+    const high = Stats.best(found.map((one) => Stats.best(one.rewards))), low = -Stats.best(found.map((one) => Stats.best(one.rewards.map((value) => -value))));
+    const isWhole = low > -Stats.SAME && high < 1 + Stats.SAME;
+    const right = silent.filter((one) => isWhole && one.pass === 1), wrong = silent.filter((one) => isWhole && Stats.best(one.rewards) < Stats.SAME);
+    const others = silent.filter((one) => !right.includes(one) && !wrong.includes(one)), earned = others.flatMap((one) => one.rewards).sort((a, b) => a - b).map(Text.reward);
+    const between = earned[0] === earned[earned.length - 1] ? `reward ${earned[0]}` : `rewards ${earned[0]} to ${earned[earned.length - 1]}`;
+    const none = high < 1 - Stats.SAME && high > Stats.SAME ? ` No reward reaches 1, the best is ${Text.reward(high)}: so each pass rate is 0%.` : "";
     const sometimes = found.filter((one) => one.silent && one.silent < one.groups).length;
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
     const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
     says.replaceChildren(el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
-      silent.length ? `: ${[right ? `${right} always right` : null, wrong ? `${wrong} never right` : null, silent.length - right - wrong ? `${silent.length - right - wrong} always the same in a run` : null].filter(Boolean).join(", ")}.` : ".",
-      sometimes ? ` ${sometimes.toLocaleString("en")} more ${sometimes === 1 ? "has" : "have"} none in some of the runs.` : "");
+      silent.length ? `: ${[right.length ? `${right.length} always right` : null, wrong.length ? `${wrong.length} never right` : null, others.length ? `${others.length} always the same in a run (${between})` : null].filter(Boolean).join(", ")}.` : ".",
+      sometimes ? ` ${sometimes.toLocaleString("en")} more ${sometimes === 1 ? "has" : "have"} none in some of the runs.` : "", none);
     onlySilent.setAttribute("aria-pressed", Boolean(state.silent));
     const offered = JSON.stringify(options);
     if (offered !== known) by.replaceChildren(...options.map(([value, text]) => el("option", { value, text })));

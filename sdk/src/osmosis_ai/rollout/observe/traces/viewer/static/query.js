@@ -20,9 +20,10 @@ const Query = (() => {
     if (value === null || value === undefined) return false;
     if (Array.isArray(value)) return value.some((one) => fits(one, wanted));
     const range = /^(-?[\d.]+)\.\.(-?[\d.]+)$/.exec(wanted), bound = /^([<>]=?)(-?[\d.]+)$/.exec(wanted);
-    if (range) return Number(value) >= Number(range[1]) && Number(value) <= Number(range[2]);
-    if (bound) { const number = Number(value), limit = Number(bound[2]); return { ">": number > limit, ">=": number >= limit, "<": number < limit, "<=": number <= limit }[bound[1]]; }
-    if (typeof value === "number" && wanted !== "" && !Number.isNaN(Number(wanted))) return value === Number(wanted);
+    // Numbers are whole but for rounding, as in what is reckoned of them.
+    if (range) return Number(value) >= Number(range[1]) - Stats.SAME && Number(value) <= Number(range[2]) + Stats.SAME;
+    if (bound) { const over = Number(value) - Number(bound[2]); return { ">": over > Stats.SAME, ">=": over > -Stats.SAME, "<": over < -Stats.SAME, "<=": over < Stats.SAME }[bound[1]]; }
+    if (typeof value === "number" && wanted !== "" && !Number.isNaN(Number(wanted))) return Math.abs(value - Number(wanted)) < Stats.SAME;
     return String(value).toLowerCase().includes(wanted);
   }
 

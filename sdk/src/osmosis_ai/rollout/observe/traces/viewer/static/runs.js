@@ -16,14 +16,14 @@ const Runs = (() => {
       let started = Infinity;
       for (const one of list) started = Math.min(started, one.started ?? Infinity);
       return {
-        name, list, n: list.length, failed: list.filter((one) => one.failed).length, mean: Stats.mean(rewards), pass: rewards.length ? rewards.filter(Stats.passes).length / rewards.length : null,
+        name, list, n: list.length, failed: list.filter((one) => one.failed).length, mean: Stats.mean(rewards), pass: rewards.length ? rewards.filter(Stats.passes).length / rewards.length : null, best: Stats.best(rewards),
         turns: Stats.mean(list.map((one) => one.turns)), tokens: list.reduce((sum, one) => sum + one.tokens, 0), duration: Text.median(durations), problems: problems.length,
-        groups: problems.filter((one) => one.groups).length, silent: problems.filter((one) => one.groups && one.silent === one.groups).length, weights: [...weights], started,
+        groups: problems.filter((one) => one.groups).length, silent: problems.filter((one) => one.groups && one.silent === one.groups).length, weights: [...weights].sort((a, b) => a.localeCompare(b, "en", { numeric: true })), started,
       };
-    }).sort((a, b) => a.started - b.started).slice(-MAX_RUNS);
+    }).sort((a, b) => a.started - b.started);
   }
 
-  const signed = (value) => value === null ? "–" : `${value > 0 ? "+" : value < 0 ? "−" : "±"}${Text.reward(Math.abs(value))}`;
+  const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "−" : "±"}${Text.reward(Math.abs(value))}`;
 
   function verdict(answer) {
     if (answer.difference === null) return "There is nothing to compare: one of them has no rewards.";
@@ -49,7 +49,7 @@ const Runs = (() => {
     const pairs = [...answer.pairs].sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference) || (String(x.key) < String(y.key) ? -1 : 1));
     const unlike = pairs.length ? `${pairs.length.toLocaleString("en")} ${pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
     const alone = [answer.onlyA ? `${answer.onlyA} only in A` : null, answer.onlyB ? `${answer.onlyB} only in B` : null].filter(Boolean).join(", ");
-    const row = (pair) => el("tr", { class: pair.difference > 1e-9 ? "better" : pair.difference < -1e-9 ? "worse" : "" },
+    const row = (pair) => el("tr", { "data-key": pair.key, class: pair.difference > Stats.SAME ? "better" : pair.difference < -Stats.SAME ? "worse" : "" },
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt.replace(/\s+/g, " ").slice(0, 120) || pair.key })),
       el("td", { text: Text.reward(pair.from) }), el("td", { text: Text.reward(pair.to) }), el("td", { class: "change", text: signed(pair.difference) }));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
@@ -65,23 +65,39 @@ const Runs = (() => {
   }
 
   function draw(node, rollouts, state, { onRun, onPick, onProblem }) {
-    const problemOf = Problems.problemOf(state.by), runs = runsOf(rollouts, problemOf), names = runs.map((run) => run.name);
-    const b = names.includes(state.b) ? state.b : names[names.length - 1], a = names.includes(state.a) ? state.a : names.filter((name) => name !== b).pop();
+    // Two runs that are picked, or that a link names, stay those two; else they are the latest two.
+    const problemOf = Problems.problemOf(state.by), all = runsOf(rollouts, problemOf), runs = all.filter((run, index) => index >= all.length - MAX_RUNS || [state.a, state.b].includes(run.name)), names = runs.map((run) => run.name);
+    const b = state.b ?? names.filter((name) => name !== state.a).pop() ?? null, a = state.a ?? names.filter((name) => name !== b).pop() ?? null;
+    const absent = [["A", a], ["B", b]].filter(([, name]) => name !== null && !names.includes(name));
     // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
-    const pick = (side, name, chosen) => el("td", { role: "cell", "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ [side]: name }) }));
-    const rows = runs.map((run) => el("tr", { role: "row" }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
+    const titles = { "Pass rate": "Share of the rewards that are at least 1" };
+    const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
+    const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
       [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
         run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text, index) => el("td", { role: "cell", "data-head": heads[index + 3], text: String(text) }))));
-    const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, rows));
+    const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", title: titles[text], text })))), el("tbody", { role: "rowgroup" }, rows));
     const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;
-    Text.redraw(node, () => node.replaceChildren(
-      el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table),
-      ...(a !== undefined && a !== b ? [comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))] : [el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." })])));
+    // A reward in parts may never be whole: its pass rate is then no news of the model.
+    const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${show(run.name)} is: its best is ${Text.reward(run.best)}.`);
+    const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}`;
+    const compared = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${show(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
+      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))
+        : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });
+    Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), compared]));
     node.querySelector(".scroll").scrollLeft = scrolled;
     return runs.length;
   }
 
-  return { draw };
+  // While rollouts arrive: what stands at the top of the screen stays there. Gives what puts it back.
+  function hold(node) {
+    const marks = () => [...node.querySelectorAll("tr[data-key], h2, .verdict, caption")], nameOf = (one) => `${one.tagName} ${one.closest("table")?.className} ${one.dataset.key}`;
+    const topOf = (one) => one.getBoundingClientRect().top, seen = window.scrollY > 0 ? marks().find((one) => topOf(one) >= 0) : null;
+    if (!seen) return () => {};
+    const was = topOf(seen), name = nameOf(seen);
+    return () => { const now = marks().find((one) => nameOf(one) === name); if (now) window.scrollBy(0, topOf(now) - was); };
+  }
+
+  return { draw, hold };
 })();

@@ -46,16 +46,21 @@ const Source = (() => {
       changed(rollouts, { ...report, isReport: true }, null, false);
       return;
     }
-    let about = { source: "" };
+    let about = { source: "" }, asked = null;
+    const ask = () => fetched(`/api/rollouts?since=${version}&epoch=${epoch}`);
     const round = async () => {
       let more = false;
       try {
         if (!document.hidden || version === 0) {
-          const answer = await fetched(`/api/rollouts?since=${version}&epoch=${epoch}`);
+          const asking = asked ?? ask();
+          asked = null;
+          const answer = await asking;
           const first = version === 0 || answer.whole;
           if (answer.whole) { rollouts.clear(); addresses.clear(); }
           if (answer.columns) { columns = answer.columns; about = { source: answer.source }; }
           [version, epoch, more] = [answer.version, answer.epoch, answer.more];
+          // The server reads the next part while this one is drawn.
+          if (more) { asked = ask(); asked.catch(() => {}); }
           take(answer.rows);
           if (first || answer.rows.length || !more) changed(rollouts, about, answer.rows.length || first ? new Set(answer.rows.map((row) => row[0])) : null, more);
           lost(null, more);

@@ -2,13 +2,15 @@
 const Stats = (() => {
   const SAME = 1e-9;  // 0.7 + 0.2 + 0.1 is less than 1 by 1e-16
   const passes = (reward) => reward >= 1 - SAME;  // as in `osmosis eval`: a whole reward
+  const best = (values) => values.reduce((high, value) => Math.max(high, value), -Infinity);
   const mean = (values) => values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 
   // Of the sample: with n - 1; null for fewer than two.
   function spread(values) {
     if (values.length < 2) return null;
     const middle = mean(values);
-    return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
+    const found = Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
+    return found < SAME ? 0 : found;
   }
   const standardError = (values) => values.length < 2 ? null : spread(values) / Math.sqrt(values.length);
 
@@ -74,5 +76,5 @@ const Stats = (() => {
     return answer;
   }
 
-  return { passes, SAME, mean, spread, standardError, quantile, problems, compare };
+  return { passes, SAME, best, mean, spread, standardError, quantile, problems, compare };
 })();

@@ -51,7 +51,7 @@ const Text = (() => {
   }
   const number = (value, digits = 2) => value === null || value === undefined ? "–"
     : Number.isInteger(value) && digits === 0 ? value.toLocaleString("en") : String(Number(value.toFixed(digits)));
-  const reward = (value) => value === null || value === undefined ? "–" : value.toFixed(Math.abs(value) < 10 ? 3 : 1).replace(/(\.\d*?[1-9])0+$|\.0+$/, "$1");
+  const reward = (value) => value === null || value === undefined ? "–" : (value + Math.sign(value) * 1e-9).toFixed(Math.abs(value) < 10 ? 3 : 1).replace(/(\.\d*?[1-9])0+$|\.0+$/, "$1");
   const count = (value) => value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e4 ? `${(value / 1e3).toFixed(1)}k` : value.toLocaleString("en");
   function when(seconds) {
     if (!seconds) return "–";
@@ -63,7 +63,7 @@ const Text = (() => {
 
   // Where there is no room an id loses its middle: it differs from others at its end.
   function middle(id) {
-    const text = show(id), cut = Math.max(0, text.length - 9);
+    const text = show(id), cut = Math.max(0, text.length - 10);
     return [el("span", { class: "id-start", text: text.slice(0, cut) }), el("span", { class: "id-end", text: text.slice(cut) })];
   }
 
@@ -105,7 +105,27 @@ const Text = (() => {
     if (had && document.activeElement !== focused) (again() ?? otherwise() ?? list(FOCUSABLE)[place] ?? list(FOCUSABLE).pop())?.focus({ preventScroll: true });
   }
 
+  // Draw `fresh` within a node: what says the same as before stays as it is, with what is selected in it and unfolded.
+  const PARTS = ".tab-body, .conversation, .events, .comparison";
+  function stamp(one) {
+    one.told = one.outerHTML;
+    if (one.matches(PARTS)) for (const part of one.children) stamp(part);
+  }
+  function settle(node, fresh) {
+    const had = [...node.children];
+    fresh.forEach((one, index) => {
+      const old = had[index];
+      if (one.told === undefined) stamp(one);
+      if (old?.told === one.told) return;
+      if (old?.told && one.matches(PARTS) && old.className === one.className && old.getAttribute("aria-labelledby") === one.getAttribute("aria-labelledby")) {
+        settle(old, [...one.children]);
+        old.told = one.told;
+      } else if (old) old.replaceWith(one); else node.append(one);
+    });
+    for (const old of had.slice(fresh.length)) old.remove();
+  }
+
   const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
 
-  return { el, show, redraw, middle, copyButton, percent, block, json, duration, number, reward, count, when, median };
+  return { el, show, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, count, when, median };
 })();

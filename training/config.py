@@ -53,7 +53,7 @@ class TrainingConfig(BaseModel):
 
     model: Annotated[str, Field(description="Model folder, or the start model by its name.")] = SMOLLM2
     model_cache: Annotated[Path, Field(description="Where the dequantised start model is kept.")] = Path("runs/models")
-    device: Annotated[str, Field(description="cpu, cuda or cuda:N.")] = "cpu"
+    device: Annotated[str, Field(description="cpu or cuda.")] = "cpu"
     dtype: Annotated[NumberType, Field(description="What the weights in use are made of; auto asks the processor.")] = (
         NumberType.AUTO
     )
@@ -72,17 +72,15 @@ class TrainingConfig(BaseModel):
     ] = None
 
     learning_rate: Annotated[float, Field(gt=0, description="Of AdamW.")] = 2e-5
-    warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the learning rate rises to its value.")] = 0
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps over which the learning rate rises from 0.")] = 0
     beta1: Annotated[float, Field(ge=0, lt=1, description="Of AdamW.")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="Of AdamW.")] = 0.95
     weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
     clip_norm: Annotated[float, Field(gt=0, description="Largest norm of the gradient.")] = 1.0
     clip_ratio: Annotated[float, Field(gt=0, description="How far the probability ratio may move.")] = 0.2
-    advantage_epsilon: Annotated[float, Field(gt=0, description="Added to the standard deviation of a group.")] = 0.01
     kl: Annotated[
         float, Field(ge=0, description="Weight of the KL divergence from the start model; 0 leaves it out.")
     ] = 0
-    micro_batch: Annotated[int, Field(ge=1, description="Trajectories of one forward and backward pass.")] = 16
 
     eval_problems: Annotated[int, Field(ge=0, description="Problems of each held-out set.")] = 100
     eval_greedy: Annotated[bool, Field(description="Evaluate at temperature 0 too.")] = True

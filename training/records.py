@@ -2,16 +2,14 @@
 
 ``config.json`` the settings, ``steps.jsonl`` a line a step, ``rollouts.jsonl`` a line a rollout attempt,
 ``server.jsonl`` a line a restart of the server, ``evaluations.json`` before and after, ``model/`` the trained weights,
-``checkpoint.pt`` what ``--resume`` needs, ``report.html`` and ``reward.png``. Lines are flushed as they are written.
+``checkpoints/`` what ``--resume`` needs, as TRL keeps it, ``report.html`` and ``reward.png``. Lines are flushed as they
+are written.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from training.errors import TrainingError
 
@@ -19,7 +17,9 @@ STEPS = "steps.jsonl"
 ROLLOUTS = "rollouts.jsonl"
 SERVER = "server.jsonl"
 EVALUATIONS = "evaluations.json"
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
+LAST_WRITTEN = "trainer_state.json"
+"""Of the files of a checkpoint: without it, the others are not whole either."""
 MODEL = "model"
 
 
@@ -27,11 +27,11 @@ class RunFolder:
     """Writes one run."""
 
     def __init__(self, path: Path, *, is_resumed: bool) -> None:
-        if not is_resumed and (path / STEPS).exists():
-            raise TrainingError(f"{path} holds a run already: give another --output, or --resume to go on with it.")
-        if is_resumed and not (path / CHECKPOINT).is_file():
-            raise TrainingError(f"{path} has no {CHECKPOINT} to resume from.")
         self.path = path
+        if not is_resumed and (self.checkpoint() or (path / STEPS).exists()):
+            raise TrainingError(f"{path} holds a run already: give another --output, or --resume to go on with it.")
+        if is_resumed and self.checkpoint() is None:
+            raise TrainingError(f"{path} has nothing in {CHECKPOINTS} to resume from.")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,24 +48,29 @@ class RunFolder:
         part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         part.replace(self.path / name)
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep ``state`` in place of the one before it."""
-        part = self.path / f".{CHECKPOINT}.part"
-        with part.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path / CHECKPOINT)
+    @property
+    def checkpoints(self) -> Path:
+        """Where TRL keeps its checkpoints, which are called after their steps."""
+        return self.path / CHECKPOINTS
 
-    def load_checkpoint(self) -> dict[str, Any]:
-        """The last state saved; nothing in the file is run."""
-        state: dict[str, Any] = torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)
-        return state
+    def checkpoint(self) -> Path | None:
+        """The last one that is whole."""
+        whole = [file.parent for file in self.checkpoints.glob(f"checkpoint-*/{LAST_WRITTEN}")]
+        return max(whole, key=_step_of, default=None)
+
+    def steps_saved(self) -> int | None:
+        """The steps that the last checkpoint holds."""
+        last = self.checkpoint()
+        return None if last is None else _step_of(last)
 
     def drop_steps_after(self, step: int) -> None:
         """Forget the lines of steps that the checkpoint does not hold; they will be made again."""
         kept = [line for line in read_lines(self.path / STEPS) if line["step"] <= step]
         (self.path / STEPS).write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

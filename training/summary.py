@@ -1,11 +1,9 @@
 """Batches of rollouts as records: one line a step, one entry an evaluation, a few transcripts."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from training.grpo import StepStats
 from training.rollouts import Played, outcomes_of
 
 TRANSCRIPTS = 8
@@ -16,8 +14,9 @@ def mean_of(values: Sequence[float]) -> float | None:
     return round(fmean(values), 4) if values else None
 
 
-def step_record(step: int, played: Sequence[Played], stats: StepStats | None, skipped: int) -> dict[str, Any]:
-    """One line of ``steps.jsonl``."""
+def step_record(step: int, groups: Sequence[Sequence[Played]], stats: Mapping[str, float] | None) -> dict[str, Any]:
+    """One line of ``steps.jsonl``; ``stats`` are those of the loss, if anything was learned."""
+    played = [one for group in groups for one in group]
     rewarded = [one for one in played if one.reward is not None]
     return {
         "step": step,
@@ -33,8 +32,8 @@ def step_record(step: int, played: Sequence[Played], stats: StepStats | None, sk
         "outcomes": dict(outcomes_of(played)),
         "sampled_tokens": mean_of([float(one.trajectory.sampled_count) for one in rewarded]),
         "rewrites": sum(one.trajectory.rewrites for one in played),
-        "groups_without_spread": skipped,
-        "train": asdict(stats) if stats else None,
+        "groups_without_spread": sum(len({one.reward for one in group} - {None}) < 2 for group in groups),
+        "train": stats,
     }
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -108,6 +109,13 @@ def save_model(weights: Weights, like: Path, folder: Path) -> None:
         part.replace(folder / WEIGHTS_FILE)
     except OSError as error:
         raise TrainingError(f"Cannot write {folder}: {error.strerror or error}.") from error
+
+
+def copy_weights(source: Mapping[str, torch.Tensor], target: Weights) -> None:
+    """Write those of ``source`` into ``target``, in the numbers of ``target``."""
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])
 
 
 def _offline() -> None:

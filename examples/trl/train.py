@@ -11,7 +11,6 @@ import secrets
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -24,63 +23,15 @@ from osmosis_ai.rollout.run.data.dataset import DatasetRow, dataset_row_to_reque
 from osmosis_ai.rollout.trainer import TrainerError, TrainerLimits
 from training.chat import ChatFormat
 from training.engine import Engine
-from training.model import Decoder
+from training.learner import SharedPromptTrainer
 from training.policy import Policy, TokenBudget
 from training.problems import Level, training_rows, worked_examples
-from training.weights import SMOLLM2, NumberType, load_model, number_type
+from training.weights import SMOLLM2, NumberType, copy_weights, load_model, number_type
 
 SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 MAX_TURNS = 2
 MAX_TOKENS = 44
 CONTEXT = 512
-
-
-class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
-    """``GRPOTrainer``, but a prompt is computed once for all rollouts that have it, gradients included.
-
-    The prompt is three quarters of a rollout's tokens here. TRL mixes the rollouts of a step, so they must be one batch
-    for it. This is the one private method of TRL that the example knows; ``--plain`` trains without it.
-    """
-
-    def __init__(self, *args: Any, decoder: Decoder, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._decoder = decoder
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: torch.nn.Module,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        *args: Any,
-        **named: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        del args, named
-        prompts, completions = input_ids[:, :-logits_to_keep], input_ids[:, -logits_to_keep:]
-        is_prompt = attention_mask[:, :-logits_to_keep].bool()
-        rows_of: dict[tuple[int, ...], list[int]] = {}
-        for row, ids in enumerate(prompts):
-            rows_of.setdefault(tuple(ids[is_prompt[row]].tolist()), []).append(row)
-        weights: dict[str, torch.Tensor] = dict(self.accelerator.unwrap_model(model).named_parameters())
-        parts = [
-            self._of_prompt(weights, prompts[rows[0]][is_prompt[rows[0]]], completions[rows])
-            for rows in rows_of.values()
-        ]
-        back = torch.tensor([row for rows in rows_of.values() for row in rows], device=input_ids.device).argsort()
-        logprobs, entropy = (torch.cat(each)[back] for each in zip(*parts, strict=True))
-        return logprobs, entropy, None
-
-    def _of_prompt(
-        self, weights: dict[str, torch.Tensor], prompt: torch.Tensor, completions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        with self.accelerator.autocast():
-            prompt_hidden, hidden = self._decoder.hidden_states(weights, prompt, completions)
-            last = prompt_hidden[-1:].expand(len(hidden), 1, -1)
-            logits = self._decoder.logits(weights, torch.cat([last, hidden[:, :-1]], dim=1)) / self.temperature
-        logprobs = torch.log_softmax(logits, dim=-1)
-        with torch.no_grad():
-            entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
-        return logprobs.gather(2, completions[..., None])[..., 0], entropy
 
 
 def problems(count: int, temperature: float) -> list[RolloutRequest]:
@@ -147,7 +98,7 @@ def train(given: argparse.Namespace) -> None:
         problems(given.problems, given.temperature),
         server_url=given.server,
         server_api_key=os.environ.get(SERVER_KEY_VARIABLE) or None,
-        publish=lambda model: engine.update(lambda: _copy(model, served.weights)),
+        publish=lambda model: engine.update(lambda: copy_weights(dict(model.named_parameters()), served.weights)),
         limits=TrainerLimits(concurrency=batch),
         seed=given.seed,
     )
@@ -189,13 +140,6 @@ def train(given: argparse.Namespace) -> None:
             steps = [line for line in trainer.state.log_history if "reward" in line]
             lines = "".join(json.dumps(step) + "\n" for step in steps)
             (given.output / "log.jsonl").write_text(lines, encoding="utf-8")
-
-
-def _copy(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        trained: dict[str, Any] = dict(model.named_parameters())
-        for name, tensor in weights.items():
-            tensor.copy_(trained[name])
 
 
 if __name__ == "__main__":

@@ -2,43 +2,11 @@
 
 import torch
 
-from training.chat import ChatFormat
-from training.grpo import sampled_logprobs
 from training.model import KvCache
-from training.trajectory import Segment
 from training.weights import Model
 
 # Rounding in fp32, through 30 layers.
 FP32_ERROR = 1e-3
-
-
-def segment(prompt: list[int], sampled: list[int]) -> Segment:
-    made = Segment.of_prompt(prompt)
-    made.append_sampled(sampled, [0.0] * len(sampled))
-    return made
-
-
-def test_logprobs_with_a_shared_prefix_are_those_of_transformers(model: Model, chat: ChatFormat) -> None:
-    from transformers import AutoModelForCausalLM
-
-    start = chat.prompt([{"role": "system", "content": "Add."}])
-    segments = [
-        segment([*start, 300, 301], [500, 501, 502, 503]),
-        segment([*start, 300], [600, 601]),
-        segment([*start, 300, 310, 311], [700]),
-    ]
-    segments[0].append_prompt([400, 401])
-    segments[0].append_sampled([510], [0.0])
-    weights = {name: tensor.float() for name, tensor in model.weights.items()}
-    with torch.no_grad():
-        ours, entropy = sampled_logprobs(model.decoder, weights, segments, temperature=0.7)
-        reference = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32)
-        theirs = []
-        for one in segments:
-            logprobs = torch.log_softmax(reference(torch.tensor([one.ids])).logits[0] / 0.7, dim=-1)
-            theirs += [logprobs[at - 1, one.ids[at]] for at, used in enumerate(one.is_sampled) if used]
-    assert torch.allclose(ours, torch.stack(theirs), atol=FP32_ERROR)
-    assert (entropy > 0).all()
 
 
 def test_a_cache_filled_in_uneven_pieces_gives_the_same_last_state_as_one_pass(model: Model) -> None:

@@ -17,7 +17,6 @@ from rewards import compute_reward
 from tools import TOOLS
 from training import records
 from training.display import Display, curve
-from training.grpo import advantages
 from training.plots import moving_average
 from training.problems import Level, Wordings, held_out_rows, training_rows, write_rows
 from training.report import write_report
@@ -25,15 +24,6 @@ from training.rollouts import last_tool_result_is
 from training.weights import NATIVE_BF16, NumberType, number_type
 
 TOOL_OF = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
-
-
-def test_advantages_are_the_reward_against_its_group() -> None:
-    weights = advantages([1.0, 0.0, 0.0, 0.0], epsilon=0.01)
-    assert weights is not None
-    assert sum(weights) == pytest.approx(0)
-    assert weights[0] == pytest.approx(0.75 / (0.1875**0.5 + 0.01))
-    assert advantages([1.0, 1.0], epsilon=0.01) is None
-    assert advantages([1.0], epsilon=0.01) is None
 
 
 @pytest.mark.parametrize("level", list(Level))

@@ -14,7 +14,8 @@ import torch
 from support.processes import ServingProgram
 from transformers import AutoModelForCausalLM
 
-from examples.trl.train import SERVER_KEY_VARIABLE, SharedPromptTrainer
+from examples.trl.train import SERVER_KEY_VARIABLE
+from training.learner import SharedPromptTrainer
 from training.model import Weights
 from training.weights import Model
 
@@ -58,7 +59,7 @@ def test_a_prompt_computed_once_gives_the_logprobs_of_transformers(
     trainer = SharedPromptTrainer.__new__(SharedPromptTrainer)
     trainer.accelerator = SimpleNamespace(autocast=nullcontext, unwrap_model=lambda trained: trained)
     trainer.temperature = 0.7
-    trainer._decoder = model.decoder
+    trainer._decoder, trainer._go_on = model.decoder, lambda: None
     torch.manual_seed(0)
     ids = torch.randint(100, 40_000, (5, 50))  # rows of three prompts, mixed as TRL mixes them; the second is shorter
     ids[2, :30], ids[4, :30] = ids[0, :30], ids[1, :30]

@@ -1,0 +1,179 @@
+"""TRL's ``GRPOTrainer`` made fit for two cores: what rollouts share is computed once, what teaches nothing not at all.
+
+Loss, optimizer, schedule, logging and checkpoints are TRL's. Over the sampled tokens t of the rollouts i that have an
+advantage, T of them in all, its ``loss_type="bnpo"`` is
+
+    A_i  = (r_i - mean(r)) / (std(r) + 1e-4)                          within i's group, std with n - 1
+    rho  = exp(log p_new(t) - log p_sampled(t))
+    loss = -1/T sum min(rho A_i, clip(rho, 1 - c, 1 + c) A_i)
+           + kl/T sum (exp(d) - d - 1)                                d = log p_start(t) - log p_new(t)
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from training.config import TrainingConfig
+from training.model import Decoder, Weights
+
+LEAST_ADVANTAGE = 1e-3
+"""Below it is what rounding makes of a group whose rewards are all the same."""
+SAMPLED = "sampling_per_token_logps"
+FOREVER = 1_000_000_000
+"""Steps of a run that is bounded by time."""
+
+
+class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
+    """``GRPOTrainer``, but a prompt is computed once for all rollouts that have it, gradients included.
+
+    The prompt is three quarters of a rollout's tokens here. TRL mixes the rollouts of a step, so they must be one batch
+    for it. A step in which no group has spread leaves the weights alone.
+
+    Args:
+        go_on: called between the parts of a step; what it raises ends the training with the weights of the step before.
+    """
+
+    def __init__(self, *args: Any, decoder: Decoder, go_on: Callable[[], None] = lambda: None, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._decoder = decoder
+        self._go_on = go_on
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """TRL's loss of the rollouts that have an advantage, against the log-probabilities they were sampled with."""
+        learning = inputs["advantages"].abs() > LEAST_ADVANTAGE
+        if not learning.any():
+            # No gradient at all, so that not even AdamW's momentum moves anything.
+            return torch.zeros((), device=learning.device, requires_grad=True)
+        kept = {name: v[learning] if isinstance(v, Tensor) and v.dim() else v for name, v in inputs.items()}
+        kept["old_per_token_logps"] = kept[SAMPLED]
+        loss: Tensor = super().compute_loss(model, kept, return_outputs, num_items_in_batch)
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **named: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        del args, named
+        prompts, completions = input_ids[:, :-logits_to_keep], input_ids[:, -logits_to_keep:]
+        is_prompt = attention_mask[:, :-logits_to_keep].bool()
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, ids in enumerate(prompts):
+            rows_of.setdefault(tuple(ids[is_prompt[row]].tolist()), []).append(row)
+        weights: Weights = dict(self.accelerator.unwrap_model(model).named_parameters())
+        parts = []
+        for rows in rows_of.values():
+            self._go_on()
+            prompt = prompts[rows[0]][is_prompt[rows[0]]]
+            with self.accelerator.autocast():
+                part = completion_logprobs(self._decoder, weights, prompt, completions[rows], self.temperature)
+            if part[0].requires_grad:
+                part[0].register_hook(lambda _: self._go_on())
+            parts.append(part)
+        back = torch.tensor([row for rows in rows_of.values() for row in rows], device=input_ids.device).argsort()
+        logprobs, entropy = (torch.cat(each)[back] for each in zip(*parts, strict=True))
+        return logprobs, entropy, None
+
+
+def completion_logprobs(
+    decoder: Decoder, weights: Weights, prompt: Tensor, completions: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all tokens of completions [B, T] of one prompt [P], and the entropy at each, in fp32."""
+    prompt_hidden, hidden = decoder.hidden_states(weights, prompt, completions)
+    last = prompt_hidden[-1:].expand(len(hidden), 1, -1)
+    logits = decoder.logits(weights, torch.cat([last, hidden[:, :-1]], dim=1)) / temperature
+    logprobs = torch.log_softmax(logits, dim=-1)
+    with torch.no_grad():
+        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
+    return logprobs.gather(2, completions[..., None])[..., 0], entropy
+
+
+class StepCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells of TRL's steps.
+
+    Args:
+        go_on: as ``SharedPromptTrainer``'s; called before the optimizer's step, too.
+        stepped: given the number of each step and what TRL logs of it, says whether there is time for another.
+    """
+
+    def __init__(self, go_on: Callable[[], None], stepped: Callable[[int, Mapping[str, Any]], bool]) -> None:
+        self._go_on = go_on
+        self._stepped = stepped
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """The last moment at which a step can be left out."""
+        del args, state, control, named
+        self._go_on()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **named: Any) -> None:
+        """A step is done. What comes at the end of all steps has no gradient."""
+        del args, named
+        if "grad_norm" in logs and not self._stepped(state.global_step, logs):
+            control.should_training_stop = True
+
+
+def grpo_trainer(
+    config: TrainingConfig,
+    checkpoints: Path,
+    model: torch.nn.Module,
+    *,
+    callback: StepCallback,
+    dtype: torch.dtype,
+    **named: Any,
+) -> SharedPromptTrainer:
+    """TRL's trainer with the settings of a run; ``named`` goes to ``SharedPromptTrainer``.
+
+    Args:
+        dtype: of the passes; the weights that the optimizer changes are those of ``model``.
+    """
+    trainer = SharedPromptTrainer(
+        model,
+        args=GRPOConfig(
+            output_dir=str(checkpoints),
+            use_cpu=config.device == "cpu",
+            bf16=dtype is torch.bfloat16,
+            max_steps=FOREVER if config.steps is None else config.steps,
+            seed=config.seed,
+            num_generations=config.samples,
+            per_device_train_batch_size=config.problems_per_step * config.samples,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+            temperature=config.temperature,
+            loss_type="bnpo",
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=config.warmup_steps,
+            adam_beta1=config.beta1,
+            adam_beta2=config.beta2,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.clip_norm,
+            epsilon=config.clip_ratio,
+            beta=config.kl,
+            max_completion_length=config.context,
+            logging_steps=1,
+            save_strategy="steps" if config.checkpoint_steps else "no",
+            save_steps=config.checkpoint_steps or FOREVER,
+            save_total_limit=1,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        callbacks=[callback],
+        **named,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -164,6 +164,7 @@ def grpo_trainer(
             max_grad_norm=config.clip_norm,
             epsilon=config.clip_ratio,
             beta=config.kl,
+            use_bias_correction_kl=False,
             max_completion_length=config.context,
             logging_steps=1,
             save_strategy="steps" if config.checkpoint_steps else "no",

@@ -5,9 +5,11 @@ user, leaves no trace but the lines of its rollouts; however it ends, the checkp
 """
 
 import asyncio
+import logging
 import os
 import random
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
@@ -87,6 +89,7 @@ class Steps:
             if self._playing is not None:
                 self._playing.cancel()
             await asyncio.wait([training])
+            training.exception()  # cancelled, nobody else asks for it
         if await training:
             self._display.note(f"The time is up within step {learner.state.global_step + 1}, which is left out.")
 
@@ -96,8 +99,14 @@ class Steps:
 
     def _learner(self) -> "SharedPromptTrainer":
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         from datasets import Dataset
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging as transformers_logging
+
+        # The display shows what there is to see; a rollout without a reward, which TRL warns of, is counted there.
+        transformers_logging.disable_progress_bar()
+        logging.getLogger("trl").setLevel(logging.ERROR)
 
         from training.learner import StepCallback, grpo_trainer
 

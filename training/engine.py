@@ -147,7 +147,8 @@ class Engine:
                 self._owners = [None] * len(self._owners)
                 self._cached = [[] for _ in self._owners]
         for turn in stale:
-            turn.result.set_exception(StaleTurnError(turn.rollout_id))
+            if not turn.result.done():  # its rollout may have been cancelled
+                turn.result.set_exception(StaleTurnError(turn.rollout_id))
 
     def close(self) -> None:
         """End the thread; turns under way fail."""

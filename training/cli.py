@@ -51,8 +51,14 @@ def _train(config: TrainingConfig, *, is_resumed: bool) -> int:
 async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
     """Await ``work``; SIGTERM and Ctrl-C cancel it, which ends the server and keeps a checkpoint."""
     running = asyncio.ensure_future(work)
+
+    def stop() -> None:
+        # Once: a second time would cut off what the first made it do.
+        if not running.cancelling():
+            running.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     await running
 
 

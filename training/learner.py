@@ -9,13 +9,12 @@ advantage, T of them in all, its ``loss_type="bnpo"`` is
            + kl/T sum (exp(d) - d - 1)                                d = log p_start(t) - log p_new(t)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from training.config import TrainingConfig
@@ -103,78 +102,32 @@ def completion_logprobs(
     return logprobs.gather(2, completions[..., None])[..., 0], entropy
 
 
-class StepCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells of TRL's steps.
-
-    Args:
-        go_on: as ``SharedPromptTrainer``'s; called before the optimizer's step, too.
-        stepped: given the number of each step and what TRL logs of it, says whether there is time for another.
-    """
-
-    def __init__(self, go_on: Callable[[], None], stepped: Callable[[int, Mapping[str, Any]], bool]) -> None:
-        self._go_on = go_on
-        self._stepped = stepped
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """The last moment at which a step can be left out."""
-        del args, state, control, named
-        self._go_on()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **named: Any) -> None:
-        """A step is done. What comes at the end of all steps has no gradient."""
-        del args, named
-        if "grad_norm" in logs and not self._stepped(state.global_step, logs):
-            control.should_training_stop = True
-
-
-def grpo_trainer(
-    config: TrainingConfig,
-    checkpoints: Path,
-    model: torch.nn.Module,
-    *,
-    callback: StepCallback,
-    dtype: torch.dtype,
-    **named: Any,
-) -> SharedPromptTrainer:
-    """TRL's trainer with the settings of a run; ``named`` goes to ``SharedPromptTrainer``.
-
-    Args:
-        dtype: of the passes; the weights that the optimizer changes are those of ``model``.
-    """
-    trainer = SharedPromptTrainer(
-        model,
-        args=GRPOConfig(
-            output_dir=str(checkpoints),
-            use_cpu=config.device == "cpu",
-            bf16=dtype is torch.bfloat16,
-            max_steps=FOREVER if config.steps is None else config.steps,
-            seed=config.seed,
-            num_generations=config.samples,
-            per_device_train_batch_size=config.problems_per_step * config.samples,
-            gradient_accumulation_steps=1,
-            gradient_checkpointing=False,
-            temperature=config.temperature,
-            loss_type="bnpo",
-            learning_rate=config.learning_rate,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=config.warmup_steps,
-            adam_beta1=config.beta1,
-            adam_beta2=config.beta2,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.clip_norm,
-            epsilon=config.clip_ratio,
-            beta=config.kl,
-            use_bias_correction_kl=False,
-            max_completion_length=config.context,
-            logging_steps=1,
-            save_strategy="steps" if config.checkpoint_steps else "no",
-            save_steps=config.checkpoint_steps or FOREVER,
-            save_total_limit=1,
-            report_to="none",
-            disable_tqdm=True,
-        ),
-        callbacks=[callback],
-        **named,
+def grpo_config(config: TrainingConfig, checkpoints: Path, dtype: torch.dtype) -> GRPOConfig:
+    """The settings of a run in TRL's words; ``dtype`` is that of the passes, the weights that are trained are fp32."""
+    return GRPOConfig(
+        output_dir=str(checkpoints),
+        use_cpu=config.device == "cpu",
+        bf16=dtype is torch.bfloat16,
+        max_steps=FOREVER if config.steps is None else config.steps,
+        seed=config.seed,
+        num_generations=config.samples,
+        per_device_train_batch_size=config.problems_per_step * config.samples,
+        gradient_checkpointing=False,
+        temperature=config.temperature,
+        loss_type="bnpo",
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=config.warmup_steps,
+        adam_beta1=config.beta1,
+        adam_beta2=config.beta2,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip_norm,
+        epsilon=config.clip_ratio,
+        beta=config.kl,
+        use_bias_correction_kl=False,
+        logging_steps=1,
+        save_steps=config.checkpoint_steps or FOREVER,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer

@@ -55,10 +55,11 @@ class Run:
         display.note("Loading the model.")
         self._model = load_model(config.model, config.model_cache, device, dtype)
         self._chat = ChatFormat(self._model.tokenizer, config.tool_prompt)
-        checkpoint = self._folder.checkpoint()
-        if checkpoint is not None:
+        self._steps = Steps(config, self._datasets.training, self._model, self._folder, display)
+        if (checkpoint := self._folder.checkpoint()) is not None:
             copy_weights(load_file(checkpoint / WEIGHTS_FILE), self._model.weights)
-        self._folder.drop_steps_after(self._folder.steps_saved() or 0)
+        if is_resumed:
+            self._folder.drop_steps_after(self._folder.steps_saved())
 
     async def run(self) -> None:
         """Do all of it. Cancelled, it still keeps a checkpoint and writes the report of what there is.
@@ -133,17 +134,8 @@ class Run:
         if "before" not in evaluations:
             evaluations["before"] = await self._evaluate(runner, "before")
             self._folder.write(records.EVALUATIONS, evaluations)
-        if self._config.steps is None or (self._folder.steps_saved() or 0) < self._config.steps:
-            await Steps(
-                self._config,
-                self._datasets.training,
-                self._model,
-                engine=engine,
-                runner=runner,
-                trainer=trainer,
-                folder=self._folder,
-                display=self._display,
-            ).train()
+        if self._config.steps is None or self._folder.steps_saved() < self._config.steps:
+            await self._steps.train(engine, runner, trainer)
         evaluations["after"] = await self._evaluate(runner, "after")
         self._folder.write(records.EVALUATIONS, evaluations)
 

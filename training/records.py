@@ -27,11 +27,9 @@ class RunFolder:
     """Writes one run."""
 
     def __init__(self, path: Path, *, is_resumed: bool) -> None:
-        self.path = path
-        if not is_resumed and (self.checkpoint() or (path / STEPS).exists()):
+        if not is_resumed and (path / EVALUATIONS).exists():
             raise TrainingError(f"{path} holds a run already: give another --output, or --resume to go on with it.")
-        if is_resumed and self.checkpoint() is None:
-            raise TrainingError(f"{path} has nothing in {CHECKPOINTS} to resume from.")
+        self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,20 +46,15 @@ class RunFolder:
         part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         part.replace(self.path / name)
 
-    @property
-    def checkpoints(self) -> Path:
-        """Where TRL keeps its checkpoints, which are called after their steps."""
-        return self.path / CHECKPOINTS
-
     def checkpoint(self) -> Path | None:
-        """The last one that is whole."""
-        whole = [file.parent for file in self.checkpoints.glob(f"checkpoint-*/{LAST_WRITTEN}")]
+        """The last one that is whole; TRL calls it after its step."""
+        whole = [file.parent for file in self.path.glob(f"{CHECKPOINTS}/*/{LAST_WRITTEN}")]
         return max(whole, key=_step_of, default=None)
 
-    def steps_saved(self) -> int | None:
-        """The steps that the last checkpoint holds."""
+    def steps_saved(self) -> int:
+        """The steps that it holds."""
         last = self.checkpoint()
-        return None if last is None else _step_of(last)
+        return 0 if last is None else _step_of(last)
 
     def drop_steps_after(self, step: int) -> None:
         """Forget the lines of steps that the checkpoint does not hold; they will be made again."""

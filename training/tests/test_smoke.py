@@ -174,7 +174,7 @@ def test_the_minutes_hold_within_a_step(tmp_path: Path, model_cache: Path) -> No
     # A step of 512 rollouts takes minutes on any two cores; without the bound it would be done, and be on record.
     given = ("--minutes", "0.1", "--problems-per-step", "64", "--eval-problems", "0", "--model-cache", str(model_cache))
     said = run(*given, "--output", str(tmp_path / "short"))
-    assert "The time is up within step 1, which is left out." in said
+    assert "Step 1 was cut off, and is left out." in said
     assert not (tmp_path / "short" / records.STEPS).exists()
     assert (tmp_path / "short" / "report.html").is_file()
 

@@ -9,6 +9,7 @@ import logging
 import math
 import random
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -50,7 +51,12 @@ class Steps(TrainerCallback):  # type: ignore[misc]
     """Takes the steps of one run, on ``rows``. ``train`` belongs to the event loop of the trainer, the rest to TRL."""
 
     def __init__(
-        self, config: TrainingConfig, rows: Sequence[Mapping[str, Any]], model: Model, folder: RunFolder, display: Display
+        self,
+        config: TrainingConfig,
+        rows: Sequence[Mapping[str, Any]],
+        model: Model,
+        folder: RunFolder,
+        display: Display,
     ) -> None:
         self._config = config
         self._rows = rows
@@ -59,6 +65,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         self._display = display
         # The display shows what there is to see; a rollout without a reward, which TRL warns of, is counted there.
         disable_progress_bar()
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         logging.getLogger("trl").setLevel(logging.ERROR)
         # A prompt is for TRL the number of its row; fewer rows than a step takes come several times.
         copies = -(-config.problems_per_step // len(rows))

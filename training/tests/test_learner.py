@@ -138,7 +138,7 @@ def test_groups_without_spread_teach_nothing_and_move_nothing(small: Model, pass
     weights: list[torch.Tensor] = []
 
     class AfterSteps(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
+        def on_step_end(self, *_: Any, model: Any, **__: Any) -> None:
             weights.append(model.model.embed_tokens.weight.detach().clone())
             rewards[:] = NO_SPREAD * 2
 

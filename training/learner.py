@@ -42,6 +42,12 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         self._decoder = decoder
         self._go_on = go_on
 
+    def training_step(self, *args: Any, **named: Any) -> Tensor:
+        """TRL's. The pass back is not cut off: what is raised within it ends the process in an abort."""
+        loss: Tensor = super().training_step(*args, **named)
+        self._go_on()
+        return loss
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -80,10 +86,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             self._go_on()
             prompt = prompts[rows[0]][is_prompt[rows[0]]]
             with self.accelerator.autocast():
-                part = completion_logprobs(self._decoder, weights, prompt, completions[rows], self.temperature)
-            if part[0].requires_grad:
-                part[0].register_hook(lambda _: self._go_on())
-            parts.append(part)
+                parts.append(completion_logprobs(self._decoder, weights, prompt, completions[rows], self.temperature))
         back = torch.tensor([row for rows in rows_of.values() for row in rows], device=input_ids.device).argsort()
         logprobs, entropy = (torch.cat(each)[back] for each in zip(*parts, strict=True))
         return logprobs, entropy, None

@@ -82,10 +82,10 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             rows_of.setdefault(tuple(ids[is_prompt[row]].tolist()), []).append(row)
         weights: Weights = dict(self.accelerator.unwrap_model(model).named_parameters())
         parts = []
-        for rows in rows_of.values():
-            self._go_on()
-            prompt = prompts[rows[0]][is_prompt[rows[0]]]
-            with self.accelerator.autocast():
+        with self.accelerator.autocast():  # around all of them, as it keeps the weights that it has rounded
+            for rows in rows_of.values():
+                self._go_on()
+                prompt = prompts[rows[0]][is_prompt[rows[0]]]
                 parts.append(completion_logprobs(self._decoder, weights, prompt, completions[rows], self.temperature))
         back = torch.tensor([row for rows in rows_of.values() for row in rows], device=input_ids.device).argsort()
         logprobs, entropy = (torch.cat(each)[back] for each in zip(*parts, strict=True))

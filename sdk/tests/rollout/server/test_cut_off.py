@@ -3,6 +3,7 @@
 Before it has noticed, too: nothing here waits for that unless it says so.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,9 +52,11 @@ def assert_unknown(response: httpx.Response) -> None:
 
 
 @contextmanager
-def cut(folder: Path, postgres: Database, lease: float = LEASE, **settings: str) -> Iterator[tuple[Replica, Partition]]:
+def cut(
+    folder: Path, postgres: Database, url: str | None = None, **settings: str
+) -> Iterator[tuple[Replica, Partition]]:
     """A replica, and its way to the database, not cut yet."""
-    url = postgres.new_url(lease=lease)
+    url = url or postgres.new_url(lease=LEASE)
     with Partition(postgres.port) as partition:
         near = url.replace(f":{postgres.port}/", f":{partition.port}/")
         with Replica(folder, "cut", near, settings) as replica:
@@ -143,7 +146,7 @@ def test_many_questions_at_once_are_not_answered_one_after_the_other(tmp_path: P
 
 
 def test_metrics_are_there_and_scale_nothing_down(tmp_path: Path, postgres: Database, trainer: FaultyTrainer) -> None:
-    with cut(tmp_path, postgres, lease=3, SERVER_METRICS="open") as (replica, partition):
+    with cut(tmp_path, postgres, postgres.new_url(lease=3), SERVER_METRICS="open") as (replica, partition):
         replica.accept_and_wait_for_it(trainer.url, "runs", "hang")
         while "osmosis_journal_unfinished 1.0" not in replica.client.get("/metrics").text:
             assert replica.is_ready()
@@ -154,3 +157,17 @@ def test_metrics_are_there_and_scale_nothing_down(tmp_path: Path, postgres: Data
             numbers = replica.client.get("/metrics").text
         assert "osmosis_journal_sound 0.0" in numbers
         assert "osmosis_journal_unfinished 1.0" in numbers, "as it was seen last"
+
+
+def test_one_that_is_asked_to_end_ends_and_another_reports_what_it_ran(
+    tmp_path: Path, postgres: Database, trainer: FaultyTrainer
+) -> None:
+    url = postgres.new_url(lease=2)
+    with cut(tmp_path, postgres, url, SERVER_DRAIN_SECONDS="1") as (replica, partition):
+        replica.accept_and_wait_for_it(trainer.url, "runs", "hang")
+        with Replica(tmp_path, "stays", url):
+            partition.cut()
+            replica.signal(signal.SIGTERM)
+            assert replica.exit_code() == 0
+            assert trainer.result("runs")["extra_fields"]["outcome"] == "interrupted"
+            assert len(trainer.bodies("runs")) == 1

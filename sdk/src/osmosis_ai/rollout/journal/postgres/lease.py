@@ -35,6 +35,8 @@ SILENT_SHARE = 1.5 * RENEW_SHARE
 """Of a lease, what a silence must exceed: half as long again as a living one waits."""
 RETRY_SECONDS = 1.0
 RENEW_TIMEOUT_SECONDS = 4.0
+RELEASE_SECONDS = 2.0
+"""Short, as who ends may be cut off, and has to end all the same."""
 
 
 class Lease:
@@ -149,7 +151,7 @@ class Lease:
     async def release(self) -> None:
         """Give up the lease, so that others need not wait for its end."""
         try:
-            async with self._link.held(RENEW_TIMEOUT_SECONDS) as connection:
+            async with self._link.held(RELEASE_SECONDS) as connection:
                 await connection.execute(statements.RELEASE, self.epoch)
                 await connection.execute(statements.SWEEP)
                 await connection.execute("SELECT pg_notify($1, 'released')", self.channel)

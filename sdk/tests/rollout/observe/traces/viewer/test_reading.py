@@ -247,6 +247,8 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.wait_for("document.querySelector('.detail.double mark')")
     page.print(tmp_path / "two.pdf")
     assert "#ffe3a3" in colors_of(tmp_path / "two.pdf")  # what differs
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.evaluate("new Set([...document.querySelectorAll('.side')].map(e => e.offsetTop)).size") == 1
 
 
 def test_each_page_that_is_printed_has_the_heads_of_the_table(page: Browser, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   const { el } = Text;
   const grid = document.getElementById(id);
   const head = el("div", { class: "head", role: "row", "aria-rowindex": 1 });
-  const heads = el("div", { class: "heads", role: "rowgroup" }, head);  // what is printed anew on each page
+  const heads = el("div", { class: "head-group", role: "rowgroup" }, head);  // what is printed anew on each page
   const body = el("div", { class: "rows", role: "rowgroup" });
   grid.setAttribute("role", "grid");
   grid.setAttribute("aria-label", label);

@@ -41,6 +41,10 @@ const Query = (() => {
   // `found` has the keys of the rollouts whose tools said a word, once they are known.
   function matcher({ words, facets }, found) {
     if (!words.length && !facets.length) return () => true;
+    if (words.length === 1 && !facets.length) {
+      const [word] = words, said = found.get(word);
+      return said?.size ? (one) => haystackOf(one).includes(word) || said.has(one.key) : (one) => (one.haystack ?? haystackOf(one)).includes(word);
+    }
     return (one) => facets.every(([key, value]) => key === "tool" ? found.get(value)?.has(one.key) : fits(valueOf(one, key), value))
       && words.every((word) => haystackOf(one).includes(word) || found.get(word)?.has(one.key));
   }

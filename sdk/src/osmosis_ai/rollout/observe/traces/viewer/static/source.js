@@ -15,14 +15,15 @@ const Source = (() => {
     return address;
   }
 
+  // A copy of an object that has all fields already is read several times faster than one that got them one by one.
   function take(rows) {
+    const blank = JSON.parse(JSON.stringify(Object.fromEntries([...columns, "failed", "tokens", "address", "haystack"].map((name) => [name, null]))));
     for (const row of rows) {
-      const rollout = {};
+      const rollout = { ...blank };
       for (let index = 0; index < columns.length; index += 1) rollout[columns[index]] = row[index];
       rollout.failed = rollout.status === "ERROR";
       rollout.tokens = rollout.promptTokens + rollout.responseTokens;
       rollout.address = rollouts.get(rollout.key)?.address ?? addressed(rollout);
-      rollout.haystack = null;
       rollouts.set(rollout.key, rollout);
     }
   }

@@ -16,7 +16,7 @@ from rollout_conformance.evidence import nothing_yet
 from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.lateness import watched
-from rollout_conformance.options import DRAIN_VARIABLE, KitOptions
+from rollout_conformance.options import DRAIN_VARIABLE, SHORT_DRAIN_SECONDS, KitOptions
 from rollout_conformance.policy import Policy
 from rollout_conformance.root_causes import with_causes
 from rollout_conformance.server_command import ServerCommand
@@ -37,7 +37,6 @@ from rollout_conformance.vocabulary import (
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-SHORT_DRAIN = "3"
 STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
 """Which phases follow which; those of one step overlap."""
 AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
@@ -91,7 +90,7 @@ async def run(
         command = None
         if options.server_command:
             # So that the end of a drain is seen, and soon; a server need not read it.
-            variables = {} if options.drain_seconds is not None else {DRAIN_VARIABLE: SHORT_DRAIN}
+            variables = {} if options.drain_seconds is not None else {DRAIN_VARIABLE: str(SHORT_DRAIN_SECONDS)}
             command = await stack.enter_async_context(
                 ServerCommand(options.server_command, options.server_url, variables)
             )

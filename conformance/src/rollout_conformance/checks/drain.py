@@ -12,9 +12,10 @@ import httpx
 from rollout_conformance.asking import INIT_PATH, describe, path_of, retry_after_seconds
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks import completed, errors
-from rollout_conformance.checks.restart import require_reports, restart_of, start_again
+from rollout_conformance.checks.restart import reported, require_reports, restart_of, start_again
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
+from rollout_conformance.options import SHORT_DRAIN_SECONDS
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
 from rollout_conformance.scripts import answering, encoded, owing, waiting_for
@@ -152,7 +153,7 @@ def _why_no_end_is_awaited(kit: Kit) -> str:
 
 def _least_drain(kit: Kit) -> float:
     """In which a rollout that runs may end."""
-    return LEAST_DRAIN_SECONDS if kit.options.drain_seconds is None else kit.options.drain_seconds
+    return SHORT_DRAIN_SECONDS if kit.options.drain_seconds is None else kit.options.drain_seconds
 
 
 async def _asked(kit: Kit, method: str, path: str, status: int) -> httpx.Response | None:
@@ -232,6 +233,16 @@ async def interrupted(kit: Kit) -> None:
     if result.get("status") != "ERROR" or extra.get("outcome", "interrupted") != "interrupted":
         what = "an ERROR, outcome 'interrupted', of a rollout that lasts longer than the server goes on after SIGTERM"
         raise Failed(what, f"{result.get('status')}, {extra.get('outcome')}")
+
+
+@check("drain.delivered", "deliver-1", "What was delivered before the kill is not offered again.", STOPPING)
+async def delivered(kit: Kit) -> None:
+    restart = await reported(kit)
+    # While that server goes on, and its successor starts, one that offers everything again after its start does so.
+    await stop_of(kit)
+    if (count := len(restart.delivered.completions)) > restart.before[restart.delivered.rollout_id]:
+        looked_at(restart.delivered)
+        raise Failed("one delivery of a result that was acknowledged before kill -9", f"{count}")
 
 
 @check("drain.kept", "drain-6", "A result that was not acknowledged by then is offered by the next process.", STOPPING)

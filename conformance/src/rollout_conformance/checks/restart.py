@@ -35,8 +35,6 @@ ROLLOUTS = 4
 POLL_SECONDS = 0.05
 RUN_AGAIN = "the key of what was cut off is free: an init that is repeated then runs its rollout again"
 SHORTENED_SECONDS = 5.0
-MORE_SECONDS = 0.5
-"""In which a server that offers everything again after its start has done so."""
 
 
 @dataclass
@@ -149,7 +147,6 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
                 )
         restart.anew = await kit.start(calling_offered_tools(turns=2))
         await restart.anew.result()
-        await asyncio.sleep(MORE_SECONDS)
     except Failed as failure:
         if any(map(restart.is_run_again, restart.running[:-1])):
             failure.usually = RUN_AGAIN
@@ -213,7 +210,7 @@ async def killed(kit: Kit) -> None:
     "drain.cut_off", "way-5", "What ran when the process was killed is reported as an ERROR, not run again.", STOPPING
 )
 async def cut_off(kit: Kit) -> None:
-    restart = await _reported(kit)
+    restart = await reported(kit)
     # One was repeated, which is drain.repeated's matter.
     for rollout in restart.running[1:]:
         end, calls = (await rollout.result()).get("status"), len(rollout.chats)
@@ -228,7 +225,12 @@ async def cut_off(kit: Kit) -> None:
             raise Failed("the outcome 'interrupted' of what was cut off", quoted(extra), usually=usually)
 
 
-async def _reported(kit: Kit) -> Restart:
+async def reported(kit: Kit) -> Restart:
+    """The restart, after which all was reported.
+
+    Raises:
+        NotExercised: it was not.
+    """
     restart = await restart_of(kit)
     if restart.problem:
         raise NotExercised("what was accepted before kill -9 was not reported after it")
@@ -269,17 +271,9 @@ async def repeated_delivered(kit: Kit) -> None:
         raise Failed(what, describe(restart.conflict))
 
 
-@check("drain.delivered", "deliver-1", "What was delivered before the kill is not offered again.", STOPPING)
-async def delivered(kit: Kit) -> None:
-    restart = await _reported(kit)
-    if (count := len(restart.delivered.completions)) > restart.before[restart.delivered.rollout_id]:
-        looked_at(restart.delivered)
-        raise Failed("one delivery of a result that was acknowledged before kill -9", f"{count}")
-
-
 @check("drain.refused_same", "deliver-6", "What was offered without its messages is so after the kill, too.", STOPPING)
 async def refused_same(kit: Kit) -> None:
-    restart = await _reported(kit)
+    restart = await reported(kit)
     if not restart.is_shortened:
         raise NotExercised("the server does not offer a result without its messages")
     _, without, *later = restart.shortened.completions
@@ -291,7 +285,7 @@ async def refused_same(kit: Kit) -> None:
 
 @check("drain.callback_key", "key-7", "What is delivered after the kill has the api_key of its init.", STOPPING)
 async def callback_key(kit: Kit) -> None:
-    restart = await _reported(kit)
+    restart = await reported(kit)
     for rollout in restart.rollouts:
         for call in rollout.completions[restart.before[rollout.rollout_id] :]:
             if call.request.headers.get("authorization") != f"Bearer {rollout.init['api_key']}":
@@ -302,7 +296,7 @@ async def callback_key(kit: Kit) -> None:
 
 @check("drain.own_keys", "chat-8", "A call after the kill has no Idempotency-Key of one before.", STOPPING)
 async def own_keys(kit: Kit) -> None:
-    anew = (await _reported(kit)).anew
+    anew = (await reported(kit)).anew
     before = {call.key for rollout in kit.trainer.rollouts if rollout is not anew for call in rollout.chats}
     for call in anew.chats if anew else []:
         if call.key in before:

@@ -21,16 +21,20 @@ async def gives_up_where_nobody_is(self: SmallServer, usual: Any, rollout: Rollo
     return self.state_after(response, result)
 
 
+STEADY_SECONDS = 0.5
+"""So long that what a busy machine adds to one wait and not to another is no growth."""
+
+
 async def without_a_wait(self: SmallServer, usual: Any, delay_seconds: float) -> None:
     """At once."""
 
 
 async def steadily(self: SmallServer, usual: Any, delay_seconds: float) -> None:
-    await usual(0.2)
+    await usual(STEADY_SECONDS)
 
 
 async def steadily_too(self: SmallServer, usual: Any, attempts: int) -> None:
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(STEADY_SECONDS)
 
 
 def leaves_out_nothing(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:

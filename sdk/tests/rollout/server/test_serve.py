@@ -313,6 +313,16 @@ class TestServing:
         serve(fd=listener.detach(), port=1)
         assert served.addresses == [address]
 
+    def test_an_app_that_does_not_start_has_an_exit_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def refuses(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no"})
+
+        monkeypatch.setattr("osmosis_ai.rollout.server.serve.create_app", lambda *_, **__: refuses)
+        with pytest.raises(SystemExit) as ended:
+            serve()
+        assert ended.value.code == 3
+
     def test_the_socket_is_closed_at_the_end(self, served: Served) -> None:
         serve()
         serve(port=served.addresses[0][1])

@@ -174,7 +174,7 @@ def serve_agent_loop(
             app = create_app(agent_loop, settings=settings, server_host=host, server_port=port, debug_dir=traces)
             server = uvicorn.Server(uvicorn.Config(app, **options))
             server.run(sockets=[listener])
-            if not server.started:  # its log says why
+            if server.config.loaded and not server.started:  # its log says why
                 sys.exit(3)  # as uvicorn's own command
 
 

@@ -33,7 +33,7 @@ DRAIN_POLL_SECONDS, LAST_CALL_SECONDS = 0.05, 2.0
 
 def is_whole(value: Any, most: int) -> bool:
     """Whether it is a number from 1 to ``most``."""
-    return isinstance(value, int) and 1 <= value <= most
+    return type(value) is int and 1 <= value <= most
 
 
 def is_text(value: Any, most: int, between: str = "") -> bool:

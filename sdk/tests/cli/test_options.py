@@ -231,7 +231,11 @@ WRONG: dict[str, list[list[str]]] = {
     "a password for all to read": [
         [*LINES[name], "--journal", url]
         for name in ("serve", "journal list", "journal move", "doctor")
-        for url in ("postgresql://u:secret@127.0.0.1/x", "postgresql://127.0.0.1/x?password=secret")
+        for url in (
+            "postgresql://u:secret@127.0.0.1/x",
+            "postgresql://127.0.0.1/x?password=secret",
+            "postgresql://x/x?sslpassword=s",
+        )
     ],
     "no MCP directory": [
         [*(word for word in LINES[name] if word not in AGENT), "--mcp", folder]

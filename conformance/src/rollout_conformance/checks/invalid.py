@@ -18,7 +18,19 @@ from rollout_conformance.scripts import encoded
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
+KINDS = {
+    **dict.fromkeys(("rollout_id", "server_url", "tool_server_url", "api_key", "idempotency_key"), str),
+    **dict.fromkeys(("max_turns", "max_tokens_total"), int),
+    **dict.fromkeys(("completion_params", "metadata"), dict),
+    "messages": list,
+}
+EMPTY: tuple[Any, ...] = ("", 0, False, [], {})
+"""What ``value or default`` takes for absent, of whatever type it is."""
 WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
+    *((field, value) for field, kind in KINDS.items() for value in EMPTY if type(value) is not kind),
+    ("max_turns", True),
+    ("max_tokens_total", True),
+    ("metadata", None),
     ("rollout_id", ...),
     ("server_url", ...),
     ("messages", ...),
@@ -46,11 +58,8 @@ WRONG_FIELDS: tuple[tuple[str, Any], ...] = (
     ("server_url", None),
     ("server_url", 7),
     ("server_url", ["http://127.0.0.1:1"]),
-    ("messages", {}),
     ("messages", [None]),
     ("completion_params", "text"),
-    ("max_turns", []),
-    ("max_turns", {}),
     ("max_tokens_total", "many"),
     ("max_tokens_total", 0.5),
     ("metadata", 7),

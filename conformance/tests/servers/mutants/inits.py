@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from servers.model import Json, Refusal, Rollout
 from servers.mutants.mechanism import mutant
-from servers.small import MAX_BODY_BYTES, SmallServer
+from servers.small import MAX_BODY_BYTES, MAX_METADATA_BYTES, SmallServer
 
 
 def crashing(reason: str, if_: Any) -> Any:
@@ -217,7 +217,18 @@ def is_positive(init: Json) -> bool:
     return isinstance(init.get("max_turns", 10), int)
 
 
+def is_counted(init: Json) -> bool:
+    return isinstance(init.get("max_turns", 10), int) and 1 <= init.get("max_turns", 10) <= 100_000
+
+
+def is_object_or_empty(init: Json) -> bool:
+    metadata = init.get("metadata") or {}
+    return isinstance(metadata, dict) and len(json.dumps(metadata)) <= MAX_METADATA_BYTES
+
+
 mutant("crashes-on-missing-fields", "invalid.fields", read=crashes_on_missing_fields)
+mutant("takes-true-for-1", "invalid.fields invalid.named", rules=rule("max_turns", is_counted))
+mutant("takes-what-is-empty-for-absent", "invalid.fields invalid.named", rules=rule("metadata", is_object_or_empty))
 mutant("does-not-name-the-field", "invalid.named", read=does_not_name_the_field)
 mutant("calls-any-url", "invalid.server_url invalid.odd_url", is_url=lambda s, u, url: isinstance(url, str))
 mutant(

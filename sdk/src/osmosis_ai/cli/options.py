@@ -20,7 +20,7 @@ def _without_password(where: str | None) -> str | None:
 
     if where is not None and "://" in where:
         parts = urlsplit(where)
-        if parts.password or "password" in parse_qs(parts.query):
+        if parts.password or parse_qs(parts.query).keys() & {"password", "sslpassword"}:
             raise UsageError(
                 "A password on the command line can be read by others on this machine: leave it out of --journal, and"
                 f" put it into PGPASSFILE or PGPASSWORD, or the whole URL into {JOURNAL_VARIABLE}."

@@ -35,6 +35,9 @@ def test_a_path_is_no_url() -> None:
     "url",
     [
         "postgresql://h/d?schema=A",
+        "postgresql://h/d?schema=pg_mine",
+        "postgresql://h/d?schema=information_schema",
+        f"postgresql://h/d?schema={56 * 'a'}",
         "postgresql://h/d?schema=a;drop",
         "postgresql://h/d?lease=0",
         "postgresql://h/d?lease=nan",

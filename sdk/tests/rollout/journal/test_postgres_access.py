@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 from support.journal import an_acceptance, claim_all
 from support.partition import Partition
 from support.postgres import PASSWORD, Database, database, needs_postgres, with_least_rights
+from support.postgres_journal import asked
 
 from osmosis_ai.rollout.journal import JournalError, PostgresJournal
 from osmosis_ai.rollout.journal.place import journal_at
@@ -171,6 +173,7 @@ MISTAKES = {
     "no TLS": ({"?": "?sslmode=require&"}, r"refuses TLS \(it speaks none\)"),
     "no such mode": ({"?": "?sslmode=nonsense&"}, "says what asyncpg cannot take"),
     "no certificate": ({"?": "?sslmode=verify-full&sslrootcert=/nowhere.crt&"}, "sslrootcert names .* is absent"),
+    "a folder for a certificate": ({"?": "?sslmode=verify-full&sslrootcert=/tmp&"}, "sslrootcert names .* cannot be"),
     "another's parameter": ({"?": "?connect_timeout=5&"}, "does not take a parameter of the URL"),
     "a setting that is none": ({"?": "?work_mem=much&"}, "does not take a parameter of the URL"),
     "a standby": ({"?": "?target_session_attrs=standby&"}, "No host of .* is what target_session_attrs asks for"),
@@ -180,6 +183,28 @@ MISTAKES = {
     "a slash in the password": ({PASSWORD: f"12/{PASSWORD}"}, "cannot be read: give it as postgresql://USER"),
     "a quoted URL": ({"postgresql:": '"postgresql:'}, "cannot be read: give it as postgresql://USER"),
 }
+
+
+@pytest.mark.parametrize("schema", ["user", "table", 55 * "x"])
+async def test_a_schema_may_have_any_plain_name(postgres: Database, schema: str) -> None:
+    url = re.sub("schema=[^&]*", f"schema={schema}", postgres.new_url(lease=3600))
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    staying = PostgresJournal(url)
+    staying.on_abandoned = lambda: loop.call_soon_threadsafe(told.set)  # type: ignore[assignment]
+    async with staying:
+        async with PostgresJournal(url) as leaving:
+            await leaving.accept(an_acceptance("key"))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await told.wait()
+        assert [record.key for record in await claim_all(staying)] == ["key"]
+
+
+async def test_another_programs_table_is_told(postgres: Database) -> None:
+    url = postgres.new_url()
+    async with journal_at(url), asked(url) as connection:
+        await connection.execute("DROP TABLE version; CREATE TABLE version (version text)")
+        with pytest.raises(JournalError, match="has another program's table `version`: name another schema"):
+            await journal_at(url).open()
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -252,6 +252,15 @@ def _base_url(server_url: str) -> str:
 _known_url = lru_cache(maxsize=1024)(_base_url)
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number, not a boolean")
+    return value
+
+
+_Count = Annotated[int, BeforeValidator(_no_boolean)]
+
+
 class RolloutRequest(BaseModel):
     """Body of ``POST /v1/rollout/init``.
 
@@ -265,8 +274,8 @@ class RolloutRequest(BaseModel):
     messages: list[MessageDict]
     completion_params: SamplingParamsDict
     tool_server_url: str | None = None
-    max_turns: int = 10
-    max_tokens_total: int = 8192
+    max_turns: _Count = 10
+    max_tokens_total: _Count = 8192
     metadata: dict[str, Any] = Field(default_factory=dict)
     api_key: str | None = Field(default=None, repr=False)
     idempotency_key: str | None = None

@@ -18,7 +18,8 @@ LEASE_SECONDS = 15.0
 LEASE_BOUNDS_SECONDS = (1.0, 3600.0)
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 MOST_PORT = 65535
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SCHEMA = re.compile(r"(?!pg_|information_schema$)[a-z_][a-z0-9_]{0,54}")
+"""Short enough for the name of a channel with it, and none of PostgreSQL's own."""
 _MEANT_AS_URL = re.compile(r"[\"'\s]*(jdbc:)?postgres(ql)?(\+\w+)?:|[^/]*://", re.IGNORECASE)
 _PLACE = re.compile(r"(\[[^\]]*\]|[^\[\]:]*)(:(?P<port>[0-9]{0,5}))?")
 UNREADABLE = (
@@ -45,10 +46,11 @@ class Address:
         return self.shown
 
     @property
-    def absent_file(self) -> str | None:
-        """Which parameter names a file that is not there."""
+    def unreadable_file(self) -> str | None:
+        """Which parameter names a file that is not there, or cannot be read."""
         query = dict(parse_qsl(urlsplit(self.dsn).query))
-        return next((name for name in _FILES if name in query and not Path(query[name]).exists()), None)
+        named = ((name, Path(query[name])) for name in _FILES if name in query)
+        return next((name for name, file in named if not (file.is_file() and os.access(file, os.R_OK))), None)
 
 
 def is_postgres(where: object) -> bool:
@@ -73,7 +75,8 @@ def parse(url: str) -> Address:
     schema = query.pop("schema", DEFAULT_SCHEMA)
     if _SCHEMA.fullmatch(schema) is None:
         raise JournalError(
-            f"The schema {schema!r} in the URL of the journal is no plain name: use small letters, digits and _."
+            f"The schema {schema!r} in the URL of the journal is no plain name: use at most 55 small letters,"
+            " digits and _, and none that PostgreSQL keeps for itself."
         )
     lease_seconds = _seconds(query.pop("lease", str(LEASE_SECONDS)))
     place = places or query.get("host") or query.get("service") or "the default host"

@@ -118,10 +118,11 @@ async def connect(address: Address, name: str) -> Any:
         raise JournalError(
             f"No host of the journal at {address} is what target_session_attrs asks for: correct it, or name the one."
         ) from None
-    except FileNotFoundError:
-        if (parameter := address.absent_file) is not None:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        if (parameter := address.unreadable_file) is not None:
             raise JournalError(
-                f"The file that {parameter} names in the URL of the journal at {address} is absent: correct its path."
+                f"The file that {parameter} names in the URL of the journal at {address} is absent, or cannot be read:"
+                " correct its path."
             ) from None
         raise
     except (asyncpg.InterfaceError, ValueError, OverflowError) as error:

@@ -86,7 +86,7 @@ async def prepare(connection: Any, address: Address, *, create: bool) -> bytes:
             if version == 0 and not await connection.fetchval(
                 "SELECT 1 FROM pg_namespace WHERE nspname = $1", address.schema
             ):
-                await connection.execute(f"CREATE SCHEMA {address.schema}")
+                await connection.execute(f'CREATE SCHEMA "{address.schema}"')
             while version < VERSION:
                 await connection.execute(MIGRATIONS[version])
                 version += 1
@@ -107,4 +107,10 @@ async def _version(connection: Any, address: Address) -> int:
         "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'version'", address.schema
     ):
         return 0
-    return int(await connection.fetchval("SELECT version FROM version"))
+    version = await connection.fetchval("SELECT version FROM version")
+    if not isinstance(version, int):
+        raise JournalError(
+            f"The schema {address.schema} of the journal at {address} has another program's table `version`: name"
+            " another schema."
+        )
+    return version

@@ -158,12 +158,13 @@ def _least_drain(kit: Kit) -> float:
 
 async def _asked(kit: Kit, method: str, path: str, status: int) -> httpx.Response | None:
     """The answer, asked for again for a while: one of several processes may be at its end already."""
-    deadline = time.monotonic() + ANSWER_SECONDS
+    deadline, said = time.monotonic() + ANSWER_SECONDS, None
     while (response := await _answer(kit, method, path)) is None or response.status_code != status:
+        said = said if response is None else response  # which counts, also if the process ends meanwhile
         if time.monotonic() > deadline:
             break
         await asyncio.sleep(POLL_SECONDS)
-    return response
+    return said if response is None else response
 
 
 async def _answer(kit: Kit, method: str, path: str) -> httpx.Response | None:

@@ -227,8 +227,8 @@ def is_object_or_empty(init: Json) -> bool:
 
 
 mutant("crashes-on-missing-fields", "invalid.fields", read=crashes_on_missing_fields)
-mutant("takes-true-for-1", "invalid.fields invalid.named", rules=rule("max_turns", is_counted))
-mutant("takes-what-is-empty-for-absent", "invalid.fields invalid.named", rules=rule("metadata", is_object_or_empty))
+mutant("takes-true-for-1", "invalid.fields", rules=rule("max_turns", is_counted))
+mutant("takes-what-is-empty-for-absent", "invalid.fields", rules=rule("metadata", is_object_or_empty))
 mutant("does-not-name-the-field", "invalid.named", read=does_not_name_the_field)
 mutant("calls-any-url", "invalid.server_url invalid.odd_url", is_url=lambda s, u, url: isinstance(url, str))
 mutant(

@@ -164,6 +164,23 @@ async def test_a_cancellation_reaches_the_owner(postgres: Database) -> None:
         assert await other.ask_cancel([], None, True, spaces=("d", "e")) == [], "of these keys alone"
 
 
+async def test_a_cancel_passes_over_nothing_that_somebody_holds_for_a_moment(postgres: Database) -> None:
+    url = postgres.new_url()
+    async with PostgresJournal(url) as owner, PostgresJournal(url) as other, asked(url) as connection:
+        for key in ("held", "free"):
+            await owner.accept(an_acceptance(key, rollout_id=key))
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SELECT FROM rollouts WHERE rollout_id = 'held' FOR UPDATE")
+        asking = asyncio.ensure_future(other.ask_cancel([], None, True))
+        await until_true(url, "SELECT bool_or(cancel_asked) FROM rollouts")
+        assert not asking.done()
+        await transaction.rollback()
+        assert sorted(await asking or ()) == ["free", "held"]
+        twice = await asyncio.gather(*(other.ask_cancel(["held"], None, False) for _ in range(2)))
+        assert twice == [["held"], ["held"]], "it is being cancelled, whoever asked first"
+
+
 async def test_a_claim_whose_answer_is_lost_is_made_again(postgres: Database) -> None:
     url = postgres.new_url()
     async with cut_off(postgres, url) as (journal, partition):

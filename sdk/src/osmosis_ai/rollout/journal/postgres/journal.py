@@ -44,6 +44,8 @@ ASK_SECONDS = 3.0
 """For a short answer that somebody waits for."""
 ASK_AGAIN_SECONDS = 1.0
 """The same where the database did not answer the last time."""
+HELD_SECONDS = 0.02
+"""Between two looks at a row that somebody holds."""
 SECONDS = 20.0
 """For all else but a rollout that waits for its commit."""
 DRAIN_SECONDS = 5.0
@@ -224,17 +226,22 @@ class PostgresJournal(Journal):
     async def ask_cancel(
         self, ids: Iterable[str], prefix: str | None, all_of_them: bool, *, spaces: Sequence[str] = ("",)
     ) -> list[str] | None:
+        meant = (
+            all_of_them,
+            [statements.stored(rollout_id) for rollout_id in ids],
+            statements.stored(prefix),
+            self._lease.channel,
+            list(spaces),
+        )
+
         async def ask(connection: Any) -> list[str]:
-            asked = await connection.fetch(
-                statements.ASK_CANCEL,
-                self._lease.epoch,
-                all_of_them,
-                [statements.stored(rollout_id) for rollout_id in ids],
-                statements.stored(prefix),
-                self._lease.channel,
-                list(spaces),
-            )
-            return [statements.read(rollout_id) or "" for (rollout_id,) in asked]
+            asked: dict[str, None] = {}
+            while True:
+                rows = await connection.fetch(statements.ASK_CANCEL, self._lease.epoch, *meant)
+                asked |= dict.fromkeys(row["rollout_id"] for row in rows if row["is_asked"])
+                if all(row["is_asked"] for row in rows):
+                    return [statements.read(rollout_id) or "" for rollout_id in asked]
+                await asyncio.sleep(HELD_SECONDS)
 
         return await self._do(ask)
 

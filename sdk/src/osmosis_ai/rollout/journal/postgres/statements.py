@@ -203,19 +203,20 @@ WITH RECURSIVE {_GONE} DELETE FROM rollouts WHERE id IN (
     SELECT id FROM rollouts WHERE state = $1 AND {_PURGEABLE} LIMIT {PAGE_ROWS} FOR UPDATE SKIP LOCKED
 )
 """
-# Those that somebody is just finishing are passed over: waiting for them could end in a deadlock.
+_MEANT = f"""
+    settled_at IS NULL AND state = '{RolloutState.ACCEPTED}' AND epoch <> $1
+    AND ($2 OR rollout_id = ANY($3::text[]) OR starts_with(rollout_id, $4))
+    AND EXISTS (SELECT FROM unnest($6::text[]) AS space WHERE starts_with(key, space))
+"""
+# A row that somebody holds, to finish it or for any note of it, is passed over, as waiting for it could end in a
+# deadlock: it comes back as not asked, and whoever asks has to ask again.
 ASK_CANCEL = f"""
-WITH meant AS (
-    SELECT id FROM rollouts
-    WHERE settled_at IS NULL AND state = '{RolloutState.ACCEPTED}' AND epoch <> $1
-        AND ($2 OR rollout_id = ANY($3::text[]) OR starts_with(rollout_id, $4))
-        AND EXISTS (SELECT FROM unnest($6::text[]) AS space WHERE starts_with(key, space))
-    FOR UPDATE SKIP LOCKED
-), asked AS (
-    UPDATE rollouts SET cancel_asked = true FROM meant WHERE rollouts.id = meant.id RETURNING rollouts.rollout_id
-),
+WITH meant AS (SELECT id, rollout_id, cancel_asked FROM rollouts WHERE {_MEANT}),
+free AS (SELECT id FROM rollouts WHERE {_MEANT} AND NOT cancel_asked FOR UPDATE SKIP LOCKED),
+asked AS (UPDATE rollouts SET cancel_asked = true FROM free WHERE rollouts.id = free.id RETURNING rollouts.id),
 told AS (SELECT pg_notify($5, 'cancel') WHERE EXISTS (SELECT FROM asked))
-SELECT asked.rollout_id FROM asked LEFT JOIN told ON true
+SELECT meant.rollout_id, meant.cancel_asked OR asked.id IS NOT NULL AS is_asked
+FROM meant LEFT JOIN asked USING (id) LEFT JOIN told ON true
 """
 CANCELLED = f"""
 SELECT key FROM rollouts WHERE epoch = $1 AND settled_at IS NULL AND state = '{RolloutState.ACCEPTED}' AND cancel_asked

@@ -16,7 +16,7 @@ import pytest
 from support.journal import an_acceptance, claim_all
 from support.partition import Partition
 from support.postgres import PASSWORD, Database, database, needs_postgres, with_least_rights
-from support.postgres_journal import asked
+from support.postgres_journal import asked, until_problem
 
 from osmosis_ai.rollout.journal import JournalError, PostgresJournal
 from osmosis_ai.rollout.journal.place import journal_at
@@ -197,6 +197,28 @@ async def test_a_schema_may_have_any_plain_name(postgres: Database, schema: str)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await told.wait()
         assert [record.key for record in await claim_all(staying)] == ["key"]
+
+
+NO_WRITES = """
+CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$;
+CREATE TRIGGER no BEFORE INSERT ON rollouts FOR EACH ROW EXECUTE FUNCTION no();
+CREATE TRIGGER no BEFORE UPDATE ON owners FOR EACH ROW WHEN (OLD.beats = NEW.beats) EXECUTE FUNCTION no();
+"""
+"""But a renewal of the lease."""
+
+
+async def test_who_can_write_nothing_says_so_though_the_lease_is_renewed(postgres: Database) -> None:
+    url = postgres.new_url(lease=LEASE_SECONDS)
+    async with PostgresJournal(url) as journal, asked(url) as connection:
+        await connection.execute(NO_WRITES)
+        with pytest.raises(JournalError, match="is short of something"):
+            await journal.accept(an_acceptance("key"))
+        for _ in range(3):
+            await journal._home.call(journal._lease.renew)  # type: ignore[union-attr]
+            assert "is short of something" in str(journal.problem)
+        await connection.execute("DROP FUNCTION no CASCADE")
+        await until_problem(journal, there_is=False)
+        assert await journal.accept(an_acceptance("key")) is None
 
 
 async def test_another_programs_table_is_told(postgres: Database) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
 from osmosis_ai.rollout.journal.postgres import statements
 from osmosis_ai.rollout.journal.postgres.address import Address
-from osmosis_ai.rollout.journal.postgres.explain import is_definite, journal_error
+from osmosis_ai.rollout.journal.postgres.explain import is_definite, is_of_the_database, journal_error
 from osmosis_ai.rollout.journal.postgres.lease import Lease
 from osmosis_ai.rollout.journal.postgres.link import Link
 from osmosis_ai.rollout.journal.retention import is_over
@@ -97,6 +97,8 @@ class Batches:
         self._something = asyncio.Event()
         self._given_up: list[Write] = []
         """Acceptances of which nobody knows whether they are on record, and nobody waits for."""
+        self._is_refused = False
+        """Whether the last write failed for what has nothing to do with it."""
         self._notes: set[Write] = set()
         """Those that nobody waits for, until it is known what became of them."""
         self._noted = asyncio.Event()
@@ -152,6 +154,13 @@ class Batches:
             return max(min(due_at) - time.monotonic(), 0.0)
         return RETRY_SECONDS if self._given_up else None
 
+    async def prove(self, seconds: float) -> None:
+        """Once a write has been refused: raise what asyncpg raises where another one would be, too."""
+        if self._is_refused:
+            async with self._link.held(seconds) as connection:
+                await connection.execute(statements.TOUCH, self.lease.epoch)
+            self._is_refused = False
+
     async def close(self) -> None:
         """Close the connection."""
         await self._link.close()
@@ -164,6 +173,7 @@ class Batches:
         except Exception as error:  # noqa: BLE001 - the task must live on
             await self._failed(writes, error)
         else:
+            self._is_refused = False
             for write in writes:
                 if write not in again:
                     self._answer(write)
@@ -213,7 +223,8 @@ class Batches:
                 await self._carry_out([write])
             return
         told = journal_error(self._address, error)
-        if not is_definite(error):
+        if is_of_the_database(error):
+            self._is_refused = True
             self.lease.note(error)
         for write in writes:
             if write.kind is ACCEPT and not is_definite(error) and not isinstance(error, ConnectionRefusedError):

@@ -21,6 +21,8 @@ _SENTENCES = {
     "08": _CANNOT_ANSWER,
 }
 _OTHER_SENTENCE = _START + "failed ({reason}): see the log of the database, then try again."
+_OF_THE_DATABASE = ("25", "28", "3D", "42501", "42P01", "53", "57")
+"""SQLSTATEs that say nothing of what was to be written: another write would fare no better."""
 _UNCLEAR_STATES = ("08", "57P")
 """SQLSTATEs of a connection that ends: what was asked may have been done."""
 
@@ -56,3 +58,9 @@ def is_definite(error: BaseException) -> bool:
     if isinstance(state, str):
         return not state.startswith(_UNCLEAR_STATES)
     return isinstance(error, ValueError | TypeError | OverflowError)
+
+
+def is_of_the_database(error: BaseException) -> bool:
+    """Whether ``error`` would meet any write, whatever it says: no connection left, no room, a right that is gone."""
+    state = getattr(error, "sqlstate", None)
+    return state.startswith(_OF_THE_DATABASE) if isinstance(state, str) else not is_definite(error)

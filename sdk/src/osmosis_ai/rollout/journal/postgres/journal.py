@@ -341,6 +341,7 @@ class PostgresJournal(Journal):
             self.address, lease, lambda: self._retention.cutoffs(self._require_timeline()), home.answer
         )
         self._unclear_claims = []
+        lease.prove = self._batches.prove
         lease.on_lost, lease.on_abandoned = self.on_lost, self.on_abandoned
         lease.on_cancel, lease.on_problem, lease.on_backlog = self.on_cancel, self.on_problem, self.on_backlog
         try:

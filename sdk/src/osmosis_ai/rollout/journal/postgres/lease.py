@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from osmosis_ai.rollout.journal.clock import Clock, Sign
@@ -48,6 +48,7 @@ class Lease:
         was_lost: whether another has ever taken this one over.
         problem: why the lease may run out, and so nothing new may be promised.
         on_lost, on_abandoned, on_cancel, on_problem, on_backlog: called as those of ``Journal``.
+        prove: raises within so many seconds where nothing can be written, though the lease is renewed.
     """
 
     def __init__(self, address: Address, seconds: float, sign: Callable[[], Sign] | None) -> None:
@@ -59,6 +60,7 @@ class Lease:
         self.on_cancel: Callable[[list[str]], None] = _nothing
         self.on_problem: Callable[[str | None], None] = _nothing
         self.on_backlog: Callable[[int, float], None] = _nothing
+        self.prove: Callable[[float], Awaitable[None]] = _nothing_to_prove
         self.sign = sign
         self.address = address
         self._seconds = seconds
@@ -130,10 +132,17 @@ class Lease:
             self._silences.begin_anew()
             self.note(error)
         else:
-            self.note(None)
+            self.note(await self._writing_problem())
         self._attempted_at = began
         self._attempted.set()
         self._attempted.clear()
+
+    async def _writing_problem(self) -> Exception | None:
+        try:
+            await self.prove(self._attempt_seconds)
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
+        return None
 
     def note(self, error: BaseException | None) -> None:
         """The database cannot be used, or can."""
@@ -209,3 +218,7 @@ class Lease:
 
 def _nothing(*_: object) -> None:
     """Nobody is told."""
+
+
+async def _nothing_to_prove(seconds: float) -> None:
+    """Nothing was refused."""

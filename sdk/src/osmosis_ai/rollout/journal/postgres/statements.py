@@ -230,6 +230,8 @@ WHERE settled_at IS NULL AND state = '{RolloutState.ACCEPTED}'
 REGISTER = (
     "INSERT INTO owners (name, lease_until) VALUES ($1, clock_timestamp() + make_interval(secs => $2)) RETURNING epoch"
 )
+TOUCH = "UPDATE owners SET beats = beats WHERE epoch = $1"
+"""A write that changes nothing."""
 RENEW = (
     "UPDATE owners SET lease_until = clock_timestamp() + make_interval(secs => $2), beats = beats + 1"
     " WHERE epoch = $1 AND lease_until > '-infinity' RETURNING true"

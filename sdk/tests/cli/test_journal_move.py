@@ -165,6 +165,24 @@ def test_leases_of_the_file_go_on(tmp_path: Path, postgres: Database) -> None:
             assert {do: start(replica, do) for do in replies} == replies
 
 
+@pytest.mark.parametrize(
+    "command", [("move", "URL"), ("salvage", "URL", "-o", "new.db"), ("salvage", "old.db", "-o", "URL")], ids=" ".join
+)
+def test_the_url_of_a_database_is_no_file(tmp_path: Path, command: tuple[str, ...]) -> None:
+    arguments = [word.replace("URL", f"postgresql://me:{PASSWORD}@127.0.0.1/x") for word in command]
+    said = subprocess.run(
+        [sys.executable, "-m", "osmosis_ai", "journal", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert "name a file" in said.stderr
+    assert PASSWORD not in said.stdout + said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nowhere_to_move_to_is_said(tmp_path: Path) -> None:
     ended = move(tmp_path, "journal.db")
     assert ended.returncode == 2

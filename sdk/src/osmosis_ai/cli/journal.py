@@ -181,10 +181,22 @@ def purge(
     return 0
 
 
+def _path(value: str) -> str:
+    """Of a file; what is meant as the URL of a database may have a password. Raises ``UsageError``."""
+    from osmosis_ai.rollout.journal.postgres.address import is_postgres
+
+    if is_postgres(value):
+        raise UsageError("FILE is the path of a journal in a file, and this is the URL of a database: name a file.")
+    return value
+
+
 def salvage(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The damaged journal; it is only read.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", callback=_path, help="The damaged journal; it is only read.")],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The new journal, on which to start the server.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", callback=_path, help="The new journal, on which to start the server."
+        ),
     ],
     as_json: table.AsJson = False,
 ) -> int:
@@ -219,7 +231,9 @@ def salvage(
 
 
 def move(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The journal to be moved; no server may run on it.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", callback=_path, help="The journal to be moved; no server may run on it.")
+    ],
     journal: table.Journal = None,
     as_json: table.AsJson = False,
 ) -> int:

@@ -42,7 +42,7 @@ def test_what_changed_is_said(page: Browser, tmp_path: Path) -> None:
     page.evaluate(f"{ROWS}.find(row => row.innerText.includes('Number 1')).querySelector('.small').click()")
     page.wait_for("document.querySelector('.detail.double .differ')")
     chips = "[...document.querySelectorAll('.side .chip')].map(e => [e.innerText, e.className.trim()])"
-    assert page.evaluate(chips) == [["reward 0.3", "chip"], ["reward 0", "chip"]]
+    assert page.evaluate(chips) == [["reward 0.3", "chip"], ["reward 0.1", "chip"]], "of one run"
     assert "1 turn \u00b7" in page.text(".side p")
 
 
@@ -90,6 +90,10 @@ def test_a_pass_rate_that_says_nothing_is_explained(page: Browser, tmp_path: Pat
     assert page.text(".scroll + p") == (
         "Pass rate: the share of rewards that are at least 1. No reward of 1700000001 is: its best is 0.984."
     )
+    page.click("#to-problems")
+    page.wait_for(f"{ROWS}.length === 4")
+    assert "In 1 of 2 runs no reward reaches 1, which lowers the pass rates: choose one run." in page.text(".says")
+    page.click("#to-runs")
     title = "document.querySelector('.runs th:nth-child(5)').title"
     assert page.evaluate(title) == "Share of the rewards that are at least 1"
 

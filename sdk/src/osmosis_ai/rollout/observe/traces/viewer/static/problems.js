@@ -36,11 +36,13 @@ const Problems = (() => {
   }
 
   function samples(cell, one) {
-    const scored = one.samples.filter((sample) => sample.reward !== null);
-    if (scored.length < 2 || one.spread < Stats.SAME) { cell.replaceChildren(); return; }
-    const sorted = [...scored].sort((a, b) => a.reward - b.reward), worst = sorted[0], best = sorted[sorted.length - 1];
+    // Of one run, as another may be paid differently: the one in which they lie farthest apart.
+    const runs = Map.groupBy(one.samples.filter((sample) => sample.reward !== null), (sample) => sample.run);
+    const ends = [...runs.values()].map((group) => group.sort((a, b) => a.reward - b.reward)).map((group) => [group[0], group[group.length - 1]]);
+    const [worst, best] = ends.reduce((far, pair) => !far || pair[1].reward - pair[0].reward > far[1].reward - far[0].reward ? pair : far, null) ?? [];
+    if (!best || best.reward - worst.reward < Stats.SAME) { cell.replaceChildren(); return; }
     // The button stays when the row is drawn anew, as it may have the focus.
-    const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample side by side" }));
+    const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample of a run, side by side" }));
     button.setAttribute("aria-label", `best | worst of ${one.name ?? one.key}, side by side`);
     button.onclick = () => onCompare(best.key, worst.key);
   }
@@ -81,13 +83,17 @@ const Problems = (() => {
     const right = silent.filter((one) => isWhole && one.pass === 1), wrong = silent.filter((one) => isWhole && Stats.best(one.rewards) < Stats.SAME);
     const others = silent.filter((one) => !right.includes(one) && !wrong.includes(one)), earned = others.flatMap((one) => one.rewards).sort((a, b) => a - b).map(Text.reward);
     const between = earned[0] === earned[earned.length - 1] ? `reward ${earned[0]}` : `rewards ${earned[0]} to ${earned[earned.length - 1]}`;
+    const ofRuns = new Map();
+    for (const one of found) for (const [run, rewards] of one.runs) ofRuns.set(run, Math.max(ofRuns.get(run) ?? -Infinity, Stats.best(rewards)));
+    const short = [...ofRuns.values()].filter((best) => best < 1 - Stats.SAME && best > Stats.SAME).length;
+    const mixed = high >= 1 - Stats.SAME && short ? ` In ${short} of ${ofRuns.size} runs no reward reaches 1, which lowers the pass rates: choose one run.` : "";
     const none = high < 1 - Stats.SAME && high > Stats.SAME ? ` No reward reaches 1, the best is ${Text.reward(high)}: so each pass rate is 0%.` : "";
     const sometimes = found.filter((one) => one.silent && one.silent < one.groups).length;
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
     const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
     says.replaceChildren(el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
       silent.length ? `: ${[right.length ? `${right.length} always right` : null, wrong.length ? `${wrong.length} never right` : null, others.length ? `${others.length} always the same in a run (${between})` : null].filter(Boolean).join(", ")}.` : ".",
-      sometimes ? ` ${sometimes.toLocaleString("en")} more ${sometimes === 1 ? "has" : "have"} none in some of the runs.` : "", none);
+      sometimes ? ` ${sometimes.toLocaleString("en")} more ${sometimes === 1 ? "has" : "have"} none in some of the runs.` : "", none || mixed);
     onlySilent.setAttribute("aria-pressed", Boolean(state.silent));
     const offered = JSON.stringify(options);
     if (offered !== known) by.replaceChildren(...options.map(([value, text]) => el("option", { value, text })));

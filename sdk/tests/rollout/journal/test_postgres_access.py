@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -183,20 +182,6 @@ MISTAKES = {
     "a slash in the password": ({PASSWORD: f"12/{PASSWORD}"}, "cannot be read: give it as postgresql://USER"),
     "a quoted URL": ({"postgresql:": '"postgresql:'}, "cannot be read: give it as postgresql://USER"),
 }
-
-
-@pytest.mark.parametrize("schema", ["user", "table", 55 * "x"])
-async def test_a_schema_may_have_any_plain_name(postgres: Database, schema: str) -> None:
-    url = re.sub("schema=[^&]*", f"schema={schema}", postgres.new_url(lease=3600))
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    staying = PostgresJournal(url)
-    staying.on_abandoned = lambda: loop.call_soon_threadsafe(told.set)  # type: ignore[assignment]
-    async with staying:
-        async with PostgresJournal(url) as leaving:
-            await leaving.accept(an_acceptance("key"))
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await told.wait()
-        assert [record.key for record in await claim_all(staying)] == ["key"]
 
 
 NO_WRITES = """

@@ -1,6 +1,7 @@
 """Who lives, and who is taken over, of the owners of a journal in PostgreSQL."""
 
 import asyncio
+import re
 import signal
 from contextlib import suppress
 
@@ -123,8 +124,9 @@ async def test_a_step_of_the_databases_clock_takes_nobody_over(postgres: Databas
         assert await journal.finish("key", b"result")
 
 
-async def test_another_replica_is_told_of_a_release_at_once(postgres: Database) -> None:
-    url = postgres.new_url(lease=3600)
+@pytest.mark.parametrize("schema", ["osmosis", "user", "table", 55 * "x"])
+async def test_another_replica_is_told_of_a_release_at_once(postgres: Database, schema: str) -> None:
+    url = re.sub("schema=[^&]*", f"schema={schema}", postgres.new_url(lease=3600))
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     staying = PostgresJournal(url)

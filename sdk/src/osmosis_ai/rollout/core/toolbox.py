@@ -23,7 +23,8 @@ from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema
 from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
-from osmosis_ai.rollout.core.tool_schema import called_by, is_json, read_signature, schema_of
+from osmosis_ai.rollout.core.tool_schema import called_by, read_signature, schema_of
+from osmosis_ai.rollout.core.tool_types import is_json
 from osmosis_ai.rollout.core.tools import (
     ContainedCall,
     ContentParts,

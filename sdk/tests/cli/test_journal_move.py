@@ -20,7 +20,7 @@ from support.replica import Replica
 from support.server_process import ServerProcess
 
 from osmosis_ai.rollout.journal import Payload, PostgresJournal, RolloutState, SqliteJournal
-from osmosis_ai.rollout.journal.file import owners_directory
+from osmosis_ai.rollout.journal.occupancy import owners_directory
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 

@@ -11,14 +11,8 @@ import pytest
 from support.journal import an_acceptance, other_process
 
 from osmosis_ai.rollout.journal import Clock, JournalError, Payload, SqliteJournal, Synchronous
-from osmosis_ai.rollout.journal.file import (
-    APPLICATION_ID,
-    SCHEMA_VERSION,
-    FileOptions,
-    OpenFile,
-    open_file,
-    owners_directory,
-)
+from osmosis_ai.rollout.journal.file import APPLICATION_ID, SCHEMA_VERSION, FileOptions, OpenFile, open_file
+from osmosis_ai.rollout.journal.occupancy import owners_directory
 from osmosis_ai.rollout.journal.owner import lock
 
 

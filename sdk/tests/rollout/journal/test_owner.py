@@ -13,7 +13,8 @@ from support.journal import OtherProcess, an_acceptance, claim_all, other_proces
 
 from osmosis_ai.rollout.journal import Clock, SqliteJournal, Synchronous, owner as owner_module
 from osmosis_ai.rollout.journal.anchor import Anchor
-from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file, owners_directory
+from osmosis_ai.rollout.journal.file import FileOptions, OpenFile, open_file
+from osmosis_ai.rollout.journal.occupancy import owners_directory
 from osmosis_ai.rollout.journal.owner import Owner, is_alive, living, sweep
 
 

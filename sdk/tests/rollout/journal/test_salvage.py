@@ -24,7 +24,8 @@ from osmosis_ai.rollout.journal import (
     RolloutState,
     SqliteJournal,
 )
-from osmosis_ai.rollout.journal.file import PAGE_BYTES, owners_directory
+from osmosis_ai.rollout.journal.file import PAGE_BYTES
+from osmosis_ai.rollout.journal.occupancy import owners_directory
 from osmosis_ai.rollout.journal.pages import Pages
 from osmosis_ai.rollout.journal.salvage import Salvaged, payloads_of, read, salvage
 

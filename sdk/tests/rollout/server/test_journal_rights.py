@@ -16,7 +16,7 @@ from support.process_fixtures import trainer
 from support.server_process import DEADLINE_SECONDS, TESTS, ServerProcess
 
 from osmosis_ai.rollout.journal import JournalError, RolloutState, SqliteJournal
-from osmosis_ai.rollout.journal.file import owners_directory
+from osmosis_ai.rollout.journal.occupancy import owners_directory
 
 __all__ = ["trainer"]
 

@@ -33,7 +33,8 @@ from osmosis_ai.rollout.journal.anchor import Anchor, drop_anchor, take_anchor
 from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import damaged, is_busy, is_damage, journal_error
-from osmosis_ai.rollout.journal.owner import Owner, is_locked, is_token, living, lock, sweep
+from osmosis_ai.rollout.journal.occupancy import is_open_elsewhere, owners_directory, require_nobody
+from osmosis_ai.rollout.journal.owner import Owner, is_locked, is_token, lock, sweep
 
 APPLICATION_ID = 0x6F736A6C
 SCHEMA_VERSION = 1
@@ -200,10 +201,6 @@ class OpenFile:
                 drop_anchor(self.anchor)
 
 
-def owners_directory(path: Path) -> Path:
-    return path.with_name(path.name + ".owners")
-
-
 def open_file(path: Path, options: FileOptions, clock: Clock) -> OpenFile:
     """Open the journal at ``path``, made if absent, as a new owner.
 
@@ -282,7 +279,7 @@ def _require_no_log(path: Path) -> None:
 def _require_whole(path: Path, timeout_seconds: float) -> bool:
     """Whether others have it open; a new log beside the one that they use would damage the file."""
     deadline = time.monotonic() + timeout_seconds
-    while others := _is_open_elsewhere(path):
+    while others := is_open_elsewhere(path):
         missing = [suffix for suffix in _IN_USE if not path.with_name(path.name + suffix).exists()]
         if not missing:
             break
@@ -297,26 +294,6 @@ def rename(path: Path, to: Path, timeout_seconds: float) -> None:
     with _alone(path, timeout_seconds):
         require_nobody(path)
         path.rename(to)
-
-
-def require_nobody(path: Path, but: str = "") -> None:
-    """Raise ``JournalError`` if an owner other than ``but`` has the journal open."""
-    if _is_open_elsewhere(path, but):
-        raise JournalError(f"A server runs on the journal {path}: stop it first, as it still delivers.")
-
-
-def _is_open_elsewhere(path: Path, but: str = "") -> bool:
-    """By either proof of life (``owner``), whether that owner has records or not."""
-    if any(owner != but for owner in living(owners_directory(path))):
-        return True
-    try:
-        anchor = take_anchor(path)
-    except OSError:  # no main file, or one that this user may only read
-        return False
-    try:
-        return anchor.is_held_by_another(but)
-    finally:
-        drop_anchor(anchor)
 
 
 @contextmanager

@@ -24,7 +24,8 @@ from osmosis_ai.rollout.core.files import make_folder
 from osmosis_ai.rollout.journal import schema, table
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
-from osmosis_ai.rollout.journal.file import create_file, require_nobody
+from osmosis_ai.rollout.journal.file import create_file
+from osmosis_ai.rollout.journal.occupancy import require_nobody
 from osmosis_ai.rollout.journal.owner import new_token
 from osmosis_ai.rollout.journal.pages import LOST, Pages, RowPlace
 from osmosis_ai.rollout.journal.token import OF_A_START

@@ -20,7 +20,7 @@ from typing import Any
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.consts import MCP_KEY_VARIABLE
 from osmosis_ai.rollout.core.offload import daemon_threads
-from osmosis_ai.rollout.core.schemas import check_server_url
+from osmosis_ai.rollout.core.server_url import check_server_url
 from osmosis_ai.rollout.core.text import excerpt, redacted
 from osmosis_ai.rollout.core.user_errors import UsageError
 from osmosis_ai.rollout.mcp.loader import INSTALL_HINT, MCPLoadError

@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.request import getproxies, proxy_bypass
 
-from osmosis_ai.rollout.core.schemas import check_server_url
+from osmosis_ai.rollout.core.server_url import check_server_url
 
 MAX_HOST_BYTES = 253
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")

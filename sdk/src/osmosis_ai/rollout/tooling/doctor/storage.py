@@ -19,7 +19,7 @@ from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.journal import UNSETTLED, JournalError
 from osmosis_ai.rollout.journal.errors import NoJournalError
 from osmosis_ai.rollout.journal.explain import journal_error
-from osmosis_ai.rollout.journal.file import owners_directory
+from osmosis_ai.rollout.journal.occupancy import owners_directory
 from osmosis_ai.rollout.journal.owner import is_alive
 from osmosis_ai.rollout.journal.place import journal_at, shown
 from osmosis_ai.rollout.journal.postgres.address import is_postgres

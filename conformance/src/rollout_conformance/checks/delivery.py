@@ -103,6 +103,8 @@ async def slow(kit: Kit) -> None:
     rollout.has_delivery_faults = True
     await kit.send(rollout)
     await rollout.result()
+    await asyncio.sleep(AGAIN_SECONDS)  # what was sent for lack of patience may be on its way
+    await kit.settle()
     _require_identical(rollout, f"an acknowledgement that took {SLOW_SECONDS:g} s")
 
 

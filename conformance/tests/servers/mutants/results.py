@@ -155,7 +155,7 @@ async def failures_once(self: SmallServer, usual: Any, rollout: Rollout, result:
 
 async def loses_patience(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
     try:
-        async with asyncio.timeout(1.9):  # of the 2 s that the check takes
+        async with asyncio.timeout(1.5):  # of the 2 s that the check takes
             return str(await usual(rollout, result))
     except TimeoutError:
         result |= self.failed(rollout, RuntimeError("the trainer is slow"), "llm_error")

@@ -28,7 +28,8 @@ INIT_PATH = "/v1/rollout/init"
 LEAST_PAUSE_SECONDS = 0.1
 BODY_SECONDS = 5.0
 """How long a server that wants the body first is given."""
-MAX_SERVERS_ASKED = 30
+ELSEWHERE_SECONDS, ASKED_AGAIN_SECONDS = 15.0, 0.05
+"""How long, and how often, a process is looked for behind one address that others answer at too."""
 
 
 class Asking:
@@ -199,15 +200,19 @@ class Asking:
         return answer
 
     async def cancel_where_it_runs(self, rollout_id: str) -> httpx.Response:
-        """As ``cancel``, again while the answer is 409: behind one address there may be several servers.
+        """The 202 to the cancel of a rollout that runs; asked for again while it is 409, as of another process.
 
         Raises:
-            Failed: there is no answer.
+            Failed: there is no answer, or another one.
         """
+        deadline = time.monotonic() + min(ELSEWHERE_SECONDS, self.trainer.patience.seconds)
         answer = await self.cancel(rollout_id)
-        for _ in range(MAX_SERVERS_ASKED):
-            if answer.status_code == 409:
-                answer = await self.cancel(rollout_id)
+        while answer.status_code == 409 and time.monotonic() < deadline:
+            # Not one right after the other: while a process is busy, another one takes all connections.
+            await asyncio.sleep(ASKED_AGAIN_SECONDS)
+            answer = await self.cancel(rollout_id)
+        if answer.status_code != 202:
+            raise Failed("202 to the cancel of a rollout that runs", describe(answer))
         return answer
 
     @property

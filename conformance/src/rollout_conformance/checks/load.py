@@ -145,7 +145,8 @@ async def _require_as_many_again(kit: Kit, count: int) -> None:
         if answer.status_code != 202:
             raise Failed(f"202 to each of {count} inits, once as many had been cancelled", describe(answer))
         kit.took(rollout, answer)
-        await _cancel(kit, rollout)
+        await rollout.first_chat()
+        await kit.cancel_where_it_runs(rollout.rollout_id)
         await rollout.result()
 
     model = kit.hold()

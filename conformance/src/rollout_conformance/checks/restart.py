@@ -35,6 +35,8 @@ ROLLOUTS = 4
 POLL_SECONDS = 0.05
 RUN_AGAIN = "the key of what was cut off is free: an init that is repeated then runs its rollout again"
 SHORTENED_SECONDS = 5.0
+READ_SECONDS = 5.0
+"""In which a server has read that a result was acknowledged, where its state does not tell."""
 
 
 @dataclass
@@ -170,7 +172,7 @@ async def start_again(command: "ServerCommand", after: str) -> None:
 
 async def _until_read(kit: Kit, rollout: PlayedRollout) -> None:
     """Until the server has read that its result was acknowledged, as far as it can be seen."""
-    deadline = time.monotonic() + kit.options.settle_seconds
+    deadline = time.monotonic() + READ_SECONDS
     while time.monotonic() < deadline:
         response = await kit.status(rollout.rollout_id)
         if response.status_code == 200 and b'"delivered"' in response.content:

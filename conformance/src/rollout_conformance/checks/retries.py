@@ -27,7 +27,7 @@ from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
 
-RETRY_AFTER_SECONDS = 1
+RETRY_AFTER_SECONDS = 2
 DATED_SECONDS = 4
 """Of these two are owed: a date has whole seconds, and another machine another clock."""
 CLOCK_SLACK_SECONDS = 0.05

@@ -1,0 +1,63 @@
+"""What a machine that is busy, or stands still for a moment, does not change of a verdict."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from rollout_conformance import KitOptions, asking
+from rollout_conformance.asking import Asking
+from rollout_conformance.checks.delays import fault_of_waits
+from rollout_conformance.kit_trainer import KitTrainer
+from rollout_conformance.vocabulary import Failed
+
+STALL_SECONDS = 0.5
+DOUBLING, STEADY, NONE = (0.1, 0.2, 0.4), (0.8, 0.8, 0.8), (0.0, 0.0, 0.0)
+
+
+def stalled(waits: tuple[float, ...], which: int) -> list[tuple[float, ...]]:
+    """Six rollouts' waits, of which one is longer for two of them."""
+    longer = tuple(wait + STALL_SECONDS * (number == which) for number, wait in enumerate(waits))
+    return [longer, longer, waits, waits, waits, waits]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_machine_that_stands_still_changes_no_verdict_on_delays(which: int) -> None:
+    assert fault_of_waits(stalled(DOUBLING, which), "calls") is None
+    assert "longer waits" in str(fault_of_waits(stalled(STEADY, which), "calls"))
+    assert "at least 0.3 s" in str(fault_of_waits(stalled(NONE, which), "calls"))
+
+
+@asynccontextmanager
+async def answering_cancels(status_of: Callable[[int], int]) -> AsyncIterator[tuple[Asking, list[int]]]:
+    """A server that answers the nth cancel so, and what it answered."""
+    answered: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        answered.append(status_of(len(answered)))
+        writer.write(b"HTTP/1.1 %d Any\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}" % answered[-1])
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, httpx.AsyncClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield Asking(KitOptions(url), http, KitTrainer(url, 60.0)), answered
+
+
+async def test_a_rollout_is_cancelled_though_another_process_takes_many_connections_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asking, "ASKED_AGAIN_SECONDS", 0.001)
+    async with answering_cancels(lambda asked: 202 if asked == 60 else 409) as (kit, _):
+        assert (await kit.cancel_where_it_runs("one")).status_code == 202
+
+
+async def test_where_no_process_cancels_it_that_is_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ELSEWHERE_SECONDS", 0.1)
+    async with answering_cancels(lambda asked: 409) as (kit, answered):
+        with pytest.raises(Failed, match="202 to the cancel of a rollout that runs; got 409"):
+            await kit.cancel_where_it_runs("one")
+    assert len(answered) > 1

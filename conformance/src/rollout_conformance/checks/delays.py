@@ -35,9 +35,7 @@ def fault_of_waits(waits: Sequence[Sequence[float]], what: str) -> Failed | None
     shortest = min(waits, key=sum)
     if sum(shortest) < 3 * LEAST_WAIT_SECONDS:
         told = ", ".join(f"{wait:.2f}" for wait in shortest)
-        usually = (
-            "it is made again at once: wait a while, such as half a second, and longer each time"
-        )
+        usually = "it is made again at once: wait a while, such as half a second, and longer each time"
         expected = f"at least {3 * LEAST_WAIT_SECONDS:.1f} s for three further {what}"
         return Failed(expected, f"waits of {told} s", usually=usually)
     one, _, third = (median(nth) for nth in zip(*waits, strict=True))

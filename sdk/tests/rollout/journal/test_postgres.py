@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 from support.journal import an_acceptance
-from support.postgres import PASSWORD, Database, needs_postgres
+from support.postgres import Database, needs_postgres
 from support.postgres_journal import asked, claim_when_possible, cut_off, until_problem, until_true
 
 from osmosis_ai.rollout.journal import JournalError, PostgresJournal
 from osmosis_ai.rollout.journal.errors import NoJournalError
-from osmosis_ai.rollout.journal.postgres.address import parse
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -214,6 +213,9 @@ async def test_a_schema_of_the_version_before_gets_its_secret_once(postgres: Dat
         await journal.accept(an_acceptance("key"))
         before = journal.sign("text")
         await connection.execute("DROP TABLE secrets; UPDATE version SET version = 1")
+    with pytest.raises(JournalError, match=r"version 1 of an older SDK, .*: start a server of this SDK"):
+        await PostgresJournal(url, create=False).open()
+    await until_true(url, "SELECT version = 1 AND to_regclass('secrets') IS NULL FROM version")
     journals = [PostgresJournal(url) for _ in range(5)]
     async with AsyncExitStack() as stack:
         await asyncio.gather(*map(stack.enter_async_context, journals))
@@ -222,30 +224,20 @@ async def test_a_schema_of_the_version_before_gets_its_secret_once(postgres: Dat
         assert await journals[0].get("key") is not None
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_keep_every_text_is_refused(postgres: Database, encoding: str) -> None:
+    url = postgres.new_url()
+    async with asked(url) as connection:
+        await connection.execute(f"CREATE DATABASE in_{encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = url.replace("/postgres?", f"/in_{encoding.lower()}?")
+    with pytest.raises(JournalError, match=f"has the encoding {encoding}, .*: name one that was created with"):
+        await PostgresJournal(url).open()
+    await until_true(url, "SELECT count(*) = 0 FROM pg_namespace WHERE nspname LIKE 'journal%'")
+
+
 async def test_all_who_make_a_schema_at_once_have_its_secret(postgres: Database) -> None:
     url = postgres.new_url()
     journals = [PostgresJournal(url) for _ in range(5)]
     async with AsyncExitStack() as stack:
         await asyncio.gather(*map(stack.enter_async_context, journals))
         assert len({journal.sign("text") for journal in journals}) == 1
-
-
-async def test_the_password_may_be_in_a_file(
-    postgres: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = postgres.new_url()
-    file = tmp_path / "pgpass"
-    file.write_text(f"127.0.0.1:*:*:tester:{PASSWORD}\n")
-    file.chmod(0o600)
-    monkeypatch.setenv("PGPASSFILE", str(file))
-    async with PostgresJournal(url.replace(f":{PASSWORD}", "")) as journal:
-        assert await journal.accept(an_acceptance()) is None
-    services = tmp_path / "services"
-    services.write_text(f"[rollouts]\nhost=127.0.0.1\nport={postgres.port}\ndbname=postgres\nuser=tester\n")
-    monkeypatch.setenv("PGSERVICEFILE", str(services))
-    schema = parse(url).schema
-    async with PostgresJournal(f"postgresql:///?service=rollouts&schema={schema}") as journal:
-        assert await journal.get("key") is not None
-    monkeypatch.setenv("PGSERVICE", "rollouts")
-    async with PostgresJournal(f"postgresql://?schema={schema}") as journal:
-        assert await journal.get("key") is not None

@@ -7,7 +7,6 @@ never taken for a path, nor a part of a password for a host, so neither makes a 
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from osmosis_ai.rollout.journal.errors import JournalError
@@ -16,10 +15,10 @@ SCHEMES = ("postgresql", "postgres")
 DEFAULT_SCHEMA = "osmosis"
 LEASE_SECONDS = 15.0
 LEASE_BOUNDS_SECONDS = (1.0, 3600.0)
-_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 MOST_PORT = 65535
 _SCHEMA = re.compile(r"(?!pg_|information_schema$)[a-z_][a-z0-9_]{0,54}")
 """Short enough for the name of a channel with it, and none of PostgreSQL's own."""
+_SERVICE = re.compile(r"[\w .-]+")
 _MEANT_AS_URL = re.compile(r"[\"'\s]*(jdbc:)?postgres(ql)?(\+\w+)?:|[^/]*://", re.IGNORECASE)
 _PLACE = re.compile(r"(\[[^\]]*\]|[^\[\]:]*)(:(?P<port>[0-9]{0,5}))?")
 UNREADABLE = (
@@ -45,13 +44,6 @@ class Address:
     def __str__(self) -> str:
         return self.shown
 
-    @property
-    def unreadable_file(self) -> str | None:
-        """Which parameter names a file that is not there, or cannot be read."""
-        query = dict(parse_qsl(urlsplit(self.dsn).query))
-        named = ((name, Path(query[name])) for name in _FILES if name in query)
-        return next((name for name, file in named if not (file.is_file() and os.access(file, os.R_OK))), None)
-
 
 def is_postgres(where: object) -> bool:
     """Whether a journal's place is, or is meant as, the URL of a database."""
@@ -61,8 +53,7 @@ def is_postgres(where: object) -> bool:
 def parse(url: str) -> Address:
     """``postgresql://[user[:password]@][host][:port][/database][?schema=osmosis&lease=15&...]``.
 
-    The parameters ``schema`` and ``lease`` are ours, the others are those of libpq, as asyncpg takes them. Where it
-    names no host, the variable ``PGSERVICE`` names the service.
+    The parameters ``schema`` and ``lease`` are ours, the others are those of libpq, as asyncpg takes them (``libpq``).
     Raises ``JournalError``.
     """
     parts = _split(url.strip())
@@ -70,8 +61,6 @@ def parse(url: str) -> Address:
     user, colon, password = (part if part == ":" else quote(unquote(part), safe="") for part in userinfo.partition(":"))
     parts = parts._replace(netloc=user + colon + password + at + places)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if not places and "host" not in query and (service := os.environ.get("PGSERVICE")):
-        query.setdefault("service", service)  # as libpq does; asyncpg takes it from the URL alone
     schema = query.pop("schema", DEFAULT_SCHEMA)
     if _SCHEMA.fullmatch(schema) is None:
         raise JournalError(
@@ -79,13 +68,19 @@ def parse(url: str) -> Address:
             " digits and _, and none that PostgreSQL keeps for itself."
         )
     lease_seconds = _seconds(query.pop("lease", str(LEASE_SECONDS)))
-    place = places or query.get("host") or query.get("service") or "the default host"
+    place = places or query.get("host") or _service(query) or "the default host"
     path = parts.path if len(parts.path) > 1 else ""  # one that names nothing would hide the database of a service
     shown = place + path
     if schema != DEFAULT_SCHEMA:
         shown += f" (schema {schema})"
     secret = query.get("password") or unquote(password) or None
     return Address(urlunsplit(parts._replace(path=path, query=urlencode(query))), schema, shown, lease_seconds, secret)
+
+
+def _service(query: dict[str, str]) -> str | None:
+    """As it may be shown: what somebody takes for a service may be a URL with a password."""
+    service = query.get("service") or os.environ.get("PGSERVICE")
+    return service if service is None or _SERVICE.fullmatch(service) else "a service"
 
 
 def _split(url: str) -> SplitResult:

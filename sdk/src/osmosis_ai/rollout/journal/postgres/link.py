@@ -15,6 +15,7 @@ from typing import Any
 from osmosis_ai.rollout.journal.errors import JournalError
 from osmosis_ai.rollout.journal.postgres.address import Address
 from osmosis_ai.rollout.journal.postgres.explain import is_definite
+from osmosis_ai.rollout.journal.postgres.libpq import Access, access
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
@@ -98,9 +99,12 @@ async def connect(address: Address, name: str) -> Any:
         raise JournalError(
             "A journal in PostgreSQL needs the package asyncpg: install 'osmosis-ai[postgres]'."
         ) from None
+    found: Access | None = None
     try:
+        found = access(address.dsn)
         return await asyncpg.connect(
-            address.dsn,
+            found.dsn,
+            **found.arguments,
             timeout=CONNECT_SECONDS,
             server_settings={
                 "application_name": name,
@@ -111,24 +115,32 @@ async def connect(address: Address, name: str) -> Any:
         )
     except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError) as error:
         raise JournalError(
-            f"The database of the journal at {address} does not take a parameter of the URL ({type(error).__name__}):"
-            " leave it out, or correct it."
+            f"The database of the journal at {address} does not take a parameter of the URL, or of its service"
+            f" ({type(error).__name__}): leave it out, or correct it."
         ) from None
     except asyncpg.TargetServerAttributeNotMatched:
         raise JournalError(
             f"No host of the journal at {address} is what target_session_attrs asks for: correct it, or name the one."
         ) from None
     except (FileNotFoundError, IsADirectoryError, PermissionError):
-        if (parameter := address.unreadable_file) is not None:
+        if found is not None and found.unreadable_file is not None:
             raise JournalError(
-                f"The file that {parameter} names in the URL of the journal at {address} is absent, or cannot be read:"
-                " correct its path."
+                f"The file that {found.unreadable_file} names for the journal at {address} is absent, or cannot be"
+                " read: correct its path."
+            ) from None
+        raise
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        if found is not None and found.lacking is not None:
+            raise JournalError(
+                f"The journal at {address} refuses this user without a password, and {found.lacking}: correct that, or"
+                " the user's name."
             ) from None
         raise
     except (asyncpg.InterfaceError, ValueError, OverflowError) as error:
         if getattr(error, "sqlstate", None) is None and not isinstance(error, OSError):
             # Its messages quote the URL, so they are not passed on.
             raise JournalError(
-                f"The URL of the journal at {address} says what asyncpg cannot take: see docs/many-machines.md."
+                f"The URL of the journal at {address}, its service or a variable PG... says what asyncpg cannot take:"
+                " see docs/many-machines.md."
             ) from None
         raise

@@ -72,13 +72,24 @@ MIGRATIONS = (_FIRST, _SECOND)
 async def prepare(connection: Any, address: Address, *, create: bool) -> bytes:
     """Bring the schema to ``VERSION``; the journal's secret (``Journal.sign``).
 
-    Raises ``JournalError``; ``NoJournalError`` if it is absent and not to be made.
+    Without ``create`` nothing is made or changed. Raises ``JournalError``; ``NoJournalError`` if it is absent and not
+    to be made.
 
     A user who may not create anything can use what another has made.
     """
+    if (encoding := connection.get_settings().server_encoding) != "UTF8":
+        raise JournalError(
+            f"The database of the journal at {address} has the encoding {encoding}, in which not every text can be"
+            " kept: name one that was created with the encoding UTF8."
+        )
     version = await _version(connection, address)
     if version == 0 and not create:
         raise NoJournalError(f"There is no journal at {address}: a server with --journal makes it.")
+    if version < VERSION and not create:
+        raise JournalError(
+            f"The journal at {address} has the version {version} of an older SDK, and this command changes no tables:"
+            " start a server of this SDK on it (osmosis serve --journal), which brings it up to date."
+        )
     if version < VERSION:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)

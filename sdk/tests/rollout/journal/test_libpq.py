@@ -127,7 +127,7 @@ async def test_a_journal_opens_with_the_files_with_which_psql_does(
     host = case.host.replace("PORT", str(odd.port))
     url = f"postgresql://{quote(USER)}@{host}/{quote(BASE)}?{case.query}" if host else f"postgresql://?{case.query}"
     assert psql_gets_in(url) in (case.refusal is None, None)
-    journal = PostgresJournal(f"{url}&schema={parse(odd.new_url()).schema}")
+    journal = PostgresJournal(f"{url}&schema=shared")
     if case.refusal is None:
         async with journal:
             assert await journal.counts()

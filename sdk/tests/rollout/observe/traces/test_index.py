@@ -11,8 +11,9 @@ from support.traces import TraceMaker, answer, call, calling, saying, write_rand
 
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
 from osmosis_ai.rollout.observe.traces.conversation import conversation_of
+from osmosis_ai.rollout.observe.traces import reader
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
-from osmosis_ai.rollout.observe.traces.reader import events_of, lines_of
+from osmosis_ai.rollout.observe.traces.reader import READ_BYTES, events_of, lines_of
 
 
 def made(rollout_id: str = "r1") -> TraceMaker:
@@ -35,8 +36,30 @@ class TestReading:
         assert [event["event"] for event in events_of(path)] == ["a"]
         with path.open("ab") as file:
             file.write(b'out_id":"r"}\n')
-        [line] = lines_of(path, len(b'{"event":"a","rollout_id":"r"}\n'))
-        assert line.event() == {"event": "b", "rollout_id": "r"}
+        [(line, end)] = lines_of(path, len(b'{"event":"a","rollout_id":"r"}\n'))
+        assert line == b'{"event":"b","rollout_id":"r"}'
+        assert end == path.stat().st_size
+
+    @pytest.mark.parametrize("size", [READ_BYTES - 2, READ_BYTES - 1, READ_BYTES, 3 * READ_BYTES + 7])
+    def test_a_line_is_whole_however_often_is_read_for_it(self, tmp_path: Path, size: int) -> None:
+        lines = [b"first", b"x" * size, b"", b"y" * size, b"last"]
+        path = tmp_path / "r.jsonl"
+        path.write_bytes(b"\n".join([*lines, b"torn"]))
+        found = list(lines_of(path))
+        assert [line for line, _ in found] == lines
+        ends = [sum(len(line) + 1 for line in lines[: number + 1]) for number in range(len(lines))]
+        assert [end for _, end in found] == ends
+        for number, start in enumerate(ends[:-1]):
+            assert list(lines_of(path, start, ends[-2])) == found[number + 1 : -1]
+
+    def test_what_is_longer_than_a_line_can_be_is_passed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reader, "MAX_LINE_BYTES", READ_BYTES)
+        path = tmp_path / "r.jsonl"
+        path.write_bytes(b"x" * (READ_BYTES + 10) + b'\n{"event":"a"}\n')
+        assert [event["event"] for event in events_of(path)] == ["a"]
+        assert [len(line) for line, _ in lines_of(path)] == [10, len(b'{"event":"a"}')]
 
     @pytest.mark.parametrize(
         "line",

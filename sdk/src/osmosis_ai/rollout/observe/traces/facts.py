@@ -24,7 +24,7 @@ _LARGEST_EXACT = 1 << 53
 
 def scalars_of(metadata: object) -> dict[str, Scalar]:
     """The scalar values of a request's metadata; long ones are cut, and those beyond ``MAX_KEYS`` left out."""
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, dict):
         return {}
     found: dict[str, Scalar] = {}
     for key, value in metadata.items():
@@ -48,7 +48,7 @@ def digest_of(messages: object) -> str:
 def question_of(messages: list[Any], metadata: object) -> str:
     """A digest of what the dataset asked: the messages but the system's, which is the agent's, and the ground truth."""
     said = [one for one in messages if not (isinstance(one, dict) and one.get("role") in ("system", "developer"))]
-    truth = metadata.get("ground_truth") if isinstance(metadata, Mapping) else None
+    truth = metadata.get("ground_truth") if isinstance(metadata, dict) else None
     return digest_of([said, truth])
 
 

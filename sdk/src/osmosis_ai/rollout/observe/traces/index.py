@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from osmosis_ai.rollout.core.trace.format import TraceEvent
-from osmosis_ai.rollout.observe.traces.reader import Line, events_of, lines_of, trace_files
+from osmosis_ai.rollout.observe.traces.reader import event_on, events_of, lines_of, trace_files
 from osmosis_ai.rollout.observe.traces.store import Kept, Store, kept_of
 from osmosis_ai.rollout.observe.traces.summary import CONCERNING, Summary
 
@@ -25,6 +25,7 @@ RECENT_SECONDS = 60.0
 """How long after its last event a file is watched for more."""
 _COMPACT_START = b'{"event":"'
 """How the server's own events begin; the agent's, from ``ctx.log_event``, have a space after the colon."""
+_NAME_AT = len(_COMPACT_START)
 _START = TraceEvent.TRACE_START.value
 _CHAT_START = TraceEvent.CHAT_START.value.encode()
 _CONCERNING = {name.encode() for name in CONCERNING}
@@ -203,9 +204,9 @@ class TraceIndex:
             file.seen_at = _seen_at(status)
             before = file.offset
             file.is_unreadable = False
-            for line in lines_of(file.path, file.offset):
-                self._take_in(file, line)
-                file.offset = line.end
+            for line, end in lines_of(file.path, file.offset):
+                self._take_in(file, line, end)
+                file.offset = end
         except OSError:
             file.is_unreadable = True
             return False
@@ -218,21 +219,21 @@ class TraceIndex:
         # `self.rollouts` keeps them: pages refer to their positions.
         file.rollouts.clear()
 
-    def _take_in(self, file: _File, line: Line) -> None:
+    def _take_in(self, file: _File, line: bytes, end: int) -> None:
         rollout = file.rollouts[-1] if file.rollouts else None
-        if rollout is not None and _is_of_no_concern(line.content, rollout):
-            rollout.end = line.end
+        if rollout is not None and _is_of_no_concern(line, rollout):
+            rollout.end = end
             return
-        event = line.event()
+        event = event_on(line)
         if event is None:
             self.unreadable_lines += 1
             file.lost += 1
             return
         if rollout is None or event["event"] == _START:
-            rollout = Summary(file.path, line.start, line.end, run=file.run)
+            rollout = Summary(file.path, file.offset, end, run=file.run)
             file.rollouts.append(rollout)
             self.rollouts.append(rollout)
-        rollout.add(event, line.end)
+        rollout.add(event, end)
         rollout.version = self.version
 
 
@@ -249,8 +250,7 @@ def _is_of_no_concern(line: bytes, rollout: Summary) -> bool:
         return False
     if not line.startswith(_COMPACT_START):
         return not line.startswith(_OF_THE_CONTEXT)
-    name_end = line.find(b'"', len(_COMPACT_START))
-    name = line[len(_COMPACT_START) : name_end]
+    name = line[_NAME_AT : line.find(b'"', _NAME_AT)]
     # The first call sends what the init asked: there is nothing new in it.
     return name not in _CONCERNING or (name == _CHAT_START and rollout.knows_calls and b'"at":0,' in line[:300])
 

@@ -8,9 +8,8 @@ end is left for the next time. Only regular files are opened, no symbolic link i
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -18,46 +17,49 @@ from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.core.trace.file import MAX_FILE_BYTES
 from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX
 
+READ_BYTES = 256 * 1024
 MAX_LINE_BYTES = 128 * 1024 * 1024
 MAX_READ_BYTES = 2 * MAX_FILE_BYTES
 """Twice what a writer makes, as two may write to one file at once."""
 
 
-class Line(NamedTuple):
-    """One whole line of a file."""
-
-    start: int
-    """Offset of its first byte."""
-    end: int
-    """Offset of the byte after its newline: where reading goes on."""
-    content: bytes
-
-    def event(self) -> dict[str, Any] | None:
-        """The event on it; ``None`` if it is none."""
-        try:
-            event = from_json(self.content)
-        except (ValueError, RecursionError):
-            return None
-        return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+def event_on(line: bytes) -> dict[str, Any] | None:
+    """The event on a line; ``None`` if it is none."""
+    try:
+        event = from_json(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def lines_of(path: str | Path, start: int = 0, end: int | None = None) -> Iterator[Line]:
-    """The whole lines of a file between two offsets.
+def lines_of(path: str | Path, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int]]:
+    """The whole lines of a file between two offsets, and after each where the next one begins.
 
     Raises:
         OSError: the file cannot be read, is no regular file, or is too large.
     """
-    with _open(path) as file:
-        file.seek(start)
-        while end is None or start < end:
-            content = file.readline(MAX_LINE_BYTES)
-            if not content.endswith(b"\n"):
-                if len(content) < MAX_LINE_BYTES:
-                    return
-                start += len(content)
-                continue
-            yield Line(start, start + len(content), content)
-            start += len(content)
+    descriptor = open_regular(path, os.O_RDONLY)
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        if size > MAX_READ_BYTES:
+            raise OSError(errno.EFBIG, "it is larger than a trace can be", os.fspath(path))
+        at, stop = start, size if end is None else min(end, size)
+        begun: list[bytes] = []
+        while at < stop and (read := os.pread(descriptor, min(stop - at, READ_BYTES), at)):
+            at += len(read)
+            *whole, rest = read.split(b"\n")
+            if whole and begun:
+                whole[0] = b"".join((*begun, whole[0]))
+                begun.clear()
+            for line in whole:
+                start += len(line) + 1
+                yield line, start
+            begun.append(rest)
+            if at - start >= MAX_LINE_BYTES:
+                start = at
+                begun.clear()
+    finally:
+        os.close(descriptor)
 
 
 def events_of(path: str | Path, start: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:
@@ -66,8 +68,8 @@ def events_of(path: str | Path, start: int = 0, end: int | None = None) -> Itera
     Raises:
         OSError: the file cannot be read, is no regular file, or is too large.
     """
-    for line in lines_of(path, start, end):
-        if (event := line.event()) is not None:
+    for line, _ in lines_of(path, start, end):
+        if (event := event_on(line)) is not None:
             yield event
 
 
@@ -90,14 +92,3 @@ def trace_files(root: str | Path, listed: list[str] | None = None) -> Iterator["
                         yield entry
         except OSError:
             continue
-
-
-@contextmanager
-def _open(path: str | Path) -> Iterator[IO[bytes]]:
-    descriptor = open_regular(path, os.O_RDONLY)
-    size = os.fstat(descriptor).st_size
-    # A buffer as large as a large one needs would cost more than reading the small.
-    with open(descriptor, "rb", buffering=min(max(size + 1, 4096), 256 * 1024)) as file:  # noqa: PTH123 - a descriptor
-        if size > MAX_READ_BYTES:
-            raise OSError(errno.EFBIG, "it is larger than a trace can be", os.fspath(path))
-        yield file

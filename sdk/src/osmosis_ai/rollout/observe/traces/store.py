@@ -27,7 +27,7 @@ from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
 STORE_NAME = ".osmosis-index.sqlite3"
-STORE_VERSION = 2
+STORE_VERSION = 3
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
 MAX_STORE_BYTES = 1024 * 1024 * 1024
@@ -37,10 +37,11 @@ _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
 _state_of = attrgetter(*_KEPT)
 _values = attrgetter("size", "changed", "read", "lost", "state")
+# With row ids, as rows come in no order of their paths: kept in that order, each save would move half of them.
 _TABLES = """
 CREATE TABLE files (
     path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, read INTEGER, lost INTEGER, state BLOB, sum INTEGER
-) WITHOUT ROWID;
+);
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
@@ -175,7 +176,7 @@ class Store:
         return known
 
     def _save(self, database: sqlite3.Connection, known: Iterable[tuple[str, Kept]], gone: Iterable[str]) -> None:
-        rows = [(os.fsencode(path), *_values(kept), _sum_of(os.fsencode(path), _values(kept))) for path, kept in known]
+        rows = [(name := os.fsencode(path), *(values := _values(kept)), _sum_of(name, values)) for path, kept in known]
         database.execute("BEGIN IMMEDIATE")
         try:
             database.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])

@@ -10,8 +10,8 @@ import pytest
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
 
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
-from osmosis_ai.rollout.observe.traces.conversation import conversation_of
 from osmosis_ai.rollout.observe.traces import reader
+from osmosis_ai.rollout.observe.traces.conversation import conversation_of
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.reader import READ_BYTES, events_of, lines_of
 

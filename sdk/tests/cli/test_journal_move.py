@@ -20,7 +20,9 @@ from support.replica import Replica
 from support.server_process import ServerProcess
 
 from osmosis_ai.rollout.journal import Payload, PostgresJournal, RolloutState, SqliteJournal
+from osmosis_ai.rollout.journal.errors import NoJournalError
 from osmosis_ai.rollout.journal.occupancy import owners_directory
+from osmosis_ai.rollout.journal.postgres.address import parse
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -95,6 +97,30 @@ def test_a_move_that_was_cut_off_goes_on(tmp_path: Path, postgres: Database) -> 
     assert asyncio.run(everything(PostgresJournal(url))) == before
 
 
+def test_a_refused_move_changes_nothing_and_loses_nothing_when_it_is_made_again(
+    tmp_path: Path, postgres: Database
+) -> None:
+    path, url = tmp_path / "journal.db", postgres.new_url()
+    asyncio.run(fill(path))
+    taken = f"undeliverable-{ROUNDS - 1}"  # of the last page
+
+    async def take() -> None:
+        async with PostgresJournal(url) as journal:
+            await journal.accept(an_acceptance(taken, rollout_id="another"))
+
+    asyncio.run(take())
+    before, there = asyncio.run(everything(SqliteJournal(path))), asyncio.run(everything(PostgresJournal(url)))
+    refused = move(tmp_path, path, to=url)
+    assert refused.returncode == 1
+    assert f"The key '{taken}' is taken by another rollout" in refused.stderr
+    assert asyncio.run(everything(PostgresJournal(url))) == there
+    assert asyncio.run(everything(SqliteJournal(path))) == before
+    postgres.ask(f"TRUNCATE {parse(url).schema}.rollouts")
+    again = move(tmp_path, path, to=url)
+    assert (again.returncode, "already" in again.stdout) == (0, False)
+    assert asyncio.run(everything(PostgresJournal(url))) == before
+
+
 def test_a_file_that_a_server_has_open_stays_although_the_server_has_nothing_to_do(
     tmp_path: Path, postgres: Database
 ) -> None:
@@ -104,6 +130,8 @@ def test_a_file_that_a_server_has_open_stays_although_the_server_has_nothing_to_
         assert (refused.returncode, path.exists()) == (1, True)
         assert "A server runs on the journal" in refused.stderr
         server.accept_and_wait_for_it(trainer.url, "later", "complete")
+    with pytest.raises(NoJournalError):
+        asyncio.run(PostgresJournal(url, create=False).open())
 
 
 def test_a_server_without_its_lock_file_is_seen_all_the_same(tmp_path: Path, postgres: Database) -> None:

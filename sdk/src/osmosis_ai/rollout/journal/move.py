@@ -1,19 +1,19 @@
 # ruff: noqa: ASYNC240 - nothing else runs in the loop of a command
 """From a journal in a file to one in a database, losing nothing and promising nothing twice.
 
-Order: what nobody works on becomes ours, so that no server takes it up; all records are copied, the oldest first; each
-is looked for in the new journal; only then the file gets another name. Whatever ends this half-way, the file is as it
-was, and the next try goes on with what is missing.
+Order: what nobody works on becomes ours, so that no server takes it up; all records are copied, the oldest first, in
+one transaction; only then the file gets another name. Whatever ends this before, the file is as it was, and the
+database too; between the two, the next try finds all of it there.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.file import rename
 from osmosis_ai.rollout.journal.occupancy import require_nobody
-from osmosis_ai.rollout.journal.postgres.journal import PostgresJournal
+from osmosis_ai.rollout.journal.postgres.journal import Adoption, PostgresJournal
 from osmosis_ai.rollout.journal.sqlite import BUSY_TIMEOUT_SECONDS, SqliteJournal
 from osmosis_ai.rollout.journal.token import is_reply_to_start, token_of, with_token
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState
@@ -40,34 +40,42 @@ async def move(file: Path, url: str) -> Moved:
 
     Raises:
         JournalError: a server runs on the file, a key is taken there by another rollout, or one of them cannot be used.
+            Then nothing has come into the database.
     """
     kept_as = file.with_name(file.name + MOVED)
     if not file.exists():
         raise NoJournalError(f"There is no journal at {file}: name the file that servers had as --journal.")
     if kept_as.exists():
         raise JournalError(f"There is a file at {kept_as} already, of an earlier move: put it elsewhere.")
-    async with PostgresJournal(url) as new, SqliteJournal(file, create=False) as old:
-        await _take_all(old)
-        counts, added = dict.fromkeys(RolloutState, 0), 0
-        page: list[tuple[JournalRecord, dict[Payload, bytes]]] = []
-        size_bytes = 0
-        async for record in _oldest_first(old):
-            payloads = {it: content for it in Payload if (content := await old.load(record.key, it)) is not None}
-            if is_reply_to_start(reply := payloads[Payload.INIT_REPLY]):
-                # The new journal has a secret of its own, from which it does not follow.
-                payloads[Payload.INIT_REPLY] = with_token(reply, token_of(old, record.key, record.fingerprint))
-            page.append((record, payloads))
-            size_bytes += sum(map(len, payloads.values()))
-            counts[record.state] += 1
-            if len(page) == PAGE_ROWS or size_bytes > PAGE_BYTES:
-                added += await _bring(new, page)
-                page, size_bytes = [], 0
-        added += await _bring(new, page)
-        await _take_all(old)  # nothing has come in between, or it would be missing there
-        if counts != await old.counts():
-            raise JournalError(f"A server has written to the journal {file} meanwhile: stop it, then try again.")
+    async with SqliteJournal(file, create=False) as old:
+        await _take_all(old)  # before there is anything at the database
+        counts = dict.fromkeys(RolloutState, 0)
+        async with PostgresJournal(url) as new:
+            added = await new.adopt(_pages(old, counts))
     rename(file, kept_as, BUSY_TIMEOUT_SECONDS)
     return Moved(counts, sum(counts.values()) - added, kept_as)
+
+
+async def _pages(old: SqliteJournal, counts: dict[RolloutState, int]) -> AsyncGenerator[list[Adoption]]:
+    """All of it, counted. Raises ``JournalError`` at the end if more has come meanwhile."""
+    page: list[Adoption] = []
+    size_bytes = 0
+    async for record in _oldest_first(old):
+        payloads = {it: content for it in Payload if (content := await old.load(record.key, it)) is not None}
+        if is_reply_to_start(reply := payloads[Payload.INIT_REPLY]):
+            # The new journal has a secret of its own, from which it does not follow.
+            payloads[Payload.INIT_REPLY] = with_token(reply, token_of(old, record.key, record.fingerprint))
+        page.append((record, payloads))
+        size_bytes += sum(map(len, payloads.values()))
+        counts[record.state] += 1
+        if len(page) == PAGE_ROWS or size_bytes > PAGE_BYTES:
+            yield page
+            page, size_bytes = [], 0
+    if page:
+        yield page
+    await _take_all(old)
+    if counts != await old.counts():
+        raise JournalError(f"A server has written to the journal {old.path} meanwhile: stop it, then try again.")
 
 
 async def _take_all(old: SqliteJournal) -> None:
@@ -94,15 +102,3 @@ async def _oldest_first(old: SqliteJournal) -> AsyncIterator[JournalRecord]:
         for record in reversed(await old.records(limit=end - offset, offset=offset)):
             yield record
         end = offset
-
-
-async def _bring(new: PostgresJournal, page: list[tuple[JournalRecord, dict[Payload, bytes]]]) -> int:
-    added = await new.adopt(page)
-    for record, _ in page:
-        there = await new.get(record.key)
-        if there is None or (there.fingerprint, there.accepted_at) != (record.fingerprint, record.accepted_at):
-            raise JournalError(
-                f"The key {record.key!r} is taken by another rollout in the journal at {new.address}: move to another"
-                " schema."
-            )
-    return added

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,7 +53,11 @@ DRAIN_SECONDS = 5.0
 DOUBT_SECONDS = 10.0
 """How long a chat call waits to learn whether it still may be made."""
 ADOPT_SECONDS = 300.0
+"""For a page of another journal."""
+MOVE_SECONDS = 86400.0
+"""For all of them."""
 
+Adoption = tuple[JournalRecord, Mapping[Payload, bytes]]
 T = TypeVar("T")
 
 
@@ -207,21 +212,40 @@ class PostgresJournal(Journal):
 
         return await self._do(claim, SECONDS)
 
-    async def adopt(self, records: Sequence[tuple[JournalRecord, Mapping[Payload, bytes]]]) -> int:
-        """Records of another journal with their payloads, in that order, all of them now this owner's; how many of
-        their keys were free. The others stay as they are."""
+    async def adopt(self, pages: AsyncGenerator[Sequence[Adoption]]) -> int:
+        """Records of another journal, in that order, all of them now this owner's; how many were not there already.
+
+        All or none: a key that another rollout has here is a ``JournalError``, as is whatever ``pages`` raises, which
+        are asked for in another thread.
+        """
 
         async def adopt(connection: Any) -> int:
-            if not records:
-                return 0
-            rows = [statements.adopt_row(*record, place) for place, record in enumerate(records)]
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            row = await connection.fetchrow(statements.ADOPT, self._lease.epoch, *columns)
-            if not row["live"]:
-                await self._require_live(connection)
-            return len(row["ids"])
+            added = 0
+            async with aclosing(pages), connection.transaction():
+                async for page in pages:
+                    async with asyncio.timeout(ADOPT_SECONDS):
+                        added += await self._adopt(connection, page)
+            return added
 
-        return await self._do(adopt, ADOPT_SECONDS)
+        return await self._do(adopt, MOVE_SECONDS)
+
+    async def _adopt(self, connection: Any, page: Sequence[Adoption]) -> int:
+        rows = [statements.adopt_row(*each, place) for place, each in enumerate(page)]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        row = await connection.fetchrow(statements.ADOPT, self._lease.epoch, *columns)
+        if not row["live"]:
+            await self._require_live(connection)
+        added = set(row["ids"])
+        mine = {record.key: record for record, _ in page}
+        for found in await connection.fetch(statements.GET, [row[0] for row in rows if row[0] not in added]):
+            there = statements.record_of(found)
+            record = mine[there.key]
+            if (there.fingerprint, there.accepted_at) != (record.fingerprint, record.accepted_at):
+                raise JournalError(
+                    f"The key {there.key!r} is taken by another rollout in the journal at {self.address}: move to"
+                    " another schema."
+                )
+        return len(added)
 
     async def ask_cancel(
         self, ids: Iterable[str], prefix: str | None, all_of_them: bool, *, spaces: Sequence[str] = ("",)

@@ -15,6 +15,7 @@ from osmosis_ai.rollout.journal.errors import NoJournalError
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
+DEADLINE_SECONDS = 60.0
 SOON_SECONDS = 10.0
 """Half of what one question took that is not for somebody who waits."""
 
@@ -58,7 +59,7 @@ async def test_a_commit_whose_answer_is_lost_is_one_acceptance(postgres: Databas
 async def test_what_was_refused_and_is_on_record_all_the_same_has_an_end(
     postgres: Database, monkeypatch: pytest.MonkeyPatch, comes_again: bool
 ) -> None:
-    monkeypatch.setattr("osmosis_ai.rollout.journal.postgres.batches.ACCEPT_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("osmosis_ai.rollout.journal.postgres.batches.ACCEPT_PATIENCE_SECONDS", 2.0)
     url = postgres.new_url()
     async with PostgresJournal(url) as other, cut_off(postgres, url) as (journal, partition):
         await journal.accept(an_acceptance("warm"))
@@ -88,13 +89,41 @@ async def test_what_a_partition_held_back_is_not_done_when_it_arrives(
         partition.cut()
         with monkeypatch.context() as impatient:
             impatient.setattr("osmosis_ai.rollout.journal.postgres.batches.WRITE_SECONDS", 0.5)
-            impatient.setattr("osmosis_ai.rollout.journal.postgres.batches.ACCEPT_PATIENCE_SECONDS", 0.0)
+            impatient.setattr("osmosis_ai.rollout.journal.postgres.batches.ACCEPT_PATIENCE_SECONDS", 0.2)
             with pytest.raises(JournalError):
                 await journal.accept(an_acceptance("key"))
         partition.mend()
         await until_problem(journal, there_is=False)
         assert await journal.accept(an_acceptance("key")) is None
         assert await journal.finish("key", b"result")
+
+
+@pytest.mark.parametrize("before", ["accept", "finish"])
+async def test_whoever_is_not_answered_in_time_is_told_and_promised_nothing(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """One acceptance is under way, or behind a result that is, others wait in line: none waits for a write's end."""
+    batches = "osmosis_ai.rollout.journal.postgres.batches"
+    monkeypatch.setattr(f"{batches}.WRITE_SECONDS", 3600.0)
+    url = postgres.new_url(lease=3600)
+    async with cut_off(postgres, url) as (journal, partition), asyncio.timeout(DEADLINE_SECONDS):
+        await journal.accept(an_acceptance("warm"))
+        monkeypatch.setattr(f"{batches}.ACCEPT_PATIENCE_SECONDS", 0.5)
+        partition.cut()
+        finishing = asyncio.ensure_future(journal.finish("warm", b"result")) if before == "finish" else None
+        first = asyncio.ensure_future(journal.accept(an_acceptance("first")))
+        await asyncio.to_thread(partition.on_bytes.wait)
+        others = [journal.accept(an_acceptance(f"other {number}")) for number in range(3)]
+        for answer in await asyncio.gather(first, *others, return_exceptions=True):
+            assert isinstance(answer, JournalError)
+        assert "does not answer" in (journal.problem or "")
+        partition.mend()
+        assert finishing is None or await finishing
+        await until_problem(journal, there_is=False)
+        await until_true(url, "SELECT count(*) = 1 FROM rollouts")
+        monkeypatch.undo()
+        assert await journal.accept(an_acceptance("first")) is None
+        assert await journal.finish("first", b"result")
 
 
 async def test_questions_to_a_database_that_does_not_answer_end_soon_all_of_them(postgres: Database) -> None:

@@ -2,9 +2,9 @@
 
 Invariants: a key is in a statement once; one that cannot be written does not harm its neighbours; whoever waits is
 answered (``on_answered``) when it is known what became of its write, or that nobody knows. An acceptance whose outcome
-nobody knows is asked for again until its patience ends; then its caller hears that nothing was promised, and a record,
-if there is one, is taken back once the database answers. If another replica has promised it meanwhile, to an init that
-came again, it is given up instead, and reported as any other without an owner.
+nobody knows is asked for again until its patience ends; then its caller hears that nothing was promised, whatever is
+under way by then, and a record, if there is one, is taken back once the database answers. If another replica has
+promised it meanwhile, to an init that came again, it is given up instead, and reported as any other without an owner.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
@@ -32,7 +32,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 """Of a statement, unless one write alone has more."""
 WRITE_SECONDS = 8.0
 RETRY_SECONDS = 1.0
-ACCEPT_PATIENCE_SECONDS = 5.0
+ACCEPT_PATIENCE_SECONDS = 4.0
+"""Less than the 5 that a client of HTTP waits by default, such as httpx."""
 PACE_SECONDS = 0.02
 """From one statement to the next of its kind, once it carried several writes: what comes meanwhile shares it, and the
 waking of whoever waits. A write that comes alone waits for nothing."""
@@ -99,6 +100,9 @@ class Batches:
         """Acceptances of which nobody knows whether they are on record, and nobody waits for."""
         self._is_refused = False
         """Whether the last write failed for what has nothing to do with it."""
+        self._awaited: dict[Write, None] = {}
+        """Acceptances that somebody waits for, the one with the least patience first."""
+        self._patience: asyncio.TimerHandle | None = None
         self._notes: set[Write] = set()
         """Those that nobody waits for, until it is known what became of them."""
         self._noted = asyncio.Event()
@@ -123,6 +127,9 @@ class Batches:
         queue.append(write)
         if write.kind in NOTES:
             self._notes.add(write)
+        elif write.kind is ACCEPT:
+            self._awaited[write] = None
+            self._look_at_patience()
         self.is_idle.clear()
 
     async def work(self) -> None:
@@ -153,6 +160,27 @@ class Batches:
         if due_at:
             return max(min(due_at) - time.monotonic(), 0.0)
         return RETRY_SECONDS if self._given_up else None
+
+    def _look_at_patience(self) -> None:
+        """One timer for all, as hardly any is ever needed."""
+        if self._patience is None and self._awaited:
+            ends_at = next(iter(self._awaited)).patience_ends_at
+            self._patience = asyncio.get_running_loop().call_at(ends_at, self._end_patience)
+
+    def _end_patience(self) -> None:
+        self._patience, now = None, time.monotonic()
+        late = [write for write in self._awaited if write.patience_ends_at <= now]
+        if late:
+            self.lease.note(TimeoutError())
+        for write in late:
+            del self._awaited[write]
+            # A copy is answered: what becomes of the write itself has nobody to hear it.
+            self._on_answered(replace(write, error=journal_error(self._address, TimeoutError())))
+            write.loop = write.future = None
+            if write in self._queues[ACCEPT]:
+                self._queues[ACCEPT].remove(write)
+                self._answer(write)
+        self._look_at_patience()
 
     async def prove(self, seconds: float) -> None:
         """Once a write has been refused: raise what asyncpg raises where another one would be, too."""
@@ -198,9 +226,8 @@ class Batches:
         if rest:
             standing = {}
             if kind is ACCEPT:
-                await connection.execute(
-                    statements.NOTE_REPEATED, self.lease.epoch, [write.values[0] for write in rest]
-                )
+                ids, times = [write.values[0] for write in rest], [write.values[-1] for write in rest]
+                await connection.execute(statements.NOTE_REPEATED, self.lease.epoch, ids, times)
             for found in await connection.fetch(statements.GET, [write.values[0] for write in rest]):
                 standing[found["id"]] = statements.record_of(found)
             for write in rest:
@@ -232,8 +259,6 @@ class Batches:
             if write.is_unclear and time.monotonic() < write.patience_ends_at:
                 self._queues[write.kind].append(write)
                 continue
-            if write.is_unclear:
-                self._given_up.append(write)
             # A copy each: one exception raised in many tasks would gather all their tracebacks.
             write.error = type(told)(*told.args)
             self._answer(write)
@@ -245,6 +270,10 @@ class Batches:
         if write.kind in NOTES:
             self._notes.discard(write)
             self._noted.set()
+        elif write.kind is ACCEPT:
+            self._awaited.pop(write, None)
+            if write.future is None or (write.error is not None and write.is_unclear):
+                self._given_up.append(write)
         self._on_answered(write)
 
     async def _abandon(self, connection: Any) -> None:

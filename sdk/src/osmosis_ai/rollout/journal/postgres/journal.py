@@ -182,7 +182,8 @@ class PostgresJournal(Journal):
             content: bytes | None = await connection.fetchval(query, statements.id_of(key))
             return content
 
-        return await self._do(load, SECONDS)  # as large as it may be
+        is_small = payload is Payload.INIT_REPLY
+        return await self._do(load, None if is_small else SECONDS)
 
     async def find(self, rollout_id: str) -> list[JournalRecord]:
         return await self._fetch(statements.FIND, statements.stored(rollout_id))

@@ -176,8 +176,14 @@ UPDATE rollouts SET epoch = fence.epoch, claim = $3 FROM picked, fence WHERE rol
 RETURNING {_COLUMNS.replace("epoch", "rollouts.epoch")}, number
 """
 CLAIMED = f"SELECT {_COLUMNS}, number FROM rollouts WHERE epoch = $1 AND settled_at IS NULL AND claim = ANY($2)"
-# Somebody else was promised a record that was found: then its owner may no longer take it back.
-NOTE_REPEATED = f"WITH {_FENCE} UPDATE rollouts SET repeated = true FROM fence WHERE id = ANY($2) AND NOT repeated"
+# Somebody else was promised a record that was found: then its owner may no longer take it back. What is found by the
+# very acceptance that made it, sent again, nobody else was promised.
+NOTE_REPEATED = f"""
+WITH {_FENCE}, {_given({"id": "bytea", "accepted_at": "float8"}, 2)}
+UPDATE rollouts SET repeated = true FROM given, fence
+WHERE rollouts.id = given.id AND NOT repeated
+    AND (rollouts.epoch, rollouts.accepted_at) <> (fence.epoch, given.accepted_at)
+"""
 TAKE_BACK = f"""
 DELETE FROM rollouts
 WHERE id = $2 AND epoch = $1 AND state = '{RolloutState.ACCEPTED}' AND accepted_at = $3 AND NOT repeated

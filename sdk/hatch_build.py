@@ -10,11 +10,11 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROJECT = "osmosis_ai/rollout/tooling/scaffold/project"
-EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl")
+EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl", "deploy/Containerfile", ".dockerignore")
 
 
 class ExampleHook(BuildHookInterface):  # type: ignore[misc]
-    """Adds the four files, or refuses to build."""
+    """Adds them, or refuses to build."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a build; an editable one uses the checkout as it is."""

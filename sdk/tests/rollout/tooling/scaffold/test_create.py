@@ -18,7 +18,7 @@ from osmosis_ai.rollout.tooling.scaffold.create import AGENT_NAME_LINE, create_p
 from osmosis_ai.rollout.tooling.scaffold.source import SdkSource, own_source
 
 EXAMPLE = Path(__file__).parents[5]
-COPIED = ("rewards.py", "test_data.jsonl", "tools.py")
+COPIED = (".dockerignore", "deploy/Containerfile", "rewards.py", "test_data.jsonl", "tools.py")
 SDK = SdkSource({"path": "/somewhere/sdk", "editable": True})
 
 
@@ -138,6 +138,7 @@ def own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "installed" / "project"
     shutil.copytree(Path(create.__file__).parent / "project", folder)
     for name in create.EXAMPLE_FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(EXAMPLE / name, folder / name)
     monkeypatch.setattr(create, "files", lambda package: tmp_path / "installed")
     return folder

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 SDK = Path(__file__).parents[4]
 DATA = "osmosis_ai/rollout/tooling/scaffold/project"
-EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl")
+EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl", "deploy/Containerfile", ".dockerignore")
 BUILD_SECONDS = 55
 
 

@@ -13,7 +13,7 @@ from osmosis_ai.rollout.tooling.scaffold.source import VENDOR, SdkSource
 AGENT_NAME_LINE = '    name = "calculator"\n'
 """The line of the example's ``server.py`` that the new name goes into."""
 
-EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl")
+EXAMPLE_FILES = ("server.py", "tools.py", "rewards.py", "test_data.jsonl", "deploy/Containerfile", ".dockerignore")
 TEMPLATES = {
     "README.md": "README.md",
     "gitignore": ".gitignore",

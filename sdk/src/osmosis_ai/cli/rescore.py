@@ -87,6 +87,7 @@ def rescore(
 def _print(report: "RescoringReport", output: Path | None) -> None:
     from osmosis_ai.rollout.core.console import Console
     from osmosis_ai.rollout.core.text import counted, printable
+    from osmosis_ai.rollout.run.formats import format_number
     from osmosis_ai.rollout.run.loading import speaker
 
     say = speaker(Console(), is_silent=False)
@@ -103,7 +104,8 @@ def _print(report: "RescoringReport", output: Path | None) -> None:
     if summary["compared"]:
         before, after = summary["mean_reward_before"], summary["mean_reward"]
         runs = counted(summary["compared"], "run")
-        say(f"Mean reward: {before:.3f} before, {after:.3f} after ({after - before:+.3f}, {runs})")
+        shown = f"{format_number(before, 3)} before, {format_number(after, 3)} after"
+        say(f"Mean reward: {shown} ({format_number(after - before, 3, '+')}, {runs})")
     for name, after in report.components_after.items():
         before = f"{known} before, " if (known := report.components_before.get(name)) else ""
         say(f"  {printable(name)}: {before}{after} after")

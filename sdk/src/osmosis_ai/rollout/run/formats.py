@@ -1,5 +1,8 @@
 """Numbers as reports show them."""
 
+LARGE = 1e9
+"""From here on a number is shown in powers of ten: whole it would fill the line."""
+
 
 def format_duration(milliseconds: float) -> str:
     """``850ms``, ``12.3s`` or ``75m5.0s``, rounded before the unit is chosen."""
@@ -10,6 +13,11 @@ def format_duration(milliseconds: float) -> str:
         return f"{tenths / 10:.1f}s"
     minutes, rest = divmod(tenths, 600)
     return f"{minutes}m{rest / 10:.1f}s"
+
+
+def format_number(value: float, decimals: int = 2, sign: str = "") -> str:
+    """With so many decimals, and ``sign`` as of a format; what is large in six digits: ``1.23457e+300``."""
+    return f"{value:{sign}.{decimals}f}" if abs(value) < LARGE else f"{value:{sign}.6g}"
 
 
 def format_tokens(count: int) -> str:

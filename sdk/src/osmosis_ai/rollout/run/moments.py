@@ -1,12 +1,16 @@
 """Mean and spread of numbers as they come, and of the parts of rewards by name; nothing else of them is kept."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from osmosis_ai.rollout.core.reward_parts import MAX_COMPONENTS
 from osmosis_ai.rollout.core.text import printable
+from osmosis_ai.rollout.run.formats import format_number
+
+_LARGEST = sys.float_info.max
 
 
 @dataclass(slots=True)
@@ -19,18 +23,24 @@ class Moments:
     max: float = -math.inf
     _squares: float = 0.0
     """Sum of the squared distances from the mean (Welford's, which subtracts no large sums)."""
+    _root: float = 0.0
+    """The root of the same, for numbers whose squares are none."""
 
     def add(self, value: float) -> None:
         """Take in one number."""
         self.count += 1
         distance = value - self.mean
-        self.mean += distance / self.count
-        self._squares += distance * (value - self.mean)
+        self.mean += distance / self.count if math.isfinite(distance) else value / self.count - self.mean / self.count
+        rest = value - self.mean
+        self._squares += distance * rest
+        self._root = math.hypot(self._root, math.sqrt(abs(distance)) * math.sqrt(abs(rest)))
         self.min, self.max = min(self.min, value), max(self.max, value)
 
     @property
     def std(self) -> float:
         """Population standard deviation."""
+        if math.isinf(self._squares):
+            return min(_LARGEST, self._root / math.sqrt(self.count))
         return math.sqrt(max(0.0, self._squares) / self.count) if self.count else 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -38,7 +48,8 @@ class Moments:
         return {"mean": self.mean, "std": self.std, "min": self.min, "max": self.max, "count": self.count}
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.std:.2f} ({self.min:.2f} to {self.max:.2f})"
+        mean, std, low, high = map(format_number, (self.mean, self.std, self.min, self.max))
+        return f"{mean} ± {std} ({low} to {high})"
 
 
 class ComponentMoments(dict[str, Moments]):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.text import counted, printable
-from osmosis_ai.rollout.run.formats import format_tokens
+from osmosis_ai.rollout.run.formats import format_number, format_tokens
 from osmosis_ai.rollout.run.tally import Tally
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class RunProgress:
             named = ", ".join(f"{printable(kind)} {count}" for kind, count in kinds.most_common(MAX_KINDS))
             parts.append(f"{counted(kinds.total(), 'error')} ({named}{', ...' if len(kinds) > MAX_KINDS else ''})")
         if tally.mean_reward is not None:
-            parts.append(f"mean reward {tally.mean_reward:.2f}")
+            parts.append(f"mean reward {format_number(tally.mean_reward)}")
         if per_second > 0 and (remaining := tally.planned - tally.ended):
             parts.append(f"{_clock(remaining / per_second)} left")
         self._progress.update(self._task, completed=tally.ended, description=", ".join(parts))

@@ -6,7 +6,7 @@ from osmosis_ai.rollout.core.console import Console
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS
 from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.text import counted, fitted, printable
-from osmosis_ai.rollout.run.formats import run_cost
+from osmosis_ai.rollout.run.formats import format_number, run_cost
 from osmosis_ai.rollout.run.results.results_file import Record
 from osmosis_ai.rollout.run.tally import Tally
 
@@ -58,10 +58,10 @@ def _details(record: Record) -> str:
     if not record["success"]:
         # How it failed is in the summary, once for all that failed alike.
         return f" - {fitted(printable(record['error_kind']), MAX_ERROR_CHARACTERS)}" if record["error_kind"] else ""
-    details: list[str] = [] if record["reward"] is None else [f"{_REWARD} {record['reward']:.2f}"]
+    details: list[str] = [] if record["reward"] is None else [f"{_REWARD} {format_number(record['reward'])}"]
     components = readable_components(record.get("reward_components"))
-    details += [f"{printable(name)} {value:.2f}" for name, value in components.items()]
-    scores = {name: f"{score:.2f}" for name, score in (record.get("scores") or {}).items() if name != _REWARD}
+    details += [f"{printable(name)} {format_number(value)}" for name, value in components.items()]
+    scores = {name: format_number(score) for name, score in (record.get("scores") or {}).items() if name != _REWARD}
     scores |= dict.fromkeys(record.get("eval_errors") or (), "error")
     scores |= dict.fromkeys(record.get("unscored") or (), "none")
     details += [f"{printable(name)} {score}" for name, score in scores.items()]

@@ -120,6 +120,24 @@ class TestIndex:
         assert (one.prompt, one.error, one.is_settled) == ("What is 1 + 2?", None, True)
         assert one.warnings == ["messages[0] changed"]
 
+    @pytest.mark.parametrize("reward", [1e300, -1.7e308, 1e-320, 0])
+    def test_a_reward_of_any_size_is_told(self, tmp_path: Path, reward: float) -> None:
+        parts = {"reward_components": {"right": reward}}
+        made().end(reward=reward, extra_fields=parts).write(tmp_path)
+        [one] = indexed(tmp_path).rollouts
+        assert (one.reward, one.components, one.warnings) == (reward, {"right": reward}, [])
+
+    @pytest.mark.parametrize("reward", [float("nan"), float("inf"), 10**400, "1", True], ids=repr)
+    def test_what_is_no_reward_is_left_out_and_that_is_told(self, tmp_path: Path, reward: object) -> None:
+        parts = {"reward_components": {"right": float("nan"), "brief": 0.5}}
+        made().end(reward=reward, extra_fields=parts).write(tmp_path)
+        [one] = indexed(tmp_path).rollouts
+        assert (one.reward, one.components) == (None, {"brief": 0.5})
+        assert one.warnings == [
+            "its reward is no finite number, and is left out.",
+            "1 part of its reward is no finite number, and is left out.",
+        ]
+
     def test_a_failure_tells_why(self, tmp_path: Path) -> None:
         maker = made().add("rollout_error", error="KeyError: 'x'")
         maker.end(status="ERROR", error_message="KeyError: 'x'", extra_fields={"outcome": "agent_error"}).write(

@@ -3,6 +3,7 @@
 Nothing here keeps messages: 50,000 summaries fit into memory.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
 from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
-from osmosis_ai.rollout.core.reward_parts import known_components
-from osmosis_ai.rollout.core.text import cut
+from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, known_components
+from osmosis_ai.rollout.core.text import counted, cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
 from osmosis_ai.rollout.observe.traces.facts import (
@@ -26,6 +27,7 @@ from osmosis_ai.rollout.observe.traces.facts import (
 
 MAX_TEXT_CHARACTERS = 300
 MAX_WARNINGS = 5
+_LARGEST = sys.float_info.max
 
 COMPLETED = "COMPLETED"
 ERROR = "ERROR"
@@ -182,7 +184,7 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
     if summary.knows_calls:
         return
     summary.status, summary.outcome = COMPLETED, "success"
-    summary.reward = _number(event.get("reward"))
+    _take_reward(summary, event.get("reward"))
     summary.finish_reason = _text(event.get("finish_reason"))
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
@@ -202,7 +204,7 @@ def _on_error(summary: Summary, event: Mapping[str, Any]) -> None:
 def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.status = COMPLETED if event.get("status") == COMPLETED else ERROR
     summary.finish_reason = _text(event.get("finish_reason"))
-    summary.reward = _number(event.get("reward"))
+    _take_reward(summary, event.get("reward"))
     error = _text(event.get("error_message"))
     summary.error = _short(error) if error is not None else None
     messages = event.get("final_messages")
@@ -212,6 +214,10 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     extra = _object(event.get("extra_fields"))
     summary.outcome = _text(extra.get("outcome"))
     summary.components = known_components(extra) or None
+    given = extra.get(REWARD_COMPONENTS)
+    if isinstance(given, dict) and (others := len(given) - len(summary.components or ())):
+        what = f"{counted(others, 'part')} of its reward {'is' if others == 1 else 'are'} no finite number"
+        _warn(summary, f"{what}, and {'is' if others == 1 else 'are'} left out.")
     summary.where = _places(extra)
     rewritten = extra.get("messages_rewritten")
     for text in rewritten if isinstance(rewritten, list) else ():
@@ -231,6 +237,12 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
         summary.tool_ms = _number(metrics.get("tool_latency_ms")) or summary.tool_ms
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
+
+
+def _take_reward(summary: Summary, given: object) -> None:
+    summary.reward = _number(given)
+    if summary.reward is None and given is not None:
+        _warn(summary, "its reward is no finite number, and is left out.")
 
 
 def _warn(summary: Summary, text: str) -> None:
@@ -298,8 +310,8 @@ def _text(value: object) -> str | None:
 
 def _number(value: object) -> float | None:
     if type(value) is float:  # nearly always
-        return value if abs(value) < 1e300 else None
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300 else None
+        return value if abs(value) <= _LARGEST else None
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST else None
 
 
 def _count(value: object) -> int:

@@ -37,7 +37,8 @@ def markdown_report(result: EvalResult, config: Mapping[str, Any], rows: tables.
         lines += ["", f"**{_markdown(stopped)}**"]
     for table in tables.of_report(result, config, rows):
         lines += ["", f"## {_markdown(table.title)}", "", *_markdown_table(table)]
-    if warnings := list(warning_lines(tally_of(result))):
+    models = tables.model_lines(result, str(config.get("model", "")))
+    if warnings := [*tables.pass_notes(models, result), *warning_lines(tally_of(result))]:
         lines += ["", "## Warnings", "", *(f"- {_markdown(text)}" for text in warnings)]
     lines += ["", "## How to read this", "", *(f"- {_markdown(note)}" for note in tables.notes(result))]
     lines += ["", "## How it was made", "", *(f"    {line}" for line in tables.config_text(config).splitlines())]

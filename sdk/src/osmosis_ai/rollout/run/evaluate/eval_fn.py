@@ -26,6 +26,8 @@ from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 
 DEFAULT_TIME_LIMIT_SECONDS = 300.0
 MAX_ERROR_CHARACTERS = 500
+MAX_SCORE = 1e100
+"""Squares of what is larger, and their sums, are no numbers."""
 
 
 RESULT = "result"
@@ -190,6 +192,8 @@ class EvalFnWrapper:
             raise EvalFnError(f"{self.name} must return a number, got {type(result).__name__}: {error}.") from error
         if not math.isfinite(score):
             raise EvalFnError(f"{self.name} must return a finite number, got {score}.")
+        if abs(score) > MAX_SCORE:
+            raise EvalFnError(f"{self.name} must return a score of at most {MAX_SCORE:g}, got {score:g}: scale it.")
         return Score(score, components) if components else score
 
 

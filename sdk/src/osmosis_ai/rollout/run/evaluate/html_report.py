@@ -21,8 +21,6 @@ MAX_TEXT_CHARACTERS = 4_000
 MAX_CELL_CHARACTERS = 200
 MAX_WORD_CHARACTERS = 16
 """No word in a table is broken that is not longer."""
-CARDS_FROM_TEXTS = 3
-"""On a phone a line of a table with so many columns of text is a card, as its numbers were out of sight."""
 _JOINT = re.compile(r"(?<=[^\W\d][/:@_.-])(?=\w)")
 """A name of many parts is broken behind a sign that joins two."""
 
@@ -73,13 +71,13 @@ article dd { margin: 0 0 0.5rem; white-space: pre-wrap; overflow-wrap: anywhere;
 pre { background: var(--box); padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .key { print-color-adjust: exact; }
 @media screen and (max-width: 640px) {
-  .cards :is(table, caption, tbody) { display: block; }
-  .cards thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  .cards tr { display: block; padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
-  .cards td { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0 0.7rem; padding: 0.1rem 0; }
-  .cards td { border: 0; text-align: left; white-space: normal; }
-  .cards td::before { content: attr(data-head); color: var(--quiet); }
-  .cards td:empty { display: none; }
+  .table :is(table, caption, tbody) { display: block; }
+  .table thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .table tr { display: block; padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
+  .table td { display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: 0 0.7rem; padding: 0.1rem 0; }
+  .table td { border: 0; text-align: left; white-space: normal; }
+  .table td::before { content: attr(data-head); color: var(--quiet); }
+  .table td:empty { display: none; }
 }
 @media print {
   nav { display: none; } .table { overflow: visible; font-size: 10px; } figure, tr, dt { break-inside: avoid; }
@@ -105,7 +103,7 @@ def html_report(result: EvalResult, config: Mapping[str, Any], rows: tables.Data
         ("scores", "Scores and costs", _grid(_plots(result, models))),
         ("tables", "Tables", "".join(_table(table, linked) for table in tables.of_report(result, config, rows))),
         ("rows", "Lowest rows, whole", _grid(_articles(linked, result, rows, eval_names))),
-        ("warnings", "Warnings", _list(warning_lines(tally_of(result)))),
+        ("warnings", "Warnings", _list([*tables.pass_notes(models, result), *warning_lines(tally_of(result))])),
         ("reading", "How to read this", _list(tables.notes(result))),
         ("making", "How it was made", f"<pre>{_html(tables.config_text(config))}</pre>"),
     ]
@@ -152,14 +150,13 @@ def _plots(result: EvalResult, models: Sequence[ModelLine]) -> Iterator[str]:
 
 
 def _table(table: Table, linked: Sequence[int]) -> str:
-    """A region of its own, so that a keyboard can move a table that is wider than the window."""
-    is_cards = table.texts >= CARDS_FROM_TEXTS
-    # What is no longer laid out as a table is one to a screen reader by its roles alone.
-    role = {
-        name: f' role="{name}"' if is_cards else "" for name in ("table", "rowgroup", "row", "columnheader", "cell")
-    }
+    """A region of its own, so that a keyboard can move a table that is wider than the window.
+
+    On a phone each line is a card, as its numbers were out of sight; what is no longer laid out as a table is one to a
+    screen reader by its roles alone.
+    """
     head = "".join(
-        f'<th scope="col"{role["columnheader"]}{_class(column, table)}>{_html(header)}</th>'
+        f'<th scope="col" role="columnheader"{_class(column, table)}>{_html(header)}</th>'
         for column, header in enumerate(table.headers)
     )
     places = {str(number): f'<a href="#row-{number}">{number}</a>' for number in linked}
@@ -169,16 +166,15 @@ def _table(table: Table, linked: Sequence[int]) -> str:
         cells = [_jointed(text) for text in texts]
         if table.headers[0] == "Row":
             cells[0] = places.get(row[0], cells[0])
-        body += f"<tr{role['row']}>"
+        body += '<tr role="row">'
         for at, (header, text, cell) in enumerate(zip(table.headers, texts, cells, strict=True)):
-            named = f' data-head="{_html(header)}"' if is_cards else ""
-            body += f"<td{role['cell']}{_class(at, table, text)}{named}>{cell}</td>"
+            body += f'<td role="cell"{_class(at, table, text)} data-head="{_html(header)}">{cell}</td>'
         body += "</tr>"
     title = _html(table.title)
     return (
-        f'<div class="table{" cards" if is_cards else ""}" role="region" aria-label="{title}" tabindex="0">'
-        f"<table{role['table']}><caption>{title}</caption><thead{role['rowgroup']}><tr{role['row']}>{head}</tr></thead>"
-        f"<tbody{role['rowgroup']}>{body}</tbody></table></div>"
+        f'<div class="table" role="region" aria-label="{title}" tabindex="0"><table role="table">'
+        f'<caption>{title}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{body}</tbody></table></div>'
     )
 
 

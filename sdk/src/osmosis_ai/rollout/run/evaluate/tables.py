@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from osmosis_ai.rollout.core.reward_parts import reaches
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
-from osmosis_ai.rollout.run.formats import format_duration
+from osmosis_ai.rollout.run.formats import format_duration, format_number
 
 DatasetRows = Mapping[int, Mapping[str, Any]]
 """The rows of the dataset by their numbers."""
@@ -176,7 +177,7 @@ def comparison_table(result: EvalResult) -> Table | None:
             eval_name,
             str(paired.rows),
             str(paired.left_out),
-            f"{paired.difference:+.3f}",
+            format_number(paired.difference, 3, "+"),
             interval(paired.interval, signed=True),
             f"{paired.p_value:.4f}",
             f"{paired.higher} / {paired.equal} / {paired.lower}",
@@ -239,7 +240,7 @@ def sample_score(run: EvalRunResult, eval_name: str) -> str:
     """With three decimals, ``error`` where the function failed, a dash where there is none."""
     if eval_name in run.eval_errors:
         return "error"
-    return f"{run.scores[eval_name]:.3f}" if run.success and eval_name in run.scores else "-"
+    return format_number(run.scores[eval_name], 3) if run.success and eval_name in run.scores else "-"
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def lowest_rows_table(lowest: Sequence[LowRow], eval_names: Sequence[str], rows:
             truth_of(rows.get(low.row.row_index, {})),
             low.lowest.answer or "",
             low.failures,
-            *("-" if mean is None else f"{mean:.3f}" for mean in low.means),
+            *("-" if mean is None else format_number(mean, 3) for mean in low.means),
         ]
         for low in lowest
     ]
@@ -325,6 +326,18 @@ def notes(result: EvalResult) -> list[str]:
     return lines
 
 
+def pass_notes(models: Sequence[ModelLine], result: EvalResult) -> Iterator[str]:
+    """Why nothing passes, of each eval function whose best score is short of what counts as a pass."""
+    threshold = result.pass_threshold
+    for eval_name, model, summary in each_summary(models, list(result.eval_summaries)) if ks_of(result) else ():
+        if summary.max > 0 and not reaches(summary.max, threshold):
+            owner = f" with {model.name}" if len(models) > 1 else ""
+            yield (
+                f"No run passes {eval_name}{owner}: a pass is a score of {format_number(threshold, 3)} or more"
+                f" (--pass-threshold), and the best is {format_number(summary.max, 3)}."
+            )
+
+
 def stop_note(result: EvalResult) -> str | None:
     """Why the evaluation stopped early, if it did."""
     if not result.stopped_early:
@@ -337,7 +350,7 @@ def interval(bounds: Interval | None, *, signed: bool = False) -> str:
     if bounds is None:
         return NOT_AVAILABLE
     sign = "+" if signed else ""
-    return f"[{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
+    return f"[{format_number(bounds.low, 3, sign)}, {format_number(bounds.high, 3, sign)}]"
 
 
 def percent_interval(bounds: Interval | None) -> str:
@@ -347,12 +360,12 @@ def percent_interval(bounds: Interval | None) -> str:
 
 def score(summary: EvalEvalSummary, value: float) -> str:
     """With three decimals; what never was is no zero."""
-    return NOT_AVAILABLE if summary.is_empty else f"{value:.3f}"
+    return NOT_AVAILABLE if summary.is_empty else format_number(value, 3)
 
 
 def number(value: float | None) -> str:
     """With three decimals."""
-    return NOT_AVAILABLE if value is None else f"{value:.3f}"
+    return NOT_AVAILABLE if value is None else format_number(value, 3)
 
 
 def cost(usd: float | None) -> str:

@@ -10,7 +10,7 @@ from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalRe
 from osmosis_ai.rollout.run.evaluate.statistics import PairedDifference
 from osmosis_ai.rollout.run.evaluate.summary import tally_of, zero_reasons, zero_runs
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
-from osmosis_ai.rollout.run.formats import format_duration
+from osmosis_ai.rollout.run.formats import format_duration, format_number
 from osmosis_ai.rollout.run.loading import Say, speaker
 from osmosis_ai.rollout.run.tally import Problem, Tally, problem_lines, warning_lines
 from osmosis_ai.rollout.run.zero_reasons import zero_lines
@@ -66,6 +66,8 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
                 say(f"  {table.title}:")
             _print_plain(table, say)
     _print_intervals(models, eval_names, ks, say)
+    for text in tables.pass_notes(models, result):
+        say(f"  {one_line(text)}", "yellow")
     _print_comparison(result, say)
     say("\n")
 
@@ -160,7 +162,7 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
         owner = f" {model.name}" if len(models) > 1 else ""
         parts = [f"mean {tables.interval(summary.mean_interval)}"]
         if summary.standard_error is not None:
-            parts[0] += f" (standard error {summary.standard_error:.3f})"
+            parts[0] += f" (standard error {tables.number(summary.standard_error)})"
         parts += [f"pass@{k} {_pass_at(summary, k)}" for k in ks]
         parts += [f"pass^{k} {tables.percent(summary.pass_hat_k.get(k))}" for k in ks if k > 1]
         parts += [f"majority {tables.percent(summary.majority)}"] if ks else []
@@ -174,7 +176,7 @@ def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks:
 def comparison_sentence(eval_name: str, paired: PairedDifference, what: str) -> str:
     """``fn: primary minus baseline +0.500, 95% interval [...], p = ...``; ``what`` is subtracted from what."""
     sentence = (
-        f"{eval_name}: {what} {paired.difference:+.3f}, 95% interval"
+        f"{eval_name}: {what} {format_number(paired.difference, 3, '+')}, 95% interval"
         f" {tables.interval(paired.interval, signed=True)}, p = {paired.p_value:.4f}"
         f" over {counted(paired.rows, 'row')} ({paired.higher} better, {paired.equal} equal, {paired.lower} worse)"
     )

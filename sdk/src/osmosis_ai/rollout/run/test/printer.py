@@ -1,7 +1,7 @@
 """What a batch came to, for people."""
 
 from osmosis_ai.rollout.core.text import counted, printable
-from osmosis_ai.rollout.run.formats import format_duration, format_tokens
+from osmosis_ai.rollout.run.formats import format_duration, format_number, format_tokens
 from osmosis_ai.rollout.run.loading import Say
 from osmosis_ai.rollout.run.run_line import RunVerdict
 from osmosis_ai.rollout.run.tally import problem_lines, warning_lines
@@ -26,7 +26,7 @@ def print_summary(report: BatchReport, say: Say) -> None:
         told = (f"{printable(reason)} {count}" for reason, count in report.finish_reasons.most_common())
         say(f"  Finish reasons: {', '.join(told)}")
     if report.mean_reward is not None:
-        say(f"  Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'run')})")
+        say(f"  Mean reward: {format_number(report.mean_reward)} (over {counted(report.rewarded, 'run')})")
         for text in report.components.lines():
             say(f"    {text}")
         say(f"  Solved: {report.solved} of {report.rewarded} (reward {SOLVED_REWARD:g} or more)")

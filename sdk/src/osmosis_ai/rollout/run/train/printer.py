@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from osmosis_ai.rollout.core.text import counted, printable, shortened
+from osmosis_ai.rollout.run.formats import format_number
 from osmosis_ai.rollout.run.tally import MAX_ROWS_NAMED, warning_lines
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
 from osmosis_ai.rollout.run.zero_reasons import zero_lines
@@ -81,7 +82,7 @@ class ReportPrinter:
         if report.mean_reward is None:
             self.say("Mean reward: none (no completed rollout has a reward)")
         else:
-            self.say(f"Mean reward: {report.mean_reward:.2f} (over {counted(report.rewarded, 'rollout')})")
+            self.say(f"Mean reward: {format_number(report.mean_reward)} (over {counted(report.rewarded, 'rollout')})")
         if report.zeros:
             self.say(f"Scored 0: {report.zeros}")
             for text in zero_lines(report.zero_reasons, report.zeros):
@@ -119,7 +120,7 @@ def _worst(lines: list[ReportLine]) -> list[ReportLine]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else format_number(value)
 
 
 def _duration(milliseconds: float) -> str:

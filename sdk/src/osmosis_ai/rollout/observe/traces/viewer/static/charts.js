@@ -9,6 +9,9 @@ const Charts = (() => {
     return node;
   };
 
+  // How far a value is from the low end to the high one; their difference may be larger than a number can be.
+  const share = (value, low, high) => (value / 2 - low / 2) / (high / 2 - low / 2);
+
   function figure(title, said, picture, from, to) {
     return el("figure", null,
       el("figcaption", null, el("b", { text: title }), el("span", { text: said })),
@@ -22,9 +25,9 @@ const Charts = (() => {
     let low = Infinity, high = -Infinity;
     for (const value of rewards) { low = Math.min(low, value); high = Math.max(high, value); }
     if (low >= 0 && high <= 1) { low = 0; high = 1; }
-    if (low === high) { low -= 0.5; high += 0.5; }
-    const bins = new Array(20).fill(0), width = (high - low) / bins.length;
-    const binOf = (value) => Math.min(bins.length - 1, Math.floor((value - low) / width));
+    if (low === high) { const around = Math.max(0.5, Math.abs(low) / 1e6); low = Math.max(-Number.MAX_VALUE, low - around); high = Math.min(Number.MAX_VALUE, high + around); }
+    const bins = new Array(20).fill(0), width = high / bins.length - low / bins.length;
+    const binOf = (value) => Math.min(bins.length - 1, Math.floor(value / width - low / width));
     for (const value of rewards) bins[binOf(value)] += 1;
     const top = Math.max(...bins);
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Reward histogram; a bar filters the table" });
@@ -41,8 +44,7 @@ const Charts = (() => {
       group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(); } });
       picture.append(group);
     });
-    const mean = rewards.reduce((sum, value) => sum + value, 0) / rewards.length;
-    return figure("Reward", `mean ${Text.reward(mean)} of ${rewards.length.toLocaleString("en")}`, picture, Text.reward(low), Text.reward(high));
+    return figure("Reward", `mean ${Text.reward(Stats.mean(rewards))} of ${rewards.length.toLocaleString("en")}`, picture, Text.reward(low), Text.reward(high));
   }
 
   // Over the rollouts in the order of their starts: a server that stood still for a night leaves no gap. The lines down
@@ -61,8 +63,8 @@ const Charts = (() => {
     const line = Array.from({ length: buckets }, (_, index) => [(index + 0.5) / buckets, summarise(points.slice(Math.floor(index * points.length / buckets), Math.floor((index + 1) * points.length / buckets)))]);
     let low = 0, high = -Infinity;
     for (const [, value] of line) { low = Math.min(low, value); high = Math.max(high, value); }
-    if (high === low) high = low + 1;
-    const x = (place) => PAD + place * (W - 2 * PAD), y = (value) => H - PAD - (value - low) / (high - low) * (H - 2 * PAD - 4);
+    if (high === low) high = low + Math.max(1, Math.abs(low) / 1e6);
+    const x = (place) => PAD + place * (W - 2 * PAD), y = (value) => H - PAD - share(value, low, high) * (H - 2 * PAD - 4);
     const path = line.map(([place, value], index) => `${index ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}: from ${format(line[0][1])} to ${format(line[line.length - 1][1])}, at most ${format(high)}` },
       svg("path", { d: `${path}L${x(line[line.length - 1][0]).toFixed(1)} ${H}L${x(line[0][0]).toFixed(1)} ${H}Z`, class: "area" }),
@@ -78,14 +80,13 @@ const Charts = (() => {
     const bars = [...runs].slice(-60).map(([name, rewards]) => [name, Stats.mean(rewards), rewards.length]);
     if (bars.length < 2) return null;
     const low = Math.min(0, ...bars.map(([, value]) => value)), high = Math.max(low + 1e-9, 0, ...bars.map(([, value]) => value));
-    const y = (value) => H - PAD - (value - low) / (high - low) * (H - 2 * PAD), width = W / bars.length;
+    const y = (value) => H - PAD - share(value, low, high) * (H - 2 * PAD), width = W / bars.length;
     const label = ([name, value, count]) => `${Text.show(name)}: mean ${Text.reward(value)} of ${count.toLocaleString("en")}`;
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Reward by run. ${bars.slice(-6).map(label).join("; ")}` });
     bars.forEach((bar, index) => picture.append(svg("rect", { x: index * width + width * 0.1, y: Math.min(y(bar[1]), y(0)), width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar))))));
     return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.show(bars[0][0]), Text.show(bars[bars.length - 1][0]));
   }
 
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const medianOf = (values) => Text.median([...values].sort((a, b) => a - b));
 
   function draw(node, rollouts, choose, chosen) {
@@ -96,8 +97,8 @@ const Charts = (() => {
     const runs = byRun(ordered);
     Text.redraw(node, () => node.replaceChildren(
       histogram(rollouts, choose, chosen), ...(runs ? [runs] : []),
-      overRollouts(ordered, "Reward over rollouts", (one) => one.reward, mean, Text.reward, "mean"),
-      overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, mean, (value) => `${Text.number(value, 1)} ${value === 1 ? "turn" : "turns"}`, "mean"),
+      overRollouts(ordered, "Reward over rollouts", (one) => one.reward, Stats.mean, Text.reward, "mean"),
+      overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, Stats.mean, (value) => `${Text.number(value, 1)} ${value === 1 ? "turn" : "turns"}`, "mean"),
       overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median")));
   }
 

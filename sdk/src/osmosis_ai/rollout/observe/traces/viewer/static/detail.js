@@ -47,9 +47,10 @@ const Detail = (() => {
       (start.tools ?? []).map((tool) => lazyJson(el("summary", null, el("b", { text: tool?.function?.name ?? "?" }), el("span", { class: "dim", text: (tool?.function?.description ?? "").slice(0, 160) })), tool)));
   }
 
-  function fact(name, value, className) {
-    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { dir: "auto", text: value }));
+  function fact(name, value, className, title = null) {
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { dir: "auto", text: value, title }));
   }
+  const rewardFact = (name, value, className) => fact(name, Text.reward(value), className, Text.whole(value));
 
   // What ends in what tells it from others: a run, an id of a dataset.
   function named(name, value, className) {
@@ -75,8 +76,8 @@ const Detail = (() => {
       rollout.warning ? el("div", { class: "problem warn", role: "note" }, el("b", { text: "warning" }), block(rollout.warning)) : null,
       rollout.delivery && rollout.delivery !== "acknowledged" ? el("div", { class: "problem warn", role: "note" }, el("b", { text: "delivery" }), block(`The trainer has not taken the result: ${rollout.delivery}.`)) : null,
       el("dl", { class: "facts" },
-        fact("reward", Text.reward(rollout.reward), "strong"),
-        Object.entries(rollout.components ?? {}).map(([name, value]) => fact(name, Text.reward(value), "part")), fact("finish", rollout.finish ?? "–"), fact("outcome", rollout.outcome ?? "–"),
+        rewardFact("reward", rollout.reward, "strong"),
+        Object.entries(rollout.components ?? {}).map(([name, value]) => rewardFact(name, value, "part")), fact("finish", rollout.finish ?? "–"), fact("outcome", rollout.outcome ?? "–"),
         fact("turns", String(rollout.turns)), fact("tool calls", rollout.toolErrors ? `${rollout.tools} (${rollout.toolErrors} failed)` : String(rollout.tools)),
         fact("tokens", `${Text.count(rollout.promptTokens)} + ${Text.count(rollout.responseTokens)}`),
         fact("duration", Text.duration(rollout.duration)), fact("queue", Text.duration(rollout.queue)), fact("model time", Text.duration(rollout.llm)), fact("tool time", Text.duration(rollout.tool)),

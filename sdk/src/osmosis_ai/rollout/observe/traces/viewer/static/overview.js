@@ -9,8 +9,8 @@ const Overview = (() => {
   // Failures of one kind differ in numbers and names.
   const reasonOf = (one) => `${one.outcome ?? "error"}: ${one.kind ?? ""}`;
 
-  function card(label, value, kind, choose, chosen) {
-    const inside = [el("span", { class: "value", text: value }), el("span", { class: "label", text: label })];
+  function card(label, value, kind, choose, chosen, whole = null) {
+    const inside = [el("span", { class: "value", text: value, title: whole }), el("span", { class: "label", text: label })];
     return choose === undefined ? el("div", { class: `card ${kind ?? ""}` }, inside)
       : el("button", { type: "button", class: `card ${kind ?? ""}`, "aria-pressed": chosen, onclick: choose }, inside);
   }
@@ -23,8 +23,8 @@ const Overview = (() => {
       else if (known.size < MAX_PARTS) known.set(name, [one.components[name]]);
     }
     return [...known].map(([name, values]) => {
-      const mean = Stats.mean(values), spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
-      return card(`mean ${Text.show(name)}`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part");
+      const mean = Stats.mean(values), spread = Stats.spread(values, values.length) ?? 0;
+      return card(`mean ${Text.show(name)}`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : null);
     });
   }
 
@@ -35,13 +35,14 @@ const Overview = (() => {
     for (const one of shown) tokens += one.tokens;
     const durations = shown.map((one) => one.duration).filter((ms) => ms !== null).sort((a, b) => a - b);
     const pick = (status) => () => set({ status: state.status === status ? null : status, reason: null });
+    const reward = Stats.mean(shown.filter((one) => one.reward !== null).map((one) => one.reward));
     Text.redraw(at("summary"), () => at("summary").replaceChildren(
       card("rollouts", before.length.toLocaleString("en"), "", pick(null), state.status === null && state.reason === null),
       card("failed", counts.ERROR.toLocaleString("en"), counts.ERROR ? "bad" : "", pick("ERROR"), state.status === "ERROR"),
       card("no result", counts.UNFINISHED.toLocaleString("en"), counts.UNFINISHED ? "open" : "", pick("UNFINISHED"), state.status === "UNFINISHED"),
       card("completed", counts.COMPLETED.toLocaleString("en"), "ok", pick("COMPLETED"), state.status === "COMPLETED"),
       card("with failed tools", toolErrors.toLocaleString("en"), toolErrors ? "open" : "", pick("toolErrors"), state.status === "toolErrors"),
-      card("mean reward", Text.reward(Stats.mean(shown.filter((one) => one.reward !== null).map((one) => one.reward)))), ...parts(shown),
+      card("mean reward", Text.reward(reward), "", undefined, undefined, Text.whole(reward)), ...parts(shown),
       card("mean turns", Text.number(Stats.mean(shown.map((one) => one.turns)), 1), "turns"),
       card("tokens", Text.count(tokens)),
       card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`, "wide")));

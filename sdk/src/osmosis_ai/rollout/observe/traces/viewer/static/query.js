@@ -6,6 +6,7 @@ const Query = (() => {
     reward: (one) => one.reward, turns: (one) => one.turns, tools: (one) => one.tools, toolErrors: (one) => one.toolErrors, tokens: (one) => one.tokens,
     duration: (one) => one.duration, weights: (one) => one.weights,
   };
+  const NUMBER = String.raw`(-?[\d.]+?(?:e[+-]?\d+)?)`, RANGE = new RegExp(`^${NUMBER}\\.\\.${NUMBER}$`), BOUND = new RegExp(`^([<>]=?)${NUMBER}$`);
   const names = Object.fromEntries(Object.keys(FIELDS).map((name) => [name.toLowerCase(), name]));
 
   const haystackOf = (one) => one.haystack ??= [one.id, one.run, one.prompt, one.error, one.warning, one.outcome, one.finish, one.agent, one.status, ...Object.entries(one.metadata ?? {}).map(([name, value]) => `${name}:${value}`)].join("\n").toLowerCase();
@@ -19,7 +20,7 @@ const Query = (() => {
   function fits(value, wanted) {
     if (value === null || value === undefined) return false;
     if (Array.isArray(value)) return value.some((one) => fits(one, wanted));
-    const range = /^(-?[\d.]+)\.\.(-?[\d.]+)$/.exec(wanted), bound = /^([<>]=?)(-?[\d.]+)$/.exec(wanted);
+    const range = RANGE.exec(wanted), bound = BOUND.exec(wanted);
     // Numbers are whole but for rounding, as in what is reckoned of them.
     if (range) return Number(value) >= Number(range[1]) - Stats.SAME && Number(value) <= Number(range[2]) + Stats.SAME;
     if (bound) { const over = Number(value) - Number(bound[2]); return { ">": over > Stats.SAME, ">=": over > -Stats.SAME, "<": over < -Stats.SAME, "<=": over < Stats.SAME }[bound[1]]; }

@@ -51,7 +51,7 @@ const Runs = (() => {
     const alone = [answer.onlyA ? `${answer.onlyA} only in A` : null, answer.onlyB ? `${answer.onlyB} only in B` : null].filter(Boolean).join(", ");
     const row = (pair) => el("tr", { "data-key": pair.key, class: pair.difference > Stats.SAME ? "better" : pair.difference < -Stats.SAME ? "worse" : "" },
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt.replace(/\s+/g, " ").slice(0, 120) || pair.key })),
-      el("td", { text: Text.reward(pair.from) }), el("td", { text: Text.reward(pair.to) }), el("td", { class: "change", text: signed(pair.difference) }));
+      el("td", { text: Text.reward(pair.from), title: Text.whole(pair.from) }), el("td", { text: Text.reward(pair.to), title: Text.whole(pair.to) }), el("td", { class: "change", text: signed(pair.difference), title: Text.whole(pair.difference) }));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", { text: "What changed from A to B" }),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
@@ -76,7 +76,7 @@ const Runs = (() => {
     const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
       [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
-        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text, index) => el("td", { role: "cell", "data-head": heads[index + 3], text: String(text) }))));
+        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text, index) => el("td", { role: "cell", "data-head": heads[index + 3], title: index ? null : Text.whole(run.mean), text: String(text) }))));
     const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", title: titles[text], text })))), el("tbody", { role: "rowgroup" }, rows));
     const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;
     // A reward in parts may never be whole: its pass rate is then no news of the model.

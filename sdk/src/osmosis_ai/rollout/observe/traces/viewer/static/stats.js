@@ -3,14 +3,27 @@ const Stats = (() => {
   const SAME = 1e-9;  // 0.7 + 0.2 + 0.1 is less than 1 by 1e-16
   const passes = (reward) => reward >= 1 - SAME;  // as in `osmosis eval`: a whole reward
   const best = (values) => values.reduce((high, value) => Math.max(high, value), -Infinity);
-  const mean = (values) => values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+  const HUGE = 2 ** 600;  // what is so large that its squares or sums are no numbers is reckoned with in units of this
+  const LARGEST = Number.MAX_VALUE;
+
+  const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  function mean(values) {
+    if (!values.length) return null;
+    const found = average(values);
+    return Number.isFinite(found) ? found : average(values.map((value) => value / HUGE)) * HUGE;
+  }
+  const less = (value, other) => Math.max(-LARGEST, Math.min(LARGEST, value - other));
 
   // Of the sample: with n - 1; null for fewer than two.
-  function spread(values) {
+  function spread(values, degrees = values.length - 1) {
     if (values.length < 2) return null;
-    const middle = mean(values);
-    const found = Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
+    let found = deviation(values, degrees);
+    if (!Number.isFinite(found)) found = Math.min(LARGEST, deviation(values.map((value) => value / HUGE), degrees) * HUGE);
     return found < SAME ? 0 : found;
+  }
+  function deviation(values, degrees) {
+    const middle = mean(values);
+    return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / degrees);
   }
   const standardError = (values) => values.length < 2 ? null : spread(values) / Math.sqrt(values.length);
 
@@ -54,7 +67,7 @@ const Stats = (() => {
     const scored = (list) => list.filter((one) => typeof valueOf(one) === "number");
     const byProblem = (list) => { const found = new Map(); for (const one of list) { const key = problemOf(one); if (!found.has(key)) found.set(key, { values: [], prompt: one.prompt }); found.get(key).values.push(valueOf(one)); } return found; };
     const left = byProblem(scored(a)), right = byProblem(scored(b)), pairs = [];
-    for (const [key, own] of left) if (right.has(key)) { const from = mean(own.values), to = mean(right.get(key).values); pairs.push({ key, prompt: own.prompt, from, to, difference: to - from, samples: [own.values.length, right.get(key).values.length] }); }
+    for (const [key, own] of left) if (right.has(key)) { const from = mean(own.values), to = mean(right.get(key).values); pairs.push({ key, prompt: own.prompt, from, to, difference: less(to, from), samples: [own.values.length, right.get(key).values.length] }); }
     const counts = { better: 0, equal: 0, worse: 0 };
     for (const pair of pairs) counts[pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal"] += 1;
     const means = [left, right].map((found) => mean([...found.values()].map((one) => mean(one.values))));
@@ -66,11 +79,11 @@ const Stats = (() => {
     } else {
       // Nothing in common: Welch's interval over the problems of each run.
       const [x, y] = [left, right].map((found) => [...found.values()].map((one) => mean(one.values)));
-      if (x.length && y.length) answer.difference = mean(y) - mean(x);
+      if (x.length && y.length) answer.difference = less(mean(y), mean(x));
       if (x.length > 1 && y.length > 1) {
-        const [u, v] = [standardError(x) ** 2, standardError(y) ** 2];
-        const degrees = u + v > 0 ? (u + v) ** 2 / (u ** 2 / (x.length - 1) + v ** 2 / (y.length - 1)) : 1;
-        answer.half = quantile(degrees) * Math.sqrt(u + v);
+        const [u, v] = [standardError(x), standardError(y)], both = Math.hypot(u, v);
+        const degrees = both > 0 ? 1 / ((u / both) ** 4 / (x.length - 1) + (v / both) ** 4 / (y.length - 1)) : 1;
+        answer.half = quantile(degrees) * both;
       }
     }
     return answer;

@@ -35,7 +35,7 @@ const Table = (() => {
     columns: [
       { name: "status", label: "Status", first: 1, value: (one) => ORDER[one.status] ?? 3, draw: status },
       { name: "id", label: "Rollout", first: 1, value: (one) => one.id, draw: name },
-      { name: "reward", label: "Reward", first: -1, number: true, value: (one) => one.reward, draw: plain((one) => Text.reward(one.reward)) },
+      { name: "reward", label: "Reward", first: -1, number: true, value: (one) => one.reward, draw: Text.rewardCell((one) => one.reward) },
       { name: "turns", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => one.turns) },
       { name: "tools", label: "Tool calls", first: -1, number: true, value: (one) => one.tools, draw: tools },
       { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)) },

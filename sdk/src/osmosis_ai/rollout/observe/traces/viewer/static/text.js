@@ -47,15 +47,26 @@ const Text = (() => {
     if (ms < 1) return `${ms.toFixed(1)} ms`;
     if (ms < 1000) return `${Math.round(ms)} ms`;
     if (ms < 60_000) return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+    if (ms >= 360_000_000) return `${reward(ms / 86_400_000)} days`;
     return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
   }
   const number = (value, digits = 2) => value === null || value === undefined ? "–"
     : Number.isInteger(value) && digits === 0 ? value.toLocaleString("en") : String(Number(value.toFixed(digits)));
-  const reward = (value) => value === null || value === undefined ? "–" : (value + Math.sign(value) * 1e-9).toFixed(Math.abs(value) < 10 ? 3 : 1).replace(/(\.\d*?[1-9])0+$|\.0+$/, "$1");
-  const count = (value) => value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e4 ? `${(value / 1e3).toFixed(1)}k` : value.toLocaleString("en");
+  // So short that it is never cut; what that leaves out of a large number, `whole` tells, for a title.
+  const LARGE = 1e5, LARGEST = 1.797e308;
+  function reward(value) {
+    if (value === null || value === undefined || Number.isNaN(value)) return "–";
+    const size = Math.abs(value);
+    if (size > LARGEST) return value > 0 ? "> 1.8e308" : "< -1.8e308";
+    if (size >= LARGE) return value.toExponential(3).replace(/\.?0*e\+/, "e");
+    return (value + Math.sign(value) * 1e-9).toFixed(size < 10 ? 3 : 1).replace(/(\.\d*?[1-9])0+$|\.0+$/, "$1");
+  }
+  const rewardCell = (valueOf) => (cell, one) => { cell.textContent = reward(valueOf(one)); cell.title = whole(valueOf(one)) ?? ""; };
+  const whole = (value) => Math.abs(value) >= LARGE && Number.isFinite(value) ? String(value) : null;
+  const count = (value) => value >= 1e9 ? reward(value) : value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e4 ? `${(value / 1e3).toFixed(1)}k` : value.toLocaleString("en");
   function when(seconds) {
-    if (!seconds) return "–";
     const date = new Date(seconds * 1000), pad = (value) => String(value).padStart(2, "0");
+    if (!seconds || Number.isNaN(date.getTime())) return "–";
     const time = `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
     return date.toDateString() === new Date().toDateString() ? time : `${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${time}`;
   }
@@ -127,5 +138,5 @@ const Text = (() => {
 
   const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
 
-  return { el, show, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, count, when, median };
+  return { el, show, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, median };
 })();

@@ -1,0 +1,65 @@
+"""Rewards of many digits: each is shown, short and never cut, and what is reckoned of them is a number."""
+
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, browser_tests
+from support.traces import TraceMaker, saying
+from support.viewer import IS_READ, ROWS
+
+from osmosis_ai.cli import main
+
+pytestmark = browser_tests()
+
+RUNS = ((1e300, -1e300, 1.7e308, -1234567890.125), (1234567890.125, 2e300, -1.7e308, 1e300))
+NUMBERS = ".cell.number, .card .value, .runs td, .pairs td, .fact dd, .axis span, figcaption span, .parts li, .verdict"
+IS_CUT = "e.getClientRects().length && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)"
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_no_digit_is_cut_and_nothing_is_infinite(page: Browser, tmp_path: Path, width: int) -> None:
+    for run, rewards in enumerate(RUNS):
+        for sample, reward in enumerate(rewards):
+            for row in range(2):
+                maker = TraceMaker(f"r{run}-{row}-{sample}", 1_700_000_000.0 + run)
+                maker.start(f"Number {row}?", metadata={"row_index": row}).turn(1, saying("so"))
+                maker.end(reward=reward, extra_fields={"reward_components": {"right": reward, "brief": -reward}})
+                maker.write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.resize(width, 900, mobile=width < 500)
+    url = (tmp_path / "report.html").as_uri()
+    for hash_, sign in {"": ".card", "view=problems": ".problems .row", "view=runs": ".pairs"}.items():
+        page.open("about:blank")
+        page.open(f"{url}#{hash_}")
+        page.wait_for(f"{IS_READ} && document.querySelector('{sign}')")
+        cut = f"[...document.querySelectorAll('{NUMBERS}')].filter(e => {IS_CUT}).map(e => e.outerHTML)"
+        assert page.evaluate(cut) == []
+        said = str(page.evaluate("document.body.innerText"))
+        assert not {"NaN", "Infinity"} & set(said.replace("\u2212", " ").split())
+        assert page.evaluate("[...document.querySelectorAll('svg *')].every(e => !e.outerHTML.includes('NaN'))")
+        assert page.evaluate("innerWidth === screen.width") or width > 500
+    page.open("about:blank")
+    page.open(f"{url}#q=reward:>1e9")
+    page.wait_for("document.querySelector('.shown')?.textContent === '10 of 16 shown'")
+    rewards = page.evaluate(f"{ROWS}.map(row => (c => [c.innerText, c.title])(row.querySelector('.c-reward')))")
+    assert ["1.235e9", "1234567890.125"] in rewards
+    assert ["1.7e308", "1.7e+308"] in rewards
+
+
+def test_what_is_reckoned_of_them_is_right(page: Browser, tmp_path: Path) -> None:
+    TraceMaker("r").start("?").turn(1, saying("so")).end(reward=1.0).write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open((tmp_path / "report.html").as_uri())
+    page.wait_for(IS_READ)
+    for said, expected in {
+        "Stats.mean([1e308, 1.5e308, 1e308]) / 1e308": 3.5 / 3,
+        "Stats.mean([1.7e308, -1.7e308])": 0,
+        "Stats.spread([1e300, 3e300]) / 1e300": 2**0.5,
+        "Stats.spread([5e307, -5e307]) / 1e307": 5 * 2**0.5,
+        "Stats.spread([1, 0])": 0.5**0.5,
+        "Stats.spread([1, 0], 2)": 0.5,
+    }.items():
+        assert page.evaluate(said) == pytest.approx(expected), said
+    assert page.evaluate(
+        "[0.5, -0.25, 12.34, 99999.5, 1e5, -1234567.8, 1e21, 1e300, 1.7976e308, NaN, null].map(v => Text.reward(v))"
+    ) == ["0.5", "-0.25", "12.3", "99999.5", "1e5", "-1.235e6", "1e21", "1e300", "> 1.8e308", "\u2013", "\u2013"]

@@ -62,8 +62,8 @@ def test_large_scores_are_short_in_tables() -> None:
 
 
 class TestPassNotes:
-    def told(self, *scores: list[float], **more: list[list[float]]) -> list[str]:
-        result = evaluation(*scores, **more)
+    def told(self, *scores: list[float], baseline: list[list[float]] | None = None) -> list[str]:
+        result = evaluation(*scores, baseline=baseline)
         notes = list(tables.pass_notes(tables.model_lines(result, "m"), result))
         assert markdown_report(result, {"model": "m"}, {}).count("No run passes") == len(notes)
         return notes

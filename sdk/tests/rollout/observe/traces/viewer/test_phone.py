@@ -108,6 +108,7 @@ def test_tabs_stand_in_one_line(phone: Browser) -> None:
     phone.click("#table .row")
     phone.wait_for("document.querySelector('.conversation')")
     nothing_is_cut(phone, ".detail .tabs button")
+    nothing_is_cut(phone, ".fact dd:not(.id)")
     # A run is told from others by its end.
     assert phone.evaluate("document.querySelector('.fact .id .id-end').innerText") == "1700000003"
     heights = "[...document.querySelectorAll('.detail .tabs button')].map(e => e.getBoundingClientRect().height)"

@@ -82,9 +82,40 @@ def test_a_reply_is_markdown_and_nothing_in_it_is_html(page: Browser, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("text", "thoughts", "said"),
+    [
+        ("<think>a</think>b", ["a"], ["b"]),
+        ("a</think>b", ["a"], ["b"]),
+        ("a</thinking>b", ["a"], ["b"]),
+        ("<think>a", ["a"], []),
+        ("a\n<think>b</think>c\n\n <thinking>d\n</thinking>", ["b", "d"], ["a", "c"]),
+        ("a <think> tag", [], ["a <think> tag"]),
+        ("a\n<think>b", [], ["a", "<think>b"]),
+        ("<think>a</think>b</think>", ["a"], ["b</think>"]),
+        ("<think>a\n<think>b</think>c", ["a\n<think>b"], ["c"]),
+    ],
+)
+def test_what_was_thought_is_folded_and_nothing_else(
+    page: Browser, tmp_path: Path, text: str, thoughts: list[str], said: list[str]
+) -> None:
+    show(page, tmp_path, TraceMaker("r1").start("Hi?").turn(1, saying(text)).end(reward=1.0))
+    opened(page)
+    assert shown(page, ".reasoning .text") == thoughts
+    assert shown(page, ".markdown") == said
+
+
+@pytest.mark.parametrize(
     "text",
-    ["`" * 20_000, "**" * 10_000, "[](" * 6_000, "|" * 5000 + "\n" + "|-" * 5000, "> " * 9000, "`a" * 9000, "<think>"],
-    ids=["ticks", "stars", "brackets", "pipes", "quotes", "open ticks", "an open thought"],
+    [
+        "`" * 20_000,
+        "**" * 10_000,
+        "[](" * 6_000,
+        "|" * 5000 + "\n" + "|-" * 5000,
+        "> " * 9000,
+        "`a" * 9000,
+        "\n<think>" * 9000,
+    ],
+    ids=["ticks", "stars", "brackets", "pipes", "quotes", "open ticks", "open thoughts"],
 )
 def test_what_is_hard_to_read_takes_no_time(page: Browser, tmp_path: Path, text: str) -> None:
     show(page, tmp_path, TraceMaker("r1").start("Hi?").turn(1, saying(text)).end(reward=1.0))

@@ -63,22 +63,28 @@ const Markdown = (() => {
     return root;
   }
 
+  const THOUGHT = /(^[ \t]*<think(?:ing)?>|<\/think(?:ing)?>)/m;
+
+  function thinking(text) {
+    const said = text.trim();
+    return el("details", { class: "reasoning" }, el("summary", { text: `Thinking (${said.length.toLocaleString("en")} characters)` }), Text.block(said));
+  }
+
   // A reply: what it thought is folded, the rest is Markdown; a long text, or one that is hardly that, is shown as it is.
+  // Of a thought, the template may have written the beginning, and a limit may have cut off the end.
   function reply(text) {
     const parts = [];
-    let rest = text;
-    const thought = /^\s*<think(?:ing)?>([^]*?)(?:<\/think(?:ing)?>|$)/.exec(rest);
-    if (thought) {
-      parts.push(el("details", { class: "reasoning" }, el("summary", { text: `Thinking (${thought[1].trim().length.toLocaleString("en")} characters)` }), Text.block(thought[1].trim())));
-      rest = rest.slice(thought[0].length);
-    } else if (rest.includes("</think>") && !rest.includes("<think>")) {  // the template had opened it
-      const end = rest.indexOf("</think>");
-      parts.push(el("details", { class: "reasoning" }, el("summary", { text: `Thinking (${end.toLocaleString("en")} characters)` }), Text.block(rest.slice(0, end).trim())));
-      rest = rest.slice(end + 8);
+    let held = "", opening = null, isFirst = true, hasSaid = false;
+    const say = (said) => { const rest = said.replace(/^\s+/, ""); if (!rest) return; hasSaid = true; parts.push(rest.length > MAX_CHARACTERS ? Text.block(rest) : render(rest)); };
+    for (const [index, piece] of text.split(THOUGHT).entries()) {
+      const isTag = index % 2 === 1, ends = isTag && piece[0] === "<" && piece[1] === "/";
+      if (isTag && !ends && opening === null) { say(held); [held, opening] = ["", piece]; }
+      else if (ends && (opening !== null || isFirst)) { parts.push(thinking(held)); [held, opening] = ["", null]; }
+      else held += piece;
+      if (isTag) isFirst = false;
     }
-    rest = rest.replace(/^\s+/, "");
-    if (rest || !parts.length) parts.push(rest.length > MAX_CHARACTERS ? Text.block(rest) : render(rest));
-    return el("div", null, parts);
+    if (opening !== null && !hasSaid) parts.push(thinking(held)); else say((opening ?? "") + held);
+    return el("div", null, parts.length ? parts : render(""));
   }
 
   return { reply, render };

@@ -70,7 +70,7 @@ class TestPassNotes:
 
     def test_a_best_score_that_is_no_pass_is_told(self) -> None:
         assert self.told([0.5, 0.8], [0.25, 0.0]) == [
-            "No run passes fn: a pass is a score of 1.000 or more (--pass-threshold), and the best is 0.800."
+            "No run passes fn: a pass is a score of 1 or more (--pass-threshold), and the best is 0.800."
         ]
 
     @pytest.mark.parametrize(

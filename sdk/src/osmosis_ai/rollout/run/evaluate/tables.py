@@ -333,7 +333,7 @@ def pass_notes(models: Sequence[ModelLine], result: EvalResult) -> Iterator[str]
         if summary.max > 0 and not reaches(summary.max, threshold):
             owner = f" with {model.name}" if len(models) > 1 else ""
             yield (
-                f"No run passes {eval_name}{owner}: a pass is a score of {format_number(threshold, 3)} or more"
+                f"No run passes {eval_name}{owner}: a pass is a score of {threshold:g} or more"
                 f" (--pass-threshold), and the best is {format_number(summary.max, 3)}."
             )
 

@@ -12,6 +12,7 @@ from support.evaluations import HOSTILE, evaluation
 
 from osmosis_ai.rollout.run.evaluate import EvalResult
 from osmosis_ai.rollout.run.evaluate.html_report import html_report
+from osmosis_ai.rollout.run.evaluate.summary import summarize
 
 pytestmark = browser_tests()
 
@@ -70,14 +71,17 @@ def test_every_number_is_seen_without_scrolling_and_printed(page: Browser, tmp_p
     result = answered(evaluation(*([1.0, float(number % 2), 0.0, 0.0] for number in range(9)), error=HOSTILE))
     for row in result.rows:
         row.runs[0].answer = "It is so. " * 300
+    result.rows[0].runs[0].scores["fn"] = 1e100
+    result.eval_summaries["fn"] = summarize("fn", result.rows, 4, 1.0)
     path.write_text(html_report(result, CONFIG | {"model": "a-provider/a-model-with-a-name-2.5-72b-instruct"}, ROWS))
     page.resize(1280, 800)
     page.open(path.as_uri())
     page.wait_for("document.readyState === 'complete' && document.querySelector('main h2')")
     scores = "document.querySelector('[aria-label=Scores]')"
     passes = "document.querySelector('[aria-label^=pass]')"
+    assert "2.7027e+98" in page.text("[aria-label=Scores]")
     for table in (scores, passes):
-        assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth"), table
+        assert page.evaluate(f"{table}.scrollWidth - {table}.clientWidth") <= 0, table
     page.print(tmp_path / "report.pdf")
     printed = [one.extract_text().strip() for one in PdfReader(tmp_path / "report.pdf").pages]
     assert [one for one in printed[:-1] if len(one) < 200] == []

@@ -60,11 +60,11 @@ line { stroke-width: 4; }
 .rail { stroke: var(--line); stroke-width: 2; }
 .table { overflow-x: auto; margin: 1.5rem 0; }
 table { border-collapse: collapse; width: 100%; }
-th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.7rem; text-align: left; vertical-align: top; }
+th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.4rem; text-align: left; vertical-align: top; }
 td { overflow-wrap: anywhere; min-width: 7.5rem; }
 td.whole { overflow-wrap: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; min-width: 0; }
-td.number { white-space: nowrap; }
+td.number { overflow-wrap: normal; }
 article dt { color: var(--quiet); }
 article { min-width: 0; border-top: 1px solid var(--line); }
 article dd { margin: 0 0 0.5rem; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -82,8 +82,7 @@ pre { background: var(--box); padding: 1rem; white-space: pre-wrap; overflow-wra
 @media print {
   nav { display: none; } .table { overflow: visible; font-size: 10px; } figure, tr, dt { break-inside: avoid; }
   h2, h3, caption, article dt { break-after: avoid; } #rows + .grid { display: block; }
-  th, td { padding: 0.2rem 0.25rem; min-width: 0; } th.number { min-width: 5em; }
-  td.number { white-space: normal; overflow-wrap: normal; }
+  th, td { padding: 0.2rem 0.15rem; min-width: 0; }
 }
 """
 

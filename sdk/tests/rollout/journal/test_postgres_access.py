@@ -232,6 +232,17 @@ async def test_what_is_wrong_is_one_sentence_that_says_no_password(
     assert "\n" not in str(refused.value)
 
 
+async def test_a_proxy_without_a_database_behind_it_is_no_question_of_tls() -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        for mode in ("prefer", "require"):
+            with pytest.raises(JournalError, match=r"does not answer \((it closes the connection|Connection reset)"):
+                await PostgresJournal(f"postgresql://me@127.0.0.1:{port}/x?sslmode={mode}").open()
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "POSTGRESQL"])
 async def test_a_password_of_any_characters_opens(postgres: Database, scheme: str) -> None:
     password = "a@b%zz/?#: ü"

@@ -41,14 +41,18 @@ def journal_error(address: Address, error: BaseException) -> JournalError:
     if isinstance(error, ssl.SSLError):
         reason = getattr(error, "reason", None) or type(error).__name__
         return JournalError(_REFUSES_TLS.format(address=address, reason=reason))
-    if type(error) is ConnectionError:  # asyncpg's own, where the database answers that it speaks none
-        return JournalError(_REFUSES_TLS.format(address=address, reason="it speaks none"))
+    if type(error) is ConnectionError:  # asyncpg's own
+        if "rejected SSL" in str(error):
+            return JournalError(_REFUSES_TLS.format(address=address, reason="it speaks none"))
+        return JournalError(_CANNOT_ANSWER.format(address=address, reason="it closes the connection"))
     if isinstance(error, socket.gaierror):
         return JournalError(_CANNOT_ANSWER.format(address=address, reason="no such host"))
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else type(error).__name__
         return JournalError(_CANNOT_ANSWER.format(address=address, reason=reason))
-    return JournalError(_OTHER_SENTENCE.format(address=address, reason=type(error).__name__))
+    is_of_asyncpg = type(error).__module__.startswith("asyncpg.") and not is_definite(error)
+    sentence = _CANNOT_ANSWER if is_of_asyncpg else _OTHER_SENTENCE  # what asyncpg says of a connection that broke off
+    return JournalError(sentence.format(address=address, reason=type(error).__name__))
 
 
 def is_definite(error: BaseException) -> bool:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from osmosis_ai.rollout.core.sameness import shown
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -157,14 +159,5 @@ def _refuse(name: str) -> None:
 
 
 def is_same(one: Message, other: Message) -> bool:
-    """Whether two messages say the same, whatever of null and absent fields was lost on the wire."""
-    return _essence(one) == _essence(other)
-
-
-def _essence(message: Message) -> tuple[Any, ...]:
-    calls = [
-        (call.get("id"), (call.get("function") or {}).get("name"), (call.get("function") or {}).get("arguments"))
-        for call in message.get("tool_calls") or []
-        if isinstance(call, Mapping)
-    ]
-    return message.get("role"), content_of(message), calls, message.get("tool_call_id")
+    """Whether two messages show a model the same, however they are spelled (``docs/protocol.md``, 4.1)."""
+    return shown(one) == shown(other)

@@ -23,6 +23,7 @@ from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
 from verl.tools.schemas import OpenAIFunctionToolSchema
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.sameness import shown
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.trainer import ChatCall, RedispatchPolicy, Trainer, TrainerLimits, TrainingRow, training_rows
 
@@ -33,7 +34,8 @@ Message = dict[str, Any]
 class _Said:
     """A conversation up to a reply, and its ids."""
 
-    messages: list[Message]
+    messages: list[bytes]
+    """What a model is shown of each."""
     ids: list[int]
     start: int
     """How many ids stand before the first reply."""
@@ -153,7 +155,7 @@ class OsmosisAgentLoop(AgentLoopBase):
         if calls:
             message["tool_calls"] = [_tool_call(made, len(call.messages), n) for n, made in enumerate(calls)]
         merged, _, _ = await self.ct_merge_assistant_token(ids, output.token_ids, [])
-        self._said[call.rollout_id].append(_Said([*map(_bare, call.messages), message], merged.token_ids, start))
+        self._said[call.rollout_id].append(_Said([*map(shown, call.messages), shown(message)], merged.token_ids, start))
         ended = "length" if len(output.token_ids) >= sampling["max_tokens"] else "tool_calls" if calls else "stop"
         steps = [output.extra_fields.get(f"{which}_global_steps") for which in ("min", "max")]
         return CompletionsResult(
@@ -171,9 +173,9 @@ class OsmosisAgentLoop(AgentLoopBase):
         )
 
     async def _prompt(self, call: ChatCall) -> tuple[list[int], int]:
-        messages = list(map(_bare, call.messages))
+        messages = list(map(shown, call.messages))
         known = [said for said in self._said[call.rollout_id] if said.messages == messages[: len(said.messages)]]
-        for_template = list(map(_with_objects, messages))
+        for_template = [_with_objects(_bare(message)) for message in call.messages]
         if not known:
             ids = await self.ct_build_initial_tokens(for_template, tools=call.tools)
             return ids, len(ids)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from osmosis_ai.rollout.core.sameness import difference
+from osmosis_ai.rollout.core.sameness import difference, shown
 
 Message = dict[str, Any]
 
@@ -38,6 +38,7 @@ def calling(arguments: Any, **fields: Any) -> Message:
 def test_what_says_the_same_is_the_same(old: Message, new: Message) -> None:
     assert difference(old, new) is None
     assert difference(old, dict(old)) is None
+    assert shown(old) == shown(new)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,7 @@ def test_what_says_the_same_is_the_same(old: Message, new: Message) -> None:
 )
 def test_the_first_field_that_differs_is_named_with_both_values(old: Message, new: Message, told: str) -> None:
     assert str(difference(old, new)) == told
+    assert (shown(old) == shown(new)) is told.startswith("reasoning_content")  # which may be left out
 
 
 @pytest.mark.parametrize("strange", [None, 7, "x", {}, {"tool_calls": [7]}, {"tool_calls": {"a": 1}}, {"content": {}}])
@@ -117,3 +119,5 @@ def test_nesting_without_end_is_a_difference() -> None:
             inner.append([])
             inner = inner[0]
     assert difference(deep, other) is not None
+    assert shown(deep) == shown(other)
+    assert shown(calling("[" * 400 + "]" * 400)) != shown(calling("{}"))

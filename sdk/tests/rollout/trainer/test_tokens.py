@@ -57,6 +57,66 @@ class TestRows:
         recorder.note([ASK, {**CALL, "content": None, "name": None}, TOOL], result(ANSWER, [1, 2, 3], [4]))
         assert recorder.turns[1].goes_on_from == 1
 
+    REASONED = {**CALL, "reasoning_content": "hm"}  # noqa: RUF012 - read only
+
+    @pytest.mark.parametrize(
+        ("said", "back"),
+        [
+            (CALL, {**CALL, "content": ""}),
+            (CALL, {**CALL, "tool_calls": [{"id": "c", "index": 0, "type": "function"}]}),
+            (CALL, {**CALL, "annotations": []}),
+            (REASONED, CALL),
+        ],
+    )
+    def test_what_comes_back_in_another_spelling_is_the_same_conversation(
+        self, said: dict[str, Any], back: dict[str, Any]
+    ) -> None:
+        recorder = TokenRecorder()
+        recorder.note([ASK], result(said, [1], [2]))
+        recorder.note([ASK, back, TOOL], result(ANSWER, [1, 2, 3], [4]))
+        (row,) = training_rows(recorder.turns)
+        assert row.mask == (0, 1, 0, 1)
+
+    def test_so_one_that_was_tokenised_anew_is_refused(self) -> None:
+        recorder = TokenRecorder()
+        recorder.note([ASK], result(CALL, [1], [2]))
+        recorder.note([ASK, {**CALL, "content": ""}, TOOL], result(ANSWER, [1, 9, 3], [4]))
+        with pytest.raises(TokensError, match="Turn 2 goes on from turn 1"):
+            training_rows(recorder.turns)
+
+    def test_but_what_a_model_thought_may_be_left_out_and_its_tokens_then_are_too(self) -> None:
+        recorder = TokenRecorder()
+        recorder.note([ASK], result(self.REASONED, [1], [2, 3]))
+        recorder.note([ASK, CALL, TOOL], result(ANSWER, [1, 3, 5], [4]))
+        first, second = training_rows(recorder.turns)
+        assert (first.ids, second.ids, second.mask) == ((1, 2, 3), (1, 3, 5, 4), (0, 0, 0, 1))
+
+    def test_of_two_turns_that_say_the_same_the_ids_tell_which_one_goes_on(self) -> None:
+        recorder = TokenRecorder()
+        recorder.note([ASK], result(ANSWER, [1], [2, 3]))
+        recorder.note([ASK], result(ANSWER, [1], [23]))
+        recorder.note([ASK, ANSWER, ASK], result(ANSWER, [1, 2, 3, 4], [5]))
+        assert [row.ids for row in training_rows(recorder.turns)] == [(1, 2, 3, 4, 5), (1, 23)]
+
+    @pytest.mark.parametrize("without", [0, 1, 2])
+    def test_a_turn_whose_ids_nobody_said_is_refused_wherever_it_is(self, without: int) -> None:
+        recorder = TokenRecorder()
+        turns: list[tuple[list[dict[str, Any]], list[int], list[int]]] = [
+            ([ASK], [1], [2]),
+            ([ASK, CALL, TOOL], [1, 2, 3], [4]),
+            ([ASK, CALL, TOOL, CALL, TOOL], [1, 2, 3, 4, 5], [6]),
+        ]
+        for number, (messages, prompt, ids) in enumerate(turns):
+            recorder.note(messages, result(CALL, *(([], []) if number == without else (prompt, ids))))
+        with pytest.raises(TokensError, match=f"Turn {without + 1} has no token ids"):
+            training_rows(recorder.turns)
+
+    def test_where_nothing_was_sampled_nothing_is_missing(self) -> None:
+        recorder = TokenRecorder()
+        recorder.note([ASK], result(CALL, [1], [2]))
+        recorder.note([ASK, CALL, TOOL], result({"role": "assistant", "content": ""}, [], []))
+        assert [row.turns for row in training_rows(recorder.turns)] == [(1,)]
+
     @pytest.mark.parametrize(("prompt", "at"), [([1, 2, 9, 9, 5], 2), ([1, 2, 3], 3), ([9], 0), ([1, 2, 3, 40, 5], 3)])
     def test_a_conversation_that_was_tokenised_anew_is_refused(self, prompt: list[int], at: int) -> None:
         recorder = TokenRecorder()
@@ -80,6 +140,13 @@ class TestRows:
             ({"prompt": []}, "Turn 1 has no token ids"),
             ({"logprobs": [-0.1]}, "Turn 1 has 2 sampled tokens and 1 log-probabilities"),
             ({"logprobs": []}, "Turn 1 has 2 sampled tokens and 0 log-probabilities"),
+            ({"prompt": None}, "Turn 1 has no token ids"),
+            ({"logprobs": None}, "Turn 1 has 2 sampled tokens and 0 log-probabilities"),
+            ({"ids": [2, "3"]}, "Turn 1 has a token id that is no whole number from 0 up"),
+            ({"ids": [2, -3]}, "Turn 1 has a token id that is no whole number from 0 up"),
+            ({"prompt": [True]}, "Turn 1 has a token id that is no whole number from 0 up"),
+            ({"logprobs": [-0.1, float("nan")]}, "Turn 1 has a log-probability that is no finite number"),
+            ({"logprobs": [-0.1, None]}, "Turn 1 has a log-probability that is no finite number"),
         ],
     )
     def test_tokens_that_are_missing_are_not_made_up(self, fields: dict[str, Any], problem: str) -> None:

@@ -41,6 +41,43 @@ def difference(old: Mapping[str, Any], new: Any) -> Difference | None:
         return Difference("the message", "nested too deeply", "nested too deeply")
 
 
+def shown(message: Mapping[str, Any]) -> bytes:
+    """What of ``message`` a model is shown: the same bytes where `difference` finds none, but for what may be left out.
+
+    Raises:
+        TypeError: it is no JSON.
+    """
+    calls = [
+        [call.get("id"), _mapping(call.get("function")).get("name"), _arguments(call)]
+        if isinstance(call, Mapping)
+        else call
+        for call in parse_tool_calls(dict(message))
+    ]
+    others = [message.get(name) or None for name in _KEPT if name not in _COMPARED_APART]
+    try:
+        return json.dumps([_content(message.get("content")), calls, others], sort_keys=True).encode() + b"\n"
+    except RecursionError:
+        return b"nested too deeply\n"
+
+
+def _arguments(call: Mapping[str, Any]) -> Any:
+    arguments = _mapping(call.get("function")).get("arguments")
+    try:
+        return _plain(_decoded(arguments))
+    except RecursionError:
+        return arguments
+
+
+def shows_anything(message: Mapping[str, Any]) -> bool:
+    """Whether ``message`` has a text, or calls a tool."""
+    return bool(_content(message.get("content")) or parse_tool_calls(dict(message)))
+
+
+def unshown(message: Mapping[str, Any]) -> frozenset[str]:
+    """The fields of ``message`` that may be left out where it comes back, such as ``reasoning_content``."""
+    return frozenset(name for name, value in message.items() if value and name not in _KEPT)
+
+
 def _difference(old: Mapping[str, Any], new: Any) -> Difference | None:
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):
         return Difference("the message", old, new)
@@ -107,6 +144,15 @@ def _is_same_json(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_is_same_json, one, other))
     # In Python `true` is 1; 1 and 1.0 are one number in JSON.
     return isinstance(one, bool) is isinstance(other, bool) and one == other
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with one spelling for each number of JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(of_key) for key, of_key in value.items()}
+    if isinstance(value, list):
+        return list(map(_plain, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _shown(value: Any, other: Any) -> str:

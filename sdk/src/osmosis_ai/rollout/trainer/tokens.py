@@ -6,19 +6,23 @@ the text was tokenised anew; the log-probabilities are then of other ids than th
 made.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.sameness import difference, shown, shows_anything, unshown
 from osmosis_ai.rollout.core.sampled import sampled_fields
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.trainer.errors import TokensError
 
 Version = int | str
+
+_WHOSE = "look at what the completer makes of the model server's reply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +62,59 @@ class TrainingRow:
 
 
 class TokenRecorder:
-    """The turns of one rollout, as their replies come."""
+    """The turns of one rollout, as their replies come.
+
+    A conversation goes on where its messages are the same by ``core/sameness.py``, which the server asks too.
+    """
 
     def __init__(self) -> None:
         self.turns: list[TurnTokens] = []
-        self._turn_of: dict[bytes, int] = {}
-        """By what was said up to its reply, and with it."""
+        self._replies: list[Mapping[str, Any]] = []
+        self._turns_after: dict[bytes, list[int]] = {}
+        """By what was said up to their replies, and with them."""
 
     def note(self, messages: Sequence[Mapping[str, Any]], result: CompletionsResult, at: float | None = None) -> None:
-        """A turn: ``result`` is the reply to ``messages``."""
+        """A turn: ``result`` is the reply to ``messages``; nothing to note where nothing was sampled, nor said."""
+        if not result.token_ids and not shows_anything(result.message):
+            return
         turn = len(self.turns) + 1
-        said = sha256()
-        goes_on_from = None
-        for message in messages:
-            said.update(_canonical(message))
-            goes_on_from = self._turn_of.get(said.digest(), goes_on_from)
-        said.update(_canonical(result.message))
-        self._turn_of[said.digest()] = turn
+        # Without ids it makes no row, which `training_rows` says; to find its place would cost for nothing.
+        goes_on_from = self._place(messages, result) if result.token_ids else None
+        self._replies.append(result.message)
         self.turns.append(
             TurnTokens(
                 turn=turn,
                 goes_on_from=goes_on_from,
-                prompt_ids=tuple(result.prompt_token_ids),
-                ids=tuple(result.token_ids),
-                logprobs=tuple(result.logprobs),
+                prompt_ids=tuple(result.prompt_token_ids or ()),
+                ids=tuple(result.token_ids or ()),
+                logprobs=tuple(result.logprobs or ()),
                 finish_reason=result.finish_reason,
-                weight_versions=tuple(result.weight_versions),
+                weight_versions=tuple(result.weight_versions or ()),
                 at=time.time() if at is None else at,
             )
         )
 
+    def _place(self, messages: Sequence[Mapping[str, Any]], result: CompletionsResult) -> int | None:
+        """The turn that these messages go on from; and the place after the reply to them is this turn's."""
+        said = sha256()
+        goes_on_from = None
+        for message in messages:
+            said.update(shown(message))
+            goes_on_from = self._before(said.digest(), message, result.prompt_token_ids or ()) or goes_on_from
+        said.update(shown(result.message))
+        self._turns_after.setdefault(said.digest(), []).append(len(self.turns) + 1)
+        return goes_on_from
 
-def _canonical(message: Mapping[str, Any]) -> bytes:
-    """What is left out and what is null say the same (``docs/protocol.md``, 4.1)."""
-    told = {name: value for name, value in message.items() if value is not None}
-    return json.dumps(told, sort_keys=True).encode() + b"\n"
+    def _before(self, said: bytes, reply: Mapping[str, Any], prompt_ids: Sequence[int]) -> int | None:
+        """Of the turns that ended in ``reply``, one whose ids the prompt goes on from, else the last."""
+        turns = [n for n in self._turns_after.get(said, ()) if difference(self._replies[n - 1], reply) is None]
+        for number in reversed(turns):
+            of_turn = self.turns[number - 1]
+            before = of_turn.prompt_ids + of_turn.ids
+            if tuple(prompt_ids[: len(before)]) == before:
+                return number
+        # Where something was left out that may be, such as what the model thought, a template may leave it out as well.
+        return next((n for n in reversed(turns) if unshown(self._replies[n - 1]) <= unshown(reply)), None)
 
 
 @dataclass
@@ -179,6 +201,14 @@ def _check(turn: TurnTokens) -> None:
             f"Turn {turn.turn} has {len(turn.ids)} sampled tokens and {len(turn.logprobs)} log-probabilities:"
             " have the model server send one for each (logprobs: true)."
         )
+    if not all(_are(Integral, ids) and min(ids) >= 0 for ids in (turn.prompt_ids, turn.ids)):
+        raise TokensError(f"Turn {turn.turn} has a token id that is no whole number from 0 up: {_WHOSE}.")
+    if not (_are(Real, turn.logprobs) and all(map(isfinite, turn.logprobs))):
+        raise TokensError(f"Turn {turn.turn} has a log-probability that is no finite number: {_WHOSE}.")
+
+
+def _are(kind: type, values: Sequence[Any]) -> bool:
+    return all(issubclass(one, kind) and one is not bool for one in set(map(type, values)))
 
 
 def _tokenised_anew(turn: TurnTokens, before: Sequence[int]) -> TokensError:

@@ -114,9 +114,16 @@ class ServerRollouts:
 
         Raises:
             TokensError: a turn has no ids, or its conversation was tokenised anew.
-            TrainerError: the server refused all rollouts, or one has several rows, as its conversation was compacted or
-                branched: TRL takes one of each.
+            TrainerError: a prompt is no problem's, the server refused all rollouts, or one has several rows, as its
+                conversation was compacted or branched: TRL takes one of each.
+            RuntimeError: outside of its ``with``.
         """
+        if not self._thread.is_alive():
+            raise RuntimeError("ServerRollouts are called within their 'with'.")
+        if unknown := [prompt for prompt in prompts if _key(prompt) not in self._problems]:
+            raise TrainerError(
+                f"{len(unknown)} of TRL's {len(prompts)} prompts are no problem's: train on rollouts.prompts."
+            )
         work = self._play(prompts, trainer.model, trainer.state.global_step)
         self.outcomes = asyncio.run_coroutine_threadsafe(work, self._loop).result()
         last = [attempts[-1] for attempts in self.outcomes]
@@ -186,7 +193,12 @@ def _example(outcome: RolloutOutcome) -> dict[str, Any]:
     }
 
 
-def _key(messages: Iterable[Mapping[str, Any]]) -> str:
+def _key(messages: Iterable[Any]) -> str:
     """The same for a prompt that has been through a table, in which every message has every field."""
-    told = [{name: value for name, value in message.items() if value is not None} for message in messages]
-    return json.dumps(told, sort_keys=True)
+    return json.dumps(_told(messages), sort_keys=True)
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _told(of_name) for name, of_name in value.items() if of_name is not None}
+    return list(map(_told, value)) if isinstance(value, list | tuple) else value

@@ -32,7 +32,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Script:
     """Adds the two numbers of the question with the tool, then answers; ids are counted up from the question's."""
 
-    def __init__(self) -> None:
+    def __init__(self, says_ids: bool = True) -> None:
+        self._says_ids = says_ids
         self.said: dict[str, list[int]] = {}
         self.seeds: list[object] = []
 
@@ -58,7 +59,7 @@ class Script:
         return CompletionsResult(
             message=message,
             prompt_token_ids=prompt,
-            token_ids=sampled,
+            token_ids=sampled if self._says_ids else [],
             logprobs=[-0.5, -0.25],
             usage={},
             finish_reason="stop",
@@ -133,3 +134,17 @@ def test_wrong_use_is_one_sentence(url: str) -> None:
     refused = pytest.raises(TrainerError, match="refused all 2 rollouts")
     with rollouts_of(url, [problem("1 2")], [], server_api_key="another") as rollouts, refused:
         rollouts([row["prompt"] for row in rollouts.prompts * 2], trl())
+    unknown = pytest.raises(TrainerError, match=r"^1 of TRL's 2 prompts are no problem's")
+    with rollouts_of(url, [problem("1 2")], []) as rollouts, unknown:
+        rollouts([rollouts.prompts[0]["prompt"], problem("9 9").messages], trl())
+    with pytest.raises(RuntimeError, match="within their 'with'"):
+        rollouts([row["prompt"] for row in rollouts.prompts], trl())
+
+
+def test_a_model_server_that_says_no_ids_is_an_error_not_a_run_without_loss(url: str) -> None:
+    script = Script(says_ids=False)
+    with (
+        rollouts_of(url, [problem("1 2 no ids")], [], script=script) as rollouts,
+        pytest.raises(TokensError, match="no token ids"),
+    ):
+        rollouts([row["prompt"] for row in rollouts.prompts], trl())

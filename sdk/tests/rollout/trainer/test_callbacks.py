@@ -21,6 +21,8 @@ from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.trainer import (
     ChatCall,
     Ending,
+    TokensError,
+    training_rows,
 )
 
 MAX_BODY_BYTES = 1_000_000
@@ -144,6 +146,69 @@ class TestChat:
             outcome = await trainer.run_one(request())
             await server.agents()
         assert (calls, outcome.turns) == (2, 1)
+
+    @pytest.mark.parametrize(
+        ("reply", "told"),
+        [
+            (None, "TypeError: it must give a CompletionsResult with a message, not None"),
+            (
+                {"message": None},
+                "TypeError: it must give a CompletionsResult with a message, not one whose message is a N",
+            ),
+            (
+                {"message": {"role": "assistant", "content": b"3"}},
+                "TypeError: its reply is not JSON: Object of type bytes",
+            ),
+            ({"usage": {"prompt_tokens": float("nan")}}, "TypeError: its reply is not JSON: Out of range float values"),
+            (asyncio.CancelledError("the batch was dropped"), "CancelledError: the batch was dropped"),
+        ],
+    )
+    async def test_what_cannot_be_sent_is_a_failure_as_any_other_and_no_turn(self, reply: Any, told: str) -> None:
+        calls = 0
+
+        async def complete(call: ChatCall) -> CompletionsResult:
+            nonlocal calls
+            calls += 1
+            whole = await arithmetic(call)
+            if calls > 1:
+                return whole
+            if isinstance(reply, BaseException):
+                raise reply
+            broken: CompletionsResult = reply and replace(whole, token_ids=[1], **reply)
+            return broken
+
+        async def agent(rollout: Rollout) -> None:
+            failed = await rollout.chat(QUESTION, "call-1")
+            assert (failed.status_code, failed.json()["code"]) == (500, "policy_failed")
+            assert failed.json()["detail"].startswith(f"The policy failed: {told}")
+            assert (await rollout.chat(QUESTION, "call-1")).status_code == 200
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            outcome = await trainer.run_one(request())
+            await server.agents()
+        assert (calls, outcome.turns, len(outcome.tokens), outcome.reward) == (2, 1, 1, 1.0)
+
+    async def test_a_turn_whose_token_ids_nobody_said_is_a_turn_and_makes_no_row(self) -> None:
+        async def complete(call: ChatCall) -> CompletionsResult:
+            prompt = list(range(len(call.messages)))
+            said: dict[str, Any] = (
+                {"token_ids": [7], "logprobs": [-0.5], "prompt_token_ids": prompt} if len(call.messages) != 2 else {}
+            )
+            return replace(await arithmetic(call), **said)
+
+        async def agent(rollout: Rollout) -> None:
+            messages = QUESTION
+            for _ in range(3):
+                messages = [*messages, (await rollout.chat(messages)).json()["choices"][0]["message"]]
+            await succeed(rollout)
+
+        async with ScriptedServer(agent) as server, trainer_for(server, complete) as trainer:
+            outcome = await trainer.run_one(request())
+            await server.agents()
+        assert [len(turn.ids) for turn in outcome.tokens] == [1, 0, 1]
+        with pytest.raises(TokensError, match="Turn 2 has no token ids"):
+            training_rows(outcome.tokens)
 
     async def test_a_reply_that_was_broken_off_is_no_turn_and_nothing_that_an_agent_must_repeat(self) -> None:
         calls = 0

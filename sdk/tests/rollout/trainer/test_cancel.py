@@ -120,6 +120,16 @@ class TestCancel:
             assert await trainer.cancel(everything=True) == 1
             assert (await task).outcome is Ending.CANCELLED
 
+    async def test_one_that_waits_for_room_ends_too_and_is_never_sent(self) -> None:
+        async with playing(concurrency=1) as (trainer, server, policy):
+            tasks = started(trainer, "a", "b", "c")
+            await policy.calls(1)
+            assert await trainer.cancel(["b"]) == 1
+            assert (await tasks[1]).outcome is Ending.CANCELLED
+            assert await trainer.cancel(everything=True) == 2
+            assert {outcome.outcome for outcome in await asyncio.gather(*tasks)} == {Ending.CANCELLED}
+            assert ([init["rollout_id"] for init in server.inits], server.cancelled) == (["a"], ["a"])
+
     async def test_it_is_not_dispatched_again(self) -> None:
         async with playing() as (trainer, server, policy):
             task = asyncio.create_task(trainer.run_again(request("a"), RedispatchPolicy()))
@@ -174,6 +184,20 @@ class TestLeaving:
             outcomes = await asyncio.gather(*tasks)
             assert {outcome.outcome for outcome in outcomes} == {Ending.CANCELLED}
             assert len(server.cancelled) == 20
+        assert caplog.records == []
+
+    async def test_what_waits_for_room_or_would_come_next_is_never_sent(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.WARNING)
+        outcomes: list[RolloutOutcome] = []
+        async with playing(concurrency=2) as (trainer, server, policy):
+            run = asyncio.create_task(trainer.run((request(f"r{number}") for number in range(9)), outcomes.append))
+            again = asyncio.create_task(trainer.run_again(request("again"), RedispatchPolicy()))
+            await policy.calls(2)
+            await trainer.__aexit__(None, None, None)
+            assert await run == "The trainer was left: what it runs ends with its 'async with'."
+            outcomes += await again
+            assert [outcome.outcome for outcome in outcomes] == [Ending.CANCELLED] * 3
+            assert len(server.inits) == 2
         assert caplog.records == []
 
     async def test_the_results_of_what_it_cancelled_are_taken_first(self) -> None:

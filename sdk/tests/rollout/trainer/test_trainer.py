@@ -19,6 +19,7 @@ from osmosis_ai.rollout.trainer import (
     RolloutOutcome,
     Trainer,
     TrainerError,
+    TrainerLimits,
 )
 from osmosis_ai.rollout.trainer.listener import bind_socket, url_of
 
@@ -108,6 +109,20 @@ class TestARun:
         async with ScriptedServer() as server, trainer_for(server) as trainer:
             with pytest.raises(LookupError, match="row 1"):
                 await trainer.run(broken(), lambda outcome: None)
+
+    async def test_it_is_used_within_its_block_and_entered_once(self) -> None:
+        trainer = Trainer(arithmetic, server_url="http://127.0.0.1:1")
+        for use in (trainer.run_one(request()), trainer.cancel(everything=True)):
+            with pytest.raises(RuntimeError, match="used within its 'async with'"):
+                await use
+        async with trainer:
+            pass
+        with pytest.raises(RuntimeError, match="The trainer was left"):
+            await trainer.run_one(request())
+        with pytest.raises(RuntimeError, match="entered once"):
+            await trainer.__aenter__()
+        with pytest.raises(ValueError, match="concurrency must be 1 or more, got 0"):
+            Trainer(arithmetic, server_url="http://127.0.0.1:1", limits=TrainerLimits(concurrency=0))
 
     async def test_an_address_in_use_is_reported_in_one_sentence(self) -> None:
         with bind_socket("127.0.0.1", 0) as taken:

@@ -5,7 +5,7 @@ from support.scripted_server import QUESTION, Rollout, ScriptedServer
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest
-from osmosis_ai.rollout.trainer import ChatCall, Ending, Trainer, weights
+from osmosis_ai.rollout.trainer import ChatCall, Ending, Trainer, TrainerLimits, weights
 
 
 def request(name: str) -> RolloutRequest:
@@ -106,3 +106,34 @@ async def test_updates_come_one_after_the_other() -> None:
 
         await asyncio.gather(*(update() for _ in range(5)))
         assert trainer.weights_version == 5
+
+
+async def test_the_time_for_a_rollout_stands_still_in_an_update() -> None:
+    limits = TrainerLimits(rollout_timeout_seconds=0.5)
+    policy = Policy()
+    async with ScriptedServer(two_turns) as server, Trainer(policy, server_url=server.url, limits=limits) as trainer:
+        policy.answers.clear()
+        running = [asyncio.create_task(trainer.run_one(request("before")))]
+        await policy.asked.wait()
+        policy.answers.set()
+        async with trainer.weights_update():
+            running.append(asyncio.create_task(trainer.run_one(request("within"))))
+            done, _ = await asyncio.wait(running, timeout=1)
+            assert not done
+            assert await trainer.cancel(["within"]) == 1
+        assert [(await task).outcome for task in running] == [Ending.COMPLETED, Ending.CANCELLED]
+        policy.answers.clear()
+        assert (await trainer.run_one(request("after"))).outcome is Ending.TIMED_OUT
+
+
+async def test_it_goes_on_where_the_wait_for_an_update_is_given_up() -> None:
+    limits = TrainerLimits(rollout_timeout_seconds=0.5)
+    policy = Policy()
+    policy.answers.clear()
+    async with ScriptedServer(two_turns) as server, Trainer(policy, server_url=server.url, limits=limits) as trainer:
+        running = asyncio.create_task(trainer.run_one(request("a")))
+        await policy.asked.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), trainer.weights_update():
+                pytest.fail("a call is being generated")
+        assert (await running).outcome is Ending.TIMED_OUT

@@ -13,7 +13,8 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
-from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from starlette.responses import Response
+
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutRequest, RolloutResponse, RolloutStatus
 from osmosis_ai.rollout.core.transcript import MAX_NOTED, Transcript
 from osmosis_ai.rollout.trainer.tokens import TokenRecorder
@@ -67,6 +68,8 @@ class Rollout:
         self.tools: list[dict[str, Any]] = []
         self.result: RolloutResponse | None = None
         self.waiting_for = "the reply to its init"
+        self.is_sent = False
+        """Whether the server may know of it."""
         self.turns = 0
         self.tool_calls = 0
         self.weights_versions: list[int] = []
@@ -78,9 +81,11 @@ class Rollout:
         self.is_lost = False
         self.is_cancelled = False
         self.patience: asyncio.Timeout | None = None
-        """Of whoever waits for its end."""
+        """Of whoever waits for its end, or for room."""
+        self._left_seconds: float | None = None
+        """Of a patience that stands still."""
         self.policy_failure: str | None = None
-        self.replies: dict[str, asyncio.Future[CompletionsResult]] = {}
+        self.replies: dict[str, asyncio.Future[Response]] = {}
         self.ended = asyncio.Event()
         self.tools_known_or_ended = asyncio.Event()
         self._transcript = Transcript()
@@ -111,8 +116,22 @@ class Rollout:
             return
         self.is_cancelled = True
         self.abandon()
-        if self.patience is not None:  # its init may be under way
+        if self.patience is not None and not self.patience.expired():  # its init may be under way
             self.patience.reschedule(asyncio.get_running_loop().time())
+
+    def hold_patience(self) -> None:
+        """Let no time count for its limit until `resume_patience`."""
+        if self.patience is None or self.ended.is_set() or self.patience.expired():
+            return
+        if (ends_at := self.patience.when()) is not None:
+            self._left_seconds = ends_at - asyncio.get_running_loop().time()
+            self.patience.reschedule(None)
+
+    def resume_patience(self) -> None:
+        """Count on."""
+        left_seconds, self._left_seconds = self._left_seconds, None
+        if left_seconds is not None and self.patience is not None and not self.ended.is_set():
+            self.patience.reschedule(asyncio.get_running_loop().time() + left_seconds)
 
     def note_messages(self, messages: list[MessageDict]) -> None:
         """Check that ``messages`` goes on from those of the call before and the reply to it."""

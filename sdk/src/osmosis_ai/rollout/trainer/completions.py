@@ -85,8 +85,8 @@ class ChatEndpoint:
         rollout = self._rollout(chat.rollout_id)
         await self._wait_for_tools(rollout)
         sampling = {name: value for name, value in body.items() if name not in ("messages", "rollout_id")}
-        result = await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER))
-        return self._response(chat.model, result, says_tokens=body.get("return_token_ids") is True)
+        respond = partial(self._response, chat.model, says_tokens=body.get("return_token_ids") is True)
+        return await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER), respond)
 
     def of_path(self, path: str) -> Handler | None:
         """What answers the chat calls of 0.3, whose rollout stands in the path; ``None`` for another path."""
@@ -102,7 +102,10 @@ class ChatEndpoint:
         tools = body.get("tools")
         rollout.tools = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
         sampling = {name: value for name, value in body.items() if name not in _OF_THE_CALL and value is not None}
-        result = await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER))
+        respond = partial(self._response_of_pull, body)
+        return await self._answer(rollout, chat.messages, sampling, request.headers.get(IDEMPOTENCY_HEADER), respond)
+
+    def _response_of_pull(self, body: dict[str, Any], result: CompletionsResult) -> Response:
         model = body.get("model") if isinstance(body.get("model"), str) else _MODEL
         if body.get("stream") is not True:
             return self._response(str(model), result, says_tokens=body.get("return_token_ids") is True)
@@ -137,8 +140,13 @@ class ChatEndpoint:
             raise _gone()
 
     async def _answer(
-        self, rollout: Rollout, messages: list[MessageDict], sampling: dict[str, Any], call_id: str | None
-    ) -> CompletionsResult:
+        self,
+        rollout: Rollout,
+        messages: list[MessageDict],
+        sampling: dict[str, Any],
+        call_id: str | None,
+        respond: Callable[[CompletionsResult], Response],
+    ) -> Response:
         call_id = call_id or f"call without a key {next(self._numbers)}"
         if call_id not in rollout.replies:
             await self._weights.wait()
@@ -147,7 +155,7 @@ class ChatEndpoint:
         reply = rollout.replies.get(call_id)
         if reply is None:
             call = ChatCall(rollout.request.rollout_id, messages, rollout.tools, sampling, self._weights.begin())
-            reply = rollout.replies[call_id] = asyncio.ensure_future(self._generate(rollout, call))
+            reply = rollout.replies[call_id] = asyncio.ensure_future(self._generate(rollout, call, respond))
             reply.add_done_callback(partial(self._generated, rollout, call_id))
         try:
             # A client that gives up and asks again must find the work still going on.
@@ -157,32 +165,37 @@ class ChatEndpoint:
                 raise _gone() from None
             raise
 
-    def _generated(self, rollout: Rollout, call_id: str, reply: "asyncio.Future[CompletionsResult]") -> None:
+    def _generated(self, rollout: Rollout, call_id: str, reply: "asyncio.Future[Response]") -> None:
         self._weights.end()
         if reply.cancelled() or reply.exception() is not None:
             del rollout.replies[call_id]  # a failure is no answer: whoever asks again is to have the call made again
 
-    async def _generate(self, rollout: Rollout, call: ChatCall) -> CompletionsResult:
+    async def _generate(
+        self, rollout: Rollout, call: ChatCall, respond: Callable[[CompletionsResult], Response]
+    ) -> Response:
         rollout.note_messages(call.messages)
         try:
             result = await self._complete(call)
+            # Before anything is noted: what cannot be sent is no turn, as the agent never has it.
+            response = respond(_checked(result))
         except CallRefusedError as error:
             rollout.policy_failure = str(error)
             raise CallbackRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "call_refused", str(error)) from error
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             rollout.policy_failure = problem = failure_of_policy(error)
-            logger.exception("The policy failed on a chat call of rollout %a.", call.rollout_id)
+            logger.error("The policy failed on a chat call of rollout %a.", call.rollout_id, exc_info=error)
             raise CallbackRefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", problem) from error
         rollout.policy_failure = None
         if result.finish_reason not in WHOLE:
-            return result  # the server takes it for no reply, and asks again: it is no turn of the rollout
+            return response  # the server takes it for no reply, and asks again: it is no turn of the rollout
         rollout.note_reply(call.messages, result.message)
-        if result.token_ids:
-            rollout.tokens.note(call.messages, result)
+        rollout.tokens.note(call.messages, result)
         rollout.weights_versions.append(call.weights_version)
         rollout.turns += 1
         rollout.tool_calls += len(result.tool_calls)
-        return result
+        return response
 
     def _response(self, model: str, result: CompletionsResult, *, says_tokens: bool) -> Response:
         reply: dict[str, Any] = {
@@ -198,9 +211,22 @@ class ChatEndpoint:
         try:
             return json_response(reply)
         except (TypeError, ValueError, RecursionError) as error:
-            raise CallbackRefusedError(
-                HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed", f"The policy's message is not JSON: {error}."
-            ) from error
+            raise TypeError(f"its reply is not JSON: {error}") from error
+
+
+def _checked(result: CompletionsResult) -> CompletionsResult:
+    if isinstance(result, CompletionsResult) and isinstance(result.message, dict):
+        return result
+    what = (
+        f"one whose message is a {type(result.message).__name__}" if isinstance(result, CompletionsResult) else result
+    )
+    raise TypeError(f"it must give a CompletionsResult with a message, not {what!s:.60}")
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task was cancelled, and not something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _gone() -> CallbackRefusedError:

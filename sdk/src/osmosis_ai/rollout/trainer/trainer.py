@@ -14,8 +14,8 @@ at most ``TrainerLimits.concurrency`` rollouts are in flight.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -54,6 +54,8 @@ CALLBACK_KEY_BYTES = 32
 LAST_REPORTS_SECONDS = 2.0
 """How long leaving waits for the results of what it cancelled."""
 
+_LEFT = "The trainer was left: what it runs ends with its 'async with'."
+
 _OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Ending.COMPLETED, RolloutStatus.ERROR: Ending.ERROR}
 
 
@@ -70,8 +72,9 @@ class Trainer:
         protocol: the generation that the server is spoken to in: ``"0.2"``, or ``"0.3"`` (``docs/protocol-0.3.md``).
 
     Raises:
-        ValueError: there is no such protocol, or no header can carry the key.
+        ValueError: there is no such protocol, no header can carry the key, or ``concurrency`` is below 1.
         TrainerError: on entry, if the address cannot be listened on.
+        RuntimeError: it is entered a second time, or used outside of its ``async with``.
     """
 
     def __init__(
@@ -103,7 +106,10 @@ class Trainer:
         self._book = RolloutBook()
         self.weights = Weights()
         self._resources = AsyncExitStack()
+        if self._limits.concurrency < 1:
+            raise ValueError(f"concurrency must be 1 or more, got {self._limits.concurrency}.")
         self._room = asyncio.Semaphore(self._limits.concurrency)
+        self._is_entered = self._is_left = self._is_updating = False
 
     @property
     def contradictions(self) -> int:
@@ -121,6 +127,9 @@ class Trainer:
         return self._book.deliveries[Delivery.LATE]
 
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise RuntimeError("A Trainer is entered once: make another.")
+        self._is_entered = True
         listening_socket = bind_socket(self._host, self._port)
         self.callback_url = self._given_callback_url or url_of(self._host, listening_socket.getsockname()[1])
         guard = LoopbackGuard([self._host, urlsplit(self.callback_url).hostname])
@@ -137,6 +146,7 @@ class Trainer:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_left = True
         self._cancel(lambda rollout_id: True)
         if await self._withdrawals.close():
             # What nobody takes, a server offers to the closed port until its deadline, a day by default.
@@ -169,7 +179,8 @@ class Trainer:
         """Run every request, at most ``TrainerLimits.concurrency`` at a time, taking them from ``requests`` as needed.
 
         ``on_outcome`` gets each outcome when it comes. Stops early, once those in flight have ended, when the server
-        will accept no rollout at all, and returns the reason; ``None`` means that every request was run.
+        will accept no rollout at all, or the trainer is left, and returns the reason; ``None`` means that every request
+        was run.
         """
         stop_reasons: list[str] = []
 
@@ -178,6 +189,8 @@ class Trainer:
             if outcome.is_systemic and outcome.problem:
                 stop_reasons.append(outcome.problem)
             on_outcome(outcome)
+            if self._is_left:
+                stop_reasons.append(_LEFT)
             return not stop_reasons
 
         await run_window(requests, work, self._limits.concurrency)
@@ -190,9 +203,38 @@ class Trainer:
 
         Raises:
             ValueError: if the request's ``rollout_id`` was used before.
+            RuntimeError: outside of the trainer's ``async with``.
         """
-        async with self._room:
-            return await self._run(request)
+        self._require_entered()
+        if self._is_left:
+            raise RuntimeError(_LEFT)
+        rollout = self._book.open(self._addressed(request))
+        try:
+            # A rollout that is cancelled while it waits for room takes none, and is not sent.
+            async with asyncio.timeout(None) as rollout.patience:
+                await self._room.acquire()
+        except BaseException as error:
+            self._book.close(rollout)
+            if isinstance(error, TimeoutError) and rollout.is_cancelled:
+                return self._outcome(rollout, Ending.CANCELLED, None, 0.0)
+            raise
+        try:
+            return await self._run(rollout)
+        finally:
+            self._room.release()
+
+    def _require_entered(self) -> None:
+        if not self._is_entered:
+            raise RuntimeError("A Trainer is used within its 'async with'.")
+
+    def _addressed(self, request: RolloutRequest) -> RolloutRequest:
+        return request.model_copy(
+            update={
+                "server_url": self.callback_url,
+                "api_key": self._callback_key,
+                "idempotency_key": request.idempotency_key or request.rollout_id,
+            }
+        )
 
     async def run_again(
         self,
@@ -215,7 +257,8 @@ class Trainer:
         while True:
             outcomes.append(await self.run_one(attempt))
             on_outcome(outcomes[-1])
-            if outcomes[-1].outcome not in policy.outcomes or len(outcomes) >= policy.max_attempts:
+            is_final = outcomes[-1].outcome not in policy.outcomes or len(outcomes) >= policy.max_attempts
+            if is_final or self._is_left:
                 return outcomes
             rollout_id = f"{request.rollout_id}.{len(outcomes) + 1}"
             attempt = request.model_copy(update={"rollout_id": rollout_id, "idempotency_key": None})
@@ -225,22 +268,34 @@ class Trainer:
         """How many `weights_update` there were."""
         return self.weights.version
 
-    def weights_update(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def weights_update(self) -> AsyncIterator[None]:
         """Change the policy's weights: ``async with trainer.weights_update(): ...``.
 
         Entering waits for the calls that are being generated; until the exit all others wait, and no rollout fails for
         it: a call waits 5 s and then gets a 503, with which a server asks again until its deadline for a call, twenty
-        minutes by default. One update at a time; another waits. What the block raises is raised, and counts as none.
+        minutes by default, and ``rollout_timeout_seconds`` stands still. One update at a time; another waits. What the
+        block raises is raised, and counts as none.
         """
-        return self.weights.update()
+        async with self.weights.update():
+            self._is_updating = True
+            for rollout in self._book.in_flight(lambda rollout_id: True):
+                rollout.hold_patience()
+            try:
+                yield
+            finally:
+                self._is_updating = False
+                for rollout in self._book.in_flight(lambda rollout_id: True):
+                    rollout.resume_patience()
 
     async def cancel(
         self, rollout_ids: Collection[str] = (), *, prefix: str | None = None, everything: bool = False
     ) -> int:
-        """End rollouts in flight as CANCELLED: those named, those whose ids begin with ``prefix``, or all.
+        """End rollouts as CANCELLED: those named, those whose ids begin with ``prefix``, or all.
 
         Whoever awaits one has its outcome at once, what is being generated for it is cancelled, and the server is told;
-        this returns when it has been told, or cannot be. Ids that are not in flight are passed over.
+        this returns when it has been told, or cannot be. One that waits for room is never sent.
+        Ids that are neither are passed over.
 
         Cancelling the task that awaits ``run_one``, as ``asyncio.timeout`` does, does the same for its rollout, but for
         the outcome, which nobody is there to have.
@@ -248,6 +303,7 @@ class Trainer:
         Returns:
             How many were cancelled.
         """
+        self._require_entered()
         named = {rollout_ids} if isinstance(rollout_ids, str) else frozenset(rollout_ids)
         count = self._cancel(
             lambda rollout_id: (
@@ -265,6 +321,8 @@ class Trainer:
         return len(meant)
 
     def _withdraw(self, rollout: Rollout) -> None:
+        if not rollout.is_sent:
+            return
         self._withdrawals.add(rollout.request.rollout_id)
         if rollout.was_accepted and rollout.result is None and not self._pulls:
             self._book.await_report(rollout.request.rollout_id)
@@ -310,21 +368,16 @@ class Trainer:
                 rollout.is_lost = True
                 rollout.abandon()
 
-    async def _run(self, request: RolloutRequest) -> RolloutOutcome:
-        addressed = request.model_copy(
-            update={
-                "server_url": self.callback_url,
-                "api_key": self._callback_key,
-                "idempotency_key": request.idempotency_key or request.rollout_id,
-            }
-        )
-        rollout = self._book.open(addressed)
+    async def _run(self, rollout: Rollout) -> RolloutOutcome:
+        rollout.is_sent = True
         started_seconds = time.monotonic()
         problem, is_systemic = None, False
         outcome = Ending.TIMED_OUT
         waited_in_vain = True
         try:
             async with asyncio.timeout(self._limits.rollout_timeout_seconds) as rollout.patience:
+                if self._is_updating:
+                    rollout.hold_patience()
                 await self._dispatcher.dispatch(rollout)
                 if self._fetcher is not None:
                     await self._fetcher.fetch(rollout)
@@ -341,6 +394,17 @@ class Trainer:
             self._book.close(rollout)
             if waited_in_vain and not rollout.is_cancelled:
                 self._withdraw(rollout)
+        return self._outcome(rollout, outcome, problem, time.monotonic() - started_seconds, is_systemic=is_systemic)
+
+    def _outcome(
+        self,
+        rollout: Rollout,
+        outcome: Ending,
+        problem: str | None,
+        latency_seconds: float,
+        *,
+        is_systemic: bool = False,
+    ) -> RolloutOutcome:
         if rollout.result is not None:
             outcome, problem = _ending(rollout.result)
             if outcome is Ending.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":
@@ -356,7 +420,7 @@ class Trainer:
             problem=problem,
             turns=rollout.turns,
             tool_calls=rollout.tool_calls,
-            latency_seconds=time.monotonic() - started_seconds,
+            latency_seconds=latency_seconds,
             rewrites=rollout.rewrites,
             weights_versions=tuple(rollout.weights_versions),
             tokens=tuple(rollout.tokens.turns),

@@ -27,7 +27,19 @@ def stalled(waits: tuple[float, ...], which: int) -> list[tuple[float, ...]]:
 def test_a_machine_that_stands_still_changes_no_verdict_on_delays(which: int) -> None:
     assert fault_of_waits(stalled(DOUBLING, which), "calls") is None
     assert "longer waits" in str(fault_of_waits(stalled(STEADY, which), "calls"))
-    assert "at least 0.3 s" in str(fault_of_waits(stalled(NONE, which), "calls"))
+    assert "at least 0.2 s" in str(fault_of_waits(stalled(NONE, which), "calls"))
+
+
+def test_one_wait_that_is_as_it_is_meant_tells_it_from_a_machine_that_is_always_busy() -> None:
+    busy = [tuple(wait + 0.9 for wait in DOUBLING)] * 5
+    assert "longer waits" in str(fault_of_waits(busy, "calls"))
+    assert fault_of_waits([*busy, DOUBLING], "calls") is None
+
+
+def test_where_the_machine_was_later_than_the_waits_are_long_nothing_is_said_of_them() -> None:
+    waits = [tuple(wait + 2.0 for wait in DOUBLING)] * 6
+    assert fault_of_waits(waits, "calls", late_seconds=2.0) is None
+    assert "longer waits" in str(fault_of_waits(waits, "calls", late_seconds=0.5))
 
 
 @asynccontextmanager

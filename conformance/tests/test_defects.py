@@ -87,7 +87,7 @@ async def test_a_correct_server_passes_every_check() -> None:
     server = SmallServer(api_key=KEY)
     server.capacity = 300
     report = await judged(server, timeout_seconds=CORRECT_SECONDS, overload=500)
-    skipped = {check.id for check in select(["drain"])}
+    skipped = {check.id for check in select(["drain", "limits"])}
     assert failed(report).keys() == skipped, failed(report)
     assert report.is_success
 
@@ -124,7 +124,7 @@ async def test_a_correct_process_passes_being_killed_and_stopped(
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     monkeypatch.setenv(DRAIN_VARIABLE, str(DRAIN_SECONDS))
     report = await judged_process(
-        "correct", tmp_path / "journal", "drain", timeout_seconds=CORRECT_SECONDS, drain_seconds=DRAIN_SECONDS
+        "correct", tmp_path / "journal", "drain", "limits", timeout_seconds=CORRECT_SECONDS, drain_seconds=DRAIN_SECONDS
     )
     assert failed(report) == {}
 

@@ -11,6 +11,7 @@ from servers.small import Json, Rollout, SmallServer
 from starlette.responses import Response
 
 from rollout_conformance import KitOptions, Report, Result, Status, run, select
+from rollout_conformance.cases import SOME
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
 from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED
@@ -34,6 +35,11 @@ def test_a_failure_that_takes_another_promise_for_granted_follows_from_it() -> N
     assert (
         causes(failure("retries.aborted"), failure("retries.aborted_key"))["retries.aborted_key"] == "retries.aborted"
     )
+
+
+def test_what_fails_in_some_of_its_cases_is_no_cause_of_another_failure() -> None:
+    some = replace(failure("retries.server_error"), usually=f"{SOME}: this comes of 599, and not of 500")
+    assert causes(some, failure("retries.page", "another"))["retries.page"] == ""
 
 
 def test_an_audit_follows_from_the_checks_whose_rollouts_it_is_about_if_all_of_them_failed() -> None:

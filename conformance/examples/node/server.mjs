@@ -13,7 +13,7 @@ const { port, journal: path } = parseArgs({ options: { port: { type: 'string' },
 const SERVER_KEY = process.env.OSMOSIS_ROLLOUT_SERVER_API_KEY
 const [MAX_RUNNING, MAX_BODY_BYTES, MAX_METADATA_BYTES, MAX_REPLY_BYTES] = [200, 8 << 20, 1 << 20, 16 << 20]
 const [RETRIES, FIRST_DELAY_MS, LAST_DELAY_MS, DRAIN_MS] = [3, 100, 5_000, 1000 * (process.env.OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS ?? 20)]
-const [ATTEMPT_MS, CALL_MS, DELIVERY_MS] = [300_000, 1_200_000, 86_400_000]
+const [ATTEMPT_MS, CALL_MS, DELIVERY_MS, RUN_MS] = [300_000, 1_200_000, 86_400_000, 1000 * (process.env.OSMOSIS_ROLLOUT_SERVER_REQUEST_TIMEOUT_SECONDS ?? 600)]
 const DEFAULTS = { model: 'default', temperature: 1, top_p: 1, max_tokens: 512, logprobs: true }
 const WHOLE = ['stop', 'tool_calls', 'function_call', 'length'] // [whole-1, whole-2]
 const NO_ID = /^(init|\.\.?)$|[\r\n\v\f\x85\u2028\u2029]/ // [init-11]
@@ -21,8 +21,7 @@ const NO_ID = /^(init|\.\.?)$|[\r\n\v\f\x85\u2028\u2029]/ // [init-11]
 class Refusal { constructor(status, detail, code, headers = {}) { Object.assign(this, { status, body: { detail, code }, headers }) } }
 class Failure extends Error { constructor(outcome, text) { super(text); this.outcome = outcome } }
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
-const hash = (value) => createHash('sha256').update(value).digest()
-const now = () => Date.now() / 1000
+const hash = (value) => createHash('sha256').update(value).digest(), now = () => Date.now() / 1000
 const canonical = (value) => // members in one order, at any depth
   JSON.stringify(value, (_, inner) => (isObject(inner) ? Object.fromEntries(Object.entries(inner).sort()) : inner))
 
@@ -41,8 +40,7 @@ function track(record, work) {
 }
 function recover() {
   if (!path) return null
-  const text = fs.existsSync(path) ? fs.readFileSync(path, 'utf8') : ''
-  const whole = text.slice(0, text.lastIndexOf('\n') + 1) // not the line that a kill has torn
+  const text = fs.existsSync(path) ? fs.readFileSync(path, 'utf8') : '', whole = text.slice(0, text.lastIndexOf('\n') + 1) // not the line that a kill has torn
   for (const { accepted, key, ...changes } of whole.split('\n').slice(0, -1).map((line) => JSON.parse(line)))
     accepted ? remember(accepted) : Object.assign(byKey.get(key), changes)
   fs.writeFileSync(path, whole, { mode: 0o600 })
@@ -145,16 +143,14 @@ function isBaseUrl(text) { // [init-4, init-5]
 }
 function known(request, id) {
   authorize(request)
-  let record
-  try { record = byId.get(decodeURIComponent(id)) } catch { /* it encodes nothing */ }
-  if (record) return record
+  try { id = decodeURIComponent(id) } catch { /* it encodes nothing */ }
+  if (byId.has(id)) return byId.get(id)
   throw new Refusal(404, 'No such rollout is known.', 'unknown_rollout')
 }
 function view({ init, result, accepted_at, finished_at, settled_at, state, attempts: delivery_attempts, last_error }) {
   const short = result && { status: result.status, finish_reason: result.finish_reason, outcome: result.extra_fields.outcome,
     reward: result.reward ?? null, error_message: result.error_message ?? null, num_messages: result.final_messages.length }
-  state ??= result ? 'finished' : 'running'
-  return { rollout_id: init.rollout_id, state, accepted_at, finished_at, settled_at, delivery_attempts, last_error, result: short }
+  return { rollout_id: init.rollout_id, state: state ?? (result ? 'finished' : 'running'), accepted_at, finished_at, settled_at, delivery_attempts, last_error, result: short }
 }
 function cancel(request, id) { // [state-3..5]
   const record = known(request, id)
@@ -167,10 +163,9 @@ function cancel(request, id) { // [state-3..5]
 const clients = { 'http:': [http, new http.Agent({ keepAlive: true })], 'https:': [https, new https.Agent({ keepAlive: true })] }
 // An answer that is whole; its status is 0, and its text the reason, where there is none [http-10..12].
 function post({ init, trace }, path, body, key, signals = []) {
-  const url = new URL(init.server_url.replace(/\/+$/, '') + path) // [init-6]
+  const url = new URL(init.server_url.replace(/\/+$/, '') + path), [client, pool] = clients[url.protocol] // [init-6]
   const headers = { ...trace, 'Content-Type': 'application/json', 'User-Agent': 'node-example/1', 'Idempotency-Key': key }
   if (init.api_key) headers.Authorization = `Bearer ${init.api_key}` // [key-7]
-  const [client, pool] = clients[url.protocol]
   return new Promise((resolve) => {
     const fail = (error) => { request.destroy(); resolve({ status: 0, headers: {}, code: error.code, text: error.message }) }
     const signal = AbortSignal.any([AbortSignal.timeout(ATTEMPT_MS), ...signals])
@@ -203,12 +198,11 @@ function absence({ status, text }) { // who says so: the trainer 'itself', a fra
 }
 
 // --- A rollout
-async function chat(record, { messages, signal, keys }) { // [chat-1..8, retry-1..11, whole-1..8]
+async function chat(record, { messages, signal, keys, clock }) { // [chat-1..8, retry-1..11, whole-1..8]
   const { messages: _, rollout_id: __, tools: ___, self: ____, ...params } = record.init.completion_params // [init-16]
   const asked = Object.fromEntries(Object.entries(params).filter(([, value]) => value !== null))
   const body = JSON.stringify({ ...DEFAULTS, ...asked, rollout_id: record.init.rollout_id, messages })
-  const deadline = Date.now() + CALL_MS
-  let key = keys()
+  let key = keys(), deadline = Date.now() + CALL_MS
   for (let round = 0, tries = 0; ; round++) {
     const began = performance.now()
     const answer = await post(record, '/v1/chat/completions', body, key, [signal])
@@ -220,12 +214,13 @@ async function chat(record, { messages, signal, keys }) { // [chat-1..8, retry-1
     if (status === 200) {
       const { choice, usage } = completion(text)
       const reason = Object.hasOwn(choice, 'finish_reason') ? choice.finish_reason : 'stop'
-      if (WHOLE.includes(reason)) return { message: choice.message, usage, reason, ms: performance.now() - began }
+      if (WHOLE.includes(reason)) return clock.run(), { message: choice.message, usage, reason, ms: performance.now() - began }
       problem = `A reply that is not whole: finish_reason ${JSON.stringify(reason)}`
       ;[isPause, isFinal] = [reason === 'abort', reason === 'content_filter']
       key = keys() // what is asked now is another call
     }
     if (isFinal || Date.now() > deadline || (!isPause && tries++ >= RETRIES)) throw new Failure('llm_error', problem)
+    if (isPause) clock.stop(began)
     await sleep(delayMs(round, answer, deadline - Date.now()), null, { signal }).catch(() => signal.throwIfAborted())
   }
 }
@@ -236,13 +231,20 @@ function completion(text) {
   if (!Array.isArray(calls) || !calls.every((call) => isObject(call?.function))) throw new Failure('llm_error', 'No message.') // [retry-3]
   return { choice, usage: usage ?? {} }
 }
+function clockOf(onEnd) { // it stands still while the trainer pauses [limit-2, retry-13]
+  let left = RUN_MS, since, timer
+  const run = () => { if (!timer) [since, timer] = [performance.now(), setTimeout(onEnd, left)] }
+  const stop = (at) => { if (timer) left -= at - since; timer = clearTimeout(timer) }
+  run()
+  return { run, stop }
+}
 async function run(record) {
   const began = performance.now(), stopping = new AbortController(), messages = [...record.init.messages]
-  record.stop = (failure) => stopping.abort(failure)
   let calls = 0
-  const own = { messages, keys: () => `${record.uid}-${calls++}`, signal: AbortSignal.any([stopping.signal, interrupting.signal]) }
-  const counts = ['num_llm_calls', 'num_tool_calls', 'prompt_tokens', 'response_tokens', 'max_context_tokens']
-  const metrics = Object.fromEntries([...counts, 'llm_latency_ms', 'tool_latency_ms'].map((name) => [name, 0]))
+  record.stop = (failure) => stopping.abort(failure)
+  const clock = clockOf(() => record.stop(new Failure('timeout', 'the run took too long')))
+  const own = { messages, clock, keys: () => `${record.uid}-${calls++}`, signal: AbortSignal.any([stopping.signal, interrupting.signal]) }
+  const metrics = { num_llm_calls: 0, num_tool_calls: 0, prompt_tokens: 0, response_tokens: 0, max_context_tokens: 0, llm_latency_ms: 0, tool_latency_ms: 0 }
   const ask = async () => {
     const { message, usage, reason, ms } = await chat(record, own)
     const [prompt, response] = [usage.prompt_tokens, usage.completion_tokens].map((count) => (count > 0 ? count : 0))
@@ -255,7 +257,7 @@ async function run(record) {
   const result = await agent.run(record.init, messages, metrics, ask).then((finish_reason) => {
     own.signal.throwIfAborted()
     return { ...ending(record, 'COMPLETED', messages, finish_reason, 'success'), reward: agent.rewardOf(record.init, messages) }
-  }).catch((error) => failed(record, error, messages)) // whatever it was, there is a result [way-1]
+  }).catch((error) => failed(record, error, messages)).finally(() => clock.stop(0)) // whatever it was, there is a result [way-1]
   await finish(record, { ...result, metrics: { ...metrics, total_latency_ms: performance.now() - began } })
 }
 const ending = ({ init: { rollout_id } }, status, final_messages, finish_reason, outcome) =>
@@ -272,15 +274,13 @@ async function deliver(record) { // [deliver-1..8]
     const answer = await post(record, '/v1/rollout/completed', JSON.stringify(record.result), key)
     const { status, headers, text } = answer, { final_messages, extra_fields } = record.result, isSuccess = status >= 200 && status < 300
     const isNobody = isPage(answer) && (!isSuccess || /html/.test(headers['content-type'])), isDelivered = isSuccess && !isNobody
-    record.attempts = (record.attempts ?? 0) + 1
-    record.last_error = isDelivered ? null : `${status || text}`
+    change(record, { attempts: (record.attempts ?? 0) + 1, last_error: isDelivered ? null : `${status || text}` }) // [state-14]
     if ([400, 413, 422].includes(status) && !isNobody && final_messages.length && !extra_fields.messages_refused) { // on record before it is sent [deliver-6]
       change(record, { result: { ...record.result, final_messages: [], extra_fields: { ...extra_fields, messages_refused: true } } })
       continue
     }
     const isAgain = status === 0 || isNobody || [3, 5].includes(Math.floor(status / 100)) || [408, 425, 429].includes(status) || ['path', 'nobody'].includes(absence(answer))
-    const { attempts, last_error } = record, state = isDelivered ? 'delivered' : 'undeliverable'
-    if (isDelivered || !isAgain || Date.now() > deadline) return change(record, { state, settled_at: now(), attempts, last_error })
+    if (isDelivered || !isAgain || Date.now() > deadline) return change(record, { state: isDelivered ? 'delivered' : 'undeliverable', settled_at: now() })
     if (lastCall.signal.aborted) return // it stays on record [drain-6]
     await sleep(delayMs(round, answer, deadline - Date.now()), null, { signal: lastCall.signal }).catch(() => {})
   }

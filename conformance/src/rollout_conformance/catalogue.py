@@ -30,6 +30,7 @@ GROUPS = {
     "load": "Many rollouts",
     "ids": "Odd ids and texts",
     "drain": "The end of the server (needs --command, or --server-pid)",
+    "limits": "How long a rollout may run (needs --command)",
 }
 _checks: list[Check] = []
 

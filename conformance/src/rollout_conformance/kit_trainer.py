@@ -16,6 +16,7 @@ from rollout_conformance.vocabulary import ConformanceError
 
 if TYPE_CHECKING:
     from rollout_conformance.checks.drain import Stop
+    from rollout_conformance.checks.limits import Limited
     from rollout_conformance.checks.restart import Restart
 
 CHAT_PATH = "/v1/chat/completions"
@@ -45,6 +46,7 @@ class KitTrainer:
         self.restart: asyncio.Task[Restart] | None = None
         self.stop: asyncio.Task[Stop] | None = None
         """The end of the server, which several checks look at."""
+        self.limited: asyncio.Task[Limited] | None = None
         self._base_path = urlsplit(self.base_url).path
         self._by_token: dict[str, PlayedRollout] = {}
 

@@ -12,6 +12,9 @@ DEFAULT_OVERLOAD_ROLLOUTS = 300
 DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
 SHORT_DRAIN_SECONDS = 2.5
 """Of a server that takes it from its environment, where the kit sets it."""
+RUN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_REQUEST_TIMEOUT_SECONDS"
+SHORT_RUN_SECONDS = 1.0
+"""Limit of a run, of the last process that the kit starts, in the same way."""
 SERVER_KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 
 

@@ -4,7 +4,7 @@ A failure follows from another one where
 
 1. it is an audit's, and every rollout that it is about was played by a check that failed as well;
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
-3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks;
+3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
 4. no result of its rollouts was sent, or there was no room, and the other one is ``COURIER``, which found that results
    wait for one another;
 5. both say the same, but for numbers and quoted values, as where no init is accepted at all.
@@ -17,6 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from rollout_conformance.cases import SOME
 from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED
 from rollout_conformance.vocabulary import Result, Status
 
@@ -93,7 +94,8 @@ def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
 
 
 def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], basic: Sequence[Result]) -> str:
-    own, ids = result.check.id, [one.check.id for one in failed]
+    own = result.check.id
+    whole = {one.check.id for one in failed if not (one.usually or "").startswith(SOME)}
     # What is not delivered keeps its place, so that there is none for others in the end.
     if own != COURIER and result.usually in (NOT_DELIVERED, NO_ROOM) and _undelivered(failed):
         return COURIER
@@ -104,7 +106,7 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     ):
         return found
     for pattern, root in RESTS_ON:
-        if root in ids and root != own and fnmatchcase(own, pattern):
+        if root in whole and root != own and fnmatchcase(own, pattern):
             return root
     # What another audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
     alike = (one for one in before if _plain(one.reason) == _plain(result.reason))

@@ -63,7 +63,7 @@ WHY_NOT: Mapping[str, str] = dict(
         *_all(TRAINER, "deliver-9 deliver-10 deliver-11 deliver-12 deliver-13 order-2"),
         *_all(
             OWN_LIMITS,
-            "init-18 retry-13 retry-14 retry-15 result-14 limit-2 limit-3 limit-4 limit-5 deliver-15",
+            "init-18 retry-14 retry-15 result-14 limit-3 limit-4 limit-5 deliver-15",
         ),
         *_all(CLOCK, "same-10 same-12"),
         *_all(AGENT, "chat-11"),
@@ -73,7 +73,7 @@ WHY_NOT: Mapping[str, str] = dict(
             PERMISSION,
             "way-6 http-3 http-16 init-2 init-7 init-23 offer-7 same-6 chat-13 answer-5 answer-8 result-15",
         ),
-        *_all(PERMISSION, "state-8 state-9 state-12 drain-8 drain-9 retry-17 retry-18"),
+        *_all(PERMISSION, "state-8 state-9 state-12 drain-8 drain-9 limit-6 retry-17 retry-18"),
     )
 )
 """Why a sentence has no check."""

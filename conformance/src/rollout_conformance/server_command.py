@@ -76,8 +76,11 @@ class ServerCommand:
             await self.kill()
         self._output.close()
 
-    async def start(self) -> None:
+    async def start(self, variables: Mapping[str, str] | None = None) -> None:
         """Start it, once what is left of the one before is gone, and wait until it answers.
+
+        Args:
+            variables: further ones of this start.
 
         Raises:
             ConformanceError: it cannot be started, ends by itself, or does not answer in time; or the one before
@@ -91,7 +94,7 @@ class ServerCommand:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                env={**self._variables, **os.environ},
+                env={**self._variables, **(variables or {}), **os.environ},
                 # Its workers too are killed by one call, and Ctrl-C goes to the kit alone.
                 start_new_session=True,
             )

@@ -15,17 +15,17 @@ def problem_of(tool: Any) -> str:
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return f"has the name {name!r}, which is not 1 to 64 letters, digits, '_' or '-'"
-    if not isinstance(function.get("description", ""), str):
-        return f"{name} has a description that is no text"
-    if not isinstance(function.get("strict", False), bool | None):
-        return f"{name} has a strict that is no boolean"
-    return problem if (problem := _parameters_problem(function.get("parameters", {}))) == "" else f"{name} {problem}"
+    if not isinstance(function.get("description"), str):
+        return f"{name} has no description, or one that is no text"
+    if not isinstance(function.get("strict"), bool):
+        return f"{name} has no strict, or one that is no boolean"
+    return problem if (problem := _parameters_problem(function.get("parameters"))) == "" else f"{name} {problem}"
 
 
 def _parameters_problem(parameters: Any) -> str:
-    if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
+    if not isinstance(parameters, dict) or parameters.get("type") != "object":
         return "has parameters that are no schema of type 'object'"
-    properties = parameters.get("properties", {})
+    properties = parameters.get("properties")
     if not isinstance(properties, dict) or not all(isinstance(schema, dict | bool) for schema in properties.values()):
         return "has properties that are no object of schemas"
     for name, schema in properties.items():
@@ -33,7 +33,7 @@ def _parameters_problem(parameters: Any) -> str:
         for kind in kinds if isinstance(kinds, list) else [kinds]:
             if kind is not None and (not isinstance(kind, str) or kind not in _TYPES):
                 return f"has a property {name!r} of the type {kind!r}, which JSON Schema does not have"
-    required = parameters.get("required", [])
+    required = parameters.get("required")
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         return "has a required that is no list of names"
     unknown = [name for name in required if name not in properties]

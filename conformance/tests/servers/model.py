@@ -29,6 +29,10 @@ class Refusal(Exception):  # noqa: N818 - an answer
         self.answer = JSONResponse(body, status, {name.replace("_", "-"): v for name, v in headers.items()})
 
 
+class RunTimeout(Exception):  # noqa: N818 - an end
+    """The run has met its limit."""
+
+
 class ChatError(Exception):
     """No completion could be had."""
 
@@ -54,8 +58,11 @@ class Rollout:
         self.llm_ms = 0.0
         self.tool_ms = 0.0
         self.began = time.monotonic()
+        self.paused_seconds = 0.0
+        self.paused_since: float | None = None
         self.accepted_at = time.time()
         self.finished_at: float | None = None
+        self.settled_at: float | None = None
         self.state = "running"
         self.is_cancelled = False
         self.result: Json = {}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import re
 import secrets
 import time
@@ -26,11 +27,13 @@ from servers.model import (
     ChatError,
     Json,
     Rollout,
+    RunTimeout,
 )
 
 CHAT = "/v1/chat/completions"
 COMPLETED = "/v1/rollout/completed"
 NO_PATH = re.compile(r'"(404 )?((page|route) )?not found\.?"|"no route matched with those values\.?"', re.IGNORECASE)
+CLOCK_POLL_SECONDS = 0.05
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 DEFAULTS = {"model": "default", "temperature": 1.0, "top_p": 1.0, "max_tokens": 512, "logprobs": True}
 
@@ -39,6 +42,7 @@ class Playing:
     """Each step is a method, so that a mutant replaces one at a time."""
 
     attempts = ATTEMPTS
+    run_seconds = math.inf
     keeps_connections = 0
     max_reply_bytes = MAX_REPLY_BYTES
     leaves_messages_out_after: ClassVar[set[int]] = {400, 413, 422}
@@ -58,15 +62,44 @@ class Playing:
 
     async def play(self, rollout: Rollout) -> None:
         try:
-            finish_reason = await self.agent(rollout)
+            finish_reason = await self.agent_in_time(rollout)
             result = self.completed(rollout, finish_reason)
         except asyncio.CancelledError:
             if not rollout.is_cancelled:
                 raise
             result = self.failed(rollout, RuntimeError("cancelled on request"), "cancelled")
         except Exception as error:  # noqa: BLE001 - whatever it was, it is reported
-            result = self.failed(rollout, error, "llm_error" if isinstance(error, ChatError) else "agent_error")
+            result = self.failed(rollout, error, self.outcome_of(error))
         await self.deliver(rollout, result)
+
+    def outcome_of(self, error: Exception) -> str:
+        return {ChatError: "llm_error", RunTimeout: "timeout"}.get(type(error), "agent_error")
+
+    async def agent_in_time(self, rollout: Rollout) -> str:
+        if self.run_seconds == math.inf:
+            return await self.agent(rollout)
+        running = asyncio.ensure_future(self.agent(rollout))
+        try:
+            while not running.done():
+                await asyncio.wait({running}, timeout=CLOCK_POLL_SECONDS)
+                if not running.done() and self.ran_seconds(rollout) > self.run_seconds:
+                    raise RunTimeout(f"The run took more than {self.run_seconds:g} s")
+            return running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def ran_seconds(self, rollout: Rollout) -> float:
+        now = time.monotonic()
+        return now - rollout.began - rollout.paused_seconds - (now - (rollout.paused_since or now))
+
+    def pause(self, rollout: Rollout, since: float) -> None:
+        rollout.paused_since = rollout.paused_since or since
+
+    def go_on(self, rollout: Rollout) -> None:
+        if rollout.paused_since is not None:
+            rollout.paused_seconds += time.monotonic() - rollout.paused_since
+            rollout.paused_since = None
 
     async def agent(self, rollout: Rollout) -> str:
         for _ in range(rollout.init.get("max_turns", 10)):
@@ -141,16 +174,19 @@ class Playing:
             except httpx.TransportError as error:
                 problem = f"The trainer does not answer: {type(error).__name__}"
                 if self.is_nobody(error):
+                    self.pause(rollout, began)
                     tries, pauses = tries - 1, pauses + 1
             else:
                 completion = self.completion_in(response)
                 if completion is not None and self.is_whole(completion):
+                    self.go_on(rollout)
                     rollout.llm_ms += (time.monotonic() - began) * 1000
                     return completion
                 problem = f"The trainer answered {response.status_code}: {response.text[:200]}"
                 if completion is not None:
                     key = self.key_after_a_broken_reply(rollout, key)
                 if self.is_pause(response, completion):
+                    self.pause(rollout, began)
                     tries, pauses = tries - 1, pauses + 1
                 elif not self.is_asked_again(response, completion):
                     break
@@ -339,7 +375,7 @@ class Playing:
                 return
             await self.wait_to_offer(max(delay, self.told_of_result(rollout)))
             delay = min(GROWTH * delay, LAST_DELAY_SECONDS)
-        rollout.state = state
+        rollout.state, rollout.settled_at = state, time.time()
         self.note({"settled": rollout.init, "state": state})
 
     async def wait_to_offer(self, delay_seconds: float) -> None:
@@ -354,6 +390,7 @@ class Playing:
         """The state after one delivery; an empty text where it has to be made again."""
         rollout.told_seconds = 0.0
         rollout.offers += 1
+        self.note({"ended": rollout.init, "offers": rollout.offers})
         try:
             response = await self.post(rollout, COMPLETED, result, self.result_key(rollout))
         except httpx.TransportError as error:
@@ -365,7 +402,7 @@ class Playing:
         return state
 
     def state_after(self, response: httpx.Response, result: Json) -> str:
-        if response.is_redirect or (self.is_page(response) and response.status_code not in (410, 413)):
+        if 300 <= response.status_code < 400 or (self.is_page(response) and response.status_code not in (410, 413)):
             return ""
         if response.is_success:
             return "delivered"

@@ -32,6 +32,7 @@ KEY = "the-key-of-the-server"
 TIMEOUT_SECONDS = {False: 60.0, True: 15.0}
 """By whether the defect is silent."""
 DRAIN_SECONDS = 6.0
+ENDS = ("drain", "limits")
 HEAVY = frozenset({"wire.bomb", "wire.endless_head", "wire.endless_body", "invalid.body_size"})
 """They cost more than all others, and are left out where another check is proven; so are those of ``load``."""
 
@@ -130,7 +131,7 @@ async def before(check: Check, mutant: Mutant, *, in_group: bool) -> str:
     earlier = [
         one
         for one in order[: order.index(check)]
-        if not (one.id in HEAVY or one.group == "load" or (one.group == "drain" and mutant.needs != "process"))
+        if not (one.id in HEAVY or one.group == "load" or (one.group in ENDS and mutant.needs != "process"))
         and (one.group == check.group or not in_group)
     ]
     try:

@@ -28,6 +28,7 @@ NUMBER = {"type": "number"}
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
 DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
+RUN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_REQUEST_TIMEOUT_SECONDS"
 DRAIN_POLL_SECONDS, LAST_CALL_SECONDS = 0.05, 2.0
 
 
@@ -75,7 +76,9 @@ class SmallServer(Playing):
         return JSONResponse({"detail": f"There is no {request.method} {request.url.path}"}, status)
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse({"status": "healthy", "active_rollouts": self.active()})
+        ended = len(self.rollouts) - self.active()
+        about = {"agent_loop": "small", "active_rollouts": self.active(), "completed_rollouts": ended}
+        return JSONResponse({"status": "healthy", **about})
 
     def active(self) -> int:
         return sum(rollout.state == "running" for rollout in self.rollouts.values())
@@ -96,8 +99,10 @@ class SmallServer(Playing):
         view = {"rollout_id": rollout.init["rollout_id"], "state": rollout.state, "accepted_at": rollout.accepted_at}
         view |= {"finished_at": rollout.finished_at, "delivery_attempts": rollout.offers}
         view |= {"last_error": rollout.last_error}
+        view |= {"settled_at": rollout.settled_at}
         names = ("status", "finish_reason", "reward", "error_message")
-        return view | ({"result": {name: rollout.result.get(name) for name in names}} if rollout.result else {})
+        short = {name: rollout.result.get(name) for name in names} | dict(rollout.result.get("extra_fields", {}))
+        return view | ({"result": short} if rollout.result else {})
 
     async def cancel(self, request: Request) -> Response:
         try:
@@ -139,7 +144,7 @@ class SmallServer(Playing):
             raise Refusal(401, "Invalid or missing API key", WWW_Authenticate="Bearer")
 
     def require_json(self, request: Request) -> None:
-        kind = request.headers.get("content-type", "application/json").partition(";")[0]
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].lower()
         if not (kind == "application/json" or kind.endswith("+json")) or "content-encoding" in request.headers:
             raise Refusal(415, "Send plain JSON", "not_json")
 
@@ -182,9 +187,12 @@ class SmallServer(Playing):
             "max_turns": is_whole(init.get("max_turns", 10), 100_000),
             "max_tokens_total": is_whole(init.get("max_tokens_total", 1), 1_000_000_000),
             "metadata": isinstance(metadata, dict) and len(json.dumps(metadata)) <= MAX_METADATA_BYTES,
-            "api_key": is_text(init.get("api_key"), 4096, "!~"),
+            "api_key": is_text(init.get("api_key"), 4096, " ~") and self.is_trimmed(init.get("api_key")),
             "idempotency_key": is_text(init.get("idempotency_key"), 256),
         }
+
+    def is_trimmed(self, text: str | None) -> bool:
+        return text is None or text == text.strip(" ")
 
     def is_id(self, value: Any) -> bool:
         return (
@@ -195,6 +203,9 @@ class SmallServer(Playing):
             and "\n" not in value
         )
 
+    def is_of(self, value: Any, kind: Any) -> bool:
+        return isinstance(value, kind) and not (kind in (int, float) and isinstance(value, bool))
+
     def are_params(self, params: Any) -> bool:
         kinds: dict[str, Any] = {"temperature": float, "top_p": float, "max_tokens": int, "logprobs": bool}
         kinds |= {"model": str, "stop": str | list}
@@ -202,7 +213,7 @@ class SmallServer(Playing):
             return False
         stops = params.get("stop")
         return not (isinstance(stops, list) and any(not isinstance(one, str) for one in stops)) and all(
-            value is None or isinstance(value, kinds.get(name, object)) or (kinds[name] is float and type(value) is int)
+            value is None or self.is_of(value, kinds.get(name, object)) or (kinds[name] is float and type(value) is int)
             for name, value in params.items()
         )
 
@@ -255,9 +266,10 @@ class SmallServer(Playing):
             "properties": {"text": {"type": "string"}, "how": {"type": "string", "enum": ["loud", "louder"]}},
             "required": ["text", "how"],
         }
+        offered = (("add", "Add.", joined), ("shout", "Shout.", shouted))
         return [
-            {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": joined}},
-            {"type": "function", "function": {"name": "shout", "description": "Shout.", "parameters": shouted}},
+            {"type": "function", "function": {"name": name, "description": what, "parameters": schema, "strict": False}}
+            for name, what, schema in offered
         ]
 
     def spawn(self, work: Any, name: str = "") -> None:
@@ -280,6 +292,7 @@ class SmallServer(Playing):
             rollout = self.rollouts.setdefault(self.key_of(init), Rollout(init, self.fingerprint(init)))
             rollout.reply = event["reply"].encode() if "reply" in event else rollout.reply
             rollout.result = event.get("result", rollout.result)
+            rollout.offers = event.get("offers", rollout.offers)
             rollout.state = event.get("state", rollout.state)
         for rollout in self.rollouts.values():
             if rollout.state == "running":
@@ -331,6 +344,7 @@ def main(name: str, port: int, journal: Path | None) -> None:
     mutant = MUTANTS.get(name)
     server = (mutant.server if mutant else SmallServer)(journal=journal)
     server.drain_seconds = float(os.environ.get(DRAIN_VARIABLE, server.drain_seconds))
+    server.run_seconds = float(os.environ.get(RUN_VARIABLE, server.run_seconds))
     asyncio.run(serve(server, port))
 
 

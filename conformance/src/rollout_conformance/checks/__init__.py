@@ -23,6 +23,7 @@ _MODULES = (
     "ids",
     "restart",
     "drain",
+    "limits",
 )
 
 

@@ -11,7 +11,15 @@ from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import acknowledge, answering, encoded, first, refusing
+from rollout_conformance.scripts import (
+    acknowledge,
+    answering,
+    calling_offered_tools,
+    encoded,
+    first,
+    refusing,
+    waiting_for,
+)
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED
 from rollout_conformance.vocabulary import AUDIT, Failed
@@ -205,19 +213,33 @@ async def refused(kit: Kit) -> None:
 
 @check("callbacks.trace", "http-13", "The trace that an init's traceparent names is that of every callback.")
 async def trace(kit: Kit) -> None:
-    trace_id = secrets.token_hex(16)
-    rollout = kit.play(refusing(500, 1, answering()))
-    headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "tracestate": "kit=1"}
-    kit.took(rollout, await kit.post(rollout.init, headers=headers))
-    await rollout.result()
-    for number, call in enumerate(_calls(rollout), start=1):
-        where = "the result" if call in rollout.completions else f"call {number} for a completion"
-        sent = call.request.headers.get("traceparent", "none")
-        if trace_id not in sent.split("-"):
-            raise Failed(f"a traceparent of the trace {trace_id} with {where}", quoted(sent))
-        state = call.request.headers.get("tracestate", "none")
-        if "kit=1" not in state:
-            raise Failed(f"the tracestate 'kit=1' with {where}", quoted(state))
+    # All at once, so that each has to keep its own.
+    model, away = kit.hold(), {"Retry-After": "0"}
+    held = waiting_for(model, refusing(500, 1, calling_offered_tools()))
+    rollouts = {
+        kit.play(held, refusing(503, 1, acknowledge, away)): secrets.token_hex(16),
+        kit.play(waiting_for(model, refusing(400, None, answering()))): secrets.token_hex(16),
+        kit.play(waiting_for(model, answering())): secrets.token_hex(16),
+    }
+    for number, (rollout, trace_id) in enumerate(rollouts.items()):
+        rollout.has_delivery_faults = number == 0
+        headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "tracestate": f"kit={number}"}
+        kit.took(rollout, await kit.post(rollout.init, headers=headers))
+        await rollout.first_chat()
+    model.set()
+    await kit.results(rollouts)
+    for number, (rollout, trace_id) in enumerate(rollouts.items()):
+        looked_at(rollout)
+        for count, call in enumerate(_calls(rollout), start=1):
+            where = "the result" if call in rollout.completions else f"call {count} for a completion"
+            sent = call.request.headers.get("traceparent", "none")
+            if trace_id not in sent.split("-"):
+                is_other = any(one in sent for one in rollouts.values())
+                usually = "the trace is kept for the process: keep it with the rollout" if is_other else None
+                raise Failed(f"a traceparent of the trace {trace_id} with {where}", quoted(sent), usually=usually)
+            state = call.request.headers.get("tracestate", "none")
+            if f"kit={number}" not in state:
+                raise Failed(f"the tracestate 'kit={number}' with {where}", quoted(state))
 
 
 @check("callbacks.tracestate", "http-19", "Several lines of tracestate are passed on, all of them, in their order.")

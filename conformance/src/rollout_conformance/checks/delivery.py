@@ -2,6 +2,7 @@
 
 import asyncio
 
+from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
@@ -17,12 +18,14 @@ from rollout_conformance.scripts import (
     first,
     paging,
     refusing,
+    turn_of,
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
+LARGE_BYTES = 20_000
 MANY_REFUSALS = 4
 AGAIN_SECONDS = 1.2
 """In which one that offers its results again without a wait of seconds has done so."""
@@ -62,12 +65,8 @@ def _require_identical(rollout: PlayedRollout, after: str) -> None:
     "A result answered 5xx is delivered again, the same, never as an ERROR.",
 )
 async def server_error(kit: Kit) -> None:
-    await asyncio.gather(
-        *(
-            _require_deliveries(kit, 2, str(status), refusing(status, 1, acknowledge))
-            for status in (500, 501, 502, 503, 504, 507, 520)
-        )
-    )
+    statuses = (500, 501, 502, 503, 504, 505, 507, 511, 520, 599)
+    await every({f"{one}": _require_deliveries(kit, 2, f"{one}", refusing(one, 1, acknowledge)) for one in statuses})
 
 
 @check("delivery.twice", "deliver-2", "It is delivered a third time if need be.")
@@ -88,11 +87,12 @@ async def error_too(kit: Kit) -> None:
 
 @check("delivery.page", "absent-3", "A result answered with a proxy's 404 page is delivered again, the same.")
 async def page(kit: Kit) -> None:
-    absent = (Answer(404, b""), Answer(404, b"{}"), Answer(404, b"no such backend"))
-    await asyncio.gather(
-        _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge)),
-        *(_require_deliveries(kit, 2, f"404 {one.body.decode()!r}", first(one, then=acknowledge)) for one in absent),
-    )
+    large = Answer(404, encoded({"detail": "x" * LARGE_BYTES}))
+    absent = (Answer(404, b""), Answer(404, b"{}"), Answer(404, b"no such backend"), Answer(405, b"no"), large)
+    told = {f"{one.status} {one.body[:40].decode()!r}": one for one in absent}
+    cases = {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in told.items()}
+    pages = _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))
+    await every({"two 404 pages": pages, **cases})
 
 
 @check(
@@ -125,10 +125,8 @@ async def persistent(kit: Kit) -> None:
 
 @check("delivery.created", "deliver-1", "Any 2xx acknowledges a result.")
 async def created(kit: Kit) -> None:
-    await asyncio.gather(
-        *(_require_one(kit, Answer(status)) for status in (201, 202, 203, 206, 207, 226, 299)),
-        _require_one(kit, NOTHING),
-    )
+    cases = {f"{status}": _require_one(kit, Answer(status)) for status in (201, 202, 203, 206, 207, 226, 299)}
+    await every({"204 without a body": _require_one(kit, NOTHING), **cases})
 
 
 async def _require_one(kit: Kit, answer: Answer) -> None:
@@ -147,24 +145,34 @@ async def _require_one(kit: Kit, answer: Answer) -> None:
 
 @check("delivery.refused", "deliver-4", "A result answered 400, 413 or 422 comes once more, without its messages.")
 async def refused(kit: Kit) -> None:
-    await asyncio.gather(*(_require_rest(kit, status) for status in (400, 413, 422)))
+    failing = calling_offered_tools(), refusing(400, None, answering())
+
+    async def fails_later(call: Call) -> Answer | None:
+        return await failing[min(turn_of(call), 1)](call)
+
+    again = Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"})
+    cases = {f"{one}": _require_rest(kit, one, calling_offered_tools()) for one in (400, 413, 422)}
+    cases["422 to an ERROR"] = _require_rest(kit, 422, fails_later)
+    cases["422 after 503"] = _require_rest(kit, 422, calling_offered_tools(), again)
+    await every(cases)
 
 
-async def _require_rest(kit: Kit, status: int) -> None:
-    rollout = kit.play(calling_offered_tools(), refusing(status, 1, acknowledge))
+async def _require_rest(kit: Kit, status: int, on_chat: Script, *before: Answer) -> None:
+    refusal = Answer(status, encoded({"detail": "no"}))
+    rollout = kit.play(on_chat, first(*before, refusal, then=acknowledge))
     rollout.has_delivery_faults = True
     await kit.send(rollout)
-    what = f"the result without its messages after {status}"
-    await rollout.wait_until(lambda played: len(played.completions) > 1, what)
+    what = f"the result without its messages after {'503 and ' if before else ''}{status}"
+    await rollout.wait_until(lambda played: len(played.completions) > 1 + len(before), what)
     await rollout.result()
-    whole, rest = rollout.completions[:2]
+    whole, rest = rollout.completions[len(before) : len(before) + 2]
     if not rest.fields.get("final_messages") and (differs := rest.difference_but_for_messages(whole)):
         what = f"the same result again after {status}, but for its messages and extra_fields.messages_refused"
         raise Failed(what, f"another at {differs}", usually=BUILT_ANEW)
     _require_identical(rollout, f"{status}, but for its messages")
-    if rollout.completions[1].fields.get("final_messages") != []:
-        raise Failed(f"no messages in the delivery after {status}", rollout.completions[1].result_in_words)
-    extra = rollout.completions[1].fields.get("extra_fields")
+    if rest.fields.get("final_messages") != []:
+        raise Failed(f"no messages in the delivery after {status}", rest.result_in_words)
+    extra = rest.fields.get("extra_fields")
     if not (isinstance(extra, dict) and extra.get("messages_refused") is True):
         raise Failed("extra_fields.messages_refused true in a result without its messages", quoted(extra))
 
@@ -179,7 +187,7 @@ async def any_body(kit: Kit) -> None:
 @check("delivery.final", "deliver-5", "A result that is refused for good is not offered again.")
 async def final(kit: Kit) -> None:
     forgotten = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
-    refusals = (Answer(status, encoded({"detail": "no"})) for status in (401, 402, 403, 406, 409, 415, 451))
+    refusals = (Answer(status, encoded({"detail": "no"})) for status in (401, 402, 403, 406, 409, 415, 423, 451))
     spoken_of = Answer(404, encoded({"detail": "Rollout not found"}))
     near = Answer(404, encoded({"detail": "Session 404 not found"}))
     answers = (*refusals, Answer(410), Answer(410, HTML, PAGE), forgotten, spoken_of, near)
@@ -200,13 +208,11 @@ async def final(kit: Kit) -> None:
 async def no_path(kit: Kit) -> None:
     path = Answer(404, encoded({"status": 404, "error": "Not Found", "path": "/v1/rollout/completed"}))
     not_allowed = Answer(405, encoded({"detail": "Method Not Allowed"}))
-    answers = (Answer(404, encoded({"detail": "Not Found"})), path, not_allowed)
-    await asyncio.gather(
-        *(
-            _require_deliveries(kit, 2, f"{answer.status} {answer.body.decode()}", first(answer, then=acknowledge))
-            for answer in answers
-        )
-    )
+    gateway = Answer(404, encoded({"error": {"message": "no Route matched with those values"}}))
+    words = Answer(404, encoded({"messages": ["404 Page Not Found."]}))
+    answers = (Answer(404, encoded({"detail": "Not Found"})), path, not_allowed, gateway, words)
+    told = {f"{answer.status} {answer.body.decode()}": answer for answer in answers}
+    await every({what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in told.items()})
 
 
 async def _left_out(kit: Kit, *then: Answer) -> PlayedRollout:
@@ -247,17 +253,11 @@ async def refused_same(kit: Kit) -> None:
 @check("delivery.html", "deliver-2", "A page of HTML acknowledges nothing, with a 200 either, nor does a redirect.")
 async def html(kit: Kit) -> None:
     moved = {"Location": f"{kit.trainer.base_url}/login"}
-    await asyncio.gather(
-        *(
-            _require_deliveries(
-                kit, 2, f"{status} with a page of HTML", first(Answer(status, body, PAGE), then=acknowledge)
-            )
-            for status, body in (*((one, HTML) for one in (200, 202, 400, 401, 403, 422)), (200, ODD_HTML))
-        ),
-        *(
-            _require_deliveries(kit, 2, f"{status}", first(Answer(status, headers=moved), then=acknowledge))
-            for status in (301, 302, 303, 307, 308)
-        ),
+    pages = [*((one, HTML) for one in (200, 202, 400, 401, 403, 422)), (200, ODD_HTML)]
+    answers = {f"{status} with a page of HTML, {body[:20]!r}": Answer(status, body, PAGE) for status, body in pages}
+    answers |= {f"{status}": Answer(status, b"", moved) for status in (300, 301, 302, 303, 304, 307, 308)}
+    await every(
+        {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in answers.items()}
     )
     kit.trainer.forget_strays("/login")
 

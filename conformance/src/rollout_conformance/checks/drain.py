@@ -1,11 +1,13 @@
 """The end of the server on SIGTERM: what it has accepted is reported, by itself or by its successor."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -13,15 +15,19 @@ from rollout_conformance.asking import INIT_PATH, describe, path_of, retry_after
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks import completed, errors
 from rollout_conformance.checks.restart import reported, require_reports, restart_of, start_again
+from rollout_conformance.checks.state import require_attempts, until_delivered
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.options import SHORT_DRAIN_SECONDS
+from rollout_conformance.options import RUN_VARIABLE, SHORT_DRAIN_SECONDS, SHORT_RUN_SECONDS
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
 from rollout_conformance.scripts import answering, encoded, owing, waiting_for
 from rollout_conformance.server_command import own_client
 from rollout_conformance.strict_json import parse_object
-from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
+from rollout_conformance.vocabulary import STOPPING, ConformanceError, Failed, NotExercised, Skipped
+
+if TYPE_CHECKING:
+    from rollout_conformance.server_command import ServerCommand
 
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
@@ -56,12 +62,16 @@ class Stop:
     offered_before: int = 0
     """How often that had been offered when the server was told to end, and when it had ended."""
     offered_at_the_end: int = 0
+    owed_state: dict[str, Any] = field(default_factory=dict)
+    """Of that, once it was delivered by the next process."""
     missing: Failed | None = None
     """Why it did not come after a new start; or came as another."""
     lasting: PlayedRollout | None = None
     """Its model does not answer before the process has ended; none where that is not waited for."""
     began_at: float = 0.0
     """When the server was told to end."""
+    has_short_limit: bool = False
+    """Whether the process after it was started with ``SHORT_RUN_SECONDS``."""
     goes_on: bool = False
     """Whether it had not ended ``UNKNOWN_SECONDS`` later, so that the model of ``lasting`` answered."""
 
@@ -133,13 +143,25 @@ async def _stop(kit: Kit) -> Stop:
     is_over.set()
     if kit.command is not None:
         try:
-            await start_again(kit.command, "SIGTERM")
+            stop.has_short_limit = await _start_with_short_limit(kit.command)
             await stop.owed.result()
             if text := stop.owed.contradiction():
                 raise Failed("the same result after SIGTERM and a new start", text)
+            with contextlib.suppress(Failed):  # another check's matter
+                stop.owed_state = await until_delivered(kit, stop.owed)
         except Failed as failure:
             stop.missing = failure
     return stop
+
+
+async def _start_with_short_limit(command: "ServerCommand") -> bool:
+    """Start it once more: whether that is with ``SHORT_RUN_SECONDS``, which a server may refuse."""
+    if RUN_VARIABLE not in os.environ:
+        with contextlib.suppress(ConformanceError):
+            await command.start({RUN_VARIABLE: f"{SHORT_RUN_SECONDS:g}"})
+            return True
+    await start_again(command, "SIGTERM")
+    return False
 
 
 def _why_no_end_is_awaited(kit: Kit) -> str:
@@ -187,6 +209,13 @@ async def stopped(kit: Kit) -> None:
         raise problem
 
 
+MEANWHILE = {
+    "GET /ready": "that the server ends is told to inits alone: /ready says it too",
+    "GET its state": "what has run until then is not told any more: it is, until the process ends",
+    "POST its cancel": "cancels are refused like inits: they are taken until the process ends",
+}
+
+
 @check("drain.answers", "drain-3", "Meanwhile /ready says 503, a state is told, and a cancel is taken.", STOPPING)
 async def answers(kit: Kit) -> None:
     expected = {"GET /ready": 503, "GET its state": 200, "POST its cancel": 202}
@@ -197,7 +226,11 @@ async def answers(kit: Kit) -> None:
     for what, response in during.items():
         if response is None or response.status_code != expected[what]:
             got = describe(response) if response is not None else "no connection"
-            raise Failed(f"{expected[what]} to {what} while rollouts go on after SIGTERM", got)
+            usually = None if response is None else MEANWHILE[what]
+            raise Failed(f"{expected[what]} to {what} while rollouts go on after SIGTERM", got, usually=usually)
+        if what == "GET /ready" and _field_of(response, "ready") is not False:
+            what = "'ready' false with the 503 to GET /ready after SIGTERM"
+            raise Failed(what, describe(response), usually=MEANWHILE["GET /ready"])
     if stop.cancelled is not None and (end := (await stop.cancelled.result()).get("status")) != "ERROR":
         looked_at(stop.cancelled)
         raise Failed("an ERROR, of a rollout that was cancelled after SIGTERM", str(end))
@@ -253,6 +286,21 @@ async def kept(kit: Kit) -> None:
         raise Skipped("the kit starts anew only what it has started itself: give --command")
     if stop.missing:
         raise stop.missing
+
+
+@check("drain.attempts", "state-14", "The offers of a process before count in delivery_attempts.", STOPPING)
+async def attempts(kit: Kit) -> None:
+    stop = await stop_of(kit)
+    if kit.command is None:
+        raise Skipped("the kit starts anew only what it has started itself: give --command")
+    if stop.owed is None or not stop.owed_state:
+        raise NotExercised("the next process was not seen to deliver what was owed")
+    looked_at(stop.owed)
+    usually = "it is counted in memory: put each offer on record, at the latest when the process ends"
+    count = len(stop.owed.completions)
+    # The end of a process may lose its last.
+    least = count - (stop.offered_at_the_end - stop.offered_before)
+    require_attempts(stop.owed_state, least, count, " by two processes", usually=usually)
 
 
 @check("drain.last_offer", "drain-7", "It is offered once more before the process ends.", STOPPING)
@@ -339,7 +387,7 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         if response.status_code == 503:
             if retry_after_seconds(response) is None:
                 raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response))
-            if _code_of(response) != "shutting_down":
+            if _field_of(response, "code") != "shutting_down":
                 raise Failed("the code 'shutting_down' with the 503 to an init after SIGTERM", describe(response))
             return late
         if response.status_code != 202:
@@ -350,9 +398,9 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
     raise Failed("503, or no connection, to an init after SIGTERM", f"202 for {kit.options.timeout_seconds:g} s")
 
 
-def _code_of(response: httpx.Response) -> object:
+def _field_of(response: httpx.Response, name: str) -> object:
     try:
-        return parse_object(response.content).get("code")
+        return parse_object(response.content).get(name)
     except ValueError:
         return None
 

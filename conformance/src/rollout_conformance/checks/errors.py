@@ -1,10 +1,10 @@
 """Rollouts that fail: an ERROR with a message, never a reward."""
 
-import asyncio
 import json
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
@@ -15,6 +15,7 @@ from rollout_conformance.scripts import (
     answering,
     asking_at_once,
     calling_offered_tools,
+    changed,
     cutting,
     encoded,
     need_tools,
@@ -27,6 +28,7 @@ from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
 HUGE_BODY_BYTES = 2 * 1024 * 1024
+CALLS_ARE_WHOLE = "that there are calls is taken for whole: whatever it calls, the finish_reason says that it is not"
 MAX_MESSAGE_CHARACTERS = 64 * 1024
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}
 MALFORMED: dict[str, bytes] = {
@@ -42,11 +44,11 @@ MALFORMED: dict[str, bytes] = {
 }
 
 
-async def _require_error(kit: Kit, after: str, script: Script) -> PlayedRollout:
+async def _require_error(kit: Kit, after: str, script: Script, *, usually: str | None = None) -> PlayedRollout:
     rollout = await kit.start(script)
     result = await rollout.result()
     if result.get("status") != "ERROR":
-        raise Failed(f"ERROR after {after}", quoted(result.get("status")))
+        raise Failed(f"ERROR after {after}", quoted(result.get("status")), usually=usually)
     extra = result.get("extra_fields")
     outcome = extra.get("outcome") if isinstance(extra, dict) else None
     # One without an outcome is another check's matter.
@@ -57,17 +59,14 @@ async def _require_error(kit: Kit, after: str, script: Script) -> PlayedRollout:
 
 @check("errors.refused", "retry-8", "A trainer that answers 4xx to a call for a completion makes it an ERROR.")
 async def refused(kit: Kit) -> None:
-    await asyncio.gather(
-        *(
-            _require_error(kit, f"{status} to a call for a completion", refusing(status, None, answering()))
-            for status in (400, 401, 403, 404, 409, 413, 422)
-        )
-    )
+    statuses = (400, 401, 403, 404, 409, 413, 422)
+    scripts = {f"{one} to a call for a completion": refusing(one, None, answering()) for one in statuses}
+    await every({what: _require_error(kit, what, script) for what, script in scripts.items()})
 
 
 @check("errors.malformed", "retry-3", "So does a 200 that is no completion.")
 async def malformed(kit: Kit) -> None:
-    await asyncio.gather(*(_require_error(kit, f"a completion {what}", raw(body)) for what, body in MALFORMED.items()))
+    await every({what: _require_error(kit, f"a completion {what}", raw(body)) for what, body in MALFORMED.items()})
 
 
 @check(
@@ -76,27 +75,29 @@ async def malformed(kit: Kit) -> None:
     "So does a reply that is never whole, by its finish_reason: it is not scored.",
 )
 async def not_whole(kit: Kit) -> None:
-    await asyncio.gather(
-        *(
-            _require_error(
-                kit, f"replies with finish_reason {quoted(reason)}", asking_at_once(saying("#### 4", reason))
-            )
-            # Words of other APIs are none of these, be they near.
-            for reason in (
-                "error",
-                None,
-                "",
-                "content_filter",
-                "x-unknown",
-                7,
-                "end_turn",
-                "eos_token",
-                "tool_use",
-                "max_tokens",
-                "STOP",
-            )
+    # Words of other APIs are none of these, be they near.
+    others = ("x-unknown", 7, "end_turn", "eos_token", "tool_use", "max_tokens", "STOP")
+    cases = {
+        quoted(reason): _require_error(
+            kit, f"replies with finish_reason {quoted(reason)}", asking_at_once(saying("#### 4", reason))
         )
-    )
+        for reason in ("error", None, "", "content_filter", *others)
+    }
+    for reason in ("error", None):
+        what = f"replies that call tools with finish_reason {quoted(reason)}"
+        script = asking_at_once(_calling(reason))
+        cases[f"{quoted(reason)} with calls"] = _require_error(kit, what, script, usually=CALLS_ARE_WHOLE)
+    await every(cases)
+
+
+def _calling(finish_reason: Any) -> Script:
+    """Calls a tool with this finish reason."""
+
+    def change(body: dict[str, Any], turn: int) -> None:
+        if body["choices"][0]["message"].get("tool_calls"):
+            body["choices"][0]["finish_reason"] = finish_reason
+
+    return changed(calling_offered_tools(), change)
 
 
 @check("errors.told", "whole-6", "Its error_message says which finish_reason it was.")

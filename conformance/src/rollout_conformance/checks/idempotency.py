@@ -88,13 +88,22 @@ async def two_ids(kit: Kit) -> None:
 
 @check("idempotency.two_keys", "same-4", "The same rollout_id under another idempotency_key is another rollout.")
 async def two_keys(kit: Kit) -> None:
-    one = kit.play()
+    model = kit.hold()
+    one = kit.play(waiting_for(model, answering()))
     other = kit.play(rollout_id=one.rollout_id, messages=one.init["messages"])
     for number, rollout in enumerate((one, other)):
         rollout.init["idempotency_key"] = f"{one.rollout_id}/{number}"
         rollout.is_shared = True
-        await kit.send(rollout)
-        await rollout.result()
+    await kit.send(one)
+    await one.first_chat()
+    await kit.send(other)
+    results = [await other.result()]
+    model.set()
+    results.append(await one.result())
+    for result in results:
+        if result.get("status") != "COMPLETED":
+            got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+            raise Failed("COMPLETED, of each of two rollouts of one id that run at once under two keys", got)
 
 
 @check("idempotency.two_spaces", "same-4", "An idempotency_key that reads like another rollout's id is another key.")

@@ -87,6 +87,7 @@ AT_BOUNDS: tuple[tuple[str, Any], ...] = (
     ("idempotency_key", "x" * 247),
     ("idempotency_key", "\U0001f3b2" * 247),
     ("api_key", "k" * 4096),
+    ("api_key", 'a key: ~!"\\,'),
     ("metadata", {}),
     ("messages", []),
 )
@@ -112,7 +113,12 @@ async def bounds(kit: Kit) -> None:
 
 @check("init.json_types", "http-1", "application/json with a charset is JSON, and so is ...+json.")
 async def json_types(kit: Kit) -> None:
-    for kind in ("application/json; charset=utf-8", "application/json;charset=UTF-8", "application/vnd.kit+json"):
+    for kind in (
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF-8",
+        "application/vnd.kit+json",
+        "Application/JSON",
+    ):
         rollout = kit.play()
         answer = await kit.post(rollout.init, headers={"Content-Type": kind})
         if answer.status_code != 202:
@@ -198,14 +204,27 @@ async def health(kit: Kit) -> None:
         raise Failed("a JSON object from GET /health", str(error)) from None
     if not isinstance(fields.get("status"), str):
         raise Failed("a text status in the answer of GET /health", quoted(fields))
+    if fields["status"] != "healthy":
+        raise Failed("the status 'healthy' in the answer of GET /health", quoted(fields))
+    if not isinstance(fields.get("agent_loop"), str):
+        raise Failed("agent_loop, the agent's name, in the answer of GET /health", quoted(fields))
+    for name in ("active_rollouts", "completed_rollouts"):
+        if type(fields.get(name)) is not int or fields[name] < 0:
+            raise Failed(f"{name}, a whole number, in the answer of GET /health", quoted(fields))
 
 
 @check("http.unknown", "err-5", "An unknown path is 404, another method on the init's path is 405.")
 async def unknown(kit: Kit) -> None:
-    for path, status in (("/v1/no-such-thing", 404), ("/v1/rollout/init", 405)):
-        response = await kit.get(path)
+    init = "/v1/rollout/init"
+    for method, path, status in (
+        ("GET", "/v1/no-such-thing", 404),
+        ("POST", "/v1/no-such-thing", 404),
+        *((method, init, 405) for method in ("GET", "PUT", "DELETE")),
+        ("POST", "/health", 405),
+    ):
+        response = await kit.ask(method, path)
         if response.status_code != status:
-            raise Failed(f"{status} to GET {path}", describe(response))
+            raise Failed(f"{status} to {method} {path}", describe(response))
 
 
 @check("init.tool_nulls", "offer-4", "A tool has no nulls but those of its author.")
@@ -266,7 +285,13 @@ async def refusals(kit: Kit) -> None:
         "GET /v1/rollout/init": await kit.get("/v1/rollout/init"),
         "an init without fields": await kit.post({}),
         "a body that is no JSON": await kit.post(b"{"),
+        "an init that says it is text/plain": await kit.post({}, headers={"Content-Type": "text/plain"}),
+        "the state of an unknown rollout": await kit.status("kit-nobody"),
+        "the cancel of an unknown rollout": await kit.cancel("kit-nobody"),
     }
+    if kit.options.api_key:
+        answers["an init with a wrong key"] = await kit.post({}, key="wrong")
+        answers["the state of a rollout, with a wrong key"] = await kit.with_key("wrong").status("kit-nobody")
     for what, answer in answers.items():
         try:
             detail = parse_object(answer.content).get("detail")

@@ -76,6 +76,8 @@ BEYOND: tuple[tuple[str, Any], ...] = (
     ("api_key", "x" * 4097),
     ("api_key", "k\r\nX-More: 1"),
     ("api_key", "k\u00e9y"),
+    ("api_key", " key"),
+    ("api_key", "key "),
 )
 NOT_JSON = (b"", b"{", b"hello", b"[]", b'"text"', b"null", b'{"rollout_id": "a",}', b'{"rollout_id": "\xff\xfe"}')
 BAD_URLS = (
@@ -134,7 +136,8 @@ async def fields(kit: Kit) -> None:
 
 @check("invalid.named", "err-2", "The refusal names the field.")
 async def named(kit: Kit) -> None:
-    await _all(_must_name(kit, field, value) for field, value in WRONG_FIELDS)
+    urls = (("server_url", url) for url in BAD_URLS)
+    await _all(_must_name(kit, field, value) for field, value in (*WRONG_FIELDS, *BEYOND, *urls))
 
 
 async def _must_name(kit: Kit, field: str, value: Any) -> None:
@@ -263,13 +266,21 @@ WRONG_SAMPLING: tuple[tuple[str, Any], ...] = (
     ("stop", ["a", None]),
     ("stop", [5, "a"]),
     ("model", 7),
+    ("temperature", "0.5"),
+    ("temperature", True),
+    ("top_p", "1"),
+    ("max_tokens", "512"),
+    ("max_tokens", True),
+    ("logprobs", "true"),
+    ("logprobs", 1),
 )
 UNREACHABLE_IDS = ("init", ".", "..", "a\nb")
 
 
 @check("invalid.content_type", "http-2", "A body that says it is no JSON is refused.")
 async def content_type(kit: Kit) -> None:
-    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+    named_alike = ("text/json", "application/x-ndjson", "application/jsonl", "text/plain; as=application/json")
+    for kind in ("text/plain", "application/x-www-form-urlencoded", *named_alike):
         response = await kit.post(kit.play().init, headers={"Content-Type": kind})
         _require_refusal(f"an init with Content-Type: {kind}", response)
 

@@ -5,6 +5,7 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
@@ -39,12 +40,16 @@ ABORTS = 4
 AWAY_SECONDS = 2.5
 """Of these a server that waits as the protocol's does has asked twice."""
 LARGE_BYTES = 20_000
+KIND = {"Content-Type": "text/html"}
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
 
 
 PATH = (
     "the word rollout within a path, as frameworks repeat it, is taken for the trainer speaking of one: leave paths out"
 )
+
+
+MIXED = "attempts and pauses are counted together: one that meets a pause counts for nothing"
 
 
 async def _require_recovery(kit: Kit, after: str, script: Script, *, usually: str | None = None) -> PlayedRollout:
@@ -62,9 +67,8 @@ async def _require_recovery(kit: Kit, after: str, script: Script, *, usually: st
 
 @check("retries.server_error", "retry-5 retry-9", "A call answered 5xx is made again, with the same body.")
 async def server_error(kit: Kit) -> None:
-    await asyncio.gather(
-        *(_require_recovery(kit, f"{status}", refusing(status, 1, answering())) for status in (500, 501, 503, 520))
-    )
+    statuses = (500, 501, 503, 505, 511, 520, 599)
+    await every({f"{one}": _require_recovery(kit, f"{one}", refusing(one, 1, answering())) for one in statuses})
 
 
 @check("retries.twice", "retry-5", "It is made again more than once.")
@@ -114,6 +118,11 @@ def _refusing_until_a_date(then: Script) -> Script:
 @check("retries.too_many", "retry-5 retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    nobody = Answer(404, b"no such backend", header)
+    broken = asking_at_once(breaking_off("error", 1, answering()), header["Retry-After"])
+    others: dict[str, Script] = {str(one): refusing(one, 1, answering(), header) for one in (408, 425, 500, 502, 504)}
+    others |= {"a 404 of a proxy": first(nobody, then=answering()), "a reply with finish_reason 'error'": broken}
+    also = asyncio.gather(*(_require_recovery(kit, *one) for one in others.items()))
     told, dated, aborted, upper, lower, *_ = await asyncio.gather(
         _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
         _require_recovery(kit, "503", _refusing_until_a_date(answering())),
@@ -131,12 +140,14 @@ async def too_many(kit: Kit) -> None:
         _require_recovery(kit, "408", refusing(408, 1, answering())),
         _require_recovery(kit, "425", refusing(425, 1, answering())),
     )
+    answered = dict(zip(others, await also, strict=True))
     for rollout, how, owed in (
         (told, f"{RETRY_AFTER_SECONDS}", RETRY_AFTER_SECONDS),
         (aborted, f"{RETRY_AFTER_SECONDS} (with an aborted reply)", RETRY_AFTER_SECONDS),
         (upper, f"{RETRY_AFTER_SECONDS} (RETRY-AFTER)", RETRY_AFTER_SECONDS),
         (lower, f"{RETRY_AFTER_SECONDS} (retry-after)", RETRY_AFTER_SECONDS),
         (dated, f"(a date, in {DATED_SECONDS} s)", DATED_SECONDS - 2),
+        *((one, f"{RETRY_AFTER_SECONDS} (with {what})", RETRY_AFTER_SECONDS) for what, one in answered.items()),
     ):
         waited = rollout.chats[1].came_at - (rollout.chats[0].answered_at or 0)
         if waited < owed - CLOCK_SLACK_SECONDS:
@@ -151,19 +162,18 @@ async def pause(kit: Kit) -> None:
     header = {"Retry-After": "0"}
     nobody = [Answer(404, b"no such backend", header)] * PAUSE_REFUSALS
     firewall = [Answer(429, b"<!DOCTYPE html><html></html>", {**header, "Content-Type": "text/html"})] * PAUSE_REFUSALS
+    mixed = [Answer(status, b"{}", header) for status in (503, 503, 503, 500, 503, 503, 500, 503)]
     elsewhere = [Answer(405, b"<html></html>", header)] * PAUSE_REFUSALS
-    await asyncio.gather(
-        _require_patience(kit, first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering())),
-        _require_recovery(kit, f"{PAUSE_REFUSALS} times 404 of a proxy", first(*nobody, then=answering())),
-        _require_recovery(kit, f"{PAUSE_REFUSALS} times 429 with a page of HTML", first(*firewall, then=answering())),
-        _require_recovery(kit, f"{PAUSE_REFUSALS} times 405 of a proxy", first(*elsewhere, then=answering())),
-        *(
-            _require_recovery(
-                kit, f"{PAUSE_REFUSALS} times {status}", refusing(status, PAUSE_REFUSALS, answering(), header)
-            )
-            for status in (429, 502, 503, 504)
-        ),
-    )
+    scripts = {
+        "404 of a proxy": first(*nobody, then=answering()),
+        "429 with a page of HTML": first(*firewall, then=answering()),
+        "405 of a proxy": first(*elsewhere, then=answering()),
+        **{str(status): refusing(status, PAUSE_REFUSALS, answering(), header) for status in (429, 502, 503, 504)},
+    }
+    patient = _require_patience(kit, first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering()))
+    mixture = _require_recovery(kit, "500 twice among 503", first(*mixed, then=answering()), usually=MIXED)
+    cases = {what: _require_recovery(kit, f"{PAUSE_REFUSALS} times {what}", one) for what, one in scripts.items()}
+    await every({f"{MANY_REFUSALS} times 503": patient, "500 among 503": mixture, **cases})
 
 
 async def _require_patience(kit: Kit, script: Script) -> None:
@@ -188,29 +198,18 @@ async def _require_patience(kit: Kit, script: Script) -> None:
 async def page(kit: Kit) -> None:
     large = Answer(404, encoded({"detail": "x" * LARGE_BYTES}))
     empty = (Answer(404, b"{}"), Answer(404, b""), Answer(404, b"Not here."), Answer(405, b"<html></html>"), large)
-    await asyncio.gather(
-        _require_recovery(kit, "a 404 page", paging(1, answering())),
-        *(
-            _require_recovery(kit, f"{answer.status} {answer.body[:40].decode()}", first(answer, then=answering()))
-            for answer in empty
-        ),
-    )
+    told = {f"{one.status} {one.body[:40].decode()!r}": one for one in empty}
+    cases = {what: _require_recovery(kit, what, first(one, then=answering())) for what, one in told.items()}
+    await every({"a 404 page": _require_recovery(kit, "a 404 page", paging(1, answering())), **cases})
 
 
 @check("retries.html", "retry-16", "Neither does a page of HTML with another 4xx end a call: it is made again.")
 async def html(kit: Kit) -> None:
     page = b"<!DOCTYPE html><html><body>Blocked</body></html>"
     odd = b"\xef\xbb\xbf \r\n<HTML><body>Blocked</body></HTML>"
-    await asyncio.gather(
-        *(
-            _require_recovery(
-                kit,
-                f"{status} with a page of HTML, {quoted(body[:20])}",
-                first(Answer(status, body, {"Content-Type": "text/html"}), then=answering()),
-            )
-            for status, body in ((400, page), (401, page), (403, page), (403, odd))
-        )
-    )
+    pages = [*((one, page) for one in (400, 401, 402, 403, 409, 422, 451)), (403, odd)]
+    cases = {f"{status} with a page of HTML, {quoted(body[:20])}": Answer(status, body, KIND) for status, body in pages}
+    await every({what: _require_recovery(kit, what, first(one, then=answering())) for what, one in cases.items()})
 
 
 @check("retries.no_connection", "retry-4", f"A call for which nobody listens for {AWAY_SECONDS:g} s is made again.")
@@ -251,17 +250,17 @@ async def aborted_key(kit: Kit) -> None:
 
 @check("retries.not_whole", "whole-6", "So is a reply with finish_reason 'error' or null.")
 async def not_whole(kit: Kit) -> None:
-    await asyncio.gather(
-        *(
-            _require_recovery(kit, f"a reply with finish_reason {quoted(reason)}", breaking_off(reason, 1, answering()))
-            for reason in ("error", None)
-        )
-    )
+    cases = {
+        f"a reply with finish_reason {quoted(reason)}": breaking_off(reason, 1, answering())
+        for reason in ("error", None, "x-odd")
+    }
+    cases["two replies with finish_reason 'error'"] = breaking_off("error", 2, answering())
+    await every({what: _require_recovery(kit, what, script) for what, script in cases.items()})
 
 
 @check("retries.final", "retry-8", "A call answered 3xx, 400, 401, 403, 409, 413 or 422 is not made again.")
 async def final(kit: Kit) -> None:
-    statuses = (302, 307, 400, 401, 402, 403, 406, 409, 413, 415, 422, 451)
+    statuses = (*range(300, 304), 307, 308, 400, 401, 402, 403, 406, 409, 413, 415, 418, 421, 422, 423, 424, 431, 451)
     rollouts = await asyncio.gather(*(kit.start(refusing(status, 1, answering())) for status in statuses))
     await kit.results(rollouts)
     for status, rollout in zip(statuses, rollouts, strict=True):
@@ -284,7 +283,7 @@ async def gone(kit: Kit) -> None:
     near = Answer(404, encoded({"detail": "Session 404 not found"}))
     page = Answer(410, b"<!DOCTYPE html><html></html>", {"Content-Type": "text/html"})
     answers = (FORGOTTEN, spoken_of, told, near, Answer(410, b"Gone"), page)
-    await asyncio.gather(*(_require_end(kit, answer) for answer in answers))
+    await every({f"{one.status} {one.body.decode()}": _require_end(kit, one) for one in answers})
 
 
 async def _require_end(kit: Kit, answer: Answer) -> None:
@@ -312,15 +311,13 @@ async def no_path(kit: Kit) -> None:
         gateway,
         path,
         Answer(405, encoded({"detail": "Not allowed"})),
+        Answer(404, encoded({"error": {"title": "404 Page Not Found."}})),
+        Answer(404, encoded({"messages": ["ROUTE NOT FOUND"]})),
     )
-    await asyncio.gather(
-        *(
-            _require_recovery(
-                kit,
-                f"{answer.status} {answer.body.decode()}",
-                first(answer, then=answering()),
-                usually=PATH if answer is path else None,
-            )
-            for answer in answers
-        )
+    told = {f"{answer.status} {answer.body.decode()}": answer for answer in answers}
+    await every(
+        {
+            what: _require_recovery(kit, what, first(one, then=answering()), usually=PATH if one is path else None)
+            for what, one in told.items()
+        }
     )

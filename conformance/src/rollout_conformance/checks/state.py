@@ -32,6 +32,9 @@ BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
 STATES = (*BEFORE_ITS_END, "finished", "delivered", "undeliverable")
 ODD_ID = "a/b c?d=%2f+#\u00fc\u65e5"
 POLL_SECONDS = 0.05
+TIMES = ("accepted_at", "started_at", "finished_at", "settled_at")
+YEARS_SECONDS = 10 * 365 * 86_400
+"""As far as a clock may be wrong."""
 ENDED, ACTIVE_SECONDS = 8, 6.0
 CANCELS = 6
 """Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
@@ -53,12 +56,18 @@ async def _view(kit: Kit, rollout: PlayedRollout, what: str) -> dict[str, Any]:
         raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in its state", quoted(fields.get("rollout_id")))
     if fields.get("state") not in STATES:
         raise Failed(f"a state of the table: {', '.join(STATES)}", quoted(fields.get("state")))
-    if not is_number(fields.get("accepted_at")):
-        raise Failed("accepted_at, in Unix seconds", quoted(fields.get("accepted_at")))
+    for name in TIMES:
+        value: Any = fields.get(name)
+        if value is None and name != "accepted_at":
+            continue
+        if not is_number(value) or abs(value - time.time()) > YEARS_SECONDS:
+            raise Failed(
+                f"{name}, in Unix seconds", quoted(value), usually="the clock has another unit, or another zero"
+            )
     return fields
 
 
-async def _until_delivered(kit: Kit, rollout: PlayedRollout) -> dict[str, Any]:
+async def until_delivered(kit: Kit, rollout: PlayedRollout) -> dict[str, Any]:
     """Its state once the server has read the acknowledgement."""
     deadline = time.monotonic() + kit.options.timeout_seconds
     while (fields := await _view(kit, rollout, "a rollout that has ended"))["state"] != "delivered":
@@ -82,14 +91,26 @@ async def running(kit: Kit) -> None:
 
 @check("state.ended", "state-1 state-11", "One that has ended is 'delivered', and has its result in short.")
 async def ended(kit: Kit) -> None:
-    rollout = await kit.start()
-    result = await rollout.result()
-    short = (await _until_delivered(kit, rollout)).get("result")
-    if not isinstance(short, dict):
-        raise Failed("the result in short in the state of a rollout that has ended", quoted(short))
-    for name in ("status", "reward", "finish_reason"):
-        if not is_same_json(short.get(name), result.get(name)):
-            raise Failed(f"the {name} of the result, {quoted(result.get(name))}, in its state", quoted(short))
+    for script in (answering(), refusing(400, None, answering())):
+        rollout = await kit.start(script)
+        result = await rollout.result()
+        told = await until_delivered(kit, rollout)
+        short = told.get("result")
+        if not isinstance(short, dict):
+            raise Failed("the result in short in the state of a rollout that has ended", quoted(short))
+        extra = result.get("extra_fields")
+        result["outcome"] = extra.get("outcome") if isinstance(extra, dict) else None
+        for name in ("status", "reward", "finish_reason", "outcome", "error_message"):
+            if not is_same_json(short.get(name), result.get(name)):
+                what = f"the {name} of the result, {quoted(result.get(name))}, in its state"
+                raise Failed(
+                    what, quoted(short), usually="the short result is made from other fields than the whole one"
+                )
+        times = [told.get(name) or 0 for name in ("accepted_at", "finished_at", "settled_at")]
+        if times != sorted(times):
+            what = "finished_at, and settled_at not before it, in the state of what was delivered"
+            usually = "a time is noted at another event than its name says"
+            raise Failed(what, quoted({name: told.get(name) for name in TIMES}), usually=usually)
 
 
 @check("state.unknown", "state-2", "The state of a rollout that nobody knows is 404, a JSON object.")
@@ -177,11 +198,11 @@ async def cancel_hangs_up(kit: Kit) -> None:
 async def cancel_ended(kit: Kit) -> None:
     rollout = await kit.start()
     await rollout.result()
-    await _until_delivered(kit, rollout)
+    await until_delivered(kit, rollout)
     fields = _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout that has ended")
     if fields.get("code") != "not_running":
         raise Failed("the code 'not_running' with the 409", quoted(fields))
-    await _until_delivered(kit, rollout)
+    await until_delivered(kit, rollout)
     await _cancel_owed(kit)
 
 
@@ -221,7 +242,7 @@ async def newest(kit: Kit) -> None:
     one.is_shared = other.is_shared = True
     await kit.send(one)
     await one.result()
-    await _until_delivered(kit, one)
+    await until_delivered(kit, one)
     await kit.send(other)
     await other.first_chat()
     state = (await _view(kit, other, "the newest of two rollouts of one id"))["state"]
@@ -249,7 +270,7 @@ async def undelivered(kit: Kit) -> None:
     await rollout.result()
     if (state := owed["state"]) in ("delivered", "undeliverable"):
         raise Failed("the state 'finished' while a result is offered again", quoted(state))
-    after = await _until_delivered(kit, rollout)
+    after = await until_delivered(kit, rollout)
     for name, while_owed in (("finished_at", after.get("finished_at")), ("settled_at", None)):
         if not is_same_json(owed.get(name), while_owed):
             expected = (
@@ -265,12 +286,18 @@ async def attempts(kit: Kit) -> None:
     rollout, is_back = await _owed(kit)
     is_back.set()
     await rollout.result()
-    told, count = await _until_delivered(kit, rollout), len(rollout.completions)
-    if not is_number(told.get("delivery_attempts", 0)) or told.get("delivery_attempts", 0) < count:
-        what = f"delivery_attempts {count} of a result that was offered {count} times"
-        raise Failed(what, quoted(told.get("delivery_attempts")))
+    told, count = await until_delivered(kit, rollout), len(rollout.completions)
+    require_attempts(told, count, count)
     if told.get("last_error") is not None:
         raise Failed("no last_error of a result that is delivered", quoted(told["last_error"]))
+
+
+def require_attempts(told: dict[str, Any], least: int, count: int, by: str = "", *, usually: str | None = None) -> None:
+    """That the state of a delivered result says how often it was offered: ``least`` to ``count`` times."""
+    given = told.get("delivery_attempts", 0)
+    if not is_number(given) or not least <= given <= count:
+        what = f"delivery_attempts {count} of a result that was offered {count} times{by}"
+        raise Failed(what, quoted(told.get("delivery_attempts")), usually=usually)
 
 
 @check("state.health", "state-6", "GET /health does not count rollouts as active that have ended.", Phase.ALONE)
@@ -326,3 +353,6 @@ async def _require_undeliverable(kit: Kit, status: int) -> None:
         if state == "delivered" or time.monotonic() > deadline:
             raise Failed(f"the state 'undeliverable' of {what}", quoted(state))
         await asyncio.sleep(POLL_SECONDS)
+    _fields(await kit.cancel(rollout.rollout_id), 409, f"the cancel of {what}")
+    if (state := (await _view(kit, rollout, what))["state"]) != "undeliverable":
+        raise Failed(f"the state 'undeliverable' of {what}, after its cancel was 409", quoted(state))

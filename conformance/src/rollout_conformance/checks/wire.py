@@ -107,15 +107,21 @@ def _forged(body: dict[str, Any]) -> bytes:
     return head % len(content) + content
 
 
-async def _require_bound(kit: Kit, what: str, flood: Flood) -> None:
-    await _require_answer_again(kit, what, first(Answer(flood=flood), then=answering()))
+async def _require_bound(kit: Kit, what: str, flood: Flood, *, of_result: bool = False) -> None:
+    if of_result:
+        await _require_delivery_again(kit, what, first(Answer(flood=flood), then=acknowledge))
+    else:
+        await _require_answer_again(kit, what, first(Answer(flood=flood), then=answering()))
     if flood.sent_bytes >= flood.max_bytes:
         raise Failed(f"a hung-up connection after a bounded part of {what}", f"{flood.sent_bytes} bytes were read")
 
 
 @check("wire.endless_head", "http-12", "A head without end is not read to its end: it is no answer.")
 async def endless_head(kit: Kit) -> None:
-    await _require_bound(kit, "a head without end", Flood(HEAD, b"X-More: and more\r\n", HEAD_BYTES))
+    for piece, what in ((b"X-More: and more\r\n", ""), (b"x" * 1024, ", one line of it")):
+        await _require_bound(kit, f"a head without end{what}", Flood(HEAD + b"X-Line: ", piece, HEAD_BYTES))
+    flood = Flood(HEAD, b"X-More: and more\r\n", HEAD_BYTES)
+    await _require_bound(kit, "a head without end to a result", flood, of_result=True)
 
 
 @check("wire.endless_body", "http-12", "Neither is a body without end.")

@@ -11,6 +11,7 @@ from servers.mutants import (
     readings,
     records,
     results,
+    seldom,
     trainers,
 )
 from servers.mutants.mechanism import MUTANTS, Mutant
@@ -28,5 +29,6 @@ __all__ = [
     "readings",
     "records",
     "results",
+    "seldom",
     "trainers",
 ]

@@ -21,7 +21,7 @@ async def gives_up_where_nobody_is(self: SmallServer, usual: Any, rollout: Rollo
     return self.state_after(response, result)
 
 
-STEADY_SECONDS = 0.8
+STEADY_SECONDS = 1.5
 """So long that what a busy machine adds to one wait and not to another is no growth."""
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import sys
+import time
 from typing import Any
 
 from servers.model import ChatError, Json, Refusal, Rollout
@@ -209,8 +210,36 @@ def prints_its_inits(self: SmallServer, usual: Any, body: bytes) -> Json:
     return dict(usual(body))
 
 
+def counts_its_own_offers(self: SmallServer, usual: Any) -> None:
+    usual()
+    for rollout in self.rollouts.values():
+        rollout.offers = 0
+
+
 CALLS = itertools.count()
 
+mutant("counts-its-own-offers", "drain.attempts", take_over=counts_its_own_offers, needs="process")
+
+mutant(
+    "counts-pauses-as-time",
+    "limits.paused",
+    ran_seconds=lambda s, usual, r: time.monotonic() - r.began,
+    needs="process",
+)
+mutant(
+    "counts-the-time-of-aborts",
+    "limits.paused",
+    is_pause=lambda s, usual, response, completion: completion is None and usual(response, completion),
+    attempts=50,
+    needs="process",
+)
+mutant("stops-its-clock-for-good", "limits.run", go_on=lambda s, usual, rollout: None, needs="process")
+mutant(
+    "takes-its-limit-for-a-failure-of-the-agent",
+    "limits.run",
+    outcome_of=lambda s, usual, error: usual(error).replace("timeout", "agent_error"),
+    needs="process",
+)
 mutant("forgets-what-is-delivered", "drain.repeated_delivered", take_over=forgets_what_is_delivered, needs="process")
 mutant("offers-everything-anew", "drain.delivered", take_over=offers_everything_anew, needs="process")
 mutant("forgets-the-api-keys-at-a-restart", "drain.callback_key", take_over=forgets_the_api_keys, needs="process")
@@ -230,6 +259,15 @@ mutant(
     needs="process",
 )
 mutant("prints-its-inits", "drain.printed", parse=prints_its_inits, needs="process")
+
+
+async def is_ready_in_its_503(self: SmallServer, usual: Any, request: Any) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"ready": True}, 503) if self.is_draining else await usual(request)
+
+
+mutant("is-ready-in-its-503", "drain.answers", ready=is_ready_in_its_503, needs="process")
 
 
 async def ready_for_ever() -> Any:

@@ -157,6 +157,7 @@ mutant(
 )
 mutant("bounds-what-is-announced", "invalid.body_size", body_of=bounds_what_is_announced)
 mutant("keeps-the-last-error", "state.attempts", offer=keeps_the_last_error)
+mutant("counts-offers-twice", "state.attempts", view=lambda s, usual, r: usual(r) | {"delivery_attempts": 2 * r.offers})
 mutant("counts-no-offers", "state.attempts", view=lambda s, usual, r: usual(r) | {"delivery_attempts": 0})
 mutant(
     "looks-at-no-element-of-stop",

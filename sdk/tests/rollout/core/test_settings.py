@@ -37,7 +37,7 @@ SERVER = [
     ("max_concurrent_rollouts", 100, 1, 10000),
     ("record_ttl_seconds", 3600.0, 60.0, 86400.0),
     ("cleanup_interval_seconds", 60.0, 10.0, 3600.0),
-    ("request_timeout_seconds", 600.0, 10.0, 3600.0),
+    ("request_timeout_seconds", 600.0, 1.0, 3600.0),
     ("registration_readiness_timeout_seconds", 10.0, 1.0, 60.0),
     ("registration_readiness_poll_interval_seconds", 0.2, 0.05, 5.0),
     ("registration_shutdown_timeout_seconds", 30.0, 1.0, 300.0),

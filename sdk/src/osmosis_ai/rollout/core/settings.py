@@ -189,7 +189,7 @@ class RolloutServerSettings(_Settings):
     max_concurrent_rollouts: Annotated[int, Field(ge=1, le=10000)] = 100
     record_ttl_seconds: Annotated[float, Field(ge=60.0, le=86400.0)] = 3600.0
     cleanup_interval_seconds: Annotated[float, Field(ge=10.0, le=3600.0)] = 60.0
-    request_timeout_seconds: Annotated[float, Field(ge=10.0, le=3600.0)] = 600.0
+    request_timeout_seconds: Annotated[float, Field(ge=1.0, le=3600.0)] = 600.0
     registration_readiness_timeout_seconds: Annotated[float, Field(ge=1.0, le=60.0)] = 10.0
     registration_readiness_poll_interval_seconds: Annotated[float, Field(ge=0.05, le=5.0)] = 0.2
     registration_shutdown_timeout_seconds: Annotated[float, Field(ge=1.0, le=300.0)] = 30.0

@@ -1,0 +1,30 @@
+"""Several cases of one promise, played side by side; where only some break it, the failure says which."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+
+from rollout_conformance.vocabulary import Failed
+
+MAX_NAMED = 6
+SOME = "only some cases are told apart"
+
+
+async def every(cases: Mapping[str, Awaitable[object]]) -> None:
+    """Await all, by what each is about.
+
+    Raises:
+        Failed: the first of those that failed; where others did not, and it does not say so itself, what usually lies
+            behind it is that they differ.
+    """
+    ended = dict(zip(cases, await asyncio.gather(*cases.values(), return_exceptions=True), strict=True))
+    broken = {name: end for name, end in ended.items() if isinstance(end, BaseException)}
+    for end in broken.values():
+        if isinstance(end, Failed) and end.usually is None and len(broken) < len(cases):
+            end.usually = f"{SOME}: this comes of {_list(list(broken))}"
+            end.usually += f", and not of {_list([name for name in ended if name not in broken])}"
+        raise end
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

@@ -18,7 +18,7 @@ async def test_a_failure_of_some_cases_says_of_which_it_comes_and_of_which_not()
     with pytest.raises(Failed) as caught:
         await every({"500": _kept(), "502": _broken(), "503": _broken(), "504": _kept()})
     assert caught.value.usually is not None
-    assert "this comes of 502, 503, and not of 500, 504" in caught.value.usually
+    assert "so with 502, 503, not with 500, 504" in caught.value.usually
 
 
 async def test_a_failure_of_all_cases_or_one_that_says_why_is_left_as_it_is() -> None:

@@ -38,7 +38,7 @@ def test_a_failure_that_takes_another_promise_for_granted_follows_from_it() -> N
 
 
 def test_what_fails_in_some_of_its_cases_is_no_cause_of_another_failure() -> None:
-    some = replace(failure("retries.server_error"), usually=f"{SOME}: this comes of 599, and not of 500")
+    some = replace(failure("retries.server_error"), usually=f"{SOME}: so with 599, not with 500")
     assert causes(some, failure("retries.page", "another"))["retries.page"] == ""
 
 

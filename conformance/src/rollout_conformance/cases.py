@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from rollout_conformance.vocabulary import Failed
 
 MAX_NAMED = 6
-SOME = "only some cases are told apart"
+SOME = "it depends on the case"
 
 
 async def every(cases: Mapping[str, Awaitable[object]]) -> None:
@@ -20,8 +20,8 @@ async def every(cases: Mapping[str, Awaitable[object]]) -> None:
     broken = {name: end for name, end in ended.items() if isinstance(end, BaseException)}
     for end in broken.values():
         if isinstance(end, Failed) and end.usually is None and len(broken) < len(cases):
-            end.usually = f"{SOME}: this comes of {_list(list(broken))}"
-            end.usually += f", and not of {_list([name for name in ended if name not in broken])}"
+            end.usually = f"{SOME}: so with {_list(list(broken))}"
+            end.usually += f", not with {_list([name for name in ended if name not in broken])}"
         raise end
 
 

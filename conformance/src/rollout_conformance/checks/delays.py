@@ -44,7 +44,7 @@ def fault_of_waits(waits: Sequence[Sequence[float]], what: str, late_seconds: fl
         return Failed(expected, f"waits of {told} s", usually=usually)
     for of_all in (min, median):
         one, _, third = (of_all(nth) for nth in zip(*waits, strict=True))
-        if third >= GROWTH * one or late_seconds > one / 2:
+        if third >= GROWTH * one or late_seconds > one:
             return None
     told = f"{one:.2f} s before the first, {third:.2f} s before the third"
     return Failed(f"longer waits before each further of the {what}", told, usually="each wait is as long as the first")

@@ -38,8 +38,8 @@ ODD_HTML = b"\xef\xbb\xbf \r\n<HTML><body>Log in</body></HTML>"
 PAGE = {"Content-Type": "text/html"}
 NOTHING = Answer(204, b"")
 BUILT_ANEW = "the shorter result is built anew: take the one on record, empty its messages, say so, and leave the rest"
-FINAL_SECONDS = 2.5
-"""In which a server that goes on for ever has offered a result again."""
+FINAL_SECONDS = 1.5
+"""With what is left to settle, in which a server that goes on for ever has offered a result again."""
 
 
 async def _require_deliveries(
@@ -232,6 +232,7 @@ async def _left_out(kit: Kit, *then: Answer) -> PlayedRollout:
 async def refused_once(kit: Kit) -> None:
     rollout = await _left_out(kit, Answer(422, encoded({"detail": "no"})))
     await asyncio.sleep(FINAL_SECONDS)
+    await kit.settle()
     if len(rollout.completions) > 2:
         raise Failed("two deliveries, both answered 422", str(len(rollout.completions)))
 
@@ -311,5 +312,6 @@ async def nothing_left(kit: Kit) -> None:
     if rollout.completions[0].fields.get("final_messages") != []:
         raise NotExercised("the agent has messages of its own where the init has none")
     await asyncio.sleep(FINAL_SECONDS)
+    await kit.settle()
     if len(rollout.completions) > 1:
         raise Failed("one delivery of a result without messages, answered 422", str(len(rollout.completions)))

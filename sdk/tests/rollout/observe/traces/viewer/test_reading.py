@@ -256,8 +256,9 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.resize(739, 1000)  # a Letter between its margins
     longest = "document.querySelector('.row .c-signal .chip')"
     page.evaluate(f"{longest}.textContent = 'only between runs'")
+    page.evaluate("document.querySelector('.problems .id').textContent = 'What is it, and of what? '.repeat(5)")
     cut = "filter(e => e.scrollWidth > e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
-    assert page.evaluate(f"[...document.querySelectorAll('.row .c-signal')].{cut}") == []
+    assert page.evaluate(f"[...document.querySelectorAll('.problems .row :is(.c-signal, .id)')].{cut}") == []
     page.call("Emulation.setEmulatedMedia", media="")
     page.call("Emulation.clearDeviceMetricsOverride")
     page.prefer(scheme)

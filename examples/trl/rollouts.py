@@ -15,6 +15,7 @@ It needs neither TRL nor PyTorch; whatever answers ``complete`` may have them.
 import asyncio
 import json
 import random
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -75,6 +76,8 @@ class ServerRollouts:
         self._publish = publish
         self._redispatch = redispatch or RedispatchPolicy()
         self._seed = seed
+        # A server knows the rollouts of earlier runs by their ids, and would refuse another under one of them.
+        self._run_id = secrets.token_hex(4)
         self._calls = 0
         self._step: int | None = None
         self._loop = asyncio.new_event_loop()
@@ -162,7 +165,7 @@ class ServerRollouts:
         params = dict(problem.completion_params)
         if self._seed is not None:
             params["seed"] = random.Random(f"{self._seed}/{self._calls}/{number}").getrandbits(31)  # noqa: S311 - a seed of samples, not a secret
-        rollout_id = f"{problem.rollout_id}-{self._calls}-{number}"
+        rollout_id = f"{problem.rollout_id}-{self._run_id}-{self._calls}-{number}"
         return problem.model_copy(
             update={"rollout_id": rollout_id, "idempotency_key": None, "completion_params": params}
         )

@@ -7,7 +7,6 @@ import argparse
 import functools
 import json
 import os
-import secrets
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +35,6 @@ CONTEXT = 512
 
 def problems(count: int, temperature: float) -> list[RolloutRequest]:
     """Arithmetic in words, after two worked examples, without which a model of this size calls no tool."""
-    run = secrets.token_hex(4)
     params = {"temperature": temperature, "max_tokens": MAX_TOKENS}
     made = []
     for number, row in enumerate(training_rows(Level.ONE_STEP, count, seed=0)):
@@ -46,7 +44,7 @@ def problems(count: int, temperature: float) -> list[RolloutRequest]:
             max_turns=MAX_TURNS,
             max_tokens_total=CONTEXT - 1,
             completion_params=params,
-            rollout_id=f"trl-{run}-{number}",
+            rollout_id=f"trl-{number}",
         )
         system, user = request.messages
         made.append(request.model_copy(update={"messages": [system, *worked_examples(Level.ONE_STEP), user]}))

@@ -123,6 +123,12 @@ def test_a_failure_is_tried_again_before_it_is_none(url: str) -> None:
         assert [len(attempts) for attempts in rollouts.outcomes] == [2]
 
 
+def test_a_server_that_has_served_a_run_serves_the_next_over_the_same_problems(url: str) -> None:
+    for _ in range(2):
+        with rollouts_of(url, [problem("1 2 again")], []) as rollouts:
+            assert rollouts([row["prompt"] for row in rollouts.prompts], trl())["reward"] == [1.0]
+
+
 def test_what_was_tokenised_anew_is_refused(url: str) -> None:
     with rollouts_of(url, [problem("1 2 anew")], []) as rollouts, pytest.raises(TokensError, match="tokenised anew"):
         rollouts([row["prompt"] for row in rollouts.prompts], trl())

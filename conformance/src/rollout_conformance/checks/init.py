@@ -253,14 +253,15 @@ def _parts(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from objects_of(list(properties.values()) if isinstance(properties, dict) else [])
 
 
-@check("init.hang_up", "http-15", "Whoever hangs up before the 202 came asks again, and the rollout runs once.")
+@check("init.hang_up", "http-15", "An init runs whose sender hung up before the 202, and once where it is sent again.")
 async def hang_up(kit: Kit) -> None:
-    rollout = kit.play()
-    await kit.post_and_hang_up(rollout.init)
+    rollout, alone = kit.play(), kit.play()
+    await asyncio.gather(*(kit.post_and_hang_up(one.init) for one in (rollout, alone)))
     response = await kit.send(rollout)
     if parse_object(response.content).get("rollout_id") != rollout.rollout_id:
         raise Failed(f"rollout_id {rollout.rollout_id} in the 202", describe(response))
     await rollout.result()
+    await alone.wait_until(lambda played: bool(played.completions), "the result of an init that is not sent again")
     await kit.settle()
     if len(rollout.completions) > 1 or len(rollout.chats) > 1:
         got = f"{len(rollout.chats)} calls and {len(rollout.completions)} results"

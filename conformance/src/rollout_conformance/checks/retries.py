@@ -170,13 +170,14 @@ async def pause(kit: Kit) -> None:
         "405 of a proxy": first(*elsewhere, then=answering()),
         **{str(status): refusing(status, PAUSE_REFUSALS, answering(), header) for status in (429, 502, 503, 504)},
     }
-    patient = _require_patience(kit, first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering()))
-    mixture = _require_recovery(kit, "500 twice among 503", first(*mixed, then=answering()), usually=MIXED)
+    many = first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering())
+    patient = _require_patience(kit, f"up to {MANY_REFUSALS} times 503", many)
+    mixture = _require_patience(kit, "500 twice among 503", first(*mixed, then=answering()), usually=MIXED)
     cases = {what: _require_recovery(kit, f"{PAUSE_REFUSALS} times {what}", one) for what, one in scripts.items()}
     await every({f"{MANY_REFUSALS} times 503": patient, "500 among 503": mixture, **cases})
 
 
-async def _require_patience(kit: Kit, script: Script) -> None:
+async def _require_patience(kit: Kit, after: str, script: Script, *, usually: str | None = None) -> None:
     is_enough, plain = kit.hold(), answering()
 
     async def for_a_while(call: Call) -> Answer | None:
@@ -191,7 +192,7 @@ async def _require_patience(kit: Kit, script: Script) -> None:
     result = await rollout.result()
     if result.get("status") != "COMPLETED":
         got = f"{result.get('status')} after {len(rollout.chats)} calls"
-        raise Failed(f"the call again after up to {MANY_REFUSALS} times 503, 'Retry-After: 0'", got)
+        raise Failed(f"the call again after {after}, 'Retry-After: 0'", got, usually=usually)
 
 
 @check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")

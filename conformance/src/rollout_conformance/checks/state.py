@@ -37,6 +37,9 @@ YEARS_SECONDS = 10 * 365 * 86_400
 """As far as a clock may be wrong."""
 ENDED, ACTIVE_SECONDS = 8, 6.0
 CANCELS = 6
+LONG_PAUSE_SECONDS = 600
+PAUSE_SECONDS = 3
+"""Long enough for a cancel within it, on a machine that stands still for a while."""
 """Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
 
 
@@ -136,21 +139,24 @@ async def encoded(kit: Kit) -> None:
     await rollout.result()
 
 
-async def _cancelled(kit: Kit, *, backs_off: bool = False) -> tuple[PlayedRollout, httpx.Response]:
+async def _cancelled(kit: Kit, *, asks_again_after: int = 0) -> tuple[PlayedRollout, httpx.Response]:
     """A rollout that waits for its model, or until it may ask again, and what its cancel was answered."""
-    away = refusing(503, None, answering(), {"Retry-After": "600"})
+    away = refusing(503, None, answering(), {"Retry-After": str(asks_again_after)})
     # One that goes on all the same has more to ask, which the audits see.
-    script = away if backs_off else waiting_for(kit.hold(), calling_offered_tools(turns=3))
+    script = away if asks_again_after else waiting_for(kit.hold(), calling_offered_tools(turns=3))
     rollout = await kit.start(script, api_key=secrets.token_urlsafe(12))
     await rollout.first_chat()
     # Nothing else ends one that backs off within the check.
-    cancel = kit.cancel_where_it_runs if backs_off else kit.cancel
+    cancel = kit.cancel_where_it_runs if asks_again_after else kit.cancel
     return rollout, await cancel(rollout.rollout_id)
 
 
 @check("state.cancel", "state-3", "A rollout that runs is cancelled: 202, and an ERROR result, outcome 'cancelled'.")
 async def cancel(kit: Kit) -> None:
-    answers = await asyncio.gather(*(_cancelled(kit) for _ in range(CANCELS)), _cancelled(kit, backs_off=True))
+    answers = await asyncio.gather(
+        *(_cancelled(kit) for _ in range(CANCELS)),
+        *(_cancelled(kit, asks_again_after=seconds) for seconds in (LONG_PAUSE_SECONDS, PAUSE_SECONDS)),
+    )
     # One of another server on the same journal is 409; workers of one server pass it on.
     taken = [(rollout, answer) for rollout, answer in answers if answer.status_code != 409]
     if not taken:
@@ -164,6 +170,9 @@ async def cancel(kit: Kit) -> None:
         outcome = extra.get("outcome") if isinstance(extra, dict) else None
         if result.get("status") != "ERROR" or outcome != "cancelled":
             raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
+    # A call that was planned for the end of the pause, and goes on all the same, is seen by the audits too.
+    await asyncio.sleep(PAUSE_SECONDS)
+    await kit.settle()
 
 
 @check("state.cancel_again", "state-13", "A rollout that is cancelled twice has one result; the second is 202 or 409.")

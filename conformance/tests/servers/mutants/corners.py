@@ -1,5 +1,6 @@
 """Defects that show in one corner: at a bound, with one header, in one kind of answer, where nobody listens."""
 
+import asyncio
 import json
 import unicodedata
 from typing import Any
@@ -200,6 +201,22 @@ mutant(
 mutant("takes-the-last-choice", "chat.first_choice", chat=takes_the_last_choice)
 mutant("wants-a-usage", "chat.bare", chat=wants_a_usage)
 mutant("counts-all-or-nothing", "completed.usage", chat=wants_both_counts)
+
+
+async def keeps_what_is_planned(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    async def ask_again() -> None:
+        await asyncio.sleep(2.5)  # of the 3 s that the check waits
+        await self.post(rollout, CHAT, self.chat_body(rollout), self.call_key(rollout))
+
+    try:
+        completion: Json = await usual(rollout)
+    except asyncio.CancelledError:
+        self.spawn(ask_again())
+        raise
+    return completion
+
+
+mutant("keeps-what-is-planned", "callbacks.order", beside="state.cancel", silent=True, chat=keeps_what_is_planned)
 mutant(
     "goes-on-after-a-cancel",
     "callbacks.order",

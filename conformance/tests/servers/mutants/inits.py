@@ -56,6 +56,12 @@ async def runs_while_connected(self: SmallServer, usual: Any, request: Request) 
     return answer
 
 
+async def forgets_who_hangs_up(self: SmallServer, usual: Any, request: Request) -> Response:
+    await request.body()
+    await asyncio.sleep(0.05)
+    return Response(status_code=499) if await request.is_disconnected() else await usual(request)
+
+
 def function_of(tools: list[Json], **change: Any) -> list[Json]:
     first, *more = tools
     return [{**first, "function": {**first["function"], **change}}, *more]
@@ -76,6 +82,7 @@ mutant(
 )
 mutant("writes-nulls-into-tools", "init.tool_nulls", tools=lambda s, usual: function_of(usual(), strict=None))
 mutant("drops-who-hangs-up", "init.hang_up", silent=True, init=runs_while_connected)
+mutant("forgets-who-hangs-up", "init.hang_up", silent=True, init=forgets_who_hangs_up)
 
 
 # The rest of the interface

@@ -239,7 +239,7 @@ class RolloutRequest(BaseModel):
     tool_server_url: str | None = None
     max_turns: _Count = 10
     max_tokens_total: _Count = 8192
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = {}
     api_key: str | None = Field(default=None, repr=False)
     idempotency_key: str | None = None
 

@@ -71,6 +71,11 @@ def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:
         **dict.fromkeys((*names[:-1], "drain.killed"), "load.beside_owed"),
         "load.beside_owed": "",
     }
+    in_vain = failure(
+        "delivery.twice", "expected the result again after 500 twice; got none within 60 s (2 deliveries)"
+    )
+    assert causes(in_vain, *waits)["delivery.twice"] == "load.beside_owed"
+    assert causes(in_vain, failure("load.beside_owed"))["delivery.twice"] == ""
     assert causes(waits[0], full, failure("load.beside_owed")) == dict.fromkeys(
         ("idempotency.other_ids", "drain.killed", "load.beside_owed"), ""
     )

@@ -5,8 +5,8 @@ A failure follows from another one where
 1. it is an audit's, and every rollout that it is about was played by a check that failed as well;
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
-4. no result of its rollouts was sent, or there was no room, or it is about delivery, and the other one is ``COURIER``,
-   which found that results wait for one another;
+4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
+   wait for one another;
 5. both say the same, but for numbers and quoted values, as where no init is accepted at all.
 
 A consequence is told too, under its cause, and decides the verdict like any failure: it may have a cause of its own.
@@ -97,8 +97,8 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     own = result.check.id
     whole = {one.check.id for one in failed if not (one.usually or "").startswith(SOME)}
     # What is not delivered keeps its place, so that there is none for others in the end.
-    is_undelivered = result.usually in (NOT_DELIVERED, NO_ROOM) or own.startswith("delivery.")
-    if own != COURIER and is_undelivered and _undelivered(failed):
+    is_waiting = result.usually in (NOT_DELIVERED, NO_ROOM) or "; got none within " in result.reason
+    if own != COURIER and is_waiting and _undelivered(failed):
         return COURIER
     if blamed := _blamed(result, failed):
         return blamed

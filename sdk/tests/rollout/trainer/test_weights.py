@@ -108,6 +108,17 @@ async def test_updates_come_one_after_the_other() -> None:
         assert trainer.weights_version == 5
 
 
+async def test_an_update_within_itself_is_refused_and_the_outer_one_ends() -> None:
+    async with Trainer(Policy(), server_url="http://127.0.0.1:9") as trainer:
+        async with trainer.weights_update():
+            with pytest.raises(RuntimeError, match="within itself"):
+                async with trainer.weights_update():
+                    pytest.fail("it was entered")
+        async with asyncio.timeout(30), trainer.weights_update():
+            pass
+        assert trainer.weights_version == 2
+
+
 async def test_the_time_for_a_rollout_stands_still_in_an_update() -> None:
     limits = TrainerLimits(rollout_timeout_seconds=0.5)
     policy = Policy()

@@ -276,6 +276,9 @@ class Trainer:
         it: a call waits 5 s and then gets a 503, with which a server asks again until its deadline for a call, twenty
         minutes by default, and ``rollout_timeout_seconds`` stands still. One update at a time; another waits. What the
         block raises is raised, and counts as none.
+
+        Raises:
+            RuntimeError: it is entered within itself.
         """
         async with self.weights.update():
             self._is_updating = True

@@ -25,6 +25,7 @@ class Weights:
         """Called after each update."""
         self._generating = 0
         self._one_at_a_time = asyncio.Lock()
+        self._updating: asyncio.Task[object] | None = None
         self._stand = asyncio.Event()
         self._stand.set()
         self._quiet = asyncio.Event()
@@ -65,13 +66,17 @@ class Weights:
     @asynccontextmanager
     async def update(self) -> AsyncIterator[None]:
         """Change the weights within; see ``Trainer.weights_update``."""
+        if self._updating is asyncio.current_task():
+            raise RuntimeError("weights_update is entered within itself, and would wait for its own end.")
         async with self._one_at_a_time:
+            self._updating = asyncio.current_task()
             self._stand.clear()
             try:
                 await self._quiet.wait()
                 yield
                 self.version += 1
             finally:
+                self._updating = None
                 self._stand.set()
         for listener in list(self.listeners):
             listener()

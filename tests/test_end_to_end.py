@@ -112,6 +112,7 @@ def test_a_trainer_drives_a_rollout(
     ]
 
 
+@pytest.mark.slow
 def test_malformed_calls_are_answered_and_the_rollout_goes_on(serve: Serve, trainer: RecordingTrainer) -> None:
     arguments, variables = PYTHON_M_SERVER
     trainer.replies = [
@@ -140,6 +141,7 @@ def test_malformed_calls_are_answered_and_the_rollout_goes_on(serve: Serve, trai
     assert all(answers[f"c{number}"].startswith("Error: ") for number in range(3, 8))
 
 
+@pytest.mark.slow
 def test_limits_and_missing_ground_truths_reach_the_trainer(serve: Serve, trainer: RecordingTrainer) -> None:
     arguments, variables = PYTHON_M_SERVER
     trainer.replies = [calling(tool_call("c1", "add", '{"a": 3, "b": 4}'))]

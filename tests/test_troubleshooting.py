@@ -46,6 +46,7 @@ def test_there_are_messages() -> None:
     assert len(MESSAGES) == len(set(MESSAGES)) >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_quoted_message_is_one_that_the_program_says(message: str) -> None:
     assert any(pattern.fullmatch(message) for pattern in patterns())

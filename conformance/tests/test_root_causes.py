@@ -128,6 +128,7 @@ async def _judged(server: SmallServer, *only: str) -> Report:
         return await run(KitOptions(url, settle_seconds=0.2), select(only))
 
 
+@pytest.mark.slow
 def test_a_server_without_idempotency_has_one_failure_and_its_consequences() -> None:
     groups = ("idempotency", "callbacks", "chat.append_only", "completed.messages")
     report = asyncio.run(_judged(KnowsNoKeys(), *groups))
@@ -144,6 +145,7 @@ def test_two_results_that_read_alike_say_where_they_differ() -> None:
     assert ", then None" in result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 def test_what_a_failure_follows_from_stands_for_itself() -> None:
     for root in dict.fromkeys(root for _, root in RESTS_ON):

@@ -133,6 +133,7 @@ class TestNames:
         with pytest.raises(AttributeError, match=rf"module '{package.__name__}' has no attribute 'no_such_name'"):
             package.no_such_name  # noqa: B018 - the access is what is tested
 
+    @pytest.mark.slow
     def test_its_modules_are_attributes_without_an_import_and_import_star_gives_its_names(
         self, package: ModuleType
     ) -> None:
@@ -201,6 +202,7 @@ class TestCost:
         )
         assert loaded == ""
 
+    @pytest.mark.slow
     def test_an_agent_and_a_reward_need_no_http_library(self) -> None:
         code = (
             "import sys\n"
@@ -211,6 +213,7 @@ class TestCost:
         )
         assert run(code) == "False"
 
+    @pytest.mark.slow
     def test_every_export_exists_without_the_optional_packages(self) -> None:
         code = (
             f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"

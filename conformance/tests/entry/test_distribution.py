@@ -26,6 +26,7 @@ def output_of(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_no_module_of_it_needs_the_sdk(tmp_path: Path) -> None:
     program = (
         "import importlib, pkgutil, sys; sys.modules['osmosis_ai'] = None; import rollout_conformance as kit; "

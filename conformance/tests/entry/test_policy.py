@@ -80,6 +80,7 @@ async def _judged(policy: Any) -> Report:
         return await run(KitOptions(url, policy=policy), checks)
 
 
+@pytest.mark.slow
 async def test_an_agent_that_needs_its_own_replies_passes_with_them_and_not_without() -> None:
     with_policy, without = await _judged(["SQL: select 1"]), await _judged(None)
     assert [result.reason for result in with_policy.results if result.status is not Status.PASSED] == []

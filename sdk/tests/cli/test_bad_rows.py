@@ -73,6 +73,7 @@ def rows_run(document: dict[str, Any]) -> int:
     return len({entry["row_index"] for entry in document.get("results") or document["rollouts"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_others_are_run_and_every_bad_one_is_named(
     command: str, project: Path, capsys: pytest.CaptureFixture[str]
@@ -97,6 +98,7 @@ def test_with_strict_nothing_is_run(command: str, project: Path, capsys: pytest.
     assert "5 of 6 rows of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_columns_may_be_named(command: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = project / "rows.jsonl"

@@ -50,6 +50,7 @@ def test_all_is_well(user_agent: str, capsys: Captured, working_directory: Path)
     assert sorted(path for path in working_directory.iterdir() if path.name != "__pycache__") == before
 
 
+@pytest.mark.slow
 def test_a_problem_is_a_line_with_its_fix_below_and_exit_code_1(user_agent: str, capsys: Captured) -> None:
     assert main(["doctor", *HEALTHY, "-m", "user_agent:agent_lop", "--journal", "/proc/journal.db"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -60,11 +61,13 @@ def test_a_problem_is_a_line_with_its_fix_below_and_exit_code_1(user_agent: str,
     assert lines[-1].startswith("2 problems, 0 warnings, ")
 
 
+@pytest.mark.slow
 def test_a_warning_is_no_failure(user_agent: str, capsys: Captured) -> None:
     assert main(["doctor", *HEALTHY, "-m", user_agent, "--journal", "off"]) == 0
     assert "\nwarning      journal " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_several_misconfigurations_at_once(
     working_directory: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

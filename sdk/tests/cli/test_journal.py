@@ -300,6 +300,7 @@ class TestPurge:
         assert journal("purge", *arguments, "--force", "--json").exit_code == 0
         assert read(path).keys() < ONE_OF_EACH.keys()
 
+    @pytest.mark.slow
     def test_what_a_server_works_on_stays_even_so(self, journal: Command) -> None:
         with other_process("hold", Path("held.db").resolve(), 3) as holder:
             assert holder.read_line() == "ready"

@@ -189,6 +189,7 @@ class TestDotenv:
 
 
 class TestWeight:
+    @pytest.mark.slow
     @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"], ["validate", "--help"]])
     def test_help_and_version_load_nothing_heavy_and_touch_no_network(
         self, working_directory: Path, arguments: list[str]
@@ -203,6 +204,7 @@ class TestWeight:
 
 
 class TestEntryPoints:
+    @pytest.mark.slow
     @pytest.mark.parametrize("module", ["osmosis_ai", "osmosis_ai.cli"])
     def test_the_package_is_the_program_too(self, working_directory: Path, module: str) -> None:
         done = subprocess.run(

@@ -116,6 +116,7 @@ def test_a_dataset_that_was_changed_since_is_noticed(rescore: Command, project: 
     assert "rescored: 1" in ended.out
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_are_rescored(rescore: Command, project: Path) -> None:
     lines = (json.dumps(result(0, f"#### {n}", 0.0, ground_truth=str(n))) + "\n" for n in range(10_000))
     (project / "many.jsonl").write_text("".join(lines))

@@ -38,6 +38,7 @@ def moments(mean: float, std: float, low: float, high: float) -> dict[str, Any]:
     return {"mean": mean, "std": std, "min": low, "max": high, "count": 2}
 
 
+@pytest.mark.slow
 def test_the_trainer_shows_them_for_each_rollout_and_as_means_and_spreads(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("trainer", "-o", "results.json", "--log", "traces") == 0
     shown = capsys.readouterr().out

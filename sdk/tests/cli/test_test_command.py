@@ -250,6 +250,7 @@ class TestChecks:
             " --model-api-key.\n"
         )
 
+    @pytest.mark.slow
     def test_it_does_so_without_loading_litellm(self) -> None:
         script = (
             "import sys; from osmosis_ai.cli import main\n"
@@ -350,6 +351,7 @@ class TestAsAClass:
         assert f"--{name.replace('_', '-')} must be >=" in str(problem)
 
 
+@pytest.mark.slow
 def test_its_help_loads_nothing_heavy() -> None:
     script = (
         "import sys; from osmosis_ai.cli import main\n"

@@ -62,6 +62,7 @@ class TestGoingOn:
         assert run("-q", "-o", "results.json", "--resume", *options) == 1
         assert f"changed since it was written: {name};" in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_ctrl_c_leaves_all_that_ended_and_a_summary(self) -> None:
         write_rows(row(1, 2), row(3, 4), row(5, 6, hang=1))
         command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *SCRIPT, "-o", "results.json"]
@@ -78,6 +79,7 @@ class TestGoingOn:
         document = results_of()
         assert (document["summary"]["interrupted"], len(document["results"])) == (True, 2)
 
+    @pytest.mark.slow
     def test_a_kill_leaves_every_line_that_was_written(self) -> None:
         write_rows(row(1, 2), row(3, 4), row(5, 6, hang=1))
         command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *SCRIPT, "-q", "-o", "results.json"]
@@ -92,6 +94,7 @@ class TestGoingOn:
 
 
 class TestInteractive:
+    @pytest.mark.slow
     def test_it_works_over_a_pipe(self) -> None:
         command = [sys.executable, "-m", "osmosis_ai", "test", *AGENT_OPTIONS, *SCRIPT, "-i", "--row", "1"]
         typed = "n\ne tool 1 35\nn\nm\n\nq\n"
@@ -117,6 +120,7 @@ class TestInteractive:
         assert "Interactive session ended." in screen.text
         assert "Traceback" not in screen.text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("place", ["Select a row to test", "[n]ext, [c]ontinue", "[m]essages, [Enter] continue"])
     def test_ctrl_c_at_any_prompt_leaves_cleanly(self, place: str) -> None:
         with terminal("-i") as screen:
@@ -148,6 +152,7 @@ class TestInteractive:
             assert screen.exit_code() == 130
         assert "Traceback" not in screen.text
 
+    @pytest.mark.slow
     def test_a_batch_in_a_terminal_shows_its_progress_and_ends_on_ctrl_c(self) -> None:
         write_rows(row(1, 2), row(3, 4), row(5, 6, hang=1))
         with terminal() as screen:

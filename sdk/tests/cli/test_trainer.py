@@ -178,6 +178,7 @@ class TestWithItsOwnServer:
         assert document["config"]["module"] == "agent:adder"
         assert not (project / ".osmosis").exists(), "no journal is kept for a server of this kind"
 
+    @pytest.mark.slow
     def test_an_agent_that_fails_on_some_rows_is_told_and_the_exit_code_is_1(
         self, project: Path, trainer: Command
     ) -> None:
@@ -190,18 +191,21 @@ class TestWithItsOwnServer:
         assert "cannot do this" in ended.out
         assert ended.err == "Error: 2 of 3 rollouts did not reach a COMPLETED result.\n"
 
+    @pytest.mark.slow
     def test_a_module_that_cannot_be_served_is_one_sentence(self, project: Path, trainer: Command) -> None:
         (project / "broken.py").write_text("def agent(:\n")
         ended = trainer("-m", "broken:agent")
         assert (ended.code, ended.err.startswith("Error: "), ended.err.count("\n")) == (1, True, 1)
         assert "broken.py" in ended.err
 
+    @pytest.mark.slow
     def test_a_server_that_dies_ends_the_run_with_its_last_words(self, project: Path, trainer: Command) -> None:
         ended = trainer("-m", "agent:dying")
         assert ended.code == 1
         assert "  | about to die\n" in ended.err
         assert "Error: The rollout server for agent:dying ended by itself with exit code 7.\n" in ended.err
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_ends_it_with_what_it_has_and_stops_the_server(
         self, project: Path, number: signal.Signals, exit_code: int
@@ -277,6 +281,7 @@ class TestWithAnotherServer:
         assert ended.code == 1
         assert ended.err.startswith(f"Error: No rollout server answers at {server.url} ")
 
+    @pytest.mark.slow
     async def test_a_missing_callback_is_a_failure(self, trainer_against: CommandAgainst) -> None:
         async def agent(rollout: Rollout) -> None:
             if not rollout.id.endswith("-1-0"):

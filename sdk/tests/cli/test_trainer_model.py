@@ -29,6 +29,7 @@ def test_a_model_that_is_not_there_is_one_sentence_with_the_address_once(
     assert f"http://{address}/v1" in err
 
 
+@pytest.mark.slow
 def test_a_call_that_the_model_refuses_ends_its_rollout_and_no_other(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ class TestCopies:
         twin = through_pickle(error)
         assert (twin.retry_after_seconds, twin.__notes__) == (7.0, ["seen in a test"])
 
+    @pytest.mark.slow
     def test_an_error_comes_back_from_a_process_pool(self) -> None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             failed = pool.submit(get_agent_loop, "nobody").exception()

@@ -50,6 +50,7 @@ def test_a_long_message_does_not_cut_what_is_told() -> None:
     assert len(payload["error_message"]) <= 2003
 
 
+@pytest.mark.slow
 def test_a_long_conversation_leaves_the_rest_of_the_result_whole() -> None:
     payload = failed([{"role": "user", "content": [object()] * 300_000}])
     assert (payload["finish_reason"], payload["extra_fields"]["outcome"]) == ("error", "agent_error")

@@ -44,6 +44,7 @@ async def test_what_it_answers_is_a_text_and_what_it_is_asked_is_openai_s(endpoi
     assert call.body == {"temperature": 0, "max_tokens": 5, "messages": [asked], "model": "grader", "stream": False}
 
 
+@pytest.mark.slow
 async def test_what_passes_is_tried_again(endpoint: ModelEndpoint) -> None:
     endpoint.answers = [HANG_UP, Answer(b"{}", 503), Answer(b"", 429, {"Retry-After": "0"})]
     assert await Judge(settings_of(endpoint)).ask([{"role": "user", "content": "?"}]) == "0.5"

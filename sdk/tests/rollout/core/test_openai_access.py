@@ -99,6 +99,7 @@ async def hang_up(call: "asyncio.Task[Any]") -> None:
 
 
 class TestCalls:
+    @pytest.mark.slow
     async def test_a_call_is_the_rollouts_and_the_request_says_how_to_sample(self, ways: Any) -> None:
         ctx = context(SAYING, params={"temperature": 0.5, "top_k": 7, "stop": ["END"]})
         completion = await ask(

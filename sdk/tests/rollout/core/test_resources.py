@@ -92,6 +92,7 @@ async def test_a_time_limit_closes(trainer: FakeTrainer) -> None:
     assert log.events[-1] == "close a"
 
 
+@pytest.mark.slow
 async def test_an_agent_that_swallows_its_cancellation_does_not_keep_it_open(trainer: FakeTrainer) -> None:
     log = Log()
 

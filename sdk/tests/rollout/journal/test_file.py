@@ -278,6 +278,7 @@ def test_a_path_is_any_path(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_bytes().startswith(b"SQLite format 3\0")
 
 
+@pytest.mark.slow
 async def test_processes_that_start_together_share_one_new_journal(path: Path) -> None:
     with (
         other_process("hold", path, 1) as first,

@@ -71,6 +71,7 @@ async def test_the_records_of_a_killed_process_are_claimed(sqlite: SqliteJournal
         assert [record.key for record in await claim_all(sqlite)] == ["key-0", "key-1", "key-2"]
 
 
+@pytest.mark.slow
 async def test_the_records_of_a_process_that_closed_its_journal_are_claimed(sqlite: SqliteJournal) -> None:
     with other_process("hold", sqlite.path, 3) as process:
         await wait_for_acceptance(process, sqlite)
@@ -79,6 +80,7 @@ async def test_the_records_of_a_process_that_closed_its_journal_are_claimed(sqli
         assert len(await claim_all(sqlite)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["forked", "started"])
 async def test_a_child_that_outlives_its_process_does_not_keep_the_owner_alive(
     sqlite: SqliteJournal, kind: str
@@ -103,6 +105,7 @@ def clean_all(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cleaner", [clean, clean_all])
 async def test_an_owner_whose_lock_file_was_deleted_is_alive_until_it_is_dead(
     path: Path, cleaner: Callable[[Path], None]
@@ -118,6 +121,7 @@ async def test_an_owner_whose_lock_file_was_deleted_is_alive_until_it_is_dead(
             assert len(await claim_all(other)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cleaner", [clean, clean_all])
 async def test_an_owner_that_is_stopped_meanwhile_is_alive_too(path: Path, cleaner: Callable[[Path], None]) -> None:
     with other_process("hold", path, 3) as process:
@@ -131,6 +135,7 @@ async def test_an_owner_that_is_stopped_meanwhile_is_alive_too(path: Path, clean
             assert len(await claim_all(other)) == 3
 
 
+@pytest.mark.slow
 async def test_a_living_owner_puts_its_file_back(path: Path) -> None:
     directory = owners_directory(path)
     async with SqliteJournal(path) as journal:
@@ -236,6 +241,7 @@ def test_an_owner_whose_file_is_put_back_while_somebody_looks_at_it_is_alive(
         owner.release()
 
 
+@pytest.mark.slow
 async def test_where_files_are_the_only_proof_a_missing_one_is_believed_after_a_while(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +260,7 @@ async def test_where_files_are_the_only_proof_a_missing_one_is_believed_after_a_
             assert [record.key for record in claimed] == ["key-0"]
 
 
+@pytest.mark.slow
 async def test_locks_on_the_journal_itself_do_not_harm_sqlites_own(path: Path) -> None:
     async with SqliteJournal(path) as first:
         await first.accept(an_acceptance("a"))
@@ -269,6 +276,7 @@ async def test_locks_on_the_journal_itself_do_not_harm_sqlites_own(path: Path) -
         assert first.problem is None
 
 
+@pytest.mark.slow
 async def test_a_claim_sweeps_what_the_dead_left(sqlite: SqliteJournal) -> None:
     with other_process("hold", sqlite.path, 1) as process:
         await wait_for_acceptance(process, sqlite)
@@ -277,6 +285,7 @@ async def test_a_claim_sweeps_what_the_dead_left(sqlite: SqliteJournal) -> None:
     assert len(list(owners_directory(sqlite.path).iterdir())) == 2
 
 
+@pytest.mark.slow
 async def test_two_journals_of_one_process_are_two_owners(sqlite: SqliteJournal, path: Path) -> None:
     async with SqliteJournal(path) as other:
         with other_process("hold", path, 10) as process:
@@ -287,6 +296,7 @@ async def test_two_journals_of_one_process_are_two_owners(sqlite: SqliteJournal,
         assert len(await claim_all(other)) == 6
 
 
+@pytest.mark.slow
 async def test_a_forked_child_is_told_to_open_its_own(path: Path) -> None:
     with other_process("fork", path, "") as process:
         refusal, parent = process.read_rest()

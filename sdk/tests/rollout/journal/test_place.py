@@ -36,6 +36,7 @@ async def states_after_crash(path: Path) -> dict[str, RolloutState]:
         return {record.key: record.state for record in await journal.records()}
 
 
+@pytest.mark.slow
 async def test_results_of_a_moved_journal_are_on_record_when_it_is_back(path: Path) -> None:
     away = path.parent.with_name("away")
     async with SqliteJournal(path) as journal:
@@ -121,6 +122,7 @@ async def test_without_its_log_a_journal_takes_nothing_new_and_loses_nothing(
         }
 
 
+@pytest.mark.slow
 async def test_what_was_accepted_before_the_log_was_removed_is_saved_by_a_journal_at_rest(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await journal.accept(an_acceptance("key"))
@@ -146,6 +148,7 @@ async def test_a_result_that_cannot_be_saved_is_held_and_recorded_later(
         assert await states_after_crash(path) == {"key": FINISHED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 async def test_nobody_opens_a_journal_whose_log_was_removed_under_a_living_server(path: Path, suffix: str) -> None:
     with other_process("hold", path, 1) as process:
@@ -156,6 +159,7 @@ async def test_nobody_opens_a_journal_whose_log_was_removed_under_a_living_serve
         assert not side_file(path, suffix).exists()
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_by_kill_9_after_the_log_was_removed(path: Path) -> None:
     with other_process("hold", path, 3) as process:
         assert process.read_line() == "ready"
@@ -175,6 +179,7 @@ def overwrite_header(path: Path) -> None:
         file.write(b"\xff" * 4096)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [empty, overwrite_header])
 async def test_damage_shows_while_the_journal_is_open(
     path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
@@ -195,6 +200,7 @@ async def test_damage_shows_while_the_journal_is_open(
     assert journal_problem in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_log_that_was_cut_shows_too(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         await journal.accept(an_acceptance("before"))

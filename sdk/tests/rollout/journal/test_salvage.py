@@ -147,6 +147,7 @@ def require_true(records: dict[str, Whole], before: dict[str, Whole]) -> None:
             assert RANK.index(record.state) < RANK.index(was.state)
 
 
+@pytest.mark.slow
 def test_a_whole_journal_comes_out_as_it_is(damaged: Path, before: dict[str, Whole]) -> None:
     found, records, claimed = brought_out(damaged)
     assert found.is_whole
@@ -178,6 +179,7 @@ def overwrite_first_page(path: Path) -> None:
         file.write(os.urandom(PAGE_BYTES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [overwrite_header, overwrite_first_page])
 def test_without_its_first_page_nothing_is_lost(
     damaged: Path, before: dict[str, Whole], damage: Callable[[Path], None]
@@ -199,6 +201,7 @@ def overwrite_inner_pages(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_rows_are_found_though_nothing_leads_to_them(damaged: Path, before: dict[str, Whole]) -> None:
     overwrite_inner_pages(damaged)
     _, records, _ = brought_out(damaged)

@@ -42,6 +42,7 @@ async def test_nothing_acknowledged_is_lost_by_kill_9(path: Path) -> None:
         assert claimed >= {key for key, word in acknowledged.items() if int(key.rpartition("-")[2]) % 3 != 2}
 
 
+@pytest.mark.slow
 async def test_of_processes_that_accept_the_same_keys_each_key_has_one_winner(path: Path) -> None:
     with other_process("accept", path, 500) as first, other_process("accept", path, 500) as second:
         assert [first.read_line(), second.read_line()] == ["ready", "ready"]
@@ -51,6 +52,7 @@ async def test_of_processes_that_accept_the_same_keys_each_key_has_one_winner(pa
     assert sorted(won) == sorted(f"key-{number}" for number in range(500))
 
 
+@pytest.mark.slow
 async def test_of_processes_that_claim_the_same_records_each_record_has_one_claimer(path: Path) -> None:
     async with SqliteJournal(path) as journal:
         for number in range(300):
@@ -93,6 +95,7 @@ async def test_who_writes_the_result_delivers_it(path: Path) -> None:
         assert await second.claim_abandoned() == []
 
 
+@pytest.mark.slow
 async def test_a_purge_spares_what_another_living_process_works_on(sqlite: SqliteJournal) -> None:
     with other_process("hold", sqlite.path, 450) as process:
         assert process.read_line() == "ready"
@@ -148,6 +151,7 @@ async def test_a_disk_with_less_than_the_reserve_takes_no_rollouts(path: Path) -
             await journal.accept(an_acceptance())
 
 
+@pytest.mark.slow
 async def test_a_write_that_the_system_refuses_fails_and_the_journal_goes_on(path: Path) -> None:
     with other_process("fill", path, "") as process:
         refusal, *keys = process.read_rest()
@@ -155,6 +159,7 @@ async def test_a_write_that_the_system_refuses_fails_and_the_journal_goes_on(pat
     assert keys == ["after", "before"]
 
 
+@pytest.mark.slow
 async def test_a_pruned_journal_gives_its_space_back(path: Path, clock: TestClock) -> None:
     async with SqliteJournal(path, clock=clock) as journal:
         for number in range(600):

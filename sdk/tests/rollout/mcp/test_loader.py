@@ -158,6 +158,7 @@ class TestWhatCannotBeLoaded:
         with pytest.raises(MCPLoadError, match=f"fastmcp cannot be imported .*{reason}"):
             load_mcp_server(write(tmp_path))
 
+    @pytest.mark.slow
     def test_the_package_can_be_imported_without_fastmcp(self) -> None:
         code = (
             "import sys\n"

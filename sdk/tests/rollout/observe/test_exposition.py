@@ -42,6 +42,7 @@ class Worker:
         self._process.communicate()
 
 
+@pytest.mark.slow
 def test_a_worker_tells_of_all() -> None:
     with worker_metrics():
         one, other = Worker(1), Worker(2)
@@ -58,6 +59,7 @@ def test_a_worker_tells_of_all() -> None:
             other.end()
 
 
+@pytest.mark.slow
 def test_one_that_ended_leaves_its_counts_and_nothing_else() -> None:
     with worker_metrics() as metrics:
         one = Worker(1)

@@ -259,6 +259,7 @@ class TestServer:
             assert server.signal(signal.SIGTERM) == 0
             return server.stderr
 
+    @pytest.mark.slow
     def test_writes_an_object_a_line(self, tmp_path: Path, trainer: FakeTrainer) -> None:
         log = self.run(tmp_path, trainer, "--log-format", "json")
         found = events(log)
@@ -312,6 +313,7 @@ class TestUvicorn:
             process.terminate()
             assert process.wait(60) == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["command line", "uvicorn.run"])
     def test_lines_are_the_same_from_the_first_to_the_last(
         self, tmp_path: Path, trainer: FakeTrainer, way: str

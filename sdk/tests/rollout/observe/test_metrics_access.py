@@ -103,13 +103,16 @@ asyncio.run(main())
 
 
 class TestImports:
+    @pytest.mark.slow
     def test_neither_library_is_needed_to_make_an_app(self) -> None:
         assert not modules_after(APP) & {"prometheus_client", "opentelemetry.sdk"}
 
+    @pytest.mark.slow
     def test_a_served_app_imports_what_it_measures_with(self) -> None:
         modules = modules_after(APP + SERVED)
         assert "prometheus_client" in modules
         assert not modules & {"opentelemetry.sdk", "osmosis_ai.rollout.observe.otel"}
 
+    @pytest.mark.slow
     def test_metrics_that_are_off_import_nothing(self) -> None:
         assert "prometheus_client" not in modules_after(APP + SERVED, OSMOSIS_ROLLOUT_SERVER_METRICS="off")

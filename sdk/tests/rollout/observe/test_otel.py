@@ -169,6 +169,7 @@ class TestWithoutOpenTelemetry:
         contexts = {call.body["rollout_id"]: call.trace_context for call in trainer.calls}
         assert contexts == {"r1": (TRACEPARENT, "vendor=1"), "r2": (None, None)}
 
+    @pytest.mark.slow
     def test_an_exporter_that_is_none_switches_spans_off(
         self, tmp_path: Path, trainer: FakeTrainer, collector: Collector
     ) -> None:

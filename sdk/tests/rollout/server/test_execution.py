@@ -300,6 +300,7 @@ class TestForgottenByItsTrainer:
         assert str(status) in result["error_message"]
 
 
+@pytest.mark.slow
 async def test_a_stream_of_failing_rollouts_leaves_the_server_as_it_was(clients: StandInClients) -> None:
     async def bodies() -> AsyncIterator[httpx.Response]:
         async with client_of(create_app(ScriptedAgent(raising(SystemExit(1))), max_concurrent=2)) as client:

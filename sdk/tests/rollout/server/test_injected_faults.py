@@ -118,6 +118,7 @@ class TestFaultsOfADelivery:
         assert len(set(trainer.bodies(name))) == 1  # where the machine is busy a third may follow
         assert trainer.result(name)["reward"] == 1.0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("status", [401, 404, 409])
     async def test_a_result_that_is_refused_for_good_is_kept_and_not_downgraded(
         self, server: LiveServer, trainer: FaultyTrainer, status: int
@@ -133,6 +134,7 @@ class TestFaultsOfADelivery:
         assert (kept["result"]["reward"], kept["delivery_attempts"]) == (1.0, 1)
         assert len(trainer.bodies(name)) == 1
 
+    @pytest.mark.slow
     def test_a_trainer_that_returns_gets_what_it_missed(self, server: LiveServer, trainer: FaultyTrainer) -> None:
         names = [f"missed-{number}" for number in range(20)]
         for name in names:
@@ -145,6 +147,7 @@ class TestFaultsOfADelivery:
             assert trainer.result(name)["status"] == "COMPLETED"
             assert len(set(trainer.bodies(name))) == 1
 
+    @pytest.mark.slow
     def test_a_trainer_that_fails_now_and_then_gets_everything_once(
         self, tmp_path: Path, trainer: FaultyTrainer
     ) -> None:

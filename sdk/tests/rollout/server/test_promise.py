@@ -186,6 +186,7 @@ def test_a_trainer_that_goes_away_gets_its_results_when_it_returns(tmp_path: Pat
         assert len(set(trainer.bodies("early"))) == 1
 
 
+@pytest.mark.slow
 class TestTwoServers:
     """On one journal."""
 
@@ -228,6 +229,7 @@ class TestTwoServers:
             assert [len(trainer.bodies(name)) for name in ("first", "second")] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_inits_and_loses_nothing(tmp_path: Path) -> None:
     with FaultyTrainer() as trainer, ServerProcess(tmp_path / "journal.db") as server:
         server.accept_and_hold(trainer, early="complete", cut_off="hang")
@@ -271,6 +273,7 @@ def _unwritable(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.slow
 def test_a_journal_that_cannot_be_used_is_one_sentence_at_startup(tmp_path: Path) -> None:
     bad: list[Callable[[Path], None]] = [_corrupt, _foreign, _unwritable]
     processes = []

@@ -31,6 +31,7 @@ class TestStart:
             assert (await caller.http.post(INIT, json=init_body("same"))).status_code == 202
             assert (await caller.http.get("/health")).json()["lifecycle"]["active_rollouts"] == 2
 
+    @pytest.mark.slow
     async def test_its_state_is_not_that_of_an_init_of_the_same_id(self, tmp_path: Path) -> None:
         """Whichever came last, and whether they are in this process or on record alone."""
 
@@ -99,6 +100,7 @@ class TestStart:
         async with calling(app_of()) as caller:
             assert (await caller.http.post("/rollout", content=body)).status_code == 422
 
+    @pytest.mark.slow
     async def test_what_an_init_brings_may_come_in_extra_fields(self) -> None:
         seen: list[Any] = []
 

@@ -75,6 +75,7 @@ async def test_a_second_refusal_is_final(server: LiveServer, trainer: FaultyTrai
     assert len(trainer.bodies("twice")) == 2
 
 
+@pytest.mark.slow
 async def test_from_then_on_it_is_always_the_shorter_body(server: LiveServer, trainer: FaultyTrainer) -> None:
     trainer.result_faults["then"] = [503, 422, 503, Fault.DROP, 503]
     init(server, init_of("then", trainer.url))

@@ -41,6 +41,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False], ids=["http1", "httpx"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_call_without_a_descriptor_waits_for_one(

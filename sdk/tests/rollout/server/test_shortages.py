@@ -95,6 +95,7 @@ async def test_a_result_that_cannot_be_loaded_is_no_attempt_and_is_tried_again(
     assert caplog.text.count("cannot be loaded yet") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [MemoryError(), JournalError("no"), RuntimeError("a mistake")], ids=repr)
 async def test_a_note_that_fails_loses_nothing(trainer: FakeTrainer, error: Exception) -> None:
     journal = ShortJournal()
@@ -106,6 +107,7 @@ async def test_a_note_that_fails_loses_nothing(trainer: FakeTrainer, error: Exce
     assert len(trainer.posts("rollout")) == 4
 
 
+@pytest.mark.slow
 async def test_a_full_disk_delays_what_is_reported_of_dead_processes(trainer: FakeTrainer) -> None:
     journal = ShortJournal()
     await left_behind(journal, trainer, finished=False)
@@ -164,6 +166,7 @@ async def test_a_failure_that_is_kept_for_its_text_keeps_nothing_else(trainer: F
         error = error.__cause__ or error.__context__
 
 
+@pytest.mark.slow
 async def test_a_page_is_claimed_when_the_one_before_went_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("osmosis_ai.rollout.server.recovery.PAGE_SECONDS", 3600.0)
     journal, may_go_out = MemoryJournal(), asyncio.Event()

@@ -110,6 +110,7 @@ def test_a_repeat_has_its_answer_from_any_worker_though_none_has_room(tmp_path: 
             assert len(trainer.chats(str(body["rollout_id"]))) == 1
 
 
+@pytest.mark.slow
 def test_both_workers_take_part(server: ServerProcess, trainer: FaultyTrainer) -> None:
     before = sockets_of(workers_of(server.pid))
     trainer.hold_chats()
@@ -188,6 +189,7 @@ def test_a_signal_drains_all_workers(server: ServerProcess, trainer: FaultyTrain
     assert {trainer.result(name)["status"] for name in names} == {"COMPLETED"}
 
 
+@pytest.mark.slow
 def test_without_a_journal_workers_are_refused_in_one_sentence(tmp_path: Path) -> None:
     process = start_serving(
         tmp_path, "--workers", "2", "--journal", "off", environment=environment({}), stderr=subprocess.PIPE

@@ -163,6 +163,7 @@ class TestCancel:
             await asyncio.gather(*tasks)
             assert sorted(server.cancelled) == ["a", "b/c"]
 
+    @pytest.mark.slow
     async def test_a_server_that_is_gone_holds_up_nothing(self) -> None:
         async with playing() as (trainer, server, policy):
             tasks = started(trainer, "a")
@@ -210,6 +211,7 @@ class TestLeaving:
             await server.agents()  # none of which found a closed port
             assert trainer.late_results == 20
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("fate", ["is gone", "has accepted nothing", "has reported it already"])
     async def test_a_server_that_owes_nothing_is_not_waited_for(
         self, fate: str, monkeypatch: pytest.MonkeyPatch

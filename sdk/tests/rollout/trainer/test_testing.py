@@ -300,6 +300,7 @@ class TestApplication:
         with pytest.raises(ImportError, match=r"FastAPI is required .* osmosis-ai\[server\]"):
             create_mock_trainer_app()
 
+    @pytest.mark.slow
     def test_importing_the_module_needs_neither_fastapi_nor_a_test_framework(self) -> None:
         script = (
             "import sys, osmosis_ai.rollout.trainer.testing; "

@@ -119,6 +119,7 @@ async def test_an_update_within_itself_is_refused_and_the_outer_one_ends() -> No
         assert trainer.weights_version == 2
 
 
+@pytest.mark.slow
 async def test_the_time_for_a_rollout_stands_still_in_an_update() -> None:
     limits = TrainerLimits(rollout_timeout_seconds=0.5)
     policy = Policy()

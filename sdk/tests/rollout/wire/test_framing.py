@@ -303,6 +303,7 @@ class TestAcknowledgements:
         await peer.wait_until_all_have_gone()
         assert sent < 32 * 1024 * 1024
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "head",
         [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 202 x\r\nTransfer-Encoding: chunked\r\n\r\n"],

@@ -201,6 +201,7 @@ class TestTime:
             connection.sendall(GET)
             assert reply_of(connection).startswith(b"HTTP/1.1 408")
 
+    @pytest.mark.slow
     def test_a_connection_without_a_byte_is_closed_without_one(self, hasty: LiveServer) -> None:
         assert asked(hasty) == b""
 
@@ -209,6 +210,7 @@ class TestTime:
         assert reply.startswith(b"HTTP/1.1 200")
         assert b"408" not in reply
 
+    @pytest.mark.slow
     def test_a_reply_that_nobody_reads_is_given_up(self, hasty: LiveServer) -> None:
         with hasty.connect() as connection:
             connection.sendall(GET.replace(b"/", b"/large", 1) + b"\r\n")

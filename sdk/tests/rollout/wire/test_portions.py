@@ -85,6 +85,7 @@ def test_requests_in_single_bytes_take_turns(http: str, chunks: int) -> None:
     assert app.longest_seconds < LONG_CPU_SECONDS
 
 
+@pytest.mark.slow
 async def test_replies_in_single_bytes_take_turns(peer: HttpPeer, request: pytest.FixtureRequest) -> None:
     chunks = 1000 if "through httpx" in request.node.name else 20_000
     all_are_asked = asyncio.Event()

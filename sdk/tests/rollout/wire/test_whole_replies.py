@@ -97,6 +97,7 @@ class TestFinishReasons:
         assert {*others} == {others[0]}
         assert others[0] != first
 
+    @pytest.mark.slow
     async def test_aborts_end_with_the_deadline_of_the_call(self, peer: HttpPeer) -> None:
         settings = RolloutClientSettings(call_deadline_seconds=1.0)
         settings.retry_base_delay = 0.01

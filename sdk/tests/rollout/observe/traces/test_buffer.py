@@ -99,6 +99,7 @@ class TestWhenLinesCanBeRead:
         for number in range(4):
             assert [event["turn"] for event in events if event["number"] == number] == list(range(200))
 
+    @pytest.mark.slow
     def test_at_the_end_of_the_process(self, tmp_path: Path) -> None:
         code = f"""
 from osmosis_ai.rollout.observe.traces import buffer

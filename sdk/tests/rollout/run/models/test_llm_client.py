@@ -16,6 +16,9 @@ from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, System
 from osmosis_ai.rollout.run.models import litellm as _litellm_compat, llm_client, provider_errors
 from osmosis_ai.rollout.run.models.llm_client import ExternalLLMClient
 
+# LiteLLM takes seconds to import.
+pytestmark = pytest.mark.slow
+
 QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "What is 1 + 2?"}]
 ADD_TOOL = OpenAIFunctionToolSchema.model_validate(
     {

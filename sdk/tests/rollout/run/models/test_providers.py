@@ -15,6 +15,9 @@ from support.model_endpoint import Answer, ModelEndpoint, refuse, say
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import choice, routes
 
+# LiteLLM takes seconds to import.
+pytestmark = pytest.mark.slow
+
 QUESTION: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": "What is 1 + 2?"}]
 PARAMETERS = {
     "type": "object",

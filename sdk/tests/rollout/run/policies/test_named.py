@@ -120,6 +120,7 @@ def test_in_the_trainer(project: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert f"Rollouts: {ROWS} of {ROWS} completed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["test", "trainer"])
 def test_what_a_script_raises_is_told_once_with_file_and_line(
     project: Path, command: str, capsys: pytest.CaptureFixture[str]
@@ -131,6 +132,7 @@ def test_what_a_script_raises_is_told_once_with_file_and_line(
     assert out.count(told) == 1
 
 
+@pytest.mark.slow
 def test_what_an_agents_tool_raises_is_told_once_with_its_frames(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +165,7 @@ def test_what_cannot_be_one_is_refused_before_the_first_run(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_built_in_script_does_not_pretend_to_know_other_tools(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

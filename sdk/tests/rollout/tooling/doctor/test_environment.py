@@ -57,6 +57,7 @@ def test_the_python_of_the_folder(folder: Path) -> None:
     assert find("python").status is Status.OK
 
 
+@pytest.mark.slow
 def test_another_product_under_the_name_of_the_sdk(folder: Path) -> None:
     other = folder / "other" / "osmosis_ai-1.2.3.dist-info"
     other.mkdir(parents=True)
@@ -74,12 +75,14 @@ def test_a_command_of_that_name_from_elsewhere(folder: Path, monkeypatch: pytest
     assert_names(find("sdk"), Status.WARNING, str(command), sys.executable)
 
 
+@pytest.mark.slow
 def test_packages_of_extras_that_are_missing(without: WithoutPackages) -> None:
     variables = without("uvicorn", "fastapi", "litellm", "uvloop")
     finding = find_elsewhere("extras", python=("-S",), variables=variables, model="gpt-4o")
     assert_names(finding, Status.PROBLEM, "fastapi, uvicorn, litellm", "osmosis-ai[server,llm]")
 
 
+@pytest.mark.slow
 def test_the_fast_loop_missing(without: WithoutPackages) -> None:
     finding = find_elsewhere("fast-http", python=("-S",), variables=without("uvloop"))
     assert_names(finding, Status.WARNING, "uvloop", "osmosis-ai[server]")
@@ -101,6 +104,7 @@ def test_the_missing_mcp_extra_matters_to_who_uses_it(without: WithoutPackages) 
     assert find_elsewhere("extras", python=("-S",), variables=variables).status is Status.OK
 
 
+@pytest.mark.slow
 def test_too_few_open_files() -> None:
     finding = find_elsewhere("open-files", "prlimit", "--nofile=200:200")
     assert_names(finding, Status.WARNING, "200", "328", "ulimit -Hn", "MAX_CONCURRENT_ROLLOUTS=36")

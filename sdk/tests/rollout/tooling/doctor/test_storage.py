@@ -91,10 +91,12 @@ class TestJournal:
     def test_where_nothing_can_be_made(self) -> None:
         assert_names(find("journal", journal="/proc/self/journal.db"), Status.PROBLEM, "cannot be written", "--journal")
 
+    @pytest.mark.slow
     def test_on_a_read_only_file_system(self, folder: Path) -> None:
         finding = find_elsewhere("journal", *mounted("ro", folder), journal=str(folder / "journal.db"))
         assert_names(finding, Status.PROBLEM, "Read-only file system")
 
+    @pytest.mark.slow
     def test_on_a_full_disk(self, folder: Path) -> None:
         finding = find_elsewhere("journal-disk", *mounted("size=1m", folder), journal=str(folder / "journal.db"))
         assert_names(finding, Status.PROBLEM, "1.0 MiB left", "Free some space")
@@ -118,6 +120,7 @@ class TestJournal:
         (folder / "journal.db").mkdir()
         assert_names(find("journal", journal="journal.db"), Status.PROBLEM, "not a regular file")
 
+    @pytest.mark.slow
     def test_that_another_process_has_locked(self, folder: Path) -> None:
         make_journal(folder / "journal.db")
         holder = sqlite3.connect(folder / "journal.db", isolation_level=None)
@@ -129,12 +132,14 @@ class TestJournal:
 
 
 class TestOwners:
+    @pytest.mark.slow
     def test_a_server_that_runs(self, folder: Path) -> None:
         with server_on(folder / "journal.db") as server:
             finding = find("journal-owner", journal="journal.db")
             assert_names(finding, Status.WARNING, f"process {server.pid}")
             assert find("journal-leftovers", journal="journal.db").status is Status.OK
 
+    @pytest.mark.slow
     def test_a_server_that_was_killed(self, folder: Path) -> None:
         with server_on(folder / "journal.db") as server:
             server.kill()
@@ -148,6 +153,7 @@ class TestOwners:
         (folder / "journal.db.owners" / "0123456789abcdef0123456789abcdef").touch()
         assert_names(find("journal-leftovers", journal="journal.db"), Status.WARNING, "stale locks")
 
+    @pytest.mark.slow
     def test_files_of_a_journal_that_is_gone(self, folder: Path) -> None:
         with server_on(folder / "journal.db") as server:
             server.kill()

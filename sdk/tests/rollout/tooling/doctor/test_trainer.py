@@ -123,6 +123,7 @@ class TestReaching:
             url = trainer.url.replace("http://", "https://")
             assert_names(find("trainer-reachable", trainer=url), Status.PROBLEM, "tls", "http://")
 
+    @pytest.mark.slow
     def test_all_of_it_in_time(self, black_hole: str) -> None:
         checks = [check for check in CHECKS if check.id in TRAINER_CHECKS]
         started = time.monotonic()
@@ -176,6 +177,7 @@ class TestPlace:
             finding = find("trainer-place", trainer=trainer.url)
         assert_names(finding, Status.WARNING, "127.0.0.1 is this machine itself", "server_url")
 
+    @pytest.mark.slow
     def test_a_trainer_elsewhere_and_a_server_on_the_loopback(self) -> None:
         finding = find("trainer-place", trainer="http://192.0.2.7:8000", local=True)
         assert_names(finding, Status.PROBLEM, "192.0.2.7", "--host 0.0.0.0")
@@ -185,6 +187,7 @@ class TestPlace:
             url = trainer.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - called, not bound
             assert_names(find("trainer-place", trainer=url), Status.PROBLEM, "no address to call")
 
+    @pytest.mark.slow
     def test_a_trainer_elsewhere_and_a_server_for_others(self) -> None:
         assert find("trainer-place", trainer="http://192.0.2.7:8000").status is Status.OK
 

@@ -8,7 +8,6 @@ from typing import Any
 from osmosis_ai.rollout.journal import JournalError, JournalRecord, PostgresJournal
 from osmosis_ai.rollout.journal.postgres.address import parse
 from osmosis_ai.rollout.journal.postgres.link import connect
-from support.journal import claim_all
 from support.partition import Partition
 from support.postgres import Database
 
@@ -49,7 +48,8 @@ async def claim_when_possible(journal: PostgresJournal) -> list[str]:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not claimed:
             with suppress(JournalError):
-                claimed = await claim_all(journal)
+                while page := await journal.claim_abandoned():
+                    claimed += page  # what is claimed stays so, whatever comes of the next page
             await asyncio.sleep(0.02)
     return [record.key for record in claimed]
 

@@ -92,8 +92,8 @@ def arriving(folder: Path, name: str, count: int) -> None:
     for number in range(count):
         maker = TraceMaker(f"{name}-{number}", 1_900_000_000.0 + number)
         maker.start(f"Asked {name} {number}?", metadata={"row_index": f"0-{name}-{number}"})
-        maker.turn(1, saying("so")).end(reward=0.5).write(folder / "hidden")
-    (folder / "hidden").rename(folder / f"1900000000-{name}")
+        maker.turn(1, saying("so")).end(reward=0.5).write(folder.parent / "elsewhere")
+    (folder.parent / "elsewhere").rename(folder / f"1900000000-{name}")
 
 
 @pytest.fixture

@@ -37,19 +37,16 @@ def stopped() -> EvalResult:
 REPORTS: dict[str, Callable[[], EvalResult]] = {
     "one sample": lambda: answered(evaluation([1.0])),
     "many rows": lambda: answered(evaluation(*([float(number % 2)] for number in range(9)))),
-    "failing rows": lambda: answered(evaluation([1.0, 0.0], [0.0, 0.0], error=HOSTILE)),
     "stopped": stopped,
     "pass@k of four": lambda: answered(evaluation([1.0, 0.0, 1.0, 0.0], [0.0] * 4, [1.0] * 4)),
     "baseline": lambda: answered(evaluation([1.0, 0.0], [0.0, 1.0], baseline=[[0.0, 0.0], [1.0, 0.0]])),
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_nothing(page: Browser, axe: str, tmp_path: Path, scheme: str, width: int) -> None:
+def test_axe_finds_nothing(page: Browser, axe: str, tmp_path: Path, width: int) -> None:
     page.resize(width, 900, mobile=width < 500)
-    page.prefer(scheme)
-    found = {}
+    found: dict[str, object] = {}
     for name, made in REPORTS.items():
         path = tmp_path / "report.html"
         path.write_text(html_report(made(), CONFIG, ROWS))

@@ -36,9 +36,9 @@ def test_a_link_names_its_rollout_after_a_restart_with_more_folders(page: Browse
         first = address_of(viewer)
         page.open(first)
         page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
-        for position in range(0, 36, 3):
-            page.press("g")
-            for _ in range(position):
+        page.press("g")
+        for steps in (0, 1, 1, 1, 8, 12, 12):  # the newest come first: those that share an id, then the odd one
+            for _ in range(steps):
                 page.press("j")
             page.press("Enter")
             name = page.wait_for(OPENED)
@@ -47,7 +47,8 @@ def test_a_link_names_its_rollout_after_a_restart_with_more_folders(page: Browse
             page.wait_for("document.querySelector('#detail').hidden")
         page.open("about:blank")  # it would go on to ask
         viewer.signal(signal.SIGINT)
-    assert len(links) == 12
+    assert len(links) == 7
+    assert {name for name, _, _ in links.values()} > {"twice", "a b/ü&#%~2?"}
     for name in ("1600000000", "1800000000"):
         for number in range(20):
             TraceMaker(f"r0-0-{number}").start("Other?").turn(1, saying("no")).end(reward=0.1).write(folder / name)

@@ -81,27 +81,53 @@ def test_a_reply_is_markdown_and_nothing_in_it_is_html(page: Browser, tmp_path: 
     assert "Is it <b>three</b>?" in page.text(".reasoning")
 
 
-@pytest.mark.parametrize(
-    ("text", "thoughts", "said"),
-    [
-        ("<think>a</think>b", ["a"], ["b"]),
-        ("a</think>b", ["a"], ["b"]),
-        ("a</thinking>b", ["a"], ["b"]),
-        ("<think>a", ["a"], []),
-        ("a\n<think>b</think>c\n\n <thinking>d\n</thinking>", ["b", "d"], ["a", "c"]),
-        ("a <think> tag", [], ["a <think> tag"]),
-        ("a\n<think>b", [], ["a", "<think>b"]),
-        ("<think>a</think>b</think>", ["a"], ["b</think>"]),
-        ("<think>a\n<think>b</think>c", ["a\n<think>b"], ["c"]),
-    ],
-)
-def test_what_was_thought_is_folded_and_nothing_else(
-    page: Browser, tmp_path: Path, text: str, thoughts: list[str], said: list[str]
-) -> None:
-    show(page, tmp_path, TraceMaker("r1").start("Hi?").turn(1, saying(text)).end(reward=1.0))
-    opened(page)
-    assert shown(page, ".reasoning .text") == thoughts
-    assert shown(page, ".markdown") == said
+REPLIES = [  # with what was thought in each, and what was said
+    ("<think>a</think>b", ["a"], ["b"]),
+    ("a</think>b", ["a"], ["b"]),
+    ("a</thinking>b", ["a"], ["b"]),
+    ("<think>a", ["a"], []),
+    ("a\n<think>b</think>c\n\n <thinking>d\n</thinking>", ["b", "d"], ["a", "c"]),
+    ("a <think> tag", [], ["a <think> tag"]),
+    ("a\n<think>b", [], ["a", "<think>b"]),
+    ("<think>a</think>b</think>", ["a"], ["b</think>"]),
+    ("<think>a\n<think>b</think>c", ["a\n<think>b"], ["c"]),
+    # In code it is code; in a thought there is no code.
+    ("a\n```xml\n<think>b</think>\n```\nc", [], ["axml<think>b</think>c"]),
+    ("~~~\n```\n<think>b</think>\n~~~\n<think>c</think>d", ["c"], ["code```\n<think>b</think>", "d"]),
+    ("<think>a\n```\nb</think>c", ["a\n```\nb"], ["c"]),
+    ("a\n```\nb\n```</think>c", ["a\n```\nb\n```"], ["c"]),
+]
+
+
+def test_what_was_thought_is_folded_and_nothing_else(page: Browser, tmp_path: Path) -> None:
+    show(page, tmp_path, TraceMaker("r1").start("Hi?").turn(1, saying("so")).end(reward=1.0))
+    for text, thoughts, said in REPLIES:
+        page.evaluate(f"document.body.replaceChildren(Markdown.reply({json.dumps(text)}))")
+        assert (shown(page, ".reasoning .text"), shown(page, ".markdown")) == (thoughts, said), text
+
+
+def test_side_by_side_thoughts_are_folded_too(page: Browser, tmp_path: Path) -> None:
+    told = {"a": "<think>It is three.</think>So three.", "b": "<think>It is four.</think>So three."}
+    makers = []
+    for name, text in told.items():
+        reply = saying(text) | {"reasoning_content": "Long before."}
+        maker = TraceMaker(name).start("Hi?").turn(1, reply).turn(2, saying(f"<think>Now {name}.")).end(reward=1.0)
+        makers.append(maker)
+    show(page, tmp_path, *makers)
+    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
+    page.wait_for("document.querySelector('.differ')")
+    assert shown(page, "#detail .said") == ["So three."] * 2
+    assert shown(page, "#detail .reasoning .text") == [
+        "Long before.\n\nIt is three.",
+        "Long before.\n\nIt is four.",
+        "Now a.",
+        "Now b.",
+    ]
+    assert shown(page, "#detail .reasoning mark") == ["three.", "four.", "a.", "b."]
+    assert shown(page, "#detail summary") == [
+        f"Thinking ({length} characters, not the same)" for length in (26, 25, 6, 6)
+    ]
+    assert page.evaluate("[...document.querySelectorAll('#detail details')].every(one => !one.open)")
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ const Conversation = (() => {
     return el("div", { class: "conversation" }, nodes);
   }
 
-  // The turns of a rollout as they compare with another's: what was said, and each call with what came of it.
+  // The turns of a rollout as they compare with another's: what was thought and said, and each call with what came of it.
   function turnsOf(events) {
     const { messages, prompt } = messagesOf(events), turns = [];
     for (let index = prompt; index < messages.length; index += 1) {
@@ -136,7 +136,9 @@ const Conversation = (() => {
         const result = messages.slice(index + 1).find((one) => one.role === "tool" && one.tool_call_id === call?.id);
         return { name: String(call?.function?.name ?? "unknown tool"), arguments: argumentsOf(call), result: result ? textOf(result) : null };
       });
-      turns.push({ text: textOf(message), calls });
+      const pieces = Markdown.parts(textOf(message)), joined = (isThought) => pieces.filter((one) => one.isThought === isThought).map((one) => one.text);
+      const reasoning = typeof message.reasoning_content === "string" ? message.reasoning_content : "";
+      turns.push({ thought: [reasoning, ...joined(true)].filter(Boolean).join("\n\n"), text: joined(false).join("\n\n"), calls });
     }
     return turns;
   }

@@ -63,29 +63,40 @@ const Markdown = (() => {
     return root;
   }
 
-  const THOUGHT = /(^[ \t]*<think(?:ing)?>|<\/think(?:ing)?>)/m;
+  // Where a thought begins or ends, and where code does: what looks like a thought in code is code.
+  const MARKS = /(^[ \t]*<think(?:ing)?>|<\/think(?:ing)?>|^[ \t]*(?:```|~~~)[^\n<]*)/m;
+  const FENCE = /^[ \t]{0,3}(`{3,}|~{3,})/;
 
-  function thinking(text) {
-    const said = text.trim();
-    return el("details", { class: "reasoning" }, el("summary", { text: `Thinking (${said.length.toLocaleString("en")} characters)` }), Text.block(said));
+  // What a reply thought and what it said, piece by piece. Of a thought, the template may have written the beginning, and
+  // a limit may have cut off the end.
+  function parts(text) {
+    const found = [];
+    let held = "", opening = null, fence = null, isFirst = true, hasSaid = false;
+    const say = (said) => { const rest = said.replace(/^\s+/, ""); if (!rest) return; hasSaid = true; found.push({ isThought: false, text: rest }); };
+    const think = (thought) => found.push({ isThought: true, text: thought.trim() });
+    for (const [index, piece] of text.split(MARKS).entries()) {
+      const isMark = index % 2 === 1, isTag = isMark && piece.endsWith(">") && /^[ \t]*</.test(piece), ends = isTag && piece[1] === "/";
+      if (isMark && !isTag && opening === null) {
+        if (fence === null) fence = FENCE.exec(piece)?.[1] ?? null; else if (piece.trim().startsWith(fence)) fence = null;
+      }
+      if (isTag && fence === null) {
+        if (!ends && opening === null) { say(held); [held, opening] = ["", piece]; }
+        else if (ends && (opening !== null || isFirst)) { think(held); [held, opening] = ["", null]; }
+        else held += piece;
+        isFirst = false;
+      } else held += piece;
+    }
+    if (opening !== null && !hasSaid) think(held); else say((opening ?? "") + held);
+    return found;
   }
+
+  const folded = (text, note, body) => el("details", { class: "reasoning" }, el("summary", { text: `Thinking (${text.length.toLocaleString("en")} characters${note})` }), body);
 
   // A reply: what it thought is folded, the rest is Markdown; a long text, or one that is hardly that, is shown as it is.
-  // Of a thought, the template may have written the beginning, and a limit may have cut off the end.
   function reply(text) {
-    const parts = [];
-    let held = "", opening = null, isFirst = true, hasSaid = false;
-    const say = (said) => { const rest = said.replace(/^\s+/, ""); if (!rest) return; hasSaid = true; parts.push(rest.length > MAX_CHARACTERS ? Text.block(rest) : render(rest)); };
-    for (const [index, piece] of text.split(THOUGHT).entries()) {
-      const isTag = index % 2 === 1, ends = isTag && piece[0] === "<" && piece[1] === "/";
-      if (isTag && !ends && opening === null) { say(held); [held, opening] = ["", piece]; }
-      else if (ends && (opening !== null || isFirst)) { parts.push(thinking(held)); [held, opening] = ["", null]; }
-      else held += piece;
-      if (isTag) isFirst = false;
-    }
-    if (opening !== null && !hasSaid) parts.push(thinking(held)); else say((opening ?? "") + held);
-    return el("div", null, parts.length ? parts : render(""));
+    const shown = parts(text).map((one) => one.isThought ? folded(one.text, "", Text.block(one.text)) : one.text.length > MAX_CHARACTERS ? Text.block(one.text) : render(one.text));
+    return el("div", null, shown.length ? shown : render(""));
   }
 
-  return { reply, render };
+  return { reply, render, parts, folded };
 })();

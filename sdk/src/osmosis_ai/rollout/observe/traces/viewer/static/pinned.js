@@ -28,7 +28,7 @@ const Pinned = (() => {
     return node;
   }
 
-  const sayings = (turn) => turn ? [["", turn.text], ...turn.calls.flatMap((call) => [[call.name, call.arguments], ["→", call.result ?? "no result"]])] : [];
+  const sayings = (turn) => turn ? [["", turn.thought], ["", turn.text], ...turn.calls.flatMap((call) => [[call.name, call.arguments], ["→", call.result ?? "no result"]])] : [];
   const isSame = (a, b) => a && b && JSON.stringify(sayings(a)) === JSON.stringify(sayings(b));
 
   // Where they stand one below the other, as on a phone, each says whose it is.
@@ -39,9 +39,10 @@ const Pinned = (() => {
     for (let index = 0; index < Math.max(a.length, b.length); index += 1) {
       const pair = differences(a[index]?.[1] ?? "", b[index]?.[1] ?? "");
       [a, b].forEach((own, side) => {
-        if (!own[index] || (!own[index][1] && index === 0)) return;
-        const [name] = own[index], other = (side ? a : b)[index];
-        cells[side].push(el("div", { class: `said${index && name !== "→" ? " arguments" : ""}` }, name ? el("b", { class: `tool-name${other && other[0] !== name ? " other" : ""}`, dir: "auto", text: name }) : null, marked(pair[side])));
+        if (!own[index] || (!own[index][1] && index < 2)) return;
+        const [name, text] = own[index], other = (side ? a : b)[index];
+        if (index === 0) { cells[side].push(Markdown.folded(text, other?.[1] === text ? "" : ", not the same", marked(pair[side]))); return; }
+        cells[side].push(el("div", { class: `said${name && name !== "→" ? " arguments" : ""}` }, name ? el("b", { class: `tool-name${other && other[0] !== name ? " other" : ""}`, dir: "auto", text: name }) : null, marked(pair[side])));
       });
     }
     return cells;

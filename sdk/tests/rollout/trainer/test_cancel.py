@@ -216,7 +216,7 @@ class TestLeaving:
     async def test_a_server_that_owes_nothing_is_not_waited_for(
         self, fate: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("osmosis_ai.rollout.trainer.trainer.LAST_REPORTS_SECONDS", 3600)
+        monkeypatch.setattr("osmosis_ai.rollout.trainer.withdrawals.LAST_REPORTS_SECONDS", 3600)
         async with playing() as (trainer, server, policy):
             if fate == "has accepted nothing":
                 server.hold_inits()
@@ -231,7 +231,7 @@ class TestLeaving:
             assert [task.outcome for task in await asyncio.gather(*tasks)] == [Ending.CANCELLED]
 
     async def test_a_server_that_never_reports_is_waited_for_a_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("osmosis_ai.rollout.trainer.trainer.LAST_REPORTS_SECONDS", 0.05)
+        monkeypatch.setattr("osmosis_ai.rollout.trainer.withdrawals.LAST_REPORTS_SECONDS", 0.05)
         async with playing() as (trainer, server, policy):
             server.reports_cancelled = False
             tasks = started(trainer, "a")

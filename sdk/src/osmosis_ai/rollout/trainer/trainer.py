@@ -48,11 +48,9 @@ from osmosis_ai.rollout.trainer.vocabulary import (
 from osmosis_ai.rollout.trainer.weights import Weights
 from osmosis_ai.rollout.trainer.withdrawals import Withdrawals
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard
-from osmosis_ai.rollout.wire.paths import CANCEL_PATH, CHAT_PATH, COMPLETED_PATH, PULL_CANCEL_PATH
+from osmosis_ai.rollout.wire.paths import CHAT_PATH, COMPLETED_PATH
 
 CALLBACK_KEY_BYTES = 32
-LAST_REPORTS_SECONDS = 2.0
-"""How long leaving waits for the results of what it cancelled."""
 
 _LEFT = "The trainer was left: what it runs ends with its 'async with'."
 
@@ -140,17 +138,14 @@ class Trainer:
             self._fetcher = Fetcher(self._server_url, self._server_api_key, self._book, self._limits.max_body_bytes)
             self._resources.push_async_callback(self._fetcher.close)
         self._dispatcher = Dispatcher(line, self._retry, StartDialect(self.callback_url) if self._pulls else None)
-        self._withdrawals = Withdrawals(line, PULL_CANCEL_PATH if self._pulls else CANCEL_PATH)
+        self._withdrawals = Withdrawals(line, self._book, is_polled=self._pulls)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_left = True
-        self._cancel(lambda rollout_id: True)
-        if await self._withdrawals.close():
-            # What nobody takes, a server offers to the closed port until its deadline, a day by default.
-            await self._book.reports(LAST_REPORTS_SECONDS)
+        await self._withdrawals.close()
         await self._resources.aclose()
 
     def _app(self) -> ASGIApp:
@@ -308,27 +303,13 @@ class Trainer:
         """
         self._require_entered()
         named = {rollout_ids} if isinstance(rollout_ids, str) else frozenset(rollout_ids)
-        count = self._cancel(
+        count = self._withdrawals.cancel(
             lambda rollout_id: (
                 everything or rollout_id in named or (prefix is not None and rollout_id.startswith(prefix))
             )
         )
         await self._withdrawals.told()
         return count
-
-    def _cancel(self, is_meant: Callable[[str], bool]) -> int:
-        meant = self._book.in_flight(is_meant)
-        for rollout in meant:
-            rollout.cancel()
-            self._withdraw(rollout)
-        return len(meant)
-
-    def _withdraw(self, rollout: Rollout) -> None:
-        if not rollout.is_sent:
-            return
-        self._withdrawals.add(rollout.request.rollout_id)
-        if rollout.was_accepted and rollout.result is None and not self._pulls:
-            self._book.await_report(rollout.request.rollout_id)
 
     def groups(
         self,
@@ -396,7 +377,7 @@ class Trainer:
             rollout.patience = None
             self._book.close(rollout)
             if waited_in_vain and not rollout.is_cancelled:
-                self._withdraw(rollout)
+                self._withdrawals.withdraw(rollout)
         return self._outcome(rollout, outcome, problem, time.monotonic() - started_seconds, is_systemic=is_systemic)
 
     def _outcome(

@@ -61,7 +61,7 @@ class TestAGroup:
 
     async def test_a_failed_sample_is_run_again_alone_and_its_failure_has_no_reward(self) -> None:
         async def agent(rollout: Rollout) -> None:
-            if rollout.id in ("p0-1", "p0-1.2"):
+            if rollout.id in ("p0-1", "p0-1..2"):
                 await rollout.complete("ERROR", error_message="boom")
             else:
                 await succeed(rollout)
@@ -72,8 +72,8 @@ class TestAGroup:
             trainer.groups(problems(1), SIZE, per_update=1) as groups,
         ):
             (group,) = await taken(groups)
-        assert group.ids == ("p0-0", "p0-1.3", "p0-2", "p0-3")
-        assert [failure.request.rollout_id for failure in group.failures] == ["p0-1", "p0-1.2"]
+        assert group.ids == ("p0-0", "p0-1..3", "p0-2", "p0-3")
+        assert [failure.request.rollout_id for failure in group.failures] == ["p0-1", "p0-1..2"]
         assert (group.is_whole, group.rewards) == (True, (1.0,) * 4)
         assert len(server.inits) == 6
 
@@ -194,7 +194,7 @@ class TestTheBound:
             with pytest.raises(StopAsyncIteration):
                 await anext(groups)
         assert first.ids[0] == "p0-0"
-        assert (second.ids[0], second.is_whole, second.lag) == ("p1.2-0", True, 0)
+        assert (second.ids[0], second.is_whole, second.lag) == ("p1..2-0", True, 0)
 
     async def test_more_may_be_taken_between_updates_than_was_said(self) -> None:
         async with (

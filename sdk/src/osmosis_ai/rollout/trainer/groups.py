@@ -22,6 +22,7 @@ from typing import Protocol, Self
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.trainer.errors import InitRefusedError
+from osmosis_ai.rollout.trainer.tries import id_of_try
 from osmosis_ai.rollout.trainer.vocabulary import Ending, RedispatchPolicy, RolloutOutcome
 from osmosis_ai.rollout.trainer.weights import Weights
 
@@ -84,11 +85,8 @@ class _Open:
         self.problem = problem
         self.version = version
         self.tries = tries
+        self.id = id_of_try(problem.rollout_id, tries)
         self.sampling: asyncio.Task[list[list[RolloutOutcome]]]
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.problem.rollout_id}{f'.{self.tries}' if self.tries > 1 else ''}-"
 
 
 class Groups:
@@ -140,6 +138,7 @@ class Groups:
         Raises:
             StopAsyncIteration: all have been handed over.
             InitRefusedError: the server will accept no rollout at all.
+            ValueError: the id of a problem was used before, or ends like that of a further try, ``..2``.
         """
         while True:
             self._changed.clear()
@@ -189,7 +188,7 @@ class Groups:
                 samples.create_task(
                     self._trainer.run_again(
                         group.problem.model_copy(
-                            update={"rollout_id": f"{group.prefix}{number}", "idempotency_key": None}
+                            update={"rollout_id": f"{group.id}-{number}", "idempotency_key": None}
                         ),
                         self._redispatch,
                     )

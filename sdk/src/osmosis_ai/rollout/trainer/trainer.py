@@ -37,6 +37,7 @@ from osmosis_ai.rollout.trainer.groups import Groups
 from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
+from osmosis_ai.rollout.trainer.tries import id_of_try
 from osmosis_ai.rollout.trainer.vocabulary import (
     Completer,
     Ending,
@@ -245,18 +246,18 @@ class Trainer:
         request's messages, and whatever was generated for the old one belongs to the old id.
 
         Raises:
-            ValueError: if an id was used before.
+            ValueError: if an id was used before, or the request's ends like that of a further try, ``..2``.
         """
         outcomes: list[RolloutOutcome] = []
         attempt = request
         while True:
+            next_id = id_of_try(request.rollout_id, len(outcomes) + 2)
             outcomes.append(await self.run_one(attempt))
             on_outcome(outcomes[-1])
             is_final = outcomes[-1].outcome not in policy.outcomes or len(outcomes) >= policy.max_attempts
             if is_final or self._is_left:
                 return outcomes
-            rollout_id = f"{request.rollout_id}.{len(outcomes) + 1}"
-            attempt = request.model_copy(update={"rollout_id": rollout_id, "idempotency_key": None})
+            attempt = request.model_copy(update={"rollout_id": next_id, "idempotency_key": None})
 
     @property
     def weights_version(self) -> int:

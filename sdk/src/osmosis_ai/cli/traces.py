@@ -38,7 +38,7 @@ def export(
 ) -> int:
     """Write rollouts as OpenAI-style fine-tuning data, one {"messages": ..., "tools": ...} a line, nothing lost."""
     from osmosis_ai.rollout.core.results import Outcome
-    from osmosis_ai.rollout.core.text import counted
+    from osmosis_ai.rollout.core.text import counted, one_line
     from osmosis_ai.rollout.observe.traces.export import Export, Filter
 
     for outcome in outcomes or ():
@@ -64,6 +64,7 @@ def export(
             "written": job.written,
             "rollouts": len(index.rollouts),
             "left_out": dict(job.left_out.most_common()),
+            "left_out_for_example": job.example_of,
             "unreadable_files": index.unreadable_files,
         }
         write_document([json.dumps(told, indent=2), "\n"])
@@ -74,7 +75,8 @@ def export(
         f"{job.written:,} of {counted(len(index.rollouts), 'rollout')} exported{where}"
         + (f"; left out: {left_out}" if left_out else "")
         + (f"; not read: {counted(index.unreadable_files, 'file')}" if index.unreadable_files else "")
-        + ".",
+        + "."
+        + "".join(f"\n  {reason}: {one_line(example)}" for reason, example in job.example_of.items()),
         file=sys.stderr,
     )
     return 0 if job.written else 1
@@ -90,7 +92,7 @@ def _rows_of(events: list[dict[str, Any]]) -> dict[str, Any]:
     try:
         rows = training_rows(turns_of_trace(events))
     except TokensError as error:
-        raise NotExportedError(str(error)) from error
+        raise NotExportedError(error.reason, str(error)) from error
     return {"rows": [asdict(row) for row in rows]}
 
 

@@ -31,9 +31,13 @@ class ServerEndedError(TrainerError):
 
 
 class TokensError(TrainerError):
-    """A rollout's tokens make no training rows: some are missing, or its conversation was tokenised anew."""
+    """A rollout's tokens make no training rows; ``reason`` is why in a few words, the same for all it holds of."""
 
     code = "tokens"
+
+    def __init__(self, message: str, reason: str = "no training rows") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class CallRefusedError(TrainerError):

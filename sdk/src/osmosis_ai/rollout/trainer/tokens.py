@@ -194,17 +194,23 @@ def turns_of_trace(events: Iterable[Mapping[str, Any]]) -> list[TurnTokens]:
 def _check(turn: TurnTokens) -> None:
     if not turn.ids or not turn.prompt_ids:
         raise TokensError(
-            f"Turn {turn.turn} has no token ids: have the model server send them (return_token_ids of vLLM)."
+            f"Turn {turn.turn} has no token ids: have the model server send them (return_token_ids of vLLM).",
+            "without token ids",
         )
     if len(turn.logprobs) != len(turn.ids):
         raise TokensError(
             f"Turn {turn.turn} has {len(turn.ids)} sampled tokens and {len(turn.logprobs)} log-probabilities:"
-            " have the model server send one for each (logprobs: true)."
+            " have the model server send one for each (logprobs: true).",
+            "without log-probabilities",
         )
     if not all(_are(Integral, ids) and min(ids) >= 0 for ids in (turn.prompt_ids, turn.ids)):
-        raise TokensError(f"Turn {turn.turn} has a token id that is no whole number from 0 up: {_WHOSE}.")
+        raise TokensError(
+            f"Turn {turn.turn} has a token id that is no whole number from 0 up: {_WHOSE}.", "with a bad token id"
+        )
     if not (_are(Real, turn.logprobs) and all(map(isfinite, turn.logprobs))):
-        raise TokensError(f"Turn {turn.turn} has a log-probability that is no finite number: {_WHOSE}.")
+        raise TokensError(
+            f"Turn {turn.turn} has a log-probability that is no finite number: {_WHOSE}.", "with a bad log-probability"
+        )
 
 
 def _are(kind: type, values: Sequence[Any]) -> bool:
@@ -219,7 +225,8 @@ def _tokenised_anew(turn: TurnTokens, before: Sequence[int]) -> TokensError:
     return TokensError(
         f"Turn {turn.turn} goes on from turn {turn.goes_on_from}, but its prompt differs from those {len(before)}"
         f" tokens at number {same}: the conversation was tokenised anew, and what was sampled is not what would be"
-        " trained. Send the model server ids instead of text, or a template that leaves earlier turns as they are."
+        " trained. Send the model server ids instead of text, or a template that leaves earlier turns as they are.",
+        "tokenised anew",
     )
 
 

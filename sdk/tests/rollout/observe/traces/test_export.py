@@ -118,10 +118,11 @@ def test_json_tells_what_was_left_out(traces: Path, tmp_path: Path, capsys: pyte
     assert told["written"] + sum(told["left_out"].values()) == told["rollouts"]
 
 
-def test_rows_are_those_of_the_tokens_in_the_trace_and_what_makes_none_is_left_out_with_the_reason(
+def test_rows_are_those_of_the_tokens_in_the_trace_and_what_makes_none_is_counted_by_reason_with_an_example(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    for name, second_prompt in (("whole", [1, 2, 3, 4]), ("anew", [1, 9, 3, 4])):
+    whole, anew = [1, 2, 3, 4], [1, 9, 3, 4]
+    for name, second_prompt in (("a", whole), ("b", anew), ("c", [1, 2, 9, 4]), ("d", []), ("e", anew)):
         maker = TraceMaker(name).start("1 + 2?")
         maker.turn(1, calling(call(1, "add", a=1, b=2)), prompt_token_ids=[1], token_ids=[2, 3], logprobs=[-0.5, -1.0])
         maker.messages.append(answer(1, "3"))
@@ -129,6 +130,11 @@ def test_rows_are_those_of_the_tokens_in_the_trace_and_what_makes_none_is_left_o
         maker.end().write(tmp_path / "traces" / "1795600000")
     code, [example], said = exported(capfdbinary, str(tmp_path / "traces"), "--rows")
     assert code == 0
+    summary, *examples = said.splitlines()
+    assert summary == "1 of 5 rollouts exported; left out: 3 tokenised anew, 1 without token ids."
+    assert [line.split(", ")[0] for line in examples] == [
+        "  tokenised anew: b: Turn 2 goes on from turn 1",
+        "  without token ids: d: Turn 2 has no token ids: have the model server send them (return_token_ids of vLLM).",
+    ]
     [row] = example["rows"]
     assert (row["ids"], row["mask"], row["logprobs"]) == ([1, 2, 3, 4, 5], [0, 1, 1, 0, 1], [0, -0.5, -1.0, 0, -0.25])
-    assert "1 of 2 rollouts exported; left out: 1 Turn 2 goes on from turn 1" in said

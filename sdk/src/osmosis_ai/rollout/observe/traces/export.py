@@ -43,7 +43,11 @@ class Filter:
 
 
 class NotExportedError(Exception):
-    """Raised by ``Export.also`` for a rollout that is to be left out; its text is the reason in a few words."""
+    """Raised by ``Export.also`` for a rollout that is to be left out: the reason in a few words, and in a sentence."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 @dataclass
@@ -56,6 +60,8 @@ class Export:
     """Further fields of an example, out of the rollout's events."""
     written: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    example_of: dict[str, str] = field(default_factory=dict)
+    """Of a reason that has more to say: the first rollout that was left out for it, and what it said."""
 
     def examples(self) -> Iterator[dict[str, Any]]:
         """The wanted rollouts in the order of their files, read one at a time."""
@@ -78,8 +84,9 @@ class Export:
                 example["tools"] = conversation.tools
             try:
                 example |= self.also(events)
-            except NotExportedError as reason:
-                self.left_out[str(reason)] += 1
+            except NotExportedError as error:
+                self.left_out[error.reason] += 1
+                self.example_of.setdefault(error.reason, f"{rollouts[position].rollout_id}: {error}")
                 continue
             self.written += 1
             yield example

@@ -19,7 +19,7 @@ from rollout_conformance.lateness import watched
 from rollout_conformance.options import DRAIN_VARIABLE, SHORT_DRAIN_SECONDS, KitOptions
 from rollout_conformance.policy import Policy
 from rollout_conformance.root_causes import with_causes
-from rollout_conformance.server_command import ServerCommand
+from rollout_conformance.server_command import ServerCommand, own_client
 from rollout_conformance.text import shortened
 from rollout_conformance.usual_causes import NO_ANSWER
 from rollout_conformance.vocabulary import (
@@ -82,11 +82,8 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         await stack.enter_async_context(served(trainer.handle, listener))
-        # No proxy of the environment comes between, and no pool of ours limits what the server is asked at once.
         timeout = httpx.Timeout(options.timeout_seconds, connect=min(CONNECT_SECONDS, options.timeout_seconds))
-        # A connection for each request: a server may close one that nobody uses, and a busy kit would meet that.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False))
+        http = await stack.enter_async_context(own_client(timeout))
         command = None
         if options.server_command:
             # So that the end of a drain is seen, and soon; a server need not read it.

@@ -7,7 +7,6 @@ and when ``ServerCommand`` is left: a worker that outlives its supervisor would 
 import asyncio
 import contextlib
 import os
-import ssl
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,12 +28,16 @@ SHOWN_OUTPUT_BYTES = 8_000
 SHOWN_LINES = 10
 
 
-_certificates = cache(ssl.create_default_context)  # to load them takes 20 ms, and is done for each client otherwise
+_certificates = cache(httpx.create_ssl_context)  # to load them takes 20 ms or more, for each client otherwise
 
 
-def own_client(timeout_seconds: float) -> httpx.AsyncClient:
-    """A client with connections of its own: one that is kept open may belong to a process that is about to go."""
-    return httpx.AsyncClient(trust_env=False, timeout=timeout_seconds, verify=_certificates())
+def own_client(timeout: httpx.Timeout | float) -> httpx.AsyncClient:
+    """A client with a connection for each request, as many as there are: no proxy of the environment, no pool between.
+
+    One that is kept open may be closed when it is used again, and may belong to a process that is about to go.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits, verify=_certificates(trust_env=False))
 
 
 class ServerCommand:

@@ -13,22 +13,14 @@ import hashlib
 import inspect
 import json
 import logging
-import os
-import socket
-import sys
-import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from rollout_conformance import Check, ConformanceError, KitOptions, Report, Status, run, select
+from rollout_conformance import Check, ConformanceError, Report, Status, select
+from servers.judging import KEY, judged, judged_process
 from servers.mutants import MUTANTS, Mutant
-from servers.serving import serving
-from servers.small import DRAIN_VARIABLE
 
 PROOFS = Path(__file__).parent / "proofs.json"
-TESTS = Path(__file__).parents[1]
-KEY = "the-key-of-the-server"
 TIMEOUT_SECONDS = {False: 60.0, True: 15.0}
 """By whether the defect is silent."""
 DRAIN_SECONDS = 6.0
@@ -107,22 +99,11 @@ def stale() -> list[Check]:
 
 
 async def _judged(mutant: Mutant, checks: list[Check]) -> Report:
-    options = KitOptions(
-        "", timeout_seconds=TIMEOUT_SECONDS[mutant.is_silent], settle_seconds=0.2, overload_rollouts=60
-    )
+    limit = TIMEOUT_SECONDS[mutant.is_silent]
     if mutant.needs != "process":
-        async with serving(mutant.server(api_key=KEY)) as url:
-            return await run(replace(options, server_url=url, api_key=KEY), checks, strict=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        drain_seconds = None if not any(one.id == "drain.interrupted" for one in checks) else DRAIN_SECONDS
-        if drain_seconds is not None:
-            os.environ[DRAIN_VARIABLE] = str(drain_seconds)
-        command = (sys.executable, "-m", "servers.small", mutant.name, str(port), f"{folder}/journal")
-        options = replace(options, server_url=f"http://127.0.0.1:{port}", server_command=command)
-        options = replace(options, drain_seconds=drain_seconds)
-        return await run(options, checks, strict=True)
+        return await judged(mutant.server(api_key=KEY), checks, timeout_seconds=limit)
+    drain_seconds = DRAIN_SECONDS if any(one.id == "drain.interrupted" for one in checks) else None
+    return await judged_process(mutant.name, checks, timeout_seconds=limit, drain_seconds=drain_seconds)
 
 
 async def before(check: Check, mutant: Mutant, *, in_group: bool) -> str:

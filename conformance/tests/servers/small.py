@@ -27,6 +27,7 @@ __all__ = ["ChatError", "Json", "Refusal", "Rollout", "SmallServer"]
 NUMBER = {"type": "number"}
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
+KEY_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_API_KEY"
 DRAIN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS"
 RUN_VARIABLE = "OSMOSIS_ROLLOUT_SERVER_REQUEST_TIMEOUT_SECONDS"
 DRAIN_POLL_SECONDS, LAST_CALL_SECONDS = 0.05, 2.0
@@ -48,7 +49,7 @@ def is_text(value: Any, most: int, between: str = "") -> bool:
 class SmallServer(Playing):
     """Keeps its rollouts in memory, and in a file of JSON lines if it is given one."""
 
-    capacity = 10_000
+    capacity = 150
     drain_seconds = 20.0
 
     def __init__(self, api_key: str | None = None, journal: Path | None = None) -> None:
@@ -342,7 +343,7 @@ def main(name: str, port: int, journal: Path | None) -> None:
     from servers.mutants import MUTANTS
 
     mutant = MUTANTS.get(name)
-    server = (mutant.server if mutant else SmallServer)(journal=journal)
+    server = (mutant.server if mutant else SmallServer)(os.environ.get(KEY_VARIABLE), journal)
     server.drain_seconds = float(os.environ.get(DRAIN_VARIABLE, server.drain_seconds))
     server.run_seconds = float(os.environ.get(RUN_VARIABLE, server.run_seconds))
     asyncio.run(serve(server, port))

@@ -1,5 +1,6 @@
 """The operator's commands on a journal in PostgreSQL, whether replicas run on it or not."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.faulty_trainer import FaultyTrainer
-from support.postgres import PASSWORD, Database, database, needs_postgres
+from support.postgres import PASSWORD, Database, database, needs_postgres, with_least_rights
 from support.processes import own_environment
 from support.replica import Replica
 from support.server_process import TESTS
@@ -44,7 +45,7 @@ def test_what_is_there_is_told_and_delivered_again(tmp_path: Path, postgres: Dat
         replica.accept(trainer.url, done="complete")
         replica.wait_for_state("done", "delivered")
         replica.accept_and_wait_for_it(trainer.url, "runs", "hang")
-        listed = osmosis(tmp_path, url, "journal", "list", "--json")
+        listed = osmosis(tmp_path, asyncio.run(with_least_rights(url, "operators")), "journal", "list", "--json")
         states = {record["rollout_id"]: record["state"] for record in json.loads(listed.stdout)["results"]}
         assert states == {"done": "delivered", "runs": "accepted"}
         table = osmosis(tmp_path, url, "journal", "list")
@@ -84,6 +85,7 @@ def test_the_doctor_looks_at_the_database(tmp_path: Path, postgres: Database) ->
         return {each["id"]: each["status"] for each in json.loads(looked.stdout)["checks"]}
 
     assert findings(url)["journal"] == "ok"
+    assert findings(asyncio.run(with_least_rights(postgres.new_url(), "operators")))["journal"] == "problem"
     assert findings(url.replace(PASSWORD, "wrong"))["journal"] == "problem"
     assert not list(tmp_path.iterdir()), "nothing is made"
 

@@ -5,6 +5,9 @@ Debian's ``initdb`` and ``postgres``, or those on the PATH. PostgreSQL refuses t
 """
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import os
 import re
 import shutil
@@ -29,6 +32,18 @@ START_SECONDS = 60.0
 PASSWORD = "pass-word-of-tests"
 PAGE = Path(__file__).parents[3] / "docs" / "many-machines.md"
 _schemas = count()
+
+
+def _scram(password: str) -> str:
+    """``password`` as PostgreSQL keeps it, hashed once and not 4,096 times: asyncpg does that in Python, each time."""
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    parts = (base64.b64encode(part).decode() for part in (salt, stored, hmac.digest(salted, b"Server Key", "sha256")))
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*parts)
+
+
+KEPT_PASSWORD = _scram(PASSWORD)
 
 
 def _program(name: str) -> str | None:
@@ -70,7 +85,7 @@ class Database:
             return
         assert INITDB is not None
         password = folder / "password"
-        password.write_text(PASSWORD)
+        password.write_text(KEPT_PASSWORD)
         password.chmod(0o644)
         subprocess.run(
             [*self._as_user, INITDB, "--no-sync", "--auth=scram-sha-256", "--username=tester", f"--pwfile={password}",
@@ -186,17 +201,18 @@ async def end_leases(url: str) -> None:
     await connection.close()
 
 
-async def with_least_rights(url: str) -> str:
+async def with_least_rights(url: str, user: str = "rollouts") -> str:
     """The same journal, made if need be, for a user who has no rights but those that docs/many-machines.md lists."""
     address = parse(url)
-    rights = re.search("```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert rights is not None
+    (rights,) = (
+        block for block in re.findall("```sql\n(.*?)```", PAGE.read_text(), re.DOTALL) if f"TO {user};" in block
+    )
     connection = await connect(address, "test")
     try:
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rollouts')"):
-            await connection.execute(f"CREATE ROLE rollouts LOGIN PASSWORD '{PASSWORD}'")
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", user):
+            await connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD '{KEPT_PASSWORD}'")
         await prepare(connection, address, create=True)
-        await connection.execute(re.sub(r"\bosmosis\b", address.schema, rights[1]))
+        await connection.execute(re.sub(r"\bosmosis\b", address.schema, rights))
     finally:
         await connection.close()
-    return url.replace("//tester:", "//rollouts:")
+    return url.replace("//tester:", f"//{user}:")

@@ -46,7 +46,11 @@ class ServerProcess:
         """Of the address space of processes started from now on."""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(

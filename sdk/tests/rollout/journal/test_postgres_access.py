@@ -17,7 +17,7 @@ from support.partition import Partition
 from support.postgres import PASSWORD, Database, database, needs_postgres, with_least_rights
 from support.postgres_journal import asked, until_problem
 
-from osmosis_ai.rollout.journal import JournalError, PostgresJournal
+from osmosis_ai.rollout.journal import JournalError, Payload, PostgresJournal, RolloutState
 from osmosis_ai.rollout.journal.place import journal_at
 from osmosis_ai.rollout.journal.postgres.address import parse
 from osmosis_ai.rollout.journal.postgres.link import connect
@@ -117,6 +117,35 @@ async def test_what_is_wrong_with_tls_is_said_without_the_password(secured: Secu
             await PostgresJournal(url).open()
         assert "pass-word" not in f"{refused.value!r} {refused.value.__cause__!r}"
         assert "journal at 127.0.0.1" in str(refused.value)
+
+
+async def test_who_may_only_read_looks(postgres: Database) -> None:
+    url = postgres.new_url()
+    reading = await with_least_rights(url, "operators")
+    async with PostgresJournal(url) as journal, PostgresJournal(reading, create=False) as looking:
+        await journal.accept(an_acceptance("key"))
+        assert [record.key for record in await looking.records()] == ["key"]
+        assert [record.key for record in await looking.find("rollout")] == ["key"]
+        assert await looking.load("key", Payload.REQUEST) == b'{"n": 1}'
+        assert (await looking.counts())[RolloutState.ACCEPTED] == 1
+        assert await looking.oldest_unsettled() is not None
+        async with asked(url) as connection:
+            assert await connection.fetchval("SELECT count(*) FROM owners") == 1, "who looks is none"
+        for write in (looking.reopen("key"), looking.purge(keys=["key"]), looking.claim_abandoned()):
+            with pytest.raises(JournalError, match="denies what is needed: grant the user"):
+                await write
+
+
+async def test_a_standby_is_good_enough_to_look_at() -> None:
+    with database("fsync=off") as primary:
+        url = primary.new_url()
+        async with PostgresJournal(url) as journal:
+            await journal.accept(an_acceptance("key"))
+        with database("fsync=off", standby_of=primary) as standby:
+            async with PostgresJournal(url.replace(f":{primary.port}/", f":{standby.port}/"), create=False) as looking:
+                assert [record.key for record in await looking.records()] == ["key"]
+                with pytest.raises(JournalError, match="is read-only, a standby perhaps"):
+                    await looking.reopen("key")
 
 
 async def test_who_may_only_use_the_tables_takes_over_and_reconnects(postgres: Database) -> None:

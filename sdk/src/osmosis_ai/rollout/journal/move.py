@@ -13,7 +13,8 @@ from pathlib import Path
 from osmosis_ai.rollout.journal.errors import JournalError, NoJournalError
 from osmosis_ai.rollout.journal.file import rename
 from osmosis_ai.rollout.journal.occupancy import require_nobody
-from osmosis_ai.rollout.journal.postgres.journal import Adoption, PostgresJournal
+from osmosis_ai.rollout.journal.postgres.adoption import Adoption
+from osmosis_ai.rollout.journal.postgres.journal import PostgresJournal
 from osmosis_ai.rollout.journal.sqlite import BUSY_TIMEOUT_SECONDS, SqliteJournal
 from osmosis_ai.rollout.journal.token import is_reply_to_start, token_of, with_token
 from osmosis_ai.rollout.journal.types import UNSETTLED, JournalRecord, Payload, RolloutState

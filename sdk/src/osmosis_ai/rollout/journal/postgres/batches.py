@@ -310,9 +310,7 @@ def _take(queue: deque[Write]) -> list[Write]:
 
 def _require_live(batches: Batches, live: bool) -> None:
     if not live:
-        raise JournalError(
-            f"The lease on the journal at {batches.lease.address} has run out: nothing is written until it is renewed."
-        )
+        raise batches.lease.has_run_out()
 
 
 def _not_accepted(batches: Batches, write: Write, record: JournalRecord | None, live: bool) -> JournalRecord | None:

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from osmosis_ai.rollout.journal.clock import Clock, Timeline
 from osmosis_ai.rollout.journal.errors import JournalError, UnknownKeyError
 from osmosis_ai.rollout.journal.postgres import statements
 from osmosis_ai.rollout.journal.postgres.address import parse
+from osmosis_ai.rollout.journal.postgres.adoption import Pages, adopt
 from osmosis_ai.rollout.journal.postgres.batches import ACCEPT, FINISH, NOTE_ATTEMPT, NOTE_POLL, SETTLE, Batches, Write
 from osmosis_ai.rollout.journal.postgres.explain import is_definite, journal_error
 from osmosis_ai.rollout.journal.postgres.home import Home, quietly
@@ -52,12 +52,9 @@ SECONDS = 20.0
 DRAIN_SECONDS = 5.0
 DOUBT_SECONDS = 10.0
 """How long a chat call waits to learn whether it still may be made."""
-ADOPT_SECONDS = 300.0
-"""For a page of another journal."""
 MOVE_SECONDS = 86400.0
-"""For all of them."""
+"""For all of another journal."""
 
-Adoption = tuple[JournalRecord, Mapping[Payload, bytes]]
 T = TypeVar("T")
 
 
@@ -66,7 +63,8 @@ class PostgresJournal(Journal):
 
     ``url``: ``postgresql://...``, with what asyncpg takes, ``schema=NAME`` (default ``osmosis``) and ``lease=SECONDS``
     (default 15): how long after its last renewal an owner is taken over. ``create``: whether to make an absent schema;
-    if not, ``open`` raises ``NoJournalError``, and it leaves no sign of life: an operator looks.
+    if not, ``open`` raises ``NoJournalError``, it leaves no sign of life, and becomes an owner with its first write
+    only: an operator looks, whom the right to read is enough for, and a standby.
 
     May be used from several threads and event loops, but not in a forked child.
     """
@@ -84,6 +82,8 @@ class PostgresJournal(Journal):
         self._create = create
         self._clock = clock
         self._home: Home | None = None
+        self._work: list[asyncio.Future[None]] = []
+        """Of an owner; one that only looks has none."""
         self._claims = 0
         self._unclear_claims: list[int] = []
         """Claims that may have been carried out, and whose answer was lost."""
@@ -122,7 +122,8 @@ class PostgresJournal(Journal):
                 await home.call(self._lease.make_sure)
 
     async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
-        home = self._require_no_problem()
+        self._require_no_problem()
+        home = await self._as_owner()
         values = statements.accept_row(acceptance, self.now())
         size_bytes = len(acceptance.request) + len(acceptance.init_reply)
         record: JournalRecord | None = await home.write(Write(ACCEPT, acceptance.key, values, size_bytes))
@@ -130,21 +131,21 @@ class PostgresJournal(Journal):
 
     async def finish(self, key: str, result: bytes) -> bool:
         write = Write(FINISH, key, (statements.id_of(key), result, self.now()), len(result))
-        return bool(await self._opened.write(write))
+        return bool(await (await self._as_owner()).write(write))
 
     async def settle(self, key: str, state: RolloutState, *, attempts: int, error: str | None = None) -> bool:
-        home = self._opened
         settling_move(state)
+        home = await self._as_owner()
         values = (statements.id_of(key), attempts, statements.stored(storable_error(error)), self.now())
         return bool(await home.write(Write(SETTLE[state], key, values)))
 
     async def note_attempt(self, key: str, *, attempts: int, error: str) -> None:
         # Nobody waits, as in the journal of SQLite.
         values = (statements.id_of(key), attempts, statements.stored(storable_error(error)))
-        self._opened.write_later(Write(NOTE_ATTEMPT, key, values))
+        (await self._as_owner()).write_later(Write(NOTE_ATTEMPT, key, values))
 
     async def note_poll(self, key: str) -> None:
-        self._opened.write_later(Write(NOTE_POLL, key, (statements.id_of(key), self.now())))
+        (await self._as_owner()).write_later(Write(NOTE_POLL, key, (statements.id_of(key), self.now())))
 
     async def leave_out_messages(self, key: str) -> bool:
         async def leave_out(connection: Any) -> bool:
@@ -155,10 +156,10 @@ class PostgresJournal(Journal):
             if not standing and not self._lease.was_lost:
                 raise UnknownKeyError(key)
             if standing and _is_ours(standing[0], self._lease.epoch, RolloutState.FINISHED):
-                await self._require_live(connection)
+                await self._lease.require_live(connection)
             return False
 
-        return await self._do(leave_out, SECONDS)
+        return await self._change(leave_out, SECONDS)
 
     async def reopen(self, key: str) -> JournalRecord | None:
         now = self.now()
@@ -166,11 +167,11 @@ class PostgresJournal(Journal):
         async def reopen(connection: Any) -> JournalRecord | None:
             row = await connection.fetchrow(statements.REOPEN, self._lease.epoch, statements.id_of(key), now)
             if row is None:
-                await self._require_live(connection)
+                await self._lease.require_live(connection)
                 return None
             return statements.record_of(row)
 
-        return await self._do(reopen, SECONDS)
+        return await self._change(reopen, SECONDS)
 
     async def get(self, key: str) -> JournalRecord | None:
         found = await self._fetch(statements.GET, [statements.id_of(key)])
@@ -211,42 +212,15 @@ class PostgresJournal(Journal):
                 raise
             return statements.in_order(rows)
 
-        return await self._do(claim, SECONDS)
+        return await self._change(claim, SECONDS)
 
-    async def adopt(self, pages: AsyncGenerator[Sequence[Adoption]]) -> int:
+    async def adopt(self, pages: Pages) -> int:
         """Records of another journal, in that order, all of them now this owner's; how many were not there already.
 
         All or none: a key that another rollout has here is a ``JournalError``, as is whatever ``pages`` raises, which
         are asked for in another thread.
         """
-
-        async def adopt(connection: Any) -> int:
-            added = 0
-            async with aclosing(pages), connection.transaction():
-                async for page in pages:
-                    async with asyncio.timeout(ADOPT_SECONDS):
-                        added += await self._adopt(connection, page)
-            return added
-
-        return await self._do(adopt, MOVE_SECONDS)
-
-    async def _adopt(self, connection: Any, page: Sequence[Adoption]) -> int:
-        rows = [statements.adopt_row(*each, place) for place, each in enumerate(page)]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        row = await connection.fetchrow(statements.ADOPT, self._lease.epoch, *columns)
-        if not row["live"]:
-            await self._require_live(connection)
-        added = set(row["ids"])
-        mine = {record.key: record for record, _ in page}
-        for found in await connection.fetch(statements.GET, [row[0] for row in rows if row[0] not in added]):
-            there = statements.record_of(found)
-            record = mine[there.key]
-            if (there.fingerprint, there.accepted_at) != (record.fingerprint, record.accepted_at):
-                raise JournalError(
-                    f"The key {there.key!r} is taken by another rollout in the journal at {self.address}: move to"
-                    " another schema."
-                )
-        return len(added)
+        return await self._change(lambda connection: adopt(connection, self._lease, pages), MOVE_SECONDS)
 
     async def ask_cancel(
         self, ids: Iterable[str], prefix: str | None, all_of_them: bool, *, spaces: Sequence[str] = ("",)
@@ -268,7 +242,7 @@ class PostgresJournal(Journal):
                     return [statements.read(rollout_id) or "" for rollout_id in asked]
                 await asyncio.sleep(HELD_SECONDS)
 
-        return await self._do(ask)
+        return await self._change(ask)
 
     async def counts(self) -> dict[RolloutState, int]:
         async def count(connection: Any) -> dict[RolloutState, int]:
@@ -291,7 +265,7 @@ class PostgresJournal(Journal):
             removed += await self._repeat(statements.PRUNE, lambda: self._lease.epoch, state.value, settled_before)
         if self._create:
             forget = statements.FORGET_GAPS
-            await self._do(lambda connection: connection.execute(forget, min(cutoffs.values())), SECONDS)
+            await self._change(lambda connection: connection.execute(forget, min(cutoffs.values())), SECONDS)
         return removed
 
     async def purge(self, *, keys: Iterable[str] = (), states: Iterable[RolloutState] = ()) -> int:
@@ -299,7 +273,7 @@ class PostgresJournal(Journal):
         ids = [statements.id_of(key) for key in keys]
         for first in range(0, len(ids), statements.PAGE_ROWS):
             page = ids[first : first + statements.PAGE_ROWS]
-            removed += await self._do(partial(_remove, statements.PURGE_KEYS, page), SECONDS)
+            removed += await self._change(partial(_remove, statements.PURGE_KEYS, page), SECONDS)
         for state in set(states):
             if state in SETTLED:
                 removed += await self._repeat(statements.PRUNE, lambda: self._lease.epoch, state.value, math.inf)
@@ -310,7 +284,7 @@ class PostgresJournal(Journal):
     async def _repeat(self, statement: str, *arguments: Any) -> int:
         """Remove page by page, so that others get their turn in between."""
         removed = 0
-        while page := await self._do(partial(_remove, statement, *arguments), SECONDS):
+        while page := await self._change(partial(_remove, statement, *arguments), SECONDS):
             removed += page
         return removed
 
@@ -345,18 +319,20 @@ class PostgresJournal(Journal):
 
         return await home.call(do)
 
-    def _require_no_problem(self) -> Home:
-        home = self._opened
-        if (problem := self._lease.problem) is not None:
-            raise JournalError(*problem.args)
-        return home
+    async def _change(self, work: Callable[[Any], Coroutine[Any, Any, T]], seconds: float | None = None) -> T:
+        """The same for what changes something, which an owner alone does."""
+        await self._as_owner()
+        return await self._do(work, seconds)
 
-    async def _require_live(self, connection: Any) -> None:
-        if not await connection.fetchval(statements.IS_LIVE, self._lease.epoch):
-            self._lease.renew_soon()
-            raise JournalError(
-                f"The lease on the journal at {self.address} has run out: nothing is written until it is renewed."
-            )
+    def _require_no_problem(self) -> None:
+        if self._opened is not None and (problem := self._lease.problem) is not None:
+            raise JournalError(*problem.args)
+
+    async def _as_owner(self) -> Home:
+        home = self._opened
+        if not self._work:
+            await home.call(self._begin)
+        return home
 
     async def _open(self, home: Home) -> Timeline:
         """In the thread, as the following."""
@@ -366,6 +342,7 @@ class PostgresJournal(Journal):
             self.address, lease, lambda: self._retention.cutoffs(self._require_timeline()), home.answer
         )
         self._unclear_claims = []
+        self._work, self._beginning = [], asyncio.Lock()
         lease.prove = self._batches.prove
         lease.on_lost, lease.on_abandoned = self.on_lost, self.on_abandoned
         lease.on_cancel, lease.on_problem, lease.on_backlog = self.on_cancel, self.on_problem, self.on_backlog
@@ -373,19 +350,30 @@ class PostgresJournal(Journal):
             async with self._link.held(SECONDS) as connection:
                 self._secret = await prepare(connection, self.address, create=self._create)
                 timeline = await begin_timeline(connection, self._clock, serves=self._create)
-            lease.sign = timeline.sign if self._create else None
-            await lease.register()
+            if self._create:
+                lease.sign = timeline.sign
+                await self._begin()
         except Exception as error:  # noqa: BLE001 - as above
             await self._link.close()
             raise journal_error(self.address, error) from None
-        self._work = [asyncio.ensure_future(lease.keep()), asyncio.ensure_future(self._batches.work())]
         return timeline
+
+    async def _begin(self) -> None:
+        """Become an owner."""
+        async with self._beginning:
+            if not self._work:
+                try:
+                    await self._lease.register()
+                except Exception as error:  # noqa: BLE001 - as above
+                    raise journal_error(self.address, error) from None
+                self._work = [asyncio.ensure_future(work) for work in (self._lease.keep(), self._batches.work())]
 
     async def _close(self) -> None:
         await quietly(self._batches.is_idle.wait(), DRAIN_SECONDS)
-        for task in self._work:
+        work, self._work = self._work, []
+        for task in work:
             task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await asyncio.gather(*work, return_exceptions=True)
         await self._lease.release()
         await self._batches.close()
         await self._link.close()

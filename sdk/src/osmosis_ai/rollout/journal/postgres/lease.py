@@ -157,13 +157,26 @@ class Lease:
                 logger.warning("The journal at %s is in order again.", self.address)
             self.on_problem(None if problem is None else str(problem))
 
+    def has_run_out(self) -> JournalError:
+        """What to raise where it has; it is renewed as soon as it can be."""
+        self.renew_soon()
+        return JournalError(
+            f"The lease on the journal at {self.address} has run out: nothing is written until it is renewed."
+        )
+
+    async def require_live(self, connection: Any) -> None:
+        """Raises ``JournalError``."""
+        if not await connection.fetchval(statements.IS_LIVE, self.epoch):
+            raise self.has_run_out()
+
     async def release(self) -> None:
-        """Give up the lease, so that others need not wait for its end."""
+        """Give up the lease, if there is one, so that others need not wait for its end."""
         try:
-            async with self._link.held(RELEASE_SECONDS) as connection:
-                await connection.execute(statements.RELEASE, self.epoch)
-                await connection.execute(statements.SWEEP)
-                await connection.execute("SELECT pg_notify($1, 'released')", self.channel)
+            if self.epoch:
+                async with self._link.held(RELEASE_SECONDS) as connection:
+                    await connection.execute(statements.RELEASE, self.epoch)
+                    await connection.execute(statements.SWEEP)
+                    await connection.execute("SELECT pg_notify($1, 'released')", self.channel)
         except Exception as error:  # noqa: BLE001 - then it runs out
             logger.warning("The journal did not close well: %s", journal_error(self.address, error))
         await self._link.close()

@@ -90,6 +90,8 @@ def unsettled_in(case: Case) -> int | str | None:
     async def count() -> int:
         where = case.journal
         async with journal_at(where, create=False, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS) as journal:
+            if path is None:
+                await journal.claim_abandoned(0)  # nothing, but what only who may write can do
             counts = await journal.counts()
             return sum(counts[state] for state in UNSETTLED)
 

@@ -266,6 +266,7 @@ class TestBanner:
         serve(host=host)
         assert banner(capsys)["Public IP"] == "rollouts.example"
 
+    @pytest.mark.usefixtures("tmp_path")
     def test_names_the_folder_of_the_traces(self, served: Served, capsys: pytest.CaptureFixture[str]) -> None:
         serve(debug_dir="traces")
         (folder,) = Path("traces").iterdir()
@@ -280,6 +281,7 @@ class TestBanner:
 
 
 class TestTraces:
+    @pytest.mark.usefixtures("tmp_path")
     def test_each_start_has_a_folder_named_for_its_unix_time(self, served: Served) -> None:
         before = int(time.time())
         for _ in range(2):

@@ -36,6 +36,7 @@ def test_a_missing_key_is_told_with_the_variable_to_set(model: str, variable: st
         assert way in str(failure.value)
 
 
+@pytest.mark.slow  # so are others here: LiteLLM takes seconds to import
 @pytest.mark.parametrize("variable", ["GEMINI_API_KEY", "GOOGLE_API_KEY", "LITELLM_API_KEY"])
 def test_a_key_may_stand_in_any_variable_that_is_taken(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "k")
@@ -44,6 +45,7 @@ def test_a_key_may_stand_in_any_variable_that_is_taken(variable: str, monkeypatc
     assert client._api_key == ("k" if variable == "LITELLM_API_KEY" else None)
 
 
+@pytest.mark.slow
 def test_the_providers_own_variable_comes_before_the_one_for_any_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "own")
     monkeypatch.setenv("LITELLM_API_KEY", "any")
@@ -59,7 +61,7 @@ def test_the_providers_own_variable_comes_before_the_one_for_any_provider(monkey
         ("openai/", "Invalid model 'openai/'"),
         ("/gpt", "Invalid model '/gpt'"),
         ("builtin/chess", "Invalid model 'builtin/chess': of those built in there is builtin/arithmetic"),
-        ("foo/bar", "LiteLLM does not know the provider 'foo'; use provider/model"),
+        pytest.param("foo/bar", "LiteLLM does not know the provider 'foo'; use provider/model", marks=pytest.mark.slow),
     ],
 )
 def test_an_unusable_name_is_one_sentence(model: str, sentence: str) -> None:

@@ -106,17 +106,33 @@ def test_what_was_thought_is_folded_and_nothing_else(page: Browser, tmp_path: Pa
         assert (shown(page, ".reasoning .text"), shown(page, ".markdown")) == (thoughts, said), text
 
 
-def test_side_by_side_thoughts_are_folded_too(page: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        (("x", "x"), "They part in turn 1, in what they thought alone."),
+        (("x", "y"), "They part in turn 1, in what they thought; in what they said or did, in turn 2."),
+    ],
+)
+def test_side_by_side_thoughts_are_folded_too(
+    page: Browser, tmp_path: Path, ends: tuple[str, str], verdict: str
+) -> None:
     told = {"a": "<think>It is three.</think>So three.", "b": "<think>It is four.</think>So three."}
     makers = []
-    for name, text in told.items():
+    for (name, text), said in zip(told.items(), ends, strict=True):
         reply = saying(text) | {"reasoning_content": "Long before."}
-        maker = TraceMaker(name).start("Hi?").turn(1, reply).turn(2, saying(f"<think>Now {name}.")).end(reward=1.0)
+        maker = (
+            TraceMaker(name)
+            .start("Hi?")
+            .turn(1, reply)
+            .turn(2, saying(f"<think>Now {name}.</think>{said}"))
+            .end(reward=1.0)
+        )
         makers.append(maker)
     show(page, tmp_path, *makers)
     page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
     page.wait_for("document.querySelector('.differ')")
-    assert shown(page, "#detail .said") == ["So three."] * 2
+    assert shown(page, "#detail .verdict") == [verdict]
+    assert shown(page, "#detail .said") == ["So three.", "So three.", *ends]
     assert shown(page, "#detail .reasoning .text") == [
         "Long before.\n\nIt is three.",
         "Long before.\n\nIt is four.",

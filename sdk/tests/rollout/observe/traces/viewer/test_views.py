@@ -103,8 +103,7 @@ class TestRuns:
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".verdict") == (
-            "Mean reward ±0 (95% interval \u22120.65 to +0.65). "
-            "No difference that chance would not make: the interval holds 0."
+            "Mean reward ±0 (95% interval \u22120.65 to +0.65). It may be chance: the interval holds 0."
         )
         assert texts(page, ".tally li") == ["1 problem better", "2 problems equal", "1 problem worse"]
         assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]

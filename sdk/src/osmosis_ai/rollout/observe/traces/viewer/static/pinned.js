@@ -65,7 +65,11 @@ const Pinned = (() => {
     const [left, right] = [Conversation.turnsOf(eventsOfA), Conversation.turnsOf(eventsOfB)], turns = Math.max(left.length, right.length);
     let first = -1;
     for (let index = 0; index < turns && first < 0; index += 1) if (!isSame(left[index], right[index])) first = index;
-    const verdict = first < 0 ? "Both said the same, turn by turn." : first >= Math.min(left.length, right.length) ? `The same up to turn ${first}, where one of them ends.` : `They part in turn ${first + 1}.`;
+    const said = (turn) => turn && JSON.stringify(sayings(turn).slice(1));
+    let acts = Math.max(first, 0);
+    while (acts < turns && said(left[acts]) === said(right[acts])) acts += 1;
+    const beyond = acts === first ? "." : acts === turns ? ", in what they thought alone." : `, in what they thought; in what they said or did, in turn ${acts + 1}.`;
+    const verdict = first < 0 ? "Both said the same, turn by turn." : first >= Math.min(left.length, right.length) ? `The same up to turn ${first}, where one of them ends.` : `They part in turn ${first + 1}${beyond}`;
     const rows = [];
     for (let index = 0; index < turns; index += 1) {
       const same = isSame(left[index], right[index]), cells = cellsOf(left[index], right[index]);

@@ -31,7 +31,7 @@ const Runs = (() => {
     const { difference, half } = answer;
     if (difference - half > 0) return "B is better: the interval does not hold 0.";
     if (difference + half < 0) return "B is worse: the interval does not hold 0.";
-    return "No difference that chance would not make: the interval holds 0.";
+    return "It may be chance: the interval holds 0.";
   }
 
   const interval = (answer) => answer.half === null ? "" : ` (95% interval ${signed(answer.difference - answer.half)} to ${signed(answer.difference + answer.half)})`;

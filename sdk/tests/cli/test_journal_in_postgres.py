@@ -65,15 +65,18 @@ def test_what_is_there_is_told_and_delivered_again(tmp_path: Path, postgres: Dat
 
 def test_who_mistypes_the_url_is_told_and_nothing_is_made(tmp_path: Path, postgres: Database) -> None:
     good = postgres.new_url()
-    for url in (good.replace(PASSWORD, "wrong"), f'"{good}"', good.replace("://", ":/")):
-        for command in (
-            ("journal", "list"),
-            ("serve", "-m", "support.promise_agent:agent_loop", "--local", "--port", "0"),
-        ):
-            ended = osmosis(tmp_path, url, *command)
-            assert ended.returncode == 1
-            assert "Traceback" not in ended.stderr
-            assert ended.stderr.strip().splitlines()[-1].startswith("Error: The ")
+    serve = ("serve", "-m", "support.promise_agent:agent_loop", "--local", "--port", "0")
+    wrong = good.replace(PASSWORD, "wrong")
+    for url, command in (
+        (wrong, ("journal", "list")),
+        (wrong, serve),
+        (f'"{good}"', serve),
+        (good.replace("://", ":/"), serve),
+    ):
+        ended = osmosis(tmp_path, url, *command)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        assert ended.stderr.strip().splitlines()[-1].startswith("Error: The ")
     assert not list(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ It needs neither TRL nor PyTorch; whatever answers ``complete`` may have them.
 
 import asyncio
 import json
+import logging
 import random
 import secrets
 import threading
@@ -22,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any, Self
 
 from osmosis_ai.rollout.core.schemas import RolloutRequest
+from osmosis_ai.rollout.core.text import counted
 from osmosis_ai.rollout.trainer import (
     Completer,
     Ending,
@@ -33,6 +35,10 @@ from osmosis_ai.rollout.trainer import (
     training_rows,
 )
 
+logger = logging.getLogger(__name__)
+
+TOLD_AFTER = 16
+"""How many rollouts without a reward, one after another, are said to be so."""
 NOTHING = 0
 """The token that stands for a rollout of which nothing is trained."""
 
@@ -79,6 +85,7 @@ class ServerRollouts:
         # A server knows the rollouts of earlier runs by their ids, and would refuse another under one of them.
         self._run_id = secrets.token_hex(4)
         self._calls = 0
+        self._without_reward = 0
         self._step: int | None = None
         self._loop = asyncio.new_event_loop()
         self._leave = asyncio.Event()
@@ -117,7 +124,7 @@ class ServerRollouts:
 
         Raises:
             TokensError: a turn has no ids, or its conversation was tokenised anew.
-            TrainerError: a prompt is no problem's, the server refused all rollouts, or one has several rows, as its
+            TrainerError: a prompt is no problem's, no rollout has a reward, or one has several rows, as its
                 conversation was compacted or branched: TRL takes one of each.
             RuntimeError: outside of its ``with``.
         """
@@ -130,8 +137,7 @@ class ServerRollouts:
         work = self._play(prompts, trainer.model, trainer.state.global_step)
         self.outcomes = asyncio.run_coroutine_threadsafe(work, self._loop).result()
         last = [attempts[-1] for attempts in self.outcomes]
-        if all(outcome.outcome is Ending.REFUSED for outcome in last):
-            raise TrainerError(f"The server refused all {len(last)} rollouts. {last[0].problem}")
+        self._look_for_rewards(last)
         columns: dict[str, list[Any]] = {
             name: [] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "reward")
         }
@@ -144,6 +150,19 @@ class ServerRollouts:
     def reward(reward: list[float | None], **_: Any) -> list[float | None]:
         """TRL's reward function: what the server said."""
         return reward
+
+    def _look_for_rewards(self, last: Sequence[RolloutOutcome]) -> None:
+        if all(outcome.outcome is Ending.REFUSED for outcome in last):
+            raise TrainerError(f"The server refused all {len(last)} rollouts. {last[0].problem}")
+        for outcome in last:
+            self._without_reward = 0 if outcome.reward is not None else self._without_reward + 1
+            if self._without_reward and self._without_reward % TOLD_AFTER == 0:
+                logger.warning("%d rollouts in a row have no reward. The last: %s", self._without_reward, _why(outcome))
+        if all(outcome.reward is None for outcome in last):
+            raise TrainerError(
+                f"No reward came of {counted(len(last), 'rollout')}, so there is nothing to learn from. The last:"
+                f" {_why(last[-1])}"
+            )
 
     async def _play(
         self, prompts: Sequence[Sequence[Mapping[str, Any]]], model: Any, step: int
@@ -169,6 +188,10 @@ class ServerRollouts:
         return problem.model_copy(
             update={"rollout_id": rollout_id, "idempotency_key": None, "completion_params": params}
         )
+
+
+def _why(outcome: RolloutOutcome) -> str:
+    return f"{outcome.outcome.value}. {outcome.problem or 'Its reward function gave none.'}"
 
 
 def _example(outcome: RolloutOutcome) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.processes import ServingProgram
 
-from examples.trl.rollouts import NOTHING, ServerRollouts
+from examples.trl.rollouts import NOTHING, TOLD_AFTER, ServerRollouts
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.trainer import ChatCall, RedispatchPolicy, TrainerError
@@ -117,10 +117,27 @@ def test_ids_mask_and_logprobs_are_what_was_sampled_and_a_failure_is_unscorable(
     assert len(set(script.seeds)) == 5  # two turns of a rollout share one
 
 
-def test_a_failure_is_tried_again_before_it_is_none(url: str) -> None:
+def test_a_failure_is_tried_again_and_a_step_of_nothing_else_is_an_error(url: str) -> None:
+    nothing = pytest.raises(TrainerError, match=r"^No reward came of 1 rollout, .*ERROR.*No model is here")
     with rollouts_of(url, [problem("boom")], []) as rollouts:
-        rollouts([row["prompt"] for row in rollouts.prompts], trl())
+        with nothing:
+            rollouts([row["prompt"] for row in rollouts.prompts], trl())
         assert [len(attempts) for attempts in rollouts.outcomes] == [2]
+
+
+def test_rollouts_without_a_reward_in_a_row_are_said_over_steps_and_a_reward_ends_the_row(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    unscored = problem("1 2 without truth").model_copy(update={"metadata": {}})
+    with rollouts_of(url, [problem("1 2"), unscored], []) as rollouts:
+        right, nothing = (row["prompt"] for row in rollouts.prompts)
+        most = [nothing] * (TOLD_AFTER - 1)
+        rollouts([right, *most, right, *most], trl())
+        assert caplog.messages == []
+        rollouts([nothing, right], trl())
+    assert caplog.messages == [
+        f"{TOLD_AFTER} rollouts in a row have no reward. The last: COMPLETED. Its reward function gave none."
+    ]
 
 
 def test_a_server_that_has_served_a_run_serves_the_next_over_the_same_problems(url: str) -> None:

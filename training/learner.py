@@ -19,6 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from training.config import TrainingConfig
 from training.model import Decoder, Weights
+from training.weights import writing
 
 LEAST_ADVANTAGE = 1e-3
 """Below it is what rounding makes of a group whose rewards are all the same."""
@@ -47,6 +48,10 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         loss: Tensor = super().training_step(*args, **named)
         self._go_on()
         return loss
+
+    def _save_checkpoint(self, *args: Any, **named: Any) -> None:
+        with writing("a checkpoint", Path(self.args.output_dir), "--output"):
+            super()._save_checkpoint(*args, **named)
 
     def compute_loss(
         self,

@@ -9,13 +9,15 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from training.errors import TrainingError
@@ -95,19 +97,36 @@ def save_model(weights: Weights, like: Path, folder: Path) -> None:
     """Write a model folder that ``transformers`` and ``load_model`` read; its other files are those of ``like``.
 
     Raises:
-        TrainingError: if the disk does not take it.
+        OSError: if the disk does not take it.
+    """
+    part = folder / f".{WEIGHTS_FILE}.part"
+    with writing("the model", folder, "--output"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in like.iterdir():
+                if file.is_file() and file.name != WEIGHTS_FILE:
+                    shutil.copyfile(file, folder / file.name)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, part, {"format": "pt"})
+            part.chmod(0o644)
+            part.replace(folder / WEIGHTS_FILE)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(what: str, folder: Path, option: str) -> Iterator[None]:
+    """Make one sentence of what a disk refuses: safetensors and PyTorch have errors of their own for that.
+
+    Raises:
+        OSError: the sentence, which names ``option`` as the way to another folder.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in like.iterdir():
-            if file.is_file() and file.name != WEIGHTS_FILE:
-                shutil.copyfile(file, folder / file.name)
-        part = folder / f".{WEIGHTS_FILE}.part"
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, part, {"format": "pt"})
-        part.chmod(0o644)
-        part.replace(folder / WEIGHTS_FILE)
-    except OSError as error:
-        raise TrainingError(f"Cannot write {folder}: {error.strerror or error}.") from error
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise OSError(
+            f"Cannot write {what} to {folder}: {why}. Make room there, or name another place with {option}."
+        ) from error
 
 
 def copy_weights(source: Mapping[str, torch.Tensor], target: Weights) -> None:
@@ -133,10 +152,15 @@ def _start_model(cache_folder: Path) -> Path:
     plain = LlamaForCausalLM(LlamaConfig(**settings))
     plain.load_state_dict(quantised.state_dict())
     part = cache_folder / f".{SMOLLM2}.{os.getpid()}"
-    plain.to(torch.bfloat16).save_pretrained(part)
-    AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE).save_pretrained(part)
-    if not (folder / WEIGHTS_FILE).is_file():
-        part.rename(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE)
+    with writing("the start model", cache_folder, "--model-cache"):
+        try:
+            plain.to(torch.bfloat16).save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            if not (folder / WEIGHTS_FILE).is_file():
+                part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

@@ -3,7 +3,10 @@
 import io
 import json
 import re
+import resource
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from training.plots import moving_average
 from training.problems import Level, Wordings, held_out_rows, training_rows, write_rows
 from training.report import write_report
 from training.rollouts import last_tool_result_is
-from training.weights import NATIVE_BF16, NumberType, number_type
+from training.weights import NATIVE_BF16, WEIGHTS_FILE, NumberType, number_type, save_model
 
 TOOL_OF = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
@@ -77,6 +80,31 @@ def test_the_last_tool_result_is_compared_as_a_number(results: list[str], truth:
 def test_curves_and_averages() -> None:
     assert curve([0.0, 0.5, 1.0]) == "▁▅█"
     assert moving_average([1.0, 0.0, 0.5], window=2) == [1.0, 0.5, 0.25]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process grows beyond a thousand bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_model_is_one_sentence_and_keeps_what_was_there(tmp_path: Path) -> None:
+    like, folder = tmp_path / "like", tmp_path / "model"
+    like.mkdir()
+    save_model({"small": torch.zeros(1)}, like, folder)
+    before = (folder / WEIGHTS_FILE).read_bytes()
+    with (
+        full_disk(),
+        pytest.raises(OSError, match=r"^Cannot write the model to .*model: .*another place with --output.$"),
+    ):
+        save_model({"large": torch.zeros(100_000)}, like, folder)
+    assert [file.name for file in folder.iterdir()] == [WEIGHTS_FILE]
+    assert (folder / WEIGHTS_FILE).read_bytes() == before
 
 
 def test_what_a_model_wrote_is_text_in_the_report(tmp_path: Path) -> None:

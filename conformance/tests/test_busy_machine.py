@@ -1,7 +1,8 @@
 """What a machine that is busy, or stands still for a moment, does not change of a verdict."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -11,7 +12,8 @@ from rollout_conformance import KitOptions, asking
 from rollout_conformance.asking import Asking
 from rollout_conformance.checks.delays import fault_of_waits
 from rollout_conformance.kit_trainer import KitTrainer
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.lateness import TRIES, told_in_time
+from rollout_conformance.vocabulary import Failed, NotExercised
 
 STALL_SECONDS = 0.5
 DOUBLING, STEADY, NONE = (0.1, 0.2, 0.4), (0.8, 0.8, 0.8), (0.0, 0.0, 0.0)
@@ -38,8 +40,43 @@ def test_one_wait_that_is_as_it_is_meant_tells_it_from_a_machine_that_is_always_
 
 def test_where_the_machine_was_later_than_the_waits_are_long_nothing_is_said_of_them() -> None:
     waits = [tuple(wait + 2.0 for wait in DOUBLING)] * 6
-    assert fault_of_waits(waits, "calls", late_seconds=2.5) is None
+    assert isinstance(fault_of_waits(waits, "calls", late_seconds=2.5), NotExercised)
     assert "longer waits" in str(fault_of_waits(waits, "calls", late_seconds=0.5))
+
+
+def standing_still(times: int, found: Failed | None = None) -> tuple[Callable[[], Awaitable[None]], list[int]]:
+    """A look during which the kit stands still the first ``times``; and one item for each that was made."""
+    made: list[int] = []
+
+    async def look() -> None:
+        made.append(len(made))
+        await asyncio.sleep(0)  # so that it is watched
+        if len(made) <= times:
+            time.sleep(0.25)  # noqa: ASYNC251 - that is what it is about
+        await asyncio.sleep(0)
+        if found is not None:
+            raise found
+
+    return look, made
+
+
+async def test_that_nothing_came_too_soon_is_not_said_by_a_kit_that_was_late() -> None:
+    look, made = standing_still(TRIES)
+    with pytest.raises(NotExercised, match=r"where 0\.2 s had to be told"):
+        await told_in_time(look, 0.2)
+    assert len(made) == TRIES
+
+
+async def test_a_kit_that_was_late_looks_again() -> None:
+    look, made = standing_still(1)
+    await told_in_time(look, 0.2)
+    assert len(made) == 2
+
+
+async def test_what_came_too_soon_did_so_however_late_the_kit_was() -> None:
+    look, _ = standing_still(1, Failed("none before 2 s", "one after 1 s"))
+    with pytest.raises(Failed, match="one after 1 s"):
+        await told_in_time(look, 0.2)
 
 
 @asynccontextmanager

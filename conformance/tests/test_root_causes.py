@@ -37,6 +37,12 @@ def test_a_failure_that_takes_another_promise_for_granted_follows_from_it() -> N
     )
 
 
+def test_what_was_not_exercised_for_want_of_another_stands_under_it_where_that_failed() -> None:
+    lacking = replace(failure("drain.cut_off"), status=Status.NOT_EXERCISED, cause="drain.killed")
+    assert causes(failure("drain.killed"), lacking) == {"drain.killed": "", "drain.cut_off": "drain.killed"}
+    assert causes(lacking) == {"drain.cut_off": ""}
+
+
 def test_what_fails_in_some_of_its_cases_is_no_cause_of_another_failure() -> None:
     some = replace(failure("retries.server_error"), usually=f"{SOME}: so with 599, not with 500")
     assert causes(some, failure("retries.page", "another"))["retries.page"] == ""

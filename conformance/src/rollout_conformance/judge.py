@@ -204,6 +204,7 @@ async def _run_check(kit: Kit, check: Check) -> Result:
     began = time.monotonic()
     status, reason, sent, seen, subjects = Status.PASSED, "", "", "", frozenset[str]()
     usually: str | None = None
+    cause = ""
     nothing_yet()
     try:
         await check.run(own)
@@ -213,7 +214,7 @@ async def _run_check(kit: Kit, check: Check) -> Result:
     except Skipped as skipped:
         status, reason = Status.SKIPPED, str(skipped)
     except NotExercised as verdict:
-        status, reason = Status.NOT_EXERCISED, str(verdict)
+        status, reason, cause = Status.NOT_EXERCISED, str(verdict), verdict.cause
     except Exception as error:
         logger.exception("The check %s broke", check.id)
         status, reason = Status.BROKEN, f"the kit itself failed: {type(error).__name__}: {shortened(str(error))}"
@@ -221,4 +222,4 @@ async def _run_check(kit: Kit, check: Check) -> Result:
         # Rollouts that the check left waiting come to an end, which the audits wait for.
         own.release()
     reason, sent, seen = (_without_key(kit.options, text) for text in (reason, sent, seen))
-    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects, usually=usually)
+    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects, cause, usually)

@@ -15,9 +15,9 @@ from rollout_conformance.policy import Policy
 from rollout_conformance.vocabulary import ConformanceError
 
 if TYPE_CHECKING:
-    from rollout_conformance.checks.drain import Stop
     from rollout_conformance.checks.limits import Limited
     from rollout_conformance.checks.restart import Restart
+    from rollout_conformance.checks.stop import Stop
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"

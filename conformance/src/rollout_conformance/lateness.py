@@ -1,12 +1,18 @@
-"""How late the kit itself was: on a machine that is too busy what is waited for comes late, through nobody's fault."""
+"""How late the kit itself was: on a machine that is too busy what is waited for comes late, through nobody's fault.
+
+Nor is anything seen then to come too soon: that it did not counts only of a kit that was in time.
+"""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from rollout_conformance.vocabulary import NotExercised
+
+TRIES = 4
 POLL_SECONDS = 0.1
 LATE_SECONDS = 1.5
 """Beyond this a failure may be the machine's; the kit's own work holds it up for a fraction of it."""
@@ -18,23 +24,60 @@ class Lateness:
 
     worst_seconds: float = 0.0
     """The longest that the kit was woken after its time."""
+    asleep_since: float = 0.0
+    """When it last went to sleep for ``POLL_SECONDS``."""
+
+    def look(self) -> None:
+        """Note how late it is now, where it should have been woken."""
+        self.worst_seconds = max(self.worst_seconds, time.monotonic() - self.asleep_since - POLL_SECONDS)
 
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[Lateness]:
     """Look at the event loop while the block runs."""
-    seen = Lateness()
+    seen = Lateness(asleep_since=time.monotonic())
     watching = asyncio.create_task(_watch(seen))
     try:
         yield seen
     finally:
+        seen.look()
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
 
 
+def too_late(late_seconds: float, least_seconds: float) -> NotExercised:
+    """The verdict of a kit that was so late, where it had to tell ``least_seconds``."""
+    seconds = f"the kit was {late_seconds:.1f} s late, where {least_seconds:.1f} s had to be told"
+    return NotExercised(f"this machine was too busy: {seconds}; run it on an idle one")
+
+
+def require_in_time(lateness: Lateness, least_seconds: float) -> None:
+    """Of what did not come too soon, where ``least_seconds`` were to pass.
+
+    Raises:
+        NotExercised: the kit was late by half of that, so that it may have.
+    """
+    if lateness.worst_seconds >= least_seconds / 2:
+        raise too_late(lateness.worst_seconds, least_seconds)
+
+
+async def told_in_time(look: Callable[[], Awaitable[None]], least_seconds: float) -> None:
+    """Run ``look``, which raises of what comes before ``least_seconds``, again where the kit was too late to tell.
+
+    Raises:
+        NotExercised: it was in each of ``TRIES``.
+    """
+    for _ in range(TRIES):
+        async with watched() as lateness:
+            await look()
+        if lateness.worst_seconds < least_seconds / 2:
+            return
+    require_in_time(lateness, least_seconds)
+
+
 async def _watch(seen: Lateness) -> None:
     while True:
-        before = time.monotonic()
+        seen.asleep_since = time.monotonic()
         await asyncio.sleep(POLL_SECONDS)
-        seen.worst_seconds = max(seen.worst_seconds, time.monotonic() - before - POLL_SECONDS)
+        seen.look()

@@ -9,6 +9,8 @@ A failure follows from another one where
    wait for one another;
 5. both say the same, but for numbers and quoted values, as where no init is accepted at all.
 
+What was not exercised because another check failed says so itself, and stands under that.
+
 A consequence is told too, under its cause, and decides the verdict like any failure: it may have a cause of its own.
 """
 
@@ -90,7 +92,10 @@ def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
         cause = _cause(result, failed[:position], failed, basic)
         # Of two that each follow from the other, the later one stands for itself.
         causes[result.check.id] = "" if _root(cause, causes, cause) == result.check.id else cause
-    return tuple(replace(one, cause=_root(one.check.id, causes)) for one in results)
+    # What was not exercised says itself for want of what.
+    return tuple(
+        replace(one, cause=_root(one.check.id, causes, one.cause if one.cause in causes else "")) for one in results
+    )
 
 
 def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], basic: Sequence[Result]) -> str:

@@ -81,6 +81,7 @@ CAUSES: dict[str, str] = {
     "chat.unknown_fields": "messages are parsed into classes that know only some fields",
     "chat.nulls": "completion_params are copied with their nulls",
     "chat.stop": "a text is taken for a list of its characters, or left out where a list is wanted",
+    "chat.more_sampling": "only fields that are known go on, or those that are true, or with the first call alone",
     "chat.no_tools": "the body is that of an OpenAI client, which sends the tools with each call",
     "chat.max_tokens_total": "tokens are summed over the turns, or not looked at: the latest usage says how long it is",
     "chat.key": "Idempotency-Key is made in the function that sends, so that each attempt has another one",

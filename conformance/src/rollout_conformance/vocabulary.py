@@ -94,7 +94,7 @@ class Result:
     """Of an audit's failure: the checks (or the group) whose rollouts broke the promise, ``|`` between whose it may be.
     """
     cause: str = ""
-    """The failed check that this failure follows from; empty if it stands for itself."""
+    """The failed check that this failure, or this lack of a verdict, follows from; empty if it stands for itself."""
     usually: str | None = None
     """What usually lies behind this very failure; ``None`` where that is what lies behind the check's."""
 
@@ -199,4 +199,12 @@ class Skipped(Exception):  # noqa: N818 - a verdict, not an error of the kit
 
 
 class NotExercised(Exception):  # noqa: N818 - a verdict, not an error of the kit
-    """What the promise is about did not come to pass; the text says what it would take."""
+    """What the promise is about did not come to pass; the text says what it would take.
+
+    Args:
+        cause: the check that failed where it did not; empty if none did.
+    """
+
+    def __init__(self, text: str, *, cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause

@@ -21,11 +21,13 @@ from rollout_conformance.scripts import (
     waiting_for,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED
+from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED, OFFERED_ONCE
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
 ODD_PATH = "/a%2Fb%20c/d;e=f"
+NO_KEY = "an api_key that is empty, null or absent is none: then no Authorization header is sent"
+MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"
 
 
 def _calls(rollout: PlayedRollout) -> list[Call]:
@@ -90,7 +92,8 @@ async def key(kit: Kit) -> None:
             if sent != expected:
                 where = f"with POST {call.request.path.rpartition('/v1')[2]}"
                 what = "'Authorization: Bearer <api_key>'" if expected else "no Authorization header"
-                raise Failed(f"{what} {where}", quoted(sent) if sent else "none")
+                usually = None if expected else NO_KEY
+                raise Failed(f"{what} {where}", quoted(sent) if sent else "none", usually=usually)
 
 
 @check("callbacks.every_key", "key-7", "So it is with every rollout, however it ended.", AUDIT)
@@ -177,7 +180,9 @@ async def once(kit: Kit) -> None:
         repeated = f"{count} deliveries, though the first was answered 200" if is_repeated else ""
         return rollout.contradiction() or repeated
 
-    first_problem(await audited(kit), "one terminal result", problem)
+    rollouts = await audited(kit)
+    usually = MADE_ANEW if any(rollout.contradiction() for rollout in rollouts) else None
+    first_problem(rollouts, "one terminal result", problem, usually)
 
 
 @check("callbacks.every", "way-1", "Every init that got a 202 ends in a terminal result.", AUDIT)
@@ -194,7 +199,7 @@ async def every(kit: Kit) -> None:
 
 def _usual_loss(lost: list[PlayedRollout]) -> str | None:
     if any(rollout.completions for rollout in lost):
-        return None
+        return OFFERED_ONCE
     return NOT_DELIVERED if any(rollout.chats for rollout in lost) else NEVER_BEGAN
 
 

@@ -9,10 +9,10 @@ from statistics import median
 from rollout_conformance.catalogue import check
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.lateness import watched
+from rollout_conformance.lateness import too_late, watched
 from rollout_conformance.played import Call, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering, refusing
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.vocabulary import Failed, NotExercised
 
 ROLLOUTS = 6
 """So that the chance in the delays of each makes no difference."""
@@ -30,11 +30,13 @@ def _waits(calls: list[Call]) -> list[float]:
     return [later.came_at - (one.answered_at or later.came_at) for one, later in pairwise(calls[:4])]
 
 
-def fault_of_waits(waits: Sequence[Sequence[float]], what: str, late_seconds: float = 0.0) -> Failed | None:
+def fault_of_waits(
+    waits: Sequence[Sequence[float]], what: str, late_seconds: float = 0.0
+) -> Failed | NotExercised | None:
     """Of three waits of several rollouts: not nothing, and longer each time.
 
     A busy machine only makes some look longer: the shortest are the least of its own, or else half of them. Where it
-    was ``late_seconds`` late, so that the server's own waits cannot be told, there is no fault.
+    was ``late_seconds`` late, so that the server's own waits cannot be told, there is no fault, and nothing is known.
     """
     shortest = [min(nth) for nth in zip(*waits, strict=True)]
     if sum(shortest) < LEAST_SECONDS:
@@ -44,24 +46,26 @@ def fault_of_waits(waits: Sequence[Sequence[float]], what: str, late_seconds: fl
         return Failed(expected, f"waits of {told} s", usually=usually)
     for of_all in (min, median):
         one, _, third = (of_all(nth) for nth in zip(*waits, strict=True))
-        if third >= GROWTH * one or late_seconds > one:
+        if third >= GROWTH * one:
             return None
+    if late_seconds > shortest[0]:
+        return too_late(late_seconds, shortest[0])
     told = f"{one:.2f} s before the first, {third:.2f} s before the third"
     return Failed(f"longer waits before each further of the {what}", told, usually="each wait is as long as the first")
 
 
 async def _require_growth(what: str, play: Callable[[], Awaitable[list[tuple[PlayedRollout, list[Call]]]]]) -> None:
-    played, problem = list[tuple[PlayedRollout, list[Call]]](), None
+    played = list[tuple[PlayedRollout, list[Call]]]()
     async with watched() as lateness:
         for _ in range(TRIES):
             played += await play()
             looked_at(min(played, key=lambda one: sum(_waits(one[1])))[0])
             waits = [_waits(calls) for _, calls in played]
-            if (problem := fault_of_waits(waits, what)) is None:
+            # A kit that was later than all the waits together has seen them in those of a server that has none.
+            all_seconds = min(map(sum, waits))
+            if fault_of_waits(waits, what) is None and lateness.worst_seconds < all_seconds:
                 return
-        problem = fault_of_waits(waits, what, lateness.worst_seconds)
-    if problem is not None:
-        raise problem
+        raise fault_of_waits(waits, what, lateness.worst_seconds) or too_late(lateness.worst_seconds, all_seconds)
 
 
 async def _one_by_one(kit: Kit, rollouts: Sequence[PlayedRollout]) -> None:

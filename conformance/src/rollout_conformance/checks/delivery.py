@@ -7,6 +7,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
+from rollout_conformance.lateness import told_in_time
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
     acknowledge,
@@ -265,6 +266,10 @@ async def html(kit: Kit) -> None:
 
 @check("delivery.retry_after", "deliver-16", "A result is not offered again before its Retry-After.")
 async def retry_after(kit: Kit) -> None:
+    await told_in_time(lambda: _require_wait(kit), TOLD_SECONDS)
+
+
+async def _require_wait(kit: Kit) -> None:
     async with kit.door() as door:  # a trainer of its own: one that takes another result may be offered all at once
         await door.open()
         rollout = kit.play(on_completed=refusing(503, 1, acknowledge, {"Retry-After": str(TOLD_SECONDS)}), at=door.url)

@@ -6,14 +6,14 @@ Tried on the last process that the kit starts, whose limit is short where it tak
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks.drain import stop_of
+from rollout_conformance.checks.stop import stop_of
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.lateness import watched
+from rollout_conformance.lateness import TRIES, Lateness, require_in_time, watched
 from rollout_conformance.options import RUN_VARIABLE, SHORT_RUN_SECONDS
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
@@ -29,8 +29,6 @@ from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
 
 PAUSE_SECONDS = 2 * SHORT_RUN_SECONDS
-TRIES = 4
-"""A machine that is late takes of the rollout's time as well."""
 END_SECONDS = 8.0
 """In which a run that has met its limit has been reported."""
 SLACK_SECONDS = 0.1
@@ -54,8 +52,10 @@ class Limited:
     paused: dict[str, PlayedRollout]
     """By what their trainer says for ``PAUSE_SECONDS``."""
     sent_at: float
+    lateness: Lateness = field(default_factory=Lateness)
+    """How late the kit was while ``held`` was waited for."""
     was_late: bool = False
-    """Whether this machine was, by half of that, in each of ``TRIES``."""
+    """Whether it was so late that it takes of the time of ``paused`` as well, in each of ``TRIES``."""
 
 
 async def limited_of(kit: Kit) -> Limited:
@@ -64,7 +64,7 @@ async def limited_of(kit: Kit) -> Limited:
         raise Skipped("the kit sets a limit only for what it has started itself: give --command")
     stop = await stop_of(kit)
     if stop.missing:
-        raise NotExercised("the server did not come back after SIGTERM")
+        raise NotExercised("the server did not come back after SIGTERM", cause="drain.kept")
     if not stop.has_short_limit:
         raise Skipped(f"{RUN_VARIABLE} is set already, or the server does not start with {SHORT_RUN_SECONDS:g} there")
     if kit.trainer.limited is None:
@@ -101,10 +101,14 @@ async def _play(kit: Kit) -> Limited:
                 return
         limited.was_late = True
 
+    async def hold() -> None:
+        async with watched() as limited.lateness:
+            await play(limited.held, is_later=False)
+
     try:
         away = () if kit.options.callback_url else (AWAY,)
         await asyncio.gather(
-            play(limited.held, is_later=False),
+            hold(),
             play(limited.held_later, is_later=True),
             *(pause(what) for what in (*PAUSES, *away)),
         )
@@ -161,6 +165,7 @@ async def run(kit: Kit) -> None:
     took = limited.held.completions[0].came_at - limited.sent_at
     if took < SHORT_RUN_SECONDS - SLACK_SECONDS:
         raise Failed(f"no end of a run before its limit of {SHORT_RUN_SECONDS:g} s", f"one after {took:.2f} s")
+    require_in_time(limited.lateness, SHORT_RUN_SECONDS)
 
 
 def _require_limit(limited: Limited) -> None:

@@ -13,12 +13,15 @@ from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import acknowledge, answering, cutting, owing, raw, refusing, waiting_for
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
+from rollout_conformance.usual_causes import cause_of_refusal
 from rollout_conformance.vocabulary import LATE, Failed, NotExercised
 
 NEIGHBOURS = 8
 STUCK = 3
 BATCH = 50
 SERVERS_ASKED = 8
+WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whole seconds"
+PLACE_KEPT = "a place is not given back however its rollout ends, as by a cancel; or what was refused has kept one"
 
 
 async def _require_own_answers(kit: Kit, count: int) -> None:
@@ -108,10 +111,9 @@ async def overload(kit: Kit) -> None:
     model.set()
     for _, answer in refused:
         if answer.status_code not in (429, 503) or retry_after_seconds(answer) is None:
-            headers = quoted(answer.headers.get("retry-after"))
-            raise Failed(
-                "429 or 503 with Retry-After to an init too many", f"{describe(answer)}, Retry-After {headers}"
-            )
+            got = f"{describe(answer)}, Retry-After {quoted(answer.headers.get('retry-after'))}"
+            usually = WITHOUT_TIME if answer.status_code in (429, 503) else cause_of_refusal(answer.status_code)
+            raise Failed("429 or 503 with Retry-After to an init too many", got, usually=usually)
     await kit.results(accepted)
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
@@ -143,7 +145,8 @@ async def _require_as_many_again(kit: Kit, count: int) -> None:
         rollout = kit.play(waiting_for(model, answering()))
         answer = await kit.post(rollout.init)
         if answer.status_code != 202:
-            raise Failed(f"202 to each of {count} inits, once as many had been cancelled", describe(answer))
+            what = f"202 to each of {count} inits, once as many had been cancelled"
+            raise Failed(what, describe(answer), usually=PLACE_KEPT)
         kit.took(rollout, answer)
         await rollout.first_chat()
         await kit.cancel_where_it_runs(rollout.rollout_id)
@@ -162,4 +165,5 @@ async def _require_room_again(kit: Kit, rollout: PlayedRollout, answer: httpx.Re
         kit.took(rollout, answer)
         await rollout.result()
         return
-    raise Failed("202 to an init that was refused, once the server is idle and Retry-After is over", describe(answer))
+    what = "202 to an init that was refused, once the server is idle and Retry-After is over"
+    raise Failed(what, describe(answer), usually=PLACE_KEPT)

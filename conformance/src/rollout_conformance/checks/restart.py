@@ -52,7 +52,9 @@ class Restart:
     delivered: PlayedRollout
     """It has ended, and its result was acknowledged."""
     problem: Failed | None = None
-    """Why results are missing, or are others."""
+    """Why results are missing."""
+    altered: Failed | None = None
+    """How one that came is not as it was offered before."""
     repeated: dict[str, tuple[httpx.Response, httpx.Response]] = field(default_factory=dict)
     """By rollout_id: the answers to its init before and after."""
     conflict: httpx.Response | None = None
@@ -135,18 +137,8 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         await require_reports([*owed, restart.delivered], "kill -9 and a new start")
         for rollout in owed:
             # What an init has started that was repeated is drain.repeated's matter.
-            if rollout.rollout_id in restart.repeated and restart.is_run_again(rollout):
-                continue
-            if rollout is not restart.shortened and rollout.contradiction():
-                looked_at(rollout)
-                raise Failed("the same result after kill -9 and a new start", rollout.contradiction())
-            if len(keys := {call.key for call in rollout.completions}) > 1:
-                looked_at(rollout)
-                raise Failed(
-                    "the same Idempotency-Key with a result after kill -9 and a new start",
-                    quoted(sorted(keys)),
-                    usually="the key is made anew by each process: make it from the rollout_id",
-                )
+            if not (rollout.rollout_id in restart.repeated and restart.is_run_again(rollout)):
+                restart.altered = restart.altered or _alteration(restart, rollout)
         restart.anew = await kit.start(calling_offered_tools(turns=2))
         await restart.anew.result()
     except Failed as failure:
@@ -158,6 +150,17 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     return restart
 
 
+def _alteration(restart: Restart, rollout: PlayedRollout) -> Failed | None:
+    looked_at(rollout)
+    if rollout is not restart.shortened and rollout.contradiction():
+        return Failed("the same result after kill -9 and a new start", rollout.contradiction())
+    if len(keys := {call.key for call in rollout.completions}) > 1:
+        what = "the same Idempotency-Key with a result after kill -9 and a new start"
+        usually = "the key is made anew by each process: make it from the rollout_id"
+        return Failed(what, quoted(sorted(keys)), usually=usually)
+    return None
+
+
 async def start_again(command: "ServerCommand", after: str) -> None:
     """Start the server once more.
 
@@ -167,7 +170,8 @@ async def start_again(command: "ServerCommand", after: str) -> None:
     try:
         await command.start()
     except ConformanceError as error:
-        raise Failed(f"a server that can be started again after {after}", str(error)) from None
+        usually = "what the process before has left, such as half of a last line, or a lock, is not coped with"
+        raise Failed(f"a server that can be started again after {after}", str(error), usually=usually) from None
 
 
 async def _until_read(kit: Kit, rollout: PlayedRollout) -> None:
@@ -235,13 +239,13 @@ async def reported(kit: Kit) -> Restart:
     """
     restart = await restart_of(kit)
     if restart.problem:
-        raise NotExercised("what was accepted before kill -9 was not reported after it")
+        raise NotExercised("what was accepted before kill -9 was not reported after it", cause="drain.killed")
     return restart
 
 
 def _require_first_answer(restart: Restart, rollout: PlayedRollout, whose: str) -> None:
     if rollout.rollout_id not in restart.repeated:
-        raise NotExercised("the server did not come back")
+        raise NotExercised("the server did not come back", cause="drain.killed")
     first, again = restart.repeated[rollout.rollout_id]
     looked_at(rollout)
     if again.status_code != 202 or not is_same_document(first.content, again.content):
@@ -270,7 +274,8 @@ async def repeated_delivered(kit: Kit) -> None:
     _require_first_answer(restart, restart.delivered, "whose result was delivered")
     if restart.conflict is not None and restart.conflict.status_code != 409:
         what = "409 to another body under a key whose result was delivered before kill -9"
-        raise Failed(what, describe(restart.conflict))
+        usually = "the key is on record without what it stood for: keep a digest of the request beside it"
+        raise Failed(what, describe(restart.conflict), usually=usually)
 
 
 @check("drain.refused_same", "deliver-6", "What was offered without its messages is so after the kill, too.", STOPPING)

@@ -10,6 +10,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
+from rollout_conformance.lateness import told_in_time
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
     answering,
@@ -117,6 +118,10 @@ def _refusing_until_a_date(then: Script) -> Script:
 
 @check("retries.too_many", "retry-5 retry-11", "A call answered 429 or 408 is made again, not before its Retry-After.")
 async def too_many(kit: Kit) -> None:
+    await told_in_time(lambda: _require_waits(kit), RETRY_AFTER_SECONDS)
+
+
+async def _require_waits(kit: Kit) -> None:
     header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     nobody = Answer(404, b"no such backend", header)
     broken = asking_at_once(breaking_off("error", 1, answering()), header["Retry-After"])

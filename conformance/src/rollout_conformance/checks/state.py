@@ -132,7 +132,8 @@ async def encoded(kit: Kit) -> None:
     await _view(kit, rollout, "a rollout with an odd id")
     path = "/v1/rollout/" + re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), quote(rollout.rollout_id, safe="+"))
     if (answer := await kit.ask("GET", path)).status_code != 200:
-        raise Failed(f"200 to GET {path}, an id with a + in it", describe(answer))
+        usually = "the path is decoded like a form, where + is a space, or hex digits in lower case are not"
+        raise Failed(f"200 to GET {path}, an id with a + in it", describe(answer), usually=usually)
     fields = _fields(await kit.cancel_where_it_runs(rollout.rollout_id), 202, "the cancel of a rollout with an odd id")
     if fields.get("rollout_id") != rollout.rollout_id:
         raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in the answer to its cancel", quoted(fields))

@@ -258,6 +258,12 @@ mutant(
     failed=lambda s, usual, r, e, o: usual(r, e, o) | ({"reward": 0.0} if o == "interrupted" else {}),
     needs="process",
 )
+mutant(
+    "makes-keys-anew-in-each-process",
+    "drain.results",
+    result_key=lambda self, usual, rollout: f"{usual(rollout)}-{os.getpid()}",
+    needs="process",
+)
 mutant("prints-its-inits", "drain.printed", parse=prints_its_inits, needs="process")
 
 

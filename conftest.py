@@ -48,6 +48,7 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(50_000, 50, 50)  # seldom: looking for it took a tenth of their time
         # A module that a test writes twice within a second must not be found as it was first.
         sys.dont_write_bytecode = not MAY_WRITE_BYTECODE
 

@@ -41,7 +41,7 @@ ACKNOWLEDGE_PACE_SECONDS = 0.1
 """The same where neither an agent nor a trainer waits."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """Of writes: their statement, and the arguments that it takes beside the arrays.
 

@@ -1,4 +1,7 @@
-"""The real start model, the real agent behind the real server, and one small run that several tests look at."""
+"""The start model, and a pupil that is a thousand times smaller; both are made once in a process.
+
+What is true of any model is tested with the pupil.
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +11,18 @@ import pytest
 import torch
 
 from training.chat import ChatFormat
-from training.engine import Engine
 from training.weights import SMOLLM2, Model, NumberType, load_model, number_type
 
 ROOT = Path(__file__).parents[2]
 # Dequantising takes 20 s, so the folder is kept between sessions where it is named.
 CACHE_VARIABLE = "TRAINING_MODEL_CACHE"
+CPU = torch.device("cpu")
+
+
+def pytest_configure() -> None:
+    """One thread in each process, here and in those that are started: there are others on the other core."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,8 +43,7 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(model_cache: Path) -> Model:
     """The start model, in what the processor multiplies fast."""
-    device = torch.device("cpu")
-    return load_model(SMOLLM2, model_cache, device, number_type(NumberType.AUTO, device)[0])
+    return load_model(SMOLLM2, model_cache, CPU, number_type(NumberType.AUTO, CPU)[0])
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +52,11 @@ def chat(model: Model) -> ChatFormat:
     return ChatFormat(model.tokenizer)
 
 
-@pytest.fixture
-def engine(model: Model, chat: ChatFormat) -> Iterator[Engine]:
-    """An engine over the start model."""
-    engine = Engine(model.decoder, model.weights, chat, rows=16, max_length=400)
-    yield engine
-    engine.close()
+@pytest.fixture(scope="session")
+def pupil(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The small model, in fp32."""
+    from training.tests.pupil import save_pupil  # imports TRL, which takes long where only tests are handed out
+
+    folder = tmp_path_factory.mktemp("pupil")
+    save_pupil(folder)
+    return load_model(str(folder), folder, CPU, torch.float32)

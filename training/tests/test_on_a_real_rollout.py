@@ -1,7 +1,7 @@
 """What is trained on is what was sampled: shown on real rollouts, real model, real server, real sockets."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+import asyncio
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from training.problems import Level, Wordings, held_out_rows, worked_examples
 from training.rollouts import Played, RolloutRunner, RolloutShape, Task
 from training.weights import Model
 
-PROBLEMS = 12
+PROBLEMS = 8
 # One bf16 rounding is 2^-8 of a value; through 30 layers, logits near 20 move by some tenths, on average far less.
 LARGEST_ERROR = 1.0
 MEAN_ERROR = 0.05
@@ -35,9 +35,13 @@ class Recorded:
         return next(one for one in self.played if len(self.answers[one.task.rollout_id]) == 2)
 
 
-@pytest.fixture
-async def recorded(engine: Engine, chat: ChatFormat, tmp_path: Path) -> AsyncIterator[Recorded]:
-    policy = Policy(engine, chat, TokenBudget(turn=44, rollout=58))
+@pytest.fixture(scope="module")
+def recorded(model: Model, chat: ChatFormat, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    with closing(Engine(model.decoder, model.weights, chat, rows=PROBLEMS, max_length=400)) as engine:
+        return asyncio.run(record(Policy(engine, chat, TokenBudget(turn=44, rollout=58)), tmp_path_factory))
+
+
+async def record(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     answers: dict[str, list[CompletionsResult]] = {}
 
     async def complete(call: ChatCall) -> CompletionsResult:
@@ -45,7 +49,7 @@ async def recorded(engine: Engine, chat: ChatFormat, tmp_path: Path) -> AsyncIte
         answers.setdefault(call.rollout_id, []).append(answer)
         return answer
 
-    keeper = ServerKeeper(("-m", "server:agent_loop"), journal=tmp_path / "journal.db")
+    keeper = ServerKeeper(("-m", "server:agent_loop"), journal=tmp_path_factory.mktemp("real") / "journal.db")
     limits = TrainerLimits(concurrency=PROBLEMS)
     shape = RolloutShape(examples=worked_examples(Level.ONE_STEP), max_turns=2, max_tokens_turn=44, context=399)
     rows = held_out_rows(Level.ONE_STEP, PROBLEMS, Wordings.TRAINED)
@@ -58,10 +62,10 @@ async def recorded(engine: Engine, chat: ChatFormat, tmp_path: Path) -> AsyncIte
         Trainer(complete, server_url=keeper.url, server_api_key=keeper.api_key, limits=limits) as trainer,
         keeper.serving(trainer),
     ):
-        yield Recorded(await RolloutRunner(trainer, policy, shape, RedispatchPolicy()).run(tasks), answers)
+        return Recorded(await RolloutRunner(trainer, policy, shape, RedispatchPolicy()).run(tasks), answers)
 
 
-async def test_the_trained_ids_are_the_sampled_ids_and_nothing_else_carries_loss(
+def test_the_trained_ids_are_the_sampled_ids_and_nothing_else_carries_loss(
     recorded: Recorded, chat: ChatFormat
 ) -> None:
     for played in recorded.played:
@@ -86,7 +90,7 @@ async def test_the_trained_ids_are_the_sampled_ids_and_nothing_else_carries_loss
     assert chat.text(untrained).endswith(question + result)
 
 
-async def test_the_recorded_logprobs_are_those_of_a_fresh_forward_pass(recorded: Recorded, model: Model) -> None:
+def test_the_recorded_logprobs_are_those_of_a_fresh_forward_pass(recorded: Recorded, model: Model) -> None:
     errors = torch.zeros(0)
     for segment in [segment for played in recorded.played for segment in played.trajectory.segments]:
         start = segment.is_sampled.index(True)
@@ -99,7 +103,7 @@ async def test_the_recorded_logprobs_are_those_of_a_fresh_forward_pass(recorded:
     assert errors.mean() < MEAN_ERROR
 
 
-async def test_the_messages_the_server_reports_are_what_was_sampled(recorded: Recorded, chat: ChatFormat) -> None:
+def test_the_messages_the_server_reports_are_what_was_sampled(recorded: Recorded, chat: ChatFormat) -> None:
     for played in recorded.played:
         answers = recorded.answers[played.task.rollout_id]
         said = [message for message in played.messages if message["role"] == "assistant"]

@@ -33,11 +33,10 @@ def train(folder: Path, *arguments: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_trl_takes_steps_on_rollouts_of_the_server(tmp_path: Path, model_cache: Path) -> None:
-    small = ("--steps", 2, "--problems-per-step", 1, "--samples", 4)
-    steps = train(tmp_path, "--model-cache", model_cache, *small)
-    assert [step["step"] for step in steps] == [1, 2]
-    for step in steps:
-        assert 0 <= step["reward"] <= 1
-        assert 0 < step["completions/mean_length"] <= 58  # sampled tokens alone
-        assert (step["grad_norm"] > 0) is (step["reward_std"] > 0)
+def test_trl_takes_a_step_on_rollouts_of_the_server(tmp_path: Path, model_cache: Path) -> None:
+    small = ("--steps", 1, "--problems-per-step", 1, "--samples", 4)
+    [step] = train(tmp_path, "--model-cache", model_cache, *small)
+    assert step["step"] == 1
+    assert 0 <= step["reward"] <= 1
+    assert 0 < step["completions/mean_length"] <= 58  # sampled tokens alone
+    assert (step["grad_norm"] > 0) is (step["reward_std"] > 0)

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def serving(command: str, tmp_path: Path) -> Iterator[int]:
             env=environment(tmp_path, port),
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             deadline = time.monotonic() + DEADLINE_SECONDS
@@ -108,7 +109,8 @@ def serving(command: str, tmp_path: Path) -> Iterator[int]:
             process.send_signal(signal.SIGTERM)
             assert process.wait(DEADLINE_SECONDS) == 0, f"{command}\n{output_file.read_text()}"
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # uv alone would leave its child behind
             process.wait()
 
 

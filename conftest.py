@@ -25,7 +25,8 @@ settings.register_profile("quick", settings.get_profile("suite"), max_examples=3
 for _name in [name for name in os.environ if name.upper().startswith(("OSMOSIS_", "ROLLOUT_", "OTEL_"))]:
     if not _name.startswith("OSMOSIS_TEST_"):
         del os.environ[_name]
-os.environ.pop("PYTEST_ADDOPTS", None)  # not for the projects whose tests a test runs
+if "PYTEST_XDIST_WORKER" in os.environ:  # which has them now; they are not for the projects whose tests a test runs
+    os.environ.pop("PYTEST_ADDOPTS", None)
 
 # Started with `nohup` or `&`, the suite ignores Ctrl-C, and so would all that it starts; a handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -199,7 +199,8 @@ class TestWhatGoesWrong:
         ended = evaluate(*at(endpoint, "--eval-fn", "scores:crash"))
         assert ended.code == 0
         assert "scores:crash error, " in ended.out
-        assert "Runs on which scores:crash failed: 4. First error: ValueError: cannot score [/x] this" in ended.out
+        assert "Runs on which scores:crash failed: 4.\n" in ended.out
+        assert "4 x scores:crash: ValueError: cannot score [/x] this" in ended.out
         assert "N/A" in ended.out
 
     def test_a_score_beyond_its_stated_range_is_an_error(

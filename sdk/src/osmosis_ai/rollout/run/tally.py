@@ -233,7 +233,7 @@ def _note_row(rows: list[int], row_index: int) -> None:
 
 
 def _named(rows: Sequence[int], count: int) -> str:
-    return ", ".join(map(str, rows)) + (", ..." if count > len(rows) else "")
+    return ", ".join(map(str, rows)) + (", ..." if count > len(rows) >= MAX_ROWS_NAMED else "")
 
 
 def _in_rows(rows: Sequence[int], count: int) -> str:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from support.evaluations import HOSTILE, evaluation
 
+from osmosis_ai.rollout.run.evaluate import EvalResult
 from osmosis_ai.rollout.run.evaluate.documents import markdown_report, render
 from osmosis_ai.rollout.run.evaluate.html_report import html_report
 from osmosis_ai.rollout.run.evaluate.plots import Estimate, Series, histogram, intervals
@@ -92,6 +93,68 @@ def test_a_low_row_shows_the_lowest_run_that_answered_and_how_many_failed() -> N
     assert cells[4:6] == ["answer 2", "1 of 5 runs failed: it broke"]
 
 
+def cells_of(markdown: str, title: str) -> list[list[str]]:
+    """The lines of the table of this title, but its headers."""
+    lines = markdown.partition(f"## {title}\n")[2].partition("\n##")[0].split("\n|")[3:]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def failing(*errors: list[str | None], scores: float = 1.0) -> EvalResult:
+    """A list a row: what each of its runs failed with, of the policy; ``None`` has ended."""
+    result = evaluation(*([scores] * len(row) for row in errors))
+    for row, row_errors in zip(result.rows, errors, strict=True):
+        for run, error in zip(row.runs, row_errors, strict=True):
+            if error is not None:
+                run.success, run.scores, run.error, run.error_kind = False, {}, error, "policy"
+    return result
+
+
+def test_each_cause_of_failures_has_its_line() -> None:
+    result = failing(["HTTP 503: busy 1", None], ["KeyError: 'answer'"] * 2, ["HTTP 429: later", "HTTP 503: busy 2"])
+    for run in result.rows[0].runs:
+        run.eval_errors = {"fn": f"it broke at {run.run_index}"}
+    result.rows[0].runs[0].eval_errors = {}
+    assert cells_of(markdown_report(result, CONFIG, ROWS), "Failures") == [
+        ["policy", "the/model", "HTTP 503: busy 1", "0, 2", "2"],
+        ["policy", "the/model", "KeyError: 'answer'", "1", "2"],
+        ["fn", "the/model", "it broke at 1", "0", "1"],
+        ["policy", "the/model", "HTTP 429: later", "2", "1"],
+    ]
+    page = Page(html_report(result, CONFIG, ROWS))
+    assert "KeyError: 'answer'" in page.text.partition("Failures")[2].partition("Latency")[0]
+
+
+def test_of_many_kinds_of_failures_the_most_frequent_are_listed() -> None:
+    kinds = [f"{first}{second} broke" for first in "abcdef" for second in "ghijk"]
+    markdown = markdown_report(failing(kinds, ["fk broke"] * 2), CONFIG, ROWS)
+    lines = cells_of(markdown, "Failures: the 20 most frequent of 30 kinds")
+    assert len(lines) == 20
+    assert lines[0][2:] == ["fk broke", "0, 1", "3"]
+
+
+def test_rows_that_failed_wholly_come_first_and_their_numbers_are_links() -> None:
+    result = failing([None, None], ["KeyError: 'answer'"] * 2, [None, None])
+    result.rows[2].runs[0].scores["fn"] = 0.0
+    lines = cells_of(markdown_report(result, CONFIG, ROWS), "Lowest rows")
+    assert [line[0] for line in lines] == ["1", "2", "0"]
+    assert lines[0][5:] == ["2 of 2 runs failed: KeyError: 'answer'", "-"]
+    source = html_report(result, CONFIG, ROWS)
+    assert '<a href="#row-1">1</a>' in source.partition("<caption>Samples")[2]
+    assert (
+        "KeyError" in Page(source).text.partition("Lowest rows, whole")[2].partition("Row 1")[2].partition("Row 2")[0]
+    )
+
+
+def test_rows_that_failed_leave_room_for_those_that_scored_lowest() -> None:
+    result = failing(*([["HTTP 503"]] * 30), *([[None]] * 30))
+    for row in result.rows[30:40]:
+        row.runs[0].scores["fn"] = 0.0
+    rows = [int(line[0]) for line in cells_of(markdown_report(result, CONFIG, {}), "Lowest rows")]
+    assert rows == [*range(10), *range(30, 40)]
+    as_good = failing(*([["HTTP 503"]] * 3), *([[None]] * 3))
+    assert [line[0] for line in cells_of(markdown_report(as_good, CONFIG, {}), "Lowest rows")] == ["0", "1", "2"]
+
+
 def test_a_run_that_failed_has_an_answer_too() -> None:
     runs = samples(evaluation([1.0], error="it broke"))[0]["runs"]
     assert [run["success"] for run in runs] == [True, False, True]
@@ -118,7 +181,7 @@ def test_foreign_text_is_no_markup() -> None:
     tables = [line for line in markdown.splitlines() if line.startswith("| ")]
     widths = {line.replace("\\|", "").count("|") for line in tables if "Failed" not in line}
     assert len(tables) > 4
-    assert widths <= {5, 8, 10, 14}, "a bar in a cell would make a column"
+    assert widths <= {5, 6, 8, 10, 14}, "a bar in a cell would make a column"
 
 
 def test_markdown_has_every_table_and_the_way_to_make_it_again() -> None:

@@ -87,7 +87,8 @@ def test_failures_are_counted_with_the_first_error_and_no_zero_stands_for_them()
     text = printed(evaluation([1.0], error="it broke"))
     assert "Failed runs (agent): 1.\n" in text
     assert "1 x agent: it broke (row 0)" in text
-    assert "Runs on which crash failed: 1. First error: it broke" in text
+    assert "Runs on which crash failed: 1.\n" in text
+    assert "1 x crash: it broke (row 0)" in text
     [line] = [line for line in text.splitlines() if line.strip().startswith("crash ")]
     assert [cell.strip() for cell in line.split("|")][2:] == ["N/A"] * 4
 

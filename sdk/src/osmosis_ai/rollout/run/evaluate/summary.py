@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import pstdev
 
 from osmosis_ai.rollout.core.reward_parts import reaches
+from osmosis_ai.rollout.core.text import shortened
 from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import (
@@ -25,7 +26,7 @@ from osmosis_ai.rollout.run.evaluate.statistics import (
     spread,
     standard_error,
 )
-from osmosis_ai.rollout.run.tally import Tally
+from osmosis_ai.rollout.run.tally import Problem, Tally
 
 EVERY_K_UP_TO = 5
 
@@ -184,6 +185,22 @@ def tally_of(result: EvalResult) -> Tally:
         tally.count_slips(vars(run), run.row_index or 0, run.rollout_id)
     tally.zero_reasons.update(zero_reasons(result.rows))
     return tally
+
+
+def problems_of(runs: Iterable[EvalRunResult]) -> list[Problem]:
+    """Failures that are alike, the most frequent first: of runs by whose they were, of eval functions by name."""
+    tally = Tally(0)
+    for run in runs:
+        row, where = run.row_index or 0, run.where
+        if not run.success:
+            tally.count_problem(failed_part(run.error_kind), _told(run.error), row, where, run.hint)
+        for eval_name, error in run.eval_errors.items():
+            tally.count_problem(eval_name, _told(error), row)
+    return tally.problems
+
+
+def _told(error: str | None) -> str:
+    return shortened(error or "no reason was given")
 
 
 def count_run(tally: Tally, run: EvalRunResult) -> None:

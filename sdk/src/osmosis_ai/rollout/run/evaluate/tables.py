@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from osmosis_ai.rollout.core.reward_parts import reaches
-from osmosis_ai.rollout.run.errors import FailedPart, failed_part
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
-from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, runs_with_tag, scores_of
+from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, problems_of, runs_with_tag, scores_of
 from osmosis_ai.rollout.run.formats import format_duration, format_number
 
 DatasetRows = Mapping[int, Mapping[str, Any]]
@@ -18,6 +17,7 @@ DatasetRows = Mapping[int, Mapping[str, Any]]
 NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
 MAX_LISTED_SAMPLES = 20
+MAX_LISTED_FAILURES = 20
 COUNTING_RULE = (
     "A run that failed (provider, time limit, agent), one that was not made, one whose eval function failed and one"
     " that got no reward count nowhere."
@@ -58,7 +58,7 @@ def of_report(result: EvalResult, config: Mapping[str, Any], rows: DatasetRows) 
     models, eval_names = model_lines(result, str(config.get("model", ""))), list(result.eval_summaries)
     ks = ks_of(result)
     yield scores_table(models, eval_names, ks)
-    optional = [passes_table(models, eval_names, ks), comparison_table(result), failures_table(models, eval_names)]
+    optional = [passes_table(models, eval_names, ks), comparison_table(result), failures_table(models)]
     yield from (table for table in optional if table is not None)
     yield from latency_and_token_tables(models)
     by_row = [lowest_rows_table(lowest_rows(models, eval_names), eval_names, rows), samples_table(models, eval_names)]
@@ -188,20 +188,18 @@ def comparison_table(result: EvalResult) -> Table | None:
     return Table("Primary minus baseline, paired by row", headers, rows)
 
 
-def failures_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
-    """What went wrong, by kind; ``None`` if nothing did."""
-    rows = []
-    for model in models:
-        for part in FailedPart:
-            failed = [run for run in model.runs if not run.success and failed_part(run.error_kind) is part]
-            if failed:
-                first = next((run.error for run in failed if run.error), "no reason given")
-                rows.append([part.value, model.name, first, str(len(failed))])
-        for eval_name in eval_names:
-            summary = model.summaries.get(eval_name, EvalEvalSummary())
-            if summary.errors:
-                rows.append([eval_name, model.name, summary.first_error or "", str(summary.errors)])
-    return Table("Failures", ["What failed", "Model", "First error", "Runs"], rows, texts=3) if rows else None
+def failures_table(models: Sequence[ModelLine]) -> Table | None:
+    """What went wrong, a line a cause, the most frequent first; ``None`` if nothing did."""
+    rows = [
+        [problem.kind, model.name, problem.text, problem.named_rows, str(problem.count)]
+        for model in models
+        for problem in problems_of(model.runs)
+    ]
+    shown = sorted(rows, key=lambda row: -int(row[-1]))[:MAX_LISTED_FAILURES]
+    title = (
+        "Failures" if len(shown) == len(rows) else f"Failures: the {len(shown)} most frequent of {len(rows):,} kinds"
+    )
+    return Table(title, ["What failed", "Model", "First error", "Rows", "Runs"], shown, texts=4) if rows else None
 
 
 def samples_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
@@ -266,17 +264,26 @@ class LowRow:
 
 
 def lowest_rows(models: Sequence[ModelLine], eval_names: Sequence[str]) -> list[LowRow]:
-    """The rows with the lowest mean score over all functions; none if every row is as good as any other."""
-    rows: list[tuple[float, LowRow]] = []
+    """The rows that have no score as they failed, then those with the lowest mean over all functions.
+
+    Of the latter none if every row is as good as any other; where they are, half of the places are theirs.
+    """
+    failed: list[LowRow] = []
+    scored: list[tuple[float, LowRow]] = []
     for model in models:
         for row in model.rows:
             means = [_mean(scores) if (scores := scores_of(row.runs, name)) else None for name in eval_names]
+            low = LowRow(model.name, row, means)
             if known := [mean for mean in means if mean is not None]:
-                rows.append((_mean(known), LowRow(model.name, row, means)))
-    if len({mean for mean, _ in rows}) < 2:
-        return []
-    rows.sort(key=lambda line: (line[0], line[1].row.row_index))
-    return [row for _, row in rows[:MAX_LISTED_ROWS]]
+                scored.append((_mean(known), low))
+            elif any(not run.success or run.eval_errors for run in row.runs):
+                failed.append(low)
+    if len({mean for mean, _ in scored}) < 2:
+        scored = []
+    scored.sort(key=lambda line: (line[0], line[1].row.row_index))
+    failed.sort(key=lambda low: low.row.row_index)
+    room_for_failed = MAX_LISTED_ROWS - min(len(scored), MAX_LISTED_ROWS // 2)
+    return [*failed[:room_for_failed], *(low for _, low in scored)][:MAX_LISTED_ROWS]
 
 
 def lowest_rows_table(lowest: Sequence[LowRow], eval_names: Sequence[str], rows: DatasetRows) -> Table | None:

@@ -1,18 +1,18 @@
 """The report on a terminal or in a pipe."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from osmosis_ai.rollout.core.text import counted, one_line, shortened, strip_control
-from osmosis_ai.rollout.run.errors import FailedPart, failed_part
+from osmosis_ai.rollout.core.text import counted, one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
 from osmosis_ai.rollout.run.evaluate.statistics import PairedDifference
-from osmosis_ai.rollout.run.evaluate.summary import tally_of, zero_reasons, zero_runs
+from osmosis_ai.rollout.run.evaluate.summary import problems_of, tally_of, zero_reasons, zero_runs
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
 from osmosis_ai.rollout.run.formats import format_duration, format_number
 from osmosis_ai.rollout.run.loading import Say, speaker
-from osmosis_ai.rollout.run.tally import Problem, Tally, problem_lines, warning_lines
+from osmosis_ai.rollout.run.tally import Problem, problem_lines, warning_lines
 from osmosis_ai.rollout.run.zero_reasons import zero_lines
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     models = tables.model_lines(result, model)
     eval_names = list(result.eval_summaries)
     _print_failures(models, eval_names, say)
-    for line in problem_lines(_problems(result)):
+    for line in problem_lines(_problems(models)):
         say(line)
     for line in warning_lines(tally_of(result)):
         say(f"  {one_line(line)}", "yellow")
@@ -135,24 +135,24 @@ def _print_plain(table: Table, say: Say) -> None:
 
 
 def _print_failures(models: Sequence[ModelLine], eval_names: Sequence[str], say: Say) -> None:
-    failures = tables.failures_table(models, eval_names)
-    for what, model, first, count in failures.rows if failures else ():
-        owner = f" with {model}" if len(models) > 1 else ""
-        kind = f"Failed runs ({what})" if what in set(FailedPart) else f"Runs on which {what} failed"
-        # Those of the agent and the model follow by kind.
-        told = "" if what in set(FailedPart) else f" First error: {first}"
-        say(f"  {kind}{owner}: {count}.{told}", "red")
+    for model in models:
+        owner = f" with {model.name}" if len(models) > 1 else ""
+        for part, count in model.performance.failures.items():
+            if count:
+                say(f"  Failed runs ({part}){owner}: {count}.", "red")
+        for eval_name in eval_names:
+            if errors := model.summaries.get(eval_name, EvalEvalSummary()).errors:
+                say(f"  Runs on which {eval_name} failed{owner}: {errors}.", "red")
 
 
-def _problems(result: EvalResult) -> list[Problem]:
-    """The runs whose agent or model failed, by kind."""
-    failed = [run for row in result.rows for run in row.runs if not run.success]
-    tally = Tally(len(failed))
-    for run in failed:
-        text = shortened(run.error or "no reason was given")
-        kind = f"{f'{run.model_tag}, ' if run.model_tag else ''}{failed_part(run.error_kind)}"
-        tally.count_problem(kind, text, run.row_index or 0, run.where, run.hint)
-    return tally.problems
+def _problems(models: Sequence[ModelLine]) -> list[Problem]:
+    """What failed, of all ``models``, by kind."""
+    problems = [
+        replace(problem, kind=f"{problem.kind} with {model.name}") if len(models) > 1 else problem
+        for model in models
+        for problem in problems_of(model.runs)
+    ]
+    return sorted(problems, key=lambda problem: (-problem.count, problem.rows))
 
 
 def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], say: Say) -> None:

@@ -252,7 +252,7 @@ class TestWhatGoesWrong:
         endpoint.otherwise = lambda body: reply({"role": "assistant", "content": "Well, let"}, "length")
         ended = evaluate(*at(endpoint))
         assert ended.code == 0
-        assert "Scored 0: 4 runs" in ended.out
+        assert "Scored 0 or less: 4 runs" in ended.out
         assert "4 of 4: truncated at max_tokens" in ended.out
 
     def test_if_it_stops_early_it_has_failed(self, evaluate: Command, project: Path, endpoint: ModelEndpoint) -> None:

@@ -64,7 +64,7 @@ class TestBatch:
         assert run("-o", "results.json") == 0, "it ran"
         out = capsys.readouterr().out
         assert "Row 1: ZERO (" in out
-        assert "  Passed: 1\n  Scored 0: 1\n  Failed: 0\n  Mean reward: 0.50" in out
+        assert "  Passed: 1\n  Scored 0 or less: 1\n  Failed: 0\n  Mean reward: 0.50" in out
         summary = results_of()["summary"]
         assert (summary["passed"], summary["scored_zero"], summary["failed"], summary["solved"]) == (1, 1, 0, 1)
 
@@ -107,7 +107,7 @@ class TestBatch:
 
     def test_rows_are_repeated(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--repeat", "2", "-o", "results.json", "--concurrency", "3") == 0
-        assert "Row 2 #2: OK" in capsys.readouterr().out
+        assert "Row 2 run 1: OK" in capsys.readouterr().out
         runs = [(result["row_index"], result["repeat"]) for result in results_of()["results"]]
         assert runs == [(number, repeat) for number in range(3) for repeat in range(2)]
 

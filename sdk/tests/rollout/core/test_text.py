@@ -11,6 +11,7 @@ from osmosis_ai.rollout.core.text import (
     MAX_EXCERPT_CHARACTERS,
     MAX_REDACTED_CHARACTERS,
     bare_url,
+    both_ends,
     counted,
     cut,
     described,
@@ -95,6 +96,7 @@ def test_a_limit_is_kept(text: str, limit: int) -> None:
     assert len(shortened(text, limit)) <= limit + len("...")
     assert len(cut(text, limit)) <= limit + len("...")
     assert len(fitted(text, limit)) <= limit
+    assert len(both_ends(text, limit, "...")) == min(limit, len(text))
     assert cut(text, len(text)) == fitted(text, len(text)) == text
 
 
@@ -102,6 +104,7 @@ def test_where_the_mark_stands() -> None:
     assert cut("abcdef", 4) == "abcd..."
     assert fitted("abcdef", 5) == "ab..."
     assert fitted("abcdef", 5, "…") == "abcd…"
+    assert both_ends("abcdef", 4, "…") == "a…ef"
     assert shortened("a\nb" * 300, 4) == "a ba..."
 
 

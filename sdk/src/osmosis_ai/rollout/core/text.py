@@ -6,7 +6,8 @@ for a terminal      `strip_control` keeps lines, `one_line` makes one of them,
 for a log line      `redacted`, then `escaped`: nothing is lost but secrets
 for an error        `excerpt` of what was received, `described` for an exception, `bare_url`
 for the wire        `encodable`
-for a place         `cut` to so many characters and a mark, `fitted` to so many with the mark
+for a place         `cut` to so many characters and a mark, `fitted` to so many with the mark,
+                    `both_ends` too, without the middle
 ==================  =========================================================================
 
 All are total: they raise for no text, surrogates and control characters included. All but `cut`, `excerpt` and
@@ -103,6 +104,13 @@ def cut(text: str, limit: int, mark: str = "...") -> str:
 def fitted(text: str, limit: int, mark: str = "...") -> str:
     """``text`` in ``limit`` characters, ``mark`` included."""
     return text if len(text) <= limit else text[: limit - len(mark)] + mark
+
+
+def both_ends(text: str, limit: int, mark: str) -> str:
+    """The beginning and the end of ``text`` in ``limit`` characters, with ``mark`` for what was between them."""
+    start = (limit - len(mark)) // 2
+    end = len(text) - (limit - len(mark) - start)
+    return text if len(text) <= limit else f"{text[:start]}{mark}{text[end:]}"
 
 
 def escaped(text: str) -> str:

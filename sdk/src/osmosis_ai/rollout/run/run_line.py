@@ -39,9 +39,9 @@ def verdict_of(record: Record) -> RunVerdict:
 
 
 def print_run(record: Record, tally: Tally, repeats: int, console: Console) -> None:
-    """``[<i>/<n>] Row <index>: <verdict> (<duration>, <tokens> tokens)`` and what else there is to tell."""
+    """``[<i>/<n>] Row <index> run <repeat>: <verdict> (<duration>, <tokens> tokens)`` and what else there is."""
     verdict, tag = verdict_of(record), record.get("model_tag")
-    which = f"Row {record['row_index']}" + (f" #{record['repeat'] + 1}" if repeats > 1 else "")
+    which = f"Row {record['row_index']}" + (f" run {record['repeat']}" if repeats > 1 else "")
     which += f" [{tag}]" if tag else ""
     cost = run_cost(record["duration_ms"], record["token_usage"].get("total_tokens", 0))
     line = "".join(

@@ -1,4 +1,4 @@
-"""Why a run may have scored 0 besides a wrong answer: what its conversation shows of limits and of tool calls."""
+"""What besides a wrong answer may have cost a run its reward: limits and tool calls, as its conversation shows them."""
 
 import re
 from collections import Counter

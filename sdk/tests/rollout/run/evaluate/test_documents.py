@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from osmosis_ai.rollout.run.evaluate.html_report import html_report
 from osmosis_ai.rollout.run.evaluate.plots import Estimate, Series, histogram, intervals
 from osmosis_ai.rollout.run.evaluate.records import samples
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
+from osmosis_ai.rollout.run.evaluate.summary import summarize
 
 ROWS = {number: {"user_prompt": f"What is {number} + 1?", "ground_truth": number + 1} for number in range(3)}
 CONFIG: dict[str, Any] = {"model": "the/model", "seed": 3, "note": HOSTILE}
@@ -99,9 +101,9 @@ def cells_of(markdown: str, title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
 
 
-def failing(*errors: list[str | None], scores: float = 1.0) -> EvalResult:
+def failing(*errors: Sequence[str | None]) -> EvalResult:
     """A list a row: what each of its runs failed with, of the policy; ``None`` has ended."""
-    result = evaluation(*([scores] * len(row) for row in errors))
+    result = evaluation(*([1.0] * len(row) for row in errors))
     for row, row_errors in zip(result.rows, errors, strict=True):
         for run, error in zip(row.runs, row_errors, strict=True):
             if error is not None:
@@ -153,6 +155,48 @@ def test_rows_that_failed_leave_room_for_those_that_scored_lowest() -> None:
     assert rows == [*range(10), *range(30, 40)]
     as_good = failing(*([["HTTP 503"]] * 3), *([[None]] * 3))
     assert [line[0] for line in cells_of(markdown_report(as_good, CONFIG, {}), "Lowest rows")] == ["0", "1", "2"]
+
+
+def test_a_long_answer_keeps_its_end() -> None:
+    result = evaluation([0.0], [1.0])
+    result.rows[0].runs[0].answer = "Let me think. " * 100 + "#### 4217"
+    for report in (markdown_report(result, CONFIG, ROWS), Page(html_report(result, CONFIG, ROWS)).text):
+        table = report.partition("Lowest rows")[2].partition("Samples")[0].replace("\\", "")
+        assert "Let me think" in table
+        assert "…" in table
+        assert "#### 4217" in table
+
+
+def test_a_run_that_answered_and_failed_has_both() -> None:
+    result = failing(["it broke"], [None])
+    result.rows[0].runs[0].answer = "I say 7"
+    whole = Page(html_report(result, CONFIG, ROWS)).text.partition("Lowest rows, whole")[2]
+    assert "I say 7\n\nit broke" in whole
+
+
+def test_the_parts_of_scores_have_a_table_and_stand_beside_each_run() -> None:
+    result = evaluation([1.0], [0.0])
+    for number, row in enumerate(result.rows):
+        row.runs[0].components = {"fn": {"format": 1.0 - number, HOSTILE: 0.5}}
+    result.eval_summaries["fn"] = summarize("fn", result.rows, 1, 1.0)
+    lines = cells_of(markdown_report(result, CONFIG, ROWS), "Parts of the scores")
+    assert lines[0] == ["fn", "the/model", "format", "0.500", "0.500", "0.000", "1.000", "2"]
+    page = Page(html_report(result, CONFIG, ROWS))
+    assert "Parts of the scores" in page.text
+    assert "Run 0: completed, fn 0.000 (format 0.000, " in page.text
+    assert "script" not in page.tags
+    assert "Parts of the scores" not in markdown_report(evaluation([1.0]), CONFIG, ROWS)
+
+
+def test_a_pass_at_k_over_fewer_rows_says_so() -> None:
+    result = evaluation([1.0, 0.0, 0.0], [1.0, 1.0], [0.0, 0.0, 0.0])
+    told = "fn: pass@3 over 2 of 3 rows, those with k scored runs"
+    page = Page(html_report(result, CONFIG, ROWS))
+    assert told in page.text
+    assert "pass@3, 2 rows" in page.text
+    assert "pass@2, " not in page.text
+    assert told in markdown_report(result, CONFIG, ROWS).replace("\\", "")
+    assert "scored runs; with other" not in markdown_report(evaluation([1.0, 0.0], [1.0, 1.0]), CONFIG, ROWS)
 
 
 def test_a_run_that_failed_has_an_answer_too() -> None:

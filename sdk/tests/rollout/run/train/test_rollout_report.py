@@ -72,7 +72,7 @@ class TestZeros:
         assert found.startswith(reason)
         report = RolloutReport(planned=1)
         report.add(0, 0, outcome, found)
-        assert f"Scored 0: 1\n    1 of 1: {found}\n" in printed(report)
+        assert f"Scored 0 or less: 1\n    1 of 1: {found}\n" in printed(report)
         assert report.summary()["zero_reasons"] == {found: 1}
 
     async def test_what_is_not_known_is_no_reason(self) -> None:

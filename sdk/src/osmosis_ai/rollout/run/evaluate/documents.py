@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from osmosis_ai.rollout.core.text import fitted, one_line
+from osmosis_ai.rollout.core.text import both_ends, one_line
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.html_report import html_report
@@ -60,4 +60,4 @@ def _markdown(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return fitted(one_line(text), MAX_CELL_CHARACTERS, "…")
+    return both_ends(one_line(text), MAX_CELL_CHARACTERS, "…")

@@ -1,7 +1,7 @@
 """The report as one HTML page with plots, which needs no script and no other file.
 
 It is as wide as the window, fits a phone, and is dark where the reader's system is. Foreign text is text, never markup,
-and never cut but in the middle of a very long prompt or answer.
+and never cut but in the middle of a long one.
 """
 
 import re
@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from osmosis_ai.rollout.core.text import counted, encodable, fitted, strip_control
+from osmosis_ai.rollout.core.reward_parts import readable_components
+from osmosis_ai.rollout.core.text import both_ends, counted, encodable, strip_control
 from osmosis_ai.rollout.run.evaluate import plots, tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
 from osmosis_ai.rollout.run.evaluate.summary import scores_of, tally_of
 from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
+from osmosis_ai.rollout.run.formats import format_number
 from osmosis_ai.rollout.run.tally import warning_lines
 
 MAX_TEXT_CHARACTERS = 4_000
@@ -131,7 +133,9 @@ def _plots(result: EvalResult, models: Sequence[ModelLine]) -> Iterator[str]:
     for eval_name in result.eval_summaries:
         estimates = [
             Estimate(
-                f"pass@{k}" + (f" {model.name}" if len(models) > 1 else ""),
+                f"pass@{k}"
+                + (f" {model.name}" if len(models) > 1 else "")
+                + (f", {counted(summary.pass_rows[k], 'row')}" if summary.pass_rows[k] < summary.scored_rows else ""),
                 summary.pass_at_k[k],
                 summary.pass_at_k_intervals.get(k),
                 COLOURS[position % len(COLOURS)],
@@ -161,7 +165,7 @@ def _table(table: Table, linked: Sequence[int]) -> str:
     places = {str(number): f'<a href="#row-{number}">{number}</a>' for number in linked}
     body = ""
     for row in table.rows:
-        texts = [fitted(cell, MAX_CELL_CHARACTERS, "…") for cell in row]
+        texts = [both_ends(cell, MAX_CELL_CHARACTERS, "…") for cell in row]
         cells = [_jointed(text) for text in texts]
         if table.headers[0] == "Row":
             cells[0] = places.get(row[0], cells[0])
@@ -202,15 +206,23 @@ def _articles(
     for number in linked:
         row = rows.get(number, {})
         items = [("Prompt", str(row.get("user_prompt", ""))), ("Ground truth", tables.truth_of(row))]
-        items += [(_run_title(run, eval_names), run.answer or run.error or "") for run in by_number[number].runs]
+        items += [
+            (_run_title(run, eval_names), "\n\n".join(filter(None, (run.answer, run.error))))
+            for run in by_number[number].runs
+        ]
         listed = "".join(f"<dt>{_html(name)}</dt><dd>{_long(text) or '-'}</dd>" for name, text in items)
         yield f'<article id="row-{number}"><h3><a href="#row-{number}">Row {number}</a></h3><dl>{listed}</dl></article>'
 
 
 def _run_title(run: EvalRunResult, eval_names: Sequence[str]) -> str:
-    scores = [f"{name} {tables.sample_score(run, name)}" for name in eval_names]
+    scores = [f"{name} {tables.sample_score(run, name)}{_parts(run.components.get(name))}" for name in eval_names]
     who = f" of {run.model_tag}" if run.model_tag else ""
     return f"Run {run.run_index}{who}: {', '.join([run.outcome, *scores])}"
+
+
+def _parts(components: Mapping[str, float] | None) -> str:
+    listed = ", ".join(f"{name} {format_number(value, 3)}" for name, value in readable_components(components).items())
+    return f" ({listed})" if listed else ""
 
 
 def _list(texts: Iterator[str] | Sequence[str]) -> str:

@@ -223,5 +223,5 @@ def zero_runs(rows: Iterable[EvalRowResult]) -> list[EvalRunResult]:
 
 
 def zero_reasons(rows: Iterable[EvalRowResult]) -> dict[str, int]:
-    """What else than a wrong answer explains runs that scored 0, with their number; the most frequent first."""
+    """What else than a wrong answer explains those, with their number; the most frequent first."""
     return dict(Counter(run.zero_reason for run in zero_runs(rows) if run.zero_reason).most_common())

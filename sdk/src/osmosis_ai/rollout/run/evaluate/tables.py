@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from osmosis_ai.rollout.core.reward_parts import reaches
+from osmosis_ai.rollout.core.text import counted, printable
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
 from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, problems_of, runs_with_tag, scores_of
@@ -58,7 +59,8 @@ def of_report(result: EvalResult, config: Mapping[str, Any], rows: DatasetRows) 
     models, eval_names = model_lines(result, str(config.get("model", ""))), list(result.eval_summaries)
     ks = ks_of(result)
     yield scores_table(models, eval_names, ks)
-    optional = [passes_table(models, eval_names, ks), comparison_table(result), failures_table(models)]
+    optional = [parts_table(models, eval_names), passes_table(models, eval_names, ks)]
+    optional += [comparison_table(result), failures_table(models)]
     yield from (table for table in optional if table is not None)
     yield from latency_and_token_tables(models)
     by_row = [lowest_rows_table(lowest_rows(models, eval_names), eval_names, rows), samples_table(models, eval_names)]
@@ -134,6 +136,23 @@ def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Seq
     counts = ["Scored runs", "Failed", "No reward", "Errors"]
     headers = ["Eval function", "Model", "Mean", "95 % interval", "Std error", "Std", "Min", "Max", *passes, *counts]
     return Table("Scores", headers, rows, texts=2)
+
+
+def parts_table(models: Sequence[ModelLine], eval_names: Sequence[str]) -> Table | None:
+    """What the scores are made of; ``None`` where they have no parts."""
+    rows = [
+        [
+            eval_name,
+            model.name,
+            printable(part),
+            *(format_number(value, 3) for value in (moments.mean, moments.std, moments.min, moments.max)),
+            str(moments.count),
+        ]
+        for eval_name, model, summary in each_summary(models, eval_names)
+        for part, moments in summary.components.items()
+    ]
+    headers = ["Eval function", "Model", "Part", "Mean", "Std", "Min", "Max", "Runs"]
+    return Table("Parts of the scores", headers, rows, texts=3) if rows else None
 
 
 def passes_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int]) -> Table | None:
@@ -334,14 +353,21 @@ def notes(result: EvalResult) -> list[str]:
 
 
 def pass_notes(models: Sequence[ModelLine], result: EvalResult) -> Iterator[str]:
-    """Why nothing passes, of each eval function whose best score is short of what counts as a pass."""
+    """Of each eval function what its pass@k does not say: why nothing passes, and where k leaves out rows."""
     threshold = result.pass_threshold
     for eval_name, model, summary in each_summary(models, list(result.eval_summaries)) if ks_of(result) else ():
+        owner = f" with {model.name}" if len(models) > 1 else ""
         if summary.max > 0 and not reaches(summary.max, threshold):
-            owner = f" with {model.name}" if len(models) > 1 else ""
             yield (
                 f"No run passes {eval_name}{owner}: a pass is a score of {threshold:g} or more"
                 f" (--pass-threshold), and the best is {format_number(summary.max, 3)}."
+            )
+        fewer = {k: rows for k, rows in summary.pass_rows.items() if rows < summary.scored_rows}
+        if fewer:
+            told = ", ".join(f"pass@{k} over {rows}" for k, rows in fewer.items())
+            yield (
+                f"{eval_name}{owner}: {told} of {counted(summary.scored_rows, 'row')}, those with k scored runs;"
+                " with other rows than at a smaller k it can be lower."
             )
 
 

@@ -44,7 +44,7 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     for line in warning_lines(tally_of(result)):
         say(f"  {one_line(line)}", "yellow")
     if zeros := zero_runs(result.rows):
-        say(f"  Scored 0: {counted(len(zeros), 'run')}", "yellow")
+        say(f"  Scored 0 or less: {counted(len(zeros), 'run')}", "yellow")
         for line in zero_lines(zero_reasons(result.rows), len(zeros)):
             say(f"    {line}", "yellow")
     if not eval_names:

@@ -18,7 +18,7 @@ def print_summary(report: BatchReport, say: Say) -> None:
     say(f"  Total: {report.ended}" + (f" of {report.planned}" if report.planned > report.ended else ""))
     say(f"  Passed: {passed}", "green" if passed else None)
     if zeros := counts[RunVerdict.SCORED_ZERO]:
-        say(f"  Scored 0: {zeros}", "yellow")
+        say(f"  Scored 0 or less: {zeros}", "yellow")
         for line in zero_lines(report.zero_reasons, zeros):
             say(f"    {line}", "yellow")
     say(f"  Failed: {failed}", "red" if failed else None)

@@ -44,7 +44,7 @@ class ReportPrinter:
 
     def print_table(self, report: RolloutReport) -> None:
         """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
-        repeats = [("Repeat", True)] if any(line.repeat for line in report.lines) else []
+        repeats = [("Run", True)] if any(line.repeat for line in report.lines) else []
         components = list(report.components)[:MAX_COMPONENT_COLUMNS]
         names = ("Reward", *(printable(name, self._encoding) for name in components), "Turns", "Tool calls", "Latency")
         numbers = [(name, True) for name in names]
@@ -84,7 +84,7 @@ class ReportPrinter:
         else:
             self.say(f"Mean reward: {format_number(report.mean_reward)} (over {counted(report.rewarded, 'rollout')})")
         if report.zeros:
-            self.say(f"Scored 0: {report.zeros}")
+            self.say(f"Scored 0 or less: {report.zeros}")
             for text in zero_lines(report.zero_reasons, report.zeros):
                 self._console.print(f"    {text}", soft_wrap=True)
         for text in report.components.lines():

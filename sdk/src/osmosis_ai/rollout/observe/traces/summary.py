@@ -12,6 +12,7 @@ from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
 from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, known_components
+from osmosis_ai.rollout.core.said import unwrapped
 from osmosis_ai.rollout.core.text import counted, cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
@@ -136,7 +137,7 @@ def _on_chat_end(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.knows_calls = True
     summary.llm_ms += _number(event.get("latency_ms")) or 0.0
     if (error := _text(event.get("error"))) is not None:
-        summary.error = _short(error)
+        summary.error = _failure(error)
         return
     summary.error = None
     summary.turns += 1
@@ -195,7 +196,7 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
 
 
 def _on_error(summary: Summary, event: Mapping[str, Any]) -> None:
-    summary.error = _short(_text(event.get("error")) or "")
+    summary.error = _failure(_text(event.get("error")) or "")
     summary.where = _places(event)
     if not summary.knows_calls and summary.agent is None:
         summary.status, summary.outcome = ERROR, "agent_error"
@@ -206,7 +207,7 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.finish_reason = _text(event.get("finish_reason"))
     _take_reward(summary, event.get("reward"))
     error = _text(event.get("error_message"))
-    summary.error = _short(error) if error is not None else None
+    summary.error = _failure(error) if error is not None else None
     messages = event.get("final_messages")
     summary.tool_text = (
         with_tools(summary.tool_text, last_answers(messages)) if summary.knows_calls else with_tools("", messages)
@@ -294,6 +295,10 @@ def _content(message: Any) -> str:
     if isinstance(content, list):  # parts, as in the multimodal form
         return " ".join(text for part in content if isinstance(text := _object(part).get("text"), str))
     return content if isinstance(content, str) else ""
+
+
+def _failure(text: str) -> str:
+    return _short(unwrapped(text))
 
 
 def _short(text: str) -> str:

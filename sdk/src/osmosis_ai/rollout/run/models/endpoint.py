@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
+from osmosis_ai.rollout.core.said import said_by
 from osmosis_ai.rollout.core.sampled import sampled_fields
 from osmosis_ai.rollout.run.errors import InvalidModelError, ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.run.models import provider_errors
@@ -263,4 +264,4 @@ def _refusal(status: int, content: bytes, headers: Mapping[str, str], url: str) 
 
 
 def _message_of(body: Any) -> str:
-    return provider_errors.said_by(body) or json.dumps(body)
+    return said_by(body) or json.dumps(body)

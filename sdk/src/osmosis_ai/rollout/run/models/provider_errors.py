@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
+from osmosis_ai.rollout.core.said import said_by
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.run.errors import ProviderError, ProviderFailure, SystemicProviderError
 from osmosis_ai.rollout.wire.backoff import retry_after_seconds
@@ -63,17 +64,6 @@ def _said_in_json(text: str) -> str:
     except (ValueError, RecursionError):
         return text
     return said_by(body) or text
-
-
-def said_by(body: Any) -> str | None:
-    """The sentence in a decoded error, as OpenAI and most others word it."""
-    match body:
-        case {"error": {"message": str(text), "code": str(code)}}:
-            return text if code in text else f"{text} ({code})"
-        case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
-            return text
-        case _:
-            return None
 
 
 def from_litellm(error: Exception, routed_model: str, api_base: str | None) -> ProviderError:

@@ -69,7 +69,7 @@ const Pinned = (() => {
     let acts = Math.max(first, 0);
     while (acts < turns && said(left[acts]) === said(right[acts])) acts += 1;
     const beyond = acts === first ? "." : acts === turns ? ", in what they thought alone." : `, in what they thought; in what they said or did, in turn ${acts + 1}.`;
-    const verdict = first < 0 ? "Both said the same, turn by turn." : first >= Math.min(left.length, right.length) ? `The same up to turn ${first}, where one of them ends.` : `They part in turn ${first + 1}${beyond}`;
+    const verdict = turns === 0 ? "Neither said anything." : first < 0 ? "Both said the same, turn by turn." : first >= Math.min(left.length, right.length) ? `The same up to turn ${first}, where one of them ends.` : `They part in turn ${first + 1}${beyond}`;
     const rows = [];
     for (let index = 0; index < turns; index += 1) {
       const same = isSame(left[index], right[index]), cells = cellsOf(left[index], right[index]);
@@ -78,6 +78,8 @@ const Pinned = (() => {
       else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, letter(side), own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
     }
     const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
+    const truths = [a, b].map((one) => one.metadata?.ground_truth), known = truths.some((one) => one !== undefined);
+    const truth = known ? el("p", { class: "truth", dir: "auto" }, el("b", { text: "Truth: " }), show(truths[0] === truths[1] ? truths[0] : truths.map((one, side) => `${"AB"[side]} ${one ?? "–"}`).join(" · "))) : null;
     Text.redraw(panel, () => Text.settle(panel, [
       el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
         Text.copyButton("link", () => location.href),
@@ -85,7 +87,7 @@ const Pinned = (() => {
         el("button", { type: "button", "aria-label": "Next rollout as B", title: "Next as B (j)", text: "↓", onclick: () => act.step(1) }),
         el("button", { type: "button", "aria-label": "Unpin", title: "Unpin A (c)", text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
         el("button", { type: "button", id: "close", "aria-label": "Close", title: "Close (Esc)", text: "✕", onclick: () => act.close() }))),
-      el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), prompts,
+      el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), prompts, truth,
       el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean)), () => panel.querySelector("#close"));
   }
 

@@ -46,17 +46,26 @@ const Runs = (() => {
     const answer = Stats.compare(a.list, b.list, problemOf);
     const names = (run) => [...new Set(run.list.flatMap((one) => Object.keys(one.components ?? {})))].sort().join();
     const parts = new Set([...a.list, ...b.list].flatMap((one) => Object.keys(one.components ?? {})));
-    const pairs = [...answer.pairs].sort((x, y) => Math.abs(y.difference) - Math.abs(x.difference) || (String(x.key) < String(y.key) ? -1 : 1));
-    const unlike = pairs.length ? `${pairs.length.toLocaleString("en")} ${pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
-    const alone = [answer.onlyA ? `${answer.onlyA} only in A` : null, answer.onlyB ? `${answer.onlyB} only in B` : null].filter(Boolean).join(", ");
-    const row = (pair) => el("tr", { "data-key": pair.key, class: pair.difference > Stats.SAME ? "better" : pair.difference < -Stats.SAME ? "worse" : "" },
+    // What has lost its rewards comes first, as the worst there can be; then what has gained them.
+    const lost = (pair) => pair.from !== null && pair.to === null, gained = (pair) => pair.from === null && pair.to !== null;
+    const size = (pair) => lost(pair) ? Infinity : gained(pair) ? Number.MAX_VALUE : Math.abs(pair.difference ?? -1);
+    const pairs = [...answer.pairs, ...answer.unscored].sort((x, y) => size(x) === size(y) ? (String(x.key) < String(y.key) ? -1 : 1) : size(y) > size(x) ? 1 : -1);
+    const told = (count, where) => count ? `${count.toLocaleString("en")} ${where}` : null, without = (isSo) => answer.unscored.filter(isSo).length;
+    const unlike = answer.pairs.length ? `${answer.pairs.length.toLocaleString("en")} ${answer.pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
+    const alone = [told(answer.onlyA, "only in A"), told(answer.onlyB, "only in B"), told(without(gained), "without a reward in A"), told(without(lost), "without a reward in B"),
+      told(without((pair) => pair.from === null && pair.to === null), "without a reward in both")].filter(Boolean).join(", ");
+    const isBetter = (pair) => pair.difference > Stats.SAME && pair.groups[1].failed <= pair.groups[0].failed, isWorse = (pair) => lost(pair) || pair.difference < -Stats.SAME;
+    const side = (pair, mean, at) => el("td", { title: Text.whole(mean) }, Text.reward(mean), pair.groups[at].failed ? el("span", { class: "of-failed", text: `${pair.groups[at].failed} of ${pair.groups[at].n} failed` }) : null);
+    const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
+    const row = (pair) => el("tr", { "data-key": pair.key, class: isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt.replace(/\s+/g, " ").slice(0, 120) || pair.key })),
-      el("td", { text: Text.reward(pair.from), title: Text.whole(pair.from) }), el("td", { text: Text.reward(pair.to), title: Text.whole(pair.to) }), el("td", { class: "change", text: signed(pair.difference), title: Text.whole(pair.difference) }));
+      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", text: signed(pair.difference), title: Text.whole(pair.difference) }));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", { text: "What changed from A to B" }),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
+      a.failed || b.failed ? el("p", { class: "failing", text: `Failed in A: ${failing(a)}; in B: ${failing(b)}. A mean is of the samples that have a reward.` }) : null,
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
       a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null,
       pairs.length ? el("table", { class: "list pairs" }, el("caption", { text: "Problems, the most changed first" }),

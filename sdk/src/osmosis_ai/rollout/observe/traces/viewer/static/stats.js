@@ -64,14 +64,31 @@ const Stats = (() => {
 
   // B less A. Samples of a problem are alike, so problems are what is counted: paired where both runs have them.
   function compare(a, b, problemOf, valueOf = (one) => one.reward) {
-    const scored = (list) => list.filter((one) => typeof valueOf(one) === "number");
-    const byProblem = (list) => { const found = new Map(); for (const one of list) { const key = problemOf(one); if (!found.has(key)) found.set(key, { values: [], prompt: one.prompt }); found.get(key).values.push(valueOf(one)); } return found; };
-    const left = byProblem(scored(a)), right = byProblem(scored(b)), pairs = [];
-    for (const [key, own] of left) if (right.has(key)) { const from = mean(own.values), to = mean(right.get(key).values); pairs.push({ key, prompt: own.prompt, from, to, difference: less(to, from), samples: [own.values.length, right.get(key).values.length] }); }
+    const grouped = (list) => {
+      const found = new Map();
+      for (const one of list) {
+        const key = problemOf(one), value = valueOf(one);
+        if (!found.has(key)) found.set(key, { values: [], prompt: one.prompt, n: 0, failed: 0 });
+        const group = found.get(key);
+        group.n += 1;
+        group.failed += one.failed;
+        if (typeof value === "number") group.values.push(value);
+      }
+      return found;
+    };
+    const scored = (groups) => new Map([...groups].filter(([, one]) => one.values.length));
+    const [all, others] = [a, b].map(grouped), [left, right] = [all, others].map(scored), pairs = [], unscored = [];
+    for (const [key, own] of all) {
+      const other = others.get(key);
+      if (!other) continue;
+      const from = mean(own.values), to = mean(other.values), isPair = from !== null && to !== null;
+      (isPair ? pairs : unscored).push({ key, prompt: own.prompt, from, to, difference: isPair ? less(to, from) : null, groups: [own, other] });
+    }
     const counts = { better: 0, equal: 0, worse: 0 };
     for (const pair of pairs) counts[pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal"] += 1;
     const means = [left, right].map((found) => mean([...found.values()].map((one) => mean(one.values))));
-    const answer = { pairs, means, ...counts, onlyA: left.size - pairs.length, onlyB: right.size - pairs.length, isPaired: pairs.length > 1, difference: null, half: null };
+    const both = pairs.length + unscored.length;
+    const answer = { pairs, unscored, means, ...counts, onlyA: all.size - both, onlyB: others.size - both, isPaired: pairs.length > 1, difference: null, half: null };
     if (answer.isPaired) {
       const differences = pairs.map((pair) => pair.difference);
       answer.difference = mean(differences);

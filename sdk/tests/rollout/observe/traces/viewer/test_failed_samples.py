@@ -1,0 +1,77 @@
+"""Two runs, in the second of which samples failed: what the page says of them, and of two that said nothing."""
+
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, browser_tests
+from support.traces import TraceMaker, saying
+from support.viewer import IS_READ
+
+from osmosis_ai.cli import main
+
+pytestmark = browser_tests()
+
+# By run and row, the rewards of two samples; None failed before its first turn.
+SAMPLES = {
+    "1700000000": {"lost": (1.0, 1.0), "half": (0.5, 0.5), "whole": (0.0, 0.5), "gained": (None, None), "gone": (1.0,)},
+    "1700000001": {"lost": (None, None), "half": (1.0, None), "whole": (0.5, 1.0), "gained": (1.0, 0.0)},
+}
+REFUSED = (
+    'OsmosisServerError: {"detail": "The policy failed: ValueError: no \\"reply\\" for this (policy.py:12 in reply)",'
+    ' "code": "policy_failed"} (HTTP 500, chat call, http://127.0.0.1:9/v1/chat/completions)'
+)
+
+
+@pytest.fixture
+def failed(tmp_path: Path, page: Browser) -> str:
+    """The address of a report of both runs, which is open."""
+    for run, rows in SAMPLES.items():
+        for row, rewards in rows.items():
+            for sample, reward in enumerate(rewards):
+                maker = TraceMaker(f"{row}-{sample}", float(run)).start(f"{row}?", metadata={"ground_truth": "84"})
+                if reward is None:
+                    told = {"outcome": "llm_error"}
+                    maker.end(status="ERROR", error_message=REFUSED, final_messages=[], extra_fields=told)
+                else:
+                    maker.turn(1, saying(f"#### {reward}")).end(reward=reward)
+                maker.write(tmp_path / "traces" / run)
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    address = (tmp_path / "report.html").as_uri()
+    page.open(address)
+    page.wait_for(IS_READ)
+    return address
+
+
+@pytest.mark.usefixtures("failed")
+def test_a_problem_that_lost_its_rewards_is_the_first_that_changed(page: Browser) -> None:
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.pairs')")
+    cells = "[...row.cells].map(cell => cell.innerText.trim().replace(/\\s+/g, ' '))"
+    told = page.evaluate(f"[...document.querySelectorAll('.pairs tbody tr')].map(row => [row.className, {cells}])")
+    assert [tuple(row) for row in told] == [
+        ("worse", ["lost?", "1", "\u2013 2 of 2 failed", "\u2013"]),
+        ("", ["gained?", "\u2013 2 of 2 failed", "0.5", "\u2013"]),
+        ("", ["half?", "0.5", "1 1 of 2 failed", "+0.5"]),
+        ("better", ["whole?", "0.25", "0.75", "+0.5"]),
+    ]
+    assert page.text(".comparison .dim").startswith(
+        "2 problems in both; 1 only in A, 1 without a reward in A, 1 without a reward in B."
+    )
+    assert page.text(".failing").startswith("Failed in A: 2 of 9 (22%); in B: 3 of 8 (38%).")
+
+
+SAID = 'The policy failed: ValueError: no "reply" for this (policy.py:12 in reply)'
+
+
+@pytest.mark.usefixtures("failed")
+def test_why_it_failed_begins_with_what_was_said(page: Browser) -> None:
+    assert page.text(".reason .says").startswith(SAID)
+    assert page.text(".row.bad .why").startswith(SAID)
+
+
+def test_side_by_side_the_truth_is_told_and_silence_is_no_agreement(page: Browser, failed: str) -> None:
+    page.open("about:blank")
+    page.open(f"{failed}#pin=1700000001%2Flost-0&rollout=1700000001%2Flost-1")
+    page.wait_for("document.querySelector('.detail.double .verdict')")
+    assert page.text(".detail .verdict") == "Neither said anything."
+    assert page.text(".truth") == "Truth: 84"

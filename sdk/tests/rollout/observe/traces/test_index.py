@@ -120,6 +120,13 @@ class TestIndex:
         assert (one.prompt, one.error, one.is_settled) == ("What is 1 + 2?", None, True)
         assert one.warnings == ["messages[0] changed"]
 
+    def test_the_time_of_calls_that_failed_is_time_of_the_model(self, tmp_path: Path) -> None:
+        maker = TraceMaker("r1").start("Hi?").add("chat_end", 27, turn=1, error="HTTP 500", latency_ms=27.0)
+        maker.end(status="ERROR", error_message="HTTP 500", metrics={"llm_latency_ms": 0.0, "num_llm_calls": 0})
+        maker.write(tmp_path)
+        [one] = indexed(tmp_path).rollouts
+        assert one.llm_ms == 27.0
+
     @pytest.mark.parametrize("reward", [1e300, -1.7e308, 1e-320, 0])
     def test_a_reward_of_any_size_is_told(self, tmp_path: Path, reward: float) -> None:
         parts = {"reward_components": {"right": reward}}

@@ -27,7 +27,7 @@ from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
 STORE_NAME = ".osmosis-index.sqlite3"
-STORE_VERSION = 5
+STORE_VERSION = 6
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
 MAX_STORE_BYTES = 1024 * 1024 * 1024

@@ -234,7 +234,8 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
         summary.tool_calls = _count(metrics.get("num_tool_calls")) or summary.tool_calls
         summary.prompt_tokens = _count(metrics.get("prompt_tokens"))
         summary.response_tokens = _count(metrics.get("response_tokens"))
-        summary.llm_ms = _number(metrics.get("llm_latency_ms")) or 0.0
+        # The metrics leave out the calls that failed.
+        summary.llm_ms = max(summary.llm_ms, _number(metrics.get("llm_latency_ms")) or 0.0)
         summary.tool_ms = _number(metrics.get("tool_latency_ms")) or summary.tool_ms
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)

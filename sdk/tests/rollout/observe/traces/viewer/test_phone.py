@@ -44,7 +44,7 @@ def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) 
     phone.click("#to-problems")
     phone.wait_for("document.querySelector('.problems .small')")
     nothing_is_cut(phone, ".problems .small")
-    nothing_is_cut(phone, ".problems :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .c-length, .c-tokens)")
+    nothing_is_cut(phone, ".problems :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .c-length, .c-written)")
     tall = "[...document.querySelectorAll('.problems .small')].every(e => e.getBoundingClientRect().height >= 36)"
     assert phone.evaluate(tall)
     # The button lies beside what was asked, not upon it.

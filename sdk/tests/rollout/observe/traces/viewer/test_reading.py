@@ -146,6 +146,26 @@ def test_side_by_side_thoughts_are_folded_too(
     assert page.evaluate("[...document.querySelectorAll('#detail details')].every(one => !one.open)")
 
 
+def test_side_by_side_the_next_difference_is_a_key_away_and_what_is_the_same_is_folded(
+    page: Browser, tmp_path: Path
+) -> None:
+    lines = "\n".join(f"line {number}" for number in range(30))
+    makers = []
+    for name, given, said in (("a", (1, 2), "three."), ("b", (2, 1), "four.")):
+        maker = TraceMaker(name).start("Hi?").turn(1, calling(call(1, "add", a=given[0], b=given[1])), [answer(1, "3")])
+        makers.append(maker.turn(2, saying(f"{lines}\nThe answer is {said}")).end(reward=1.0))
+    show(page, tmp_path, *makers)
+    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
+    page.wait_for("document.querySelector('.differ')")
+    assert shown(page, ".alike summary") == ["25 lines, the same"] * 2
+    assert lines.splitlines()[10] in page.evaluate("document.querySelector('.alike').textContent")
+    for reached in ("1,", "three.", "1,"):
+        page.press("d")
+        page.wait_for(f"document.querySelector('.reached')?.textContent === '{reached}'")
+    page.click("[aria-label='Next difference']")
+    page.wait_for("document.querySelector('.reached').textContent === 'three.'")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -55,6 +55,8 @@ class TestProblems:
             "What is 3 + 2?": ["8", "75%", "0.75", "0.463", "2", "none in 1 of 2"],
             "What is 4 + 2?": ["8", "50%", "0.5", "0.535", "2", "signal"],
         }
+        title = f"{ROWS}.map(row => row.querySelector('.chip.open')?.title).find(Boolean)"
+        assert page.evaluate(title) == "All samples got the same reward in 1700000002."
         page.click(".toggle")
         page.wait_for(f"{ROWS}.length === 2")
 
@@ -90,6 +92,17 @@ class TestProblems:
         assert texts(page, ".same summary") == ["Turn 1: the same"]
         assert texts(page, "mark") == ["three.", "four."]
 
+    def test_the_problem_whose_samples_are_compared_is_the_selected_one(self, page: Browser) -> None:
+        page.click("#to-problems")
+        page.wait_for(f"{ROWS}.length === 4")
+        page.press("j")
+        page.wait_for("document.querySelector('.problems .row.selected')")
+        compared = f"{ROWS}.find(row => !row.classList.contains('selected') && row.querySelector('.small'))"
+        prompt = page.evaluate(f"{compared}.rollout.prompt")
+        page.evaluate(f"{compared}.querySelector('.small').click()")
+        page.wait_for("document.querySelector('.detail.double .verdict')")
+        assert page.evaluate("document.querySelector('.problems .row.selected').rollout.prompt") == prompt
+
 
 @pytest.mark.usefixtures("two_runs")
 class TestRuns:
@@ -103,7 +116,7 @@ class TestRuns:
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".verdict") == (
-            "Mean reward ±0 (95% interval \u22120.65 to +0.65). It may be chance: the interval holds 0."
+            "Mean reward ±0 (95% interval -0.65 to +0.65). It may be chance: the interval holds 0."
         )
         assert texts(page, ".tally li") == ["1 problem better", "2 problems equal", "1 problem worse"]
         assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
@@ -111,13 +124,26 @@ class TestRuns:
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
         )
         assert pairs[0] == ["What is 3 + 2?", "0.5", "1", "+0.5"]
-        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "\u22120.5"]
+        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "-0.5"]
+
+    def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.comparison')")
+        page.click(".runs .link")
+        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
+        page.press("3")
+        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
+        assert texts(page, ".filter") == []
+        assert page.text(".card .value") == "32"
+        page.press("1")
+        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
+        assert "run 1700000001" in page.text(".filter")
 
     def test_a_and_b_can_be_chosen_and_a_problem_opens_its_samples(self, page: Browser) -> None:
         page.click("#to-runs")
         page.click("input[name=side-a][aria-label^='1700000002']")
         page.click("input[name=side-b][aria-label^='1700000001']")
-        page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('\u22120.5')")
+        page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('-0.5')")
         assert "a=1700000002" in page.evaluate("location.hash")
         page.click(".pairs tbody .link")
         page.wait_for(f"{ROWS}.length === 8")

@@ -140,6 +140,7 @@ const Detail = (() => {
 
   return {
     TABS, open, shut,
+    nextDifference() { if (current === null || beside === null) return false; Pinned.nextDifference(panel); return true; },
     get current() { return current; },
     get tab() { return tab; },
     on(actions) { act = actions; },

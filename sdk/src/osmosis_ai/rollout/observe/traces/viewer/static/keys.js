@@ -1,7 +1,7 @@
 // The keyboard: what each key does, and the dialog that tells it.
 const Keys = (() => {
   const { el } = Text;
-  const HELP = [["j  k", "next, previous row"], ["Enter", "open"], ["Esc", "close; leave the search; clear the filters"], ["/", "search"], ["1  2  3", "rollouts, problems, runs"], ["e", "only the failed"], ["n  p", "next, previous failure"], ["[  ]", "tabs of a rollout"], ["c", "pin a rollout, to compare it with the next that is opened"], ["g  G", "first, last"], ["t", "light or dark"], ["?", "this help"]];
+  const HELP = [["j  k", "next, previous row"], ["Enter", "open"], ["Esc", "close; leave the search; clear the filters"], ["/", "search"], ["1  2  3", "rollouts, problems, runs"], ["e", "only the failed"], ["n  p", "next, previous failure"], ["[  ]", "tabs of a rollout"], ["c", "pin a rollout, to compare it with the next that is opened"], ["d", "the next difference of two that stand side by side"], ["g  G", "first, last"], ["t", "light or dark"], ["?", "this help"]];
   const FACETS = [["status:failed", "of a status, outcome, finish, agent, run, id, delivery or weights"], ["reward:>0.5  turns:2..4", "numbers: reward, turns, tools, tokens, duration, a part of the reward"], ["row_index:7", "a key of the metadata"], ["tool:sqrt", "what a tool was called with, or said"], ['"two words"', "as they stand"]];
 
   const list = (pairs) => el("dl", null, pairs.map(([key, meaning]) => [el("dt", null, key.split("  ").map((one) => el("kbd", { text: one }))), el("dd", { text: meaning })]));

@@ -38,6 +38,8 @@
     reward: (one) => state.reward === null || (one.reward !== null && one.reward >= state.reward[0] && one.reward < state.reward[1]),
   };
   const filtered = (...without) => {
+    // A view that has all problems, or all runs, in rows is not narrowed to one of them, and neither are its numbers.
+    without.push({ problems: "problem", runs: "run" }[state.view]);
     const isAsked = { search: state.q !== "", ...Object.fromEntries(["run", "problem", "status", "reason", "reward"].map((name) => [name, state[name] !== null])) };
     const checks = Object.entries(passes).filter(([name]) => isAsked[name] && !without.includes(name)).map(([, check]) => check);
     // Of 50,000 each key asks all: most often of one thing alone.
@@ -69,9 +71,9 @@
       Overview.failures(before, state, set);
       if (at("charts").open) Charts.draw(at("plots"), filtered("reward"), (range) => set({ reward: state.reward && state.reward[0] === range[0] ? null : range }), state.reward);
     } else if (state.view === "problems") {
-      Problems.draw(filtered("problem"), sorted, state);
+      Problems.draw(shown, sorted, state);
     } else {
-      Runs.draw(at("run-list"), filtered("run"), state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: (problem) => set({ problem, run: null, view: "rollouts" }) });
+      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: (problem) => set({ problem, run: null, view: "rollouts" }) });
     }
   }
 
@@ -89,8 +91,8 @@
     if (state.status) chip({ ERROR: "failed", UNFINISHED: "no result", COMPLETED: "completed", toolErrors: "with failed tools" }[state.status] ?? state.status, { status: null });
     if (state.reason) chip(`failed: ${state.reason.slice(0, 80)}`, { reason: null });
     if (state.reward) chip(`reward ${Text.reward(state.reward[0])} to ${state.reward[1] === Infinity ? "max" : Text.reward(state.reward[1])}`, { reward: null });
-    if (state.run !== null) chip(`run ${state.run}`, { run: null });
-    if (state.problem !== null) { const one = sorted.find(passes.problem); chip(`problem: ${(one?.prompt || state.problem).replace(/\s+/g, " ").slice(0, 60)}`, { problem: null }); }
+    if (state.run !== null && state.view !== "runs") chip(`run ${state.run}`, { run: null });
+    if (state.problem !== null && state.view !== "problems") { const one = sorted.find(passes.problem); chip(`problem: ${(one?.prompt || state.problem).replace(/\s+/g, " ").slice(0, 60)}`, { problem: null }); }
     if (state.q) chip(`“${state.q}”`, { q: "" });
     if (state.pin !== null) chip(`pinned as A: ${state.pin.slice(state.pin.lastIndexOf("/") + 1).slice(-24)}`, { pin: null });
     if (document.activeElement !== at("search")) at("search").value = state.q;
@@ -170,7 +172,7 @@
     Enter: () => { if (grid().selected === null || state.view === "runs") return false; if (grid() === Table) open(Table.selected); else openProblem(Problems.selected); return true; },
     "/": () => at("search").focus(), e: () => set({ status: state.status === "ERROR" ? null : "ERROR", reason: null }),
     1: () => toView("rollouts"), 2: () => toView("problems"), 3: () => toView("runs"),
-    n: () => nextFailure(1), p: () => nextFailure(-1), "[": () => nextTab(-1), "]": () => nextTab(1), c: pin, t: theme, "?": Keys.help,
+    n: () => nextFailure(1), p: () => nextFailure(-1), "[": () => nextTab(-1), "]": () => nextTab(1), c: pin, d: () => Detail.nextDifference(), t: theme, "?": Keys.help,
   }, () => { if (Detail.current !== null) shut(); else set(NO_FILTER); }, () => { at("search").blur(); grid().move(1); });
 
   window.addEventListener("beforeprint", () => at("table").classList.toggle("many", Table.shown.some((one) => one.run !== Table.shown[0].run)));

@@ -1,7 +1,7 @@
 // Two rollouts side by side, turn by turn, with what differs marked.
 const Pinned = (() => {
   const { el, show } = Text;
-  const MAX_WORDS = 600;
+  const MAX_WORDS = 600, KEPT_LINES = 3, MIN_FOLDED_LINES = 6;
 
   // The words of two texts, each with whether the other has it too, in this order: a longest common subsequence.
   function differences(left, right) {
@@ -19,10 +19,17 @@ const Pinned = (() => {
     return [x, y];
   }
 
+  // What is the same for many lines is folded but for its ends.
+  function alike(text) {
+    const lines = show(text).split("\n"), hidden = lines.length - 2 * KEPT_LINES;
+    if (hidden < MIN_FOLDED_LINES) return [lines.join("\n")];
+    return [lines.slice(0, KEPT_LINES).join("\n"), el("details", { class: "alike" }, el("summary", { text: `${hidden} lines, the same` }), lines.slice(KEPT_LINES, -KEPT_LINES).join("\n")), lines.slice(-KEPT_LINES).join("\n")];
+  }
+
   function marked(words) {
     const node = el("div", { class: "text", dir: "auto" });
     let run = "", same = true;
-    const flush = () => { if (run) node.append(same ? document.createTextNode(show(run)) : el("mark", { text: run })); run = ""; };
+    const flush = () => { if (run) node.append(...(same ? alike(run) : [el("mark", { text: run })])); run = ""; };
     for (const [word, isSame] of words) { if (isSame !== same) { flush(); same = isSame; } run += word; }
     flush();
     return node;
@@ -83,6 +90,7 @@ const Pinned = (() => {
     Text.redraw(panel, () => Text.settle(panel, [
       el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
         Text.copyButton("link", () => location.href),
+        el("button", { type: "button", "aria-label": "Next difference", title: "Next difference (d)", text: "≠", onclick: () => nextDifference(panel) }),
         el("button", { type: "button", "aria-label": "Previous rollout as B", title: "Previous as B (k)", text: "↑", onclick: () => act.step(-1) }),
         el("button", { type: "button", "aria-label": "Next rollout as B", title: "Next as B (j)", text: "↓", onclick: () => act.step(1) }),
         el("button", { type: "button", "aria-label": "Unpin", title: "Unpin A (c)", text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
@@ -91,5 +99,17 @@ const Pinned = (() => {
       el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean)), () => panel.querySelector("#close"));
   }
 
-  return { render, differences };
+  // Brings the next line with something marked into view; behind the last one comes the first.
+  let reached = null;
+  function nextDifference(panel) {
+    const topOf = (one) => one.getBoundingClientRect().top;
+    const marks = [...panel.querySelectorAll(".differ mark")].filter((one) => one.getClientRects().length).sort((x, y) => topOf(x) - topOf(y));
+    const next = (marks.includes(reached) ? marks.find((one) => topOf(one) > topOf(reached) + 4) : null) ?? marks[0];
+    reached?.classList.remove("reached");
+    reached = next ?? null;
+    reached?.classList.add("reached");
+    reached?.scrollIntoView({ block: "center" });
+  }
+
+  return { render, differences, nextDifference };
 })();

@@ -1,6 +1,7 @@
 // The problems: how their samples did, and which have no signal, as all of a group got the same reward.
 const Problems = (() => {
   const { el, show } = Text;
+  const MAX_NAMED = 5;
   let onOpen = () => {}, onCompare = () => {}, onSilent = () => {}, onBy = () => {};
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
@@ -25,7 +26,7 @@ const Problems = (() => {
     if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
     else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "between runs", title: "No signal: within each run all samples got the same reward. The spread is from run to run." }));
     else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
-    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: "In that many of its groups, one a run, all samples got the same reward." }));
+    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: `All samples got the same reward in ${one.silentRuns.slice(0, MAX_NAMED).map(show).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}.` }));
     else cell.append(el("span", { class: "chip ok", text: "signal" }));
   }
 
@@ -44,7 +45,7 @@ const Problems = (() => {
     // The button stays when the row is drawn anew, as it may have the focus.
     const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample of a run, side by side" }));
     button.setAttribute("aria-label", `best | worst of ${one.name ?? one.key}, side by side`);
-    button.onclick = () => onCompare(best.key, worst.key);
+    button.onclick = () => { grid.select(one.key); onCompare(best.key, worst.key); };
   }
 
   const grid = Grid({
@@ -56,7 +57,7 @@ const Problems = (() => {
       { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: Text.rewardCell((one) => one.mean) },
       { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: Text.rewardCell((one) => one.spread), title: "Standard deviation of the rewards, of all runs together" },
       { name: "length", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => Text.number(one.turns, 1)), title: "Mean turns of a sample" },
-      { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(Math.round(one.tokens))), title: "Mean tokens that the model wrote" },
+      { name: "written", label: "Written", first: -1, number: true, value: (one) => one.written, draw: plain((one) => Text.count(Math.round(one.written))), title: "Mean tokens that the model wrote" },
       { name: "signal", label: "Signal", first: -1, value: (one) => one.groups ? one.silent / one.groups : null, draw: signal },
       { name: "samples", label: "Differ", first: -1, value: (one) => one.spread, draw: samples },
     ],

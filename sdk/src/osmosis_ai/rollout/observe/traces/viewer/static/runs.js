@@ -23,7 +23,7 @@ const Runs = (() => {
     }).sort((a, b) => a.started - b.started);
   }
 
-  const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "−" : "±"}${Text.reward(Math.abs(value))}`;
+  const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : "±"}${Text.reward(Math.abs(value))}`;
 
   function verdict(answer) {
     if (answer.difference === null) return "There is nothing to compare: one of them has no rewards.";
@@ -80,7 +80,7 @@ const Runs = (() => {
     const absent = [["A", a], ["B", b]].filter(([, name]) => name !== null && !names.includes(name));
     // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
-    const titles = { "Pass rate": "Share of the rewards that are at least 1" };
+    const titles = { "Pass rate": "Share of the rewards that are at least 1", Tokens: "Of the prompts and what the model wrote, of all turns" };
     const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
     const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),

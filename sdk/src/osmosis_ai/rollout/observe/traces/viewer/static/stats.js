@@ -54,10 +54,11 @@ const Stats = (() => {
       problem.mean = mean(rewards);
       problem.spread = spread(rewards);
       problem.turns = mean(samples.map((one) => one.turns));
-      problem.tokens = mean(samples.map((one) => one.responseTokens));
-      const groups = [...problem.runs.values()].filter((group) => group.length > 1);
+      problem.written = mean(samples.map((one) => one.responseTokens));
+      const groups = [...problem.runs].filter(([, group]) => group.length > 1);
       problem.groups = groups.length;
-      problem.silent = groups.filter((group) => Math.max(...group) - Math.min(...group) < SAME).length;
+      problem.silentRuns = groups.filter(([, group]) => Math.max(...group) - Math.min(...group) < SAME).map(([run]) => run);
+      problem.silent = problem.silentRuns.length;
     }
     return found;
   }

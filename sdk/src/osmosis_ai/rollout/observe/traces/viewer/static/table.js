@@ -38,7 +38,7 @@ const Table = (() => {
       { name: "reward", label: "Reward", first: -1, number: true, value: (one) => one.reward, draw: Text.rewardCell((one) => one.reward) },
       { name: "turns", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => one.turns) },
       { name: "tools", label: "Tool calls", first: -1, number: true, value: (one) => one.tools, draw: tools },
-      { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)) },
+      { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)), title: "Of the prompts and what the model wrote, of all turns" },
       { name: "finish", label: "Finish", first: 1, value: (one) => one.finish, draw: plain((one) => show(one.finish ?? "–")) },
       { name: "outcome", label: "Outcome", first: 1, value: (one) => one.outcome, draw: plain(outcome) },
       { name: "run", label: "Run", first: 1, value: (one) => one.run, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: show(one.run) }, middle(one.run))) },

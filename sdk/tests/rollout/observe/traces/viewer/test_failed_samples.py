@@ -12,7 +12,7 @@ from osmosis_ai.cli import main
 pytestmark = browser_tests()
 
 # By run and row, the rewards of two samples; None failed before its first turn.
-SAMPLES = {
+SAMPLES: dict[str, dict[str, tuple[float | None, ...]]] = {
     "1700000000": {"lost": (1.0, 1.0), "half": (0.5, 0.5), "whole": (0.0, 0.5), "gained": (None, None), "gone": (1.0,)},
     "1700000001": {"lost": (None, None), "half": (1.0, None), "whole": (0.5, 1.0), "gained": (1.0, 0.0)},
 }

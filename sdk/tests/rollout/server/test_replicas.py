@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.faulty_trainer import FaultyTrainer
@@ -46,10 +47,10 @@ def assert_once(asked: Replica, trainer: FaultyTrainer, **outcomes: str) -> None
         assert len(trainer.chats(rollout_id)) == 1
 
 
-def accept_when_possible(replica: Replica, trainer: FaultyTrainer, rollout_id: str) -> None:
+def accept_when_possible(replica: Replica, trainer: FaultyTrainer, rollout_id: str, **fields: Any) -> None:
     """An init as a trainer sends it: again after each 503."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while (response := replica.init(rollout_id, trainer.url)).status_code == 503:
+    while (response := replica.init(rollout_id, trainer.url, **fields)).status_code == 503:
         assert time.monotonic() < deadline, response.text
         time.sleep(0.05)
     assert response.status_code == 202, response.text
@@ -234,8 +235,7 @@ def test_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer) -> None:
     with database("fsync=off") as own, Replica(tmp_path, "one", own.new_url(lease=LONG_LEASE)) as one:
         trainer.hold_chats()
         for name in ("a", "b", "c"):
-            messages = [{"role": "user", "content": large(name)}]
-            assert one.init(name, trainer.url, messages=messages).status_code == 202
+            accept_when_possible(one, trainer, name, messages=[{"role": "user", "content": large(name)}])
         trainer.wait_for_chat("a", "b", "c")
         own.limit_file_size(FULL_BYTES)
         refused = one.init("new", trainer.url, messages=[{"role": "user", "content": large("new")}])
@@ -261,7 +261,7 @@ def test_the_disk_of_the_database_is_full(tmp_path: Path, trainer: FaultyTrainer
         one = stack.enter_context(Replica(tmp_path, "one", own.new_url(lease=LONG_LEASE)))
         trainer.hold_chats()
         for name in ("a", "b", "c"):
-            assert one.init(name, trainer.url, messages=[{"role": "user", "content": large(name)}]).status_code == 202
+            accept_when_possible(one, trainer, name, messages=[{"role": "user", "content": large(name)}])
         trainer.wait_for_chat("a", "b", "c")
         filler = fill(disk)
         accepted = ["a", "b", "c"]

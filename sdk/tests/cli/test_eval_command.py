@@ -104,13 +104,13 @@ def test_it_reports_what_the_model_can_do(evaluate: Command, endpoint: ModelEndp
     ):
         assert line in ended.out
     shown = re.findall(
-        r"^\[(\d+)/12\] Row (\d) #(\d): (OK|ZERO) \([\d.ms]+, [\d,]+ tokens\)"
+        r"^\[(\d+)/12\] Row (\d) run (\d): (OK|ZERO) \([\d.ms]+, [\d,]+ tokens\)"
         r" (?:reward \S+, )?scores:right [01]\.00, scores:length \d+\.00, 1 turn, 0 tool calls$",
         ended.out,
         re.M,
     )
     assert [place for place, *_ in shown] == [str(place) for place in range(1, 13)]
-    assert {(row, repeat) for _, row, repeat, _ in shown} == {(row, repeat) for row in "0123" for repeat in "123"}
+    assert {(row, repeat) for _, row, repeat, _ in shown} == {(row, repeat) for row in "0123" for repeat in "012"}
     [line] = [line for line in ended.out.splitlines() if line.strip().startswith("scores:right  |")]
     assert [cell.strip() for cell in line.split("|")][2:] == ["0.750", "0.000", "1.000", "0.433", *["75.0%"] * 3]
     assert len(endpoint.calls) == 13

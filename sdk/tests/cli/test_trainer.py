@@ -160,12 +160,12 @@ class TestWithItsOwnServer:
         assert (ended.code, ended.err) == (0, "")
         assert "a script and no language model" in ended.out
         shown = re.findall(
-            r"^\[(\d)/6\] Row (\d #\d): OK \([\d.ms]+, [\d,]+ tokens\) reward 1\.00, 2 turns, 1 tool call$",
+            r"^\[(\d)/6\] Row (\d run \d): OK \([\d.ms]+, [\d,]+ tokens\) reward 1\.00, 2 turns, 1 tool call$",
             ended.out,
             re.M,
         )  # as `osmosis test` has them
         assert [place for place, _ in shown] == list("123456")
-        assert {which for _, which in shown} == {f"{row} #{repeat}" for row in range(3) for repeat in (1, 2)}
+        assert {which for _, which in shown} == {f"{row} run {repeat}" for row in range(3) for repeat in (0, 1)}
         assert "Rollouts: 6 of 6 completed" in ended.out
         assert "Mean reward: 1.00 (over 6 rollouts)" in ended.out
         wait_until_gone(int((project / "server.pid").read_text()))

@@ -122,8 +122,7 @@ class PostgresJournal(Journal):
                 await home.call(self._lease.make_sure)
 
     async def accept(self, acceptance: Acceptance) -> JournalRecord | None:
-        self._require_no_problem()
-        home = await self._as_owner()
+        home = await self._as_promiser()
         values = statements.accept_row(acceptance, self.now())
         size_bytes = len(acceptance.request) + len(acceptance.init_reply)
         record: JournalRecord | None = await home.write(Write(ACCEPT, acceptance.key, values, size_bytes))
@@ -196,7 +195,7 @@ class PostgresJournal(Journal):
         return await self._fetch(statements.RECORDS, wanted, limit, offset)
 
     async def claim_abandoned(self, limit: int = CLAIM_LIMIT) -> list[JournalRecord]:
-        self._require_no_problem()
+        await self._as_promiser()
 
         async def claim(connection: Any) -> list[JournalRecord]:
             if unclear := self._unclear_claims:
@@ -212,7 +211,7 @@ class PostgresJournal(Journal):
                 raise
             return statements.in_order(rows)
 
-        return await self._change(claim, SECONDS)
+        return await self._do(claim, SECONDS)
 
     async def adopt(self, pages: Pages) -> int:
         """Records of another journal, in that order, all of them now this owner's; how many were not there already.
@@ -324,14 +323,17 @@ class PostgresJournal(Journal):
         await self._as_owner()
         return await self._do(work, seconds)
 
-    def _require_no_problem(self) -> None:
-        if self._opened is not None and (problem := self._lease.problem) is not None:
-            raise JournalError(*problem.args)
-
     async def _as_owner(self) -> Home:
         home = self._opened
         if not self._work:
             await home.call(self._begin)
+        return home
+
+    async def _as_promiser(self) -> Home:
+        """The same, where nothing is known to be in the way of what is promised."""
+        home = await self._as_owner()
+        if (problem := self._lease.problem) is not None:
+            raise JournalError(*problem.args)
         return home
 
     async def _open(self, home: Home) -> Timeline:

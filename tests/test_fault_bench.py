@@ -50,7 +50,14 @@ def test_two_runs_under_one_id_are_one_too_many(ledger: Ledger) -> None:
 def test_a_call_after_the_result_is_noticed(ledger: Ledger) -> None:
     ledger.posted("r", body(), kept=False)
     ledger.chatted("r", "1-run")
-    assert ledger.chats_after_result == {"r"}
+    assert ledger.chats_after_result == ledger.chats_after_result_alive == {"r"}
+
+
+def test_a_call_after_the_result_is_no_surprise_from_one_that_was_cut_off(ledger: Ledger) -> None:
+    ledger.ended.add(1)
+    ledger.posted("r", body("interrupted"), kept=True)
+    ledger.chatted("r", "1-run")
+    assert (ledger.chats_after_result, ledger.chats_after_result_alive) == ({"r"}, set())
 
 
 def test_only_a_success_may_carry_a_reward(ledger: Ledger) -> None:

@@ -149,6 +149,7 @@ def _report(ledger: Ledger, faults: list[Happened], exit_codes: list[int], in_jo
         "rewarded failures": ledger.rewarded_failures,
         "failed for no reason": ledger.failed,
         "interrupted while alive": ledger.interrupted_alive,
+        "chats after a result while alive": ledger.chats_after_result_alive,
     }
     rows = [
         ("accepted", str(len(ledger.promised_at))),

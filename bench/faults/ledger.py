@@ -24,7 +24,7 @@ class Ledger:
     runs: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Nonces of the runs that called the policy; each begins with the id of its process."""
     ended: set[int] = field(default_factory=set)
-    """Ids of the server processes that were killed or asked to stop."""
+    """Ids of the server processes that were killed, asked to stop, or away for longer than a lease."""
     results: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Digests of the result bodies that arrived, whatever they were answered."""
     delivered_at: dict[str, float] = field(default_factory=dict)
@@ -35,6 +35,8 @@ class Ledger:
     interrupted_alive: set[str] = field(default_factory=set)
     """Reported as interrupted while the process that ran them was neither killed nor asked to stop."""
     chats_after_result: set[str] = field(default_factory=set)
+    chats_after_result_alive: set[str] = field(default_factory=set)
+    """Those of a process that was neither killed, nor stopped or cut off for long, nor asked to stop."""
 
     def promised(self, rollout_id: str, reply: bytes) -> None:
         """An init got its 202."""
@@ -46,6 +48,8 @@ class Ledger:
         self.runs[rollout_id].add(nonce)
         if rollout_id in self.results:
             self.chats_after_result.add(rollout_id)
+            if _process(nonce) not in self.ended:
+                self.chats_after_result_alive.add(rollout_id)
 
     def posted(self, rollout_id: str, body: bytes, *, kept: bool) -> None:
         """A result arrived; ``kept`` if the trainer took it."""
@@ -62,7 +66,7 @@ class Ledger:
             self.interrupted_alive.add(rollout_id)
 
     def _processes(self, rollout_id: str) -> set[int]:
-        return {int(nonce.partition("-")[0]) for nonce in self.runs[rollout_id]}
+        return {_process(nonce) for nonce in self.runs[rollout_id]}
 
     @property
     def lost(self) -> set[str]:
@@ -102,3 +106,7 @@ class Ledger:
             if promised_at <= since
         )
         return max([0.0, *(delivered_at - since for delivered_at in open_then)])
+
+
+def _process(nonce: str) -> int:
+    return int(nonce.partition("-")[0])

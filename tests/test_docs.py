@@ -82,6 +82,22 @@ def test_every_name_that_the_architecture_places_in_a_file_is_there() -> None:
         assert [name for name in names if name not in source] == [], file
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = {span for page in PAGES.values() for span in page.code_spans if re.fullmatch(r"test_\w+", span)}
+    files = [file for folder in ("tests", "sdk/tests") for file in (ROOT / folder).rglob("test_*.py")]
+    there = {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))}
+
+    assert named - there - {file.stem for file in files} == set()
+
+
+def test_each_failure_of_many_machines_has_a_test() -> None:
+    table = PAGES["docs/many-machines.md"].path.read_text(encoding="utf-8").partition("| failure |")[2]
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+
+    assert len(rows) > 10
+    assert [row for row in rows if "`test_" not in row.rstrip("| ").rpartition("|")[2]] == []
+
+
 def test_the_reference_lists_exactly_what_is_exported() -> None:
     text = "\n".join(page.path.read_text("utf-8") for name, page in PAGES.items() if name.startswith("docs/api/"))
     listed = re.findall(r"^::: ([\w.]+)\.(\w+)$", text, re.MULTILINE)

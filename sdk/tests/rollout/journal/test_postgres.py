@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import uvloop
 from support.journal import an_acceptance
 from support.postgres import Database, needs_postgres
 from support.postgres_journal import asked, claim_when_possible, cut_off, until_problem, until_true
 
 from osmosis_ai.rollout.journal import JournalError, PostgresJournal
 from osmosis_ai.rollout.journal.errors import NoJournalError
+from osmosis_ai.rollout.journal.postgres import batches, journal as postgres_journal
 
 pytestmark = [pytest.mark.slow, needs_postgres]
 
@@ -45,6 +48,40 @@ async def test_many_keys_at_once_from_many_replicas_are_each_accepted_once(
     )
     assert outcomes.count(None) == len(keys)
     await asyncio.gather(*(journal.close() for journal in journals))
+
+
+async def test_results_that_come_soon_after_another_share_a_commit(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = replace(batches.FINISH, alone_seconds=1.0)
+    for module in (batches, postgres_journal):
+        monkeypatch.setattr(module, "FINISH", patient)
+    url = postgres.new_url()
+    async with PostgresJournal(url) as journal, asked(url) as connection:
+        for key in ("first", "second", "third"):
+            await journal.accept(an_acceptance(key))
+        await journal.finish("first", b"result")
+        second = asyncio.ensure_future(journal.finish("second", b"result"))
+        assert await journal.get("second") is not None, "it is in the thread, too"
+        assert await journal.finish("third", b"result")
+        assert await second
+        assert await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM rollouts") == 2
+
+
+def test_its_loop_is_of_the_kind_of_the_one_that_opens_it(postgres: Database) -> None:
+    async def loop_of_journal() -> type[asyncio.AbstractEventLoop]:
+        told: asyncio.Queue[type[asyncio.AbstractEventLoop]] = asyncio.Queue()
+        here, journal = asyncio.get_running_loop(), PostgresJournal(postgres.new_url(lease=1))
+
+        def tell(*_: object) -> None:
+            here.call_soon_threadsafe(told.put_nowait, type(asyncio.get_running_loop()))
+
+        journal.on_backlog = tell
+        async with journal:
+            return await told.get()
+
+    assert uvloop.run(loop_of_journal()) is uvloop.Loop
+    assert asyncio.run(loop_of_journal()) is not uvloop.Loop
 
 
 async def test_a_commit_whose_answer_is_lost_is_one_acceptance(postgres: Database) -> None:

@@ -36,8 +36,8 @@ ACCEPT_PATIENCE_SECONDS = 4.0
 """Less than the 5 that a client of HTTP waits by default, such as httpx."""
 PACE_SECONDS = 0.02
 """From one statement to the next of its kind, once it carried several writes: what comes meanwhile shares it, and the
-waking of whoever waits. A write that comes alone waits for nothing."""
-ACKNOWLEDGE_PACE_SECONDS = 0.1
+waking of whoever waits."""
+SLOW_PACE_SECONDS = 0.1
 """The same where neither an agent nor a trainer waits."""
 
 
@@ -55,6 +55,8 @@ class Kind:
     done: Any = True
     arguments: "Callable[[Batches], tuple[Any, ...]]" = lambda _: ()
     pace_seconds: float = PACE_SECONDS
+    alone_seconds: float = 0.0
+    """The same after a write that came alone; none where whoever waits may send the next one only then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,8 +146,8 @@ class Batches:
             while due := self._due():
                 for kind in due:
                     began, writes = time.monotonic(), _take(self._queues[kind])
-                    is_all = not self._queues[kind]
-                    self._due_at[kind] = began + kind.pace_seconds if is_all and len(writes) > 1 else 0.0
+                    pace_seconds = kind.pace_seconds if len(writes) > 1 else kind.alone_seconds
+                    self._due_at[kind] = 0.0 if self._queues[kind] else began + pace_seconds
                     await self._carry_out(writes)
             if not any(self._queues.values()):
                 self.is_idle.set()
@@ -355,13 +357,14 @@ def _accept_arguments(batches: Batches) -> tuple[Any, ...]:
 
 
 ACCEPT = Kind("accept", statements.ACCEPT, _not_accepted, None, _accept_arguments)
-FINISH = Kind("finish", statements.FINISH, _not_finished)
+FINISH = Kind("finish", statements.FINISH, _not_finished, alone_seconds=PACE_SECONDS)
 SETTLE = {
     RolloutState.DELIVERED: Kind(
         "acknowledge",
         statements.ACKNOWLEDGE,
         _not_settled(Move.ACKNOWLEDGE),
-        pace_seconds=ACKNOWLEDGE_PACE_SECONDS,
+        pace_seconds=SLOW_PACE_SECONDS,
+        alone_seconds=PACE_SECONDS,
     ),
     RolloutState.UNDELIVERABLE: Kind("give up", statements.GIVE_UP, _not_settled(Move.GIVE_UP)),
 }

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from rollout_conformance import Report, Result, Status, select
 from rollout_conformance.catalogue import GROUPS
 from rollout_conformance.report_formats import to_json, to_junit
-from rollout_conformance.report_table import TablePrinter, notes
+from rollout_conformance.report_table import TablePrinter, notes, summary
 from rollout_conformance.usual_causes import CAUSES, usual_cause
 
 CHECKS = {check.id: check for check in select()}
@@ -64,6 +64,15 @@ def test_the_table_names_check_level_verdict_reason_and_section() -> None:
     assert "3.1" in line
     assert "FAIL" in next(line for line in table(strict=True).splitlines() if "chat.max_turns" in line)
     assert "1 passed, 4 failed of 3 causes, 1 warnings, 1 not exercised, 1 skipped" in table()
+
+
+def test_what_was_not_exercised_is_no_failure_in_the_words_of_a_strict_report_and_fails_it_all_the_same() -> None:
+    assert "does not conform: 1 passed, 5 failed of 4 causes, 1 not exercised, 1 skipped" in table(strict=True)
+    untried = Report("http://x", (RESULTS[0], RESULTS[4]), 0.0, strict=True)
+    assert not untried.is_success
+    assert "http://x is not known to conform: 1 passed, 0 failed, 1 not exercised, in " in summary(untried)
+    known = replace(untried, expected_failures=frozenset([RESULTS[4].check.id]))
+    assert "http://x is no worse than its baseline: 1 passed, 0 failed, 1 known, in " in summary(known)
 
 
 def test_a_failure_says_what_was_sent_what_was_seen_and_the_usual_cause_and_has_its_consequences_under_it() -> None:

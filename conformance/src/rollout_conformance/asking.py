@@ -108,16 +108,23 @@ class Asking:
                 writer.write(self._head_of_init(f"Content-Length: {body_bytes}") + begun)
                 line = asyncio.create_task(reader.readline())
                 try:
-                    await asyncio.wait({line}, timeout=BODY_SECONDS)
-                    if not line.done():
-                        # On a machine that is busy it takes longer; then so does the answer to what is asked now.
-                        await self.get("/health")
-                        await asyncio.wait({line}, timeout=BODY_SECONDS)
-                    return int(line.result().split()[1]) if line.done() else None
+                    is_there = await self.comes_in_time(line, BODY_SECONDS)
+                    return int(line.result().split()[1]) if is_there else None
                 finally:
                     line.cancel()
                     await asyncio.gather(line, return_exceptions=True)
         return None
+
+    async def comes_in_time(self, answer: asyncio.Task[bytes], seconds: float) -> bool:
+        """Whether it is there ``seconds`` after now.
+
+        On a machine that is busy it takes longer; then so does the answer to what is asked meanwhile.
+        """
+        await asyncio.wait({answer}, timeout=seconds)
+        if not answer.done():
+            await self.get("/health")
+            await asyncio.wait({answer}, timeout=seconds)
+        return answer.done()
 
     async def post_raw(self, framing: str, body: bytes) -> int | None:
         """The status of an init whose body is framed by this header; ``None`` if there is no answer.

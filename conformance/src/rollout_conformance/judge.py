@@ -32,6 +32,7 @@ from rollout_conformance.vocabulary import (
     Result,
     Skipped,
     Status,
+    TooBusy,
 )
 
 logger = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ async def _require_server(kit: Kit) -> None:
 
 async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | None) -> dict[str, Result]:
     results: dict[str, Result] = {}
+    once_more: list[Check] = []
     slots = {phase: asyncio.Semaphore(at_once) for phase, at_once in AT_ONCE.items()}
     together = [check for check in checks if check.phase is Phase.TOGETHER]
     few_are_left = asyncio.Event()
@@ -183,15 +185,21 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
         async with slots[check.phase]:
             results[check.id] = result = await _run_check(kit, check)
         count()
-        if on_result is not None:
+        if result.was_too_busy and check not in once_more:
+            once_more.append(check)
+        elif on_result is not None:
             on_result(result)
+
+    async def take_all(some: Iterable[Check]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for check in some:
+                group.create_task(take(check))
 
     count()
     for step in STEPS:
-        async with asyncio.TaskGroup() as group:
-            for check in sorted(checks, key=_rank):
-                if check.phase in step:
-                    group.create_task(take(check))
+        await take_all(check for check in sorted(checks, key=_rank) if check.phase in step)
+        # Less goes on now, so that a machine which is no busier than the kit makes it can tell.
+        await take_all([check for check in once_more if check.phase in step])
     return results
 
 
@@ -204,7 +212,7 @@ async def _run_check(kit: Kit, check: Check) -> Result:
     began = time.monotonic()
     status, reason, sent, seen, subjects = Status.PASSED, "", "", "", frozenset[str]()
     usually: str | None = None
-    cause = ""
+    cause, was_too_busy = "", False
     nothing_yet()
     try:
         await check.run(own)
@@ -215,6 +223,7 @@ async def _run_check(kit: Kit, check: Check) -> Result:
         status, reason = Status.SKIPPED, str(skipped)
     except NotExercised as verdict:
         status, reason, cause = Status.NOT_EXERCISED, str(verdict), verdict.cause
+        was_too_busy = isinstance(verdict, TooBusy)
     except Exception as error:
         logger.exception("The check %s broke", check.id)
         status, reason = Status.BROKEN, f"the kit itself failed: {type(error).__name__}: {shortened(str(error))}"
@@ -222,4 +231,4 @@ async def _run_check(kit: Kit, check: Check) -> Result:
         # Rollouts that the check left waiting come to an end, which the audits wait for.
         own.release()
     reason, sent, seen = (_without_key(kit.options, text) for text in (reason, sent, seen))
-    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects, cause, usually)
+    return Result(check, status, reason, time.monotonic() - began, sent, seen, subjects, cause, usually, was_too_busy)

@@ -1,6 +1,8 @@
-"""How late the kit itself was: on a machine that is too busy what is waited for comes late, through nobody's fault.
+"""How late the kit and the server were: on a machine that is too busy what is waited for comes late, through nobody's
+fault.
 
-Nor is anything seen then to come too soon: that it did not counts only of a kit that was in time.
+A time that the kit has measured is never shorter than it was, and may be longer by as much as they were late. So what
+came too soon by it did; that something did not, or came too late, counts only where they were in time.
 """
 
 import asyncio
@@ -9,8 +11,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rollout_conformance.vocabulary import NotExercised
+from rollout_conformance.vocabulary import TooBusy
+
+if TYPE_CHECKING:
+    from rollout_conformance.played import PlayedRollout
 
 TRIES = 4
 POLL_SECONDS = 0.1
@@ -32,6 +38,13 @@ class Lateness:
         self.worst_seconds = max(self.worst_seconds, time.monotonic() - self.asleep_since - POLL_SECONDS)
 
 
+def reaction_seconds(rollout: "PlayedRollout") -> float:
+    """From the model's last reply to the result, between which a server has nothing to wait for: so late it may be."""
+    if not rollout.answered_chats or not rollout.completions:
+        return 0.0
+    return rollout.completions[0].came_at - (rollout.answered_chats[-1].answered_at or 0)
+
+
 @asynccontextmanager
 async def watched() -> AsyncIterator[Lateness]:
     """Look at the event loop while the block runs."""
@@ -46,17 +59,16 @@ async def watched() -> AsyncIterator[Lateness]:
             await watching
 
 
-def too_late(late_seconds: float, least_seconds: float) -> NotExercised:
-    """The verdict of a kit that was so late, where it had to tell ``least_seconds``."""
-    seconds = f"the kit was {late_seconds:.1f} s late, where {least_seconds:.1f} s had to be told"
-    return NotExercised(f"this machine was too busy: {seconds}; run it on an idle one")
+def too_late(late_seconds: float, least_seconds: float) -> TooBusy:
+    """The verdict where something was so late, and ``least_seconds`` had to be told."""
+    return TooBusy(f"it was {late_seconds:.1f} s late, where {least_seconds:.1f} s had to be told")
 
 
 def require_in_time(lateness: Lateness, least_seconds: float) -> None:
     """Of what did not come too soon, where ``least_seconds`` were to pass.
 
     Raises:
-        NotExercised: the kit was late by half of that, so that it may have.
+        TooBusy: the kit was late by half of that, so that it may have.
     """
     if lateness.worst_seconds >= least_seconds / 2:
         raise too_late(lateness.worst_seconds, least_seconds)
@@ -66,7 +78,7 @@ async def told_in_time(look: Callable[[], Awaitable[None]], least_seconds: float
     """Run ``look``, which raises of what comes before ``least_seconds``, again where the kit was too late to tell.
 
     Raises:
-        NotExercised: it was in each of ``TRIES``.
+        TooBusy: it was in each of ``TRIES``.
     """
     for _ in range(TRIES):
         async with watched() as lateness:

@@ -119,7 +119,8 @@ class BrokenPromise(Exception):  # noqa: N818 - a verdict
 
     def __init__(self, result: Result) -> None:
         check = result.check
-        lines = (result.reason, *explanation(result), f"protocol, section {check.section} ({check.level})")
+        reason = f"not exercised: {result.reason}" if result.status is Status.NOT_EXERCISED else result.reason
+        lines = (reason, *explanation(result), f"protocol, section {check.section} ({check.level})")
         super().__init__("\n".join(lines))
 
 

@@ -97,6 +97,8 @@ class Result:
     """The failed check that this failure, or this lack of a verdict, follows from; empty if it stands for itself."""
     usually: str | None = None
     """What usually lies behind this very failure; ``None`` where that is what lies behind the check's."""
+    was_too_busy: bool = False
+    """Whether nothing is known because this machine was too busy to tell."""
 
     def is_failure(self, *, strict: bool) -> bool:
         """Whether the run fails because of it, but for a baseline."""
@@ -208,3 +210,10 @@ class NotExercised(Exception):  # noqa: N818 - a verdict, not an error of the ki
     def __init__(self, text: str, *, cause: str = "") -> None:
         super().__init__(text)
         self.cause = cause
+
+
+class TooBusy(NotExercised):
+    """This machine was too busy to tell; when less goes on, it may not be."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(f"this machine was too busy: {seen}; run it on an idle one")

@@ -6,19 +6,20 @@ import secrets
 from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks import completed, errors
-from rollout_conformance.checks.restart import reported, restart_of
+from rollout_conformance.checks.restart import READ_SECONDS, reported, restart_of
 from rollout_conformance.checks.state import require_attempts
 from rollout_conformance.checks.stop import (
     SLACK_SECONDS,
     UNKNOWN_SECONDS,
     field_of,
+    maybe_over,
     stop_of,
     why_no_end_is_awaited,
 )
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import require_in_time
-from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
+from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped, TooBusy
 
 LEAST_KEY_CHARACTERS = 8
 
@@ -50,6 +51,8 @@ async def answers(kit: Kit) -> None:
         raise NotExercised("rollouts were not seen to go on after SIGTERM", cause="drain.stopped")
     for what, response in during.items():
         if response is None or response.status_code != expected[what]:
+            if stop.was_asked_late:
+                raise maybe_over(kit)
             got = describe(response) if response is not None else "no connection"
             usually = None if response is None else MEANWHILE[what]
             raise Failed(f"{expected[what]} to {what} while rollouts go on after SIGTERM", got, usually=usually)
@@ -102,6 +105,8 @@ async def delivered(kit: Kit) -> None:
     # While that server goes on, and its successor starts, one that offers everything again after its start does so.
     await stop_of(kit)
     if (count := len(restart.delivered.completions)) > restart.before[restart.delivered.rollout_id]:
+        if not restart.is_read:
+            raise TooBusy(f"the server may not have read in {READ_SECONDS:g} s that its result was acknowledged")
         looked_at(restart.delivered)
         raise Failed("one delivery of a result that was acknowledged before kill -9", f"{count}")
 

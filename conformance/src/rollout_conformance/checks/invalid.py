@@ -101,6 +101,8 @@ METADATA_BYTES = 2 * 1024 * 1024
 DECLARED_BODY_BYTES = 1024 * 1024 * 1024
 SENT_BODY_BYTES = 64 * 1024 * 1024
 CHUNK = b" " * 65_536
+ANSWER_SECONDS = 2.0
+"""In which a server that has read its fill has said so."""
 
 
 def _changed(kit: Kit, field: str, value: Any) -> dict[str, Any]:
@@ -245,8 +247,7 @@ async def _send_endless_body(kit: Kit, framing: str, piece: bytes) -> int | None
                         break
                     writer.write(piece)
                     await writer.drain()
-        await asyncio.wait({answer}, timeout=min(2.0, kit.options.timeout_seconds))
-        if not answer.done():
+        if not await kit.comes_in_time(answer, ANSWER_SECONDS):
             return None
         with contextlib.suppress(OSError, IndexError, ValueError):
             return int(answer.result().split()[1])

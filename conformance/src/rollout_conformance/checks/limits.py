@@ -13,7 +13,7 @@ from rollout_conformance.checks.stop import stop_of
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.lateness import TRIES, Lateness, require_in_time, watched
+from rollout_conformance.lateness import TRIES, Lateness, reaction_seconds, require_in_time, watched
 from rollout_conformance.options import RUN_VARIABLE, SHORT_RUN_SECONDS
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
@@ -96,7 +96,8 @@ async def _play(kit: Kit) -> Limited:
             async with watched() as lateness:
                 rollout = await _paused(kit, what)
             is_completed = (await rollout.result()).get("status") == "COMPLETED"
-            if is_completed or lateness.worst_seconds < SHORT_RUN_SECONDS / 2:
+            late_seconds = max(lateness.worst_seconds, reaction_seconds(rollout))
+            if is_completed or late_seconds < SHORT_RUN_SECONDS / 2:
                 limited.paused[what] = rollout
                 return
         limited.was_late = True

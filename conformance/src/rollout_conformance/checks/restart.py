@@ -51,6 +51,8 @@ class Restart:
     """Its result is answered 422, so that it comes without messages, and then 503 until the server is back."""
     delivered: PlayedRollout
     """It has ended, and its result was acknowledged."""
+    is_read: bool = False
+    """Whether the server had read that when it was killed."""
     problem: Failed | None = None
     """Why results are missing."""
     altered: Failed | None = None
@@ -114,7 +116,7 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     with contextlib.suppress(TimeoutError, Failed):
         async with asyncio.timeout(SHORTENED_SECONDS):
             await restart.shortened.wait_until(lambda played: len(played.completions) > 1, "one without its messages")
-    await _until_read(kit, restart.delivered)
+    restart.is_read = await _is_read(kit, restart.delivered)
     # Its 202 says that it is on record: nothing may lie between that and the kill.
     just_accepted = play(waiting_for(model, answering()))
     first[just_accepted.rollout_id] = await kit.send(just_accepted)
@@ -174,14 +176,17 @@ async def start_again(command: "ServerCommand", after: str) -> None:
         raise Failed(f"a server that can be started again after {after}", str(error), usually=usually) from None
 
 
-async def _until_read(kit: Kit, rollout: PlayedRollout) -> None:
-    """Until the server has read that its result was acknowledged, as far as it can be seen."""
+async def _is_read(kit: Kit, rollout: PlayedRollout) -> bool:
+    """Whether the server has read that its result was acknowledged, once it has, as far as its state tells."""
     deadline = time.monotonic() + READ_SECONDS
-    while time.monotonic() < deadline:
-        response = await kit.status(rollout.rollout_id)
-        if response.status_code == 200 and b'"delivered"' in response.content:
-            return
+    while (
+        response := await kit.status(rollout.rollout_id)
+    ).status_code != 200 or b'"delivered"' not in response.content:
+        if time.monotonic() > deadline:
+            # One that tells no states has had the time.
+            return response.status_code != 200
         await asyncio.sleep(POLL_SECONDS)
+    return True
 
 
 async def require_reports(rollouts: list[PlayedRollout], after: str) -> None:

@@ -24,7 +24,7 @@ from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
 from rollout_conformance.scripts import answering, encoded, owing, waiting_for
 from rollout_conformance.strict_json import parse_object
-from rollout_conformance.vocabulary import ConformanceError, Failed, NotExercised, Skipped
+from rollout_conformance.vocabulary import ConformanceError, Failed, NotExercised, Skipped, TooBusy
 
 if TYPE_CHECKING:
     from rollout_conformance.server_command import ServerCommand
@@ -33,6 +33,8 @@ ROLLOUTS = 4
 POLL_SECONDS = 0.05
 STILL_RUNNING_SECONDS = 1.0
 """How long rollouts go on while the server has begun to end."""
+ENOUGH_ASKED = 5
+"""Times that were in vain, after which another one would be."""
 ANSWER_SECONDS = 5.0
 """In which a worker that has nothing left to do has ended, however busy the machine is."""
 LEAST_DRAIN_SECONDS = 3.0
@@ -58,6 +60,8 @@ class Stop:
     """Why rollouts are missing, or inits were taken all the same; or that this machine was too late to tell."""
     during: dict[str, httpx.Response | None] = field(default_factory=dict)
     """What was answered while rollouts ran, by what was asked; ``None`` where no connection came about."""
+    was_asked_late: bool = False
+    """Whether that of one was not known when a drain may have been over."""
     ending: str = ""
     """How the process ended, where not with exit code 0."""
     offered_before: int = 0
@@ -122,6 +126,10 @@ async def _stop(kit: Kit) -> Stop:
             if stop.goes_on:
                 is_over.set()
         stop.ending = await _end(kit, kit.options.timeout_seconds + (kit.options.drain_seconds or 0))
+    # What it has sent at its end may still have to be read.
+    with contextlib.suppress(Failed, TimeoutError):
+        async with asyncio.timeout(SLACK_SECONDS):
+            await stop.owed.wait_until(lambda played: len(played.completions) > stop.offered_before, "a last offer")
     stop.offered_at_the_end = len(stop.owed.completions)
     is_back.set()
     is_over.set()
@@ -153,7 +161,7 @@ async def _go_on(kit: Kit, stop: Stop, model: asyncio.Event, left_waiting: async
         "GET its state": ("GET", path_of(stop.running[0].rollout_id), 200),
         "POST its cancel": ("POST", f"{path_of(stop.cancelled.rollout_id)}/cancel", 202),
     }
-    given = await asyncio.gather(*(_asked(kit, *one) for one in wanted.values()))
+    given = await asyncio.gather(*(_asked(kit, stop, *one) for one in wanted.values()))
     stop.during = dict(zip(wanted, given, strict=True))
     await model.wait()
     left_waiting.set()
@@ -163,11 +171,8 @@ async def _go_on(kit: Kit, stop: Stop, model: asyncio.Event, left_waiting: async
         if end == "COMPLETED":
             continue
         # On a busy machine the answer comes late, and a drain that is short may have been over.
-        if rollout.completions[0].came_at - stop.began_at >= _least_drain(kit) - SLACK_SECONDS:
-            raise NotExercised(
-                f"this machine was so late that a drain of {_least_drain(kit):g} s may have been over; "
-                "run it on an idle one"
-            )
+        if rollout.completions[0].came_at >= _surely_goes_on_until(kit, stop):
+            raise maybe_over(kit)
         looked_at(rollout)
         what = f"COMPLETED, of a rollout whose model answered {STILL_RUNNING_SECONDS:g} s after SIGTERM"
         raise Failed(what, str(end))
@@ -198,12 +203,24 @@ def _least_drain(kit: Kit) -> float:
     return SHORT_DRAIN_SECONDS if kit.options.drain_seconds is None else kit.options.drain_seconds
 
 
-async def _asked(kit: Kit, method: str, path: str, status: int) -> httpx.Response | None:
+def _surely_goes_on_until(kit: Kit, stop: Stop) -> float:
+    """What the server does before that, it does while its rollouts may go on."""
+    return stop.began_at + _least_drain(kit) - SLACK_SECONDS
+
+
+def maybe_over(kit: Kit) -> TooBusy:
+    """The verdict on what came so late that rollouts need not go on."""
+    return TooBusy(f"it was so late that a drain of {_least_drain(kit):g} s may have been over")
+
+
+async def _asked(kit: Kit, stop: Stop, method: str, path: str, status: int) -> httpx.Response | None:
     """The answer, asked for again for a while: one of several processes may be at its end already."""
-    deadline, said = time.monotonic() + ANSWER_SECONDS, None
+    deadline, said, in_vain = time.monotonic() + ANSWER_SECONDS, None, 0
     while (response := await _answer(kit, method, path)) is None or response.status_code != status:
         said = said if response is None else response  # which counts, also if the process ends meanwhile
+        in_vain += time.monotonic() < _surely_goes_on_until(kit, stop)
         if time.monotonic() > deadline:
+            stop.was_asked_late = stop.was_asked_late or in_vain < ENOUGH_ASKED
             break
         await asyncio.sleep(POLL_SECONDS)
     return said if response is None else response

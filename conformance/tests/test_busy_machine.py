@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import httpx
 import pytest
 from servers.serving import serving
 from servers.small import SmallServer
@@ -18,6 +17,7 @@ from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.lateness import TRIES, reaction_seconds, told_in_time
+from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.played import Call, Patience, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering
 from rollout_conformance.vocabulary import Failed, NotExercised, TooBusy
@@ -135,9 +135,9 @@ async def answering_cancels(status_of: Callable[[int], int]) -> AsyncIterator[tu
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, httpx.AsyncClient(trust_env=False) as http:
+    async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield Asking(KitOptions(url), http, KitTrainer(url, 60.0)), answered
+        yield Asking(KitOptions(url), OwnConnections(60.0), KitTrainer(url, 60.0)), answered
 
 
 async def test_a_rollout_is_cancelled_though_another_process_takes_many_connections_in_a_row(

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
 from rollout_conformance import KitOptions, asking
@@ -13,6 +12,7 @@ from rollout_conformance.asking import Asking
 from rollout_conformance.endpoint import Request
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.lateness import watched
+from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.played import IMPATIENT_SECONDS, MANY_LOST, Call, Patience, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering
 from rollout_conformance.vocabulary import Failed
@@ -70,5 +70,5 @@ async def test_an_answer_to_a_head_is_waited_for_until_a_later_question_has_its_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(asking, "BODY_SECONDS", 0.1)
-    async with answers_heads_when_it_is_asked_for_its_health() as url, httpx.AsyncClient(trust_env=False) as http:
-        assert await Asking(KitOptions(url), http, KitTrainer(url, 5.0)).post_head(1000) == 401
+    async with answers_heads_when_it_is_asked_for_its_health() as url:
+        assert await Asking(KitOptions(url), OwnConnections(60.0), KitTrainer(url, 5.0)).post_head(1000) == 401

@@ -18,6 +18,7 @@ from rollout_conformance.endpoint import PIECE_SECONDS, cut_within_character
 from rollout_conformance.evidence import sending
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
+from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.played import init_in_words
 from rollout_conformance.scripts import encoded
 from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
@@ -35,7 +36,7 @@ ELSEWHERE_SECONDS, ASKED_AGAIN_SECONDS = 15.0, 0.05
 class Asking:
     """Requests to the server, with its key; ``Failed`` where there is no answer."""
 
-    def __init__(self, options: KitOptions, http: httpx.AsyncClient, trainer: KitTrainer) -> None:
+    def __init__(self, options: KitOptions, http: OwnConnections, trainer: KitTrainer) -> None:
         self.options = options
         self.http = http
         self.trainer = trainer

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-import httpx
-
 from rollout_conformance.asking import INIT_PATH, describe
 from rollout_conformance.catalogue import all_checks
 from rollout_conformance.endpoint import address_of, listen, served
@@ -17,9 +15,10 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.lateness import watched
 from rollout_conformance.options import DRAIN_VARIABLE, SHORT_DRAIN_SECONDS, KitOptions
+from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.policy import Policy
 from rollout_conformance.root_causes import with_causes
-from rollout_conformance.server_command import ServerCommand, own_client
+from rollout_conformance.server_command import ServerCommand
 from rollout_conformance.text import shortened
 from rollout_conformance.usual_causes import NO_ANSWER
 from rollout_conformance.vocabulary import (
@@ -42,11 +41,14 @@ STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.ST
 """Which phases follow which; those of one step overlap."""
 AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
 LONGEST = (
-    *("retries.delay", "delivery.delay", "load.beside_failing", "errors.unreachable", "delivery.no_connection"),
-    *("retries.no_connection", "retries.later", "retries.too_many", "delivery.final", "delivery.refused_once"),
-    *("delivery.nothing_left", "delivery.retry_after", "callbacks.secret", "retries.pause"),
+    *("delivery.no_connection", "callbacks.secret", "retries.no_connection", "retries.too_many", "state.cancel"),
+    *("delivery.refused_once", "delivery.slow", "delivery.delay", "delivery.retry_after", "retries.delay"),
+    *("delivery.final", "delivery.nothing_left", "errors.unreachable", "load.beside_failing", "retries.later"),
+    *("retries.pause", "idempotency.after_error", "delivery.created", "delivery.any_body", "state.cancel_ended"),
 )
 """Begin first, the longest of them first: they wait for all delays of a server, or for seconds that are fixed."""
+HEAD_START_SECONDS = 0.3
+"""Of the longest, so that what they wait for begins at once."""
 FEW = len(LONGEST) + 3
 """So many checks of ``TOGETHER`` may be left when the late ones begin."""
 
@@ -83,8 +85,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
         await stack.enter_async_context(served(trainer.handle, listener))
-        timeout = httpx.Timeout(options.timeout_seconds, connect=min(CONNECT_SECONDS, options.timeout_seconds))
-        http = await stack.enter_async_context(own_client(timeout))
+        http = OwnConnections(options.timeout_seconds, min(CONNECT_SECONDS, options.timeout_seconds))
         command = None
         if options.server_command:
             # So that the end of a drain is seen, and soon; a server need not read it.
@@ -192,7 +193,11 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
 
     async def take_all(some: Iterable[Check]) -> None:
         async with asyncio.TaskGroup() as group:
+            has_head_start = False
             for check in some:
+                if has_head_start and check.id not in LONGEST:
+                    await asyncio.sleep(HEAD_START_SECONDS)
+                has_head_start = check.id in LONGEST
                 group.create_task(take(check))
 
     count()

@@ -14,6 +14,7 @@ from rollout_conformance.door import Door
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit_trainer import KitTrainer
 from rollout_conformance.options import KitOptions
+from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.played import PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import acknowledge, answering
 from rollout_conformance.strict_json import parse_object
@@ -36,7 +37,7 @@ class Kit(Asking):
     def __init__(
         self,
         options: KitOptions,
-        http: httpx.AsyncClient,
+        http: OwnConnections,
         trainer: KitTrainer,
         check_id: str = "",
         command: "ServerCommand | None" = None,
@@ -181,9 +182,9 @@ class Kit(Asking):
     async def settle(self) -> None:
         """Leave time for what must not come: a while, and as long as a rollout takes from its init to its result."""
 
-        async def another() -> None:
-            # A machine that is busy is waited for; a server that does not serve is another check's matter.
-            with contextlib.suppress(Failed):
-                await self.must_serve()
+        # A machine that is busy is waited for; a server that does not serve is another check's matter.
+        await asyncio.gather(asyncio.sleep(self.options.settle_seconds), self.trainer.next_plain(self._play_plain))
 
-        await asyncio.gather(asyncio.sleep(self.options.settle_seconds), another())
+    async def _play_plain(self) -> None:
+        with contextlib.suppress(Failed):
+            await self.must_serve()

@@ -6,7 +6,8 @@ Each rollout has a ``server_url`` with a path of its own, so a call that lacks o
 import asyncio
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rollout_conformance.endpoint import Answer, Request
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETED_PATH = "/v1/rollout/completed"
+Play = Callable[[], Coroutine[Any, Any, None]]
 
 
 class KitTrainer:
@@ -47,8 +49,25 @@ class KitTrainer:
         self.stop: asyncio.Task[Stop] | None = None
         """The end of the server, which several checks look at."""
         self.limited: asyncio.Task[Limited] | None = None
+        self._plain: asyncio.Task[None] | None = None
+        self._next_plain: asyncio.Task[None] | None = None
         self._base_path = urlsplit(self.base_url).path
         self._by_token: dict[str, PlayedRollout] = {}
+
+    async def next_plain(self, play: Play) -> None:
+        """Wait for a plain rollout that begins after now: one for all who ask while the one before it runs."""
+        before = self._plain
+        if self._next_plain is None:
+            self._next_plain = asyncio.create_task(self._play_next(before, play))
+        await asyncio.shield(self._next_plain)
+
+    async def _play_next(
+        self, before: "asyncio.Task[None] | None", play: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        self._plain, self._next_plain = self._next_plain, None
+        await play()
 
     def add(self, rollout: PlayedRollout, *, trailing: str = "", at: str = "") -> None:
         """Make the rollout known, and give it its ``server_url``."""

@@ -10,12 +10,12 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from types import TracebackType
 from typing import Self
 
 import httpx
 
+from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.processes import kill_session
 from rollout_conformance.text import shortened
 from rollout_conformance.vocabulary import ConformanceError
@@ -26,18 +26,6 @@ POLL_SECONDS = 0.05
 GONE_SECONDS = 10.0
 SHOWN_OUTPUT_BYTES = 8_000
 SHOWN_LINES = 10
-
-
-_certificates = cache(httpx.create_ssl_context)  # to load them takes 20 ms or more, for each client otherwise
-
-
-def own_client(timeout: httpx.Timeout | float) -> httpx.AsyncClient:
-    """A client with a connection for each request, as many as there are: no proxy of the environment, no pool between.
-
-    One that is kept open may be closed when it is used again, and may belong to a process that is about to go.
-    """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return httpx.AsyncClient(trust_env=False, timeout=timeout, limits=limits, verify=_certificates(trust_env=False))
 
 
 class ServerCommand:
@@ -128,11 +116,10 @@ class ServerCommand:
 
     async def _status(self) -> int | None:
         """Of the answer to GET /health; ``None`` without one."""
-        async with own_client(READY_SECONDS) as http:
-            try:
-                return (await http.get(f"{self._server_url}/health")).status_code
-            except httpx.TransportError:
-                return None
+        try:
+            return (await OwnConnections(READY_SECONDS).request("GET", f"{self._server_url}/health")).status_code
+        except httpx.TransportError:
+            return None
 
     def output(self) -> bytes:
         """What it has printed, in all its starts."""

@@ -12,6 +12,8 @@ _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\
 
 def printable(text: str, encoding: str = "utf-8") -> str:
     """``text`` on one line, without control sequences or invisible characters, in what ``encoding`` can write."""
+    if text.isascii() and text.isprintable() and "  " not in text and text.strip(" ") == text:
+        return text
     one_line = " ".join(_SEQUENCE.sub("", text).split())
     # Category C: controls, marks that turn the direction of writing, lone surrogates, what is not assigned.
     shown = "".join(character for character in one_line if unicodedata.category(character)[0] != "C")

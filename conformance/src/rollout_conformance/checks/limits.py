@@ -74,7 +74,7 @@ async def limited_of(kit: Kit) -> Limited:
 
 async def _play(kit: Kit) -> Limited:
     model = asyncio.Event()
-    held, paused = waiting_for(model, answering()), _for_a_while(PAUSES["503"], calling_offered_tools())
+    held, paused = waiting_for(model, answering()), refusing(503, 1, calling_offered_tools(), HEADER)
 
     async def held_later(call: Call) -> Answer | None:
         return await (held if turn_of(call) else paused)(call)

@@ -101,8 +101,8 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
 
     restart = Restart(
         [play(waiting_for(model, answering())) for _ in range(ROLLOUTS)],
-        play(calling_offered_tools(), owing(is_back)),
-        play(calling_offered_tools(), owing(is_back, Answer(422, encoded({"detail": "no"})))),
+        play(calling_offered_tools(), owing(is_back, retry_after="0")),
+        play(calling_offered_tools(), owing(is_back, Answer(422, encoded({"detail": "no"})), retry_after="0")),
         play(answering()),
     )
     restart.owed.has_delivery_faults = restart.shortened.has_delivery_faults = True

@@ -253,8 +253,8 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         rollout = kit.play()
         try:
             url = f"{kit.options.server_url}{INIT_PATH}"
-            response = await kit.http.post(
-                url, content=encoded(rollout.init), headers={"Content-Type": "application/json", **key}
+            response = await kit.http.request(
+                "POST", url, content=encoded(rollout.init), headers={"Content-Type": "application/json", **key}
             )
         except httpx.TransportError:
             return late

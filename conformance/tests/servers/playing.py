@@ -5,13 +5,8 @@ import contextlib
 import hashlib
 import json
 import math
-import re
 import secrets
-import ssl
 import time
-import zlib
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 import httpx
@@ -21,41 +16,32 @@ from servers.model import (
     FIRST_DELAY_SECONDS,
     GROWTH,
     LAST_DELAY_SECONDS,
-    MAX_REFUSAL_BYTES,
     PATIENCE,
-    TRACE,
     WHOLE,
     ChatError,
     Json,
     Rollout,
     RunTimeout,
 )
+from servers.posting import Posting
 
 CHAT = "/v1/chat/completions"
 COMPLETED = "/v1/rollout/completed"
-NO_PATH = re.compile(r'"(404 )?((page|route) )?not found\.?"|"no route matched with those values\.?"', re.IGNORECASE)
 CLOCK_POLL_SECONDS = 0.05
-MAX_REPLY_BYTES = 16 * 1024 * 1024
-TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""The kit speaks plain HTTP, and to load all that a server may trust takes as long as to judge one."""
 DEFAULTS = {"model": "default", "temperature": 1.0, "top_p": 1.0, "max_tokens": 512, "logprobs": True}
 
 
-class Playing:
+class Playing(Posting):
     """Each step is a method, so that a mutant replaces one at a time."""
 
     attempts = ATTEMPTS
     run_seconds = math.inf
-    keeps_connections = 0
-    max_reply_bytes = MAX_REPLY_BYTES
     leaves_messages_out_after: ClassVar[set[int]] = {400, 413, 422}
 
     def __init__(self) -> None:
+        super().__init__()
         self.last_call = asyncio.Event()
         self.kept: list[Any] = []
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.keeps_connections)
-        headers = {"Accept-Encoding": "identity"}
-        self.http = httpx.AsyncClient(trust_env=False, timeout=30, limits=limits, headers=headers, verify=TRUSTS_NOBODY)
 
     def note(self, event: Json) -> None:
         """Put an event on record."""
@@ -229,10 +215,6 @@ class Playing:
     def is_whole(self, completion: Json) -> bool:
         return self.finish_reason(completion) in WHOLE
 
-    def is_nobody(self, error: Exception) -> bool:
-        """Whether no connection came about."""
-        return isinstance(error, httpx.ConnectError)
-
     def is_pause(self, response: httpx.Response, completion: Json | None) -> bool:
         if completion is not None:
             return bool(self.finish_reason(completion) == "abort")
@@ -248,83 +230,11 @@ class Playing:
             or (self.is_page(response) and not is_final)
         )
 
-    def is_retried(self, status: int) -> bool:
-        return status >= 500 or status in (408, 425, 429)
-
-    def is_absent(self, response: httpx.Response) -> bool:
-        """Whether somebody else answers in the trainer's place."""
-        is_object = response.text.startswith("{") and response.text != "{}" and len(response.text) <= MAX_REFUSAL_BYTES
-        return response.status_code in (404, 405) and not is_object
-
-    def is_no_path(self, response: httpx.Response) -> bool:
-        """Whether the path is not served."""
-        return response.status_code == 405 or (
-            response.status_code == 404
-            and NO_PATH.search(response.text) is not None
-            and "rollout" not in re.sub(r'/[^\s"]*', "", response.text.lower())
-        )
-
     async def wait_as_told(self, response: httpx.Response) -> None:
         await asyncio.sleep(self.told_seconds(response))
 
-    def told_seconds(self, response: httpx.Response) -> float:
-        told = response.headers.get("retry-after", "0")
-        if told.isdigit():
-            return float(told)
-        try:
-            return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
-        except ValueError:
-            return 0.0
-
     async def back_off(self, attempts: int) -> None:
         await asyncio.sleep(min(FIRST_DELAY_SECONDS * GROWTH ** (attempts - 1), LAST_DELAY_SECONDS))
-
-    async def post(self, rollout: Rollout, path: str, body: Json, key: str) -> httpx.Response:
-        headers = {"Content-Type": "application/json", **self.credentials(rollout, path), **self.trace(path)}
-        headers |= {"Idempotency-Key": key} if key else {}
-        request = self.http.build_request(
-            "POST", self.callback_url(rollout, path), content=self.encode(body), headers=headers
-        )
-        response = await self.http.send(request, stream=True)
-        try:
-            packed = bytearray()
-            async for chunk in response.aiter_raw():
-                packed += chunk
-                if len(packed) > self.max_reply_bytes:
-                    raise httpx.ReadError("The reply is too large")
-        finally:
-            await response.aclose()
-        content = self.unpacked(bytes(packed), response.headers.get("content-encoding", "identity"))
-        told = [(name, value) for name, value in response.headers.raw if self.is_read(name)]
-        return httpx.Response(response.status_code, headers=told, content=content)
-
-    def is_read(self, name: bytes) -> bool:
-        return name.lower() in (b"retry-after", b"content-type")
-
-    def unpacked(self, packed: bytes, coding: str) -> bytes:
-        if coding == "identity" or not packed:
-            return packed
-        unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        try:
-            content = unpacking.decompress(packed, self.max_reply_bytes + 1)
-        except zlib.error as error:
-            raise httpx.ReadError(f"The reply cannot be unpacked: {error}") from error
-        if not unpacking.eof or unpacking.unused_data:
-            raise httpx.ReadError("The reply is cut off, or too large")
-        return content
-
-    def encode(self, body: Json) -> bytes:
-        return json.dumps(body).encode()
-
-    def callback_url(self, rollout: Rollout, path: str) -> str:
-        return f"{rollout.url}{path}"
-
-    def credentials(self, rollout: Rollout, path: str) -> dict[str, str]:
-        key = rollout.init.get("api_key")
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-    def trace(self, path: str) -> dict[str, str]:
-        return TRACE.get()
 
     # The result
 
@@ -415,13 +325,6 @@ class Playing:
             return ""
         again = self.is_retried(response.status_code) or self.is_absent(response) or self.is_no_path(response)
         return "" if again else "undeliverable"
-
-    def is_page(self, response: httpx.Response) -> bool:
-        """Whether somebody else answers, in HTML."""
-        return "text/html" in response.headers.get("content-type", "") and self.begins_as_page(response.text)
-
-    def begins_as_page(self, text: str) -> bool:
-        return text.lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype html", "<html"))
 
     def result_key(self, rollout: Rollout) -> str:
         return hashlib.sha256(rollout.init["rollout_id"].encode("utf-8", "surrogatepass")).hexdigest()[:32]

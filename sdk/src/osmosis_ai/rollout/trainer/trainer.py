@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 from starlette.types import ASGIApp
 
-from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.core.schemas import RolloutRequest
 from osmosis_ai.rollout.core.text import sendable_key
 from osmosis_ai.rollout.core.window import run_window
 from osmosis_ai.rollout.trainer import defaults
@@ -36,6 +36,7 @@ from osmosis_ai.rollout.trainer.fetching import Fetcher, StartDialect
 from osmosis_ai.rollout.trainer.groups import Groups
 from osmosis_ai.rollout.trainer.line import ServerLine
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
+from osmosis_ai.rollout.trainer.outcomes import outcome_of
 from osmosis_ai.rollout.trainer.sink import CompletionSink
 from osmosis_ai.rollout.trainer.tries import id_of_try
 from osmosis_ai.rollout.trainer.vocabulary import (
@@ -54,8 +55,6 @@ from osmosis_ai.rollout.wire.paths import CHAT_PATH, COMPLETED_PATH
 CALLBACK_KEY_BYTES = 32
 
 _LEFT = "The trainer was left: what it runs ends with its 'async with'."
-
-_OUTCOME_OF_STATUS = {RolloutStatus.COMPLETED: Ending.COMPLETED, RolloutStatus.ERROR: Ending.ERROR}
 
 
 class Trainer:
@@ -212,7 +211,7 @@ class Trainer:
         except BaseException as error:
             self._book.close(rollout)
             if isinstance(error, TimeoutError) and rollout.is_cancelled:
-                return self._outcome(rollout, Ending.CANCELLED, None, 0.0)
+                return outcome_of(rollout, Ending.CANCELLED, None, 0.0)
             raise
         try:
             return await self._run(rollout)
@@ -357,7 +356,7 @@ class Trainer:
         rollout.is_sent = True
         started_seconds = time.monotonic()
         problem, is_systemic = None, False
-        outcome = Ending.TIMED_OUT
+        ending = Ending.TIMED_OUT
         waited_in_vain = True
         try:
             async with asyncio.timeout(self._limits.rollout_timeout_seconds) as rollout.patience:
@@ -372,49 +371,11 @@ class Trainer:
             timeout_seconds = self._limits.rollout_timeout_seconds
             problem = f"No result within {timeout_seconds:g} s; still waiting for {rollout.waiting_for}."
         except InitRefusedError as error:
-            outcome, problem, is_systemic = Ending.REFUSED, str(error), error.systemic
+            ending, problem, is_systemic = Ending.REFUSED, str(error), error.systemic
             waited_in_vain = False
         finally:
             rollout.patience = None
             self._book.close(rollout)
             if waited_in_vain and not rollout.is_cancelled:
                 self._withdrawals.withdraw(rollout)
-        return self._outcome(rollout, outcome, problem, time.monotonic() - started_seconds, is_systemic=is_systemic)
-
-    def _outcome(
-        self,
-        rollout: Rollout,
-        outcome: Ending,
-        problem: str | None,
-        latency_seconds: float,
-        *,
-        is_systemic: bool = False,
-    ) -> RolloutOutcome:
-        if rollout.result is not None:
-            outcome, problem = _ending(rollout.result)
-            if outcome is Ending.ERROR and rollout.result.extra_fields.get("outcome") == "llm_error":
-                problem = rollout.policy_failure or problem  # the cause, which the server has only been told of
-        elif rollout.is_cancelled:
-            outcome, problem = Ending.CANCELLED, "The trainer cancelled it."
-        elif rollout.is_lost:
-            outcome, problem = Ending.LOST, "The server was started again and did not report this rollout."
-        return RolloutOutcome(
-            request=rollout.request,
-            outcome=outcome,
-            result=rollout.result,
-            problem=problem,
-            turns=rollout.turns,
-            tool_calls=rollout.tool_calls,
-            latency_seconds=latency_seconds,
-            rewrites=rollout.rewrites,
-            weights_versions=tuple(rollout.weights_versions),
-            tokens=tuple(rollout.tokens.turns),
-            is_systemic=is_systemic,
-        )
-
-
-def _ending(result: RolloutResponse) -> tuple[Ending, str | None]:
-    outcome = _OUTCOME_OF_STATUS[result.status]
-    if outcome is Ending.COMPLETED:
-        return outcome, None
-    return outcome, result.error_message or "The server reported ERROR without a message."
+        return outcome_of(rollout, ending, problem, time.monotonic() - started_seconds, is_systemic=is_systemic)

@@ -5,9 +5,10 @@ import math
 import pytest
 from support.evaluations import evaluation
 
-from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.documents import markdown_report
 from osmosis_ai.rollout.run.evaluate.eval_fn import EvalFnError, EvalFnWrapper
+from osmosis_ai.rollout.run.evaluate.model_lines import model_lines
+from osmosis_ai.rollout.run.evaluate.notes import pass_notes
 from osmosis_ai.rollout.run.formats import format_number
 from osmosis_ai.rollout.run.moments import Moments
 
@@ -64,7 +65,7 @@ def test_large_scores_are_short_in_tables() -> None:
 class TestPassNotes:
     def told(self, *scores: list[float], baseline: list[list[float]] | None = None) -> list[str]:
         result = evaluation(*scores, baseline=baseline)
-        notes = list(tables.pass_notes(tables.model_lines(result, "m"), result))
+        notes = list(pass_notes(model_lines(result, "m"), result))
         assert markdown_report(result, {"model": "m"}, {}).count("No run passes") == len(notes)
         return notes
 

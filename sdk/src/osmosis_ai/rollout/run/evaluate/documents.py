@@ -12,6 +12,8 @@ from osmosis_ai.rollout.core.text import both_ends, one_line
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalResult
 from osmosis_ai.rollout.run.evaluate.html_report import html_report
+from osmosis_ai.rollout.run.evaluate.model_lines import model_lines
+from osmosis_ai.rollout.run.evaluate.notes import pass_notes, reading_notes, stop_note
 from osmosis_ai.rollout.run.evaluate.summary import tally_of
 from osmosis_ai.rollout.run.evaluate.tables import Table
 from osmosis_ai.rollout.run.tally import warning_lines
@@ -33,14 +35,14 @@ def markdown_report(result: EvalResult, config: Mapping[str, Any], rows: tables.
     """``result`` in Markdown."""
     lines = ["# Evaluation report", ""]
     lines += [f"- {name}: {_markdown(value)}" for name, value in tables.totals(result)]
-    if (stopped := tables.stop_note(result)) is not None:
+    if (stopped := stop_note(result)) is not None:
         lines += ["", f"**{_markdown(stopped)}**"]
     for table in tables.of_report(result, config, rows):
         lines += ["", f"## {_markdown(table.title)}", "", *_markdown_table(table)]
-    models = tables.model_lines(result, str(config.get("model", "")))
-    if warnings := [*tables.pass_notes(models, result), *warning_lines(tally_of(result))]:
+    models = model_lines(result, str(config.get("model", "")))
+    if warnings := [*pass_notes(models, result), *warning_lines(tally_of(result))]:
         lines += ["", "## Warnings", "", *(f"- {_markdown(text)}" for text in warnings)]
-    lines += ["", "## How to read this", "", *(f"- {_markdown(note)}" for note in tables.notes(result))]
+    lines += ["", "## How to read this", "", *(f"- {_markdown(note)}" for note in reading_notes(result))]
     lines += ["", "## How it was made", "", *(f"    {line}" for line in tables.config_text(config).splitlines())]
     return "\n".join(lines) + "\n"
 

@@ -13,9 +13,11 @@ from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.text import both_ends, counted, encodable, strip_control
 from osmosis_ai.rollout.run.evaluate import plots, tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
+from osmosis_ai.rollout.run.evaluate.model_lines import ModelLine, ks_of, model_lines
+from osmosis_ai.rollout.run.evaluate.notes import pass_notes, reading_notes, stop_note
 from osmosis_ai.rollout.run.evaluate.plots import COLOURS, Estimate, Series
 from osmosis_ai.rollout.run.evaluate.summary import scores_of, tally_of
-from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
+from osmosis_ai.rollout.run.evaluate.tables import Table
 from osmosis_ai.rollout.run.formats import format_number
 from osmosis_ai.rollout.run.tally import warning_lines
 
@@ -95,8 +97,8 @@ def html_report(result: EvalResult, config: Mapping[str, Any], rows: tables.Data
     totals = "".join(
         f"<div><dt>{_html(name)}</dt><dd>{_html(value)}</dd></div>" for name, value in tables.totals(result)
     )
-    stopped = tables.stop_note(result)
-    models = tables.model_lines(result, str(config.get("model", "")))
+    stopped = stop_note(result)
+    models = model_lines(result, str(config.get("model", "")))
     eval_names = list(result.eval_summaries)
     lowest = tables.lowest_rows(models, eval_names)
     linked = list(dict.fromkeys(low.row.row_index for low in lowest))
@@ -104,8 +106,8 @@ def html_report(result: EvalResult, config: Mapping[str, Any], rows: tables.Data
         ("scores", "Scores and costs", _grid(_plots(result, models))),
         ("tables", "Tables", "".join(_table(table, linked) for table in tables.of_report(result, config, rows))),
         ("rows", "Lowest rows, whole", _grid(_articles(linked, result, rows, eval_names))),
-        ("warnings", "Warnings", _list([*tables.pass_notes(models, result), *warning_lines(tally_of(result))])),
-        ("reading", "How to read this", _list(tables.notes(result))),
+        ("warnings", "Warnings", _list([*pass_notes(models, result), *warning_lines(tally_of(result))])),
+        ("reading", "How to read this", _list(reading_notes(result))),
         ("making", "How it was made", f"<pre>{_html(tables.config_text(config))}</pre>"),
     ]
     shown = [(name, heading, content) for name, heading, content in sections if content]
@@ -129,7 +131,7 @@ def html_report(result: EvalResult, config: Mapping[str, Any], rows: tables.Data
 
 
 def _plots(result: EvalResult, models: Sequence[ModelLine]) -> Iterator[str]:
-    ks = tables.ks_of(result)
+    ks = ks_of(result)
     for eval_name in result.eval_summaries:
         estimates = [
             Estimate(

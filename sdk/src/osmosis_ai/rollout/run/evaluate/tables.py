@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from osmosis_ai.rollout.core.reward_parts import reaches
-from osmosis_ai.rollout.core.text import counted, printable
+from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult, EvalRowResult, EvalRunResult
+from osmosis_ai.rollout.run.evaluate.model_lines import ModelLine, each_summary, ks_of, model_lines
 from osmosis_ai.rollout.run.evaluate.statistics import Interval
-from osmosis_ai.rollout.run.evaluate.summary import Performance, performance, problems_of, runs_with_tag, scores_of
+from osmosis_ai.rollout.run.evaluate.summary import performance, problems_of, scores_of
 from osmosis_ai.rollout.run.formats import format_duration, format_number
 
 DatasetRows = Mapping[int, Mapping[str, Any]]
@@ -19,14 +19,6 @@ NOT_AVAILABLE = "N/A"
 MAX_LISTED_ROWS = 20
 MAX_LISTED_SAMPLES = 20
 MAX_LISTED_FAILURES = 20
-COUNTING_RULE = (
-    "A run that failed (provider, time limit, agent), one that was not made, one whose eval function failed and one"
-    " that got no reward count nowhere."
-)
-INTERVAL_METHOD = (
-    "Intervals are 95 % and taken over rows: Wilson's at the effective sample size for scores from 0 to 1, or within"
-    " the range that --score-range states; Student's t, which knows no bounds, for others."
-)
 
 
 @dataclass(frozen=True)
@@ -37,21 +29,6 @@ class Table:
     headers: list[str]
     rows: list[list[str]]
     texts: int = 1
-
-
-@dataclass(frozen=True)
-class ModelLine:
-    """One model of a report."""
-
-    name: str
-    summaries: dict[str, EvalEvalSummary]
-    performance: Performance
-    rows: list[EvalRowResult]
-
-    @property
-    def runs(self) -> list[EvalRunResult]:
-        """Of all rows."""
-        return [run for row in self.rows for run in row.runs]
 
 
 def of_report(result: EvalResult, config: Mapping[str, Any], rows: DatasetRows) -> Iterator[Table]:
@@ -72,28 +49,6 @@ def config_text(config: Mapping[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=True, default=str)
 
 
-def model_lines(result: EvalResult, model: str) -> list[ModelLine]:
-    """The models of ``result``; ``model`` names the only one. In a comparison each name carries its tag."""
-    if not result.model_summaries:
-        return [ModelLine(model, result.eval_summaries, performance(result.rows), result.rows)]
-    lines = []
-    for summary in result.model_summaries:
-        rows = runs_with_tag(result.rows, summary.model_tag)
-        name = f"{summary.model} ({summary.model_tag})"
-        lines.append(ModelLine(name, summary.eval_summaries, performance(rows), rows))
-    return lines
-
-
-def ks_of(result: EvalResult) -> list[int]:
-    """The k of every pass@k that some model has; none with one run a row."""
-    if result.n_runs <= 1:
-        return []
-    summaries = list(result.eval_summaries.values())
-    for model in result.model_summaries or []:
-        summaries += model.eval_summaries.values()
-    return sorted({k for summary in summaries for k in summary.pass_at_k})
-
-
 def totals(result: EvalResult) -> list[tuple[str, str]]:
     """What was run."""
     took = performance(result.rows)
@@ -106,15 +61,6 @@ def totals(result: EvalResult) -> list[tuple[str, str]]:
         ("Total tokens", f"{result.total_tokens:,}"),
         *([] if took.cost_usd is None else [("Cost", f"{cost(took.cost_usd)}{part}")]),
     ]
-
-
-def each_summary(
-    models: Sequence[ModelLine], eval_names: Sequence[str]
-) -> Iterator[tuple[str, ModelLine, EvalEvalSummary]]:
-    """What each eval function made of each model; an empty one where it was not asked."""
-    for eval_name in eval_names:
-        for model in models:
-            yield eval_name, model, model.summaries.get(eval_name, EvalEvalSummary())
 
 
 def scores_table(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int]) -> Table:
@@ -332,50 +278,6 @@ def truth_of(row: Mapping[str, Any]) -> str:
 def first_error(runs: Sequence[EvalRunResult]) -> str:
     """The first error of ``runs``, the agent's or an eval function's."""
     return next((error for run in runs for error in (run.error, *run.eval_errors.values()) if error), "")
-
-
-def notes(result: EvalResult) -> list[str]:
-    """How to read the numbers."""
-    lines = [COUNTING_RULE, INTERVAL_METHOD, "Standard errors are of the mean, clustered by row."]
-    if result.n_runs > 1:
-        lines.append(
-            f"pass@k: unbiased, 1 - C(n-c, k) / C(n, k) per row with c of n scores at least {result.pass_threshold:g};"
-            " averaged over the rows with at least k scored runs. pass^k is the chance that all of k pass,"
-            " C(c, k) / C(n, k); majority the share of rows more than half of whose runs pass."
-        )
-    if result.comparisons:
-        permutations = next(iter(result.comparisons.values())).permutations
-        lines.append(
-            "Comparison: difference of row means, interval by Student's t, two-sided p by a sign-flip permutation test"
-            f" ({permutations:,} permutations)."
-        )
-    return lines
-
-
-def pass_notes(models: Sequence[ModelLine], result: EvalResult) -> Iterator[str]:
-    """Of each eval function what its pass@k does not say: why nothing passes, and where k leaves out rows."""
-    threshold = result.pass_threshold
-    for eval_name, model, summary in each_summary(models, list(result.eval_summaries)) if ks_of(result) else ():
-        owner = f" with {model.name}" if len(models) > 1 else ""
-        if summary.max > 0 and not reaches(summary.max, threshold):
-            yield (
-                f"No run passes {eval_name}{owner}: a pass is a score of {threshold:g} or more"
-                f" (--pass-threshold), and the best is {format_number(summary.max, 3)}."
-            )
-        fewer = {k: rows for k, rows in summary.pass_rows.items() if rows < summary.scored_rows}
-        if fewer:
-            told = ", ".join(f"pass@{k} over {rows}" for k, rows in fewer.items())
-            yield (
-                f"{eval_name}{owner}: {told} of {counted(summary.scored_rows, 'row')}, those with k scored runs;"
-                " with other rows than at a smaller k it can be lower."
-            )
-
-
-def stop_note(result: EvalResult) -> str | None:
-    """Why the evaluation stopped early, if it did."""
-    if not result.stopped_early:
-        return None
-    return f"Stopped early: {result.stop_reason}" if result.stop_reason else "Stopped early."
 
 
 def interval(bounds: Interval | None, *, signed: bool = False) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from osmosis_ai.rollout.core.text import counted, one_line, strip_control
 from osmosis_ai.rollout.run.evaluate import tables
 from osmosis_ai.rollout.run.evaluate.eval_results import EvalEvalSummary, EvalResult
+from osmosis_ai.rollout.run.evaluate.model_lines import ModelLine, each_summary, ks_of, model_lines
+from osmosis_ai.rollout.run.evaluate.notes import pass_notes, stop_note
 from osmosis_ai.rollout.run.evaluate.statistics import PairedDifference
 from osmosis_ai.rollout.run.evaluate.summary import problems_of, tally_of, zero_reasons, zero_runs
-from osmosis_ai.rollout.run.evaluate.tables import ModelLine, Table
+from osmosis_ai.rollout.run.evaluate.tables import Table
 from osmosis_ai.rollout.run.formats import format_duration, format_number
 from osmosis_ai.rollout.run.loading import Say, speaker
 from osmosis_ai.rollout.run.tally import Problem, problem_lines, warning_lines
@@ -33,10 +35,10 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     say("Evaluation Results:", "bold")
     for name, value in tables.totals(result):
         say(f"  {name}: {value}")
-    stopped = tables.stop_note(result)
+    stopped = stop_note(result)
     if stopped is not None:
         say(f"  {stopped}", "yellow")
-    models = tables.model_lines(result, model)
+    models = model_lines(result, model)
     eval_names = list(result.eval_summaries)
     _print_failures(models, eval_names, say)
     for line in problem_lines(_problems(models)):
@@ -50,7 +52,7 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
     if not eval_names:
         say("  No results: no eval function scored anything.")
         return
-    ks = tables.ks_of(result)
+    ks = ks_of(result)
     say()
     optional = tables.samples_table(models, eval_names)
     shown = [
@@ -66,7 +68,7 @@ def format_eval_report(result: EvalResult, console: "Console", model: str = "") 
                 say(f"  {table.title}:")
             _print_plain(table, say)
     _print_intervals(models, eval_names, ks, say)
-    for text in tables.pass_notes(models, result):
+    for text in pass_notes(models, result):
         say(f"  {one_line(text)}", "yellow")
     _print_comparison(result, say)
     say("\n")
@@ -87,7 +89,7 @@ def performance_table(models: Sequence[ModelLine], result: EvalResult) -> Table:
 def results_table(eval_names: Sequence[str], models: Sequence[ModelLine], ks: Sequence[int]) -> Table:
     """One line an eval function and model."""
     rows = []
-    for eval_name, model, summary in tables.each_summary(models, eval_names):
+    for eval_name, model, summary in each_summary(models, eval_names):
         scores = (tables.score(summary, each) for each in (summary.mean, summary.min, summary.max, summary.std))
         passes = (tables.percent(summary.pass_at_k.get(k)) for k in ks)
         rows.append([eval_name, model.name, *scores, *passes])
@@ -158,7 +160,7 @@ def _problems(models: Sequence[ModelLine]) -> list[Problem]:
 def _print_intervals(models: Sequence[ModelLine], eval_names: Sequence[str], ks: Sequence[int], say: Say) -> None:
     say()
     say("  95% intervals, over rows:")
-    for eval_name, model, summary in tables.each_summary(models, eval_names):
+    for eval_name, model, summary in each_summary(models, eval_names):
         owner = f" {model.name}" if len(models) > 1 else ""
         parts = [f"mean {tables.interval(summary.mean_interval)}"]
         if summary.standard_error is not None:

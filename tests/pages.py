@@ -16,7 +16,6 @@ SHELLS = frozenset({"bash", "sh", "shell", "console", "zsh", "shell-session"})
 
 _NAMED = re.compile(r'<sup id="([\w-]+)">')
 _parser = MarkdownIt("commonmark").enable("table")
-_block_parser = MarkdownIt("commonmark").enable("table").disable("inline")
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,12 @@ class Page:
         """What CommonMark makes of it."""
         return _parser.parse(self.path.read_text(encoding="utf-8"))
 
-    @property
+    @cached_property
     def blocks(self) -> list[Block]:
-        """Its fenced blocks. Every worker of the suite asks for them, so that nothing else is read."""
+        """Its fenced blocks."""
         return [
             Block(self.name, (token.map or [0])[0] + 1, token.info.strip(), token.content)
-            for token in _block_parser.parse(self.path.read_text(encoding="utf-8"))
+            for token in self.tokens
             if token.type == "fence"
         ]
 
@@ -73,7 +72,7 @@ class Page:
         """Its inline code."""
         return [token.content for token in self._inline() if token.type == "code_inline"]
 
-    @property
+    @cached_property
     def anchors(self) -> set[str]:
         """The fragments that its headings can be linked by, as GitHub makes them, and those that it names itself."""
         found: set[str] = set()

@@ -15,8 +15,10 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,9 @@ from tests.commands import ROOT, commands, flags, free_port, run, serving
 from tests.exports import exported_names
 from tests.pages import SHELLS, Block, Page, pages
 
+# By pages, not by what is in them: every worker of the suite would parse them all.
 PAGES = pages()
-BLOCKS = [block for page in PAGES.values() for block in page.blocks]
-SHELL_BLOCKS = [block for block in BLOCKS if block.language in SHELLS]
-PYTHON_BLOCKS = [block for block in BLOCKS if block.info in ("python", "python run")]
-COMMANDS = dict(commands())
+each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 RUN_ELSEWHERE = ("README.md", "sdk/src/")  # what is below sdk/src is for the projects of others
 SERVER = "uv run osmosis serve -m server:agent_loop --local"
 
@@ -38,7 +38,7 @@ HOW = re.compile(r"bash( serve| with-server| doctor| new-project| not-run: .{10,
 # --- links
 
 
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+@each_page
 def test_every_link_leads_somewhere(page: Page) -> None:
     assert [link for link in page.links if problem_of(page, link)] == []
 
@@ -119,9 +119,13 @@ def test_the_architecture_shows_the_layers_of_the_contract() -> None:
 # --- commands
 
 
-@pytest.mark.parametrize("block", SHELL_BLOCKS, ids=str)
-def test_a_block_of_shell_says_how_it_is_tried(block: Block) -> None:
-    assert HOW.fullmatch(block.info), block.info
+@each_page
+def test_a_block_of_shell_says_how_it_is_tried(page: Page) -> None:
+    assert [f"{block}: {block.info}" for block in shell(page) if not HOW.fullmatch(block.info)] == []
+
+
+def shell(page: Page) -> list[Block]:
+    return [block for block in page.blocks if block.language in SHELLS]
 
 
 @pytest.mark.slow
@@ -161,54 +165,69 @@ def invocations(text: str) -> Iterator[list[str]]:
                     yield found[1].split()
 
 
-def mentions() -> list[tuple[str, list[str]]]:
-    shell = [(str(block), words) for block in SHELL_BLOCKS for words in invocations(block.code)]
-    inline = [(page.name, words) for page in PAGES.values() for span in page.code_spans for words in invocations(span)]
-    return shell + [(place, words) for place, words in inline if words]
+def mentions(page: Page) -> Iterator[list[str]]:
+    for text in [*(block.code for block in shell(page)), *page.code_spans]:
+        yield from (words for words in invocations(text) if words)
 
 
-@pytest.mark.parametrize(
-    ("place", "words"), mentions(), ids=lambda value: " ".join(value) if isinstance(value, list) else value
-)
-def test_a_command_that_is_mentioned_exists_with_its_flags(place: str, words: list[str]) -> None:
+@each_page
+def test_a_command_that_is_mentioned_exists_with_its_flags(page: Page) -> None:
+    assert {" ".join(words): problem for words in mentions(page) if (problem := problem_of_command(words))} == {}
+
+
+def problem_of_command(words: list[str]) -> str | None:
     if words[0].startswith("-"):
-        assert words[0] in ("--help", "-h", "--version", "-V", "--install-completion")
-        return
-    name = next((name for name in (" ".join(["osmosis", *words[:2]]), f"osmosis {words[0]}") if name in COMMANDS), None)
+        is_known = words[0] in ("--help", "-h", "--version", "-V", "--install-completion")
+        return None if is_known else "no such flag"
+    known = all_commands()
+    name = next((name for name in (" ".join(["osmosis", *words[:2]]), f"osmosis {words[0]}") if name in known), None)
     if name is None:
-        assert any(known.startswith(f"osmosis {words[0]} ") for known in COMMANDS), f"no command {words[0]}"
-        return
+        is_group = any(command.startswith(f"osmosis {words[0]} ") for command in known)
+        return None if is_group else "no such command"
     used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word, re.IGNORECASE)}
-    assert used - flags(COMMANDS[name]) == set()
+    unknown = used - flags(known[name])
+    return f"{name} has no {', '.join(sorted(unknown))}" if unknown else None
+
+
+@cache
+def all_commands() -> dict[str, Any]:
+    return dict(commands())
+
+
+def test_what_is_mentioned_and_does_not_exist_is_found_out() -> None:
+    assert problem_of_command(["tset"]) == "no such command"
+    assert problem_of_command(["test", "--agnet", "x"]) == "osmosis test has no --agnet"
+    assert problem_of_command(["--vresion"]) == "no such flag"
+    assert sum(len(list(mentions(page))) for page in PAGES.values()) > 100
 
 
 # --- Python
 
 
-@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
-def test_python_compiles(block: Block) -> None:
-    compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+@each_page
+def test_python_compiles_and_says_how_it_is_tried(page: Page) -> None:
+    for block in page.blocks:
+        if block.language == "python":
+            assert block.info in ("python", "python run"), block
+            compile(block.code, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS if block.info == "python run"], ids=str)
-def test_python_that_is_to_be_run_runs(block: Block, tmp_path: Path) -> None:
-    script = tmp_path / "block.py"
-    script.write_text(block.code, encoding="utf-8")
+@each_page
+def test_python_that_is_to_be_run_runs(page: Page, tmp_path: Path) -> None:
+    for block in page.blocks:
+        if block.info == "python run":
+            script = tmp_path / "block.py"
+            script.write_text(block.code, encoding="utf-8")
 
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+            done = subprocess.run(
+                [sys.executable, str(script)],
+                cwd=ROOT,
+                env={"PYTHONPATH": str(ROOT), "PATH": ""},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
 
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
-def test_a_block_of_python_says_how_it_is_tried(block: Block) -> None:
-    assert block.info in ("python", "python run")
+            assert done.returncode == 0, f"{block}: {done.stderr}"

@@ -44,25 +44,19 @@ def argparse_actions(command: str) -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions if action.dest != "help"}
 
 
-OPTIONS = [(command, name) for command in COMMANDS for name in typer_options(command)]
-
-
 @pytest.mark.parametrize("command", COMMANDS)
-def test_both_have_the_same_options(command: str) -> None:
-    assert list(argparse_actions(command)) == list(typer_options(command))
-
-
-@pytest.mark.parametrize(("command", "name"), OPTIONS)
-def test_an_option_is_the_same_in_both(command: str, name: str) -> None:
-    option, action = typer_options(command)[name], argparse_actions(command)[name]
-    assert set(action.option_strings or [action.dest]) == set(option.opts)
-    assert action.required == option.required
-    is_flag = getattr(option, "is_flag", False)  # an argument cannot be one
-    assert (action.nargs == 0) == is_flag
-    assert isinstance(action, argparse._AppendAction) == getattr(option, "multiple", False)
-    default = option.default if option.default is not None else (False if is_flag else None)
-    if not option.required:
-        assert action.default == default
+def test_each_has_the_same_options(command: str) -> None:
+    options, actions = typer_options(command), argparse_actions(command)
+    assert list(actions) == list(options)
+    for name, option in options.items():
+        action = actions[name]
+        assert set(action.option_strings or [action.dest]) == set(option.opts), name
+        assert action.required == option.required, name
+        is_flag = getattr(option, "is_flag", False)  # an argument cannot be one
+        assert (action.nargs == 0) == is_flag, name
+        assert isinstance(action, argparse._AppendAction) == getattr(option, "multiple", False), name
+        default = option.default if option.default is not None else (False if is_flag else None)
+        assert option.required or action.default == default, name
 
 
 class TestServe:

@@ -1,5 +1,6 @@
 """Folders of traces to look at: two runs of four problems, whose rewards and differences are known."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from support.traces import TraceMaker, answer, call, calling, saying
@@ -11,6 +12,11 @@ REWARDS = {
     "1700000002": ((1, 1, 1, 1), (0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 0)),
 }
 """By run and problem: the first is always right, the second never, the third got better, the fourth worse."""
+
+
+def run_name(run: str) -> str:
+    """What the page calls a run that is named by the second of its start, in a year that is over."""
+    return f"{datetime.fromtimestamp(int(run), UTC).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def write_two_runs(folder: Path) -> None:

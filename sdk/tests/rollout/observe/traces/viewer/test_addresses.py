@@ -8,7 +8,7 @@ import pytest
 from support.browser import Browser, browser_tests
 from support.processes import Program
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS, write_two_runs
+from support.viewer import IS_READ, ROWS, run_name, write_two_runs
 
 pytestmark = browser_tests()
 
@@ -149,12 +149,12 @@ def test_runs_that_are_picked_stay_those_two(page: Browser, tmp_path: Path) -> N
     folder = tmp_path / "traces"
     write_two_runs(folder)
     chosen = "['a', 'b'].map(side => document.querySelector(`input[name=side-${side}]:checked`)?.ariaLabel)"
-    pair = ["1700000001 is A", "1700000002 is B"]
+    pair = [f"{run_name('1700000001')} is A", f"{run_name('1700000002')} is B"]
     with Program(tmp_path, "view", str(folder)) as viewer:
         page.open(f"{address_of(viewer)}#view=runs")
         page.wait_for("document.querySelector('.comparison')")
-        page.click("input[name=side-a][aria-label^='1700000002']")
-        page.click("input[name=side-a][aria-label^='1700000001']")  # the other side was never touched
+        page.click("[data-key='1700000002'] input[name=side-a]")
+        page.click("[data-key='1700000001'] input[name=side-a]")  # the other side was never touched
         page.wait_for("location.hash.includes('a=1700000001') && location.hash.includes('b=1700000002')")
         link, verdict = page.evaluate("location.href"), page.text(".verdict")
         maker = TraceMaker("later", 1_800_000_000.0).start("Later?", metadata={"row_index": 0})
@@ -169,7 +169,8 @@ def test_runs_that_are_picked_stay_those_two(page: Browser, tmp_path: Path) -> N
         page.open("about:blank")
         page.open(link.replace("b=1700000002", "b=1600000000"))
         page.wait_for("document.querySelectorAll('.runs tbody tr').length === 3")
-        assert page.text("#run-list .notice") == "The run 1600000000, which is to be B, is not among those shown."
+        missing = f"The run {run_name('1600000000')}, which is to be B, is not among those shown."
+        assert page.text("#run-list .notice") == missing
         assert page.evaluate("document.querySelector('.comparison')") is None
         page.open("about:blank")
 

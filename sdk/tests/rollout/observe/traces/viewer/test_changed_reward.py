@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS
+from support.viewer import IS_READ, ROWS, run_name
 
 from osmosis_ai.cli import main
 
@@ -88,7 +88,8 @@ def test_a_pass_rate_that_says_nothing_is_explained(page: Browser, tmp_path: Pat
     page.open(f"{report_of(tmp_path, PARTLY['nothing'], PARTLY['with right and wrong'])}#view=runs")
     page.wait_for(f"{IS_READ} && document.querySelector('.comparison')")
     assert page.text(".scroll + p") == (
-        "Pass rate: the share of rewards that are at least 1. No reward of 1700000001 is: its best is 0.984."
+        "Pass rate: the share of rewards that are at least 1. No reward of "
+        f"{run_name('1700000001')} is: its best is 0.984."
     )
     page.click("#to-problems")
     page.wait_for(f"{ROWS}.length === 4")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS, write_two_runs
+from support.viewer import IS_READ, ROWS, run_name, write_two_runs
 
 from osmosis_ai.cli import main
 
@@ -81,7 +81,7 @@ def test_each_run_is_a_card_with_all_its_numbers(phone: Browser) -> None:
     )
     told = dict(first)
     assert {
-        "Run": "1700000001",
+        "Run": run_name("1700000001"),
         "Mean reward": "0.563",
         "Pass rate": "56%",
         "Rollouts": "16",
@@ -92,7 +92,7 @@ def test_each_run_is_a_card_with_all_its_numbers(phone: Browser) -> None:
     # A finger beside it finds it too.
     size = "(box => Math.min(box.width, box.height))(e.getBoundingClientRect())"
     assert phone.evaluate(f"Math.min(...[...document.querySelectorAll('.pick label')].map(e => {size}))") >= 40
-    phone.click(".pick label:has([name=side-a][aria-label^='1700000001'])")
+    phone.click("[data-key='1700000001'] .pick label:has([name=side-a])")
     phone.wait_for("location.hash.includes('a=1700000001')")
     upon = "[...document.querySelectorAll('.runs tr:has(td)')].filter(row => { const range = document.createRange();"
     upon += " range.selectNodeContents(row.querySelector('.link')); const link = range.getBoundingClientRect();"

@@ -146,6 +146,75 @@ def test_side_by_side_thoughts_are_folded_too(
     assert page.evaluate("[...document.querySelectorAll('#detail details')].every(one => !one.open)")
 
 
+@pytest.mark.parametrize(
+    ("given", "sums", "ends", "verdict"),
+    [
+        (('{"a": 1, "b": 2}', '{"b":2,"a":1}'), "33", "xx", "Both said the same, turn by turn."),
+        (('{"a": 1, "b": 2}', '{"a": 2, "b": 1}'), "33", "xx", "in arguments that led to the same alone."),
+        (
+            ('{"a": 1, "b": 2}', '{"a": 2, "b": 1}'),
+            "33",
+            "xy",
+            "in arguments that led to the same; in what they said or did, in turn 2.",
+        ),
+        (('{"a": 1, "b": 2}', '{"a": 2, "b": 2}'), "34", "xy", "They part in turn 1."),
+    ],
+    ids=["another order", "swapped", "swapped before", "others"],
+)
+def test_side_by_side_arguments_that_led_to_the_same_decide_nothing(
+    page: Browser, tmp_path: Path, given: tuple[str, str], sums: str, ends: str, verdict: str
+) -> None:
+    makers = []
+    for name, arguments, total, end in zip("ab", given, sums, ends, strict=True):
+        asked = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+        maker = TraceMaker(name).start("Hi?").turn(1, calling(asked), [answer(1, total)])
+        makers.append(maker.turn(2, saying(end)).end(reward=1.0))
+    show(page, tmp_path, *makers)
+    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
+    page.wait_for("document.querySelector('#detail .verdict')")
+    [said] = shown(page, "#detail .verdict")
+    assert said.removeprefix("They part in turn 1, ") == verdict
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ('OsmosisServerError: {"detail": "no GPU {0} is free"} (HTTP 500)', "no GPU {0} is free (HTTP 500)"),
+        ('E: {"error": {"message": "too long", "code": "context"}}', "too long (context)"),
+        ('E: {"error": "busy"} after 3 tries', "busy after 3 tries"),
+        ('OsmosisServerError: {"detail": "a worker \\"7\\" was los...', 'a worker "7" was los...'),
+        ('E: {"code": 3}', 'E: {"code": 3}'),
+        ("TimeoutError: 30 s", "TimeoutError: 30 s"),
+    ],
+)
+def test_a_failed_call_says_the_words_of_its_error(page: Browser, tmp_path: Path, error: str, said: str) -> None:
+    maker = TraceMaker("r1").start("Hi?").add("chat_end", 27, turn=1, error=error, latency_ms=27.0)
+    show(page, tmp_path, maker.end(status="ERROR", error_message=error))
+    opened(page)
+    assert shown(page, ".message.failure .text") == [said]
+    page.click("#tab-Events")
+    page.click(".raw:nth-child(3) summary")
+    page.wait_for("document.querySelector('.raw pre')")
+    assert json.loads(page.text(".raw pre"))["error"] == error  # as it stands in the trace
+
+
+def test_an_opened_rollout_is_the_only_one_with_a_scrollbar(page: Browser, tmp_path: Path) -> None:
+    show(page, tmp_path, TraceMaker("r1").start("Hi?").end(reward=1.0))
+    shown_bar = "getComputedStyle(document.documentElement).scrollbarWidth"
+    assert page.evaluate(shown_bar) == "auto"
+    opened(page)
+    assert page.evaluate(shown_bar) == "none"
+    assert page.evaluate("getComputedStyle(document.querySelector('#detail')).overflowY") == "auto"
+
+
+def test_what_is_cut_says_so(page: Browser, tmp_path: Path) -> None:
+    show(page, tmp_path, *(TraceMaker(f"r{n}").start(f"{n}" * 250).end(reward=1.0) for n in (1, 2)))
+    assert sorted(shown(page, "#table .why")) == [f"{n}" * 240 + "…" for n in (1, 2)]
+    page.evaluate("location.hash = '#view=problems'")
+    page.wait_for("document.querySelector('.problems .row')")
+    assert sorted(shown(page, ".problems .row .id")) == [f"{n}" * 240 + "…" for n in (1, 2)]
+
+
 def test_side_by_side_the_next_difference_is_a_key_away_and_what_is_the_same_is_folded(
     page: Browser, tmp_path: Path
 ) -> None:

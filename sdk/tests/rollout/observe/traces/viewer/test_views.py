@@ -7,7 +7,7 @@ import pytest
 from support.browser import Browser, browser_tests
 from support.processes import Program
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS, write_two_runs
+from support.viewer import IS_READ, ROWS, run_name, write_two_runs
 
 from osmosis_ai.cli import main
 
@@ -56,7 +56,7 @@ class TestProblems:
             "What is 4 + 2?": ["8", "50%", "0.5", "0.535", "2", "signal"],
         }
         title = f"{ROWS}.map(row => row.querySelector('.chip.open')?.title).find(Boolean)"
-        assert page.evaluate(title) == "All samples got the same reward in 1700000002."
+        assert page.evaluate(title) == f"All samples got the same reward in {run_name('1700000002')}."
         page.click(".toggle")
         page.wait_for(f"{ROWS}.length === 2")
 
@@ -111,12 +111,12 @@ class TestRuns:
         page.wait_for("document.querySelector('.comparison')")
         rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
         assert [(row[2].strip(), row[5], row[3], row[4], row[10]) for row in rows] == [
-            ("1700000001", "16", "0.563", "56%", "2 of 4"),
-            ("1700000002", "16", "0.563", "56%", "3 of 4"),
+            (run_name("1700000001"), "16", "0.563", "56%", "2 of 4"),
+            (run_name("1700000002"), "16", "0.563", "56%", "3 of 4"),
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".verdict") == (
-            "Mean reward ±0 (95% interval -0.65 to +0.65). It may be chance: the interval holds 0."
+            "Mean reward 0 (95% interval -0.65 to +0.65). It may be chance: the interval holds 0."
         )
         assert texts(page, ".tally li") == ["1 problem better", "2 problems equal", "1 problem worse"]
         assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
@@ -137,12 +137,12 @@ class TestRuns:
         assert page.text(".card .value") == "32"
         page.press("1")
         page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
-        assert "run 1700000001" in page.text(".filter")
+        assert f"run {run_name('1700000001')}" in page.text(".filter")
 
     def test_a_and_b_can_be_chosen_and_a_problem_opens_its_samples(self, page: Browser) -> None:
         page.click("#to-runs")
-        page.click("input[name=side-a][aria-label^='1700000002']")
-        page.click("input[name=side-b][aria-label^='1700000001']")
+        page.click("[data-key='1700000002'] input[name=side-a]")
+        page.click("[data-key='1700000001'] input[name=side-b]")
         page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('-0.5')")
         assert "a=1700000002" in page.evaluate("location.hash")
         page.click(".pairs tbody .link")
@@ -151,6 +151,14 @@ class TestRuns:
         page.click(".filter")
         page.click(".runs .link")
         page.wait_for(f"{ROWS}.length === 16 && {ROWS}.every(row => row.rollout.run === '1700000001')")
+
+    def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
+        page.click("#to-runs")
+        for first, sign in (("1700000002", "-"), ("1700000001", "+"), ("1700000002", "-")):
+            page.click(".comparison h2 button")
+            page.wait_for(f"location.hash.includes('a={first}')")
+            assert texts(page, ".parts li") == [f"format {sign}0.25 (95% interval {sign}0.25 to {sign}0.25)"]
+            assert page.evaluate(f"document.querySelector(\"[data-key='{first}'] input[name=side-a]\").checked")
 
 
 @pytest.mark.usefixtures("two_runs")

@@ -69,7 +69,7 @@ const Charts = (() => {
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}: from ${format(line[0][1])} to ${format(line[line.length - 1][1])}, at most ${format(high)}` },
       svg("path", { d: `${path}L${x(line[line.length - 1][0]).toFixed(1)} ${H}L${x(line[0][0]).toFixed(1)} ${H}Z`, class: "area" }),
       svg("path", { d: path, class: "line" }));
-    if (starts.length > 1 && starts.length <= 40) for (const [place, name] of starts) picture.append(svg("line", { x1: x(place / points.length), x2: x(place / points.length), y1: 0, y2: H, class: "border" }, svg("title", null, document.createTextNode(Text.show(name)))));
+    if (starts.length > 1 && starts.length <= 40) for (const [place, name] of starts) picture.append(svg("line", { x1: x(place / points.length), x2: x(place / points.length), y1: 0, y2: H, class: "border" }, svg("title", null, document.createTextNode(Text.runName(name)))));
     for (const [place, value] of line) picture.append(svg("circle", { cx: x(place), cy: y(value), r: buckets > 40 ? 1.6 : 2.4, class: "dot" }, svg("title", null, document.createTextNode(format(value)))));
     return figure(title, `${said} · max ${format(high)}`, picture, "1", `${points.length.toLocaleString("en")} rollouts${starts.length > 1 ? `, ${starts.length} runs` : ""}`);
   }
@@ -81,10 +81,10 @@ const Charts = (() => {
     if (bars.length < 2) return null;
     const low = Math.min(0, ...bars.map(([, value]) => value)), high = Math.max(low + 1e-9, 0, ...bars.map(([, value]) => value));
     const y = (value) => H - PAD - share(value, low, high) * (H - 2 * PAD), width = W / bars.length;
-    const label = ([name, value, count]) => `${Text.show(name)}: mean ${Text.reward(value)} of ${count.toLocaleString("en")}`;
+    const label = ([name, value, count]) => `${Text.runName(name)}: mean ${Text.reward(value)} of ${count.toLocaleString("en")}`;
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Reward by run. ${bars.slice(-6).map(label).join("; ")}` });
     bars.forEach((bar, index) => picture.append(svg("rect", { x: index * width + width * 0.1, y: Math.min(y(bar[1]), y(0)), width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar))))));
-    return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.show(bars[0][0]), Text.show(bars[bars.length - 1][0]));
+    return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.runName(bars[0][0]), Text.runName(bars[bars.length - 1][0]));
   }
 
   const medianOf = (values) => Text.median([...values].sort((a, b) => a - b));

@@ -53,11 +53,12 @@ const Conversation = (() => {
 
   const textOf = (message) => typeof message?.content === "string" ? message.content : Array.isArray(message?.content) ? message.content.map((one) => one?.text ?? "").join("\n") : message?.content ? Text.json(message.content) : "";
 
-  function argumentsOf(call) {
+  const inOrder = (_, value) => isObject(value) ? Object.fromEntries(Object.entries(value).sort()) : value;
+  function argumentsOf(call, revive) {
     const given = call?.function?.arguments;
     if (typeof given !== "string") return given === undefined || given === null ? "" : Text.json(given);
     try {
-      const parsed = JSON.parse(given);
+      const parsed = JSON.parse(given, revive);
       const short = JSON.stringify(parsed);
       return short.length <= 80 ? short.replace(/([,:])(?=\S)/g, "$1 ") : Text.json(parsed);
     } catch { return given; }
@@ -119,7 +120,7 @@ const Conversation = (() => {
         results.map((result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
     }
     for (const end of ends.filter((event) => event.error !== undefined)) {
-      nodes.push(el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(end.error)));
+      nodes.push(el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(Text.saidBy(end.error))));
     }
     if (!final && messages.length) nodes.push(el("p", { class: "dim", text: "No result yet: this is what was said so far." }));
     if (!nodes.length) nodes.push(el("p", { class: "dim", text: "The trace holds no messages." }));
@@ -134,7 +135,7 @@ const Conversation = (() => {
       if (message.role !== "assistant") continue;
       const calls = (Array.isArray(message.tool_calls) ? message.tool_calls : []).map((call) => {
         const result = messages.slice(index + 1).find((one) => one.role === "tool" && one.tool_call_id === call?.id);
-        return { name: String(call?.function?.name ?? "unknown tool"), arguments: argumentsOf(call), result: result ? textOf(result) : null };
+        return { name: String(call?.function?.name ?? "unknown tool"), arguments: argumentsOf(call, inOrder), result: result ? textOf(result) : null };
       });
       const pieces = Markdown.parts(textOf(message)), joined = (isThought) => pieces.filter((one) => one.isThought === isThought).map((one) => one.text);
       const reasoning = typeof message.reasoning_content === "string" ? message.reasoning_content : "";

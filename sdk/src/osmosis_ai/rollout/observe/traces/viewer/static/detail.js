@@ -34,7 +34,7 @@ const Detail = (() => {
   function gist(event, shift) {
     const turn = event.turn + shift;
     const parts = [turn ? `turn ${turn}` : null, event.name, event.outcome, event.status, event.verdict, event.finish_reason, event.error ?? event.error_message ?? event.problem];
-    return parts.filter((part) => typeof part === "string" && part).join(" · ").slice(0, 200);
+    return Text.line(parts.filter((part) => typeof part === "string" && part).join(" · "), 200);
   }
 
   function requestNode(events) {
@@ -44,7 +44,7 @@ const Detail = (() => {
     return el("div", { class: "request" },
       el("h3", { text: "Settings and metadata" }), Text.copyButton("JSON", () => Text.json(start.request)), block(Text.json(rest), "code"),
       el("h3", { text: `Tools (${start.tools?.length ?? 0})` }),
-      (start.tools ?? []).map((tool) => lazyJson(el("summary", null, el("b", { text: tool?.function?.name ?? "?" }), el("span", { class: "dim", text: (tool?.function?.description ?? "").slice(0, 160) })), tool)));
+      (start.tools ?? []).map((tool) => lazyJson(el("summary", null, el("b", { text: tool?.function?.name ?? "?" }), el("span", { class: "dim", text: Text.line(tool?.function?.description, 160) })), tool)));
   }
 
   function fact(name, value, className, title = null) {

@@ -89,10 +89,10 @@
     const chips = [];
     const chip = (text, clear) => chips.push(el("button", { type: "button", class: "filter", "aria-label": `Remove filter: ${text}`, onclick: () => set(clear) }, el("span", { dir: "auto", text }), el("span", { "aria-hidden": "true", text: " ✕" })));
     if (state.status) chip({ ERROR: "failed", UNFINISHED: "no result", COMPLETED: "completed", toolErrors: "with failed tools" }[state.status] ?? state.status, { status: null });
-    if (state.reason) chip(`failed: ${state.reason.slice(0, 80)}`, { reason: null });
+    if (state.reason) chip(`failed: ${Text.line(state.reason, 80)}`, { reason: null });
     if (state.reward) chip(`reward ${Text.reward(state.reward[0])} to ${state.reward[1] === Infinity ? "max" : Text.reward(state.reward[1])}`, { reward: null });
-    if (state.run !== null && state.view !== "runs") chip(`run ${state.run}`, { run: null });
-    if (state.problem !== null && state.view !== "problems") { const one = sorted.find(passes.problem); chip(`problem: ${(one?.prompt || state.problem).replace(/\s+/g, " ").slice(0, 60)}`, { problem: null }); }
+    if (state.run !== null && state.view !== "runs") chip(`run ${Text.runName(state.run)}`, { run: null });
+    if (state.problem !== null && state.view !== "problems") { const one = sorted.find(passes.problem); chip(`problem: ${Text.line(one?.prompt || state.problem, 60)}`, { problem: null }); }
     if (state.q) chip(`“${state.q}”`, { q: "" });
     if (state.pin !== null) chip(`pinned as A: ${state.pin.slice(state.pin.lastIndexOf("/") + 1).slice(-24)}`, { pin: null });
     if (document.activeElement !== at("search")) at("search").value = state.q;

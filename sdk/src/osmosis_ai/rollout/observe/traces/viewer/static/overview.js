@@ -5,7 +5,7 @@ const Overview = (() => {
   const at = (id) => document.getElementById(id);
 
   // The innermost line of the agent's own code.
-  const placeOf = (one) => one.where?.startsWith("at ") ? one.where.split("\n")[0].slice(0, 120) : null;
+  const placeOf = (one) => one.where?.startsWith("at ") ? Text.line(one.where.split("\n")[0], 120) : null;
   // Failures of one kind differ in numbers and names.
   const reasonOf = (one) => `${one.outcome ?? "error"}: ${one.kind ?? ""}`;
 
@@ -24,7 +24,7 @@ const Overview = (() => {
     }
     return [...known].map(([name, values]) => {
       const mean = Stats.mean(values), spread = Stats.spread(values, values.length) ?? 0;
-      return card(`mean ${Text.show(name)}`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : null);
+      return card(`mean ${Text.show(name)} ± sd`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : null);
     });
   }
 
@@ -64,7 +64,7 @@ const Overview = (() => {
     const wasOpen = node.querySelector("details")?.open;
     const item = (kind) => el("li", null, el("button", { type: "button", class: "reason", "aria-pressed": state.reason === kind.reason, onclick: () => set({ reason: state.reason === kind.reason ? null : kind.reason, status: null, view: "rollouts" }) },
       el("span", { class: "count", text: kind.count.toLocaleString("en") }), el("span", { class: "chip bad", text: kind.outcome }),
-      el("span", { class: "says", dir: "auto", text: kind.example.split("\n")[0].slice(0, 200) }),
+      el("span", { class: "says", dir: "auto", text: Text.line(kind.example.split("\n")[0], 200) }),
       kind.place ? el("span", { class: "place", dir: "auto", text: kind.place }) : null));
     const share = total / Math.max(1, before.length) * 100;
     const more = list.length > MAX_REASONS ? el("details", { open: wasOpen }, el("summary", { text: `${list.length - MAX_REASONS} more reasons` }), el("ul", null, list.slice(MAX_REASONS, 60).map(item))) : null;

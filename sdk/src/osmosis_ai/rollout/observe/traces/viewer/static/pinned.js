@@ -58,7 +58,7 @@ const Pinned = (() => {
   function column(rollout, letter) {
     const kind = rollout.failed ? "bad" : rollout.status !== "COMPLETED" ? "open" : Stats.passes(rollout.reward ?? 0) ? "ok" : "";
     return el("div", { class: "side" }, el("h3", null, `${letter} `, el("span", { class: "id", dir: "auto", title: show(rollout.id) }, Text.middle(rollout.id))),
-      el("p", null, el("span", { class: `chip ${kind}`, text: `reward ${Text.reward(rollout.reward)}` }), ` ${[rollout.run, rollout.outcome, rollout.finish, `${rollout.turns} ${rollout.turns === 1 ? "turn" : "turns"}`, Text.duration(rollout.duration)].filter(Boolean).map(show).join(" · ")}`),
+      el("p", null, el("span", { class: `chip ${kind}`, text: `reward ${Text.reward(rollout.reward)}` }), ` ${[Text.runName(rollout.run), rollout.outcome, rollout.finish, `${rollout.turns} ${rollout.turns === 1 ? "turn" : "turns"}`, Text.duration(rollout.duration)].filter(Boolean).map(show).join(" · ")}`),
       rollout.error ? el("p", { class: "error", dir: "auto", text: rollout.error.split("\n")[0] }) : null);
   }
 
@@ -72,10 +72,13 @@ const Pinned = (() => {
     const [left, right] = [Conversation.turnsOf(eventsOfA), Conversation.turnsOf(eventsOfB)], turns = Math.max(left.length, right.length);
     let first = -1;
     for (let index = 0; index < turns && first < 0; index += 1) if (!isSame(left[index], right[index])) first = index;
-    const said = (turn) => turn && JSON.stringify(sayings(turn).slice(1));
+    // Thoughts, and arguments that led to the same result, decide nothing.
+    const said = (turn) => turn && JSON.stringify([turn.text, turn.calls.map((call) => [call.name, call.result ?? call.arguments])]);
     let acts = Math.max(first, 0);
     while (acts < turns && said(left[acts]) === said(right[acts])) acts += 1;
-    const beyond = acts === first ? "." : acts === turns ? ", in what they thought alone." : `, in what they thought; in what they said or did, in turn ${acts + 1}.`;
+    const isUnlike = (told) => first >= 0 && left.slice(first, acts).some((turn, index) => told(turn) !== told(right[first + index]));
+    const little = [isUnlike((turn) => turn.thought) ? "what they thought" : null, isUnlike((turn) => JSON.stringify(turn.calls)) ? "arguments that led to the same" : null].filter(Boolean).join(" and ");
+    const beyond = acts === first ? "." : acts === turns ? `, in ${little} alone.` : `, in ${little}; in what they said or did, in turn ${acts + 1}.`;
     const verdict = turns === 0 ? "Neither said anything." : first < 0 ? "Both said the same, turn by turn." : first >= Math.min(left.length, right.length) ? `The same up to turn ${first}, where one of them ends.` : `They part in turn ${first + 1}${beyond}`;
     const rows = [];
     for (let index = 0; index < turns; index += 1) {

@@ -26,13 +26,13 @@ const Problems = (() => {
     if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
     else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "between runs", title: "No signal: within each run all samples got the same reward. The spread is from run to run." }));
     else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
-    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: `All samples got the same reward in ${one.silentRuns.slice(0, MAX_NAMED).map(show).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}.` }));
+    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: `All samples got the same reward in ${one.silentRuns.slice(0, MAX_NAMED).map(Text.runName).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}.` }));
     else cell.append(el("span", { class: "chip ok", text: "signal" }));
   }
 
   function prompt(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
-    cell.children[0].textContent = show(one.prompt).replace(/\s+/g, " ").slice(0, 240);
+    cell.children[0].textContent = Text.line(one.prompt, 240);
     cell.children[1].textContent = show([one.name, one.failed ? `${one.failed} failed` : null, one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
   }
 

@@ -23,7 +23,7 @@ const Runs = (() => {
     }).sort((a, b) => a.started - b.started);
   }
 
-  const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : "±"}${Text.reward(Math.abs(value))}`;
+  const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : ""}${Text.reward(Math.abs(value))}`;
 
   function verdict(answer) {
     if (answer.difference === null) return "There is nothing to compare: one of them has no rewards.";
@@ -42,7 +42,7 @@ const Runs = (() => {
     return el("li", null, el("b", { dir: "auto", text: name }), alone ? `: ${alone}` : ` ${signed(part.difference)}${interval(part)}`);
   }
 
-  function comparison(a, b, problemOf, onProblem) {
+  function comparison(a, b, problemOf, onProblem, onSwap) {
     const answer = Stats.compare(a.list, b.list, problemOf);
     const names = (run) => [...new Set(run.list.flatMap((one) => Object.keys(one.components ?? {})))].sort().join();
     const parts = new Set([...a.list, ...b.list].flatMap((one) => Object.keys(one.components ?? {})));
@@ -58,10 +58,10 @@ const Runs = (() => {
     const side = (pair, mean, at) => el("td", { title: Text.whole(mean) }, Text.reward(mean), pair.groups[at].failed ? el("span", { class: "of-failed", text: `${pair.groups[at].failed} of ${pair.groups[at].n} failed` }) : null);
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
     const row = (pair) => el("tr", { "data-key": pair.key, class: isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
-      el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt.replace(/\s+/g, " ").slice(0, 120) || pair.key })),
+      el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key })),
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", text: signed(pair.difference), title: Text.whole(pair.difference) }));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
-      el("h2", { text: "What changed from A to B" }),
+      el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
@@ -81,18 +81,18 @@ const Runs = (() => {
     // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
     const titles = { "Pass rate": "Share of the rewards that are at least 1", Tokens: "Of the prompts and what the model wrote, of all turns" };
-    const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${show(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
+    const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${Text.runName(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
     const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
-      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: run.name, onclick: () => onRun(run.name) })),
+      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: Text.runName(run.name), title: show(run.name), onclick: () => onRun(run.name) })),
       [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
         run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text, index) => el("td", { role: "cell", "data-head": heads[index + 3], title: index ? null : Text.whole(run.mean), text: String(text) }))));
     const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", title: titles[text], text })))), el("tbody", { role: "rowgroup" }, rows));
     const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;
     // A reward in parts may never be whole: its pass rate is then no news of the model.
-    const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${show(run.name)} is: its best is ${Text.reward(run.best)}.`);
+    const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${Text.runName(run.name)} is: its best is ${Text.reward(run.best)}.`);
     const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}`;
-    const compared = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${show(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
-      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key))
+    const compared = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
+      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key), () => onPick({ a: b, b: a }))
         : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });
     Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), compared]));
     node.querySelector(".scroll").scrollLeft = scrolled;

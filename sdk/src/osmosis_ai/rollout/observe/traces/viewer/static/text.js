@@ -10,6 +10,20 @@ const Text = (() => {
       : code === 0x7f ? "\u2421" : `\u2039U+${code.toString(16).toUpperCase().padStart(4, "0")}\u203a`;
   };
   const show = (value) => String(value ?? "").replace(HIDDEN, seen);
+  // On one line, of so many characters; what is cut says so.
+  function line(value, limit) {
+    const text = show(value).replace(/\s+/g, " ");
+    return text.length > limit ? `${text.slice(0, limit)}…` : text;
+  }
+
+  // The words of an error without the JSON that it came in, as `core/said.py` has them for the rows.
+  function saidBy(error) {
+    const text = String(error), decoded = (json) => { try { return JSON.parse(json); } catch { return null; } };
+    const [, body, behind] = /^\w+: (\{.*\})(.*)$/s.exec(text) ?? [], [, torn] = /^\w+: \{\s*"detail":\s*("(?:[^"\\]|\\.)*)/s.exec(text) ?? [];
+    const found = decoded(body), inner = found?.error, said = inner?.message ?? inner ?? found?.message ?? found?.detail;
+    if (typeof said === "string") return `${said}${inner?.code && !said.includes(inner.code) ? ` (${inner.code})` : ""}${behind}`;
+    return decoded(`${torn}"`) ?? text;
+  }
 
   function el(tag, attributes, ...children) {
     const node = document.createElement(tag);
@@ -65,11 +79,18 @@ const Text = (() => {
   const whole = (value) => Math.abs(value) >= LARGE && Number.isFinite(value) ? String(value) : null;
   const count = (value) => value >= 1e9 ? reward(value) : value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e4 ? `${(value / 1e3).toFixed(1)}k` : value.toLocaleString("en");
   function when(seconds) {
-    const date = new Date(seconds * 1000), pad = (value) => String(value).padStart(2, "0");
+    const date = new Date(seconds * 1000);
     if (!seconds || Number.isNaN(date.getTime())) return "–";
-    const time = `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
-    return date.toDateString() === new Date().toDateString() ? time : `${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${time}`;
+    return date.toDateString() === new Date().toDateString() ? timeOf(date) : dated(date);
   }
+  const digits = (...values) => values.map((value) => String(value).padStart(2, "0"));
+  const timeOf = (date) => digits(date.getHours(), date.getMinutes(), date.getSeconds()).join(":");
+  const dated = (date) => `${digits(date.getMonth() + 1, date.getDate()).join("-")} ${timeOf(date)}`;
+  // A server names a run by the second of its start: a reader is told its date and time.
+  const runName = (run) => show(run).replace(/(^|\/)(1\d{9})(-\d+)?$/, (_, before, seconds, again) => {
+    const date = new Date(seconds * 1000), year = date.getFullYear();
+    return `${before}${year === new Date().getFullYear() ? "" : `${year}-`}${dated(date)}${again ?? ""}`;
+  });
   const median = (sorted, share = 0.5) => sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] : null;
 
   // Where there is no room an id loses its middle: it differs from others at its end.
@@ -138,5 +159,5 @@ const Text = (() => {
 
   const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
 
-  return { el, show, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, median };
+  return { el, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, median };
 })();

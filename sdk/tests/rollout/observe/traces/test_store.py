@@ -5,11 +5,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.processes import own_environment
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
@@ -130,6 +132,68 @@ class TestKeeping:
         index.store.keep_note("port", "4712")
         assert Store(tmp_path).note("port") == "4712"
         assert Store(tmp_path).note("none") is None
+
+
+class TestHelpers:
+    """A folder that is large for these tests, as ``MANY_FILES`` is small."""
+
+    @pytest.fixture(autouse=True)
+    def many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("osmosis_ai.rollout.observe.traces.index.MANY_FILES", 200)
+        monkeypatch.setattr("osmosis_ai.rollout.observe.traces.helpers.BATCH_FILES", 10)
+        monkeypatch.setattr(os, "cpu_count", lambda: 3)
+        write_random_traces(tmp_path, 200)
+
+    def test_what_helpers_read_is_what_the_index_reads(self, tmp_path: Path) -> None:
+        expected = fresh(tmp_path)
+        index = TraceIndex(tmp_path, keep=True)
+        helped = 0
+        while not helped or index.is_behind:
+            index.refresh(0.01)
+            helped += index.is_behind and index._helpers is not None
+        assert told(index) == expected
+        assert index._helpers is None
+        assert index.store is not None
+        index.store.close()
+        assert len(Store(tmp_path).load()) == 200
+        assert told(opened(tmp_path)) == expected
+
+    @pytest.mark.parametrize("start", ["raise SystemExit(3)", "import sys; sys.stdin.buffer.read(9); print('no')"])
+    def test_helpers_that_fail_cost_no_rollout(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+    ) -> None:
+        monkeypatch.setattr("osmosis_ai.rollout.observe.traces.helpers.START", start)
+        assert told(opened(tmp_path)) == fresh(tmp_path)
+
+
+HELPED = """
+import os, sys
+os.cpu_count = lambda: 3
+from osmosis_ai.rollout.observe.traces.helpers import Helpers
+helpers = Helpers()
+print(*[one.pid for one in helpers._idle], flush=True)
+sys.stdin.read()
+"""
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.slow
+def test_helpers_end_with_the_process_of_their_index() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HELPED], env=own_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        helpers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(helpers) == 2
+        process.kill()
+    while not all(map(has_ended, helpers)):
+        time.sleep(0.01)
 
 
 def _other_version(path: Path) -> None:

@@ -12,7 +12,7 @@ MAX_EVENT_BYTES = 96 * 1024 * 1024
 """Above the largest result that a server sends by default."""
 
 _OURS = frozenset({"event", "rollout_id", "time"})
-# With a space after each colon: so `TraceIndex` tells an agent's lines from ours without decoding them.
+# With a space after each colon: so `FollowedFile` tells an agent's lines from ours without decoding them.
 _AGENT_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False, allow_nan=False)
 
 

@@ -14,11 +14,11 @@ import sqlite3
 import zlib
 from collections.abc import Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -27,7 +27,7 @@ from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
 STORE_NAME = ".osmosis-index.sqlite3"
-STORE_VERSION = 6
+STORE_VERSION = 7
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
 MAX_STORE_BYTES = 1024 * 1024 * 1024
@@ -36,7 +36,6 @@ MAX_STORE_BYTES = 1024 * 1024 * 1024
 _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
 _state_of = attrgetter(*_KEPT)
-_values = attrgetter("size", "changed", "read", "lost", "state")
 # With row ids, as rows come in no order of their paths: kept in that order, each save would move half of them.
 _TABLES = """
 CREATE TABLE files (
@@ -46,8 +45,7 @@ CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """What is known of one file."""
 
     size: int
@@ -176,7 +174,7 @@ class Store:
         return known
 
     def _save(self, database: sqlite3.Connection, known: Iterable[tuple[str, Kept]], gone: Iterable[str]) -> None:
-        rows = [(name := os.fsencode(path), *(values := _values(kept)), _sum_of(name, values)) for path, kept in known]
+        rows = [(name := os.fsencode(path), *kept, _sum_of(name, kept)) for path, kept in known]
         database.execute("BEGIN IMMEDIATE")
         try:
             database.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])

@@ -81,6 +81,10 @@ class Summary:
     """Of what the dataset asked, whatever the system prompt: tells one dataset's row from the same row of another."""
     weights: list[str] = field(default_factory=list)
     """The versions of the weights that answered, in the order of their first reply."""
+    asked: int = 0
+    """How many messages the init had."""
+    failed_ms: float = 0.0
+    """Of ``llm_ms``, what calls took that failed."""
     tool_text: str = ""
     """What tools were called with and said, as far as it is searched, in lower case."""
     knows_calls: bool = False
@@ -118,6 +122,7 @@ def _on_start(summary: Summary, event: Mapping[str, Any]) -> None:
     messages = request.get("messages")
     if isinstance(messages, list) and messages:
         summary.prompt = _short(_content(messages[-1]))
+        summary.asked = len(messages)
         summary.digest = digest_of(messages)
         summary.question = question_of(messages, request.get("metadata"))
     summary.metadata = scalars_of(request.get("metadata"))
@@ -135,8 +140,10 @@ def _on_chat_start(summary: Summary, event: Mapping[str, Any]) -> None:
 
 def _on_chat_end(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.knows_calls = True
-    summary.llm_ms += _number(event.get("latency_ms")) or 0.0
+    took = _number(event.get("latency_ms")) or 0.0
+    summary.llm_ms += took
     if (error := _text(event.get("error"))) is not None:
+        summary.failed_ms += took
         summary.error = _failure(error)
         return
     summary.error = None
@@ -209,9 +216,12 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     error = _text(event.get("error_message"))
     summary.error = _failure(error) if error is not None else None
     messages = event.get("final_messages")
-    summary.tool_text = (
-        with_tools(summary.tool_text, last_answers(messages)) if summary.knows_calls else with_tools("", messages)
-    )
+    if not summary.knows_calls:
+        summary.tool_text = with_tools("", messages)
+    elif tells_all(event):
+        summary.tool_text = with_tools("", event["final_messages"][summary.asked :])
+    else:
+        summary.tool_text = with_tools(summary.tool_text, last_answers(messages))
     extra = _object(event.get("extra_fields"))
     summary.outcome = _text(extra.get("outcome"))
     summary.components = known_components(extra) or None
@@ -235,10 +245,27 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
         summary.prompt_tokens = _count(metrics.get("prompt_tokens"))
         summary.response_tokens = _count(metrics.get("response_tokens"))
         # The metrics leave out the calls that failed.
-        summary.llm_ms = max(summary.llm_ms, _number(metrics.get("llm_latency_ms")) or 0.0)
+        if took := _number(metrics.get("llm_latency_ms")):
+            summary.llm_ms = took + summary.failed_ms
         summary.tool_ms = _number(metrics.get("tool_latency_ms")) or summary.tool_ms
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
+
+
+def tells_all(result: Mapping[str, Any]) -> bool:
+    """Whether a result has again all that a summary takes from the calls before it which were answered."""
+    metrics = result.get("metrics")
+    return (
+        result.get("status") == COMPLETED
+        and isinstance(metrics, dict)
+        and all(_number(metrics.get(name)) for name in _OF_CALLS)
+        and isinstance(result.get("final_messages"), list)
+        and not _object(result.get("extra_fields")).get("messages_rewritten")
+        and _number(result.get("time")) is not None
+    )
+
+
+_OF_CALLS = ("num_llm_calls", "num_tool_calls", "llm_latency_ms", "tool_latency_ms")
 
 
 def _take_reward(summary: Summary, given: object) -> None:

@@ -1,0 +1,97 @@
+"""Processes that read files of traces for an index, as one that reads 50,000 alone keeps one core busy for long.
+
+A helper is asked for a batch of files and answers with what is known of each (``Kept``), over its own pipes. It ends
+when its index's process does, however that ends, and Ctrl-C does not reach it. Whatever becomes of a helper, the index
+reads the same files itself.
+"""
+
+import gc
+import marshal
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+from osmosis_ai.rollout.observe.traces.followed import FollowedFile
+from osmosis_ai.rollout.observe.traces.store import Kept
+
+BATCH_FILES = 100
+MAX_HELPERS = 4
+START = f"from {__name__} import help_out; help_out()"
+
+
+class Helpers:
+    """The helpers of one index, for one thread: one less than there are cores, as the index reads too."""
+
+    def __init__(self) -> None:
+        self._idle = [_started() for _ in range(min((os.cpu_count() or 1) - 1, MAX_HELPERS))]
+        self._asked: dict[IO[bytes], tuple[subprocess.Popen[bytes], list[FollowedFile]]] = {}
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether some have not answered yet."""
+        return bool(self._asked)
+
+    def ask(self, files: list[FollowedFile]) -> None:
+        """Have those that are idle read the first of ``files``, which are taken out."""
+        while self._idle and files:
+            batch = files[:BATCH_FILES]
+            helper = self._idle.pop()
+            assert helper.stdin is not None and helper.stdout is not None  # noqa: S101, PT018 - both are pipes
+            try:
+                marshal.dump([file.path for file in batch], helper.stdin)
+                helper.stdin.flush()
+            except OSError:
+                continue
+            del files[:BATCH_FILES]
+            self._asked[helper.stdout] = helper, batch
+
+    def answered(self, wait_seconds: float | None) -> Iterable[tuple[FollowedFile, Kept | None]]:
+        """The files that were read meanwhile, with what is known of each; ``None`` of one that has to be read again."""
+        for pipe in select.select([*self._asked], [], [], wait_seconds)[0]:
+            helper, files = self._asked.pop(pipe)
+            try:
+                told: Sequence[tuple[int, int, int, int, bytes] | None] = marshal.load(pipe)  # noqa: S302 - our own process
+                self._idle.append(helper)
+            except (EOFError, ValueError, TypeError):
+                told = [None] * len(files)
+            for file, kept in zip(files, told, strict=True):
+                yield file, kept and Kept(*kept)
+
+    def close(self) -> None:
+        """Let all of them go."""
+        for helper in [*self._idle, *(helper for helper, _ in self._asked.values())]:
+            helper.kill()
+            helper.communicate()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    # With this process's places to import from, and none of the folder that it happens to be in.
+    start = f"import sys; sys.path[:] = {sys.path!r}; {START}"
+    return subprocess.Popen(  # noqa: S603 - ours
+        [sys.executable, "-I", "-c", start],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # its index has ended
+        start_new_session=True,
+    )
+
+
+def help_out() -> None:
+    """What a helper does, until nobody asks any more."""
+    gc.disable()  # there is nothing that refers to itself
+    while True:
+        try:
+            paths: list[str] = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own process
+        except EOFError:
+            return
+        marshal.dump([_read(path) for path in paths], sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _read(path: str) -> tuple[Any, ...] | None:
+    file = FollowedFile(path)
+    file.read()
+    return tuple(file.kept()) if file.rollouts else None

@@ -49,8 +49,8 @@ LONGEST = (
 """Begin first, the longest of them first: they wait for all delays of a server, or for seconds that are fixed."""
 HEAD_START_SECONDS = 0.3
 """Of the longest, so that what they wait for begins at once."""
-FEW = len(LONGEST) + 3
-"""So many checks of ``TOGETHER`` may be left when the late ones begin."""
+FEW = 60
+"""So many checks of ``TOGETHER`` may be left when the late ones begin, most of which wait."""
 
 OnResult = Callable[[Result], None]
 

@@ -62,7 +62,13 @@ def saying(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-@pytest.mark.parametrize("mode", [PYTHON_M_SERVER, UVICORN], ids=["python -m server", "uvicorn server:app"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(PYTHON_M_SERVER, id="python -m server"),
+        pytest.param(UVICORN, id="uvicorn server:app", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trainer_drives_a_rollout(
     mode: tuple[tuple[str, ...], dict[str, str]], serve: Serve, trainer: RecordingTrainer, tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_quoted_message_is_one_that_the_program_says(message: str) -> None:
     assert any(pattern.fullmatch(message) for pattern in patterns())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "message", ["Cannot listen on that.", "The journal is sad.", "Row 3: all is well with it, thanks."]
 )

@@ -41,7 +41,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=[] if way == "uvicorn" else pytest.mark.slow) for way in WAYS])
-@pytest.mark.parametrize("place", ["environment", ".env"])
+@pytest.mark.parametrize("place", [".env", pytest.param("environment", marks=pytest.mark.slow)])
 def test_it_is_one_sentence(tmp_path: Path, way: str, place: str) -> None:
     write_agent(tmp_path)
     (tmp_path / "server.py").write_text(SERVER)

@@ -64,7 +64,11 @@ async def test_a_scripted_policy_of_the_sdk_is_one_of_the_kits() -> None:
         assert said["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--server", "http://127.0.0.1:1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], *(pytest.param(line, marks=pytest.mark.slow) for line in ([], ["--server", "http://127.0.0.1:1"]))],
+    ids=" ".join,
+)
 def test_where_the_kit_is_not_installed_it_says_what_to_install(arguments: list[str]) -> None:
     program = "import sys; sys.modules['rollout_conformance'] = None; from osmosis_ai.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "conformance", *arguments]

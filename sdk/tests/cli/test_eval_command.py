@@ -333,7 +333,7 @@ class TestTheAgentsOwnReward:
         assert len(endpoint.calls) < 4 * 4, "what nobody can score is not paid for"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_keeps_what_there_is_and_the_next_run_does_not_overwrite_it(
     evaluate: Command, project: Path, endpoint: ModelEndpoint, number: signal.Signals
 ) -> None:

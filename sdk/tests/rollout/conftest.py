@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,26 +7,18 @@ from support.axe import AxeError, axe_source
 from support.browser import Browser, chromium
 from support.http_peer import HttpPeer
 from support.rollout_client import ROLLOUT_ID, SECRET
+from support.rollouts import settings_without_an_environment
 
-from osmosis_ai.rollout.core.settings import RolloutSettings, configure, reset_settings
+from osmosis_ai.rollout.core.settings import configure, reset_settings
 from osmosis_ai.rollout.wire import channels
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
 
 
-@pytest.fixture(scope="session")
-def settings_without_an_environment(tmp_path_factory: pytest.TempPathFactory) -> RolloutSettings:
-    """Read once: five milliseconds of every test of some two thousand."""
-    with contextlib.chdir(tmp_path_factory.mktemp("empty")):
-        return RolloutSettings()
-
-
 @pytest.fixture
-def default_settings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings_without_an_environment: RolloutSettings
-) -> Iterator[None]:
+def default_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Settings as they are without an environment."""
     monkeypatch.chdir(tmp_path)
-    configure(settings_without_an_environment.model_copy(deep=True))
+    configure(settings_without_an_environment().model_copy(deep=True))
     yield
     reset_settings()
 

@@ -78,6 +78,8 @@ class ServerProcess:
         return start_serving(self.journal, *options, environment=self._environment, stderr=stderr)
 
     def is_ready(self) -> bool:
+        if not listens(self._port):
+            return False
         try:
             return self.client.get("/ready").is_success
         except httpx.TransportError:
@@ -181,6 +183,12 @@ class UvicornProcess(ServerProcess):
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )
+
+
+def listens(port: int) -> bool:
+    """Whether anybody does on the loopback; a refusal costs httpx much of a machine on which a server starts."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def init_of(rollout_id: str, trainer_url: str, do: str = "complete", **fields: Any) -> dict[str, Any]:

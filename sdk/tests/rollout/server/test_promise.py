@@ -170,6 +170,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> No
         assert all(len(set(trainer.bodies(name))) == 1 for name in ("finished", "running", "stubborn"))
 
 
+@pytest.mark.slow
 def test_a_trainer_that_goes_away_gets_its_results_when_it_returns(tmp_path: Path) -> None:
     with FaultyTrainer() as trainer, ServerProcess(tmp_path / "journal.db") as server:
         trainer.result_faults["early"] = list(MANY_REFUSALS)

@@ -23,6 +23,8 @@ from osmosis_ai.rollout.server.workers import Supervisor
 __all__ = ["trainer"]
 
 DEADLINE_SECONDS = 60.0
+POLL_SECONDS = 0.1
+"""To look through all processes takes a while, of a machine on which two servers start."""
 WORKERS = 2
 
 
@@ -52,7 +54,7 @@ def wait_for_workers(supervisor: int, count: int) -> set[int]:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while len(found := {pid for pid in workers_of(supervisor) if serves(pid)}) < count:
         assert time.monotonic() < deadline, f"workers: {found}"
-        time.sleep(0.02)
+        time.sleep(POLL_SECONDS)
     return found
 
 
@@ -149,7 +151,7 @@ def test_a_killed_worker_is_replaced_and_its_rollouts_are_reported(
     deadline = time.monotonic() + DEADLINE_SECONDS
     while victim in workers_of(server.pid):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(POLL_SECONDS)
     wait_for_workers(server.pid, WORKERS)
     trainer.release_chats()
     outcomes = [trainer.result(name)["extra_fields"]["outcome"] for name in names]

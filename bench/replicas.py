@@ -2,13 +2,13 @@
 
 One server with a file, one replica, two replicas, in turn. Where cores are few, wall time says nothing of two replicas:
 what they could do with cores of their own is rollouts a second of CPU, each replica's summed. The database's CPU is
-told apart, as it has a machine of its own. What writes in company shares a commit, so it matters how many come at once:
-two replicas are measured with as many each as one has (what a second one adds), and with as many together (what it
+told apart, as it has a machine of its own. What writes in company shares a commit, so it matters how much comes at
+once: two replicas are measured with the rate of one each (what a second one adds), and with that rate together (what it
 costs to spread the same).
 
-A second process on the same cores costs by itself: each has less to do in one wake-up. Two replicas with a schema each,
-which share nothing, show how much; what two cost over these is what it costs that they know of each other. With
-``--rate``, each server has that much to do however many there are. Loopback only; ends by itself.
+A second process on the same cores costs by itself. Two replicas with a schema each, which share nothing, show how much;
+what two cost over these is what it costs that they know of each other. ``--rate 0`` is as fast as it goes: one process
+sends and answers all, so each of two servers then has less to do than one. Loopback only; ends by itself.
 """
 
 import argparse
@@ -58,10 +58,10 @@ class Cost:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench."""
     parser = argparse.ArgumentParser(prog="python -m bench.replicas", description=__doc__)
-    parser.add_argument("--rollouts", type=int, default=2000, metavar="N", help="a round and server [%(default)s]")
+    parser.add_argument("--rollouts", type=int, default=1000, metavar="N", help="a round and server [%(default)s]")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="[%(default)s]")
     parser.add_argument("--at-once", type=int, default=128, metavar="N", help="inits at a time [%(default)s]")
-    parser.add_argument("--rate", type=float, default=0, metavar="N", help="a second and share [as fast as it goes]")
+    parser.add_argument("--rate", type=float, default=40, metavar="N", help="a second and share [%(default)s]")
     options = parser.parse_args(arguments)
     costs: dict[str, list[Cost]] = {name: [] for name, _, _ in SETUPS}
     for _ in range(options.rounds):

@@ -112,6 +112,7 @@ def test_what_the_result_tells_again_is_not_read(tmp_path: Path, monkeypatch: py
     maker.add("chat_end", 5, turn=2, error="HTTP 500", latency_ms=5.0).turn(3, saying("#### 3"), weight_versions=[7])
     path = maker.end(reward=1.0, metrics=METRICS).delivered().write(tmp_path)
     [one] = whole(path)
+    assert b'"tools"' not in read[1]  # read[0] is the result
     names = [line.split(b'"')[3].decode() for line in read]
     assert sorted(names) == sorted(["trace_start", "run_start", *["chat_end"] * 2, "rollout_result", "delivery"])
     assert (one["turns"], one["tool_calls"], one["llm_ms"], one["weights"]) == (2, 1, 14.5, ["7"])
@@ -125,3 +126,13 @@ def test_what_tools_said_before_the_rollout_is_not_searched(tmp_path: Path) -> N
     maker.turn(1, calling(call(1, "add", a=1, b=2)), [answer(1, "3")]).turn(2, saying("#### 3"))
     [one] = whole(maker.end(reward=1.0, metrics=METRICS).write(tmp_path))
     assert one["tool_text"] == 'add {"a": 1, "b": 2}\n3'
+
+
+@pytest.mark.parametrize("metadata", [{"row_index": 7, "tools": [1]}, {"row_index": 7, "deep": {"a": 1, "tools": []}}])
+@pytest.mark.parametrize("tools", [{}, {"tools": []}, {"tools": [{"function": {"name": "x", "tools": [{"a": 1}]}}]}])
+def test_what_is_called_tools_elsewhere_harms_nothing(
+    tmp_path: Path, metadata: dict[str, Any], tools: dict[str, Any]
+) -> None:
+    maker = TraceMaker("r1").add("trace_start", agent="a", request={"messages": [], "metadata": metadata}, **tools)
+    [one] = whole(maker.write(tmp_path))
+    assert (one["agent"], one["metadata"], one["last_at"]) == ("a", {"row_index": 7}, maker.time)

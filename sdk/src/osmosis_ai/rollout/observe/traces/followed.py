@@ -149,6 +149,8 @@ class FollowedFile:
         if rollout is not None and _is_of_no_concern(line, rollout):
             rollout.end = end
             return
+        if event is None and line.startswith(_START_LINE):
+            event = event_on(_without_tools(line))
         event = event or event_on(line)
         if event is None:
             self.lost += 1
@@ -168,6 +170,15 @@ def _result_in(lines: Sequence[tuple[bytes, int]]) -> tuple[int, dict[str, Any] 
         if number and line.startswith(_START_LINE):
             break
     return 0, None
+
+
+def _without_tools(line: bytes) -> bytes:
+    """A first line without its tools, which come last, are most of it and tell nothing here.
+
+    What is cut out in the wrong place leaves a bracket open: then it is no event.
+    """
+    start, end = line.rfind(b',"tools":['), line.rfind(b',"time":')
+    return line[:start] + line[end:] if 0 < start < end else line
 
 
 def _name_of(line: bytes) -> bytes:

@@ -60,13 +60,15 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   }
 
   function fill({ row, cells }, item, index, height) {
-    const isSelected = item.key === selected;
-    row.rollout = item;
+    const isSelected = item.key === selected, canBeTabbed = isSelected || (index === 0 && place(selected) < 0);
+    const told = `${index} ${height} ${isSelected} ${canBeTabbed}`;
+    if (row.rollout === item && row.told === told) return;  // nothing to draw, and nothing to lay out
+    Object.assign(row, { rollout: item, told });
     row.style.transform = `translateY(${index * height}px)`;
     row.className = `row ${classOf(item)}${isSelected ? " selected" : ""}`;
     row.setAttribute("aria-rowindex", index + 2);
     row.setAttribute("aria-selected", isSelected);
-    row.tabIndex = isSelected || (index === 0 && place(selected) < 0) ? 0 : -1;
+    row.tabIndex = canBeTabbed ? 0 : -1;
     columns.forEach((column, at) => column.draw(cells[at], item));
   }
 

@@ -9,10 +9,10 @@
   const knownKeys = new Set();
 
   // What the search says of a rollout, and, of a word, in whose tools it is, once that is known.
-  let query = { words: [], facets: [] }, matches = () => true, inTools = new Map(), asking = 0;
+  let query = { words: [], facets: [] }, matched = null, inTools = new Map(), asking = 0;
   function readQuery() {
     query = Query.parse(state.q, (key) => knownKeys.has(key));
-    matches = Query.matcher(query, inTools);
+    matched = null;
   }
   function askTools(delay) {
     clearTimeout(asking);
@@ -32,7 +32,6 @@
   const passes = {
     run: (one) => state.run === null || one.run === state.run,
     problem: (one) => state.problem === null || problemOf(one) === state.problem,
-    get search() { return matches; },
     status: (one) => state.status === null || (state.status === "toolErrors" ? one.toolErrors > 0 : one.status === state.status),
     reason: (one) => state.reason === null || (one.failed && Overview.reasonOf(one) === state.reason),
     reward: (one) => state.reward === null || (one.reward !== null && one.reward >= state.reward[0] && one.reward < state.reward[1]),
@@ -40,10 +39,10 @@
   const filtered = (...without) => {
     // A view that has all problems, or all runs, in rows is not narrowed to one of them, and neither are its numbers.
     without.push({ problems: "problem", runs: "run" }[state.view]);
-    const isAsked = { search: state.q !== "", ...Object.fromEntries(["run", "problem", "status", "reason", "reward"].map((name) => [name, state[name] !== null])) };
-    const checks = Object.entries(passes).filter(([name]) => isAsked[name] && !without.includes(name)).map(([, check]) => check);
+    const checks = Object.entries(passes).filter(([name]) => state[name] !== null && !without.includes(name)).map(([, check]) => check);
     // Of 50,000 each key asks all: most often of one thing alone.
-    return checks.length === 0 ? sorted : checks.reduce((left, check) => left.filter(check), sorted);
+    matched ??= state.q ? Query.among(sorted, query, inTools) : sorted;
+    return checks.reduce((left, check) => left.filter(check), matched);
   };
 
   // The table follows each key at once; what is reckoned of all rollouts comes when the typing pauses.
@@ -209,7 +208,7 @@
   function warm(from = 0) {
     clearTimeout(warming);
     for (const one of sorted.slice(from, from + 2000)) Query.haystackOf(one);
-    if (from + 2000 < sorted.length) warming = setTimeout(() => warm(from + 2000), 20);
+    warming = setTimeout(() => { if (from + 2000 < sorted.length) warm(from + 2000); else Query.join(sorted); }, 20);
   }
 
   let waiting = null, isStale = false;
@@ -222,8 +221,8 @@
     if (told.isReport) at("live").textContent = "report";
     if (changed === null && !first && !(isStale && !more)) { if (state.rollout !== null && Detail.current === null) showOpened(); if (!rollouts.size) update(); return; }
     if (changed?.size && inTools.size) inTools = new Map();
-    // A large table is drawn anew at most every second or so, and while the folder is read when it has grown by half.
-    if (more && all.size > 2000 && all.size < 1.5 * sorted.length && performance.now() - drawn < 6000) { isStale = true; return; }
+    // A large table is drawn anew at most every second or so, and while the folder is read when it has doubled.
+    if (more && all.size > 2000 && all.size < 2 * sorted.length && performance.now() - drawn < 6000) { isStale = true; return; }
     isStale = false;
     clearTimeout(waiting);
     waiting = setTimeout(() => {

@@ -1,8 +1,10 @@
 """The app behind a real socket."""
 
 import json
+import threading
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +17,7 @@ from support.rollouts import (
     init_body,
 )
 
+from osmosis_ai.rollout.core import turnstile
 from osmosis_ai.rollout.core.settings import RolloutServerSettings, RolloutSettings
 from osmosis_ai.rollout.server.app import create_app
 
@@ -90,3 +93,32 @@ class TestOnASocket:
         response = client.post(INIT, json=init_body("json"))
         assert response.headers["content-type"] == "application/json"
         assert json.loads(response.content)["rollout_id"] == "json"
+
+
+def test_inits_that_are_whole_run_though_all_who_sent_them_have_hung_up_before_their_turn(
+    trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turnstile, "MAX_PER_ROUND", 1)
+    monkeypatch.setattr(turnstile, "MIN_PER_ROUND", 1)
+    app = create_app(ScriptedAgent(chat_once), api_key=KEY)
+    holds, all_are_sent = threading.Event(), threading.Event()
+
+    async def holding(scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") == "/hold":
+            holds.set()
+            all_are_sent.wait()  # and with it the loop
+        await app(scope, receive, send)
+
+    names = [f"hung-up-{number}" for number in range(30)]
+    with LiveServer(holding) as server, server.connect() as first:
+        first.sendall(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+        holds.wait()
+        try:
+            for name in names:
+                body = json.dumps(init_body(name, server_url=trainer.url)).encode()
+                head = f"POST {INIT} HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+                with server.connect() as connection:
+                    connection.sendall(head.encode() + body)
+        finally:
+            all_are_sent.set()
+        assert {trainer.wait_for_result(name)["status"] for name in names} == {"COMPLETED"}

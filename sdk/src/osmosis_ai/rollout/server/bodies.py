@@ -11,7 +11,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.turnstile import turnstile_of
 from osmosis_ai.rollout.server.requests import RefusedError, require_json
-from osmosis_ai.rollout.wire.inbound import has_whole_body
+from osmosis_ai.rollout.wire.inbound import has_whole_body, received
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -46,12 +46,12 @@ class Bodies:
             raise self._too_large()
         body = bytearray()
         if has_whole_body(receive):
-            self._add(await receive(), body)
+            self._add(await received(receive), body)
             return bytes(body)
         limit: asyncio.Timeout | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds) as limit:
-                while self._add(await receive(), body):
+                while self._add(await received(receive), body):
                     self._note(limit, len(body))
                     # Or large bodies would be all that a round of the loop has time for.
                     await turnstile_of(asyncio.get_running_loop()).enter()

@@ -10,6 +10,7 @@ for who reads it; one that is still on its way when its reply has gone has ``HEA
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.shortage import descriptor_limit
@@ -67,6 +68,18 @@ def has_whole_body(receive: Any) -> bool:
     """Whether ``receive`` is uvicorn's, and gives at once all that is to come of the body."""
     cycle: Any = getattr(receive, "__self__", None)
     return getattr(cycle, "more_body", True) is False and cycle.message_event.is_set()
+
+
+async def received(receive: Any) -> Mapping[str, Any]:
+    """The next that ``receive`` gives of a body, of which more is to come.
+
+    A body that had come to its end counts though its sender has hung up since; uvicorn gives nothing then.
+    """
+    message: Mapping[str, Any] = await receive()
+    cycle: Any = getattr(receive, "__self__", None)
+    if message["type"] == "http.disconnect" and getattr(cycle, "more_body", True) is False:
+        return {"type": "http.request", "body": bytes(cycle.body)}
+    return message
 
 
 def _guard_of(protocol: type) -> "type[Bounded] | None":

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from servers.model import Refusal
 from servers.serving import serving
 from servers.small import SmallServer
 
@@ -86,6 +87,24 @@ async def test_what_the_machine_was_too_busy_for_is_tried_again_when_less_goes_o
     assert len(tried) == 2
     assert told == list(report.results)
     assert [result.status for result in told] == [Status.NOT_EXERCISED if is_busy_twice else Status.PASSED]
+
+
+class HasNoRoomAtFirst(SmallServer):
+    """Refuses three inits, of which the sender of the first two has hung up."""
+
+    asked = 0
+
+    def require_room(self) -> None:
+        self.asked += 1
+        if self.asked <= 3:
+            raise Refusal(429, "Too many rollouts", "at_capacity", Retry_After="0")
+
+
+async def test_an_init_whose_sender_hung_up_may_have_been_refused_for_want_of_room() -> None:
+    async with serving(HasNoRoomAtFirst()) as url:
+        options = KitOptions(url, timeout_seconds=5.0, settle_seconds=0.1)
+        [result] = (await run(options, select(["init.hang_up"]))).results
+    assert result.status is Status.PASSED, result.reason
 
 
 def standing_still(times: int, found: Failed | None = None) -> tuple[Callable[[], Awaitable[None]], list[int]]:

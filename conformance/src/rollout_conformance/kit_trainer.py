@@ -69,6 +69,11 @@ class KitTrainer:
         self._plain, self._next_plain = self._next_plain, None
         await play()
 
+    @property
+    def refused_for_room(self) -> int:
+        """How often an init was."""
+        return sum(status in (429, 503) for rollout in self.rollouts for status in rollout.statuses)
+
     def add(self, rollout: PlayedRollout, *, trailing: str = "", at: str = "") -> None:
         """Make the rollout known, and give it its ``server_url``."""
         token = secrets.token_hex(6)

@@ -16,7 +16,7 @@ from rollout_conformance.scripts import answering, encoded, waiting_for
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.tool_schemas import problem_of
-from rollout_conformance.vocabulary import Failed
+from rollout_conformance.vocabulary import Failed, TooBusy
 
 METADATA_BYTES = 1024 * 1024
 ODD_CHUNK_BYTES = 300
@@ -256,12 +256,14 @@ def _parts(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @check("init.hang_up", "http-15", "An init runs whose sender hung up before the 202, and once where it is sent again.")
 async def hang_up(kit: Kit) -> None:
-    rollout, alone = kit.play(), kit.play()
+    rollout, alone, refused_before = kit.play(), kit.play(), kit.trainer.refused_for_room
     await asyncio.gather(*(kit.post_and_hang_up(one.init) for one in (rollout, alone)))
     response = await kit.send(rollout)
     if parse_object(response.content).get("rollout_id") != rollout.rollout_id:
         raise Failed(f"rollout_id {rollout.rollout_id} in the 202", describe(response))
     await rollout.result()
+    if not alone.chats and kit.trainer.refused_for_room > refused_before:
+        raise TooBusy("there was no room for some, and nobody has read what this one was answered")
     with contextlib.suppress(Failed):
         await alone.over()
     if not alone.completions:

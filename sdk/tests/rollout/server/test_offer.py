@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, strategies as st
 from support.rollouts import INIT, JsonObject, ScriptedAgent, StandInClients, client_of, init_body, tool
 
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
@@ -276,7 +276,6 @@ class TestAgreementWithValidate:
         return response.status_code, response.text
 
     @given(st.lists(good_tools, max_size=3) | st.lists(good_tools | any_tools, min_size=1, max_size=2))
-    @hypothesis_settings(max_examples=80)
     def test_on_any_definition(self, definitions: list[Any]) -> None:
         agent = ScriptedAgent(tools=definitions)
         report = validate_agent_loop(agent)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, strategies as st
 from support.http_peer import HttpPeer, hang, refuse
 from support.rollout_client import QUESTION, ROLLOUT_ID, Scripted
 
@@ -99,7 +99,6 @@ class TestBackoff:
         header=st.text(max_size=40)
         | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,12} \d+:\d+:\d+ [+-]\d{1,6}")
     )
-    @hypothesis_settings(max_examples=200)
     async def test_no_retry_after_can_break_a_call(self, header: str) -> None:
         busy = Reply(503, b"busy", [(b"Retry-After", header.encode())])
         client = OsmosisLLMClient("http://trainer", ROLLOUT_ID, max_retries=0, channel=Scripted(busy))

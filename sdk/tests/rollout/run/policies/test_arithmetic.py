@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from osmosis_ai.rollout.core.llm_client import LLMClientProtocol
 from osmosis_ai.rollout.core.schemas import MessageDict, OpenAIFunctionToolSchema
@@ -143,7 +143,6 @@ LEAVES = (
 TREES = st.recursive(LEAVES | LEAVES.map(negated), grown, max_leaves=12).filter(lambda tree: tree.rounds > 0)
 
 
-@settings(max_examples=200)
 @given(tree=TREES, around=st.sampled_from(["{}", "What is {}?", "Please compute {}.", "So: {} = ?", "**{}**"]))
 async def test_tool_results_combine_to_the_value_of_any_expression(tree: Tree, around: str) -> None:
     tools = LabelTools()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -16,6 +17,8 @@ if not MAY_WRITE_BYTECODE:
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+_ALL_SLOW = re.compile(rb"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
 # How long an example takes says more about what else the machine does.
 settings.register_profile("suite", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,6 +41,13 @@ if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG
 def pytest_configure(config: pytest.Config) -> None:
     """Where slow tests run too, properties are tried with all the examples that Hypothesis thinks right."""
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "suite")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file whose tests are all slow is not imported by every worker, only to be left out."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return _ALL_SLOW.search(collection_path.read_bytes()) is not None or None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -51,14 +51,13 @@ class Servers:
             "local", "--local", "--port", str(self.chosen_port), "--journal", "off", PYTHONIOENCODING="ascii"
         )
         self.guarded = self._start("guarded", "-H", LOOPBACK, "-p", "0", "--log-level", "debug", **{KEY_VARIABLE: KEY})
-        self.reloading = self._start("reloading", "--local", "-p", "0", "--reload", "--log", "logs")
-        for server in (self.plain, self.local, self.guarded, self.reloading):
+        for server in (self.plain, self.local, self.guarded):
             server.wait_until_serving()
 
     def _start(self, name: str, *arguments: str, **variables: str) -> ServingProgram:
         folder = self.folder / name
         folder.mkdir()
-        write_agent(folder, finish_reason="before")
+        write_agent(folder)
         return self._stack.enter_context(ServingProgram(folder, "-m", AGENT, *arguments, **variables))
 
 
@@ -160,9 +159,13 @@ class TestGuarded:
 @pytest.mark.slow
 class TestReload:
     def test_an_edited_module_takes_effect_and_a_broken_one_waits_for_its_repair(
-        self, servers: Servers, trainer: FakeTrainer
+        self, tmp_path: Path, trainer: FakeTrainer
     ) -> None:
-        server, folder = servers.reloading, servers.folder / "reloading"
+        write_agent(tmp_path, finish_reason="before")
+        with ServingProgram(tmp_path, "-m", AGENT, "--local", "-p", "0", "--reload", "--log", "logs") as server:
+            self.edit(server.wait_until_serving(), tmp_path, trainer)
+
+    def edit(self, server: ServingProgram, folder: Path, trainer: FakeTrainer) -> None:
         assert self.finish_reason(server, trainer, "reload-1") == "before"
         (folder / "user_agent.py").write_text("agent_loop = (")
         server.wait_for(r"Error: Cannot import module 'user_agent': SyntaxError")

@@ -115,6 +115,7 @@ def test_eval_needs_a_model_or_a_script(project: Path, capsys: pytest.CaptureFix
     assert "Give --model NAME, or --policy MODULE:ATTR" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_in_the_trainer(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert osmosis("trainer", "Synchronous") == 0
     assert f"Rollouts: {ROWS} of {ROWS} completed" in capsys.readouterr().out

@@ -204,7 +204,7 @@ class TestLoading:
 
     def test_functions_are_named_by_their_paths(self, scores: str) -> None:
         [wrapper] = load_eval_fns([f"{scores}:good"])
-        assert (wrapper.name, wrapper._mode, wrapper._is_async) == (f"{scores}:good", "simple", False)
+        assert (wrapper.name, wrapper._mode, wrapper.is_async) == (f"{scores}:good", "simple", False)
 
     @pytest.mark.parametrize("path", ["{}", "{}:", "{}:gone", "{}:number", "gone_{}:good", "{}_broken:good"])
     def test_what_cannot_be_loaded_is_one_sentence(self, scores: str, path: str) -> None:

@@ -97,7 +97,8 @@ class EvalFnWrapper:
         parameters = _parameters(fn, name)
         self._mode = _mode(parameters, name)
         self._accepted = _accepted(parameters, self._mode, name)
-        self._is_async = _is_coroutine_function(fn)
+        self.is_async = _is_coroutine_function(fn)
+        """Whether calls can overlap in one thread."""
 
     async def __call__(
         self,
@@ -118,16 +119,11 @@ class EvalFnWrapper:
         try:
             async with asyncio.timeout(self.time_limit_seconds) as limit:
                 arguments = self.arguments(messages, ground_truth, metadata, result)
-                return await self._score(arguments, in_thread=not self._is_async)
+                return await self._score(arguments, in_thread=not self.is_async)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise EvalFnError(f"{self.name} took longer than {self.time_limit_seconds:g} s.") from None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether calls can overlap in one thread."""
-        return self._is_async
 
     def takes(self, name: str) -> bool:
         """Whether the function is given the argument ``name``."""

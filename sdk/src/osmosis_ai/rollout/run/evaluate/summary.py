@@ -145,7 +145,6 @@ class Performance:
     """Of one run."""
     tokens: Spread
     """Of one run, prompts and replies."""
-    first_error: str | None
     failures: dict[str, int]
     """Failed runs by whose failure it was; every part is there."""
     cost_usd: float | None = None
@@ -163,7 +162,6 @@ def performance(rows: Iterable[EvalRowResult]) -> Performance:
         failed_runs=len(failed),
         latency_ms=spread([run.duration_ms for run in runs]),
         tokens=spread([run.tokens for run in runs]),
-        first_error=next((run.error for run in failed if run.error), None),
         failures={part.value: sum(failed_part(run.error_kind) is part for run in failed) for part in FailedPart},
         cost_usd=math.fsum(costs) if costs else None,
         priced_runs=len(costs),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from osmosis_ai.rollout.core.text import printable
@@ -223,9 +224,10 @@ class LowRow:
     @property
     def failures(self) -> str:
         """The first error, behind how many of several runs failed."""
-        failed, error = sum(not run.success for run in self.row.runs), first_error(self.row.runs)
+        failed = sum(not run.success for run in self.row.runs)
+        errors = (error for run in self.row.runs for error in (run.error, *run.eval_errors.values()))
         told = f"{failed} of {len(self.row.runs)} runs failed" if failed and len(self.row.runs) > 1 else ""
-        return ": ".join(part for part in (told, error) if part)
+        return ": ".join(part for part in (told, next(filter(None, errors), "")) if part)
 
 
 def lowest_rows(models: Sequence[ModelLine], eval_names: Sequence[str]) -> list[LowRow]:
@@ -237,10 +239,10 @@ def lowest_rows(models: Sequence[ModelLine], eval_names: Sequence[str]) -> list[
     scored: list[tuple[float, LowRow]] = []
     for model in models:
         for row in model.rows:
-            means = [_mean(scores) if (scores := scores_of(row.runs, name)) else None for name in eval_names]
+            means = [fmean(scores) if (scores := scores_of(row.runs, name)) else None for name in eval_names]
             low = LowRow(model.name, row, means)
             if known := [mean for mean in means if mean is not None]:
-                scored.append((_mean(known), low))
+                scored.append((fmean(known), low))
             elif any(not run.success or run.eval_errors for run in row.runs):
                 failed.append(low)
     if len({mean for mean, _ in scored}) < 2:
@@ -275,11 +277,6 @@ def truth_of(row: Mapping[str, Any]) -> str:
     return truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False, default=str)
 
 
-def first_error(runs: Sequence[EvalRunResult]) -> str:
-    """The first error of ``runs``, the agent's or an eval function's."""
-    return next((error for run in runs for error in (run.error, *run.eval_errors.values()) if error), "")
-
-
 def interval(bounds: Interval | None, *, signed: bool = False) -> str:
     """``[low, high]``."""
     if bounds is None:
@@ -311,7 +308,3 @@ def cost(usd: float | None) -> str:
 def percent(share: float | None) -> str:
     """With one decimal."""
     return NOT_AVAILABLE if share is None else f"{share * 100:.1f}%"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -1,7 +1,8 @@
 """``python -m bench.viewer``: opens a folder of 50,000 made-up rollouts twice, and types into its search; a report.
 
 Needs Chromium, and the browser that the tests drive. Times are of the wall, from the start of ``osmosis view`` on. The
-CPU time of both stands beside them, as other work may share the machine.
+CPU time of both stands beside them, as other work may share the machine; ``--beside`` measures another tree of this
+project in turn, under the same work.
 """
 
 import argparse
@@ -41,47 +42,69 @@ _KEYSTROKE = """(async () => {
 _REST = "new Promise(done => setTimeout(done, 2000))"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One thing that was measured."""
+# By what was measured: how it is bounded.
+BOUNDS = {
+    "first opening: something to read": "3 s",
+    "first opening: all of it": "8 s",
+    "second opening: something to read": "3 s",
+    "second opening: all of it": "",
+    "the slowest of six keys in the search": "0.1 s",
+}
 
-    what: str
-    value: str
-    bound: str
-    cpu: str = ""
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement; CPU times of the server, with its helpers, and of the browser."""
+
+    value: float
+    cpu: tuple[float, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and with ``--write`` keep; 0 if there is a browser."""
     parser = argparse.ArgumentParser(prog="python -m bench.viewer", description=__doc__)
     parser.add_argument("--rollouts", type=int, default=ROLLOUTS)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--beside", type=Path, metavar="TREE", help="another tree of this project, with its .venv")
     parser.add_argument("--write", action="store_true", help=f"write {WRITTEN.name}")
     options = parser.parse_args(arguments)
     executable = chromium()
     if executable is None:
         parser.error("there is no Chromium here: apt-get install chromium")
     machine = describe()
+    trees = [PROJECT, *([options.beside.absolute()] if options.beside else [])]
+    found: list[list[dict[str, Measured]]] = [[] for _ in trees]
     with tempfile.TemporaryDirectory(prefix="osmosis-bench-viewer-") as place:
         folder = Path(place) / "traces"
         write_random_traces(folder, options.rollouts)
-        rows = []
-        with Browser(executable, Path(place) / "profile") as browser:
-            browser.resize(1440, 900)
-            for name in ("first", "second"):
-                rows += _opened(browser, folder, name, options.rollouts)
-        rows.append(_report(folder, Path(place), options.rollouts))
-    text = _page(rows, options.rollouts, machine)
+        for number in range(options.rounds):
+            for which, tree in enumerate(trees):
+                for store in folder.glob(".osmosis-index.sqlite3*"):
+                    store.unlink()
+                profile = Path(place) / f"profile-{number}-{which}"
+                found[which].append(_round(executable, profile, tree, folder, options.rollouts))
+        report = _report(folder, Path(place), options.rollouts)
+    text = _page(trees, found, report, options.rollouts, machine)
     sys.stdout.write(text)
     if options.write:
         WRITTEN.write_text(text, encoding="utf-8")
     return 0
 
 
-def _opened(browser: Browser, folder: Path, name: str, rollouts: int) -> list[Row]:
+def _round(executable: str, profile: Path, tree: Path, folder: Path, rollouts: int) -> dict[str, Measured]:
+    measured: dict[str, Measured] = {}
+    with Browser(executable, profile) as browser:
+        browser.resize(1440, 900)
+        for name in ("first", "second"):
+            measured |= _opened(browser, tree, folder, name, rollouts)
+    return measured
+
+
+def _opened(browser: Browser, tree: Path, folder: Path, name: str, rollouts: int) -> dict[str, Measured]:
     before = _cpu_seconds(browser.pid)
     began = time.monotonic()
-    command = [sys.executable, "-m", "osmosis_ai", "view", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+    command = [str(tree / ".venv/bin/python"), "-m", "osmosis_ai", "view", str(folder)]
+    with subprocess.Popen(command, cwd=tree, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
         try:
             said = process.stdout.readline() if process.stdout is not None else ""
             url = next(word for word in said.split() if word.startswith("http://"))
@@ -90,30 +113,30 @@ def _opened(browser: Browser, folder: Path, name: str, rollouts: int) -> list[Ro
             readable = time.monotonic() - began
             _patiently(browser, f"document.querySelector('.shown').textContent.startsWith('{rollouts:,} of')")
             whole = time.monotonic() - began
-            cpu = f"{_cpu_seconds(process.pid):.1f} + {_cpu_seconds(browser.pid) - before:.1f} s"
-            rows = [
-                Row(f"{name} opening: something to read", f"{readable:.1f} s", "3 s"),
-                Row(f"{name} opening: all of it", f"{whole:.1f} s", "8 s" if name == "first" else "", cpu),
-            ]
+            cpu = _cpu_seconds(process.pid), _cpu_seconds(browser.pid) - before
+            measured = {
+                f"{name} opening: something to read": Measured(readable),
+                f"{name} opening: all of it": Measured(whole, cpu),
+            }
             if name == "second":
                 browser.evaluate(_REST)
-                rows.append(_keystrokes(browser))
+                measured["the slowest of six keys in the search"] = _keystrokes(browser)
             browser.open("about:blank")
-            return rows
+            return measured
         finally:
             process.terminate()
 
 
-def _keystrokes(browser: Browser) -> Row:
+def _keystrokes(browser: Browser) -> Measured:
+    """The slowest of those typed."""
     browser.call("Performance.enable", timeDomain="threadTicks")
     times, cpu = [], []
     for end in range(1, len(TYPED) + 1):
         before = _script_seconds(browser)
-        times.append(browser.evaluate(_KEYSTROKE.replace("TYPED", repr(TYPED[:end]))))
-        cpu.append((_script_seconds(browser) - before) * 1000)
+        times.append(browser.evaluate(_KEYSTROKE.replace("TYPED", repr(TYPED[:end]))) / 1000)
+        cpu.append(_script_seconds(browser) - before)
         browser.evaluate(_REST)
-    typed = f"{statistics.median(times):.0f} ms, at most {max(times):.0f} ms"
-    return Row("a keystroke in the search", typed, "100 ms", f"{statistics.median(cpu):.0f} ms")
+    return Measured(max(times), (statistics.median(cpu),))
 
 
 def _script_seconds(browser: Browser) -> float:
@@ -134,12 +157,13 @@ def _patiently(browser: Browser, condition: str) -> None:
 
 
 def _cpu_seconds(pid: int) -> float:
+    """Of a process and its children, those included that have ended."""
     process = psutil.Process(pid)
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    return sum(sum(one.cpu_times()[:4]) for one in (process, *process.children(recursive=True)))
 
 
-def _report(folder: Path, place: Path, rollouts: int) -> Row:
+def _report(folder: Path, place: Path, rollouts: int) -> float:
+    """The size of a report, in MB."""
     few = place / "few" / "run"
     few.mkdir(parents=True)
     for path in sorted(folder.rglob("*.jsonl"))[: min(REPORTED, rollouts)]:
@@ -147,14 +171,38 @@ def _report(folder: Path, place: Path, rollouts: int) -> Row:
     report = place / "report.html"
     command = [sys.executable, "-m", "osmosis_ai", "view", str(few.parent), "-o", str(report)]
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - ours
-    return Row(f"report of {min(REPORTED, rollouts)} rollouts", f"{report.stat().st_size / 1e6:.1f} MB", "10 MB")
+    return report.stat().st_size / 1e6
 
 
-def _page(rows: list[Row], rollouts: int, machine: Machine) -> str:
+def _page(
+    trees: list[Path], found: list[list[dict[str, Measured]]], report: float, rollouts: int, machine: Machine
+) -> str:
+    rounds = len(found[0])
     head = f"# Viewer: a folder of {rollouts:,} rollouts\n\n{machine_list(machine)}"
-    head += f"- load average before: {machine.load_average:.1f}\n\n"
-    lines = [[row.what, row.value, row.bound, row.cpu] for row in rows]
-    return head + table(["what", "measured", "bound", "CPU, server + browser"], lines)
+    head += f"- load average before: {machine.load_average:.1f}\n"
+    head += (
+        f"- {rounds} rounds, of each the median and in brackets all; CPU of the server and of the browser, medians\n\n"
+    )
+    names = [_commit_of(tree) for tree in trees]
+    lines = [
+        [what, bound, *(text for rounds in found for text in _told([one[what] for one in rounds]))]
+        for what, bound in BOUNDS.items()
+    ]
+    lines.append([f"report of {min(REPORTED, rollouts)} rollouts", "10 MB", f"{report:.1f} MB", ""])
+    lines[-1] += [""] * (2 * len(trees) - 2)
+    return head + table(["what", "bound", *(text for name in names for text in (name, "CPU"))], lines)
+
+
+def _told(measured: list[Measured]) -> tuple[str, str]:
+    values = ", ".join(f"{one.value:.2f}" for one in measured)
+    median = f"{statistics.median(one.value for one in measured):.2f} s ({values})"
+    cpu = [statistics.median(each) for each in zip(*(one.cpu for one in measured), strict=True)]
+    return median, " + ".join(f"{one:.2f}" for one in cpu) + (" s" if cpu else "")
+
+
+def _commit_of(tree: Path) -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - ours
 
 
 if __name__ == "__main__":

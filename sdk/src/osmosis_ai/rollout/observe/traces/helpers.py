@@ -44,6 +44,7 @@ class Helpers:
                 marshal.dump([file.path for file in batch], helper.stdin)
                 helper.stdin.flush()
             except OSError:
+                _dismiss(helper)
                 continue
             del files[:BATCH_FILES]
             self._asked[helper.stdout] = helper, batch
@@ -56,6 +57,7 @@ class Helpers:
                 told: Sequence[tuple[int, int, int, int, bytes] | None] = marshal.load(pipe)  # noqa: S302 - our own process
                 self._idle.append(helper)
             except (EOFError, ValueError, TypeError):
+                _dismiss(helper)
                 told = [None] * len(files)
             for file, kept in zip(files, told, strict=True):
                 yield file, kept and Kept(*kept)
@@ -63,8 +65,7 @@ class Helpers:
     def close(self) -> None:
         """Let all of them go."""
         for helper in [*self._idle, *(helper for helper, _ in self._asked.values())]:
-            helper.kill()
-            helper.communicate()
+            _dismiss(helper)
 
 
 def _started() -> subprocess.Popen[bytes]:
@@ -77,6 +78,11 @@ def _started() -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,  # its index has ended
         start_new_session=True,
     )
+
+
+def _dismiss(helper: subprocess.Popen[bytes]) -> None:
+    helper.kill()
+    helper.communicate()
 
 
 def help_out() -> None:

@@ -120,7 +120,8 @@ class TraceIndex:
         self._is_first_listing = False
         for entry in trace_files(self.root, folders):
             self._note(entry.path, known)
-        if is_kept and len(self._files) - len(self._known) >= MANY_FILES:
+        # Of pipes, Windows cannot tell which one has something to say.
+        if is_kept and os.name == "posix" and len(self._files) - len(self._known) >= MANY_FILES:
             self._helpers = Helpers()
         self._gone += known
         # A folder changed so recently may change again within the same tick of its clock.

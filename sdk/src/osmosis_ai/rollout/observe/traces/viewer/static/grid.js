@@ -12,7 +12,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
   grid.after(more);
   const painted = new Map();
   let shown = [], selected = null, held = null, sort = order, onSort = () => {}, isPrinting = false;
-  const MAX_PRINTED = 300;
+  const MAX_PRINTED = 100;
 
   const rowHeight = () => Number.parseFloat(getComputedStyle(grid).getPropertyValue("--row")) || 54;
 

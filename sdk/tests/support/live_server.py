@@ -1,5 +1,6 @@
 """An app on a real socket: uvicorn in a thread of this process, on a free loopback port."""
 
+import asyncio
 import socket
 import threading
 from types import TracebackType
@@ -11,6 +12,7 @@ from osmosis_ai.rollout.wire.inbound import bound
 from osmosis_ai.rollout.wire.listening import listen
 
 DEADLINE_SECONDS = 60.0
+POLL_SECONDS = 0.01
 
 
 class LiveServer:
@@ -27,7 +29,7 @@ class LiveServer:
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, **options)
         if max_connections is not None:
             bound(config, max_connections)
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -44,3 +46,10 @@ class LiveServer:
     def connect(self) -> socket.socket:
         """A bare connection, for what no HTTP client would send."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(POLL_SECONDS)  # uvicorn looks ten times a second, and tests wait for it

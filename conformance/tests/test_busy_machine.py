@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from servers.model import Refusal
 from servers.serving import serving
-from servers.small import SmallServer
+from servers.small import Json, Rollout, SmallServer
 
 from rollout_conformance import KitOptions, Result, Status, asking, run, select
 from rollout_conformance.asking import Asking
@@ -103,6 +103,31 @@ class HasNoRoomAtFirst(SmallServer):
 async def test_an_init_whose_sender_hung_up_may_have_been_refused_for_want_of_room() -> None:
     async with serving(HasNoRoomAtFirst()) as url:
         options = KitOptions(url, timeout_seconds=5.0, settle_seconds=0.1)
+        [result] = (await run(options, select(["init.hang_up"]))).results
+    assert result.status is Status.PASSED, result.reason
+
+
+class IsLateAtFirst(SmallServer):
+    """Answers two inits 408, and the third one's result comes late; then all is well."""
+
+    asked = 0
+
+    def require_room(self) -> None:
+        self.asked += 1
+        if self.asked <= 2:
+            raise Refusal(408, "The head did not arrive in time")
+
+    async def deliver(self, rollout: Rollout, result: Json) -> None:
+        await asyncio.sleep(0.3 if self.asked == 3 else 0)
+        await super().deliver(rollout, result)
+
+
+async def test_a_server_that_is_late_may_not_have_read_an_init_whose_sender_hung_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rollout_conformance.checks.init.LATE_SECONDS", 0.25)
+    async with serving(IsLateAtFirst()) as url:
+        options = KitOptions(url, timeout_seconds=1.0, settle_seconds=0.1)
         [result] = (await run(options, select(["init.hang_up"]))).results
     assert result.status is Status.PASSED, result.reason
 

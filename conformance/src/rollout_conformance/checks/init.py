@@ -10,6 +10,7 @@ from typing import Any
 from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit
+from rollout_conformance.lateness import LATE_SECONDS, reaction_seconds, too_late, watched
 from rollout_conformance.played import objects_of
 from rollout_conformance.same_connection import status_behind
 from rollout_conformance.scripts import answering, encoded, waiting_for
@@ -257,16 +258,20 @@ def _parts(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @check("init.hang_up", "http-15", "An init runs whose sender hung up before the 202, and once where it is sent again.")
 async def hang_up(kit: Kit) -> None:
     rollout, alone, refused_before = kit.play(), kit.play(), kit.trainer.refused_for_room
-    await asyncio.gather(*(kit.post_and_hang_up(one.init) for one in (rollout, alone)))
-    response = await kit.send(rollout)
-    if parse_object(response.content).get("rollout_id") != rollout.rollout_id:
-        raise Failed(f"rollout_id {rollout.rollout_id} in the 202", describe(response))
-    await rollout.result()
-    if not alone.chats and kit.trainer.refused_for_room > refused_before:
-        raise TooBusy("there was no room for some, and nobody has read what this one was answered")
-    with contextlib.suppress(Failed):
-        await alone.over()
+    async with watched() as lateness:
+        await asyncio.gather(*(kit.post_and_hang_up(one.init) for one in (rollout, alone)))
+        response = await kit.send(rollout)
+        if parse_object(response.content).get("rollout_id") != rollout.rollout_id:
+            raise Failed(f"rollout_id {rollout.rollout_id} in the 202", describe(response))
+        await rollout.result()
+        if not alone.chats and kit.trainer.refused_for_room > refused_before:
+            raise TooBusy("there was no room for some, and nobody has read what this one was answered")
+        with contextlib.suppress(Failed):
+            await alone.over()
     if not alone.completions:
+        # A server that is so late may have answered it 408, as one whose head did not come.
+        if (late := max(lateness.worst_seconds, reaction_seconds(rollout))) >= LATE_SECONDS:
+            raise too_late(late, LATE_SECONDS)
         raise Failed("the result of an init whose sender hung up and does not ask again", alone.calls_in_words)
     await kit.settle()
     if len(rollout.completions) > 1 or len(rollout.chats) > 1:

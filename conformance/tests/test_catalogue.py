@@ -1,6 +1,8 @@
 """The catalogue: ids are unique, summaries are lines, and checks are chosen by id, group or pattern."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,13 @@ def test_every_check_has_an_id_of_its_own_in_a_known_group_and_one_line() -> Non
     assert {check.group for check in checks} == set(GROUPS)
     assert all(re.fullmatch(r"[a-z]+\.[a-z0-9_]+", check.id) for check in checks)
     assert all(check.summary.endswith(".") and len(check.summary) < 110 for check in checks)
+
+
+def test_the_order_of_checks_does_not_depend_on_what_was_imported_first() -> None:
+    told = "import rollout_conformance.checks.delays; from rollout_conformance import select\n"
+    told += "print(*(check.id for check in select()))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [check.id for check in select()]
 
 
 def test_checks_are_chosen_by_id_group_and_pattern() -> None:

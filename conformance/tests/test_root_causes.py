@@ -15,7 +15,7 @@ from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.cases import SOME
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
-from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED
+from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 
 CHECKS = {check.id: check for check in select()}
 
@@ -86,6 +86,12 @@ def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:
     assert causes(waits[0], full, failure("load.beside_owed")) == dict.fromkeys(
         ("idempotency.other_ids", "drain.killed", "load.beside_owed"), ""
     )
+
+
+def test_what_was_not_on_record_yet_is_a_matter_of_what_a_kill_loses() -> None:
+    newest, killed = (replace(failure(name), usually=NOT_ON_RECORD) for name in ("state.newest", "drain.killed"))
+    assert causes(newest, killed) == {"state.newest": "drain.killed", "drain.killed": ""}
+    assert causes(failure("state.newest", "another"), killed)["state.newest"] == ""
 
 
 def test_nothing_follows_from_what_rests_on_it() -> None:

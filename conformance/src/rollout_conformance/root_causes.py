@@ -7,7 +7,8 @@ A failure follows from another one where
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
    wait for one another;
-5. both say the same, but for numbers and quoted values, as where no init is accepted at all.
+5. it saw what was not on record yet, and so did the other one, ``RECORDER``;
+6. both say the same, but for numbers and quoted values, as where no init is accepted at all.
 
 What was not exercised because another check failed says so itself, and stands under that.
 
@@ -20,7 +21,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from rollout_conformance.cases import SOME
-from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED
+from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -72,10 +73,13 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("idempotency.owed", "delivery.twice"),
     ("delivery.retry_after", "delivery.delay"),
     ("drain.finish_reasons", "errors.finish_reason"),
+    ("drain.results", "delivery.server_error"),
+    ("drain.kept", "delivery.server_error"),
+    ("state.cancel_ended", "delivery.server_error"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
-COURIER = "load.beside_owed"
+COURIER, RECORDER = "load.beside_owed", "drain.killed"
 
 BASIC = frozenset({"callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"})
 """Audits of what nearly every check relies on."""
@@ -114,6 +118,8 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     for pattern, root in RESTS_ON:
         if root in whole and root != own and fnmatchcase(own, pattern):
             return root
+    if own != RECORDER and result.usually == NOT_ON_RECORD and RECORDER in whole:
+        return RECORDER
     # What another audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
     alike = (one for one in before if _plain(one.reason) == _plain(result.reason))
     return next((one.check.id for one in alike if result.subjects or not one.subjects), "")

@@ -9,6 +9,8 @@ NOT_DELIVERED = (
     "the model's last reply was taken, and no result is sent: it is lost, or waits behind one that is not taken"
 )
 NO_ROOM = "there was no room for as long as the kit waits: it is made when rollouts end"
+NOT_ON_RECORD = "the 202 leaves before its init is on record, or results alone are kept: write it, then answer"
+MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",
     "init.accepted": "the route or the JSON of the 202 is another one: rollout_id as it was sent, tools as a list",
@@ -60,7 +62,7 @@ CAUSES: dict[str, str] = {
     "callbacks.key": "the server's own key is sent, or the init's is kept for one of the two paths only",
     "callbacks.every_key": "one kind of end has its own way out: a cancel, an error, a repeat",
     "callbacks.path": "the path of server_url is decoded, or joined anew: keep it as it is",
-    "callbacks.secret": "the whole init is echoed: in a 422's input, an error message or metadata",
+    "callbacks.secret": "the whole init, or a header, is echoed: in an error message, a state or metadata",
     "callbacks.order": "the agent's task goes on after its result was sent: cancel it, and wait for it",
     "callbacks.once": "a delivery is made again although it was acknowledged, or its body is made anew each time",
     "callbacks.every": "an exception of the agent ends its task without a result: catch all of them in one place",

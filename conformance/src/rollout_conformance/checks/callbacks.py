@@ -21,13 +21,19 @@ from rollout_conformance.scripts import (
     waiting_for,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED, OFFERED_ONCE
+from rollout_conformance.usual_causes import MADE_ANEW, NEVER_BEGAN, NOT_DELIVERED, OFFERED_ONCE
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
 ODD_PATH = "/a%2Fb%20c/d;e=f"
 NO_KEY = "an api_key that is empty, null or absent is none: then no Authorization header is sent"
-MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"
+TOLD_BACK = "what the trainer answers to a call can repeat its key: take it out before it becomes the error_message"
+QUOTED = "the refusal of a field repeats its value, in a text or as the input: name the field and its rule"
+
+
+def _path(call: Call) -> str:
+    """Below ``server_url``."""
+    return f"/v1{call.request.path.rpartition('/v1')[2]}"
 
 
 def _calls(rollout: PlayedRollout) -> list[Call]:
@@ -90,7 +96,7 @@ async def key(kit: Kit) -> None:
         for call in _calls(rollout):
             sent = call.request.headers.get("authorization")
             if sent != expected:
-                where = f"with POST {call.request.path.rpartition('/v1')[2]}"
+                where = f"with POST {_path(call)}"
                 what = "'Authorization: Bearer <api_key>'" if expected else "no Authorization header"
                 usually = None if expected else NO_KEY
                 raise Failed(f"{what} {where}", quoted(sent) if sent else "none", usually=usually)
@@ -103,7 +109,7 @@ async def every_key(kit: Kit) -> None:
         expected = f"Bearer {own}" if own else None
         for call in [] if rollout.is_shared else _calls(rollout):
             if (sent := call.request.headers.get("authorization")) != expected:
-                where = f"with POST {call.request.path.rpartition('/v1')[2]}"
+                where = f"with POST {_path(call)}"
                 return (
                     f"{'another' if sent else 'none'} {where}" if expected else f"{quoted(sent)} {where}, without a key"
                 )
@@ -144,21 +150,29 @@ async def secret(kit: Kit) -> None:
         answers.append(await kit.status(owed.rollout_id))
         await asyncio.sleep(POLL_SECONDS)
     answers.append(await kit.post(encoded({**kit.play().init, "api_key": token})[:-1]))
-    for field in ("messages", "api_key"):
-        answers.append(await kit.post({**kit.play().init, "api_key": token, field: [token]}))
+    refused_as = [("messages", [token]), *(("api_key", key) for key in ([token], *_bad_keys(token)))]
+    answers += [await kit.post({**kit.play().init, "api_key": token, name: value}) for name, value in refused_as]
     answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))
     for call in (*_calls(good), *_calls(bad), *_calls(refused), *_calls(owed)):
         if token.encode() in call.request.body:
             looked_at(call.rollout)
             where = next((f"its {name}" for name, value in call.fields.items() if token in str(value)), "its body")
-            raise Failed(f"a POST to {call.request.path[-12:]} without the api_key", f"the api_key in {where}")
+            what = f"a POST to {_path(call)} without the api_key"
+            raise Failed(what, f"the api_key in {where}", usually=TOLD_BACK if where == "its error_message" else None)
     for answer in answers:
-        if token in answer.text:
+        if any(token in text for text in (answer.text, *answer.headers.values())):
             asked = f"{answer.request.method} {answer.request.url.path}"
             for rollout in (good, bad, refused, owed):
                 if asked.endswith(rollout.rollout_id):
                     looked_at(rollout)
-            raise Failed(f"an answer {answer.status_code} to {asked} without the api_key", "the api_key in it")
+            usually = QUOTED if answer.status_code == 422 else None
+            what = f"an answer {answer.status_code} to {asked} without the api_key"
+            raise Failed(what, "the api_key in it", usually=usually)
+
+
+def _bad_keys(token: str) -> tuple[str, ...]:
+    """Keys that are refused for their characters, and one for its length; the token is left by an escape, or a cut."""
+    return f"kit {token} ", f"kit\x00{token}\nkit", f"kit-\u00e9{token}\u00e9", token * 300
 
 
 @check("callbacks.order", "way-7 order-1", "The terminal result comes last: no call for a completion after it.", AUDIT)

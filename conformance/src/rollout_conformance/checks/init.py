@@ -20,7 +20,8 @@ from rollout_conformance.tool_schemas import problem_of
 from rollout_conformance.vocabulary import Failed, TooBusy
 
 METADATA_BYTES = 1024 * 1024
-ODD_CHUNK_BYTES = 300
+ODD_CHUNK_BYTES, LARGE_CHUNK_BYTES, SMALL_CHUNK_BYTES = 300, 100_000, 8
+LEAST_CONTENT_BYTES = 2_400
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 
@@ -162,18 +163,29 @@ async def chunked(kit: Kit) -> None:
         raise Failed("202 to an init with 'Transfer-Encoding: chunked'", describe(answer))
     kit.took(rollout, answer)
     await rollout.result()
-    # As RFC 9112, 7.1 allows: sizes with zeros before them, in capitals, with an extension; fields behind the last one.
-    odd = kit.play(messages=[{"role": "user", "content": "x" * ODD_CHUNK_BYTES}])
-    body = encoded(odd.init)
-    pieces = [body[:ODD_CHUNK_BYTES], body[ODD_CHUNK_BYTES:]]
-    chunks = b"".join(b"00%X;name=value\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    by_hand = "the sizes of chunks are read by hand: what stands behind a semicolon is left out"
+    bounded = "chunks have a bound of their own, in size or number: that of the body is the only one"
+    await asyncio.gather(
+        # As RFC 9112, 7.1 allows: zeros before sizes, capitals, an extension; fields behind the last chunk.
+        _taken_in_chunks(kit, "whose sizes have an extension", ODD_CHUNK_BYTES, b"00%X;name=value", by_hand),
+        _taken_in_chunks(kit, f"of {LARGE_CHUNK_BYTES} bytes", LARGE_CHUNK_BYTES, b"%x", bounded),
+        _taken_in_chunks(
+            kit, f"of {SMALL_CHUNK_BYTES} bytes, some hundreds of them", SMALL_CHUNK_BYTES, b"%x", bounded
+        ),
+    )
+
+
+async def _taken_in_chunks(kit: Kit, what: str, chunk_bytes: int, size: bytes, usually: str) -> None:
+    rollout = kit.play(messages=[{"role": "user", "content": "x" * max(chunk_bytes, LEAST_CONTENT_BYTES)}])
+    body = encoded(rollout.init)
+    pieces = [body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes)]
+    chunks = b"".join(size % len(piece) + b"\r\n%b\r\n" % piece for piece in pieces)
     status = await kit.post_raw("Transfer-Encoding: chunked", chunks + b"0\r\nX-More: 1\r\n\r\n")
     if status != 202:
-        usually = "the sizes of chunks are read by hand: what stands behind a semicolon is left out"
-        raise Failed("202 to an init in chunks whose sizes have an extension", str(status), usually=usually)
-    odd.is_accepted = True
-    odd.accepted.set()
-    await odd.result()
+        raise Failed(f"202 to an init in chunks {what}", str(status) if status else "no answer", usually=usually)
+    rollout.is_accepted = True
+    rollout.accepted.set()
+    await rollout.result()
 
 
 @check("init.nulls", "init-3", "api_key, idempotency_key and tool_server_url may be null.")

@@ -63,7 +63,7 @@ async def limited_of(kit: Kit) -> Limited:
     if kit.command is None:
         raise Skipped("the kit sets a limit only for what it has started itself: give --command")
     stop = await stop_of(kit)
-    if stop.missing:
+    if stop.has_short_limit is None:
         raise NotExercised("the server did not come back after SIGTERM", cause="drain.kept")
     if not stop.has_short_limit:
         raise Skipped(f"{RUN_VARIABLE} is set already, or the server does not start with {SHORT_RUN_SECONDS:g} there")

@@ -25,7 +25,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import OFFERED_ONCE
+from rollout_conformance.usual_causes import MADE_ANEW, NOT_ON_RECORD, OFFERED_ONCE
 from rollout_conformance.vocabulary import STOPPING, ConformanceError, Failed, NotExercised, Skipped
 
 if TYPE_CHECKING:
@@ -144,8 +144,9 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         restart.anew = await kit.start(calling_offered_tools(turns=2))
         await restart.anew.result()
     except Failed as failure:
-        if any(map(restart.is_run_again, restart.running[:-1])):
-            failure.usually = RUN_AGAIN
+        is_kept = restart.owed.is_over and not restart.is_run_again(restart.owed)
+        if is_kept and not all(one.completions for one in restart.running):
+            failure.usually = NOT_ON_RECORD
         restart.problem = failure
     finally:
         is_back.set()
@@ -155,7 +156,8 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
 def _alteration(restart: Restart, rollout: PlayedRollout) -> Failed | None:
     looked_at(rollout)
     if rollout is not restart.shortened and rollout.contradiction():
-        return Failed("the same result after kill -9 and a new start", rollout.contradiction())
+        what = "the same result after kill -9 and a new start"
+        return Failed(what, rollout.contradiction(), usually=MADE_ANEW)
     if len(keys := {call.key for call in rollout.completions}) > 1:
         what = "the same Idempotency-Key with a result after kill -9 and a new start"
         usually = "the key is made anew by each process: make it from the rollout_id"
@@ -250,7 +252,7 @@ async def reported(kit: Kit) -> Restart:
 
 def _require_first_answer(restart: Restart, rollout: PlayedRollout, whose: str) -> None:
     if rollout.rollout_id not in restart.repeated:
-        raise NotExercised("the server did not come back", cause="drain.killed")
+        raise NotExercised("the server gave no answer after kill -9 and a new start", cause="drain.killed")
     first, again = restart.repeated[rollout.rollout_id]
     looked_at(rollout)
     if again.status_code != 202 or not is_same_document(first.content, again.content):
@@ -258,7 +260,7 @@ def _require_first_answer(restart: Restart, rollout: PlayedRollout, whose: str) 
     if restart.is_run_again(rollout):
         got = f"{len(rollout.chats) - restart.chats[rollout.rollout_id]} further calls"
         what = f"no further run of a rollout, {whose}, when its init is repeated after kill -9"
-        raise Failed(what, got, usually=RUN_AGAIN)
+        raise Failed(what, got, usually=RUN_AGAIN if rollout in restart.running else None)
 
 
 @check("drain.repeated", "same-3", "An init repeated after that gets the first answer, and starts nothing.", STOPPING)
@@ -287,7 +289,9 @@ async def repeated_delivered(kit: Kit) -> None:
 async def refused_same(kit: Kit) -> None:
     restart = await reported(kit)
     if not restart.is_shortened:
-        raise NotExercised("the server does not offer a result without its messages")
+        is_there = any(call.fields.get("final_messages") == [] for call in restart.shortened.completions)
+        got = "its result without messages is another one" if is_there else "it offers no result without its messages"
+        raise NotExercised(f"the server was not seen to leave out messages alone: {got}", cause="delivery.refused")
     _, without, *later = restart.shortened.completions
     looked_at(restart.shortened)
     for again in later:

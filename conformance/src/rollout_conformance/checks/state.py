@@ -26,6 +26,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_number, is_same_json, parse_object
 from rollout_conformance.text import quoted
+from rollout_conformance.usual_causes import NOT_ON_RECORD
 from rollout_conformance.vocabulary import Failed, NotExercised, Phase
 
 BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
@@ -37,10 +38,12 @@ YEARS_SECONDS = 10 * 365 * 86_400
 """As far as a clock may be wrong."""
 ENDED, ACTIVE_SECONDS = 8, 6.0
 CANCELS = 6
+"""Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
 LONG_PAUSE_SECONDS = 600
 PAUSE_SECONDS = 3
 """Long enough for a cancel within it, on a machine that stands still for a while."""
-"""Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
+ON_RECORD_SECONDS = 2.0
+"""In which what was not on record when its 202 left is there."""
 
 
 def _fields(answer: httpx.Response, status: int, what: str) -> dict[str, Any]:
@@ -255,11 +258,16 @@ async def newest(kit: Kit) -> None:
     await until_delivered(kit, one)
     await kit.send(other)
     await other.first_chat()
-    state = (await _view(kit, other, "the newest of two rollouts of one id"))["state"]
+    state, usually = (await _view(kit, other, "the newest of two rollouts of one id"))["state"], None
+    if state not in BEFORE_ITS_END:
+        await asyncio.sleep(ON_RECORD_SECONDS)
+        later = (await _view(kit, other, "the newest of two rollouts of one id"))["state"]
+        usually = NOT_ON_RECORD if later in BEFORE_ITS_END else None
     kit.release()
     await other.result()
     if state not in BEFORE_ITS_END:
-        raise Failed("the state of the newest of two rollouts of one id, which runs", quoted(state))
+        what = "the state of the newest of two rollouts of one id, which runs"
+        raise Failed(what, f"{quoted(state)}{', and the right one later' if usually else ''}", usually=usually)
 
 
 @check("state.cancel_unknown", "state-5", "The cancel of a rollout that nobody knows is 404.")

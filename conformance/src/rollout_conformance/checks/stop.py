@@ -75,8 +75,8 @@ class Stop:
     """Its model does not answer before the process has ended; none where that is not waited for."""
     began_at: float = 0.0
     """When the server was told to end."""
-    has_short_limit: bool = False
-    """Whether the process after it was started with ``SHORT_RUN_SECONDS``."""
+    has_short_limit: bool | None = None
+    """Whether the process after it was started with ``SHORT_RUN_SECONDS``; ``None`` where none was."""
     lateness: Lateness = field(default_factory=Lateness)
     """How late the kit was until the process had ended."""
     goes_on: bool = False

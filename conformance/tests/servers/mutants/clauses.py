@@ -16,6 +16,8 @@ from servers.mutants.mechanism import mutant
 from servers.playing import COMPLETED
 from servers.small import SmallServer
 
+MAX_CHUNK_BYTES = 65_536
+
 # Inits
 
 
@@ -23,6 +25,13 @@ def wants_a_length(self: SmallServer, usual: Any, request: Request) -> None:
     usual(request)
     if "content-length" not in request.headers:
         raise Refusal(411, "Send a Content-Length")
+
+
+async def reads_small_chunks(self: SmallServer, usual: Any, request: Request) -> bytes:
+    body = bytes(await usual(request))
+    if "transfer-encoding" in request.headers and len(body) > MAX_CHUNK_BYTES:
+        raise Refusal(400, "The body is cut off")
+    return body
 
 
 def keeps_tools(self: SmallServer, usual: Any, body: bytes) -> Json:
@@ -38,6 +47,7 @@ def spells_stop(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
 
 
 mutant("wants-a-length", "init.chunked", require_json=wants_a_length)
+mutant("reads-small-chunks", "init.chunked", body_of=reads_small_chunks)
 mutant("keeps-tools", "chat.reserved chat.no_tools", read=keeps_tools)
 mutant("spells-stop", "chat.stop", chat_body=spells_stop)
 mutant(

@@ -1,6 +1,7 @@
 """Defects that show in one corner: at a bound, with one header, in one kind of answer, where nobody listens."""
 
 import asyncio
+import codecs
 import json
 import unicodedata
 from typing import Any
@@ -106,6 +107,13 @@ def quotes_what_is_no_json(self: SmallServer, usual: Any, body: bytes) -> Json:
         raise Refusal(422, f"This is no JSON: {body[-500:]!r}") from refusal
 
 
+def quotes_bad_keys(self: SmallServer, usual: Any, body: bytes) -> Json:
+    init = self.parse(body.removeprefix(codecs.BOM_UTF8))
+    if isinstance(key := init.get("api_key"), str) and not self.rules(init)["api_key"]:
+        raise Refusal(422, f"api_key {key[:100]!a} is no key")
+    return dict(usual(body))
+
+
 def tells_its_headers(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
     return {**usual(rollout), "last_error": f"sent with {self.credentials(rollout, '')}"}
 
@@ -115,6 +123,7 @@ mutant(
     "drops-its-key-after-a-cancel", "callbacks.every_key", beside="state.cancel", credentials=drops_it_after_a_cancel
 )
 mutant("quotes-what-is-no-json", "callbacks.secret", parse=quotes_what_is_no_json)
+mutant("quotes-bad-keys", "callbacks.secret", read=quotes_bad_keys)
 mutant("tells-its-headers", "callbacks.secret", view=tells_its_headers)
 
 # The conversation

@@ -165,6 +165,10 @@ def notes_it_soon(self: SmallServer, usual: Any, event: Json) -> None:
     asyncio.get_running_loop().call_later(0.5, usual, event)
 
 
+def notes_inits_late(self: SmallServer, usual: Any, event: Json) -> None:
+    asyncio.get_running_loop().call_later(1.0 if "accepted" in event else 0.0, usual, event)
+
+
 async def drops_what_is_owed(self: SmallServer, usual: Any) -> None:
     await usual()
     for rollout in self.rollouts.values():
@@ -245,6 +249,7 @@ mutant("offers-everything-anew", "drain.delivered", take_over=offers_everything_
 mutant("forgets-the-api-keys-at-a-restart", "drain.callback_key", take_over=forgets_the_api_keys, needs="process")
 mutant("notes-only-the-whole", "drain.refused_same", note=notes_only_the_whole, needs="process")
 mutant("notes-it-soon", "drain.killed", silent=True, note=notes_it_soon, needs="process")
+mutant("notes-inits-late", "drain.killed", silent=True, note=notes_inits_late, needs="process")
 mutant("counts-its-calls", "drain.own_keys", call_key=lambda s, usual, r: f"call-{next(CALLS)}", needs="process")
 mutant("drops-what-is-owed-at-the-end", "drain.kept", silent=True, drain=drops_what_is_owed, needs="process")
 mutant("cancels-what-lasts", "drain.interrupted", drain=cancels_what_lasts, needs="process")

@@ -71,4 +71,5 @@ async def test_an_answer_to_a_head_is_waited_for_until_a_later_question_has_its_
 ) -> None:
     monkeypatch.setattr(asking, "BODY_SECONDS", 0.1)
     async with answers_heads_when_it_is_asked_for_its_health() as url:
-        assert await Asking(KitOptions(url), OwnConnections(60.0), KitTrainer(url, 5.0)).post_head(1000) == 401
+        asking_it = Asking(KitOptions(url), OwnConnections(60.0), KitTrainer(url, 5.0))
+        assert await asking_it.post_head("Content-Length: 1000") == 401

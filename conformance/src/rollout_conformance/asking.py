@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -94,19 +95,23 @@ class Asking:
         try:
             async with self.own_connection() as (_, writer):
                 writer.write(self._head_of_init(f"Content-Length: {len(body)}") + body)
-                await writer.drain()
+                if self.options.server_url.startswith("http:") and not writer.transport.get_write_buffer_size():
+                    # At once: the transport closes in the next turn of an event loop that is busy.
+                    writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+                else:
+                    await writer.drain()
         except OSError as error:
             raise Failed(f"a connection for POST {INIT_PATH}", str(error)) from None
 
-    async def post_head(self, body_bytes: int, begun: bytes = b"") -> int | None:
-        """The status that the head of an init gets whose body never comes, or not to its end.
+    async def post_head(self, framing: str, begun: bytes = b"") -> int | None:
+        """The status that the head of an init gets whose body, framed by this header, never comes, or not to its end.
 
         ``None`` if that is waited for. ``begun`` is what comes of it.
         """
         sending(f"POST {INIT_PATH}, {'the head alone' if not begun else 'not to its end'}")
         with contextlib.suppress(OSError, IndexError, ValueError):
             async with self.own_connection() as (reader, writer):
-                writer.write(self._head_of_init(f"Content-Length: {body_bytes}") + begun)
+                writer.write(self._head_of_init(framing) + begun)
                 line = asyncio.create_task(reader.readline())
                 try:
                     is_there = await self.comes_in_time(line, BODY_SECONDS)

@@ -64,6 +64,8 @@ class Answer:
     space behind the body's JSON; ``end``: before its last line break, of one in chunks."""
     is_chunked: bool = False
     """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
+    trailer: Mapping[str, str] = field(default_factory=dict)
+    """Fields behind the last chunk of one in chunks (RFC 9112, 7.1.2)."""
     in_pieces: bool = False
     """Whether the first character beyond ASCII of its body comes in two writes, or in two chunks."""
     ends_with_connection: bool = False
@@ -245,7 +247,8 @@ def _encode(connection: h11.Connection, answer: Answer) -> bytes:
     headers = {"Content-Type": "application/json", **answer.headers, **frame}
     head = h11.Response(status_code=answer.status, headers=[(name, v) for name, v in headers.items() if v])
     parts = cut_within_character(body) if answer.in_pieces and answer.is_chunked else (body,)
-    events: tuple[h11.Event, ...] = (head, *(h11.Data(data=part) for part in parts), h11.EndOfMessage())
+    end = h11.EndOfMessage(headers=list(answer.trailer.items()))
+    events: tuple[h11.Event, ...] = (head, *(h11.Data(data=part) for part in parts), end)
     response = b"".join(connection.send(event) or b"" for event in events)
     # No event of h11's: it would make chunks of such a body.
     length = f"Content-Length: {len(body)}".encode()

@@ -24,6 +24,10 @@ PROMPT_TOKENS_PER_MESSAGE = 11
 ANSWER_TEXT = "That is all.\n#### 4"
 
 
+WITH_TRAILER = Answer(is_chunked=True, headers={"Trailer": "X-Sum"}, trailer={"X-Sum": "1"})
+"""A reply in chunks, whole with what stands behind the last of them."""
+
+
 def encoded(value: Any) -> bytes:
     """ASCII JSON."""
     return json.dumps(value).encode("ascii")

@@ -9,6 +9,7 @@ from rollout_conformance.scripts import encoded
 from rollout_conformance.vocabulary import Failed, Skipped
 
 LONG_BYTES = 2048
+CHUNKED = "Transfer-Encoding: chunked"
 
 
 def _key(kit: Kit) -> str:
@@ -69,9 +70,9 @@ async def first(kit: Kit) -> None:
         response = await kit.post(body, key="wrong", headers=headers)
         if response.status_code != 401:
             raise Failed(f"401 to {what} with a wrong key", describe(response))
-    for size in (1_000, 2**30):
-        if (told := await kit.with_key("wrong").post_head(size)) != 401:
-            what = f"401 to the head of an init of {size} bytes with a wrong key, before there is a body"
+    for framing, begun in (("Content-Length: 1000", b""), (f"Content-Length: {2**30}", b""), (CHUNKED, b"400\r\n{")):
+        if (told := await kit.with_key("wrong").post_head(framing, begun)) != 401:
+            what = f"401 to the head of an init with '{framing}' and a wrong key, before all of its body"
             raise Failed(what, str(told) if told else "none")
 
 

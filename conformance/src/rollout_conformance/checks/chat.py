@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import (
+    WITH_TRAILER,
     Tools,
     answering,
     call_of,
@@ -297,12 +299,17 @@ async def bare(kit: Kit) -> None:
         await require_completed(kit, f"the completion {quoted(body)}", raw(encoded(body)))
 
 
-@check("chat.any_head", "retry-1", "So is one of any Content-Type or none, that ends with its connection or not.")
+@check(
+    "chat.any_head",
+    "retry-1",
+    "So is one of any Content-Type or none, ended by its connection, or by a trailer.",
+)
 async def any_head(kit: Kit) -> None:
     body = encoded({"choices": [{"message": {"role": "assistant", "content": "#### 4"}, "finish_reason": "stop"}]})
     kinds = ("", "text/plain", "application/octet-stream")
     answers = {f"with Content-Type {quoted(kind)}": Answer(body=body, headers={"Content-Type": kind}) for kind in kinds}
     answers["that ends with its connection"] = Answer(body=body, ends_with_connection=True)
+    answers["in chunks, with a field behind the last"] = replace(WITH_TRAILER, body=body)
     await asyncio.gather(
         *(_require_taken(kit, f"a completion {how}", first(one, then=raw(body))) for how, one in answers.items())
     )

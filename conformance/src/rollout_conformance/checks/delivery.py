@@ -10,6 +10,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import told_in_time
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
+    WITH_TRAILER,
     acknowledge,
     answering,
     calling_offered_tools,
@@ -142,6 +143,7 @@ async def _require_one(kit: Kit, answer: Answer) -> None:
     if len(rollout.completions) > 1:
         looked_at(rollout)
         said = answer.body[:40].decode("utf-8", "replace") or "without a body"
+        said += ", in chunks with a field behind the last" if answer.trailer else ""
         raise Failed(f"one delivery answered {answer.status} {said}", str(len(rollout.completions)))
 
 
@@ -182,8 +184,8 @@ async def _require_rest(kit: Kit, status: int, on_chat: Script, *before: Answer)
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
 async def any_body(kit: Kit) -> None:
     bodies = (b'{"status": "error"}', b"<html>", b"", b'{"detail": "Not Found"}', b"\xff")
-    until_close = Answer(ends_with_connection=True)
-    await asyncio.gather(*(_require_one(kit, one) for one in (until_close, *(Answer(body=body) for body in bodies))))
+    answers = (Answer(ends_with_connection=True), WITH_TRAILER, *(Answer(body=body) for body in bodies))
+    await asyncio.gather(*(_require_one(kit, one) for one in answers))
 
 
 @check("delivery.final", "deliver-5", "A result that is refused for good is not offered again.")

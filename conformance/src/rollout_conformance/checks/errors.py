@@ -1,12 +1,12 @@
 """Rollouts that fail: an ERROR with a message, never a reward."""
 
-import json
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
@@ -23,6 +23,7 @@ from rollout_conformance.scripts import (
     refusing,
     saying,
     turn_of,
+    waiting_for,
 )
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
@@ -154,12 +155,7 @@ async def message(kit: Kit) -> None:
 
 @check("errors.counts", "metric-2 metric-3", "The metrics of an ERROR count the replies that were taken before it.")
 async def counts(kit: Kit) -> None:
-    failing, calling = refusing(400, None, answering()), calling_offered_tools()
-
-    async def script(call: Call) -> Answer | None:
-        return await (failing if turn_of(call) else calling)(call)
-
-    rollout = await kit.start(script)
+    rollout = await kit.start(_second_turn(refusing(400, None, answering())))
     result = await rollout.result()
     need_tools(rollout.tools)
     given = result.get("metrics")
@@ -183,21 +179,32 @@ async def short_message(kit: Kit) -> None:
         raise Failed(f"an error_message of at most {MAX_MESSAGE_CHARACTERS} characters", f"{length} characters")
 
 
-@check("errors.partial", "result-12", "An ERROR after some turns keeps their messages.")
+@check("errors.partial", "result-12", "An ERROR after some turns, or a cancel, keeps their messages.")
 async def partial(kit: Kit) -> None:
+    failing = await kit.start(_second_turn(refusing(400, None, answering())))
+    cancelled = await kit.start(_second_turn(waiting_for(kit.hold(), answering())))
+    await cancelled.wait_until(lambda played: len(played.chats) > 1 or bool(played.completions), "a second call")
+    if not cancelled.completions:
+        await kit.cancel_where_it_runs(cancelled.rollout_id)
+    for rollout, how in ((failing, "its second call was refused"), (cancelled, "it was cancelled in its second turn")):
+        result: dict[str, Any] = await rollout.result()
+        need_tools(rollout.tools)
+        if result.get("status") != "ERROR":
+            raise NotExercised("the agent does not call the model again after a tool call")
+        messages = result.get("final_messages")
+        if not isinstance(messages, list) or len(messages) <= len(rollout.init["messages"]):
+            looked_at(rollout)
+            raise Failed(f"the messages of the turn before it in final_messages, as {how}", quoted(messages))
+
+
+def _second_turn(then: Script) -> Script:
+    """Calls a tool, and answers so after that."""
     tools = calling_offered_tools()
 
     async def script(call: Call) -> Answer | None:
-        return Answer(400, json.dumps({"detail": "No more."}).encode()) if turn_of(call) else await tools(call)
+        return await (then if turn_of(call) else tools)(call)
 
-    rollout = await kit.start(script)
-    result: dict[str, Any] = await rollout.result()
-    need_tools(rollout.tools)
-    if result.get("status") != "ERROR":
-        raise NotExercised("the agent does not call the model again after a tool call")
-    messages = result.get("final_messages")
-    if not isinstance(messages, list) or len(messages) <= len(rollout.init["messages"]):
-        raise Failed("the messages of the turns before the ERROR in final_messages", quoted(messages))
+    return script
 
 
 @check("errors.finish_reason", "result-17", "The finish_reason of an ERROR is 'error', or 'cancelled'.", AUDIT)

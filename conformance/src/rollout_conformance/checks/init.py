@@ -9,6 +9,7 @@ from typing import Any
 
 from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import LATE_SECONDS, reaction_seconds, too_late, watched
 from rollout_conformance.played import objects_of
@@ -22,6 +23,7 @@ from rollout_conformance.vocabulary import Failed, TooBusy
 METADATA_BYTES = 1024 * 1024
 ODD_CHUNK_BYTES, LARGE_CHUNK_BYTES, SMALL_CHUNK_BYTES = 300, 100_000, 8
 LEAST_CONTENT_BYTES = 2_400
+HANG_UPS = 3
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 
@@ -269,22 +271,26 @@ def _parts(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @check("init.hang_up", "http-15", "An init runs whose sender hung up before the 202, and once where it is sent again.")
 async def hang_up(kit: Kit) -> None:
-    rollout, alone, refused_before = kit.play(), kit.play(), kit.trainer.refused_for_room
+    rollout, refused_before = kit.play(), kit.trainer.refused_for_room
+    unread = [kit.play() for _ in range(HANG_UPS)]
     async with watched() as lateness:
-        await asyncio.gather(*(kit.post_and_hang_up(one.init) for one in (rollout, alone)))
+        await asyncio.gather(*(kit.post_and_hang_up(one.init) for one in (rollout, *unread)))
         response = await kit.send(rollout)
         if parse_object(response.content).get("rollout_id") != rollout.rollout_id:
             raise Failed(f"rollout_id {rollout.rollout_id} in the 202", describe(response))
-        await rollout.result()
-        if not alone.chats and kit.trainer.refused_for_room > refused_before:
-            raise TooBusy("there was no room for some, and nobody has read what this one was answered")
         with contextlib.suppress(Failed):
-            await alone.over()
-    if not alone.completions:
+            await rollout.over()
+        if not all(one.chats for one in unread) and kit.trainer.refused_for_room > refused_before:
+            raise TooBusy("there was no room for some, and nobody has read what this one was answered")
+        if rollout.is_over:
+            await asyncio.gather(*(one.over() for one in unread), return_exceptions=True)
+    if alone := next((one for one in unread if not one.completions), None):
         # A server that is so late may have answered it 408, as one whose head did not come.
         if (late := max(lateness.worst_seconds, reaction_seconds(rollout))) >= LATE_SECONDS:
             raise too_late(late, LATE_SECONDS)
+        looked_at(alone)
         raise Failed("the result of an init whose sender hung up and does not ask again", alone.calls_in_words)
+    await rollout.result()
     await kit.settle()
     if len(rollout.completions) > 1 or len(rollout.chats) > 1:
         got = f"{len(rollout.chats)} calls and {len(rollout.completions)} results"

@@ -14,11 +14,11 @@ from rollout_conformance.scripts import acknowledge, answering, cutting, owing, 
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import cause_of_refusal
-from rollout_conformance.vocabulary import LATE, Failed, NotExercised
+from rollout_conformance.vocabulary import LATE, Failed, NotExercised, TooBusy
 
 NEIGHBOURS = 8
 STUCK = 3
-BATCH = 50
+BATCH, FEW = 50, 8
 SERVERS_ASKED = 8
 WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whole seconds"
 PLACE_KEPT = "a place is not given back however its rollout ends, as by a cancel; or what was refused has kept one"
@@ -89,12 +89,11 @@ async def overload(kit: Kit) -> None:
     accepted: list[PlayedRollout] = []
     refused: list[tuple[PlayedRollout, httpx.Response]] = []
     first_answer: httpx.Response | None = None
+    is_full = False
     # Not all at once: a server may take many more than it needs to for this, and all are owed a result.
-    while not refused and len(accepted) < kit.options.overload_rollouts:
-        batch = [
-            kit.play(waiting_for(model, answering()))
-            for _ in range(min(BATCH, kit.options.overload_rollouts - len(accepted)))
-        ]
+    while not is_full and len(accepted) < kit.options.overload_rollouts:
+        count = min(FEW if refused else BATCH, kit.options.overload_rollouts - len(accepted))
+        batch = [kit.play(waiting_for(model, answering())) for _ in range(count)]
         for rollout, answer in zip(
             batch, await asyncio.gather(*(kit.post(one.init, insist=False) for one in batch)), strict=True
         ):
@@ -104,8 +103,19 @@ async def overload(kit: Kit) -> None:
                 accepted.append(rollout)
             else:
                 refused.append((rollout, answer))
-    if refused:
-        await _require_repeat(kit, accepted[0], first_answer)
+        if refused:
+            if first_answer is None:
+                break
+            await _require_repeat(kit, accepted[0], first_answer)
+            # Others may have ended meanwhile: there is no room for certain if there is none after it, either.
+            rollout = kit.play(waiting_for(model, answering()))
+            answer = await kit.post(rollout.init, insist=False)
+            is_full = answer.status_code != 202
+            if is_full:
+                refused.append((rollout, answer))
+            else:
+                kit.took(rollout, answer)
+                accepted.append(rollout)
     # A place is free again however its rollout ends.
     await asyncio.gather(*(_cancel(kit, one) for one in accepted))
     model.set()
@@ -118,14 +128,16 @@ async def overload(kit: Kit) -> None:
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
     await asyncio.gather(_require_room_again(kit, *refused[0]), _require_as_many_again(kit, len(accepted)))
+    if not is_full:
+        raise TooBusy("there was room again whenever an init was repeated, as others had ended")
 
 
-async def _require_repeat(kit: Kit, rollout: PlayedRollout, first_answer: httpx.Response | None) -> None:
+async def _require_repeat(kit: Kit, rollout: PlayedRollout, first_answer: httpx.Response) -> None:
     """That there is no room is no matter of who has a place."""
     # At once, before a place is free; behind one address there may be several, of which each has the answer.
     answers = await asyncio.gather(*(kit.post(rollout.init, insist=False) for _ in range(SERVERS_ASKED)))
     again = next((one for one in answers if one.status_code != 202), answers[0])
-    if again.status_code != 202 or first_answer is None or not is_same_document(first_answer.content, again.content):
+    if again.status_code != 202 or not is_same_document(first_answer.content, again.content):
         looked_at(rollout)
         usually = "whether there is room is asked before the key is looked up"
         raise Failed("the first answer to a repeated init, though the server is full", describe(again), usually=usually)

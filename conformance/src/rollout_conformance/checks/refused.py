@@ -27,7 +27,7 @@ async def refused(kit: Kit) -> None:
         "Content-Type: text/plain": (kind, await _status(kit, kind, {"Content-Type": "text/plain"})),
         "a body that does not come to its end": (
             unfinished,
-            await kit.post_head(ANNOUNCED_BYTES, encoded(unfinished.init)),
+            await kit.post_head(f"Content-Length: {ANNOUNCED_BYTES}", encoded(unfinished.init)),
         ),
     }
     if kit.options.api_key:

@@ -84,11 +84,18 @@ async def wants_the_body_first(self: SmallServer, usual: Any, request: Any) -> A
     return await usual(request)
 
 
+async def wants_the_chunks_first(self: SmallServer, usual: Any, request: Any) -> Any:
+    if "transfer-encoding" in request.headers:
+        await request.body()
+    return await usual(request)
+
+
 def takes_any_scheme(self: SmallServer, usual: Any, header: str) -> None:
     usual(f"Bearer {header.partition(' ')[2] or header}")
 
 
 mutant("wants-the-body-before-the-key", "auth.first", needs="key", init=wants_the_body_first)
+mutant("wants-the-chunks-before-the-key", "auth.first", needs="key", init=wants_the_chunks_first)
 mutant("takes-any-scheme", "auth.hostile", needs="key", authorize=takes_any_scheme)
 
 

@@ -101,6 +101,12 @@ async def knows_the_second_id(self: SmallServer, usual: Any, init: Json) -> Any:
     return await usual(init)
 
 
+async def asks_for_room_once_full(self: SmallServer, usual: Any, init: Json) -> Any:
+    if self.key_of(init) in self.rollouts and self.capacity == 30:
+        self.capacity += 9  # as where nine of others have ended
+    return await asks_for_room_first(self, usual, init)
+
+
 def counts_calls_that_could_be_made(self: SmallServer, usual: Any, rollout: Rollout, calls: list[Json]) -> list[Json]:
     answers: list[Json] = usual(rollout, calls)
     rollout.metrics["num_tool_calls"] -= sum(one["content"].startswith("Error") for one in answers)
@@ -108,6 +114,7 @@ def counts_calls_that_could_be_made(self: SmallServer, usual: Any, rollout: Roll
 
 
 mutant("asks-for-room-first", "load.overload", capacity=30, accept=asks_for_room_first)
+mutant("asks-for-room-once-full", "load.overload", capacity=30, accept=asks_for_room_once_full)
 mutant(
     "takes-an-empty-api-key-for-one",
     "callbacks.key",

@@ -125,6 +125,13 @@ mutant(
 )
 mutant("repeats-the-key", "callbacks.secret", without_key=lambda s, usual, rollout, text: text)
 mutant("loses-the-turns-of-a-failure", "errors.partial", failed=failed(final_messages=[]))
+mutant(
+    "loses-the-turns-of-a-cancel",
+    "errors.partial",
+    failed=lambda s, usual, r, error, outcome: (
+        usual(r, error, outcome) | ({"final_messages": r.init["messages"]} if outcome == "cancelled" else {})
+    ),
+)
 mutant("stops-where-it-fails", "errors.finish_reason", failed=failed(finish_reason="stop"))
 mutant(
     "completes-failures",

@@ -10,6 +10,15 @@ from servers.model import TRACE, Json, Refusal, Rollout
 from servers.mutants.mechanism import mutant
 from servers.small import SmallServer
 
+
+def takes_a_trailer_for_a_cut(self: SmallServer, usual: Any, name: bytes) -> bool:
+    if name.lower() == b"trailer":
+        raise httpx.ReadError("cut off")
+    return bool(usual(name))
+
+
+mutant("takes-a-trailer-for-a-cut", "chat.any_head delivery.any_body", is_read=takes_a_trailer_for_a_cut)
+
 # Inits
 
 

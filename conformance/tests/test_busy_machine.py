@@ -14,6 +14,7 @@ from servers.small import Json, Rollout, SmallServer
 from rollout_conformance import KitOptions, Result, Status, asking, run, select
 from rollout_conformance.asking import Asking
 from rollout_conformance.checks.delays import fault_of_waits
+from rollout_conformance.checks.init import HANG_UPS
 from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import KitTrainer
@@ -90,13 +91,13 @@ async def test_what_the_machine_was_too_busy_for_is_tried_again_when_less_goes_o
 
 
 class HasNoRoomAtFirst(SmallServer):
-    """Refuses three inits, of which the sender of the first two has hung up."""
+    """Refuses the inits whose sender has hung up, and the next one."""
 
     asked = 0
 
     def require_room(self) -> None:
         self.asked += 1
-        if self.asked <= 3:
+        if self.asked <= 2 + HANG_UPS:
             raise Refusal(429, "Too many rollouts", "at_capacity", Retry_After="0")
 
 
@@ -108,17 +109,17 @@ async def test_an_init_whose_sender_hung_up_may_have_been_refused_for_want_of_ro
 
 
 class IsLateAtFirst(SmallServer):
-    """Answers two inits 408, and the third one's result comes late; then all is well."""
+    """Answers those inits 408 whose sender has hung up, and the next one's result comes late; then all is well."""
 
     asked = 0
 
     def require_room(self) -> None:
         self.asked += 1
-        if self.asked <= 2:
+        if self.asked <= 1 + HANG_UPS:
             raise Refusal(408, "The head did not arrive in time")
 
     async def deliver(self, rollout: Rollout, result: Json) -> None:
-        await asyncio.sleep(0.3 if self.asked == 3 else 0)
+        await asyncio.sleep(0.3 if self.asked == 2 + HANG_UPS else 0)
         await super().deliver(rollout, result)
 
 

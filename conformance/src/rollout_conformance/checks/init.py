@@ -23,7 +23,8 @@ from rollout_conformance.vocabulary import Failed, TooBusy
 METADATA_BYTES = 1024 * 1024
 ODD_CHUNK_BYTES, LARGE_CHUNK_BYTES, SMALL_CHUNK_BYTES = 300, 100_000, 8
 LEAST_CONTENT_BYTES = 2_400
-HANG_UPS = 3
+HANG_UPS = 2
+"""Beside the one that is sent again."""
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 

@@ -48,6 +48,7 @@ async def beside_failing(kit: Kit) -> None:
     calls_as_number = raw(b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}')
     scripts = (cutting(None, answering()), refusing(400, None, answering()), raw(b"not JSON"), calls_as_number)
     failing = await asyncio.gather(*map(kit.start, scripts))
+    await failing[1].result()  # one has failed, while others still go on
     await _require_own_answers(kit, NEIGHBOURS)
     await kit.results(failing)
 

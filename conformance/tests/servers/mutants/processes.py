@@ -62,7 +62,13 @@ def keeps_places(self: SmallServer, usual: Any) -> None:
 
 
 mutant("shares-a-conversation", "load.concurrent", completed=shares_a_conversation)
-mutant("lets-a-failure-spread", "load.beside_failing", agent=lets_a_failure_spread, require_room=lambda s, usual: None)
+mutant(
+    "lets-a-failure-spread",
+    "load.beside_failing",
+    total=True,
+    agent=lets_a_failure_spread,
+    require_room=lambda s, usual: None,
+)
 mutant("runs-one-after-the-other", "load.beside_waiting", silent=True, agent=one_after_the_other)
 mutant("refuses-without-retry-after", "load.overload", capacity=30, require_room=refuses_without_retry_after)
 mutant("keeps-places-but-for-ten", "load.overload", silent=True, capacity=30, require_room=keeps_places)

@@ -61,9 +61,7 @@ class KitTrainer:
             self._next_plain = asyncio.create_task(self._play_next(before, play))
         await asyncio.shield(self._next_plain)
 
-    async def _play_next(
-        self, before: "asyncio.Task[None] | None", play: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
+    async def _play_next(self, before: "asyncio.Task[None] | None", play: Play) -> None:
         if before is not None:
             await asyncio.wait({before})
         self._plain, self._next_plain = self._next_plain, None

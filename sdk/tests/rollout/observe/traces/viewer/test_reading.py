@@ -1,14 +1,12 @@
-"""Reading a rollout: Markdown, thoughts, pictures, turns, copies and print; nothing is HTML, and nothing is fetched."""
+"""Reading a rollout: Markdown, thoughts, pictures, turns and copies; nothing is HTML, and nothing is fetched."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
-from pypdf import PdfReader
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, answer, call, calling, saying
-from support.viewer import IS_READ, ROWS, write_two_runs
+from support.viewer import IS_READ, ROWS
 
 from osmosis_ai.cli import main
 
@@ -346,96 +344,3 @@ def test_next_failure_goes_from_one_to_the_next(page: Browser, tmp_path: Path) -
         page.wait_for(f"document.querySelector('#detail h2').innerText === '{name}'")
     page.press("p")
     page.wait_for("document.querySelector('#detail h2').innerText === 'r6'")
-
-
-def colors_of(path: Path) -> set[str]:
-    """What is filled with, as #rrggbb."""
-    contents = [one.get_contents() for one in PdfReader(path).pages]
-    drawn = " ".join(one.get_data().decode("latin-1") for one in contents if one is not None)
-    fills = re.findall(r"([\d.]+) ([\d.]+) ([\d.]+) rg\b", drawn)
-    return {"#" + "".join(f"{round(float(part) * 255):02x}" for part in fill) for fill in fills}
-
-
-def pages_of(page: Browser, path: Path) -> list[str]:
-    page.print(path)
-    return [re.sub(r"\s+", " ", one.extract_text()) for one in PdfReader(path).pages]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
-    page: Browser, tmp_path: Path, scheme: str
-) -> None:
-    write_two_runs(tmp_path / "traces")
-    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
-    page.prefer(scheme)
-    page.open((tmp_path / "report.html").as_uri())
-    page.wait_for(f"{IS_READ} && {ROWS}.length === 32")
-    printed = pages_of(page, tmp_path / "all.pdf")
-    assert all(len(one) > 40 for one in printed)
-    assert all(
-        f"r{run}-{problem}-{sample}" in "".join(printed)
-        for run in (0, 1)
-        for problem in range(4)
-        for sample in range(4)
-    )
-    assert all("Outcome Run Duration" in one for one in printed if "What is" in one)
-    page.click("#to-problems")
-    page.wait_for(f"{ROWS}.length === 4")
-    [only] = pages_of(page, tmp_path / "problems.pdf")
-    assert "2 of 4 problems have no signal" in only
-    page.call("Emulation.setEmulatedMedia", media="print")
-    page.resize(739, 1000)  # a Letter between its margins
-    longest = "document.querySelector('.row .c-signal .chip')"
-    page.evaluate(f"{longest}.textContent = 'only between runs'")
-    page.evaluate("document.querySelector('.problems .id').textContent = 'What is it, and of what? '.repeat(5)")
-    cut = "filter(e => e.scrollWidth > e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
-    assert page.evaluate(f"[...document.querySelectorAll('.problems .row :is(.c-signal, .id)')].{cut}") == []
-    page.call("Emulation.setEmulatedMedia", media="")
-    page.call("Emulation.clearDeviceMetricsOverride")
-    page.prefer(scheme)
-    page.click("#to-runs")
-    page.wait_for("document.querySelector('.comparison')")
-    assert "What changed from A to B" in "".join(pages_of(page, tmp_path / "runs.pdf"))
-    page.click("#to-rollouts")
-    opened(page)
-    printed = pages_of(page, tmp_path / "one.pdf")
-    assert all(len(one) > 40 for one in printed)
-    assert "The answer is" in "".join(printed)
-    assert "with failed tools" not in "".join(printed)  # what lies behind it on the screen
-    assert {"#2557d6", "#1a9a78"} <= colors_of(tmp_path / "one.pdf")  # the timeline's bars of model and tools
-    page.press("Escape")
-    page.click("#to-problems")
-    page.wait_for("document.querySelector('.row .small')")
-    page.click(".row .small")
-    page.wait_for("document.querySelector('.detail.double mark')")
-    page.print(tmp_path / "two.pdf")
-    assert "#ffe3a3" in colors_of(tmp_path / "two.pdf")  # what differs
-    page.call("Emulation.setEmulatedMedia", media="print")
-    assert page.evaluate("new Set([...document.querySelectorAll('.side')].map(e => e.offsetTop)).size") == 1
-
-
-def test_each_page_that_is_printed_has_the_heads_of_the_table(page: Browser, tmp_path: Path) -> None:
-    for number in range(60):
-        maker = TraceMaker(f"r{number:02}").start(f"Number {number:02}?", metadata={"row_index": number})
-        maker.turn(1, saying("so")).end(reward=0.5).write(tmp_path / "traces")
-    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
-    for view, heads in {"rollouts": "Status Rollout Reward", "problems": "Problem n Pass rate Mean"}.items():
-        page.open("about:blank")
-        page.open(f"{(tmp_path / 'report.html').as_uri()}#view={view}")
-        page.wait_for(f"{IS_READ} && {ROWS}.length > 5")
-        printed = pages_of(page, tmp_path / f"{view}.pdf")
-        assert len(printed) in (2, 3, 4)
-        assert [one for one in printed if "Number" in one and heads not in one] == []
-        assert sum(one.count("Number ") for one in printed) == 60
-
-
-def test_of_many_rollouts_the_first_100_are_printed_on_few_pages(page: Browser, tmp_path: Path) -> None:
-    for number in range(130):
-        TraceMaker(f"r{number}").start(f"Number {number}?").end(reward=0.5).write(tmp_path / "traces")
-    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
-    page.open((tmp_path / "report.html").as_uri())
-    page.wait_for(f"{IS_READ} && {ROWS}.length > 5")
-    printed = pages_of(page, tmp_path / "many.pdf")
-    assert sum(one.count("Number ") for one in printed) == 100
-    assert "30 more are not printed." in printed[-1]
-    assert len(printed) <= 6

@@ -35,6 +35,11 @@ class Restart:
     pid: int
     """Of the server that runs since."""
 
+    @property
+    def recovery_seconds(self) -> float:
+        """From the death, as we saw it, to a server that answers."""
+        return self.ready_at - self.died_at
+
 
 class ServerKeeper:
     """Keeps one server running. Its address and key stay the same for its life.

@@ -216,6 +216,18 @@ async def test_one_that_cannot_be_written_does_not_harm_its_neighbours(postgres:
         assert [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None] == ["5"]
 
 
+async def test_what_is_said_of_one_that_was_known_does_not_harm_the_new_ones_beside_it(postgres: Database) -> None:
+    url = postgres.new_url()
+    async with PostgresJournal(url) as journal, PostgresJournal(url) as other, asked(url) as connection:
+        await other.accept(an_acceptance("known"))
+        await connection.execute("ALTER TABLE rollouts ADD CHECK (NOT repeated)")
+        new, known = await asyncio.gather(
+            *(journal.accept(an_acceptance(key)) for key in ("new", "known")), return_exceptions=True
+        )
+        assert isinstance(known, JournalError)
+        assert new is None, "it is on record, and nobody else will run it"
+
+
 async def test_a_cancellation_reaches_the_owner(postgres: Database) -> None:
     url = postgres.new_url(lease=3600)
     keys: asyncio.Queue[list[str]] = asyncio.Queue()

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import pytest
 from support.journal import an_acceptance, claim_all
 from support.partition import Partition
-from support.postgres import PASSWORD, Database, database, needs_postgres, with_least_rights
-from support.postgres_journal import asked, until_problem
+from support.postgres import KEPT_PASSWORD, PASSWORD, Database, database, needs_postgres, with_least_rights
+from support.postgres_journal import asked, until_problem, until_true
 
 from osmosis_ai.rollout.journal import JournalError, Payload, PostgresJournal, RolloutState
 from osmosis_ai.rollout.journal.place import journal_at
@@ -211,6 +211,27 @@ MISTAKES = {
     "a slash in the password": ({PASSWORD: f"12/{PASSWORD}"}, "cannot be read: give it as postgresql://USER"),
     "a quoted URL": ({"postgresql:": '"postgresql:'}, "cannot be read: give it as postgresql://USER"),
 }
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["default_transaction_isolation = 'repeatable read'", "lock_timeout = '1ms'", "statement_timeout = '1ms'"],
+)
+async def test_what_a_role_is_set_to_changes_nothing(postgres: Database, setting: str) -> None:
+    url = postgres.new_url()
+    user = setting.partition(" ")[0]
+    async with asked(url) as connection:
+        await connection.execute(f"CREATE ROLE {user} SUPERUSER LOGIN PASSWORD '{KEPT_PASSWORD}'")
+        await connection.execute(f"ALTER ROLE {user} SET {setting}")
+        async with PostgresJournal(url.replace("//tester:", f"//{user}:")) as journal:
+            await journal.accept(an_acceptance("key"))
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("UPDATE rollouts SET polled_at = 1")
+            again = asyncio.ensure_future(journal.accept(an_acceptance("key")))
+            await until_true(url, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+            await transaction.commit()
+            assert await again is not None
 
 
 NO_WRITES = """

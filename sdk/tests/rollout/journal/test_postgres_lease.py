@@ -58,6 +58,20 @@ async def test_who_does_not_renew_is_taken_over_and_changes_nothing_when_it_wake
         assert await cut.accept(an_acceptance("new")) is None, "it goes on as a new owner"
 
 
+async def test_who_lives_while_the_schema_is_made_anew_is_not_taken_for_who_came_after_that(postgres: Database) -> None:
+    url = postgres.new_url(lease=LEASE_SECONDS)
+    async with PostgresJournal(url) as before, asked(url) as connection:
+        lost, loop = asyncio.Event(), asyncio.get_running_loop()
+        before._lease.on_lost = lambda: loop.call_soon_threadsafe(lost.set)  # type: ignore[assignment]
+        await connection.execute(f"DROP SCHEMA {before.address.schema} CASCADE")
+        async with PostgresJournal(url) as after, asyncio.timeout(DEADLINE_SECONDS):
+            await after.accept(an_acceptance("key"))
+            await before._home.call(before._lease.renew)  # type: ignore[union-attr]
+            await lost.wait()
+            assert not await before.finish("key", b"of the other")
+            assert await after.finish("key", b"result")
+
+
 async def test_a_lease_that_ran_out_unnoticed_goes_on(postgres: Database) -> None:
     url = postgres.new_url(lease=LEASE_SECONDS)
     async with cut_off(postgres, url) as (journal, partition):

@@ -199,19 +199,15 @@ class Batches:
         try:
             async with self._link.held(WRITE_SECONDS) as connection:
                 await self._abandon(connection)
-                again = await self._send(connection, writes) if writes else []
+                if writes:
+                    await self._send(connection, writes)
         except Exception as error:  # noqa: BLE001 - the task must live on
             await self._failed(writes, error)
         else:
             self._is_refused = False
-            for write in writes:
-                if write not in again:
-                    self._answer(write)
-            for write in again:
-                self._queues[write.kind].append(write)
 
-    async def _send(self, connection: Any, writes: list[Write]) -> list[Write]:
-        """Those that have to be sent once more."""
+    async def _send(self, connection: Any, writes: list[Write]) -> None:
+        """Have them done; one that is answered is in ``writes`` no more, as what is raised later says nothing of it."""
         kind = writes[0].kind
         columns = [list(column) for column in zip(*(write.values for write in writes), strict=True)]
         row = await connection.fetchrow(kind.statement, self.lease.epoch, *kind.arguments(self), *columns)
@@ -220,11 +216,12 @@ class Batches:
         for write in writes:
             if write.values[0] in done:
                 write.value, write.error = kind.done, None
+                self._answer(write)
             else:
                 rest.append(write)
+        writes[:] = rest
         if not row["live"]:
             self.lease.renew_soon()
-        again = []
         if rest:
             standing = {}
             if kind is ACCEPT:
@@ -236,14 +233,16 @@ class Batches:
                 record = standing.get(write.values[0])
                 if kind is FINISH and record is not None and record.state is RolloutState.FINISHED:
                     write.is_same = bool(await connection.fetchval(statements.SAME_RESULT, *write.values[:2]))
+                writes.remove(write)
                 try:
                     write.error = None
                     write.value = kind.otherwise(self, write, record, row["live"])
                 except JournalError as error:
                     write.error = error
                 except _AgainError:
-                    again.append(write)
-        return again
+                    self._queues[kind].append(write)
+                    continue
+                self._answer(write)
 
     async def _failed(self, writes: list[Write], error: Exception) -> None:
         if is_definite(error) and len(writes) > 1:

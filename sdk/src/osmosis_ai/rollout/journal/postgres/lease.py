@@ -1,4 +1,7 @@
-"""Who lives: an owner is an epoch, a number that the database gives out once, with a lease on the database's clock.
+"""Who lives: an owner is an epoch, a number drawn by lot, with a lease on the database's clock.
+
+By lot, as one that the database counts comes twice where its tables were restored, or dropped and made anew, under an
+owner that lives.
 
 A living owner renews its lease every ``renew_seconds``. One whose lease has run out is taken over by another, unless it
 renews before: then its lease is set to ``-infinity``, for good, and whatever it writes later changes nothing
@@ -15,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -33,6 +37,7 @@ RENEW_SHARE = 1 / 3
 """Of a lease, after which it is renewed."""
 SILENT_SHARE = 1.5 * RENEW_SHARE
 """Of a lease, what a silence must exceed: half as long again as a living one waits."""
+EPOCH_BITS = 62
 RETRY_SECONDS = 1.0
 RENEW_TIMEOUT_SECONDS = 4.0
 RELEASE_SECONDS = 2.0
@@ -183,8 +188,9 @@ class Lease:
 
     async def _register(self, connection: Any) -> None:
         name, began = f"{socket.gethostname()}:{os.getpid()}", self._clock.steady()
-        self.epoch = await connection.fetchval(statements.REGISTER, name, self._seconds)
-        self._sure_until = began + self._seconds
+        epoch = 1 + secrets.randbits(EPOCH_BITS)
+        await connection.execute(statements.REGISTER, epoch, name, self._seconds)
+        self.epoch, self._sure_until = epoch, began + self._seconds
 
     async def _start_anew(self, connection: Any) -> None:
         logger.error(

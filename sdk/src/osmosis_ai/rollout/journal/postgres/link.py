@@ -109,6 +109,9 @@ async def connect(address: Address, name: str) -> Any:
             server_settings={
                 "application_name": name,
                 "search_path": address.schema,
+                # A role or a database may have these otherwise, for statements that are not written for it.
+                "default_transaction_isolation": "read committed",
+                "lock_timeout": "0",
                 "statement_timeout": STATEMENT_TIMEOUT,
                 "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT,
             },

@@ -234,7 +234,8 @@ WHERE settled_at IS NULL AND state = '{RolloutState.ACCEPTED}'
 """
 
 REGISTER = (
-    "INSERT INTO owners (name, lease_until) VALUES ($1, clock_timestamp() + make_interval(secs => $2)) RETURNING epoch"
+    "INSERT INTO owners (epoch, name, lease_until) OVERRIDING SYSTEM VALUE"
+    " VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))"
 )
 TOUCH = "UPDATE owners SET beats = beats WHERE epoch = $1"
 """A write that changes nothing."""

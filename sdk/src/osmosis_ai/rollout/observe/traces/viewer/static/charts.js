@@ -87,7 +87,7 @@ const Charts = (() => {
     return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.runName(bars[0][0]), Text.runName(bars[bars.length - 1][0]));
   }
 
-  const medianOf = (values) => Text.median([...values].sort((a, b) => a - b));
+  const medianOf = (values) => Text.median(Text.sorted(values));
 
   function draw(node, rollouts, choose, chosen) {
     // Runs stay together, the earliest first, as two may have gone on at once.

@@ -33,7 +33,7 @@ const Overview = (() => {
     let toolErrors = 0, tokens = 0;
     for (const one of before) { counts[one.status] = (counts[one.status] ?? 0) + 1; toolErrors += one.toolErrors > 0; }
     for (const one of shown) tokens += one.tokens;
-    const durations = shown.map((one) => one.duration).filter((ms) => ms !== null).sort((a, b) => a - b);
+    const durations = Text.sorted(shown.map((one) => one.duration));
     const pick = (status) => () => set({ status: state.status === status ? null : status, reason: null });
     const reward = Stats.mean(shown.filter((one) => one.reward !== null).map((one) => one.reward));
     Text.redraw(at("summary"), () => at("summary").replaceChildren(

@@ -11,7 +11,7 @@ const Runs = (() => {
     }
     return [...found].map(([name, list]) => {
       const rewards = list.filter((one) => one.reward !== null).map((one) => one.reward);
-      const durations = list.map((one) => one.duration).filter((ms) => ms !== null).sort((a, b) => a - b);
+      const durations = Text.sorted(list.map((one) => one.duration));
       const problems = [...Stats.problems(list, problemOf).values()], weights = new Set(list.flatMap((one) => one.weights ?? []));
       let started = Infinity;
       for (const one of list) started = Math.min(started, one.started ?? Infinity);

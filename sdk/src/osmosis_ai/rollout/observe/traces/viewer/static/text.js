@@ -91,6 +91,8 @@ const Text = (() => {
     const date = new Date(seconds * 1000), year = date.getFullYear();
     return `${before}${year === new Date().getFullYear() ? "" : `${year}-`}${dated(date)}${again ?? ""}`;
   });
+  // Numbers in their order, without what is not known.
+  const sorted = (values) => Float64Array.from(values.filter((value) => value !== null)).sort();
   const median = (sorted, share = 0.5) => sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] : null;
 
   // Where there is no room an id loses its middle: it differs from others at its end.
@@ -159,5 +161,5 @@ const Text = (() => {
 
   const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
 
-  return { el, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, median };
+  return { el, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, sorted, median };
 })();

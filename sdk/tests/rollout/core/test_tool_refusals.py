@@ -72,9 +72,9 @@ def refusals() -> list[tuple[Any, str]]:
         (yields, "Tool yields yields: write a function that returns all of its result."),
         (lambda: None, "has no name that a tool can have: write a `def`, or tool(name=...)"),
         (Greeter(), "has no name that a tool can have: write a `def`, or tool(name=...)"),
-        (tool(name="two words")(lambda: None), "has no name that a tool can have"),
-        (Greeter, "cannot be a tool: write a function."),
-        ("add", "cannot be a tool: write a function."),
+        (tool(name="two words")(lambda: None), "letters, digits, '_' and '-', not 'two words'."),
+        (Greeter, "cannot be a tool: write a function, as in Toolbox(add, subtract)."),
+        ("add", "cannot be a tool: write a function, as in Toolbox(add, subtract)."),
     ]
 
 

@@ -278,10 +278,10 @@ def test_one_function_can_be_two_tools_and_so_can_methods() -> None:
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: tool("add"), "'add' cannot be a tool: write a function."),  # type: ignore[call-overload]
+        (lambda: tool("add"), "'add' cannot be a tool: write a function"),  # type: ignore[call-overload]
         (lambda: tool(name=5), "The name of a tool must be a text, got 5."),  # type: ignore[call-overload]
         (lambda: tool(description=b"x"), "The description of a tool must be a text, got b'x'."),  # type: ignore[call-overload]
-        (lambda: tool(Shop), "<class '.*Shop'> cannot be a tool: write a function."),
+        (lambda: tool(Shop), "<class '.*Shop'> cannot be a tool: write a function"),
     ],
 )
 def test_an_option_of_another_type_is_refused(make: Callable[[], Any], problem: str) -> None:

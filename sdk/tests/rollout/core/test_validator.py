@@ -10,6 +10,7 @@ from support.validation import Loop, found, parameters, tool, validate, validate
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.schemas import OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.toolbox import Toolbox
 from osmosis_ai.rollout.core.validator import (
     AgentLoopValidationError,
     ValidationError,
@@ -181,6 +182,7 @@ class TestTools:
             (tool(name="add numbers"), [], [("UNUSUAL_FUNCTION_NAME", ".function.name")]),
             (tool(name="add\n"), [], [("UNUSUAL_FUNCTION_NAME", ".function.name")]),
             (tool(name="a" * 65), [], [("UNUSUAL_FUNCTION_NAME", ".function.name")]),
+            (tool(name="1st"), [], [("UNUSUAL_FUNCTION_NAME", ".function.name")]),
             (
                 without(tool(), "function", "description"),
                 [("INVALID_TOOL_SCHEMA", ".function.description")],
@@ -235,6 +237,14 @@ class TestTools:
 
     def test_a_tool_without_parameters_is_fine(self) -> None:
         assert validate_tools(without(tool(), "function", "parameters")).valid
+
+    def test_a_function_without_a_docstring_is_told(self) -> None:
+        def search(words: str) -> str:
+            return words
+
+        result = validate_tools(*Toolbox(search).schemas)
+        assert result.valid
+        assert found(result.warnings) == [("MISSING_FUNCTION_DESCRIPTION", "tools[0].function.description")]
 
     def test_a_name_taken_twice_is_an_error(self) -> None:
         result = validate_tools(tool(), tool(name="sub"), OpenAIFunctionToolSchema.model_validate(tool()))

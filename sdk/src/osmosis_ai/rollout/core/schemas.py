@@ -73,6 +73,7 @@ class _ToolSchemaModel(BaseModel):
 
 TOOL_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 """The names of functions that every model provider takes."""
+TOOL_NAME_IN_WORDS = "a letter or '_', then up to 63 letters, digits, '_' and '-'"
 
 # A property without `type` is complete when one of these says what it is (JSON Schema 2020-12).
 _STANDS_FOR_TYPE = frozenset({"$ref", "allOf", "anyOf", "const", "enum", "if", "not", "oneOf"})

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, overload
 from osmosis_ai.rollout.core.base import RolloutContext
 from osmosis_ai.rollout.core.exceptions import ToolArgumentError, ToolExecutionError
 from osmosis_ai.rollout.core.offload import call_in_thread
-from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema
+from osmosis_ai.rollout.core.schemas import TOOL_NAME_IN_WORDS, TOOL_NAME_PATTERN, OpenAIFunctionToolSchema
 from osmosis_ai.rollout.core.text import cut, described, text_of
 from osmosis_ai.rollout.core.tool_arguments import EXACT, TOO_LONG, UnfitError, decode_arguments, plain
 from osmosis_ai.rollout.core.tool_schema import called_by, read_signature, schema_of
@@ -41,8 +41,7 @@ from osmosis_ai.rollout.core.where import place_of_function
 MAX_ARGUMENT_CHARACTERS = 500
 """Of the arguments in the message of a time-out."""
 
-_OPTIONS = "__osmosis_tool__"
-"""What every provider takes as the name of a function."""
+_OPTIONS = "__osmosis_tool__"  # the attribute of a function that holds them
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -110,7 +109,7 @@ def _with_options(function: Any, options: ToolOptions) -> Any:
 
 def _require_function(function: Any) -> None:
     if not callable(function) or inspect.isclass(function):
-        raise TypeError(f"{function!r} cannot be a tool: write a function.")
+        raise TypeError(f"{function!r} cannot be a tool: write a function, as in Toolbox(add, subtract).")
 
 
 class Tool(ABC):
@@ -160,8 +159,8 @@ class FunctionTool(Tool):
         name = options.name or str(getattr(source, "__name__", ""))
         if not TOOL_NAME_PATTERN.match(name) or name == "__call__":
             raise TypeError(
-                f"{function!r} has no name that a tool can have: write a `def`, or tool(name=...), with up to 64"
-                " letters, digits, '_' and '-'."
+                f"{function!r} has no name that a tool can have: write a `def`, or tool(name=...), with"
+                f" {TOOL_NAME_IN_WORDS}, not {name!r}."
             )
         if inspect.isgeneratorfunction(source) or inspect.isasyncgenfunction(source):
             raise TypeError(f"Tool {name} yields: write a function that returns all of its result.")

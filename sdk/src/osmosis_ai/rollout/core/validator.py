@@ -8,7 +8,6 @@ for those who run the agent against such a model.
 import functools
 import inspect
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,14 +18,17 @@ import pydantic
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
 from osmosis_ai.rollout.core.blocking import blocking_calls
 from osmosis_ai.rollout.core.messages import field_of
-from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
+from osmosis_ai.rollout.core.schemas import (
+    TOOL_NAME_IN_WORDS,
+    TOOL_NAME_PATTERN,
+    OpenAIFunctionToolSchema,
+    RolloutRequest,
+)
 from osmosis_ai.rollout.core.text import UNREADABLE, text_of
 from osmosis_ai.rollout.core.where import place_of, place_of_function
 
 __all__ = ["AgentLoopValidationError", "ValidationError", "ValidationResult", "validate_agent_loop"]
 
-# What most model providers take as the name of a function.
-_USUAL_FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BLOCKING_CALL = "BLOCKING_CALL"
 _WARNINGS = frozenset(
     {
@@ -245,11 +247,11 @@ def _check_function(function: dict[Any, Any], path: str) -> Iterator[ValidationE
     elif not isinstance(name, str) or not name.strip():
         message = f"The function name must be a str that is not blank, got {_short(name)}."
         yield ValidationError("INVALID_FUNCTION_NAME", message, f"{path}.name")
-    elif not _USUAL_FUNCTION_NAME.fullmatch(name):
-        message = f"The name {_short(name)} is not 1 to 64 of A-Z, a-z, 0-9, '_' and '-'; many providers refuse it."
+    elif not TOOL_NAME_PATTERN.match(name):
+        message = f"Many providers refuse the name {_short(name)}: write {TOOL_NAME_IN_WORDS}."
         yield ValidationError("UNUSUAL_FUNCTION_NAME", message, f"{path}.name")
-    if "description" not in function:
-        message = "The function has no description; tell the model what it does."
+    if (function.get("description") or name) == name:  # a `Toolbox` gives the name for a docstring that is not there
+        message = "The function has no description; tell the model what it does, in a docstring."
         yield ValidationError("MISSING_FUNCTION_DESCRIPTION", message, f"{path}.description")
     parameters = function.get("parameters", {"type": "object"})
     if not isinstance(parameters, dict):

@@ -1,5 +1,6 @@
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -36,6 +37,12 @@ async def error_after(*answers: Answer) -> ProviderError:
                 await client.chat_completions(QUESTION)
             assert client.get_metrics().num_llm_calls == 0
             return failure.value
+
+
+def test_the_package_it_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(ProviderError, match=r"^Calling this model needs the package 'aiohttp', which is not installed"):
+        EndpointLLMClient("m", None, "http://127.0.0.1:9/v1")
 
 
 async def test_a_tool_call_goes_round_and_all_but_nulls_goes_back() -> None:

@@ -208,9 +208,9 @@ def speaks_of_context(message: str) -> bool:
 
 
 def missing_package(package: str) -> SystemicProviderError:
-    """LiteLLM needs a package that is not installed."""
+    """A package that calling the model takes is not installed."""
     return SystemicProviderError(
-        f"LiteLLM needs the package '{package}', which is not installed: install 'osmosis-ai[llm]', or"
+        f"Calling this model needs the package '{package}', which is not installed: install 'osmosis-ai[llm]', or"
         f" '{package}' itself.",
         failure=ProviderFailure.MISSING_PACKAGE,
     )

@@ -17,6 +17,8 @@ if not MAY_WRITE_BYTECODE:
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis.internal.conjecture import providers  # noqa: E402
+from hypothesis.internal.constants_ast import Constants  # noqa: E402
 
 _ALL_SLOW = re.compile(rb"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
@@ -38,14 +40,29 @@ if hasattr(signal, "SIGQUIT") and signal.getsignal(signal.SIGQUIT) is signal.SIG
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+def is_quick(config: pytest.Config) -> bool:
+    """Whether the slow tests are left out."""
+    return bool(config.option.markexpr == "not slow")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Where slow tests run too, properties are tried with all the examples that Hypothesis thinks right."""
-    settings.load_profile("quick" if config.option.markexpr == "not slow" else "suite")
+    settings.load_profile("quick" if is_quick(config) else "suite")
+    if is_quick(config):
+        # For one draw in twenty it reads every module of the project: three seconds of each process.
+        vars(providers)["_get_local_constants"] = Constants
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """Quick tests wait for servers and sockets a sixth of their time: one process more than cores fills it."""
+    cores = yield
+    return cores + 1 if is_quick(config) else cores
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A file whose tests are all slow is not imported by every worker, only to be left out."""
-    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+    if not is_quick(config) or collection_path.suffix != ".py":
         return None
     return _ALL_SLOW.search(collection_path.read_bytes()) is not None or None
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.plain_http import PLAIN
 
 PROJECT = Path(__file__).parents[1]
 DEADLINE_SECONDS = 60.0
@@ -96,7 +97,7 @@ class ServerProcess:
         self._wait_until_healthy()
 
     def init(self, body: Message) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/rollout/init", json=body, trust_env=False, timeout=DEADLINE_SECONDS)
+        return httpx.post(f"{self.url}/v1/rollout/init", json=body, **PLAIN, timeout=DEADLINE_SECONDS)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -108,7 +109,7 @@ class ServerProcess:
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
-        with httpx.Client(trust_env=False, verify=False) as client:  # noqa: S501 - plain HTTP: certificates take long
+        with httpx.Client(**PLAIN) as client:
             while time.monotonic() < deadline and self._process.poll() is None:
                 with suppress(httpx.TransportError):
                     if client.get(f"{self.url}/health").status_code == 200:

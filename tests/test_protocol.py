@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from jsonschema import Draft202012Validator
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
+from support.plain_http import PLAIN
 
 from docs.generate import schemas, sentences, server_bodies
 from docs.generate.__main__ import COMMAND, stale
@@ -179,7 +180,7 @@ def client() -> Iterator[httpx.Client]:
     with (
         FakeTrainer() as trainer,
         LiveServer(create_app(agent_loop, settings=settings)) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as client,
+        httpx.Client(base_url=server.url, **PLAIN) as client,
     ):
         INIT["server_url"] = trainer.url
         yield client

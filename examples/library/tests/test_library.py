@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
+from support.plain_http import PLAIN
 from support.tool_calls import answer_to
 
 from examples.library.agent import agent_loop
@@ -153,7 +154,7 @@ def start(server: str, trainer: FakeTrainer, **fields: Any) -> dict[str, Any]:
         "completion_params": {},
     }
     body.update({"metadata": {"ground_truth": "Ostwick"}, **fields})
-    assert httpx.post(f"{server}/v1/rollout/init", json=body, trust_env=False).status_code == 202
+    assert httpx.post(f"{server}/v1/rollout/init", json=body, **PLAIN).status_code == 202
     return trainer.wait_for_result("one")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from support.agent_files import write_agent
+from support.plain_http import PLAIN
 from support.processes import Program, own_environment
 from support.traces import TraceMaker, saying
 
@@ -29,7 +30,7 @@ def told_by(program: Program) -> dict[str, Any]:
 def init(port: int, key: str) -> int:
     headers = {"authorization": f"Bearer {key}"}
     url = f"http://127.0.0.1:{port}/v1/rollout/init"
-    return httpx.post(url, json={}, headers=headers, trust_env=False, timeout=60).status_code
+    return httpx.post(url, json={}, headers=headers, **PLAIN, timeout=60).status_code
 
 
 @pytest.mark.slow
@@ -91,4 +92,4 @@ def test_the_page_of_traces_says_where_it_is(tmp_path: Path) -> None:
     with Program(tmp_path, "view", "traces", "--json") as viewer:
         told = told_by(viewer)
         assert (told["folder"], told["pid"]) == ("traces", viewer.pid)
-        assert httpx.get(told["url"], trust_env=False, timeout=60).status_code == 200
+        assert httpx.get(told["url"], **PLAIN, timeout=60).status_code == 200

@@ -15,6 +15,7 @@ from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServe
 from osmosis_ai.rollout.server.app import create_app
 from support.faulty_trainer import FaultyTrainer
 from support.live_server import LiveServer
+from support.plain_http import PLAIN
 from support.rollouts import ScriptedAgent, init_body
 
 INIT = "/v1/rollout/init"
@@ -118,7 +119,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         FaultyTrainer() as trainer,
         LiveServer(app) as server,
         httpx.Client(
-            base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=DEADLINE_SECONDS, trust_env=False
+            base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=DEADLINE_SECONDS, **PLAIN
         ) as client,
     ):
         yield Target(server, client, trainer, folder)

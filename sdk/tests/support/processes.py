@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import httpx
 
+from support.plain_http import PLAIN
+
 DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.01
 
@@ -103,10 +105,10 @@ class ServingProgram(Program):
 
     def get(self, path: str) -> httpx.Response:
         """A request without a key."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=DEADLINE_SECONDS)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", **PLAIN, timeout=DEADLINE_SECONDS)
 
     def init(self, body: dict[str, Any], key: str | None = None) -> httpx.Response:
         """An init, with or without a key."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         url = f"http://127.0.0.1:{self.port}/v1/rollout/init"
-        return httpx.post(url, json=body, headers=headers, trust_env=False, timeout=DEADLINE_SECONDS)
+        return httpx.post(url, json=body, headers=headers, **PLAIN, timeout=DEADLINE_SECONDS)

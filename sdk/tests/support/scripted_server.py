@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from osmosis_ai.rollout.trainer.listener import Listener, bind_socket, url_of
+from support.plain_http import PLAIN
 
 JsonObject = dict[str, Any]
 
@@ -106,7 +107,7 @@ class ScriptedServer:
         self._listener = Listener(Starlette(routes=routes), self._socket)
 
     async def __aenter__(self) -> Self:
-        self._client = httpx.AsyncClient(trust_env=False, timeout=30)
+        self._client = httpx.AsyncClient(**PLAIN, timeout=30)
         await self._listener.__aenter__()
         return self
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 
 from support.faulty_trainer import FaultyTrainer
+from support.plain_http import PLAIN
 
 TESTS = Path(__file__).parents[1]
 AGENT = "support.promise_agent:agent_loop"
@@ -40,7 +41,7 @@ class ServerProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
-        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_SECONDS, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_SECONDS, **PLAIN)
         self._process: subprocess.Popen[bytes] | None = None
         self.memory_limit_bytes: int | None = None
         """Of the address space of processes started from now on."""

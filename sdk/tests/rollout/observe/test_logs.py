@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 from support.fake_trainer import FakeTrainer
 from support.measured_server import TESTS, measured_server
+from support.plain_http import PLAIN
 from support.processes import own_environment
 from support.rollouts import init_body
 
@@ -240,7 +241,7 @@ def events(text: str) -> list[dict[str, Any]]:
 
 
 def post(port: int, body: Any, query: str = "") -> httpx.Response:
-    return httpx.post(f"http://127.0.0.1:{port}/v1/rollout/init{query}", json=body, trust_env=False, timeout=120)
+    return httpx.post(f"http://127.0.0.1:{port}/v1/rollout/init{query}", json=body, **PLAIN, timeout=120)
 
 
 CALLBACK_KEY = "call back, will you?"

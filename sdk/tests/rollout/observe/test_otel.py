@@ -9,6 +9,7 @@ import pytest
 from support.collector import Collector, Received
 from support.fake_trainer import CHAT_PATH, FakeTrainer
 from support.measured_server import measured_server
+from support.plain_http import PLAIN
 from support.processes import ServingProgram
 from support.rollouts import init_body
 
@@ -28,7 +29,7 @@ def init(server: ServingProgram, trainer: FakeTrainer, rollout_id: str = "r1", *
         metadata={"turns": 2, "tools": ["add", "fail"], "reward": 0.5},
     )
     url = f"http://127.0.0.1:{server.port}/v1/rollout/init"
-    assert httpx.post(url, json=body, headers=headers, trust_env=False).status_code == 202
+    assert httpx.post(url, json=body, headers=headers, **PLAIN).status_code == 202
     return trainer.wait_for_result(rollout_id)
 
 
@@ -135,7 +136,7 @@ class TestRollout:
         with serving(tmp_path, collector, OSMOSIS_ROLLOUT_SERVER_DRAIN_SECONDS="0") as server:
             server.wait_until_serving()
             url = f"http://127.0.0.1:{server.port}/v1/rollout/init"
-            httpx.post(url, json=init_body("r1", server_url=trainer.url), trust_env=False)
+            httpx.post(url, json=init_body("r1", server_url=trainer.url), **PLAIN)
             deadline = time.monotonic() + 60
             while not trainer.chats("r1"):
                 assert time.monotonic() < deadline

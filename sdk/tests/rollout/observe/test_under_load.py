@@ -13,6 +13,7 @@ import httpx
 import pytest
 from support.fake_trainer import FakeTrainer
 from support.measured_server import measured_server
+from support.plain_http import PLAIN
 from support.processes import ServingProgram
 from support.rollouts import init_body
 from support.scrapes import Scrape
@@ -72,7 +73,7 @@ def scraping(server: ServingProgram) -> Iterator[list[Scrape]]:
 
 def drive(server: ServingProgram, trainer: FakeTrainer) -> None:
     """Start all rollouts, eight inits at a time, every tenth of them sent twice."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30, **PLAIN) as client:
 
         def one(number: int) -> None:
             metadata = {"turns": TURNS, "tools": TOOLS, "reward": number % 2}

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from support.fake_trainer import FakeTrainer
 from support.live_server import LiveServer
+from support.plain_http import PLAIN
 from support.rollouts import (
     INIT,
     ScriptedAgent,
@@ -34,7 +35,7 @@ def server() -> Iterator[LiveServer]:
 class TestOnASocket:
     @pytest.fixture
     def client(self, server: LiveServer) -> Iterator[httpx.Client]:
-        with httpx.Client(base_url=server.url, trust_env=False, headers={"authorization": f"Bearer {KEY}"}) as client:
+        with httpx.Client(base_url=server.url, **PLAIN, headers={"authorization": f"Bearer {KEY}"}) as client:
             yield client
 
     def test_a_rollout_is_driven_through(self, client: httpx.Client, trainer: FakeTrainer) -> None:

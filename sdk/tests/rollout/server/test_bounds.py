@@ -14,6 +14,7 @@ import httpx
 import pytest
 from support.attack import attack
 from support.faulty_trainer import FaultyTrainer
+from support.plain_http import PLAIN
 from support.server_process import DEADLINE_SECONDS, TESTS, ServerProcess, environment
 
 MAX_MEGABYTES = 300
@@ -54,7 +55,7 @@ def started(folder: Path, *command: str, port: int) -> Iterator[None]:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
             with suppress(httpx.TransportError):
-                if httpx.get(f"http://127.0.0.1:{port}/ready", trust_env=False).is_success:
+                if httpx.get(f"http://127.0.0.1:{port}/ready", **PLAIN).is_success:
                     break
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 from support.hostile_target import DEADLINE_SECONDS, INIT, KEY, MAX_BODY_BYTES, SECRET, Target, assert_refused, target
+from support.plain_http import PLAIN
 from support.rollouts import init_body
 
 __all__ = ["target"]
@@ -263,18 +264,18 @@ class TestCredentials:
     ) -> None:
         request = httpx.Request("POST", f"{target.server.url}{INIT}", content=content)
         request.headers = httpx.Headers([*request.headers.raw, (b"Authorization", header)])
-        with httpx.Client(timeout=DEADLINE_SECONDS, trust_env=False) as client:
+        with httpx.Client(timeout=DEADLINE_SECONDS, **PLAIN) as client:
             response = client.send(request)
         assert_refused(target, response, 401)
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
     @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
     def test_the_documentation_of_a_guarded_server_is_not_public(self, target: Target, path: str) -> None:
-        assert httpx.get(f"{target.server.url}{path}", trust_env=False).status_code == 404
+        assert httpx.get(f"{target.server.url}{path}", **PLAIN).status_code == 404
 
     @pytest.mark.parametrize("path", ["/v1/rollout/any", "/platform/health"])
     def test_what_tells_of_rollouts_needs_the_key(self, target: Target, path: str) -> None:
-        assert httpx.get(f"{target.server.url}{path}", trust_env=False).status_code == 401
+        assert httpx.get(f"{target.server.url}{path}", **PLAIN).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
 from support.live_server import LiveServer
+from support.plain_http import PLAIN
 from support.process_fixtures import trainer
 from support.promise_agent import agent_loop
 from support.rollouts import ScriptedAgent, until
@@ -83,7 +84,7 @@ class TestFaultsOfARollout:
         with FaultyTrainer() as trainer, LiveServer(app) as server:
             for case in CASES:
                 trainer.chat_faults[case.name] = list(case.chat_faults)
-                response = httpx.post(f"{server.url}{INIT}", json=init_of(case.name, trainer.url, case.do))
+                response = httpx.post(f"{server.url}{INIT}", json=init_of(case.name, trainer.url, case.do), **PLAIN)
                 assert response.status_code == 202
             yield trainer
 
@@ -113,7 +114,7 @@ class TestFaultsOfADelivery:
     def test_the_same_bytes_come_again(self, server: LiveServer, trainer: FaultyTrainer, fault: Fault | int) -> None:
         name = f"fault-{fault}"
         trainer.result_faults[name] = [fault]
-        httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url))
+        httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url), **PLAIN)
         trainer.wait_for_post(name, times=2)
         assert len(set(trainer.bodies(name))) == 1  # where the machine is busy a third may follow
         assert trainer.result(name)["reward"] == 1.0
@@ -125,7 +126,7 @@ class TestFaultsOfADelivery:
     ) -> None:
         name = f"refused-{status}"
         trainer.result_faults[name] = [status]
-        async with httpx.AsyncClient(base_url=server.url) as client:
+        async with httpx.AsyncClient(base_url=server.url, **PLAIN) as client:
             await client.post(INIT, json=init_of(name, trainer.url))
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while (kept := (await client.get(f"/v1/rollout/{name}")).json())["state"] != "undeliverable":
@@ -139,7 +140,7 @@ class TestFaultsOfADelivery:
         names = [f"missed-{number}" for number in range(20)]
         for name in names:
             trainer.result_faults[name] = [503, 503, 503, 503]
-            httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url))
+            httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url), **PLAIN)
         trainer.wait_for_post(*names)
         trainer.go_away()
         trainer.come_back()
@@ -159,7 +160,8 @@ class TestFaultsOfADelivery:
             trainer.result_faults[name] = [503] if number % 4 == 0 else []
         with LiveServer(create_app(agent_loop, settings=settings)) as server:
             with ThreadPoolExecutor(8) as pool:
-                list(pool.map(lambda name: httpx.post(f"{server.url}{INIT}", json=init_of(name, trainer.url)), names))
+                bodies = [init_of(name, trainer.url) for name in names]
+                list(pool.map(lambda body: httpx.post(f"{server.url}{INIT}", json=body, **PLAIN), bodies))
             assert all(trainer.result(name)["extra_fields"]["outcome"] == "success" for name in names)
         assert [len(trainer.bodies(name)) for name in names] == [2 if n % 4 == 0 else 1 for n in range(60)]
 
@@ -175,7 +177,8 @@ class TestAdmission:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
         trainer.hold_chats()
         with LiveServer(create_app(agent_loop, settings=settings)) as server:
-            async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=DEADLINE_SECONDS) as client:
+            options = {"limits": limits, "timeout": DEADLINE_SECONDS, **PLAIN}
+            async with httpx.AsyncClient(base_url=server.url, **options) as client:
                 answers = await asyncio.gather(*(client.post(INIT, json=init_of(name, trainer.url)) for name in names))
                 codes = [answer.status_code for answer in answers]
                 assert (codes.count(202), codes.count(429)) == (12, 288)
@@ -208,7 +211,7 @@ async def test_health_answers_while_twenty_tools_sleep_in_threads(tmp_path: Path
     settings.server.tool_turn_timeout_seconds = settings.server.request_timeout_seconds = DEADLINE_SECONDS
     names = [f"rollout-{number}" for number in range(20)]
     with LiveServer(create_app(ScriptedAgent(sleep), settings=settings)) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_SECONDS) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_SECONDS, **PLAIN) as client:
             for name in names:
                 await client.post(INIT, json=init_of(name, trainer.url))
             for _ in names:

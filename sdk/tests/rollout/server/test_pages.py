@@ -8,6 +8,7 @@ import httpx
 import pytest
 from support.http_peer import CHAT_REPLY, Answer, HttpPeer, reply
 from support.live_server import DEADLINE_SECONDS, LiveServer
+from support.plain_http import PLAIN
 from support.promise_agent import agent_loop
 from support.server_process import init_of
 
@@ -42,7 +43,7 @@ async def delivered(server: LiveServer, peer: HttpPeer) -> Callable[..., Awaitab
         name = f"rollout-{id(answers)}-{peer.port}"
         peer.answers = [reply(CHAT_REPLY), *answers]
         peer.answer = reply({"status": "ok"})
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=server.url, **PLAIN) as client:
             assert (await client.post("/v1/rollout/init", json=init_of(name, peer.url))).status_code == 202
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while (view := (await client.get(f"/v1/rollout/{name}")).json())["state"] not in (  # noqa: ASYNC110 - the app tells by answers alone

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from support.faulty_trainer import Fault, FaultyTrainer
 from support.live_server import LiveServer
+from support.plain_http import PLAIN
 from support.process_fixtures import trainer
 from support.promise_agent import agent_loop
 from support.rollouts import JsonObject
@@ -36,11 +37,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def init(server: LiveServer, body: JsonObject) -> None:
-    assert httpx.post(f"{server.url}{INIT}", json=body).status_code == 202
+    assert httpx.post(f"{server.url}{INIT}", json=body, **PLAIN).status_code == 202
 
 
 async def until_state(server: LiveServer, name: str, state: str) -> JsonObject:
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(DEADLINE_SECONDS):
+    async with httpx.AsyncClient(base_url=server.url, **PLAIN) as client, asyncio.timeout(DEADLINE_SECONDS):
         while (view := (await client.get(f"/v1/rollout/{name}")).json())["state"] != state:  # noqa: ASYNC110 - the app tells by answers alone
             await asyncio.sleep(0.01)
     return dict(view)

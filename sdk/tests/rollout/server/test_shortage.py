@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from support.http_peer import HttpPeer
+from support.plain_http import PLAIN
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
 from osmosis_ai.rollout.core.shortage import is_local_shortage
@@ -75,7 +76,7 @@ async def test_an_address_for_a_framework_is_had_without_a_descriptor() -> None:
     for _ in range(3):  # it is kept again
         with no_descriptors():
             address = Endpoint.open(ChatApi(answer))
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(**PLAIN) as client:
             reply = await client.post(
                 f"{address.base_url}/chat/completions",
                 json={"model": "m", "messages": [{"role": "user", "content": "Well?"}]},

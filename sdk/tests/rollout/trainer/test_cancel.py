@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.plain_http import PLAIN
 from support.processes import ServingProgram
 from support.scripted_server import QUESTION, Rollout, ScriptedServer
 
@@ -253,7 +254,7 @@ class TestLeaving:
             assert trainer.late_results == 8
             await asyncio.gather(*tasks)
             authorization = {"Authorization": f"Bearer {key}"}
-            async with httpx.AsyncClient(base_url=url, headers=authorization) as client, asyncio.timeout(30):
+            async with httpx.AsyncClient(base_url=url, headers=authorization, **PLAIN) as client, asyncio.timeout(30):
                 for name in names:
                     while (status := (await client.get(f"/v1/rollout/{name}")).json())["state"] == "finished":
                         assert status.get("last_error") is None

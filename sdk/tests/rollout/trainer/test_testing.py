@@ -14,6 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.testclient import TestClient
 from hypothesis import given, strategies as st
+from support.plain_http import PLAIN
 
 from osmosis_ai.rollout import OsmosisLLMClient, RolloutMetrics, RolloutResponse, RolloutStatus, testing
 from osmosis_ai.rollout.trainer.testing import (
@@ -269,7 +270,7 @@ class TestPatchedHttpx:
 
     @pytest.mark.parametrize("prefix", ["http://trainer.invalid:8443", "https://other.invalid/base"])
     async def test_a_chat_call_to_any_host_reaches_the_mock_trainer(self, prefix: str) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(**PLAIN) as client:
             reply = await client.post(f"{prefix}{CHAT}", json={"rollout_id": "r9", "messages": []})
         assert type(reply) is httpx.Response
         assert reply.status_code == 200
@@ -277,18 +278,18 @@ class TestPatchedHttpx:
         assert (reply.request.method, str(reply.request.url)) == ("POST", f"{prefix}{CHAT}")
 
     async def test_a_completion_reaches_the_tracker(self, tracker: RolloutCompletionTracker) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(**PLAIN) as client:
             reply = await client.post(f"http://trainer.invalid{COMPLETED}", json=completion())
         assert reply.json() == {"status": "ok"}
         assert tracker.responses[0]["rollout_id"] == "r1"
 
     async def test_the_url_may_be_an_object(self) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(**PLAIN) as client:
             reply = await client.post(httpx.URL(f"http://trainer.invalid{CHAT}"), json={})
         assert reply.status_code == 422
 
     async def test_request_is_covered_like_post(self) -> None:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(**PLAIN) as client:
             reply = await client.request("post", f"http://trainer.invalid{CHAT}", json={})
         assert reply.status_code == 422
 
@@ -321,7 +322,7 @@ async def test_status_headers_and_a_body_that_is_no_json_are_kept(monkeypatch: p
         return Response("upstream is gone", 503, headers={"Retry-After": "7"}, media_type="text/plain")
 
     patch_httpx_for_mock_trainer(TestClient(app), monkeypatch)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(**PLAIN) as client:
         reply = await client.post(f"http://trainer.invalid{CHAT}")
     assert (reply.status_code, reply.text) == (503, "upstream is gone")
     assert reply.headers["retry-after"] == "7"
@@ -332,7 +333,7 @@ async def test_a_compressed_reply_arrives_decoded(monkeypatch: pytest.MonkeyPatc
     app = create_mock_trainer_app()
     app.add_middleware(GZipMiddleware, minimum_size=1)
     patch_httpx_for_mock_trainer(TestClient(app), monkeypatch)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(**PLAIN) as client:
         reply = await client.post(f"http://trainer.invalid{COMPLETED}", json=completion())
     assert reply.json() == {"status": "ok"}
     assert "content-encoding" not in reply.headers

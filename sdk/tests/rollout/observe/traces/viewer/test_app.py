@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.plain_http import PLAIN
 from support.processes import Program
 from support.traces import TraceMaker, answer, call, calling, saying
 
@@ -156,9 +157,9 @@ def test_a_folder_that_cannot_be_written_to_is_shown_all_the_same(tmp_path: Path
         for _ in range(2):  # nothing is kept: the second time it is read again
             with program(tmp_path, "view", str(folder)) as viewer:
                 url = viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0]
-                found = rows(httpx.get(f"{url}api/rollouts"))
+                found = rows(httpx.get(f"{url}api/rollouts", **PLAIN))
                 assert [(row["id"], row["reward"]) for row in found] == [("kept-by-another", 1.0)]
-                assert httpx.get(url).status_code == 200
+                assert httpx.get(url, **PLAIN).status_code == 200
         assert [entry.name for entry in folder.iterdir()] == ["run"]
     finally:
         folder.chmod(0o755)

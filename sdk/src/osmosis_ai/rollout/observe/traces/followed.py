@@ -6,12 +6,12 @@ same file in another process, which then reads only what was added.
 
 import os
 import time
-from collections.abc import Iterable, Sequence
 from typing import Any
 
+from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.core.trace.format import TraceEvent
-from osmosis_ai.rollout.observe.traces.reader import event_on, lines_of
-from osmosis_ai.rollout.observe.traces.store import Kept, kept_of
+from osmosis_ai.rollout.observe.traces.reader import event_on, lines_in
+from osmosis_ai.rollout.observe.traces.store import Kept, kept_of, state_of
 from osmosis_ai.rollout.observe.traces.summary import CONCERNING, Summary, tells_all
 
 RECENT_SECONDS = 60.0
@@ -22,11 +22,13 @@ _COMPACT_START = b'{"event":"'
 """How the server's own events begin; the agent's, from ``ctx.log_event``, have a space after the colon."""
 _NAME_AT = len(_COMPACT_START)
 _START = TraceEvent.TRACE_START.value
-_CHAT_START, _CHAT_END, _TOOL_CALL = (
-    name.value.encode() for name in (TraceEvent.CHAT_START, TraceEvent.CHAT_END, TraceEvent.TOOL_CALL)
-)
-_START_LINE, _RESULT_LINE = (
-    _COMPACT_START + name.value.encode() + b'"' for name in (TraceEvent.TRACE_START, TraceEvent.ROLLOUT_RESULT)
+_CHAT_START = TraceEvent.CHAT_START.value.encode()
+_START_LINE, _RESULT_LINE, _CHAT_START_LINE, _CHAT_END_LINE, _TOOL_CALL_LINE = (
+    _COMPACT_START + name.value.encode() + b'"'
+    for name in (
+        *(TraceEvent.TRACE_START, TraceEvent.ROLLOUT_RESULT),
+        *(TraceEvent.CHAT_START, TraceEvent.CHAT_END, TraceEvent.TOOL_CALL),
+    )
 )
 _CONCERNING = {name.encode() for name in CONCERNING}
 # Written by the context, in the spelling of an agent's own events.
@@ -79,28 +81,48 @@ class FollowedFile:
         return new if self._offset == before else growing + new
 
     def kept(self) -> Kept:
-        """What is known, for ``read`` in another process."""
+        """What is known, for ``read`` in another process, which cannot trust it."""
         return kept_of(self._size, self._changed_at, self._offset, self.lost, self.rollouts)
 
+    def told(self) -> tuple[Any, ...]:
+        """What is known, for ``take_over`` in another process of ours."""
+        states = [state_of(one) for one in self.rollouts]
+        return self._size, self._inode, self._changed_at, self._offset, self.lost, states
+
+    def take_over(self, told: tuple[Any, ...]) -> list[Summary]:
+        """The rollouts that another process has read of a file that has not been read here; as ``read`` gives them."""
+        size, inode, changed_at, self._offset, self.lost, states = told
+        self._saw(size, inode, changed_at)
+        self.rollouts = [Summary(self.path, *state) for state in states]
+        for one in self.rollouts:
+            one.run = self.run
+        return list(self.rollouts)
+
     def _read(self, kept: Kept | None) -> None:
-        status = os.stat(self.path, follow_symlinks=False)  # noqa: PTH116 - a Path each would cost more than the call
-        if kept is not None and self._restored(kept, status):
-            return
-        if status.st_size == self._size and status.st_ino == self._inode:
-            return
+        if kept is not None or self._inode:
+            status = os.stat(self.path, follow_symlinks=False)  # noqa: PTH116 - a Path each would cost more than the call
+            if kept is not None and self._restored(kept, status):
+                return
+            if status.st_size == self._size and status.st_ino == self._inode:
+                return
+        descriptor = open_regular(self.path, os.O_RDONLY)
+        try:
+            self._read_on(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _read_on(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
         if (self._inode and status.st_ino != self._inode) or status.st_size < self._offset:
             # Another file of the same name; what its rollouts were stays with whoever has them.
             self._offset, self.lost, self.rollouts = 0, 0, []
-        self._saw(status)
+        self._saw(status.st_size, status.st_ino, status.st_mtime_ns)
         self.is_unreadable = self.is_kept = False
-        lines: Iterable[tuple[bytes, int]] = lines_of(self.path, self._offset)
-        place, result = 0, None
         if self._offset == 0 and status.st_size <= MAX_WHOLE_BYTES:
-            lines = list(lines)
-            place, result = _result_in(lines)
-        for number, (line, end) in enumerate(lines):
-            if number >= place or not self._passes_over(line, end):
-                self._take_in(line, end, result if number == place else None)
+            self._take_in_whole(os.pread(descriptor, status.st_size, 0))
+            return
+        for line, end in lines_in(descriptor, self._offset):
+            self._take_in(line, end)
             self._offset = end
 
     def _restored(self, kept: Kept, status: os.stat_result) -> bool:
@@ -119,32 +141,44 @@ class FollowedFile:
         self._offset, self.lost = kept.read, kept.lost
         self.is_kept = is_same
         if is_same:
-            self._saw(status)
+            self._saw(status.st_size, status.st_ino, status.st_mtime_ns)
         return is_same
 
-    def _saw(self, status: os.stat_result) -> None:
-        self._size, self._inode, self._changed_at = status.st_size, status.st_ino, status.st_mtime_ns
+    def _saw(self, size: int, inode: int, changed_at: int) -> None:
+        self._size, self._inode, self._changed_at = size, inode, changed_at
         # As long ago as the file says, on a clock that nobody sets.
-        self._seen_at = time.monotonic() - max(0.0, time.time() - status.st_mtime)
+        self._seen_at = time.monotonic() - max(0.0, time.time() - changed_at / 1e9)
 
-    def _passes_over(self, line: bytes, end: int) -> bool:
-        """Whether a line tells nothing that the result of its rollout does not tell again."""
+    def _take_in_whole(self, content: bytes) -> None:
+        self._size = len(content)
+        result_at, result = _result_in(content)
+        while end := content.find(b"\n", self._offset) + 1:
+            at = self._offset
+            self._take_in(content[at : end - 1], end, result if at and at == result_at else None)
+            self._offset = self._passed_over(content, end, result_at) if end < result_at else end
+
+    def _passed_over(self, content: bytes, at: int, until: int) -> int:
+        """Where, from the line ``at`` on, the first is that tells what the result of its rollout does not tell again."""
         rollout = self.rollouts[-1] if self.rollouts else None
         if rollout is None or rollout.agent is None or rollout.started_at is None or not rollout.rollout_id:
-            return False
-        name = _name_of(line)
-        if name == _TOOL_CALL:
-            is_told = b'"outcome":"ok"' in line
-        elif name == _CHAT_END:
-            is_told = b'"error":' not in line and b'"weight_versions":' not in line
-        else:
-            is_told = name == _CHAT_START
-        if is_told:
-            rollout.end = end
-            rollout.knows_calls = rollout.knows_calls or name != _TOOL_CALL
-        return is_told
+            return at
+        while at < until:
+            end = content.find(b"\n", at) + 1
+            if content.startswith(_TOOL_CALL_LINE, at):
+                if content.find(b'"outcome":"ok"', at, end) < 0:
+                    break
+            elif content.startswith(_CHAT_END_LINE, at):
+                if content.find(b'"error":', at, end) >= 0 or content.find(b'"weight_versions":', at, end) >= 0:
+                    break
+                rollout.knows_calls = True
+            elif content.startswith(_CHAT_START_LINE, at):
+                rollout.knows_calls = True
+            else:
+                break
+            rollout.end = at = end
+        return at
 
-    def _take_in(self, line: bytes, end: int, event: dict[str, Any] | None) -> None:
+    def _take_in(self, line: bytes, end: int, event: dict[str, Any] | None = None) -> None:
         rollout = self.rollouts[-1] if self.rollouts else None
         if rollout is not None and _is_of_no_concern(line, rollout):
             rollout.end = end
@@ -161,15 +195,14 @@ class FollowedFile:
         rollout.add(event, end)
 
 
-def _result_in(lines: Sequence[tuple[bytes, int]]) -> tuple[int, dict[str, Any] | None]:
+def _result_in(content: bytes) -> tuple[int, dict[str, Any] | None]:
     """Where the result of the first rollout is, if it tells all of its calls, and what it says; 0 without one."""
-    for number, (line, _) in enumerate(lines):
-        if line.startswith(_RESULT_LINE):
-            result = event_on(line)
-            return (number, result) if result is not None and tells_all(result) else (0, None)
-        if number and line.startswith(_START_LINE):
-            break
-    return 0, None
+    at = content.find(b"\n" + _RESULT_LINE) + 1
+    end = content.find(b"\n", at)
+    if not at or end < 0 or content.find(b"\n" + _START_LINE, 0, at) >= 0:
+        return 0, None
+    result = event_on(content[at:end])
+    return (at, result) if result is not None and tells_all(result) else (0, None)
 
 
 def _without_tools(line: bytes) -> bytes:

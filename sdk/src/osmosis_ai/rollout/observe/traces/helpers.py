@@ -1,6 +1,6 @@
 """Processes that read files of traces for an index, as one that reads 50,000 alone keeps one core busy for long.
 
-A helper is asked for a batch of files and answers with what is known of each (``Kept``), over its own pipes. It ends
+A helper is asked for a batch of files and answers with what it read of each, over its own pipes. It ends
 when its index's process does, however that ends, and Ctrl-C does not reach it. Whatever becomes of a helper, the index
 reads the same files itself.
 """
@@ -11,11 +11,10 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO, Any
 
 from osmosis_ai.rollout.observe.traces.followed import FollowedFile
-from osmosis_ai.rollout.observe.traces.store import Kept
 
 BATCH_FILES = 100
 MAX_HELPERS = 4
@@ -49,18 +48,17 @@ class Helpers:
             del files[:BATCH_FILES]
             self._asked[helper.stdout] = helper, batch
 
-    def answered(self, wait_seconds: float | None) -> Iterable[tuple[FollowedFile, Kept | None]]:
-        """The files that were read meanwhile, with what is known of each; ``None`` of one that has to be read again."""
+    def answered(self, wait_seconds: float | None) -> Iterable[tuple[FollowedFile, tuple[Any, ...] | None]]:
+        """The files that were read meanwhile, with what each told; ``None`` of one that has to be read again."""
         for pipe in select.select([*self._asked], [], [], wait_seconds)[0]:
             helper, files = self._asked.pop(pipe)
             try:
-                told: Sequence[tuple[int, int, int, int, bytes] | None] = marshal.load(pipe)  # noqa: S302 - our own process
+                told: list[tuple[Any, ...] | None] = marshal.load(pipe)  # noqa: S302 - our own process
                 self._idle.append(helper)
             except (EOFError, ValueError, TypeError):
                 _dismiss(helper)
                 told = [None] * len(files)
-            for file, kept in zip(files, told, strict=True):
-                yield file, kept and Kept(*kept)
+            yield from zip(files, told, strict=True)
 
     def close(self) -> None:
         """Let all of them go."""
@@ -100,4 +98,4 @@ def help_out() -> None:
 def _read(path: str) -> tuple[Any, ...] | None:
     file = FollowedFile(path)
     file.read()
-    return tuple(file.kept()) if file.rollouts else None
+    return file.told() if file.rollouts else None

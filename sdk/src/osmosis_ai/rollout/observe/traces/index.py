@@ -151,15 +151,15 @@ class TraceIndex:
                 return any(changed)
         return self._read(self._to_read.pop())
 
-    def _read(self, file: FollowedFile, told: Kept | None = None) -> bool:
+    def _read(self, file: FollowedFile, told: tuple[Any, ...] | None = None) -> bool:
         known = self._known.pop(file.path, None)
-        changed = file.read(told or known)
+        changed = file.read(known) if told is None else file.take_over(told)
         for one in changed:
             if not one.version:
                 self.rollouts.append(one)
             one.version = self.version
-        if changed and self.store is not None and not (file.is_kept and told is None):
-            self._to_keep[self._name_of(file.path)] = told if told and file.is_kept else file.kept()
+        if changed and self.store is not None and not file.is_kept:
+            self._to_keep[self._name_of(file.path)] = file.kept()
         return bool(changed)
 
     def _keep(self) -> None:

@@ -40,26 +40,35 @@ def lines_of(path: str | Path, start: int = 0, end: int | None = None) -> Iterat
     """
     descriptor = open_regular(path, os.O_RDONLY)
     try:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
-        if size > MAX_READ_BYTES:
-            raise OSError(errno.EFBIG, "it is larger than a trace can be", os.fspath(path))
-        at, stop = start, size if end is None else min(end, size)
-        begun: list[bytes] = []
-        while at < stop and (read := os.pread(descriptor, min(stop - at, READ_BYTES), at)):
-            at += len(read)
-            *whole, rest = read.split(b"\n")
-            if whole and begun:
-                whole[0] = b"".join((*begun, whole[0]))
-                begun.clear()
-            for line in whole:
-                start += len(line) + 1
-                yield line, start
-            begun.append(rest)
-            if at - start >= MAX_LINE_BYTES:
-                start = at
-                begun.clear()
+        yield from lines_in(descriptor, start, end)
     finally:
         os.close(descriptor)
+
+
+def lines_in(descriptor: int, start: int, end: int | None = None) -> Iterator[tuple[bytes, int]]:
+    """As ``lines_of``, of a file that is open.
+
+    Raises:
+        OSError: it cannot be read, or is too large.
+    """
+    size = os.fstat(descriptor).st_size
+    if size > MAX_READ_BYTES:
+        raise OSError(errno.EFBIG, "it is larger than a trace can be")
+    at, stop = start, size if end is None else min(end, size)
+    begun: list[bytes] = []
+    while at < stop and (read := os.pread(descriptor, min(stop - at, READ_BYTES), at)):
+        at += len(read)
+        *whole, rest = read.split(b"\n")
+        if whole and begun:
+            whole[0] = b"".join((*begun, whole[0]))
+            begun.clear()
+        for line in whole:
+            start += len(line) + 1
+            yield line, start
+        begun.append(rest)
+        if at - start >= MAX_LINE_BYTES:
+            start = at
+            begun.clear()
 
 
 def events_of(path: str | Path, start: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:

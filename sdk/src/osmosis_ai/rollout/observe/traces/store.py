@@ -35,7 +35,8 @@ MAX_STORE_BYTES = 1024 * 1024 * 1024
 # `file` comes first and is told by the place, `version` and `run` come last and are the index's.
 _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
-_state_of = attrgetter(*_KEPT)
+state_of = attrgetter(*_KEPT)
+"""All that is known of a rollout but its place, as ``Summary`` takes it behind that."""
 # With row ids, as rows come in no order of their paths: kept in that order, each save would move half of them.
 _TABLES = """
 CREATE TABLE files (
@@ -68,7 +69,7 @@ class Kept(NamedTuple):
 
 def kept_of(size: int, changed: int, read: int, lost: int, summaries: Iterable[Summary]) -> Kept:
     """What is kept of a file."""
-    return Kept(size, changed, read, lost, to_json([_state_of(one) for one in summaries]))
+    return Kept(size, changed, read, lost, to_json([state_of(one) for one in summaries]))
 
 
 class Store:

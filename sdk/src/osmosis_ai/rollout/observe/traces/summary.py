@@ -258,7 +258,7 @@ def tells_all(result: Mapping[str, Any]) -> bool:
     return (
         result.get("status") == COMPLETED
         and isinstance(metrics, dict)
-        and all(_number(metrics.get(name)) for name in _OF_CALLS)
+        and all(map(_number, map(metrics.get, _OF_CALLS)))
         and isinstance(result.get("final_messages"), list)
         and not _object(result.get("extra_fields")).get("messages_rewritten")
         and _number(result.get("time")) is not None

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SAMPLING_IGNORED = "sampling_ignored"
+"""Where a result (``extra_fields``) and a record of a results file name parameters that chat calls left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:

@@ -15,7 +15,7 @@ from osmosis_ai.rollout.core.base import RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import OsmosisRolloutError, RewardError, ToolExecutionError
 from osmosis_ai.rollout.core.jsonable import is_strict_json, plain, strict_json, with_short_texts
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, blocks_of
-from osmosis_ai.rollout.core.result_summary import ResultSummary as ResultSummary
+from osmosis_ai.rollout.core.result_summary import SAMPLING_IGNORED, ResultSummary as ResultSummary
 from osmosis_ai.rollout.core.reward_functions import FAILED_REWARD_FUNCTION
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, checked_components
 from osmosis_ai.rollout.core.schemas import MessageDict, RolloutMetrics, RolloutStatus
@@ -24,7 +24,6 @@ from osmosis_ai.rollout.core.text import cut, described, encodable, fitted
 from osmosis_ai.rollout.core.where import place_of_function
 
 MAX_ERROR_MESSAGE_LENGTH = 2000
-SAMPLING_IGNORED = "sampling_ignored"
 _SHORTENED_TEXT_LENGTHS = (100_000, 10_000, 1_000, 100)
 
 

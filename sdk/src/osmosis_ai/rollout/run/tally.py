@@ -12,7 +12,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
-from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
+from osmosis_ai.rollout.core.result_summary import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.text import printable
 from osmosis_ai.rollout.run.moments import ComponentMoments, Moments
 

@@ -100,6 +100,25 @@ def test_a_run_of_a_server_is_read_the_same_whole_or_line_by_line(tmp_path: Path
         assert is_read_alike(tmp_path / "r.jsonl", path.read_text(encoding="utf-8").splitlines())
 
 
+def test_what_another_process_read_is_taken_over_and_gone_on_from(tmp_path: Path) -> None:
+    maker = TraceMaker("r1").start("What is 1 + 2?").turn(1, calling(call(1, "add", a=1, b=2)), [answer(1, "3")])
+    path = maker.write(tmp_path)
+    there, here = FollowedFile(str(path), "run"), FollowedFile(str(path), "run")
+    there.read()
+    assert here.take_over(there.told()) == there.rollouts
+    assert here.kept() == there.kept()
+    path.write_text("x" * (path.stat().st_size - 1) + "\n", encoding="utf-8")  # is not read again
+    maker.lines.clear()
+    maker.turn(2, saying("#### 3")).end(reward=1.0)
+    with path.open("a", encoding="utf-8") as growing:
+        growing.writelines(f"{line}\n" for line in maker.lines)
+    here.read()
+    assert (here.lost, [(one.prompt, one.turns, one.reward) for one in here.rollouts]) == (
+        0,
+        [("What is 1 + 2?", 2, 1.0)],
+    )
+
+
 def test_what_the_result_tells_again_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
 

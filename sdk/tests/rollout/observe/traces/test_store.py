@@ -167,6 +167,16 @@ class TestHelpers:
         assert told(opened(tmp_path)) == fresh(tmp_path)
 
 
+def test_a_helper_starts_without_what_it_does_not_need() -> None:
+    code = (
+        "import sys, osmosis_ai.rollout.observe.traces.helpers; print({'pydantic.main', 'httpx'} & sys.modules.keys())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=own_environment(), capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "set()\n"
+
+
 HELPED = """
 import os, sys
 os.cpu_count = lambda: 3

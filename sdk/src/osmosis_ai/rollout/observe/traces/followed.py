@@ -158,7 +158,7 @@ class FollowedFile:
             self._offset = self._passed_over(content, end, result_at) if end < result_at else end
 
     def _passed_over(self, content: bytes, at: int, until: int) -> int:
-        """Where, from the line ``at`` on, the first is that tells what the result of its rollout does not tell again."""
+        """Where, from the line ``at`` on, the first is that tells what its result does not tell again."""
         rollout = self.rollouts[-1] if self.rollouts else None
         if rollout is None or rollout.agent is None or rollout.started_at is None or not rollout.rollout_id:
             return at

@@ -18,13 +18,15 @@ from dataclasses import fields
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.observe.traces.summary import Summary
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 STORE_NAME = ".osmosis-index.sqlite3"
 STORE_VERSION = 7
@@ -194,8 +196,10 @@ def _sum_of(path: bytes, values: Iterable[Any]) -> int:
 
 
 @cache
-def _states() -> TypeAdapter[list[tuple[Any, ...]]]:
+def _states() -> "TypeAdapter[list[tuple[Any, ...]]]":
     """Checks what it reads: the folder, and the store in it, may come from somebody else."""
+    from pydantic import TypeAdapter  # a tenth of a second, which a first opening and its helpers do without
+
     hints = get_type_hints(Summary)
     state: Any = tuple[tuple(hints[name] for name in _KEPT)]  # type: ignore[misc]
     return TypeAdapter(list[state])

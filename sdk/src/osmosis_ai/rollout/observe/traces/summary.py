@@ -10,7 +10,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
-from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
+from osmosis_ai.rollout.core.result_summary import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, known_components
 from osmosis_ai.rollout.core.said import unwrapped
 from osmosis_ai.rollout.core.text import counted, cut

@@ -7,7 +7,7 @@ from typing import Any
 
 from osmosis_ai.rollout.core.base import MAX_IGNORED_NAMED
 from osmosis_ai.rollout.core.loop_blocks import known_blocks
-from osmosis_ai.rollout.core.results import SAMPLING_IGNORED
+from osmosis_ai.rollout.core.result_summary import SAMPLING_IGNORED
 from osmosis_ai.rollout.core.reward_parts import readable_components
 from osmosis_ai.rollout.core.slips import MAX_HINT_CHARACTERS
 from osmosis_ai.rollout.core.text import shortened

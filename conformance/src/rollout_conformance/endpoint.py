@@ -70,6 +70,8 @@ class Answer:
     """Whether the first character beyond ASCII of its body comes in two writes, or in two chunks."""
     ends_with_connection: bool = False
     """Whether nothing but the end of the connection says where its body ends."""
+    before: bytes = b""
+    """What is written right before it."""
     behind: bytes = b""
     """What is written right behind it."""
     flood: Flood | None = None
@@ -158,7 +160,7 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
                 if answer.flood is not None:
                     await _pour(writer, answer.flood)
                     return
-                written = _cut(_encode(connection, answer), answer) + answer.behind
+                written = answer.before + _cut(_encode(connection, answer), answer) + answer.behind
                 if answer.in_pieces:
                     first, written = cut_within_character(written)
                     writer.write(first)

@@ -63,10 +63,11 @@ WHY_NOT: Mapping[str, str] = dict(
         *_all(TRAINER, "deliver-9 deliver-10 deliver-11 deliver-12 deliver-13 order-2"),
         *_all(
             OWN_LIMITS,
-            "init-18 retry-14 retry-15 result-14 limit-3 limit-4 limit-5 deliver-15",
+            "init-18 retry-14 result-14 limit-3 limit-4 limit-5 deliver-15",
         ),
         *_all(CLOCK, "same-10 same-12"),
         *_all(AGENT, "chat-11"),
+        ("state-15", "it takes two processes of one journal, each at an address of its own, and the kit knows one"),
         ("key-12", "where a server writes them is its own matter"),
         ("key-4", "what a comparison takes is lost in the time of a network"),
         *_all(

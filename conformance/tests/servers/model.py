@@ -13,6 +13,8 @@ LAST_DELAY_SECONDS = 0.5
 GROWTH = 3
 """Of each delay, so that a busy machine does not hide it."""
 ATTEMPTS = 4
+CALL_SECONDS = 1200
+"""A Retry-After that is longer is the server's own delay."""
 PATIENCE = 50
 WHOLE = ("stop", "tool_calls", "length", "function_call")
 

@@ -13,6 +13,7 @@ import httpx
 
 from servers.model import (
     ATTEMPTS,
+    CALL_SECONDS,
     FIRST_DELAY_SECONDS,
     GROWTH,
     LAST_DELAY_SECONDS,
@@ -231,7 +232,8 @@ class Playing(Posting):
         )
 
     async def wait_as_told(self, response: httpx.Response) -> None:
-        await asyncio.sleep(self.told_seconds(response))
+        told = self.told_seconds(response)
+        await asyncio.sleep(told if told < CALL_SECONDS else 0)
 
     async def back_off(self, attempts: int) -> None:
         await asyncio.sleep(min(FIRST_DELAY_SECONDS * GROWTH ** (attempts - 1), LAST_DELAY_SECONDS))

@@ -71,15 +71,21 @@ async def shape(kit: Kit) -> None:
 @check(
     "completed.messages",
     "result-11 chat-10",
-    "final_messages of a COMPLETED rollout are its whole conversation.",
+    "final_messages of a COMPLETED rollout are its whole conversation, an ERROR's as far as they go.",
     AUDIT,
 )
 async def messages(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
-        delivery = next((call for call in rollout.completions if call.fields.get("status") == "COMPLETED"), None)
-        if delivery is None or not rollout.answered_chats:
+        if not rollout.completions or not rollout.chats:
             return ""
-        return difference(rollout.answered_chats[-1].continued, objects_of(delivery.fields.get("final_messages")))
+        result = rollout.completions[0].fields
+        found = objects_of(result.get("final_messages"))
+        if result.get("status") == "COMPLETED":
+            return difference(rollout.answered_chats[-1].continued, found) if rollout.answered_chats else ""
+        extra = result.get("extra_fields")
+        if isinstance(extra, dict) and extra.get("messages_shortened"):
+            return ""
+        return difference(rollout.chats[-1].messages[: len(found)], found)
 
     first_problem(await audited(kit), "final_messages that go on from the last call and its reply", problem)
 

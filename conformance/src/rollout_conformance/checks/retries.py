@@ -24,6 +24,7 @@ from rollout_conformance.scripts import (
     paging,
     refusing,
     turn_of,
+    waiting_for,
 )
 from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
@@ -41,6 +42,7 @@ ABORTS = 4
 AWAY_SECONDS = 2.5
 """Of these a server that waits as the protocol's does has asked twice."""
 LARGE_BYTES = 20_000
+MONTH_SECONDS = 30 * 86_400
 KIND = {"Content-Type": "text/html"}
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
 
@@ -158,6 +160,25 @@ async def _require_waits(kit: Kit) -> None:
         if waited < owed - CLOCK_SLACK_SECONDS:
             looked_at(rollout)
             raise Failed(f"no further call before 'Retry-After: {how}' is over", f"one after {waited:.2f} s")
+
+
+@check("retries.long_wait", "retry-15", "A Retry-After of a month, beyond any call's deadline, ends no call.")
+async def long_wait(kit: Kit) -> None:
+    model = kit.hold()
+    month = Answer(503, encoded({"detail": "not now"}), {"Retry-After": str(MONTH_SECONDS)})
+    rollout = await kit.start(first(month, then=waiting_for(model, answering())))
+    await rollout.first_chat()
+    await kit.settle()
+    # Whether it has asked again or not, it goes on, and is not waited for.
+    if not rollout.is_over:
+        with contextlib.suppress(Failed):  # another check's matter
+            await kit.cancel_where_it_runs(rollout.rollout_id)
+    model.set()
+    result = await rollout.result()
+    extra = result.get("extra_fields")
+    if result.get("status") == "ERROR" and not (isinstance(extra, dict) and extra.get("outcome") == "cancelled"):
+        got = f"ERROR after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
+        raise Failed(f"a call that goes on after 503 with 'Retry-After: {MONTH_SECONDS}'", got)
 
 
 @check(

@@ -26,6 +26,7 @@ BODY_BYTES = 128 * 1024 * 1024
 MIB = 1024 * 1024
 SPACES = b" " * MIB
 GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
 REFUSED = {"detail": "The kit refuses it, or seems to."}
 
 
@@ -85,6 +86,21 @@ async def cut_body(kit: Kit) -> None:
         _require_none(kit, "within its last chunk", lambda answer: replace(answer, cut_within="end", is_chunked=True)),
         _require_none(kit, "before its last chunk", lambda answer: replace(answer, cut_within="body", is_chunked=True)),
     )
+
+
+@check("wire.interim", "http-20", "What is 1xx before an answer, to a chat call or to a result, is none.")
+async def interim(kit: Kit) -> None:
+    def after(answer: Answer) -> Answer:
+        return replace(answer, before=INTERIM)
+
+    # Its connection ends with it, so that whoever takes it for the body of a 1xx need not wait for more.
+    rollout = await kit.start(_once(lambda answer: replace(after(answer), ends_with_connection=True), answering()))
+    result = await rollout.result()
+    if result.get("status") != "COMPLETED" or len(rollout.chats) > 1:
+        got = f"{result.get('status')} after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
+        raise Failed("COMPLETED after one call, answered 103, 100 and then 200", got)
+    refusal = Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"})
+    await _require_delivery_again(kit, "103, 100 and then 503", first(after(refusal), then=acknowledge))
 
 
 @check("wire.behind", "http-11", "What comes behind an answer is not taken for the next one.", Phase.ALONE)

@@ -124,6 +124,11 @@ mutant(
     failed=lambda s, usual, r, error, outcome: usual(r, error, outcome) | {"error_message": str(error) * 100_000},
 )
 mutant("repeats-the-key", "callbacks.secret", without_key=lambda s, usual, rollout, text: text)
+mutant(
+    "begins-failures-anew",
+    "completed.messages",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | {"final_messages": r.messages[1:]},
+)
 mutant("loses-the-turns-of-a-failure", "errors.partial", failed=failed(final_messages=[]))
 mutant(
     "loses-the-turns-of-a-cancel",

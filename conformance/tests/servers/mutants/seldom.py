@@ -1,12 +1,14 @@
 """Defects that show only where few look: another spelling, another end, another status, beside another rollout."""
 
+import asyncio
 from typing import Any
 
+import h11
 import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from servers.model import TRACE, Json, Refusal, Rollout
+from servers.model import CALL_SECONDS, TRACE, ChatError, Json, Refusal, Rollout
 from servers.mutants.mechanism import mutant
 from servers.small import SmallServer
 
@@ -17,7 +19,41 @@ def takes_a_trailer_for_a_cut(self: SmallServer, usual: Any, name: bytes) -> boo
     return bool(usual(name))
 
 
+async def takes_the_first_head(
+    self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str
+) -> httpx.Response:
+    url, content = httpx.URL(self.callback_url(rollout, path)), self.encode(body)
+    headers = {"Host": url.netloc.decode(), "Idempotency-Key": key, "Content-Type": "application/json"}
+    headers |= {"Content-Length": str(len(content)), **self.credentials(rollout, path)}
+    head = h11.Request(method="POST", target=url.raw_path, headers=list(headers.items()))
+    connection, status, found = h11.Connection(h11.CLIENT), 0, bytearray()
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        for event in (head, h11.Data(data=content), h11.EndOfMessage()):
+            writer.write(connection.send(event) or b"")
+        while not isinstance(got := connection.next_event(), h11.EndOfMessage | h11.InformationalResponse):
+            if got is h11.NEED_DATA:
+                connection.receive_data(await reader.read(65_536))
+            elif isinstance(got, h11.Response):
+                status = got.status_code
+            elif isinstance(got, h11.Data):
+                found += got.data
+    except (OSError, h11.RemoteProtocolError) as error:
+        raise httpx.ReadError("cut off") from error
+    finally:
+        writer.close()
+    return httpx.Response(status or got.status_code, content=bytes(found))
+
+
+async def takes_a_month_for_never(self: SmallServer, usual: Any, response: httpx.Response) -> None:
+    if self.told_seconds(response) > CALL_SECONDS:
+        raise ChatError("The trainer will not be there in time")
+    await usual(response)
+
+
 mutant("takes-a-trailer-for-a-cut", "chat.any_head delivery.any_body", is_read=takes_a_trailer_for_a_cut)
+mutant("takes-the-first-head", "wire.interim", post=takes_the_first_head)
+mutant("takes-a-month-for-never", "retries.long_wait", wait_as_told=takes_a_month_for_never)
 
 # Inits
 

@@ -147,7 +147,7 @@ CAUSES: dict[str, str] = {
     "retries.no_path": "any 404 or 405 with a JSON object is taken for the trainer's word on the rollout",
     "retries.too_many": "408, 425 or 429 is taken for final, or its Retry-After is not read, or is no number",
     "retries.final": "this status is among those that are tried again: 408, 425, 429 and 5xx are, and pages of HTML",
-    "delivery": "the result is sent once: put it on record, and send it until it is acknowledged",
+    "delivery": "the result is sent once, or anew each time: put it on record, and send it until it is acknowledged",
     "delivery.cut": "a lost answer is taken for a failure of the rollout: send the same bytes again",
     "delivery.page": "any 404 ends the delivery: one that is no JSON object is a proxy's, with nobody behind it",
     "delivery.retry_after": "the delay of one's own is all that is waited for",

@@ -31,10 +31,10 @@ async def takes_the_first_head(
     try:
         for event in (head, h11.Data(data=content), h11.EndOfMessage()):
             writer.write(connection.send(event) or b"")
-        while not isinstance(got := connection.next_event(), h11.EndOfMessage | h11.InformationalResponse):
+        while not isinstance(got := connection.next_event(), h11.EndOfMessage) and not 100 <= status < 200:
             if got is h11.NEED_DATA:
                 connection.receive_data(await reader.read(65_536))
-            elif isinstance(got, h11.Response):
+            elif isinstance(got, h11.Response | h11.InformationalResponse):
                 status = got.status_code
             elif isinstance(got, h11.Data):
                 found += got.data
@@ -42,7 +42,7 @@ async def takes_the_first_head(
         raise httpx.ReadError("cut off") from error
     finally:
         writer.close()
-    return httpx.Response(status or got.status_code, content=bytes(found))
+    return httpx.Response(status, content=bytes(found))
 
 
 async def takes_a_month_for_never(self: SmallServer, usual: Any, response: httpx.Response) -> None:

@@ -25,6 +25,8 @@ from rollout_conformance.usual_causes import MADE_ANEW, NEVER_BEGAN, NOT_DELIVER
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
+LEAST_SECRET = 12
+"""Characters: a shorter key may be in a body by chance."""
 ODD_PATH = "/a%2Fb%20c/d;e=f"
 NO_KEY = "an api_key that is empty, null or absent is none: then no Authorization header is sent"
 TOLD_BACK = "what the trainer answers to a call can repeat its key: take it out before it becomes the error_message"
@@ -116,6 +118,16 @@ async def every_key(kit: Kit) -> None:
         return ""
 
     first_problem(await audited(kit), "the init's api_key as the Bearer of every callback", problem)
+
+
+@check("callbacks.secret_kept", "key-10", "So it is with every rollout, whatever went wrong.", AUDIT)
+async def secret_kept(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        key = str(rollout.init.get("api_key") or "")
+        told = (call for call in _calls(rollout) if len(key) >= LEAST_SECRET and key.encode() in call.request.body)
+        return next((f"it in a POST to {_path(call)}, {call.result_in_words}" for call in told), "")
+
+    first_problem(await audited(kit), "the init's api_key in no callback's body", problem)
 
 
 @check("callbacks.path", "init-6", "The path of server_url is kept as it is, percent signs and all.")

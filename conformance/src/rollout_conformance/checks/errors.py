@@ -1,5 +1,6 @@
 """Rollouts that fail: an ERROR with a message, never a reward."""
 
+import secrets
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
@@ -46,7 +47,8 @@ MALFORMED: dict[str, bytes] = {
 
 
 async def _require_error(kit: Kit, after: str, script: Script, *, usually: str | None = None) -> PlayedRollout:
-    rollout = await kit.start(script)
+    # With a key, which no result may tell, whatever went wrong (callbacks.secret_kept).
+    rollout = await kit.start(script, api_key=secrets.token_urlsafe(12))
     result = await rollout.result()
     if result.get("status") != "ERROR":
         raise Failed(f"ERROR after {after}", quoted(result.get("status")), usually=usually)

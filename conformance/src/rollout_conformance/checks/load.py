@@ -9,8 +9,18 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import difference
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
+from rollout_conformance.lateness import require_in_time, watched
 from rollout_conformance.played import PlayedRollout, objects_of
-from rollout_conformance.scripts import acknowledge, answering, cutting, owing, raw, refusing, waiting_for
+from rollout_conformance.scripts import (
+    acknowledge,
+    answering,
+    calling_offered_tools,
+    cutting,
+    owing,
+    raw,
+    refusing,
+    waiting_for,
+)
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import cause_of_refusal
@@ -20,6 +30,7 @@ NEIGHBOURS = 8
 STUCK = 3
 BATCH, FEW = 50, 8
 SERVERS_ASKED = 8
+PAUSE_SECONDS = 4
 WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whole seconds"
 PLACE_KEPT = "a place is not given back however its rollout ends, as by a cancel; or what was refused has kept one"
 
@@ -60,6 +71,23 @@ async def beside_waiting(kit: Kit) -> None:
     await _require_own_answers(kit, NEIGHBOURS)
     model.set()
     await kit.results(waiting)
+
+
+@check("load.beside_paused", "way-8", "A trainer that asks for patience delays its own rollout, and no other.")
+async def beside_paused(kit: Kit) -> None:
+    paused = await kit.start(refusing(503, 1, answering(), {"Retry-After": str(PAUSE_SECONDS)}))
+    asked = await paused.first_chat()
+    async with watched() as lateness:
+        rollouts = [await kit.start(), await kit.start(calling_offered_tools())]
+        for rollout in rollouts:
+            await rollout.first_chat()
+            looked_at(rollout)
+            waited_seconds = rollout.chats[0].came_at - asked.came_at if rollout.chats else 0.0
+            if waited_seconds >= PAUSE_SECONDS:
+                require_in_time(lateness, PAUSE_SECONDS)
+                what = f"its first call while another's trainer answers 503 with Retry-After: {PAUSE_SECONDS}"
+                raise Failed(what, f"none until that was over, {waited_seconds:.1f} s later")
+    await kit.results((paused, *rollouts))
 
 
 @check("load.beside_owed", "way-8", "Results that are refused for a time, or left unanswered, hold up no others.")

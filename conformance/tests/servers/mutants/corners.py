@@ -129,6 +129,14 @@ mutant("decodes-the-path", "callbacks.path", callback_url=decodes_the_path)
 mutant(
     "drops-its-key-after-a-cancel", "callbacks.every_key", beside="state.cancel", credentials=drops_it_after_a_cancel
 )
+mutant(
+    "tells-its-headers-where-it-is-forbidden",
+    "callbacks.secret_kept",
+    beside="errors.refused",
+    without_key=lambda s, usual, rollout, text: (
+        f"{text} {s.credentials(rollout, '')}" if "answered 403" in text else usual(rollout, text)
+    ),
+)
 mutant("quotes-what-is-no-json", "callbacks.secret", parse=quotes_what_is_no_json)
 mutant("quotes-bad-keys", "callbacks.secret", read=quotes_bad_keys)
 mutant("tells-its-headers", "callbacks.secret", view=tells_its_headers)

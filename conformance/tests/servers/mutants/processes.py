@@ -37,6 +37,16 @@ async def one_after_the_other(self: SmallServer, usual: Any, rollout: Rollout) -
     return str(await usual(rollout))
 
 
+async def keeps_a_pause_for_all(self: SmallServer, usual: Any, response: Any) -> None:
+    self.drain_seconds = time.monotonic() + self.told_seconds(response)  # a place to keep it
+    await usual(response)
+
+
+async def asks_nobody_in_a_pause(self: SmallServer, usual: Any, rollout: Rollout) -> Any:
+    await asyncio.sleep(self.drain_seconds - time.monotonic())
+    return await usual(rollout)
+
+
 def refuses_without_retry_after(self: SmallServer, usual: Any) -> None:
     try:
         usual()
@@ -70,6 +80,14 @@ mutant(
     require_room=lambda s, usual: None,
 )
 mutant("runs-one-after-the-other", "load.beside_waiting", silent=True, agent=one_after_the_other)
+mutant(
+    "keeps-a-pause-for-all",
+    "load.beside_paused",
+    timed=True,
+    drain_seconds=0.0,
+    wait_as_told=keeps_a_pause_for_all,
+    chat=asks_nobody_in_a_pause,
+)
 mutant("refuses-without-retry-after", "load.overload", capacity=30, require_room=refuses_without_retry_after)
 mutant("keeps-places-but-for-ten", "load.overload", silent=True, capacity=30, require_room=keeps_places)
 mutant("runs-what-it-refuses", "callbacks.refused", read=runs_what_it_refuses)

@@ -11,6 +11,8 @@ from servers.model import Json, Refusal, Rollout
 from servers.mutants.mechanism import mutant
 from servers.small import SmallServer
 
+REFUSED_FOR_ROOM: dict[str, str] = {}
+
 # Idempotency
 
 
@@ -39,6 +41,17 @@ async def takes_the_newest_key(self: SmallServer, usual: Any, init: Json) -> Res
         known.init["api_key"] = init.get("api_key")
     answer: Response = await usual(init)
     return answer
+
+
+async def keeps_the_key_where_it_is_full(self: SmallServer, usual: Any, init: Json) -> Any:
+    key, fingerprint = self.key_of(init), self.fingerprint(init)
+    if REFUSED_FOR_ROOM.get(key, fingerprint) != fingerprint:
+        raise Refusal(409, "Another body under a used key", "key_reused")
+    try:
+        return await usual(init)
+    except Refusal:
+        REFUSED_FOR_ROOM[key] = fingerprint
+        raise
 
 
 def remembers_what_it_refused(self: SmallServer, usual: Any, body: bytes) -> Json:
@@ -76,6 +89,7 @@ mutant(
     key_of=lambda s, usual, init: str(init["rollout_id"]),
 )
 mutant("takes-the-newest-key", "idempotency.callback_key", accept=takes_the_newest_key)
+mutant("keeps-the-key-where-it-is-full", "load.overload", capacity=30, accept=keeps_the_key_where_it_is_full)
 mutant("remembers-what-it-refused", "idempotency.after_refusal", read=remembers_what_it_refused)
 
 # State and cancel

@@ -18,7 +18,7 @@ from support.processes import own_environment
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
-from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Store, kept_of
+from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Kept, Store, _sum_of, kept_of
 
 
 def made(rollout_id: str, reward: float = 1.0, **request: Any) -> TraceMaker:
@@ -273,6 +273,22 @@ def test_what_somebody_else_wrote_into_it_harms_nothing(tmp_path: Path, state: b
         kept = type(kept)(kept.size, kept.changed, kept.read, kept.lost, state)
     Store(tmp_path).save([("r1.jsonl", kept)])
     assert told(opened(tmp_path)) == fresh(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["path", "size", "changed", "read", "lost"])
+@pytest.mark.parametrize("value", ["x", None, 0.5, 7, b"x"], ids=repr)
+def test_a_value_of_another_type_harms_nothing_whatever_its_sum(tmp_path: Path, column: str, value: Any) -> None:
+    path = made("r1").write(tmp_path)
+    opened(tmp_path)
+    with closing(sqlite3.connect(tmp_path / STORE_NAME)) as database:
+        [row] = database.execute("SELECT path, size, changed, read, lost, state FROM files")
+        row = [value if name == column else had for name, had in zip(("path", *Kept._fields), row, strict=True)]
+        database.execute("UPDATE files SET (path, size, changed, read, lost, state) = (?, ?, ?, ?, ?, ?)", row)
+        database.execute("UPDATE files SET sum = ?", (_sum_of(row[0], row[1:]),))
+        database.commit()
+    with path.open("ab") as growing:
+        growing.write(b"{}\n")
+    assert [one.rollout_id for one in opened(tmp_path).rollouts] == ["r1"]
 
 
 @pytest.mark.parametrize("what", ["link", "fifo", "folder", pytest.param("in use", marks=pytest.mark.slow)])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 STORE_NAME = ".osmosis-index.sqlite3"
-STORE_VERSION = 7
+STORE_VERSION = 8
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
 MAX_STORE_BYTES = 1024 * 1024 * 1024
@@ -39,6 +39,7 @@ _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
 state_of = attrgetter(*_KEPT)
 """All that is known of a rollout but its place, as ``Summary`` takes it behind that."""
+_TYPES = [bytes, int, int, int, int, bytes]
 # With row ids, as rows come in no order of their paths: kept in that order, each save would move half of them.
 _TABLES = """
 CREATE TABLE files (
@@ -171,8 +172,8 @@ class Store:
         known = {}
         with closing(database.execute("SELECT path, size, changed, read, lost, state, sum FROM files")) as rows:
             for path, *values, total in rows:
-                # Beyond what SQLite itself notices: a bit that fell over within a value.
-                if isinstance(values[-1], bytes) and total == _sum_of(path, values):
+                # SQLite takes any value in any column, and does not notice a bit that fell over within one.
+                if [*map(type, (path, *values))] == _TYPES and total == _sum_of(path, values):
                     known[os.fsdecode(path)] = Kept(*values)
         return known
 
@@ -191,8 +192,7 @@ class Store:
 
 
 def _sum_of(path: bytes, values: Iterable[Any]) -> int:
-    *numbers, state = values
-    return zlib.crc32(state, zlib.crc32(repr((path, numbers)).encode()))
+    return zlib.crc32(b"%a %a %a %a %a %b" % (path, *values))
 
 
 @cache

@@ -20,6 +20,8 @@ from osmosis_ai.rollout.observe.traces.summary import Summary
 
 MANY_FILES = 2000
 """So many that have not been read before are read with the help of other processes, where the index is kept."""
+OWN_FILES = 10
+"""How many the index then reads itself before it looks whether a helper has answered."""
 LISTING_SECONDS = 20.0
 """How often a folder that looks unchanged is listed all the same."""
 SAME_TICK_NS = 20_000_000
@@ -146,9 +148,12 @@ class TraceIndex:
             self._helpers.ask(self._to_read)
             wait_seconds = 0 if self._to_read else None if left_seconds == math.inf else left_seconds
             answered = list(self._helpers.answered(wait_seconds))
-            if answered or not self._to_read:
-                changed = [self._read(file, told) for file, told in answered]
-                return any(changed)
+            self._helpers.ask(self._to_read)  # they go on while what they told is taken in
+            changed = [self._read(file, told) for file, told in answered]
+            if not answered:
+                changed = [self._read(file) for file in self._to_read[-OWN_FILES:]]
+                del self._to_read[-OWN_FILES:]
+            return any(changed)
         return self._read(self._to_read.pop())
 
     def _read(self, file: FollowedFile, told: tuple[Any, ...] | None = None) -> bool:

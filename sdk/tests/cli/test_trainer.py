@@ -341,6 +341,7 @@ class TestChecksBeforeAnythingStarts:
             (["--server", "http://127.0.0.1:1", "--log", "traces"], "--log goes with -m"),
             (["--server", "http://127.0.0.1:1", "--api-key", "caf\xe9"], "must be printable ASCII"),
             (["--server", "http://127.0.0.1:1", "--host", "::"], "give --callback-url too"),
+            (["-m", "agent:adder", "--model", "gpt-4o", "--api-key", "k"], "write --server-key or --model-api-key"),
         ],
     )
     def test_a_wrong_argument_is_one_sentence_and_exit_code_2(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from osmosis_ai.cli import options as table
-from osmosis_ai.rollout.core.user_errors import CLIError
+from osmosis_ai.rollout.core.user_errors import CLIError, UsageError
 from osmosis_ai.rollout.trainer import defaults
 
 
@@ -76,6 +76,8 @@ def trainer(
     """Run every row of a dataset as a rollout, over HTTP, with a script or a model in the trainer's place."""
     given = locals()
     old_key = given.pop("old_server_key")
+    if old_key is not None and policy is None and model != defaults.MODEL:  # the model's would go to the server
+        raise UsageError("--api-key may mean the server's key or the model's: write --server-key or --model-api-key.")
     try:
         from osmosis_ai.rollout.run.train.command import run_trainer
         from osmosis_ai.rollout.run.train.options import Options

@@ -3,9 +3,9 @@
 By lot, as one that the database counts comes twice where its tables were restored, or dropped and made anew, under an
 owner that lives.
 
-A living owner renews its lease every ``renew_seconds``. One whose lease has run out is taken over by another, unless it
-renews before: then its lease is set to ``-infinity``, for good, and whatever it writes later changes nothing
-(``statements``). It learns that at its next renewal, and goes on as a new owner that has nothing.
+A living owner renews its lease after a third of it (``RENEW_SHARE``). One whose lease has run out is taken over by
+another, unless it renews before: then its lease is set to ``-infinity``, for good, and whatever it writes later changes
+nothing (``statements``). It learns that at its next renewal, and goes on as a new owner that has nothing.
 
 The database's clock alone takes nobody over, as it may be set: whoever takes over has seen, on its own steady clock,
 that the other has not renewed for longer than a living one ever waits (``silence``).

@@ -60,10 +60,7 @@ class Rescored:
 
 
 class RescoringReport:
-    """Grows by one run at a time.
-
-    ``mean_before`` and ``mean_after`` are over the same runs: those with a reward before and after.
-    """
+    """Grows by one run at a time; its means are over the same runs: those with a reward before and after."""
 
     def __init__(self, pass_threshold: float = 1.0) -> None:
         self.pass_threshold = pass_threshold

@@ -21,8 +21,8 @@ from rollout_conformance.tool_schemas import problem_of
 from rollout_conformance.vocabulary import Failed, TooBusy
 
 METADATA_BYTES = 1024 * 1024
-ODD_CHUNK_BYTES, LARGE_CHUNK_BYTES, SMALL_CHUNK_BYTES = 300, 100_000, 8
-LEAST_CONTENT_BYTES = 2_400
+ODD_CHUNK_BYTES, LARGE_CHUNK_BYTES = 300, 100_000
+LEAST_CONTENT_BYTES = 6_000
 HANG_UPS = 2
 """Beside the one that is sent again."""
 REQUIRED = ("rollout_id", "messages", "completion_params")
@@ -172,9 +172,7 @@ async def chunked(kit: Kit) -> None:
         # As RFC 9112, 7.1 allows: zeros before sizes, capitals, an extension; fields behind the last chunk.
         _taken_in_chunks(kit, "whose sizes have an extension", ODD_CHUNK_BYTES, b"00%X;name=value", by_hand),
         _taken_in_chunks(kit, f"of {LARGE_CHUNK_BYTES} bytes", LARGE_CHUNK_BYTES, b"%x", bounded),
-        _taken_in_chunks(
-            kit, f"of {SMALL_CHUNK_BYTES} bytes, some hundreds of them", SMALL_CHUNK_BYTES, b"%x", bounded
-        ),
+        _taken_in_chunks(kit, "of one byte, thousands of them", 1, b"%x", bounded),
     )
 
 

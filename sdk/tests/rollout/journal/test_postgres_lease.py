@@ -138,6 +138,17 @@ async def test_a_step_of_the_databases_clock_takes_nobody_over(postgres: Databas
         assert await journal.finish("key", b"result")
 
 
+async def test_a_step_back_of_the_databases_clock_keeps_nobody(postgres: Database) -> None:
+    """To the others, a lease that the clock made longer looks like this."""
+    url = postgres.new_url(lease=LEASE_SECONDS)
+    async with PostgresJournal(url) as other, cut_off(postgres, url) as (cut, partition), asked(url) as connection:
+        await cut.accept(an_acceptance("key"))
+        partition.cut()
+        await other._home.call(other._lease.renew)  # type: ignore[union-attr]
+        await connection.execute("UPDATE owners SET lease_until = lease_until + interval '1 hour'")
+        assert await claim_when_possible(other) == ["key"]
+
+
 @pytest.mark.parametrize("schema", ["osmosis", "user", "table", 55 * "x"])
 async def test_another_replica_is_told_of_a_release_at_once(postgres: Database, schema: str) -> None:
     url = re.sub("schema=[^&]*", f"schema={schema}", postgres.new_url(lease=3600))

@@ -8,7 +8,8 @@ another, unless it renews before: then its lease is set to ``-infinity``, for go
 nothing (``statements``). It learns that at its next renewal, and goes on as a new owner that has nothing.
 
 The database's clock alone takes nobody over, as it may be set: whoever takes over has seen, on its own steady clock,
-that the other has not renewed for longer than a living one ever waits (``silence``).
+that the other has not renewed for longer than a living one ever waits (``silence``). Nor does it keep anybody: where it
+was set back, a lease ends when it would have, on the steady clock of whoever looks.
 
 An owner that was stopped does not know whether it still is one (``is_in_doubt``): before it does what others see, it
 asks (``make_sure``). One that is cut off from the database has asked, in vain, and goes on.
@@ -17,6 +18,7 @@ asks (``make_sure``). One that is cut off from the database has asked, in vain, 
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -83,6 +85,8 @@ class Lease:
         self._attempted = asyncio.Event()
         # Within a longer step of all machines at once, leases run out of owners that live.
         self._silences = Silences(seconds - self._renew_seconds)
+        self._ends_at: dict[tuple[int, int], float] = {}
+        """Of each owner's last renewal, on the steady clock: when the lease that it gave ends, as first seen."""
         self._told: set[str] = set()
 
     @property
@@ -204,15 +208,15 @@ class Lease:
         await self._register(connection)
 
     async def _look_around(self, connection: Any) -> None:
-        rows, gone = await connection.fetch(statements.OTHERS, self.epoch), False
-        beats = {row["epoch"]: row["beats"] for row in rows if not row["gone"]}
-        silences = self._silences.look(beats, self._clock.steady())
-        for row in rows:
-            epoch = row["epoch"]
-            if row["gone"]:
-                gone = True
-            elif row["expired"] and silences[epoch] > SILENT_SHARE * self._seconds:
-                await connection.execute(statements.TAKE_OVER, epoch, row["beats"], self.channel)
+        rows, now = await connection.fetch(statements.OTHERS, self.epoch), self._clock.steady()
+        left = {(row["epoch"], row["beats"]): row["left"] for row in rows if row["left"] > -math.inf}
+        gone = len(left) < len(rows)
+        self._ends_at = {renewal: self._ends_at.get(renewal, now + seconds) for renewal, seconds in left.items()}
+        silences = self._silences.look(dict(left.keys()), now)
+        for (epoch, beats), seconds in left.items():
+            has_ended = seconds < 0 or self._ends_at[epoch, beats] < now
+            if has_ended and silences[epoch] > SILENT_SHARE * self._seconds:
+                await connection.execute(statements.TAKE_OVER, epoch, beats, self.channel)
                 gone = True
         if gone:
             await connection.execute(statements.SWEEP)

@@ -244,14 +244,16 @@ RENEW = (
     " WHERE epoch = $1 AND lease_until > '-infinity' RETURNING true"
 )
 OTHERS = (
-    "SELECT epoch, beats, lease_until < clock_timestamp() AS expired, lease_until = '-infinity' AS gone"
+    "SELECT epoch, beats,"
+    " extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8 AS left"
     " FROM owners WHERE epoch <> $1"
 )
+"""``left``: how many seconds are of a lease; ``-inf`` for one that is gone."""
 # Locked for update first: that waits for nobody, and nothing of that owner's can be under way. The others are told, as
 # whoever hears of it last would find nothing left to do.
 TAKE_OVER = """
 WITH dead AS (
-    SELECT epoch FROM owners WHERE epoch = $1 AND beats = $2 AND lease_until < clock_timestamp()
+    SELECT epoch FROM owners WHERE epoch = $1 AND beats = $2 AND lease_until > '-infinity'
     FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE owners SET lease_until = '-infinity' FROM dead WHERE owners.epoch = dead.epoch RETURNING true

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from pydantic_core import from_json, to_json
 
 from bench import before as before_command, trainer as trainer_command
@@ -238,7 +238,6 @@ async def test_a_call_without_the_rollouts_key_is_an_error(agent: Agent) -> None
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.data())
-@settings(max_examples=50)
 def test_messages_are_read_however_the_stream_is_cut(bodies: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(response(b"200 OK", body) for body in bodies)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=6)))

@@ -125,13 +125,3 @@ def test_the_page_of_settings_lists_every_setting_with_its_default() -> None:
     assert table.keys() == declared.keys() | OTHER_VARIABLES
     numbers = {name: default for name, default in declared.items() if isinstance(default, int | float)}
     assert {name: float(table[name]) for name in numbers} == numbers
-
-
-def test_every_setting_is_read_somewhere() -> None:
-    source = "\n".join(
-        file.read_text(encoding="utf-8") for file in (ROOT / "sdk/src").rglob("*.py") if file.name != "settings.py"
-    )
-    fields = {*RolloutClientSettings.model_fields, *RolloutServerSettings.model_fields, *RolloutSettings.model_fields}
-
-    unread = {name for name in fields if not re.search(rf"\.{name}\b", source)}
-    assert {name for name in unread if not name.startswith("registration_readiness_")} == set()

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - signs that look alike are what this is about
 
-import pytest
-
 from rewards import compute_reward
 
 RIGHT = 1.0
@@ -276,6 +274,5 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("answer", "reward"), ANSWERS.items())
-def test_the_right_number_is_told_from_what_may_be_another(answer: str, reward: float) -> None:
-    assert compute_reward(f"It is 3 * 6.\n#### {answer}", "18") == reward
+def test_the_right_number_is_told_from_what_may_be_another() -> None:
+    assert {answer: compute_reward(f"It is 3 * 6.\n#### {answer}", "18") for answer in ANSWERS} == ANSWERS

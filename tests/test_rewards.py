@@ -133,12 +133,12 @@ TABLE: list[tuple[Any, dict[str, float | None]]] = [
     ([18], {"18": UNSCORABLE, "[18]": UNSCORABLE}),
     ({"answer": 18}, {"18": UNSCORABLE}),
 ]
-LINES = [(answer, truth, reward) for truth, answers in TABLE for answer, reward in answers.items()]
 
 
-@pytest.mark.parametrize(("answer", "ground_truth", "reward"), LINES)
-def test_what_follows_the_last_mark_is_scored(answer: str, ground_truth: Any, reward: float | None) -> None:
-    assert compute_reward(f"It is 3 * 6.\n#### {answer}", ground_truth) == reward
+def test_what_follows_the_last_mark_is_scored() -> None:
+    for ground_truth, answers in TABLE:
+        scored = {answer: compute_reward(f"It is 3 * 6.\n#### {answer}", ground_truth) for answer in answers}
+        assert scored == answers, ground_truth
 
 
 @pytest.mark.parametrize("answer", ["", "18", "The answer is 18.", "### 18", "Paris"])

@@ -1,7 +1,7 @@
 """The URL of a journal in PostgreSQL, and texts as that can hold them; without a database."""
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from osmosis_ai.rollout.core.settings import RolloutServerSettings
 from osmosis_ai.rollout.journal import JournalError
@@ -93,7 +93,6 @@ def test_what_is_clear_is_passed_on_as_it_is_meant(url: str, dsn: str, password:
     assert password is None or password not in shown(url)
 
 
-@settings(max_examples=40)
 @given(st.text(alphabet="a\0\\0é🎲"))
 def test_any_text_comes_back(text: str) -> None:
     kept = stored(text)
@@ -102,7 +101,6 @@ def test_any_text_comes_back(text: str) -> None:
     assert read(kept) == text
 
 
-@settings(max_examples=40)
 @given(st.text(alphabet="a\0\\0"), st.text(alphabet="a\0\\0"))
 def test_what_begins_with_a_prefix_still_does(prefix: str, rest: str) -> None:
     kept = stored(prefix + rest)

@@ -375,9 +375,9 @@ def test_postgres(postgres: Database) -> None:
 
 
 TestMemoryJournal = MemoryJournalMachine.TestCase
-TestMemoryJournal.settings = settings(max_examples=30, stateful_step_count=30)
+TestMemoryJournal.settings = settings(max_examples=settings().max_examples // 3, stateful_step_count=30)
 TestSqliteJournal = SqliteJournalMachine.TestCase
-TestSqliteJournal.settings = settings(max_examples=10, stateful_step_count=30)
+TestSqliteJournal.settings = settings(max_examples=6, stateful_step_count=30)
 
 
 class SqliteJournalMachineAtLength(SqliteJournalMachine):

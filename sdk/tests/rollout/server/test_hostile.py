@@ -331,7 +331,7 @@ FIELDS = st.fixed_dictionaries(
 
 
 @given(fields=FIELDS)
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@hypothesis_settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_any_init_is_accepted_or_refused_in_json(target: Target, fields: dict[str, Any]) -> None:
     body = init_body(server_url=target.trainer.url) | fields
     response = target.post(json.dumps(body).encode())
@@ -341,7 +341,7 @@ def test_any_init_is_accepted_or_refused_in_json(target: Target, fields: dict[st
 
 
 @given(content=st.binary(max_size=200))
-@hypothesis_settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_refused_in_json(target: Target, content: bytes) -> None:
     response = target.post(content)
     assert response.status_code in PERMANENT_REFUSAL

@@ -166,7 +166,7 @@ def is_refused_on_purpose(stream: bytes) -> bool:
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n\r\n", 0, [])
 @example(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n\n", 0, [])
 @example(b"HTTP/1.0 200 OK\r\n\r\n{}", 0, [])
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_nothing_is_taken_for_a_reply_that_h11_takes_for_none_or_for_another(
     stream: bytes, end: int, at: list[int]
 ) -> None:

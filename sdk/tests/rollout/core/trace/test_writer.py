@@ -122,7 +122,7 @@ class TestWriting:
         ),
         st.text(st.characters(), max_size=5),
     )
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
     def test_every_event_is_one_line_of_strict_json(
         self, tmp_path: Path, data: dict[str, Any], event_type: str
     ) -> None:

@@ -12,7 +12,7 @@ LogLevel = StrEnum("LogLevel", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 class LogFormat(StrEnum):
-    """Formats of ``--log-format``."""
+    """Formats of ``--log-format``: those of `core.settings`, which takes too long to import for ``--help``."""
 
     TEXT = "text"
     JSON = "json"

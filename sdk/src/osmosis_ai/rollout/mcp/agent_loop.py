@@ -11,13 +11,14 @@ from typing import Any, cast
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop, RolloutContext, RolloutResult
 from osmosis_ai.rollout.core.exceptions import ToolExecutionError
-from osmosis_ai.rollout.core.loading import CLIError, import_module_attribute
+from osmosis_ai.rollout.core.loading import import_module_attribute
 from osmosis_ai.rollout.core.messages import get_message_text, summarize
 from osmosis_ai.rollout.core.offload import call_in_thread
 from osmosis_ai.rollout.core.schemas import TOOL_NAME_PATTERN, OpenAIFunctionToolSchema, RolloutRequest
 from osmosis_ai.rollout.core.text import cut
 from osmosis_ai.rollout.core.toolbox import Tool, Toolbox, plain_arguments
 from osmosis_ai.rollout.core.tools import ContainedCall, ContentParts
+from osmosis_ai.rollout.core.user_errors import CLIError
 from osmosis_ai.rollout.core.where import place_of_function
 from osmosis_ai.rollout.mcp.failures import told_of_result, told_to_the_model
 from osmosis_ai.rollout.mcp.loader import MCPLoadError, load_mcp_folder

@@ -238,7 +238,7 @@ class Execution(ChatWatch):
             return result_of_return(self._rollout_id, self._ctx, returned, self._agent_loop.run)
         logger.error("Rollout %a: the agent failed.", self._rollout_id, exc_info=returned)
         self._ctx.log_event(
-            "rollout_error", error=f"{type(returned).__name__}: {text_of(returned)}", where=places_of(returned)
+            TraceEvent.ROLLOUT_ERROR, error=f"{type(returned).__name__}: {text_of(returned)}", where=places_of(returned)
         )
         return result_of_exception(self._rollout_id, self._ctx, returned, self._agent_loop.run)
 
@@ -248,7 +248,7 @@ class Execution(ChatWatch):
         places = places_of_task(run)
         result = result_of_stop(self._rollout_id, self._ctx, reason, told={"where": places} if places else None)
         logger.warning("Rollout %a: %s.", self._rollout_id, reason.message)
-        self._ctx.log_event("rollout_error", error=reason.message, where=places)
+        self._ctx.log_event(TraceEvent.ROLLOUT_ERROR, error=reason.message, where=places)
         run.cancel()
         # Not `wait_for`, which waits on for a task that swallows its cancellation.
         _, unended = await asyncio.wait({run}, timeout=CANCEL_GRACE_SECONDS)

@@ -21,8 +21,8 @@ from osmosis_ai.rollout.core.schemas import (
     RolloutRequest,
 )
 from osmosis_ai.rollout.core.validator import check_tools
-from osmosis_ai.rollout.server.lane import CallLane
 from osmosis_ai.rollout.server.requests import RefusedError
+from osmosis_ai.rollout.server.short_calls import ShortCalls
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ToolOffer:
     def __init__(self, agent_loop: RolloutAgentLoop, timeout_seconds: float) -> None:
         self._agent_loop = agent_loop
         self._timeout_seconds = timeout_seconds
-        self._lane = CallLane()
+        self._calls = ShortCalls()
         self._known: dict[str, bytes] = {}
 
     async def make(self, rollout_id: str, request: RolloutRequest) -> tuple[bytes, list[OpenAIFunctionToolSchema]]:
@@ -53,7 +53,7 @@ class ToolOffer:
         """
         seconds = self._timeout_seconds
         try:
-            tools, encoded = await self._lane.call(self._ask, request, limit_seconds=seconds)
+            tools, encoded = await self._calls.call(self._ask, request, limit_seconds=seconds)
         except RefusedError as error:
             logger.error("Init of %a refused: %s", rollout_id, error.detail)
             raise

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.base import RolloutAgentLoop
-from osmosis_ai.rollout.core.loading import CLIError, load_agent_loop
+from osmosis_ai.rollout.core.loading import load_agent_loop
 from osmosis_ai.rollout.core.settings import RolloutClientSettings, RolloutServerSettings, RolloutSettings
+from osmosis_ai.rollout.core.user_errors import CLIError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

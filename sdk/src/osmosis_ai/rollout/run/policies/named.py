@@ -27,7 +27,7 @@ FORMS = (
 )
 
 
-def load_policy(path: str) -> "PolicyClient":
+def load_policy(path: str) -> "ScriptClient":
     """A client for the script that ``path`` names.
 
     Raises:
@@ -36,14 +36,14 @@ def load_policy(path: str) -> "PolicyClient":
     """
     named: Any = import_module_attribute(path)
     try:
-        return PolicyClient(_maker(named, path), path)
+        return ScriptClient(_maker(named, path), path)
     except CLIError:
         raise
     except Exception as error:
         raise CLIError(f"--policy {path} cannot be made. {failure_of_policy(error)}") from error
 
 
-def policy_completer(client: "PolicyClient") -> "Completer":
+def policy_completer(client: "ScriptClient") -> "Completer":
     """Answers a trainer's chat calls; a failure is refused, so that nobody asks again."""
 
     async def complete(call: "ChatCall") -> CompletionsResult:
@@ -57,7 +57,7 @@ def policy_completer(client: "PolicyClient") -> "Completer":
     return complete
 
 
-class PolicyClient(CountedCalls):
+class ScriptClient(CountedCalls):
     """Meets ``LocalLLMClientProtocol`` around what ``make`` gives, a new one for each run."""
 
     def __init__(self, make: Callable[[], Any], display_name: str) -> None:
@@ -66,9 +66,9 @@ class PolicyClient(CountedCalls):
         self._policy = make()
         self.display_name = display_name
 
-    def for_one_run(self) -> "PolicyClient":
+    def for_one_run(self) -> "ScriptClient":
         """Another, with tools and counters of its own."""
-        return PolicyClient(self._make, self.display_name)
+        return ScriptClient(self._make, self.display_name)
 
     def set_tools(self, tools: Iterable[Any]) -> None:
         """Offer ``tools``, as JSON, to a script that asks for them."""

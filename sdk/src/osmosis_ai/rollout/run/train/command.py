@@ -14,7 +14,7 @@ from osmosis_ai.rollout.run.loading import check_dataset, open_results, read_api
 from osmosis_ai.rollout.run.models.choice import is_builtin, make_llm_client
 from osmosis_ai.rollout.run.models.completer import ModelCompleter
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
-from osmosis_ai.rollout.run.policies.named import PolicyClient, load_policy, policy_completer
+from osmosis_ai.rollout.run.policies.named import ScriptClient, load_policy, policy_completer
 from osmosis_ai.rollout.run.progress import RunProgress, stderr_terminal
 from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 from osmosis_ai.rollout.run.run_line import print_run
@@ -74,7 +74,7 @@ def _completer(options: Options) -> tuple[Completer, Callable[[], Awaitable[None
     if options.policy is not None:
         return policy_completer(load_policy(options.policy)), None
     if is_builtin(options.model, options.base_url) and options.model in BUILTIN_POLICIES:
-        return policy_completer(PolicyClient(BUILTIN_POLICIES[options.model], options.model)), None
+        return policy_completer(ScriptClient(BUILTIN_POLICIES[options.model], options.model)), None
     client = make_llm_client(options.model, read_api_key(options.api_key), options.base_url)
     return ModelCompleter(client), client.close
 

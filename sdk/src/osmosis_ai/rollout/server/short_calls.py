@@ -38,7 +38,7 @@ class _Call:
     error: BaseException | None = None
 
 
-class CallLane:
+class ShortCalls:
     """The calls of one event loop; made and used in it."""
 
     def __init__(self) -> None:

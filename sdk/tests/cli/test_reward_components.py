@@ -43,7 +43,7 @@ def test_the_trainer_shows_them_for_each_rollout_and_as_means_and_spreads(capsys
     assert run("trainer", "-o", "results.json", "--log", "traces") == 0
     shown = capsys.readouterr().out
     assert re.search(r"Row +Status +Reward +right +turns +Turns", shown)
-    assert "    right: 0.50 ± 0.50 (0.00 to 1.00) over 2" in shown
+    assert "    right: 0.50 ± 0.50 sd (0.00 to 1.00) over 2" in shown
 
     assert run("trainer", "-o", "results.json", "--resume") == 0, "what an earlier run left counts"
     document = results_of()
@@ -57,7 +57,7 @@ def test_the_trainer_shows_them_for_each_rollout_and_as_means_and_spreads(capsys
 
     for source in ("results.json", "traces"):
         assert main(["rescore", source, "-m", "functions:graded", "-o", "again.json"]) == 0
-        assert re.search(r"right: 0\.50 ± 0\.50 .* before, 0\.50 ± 0\.50 .* after", capsys.readouterr().out)
+        assert re.search(r"right: 0\.50 ± 0\.50 sd .* before, 0\.50 ± 0\.50 sd .* after", capsys.readouterr().out)
         after = results_of("again.json")["summary"]["reward_components"]
         assert after["length"] == moments(5.0, 0.0, 5.0, 5.0)
         assert main(["rescore", source, "-m", "functions:whole", "--json"]) == 0
@@ -68,7 +68,7 @@ def test_test_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("test", "-o", "results.json") == 0
     shown = capsys.readouterr().out
     assert "reward 1.00, right 0.00, turns 0.50, 2 turns" in shown
-    assert "    right: 0.50 ± 0.50 (0.00 to 1.00) over 2" in shown
+    assert "    right: 0.50 ± 0.50 sd (0.00 to 1.00) over 2" in shown
     assert results_of()["summary"]["reward_components"]["right"] == moments(0.5, 0.5, 0.0, 1.0)
 
 
@@ -76,8 +76,8 @@ def test_eval_takes_them_from_its_functions_and_from_the_agent(capsys: pytest.Ca
     functions = ["--eval-fn", "functions:graded", "--eval-fn", "functions:whole"]
     assert run("eval", *functions, "-o", "eval.json") == 0
     shown = capsys.readouterr().out
-    assert "right: 0.50 ± 0.50 (0.00 to 1.00) over 2" in shown
-    assert "calls: 2.00 ± 0.00" in shown
+    assert "right: 0.50 ± 0.50 sd (0.00 to 1.00) over 2" in shown
+    assert "calls: 2.00 ± 0.00 sd" in shown
 
     document = results_of("eval.json")
     assert document["summary"]["eval_fns"]["functions:graded"]["components"]["right"] == moments(0.5, 0.5, 0.0, 1.0)
@@ -86,4 +86,4 @@ def test_eval_takes_them_from_its_functions_and_from_the_agent(capsys: pytest.Ca
     assert first["reward_components"] == {"right": 1.0, "turns": 0.5}
 
     assert main(["rescore", "eval.json", "-m", "functions:graded"]) == 0
-    assert re.search(r"right: 0\.50 ± 0\.50 .* before", capsys.readouterr().out)
+    assert re.search(r"right: 0\.50 ± 0\.50 sd .* before", capsys.readouterr().out)

@@ -49,7 +49,7 @@ class Moments:
 
     def __str__(self) -> str:
         mean, std, low, high = map(format_number, (self.mean, self.std, self.min, self.max))
-        return f"{mean} ± {std} ({low} to {high})"
+        return f"{mean} ± {std} sd ({low} to {high})"
 
 
 class ComponentMoments(dict[str, Moments]):

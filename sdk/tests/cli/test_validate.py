@@ -50,7 +50,10 @@ def test_a_class_will_do(user_agent: str) -> None:
 def test_warnings_are_counted_and_listed_on_request(write_agent: Any, capsys: Captured) -> None:
     command = write_agent("return [{'type': 'gadget', 'function': {'name': 'add', 'description': 'Adds.'}}]")
     assert main(command) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == ["  - Tools: 1", "  - Warnings: 1"]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  - Tools: 1",
+        "  - Warnings: 1 (osmosis validate --verbose lists them)",
+    ]
     for flag in ("-v", "--verbose"):
         assert main([*command, flag]) == 0
         assert "    - [UNKNOWN_TOOL_TYPE] tools[0].type: " in capsys.readouterr().out

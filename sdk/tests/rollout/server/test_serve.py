@@ -361,7 +361,7 @@ class TestReport:
     def test_counts_warnings_and_lists_them_on_request(self, capsys: pytest.CaptureFixture[str]) -> None:
         agent = ScriptedAgent(tools=[{**tool(), "type": "gadget"}])
         validate_and_report(agent)
-        assert capsys.readouterr().out.splitlines()[2:] == ["  - Warnings: 1"]
+        assert capsys.readouterr().out.splitlines()[2:] == ["  - Warnings: 1 (osmosis validate --verbose lists them)"]
         validate_and_report(agent, verbose=True)
         lines = capsys.readouterr().out.splitlines()
         assert lines[2] == "  - Warnings: 1"

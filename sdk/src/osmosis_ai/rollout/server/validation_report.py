@@ -24,7 +24,8 @@ def print_report(result: ValidationResult, *, verbose: bool = False) -> None:
         console.print(f"Agent loop '{result.agent_name}' validated successfully.", markup=False)
         console.print(f"  - Tools: {result.tool_count}")
         if result.warnings:
-            console.print(f"  - Warnings: {len(result.warnings)}")
+            untold = "" if len(told) == len(result.warnings) else " (osmosis validate --verbose lists them)"
+            console.print(f"  - Warnings: {len(result.warnings)}{untold}")
         for line in warnings:
             console.print(line, markup=False)
         return

@@ -1,4 +1,5 @@
-"""Audits look at every rollout of the run. A run of an audit alone has none, so a few are played first.
+"""Audits look at every rollout that is played before the server is stopped. A run of an audit alone has none, so a few
+are played first.
 
 A run of many checks has all kinds of them, and goes without.
 """
@@ -17,15 +18,31 @@ MANY_CHECKS = 100
 
 
 async def audited(kit: Kit, *, refused_too: bool = False) -> list[PlayedRollout]:
-    """The accepted rollouts of the run, once all have ended and nothing more has come for a while."""
-    if kit.trainer.samples is None:
-        kit.trainer.samples = asyncio.create_task(_play_samples(kit))
+    """Those that were accepted, once all have ended and nothing more has come for a while."""
+    if kit.trainer.audited is None:
+        kit.trainer.audited = asyncio.create_task(_settled(kit))
     # All audits wait for the one task: an audit that is cancelled must not take it along.
-    await asyncio.shield(kit.trainer.samples)
-    return [rollout for rollout in kit.trainer.rollouts if refused_too or rollout.is_accepted]
+    rollouts = await asyncio.shield(kit.trainer.audited)
+    return [rollout for rollout in rollouts if refused_too or rollout.is_accepted]
 
 
-async def _play_samples(kit: Kit) -> None:
+async def _settled(kit: Kit) -> list[PlayedRollout]:
+    rollouts = await ended(kit)
+    await kit.settle()
+    if kit.trainer.stop is not None:
+        # To look at them takes the kit's time, and there what it sees at which time counts.
+        await asyncio.wait({kit.trainer.stop})
+    return rollouts
+
+
+async def ended(kit: Kit) -> list[PlayedRollout]:
+    """All rollouts until now, once they have ended: then the server may be stopped."""
+    if kit.trainer.ended is None:
+        kit.trainer.ended = asyncio.create_task(_ended(kit))
+    return await asyncio.shield(kit.trainer.ended)
+
+
+async def _ended(kit: Kit) -> list[PlayedRollout]:
     if len({rollout.check_id for rollout in kit.trainer.rollouts if rollout.is_accepted}) < MANY_CHECKS:
         sample = kit.of_check("sample")
         await asyncio.gather(
@@ -36,7 +53,7 @@ async def _play_samples(kit: Kit) -> None:
         )
     results = (rollout.over() for rollout in kit.trainer.rollouts if rollout.is_accepted)
     await asyncio.gather(*results, return_exceptions=True)
-    await kit.settle()
+    return list(kit.trainer.rollouts)
 
 
 async def _with_faults(sample: Kit) -> PlayedRollout:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from rollout_conformance.asking import INIT_PATH, describe
+from rollout_conformance.audit import ended
 from rollout_conformance.catalogue import all_checks
 from rollout_conformance.endpoint import address_of, listen, served
 from rollout_conformance.evidence import nothing_yet
@@ -37,9 +38,11 @@ from rollout_conformance.vocabulary import (
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT,), (Phase.STOPPING,))
+STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT, Phase.STOPPING))
 """Which phases follow which; those of one step overlap."""
-AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 200, Phase.STOPPING: 1}
+AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 1, Phase.STOPPING: 1}
+FIRST_STOPPING = "drain.stopped"
+"""While the server takes its time to end, the audits wait for what must not come; one that is killed sends nothing."""
 LONGEST = (
     *("delivery.no_connection", "callbacks.secret", "retries.no_connection", "retries.too_many", "state.cancel"),
     *("delivery.refused_once", "delivery.slow", "delivery.delay", "delivery.retry_after", "retries.delay"),
@@ -174,6 +177,7 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
     once_more: list[Check] = []
     slots = {phase: asyncio.Semaphore(at_once) for phase, at_once in AT_ONCE.items()}
     together = [check for check in checks if check.phase is Phase.TOGETHER]
+    has_audits = any(check.phase is Phase.AUDIT for check in checks)
     few_are_left = asyncio.Event()
 
     def count() -> None:
@@ -183,6 +187,8 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
     async def take(check: Check) -> None:
         if check.phase is Phase.LATE:
             await few_are_left.wait()
+        if check.phase is Phase.STOPPING and has_audits:
+            await ended(kit)
         async with slots[check.phase]:
             results[check.id] = result = await _run_check(kit, check)
         count()
@@ -208,8 +214,9 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
     return results
 
 
-def _rank(check: Check) -> int:
-    return LONGEST.index(check.id) if check.id in LONGEST else len(LONGEST)
+def _rank(check: Check) -> tuple[int, bool]:
+    longest = LONGEST.index(check.id) if check.id in LONGEST else len(LONGEST)
+    return longest, check.phase is Phase.STOPPING and check.id != FIRST_STOPPING
 
 
 async def _run_check(kit: Kit, check: Check) -> Result:

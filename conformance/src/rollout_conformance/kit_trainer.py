@@ -43,11 +43,15 @@ class KitTrainer:
         self.rollouts: list[PlayedRollout] = []
         self.strays: list[str] = []
         """Calls that belong to no rollout of ours or go to no known path."""
-        self.samples: asyncio.Task[None] | None = None
-        """Rollouts that the audits play first."""
+        self.ended: asyncio.Future[list[PlayedRollout]] | None = None
+        """All that are played before the server is stopped, once they have ended."""
+        self.audited: asyncio.Future[list[PlayedRollout]] | None = None
+        """Those that the audits look at, when they may."""
         self.restart: asyncio.Task[Restart] | None = None
         self.stop: asyncio.Task[Stop] | None = None
         """The end of the server, which several checks look at."""
+        self.has_short_limit: bool | None = None
+        """Whether the server runs with the limit that ``limits`` needs; ``None`` before it was started with it."""
         self.limited: asyncio.Task[Limited] | None = None
         self._plain: asyncio.Task[None] | None = None
         self._next_plain: asyncio.Task[None] | None = None

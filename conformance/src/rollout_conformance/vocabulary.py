@@ -25,10 +25,10 @@ class Phase(StrEnum):
     """By itself: no call of another rollout may come between."""
 
     AUDIT = "audit"
-    """After the others: it looks at every rollout that was played."""
+    """After these: it looks at every rollout that was played."""
 
     STOPPING = "stopping"
-    """Last, by itself: it stops the server."""
+    """Last: it stops the server. It plays its rollouts by itself, while the audits look at those before."""
 
 
 AUDIT, LATE, STOPPING = Phase.AUDIT, Phase.LATE, Phase.STOPPING

@@ -1,11 +1,13 @@
 """The end of the server on SIGTERM: what it has accepted is reported, by itself or by its successor."""
 
 import asyncio
+import contextlib
 import secrets
 
 from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks import completed, errors
+from rollout_conformance.checks.limits import limited_of
 from rollout_conformance.checks.restart import READ_SECONDS, reported, restart_of
 from rollout_conformance.checks.state import require_attempts
 from rollout_conformance.checks.stop import (
@@ -102,8 +104,9 @@ async def interrupted(kit: Kit) -> None:
 @check("drain.delivered", "deliver-1", "What was delivered before the kill is not offered again.", STOPPING)
 async def delivered(kit: Kit) -> None:
     restart = await reported(kit)
-    # While that server goes on, and its successor starts, one that offers everything again after its start does so.
-    await stop_of(kit)
+    # While that server goes on, one that offers everything again after its start does so.
+    with contextlib.suppress(Skipped, NotExercised):
+        await limited_of(kit)
     if (count := len(restart.delivered.completions)) > restart.before[restart.delivered.rollout_id]:
         if not restart.is_read:
             raise TooBusy(f"the server may not have read in {READ_SECONDS:g} s that its result was acknowledged")
@@ -150,14 +153,18 @@ async def last_offer(kit: Kit) -> None:
     STOPPING,
 )
 async def results(kit: Kit) -> None:
+    await stop_of(kit)
     if kit.command is not None and (altered := (await restart_of(kit)).altered):
         raise altered
-    await stop_of(kit)
-    if kit.trainer.samples is None:
-        kit.trainer.samples = asyncio.create_task(asyncio.sleep(0))
-    # What the audits looked at before is looked at again, which harms nothing.
+    _look_at_all(kit)
     for audit in (completed.shape, completed.outcome, errors.no_reward, errors.message):
         await audit(kit)
+
+
+def _look_at_all(kit: Kit) -> None:
+    """What the audits looked at before is looked at again, which harms nothing."""
+    kit.trainer.audited = asyncio.get_running_loop().create_future()
+    kit.trainer.audited.set_result(list(kit.trainer.rollouts))
 
 
 @check(
@@ -167,8 +174,10 @@ async def results(kit: Kit) -> None:
     STOPPING,
 )
 async def finish_reasons(kit: Kit) -> None:
-    await (restart_of if kit.command is not None else stop_of)(kit)
     await stop_of(kit)
+    if kit.command is not None:
+        await restart_of(kit)
+    _look_at_all(kit)
     await errors.finish_reason(kit)
 
 

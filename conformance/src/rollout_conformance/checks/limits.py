@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks.stop import stop_of
+from rollout_conformance.checks.restart import start_with_short_limit
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -62,10 +62,12 @@ async def limited_of(kit: Kit) -> Limited:
     """The rollouts of this module, played once."""
     if kit.command is None:
         raise Skipped("the kit sets a limit only for what it has started itself: give --command")
-    stop = await stop_of(kit)
-    if stop.has_short_limit is None:
-        raise NotExercised("the server did not come back after SIGTERM", cause="drain.kept")
-    if not stop.has_short_limit:
+    if kit.trainer.has_short_limit is None:
+        try:
+            kit.trainer.has_short_limit = await start_with_short_limit(kit.command, "its end")
+        except Failed as failure:
+            raise NotExercised(str(failure), cause="drain.killed") from None
+    if not kit.trainer.has_short_limit:
         raise Skipped(f"{RUN_VARIABLE} is set already, or the server does not start with {SHORT_RUN_SECONDS:g} there")
     if kit.trainer.limited is None:
         kit.trainer.limited = asyncio.create_task(_play(kit))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
+from rollout_conformance.options import RUN_VARIABLE, SHORT_RUN_SECONDS
 from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import (
     acknowledge,
@@ -88,6 +90,8 @@ async def restart_of(kit: Kit) -> Restart:
     """The one restart of the run, which the checks of this module look at."""
     if kit.command is None:
         raise Skipped("the kit can kill and start only what it has started itself: give --command")
+    if kit.trainer.stop is not None and not (await asyncio.shield(kit.trainer.stop)).is_back:
+        raise NotExercised("the server did not come back after SIGTERM", cause="drain.kept")
     if kit.trainer.restart is None:
         kit.trainer.restart = asyncio.create_task(_restart(kit, kit.command))
     return await asyncio.shield(kit.trainer.restart)
@@ -126,7 +130,11 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     restart.chats = {rollout.rollout_id: len(rollout.chats) for rollout in restart.rollouts}
     model.set()
     try:
-        await start_again(command, "kill -9")
+        if kit.trainer.stop is not None:
+            # Nothing but the checks of ``limits`` comes after it.
+            kit.trainer.has_short_limit = await start_with_short_limit(command, "kill -9")
+        else:
+            await start_again(command, "kill -9")
         for rollout in (restart.owed, restart.delivered, restart.running[0]):
             own = rollout.rollout_id
             restart.repeated[own] = first[own], await kit.post(rollout.init)
@@ -176,6 +184,16 @@ async def start_again(command: "ServerCommand", after: str) -> None:
     except ConformanceError as error:
         usually = "what the process before has left, such as half of a last line, or a lock, is not coped with"
         raise Failed(f"a server that can be started again after {after}", str(error), usually=usually) from None
+
+
+async def start_with_short_limit(command: "ServerCommand", after: str) -> bool:
+    """Start it once more: whether that is with ``SHORT_RUN_SECONDS``, which a server may refuse."""
+    if RUN_VARIABLE not in os.environ:
+        with contextlib.suppress(ConformanceError):
+            await command.start({RUN_VARIABLE: f"{SHORT_RUN_SECONDS:g}"})
+            return True
+    await start_again(command, after)
+    return False
 
 
 async def _is_read(kit: Kit, rollout: PlayedRollout) -> bool:

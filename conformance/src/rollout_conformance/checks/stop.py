@@ -1,6 +1,6 @@
 """The one stop of the server in a run: SIGTERM while rollouts run, what came of them, and a new start.
 
-The checks of ``drain``, and of ``limits`` after it, look at it.
+The checks of ``drain`` look at it.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
@@ -19,15 +19,12 @@ from rollout_conformance.checks.state import until_delivered
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import Lateness, watched
-from rollout_conformance.options import RUN_VARIABLE, SHORT_DRAIN_SECONDS, SHORT_RUN_SECONDS
+from rollout_conformance.options import SHORT_DRAIN_SECONDS
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
 from rollout_conformance.scripts import answering, encoded, owing, waiting_for
 from rollout_conformance.strict_json import parse_object
-from rollout_conformance.vocabulary import ConformanceError, Failed, NotExercised, Skipped, TooBusy
-
-if TYPE_CHECKING:
-    from rollout_conformance.server_command import ServerCommand
+from rollout_conformance.vocabulary import Failed, NotExercised, Skipped, TooBusy
 
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
@@ -75,8 +72,8 @@ class Stop:
     """Its model does not answer before the process has ended; none where that is not waited for."""
     began_at: float = 0.0
     """When the server was told to end."""
-    has_short_limit: bool | None = None
-    """Whether the process after it was started with ``SHORT_RUN_SECONDS``; ``None`` where none was."""
+    is_back: bool = False
+    """Whether it could be started again."""
     lateness: Lateness = field(default_factory=Lateness)
     """How late the kit was until the process had ended."""
     goes_on: bool = False
@@ -135,7 +132,8 @@ async def _stop(kit: Kit) -> Stop:
     is_over.set()
     if kit.command is not None:
         try:
-            stop.has_short_limit = await _start_with_short_limit(kit.command)
+            await start_again(kit.command, "SIGTERM")
+            stop.is_back = True
             await stop.owed.result()
             if text := stop.owed.contradiction():
                 raise Failed("the same result after SIGTERM and a new start", text)
@@ -176,16 +174,6 @@ async def _go_on(kit: Kit, stop: Stop, model: asyncio.Event, left_waiting: async
         looked_at(rollout)
         what = f"COMPLETED, of a rollout whose model answered {STILL_RUNNING_SECONDS:g} s after SIGTERM"
         raise Failed(what, str(end))
-
-
-async def _start_with_short_limit(command: "ServerCommand") -> bool:
-    """Start it once more: whether that is with ``SHORT_RUN_SECONDS``, which a server may refuse."""
-    if RUN_VARIABLE not in os.environ:
-        with contextlib.suppress(ConformanceError):
-            await command.start({RUN_VARIABLE: f"{SHORT_RUN_SECONDS:g}"})
-            return True
-    await start_again(command, "SIGTERM")
-    return False
 
 
 def why_no_end_is_awaited(kit: Kit) -> str:

@@ -352,7 +352,7 @@ def test_a_mistake_is_told_with_what_where_and_what_to_do(
     (project / "user_agent.py").write_text(AGENT.format(**{**DEFAULTS, **mistake.written}))
     (project / "rows.jsonl").write_text(f"{mistake.rows or json.dumps(ROW)}\n" * 2)
     code = main(list(mistake.command))
-    gc.collect()  # a coroutine that nobody awaits complains where it is collected: here, where that is expected
+    gc.collect(1)  # a coroutine that nobody awaits complains where it is collected: here, where that is expected
     captured = capsys.readouterr()
     said = " ".join(f"{captured.out} {captured.err}".split())
     missing = [words for words in mistake.told if words not in said]

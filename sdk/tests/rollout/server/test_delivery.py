@@ -157,7 +157,7 @@ class TestManyTrainers:
         with FakeTrainer() as dead:
             dead.completed_answers = [503] * 100_000
             app = create_app(ScriptedAgent(), max_concurrent=4, settings=QUICK)
-            for number in range(50):
+            for number in range(40):
                 await init(app, f"dead-{number}", dead.url)
             await init(app, "alive", trainer.url)
             await trainer.result("alive")

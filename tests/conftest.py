@@ -97,7 +97,7 @@ class ServerProcess:
         self._wait_until_healthy()
 
     def init(self, body: Message) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/rollout/init", json=body, **PLAIN, timeout=DEADLINE_SECONDS)
+        return httpx.post(f"{self.url}/v1/rollout/init", json=body, **PLAIN)
 
     def stop(self) -> None:
         self._process.terminate()

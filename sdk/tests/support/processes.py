@@ -105,10 +105,10 @@ class ServingProgram(Program):
 
     def get(self, path: str) -> httpx.Response:
         """A request without a key."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", **PLAIN, timeout=DEADLINE_SECONDS)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", **PLAIN)
 
     def init(self, body: dict[str, Any], key: str | None = None) -> httpx.Response:
         """An init, with or without a key."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         url = f"http://127.0.0.1:{self.port}/v1/rollout/init"
-        return httpx.post(url, json=body, headers=headers, **PLAIN, timeout=DEADLINE_SECONDS)
+        return httpx.post(url, json=body, headers=headers, **PLAIN)

@@ -107,7 +107,7 @@ class ScriptedServer:
         self._listener = Listener(Starlette(routes=routes), self._socket)
 
     async def __aenter__(self) -> Self:
-        self._client = httpx.AsyncClient(**PLAIN, timeout=30)
+        self._client = httpx.AsyncClient(**PLAIN)
         await self._listener.__aenter__()
         return self
 

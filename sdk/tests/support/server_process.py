@@ -41,7 +41,7 @@ class ServerProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
-        self.client = httpx.Client(base_url=self.url, timeout=DEADLINE_SECONDS, **PLAIN)
+        self.client = httpx.Client(base_url=self.url, **PLAIN)
         self._process: subprocess.Popen[bytes] | None = None
         self.memory_limit_bytes: int | None = None
         """Of the address space of processes started from now on."""

@@ -241,7 +241,7 @@ def events(text: str) -> list[dict[str, Any]]:
 
 
 def post(port: int, body: Any, query: str = "") -> httpx.Response:
-    return httpx.post(f"http://127.0.0.1:{port}/v1/rollout/init{query}", json=body, **PLAIN, timeout=120)
+    return httpx.post(f"http://127.0.0.1:{port}/v1/rollout/init{query}", json=body, **PLAIN)
 
 
 CALLBACK_KEY = "call back, will you?"

@@ -73,7 +73,7 @@ def scraping(server: ServingProgram) -> Iterator[list[Scrape]]:
 
 def drive(server: ServingProgram, trainer: FakeTrainer) -> None:
     """Start all rollouts, eight inits at a time, every tenth of them sent twice."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30, **PLAIN) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", **PLAIN) as client:
 
         def one(number: int) -> None:
             metadata = {"turns": TURNS, "tools": TOOLS, "reward": number % 2}

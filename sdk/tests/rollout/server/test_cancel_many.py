@@ -13,7 +13,7 @@ import pytest
 from support.faulty_trainer import FaultyTrainer
 from support.plain_http import PLAIN
 from support.process_fixtures import trainer
-from support.server_process import DEADLINE_SECONDS, ServerProcess, init_of
+from support.server_process import ServerProcess, init_of
 
 from osmosis_ai.rollout.server import relay
 from osmosis_ai.rollout.server.relay import Meant, Relay
@@ -91,7 +91,7 @@ class TestWorkers:
 
         def init(name: str) -> int:
             body = init_of(name, trainer.url, "hang")
-            return httpx.post(f"{server.url}/v1/rollout/init", json=body, timeout=DEADLINE_SECONDS, **PLAIN).status_code
+            return httpx.post(f"{server.url}/v1/rollout/init", json=body, **PLAIN).status_code
 
         with ThreadPoolExecutor(8) as threads:
             assert set(threads.map(init, names)) == {202}

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
-from support.hostile_target import DEADLINE_SECONDS, INIT, KEY, MAX_BODY_BYTES, SECRET, Target, assert_refused, target
+from support.hostile_target import INIT, KEY, MAX_BODY_BYTES, SECRET, Target, assert_refused, target
 from support.plain_http import PLAIN
 from support.rollouts import init_body
 
@@ -264,7 +264,7 @@ class TestCredentials:
     ) -> None:
         request = httpx.Request("POST", f"{target.server.url}{INIT}", content=content)
         request.headers = httpx.Headers([*request.headers.raw, (b"Authorization", header)])
-        with httpx.Client(timeout=DEADLINE_SECONDS, **PLAIN) as client:
+        with httpx.Client(**PLAIN) as client:
             response = client.send(request)
         assert_refused(target, response, 401)
         assert response.headers["WWW-Authenticate"] == "Bearer"

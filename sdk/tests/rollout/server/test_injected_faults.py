@@ -177,7 +177,7 @@ class TestAdmission:
         limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
         trainer.hold_chats()
         with LiveServer(create_app(agent_loop, settings=settings)) as server:
-            options = {"limits": limits, "timeout": DEADLINE_SECONDS, **PLAIN}
+            options = {"limits": limits, **PLAIN}
             async with httpx.AsyncClient(base_url=server.url, **options) as client:
                 answers = await asyncio.gather(*(client.post(INIT, json=init_of(name, trainer.url)) for name in names))
                 codes = [answer.status_code for answer in answers]
@@ -211,7 +211,7 @@ async def test_health_answers_while_twenty_tools_sleep_in_threads(tmp_path: Path
     settings.server.tool_turn_timeout_seconds = settings.server.request_timeout_seconds = DEADLINE_SECONDS
     names = [f"rollout-{number}" for number in range(20)]
     with LiveServer(create_app(ScriptedAgent(sleep), settings=settings)) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_SECONDS, **PLAIN) as client:
+        async with httpx.AsyncClient(base_url=server.url, **PLAIN) as client:
             for name in names:
                 await client.post(INIT, json=init_of(name, trainer.url))
             for _ in names:

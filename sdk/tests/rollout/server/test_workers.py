@@ -69,7 +69,7 @@ def serves(pid: int) -> bool:
 
 def init_by_itself(url: str, body: dict[str, object]) -> int:
     """An init over a connection of its own, so that any worker may get it."""
-    return httpx.post(f"{url}/v1/rollout/init", json=body, timeout=DEADLINE_SECONDS, **PLAIN).status_code
+    return httpx.post(f"{url}/v1/rollout/init", json=body, **PLAIN).status_code
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_the_limits_on_rollouts_are_the_servers_not_each_workers() -> None:
 def test_a_worker_that_is_ahead_lets_its_connection_go(server: ServerProcess, trainer: FaultyTrainer) -> None:
     trainer.hold_chats()
     closed = 0
-    with httpx.Client(base_url=server.url, timeout=DEADLINE_SECONDS, **PLAIN) as client:
+    with httpx.Client(base_url=server.url, **PLAIN) as client:
         for number in range(40):  # over one connection, as long as it is kept
             response = client.post("/v1/rollout/init", json=init_of(f"rollout-{number}", trainer.url))
             assert response.status_code == 202

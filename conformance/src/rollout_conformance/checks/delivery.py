@@ -190,22 +190,32 @@ async def any_body(kit: Kit) -> None:
 
 @check("delivery.final", "deliver-5", "A result that is refused for good is not offered again.")
 async def final(kit: Kit) -> None:
-    forgotten = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
-    refusals = (Answer(status, encoded({"detail": "no"})) for status in (401, 402, 403, 406, 409, 415, 423, 451))
-    spoken_of = Answer(404, encoded({"detail": "Rollout not found"}))
-    near = Answer(404, encoded({"detail": "Session 404 not found"}))
-    answers = (*refusals, Answer(410), Answer(410, HTML, PAGE), forgotten, spoken_of, near)
-    rollouts = [kit.play(on_completed=first(answer, then=acknowledge)) for answer in answers]
-    for rollout in rollouts:
-        rollout.has_delivery_faults = rollout.is_refused_for_good = True
-    await asyncio.gather(*map(kit.send, rollouts))
-    await asyncio.gather(*(rollout.over() for rollout in rollouts))
+    refusals = {
+        **{
+            str(status): Answer(status, encoded({"detail": "no"}))
+            for status in (401, 402, 403, 406, 409, 415, 423, 451)
+        },
+        "410": Answer(410),
+        "410 with a page": Answer(410, HTML, PAGE),
+        "404 and the code unknown_rollout": Answer(
+            404, encoded({"detail": "no such rollout", "code": "unknown_rollout"})
+        ),
+        "404 'Rollout not found'": Answer(404, encoded({"detail": "Rollout not found"})),
+        "404 'Session 404 not found'": Answer(404, encoded({"detail": "Session 404 not found"})),
+    }
+    await every({what: _require_last(kit, what, answer) for what, answer in refusals.items()})
+
+
+async def _require_last(kit: Kit, what: str, answer: Answer) -> None:
+    rollout = kit.play(on_completed=first(answer, then=acknowledge))
+    rollout.has_delivery_faults = rollout.is_refused_for_good = True
+    await kit.send(rollout)
+    await rollout.over()
     await asyncio.sleep(FINAL_SECONDS)
     await kit.settle()
-    for rollout, answer in zip(rollouts, answers, strict=True):
-        if len(rollout.completions) > 1:
-            looked_at(rollout)
-            raise Failed(f"one delivery, answered {answer.status}", str(len(rollout.completions)))
+    if len(rollout.completions) > 1:
+        looked_at(rollout)
+        raise Failed(f"one delivery, answered {what}", str(len(rollout.completions)))
 
 
 @check("delivery.no_path", "absent-2", "One answered 404 'Not Found', as of a path that is not served, comes again.")

@@ -222,12 +222,19 @@ def crashes_on_unknown_tools(self: SmallServer, usual: Any, call: Json) -> str:
 
 TOOLS = "tools.answered tools.parallel"
 
+
+def sorts_the_answers_of_many(self: SmallServer, usual: Any, rollout: Rollout, calls: list[Json]) -> list[Json]:
+    answers = list(usual(rollout, calls))
+    return sorted(answers, key=lambda one: str(one["tool_call_id"])) if len(calls) > 9 else answers
+
+
 mutant("numbers-tool-calls-itself", f"{TOOLS} tools.order", answer_calls=number_calls)
 mutant(
     "answers-one-of-the-calls",
     "tools.every_tool tools.parallel tools.order",
     answer_calls=lambda s, usual, r, calls: usual(r, calls)[:1],
 )
+mutant("sorts-the-answers-of-many", "tools.order", answer_calls=sorts_the_answers_of_many)
 mutant("answers-the-last-call-first", "tools.order", answer_calls=lambda s, usual, r, calls: usual(r, calls)[::-1])
 mutant(
     "sorts-its-answers",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 from support.journal import an_acceptance
-from support.postgres import Database, needs_postgres
+from support.postgres import Database, needs_postgres, with_least_rights
 from support.postgres_journal import asked, claim_when_possible, cut_off, until_problem, until_true
 
 from osmosis_ai.rollout.journal import JournalError, PostgresJournal
@@ -324,3 +324,15 @@ async def test_all_who_make_a_schema_at_once_have_its_secret(postgres: Database)
     async with AsyncExitStack() as stack:
         await asyncio.gather(*map(stack.enter_async_context, journals))
         assert len({journal.sign("text") for journal in journals}) == 1
+
+
+async def test_tables_that_came_back_empty_get_a_secret_from_who_serves(postgres: Database) -> None:
+    url = await with_least_rights(postgres.new_url())
+    async with asked(url) as connection:
+        assert (
+            await connection.fetchval("WITH gone AS (DELETE FROM secrets RETURNING 1) SELECT count(*) FROM gone") == 1
+        )
+    with pytest.raises(JournalError, match="has no secret yet: start a server"):
+        await PostgresJournal(url, create=False).open()
+    async with PostgresJournal(url) as one, PostgresJournal(url, create=False) as other:
+        assert one.sign("text") == other.sign("text")

@@ -101,15 +101,27 @@ async def prepare(connection: Any, address: Address, *, create: bool) -> bytes:
             while version < VERSION:
                 await connection.execute(MIGRATIONS[version])
                 version += 1
-            await connection.execute(
-                "INSERT INTO secrets VALUES (1, 'signing', $1) ON CONFLICT DO NOTHING",
-                secrets.token_bytes(SECRET_BYTES),
-            )
     if version > VERSION:
         raise JournalError(
             f"The journal at {address} has the version {version} of a newer SDK: use that, or name another schema."
         )
-    return bytes(await connection.fetchval("SELECT secret FROM secrets WHERE id = 1"))
+    return await _secret(connection, address, create=create)
+
+
+async def _secret(connection: Any, address: Address, *, create: bool) -> bytes:
+    """Made by whoever asks first, also where the tables came back without what was in them."""
+    query = "SELECT secret FROM secrets WHERE id = 1"
+    found = await connection.fetchval(query)
+    if found is None and create:
+        insert = "INSERT INTO secrets VALUES (1, 'signing', $1) ON CONFLICT DO NOTHING"
+        await connection.execute(insert, secrets.token_bytes(SECRET_BYTES))
+        found = await connection.fetchval(query)
+    if found is None:
+        raise JournalError(
+            f"The journal at {address} has no secret yet: start a server of this SDK on it (osmosis serve --journal),"
+            " which makes one."
+        )
+    return bytes(found)
 
 
 async def _version(connection: Any, address: Address) -> int:

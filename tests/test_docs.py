@@ -64,6 +64,12 @@ def test_the_index_lists_every_page_of_the_documentation() -> None:
     assert "docs/README.md" in PAGES["README.md"].links
 
 
+def test_the_page_of_the_sdk_lists_every_extra() -> None:
+    project = tomllib.loads((ROOT / "sdk/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = (ROOT / "sdk/README.md").read_text(encoding="utf-8").partition("Extras: ")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`([a-z]+)` \(", listed)) == sorted(project["optional-dependencies"])
+
+
 def test_every_file_that_the_architecture_names_exists() -> None:
     named = {span for span in PAGES["docs/architecture.md"].code_spans if re.fullmatch(r"[\w./-]+(\.py|/)", span)}
     roots = (ROOT, ROOT / "sdk/src/osmosis_ai/rollout")

@@ -91,7 +91,8 @@ async def error_too(kit: Kit) -> None:
 @check("delivery.page", "absent-3", "A result answered with a proxy's 404 page is delivered again, the same.")
 async def page(kit: Kit) -> None:
     large = Answer(404, encoded({"detail": "x" * LARGE_BYTES}))
-    absent = (Answer(404, b""), Answer(404, b"{}"), Answer(404, b"no such backend"), Answer(405, b"no"), large)
+    bodies = (b"", b"{}", b"no such backend", b'["no"]', b'"gone"')
+    absent = (*(Answer(404, body) for body in bodies), Answer(405, b"no"), large)
     told = {f"{one.status} {one.body[:40].decode()!r}": one for one in absent}
     cases = {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in told.items()}
     pages = _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))

@@ -35,6 +35,7 @@ MANY_CHARACTERS = 200
 COUNTED = "characters are counted as bytes or as UTF-16 units: count code points"
 LONG_CHARACTERS = 120_000
 CONTROL_IDS = ("new\nline", "nul\x00", "bell\x07\x1b[31m", "\u202eright to left")
+WITH_NUL = "behind \0 it"
 TEXT = (
     "\u00fcber \U0001f3b2\U0001f468\u200d\U0001f469\u200d\U0001f467 \u05e9\u05dc\u05d5\u05dd \u2028 e\u0301 "
     "\\u0041 \ttab 'quote\" </script>"
@@ -128,13 +129,21 @@ async def surrogates(kit: Kit) -> None:
 
 @check("ids.text", "http-5", "Text in messages and replies comes back as it was.")
 async def text(kit: Kit) -> None:
-    rollout = await kit.start(saying(TEXT), messages=[{"role": "user", "content": TEXT}])
+    await _require_kept(await kit.start(saying(TEXT), messages=[{"role": "user", "content": TEXT}]), TEXT)
+    # Some databases cannot keep one: then the init is refused.
+    rollout = kit.play(saying(WITH_NUL), messages=[{"role": "user", "content": WITH_NUL}])
+    if await kit.is_taken(rollout, "an init with U+0000 in a message"):
+        await _require_kept(rollout, WITH_NUL)
+
+
+async def _require_kept(rollout: PlayedRollout, text: str) -> None:
+    """In the call for a completion and, with a reply that says the same, in the result."""
     call = await rollout.first_chat()
     result = await rollout.result()
     sent = [message.get("content") for message in call.messages]
     final = [message.get("content") for message in result.get("final_messages", []) if isinstance(message, dict)]
     for where, texts, count in (("the call for a completion", sent, 1), ("final_messages", final, 2)):
-        if texts.count(TEXT) < count:
+        if texts.count(text) < count:
             raise Failed(f"the text unchanged in {where}", quoted(texts))
 
 

@@ -224,8 +224,9 @@ async def _require_patience(kit: Kit, after: str, script: Script, *, usually: st
 @check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")
 async def page(kit: Kit) -> None:
     large = Answer(404, encoded({"detail": "x" * LARGE_BYTES}))
-    empty = (Answer(404, b"{}"), Answer(404, b""), Answer(404, b"Not here."), Answer(405, b"<html></html>"), large)
-    told = {f"{one.status} {one.body[:40].decode()!r}": one for one in empty}
+    bodies = (b"", b"{}", b"Not here.", b'["no"]', b"null")
+    absent = (*(Answer(404, body) for body in bodies), Answer(405, b"<html></html>"), large)
+    told = {f"{one.status} {one.body[:40].decode()!r}": one for one in absent}
     cases = {what: _require_recovery(kit, what, first(one, then=answering())) for what, one in told.items()}
     await every({"a 404 page": _require_recovery(kit, "a 404 page", paging(1, answering())), **cases})
 

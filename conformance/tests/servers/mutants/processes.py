@@ -112,6 +112,7 @@ async def forgets_half_pairs(self: SmallServer, usual: Any, rollout: Rollout, re
     await usual(rollout, result)
 
 
+mutant("drops-nul", "ids.text", encode=lambda s, usual, body: bytes(usual(body)).replace(b"\\u0000", b""))
 mutant(
     "names-files-by-ids",
     "ids.odd",

@@ -34,6 +34,7 @@ ENOUGH_ASKED = 5
 """Times that were in vain, after which another one would be."""
 ANSWER_SECONDS = 5.0
 """In which a worker that has nothing left to do has ended, however busy the machine is."""
+NO_TIME = "the refusal of a server that ends is made elsewhere than that of a full one: it has Retry-After, too"
 LEAST_DRAIN_SECONDS = 3.0
 """Beyond ``STILL_RUNNING_SECONDS``: those that end in time have to be told from those that last."""
 UNKNOWN_SECONDS = 5.0
@@ -248,7 +249,7 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
             return late
         if response.status_code == 503:
             if retry_after_seconds(response) is None:
-                raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response))
+                raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response), usually=NO_TIME)
             if field_of(response, "code") != "shutting_down":
                 raise Failed("the code 'shutting_down' with the 503 to an init after SIGTERM", describe(response))
             return late

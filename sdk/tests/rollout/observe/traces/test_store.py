@@ -135,6 +135,17 @@ class TestKeeping:
         assert Store(tmp_path).note("none") is None
 
 
+def test_nobody_waits_for_what_is_kept(tmp_path: Path) -> None:
+    write_random_traces(tmp_path, 20)
+    index = TraceIndex(tmp_path, keep=True)
+    index.refresh(limit_seconds=60)
+    assert len(index.rollouts) >= 20
+    assert not (tmp_path / STORE_NAME).exists()
+    index.refresh(limit_seconds=60)
+    assert len(Store(tmp_path).load()) == 20
+    assert told(opened(tmp_path)) == fresh(tmp_path)
+
+
 class TestHelpers:
     """A folder that is large for these tests, as ``MANY_FILES`` is small."""
 
@@ -155,6 +166,7 @@ class TestHelpers:
         assert told(index) == expected
         assert index._helpers is None
         assert index.store is not None
+        index.keep()
         index.store.close()
         assert len(Store(tmp_path).load()) == 200
         assert told(opened(tmp_path)) == expected
@@ -317,9 +329,10 @@ def test_without_a_store_of_its_own_it_goes_on(tmp_path: Path, what: str) -> Non
 
 KEEPS_READING = """
 import sys
-from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces import index as module
 
-index = TraceIndex(sys.argv[1], keep=True)
+module.KEPT_AT_ONCE = 20
+index = module.TraceIndex(sys.argv[1], keep=True)
 print("reading", flush=True)
 while True:
     index.refresh(0.001)

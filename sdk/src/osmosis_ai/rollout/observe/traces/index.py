@@ -2,13 +2,15 @@
 
 Used by one thread at a time. Summaries are kept in memory, events are not. With ``keep`` the summaries are also kept
 beside the traces (``store.Store``), what is known of a file that has not changed is not read again, and a large folder
-is read the first time with the help of other processes (``helpers.Helpers``).
+is read the first time with the help of other processes (``helpers.Helpers``). Nobody waits for what is kept: a refresh
+with a limit keeps what the one before it has read, and ``keep`` the rest.
 """
 
 import math
 import os
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ OWN_FILES = 10
 """How many the index then reads itself before it looks whether a helper has answered."""
 LISTING_SECONDS = 20.0
 """How often a folder that looks unchanged is listed all the same."""
+KEPT_AT_ONCE = 5000
+"""Files of a refresh, which takes a tenth of a second."""
 SAME_TICK_NS = 20_000_000
 """Two changes of a folder may bear the same time if they are this close."""
 
@@ -50,7 +54,7 @@ class TraceIndex:
         self._is_first_listing = True
         self._to_read: list[FollowedFile] = []
         self._helpers: Helpers | None = None
-        self._to_keep: dict[str, Kept] = {}
+        self._to_keep: dict[str, FollowedFile] = {}
         self._gone: list[str] = []
 
     @property
@@ -73,6 +77,7 @@ class TraceIndex:
         self.version += 1
         changed = False
         if not self.is_behind:
+            self._keep()
             self._to_read = self._files_to_look_at()
         # However long the listing took, there is then something to show.
         deadline = time.monotonic() + limit_seconds
@@ -83,8 +88,14 @@ class TraceIndex:
             self._helpers = None
         if not changed:
             self.version -= 1
-        self._keep()
+        if limit_seconds == math.inf:
+            self.keep()
         return self.version
+
+    def keep(self) -> None:
+        """Keep all that has been read, beside the traces."""
+        while self._to_keep or self._gone:
+            self._keep()
 
     def since(self, version: int) -> Iterator[tuple[int, Summary]]:
         """Position and summary of the rollouts that changed after ``version``."""
@@ -164,14 +175,14 @@ class TraceIndex:
                 self.rollouts.append(one)
             one.version = self.version
         if changed and self.store is not None and not file.is_kept:
-            self._to_keep[self._name_of(file.path)] = file.kept()
+            self._to_keep[self._name_of(file.path)] = file
         return bool(changed)
 
     def _keep(self) -> None:
-        """Keep what has been read since the last time."""
-        if self.store is not None and (self._to_keep or self._gone):
-            self.store.save(self._to_keep.items(), self._gone)
-            self._to_keep.clear()
+        """Keep some of what has been read."""
+        names = [*islice(self._to_keep, KEPT_AT_ONCE)]
+        if self.store is not None and (names or self._gone):
+            self.store.save([(name, self._to_keep.pop(name).kept()) for name in names], self._gone)
             self._gone.clear()
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from support.processes import Program
 from support.traces import TraceMaker, answer, call, calling, saying
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces.store import Store
 from osmosis_ai.rollout.observe.traces.viewer.app import viewer_app
 from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS
 
@@ -163,3 +165,15 @@ def test_a_folder_that_cannot_be_written_to_is_shown_all_the_same(tmp_path: Path
         assert [entry.name for entry in folder.iterdir()] == ["run"]
     finally:
         folder.chmod(0o755)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_it_has_read_is_kept_though_it_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "traces"
+    rollout("r1").end(reward=1.0).write(folder / "run")
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        url = viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0]
+        assert len(rows(httpx.get(f"{url}api/rollouts", **PLAIN))) == 1
+        viewer.signal(number)
+    assert len(Store(folder).load()) == 1

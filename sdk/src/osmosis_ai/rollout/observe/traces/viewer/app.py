@@ -5,6 +5,8 @@ Reading files goes on in a thread, one refresh at a time.
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -46,7 +48,8 @@ def viewer_app(index: TraceIndex) -> App:
             Route("/api/rollouts", viewer.rollouts),
             Route("/api/rollouts/{key:int}", viewer.rollout),
             Route("/api/search", viewer.search),
-        ]
+        ],
+        lifespan=viewer.lifespan,
     )
     return LoopbackGuard(always=True).before(app)
 
@@ -57,6 +60,13 @@ class _Viewer:
         self._reading = asyncio.Lock()
         self._epoch = secrets.token_hex(8)
         """Of this start: keys and versions of another one mean nothing here."""
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """What has been read is kept at the end, however soon that comes."""
+        yield
+        async with self._reading:
+            await asyncio.to_thread(self._index.keep)
 
     async def page(self, request: Request) -> Response:
         return Response(served_page(), media_type="text/html", headers=_HEADERS)

@@ -17,8 +17,6 @@ if not MAY_WRITE_BYTECODE:
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
-from hypothesis.internal.conjecture import providers  # noqa: E402
-from hypothesis.internal.constants_ast import Constants  # noqa: E402
 
 _ALL_SLOW = re.compile(rb"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
 
@@ -48,9 +46,6 @@ def is_quick(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Where slow tests run too, properties are tried with all the examples that Hypothesis thinks right."""
     settings.load_profile("quick" if is_quick(config) else "suite")
-    if is_quick(config):
-        # For one draw in twenty it reads every module of the project: three seconds of each process.
-        vars(providers)["_get_local_constants"] = Constants
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,6 +33,17 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode("ascii")
 
 
+ABSENT: dict[str, Answer] = {
+    f"{status} {body[:40].decode()!r}": Answer(status, body)
+    for status, body in (
+        *((404, body) for body in (b"", b"{}", b"Not here.", b"no such backend", b'["no"]', b'"gone"', b"null")),
+        *((405, body) for body in (b"no", b"<html></html>")),
+        (404, encoded({"detail": "x" * 20_000})),
+    )
+}
+"""What is no trainer's answer: somebody else is there, and nobody behind it. By what it says."""
+
+
 def completion(call: Call, message: dict[str, Any], finish_reason: Any = "stop") -> Answer:
     """A 200 with this message, and usage that follows from the conversation; ``...`` leaves the finish reason out."""
     prompt_tokens = PROMPT_TOKENS_PER_MESSAGE * len(call.messages)

@@ -6,6 +6,8 @@ from typing import Any
 
 MAX_SHOWN_CHARACTERS = 300
 MAX_QUOTED_CHARACTERS = 160
+LEAST_SECRET_CHARACTERS = 4
+"""A shorter secret may be in any text by chance."""
 # ECMA-48: CSI sequences (colours, clearing the screen), and OSC ones (the window's title).
 _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)")
 

@@ -6,12 +6,11 @@ from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.kit import Kit
 from rollout_conformance.scripts import encoded
+from rollout_conformance.text import LEAST_SECRET_CHARACTERS
 from rollout_conformance.vocabulary import Failed, NotExercised, Skipped
 
 LONG_BYTES = 2048
 CHUNKED = "Transfer-Encoding: chunked"
-LEAST_SECRET = 4
-"""Characters: a shorter key may be in an answer by chance."""
 
 
 def _key(kit: Kit) -> str:
@@ -130,7 +129,7 @@ async def everywhere(kit: Kit) -> None:
 
 @check("auth.secret", "key-10 err-3", "The server's key is in no answer.")
 async def secret(kit: Kit) -> None:
-    if len(key := _key(kit)) < LEAST_SECRET:
+    if len(key := _key(kit)) < LEAST_SECRET_CHARACTERS:
         raise NotExercised(f"a key of {len(key)} characters may be in an answer by chance: give a longer one")
     answers = [await kit.post(kit.play().init, key=bad) for bad in ("", "wrong", key[:-1] or "x")]
     answers += [await kit.post({}), await kit.get("/health"), await kit.status("kit-nobody")]

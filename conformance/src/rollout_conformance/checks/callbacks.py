@@ -20,13 +20,11 @@ from rollout_conformance.scripts import (
     refusing,
     waiting_for,
 )
-from rollout_conformance.text import quoted
+from rollout_conformance.text import LEAST_SECRET_CHARACTERS, quoted
 from rollout_conformance.usual_causes import MADE_ANEW, NEVER_BEGAN, NOT_DELIVERED, OFFERED_ONCE
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
-LEAST_SECRET = 12
-"""Characters: a shorter key may be in a body by chance."""
 ODD_PATH = "/a%2Fb%20c/d;e=f"
 NO_KEY = "an api_key that is empty, null or absent is none: then no Authorization header is sent"
 TOLD_BACK = "what the trainer answers to a call can repeat its key: take it out before it becomes the error_message"
@@ -124,7 +122,9 @@ async def every_key(kit: Kit) -> None:
 async def secret_kept(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         key = str(rollout.init.get("api_key") or "")
-        told = (call for call in _calls(rollout) if len(key) >= LEAST_SECRET and key.encode() in call.request.body)
+        if len(key) < LEAST_SECRET_CHARACTERS:
+            return ""
+        told = (call for call in _calls(rollout) if key.encode() in call.request.body)
         return next((f"it in a POST to {_path(call)}, {call.result_in_words}" for call in told), "")
 
     first_problem(await audited(kit), "the init's api_key in no callback's body", problem)

@@ -10,6 +10,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import told_in_time
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
+    ABSENT,
     WITH_TRAILER,
     acknowledge,
     answering,
@@ -27,7 +28,6 @@ from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
-LARGE_BYTES = 20_000
 MANY_REFUSALS = 4
 AGAIN_SECONDS = 1.2
 """In which one that offers its results again without a wait of seconds has done so."""
@@ -90,11 +90,7 @@ async def error_too(kit: Kit) -> None:
 
 @check("delivery.page", "absent-3", "A result answered with a proxy's 404 page is delivered again, the same.")
 async def page(kit: Kit) -> None:
-    large = Answer(404, encoded({"detail": "x" * LARGE_BYTES}))
-    bodies = (b"", b"{}", b"no such backend", b'["no"]', b'"gone"')
-    absent = (*(Answer(404, body) for body in bodies), Answer(405, b"no"), large)
-    told = {f"{one.status} {one.body[:40].decode()!r}": one for one in absent}
-    cases = {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in told.items()}
+    cases = {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in ABSENT.items()}
     pages = _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))
     await every({"two 404 pages": pages, **cases})
 

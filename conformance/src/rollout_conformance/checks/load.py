@@ -128,45 +128,38 @@ async def beside_owed(kit: Kit) -> None:
 )
 async def overload(kit: Kit) -> None:
     model = kit.hold()
-    accepted: list[PlayedRollout] = []
+    accepted: list[tuple[PlayedRollout, httpx.Response]] = []
     refused: list[tuple[PlayedRollout, httpx.Response]] = []
-    first_answer: httpx.Response | None = None
+
+    async def send(count: int) -> None:
+        batch = [kit.play(waiting_for(model, answering())) for _ in range(count)]
+        answers = await asyncio.gather(*(kit.post(one.init, insist=False) for one in batch))
+        for rollout, answer in zip(batch, answers, strict=True):
+            if answer.status_code == 202:
+                kit.took(rollout, answer)
+            (accepted if answer.status_code == 202 else refused).append((rollout, answer))
+
     times_full = 0
     # Not all at once: a server may take many more than it needs to for this, and all are owed a result.
     while times_full < TIMES_FULL and len(accepted) < kit.options.overload_rollouts:
-        count = min(FEW if refused else BATCH, kit.options.overload_rollouts - len(accepted))
-        batch = [kit.play(waiting_for(model, answering())) for _ in range(count)]
-        for rollout, answer in zip(
-            batch, await asyncio.gather(*(kit.post(one.init, insist=False) for one in batch)), strict=True
-        ):
-            if answer.status_code == 202:
-                kit.took(rollout, answer)
-                first_answer = first_answer or answer
-                accepted.append(rollout)
-            else:
-                refused.append((rollout, answer))
+        await send(min(FEW if refused else BATCH, kit.options.overload_rollouts - len(accepted)))
+        if refused and not accepted:
+            break
         if refused:
-            if first_answer is None:
-                break
-            await _require_repeat(kit, accepted[0], first_answer)
+            await _require_repeat(kit, *accepted[0])
             # Others may have ended meanwhile: if there is none after it either, there was hardly any room between.
-            rollout = kit.play(waiting_for(model, answering()))
-            answer = await kit.post(rollout.init, insist=False)
-            if answer.status_code != 202:
-                times_full += 1
-                refused.append((rollout, answer))
-            else:
-                kit.took(rollout, answer)
-                accepted.append(rollout)
+            before = len(refused)
+            await send(1)
+            times_full += len(refused) > before
     # A place is free again however its rollout ends.
-    await asyncio.gather(*(_cancel(kit, one) for one in accepted))
+    await asyncio.gather(*(_cancel(kit, one) for one, _ in accepted))
     model.set()
     for _, answer in refused:
         if answer.status_code not in (429, 503) or retry_after_seconds(answer) is None:
             got = f"{describe(answer)}, Retry-After {quoted(answer.headers.get('retry-after'))}"
             usually = WITHOUT_TIME if answer.status_code in (429, 503) else cause_of_refusal(answer.status_code)
             raise Failed("429 or 503 with Retry-After to an init too many", got, usually=usually)
-    await kit.results(accepted)
+    await kit.results(one for one, _ in accepted)
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
     # What was refused has left nothing behind: the same init is taken later, and so is another under its id.

@@ -13,6 +13,7 @@ from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import told_in_time
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
+    ABSENT,
     answering,
     asking_at_once,
     breaking_off,
@@ -41,7 +42,6 @@ PATIENCE_SECONDS = 15.0
 ABORTS = 4
 AWAY_SECONDS = 2.5
 """Of these a server that waits as the protocol's does has asked twice."""
-LARGE_BYTES = 20_000
 MONTH_SECONDS = 30 * 86_400
 KIND = {"Content-Type": "text/html"}
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
@@ -223,11 +223,7 @@ async def _require_patience(kit: Kit, after: str, script: Script, *, usually: st
 
 @check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")
 async def page(kit: Kit) -> None:
-    large = Answer(404, encoded({"detail": "x" * LARGE_BYTES}))
-    bodies = (b"", b"{}", b"Not here.", b'["no"]', b"null")
-    absent = (*(Answer(404, body) for body in bodies), Answer(405, b"<html></html>"), large)
-    told = {f"{one.status} {one.body[:40].decode()!r}": one for one in absent}
-    cases = {what: _require_recovery(kit, what, first(one, then=answering())) for what, one in told.items()}
+    cases = {what: _require_recovery(kit, what, first(one, then=answering())) for what, one in ABSENT.items()}
     await every({"a 404 page": _require_recovery(kit, "a 404 page", paging(1, answering())), **cases})
 
 

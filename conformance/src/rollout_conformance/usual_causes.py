@@ -93,7 +93,7 @@ CAUSES: dict[str, str] = {
     "chat.conversation": "messages are rebuilt from what the server knows of them: pass them on as they came",
     "chat.append_only": "the reply is rebuilt, or the history is cut: append the message that came, as it came",
     "chat.sampling": "completion_params are not spread over the body, or only those with a name of one's own",
-    "chat.reserved": "completion_params are spread over the body last: they go first",
+    "chat.reserved": "completion_params are spread over the body as they came, or last: these four are dropped first",
     "chat.reply_intact": "the reply is parsed into a class, and written back from it: keep the object that came",
     "chat.null_fields": "absent and null are told apart: read them alike",
     "chat.max_turns": "turns are counted by tool calls, or the loop ends one too late",

@@ -50,7 +50,7 @@ MORE_SAMPLING = {
 FALSE = {"temperature": 0, "logprobs": False, "seed": 0, "presence_penalty": 0.0, "x_own": {}, "stream": False}
 LARGE = 2**53 + 1
 STOP = "<end>"
-BROUGHT = [{"type": "x-kit"}]
+RESERVED = {"messages": [], "rollout_id": "someone-else", "tools": [{"type": "x-kit"}], "self": "x"}
 
 
 async def _require_sampling(kit: Kit, params: dict[str, Any]) -> None:
@@ -146,14 +146,14 @@ async def large_number(kit: Kit) -> None:
 
 @check("chat.reserved", "init-16", "completion_params cannot replace messages or rollout_id, nor bring tools.")
 async def reserved(kit: Kit) -> None:
-    params = {**SAMPLING, "messages": [], "rollout_id": "someone-else", "tools": BROUGHT, "self": "x"}
-    rollout = await kit.start(completion_params=params)
+    rollout = await kit.start(completion_params={**SAMPLING, **RESERVED})
     call = await rollout.first_chat()
     await rollout.result()
-    # Tools of the server's own are another check's matter.
-    is_brought = "self" in call.fields or call.fields.get("tools") == BROUGHT
-    if call.fields.get("rollout_id") != rollout.rollout_id or not call.messages or is_brought:
-        raise Failed("the rollout's own messages and rollout_id, no tools and no self", quoted(call.fields))
+    # Its own messages and tools are other checks' matter.
+    for name, brought in RESERVED.items():
+        if name in call.fields and call.fields[name] == brought:
+            what = f"a call for a completion without the {name} of completion_params"
+            raise Failed(what, f"{name} {quoted(brought)}")
 
 
 @check("chat.stop", "chat-21", "A stop that is a text reaches the trainer as it is, or as a list of it alone.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks.chat import require_completed
 from rollout_conformance.conversation import call_ids, difference, reply_in
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -339,7 +340,7 @@ async def usage(kit: Kit) -> None:
         (("completion_tokens",), PROMPT_TOKENS_PER_MESSAGE, 0),
         (("prompt_tokens", "total_tokens"), 0, COMPLETION_TOKENS),
     ):
-        rollout = await kit.start(changed(answering(), without(*names)))
+        rollout = await require_completed(kit, f"a usage without {names[0]}", changed(answering(), without(*names)))
         given = (await rollout.result()).get("metrics")
         if not isinstance(given, dict) or len(rollout.answered_chats) != 1:
             raise NotExercised("the agent sends no metrics, or makes more than one call")

@@ -25,6 +25,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
+from rollout_conformance.usual_causes import MADE_ANEW
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 SLOW_SECONDS = 2.0
@@ -59,7 +60,7 @@ async def _require_deliveries(
 
 def _require_identical(rollout: PlayedRollout, after: str) -> None:
     if contradiction := rollout.contradiction():
-        raise Failed(f"the same result again after {after}", contradiction)
+        raise Failed(f"the same result again after {after}", contradiction, usually=MADE_ANEW)
 
 
 @check(

@@ -26,7 +26,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_number, is_same_json, parse_object
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import NOT_ON_RECORD
+from rollout_conformance.usual_causes import MADE_ANEW, NOT_ON_RECORD
 from rollout_conformance.vocabulary import Failed, NotExercised, Phase
 
 BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
@@ -242,7 +242,7 @@ async def _cancel_owed(kit: Kit) -> None:
         usually = "the cancel ends the delivery, too: what has ended is not cancelled any more"
         raise Failed("the result again after a cancel that was answered 409", got, usually=usually) from None
     if contradiction := rollout.contradiction():
-        raise Failed("the same result after the cancel of a rollout that had ended", contradiction)
+        raise Failed("the same result after the cancel of a rollout that had ended", contradiction, usually=MADE_ANEW)
 
 
 @check("state.newest", "state-1", "Of two rollouts of one id, the newest one's state is told.")

@@ -24,6 +24,7 @@ from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
 from rollout_conformance.scripts import answering, encoded, owing, waiting_for
 from rollout_conformance.strict_json import parse_object
+from rollout_conformance.usual_causes import MADE_ANEW
 from rollout_conformance.vocabulary import Failed, NotExercised, Skipped, TooBusy
 
 ROLLOUTS = 4
@@ -137,7 +138,7 @@ async def _stop(kit: Kit) -> Stop:
             stop.is_back = True
             await stop.owed.result()
             if text := stop.owed.contradiction():
-                raise Failed("the same result after SIGTERM and a new start", text)
+                raise Failed("the same result after SIGTERM and a new start", text, usually=MADE_ANEW)
             with contextlib.suppress(Failed):  # another check's matter
                 stop.owed_state = await until_delivered(kit, stop.owed)
         except Failed as failure:

@@ -34,11 +34,14 @@ async def reads_small_chunks(self: SmallServer, usual: Any, request: Request) ->
     return body
 
 
-def keeps_tools(self: SmallServer, usual: Any, body: bytes) -> Json:
-    params = self.parse(body).get("completion_params")
-    init = dict(usual(body))
-    kept = {"tools": params["tools"]} if isinstance(params, dict) and "tools" in params else {}
-    return {**init, "completion_params": {**init["completion_params"], **kept}}
+def keeps(reserved: str) -> Any:
+    def read(self: SmallServer, usual: Any, body: bytes) -> Json:
+        params = self.parse(body).get("completion_params")
+        init = dict(usual(body))
+        kept = {reserved: params[reserved]} if isinstance(params, dict) and reserved in params else {}
+        return {**init, "completion_params": {**init["completion_params"], **kept}}
+
+    return read
 
 
 def spells_stop(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
@@ -48,7 +51,8 @@ def spells_stop(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
 
 mutant("wants-a-length", "init.chunked", require_json=wants_a_length)
 mutant("reads-small-chunks", "init.chunked", body_of=reads_small_chunks)
-mutant("keeps-tools", "chat.reserved chat.no_tools", read=keeps_tools)
+mutant("keeps-tools", "chat.reserved chat.no_tools", read=keeps("tools"))
+mutant("keeps-self", "chat.reserved", read=keeps("self"))
 mutant("spells-stop", "chat.stop", chat_body=spells_stop)
 mutant(
     "tells-no-metadata-from-empty",

@@ -56,7 +56,7 @@ mutant(
     "doubles-slashes", "callbacks.trailing_slash", callback_url=lambda s, u, r, path: f"{r.init['server_url']}{path}"
 )
 mutant("sends-text-plain", "callbacks.json", credentials=lambda s, usual, r, path: usual(r, path) | TEXT_PLAIN)
-mutant("forgets-the-rollout-id", "callbacks.rollout_id chat.reserved", chat_body=without("rollout_id"))
+mutant("forgets-the-rollout-id", "callbacks.rollout_id", chat_body=without("rollout_id"))
 mutant(
     "sends-the-key-on-chat-only",
     "callbacks.key",

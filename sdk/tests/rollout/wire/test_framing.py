@@ -13,8 +13,9 @@ from support.rollout_client import QUESTION
 
 from osmosis_ai.rollout import OsmosisLLMClient, OsmosisServerError, OsmosisTransportError
 from osmosis_ai.rollout.wire import coding, httpx_reading
-from osmosis_ai.rollout.wire.channel import DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_HEADERS
+from osmosis_ai.rollout.wire.channel import DISCARDED_BYTES
 from osmosis_ai.rollout.wire.channels import TrainerChannels
+from osmosis_ai.rollout.wire.heads import MAX_HEAD_BYTES, MAX_HEADERS
 
 pytestmark = pytest.mark.usefixtures("default_settings")
 

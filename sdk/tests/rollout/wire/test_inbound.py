@@ -11,7 +11,7 @@ import pytest
 from support.live_server import DEADLINE_SECONDS, LiveServer
 
 from osmosis_ai.rollout.wire import bounded_httptools, inbound, waiting
-from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADERS
+from osmosis_ai.rollout.wire.heads import MAX_HEAD_BYTES, MAX_HEADERS
 
 MAX_CONNECTIONS = 20
 SHORT_SECONDS = 0.4

@@ -5,17 +5,19 @@ by its name; lines and functions, never a line of code nor a value. All of it is
 be told is left out.
 """
 
-import asyncio
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from osmosis_ai.rollout.core.consts import PACKAGE_FOLDER
 from osmosis_ai.rollout.core.text import printable
+
+if TYPE_CHECKING:
+    import asyncio
 
 MAX_PLACES = 6
 MAX_PLACE_CHARACTERS = 200

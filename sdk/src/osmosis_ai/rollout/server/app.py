@@ -28,9 +28,9 @@ from osmosis_ai.rollout.wire.addresses import is_loopback
 from osmosis_ai.rollout.wire.channel import TrainerChannel, reply_bytes_for
 from osmosis_ai.rollout.wire.channels import TrainerChannels, check_certificates
 from osmosis_ai.rollout.wire.client import OsmosisLLMClient
+from osmosis_ai.rollout.wire.heads import HEAD_TOO_LARGE, is_too_large
 from osmosis_ai.rollout.wire.loopback import LoopbackGuard, refuse
 from osmosis_ai.rollout.wire.policy_client import PolicyClient
-from osmosis_ai.rollout.wire.request_heads import HEAD_TOO_LARGE, is_too_large
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

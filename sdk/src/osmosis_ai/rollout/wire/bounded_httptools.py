@@ -4,8 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 from osmosis_ai.rollout.wire.bounded import Bounded
-from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADERS
-from osmosis_ai.rollout.wire.request_heads import HEAD_TOO_LARGE
+from osmosis_ai.rollout.wire.heads import HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_HEADERS
 
 MAX_PIPELINED = 4096
 """Requests of all connections that wait for the reply to one before them; each takes kilobytes, and came in tens."""

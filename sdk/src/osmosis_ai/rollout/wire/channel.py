@@ -13,16 +13,13 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 from pydantic_core import from_json
 
+from osmosis_ai.rollout.wire.heads import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
+
 CONNECT_TIMEOUT_SECONDS = 10.0
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """Of a body, before and after decompression, where nothing else is said."""
 MIN_REPLY_BYTES = 16 * 1024 * 1024
 """The least that ``reply_bytes_for`` gives: token ids and logprobs come with a message, and are no part of results."""
-MAX_HEAD_BYTES = 65_536
-"""Of all that is not body: headers, 1xx replies before them, chunk extensions, trailers."""
-MAX_HEADER_BYTES = 16_384
-"""Of one header."""
-MAX_HEADERS = 100
 BEGINNING_BYTES = 16_384
 PAGE_BYTES = 1024
 """Of a page of HTML, enough to see that it is one."""

@@ -18,9 +18,6 @@ from osmosis_ai.rollout.wire.alarm import Alarm
 from osmosis_ai.rollout.wire.channel import (
     DISCARD_SECONDS,
     DISCARDED_BYTES,
-    MAX_HEAD_BYTES,
-    MAX_HEADER_BYTES,
-    MAX_HEADERS,
     PAGE_BYTES,
     Reply,
     head_too_large,
@@ -28,6 +25,7 @@ from osmosis_ai.rollout.wire.channel import (
     too_large,
 )
 from osmosis_ai.rollout.wire.coding import decoded, is_coded
+from osmosis_ai.rollout.wire.heads import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from osmosis_ai.rollout.wire.large_replies import LARGE_BYTES, LargeReply
 from osmosis_ai.rollout.wire.portions import FIRST_BYTES, Portions
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from osmosis_ai.rollout.core.turnstile import turnstile_of
-from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, head_too_large
+from osmosis_ai.rollout.wire.channel import head_too_large
+from osmosis_ai.rollout.wire.heads import MAX_HEAD_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 
 if TYPE_CHECKING:  # it loads 20 modules, for whoever has a proxy
     import httpcore

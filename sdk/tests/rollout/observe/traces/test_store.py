@@ -181,7 +181,8 @@ class TestHelpers:
 
 def test_a_helper_starts_without_what_it_does_not_need() -> None:
     code = (
-        "import sys, osmosis_ai.rollout.observe.traces.helpers; print({'pydantic.main', 'httpx'} & sys.modules.keys())"
+        "import sys, osmosis_ai.rollout.observe.traces.helpers\n"
+        "print({'asyncio', 'pydantic.main', 'httpx'} & sys.modules.keys())"
     )
     told = subprocess.run(
         [sys.executable, "-c", code], env=own_environment(), capture_output=True, text=True, check=True

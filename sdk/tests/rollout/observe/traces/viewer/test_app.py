@@ -4,13 +4,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.plain_http import PLAIN
-from support.processes import Program
+from support.processes import Program, own_environment
 from support.traces import TraceMaker, answer, call, calling, saying
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
@@ -139,6 +141,18 @@ async def test_the_search_finds_what_tools_were_called_with_and_said(tmp_path: P
         assert (await client.get("/api/search")).json()["found"] == []
         many = await client.get("/api/search", params={"word": ["x" * 500] * 20})
         assert len(many.json()["found"]) == 8
+
+
+def test_it_starts_without_what_it_does_not_need(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from osmosis_ai.rollout.observe.traces.index import TraceIndex\n"
+        "from osmosis_ai.rollout.observe.traces.viewer.serve import serve_viewer\n"
+        "serve_viewer(TraceIndex('.'), 0, lambda _: sys.exit(print({'httpx', 'websockets'} & sys.modules.keys())))"
+    )
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, cwd=tmp_path, env=own_environment(), capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
 
 
 class WithoutPowers(Program):

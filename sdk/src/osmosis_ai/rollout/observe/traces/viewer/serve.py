@@ -35,7 +35,12 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
         if index.store is not None:
             index.store.keep_note(_PORT, str(port))
         config = uvicorn.Config(
-            viewer_app(index), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1
+            viewer_app(index),
+            lifespan="on",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
         )
         bound(config, connection_limit(MAX_OWN_FILES))
         gc.set_threshold(_ALLOCATIONS)

@@ -1,9 +1,12 @@
-"""How large a request's head may be, for a server with the bounds of ``inbound`` and for one without."""
+"""How large the head of a request or a reply may be: the bounds of ``inbound``, and of a server without those too."""
 
 from typing import Any
 
-from osmosis_ai.rollout.wire.channel import MAX_HEAD_BYTES, MAX_HEADERS
-
+MAX_HEAD_BYTES = 65_536
+"""Of all that is not body: headers, 1xx replies before them, chunk extensions, trailers."""
+MAX_HEADER_BYTES = 16_384
+"""Of one header of a reply."""
+MAX_HEADERS = 100
 HEAD_TOO_LARGE = {"detail": f"A request's head may have {MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes."}
 
 

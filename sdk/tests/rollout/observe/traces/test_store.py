@@ -17,6 +17,7 @@ import pytest
 from support.processes import own_environment
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
 
+from osmosis_ai.rollout.observe.traces import helpers
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Kept, Store, _sum_of, kept_of
 
@@ -171,7 +172,14 @@ class TestHelpers:
         assert len(Store(tmp_path).load()) == 200
         assert told(opened(tmp_path)) == expected
 
-    @pytest.mark.parametrize("start", ["raise SystemExit(3)", "import sys; sys.stdin.buffer.read(9); print('no')"])
+    @pytest.mark.parametrize(
+        "start",
+        [
+            "raise SystemExit(3)",
+            "import sys; sys.stdin.buffer.read(9); print('no')",
+            f"print('Welcome to this machine.', flush=True); {helpers.START}",
+        ],
+    )
     def test_helpers_that_fail_cost_no_rollout(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
     ) -> None:

@@ -19,6 +19,8 @@ from osmosis_ai.rollout.observe.traces.followed import FollowedFile
 BATCH_FILES = 300
 """A tenth of a second's work: so long an index may be busy with what it has read."""
 MAX_HELPERS = 4
+SIZE_BYTES = 8
+"""So many that words which are no message are too large for one."""
 START = f"from {__name__} import help_out; help_out()"
 
 
@@ -41,8 +43,7 @@ class Helpers:
             helper = self._idle.pop()
             assert helper.stdin is not None and helper.stdout is not None  # noqa: S101, PT018 - both are pipes
             try:
-                marshal.dump([file.path for file in batch], helper.stdin)
-                helper.stdin.flush()
+                _send(helper.stdin, [file.path for file in batch])
             except OSError:
                 _dismiss(helper)
                 continue
@@ -54,9 +55,9 @@ class Helpers:
         for pipe in select.select([*self._asked], [], [], wait_seconds)[0]:
             helper, files = self._asked.pop(pipe)
             try:
-                told: list[tuple[Any, ...] | None] = marshal.load(pipe)  # noqa: S302 - our own process
+                told: list[tuple[Any, ...] | None] = _received(pipe)
                 self._idle.append(helper)
-            except (EOFError, ValueError, TypeError):
+            except (EOFError, ValueError, TypeError, MemoryError, OverflowError):  # it ended, or said something else
                 _dismiss(helper)
                 told = [None] * len(files)
             yield from zip(files, told, strict=True)
@@ -84,16 +85,26 @@ def _dismiss(helper: subprocess.Popen[bytes]) -> None:
     helper.communicate()
 
 
+def _send(pipe: IO[bytes], what: Any) -> None:
+    content = marshal.dumps(what)
+    pipe.write(len(content).to_bytes(SIZE_BYTES) + content)
+    pipe.flush()
+
+
+def _received(pipe: IO[bytes]) -> Any:
+    # From a file, marshal would read each number and each text by a call of its own.
+    return marshal.loads(pipe.read(int.from_bytes(pipe.read(SIZE_BYTES))))  # noqa: S302 - our own process
+
+
 def help_out() -> None:
     """What a helper does, until nobody asks any more."""
     gc.disable()  # there is nothing that refers to itself
     while True:
         try:
-            paths: list[str] = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own process
+            paths: list[str] = _received(sys.stdin.buffer)
         except EOFError:
             return
-        marshal.dump([_read(path) for path in paths], sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        _send(sys.stdout.buffer, [_read(path) for path in paths])
 
 
 def _read(path: str) -> tuple[Any, ...] | None:

@@ -187,7 +187,7 @@ class TestWithItsOwnServer:
         assert ended.code == 1
         assert "Rollouts: 1 of 3 completed, 2 error" in ended.out
         assert "Mean reward: 1.00 (over 1 rollout)" in ended.out
-        assert "2 x ERROR: " in ended.out
+        assert "2 x agent_error: " in ended.out
         assert "cannot do this" in ended.out
         assert ended.err == "Error: 2 of 3 rollouts did not reach a COMPLETED result.\n"
 
@@ -292,7 +292,7 @@ class TestWithAnotherServer:
         assert ended.code == 1
         assert "Rollouts: 2 of 3 completed, 1 timed out" in ended.out
         assert re.search(r"Row 1: FAILED \(\S+, 0 tokens\) - timed_out\n", ended.out)
-        assert "1 x TIMED_OUT: No result within 1 s; still waiting for its terminal callback. (row 1)" in ended.out
+        assert "1 x timed_out: No result within 1 s; still waiting for its terminal callback. (row 1)" in ended.out
 
     async def test_contradicting_results_are_a_failure_though_all_completed(
         self, trainer_against: CommandAgainst

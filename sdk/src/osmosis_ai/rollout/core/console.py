@@ -44,7 +44,7 @@ class Console:
     def _bind(self, file: TextIO, force_terminal: bool | None, no_color: bool) -> None:
         self._file = file
         self._no_color = no_color or bool(os.environ.get("NO_COLOR"))
-        self._is_tty = _is_terminal(file) if force_terminal is None else force_terminal
+        self._is_tty = is_terminal(file) if force_terminal is None else force_terminal
         self._use_rich = self._is_tty and not self._no_color and _has_boxes(file)
         self._rich = _rich_console(file=file, force_terminal=force_terminal) if self._use_rich else None
 
@@ -89,7 +89,7 @@ class Console:
         """Print ``message``, taken literally, on standard error; in bold red on a terminal."""
         self._active_rich()
         text = _foreign_text(message, sys.stderr)
-        if _is_terminal(sys.stderr) and not self._no_color:
+        if is_terminal(sys.stderr) and not self._no_color:
             errors = _rich_console(stderr=True, force_terminal=True)
             errors.print(text, style=_ERROR_STYLE, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -219,7 +219,8 @@ def _rich_console(**options: Any) -> "RichConsole":
     return RichConsole(emoji=False, **options)
 
 
-def _is_terminal(file: TextIO) -> bool:
+def is_terminal(file: TextIO) -> bool:
+    """Whether ``file`` is one; what is closed is none."""
     try:
         return file.isatty()
     except (AttributeError, ValueError):  # no such method, or closed

@@ -28,3 +28,8 @@ def format_tokens(count: int) -> str:
 def run_cost(duration_ms: float, tokens: int) -> str:
     """What one run took, for its line."""
     return f"({format_duration(duration_ms)}, {format_tokens(tokens)} tokens)"
+
+
+def format_rate(per_second: float, unit: str) -> str:
+    """``5.6 rows/s``; what is slower than one a second by the minute: ``2.0 rows/min``."""
+    return f"{per_second:.1f} {unit}/s" if per_second >= 1 else f"{per_second * 60:.1f} {unit}/min"

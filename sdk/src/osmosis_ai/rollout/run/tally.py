@@ -264,7 +264,7 @@ def problem_lines(problems: Sequence[Problem]) -> Iterator[str]:
     if problems:
         yield "  Errors by kind:"
     for problem in problems[:MAX_PROBLEMS_SHOWN]:
-        yield f"    {problem.count} x {problem.sentence} {_in_rows(problem.rows, problem.count)}"
+        yield f"    {problem.count} x {printable(problem.sentence)} {_in_rows(problem.rows, problem.count)}"
         yield from (f"      {printable(line)}" for line in problem.told)
     if len(problems) > MAX_PROBLEMS_SHOWN:
         yield f"    and {len(problems) - MAX_PROBLEMS_SHOWN} more kinds"

@@ -139,7 +139,7 @@ def test_what_an_agents_tool_raises_is_told_once_with_its_frames(
 ) -> None:
     assert osmosis("trainer", "unknown_table") == 1
     out = capsys.readouterr().out
-    assert f"{ROWS} x ERROR: ToolExecutionError: count failed: KeyError: 'orders'" in out
+    assert f"{ROWS} x tool_error: ToolExecutionError: count failed: KeyError: 'orders'" in out
     assert out.count("    at counting_agent.py:6 in count\n    at counting_agent.py:21 in Agent.run\n") == 1
 
 

@@ -113,7 +113,7 @@ class TestReport:
 
     def test_the_same_failure_is_one_problem_whatever_its_rollout_id(self) -> None:
         (problem,) = report_of(*[FAILED] * 9).problems
-        assert (problem.kind, problem.text, problem.count) == ("ERROR", "boom in <rollout id>", 9)
+        assert (problem.kind, problem.text, problem.count) == ("error", "boom in <rollout id>", 9)
         assert problem.rows == list(range(MAX_ROWS_NAMED))
 
     def test_the_number_of_problems_is_bounded(self) -> None:
@@ -153,13 +153,33 @@ class TestPrinting:
     def test_a_line_a_rollout_and_the_totals(self) -> None:
         text = printed(report_of(ended(), ended(reward=0.25, finish_reason="max_turns"), FAILED, planned=5))
         lines = [line.split() for line in text.splitlines()]
-        assert ["0", "COMPLETED", "1.00", "2", "1", "250", "ms", "stop"] in lines
-        assert ["1", "COMPLETED", "0.25", "2", "1", "250", "ms", "max_turns"] in lines
-        assert ["2", "ERROR", "-", "2", "1", "250", "ms", "stop"] in lines
+        assert ["0", "COMPLETED", "1.00", "2", "1", "250ms", "stop"] in lines
+        assert ["1", "COMPLETED", "0.25", "2", "1", "250ms", "max_turns"] in lines
+        assert ["2", "ERROR", "-", "2", "1", "250ms", "stop"] in lines
         assert "Rollouts: 2 of 5 completed, 1 error, 2 not finished" in text
         assert "Mean reward: 0.62 (over 2 rollouts)" in text
         assert "Time: 2.00 s, 1.5 rollouts/s" in text
-        assert "1 x ERROR: boom in <rollout id> (row 2)" in text
+        assert "1 x error: boom in <rollout id> (row 2)" in text
+
+    def test_a_kind_of_failure_has_one_name(self) -> None:
+        outcome = ended(Ending.ERROR, None, "boom", extra_fields={"outcome": "agent_error"})
+        report = report_of(outcome)
+        assert record_of(report.lines[0], outcome)["error_kind"] == "agent_error"
+        assert report.failures == {"agent_error": 1}
+        assert "1 x agent_error: boom (row 0)" in printed(report)
+
+    @pytest.mark.parametrize("width", [28, 40, 60, 70, 80])
+    def test_a_narrow_terminal_gets_fewer_columns_and_each_of_them_whole(
+        self, monkeypatch: pytest.MonkeyPatch, width: int
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        outcomes = [dataclasses.replace(ended(reward=0.123), latency_seconds=12.3), ended(Ending.TIMED_OUT)]
+        table, *_ = printed(report_of(*outcomes)).partition("Rollouts:")
+        table, _, left_out = table.partition("A wider terminal shows more: ")
+        assert max(map(len, table.splitlines())) <= width
+        row = next(line.split() for line in table.splitlines() if "COMPLETED" in line)
+        assert row == ["0", "COMPLETED", "0.12", "2", "1", "12.3s", "stop"][: len(row)]
+        assert len(row) + left_out.count(",") + bool(left_out) == 7
 
     def test_repeats_get_a_column(self) -> None:
         report = RolloutReport(planned=2)
@@ -204,8 +224,8 @@ class TestPrinting:
         cleaned = dataclasses.replace(ended(), rewrites=("messages[1] was changed\x1b[2J", "and more"))
         text = printed(report_of(ended(), *[cleaned] * (MAX_REWRITES_SHOWN + 1)))
         lines = [line.split() for line in text.splitlines()]
-        assert ["0", "COMPLETED", "1.00", "2", "1", "250", "ms", "stop", "-"] in lines
-        assert ["1", "COMPLETED", "1.00", "2", "1", "250", "ms", "stop", "yes"] in lines
+        assert ["0", "COMPLETED", "1.00", "2", "1", "250ms", "stop", "-"] in lines
+        assert ["1", "COMPLETED", "1.00", "2", "1", "250ms", "stop", "yes"] in lines
         assert f"Warning: {MAX_REWRITES_SHOWN + 1} x an agent changed or dropped what was said before:" in text
         assert "\nRow 1, rollout id-7: messages[1] was changed\n" in text
         assert text.count("rollout id-7") == MAX_REWRITES_SHOWN
@@ -244,4 +264,4 @@ def test_a_status_can_be_read_beside_many_parts_of_a_reward(
     parts = {f"part_{number}": 0.5 for number in range(4)}
     text = printed(report_of(ended(extra_fields={"outcome": "success", "reward_components": parts}), FAILED))
     assert "COMPLETED" in text.partition("Rollouts:")[0]
-    assert ("part_3" in text.partition("Rollouts:")[0]) == (columns is None)
+    assert "part_3" in text.partition("Rollouts:")[0]

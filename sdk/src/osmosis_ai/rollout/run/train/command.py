@@ -15,7 +15,7 @@ from osmosis_ai.rollout.run.models.choice import is_builtin, make_llm_client
 from osmosis_ai.rollout.run.models.completer import ModelCompleter
 from osmosis_ai.rollout.run.policies import BUILTIN_POLICIES
 from osmosis_ai.rollout.run.policies.named import ScriptClient, load_policy, policy_completer
-from osmosis_ai.rollout.run.progress import RunProgress, stderr_terminal
+from osmosis_ai.rollout.run.progress import RunProgress, terminal_of
 from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
 from osmosis_ai.rollout.run.run_line import print_run
 from osmosis_ai.rollout.run.train.options import Options
@@ -83,12 +83,14 @@ def _drive(
     session: Session, report: RolloutReport, results: ResultsFile, options: Options
 ) -> tuple[int, CLIError | None]:
     """Run all; the number of the signal that ended it or 0, and what else did."""
-    # A terminal has the bar on standard error instead, which lines on standard output would break up.
-    console = None if options.is_silent or sys.stdout.isatty() else Console()
-    with RunProgress(report, None if options.quiet else stderr_terminal(), "rollouts") as progress:
+    console = Console()
+    terminal = None if options.quiet else terminal_of(console, shares_stdout=not options.as_json)
+    # Below the live line comes a table of the same rollouts.
+    has_lines = not options.is_silent and not (console.is_tty and terminal)
+    with RunProgress(report, terminal, "rollouts") as progress:
 
         def on_rollout(record: Record) -> None:
-            if console is not None:
+            if has_lines:
                 print_run(record, report, options.repeat, console)
             progress.advance()
 

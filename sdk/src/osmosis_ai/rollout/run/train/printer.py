@@ -4,22 +4,28 @@ import os
 from typing import IO
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from osmosis_ai.rollout.core.text import counted, printable, shortened
-from osmosis_ai.rollout.run.formats import format_number
-from osmosis_ai.rollout.run.tally import MAX_ROWS_NAMED, warning_lines
+from osmosis_ai.rollout.core.text import counted, encodable, printable, shortened
+from osmosis_ai.rollout.run.formats import format_duration, format_number, format_rate
+from osmosis_ai.rollout.run.tally import MAX_ROWS_NAMED, problem_lines, warning_lines
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
 from osmosis_ai.rollout.run.zero_reasons import zero_lines
 from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
 COLUMNS_OF_A_PIPE = 160
+WIDE_COLUMNS = 10_000
+MIN_COLUMNS = 3
 MAX_COMPONENT_COLUMNS = 4
 """The summary has all parts of the rewards."""
 
+_WORD_COLUMNS = ("Status", "Finish reason", "Rewrote")
+_STYLES = {ending.value: "green" if ending is Ending.COMPLETED else "red" for ending in Ending} | {"yes": "yellow"}
 _WORDS = {
     Ending.ERROR: "error",
     Ending.REFUSED: "refused",
@@ -44,31 +50,32 @@ class ReportPrinter:
 
     def print_table(self, report: RolloutReport) -> None:
         """At most ``MAX_TABLE_LINES`` rollouts, those that went worst first chosen, in the order of the dataset."""
-        repeats = [("Run", True)] if any(line.repeat for line in report.lines) else []
-        components = list(report.components)[:MAX_COMPONENT_COLUMNS]
-        names = ("Reward", *(printable(name, self._encoding) for name in components), "Turns", "Tool calls", "Latency")
-        numbers = [(name, True) for name in names]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for name, is_number in [("Row", True), *repeats, ("Status", False), *numbers, ("Finish reason", False)]:
-            table.add_column(name, justify="right" if is_number else "left", no_wrap=name == "Status")
-        if report.rewritten:
-            table.add_column("Rewrote")
         shown = _worst(report.lines)
-        for line in shown:
-            cells: list[Text | str] = [
-                str(line.row_index),
-                *([str(line.repeat)] if repeats else []),
-                Text(line.status, "green" if line.status == Ending.COMPLETED.value else "red"),
-                _number(line.reward),
-                *(_number((line.reward_components or {}).get(name)) for name in components),
-                str(line.turns),
-                str(line.tool_calls),
-                _duration(line.duration_ms),
-                printable(line.finish_reason or "-", self._encoding),
-                *([Text("yes" if line.rewritten else "-", "yellow")] if report.rewritten else []),
-            ]
-            table.add_row(*cells)
-        self._console.print(table)
+        components = list(report.components)[:MAX_COMPONENT_COLUMNS]
+        columns: list[tuple[str, list[str]]] = [("Row", [str(line.row_index) for line in shown])]
+        if any(line.repeat for line in report.lines):
+            columns.append(("Run", [str(line.repeat) for line in shown]))
+        columns += [("Status", [line.status for line in shown]), ("Reward", [_number(line.reward) for line in shown])]
+        for name in components:
+            columns.append((name, [_number((line.reward_components or {}).get(name)) for line in shown]))
+        columns += [
+            ("Turns", [str(line.turns) for line in shown]),
+            ("Tool calls", [str(line.tool_calls) for line in shown]),
+            ("Latency", [format_duration(line.duration_ms) for line in shown]),
+            ("Finish reason", [line.finish_reason or "-" for line in shown]),
+        ]
+        if report.rewritten:
+            columns.append(("Rewrote", ["yes" if line.rewritten else "-" for line in shown]))
+        texts = [[printable(text, self._encoding) for text in (name, *cells)] for name, cells in columns]
+        left_out: list[str] = []
+        options = self._console.options.update(max_width=WIDE_COLUMNS)
+        while Measurement.get(self._console, options, table := _table(texts)).minimum >= self._console.width:
+            if len(texts) == MIN_COLUMNS:
+                break
+            left_out.insert(0, texts.pop()[0])
+        self._console.print(table, crop=False)
+        if left_out:
+            self.say(f"A wider terminal shows more: {', '.join(left_out)}.")
         if hidden := len(report.lines) - len(shown):
             self.say(f"{hidden} more rollouts, none of them worse, are not shown.")
 
@@ -94,13 +101,10 @@ class ReportPrinter:
             named = ", ".join(map(str, flat[:MAX_ROWS_NAMED])) + (", ..." if len(flat) > MAX_ROWS_NAMED else "")
             rows = f" ({'rows' if len(flat) > 1 else 'row'} {named})" if flat else ""
             self.say(f"Groups: {groups}, of which {len(flat)} without signal: all samples earn the same{rows}")
-        self.say(f"Time: {report.duration_ms / 1000:.2f} s, {report.rollouts_per_second:.1f} rollouts/s")
+        self.say(f"Time: {report.duration_ms / 1000:.2f} s, {format_rate(report.rollouts_per_second, 'rollouts')}")
         told = report.stop_reason and shortened(report.stop_reason)  # by the command, at its end
-        for problem in (problem for problem in report.problems if problem.text != told):
-            row = "rows" if len(problem.rows) > 1 else "row"
-            self.say(f"{problem.count} x {problem.kind}: {problem.text} ({row} {problem.named_rows})")
-            for line in problem.told:
-                self._console.print(f"    {printable(line, self._encoding)}", soft_wrap=True)
+        for line in problem_lines([problem for problem in report.problems if problem.text != told]):
+            self._console.print(encodable(line.removeprefix("  "), self._encoding), soft_wrap=True)
         for count, what in (
             (report.contradictions, "contradicted an earlier result of its rollout and was refused"),
             (report.late_results, "came after the trainer had given up on its rollout"),
@@ -119,9 +123,18 @@ def _worst(lines: list[ReportLine]) -> list[ReportLine]:
     return sorted(sorted(lines, key=badness)[:MAX_TABLE_LINES], key=lambda line: (line.row_index, line.repeat))
 
 
+def _table(columns: list[list[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name, *cells in columns:
+        # No word or number in pieces: what is narrow has more lines.
+        longest = max((cell_len(word) for text in (name, *cells) for word in text.split()), default=1)
+        justify: JustifyMethod = "left" if name in _WORD_COLUMNS else "right"
+        has_one_word = max(map(cell_len, (name, *cells))) == longest
+        table.add_column(name, justify=justify, min_width=longest, no_wrap=has_one_word)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
+        table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
+    return table
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else format_number(value)
-
-
-def _duration(milliseconds: float) -> str:
-    return f"{milliseconds:.0f} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.1f} s"

@@ -34,6 +34,7 @@ class ReportLine:
     duration_ms: float
     finish_reason: str | None
     error: str | None
+    error_kind: str | None = None
     where: list[str] | None = None
     hint: str | None = None
     rewritten: str | None = None
@@ -71,6 +72,7 @@ class RolloutReport(Tally):
             duration_ms=round(outcome.latency_seconds * 1000, 3),
             finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
             error=None if outcome.problem is None else shortened(outcome.problem),
+            error_kind=None if outcome.problem is None else _kind(outcome),
             **_told(outcome),
             rewritten=shortened(outcome.rewrites[0]) if outcome.rewrites else None,
             reward_components=outcome.reward_components or None,
@@ -98,7 +100,9 @@ class RolloutReport(Tally):
         self.count_reward(line.reward, line.reward_components, line.zero_reason)
         if line.error is not None:
             text = line.error.replace(line.rollout_id, "<rollout id>")
-            self.count_problem(line.status, text, line.row_index, line.where or (), line.hint)
+            self.count_problem(
+                line.error_kind or line.status.lower(), text, line.row_index, line.where or (), line.hint
+            )
 
     def flat_groups(self) -> tuple[int, list[int]]:
         """How many rows have several rewards, and the rows whose rewards are all the same: they teach nothing."""
@@ -169,7 +173,6 @@ def record_of(line: ReportLine, outcome: RolloutOutcome) -> dict[str, Any]:
     return RunEntry(
         **{name: value for name, value in asdict(line).items() if name not in _NEVER_NULL},
         success=outcome.outcome is Ending.COMPLETED,
-        error_kind=None if line.error is None else _kind(outcome),
         where=line.where or [],
         reward_components=line.reward_components or {},
         sampling_ignored=line.sampling_ignored or [],

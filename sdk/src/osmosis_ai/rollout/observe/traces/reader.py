@@ -26,7 +26,7 @@ MAX_READ_BYTES = 2 * MAX_FILE_BYTES
 def event_on(line: bytes) -> dict[str, Any] | None:
     """The event on a line; ``None`` if it is none."""
     try:
-        event = from_json(line)
+        event = from_json(line, cache_strings="keys")  # values are seldom alike
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

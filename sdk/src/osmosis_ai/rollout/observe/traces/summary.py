@@ -11,7 +11,7 @@ from typing import Any
 from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
 from osmosis_ai.rollout.core.result_summary import SAMPLING_IGNORED
-from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, known_components
+from osmosis_ai.rollout.core.reward_parts import REWARD_COMPONENTS, readable_components
 from osmosis_ai.rollout.core.said import unwrapped
 from osmosis_ai.rollout.core.text import counted, cut
 from osmosis_ai.rollout.core.trace.format import TraceEvent
@@ -218,15 +218,15 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     messages = event.get("final_messages")
     if not summary.knows_calls:
         summary.tool_text = with_tools("", messages)
-    elif tells_all(event):
+    elif _has_all_messages(event):
         summary.tool_text = with_tools("", event["final_messages"][summary.asked :])
     else:
         summary.tool_text = with_tools(summary.tool_text, last_answers(messages))
     extra = _object(event.get("extra_fields"))
     summary.outcome = _text(extra.get("outcome"))
-    summary.components = known_components(extra) or None
-    given = extra.get(REWARD_COMPONENTS)
-    if isinstance(given, dict) and (others := len(given) - len(summary.components or ())):
+    given = _object(extra.get(REWARD_COMPONENTS))
+    summary.components = (readable_components(given) or None) if given else None
+    if others := len(given) - len(summary.components or ()):
         what = f"{counted(others, 'part')} of its reward {'is' if others == 1 else 'are'} no finite number"
         _warn(summary, f"{what}, and {'is' if others == 1 else 'are'} left out.")
     summary.where = _places(extra)
@@ -256,12 +256,18 @@ def tells_all(result: Mapping[str, Any]) -> bool:
     """Whether a result has again all that a summary takes from the calls before it which were answered."""
     metrics = result.get("metrics")
     return (
-        result.get("status") == COMPLETED
+        _has_all_messages(result)
         and isinstance(metrics, dict)
         and all(map(_number, map(metrics.get, _OF_CALLS)))
+        and _number(result.get("time")) is not None
+    )
+
+
+def _has_all_messages(result: Mapping[str, Any]) -> bool:
+    return (
+        result.get("status") == COMPLETED
         and isinstance(result.get("final_messages"), list)
         and not _object(result.get("extra_fields")).get("messages_rewritten")
-        and _number(result.get("time")) is not None
     )
 
 

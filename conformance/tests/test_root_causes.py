@@ -15,7 +15,7 @@ from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.cases import SOME
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
-from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 
 CHECKS = {check.id: check for check in select()}
 
@@ -68,6 +68,12 @@ def test_failures_that_say_the_same_but_for_numbers_and_quotes_are_one() -> None
     other = failure("ids.odd", "expected 202 to an init; got 500: {'detail': 'b 9'}")
     assert causes(one, other) == {"init.accepted": "", "ids.odd": "init.accepted"}
     assert causes(one, failure("ids.odd", "expected 202 to an init; got no answer"))["ids.odd"] == ""
+
+
+def test_results_that_are_made_anew_are_one_failure_wherever_they_are_seen() -> None:
+    anew, kept = (replace(failure(one), usually=MADE_ANEW) for one in ("drain.refused_same", "drain.kept"))
+    assert causes(anew, kept) == {"drain.refused_same": "", "drain.kept": "drain.refused_same"}
+    assert causes(anew, failure("drain.kept"))["drain.kept"] == ""
 
 
 def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:

@@ -67,7 +67,7 @@ class Asking:
         sent |= headers or {}
         pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
         deadline = time.monotonic() + self.trainer.patience.seconds
-        rollout = None if isinstance(body, bytes) else self.trainer.of_url(body.get("server_url"))
+        rollout = None if isinstance(body, bytes) else self.trainer.of_init(body)
         told = quoted(body) if isinstance(body, bytes) else init_in_words(body)
         sending(f"POST {INIT_PATH} {told}{_headers_in_words(sent, self.options.api_key)}", rollout)
         # The checks open more rollouts at once than a small server need take, so being full is no fault of its.

@@ -46,6 +46,7 @@ class Kit(Asking):
         self.command = command
         self._check_id = check_id
         self._holds: list[asyncio.Event] = []
+        self._group = self._case = ""
 
     def of_check(self, check_id: str) -> "Kit":
         """The same run, for another check."""
@@ -54,6 +55,10 @@ class Kit(Asking):
     def with_key(self, key: str | None) -> "Kit":
         """The same, with another key for the server's, or none."""
         return Kit(replace(self.options, api_key=key), self.http, self.trainer, self._check_id, self.command)
+
+    def group(self) -> None:
+        """From here on rollouts are of one ``server_url`` and one prompt, as the samples of a group are."""
+        self._group, self._case = secrets.token_hex(6), secrets.token_hex(3)
 
     def hold(self) -> asyncio.Event:
         """An event for ``scripts.waiting_for``; set at the latest when the check is over."""
@@ -94,7 +99,7 @@ class Kit(Asking):
             "rollout_id": f"kit-{secrets.token_hex(5)}",
             "messages": [
                 {"role": "system", "content": "Use the tools. Put the result on the last line, as in: #### 4"},
-                {"role": "user", "content": f"What is 2 + 2? (case {secrets.token_hex(3)})"},
+                {"role": "user", "content": f"What is 2 + 2? (case {self._case or secrets.token_hex(3)})"},
             ],
             "completion_params": {"temperature": 0.7, "top_p": 0.9, "max_tokens": 300},
             "max_turns": 8,
@@ -110,7 +115,7 @@ class Kit(Asking):
             on_completed or acknowledge,
             self.trainer.patience,
         )
-        self.trainer.add(rollout, trailing=trailing, at=at)
+        self.trainer.add(rollout, trailing=trailing, at=at, group=self._group)
         return rollout
 
     async def start(

@@ -1,12 +1,13 @@
 """The kit's own trainer: routes callbacks to the rollout they belong to, and keeps all of them.
 
-Each rollout has a ``server_url`` with a path of its own, so a call that lacks or garbles the rollout id is still known.
+Each rollout has a ``server_url`` with a path of its own, so a call that lacks or garbles the rollout id is still known;
+those of a group have one, as all of a real trainer's have, and are told apart by their ids.
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -56,7 +57,7 @@ class KitTrainer:
         self._plain: asyncio.Task[None] | None = None
         self._next_plain: asyncio.Task[None] | None = None
         self._base_path = urlsplit(self.base_url).path
-        self._by_token: dict[str, PlayedRollout] = {}
+        self._by_token: dict[str, list[PlayedRollout]] = {}
 
     async def next_plain(self, play: Play) -> None:
         """Wait for a plain rollout that begins after now: one for all who ask while the one before it runs."""
@@ -76,21 +77,26 @@ class KitTrainer:
         """How often an init was."""
         return sum(status in (429, 503) for rollout in self.rollouts for status in rollout.statuses)
 
-    def add(self, rollout: PlayedRollout, *, trailing: str = "", at: str = "") -> None:
-        """Make the rollout known, and give it its ``server_url``."""
-        token = secrets.token_hex(6)
-        self._by_token[token] = rollout
+    def add(self, rollout: PlayedRollout, *, trailing: str = "", at: str = "", group: str = "") -> None:
+        """Make the rollout known, and give it its ``server_url``: one for all of a ``group``."""
+        token = group or secrets.token_hex(6)
+        self._by_token.setdefault(token, []).append(rollout)
         self.rollouts.append(rollout)
         rollout.policy = self.policy
         rollout.init["server_url"] = f"{at or self.base_url}/{token}{trailing}"
 
-    def of_url(self, server_url: object) -> PlayedRollout | None:
-        """The rollout that was given this ``server_url``."""
-        return next((one for one in reversed(self.rollouts) if one.init.get("server_url") == server_url), None)
+    def of_init(self, init: Mapping[str, Any]) -> PlayedRollout | None:
+        """The rollout that was given the ``server_url`` of this init: of several the one of its id, or the latest."""
+        for names in (("rollout_id", "server_url"), ("server_url",)):
+            for one in reversed(self.rollouts):
+                if all(one.init.get(name) == init.get(name) for name in names):
+                    return one
+        return None
 
-    def of_id(self, rollout_id: object) -> PlayedRollout | None:
+    def of_id(self, rollout_id: object, among: Sequence[PlayedRollout] | None = None) -> PlayedRollout | None:
         """The latest rollout of this id: two of one id are played one after the other."""
-        return next((rollout for rollout in reversed(self.rollouts) if rollout.rollout_id == rollout_id), None)
+        rollouts = self.rollouts if among is None else among
+        return next((rollout for rollout in reversed(rollouts) if rollout.rollout_id == rollout_id), None)
 
     def forget_strays(self, below: str) -> None:
         """Those below a path of the kit's own, where a check has sent the server."""
@@ -111,22 +117,24 @@ class KitTrainer:
             self.strays.append(f"{request.method} {path}")
             return Answer(404)
         token = path.removesuffix(kind).removeprefix(self._base_path).strip("/").partition("/")[0]
-        rollout = self._by_token.get(token)
-        was_routed = rollout is not None
+        there = self._by_token.get(token, [])
         # By its id, so that a server which drops the path fails the check that says so, not every check.
-        rollout = rollout or self._by_id(request)
+        rollout = there[0] if len(there) == 1 else self.of_id(_id_in(request), there or self.rollouts)
+        if rollout is None and there:
+            rollout = there[-1]
         if rollout is None:
             self.strays.append(f"{request.method} {path}, for a rollout that was never started")
             return Answer(404)
         try:
-            return await _answer(Call(rollout, request, was_routed), is_chat=kind == CHAT_PATH)
+            return await _answer(Call(rollout, request, was_routed=bool(there)), is_chat=kind == CHAT_PATH)
         except ConformanceError as error:
             if not self.failure.done():
                 self.failure.set_result(error)
             return Answer(400)
 
-    def _by_id(self, request: Request) -> PlayedRollout | None:
-        return self.of_id(Call(_NOBODY, request, was_routed=False).fields.get("rollout_id"))
+
+def _id_in(request: Request) -> object:
+    return Call(_NOBODY, request, was_routed=False).fields.get("rollout_id")
 
 
 async def _answer(call: Call, *, is_chat: bool) -> Answer | None:

@@ -8,7 +8,8 @@ A failure follows from another one where
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
    wait for one another;
 5. it saw what was not on record yet, and so did the other one, ``RECORDER``;
-6. both say the same, but for numbers and quoted values, as where no init is accepted at all.
+6. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw a result that
+   differs from the one before.
 
 What was not exercised because another check failed says so itself, and stands under that.
 
@@ -21,7 +22,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from rollout_conformance.cases import SOME
-from rollout_conformance.usual_causes import NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -121,7 +122,11 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     if own != RECORDER and result.usually == NOT_ON_RECORD and RECORDER in whole:
         return RECORDER
     # What another audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
-    alike = (one for one in before if _plain(one.reason) == _plain(result.reason))
+    alike = (
+        one
+        for one in before
+        if _plain(one.reason) == _plain(result.reason) or one.usually == result.usually == MADE_ANEW
+    )
     return next((one.check.id for one in alike if result.subjects or not one.subjects), "")
 
 

@@ -43,22 +43,24 @@ async def _require_own_answers(kit: Kit, count: int) -> None:
     rollouts = await asyncio.gather(*(kit.start(answering(f"#### {number}")) for number in range(count)))
     for rollout in rollouts:
         result = await rollout.result()
-        own = rollout.chats[-1].continued if rollout.chats else []
-        messages = objects_of(result.get("final_messages"))
-        if result.get("status") != "COMPLETED" or difference(own, messages):
-            last = quoted(messages[-1] if messages else None)
-            raise Failed(
-                f"COMPLETED, with the rollout's own answer {quoted(own[-1:])}", f"{result.get('status')} with {last}"
-            )
+        if result.get("status") != "COMPLETED":
+            got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+            raise Failed("COMPLETED, of each of many rollouts of one trainer", got)
+        await rollout.first_chat()
+        own, messages = rollout.chats[-1].continued, objects_of(result.get("final_messages"))
+        if difference(own, messages):
+            raise Failed(f"the rollout's own answer {quoted(own[-1:])}", quoted(messages[-1:]))
 
 
 @check("load.concurrent", "way-8", "Many rollouts at once each end with their own answer.")
 async def concurrent(kit: Kit) -> None:
+    kit.group()
     await _require_own_answers(kit, kit.options.concurrent_rollouts)
 
 
 @check("load.beside_failing", "way-8", "Rollouts that fail, each in another way, do not disturb the others.")
 async def beside_failing(kit: Kit) -> None:
+    kit.group()
     calls_as_number = raw(b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}')
     scripts = (cutting(None, answering()), refusing(400, None, answering()), raw(b"not JSON"), calls_as_number)
     failing = await asyncio.gather(*map(kit.start, scripts))
@@ -69,6 +71,7 @@ async def beside_failing(kit: Kit) -> None:
 
 @check("load.beside_waiting", "way-8", "Rollouts whose trainer is slow hold up no others.")
 async def beside_waiting(kit: Kit) -> None:
+    kit.group()
     model = kit.hold()
     waiting = [await kit.start(waiting_for(model, answering())) for _ in range(STUCK)]
     await _require_own_answers(kit, NEIGHBOURS)
@@ -105,6 +108,7 @@ async def _wait_beside_pause(kit: Kit) -> float:
 
 @check("load.beside_owed", "way-8", "Results that are refused for a time, or left unanswered, hold up no others.")
 async def beside_owed(kit: Kit) -> None:
+    kit.group()
     is_back = kit.hold()
     owed = [kit.play(on_completed=owing(is_back)) for _ in range(STUCK)]
     owed += [kit.play(on_completed=waiting_for(is_back, acknowledge)) for _ in range(STUCK)]
@@ -127,6 +131,7 @@ async def beside_owed(kit: Kit) -> None:
     LATE,
 )
 async def overload(kit: Kit) -> None:
+    kit.group()
     model = kit.hold()
     accepted: list[tuple[PlayedRollout, httpx.Response]] = []
     refused: list[tuple[PlayedRollout, httpx.Response]] = []

@@ -93,12 +93,12 @@ async def stop_of(kit: Kit) -> Stop:
 
 async def _stop(kit: Kit) -> Stop:
     model, left_waiting, is_over, is_back = kit.hold(), kit.hold(), kit.hold(), asyncio.Event()
-    stop = Stop(
-        [kit.play(waiting_for(model, answering())) for _ in range(ROLLOUTS)],
-        kit.play(waiting_for(left_waiting, answering())),
-        kit.play(on_completed=owing(is_back, retry_after=str(LONG_SECONDS))),
-    )
-    stop.owed.has_delivery_faults = True
+    # By itself: its trainer asks for patience.
+    owed = kit.play(on_completed=owing(is_back, retry_after=str(LONG_SECONDS)))
+    owed.has_delivery_faults = True
+    kit.group()
+    running = [kit.play(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
+    stop = Stop(running, kit.play(waiting_for(left_waiting, answering())), owed)
     asked = [*stop.running, stop.cancelled]
     if not why_no_end_is_awaited(kit):
         stop.lasting = kit.play(waiting_for(is_over, answering()))

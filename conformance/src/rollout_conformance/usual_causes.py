@@ -101,6 +101,7 @@ CAUSES: dict[str, str] = {
     "chat.cut_off_reply": "only 'stop' and 'tool_calls' are taken for whole: 'length' is, too",
     "chat": "the body is made from fields that the server knows, not from what the init said",
     "tools": "an exception in a tool ends the rollout: catch it, and answer by the call's id with a text",
+    "tools.content": "what a tool returns, or raises, becomes the content as it is: write it as a text",
     "tools.reason": "finish_reason is asked whether there are calls: tool_calls of the message says so",
     "tools.order": "answers are appended as tools end, or sorted: keep the order of the calls",
     "tools.parallel": "only the first tool call of a message is looked at",

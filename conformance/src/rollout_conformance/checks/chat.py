@@ -170,15 +170,16 @@ async def stop(kit: Kit) -> None:
 @check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
     extra: dict[str, Any] = {"reasoning_content": "\n\nLet me see. \n", "x_own": {"a": [1, None, True]}}
-    rollout = await kit.start(calling_offered(lambda tools, _: [call_of(tools[0], "call_0")], **extra))
+    calling = calling_offered(lambda tools, turn: [call_of(tools[0], f"call_{turn}")], turns=2, **extra)
+    rollout = await kit.start(calling)
     await rollout.result()
     need_tools(rollout.tools)
-    later = [message for call in rollout.chats[1:] for message in call.messages if message.get("role") == "assistant"]
-    if not later:
+    replies = [message for message in rollout.chats[-1].messages if message.get("role") == "assistant"]
+    if not replies:
         raise NotExercised("the agent does not call the model again after a tool call")
-    lost = [name for name, value in extra.items() if later[0].get(name) != value]
-    if lost:
-        raise Failed(f"{lost[0]} of the model's reply in the next call", quoted(later[0]))
+    for number, reply in enumerate(replies, start=1):
+        if lost := next((name for name, value in extra.items() if reply.get(name) != value), ""):
+            raise Failed(f"{lost} of the model's reply {number} in the next call", quoted(reply))
 
 
 @check("chat.null_fields", "answer-3", "A completion with null for usage, tool_calls and logprobs is taken.")

@@ -19,6 +19,8 @@ from rollout_conformance.vocabulary import Failed
 
 CONCURRENT_INITS = 8
 NULL_IS_A_VALUE = "a null within is taken for an absent field: only the fields of the table have defaults"
+TRUE_IS_ONE = "true is taken for 1, as by Python's ==: compare what both are written as"
+LEFT_OUT = "this part of the request is left out of what is compared, or put right before it"
 TAKEN_OVER = (
     "a request is noted under its key before it is compared: what is refused must not replace what is on record"
 )
@@ -142,11 +144,13 @@ async def conflict(kit: Kit) -> None:
         ("server_url", rollout.init["server_url"].replace("http", "HTTP", 1)),
     ]
     answers = await asyncio.gather(*(kit.post({**rollout.init, name: value}) for name, value in others))
+    taken_alike = [one for one, response in zip(others, answers, strict=True) if response.status_code != 409]
     for (name, value), response in zip(others, answers, strict=True):
         if response.status_code != 409:
-            what = f"409 to an init with other {name} under a used key, {quoted(value)}"
-            is_null = value == {**params, "x_own": None}
-            raise Failed(what, describe(response), usually=NULL_IS_A_VALUE if is_null else None)
+            where = first_difference(encoded(rollout.init), encoded({**rollout.init, name: value}))
+            usually = {"None": NULL_IS_A_VALUE, "True": TRUE_IS_ONE}.get(where.rpartition(" ")[2], LEFT_OUT)
+            what = f"409 under a used key to an init that differs at {where}"
+            raise Failed(what, describe(response), usually=usually if len(taken_alike) < len(others) else None)
         if parse_object(response.content).get("code") != "key_reused":
             raise Failed("the code 'key_reused' with the 409", describe(response))
     # Nor does the refused one take the place of the first.

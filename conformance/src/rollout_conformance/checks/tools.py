@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import answered_ids, difference
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import objects_of
+from rollout_conformance.played import PlayedRollout, objects_of
 from rollout_conformance.scripts import (
     Tools,
     answering,
@@ -19,7 +20,7 @@ from rollout_conformance.scripts import (
     tool_call,
 )
 from rollout_conformance.text import quoted
-from rollout_conformance.vocabulary import Failed, NotExercised
+from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 
 FIRST_OR_LAST = "answers are appended as tools end, or those that cannot be made come first, or last"
 SORTED = "the answers are sorted by their ids, as texts: call_10 before call_2"
@@ -27,7 +28,7 @@ PARALLEL_CALLS = 5
 
 
 async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None:
-    """Each of the model's calls is answered by its id, with a text.
+    """Each of the model's calls is answered by its id.
 
     Raises:
         Skipped: the server has no tools.
@@ -55,16 +56,24 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
             got = f"{quoted(added[0])} right behind the calls"
             usually = "something of one's own is put between the calls and their answers"
         raise Failed(f"one tool message for each of the ids {quoted(ids)}", got, usually=usually)
-    for message in added[: len(answered)]:
-        content = message.get("content")
-        if not isinstance(content, str) and not (content and objects_of(content) == content):
-            usually = "what a tool returns becomes the content as it is: write it as a text"
-            raise Failed("tool messages whose content is text, or a list of parts", quoted(content), usually=usually)
 
 
-@check("tools.answered", "chat-15", "A tool call is answered by a tool message with its id and a text.")
+@check("tools.answered", "chat-15", "A tool call is answered by a tool message with its id.")
 async def answered(kit: Kit) -> None:
     await _require_answers(kit, lambda tools: [call_of(tools[0], "call_0")])
+
+
+@check("tools.content", "chat-15", "The content of each is a text or a list of parts, whatever its call was.", AUDIT)
+async def content(kit: Kit) -> None:
+    def problem(rollout: PlayedRollout) -> str:
+        given = len(objects_of(rollout.init.get("messages")))
+        for message in (one for call in rollout.chats for one in call.messages[given:] if one.get("role") == "tool"):
+            said = message.get("content")
+            if not isinstance(said, str) and not (said and objects_of(said) == said):
+                return f"content {quoted(said)}"
+        return ""
+
+    first_problem(await audited(kit), "tool messages whose content is text, or a list of parts", problem)
 
 
 @check("tools.every_tool", "offer-5", "Every offered tool can be called, with arguments made from its schema.")

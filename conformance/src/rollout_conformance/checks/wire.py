@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks.chat import require_completed
 from rollout_conformance.endpoint import Answer, Flood
 from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import CHAT_PATH, COMPLETED_PATH
 from rollout_conformance.played import Call, PlayedRollout, Script
-from rollout_conformance.scripts import acknowledge, answering, completion, encoded, first
+from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, changed, encoded, first
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, Phase
 
@@ -232,19 +233,16 @@ async def bomb(kit: Kit) -> None:
 async def token_ids(kit: Kit) -> None:
     marks = [918_273, 645_546]
 
-    async def script(call: Call) -> Answer:
-        body = json.loads(completion(call, {"role": "assistant", "content": "#### 4"}).body)
-        tokens: list[dict[str, Any]] = [
-            {"token": "4", "logprob": -0.25, "bytes": None, "top_logprobs": []} for _ in marks
-        ]
-        body["choices"][0] |= {"token_ids": marks, "logprobs": {"content": tokens}}
+    def with_tokens(body: dict[str, Any], turn: int) -> None:
+        token = {"token": "4", "logprob": -0.25, "bytes": None, "top_logprobs": []}
+        body["choices"][0] |= {"token_ids": marks, "logprobs": {"content": [token for _ in marks]}}
         body["prompt_token_ids"] = [918_274]
-        return Answer(body=encoded(body))
 
-    rollout = await kit.start(script)
-    result = await rollout.result()
-    if result.get("status") != "COMPLETED":
-        raise Failed("COMPLETED after a reply with token ids", quoted(result.get("error_message")))
-    for word in ("918273", "918274", "logprob"):
-        if word in json.dumps(result.get("final_messages")):
-            raise Failed("a conversation without token ids and log-probabilities", f"{word} in final_messages")
+    script = changed(calling_offered_tools(turns=2), with_tokens)
+    rollout = await require_completed(kit, "replies with token ids", script)
+    last = (await rollout.result()).get("final_messages")
+    told = {**{f"call {n}": call.messages for n, call in enumerate(rollout.chats, start=1)}, "final_messages": last}
+    for where, messages in told.items():
+        for word in ("918273", "918274", "logprob"):
+            if word in json.dumps(messages):
+                raise Failed("a conversation without token ids and log-probabilities", f"{word} in {where}")

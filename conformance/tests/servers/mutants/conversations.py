@@ -102,6 +102,11 @@ async def keeps_the_choice(self: SmallServer, usual: Any, rollout: Rollout) -> J
     return completion
 
 
+async def keeps_later_choices(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    is_first = not any(message.get("tool_calls") for message in rollout.messages)
+    return dict(await usual(rollout)) if is_first else await keeps_the_choice(self, usual, rollout)
+
+
 def respelled(message: Json) -> Json:
     """With arguments that spell another value."""
     calls = message.get("tool_calls") or []
@@ -143,6 +148,7 @@ mutant(
     conversation=lambda s, usual, r: [{n: v for n, v in m.items() if n != "x_own"} for m in r.messages],
 )
 mutant("keeps-the-choice", "wire.token_ids", chat=keeps_the_choice)
+mutant("keeps-later-choices", "wire.token_ids", chat=keeps_later_choices)
 mutant(
     "samples-as-it-likes",
     "chat.sampling chat.more_sampling",
@@ -220,6 +226,10 @@ def crashes_on_unknown_tools(self: SmallServer, usual: Any, call: Json) -> str:
     return str(usual(call))
 
 
+def answers_what_it_can(self: SmallServer, usual: Any, rollout: Rollout, calls: list[Json]) -> list[Json]:
+    return list(usual(rollout, [call for call in calls if call["function"]["name"] != "shout"]))
+
+
 TOOLS = "tools.answered tools.parallel"
 
 
@@ -243,14 +253,16 @@ mutant(
 )
 mutant(
     "answers-with-numbers",
-    TOOLS,
+    "tools.content",
     answer_calls=lambda s, usual, r, calls: [answer | {"content": 4} for answer in usual(r, calls)],
 )
 mutant(
-    "offers-what-it-cannot-call",
-    "tools.every_tool",
-    tool_result=lambda s, usual, call: usual(call) if call["function"]["name"] == "add" else 4,
+    "answers-what-it-cannot-call-with-null",
+    "tools.content",
+    beside="tools.unknown",
+    tool_result=lambda s, usual, call: None if call["function"]["name"] == "no_such_tool" else usual(call),
 )
+mutant("offers-what-it-cannot-call", "tools.every_tool tools.parallel", answer_calls=answers_what_it_can)
 mutant("crashes-on-malformed-arguments", "tools.malformed", tool_result=crashes_on_malformed_arguments)
 mutant("crashes-without-arguments", "tools.no_arguments", tool_result=crashes_without_arguments)
 mutant("crashes-on-unknown-tools", "tools.unknown", tool_result=crashes_on_unknown_tools)

@@ -168,15 +168,15 @@ class TestPrinting:
         assert report.failures == {"agent_error": 1}
         assert "1 x agent_error: boom (row 0)" in printed(report)
 
-    @pytest.mark.parametrize("width", [28, 40, 60, 70, 80])
+    @pytest.mark.parametrize("width", range(28, 80, 3))
     def test_a_narrow_terminal_gets_fewer_columns_and_each_of_them_whole(
         self, monkeypatch: pytest.MonkeyPatch, width: int
     ) -> None:
         monkeypatch.setenv("COLUMNS", str(width))
         outcomes = [dataclasses.replace(ended(reward=0.123), latency_seconds=12.3), ended(Ending.TIMED_OUT)]
         table, *_ = printed(report_of(*outcomes)).partition("Rollouts:")
-        table, _, left_out = table.partition("A wider terminal shows more: ")
         assert max(map(len, table.splitlines())) <= width
+        left_out = " ".join(table.split()).partition("A wider terminal shows more: ")[2]
         row = next(line.split() for line in table.splitlines() if "COMPLETED" in line)
         assert row == ["0", "COMPLETED", "0.12", "2", "1", "12.3s", "stop"][: len(row)]
         assert len(row) + left_out.count(",") + bool(left_out) == 7

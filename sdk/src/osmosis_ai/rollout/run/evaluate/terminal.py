@@ -99,18 +99,19 @@ def results_table(eval_names: Sequence[str], models: Sequence[ModelLine], ks: Se
 
 def _format_tables_rich(shown: Sequence[Table], rich_console: "RichConsole") -> None:
     from rich import box
-    from rich.table import Table as RichTable
     from rich.text import Text
 
+    from osmosis_ai.rollout.run.fitted_table import Column, fitted_table
+
     for table in shown:
-        drawn = RichTable(title=table.title, box=box.ROUNDED)
-        for header in table.headers:
-            drawn.add_column(header, overflow="fold")
-        for row in table.rows:
-            words, numbers = row[: table.texts], [cell.removesuffix(".000") for cell in row[table.texts :]]
-            cells = zip(table.headers, map(strip_control, [*words, *numbers]), strict=True)
-            drawn.add_row(*(Text(cell, _style(header, cell)) for header, cell in cells))
-        rich_console.print(drawn)
+        rows = [
+            [*row[: table.texts], *(cell.removesuffix(".000") for cell in row[table.texts :])] for row in table.rows
+        ]
+        columns = [
+            Column(header, [Text(text := strip_control(row[place]), _style(header, text)) for row in rows])
+            for place, header in enumerate(table.headers)
+        ]
+        rich_console.print(fitted_table(rich_console, columns, title=table.title, box=box.ROUNDED))
 
 
 def _style(header: str, cell: str) -> str:

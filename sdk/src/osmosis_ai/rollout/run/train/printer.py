@@ -4,13 +4,11 @@ import os
 from typing import IO
 
 from rich import box
-from rich.cells import cell_len
-from rich.console import Console, JustifyMethod
-from rich.measure import Measurement
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from osmosis_ai.rollout.core.text import counted, encodable, printable, shortened
+from osmosis_ai.rollout.run.fitted_table import Column, fitted_table
 from osmosis_ai.rollout.run.formats import format_duration, format_number, format_rate
 from osmosis_ai.rollout.run.tally import MAX_ROWS_NAMED, problem_lines, warning_lines
 from osmosis_ai.rollout.run.train.rollout_report import ReportLine, RolloutReport
@@ -19,8 +17,6 @@ from osmosis_ai.rollout.trainer.vocabulary import Ending
 
 MAX_TABLE_LINES = 60
 COLUMNS_OF_A_PIPE = 160
-WIDE_COLUMNS = 10_000
-MIN_COLUMNS = 3
 MAX_COMPONENT_COLUMNS = 4
 """The summary has all parts of the rewards."""
 
@@ -66,18 +62,15 @@ class ReportPrinter:
         ]
         if report.rewritten:
             columns.append(("Rewrote", ["yes" if line.rewritten else "-" for line in shown]))
-        texts = [[printable(text, self._encoding) for text in (name, *cells)] for name, cells in columns]
-        left_out: list[str] = []
-        options = self._console.options.update(max_width=WIDE_COLUMNS)
-        while Measurement.get(self._console, options, table := _table(texts)).minimum >= self._console.width:
-            if len(texts) == MIN_COLUMNS:
-                break
-            left_out.insert(0, texts.pop()[0])
-        self._console.print(table, crop=False)
-        if left_out:
-            self.say(f"A wider terminal shows more: {', '.join(left_out)}.")
+        fitted = [self._column(name, cells) for name, cells in columns]
+        style = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+        self._console.print(fitted_table(self._console, fitted, **style), crop=False)
         if hidden := len(report.lines) - len(shown):
             self.say(f"{hidden} more rollouts, none of them worse, are not shown.")
+
+    def _column(self, name: str, cells: list[str]) -> Column:
+        texts = [Text(text := printable(cell, self._encoding), _STYLES.get(text, "")) for cell in cells]
+        return Column(printable(name, self._encoding), texts, is_number=name not in _WORD_COLUMNS)
 
     def print_summary(self, report: RolloutReport) -> None:
         """Totals, failures by kind, and what the protocol does not allow."""
@@ -121,19 +114,6 @@ def _worst(lines: list[ReportLine]) -> list[ReportLine]:
         return completed, line.reward if line.reward is not None else 0.0, line.row_index, line.repeat
 
     return sorted(sorted(lines, key=badness)[:MAX_TABLE_LINES], key=lambda line: (line.row_index, line.repeat))
-
-
-def _table(columns: list[list[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name, *cells in columns:
-        # No word or number in pieces: what is narrow has more lines.
-        longest = max((cell_len(word) for text in (name, *cells) for word in text.split()), default=1)
-        justify: JustifyMethod = "left" if name in _WORD_COLUMNS else "right"
-        has_one_word = max(map(cell_len, (name, *cells))) == longest
-        table.add_column(name, justify=justify, min_width=longest, no_wrap=has_one_word)
-    for row in zip(*(cells for _, *cells in columns), strict=True):
-        table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
-    return table
 
 
 def _number(value: float | None) -> str:

@@ -123,9 +123,7 @@ def conformance(
     try:
         checks = select(only or (), skip or ())
         if show_list:
-            from rollout_conformance.report_table import TablePrinter
-
-            TablePrinter(sys.stdout).print_catalogue(checks)
+            _show_catalogue(checks, as_json=as_json)
             return 0
         if server is None:
             raise UsageError("Give the server to judge: --server http://127.0.0.1:9000.")
@@ -158,11 +156,17 @@ def conformance(
         return _show(report, as_json=as_json, junit=junit, quiet=quiet)
     except ConformanceError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the answer itself
-        if isinstance(error, UsageError):
-            raise SystemExit(EXIT_USAGE) from None
-        return EXIT_FAILED
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        _document_error(str(error), code, as_json=as_json)
+        if code == EXIT_USAGE:
+            raise SystemExit(code) from None
+        return code
     except KeyboardInterrupt:
+        _document_error("Interrupted.", EXIT_INTERRUPTED, as_json=as_json)
         return EXIT_INTERRUPTED
+    except SystemExit:
+        _document_error("Terminated.", EXIT_TERMINATED, as_json=as_json)
+        raise
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -216,16 +220,34 @@ def _show(report: Report, *, as_json: bool, junit: Path | None, quiet: bool) -> 
     from rollout_conformance.report_formats import to_json, to_junit
     from rollout_conformance.report_table import TablePrinter
 
-    if as_json:
-        sys.stdout.write(to_json(report) + "\n")
-    else:
-        TablePrinter(sys.stdout, quiet=quiet).print_report(report)
+    problem: ConformanceError | None = None
     if junit is not None:
         try:
             junit.write_bytes(to_junit(report))
         except OSError as error:
-            raise ConformanceError(f"{junit} cannot be written: {error.strerror}.") from error
+            problem = ConformanceError(f"{junit} cannot be written: {error.strerror}.")
+    if not as_json:
+        TablePrinter(sys.stdout, quiet=quiet).print_report(report)
+    elif problem is None:  # else there is a document of that
+        sys.stdout.write(to_json(report) + "\n")
+    if problem is not None:
+        raise problem
     return 0 if report.is_success else 1
+
+
+def _show_catalogue(checks: tuple[Check, ...], *, as_json: bool) -> None:
+    from rollout_conformance.report_formats import catalogue_to_json
+    from rollout_conformance.report_table import TablePrinter
+
+    if as_json:
+        sys.stdout.write(catalogue_to_json(checks) + "\n")
+    else:
+        TablePrinter(sys.stdout).print_catalogue(checks)
+
+
+def _document_error(sentence: str, exit_code: int, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": sentence, "exit_code": exit_code}) + "\n")
 
 
 def _base_url(option: str, url: str) -> str:

@@ -1,6 +1,7 @@
 """A report as JSON and as JUnit XML. Texts that came from the server are made printable."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
@@ -9,7 +10,7 @@ from rollout_conformance.coverage import coverage
 from rollout_conformance.report_table import PROTOCOL, word_of
 from rollout_conformance.text import printable
 from rollout_conformance.usual_causes import cause_of
-from rollout_conformance.vocabulary import Report, Result, Status
+from rollout_conformance.vocabulary import Check, Report, Result, Status
 
 SUITE = "osmosis-conformance"
 JSON_VERSION = 1
@@ -19,12 +20,8 @@ def to_json(report: Report) -> str:
     """The report as one JSON object; keys are only ever added within a ``version``."""
     results = [
         {
-            "id": result.check.id,
-            "level": str(result.check.level),
+            **_named(result.check),
             "status": str(result.status),
-            "section": result.check.section,
-            "sentences": list(result.check.sentences),
-            "summary": result.check.summary,
             "reason": printable(result.reason) or None,
             "sent": printable(result.sent) or None,
             "seen": printable(result.seen) or None,
@@ -50,6 +47,21 @@ def to_json(report: Report) -> str:
         "results": results,
     }
     return json.dumps(document, indent=2)
+
+
+def catalogue_to_json(checks: Sequence[Check]) -> str:
+    """What there is to check, under the names of ``to_json``."""
+    return json.dumps({"version": JSON_VERSION, "checks": [_named(check) for check in checks]}, indent=2)
+
+
+def _named(check: Check) -> dict[str, Any]:
+    return {
+        "id": check.id,
+        "level": str(check.level),
+        "section": check.section,
+        "sentences": list(check.sentences),
+        "summary": check.summary,
+    }
 
 
 def to_junit(report: Report) -> bytes:

@@ -1,5 +1,6 @@
 """``osmosis conformance`` is the command of another distribution, wherever that is installed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(capsys: pytest.Captur
         main(["conformance", "--server", "nonsense"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("Error: --server 'nonsense'")
+
+
+def test_with_json_there_is_a_document_of_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conformance", "--json", "--list", "--only", "drain.stopped"]) == 0
+    [listed] = json.loads(capsys.readouterr().out)["checks"]
+    assert (listed["id"], listed["level"]) == ("drain.stopped", "MUST")
+    assert main(["conformance", "--json", "--server", "http://127.0.0.1:1"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == 1
+    assert "does not answer" in told["error"]
+    with pytest.raises(SystemExit):
+        main(["conformance", "--json"])
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
 
 
 def test_where_the_agent_itself_fails_it_says_that_it_may_need_inits_of_its_own(

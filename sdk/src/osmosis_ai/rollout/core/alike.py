@@ -4,6 +4,7 @@ Whoever counts failures (trainer, test, eval, viewer) groups them by ``alike`` a
 """
 
 import re
+from functools import lru_cache
 
 MAX_CHARACTERS = 300
 
@@ -13,6 +14,7 @@ _VARYING = re.compile(r"(?a)[\w.:+-]*\d[\w.:+-]*")
 _LONG_HEX = re.compile(r"\b[a-f]{8,}\b")
 
 
+@lru_cache(maxsize=1000)  # the same failure comes many times
 def alike(text: str) -> str:
     """The first line of ``text``, cut, with ``#`` for each word that has a digit in it, but for a status of HTTP."""
     line = text.strip().partition("\n")[0][:MAX_CHARACTERS]

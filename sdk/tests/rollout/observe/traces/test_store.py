@@ -19,7 +19,7 @@ from support.traces import TraceMaker, answer, call, calling, saying, write_rand
 
 from osmosis_ai.rollout.observe.traces import helpers
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
-from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Kept, Store, _sum_of, kept_of
+from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Kept, Store, _sum_of
 
 
 def made(rollout_id: str, reward: float = 1.0, **request: Any) -> TraceMaker:
@@ -236,7 +236,7 @@ def _other_version(path: Path) -> None:
 
 def _wrong_sum(path: Path) -> None:
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE files SET state = replace(state, 'COMPLETED', 'COMPLETEX')")
+        database.execute("UPDATE files SET known = CAST(replace(known, 'COMPLETED', 'COMPLETEX') AS BLOB)")
     database.close()
 
 
@@ -282,34 +282,47 @@ def test_a_damaged_store_is_made_anew(tmp_path: Path, damage: Callable[[Path], o
     assert told(opened(tmp_path)) == fresh(tmp_path)
 
 
-@pytest.mark.parametrize("state", [b"", b"[]", b"{}", b"[[]]", b"[[1,2]]", b"\xff", b"[" * 9999, None], ids=repr)
-def test_what_somebody_else_wrote_into_it_harms_nothing(tmp_path: Path, state: bytes | None) -> None:
+@pytest.mark.parametrize("states", [None, {}, "x", [[]], [[1, 2]], ["x"], "turns"], ids=repr)
+def test_what_somebody_else_wrote_into_it_harms_nothing(tmp_path: Path, states: Any) -> None:
     path = made("r1").write(tmp_path)
+    made("r2").write(tmp_path)
     index = opened(tmp_path)
-    status = path.stat()
-    [one] = index.rollouts
-    one.turns = "<b>"  # type: ignore[assignment]
-    kept = kept_of(status.st_size, status.st_mtime_ns, status.st_size, 0, [one])
-    if state is not None:
-        kept = type(kept)(kept.size, kept.changed, kept.read, kept.lost, state)
+    file = index._files[os.fspath(path)]
+    file.rollouts[0].turns = "<b>"  # type: ignore[assignment]
+    kept = file.kept() if states == "turns" else file.kept()._replace(states=states)
     Store(tmp_path).save([("r1.jsonl", kept)])
+    assert set(Store(tmp_path).load()) == {"r2.jsonl"}
     assert told(opened(tmp_path)) == fresh(tmp_path)
 
 
-@pytest.mark.parametrize("column", ["path", "size", "changed", "read", "lost"])
-@pytest.mark.parametrize("value", ["x", None, 0.5, 7, b"x"], ids=repr)
-def test_a_value_of_another_type_harms_nothing_whatever_its_sum(tmp_path: Path, column: str, value: Any) -> None:
+@pytest.mark.parametrize("field", Kept._fields[:-1])
+@pytest.mark.parametrize("value", ["x", None, 0.5, 7], ids=repr)
+def test_a_value_of_another_type_harms_nothing_whatever_its_sum(tmp_path: Path, field: str, value: Any) -> None:
     path = made("r1").write(tmp_path)
-    opened(tmp_path)
-    with closing(sqlite3.connect(tmp_path / STORE_NAME)) as database:
-        [row] = database.execute("SELECT path, size, changed, read, lost, state FROM files")
-        row = [value if name == column else had for name, had in zip(("path", *Kept._fields), row, strict=True)]
-        database.execute("UPDATE files SET (path, size, changed, read, lost, state) = (?, ?, ?, ?, ?, ?)", row)
-        database.execute("UPDATE files SET sum = ?", (_sum_of(row[0], row[1:]),))
-        database.commit()
+    index = opened(tmp_path)
+    [file] = index._files.values()
+    Store(tmp_path).save([("r1.jsonl", file.kept()._replace(**{field: value}))])
     with path.open("ab") as growing:
         growing.write(b"{}\n")
     assert [one.rollout_id for one in opened(tmp_path).rollouts] == ["r1"]
+
+
+@pytest.mark.parametrize("column", ["path", "known"])
+@pytest.mark.parametrize("value", ["x", None, 7, b"x", b"", b"[", b"[" * 9999, b"\xff", b"[],[]"], ids=repr)
+def test_a_row_that_is_none_is_passed_over_and_those_beside_it_are_known(
+    tmp_path: Path, column: str, value: Any
+) -> None:
+    write_random_traces(tmp_path, 5)
+    opened(tmp_path)
+    with closing(sqlite3.connect(tmp_path / STORE_NAME)) as database:
+        [had] = database.execute("SELECT path, known FROM files WHERE rowid = 3")
+        row = (value, had[1]) if column == "path" else (had[0], value)
+        total = _sum_of(*row) if all(isinstance(one, bytes) for one in row) else None
+        database.execute("UPDATE files SET (path, known, sum) = (?, ?, ?) WHERE rowid = 3", (*row, total))
+        database.commit()
+    known = Store(tmp_path).load()
+    assert len(known.keys() & {f"1795600000/step0-{number:06d}.jsonl" for number in range(5)}) == 4
+    assert told(opened(tmp_path)) == fresh(tmp_path)
 
 
 @pytest.mark.parametrize("what", ["link", "fifo", "folder", pytest.param("in use", marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ from typing import Any
 from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.observe.traces.reader import event_on, lines_in
-from osmosis_ai.rollout.observe.traces.store import Kept, kept_of, state_of
+from osmosis_ai.rollout.observe.traces.store import Kept, state_of
 from osmosis_ai.rollout.observe.traces.summary import CONCERNING, Summary, tells_all
 
 RECENT_SECONDS = 60.0
@@ -82,21 +82,26 @@ class FollowedFile:
 
     def kept(self) -> Kept:
         """What is known, for ``read`` in another process, which cannot trust it."""
-        return kept_of(self._size, self._changed_at, self._offset, self.lost, self.rollouts)
+        states = [state_of(one) for one in self.rollouts]
+        return Kept(self._size, self._changed_at, self._offset, self.lost, states)
 
     def told(self) -> tuple[Any, ...]:
         """What is known, for ``take_over`` in another process of ours."""
-        states = [state_of(one) for one in self.rollouts]
-        return self._size, self._inode, self._changed_at, self._offset, self.lost, states
+        return self._inode, *self.kept()
 
     def take_over(self, told: tuple[Any, ...]) -> list[Summary]:
         """The rollouts that another process has read of a file that has not been read here; as ``read`` gives them."""
-        size, inode, changed_at, self._offset, self.lost, states = told
-        self._saw(size, inode, changed_at)
-        self.rollouts = [Summary(self.path, *state) for state in states]
+        inode, *known = told
+        kept = Kept(*known)
+        self._saw(kept.size, inode, kept.changed)
+        self._take_over(kept)
+        return list(self.rollouts)
+
+    def _take_over(self, kept: Kept) -> None:
+        self._offset, self.lost = kept.read, kept.lost
+        self.rollouts = [Summary(self.path, *state) for state in kept.states]
         for one in self.rollouts:
             one.run = self.run
-        return list(self.rollouts)
 
     def _read(self, kept: Kept | None) -> None:
         if kept is not None or self._inode:
@@ -133,12 +138,9 @@ class FollowedFile:
         # What has changed and has no more to it is another file.
         if not is_same and kept.size == status.st_size:
             return False
-        self.rollouts = kept.summaries(self.path)
-        if not self.rollouts:
+        if not kept.states:
             return False
-        for one in self.rollouts:
-            one.run = self.run
-        self._offset, self.lost = kept.read, kept.lost
+        self._take_over(kept)
         self.is_kept = is_same
         if is_same:
             self._saw(status.st_size, status.st_ino, status.st_mtime_ns)

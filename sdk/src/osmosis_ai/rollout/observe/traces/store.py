@@ -1,8 +1,7 @@
 """What an index has read of a folder of traces, kept in that folder, so that a second opening reads nothing twice.
 
 ``.osmosis-index.sqlite3``: a row a trace file, with what tells whether the file is still that one (size, time of its
-change)
-and the summaries of its rollouts. It is derived and can be removed at any time. It is its owner's alone (0600).
+change) and the summaries of its rollouts. It is derived and can be removed at any time. It is its owner's alone (0600).
 
 Nothing here fails an opening: a store that cannot be had (a folder that cannot be written, a symbolic link under the
 name, another viewer at work on it) is gone without, one that is damaged is made anew, and a row that is damaged is not
@@ -12,7 +11,7 @@ known. A process that is killed leaves the last store that was whole; a machine 
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import fields
 from functools import cache
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 STORE_NAME = ".osmosis-index.sqlite3"
-STORE_VERSION = 9
+STORE_VERSION = 10
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
 MAX_STORE_BYTES = 1024 * 1024 * 1024
@@ -39,12 +38,11 @@ _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
 state_of = attrgetter(*_KEPT)
 """All that is known of a rollout but its place, as ``Summary`` takes it behind that."""
-_TYPES = [bytes, int, int, int, int, bytes]
+CHECKED_AT_ONCE = 500
+"""Files, as each call of the validator costs as much as half of what it checks of one."""
 # With row ids, as rows come in no order of their paths: kept in that order, each save would move half of them.
 _TABLES = """
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, read INTEGER, lost INTEGER, state BLOB, sum INTEGER
-);
+CREATE TABLE files (path BLOB PRIMARY KEY, known BLOB, sum INTEGER);
 CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
@@ -60,19 +58,8 @@ class Kept(NamedTuple):
     """Offset behind its last whole line."""
     lost: int
     """How many of its lines hold no event."""
-    state: bytes
-    """Its rollouts."""
-
-    def summaries(self, file: str) -> list[Summary]:
-        """The rollouts of the file; none if they are not what this version keeps."""
-        with suppress(ValueError):
-            return [Summary(file, *one) for one in _states().validate_json(self.state)]
-        return []
-
-
-def kept_of(size: int, changed: int, read: int, lost: int, summaries: Iterable[Summary]) -> Kept:
-    """What is kept of a file."""
-    return Kept(size, changed, read, lost, to_json([state_of(one) for one in summaries]))
+    states: list[tuple[Any, ...]]
+    """Of its rollouts, as ``state_of`` gives them."""
 
 
 class Store:
@@ -170,19 +157,26 @@ class Store:
     @staticmethod
     def _load(database: sqlite3.Connection) -> dict[str, Kept]:
         known = {}
-        with closing(database.execute("SELECT path, size, changed, read, lost, state, sum FROM files")) as rows:
-            for path, *values, total in rows:
+        with closing(database.execute("SELECT path, known, sum FROM files")) as rows:
+            while some := rows.fetchmany(CHECKED_AT_ONCE):
                 # SQLite takes any value in any column, and does not notice a bit that fell over within one.
-                if [*map(type, (path, *values))] == _TYPES and total == _sum_of(path, values):
-                    known[os.fsdecode(path)] = Kept(*values)
+                whole = {
+                    path: content
+                    for path, content, total in some
+                    if isinstance(path, bytes) and isinstance(content, bytes) and total == _sum_of(path, content)
+                }
+                for path, one in zip(whole, _checked([*whole.values()]), strict=True):
+                    if one is not None:
+                        known[os.fsdecode(path)] = Kept(*one)
         return known
 
     def _save(self, database: sqlite3.Connection, known: Iterable[tuple[str, Kept]], gone: Iterable[str]) -> None:
-        rows = [(name := os.fsencode(path), *kept, _sum_of(name, kept)) for path, kept in known]
+        contents = [(os.fsencode(path), to_json(kept)) for path, kept in known]
+        rows = [(path, content, _sum_of(path, content)) for path, content in contents]
         database.execute("BEGIN IMMEDIATE")
         try:
             database.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in gone])
-            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
             database.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", self._notes.items())
             database.execute("COMMIT")
         except BaseException:
@@ -191,15 +185,25 @@ class Store:
             raise
 
 
-def _sum_of(path: bytes, values: Iterable[Any]) -> int:
-    return zlib.crc32(b"%a %a %a %a %a %b" % (path, *values))
+def _sum_of(path: bytes, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(path))
+
+
+def _checked(contents: list[bytes]) -> Sequence[tuple[Any, ...] | None]:
+    """What they tell: the folder, and the store in it, may come from somebody else; ``None`` of what is no ``Kept``."""
+    with suppress(ValueError):
+        found = _known().validate_json(b"[%b]" % b",".join(contents))
+        if len(found) == len(contents):
+            return found
+    half = len(contents) // 2
+    return [*_checked(contents[:half]), *_checked(contents[half:])] if half else [None]
 
 
 @cache
-def _states() -> "TypeAdapter[list[tuple[Any, ...]]]":
-    """Checks what it reads: the folder, and the store in it, may come from somebody else."""
+def _known() -> "TypeAdapter[list[tuple[Any, ...]]]":
     from pydantic import TypeAdapter  # a tenth of a second, which a first opening and its helpers do without
 
     hints = get_type_hints(Summary)
     state: Any = tuple[tuple(hints[name] for name in _KEPT)]  # type: ignore[misc]
-    return TypeAdapter(list[state])
+    kept: Any = tuple[int, int, int, int, list[state]]
+    return TypeAdapter(list[kept])

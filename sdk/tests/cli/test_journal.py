@@ -151,6 +151,10 @@ class TestList:
         assert counts == "1 accepted, 1 finished, 1 delivered, 1 undeliverable"
         assert "2023" in oldest
 
+    def test_ids_of_the_trainer_and_how_they_ended_fit_80_columns(self, journal: Command) -> None:
+        write(Path(".osmosis/journal.db"), **{"trainer-0a1b2c3d-31-15": RolloutState.DELIVERED})
+        assert max(map(len, journal("list").out.splitlines())) <= 80
+
     def test_states_and_pages_can_be_chosen(self, journal: Command) -> None:
         write(Path(".osmosis/journal.db"), **ONE_OF_EACH)
         chosen = json.loads(journal("list", "--state", "delivered", "--state", "finished", "--json").out)

@@ -59,7 +59,9 @@ def list_rollouts(
         return 0
     width = max([len("ROLLOUT"), *(len(one_line(record.rollout_id)) for record, _ in records)])
     if records:
-        _print(f"{'STATE':<13}  {'RESULT':<9}  {'ACCEPTED':<19}  {'ATTEMPTS':>8}  {'ROLLOUT':<{width}}  LAST ERROR")
+        last = "LAST ERROR" if any(record.last_error for record, _ in records) else ""
+        row = f"{'STATE':<13}  {'RESULT':<9}  {'ACCEPTED':<19}  {'ATTEMPTS':>8}  {'ROLLOUT':<{width}}  {last}"
+        _print(row.rstrip())
     for record, status in records:
         error = one_line(record.last_error or "")[:MAX_SHOWN_ERROR_LENGTH]
         row = (

@@ -73,9 +73,7 @@ def check_settings(case: Case) -> Finding:
     if port is not None and not (port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
         wrong.append(f"{PORT_VARIABLE}: it must be a port number, 0 to {MAX_PORT}")
     if wrong:
-        return problem(
-            "; ".join(wrong) + ".", "Correct it in the environment or in .env; docs/settings.md lists the bounds."
-        )
+        return problem("; ".join(wrong) + ".", "Correct it in the environment or in .env.")
     return ok("All within their bounds.")
 
 

@@ -22,6 +22,7 @@ from rollout_conformance.options import KitOptions
 from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.played import init_in_words
 from rollout_conformance.scripts import encoded
+from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
 from rollout_conformance.usual_causes import NO_ANSWER
 from rollout_conformance.vocabulary import Failed
@@ -212,8 +213,10 @@ class Asking:
             rollout.was_cancelled(answer.status_code)
         return answer
 
-    async def cancel_where_it_runs(self, rollout_id: str) -> httpx.Response:
-        """The 202 to the cancel of a rollout that runs; asked for again while it is 409, as of another process.
+    async def cancel_where_it_runs(
+        self, rollout_id: str, what: str = "a rollout that runs", usually: str | None = None
+    ) -> httpx.Response:
+        """The 202 to the cancel of ``what``; asked for again while it is 409, as of another process.
 
         Raises:
             Failed: there is no answer, or another one.
@@ -225,7 +228,7 @@ class Asking:
             await asyncio.sleep(ASKED_AGAIN_SECONDS)
             answer = await self.cancel(rollout_id)
         if answer.status_code != 202:
-            raise Failed("202 to the cancel of a rollout that runs", describe(answer))
+            raise Failed(f"202 to the cancel of {what}", describe(answer), usually=usually)
         return answer
 
     @property
@@ -262,6 +265,14 @@ def _headers_in_words(headers: Mapping[str, str | bytes], own_key: str | None) -
 def path_of(rollout_id: str) -> str:
     """Where a rollout's state is asked for."""
     return f"/v1/rollout/{quote(rollout_id, safe='')}"
+
+
+def field_of(response: httpx.Response, name: str) -> object:
+    """That of the object which it holds; ``None`` if it holds none."""
+    try:
+        return parse_object(response.content).get(name)
+    except ValueError:
+        return None
 
 
 def retry_after_seconds(answer: httpx.Response) -> float | None:

@@ -6,7 +6,7 @@ A failure follows from another one where
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
-   wait for one another;
+   wait for one another; or there was no room, and the other one is ``FULL``;
 5. it saw what was not on record yet, and so did the other one, ``RECORDER``;
 6. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw a result that
    differs from the one before.
@@ -80,7 +80,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
-COURIER, RECORDER = "load.beside_owed", "drain.killed"
+COURIER, RECORDER, FULL = "load.beside_owed", "drain.killed", "load.overload"
 
 BASIC = frozenset({"callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"})
 """Audits of what nearly every check relies on."""
@@ -116,6 +116,8 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         (one.check.id for one in basic if one is not result and not result.subjects and own in _names(one.subjects)), ""
     ):
         return found
+    if result.usually == NO_ROOM and FULL in whole:
+        return FULL
     for pattern, root in RESTS_ON:
         if root in whole and root != own and fnmatchcase(own, pattern):
             return root

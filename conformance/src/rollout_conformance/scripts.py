@@ -8,7 +8,7 @@ an agent that goes on, or ends. Faults, and replies whose content is the check, 
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -264,6 +264,25 @@ def calling_offered_tools(turns: int = 1, at_once: int = 1) -> Script:
 
     async def script(call: Call) -> Answer | None:
         return await (own if call.rollout.policy is None else end)(call)
+
+    return script
+
+
+def by_turns(scripts: Mapping[str, Script]) -> dict[str, Script]:
+    """Every second one in the turn after a tool call, which its name says then."""
+    return {
+        f"{what}, in a later turn" if number % 2 else what: _later(script) if number % 2 else script
+        for number, (what, script) in enumerate(scripts.items())
+    }
+
+
+def _later(then: Script) -> Script:
+    calling = calling_offered_tools()
+
+    async def script(call: Call) -> Answer | None:
+        await call.rollout.accepted.wait()
+        is_first = call.rollout.tools and call.rollout.policy is None and turn_of(call) == 0
+        return await (calling if is_first else then)(call)
 
     return script
 

@@ -136,7 +136,7 @@ class StandInClient:
         self.fields = fields
         self.completions: list[JsonObject] = []
         self.transcript = Transcript()
-        self.backing_off = False
+        self.finds_nobody = False
         self.entered = self.left = 0
         self._made = made
 

@@ -1,6 +1,7 @@
 """Results that do not get through: delivered again, always the same."""
 
 import asyncio
+from collections.abc import Mapping
 
 from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
@@ -58,6 +59,16 @@ async def _require_deliveries(
     _require_identical(rollout, after)
 
 
+async def _require_each_again(kit: Kit, scripts: Mapping[str, Script]) -> None:
+    """Results that are answered so come again, every second of them an ERROR."""
+    cases = {}
+    for number, (after, on_completed) in enumerate(scripts.items()):
+        failing = refusing(400, None, answering()) if number % 2 else None
+        what = f"{after} to an ERROR" if number % 2 else after
+        cases[what] = _require_deliveries(kit, 2, what, on_completed, failing)
+    await every(cases)
+
+
 def _require_identical(rollout: PlayedRollout, after: str) -> None:
     if contradiction := rollout.contradiction():
         raise Failed(f"the same result again after {after}", contradiction, usually=MADE_ANEW)
@@ -70,7 +81,7 @@ def _require_identical(rollout: PlayedRollout, after: str) -> None:
 )
 async def server_error(kit: Kit) -> None:
     statuses = (500, 501, 502, 503, 504, 505, 507, 511, 520, 599)
-    await every({f"{one}": _require_deliveries(kit, 2, f"{one}", refusing(one, 1, acknowledge)) for one in statuses})
+    await _require_each_again(kit, {f"{one}": refusing(one, 1, acknowledge) for one in statuses})
 
 
 @check("delivery.twice", "deliver-2", "It is delivered a third time if need be.")
@@ -91,9 +102,10 @@ async def error_too(kit: Kit) -> None:
 
 @check("delivery.page", "absent-3", "A result answered with a proxy's 404 page is delivered again, the same.")
 async def page(kit: Kit) -> None:
-    cases = {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in ABSENT.items()}
-    pages = _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge))
-    await every({"two 404 pages": pages, **cases})
+    await asyncio.gather(
+        _require_each_again(kit, {what: first(one, then=acknowledge) for what, one in ABSENT.items()}),
+        _require_deliveries(kit, 3, "two 404 pages", paging(2, acknowledge)),
+    )
 
 
 @check(
@@ -111,11 +123,8 @@ async def slow(kit: Kit) -> None:
 
 @check("delivery.too_many", "deliver-2", "A result answered 429 or 408 is delivered again.")
 async def too_many(kit: Kit) -> None:
-    await asyncio.gather(
-        _require_deliveries(kit, 2, "429", refusing(429, 1, acknowledge, {"Retry-After": "1"})),
-        _require_deliveries(kit, 2, "408", refusing(408, 1, acknowledge)),
-        _require_deliveries(kit, 2, "425", refusing(425, 1, acknowledge)),
-    )
+    scripts = {f"{one}": refusing(one, 1, acknowledge) for one in (408, 425)}
+    await _require_each_again(kit, {"429": refusing(429, 1, acknowledge, {"Retry-After": "1"}), **scripts})
 
 
 @check("delivery.persistent", "deliver-2", f"A result is still delivered after {MANY_REFUSALS} times 503.")
@@ -224,7 +233,7 @@ async def no_path(kit: Kit) -> None:
     words = Answer(404, encoded({"messages": ["404 Page Not Found."]}))
     answers = (Answer(404, encoded({"detail": "Not Found"})), path, not_allowed, gateway, words)
     told = {f"{answer.status} {answer.body.decode()}": answer for answer in answers}
-    await every({what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in told.items()})
+    await _require_each_again(kit, {what: first(one, then=acknowledge) for what, one in told.items()})
 
 
 async def _left_out(kit: Kit, *then: Answer) -> PlayedRollout:
@@ -269,9 +278,7 @@ async def html(kit: Kit) -> None:
     pages = [*((one, HTML) for one in (200, 202, 400, 401, 403, 422)), (200, ODD_HTML)]
     answers = {f"{status} with a page of HTML, {body[:20]!r}": Answer(status, body, PAGE) for status, body in pages}
     answers |= {f"{status}": Answer(status, b"", moved) for status in (300, 301, 302, 303, 304, 307, 308)}
-    await every(
-        {what: _require_deliveries(kit, 2, what, first(one, then=acknowledge)) for what, one in answers.items()}
-    )
+    await _require_each_again(kit, {what: first(one, then=acknowledge) for what, one in answers.items()})
     kit.trainer.forget_strays("/login")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 
-from rollout_conformance.asking import describe
+from rollout_conformance.asking import describe, field_of
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks import completed, errors
 from rollout_conformance.checks.limits import limited_of
@@ -13,7 +13,6 @@ from rollout_conformance.checks.state import require_attempts
 from rollout_conformance.checks.stop import (
     SLACK_SECONDS,
     UNKNOWN_SECONDS,
-    field_of,
     maybe_over,
     stop_of,
     why_no_end_is_awaited,

@@ -136,7 +136,7 @@ async def json_types(kit: Kit) -> None:
 @check("init.addresses", "init-24", "A server_url may have its scheme in capitals, and an IPv6 address.")
 async def addresses(kit: Kit) -> None:
     scheme, _, rest = kit.trainer.base_url.partition(":")
-    await (await kit.start(at=f"{scheme.upper()}:{rest}")).result()
+    await _require_address(kit, f"{scheme.upper()}:{rest}")
     if kit.options.callback_url:
         return
     try:
@@ -145,7 +145,16 @@ async def addresses(kit: Kit) -> None:
         return
     async with door:
         await door.open()
-        await (await kit.start(at=door.url)).result()
+        await _require_address(kit, door.url)
+
+
+async def _require_address(kit: Kit, url: str) -> None:
+    rollout = kit.play(at=url)
+    response = await kit.post(rollout.init)
+    if response.status_code != 202:
+        raise Failed(f"202 to an init with the server_url {quoted(rollout.init['server_url'])}", describe(response))
+    kit.took(rollout, response)
+    await rollout.result()
 
 
 @check(

@@ -1,10 +1,11 @@
 """Many rollouts: at once, beside failing ones, and more than the server takes."""
 
 import asyncio
+from collections.abc import Sequence
 
 import httpx
 
-from rollout_conformance.asking import describe, retry_after_seconds
+from rollout_conformance.asking import describe, field_of, retry_after_seconds
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import difference
 from rollout_conformance.evidence import looked_at
@@ -35,6 +36,9 @@ WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whol
 TIMES_FULL = 4
 """As others come and go, a moment with room is between two refusals now and then."""
 KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
+WAITING = 5
+"""Of the newest so many are asked whether they wait."""
+NOT_OF_WAITING = "what has no task yet is not found among what runs: what waits for its turn is cancelled, too"
 PLACE_KEPT = "a place is not given back however its rollout ends, as by a cancel; or what was refused has kept one"
 
 
@@ -126,7 +130,7 @@ async def beside_owed(kit: Kit) -> None:
 
 @check(
     "load.overload",
-    "limit-1 err-4 same-13 same-18",
+    "limit-1 err-4 same-13 same-18 state-3",
     "A server that is full refuses with 429 or 503 and Retry-After.",
     LATE,
 )
@@ -156,6 +160,8 @@ async def overload(kit: Kit) -> None:
             before = len(refused)
             await send(1)
             times_full += len(refused) > before
+    if refused and accepted:
+        await _require_cancel_of_waiting(kit, [one for one, _ in accepted[: -WAITING - 1 : -1]])
     # A place is free again however its rollout ends.
     await asyncio.gather(*(_cancel(kit, one) for one, _ in accepted))
     model.set()
@@ -187,6 +193,22 @@ async def _require_repeat(kit: Kit, rollout: PlayedRollout, first_answer: httpx.
         looked_at(rollout)
         usually = "whether there is room is asked before the key is looked up"
         raise Failed("the first answer to a repeated init, though the server is full", describe(again), usually=usually)
+
+
+async def _require_cancel_of_waiting(kit: Kit, newest_first: Sequence[PlayedRollout]) -> None:
+    """One that waits for its turn is cancelled like one that runs; where none is said to wait, nothing is seen."""
+    for rollout in newest_first:
+        if field_of(await kit.status(rollout.rollout_id), "state") != "queued":
+            continue
+        looked_at(rollout)
+        await kit.cancel_where_it_runs(rollout.rollout_id, "a rollout that waits for its turn", NOT_OF_WAITING)
+        result = await rollout.result()
+        extra = result.get("extra_fields")
+        outcome = extra.get("outcome") if isinstance(extra, dict) else None
+        if result.get("status") != "ERROR" or outcome not in ("cancelled", None):
+            what = "an ERROR, outcome 'cancelled', of a rollout that was cancelled while it waited for its turn"
+            raise Failed(what, f"{result.get('status')}, {quoted(outcome)}")
+        return
 
 
 async def _cancel(kit: Kit, rollout: PlayedRollout) -> None:

@@ -7,6 +7,7 @@ from email.utils import format_datetime
 
 from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
+from rollout_conformance.conversation import call_ids, reply_in
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -17,6 +18,7 @@ from rollout_conformance.scripts import (
     answering,
     asking_at_once,
     breaking_off,
+    by_turns,
     calling_offered_tools,
     cutting,
     encoded,
@@ -58,20 +60,30 @@ MIXED = "attempts and pauses are counted together: one that meets a pause counts
 async def _require_recovery(kit: Kit, after: str, script: Script, *, usually: str | None = None) -> PlayedRollout:
     rollout = await kit.start(script)
     result = await rollout.result()
-    if result.get("status") != "COMPLETED" or len(rollout.chats) < 2:
+    attempts = _attempts(rollout)
+    if result.get("status") != "COMPLETED" or len(attempts) == 1:
         got = f"{result.get('status')} after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
         raise Failed(f"another call for the completion after {after}", got, usually=usually)
-    for again in rollout.chats[1:]:
-        if not is_same_document(rollout.chats[0].request.body, again.request.body):
-            differs = first_difference(rollout.chats[0].request.body, again.request.body)
+    for again in attempts[1:]:
+        if not is_same_document(attempts[0].request.body, again.request.body):
+            differs = first_difference(attempts[0].request.body, again.request.body)
             raise Failed("the same body in the call that is made again", f"another, which differs at {differs}")
     return rollout
+
+
+def _attempts(rollout: PlayedRollout) -> list[Call]:
+    """Those of the last turn; none where the agent has ended with the tool call that was to come before it."""
+    last = rollout.chats[-1] if rollout.chats else None
+    if last is None or (last.answer is not None and any(map(call_ids, reply_in(last.answer.body)))):
+        return []
+    return [call for call in rollout.chats if turn_of(call) == turn_of(last)]
 
 
 @check("retries.server_error", "retry-5 retry-9", "A call answered 5xx is made again, with the same body.")
 async def server_error(kit: Kit) -> None:
     statuses = (500, 501, 503, 505, 511, 520, 599)
-    await every({f"{one}": _require_recovery(kit, f"{one}", refusing(one, 1, answering())) for one in statuses})
+    cases = by_turns({f"{one}": refusing(one, 1, answering()) for one in statuses})
+    await every({what: _require_recovery(kit, what, script) for what, script in cases.items()})
 
 
 @check("retries.twice", "retry-5", "It is made again more than once.")
@@ -199,7 +211,8 @@ async def pause(kit: Kit) -> None:
     many = first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering())
     patient = _require_patience(kit, f"up to {MANY_REFUSALS} times 503", many)
     mixture = _require_patience(kit, "500 twice among 503", first(*mixed, then=answering()), usually=MIXED)
-    cases = {what: _require_recovery(kit, f"{PAUSE_REFUSALS} times {what}", one) for what, one in scripts.items()}
+    named = by_turns({f"{PAUSE_REFUSALS} times {what}": one for what, one in scripts.items()})
+    cases = {what: _require_recovery(kit, what, one) for what, one in named.items()}
     await every({f"{MANY_REFUSALS} times 503": patient, "500 among 503": mixture, **cases})
 
 
@@ -223,7 +236,8 @@ async def _require_patience(kit: Kit, after: str, script: Script, *, usually: st
 
 @check("retries.page", "absent-3", "A call answered with a proxy's 404 page, or with an empty 404, is made again.")
 async def page(kit: Kit) -> None:
-    cases = {what: _require_recovery(kit, what, first(one, then=answering())) for what, one in ABSENT.items()}
+    named = by_turns({what: first(one, then=answering()) for what, one in ABSENT.items()})
+    cases = {what: _require_recovery(kit, what, script) for what, script in named.items()}
     await every({"a 404 page": _require_recovery(kit, "a 404 page", paging(1, answering())), **cases})
 
 
@@ -233,7 +247,8 @@ async def html(kit: Kit) -> None:
     odd = b"\xef\xbb\xbf \r\n<HTML><body>Blocked</body></HTML>"
     pages = [*((one, page) for one in (400, 401, 402, 403, 409, 422, 451)), (403, odd)]
     cases = {f"{status} with a page of HTML, {quoted(body[:20])}": Answer(status, body, KIND) for status, body in pages}
-    await every({what: _require_recovery(kit, what, first(one, then=answering())) for what, one in cases.items()})
+    named = by_turns({what: first(one, then=answering()) for what, one in cases.items()})
+    await every({what: _require_recovery(kit, what, script) for what, script in named.items()})
 
 
 @check("retries.no_connection", "retry-4", f"A call for which nobody listens for {AWAY_SECONDS:g} s is made again.")
@@ -279,18 +294,19 @@ async def not_whole(kit: Kit) -> None:
         for reason in ("error", None, "x-odd")
     }
     cases["two replies with finish_reason 'error'"] = breaking_off("error", 2, answering())
-    await every({what: _require_recovery(kit, what, script) for what, script in cases.items()})
+    await every({what: _require_recovery(kit, what, script) for what, script in by_turns(cases).items()})
 
 
 @check("retries.final", "retry-8", "A call answered 3xx, 400, 401, 403, 409, 413 or 422 is not made again.")
 async def final(kit: Kit) -> None:
     statuses = (*range(300, 304), 307, 308, 400, 401, 402, 403, 406, 409, 413, 415, 418, 421, 422, 423, 424, 431, 451)
-    rollouts = await asyncio.gather(*(kit.start(refusing(status, 1, answering())) for status in statuses))
+    scripts = by_turns({f"{status}": refusing(status, 1, answering()) for status in statuses})
+    rollouts = await asyncio.gather(*map(kit.start, scripts.values()))
     await kit.results(rollouts)
-    for status, rollout in zip(statuses, rollouts, strict=True):
-        if len(rollout.chats) > 1:
+    for what, rollout in zip(scripts, rollouts, strict=True):
+        if len(attempts := _attempts(rollout)) > 1:
             looked_at(rollout)
-            raise Failed(f"one call answered {status}", str(len(rollout.chats)))
+            raise Failed(f"one call answered {what}", str(len(attempts)))
 
 
 @check("retries.aborted_long", "whole-4", f"It is asked for again after {ABORTS} aborts: a pause.")
@@ -307,17 +323,19 @@ async def gone(kit: Kit) -> None:
     near = Answer(404, encoded({"detail": "Session 404 not found"}))
     page = Answer(410, b"<!DOCTYPE html><html></html>", {"Content-Type": "text/html"})
     answers = (FORGOTTEN, spoken_of, told, near, Answer(410, b"Gone"), page)
-    await every({f"{one.status} {one.body.decode()}": _require_end(kit, one) for one in answers})
+    scripts = by_turns({f"{one.status} {one.body.decode()}": first(one, then=answering()) for one in answers})
+    await every({what: _require_end(kit, what, script) for what, script in scripts.items()})
 
 
-async def _require_end(kit: Kit, answer: Answer) -> None:
-    what = f"{answer.status} {answer.body.decode()}"
-    rollout = await kit.start(first(answer, then=answering()))
+async def _require_end(kit: Kit, what: str, script: Script) -> None:
+    rollout = await kit.start(script)
     result = await rollout.result()
     extra = result.get("extra_fields")
     outcome = extra.get("outcome") if isinstance(extra, dict) else None
-    if len(rollout.chats) > 1:
-        raise Failed(f"one call, answered {what}", f"{len(rollout.chats)}")
+    if not (attempts := _attempts(rollout)):
+        return
+    if len(attempts) > 1:
+        raise Failed(f"one call, answered {what}", f"{len(attempts)}")
     if result.get("status") != "ERROR" or outcome not in ("llm_error", None):
         raise Failed(f"an ERROR, outcome 'llm_error', after {what}", f"{result.get('status')}, {quoted(outcome)}")
 
@@ -338,10 +356,10 @@ async def no_path(kit: Kit) -> None:
         Answer(404, encoded({"error": {"title": "404 Page Not Found."}})),
         Answer(404, encoded({"messages": ["ROUTE NOT FOUND"]})),
     )
-    told = {f"{answer.status} {answer.body.decode()}": answer for answer in answers}
+    told = by_turns({f"{one.status} {one.body.decode()}": first(one, then=answering()) for one in answers})
     await every(
         {
-            what: _require_recovery(kit, what, first(one, then=answering()), usually=PATH if one is path else None)
-            for what, one in told.items()
+            what: _require_recovery(kit, what, script, usually=PATH if '"path"' in what else None)
+            for what, script in told.items()
         }
     )

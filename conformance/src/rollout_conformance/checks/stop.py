@@ -13,17 +13,17 @@ from typing import Any
 
 import httpx
 
-from rollout_conformance.asking import INIT_PATH, describe, path_of, retry_after_seconds
+from rollout_conformance.asking import INIT_PATH, describe, field_of, path_of, retry_after_seconds
 from rollout_conformance.checks.restart import require_reports, start_again
 from rollout_conformance.checks.state import until_delivered
+from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import Lateness, watched
 from rollout_conformance.options import SHORT_DRAIN_SECONDS
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
-from rollout_conformance.scripts import answering, encoded, owing, waiting_for
-from rollout_conformance.strict_json import parse_object
+from rollout_conformance.scripts import answering, encoded, first, owing, waiting_for
 from rollout_conformance.usual_causes import MADE_ANEW
 from rollout_conformance.vocabulary import Failed, NotExercised, Skipped, TooBusy
 
@@ -36,6 +36,11 @@ ENOUGH_ASKED = 5
 ANSWER_SECONDS = 5.0
 """In which a worker that has nothing left to do has ended, however busy the machine is."""
 NO_TIME = "the refusal of a server that ends is made elsewhere than that of a full one: it has Retry-After, too"
+ENDED_IN_A_PAUSE = "a call that waits for its next attempt is ended by SIGTERM: it is running like any other"
+REFUSALS = {
+    f"{status} with Retry-After: 1": Answer(status, encoded({"detail": "not now"}), {"Retry-After": "1"})
+    for status in (503, 500)
+}
 LEAST_DRAIN_SECONDS = 3.0
 """Beyond ``STILL_RUNNING_SECONDS``: those that end in time have to be told from those that last."""
 UNKNOWN_SECONDS = 5.0
@@ -55,6 +60,8 @@ class Stop:
     """A rollout whose end was asked for meanwhile."""
     owed: PlayedRollout
     """Its result was answered 503 until the process had ended."""
+    refused: dict[str, PlayedRollout] = field(default_factory=dict)
+    """So are these, whose call was refused for a time just before; by how."""
     problem: Failed | NotExercised | None = None
     """Why rollouts are missing, or inits were taken all the same; or that this machine was too late to tell."""
     during: dict[str, httpx.Response | None] = field(default_factory=dict)
@@ -99,7 +106,9 @@ async def _stop(kit: Kit) -> Stop:
     kit.group()
     running = [kit.play(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
     stop = Stop(running, kit.play(waiting_for(left_waiting, answering())), owed)
-    asked = [*stop.running, stop.cancelled]
+    for what, answer in REFUSALS.items():
+        stop.refused[what] = kit.play(first(answer, then=waiting_for(model, answering())))
+    asked = [*stop.running, *stop.refused.values(), stop.cancelled]
     if not why_no_end_is_awaited(kit):
         stop.lasting = kit.play(waiting_for(is_over, answering()))
         asked.append(stop.lasting)
@@ -165,17 +174,22 @@ async def _go_on(kit: Kit, stop: Stop, model: asyncio.Event, left_waiting: async
     stop.during = dict(zip(wanted, given, strict=True))
     await model.wait()
     left_waiting.set()
-    await require_reports([*stop.running, stop.cancelled, *late], "SIGTERM")
-    for rollout in stop.running:
+    await require_reports([*stop.running, *stop.refused.values(), stop.cancelled, *late], "SIGTERM")
+    for rollout in (*stop.running, *stop.refused.values()):
         end = (await rollout.result()).get("status")
-        if end == "COMPLETED":
+        is_over = rollout.completions[0].came_at >= _surely_goes_on_until(kit, stop)
+        # One that was refused may wait longer than it was told to, until the drain is over.
+        if end == "COMPLETED" or (is_over and rollout not in stop.running):
             continue
         # On a busy machine the answer comes late, and a drain that is short may have been over.
-        if rollout.completions[0].came_at >= _surely_goes_on_until(kit, stop):
+        if is_over:
             raise maybe_over(kit)
         looked_at(rollout)
         what = f"COMPLETED, of a rollout whose model answered {STILL_RUNNING_SECONDS:g} s after SIGTERM"
-        raise Failed(what, str(end))
+        if rollout in stop.running:
+            raise Failed(what, str(end))
+        refusal = next(how for how, one in stop.refused.items() if one is rollout)
+        raise Failed(f"{what}, and {refusal} just before it", str(end), usually=ENDED_IN_A_PAUSE)
 
 
 def why_no_end_is_awaited(kit: Kit) -> str:
@@ -260,14 +274,6 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         late.append(rollout)
         await asyncio.sleep(POLL_SECONDS)
     raise Failed("503, or no connection, to an init after SIGTERM", f"202 for {kit.options.timeout_seconds:g} s")
-
-
-def field_of(response: httpx.Response, name: str) -> object:
-    """That of the object which it holds; ``None`` if it holds none."""
-    try:
-        return parse_object(response.content).get(name)
-    except ValueError:
-        return None
 
 
 async def _end(kit: Kit, limit: float) -> str:

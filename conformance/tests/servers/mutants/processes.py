@@ -71,6 +71,26 @@ def keeps_places(self: SmallServer, usual: Any) -> None:
         raise Refusal(429, "Too many rollouts", "at_capacity", Retry_After="1")
 
 
+def waits(self: SmallServer, rollout: Rollout) -> bool:
+    """Whether it has no turn yet: ten have one."""
+    running = [one for one in self.rollouts.values() if one.state == "running"]
+    return rollout in running[10:]
+
+
+def cancels_what_has_its_turn(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    if waits(self, rollout):
+        raise Refusal(409, "It does not run", "not_running")
+    usual(rollout)
+
+
+mutant(
+    "cancels-only-what-has-its-turn",
+    "load.overload",
+    total=True,
+    capacity=30,
+    view=lambda s, usual, r: usual(r) | ({"state": "queued"} if waits(s, r) else {}),
+    stop=cancels_what_has_its_turn,
+)
 mutant("shares-a-conversation", "load.concurrent", completed=shares_a_conversation)
 mutant(
     "lets-a-failure-spread",
@@ -152,6 +172,15 @@ def starts_anew(self: SmallServer, usual: Any) -> None:
     self.rollouts.clear()
 
 
+async def gives_up_a_pause(self: SmallServer, usual: Any, response: Any) -> None:
+    waiting = asyncio.ensure_future(usual(response))
+    while not waiting.done():
+        if self.is_draining:
+            raise ChatError("The server ends")
+        await asyncio.wait({waiting}, timeout=0.02)
+
+
+mutant("gives-up-a-pause-at-the-end", "drain.stopped", wait_as_told=gives_up_a_pause, needs="process")
 mutant("drops-rollouts-at-the-end", "drain.stopped", silent=True, drain=drops_what_runs, needs="process")
 mutant("ends-with-an-error", "drain.exit_code", drain=ends_with_an_error, needs="process")
 mutant("is-ready-to-the-end", "drain.answers", ready=lambda s, usual, request: ready_for_ever(), needs="process")

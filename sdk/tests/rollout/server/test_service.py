@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.fake_trainer import FakeTrainer
-from support.http_peer import CHAT_REPLY
+from support.http_peer import CHAT_REPLY, HttpPeer, refuse
 from support.rollout_client import Scripted
 from support.rollouts import (
     INIT,
@@ -319,4 +319,12 @@ class TestShutdown:
         async with asyncio.timeout(60), lifespan_of(app):
             await post_init(app, init_body())
             await until(lambda: agent.runs)
-            await until(lambda: agent.runs[0].llm.backing_off)  # type: ignore[attr-defined]  # the SDK's own client
+            await until(lambda: agent.runs[0].llm.finds_nobody)  # type: ignore[attr-defined]  # the SDK's own client
+
+    async def test_a_pause_of_the_trainer_is_not_cut_short(self, peer: HttpPeer) -> None:
+        peer.answers = [refuse(503, headers={"Retry-After": "1"})]
+        app = create_app(ScriptedAgent(chat_once))
+        async with lifespan_of(app):
+            await post_init(app, init_body(server_url=peer.url))
+            await peer.wait_for_requests(1)
+        assert peer.bodies[-1]["status"] == "COMPLETED"

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 from hypothesis import given, strategies as st
-from support.http_peer import HttpPeer, hang, refuse
+from support.http_peer import HttpPeer, drop, hang, refuse
 from support.rollout_client import QUESTION, ROLLOUT_ID, Scripted
 
 from osmosis_ai.rollout import (
@@ -106,20 +106,20 @@ class TestBackoff:
             await client.chat_completions(QUESTION)
         assert caught.value.retry_after_seconds is None or caught.value.retry_after_seconds >= 0
 
-    async def test_the_client_tells_while_it_backs_off(
+    async def test_the_client_tells_while_it_backs_off_from_a_trainer_that_is_not_there(
         self, client: OsmosisLLMClient, peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[bool] = []
 
         async def look(delay: float) -> None:
             if delay:  # and not a turn for others
-                seen.append(client.backing_off)
+                seen.append(client.finds_nobody)
 
         monkeypatch.setattr(asyncio, "sleep", look)
-        peer.answers = [refuse(500)]
+        peer.answers = [drop, refuse(500)]
         await client.chat_completions(QUESTION)
-        assert seen == [True]
-        assert client.backing_off is False
+        assert seen == [True, False]
+        assert client.finds_nobody is False
 
     async def test_a_cancelled_backoff_is_over(
         self, client: OsmosisLLMClient, peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
@@ -129,10 +129,10 @@ class TestBackoff:
                 raise asyncio.CancelledError
 
         monkeypatch.setattr(asyncio, "sleep", cancel)
-        peer.answers = [refuse(500)]
+        peer.answers = [drop]
         with pytest.raises(asyncio.CancelledError):
             await client.chat_completions(QUESTION)
-        assert client.backing_off is False
+        assert client.finds_nobody is False
 
     async def test_no_retry_starts_after_the_deadline_of_the_call(self, peer: HttpPeer, delays: list[float]) -> None:
         settings = RolloutClientSettings(call_deadline_seconds=10.0)

@@ -60,8 +60,11 @@ class Rollout:
 
     @property
     def waits_in_vain(self) -> bool:
-        """Whether nothing would come of giving it more time: it has no slot, or no answer from its trainer."""
-        return self.phase is Phase.QUEUED or self.llm.backing_off
+        """Whether nothing would come of giving it more time: it has no slot, or its trainer cannot be reached.
+
+        One whose trainer asks for patience (503, as while weights are updated) goes on like any that runs.
+        """
+        return self.phase is Phase.QUEUED or self.llm.finds_nobody
 
     def let_go(self) -> None:
         """Only its result is left to be delivered: what else it holds may be large, and that may take a day."""

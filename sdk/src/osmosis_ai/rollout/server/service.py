@@ -50,7 +50,7 @@ ELSEWHERE_SECONDS = 0.25
 """For which an answer about rollouts of this process waits for what other replicas say, who have been asked too."""
 NO_CLIENT = StopReason(Outcome.LLM_ERROR, "the client of the trainer could not be made; see the server's log")
 DRAIN_POLL_SECONDS = 0.05
-"""How often a drain looks for rollouts that wait in backoff for a trainer that is gone."""
+"""How often a drain looks for rollouts whose trainer is gone."""
 
 
 class RolloutService:

@@ -116,9 +116,9 @@ class OsmosisLLMClient:
         """End the client's use, at any time and more than once; connections stay open, as they are the channel's."""
 
     @property
-    def backing_off(self) -> bool:
-        """Whether a call waits before its next attempt."""
-        return self._poster.backing_off
+    def finds_nobody(self) -> bool:
+        """Whether a call waits before its next attempt, as the last one got no answer."""
+        return self._poster.finds_nobody
 
     async def chat_completions(
         self,

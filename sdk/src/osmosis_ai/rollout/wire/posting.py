@@ -103,7 +103,7 @@ class Poster:
         timeout_seconds: float,
         settings: RolloutClientSettings,
     ) -> None:
-        self.backing_off = False
+        self.finds_nobody = False
         self._channel = channel
         self._server_url = server_url
         self._api_key = api_key
@@ -151,6 +151,7 @@ class Poster:
         started = attempt_started = time.perf_counter()
         deadline = started + self._settings.call_deadline_seconds
         failure: OsmosisRolloutError | None = None
+        cause: PauseCause | None = None
         pause: _Pause | None = None
         attempt = counted = 0
         try:
@@ -160,7 +161,7 @@ class Poster:
                     delay = delay_seconds(self._settings, attempt, failure, left_seconds)
                     if delay >= left_seconds:
                         break
-                    await self._back_off(delay)
+                    await self._back_off(delay, is_alone=cause is PauseCause.UNREACHABLE)
                     attempt_started = time.perf_counter()
                 if (doubt := watch.in_doubt()) is not None:
                     await doubt
@@ -221,12 +222,12 @@ class Poster:
         failure.__cause__ = error
         return failure
 
-    async def _back_off(self, delay_seconds: float) -> None:
-        self.backing_off = True
+    async def _back_off(self, delay_seconds: float, *, is_alone: bool) -> None:
+        self.finds_nobody = is_alone
         try:
             await asyncio.sleep(delay_seconds)
         finally:
-            self.backing_off = False
+            self.finds_nobody = False
 
 
 def _where(url: str, attempt: int, attempts: int, started: float) -> str:

@@ -74,10 +74,9 @@ const Charts = (() => {
     return figure(title, `${said} · max ${format(high)}`, picture, "1", `${points.length.toLocaleString("en")} rollouts${starts.length > 1 ? `, ${starts.length} runs` : ""}`);
   }
 
-  function byRun(ordered) {
-    const runs = new Map();
-    for (const one of ordered) if (one.reward !== null) { if (!runs.has(one.run)) runs.set(one.run, []); runs.get(one.run).push(one.reward); }
-    const bars = [...runs].slice(-60).map(([name, rewards]) => [name, Stats.mean(rewards), rewards.length]);
+  function byRun(runs) {
+    const rewarded = runs.map(({ name, list }) => [name, list.filter((one) => one.reward !== null).map((one) => one.reward)]);
+    const bars = rewarded.filter(([, rewards]) => rewards.length).slice(-60).map(([name, rewards]) => [name, Stats.mean(rewards), rewards.length]);
     if (bars.length < 2) return null;
     const low = Math.min(0, ...bars.map(([, value]) => value)), high = Math.max(low + 1e-9, 0, ...bars.map(([, value]) => value));
     const y = (value) => H - PAD - share(value, low, high) * (H - 2 * PAD), width = W / bars.length;
@@ -91,12 +90,12 @@ const Charts = (() => {
 
   function draw(node, rollouts, choose, chosen) {
     // Runs stay together, the earliest first, as two may have gone on at once.
-    const firsts = new Map();
-    for (const one of rollouts) firsts.set(one.run, Math.min(firsts.get(one.run) ?? Infinity, one.started ?? Infinity));
-    const ordered = [...rollouts].sort((a, b) => firsts.get(a.run) - firsts.get(b.run) || (a.run < b.run ? -1 : a.run > b.run ? 1 : 0) || (a.started ?? 0) - (b.started ?? 0) || a.key - b.key);
-    const runs = byRun(ordered);
+    const firstOf = (list) => list.reduce((first, one) => Math.min(first, one.started ?? Infinity), Infinity);
+    const runs = [...Map.groupBy(rollouts, (one) => one.run)].map(([name, list]) => ({ name, list, first: firstOf(list) })).sort((a, b) => a.first - b.first || (a.name < b.name ? -1 : 1));
+    const ordered = runs.flatMap(({ list }) => list.sort((a, b) => (a.started ?? 0) - (b.started ?? 0) || a.key - b.key));
+    const rewards = byRun(runs);
     Text.redraw(node, () => node.replaceChildren(
-      histogram(rollouts, choose, chosen), ...(runs ? [runs] : []),
+      histogram(rollouts, choose, chosen), ...(rewards ? [rewards] : []),
       overRollouts(ordered, "Reward over rollouts", (one) => one.reward, Stats.mean, Text.reward, "mean"),
       overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, Stats.mean, (value) => `${Text.number(value, 1)} ${value === 1 ? "turn" : "turns"}`, "mean"),
       overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median")));

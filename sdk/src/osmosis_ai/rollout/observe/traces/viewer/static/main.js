@@ -221,8 +221,9 @@
     if (told.isReport) at("live").textContent = "report";
     if (changed === null && !first && !(isStale && !more)) { if (state.rollout !== null && Detail.current === null) showOpened(); if (!rollouts.size) update(); return; }
     if (changed?.size && inTools.size) inTools = new Map();
-    // A large table is drawn anew at most every second or so, and while the folder is read when there is far more of it.
-    if (more && all.size > 2000 && all.size < 8 * sorted.length) { isStale = true; return; }
+    // A large table is drawn anew at most every second or so, and while the folder is read when there is far more of it
+    // and to draw it, which takes 10 µs a rollout, is little beside the time since it was drawn.
+    if (more && !first && all.size > 2000 && (all.size < 8 * sorted.length || performance.now() - drawn < all.size / 10)) { isStale = true; return; }
     isStale = false;
     clearTimeout(waiting);
     waiting = setTimeout(() => {

@@ -1,4 +1,4 @@
-"""``python -m docs.pictures``: makes the pictures of the pages anew, so that they show what there is.
+"""``python -m docs.pictures``: makes the picture of the viewer anew, so that it shows what there is.
 
 Needs Chromium. The rollouts are those of the example: right ones, and of a policy that errs.
 """

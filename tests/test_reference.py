@@ -81,6 +81,12 @@ def broken(html: dict[Path, _Html]) -> Iterator[str]:
                 yield f"{page.name}: {link}"
 
 
+def test_the_site_is_dark_where_the_system_is(site: Path) -> None:
+    choices = r'data-md-color-media="\(prefers-color-scheme(.*?)\)" data-md-color-scheme="(\w+)"'
+    found = re.findall(choices, (site / "index.html").read_text(encoding="utf-8"))
+    assert found == [("", "default"), (": light", "default"), (": dark", "slate")]
+
+
 def test_the_site_loads_nothing_from_elsewhere(html: dict[Path, _Html]) -> None:
     assert {source for parsed in html.values() for source in parsed.loads if re.match(r"([a-z]+:)?//", source)} == set()
 

@@ -62,8 +62,6 @@ def overview(result: EvalResult, progress: Tally | None = None) -> dict[str, Any
         "failed_runs": sum(not run.success for row in result.rows for run in row.runs),
         **tally.totals(),
     }
-    if tally.stop_reason is None:
-        del summary["stop_reason"]  # as 0.2 has it
     if not result.model_summaries:
         return {"summary": summary | _performance_as_json(result, None)}
     models = [

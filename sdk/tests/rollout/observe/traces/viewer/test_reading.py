@@ -234,6 +234,24 @@ def test_side_by_side_the_next_difference_is_a_key_away_and_what_is_the_same_is_
 
 
 @pytest.mark.parametrize(
+    ("changed", "marked"), [({200: "seven"}, ["seven"]), ({5: "seven", 350: "eight"}, ["seven 5", "eight 350"])]
+)
+def test_side_by_side_long_texts_are_marked_only_where_they_differ(
+    page: Browser, tmp_path: Path, changed: dict[int, str], marked: list[str]
+) -> None:
+    texts = ["\n".join(f"{words.get(number, 'word')} {number}" for number in range(400)) for words in ({}, changed)]
+    makers = [
+        TraceMaker(name).start("Hi?").turn(1, saying(text)).end(reward=1.0)
+        for name, text in zip("ab", texts, strict=True)
+    ]
+    show(page, tmp_path, *makers)
+    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
+    page.wait_for("document.querySelector('.differ')")
+    ofb = "[...document.querySelectorAll('.differ .pair > div:last-child mark')].map(mark => mark.textContent.trim())"
+    assert page.evaluate(ofb) == marked
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "`" * 20_000,

@@ -1,12 +1,23 @@
 // Two rollouts side by side, turn by turn, with what differs marked.
 const Pinned = (() => {
   const { el, show } = Text;
-  const MAX_WORDS = 600, KEPT_LINES = 3, MIN_FOLDED_LINES = 6;
+  const WORDS = /\s+|[^\s]+/g, LINES = /[^\n]*\n|[^\n]+/g, MAX_UNITS = 600, KEPT_LINES = 3, MIN_FOLDED_LINES = 6;
 
-  // The words of two texts, each with whether the other has it too, in this order: a longest common subsequence.
-  function differences(left, right) {
-    const a = left.match(/\s+|[^\s]+/g) ?? [], b = right.match(/\s+|[^\s]+/g) ?? [];
-    if (a.length > MAX_WORDS || b.length > MAX_WORDS) return [[[left, left === right]], [[right, left === right]]];
+  // The words of two texts, each with whether the other has it too, in this order: a longest common subsequence of what
+  // lies between what both begin and end with; of its lines, where that is many words.
+  function differences(left, right, unit = WORDS) {
+    const a = left.match(unit) ?? [], b = right.match(unit) ?? [], least = Math.min(a.length, b.length);
+    let head = 0, tail = 0;
+    while (head < least && a[head] === b[head]) head += 1;
+    while (tail < least - head && a[a.length - 1 - tail] === b[b.length - 1 - tail]) tail += 1;
+    const [inA, inB] = [a, b].map((all) => all.slice(head, all.length - tail));
+    const isLong = inA.length > MAX_UNITS || inB.length > MAX_UNITS;
+    if (isLong && unit === WORDS) return differences(left, right, LINES);
+    const between = isLong ? [[[inA.join(""), false]], [[inB.join(""), false]]] : common(inA, inB);
+    return [a, b].map((all, side) => [[all.slice(0, head).join(""), true], ...between[side], [all.slice(all.length - tail).join(""), true]]);
+  }
+
+  function common(a, b) {
     const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
     for (let i = a.length - 1; i >= 0; i -= 1) for (let j = b.length - 1; j >= 0; j -= 1) lengths[i][j] = a[i] === b[j] ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
     const [x, y] = [[], []];

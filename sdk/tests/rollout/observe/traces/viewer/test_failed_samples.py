@@ -11,10 +11,11 @@ from osmosis_ai.cli import main
 
 pytestmark = browser_tests()
 
-# By run and row, the rewards of two samples; None failed before its first turn.
-SAMPLES: dict[str, dict[str, tuple[float | None, ...]]] = {
+NO_REWARD = "none"
+# By run and row, the rewards of its samples; None failed before its first turn.
+SAMPLES: dict[str, dict[str, tuple[float | str | None, ...]]] = {
     "1700000000": {"lost": (1.0, 1.0), "half": (0.5, 0.5), "whole": (0.0, 0.5), "gained": (None, None), "gone": (1.0,)},
-    "1700000001": {"lost": (None, None), "half": (1.0, None), "whole": (0.5, 1.0), "gained": (1.0, 0.0)},
+    "1700000001": {"lost": (None, None), "half": (1.0, None), "whole": (0.5, 1.0, NO_REWARD), "gained": (1.0, 0.0)},
 }
 REFUSED = (
     'OsmosisServerError: {"detail": "The policy failed: ValueError: no \\"reply\\" for this (policy.py:12 in reply)",'
@@ -33,7 +34,8 @@ def failed(tmp_path: Path, page: Browser) -> str:
                     told = {"outcome": "llm_error"}
                     maker.end(status="ERROR", error_message=REFUSED, final_messages=[], extra_fields=told)
                 else:
-                    maker.turn(1, saying(f"#### {reward}")).end(reward=reward)
+                    scored = {} if reward == NO_REWARD else {"reward": reward}
+                    maker.turn(1, saying(f"#### {reward}")).end(**scored)
                 maker.write(tmp_path / "traces" / run)
     assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
     address = (tmp_path / "report.html").as_uri()
@@ -52,12 +54,32 @@ def test_a_problem_that_lost_its_rewards_is_the_first_that_changed(page: Browser
         ("worse", ["lost?", "1", "\u2013 2 of 2 failed", "\u2013"]),
         ("", ["gained?", "\u2013 2 of 2 failed", "0.5", "\u2013"]),
         ("", ["half?", "0.5", "1 1 of 2 failed", "+0.5"]),
-        ("better", ["whole?", "0.25", "0.75", "+0.5"]),
+        ("better", ["whole?", "0.25", "0.75 1 of 3 without a reward", "+0.5 \u00b1 1.521"]),
     ]
     assert page.text(".comparison .dim").startswith(
         "2 problems in both; 1 only in A, 1 without a reward in A, 1 without a reward in B."
     )
-    assert page.text(".failing").startswith("Failed in A: 2 of 9 (22%); in B: 3 of 8 (38%).")
+    assert page.text(".failing").startswith("Failed in A: 2 of 9 (22%); in B: 3 of 9 (33%).")
+
+
+def test_on_a_phone_what_failed_leaves_room_for_the_problem(page: Browser, failed: str) -> None:
+    page.resize(390, 844, mobile=True)
+    page.open("about:blank")
+    page.open(f"{failed}#view=runs")
+    page.wait_for("document.querySelector('.pairs .of-failed')")
+    widths = "[...document.querySelectorAll('.pairs, .pairs thead th')].map(e => e.getBoundingClientRect().width)"
+    table, problem, *_ = page.evaluate(widths)
+    assert problem > table / 3
+    assert page.evaluate("document.querySelector('.comparison').scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.usefixtures("failed")
+def test_what_no_mean_is_of_is_told_of_each_problem(page: Browser) -> None:
+    page.click("#to-problems")
+    page.wait_for("document.querySelector('.problems .row')")
+    told = page.evaluate("[...document.querySelectorAll('.problems .row')].map(row => row.innerText)")
+    for name, lacking in (("whole?", "1 of 5 without a reward"), ("lost?", "2 of 4 failed")):
+        assert any(row.startswith(name) and f"{lacking} \u00b7 2 runs" in row for row in told)
 
 
 SAID = 'The policy failed: ValueError: no "reply" for this (policy.py:12 in reply)'

@@ -123,8 +123,8 @@ class TestRuns:
         pairs = page.evaluate(
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
         )
-        assert pairs[0] == ["What is 3 + 2?", "0.5", "1", "+0.5"]
-        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "-0.5"]
+        assert pairs[0] == ["What is 3 + 2?", "0.5", "1", "+0.5\n± 0.919"]
+        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "-0.5\n± 0.865"]
 
     def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
         page.click("#to-runs")
@@ -143,7 +143,7 @@ class TestRuns:
         page.click("#to-runs")
         page.click("[data-key='1700000002'] input[name=side-a]")
         page.click("[data-key='1700000001'] input[name=side-b]")
-        page.wait_for("document.querySelector('.pairs tbody tr').innerText.endsWith('-0.5')")
+        page.wait_for("document.querySelector('.pairs tbody tr').innerText.includes('-0.5')")
         assert "a=1700000002" in page.evaluate("location.hash")
         page.click(".pairs tbody .link")
         page.wait_for(f"{ROWS}.length === 8")

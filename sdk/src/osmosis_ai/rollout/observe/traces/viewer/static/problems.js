@@ -33,7 +33,7 @@ const Problems = (() => {
   function prompt(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
     cell.children[0].textContent = Text.line(one.prompt, 240);
-    cell.children[1].textContent = show([one.name, one.failed ? `${one.failed} failed` : null, one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
+    cell.children[1].textContent = show([one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
   }
 
   function samples(cell, one) {

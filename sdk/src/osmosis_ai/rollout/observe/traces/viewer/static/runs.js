@@ -55,11 +55,13 @@ const Runs = (() => {
     const alone = [told(answer.onlyA, "only in A"), told(answer.onlyB, "only in B"), told(without(gained), "without a reward in A"), told(without(lost), "without a reward in B"),
       told(without((pair) => pair.from === null && pair.to === null), "without a reward in both")].filter(Boolean).join(", ");
     const isBetter = (pair) => pair.difference > Stats.SAME && pair.groups[1].failed <= pair.groups[0].failed, isWorse = (pair) => lost(pair) || pair.difference < -Stats.SAME;
-    const side = (pair, mean, at) => el("td", { title: Text.whole(mean) }, Text.reward(mean), pair.groups[at].failed ? el("span", { class: "of-failed", text: `${pair.groups[at].failed} of ${pair.groups[at].n} failed` }) : null);
+    const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { title: Text.whole(mean) }, Text.reward(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
+    // How much of a change may be chance; of samples that are all alike nothing can be said.
+    const chance = (pair) => pair.difference === null ? null : Stats.welch(...pair.groups.map((group) => group.values));
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
     const row = (pair) => el("tr", { "data-key": pair.key, class: isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key })),
-      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", text: signed(pair.difference), title: Text.whole(pair.difference) }));
+      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), chance(pair) ? el("span", { class: "chance", text: `± ${Text.reward(chance(pair))}` }) : null));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
@@ -68,7 +70,7 @@ const Runs = (() => {
       a.failed || b.failed ? el("p", { class: "failing", text: `Failed in A: ${failing(a)}; in B: ${failing(b)}. A mean is of the samples that have a reward.` }) : null,
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
       a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null,
-      pairs.length ? el("table", { class: "list pairs" }, el("caption", { text: "Problems, the most changed first" }),
+      pairs.length ? el("table", { class: "list pairs" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: "± is half of the 95% interval, reckoned from a problem's own samples: what changed by less may be chance." })),
         el("thead", null, el("tr", null, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", text })))), el("tbody", null, pairs.slice(0, MAX_PAIRS).map(row))) : null,
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
   }

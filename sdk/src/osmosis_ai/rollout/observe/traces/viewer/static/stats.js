@@ -34,6 +34,20 @@ const Stats = (() => {
     return z + g[0] / degrees + g[1] / degrees ** 2 + g[2] / degrees ** 3;
   }
 
+  // Half of Welch's 95 % interval of the difference of two means; null where there are too few values.
+  function welch(x, y) {
+    if (x.length < 2 || y.length < 2) return null;
+    const [u, v] = [standardError(x), standardError(y)], both = Math.hypot(u, v);
+    const degrees = both > 0 ? 1 / ((u / both) ** 4 / (x.length - 1) + (v / both) ** 4 / (y.length - 1)) : 1;
+    return quantile(degrees) * both;
+  }
+
+  // Which samples of a group no mean and no rate is of.
+  function lacking(n, failed, scored) {
+    const silent = n - failed - scored;
+    return [failed ? `${failed} of ${n} failed` : null, silent > 0 ? `${silent} of ${n} without a reward` : null].filter(Boolean);
+  }
+
   // Rollouts that share a problem, and, of these, those of a run: a group, as its advantages are reckoned.
   function problems(rollouts, problemOf) {
     const found = new Map();
@@ -95,17 +109,13 @@ const Stats = (() => {
       answer.difference = mean(differences);
       answer.half = quantile(pairs.length - 1) * standardError(differences);
     } else {
-      // Nothing in common: Welch's interval over the problems of each run.
+      // Nothing in common: over the problems of each run.
       const [x, y] = [left, right].map((found) => [...found.values()].map((one) => mean(one.values)));
       if (x.length && y.length) answer.difference = less(mean(y), mean(x));
-      if (x.length > 1 && y.length > 1) {
-        const [u, v] = [standardError(x), standardError(y)], both = Math.hypot(u, v);
-        const degrees = both > 0 ? 1 / ((u / both) ** 4 / (x.length - 1) + (v / both) ** 4 / (y.length - 1)) : 1;
-        answer.half = quantile(degrees) * both;
-      }
+      answer.half = welch(x, y);
     }
     return answer;
   }
 
-  return { passes, SAME, best, mean, spread, standardError, quantile, problems, compare };
+  return { passes, SAME, best, mean, spread, standardError, quantile, welch, lacking, problems, compare };
 })();

@@ -44,10 +44,12 @@ AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 1, Ph
 FIRST_STOPPING = "drain.stopped"
 """While the server takes its time to end, the audits wait for what must not come; one that is killed sends nothing."""
 LONGEST = (
-    *("delivery.no_connection", "callbacks.secret", "retries.no_connection", "retries.too_many", "state.cancel"),
-    *("delivery.refused_once", "delivery.slow", "delivery.delay", "delivery.retry_after", "retries.delay"),
-    *("delivery.final", "delivery.nothing_left", "errors.unreachable", "load.beside_failing", "retries.later"),
-    *("retries.pause", "idempotency.after_error", "delivery.created", "delivery.any_body", "state.cancel_ended"),
+    *("delivery.persistent", "delivery.no_connection", "callbacks.secret", "retries.no_connection"),
+    *("retries.too_many", "state.cancel", "delivery.refused_once", "delivery.slow"),
+    *("delivery.delay", "delivery.retry_after", "retries.delay", "delivery.final"),
+    *("delivery.nothing_left", "errors.unreachable", "load.beside_failing", "retries.later"),
+    *("retries.pause", "idempotency.after_error", "delivery.created", "delivery.any_body"),
+    *("state.cancel_ended",),
 )
 """Begin first, the longest of them first: they wait for all delays of a server, or for seconds that are fixed."""
 HEAD_START_SECONDS = 0.3

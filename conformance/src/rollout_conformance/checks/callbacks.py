@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from dataclasses import replace
+from itertools import chain
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
@@ -153,19 +154,22 @@ async def secret(kit: Kit) -> None:
     await refused.over()
     await kit.settle()
     answers += [await kit.status(one.rollout_id) for one in (good, bad, refused)]
-    owed = kit.play(on_completed=first(replace(echo, status=503), then=acknowledge), api_key=token)
-    owed.has_delivery_faults = True
-    answers.append(await kit.send(owed))
-    await owed.wait_until(lambda played: bool(played.completions), "a terminal result")
+    told = replace(echo, status=503), Answer(302, b"", {"Location": f"{kit.trainer.base_url}/login?token={token}"})
+    owed = [kit.play(on_completed=first(one, then=acknowledge), api_key=token) for one in told]
+    for one in owed:
+        one.has_delivery_faults = True
+        answers.append(await kit.send(one))
+        await one.wait_until(lambda played: bool(played.completions), "a terminal result")
     deadline = time.monotonic() + OWED_SECONDS
-    while not owed.is_over and time.monotonic() < deadline:
-        answers.append(await kit.status(owed.rollout_id))
+    while not all(one.is_over for one in owed) and time.monotonic() < deadline:
+        answers += [await kit.status(one.rollout_id) for one in owed]
         await asyncio.sleep(POLL_SECONDS)
+    kit.trainer.forget_strays("/login")
     answers.append(await kit.post(encoded({**kit.play().init, "api_key": token})[:-1]))
     refused_as = [("messages", [token]), *(("api_key", key) for key in ([token], *_bad_keys(token)))]
     answers += [await kit.post({**kit.play().init, "api_key": token, name: value}) for name, value in refused_as]
     answers.append(await kit.post({**good.init, "messages": [{"role": "user", "content": "another body"}]}))
-    for call in (*_calls(good), *_calls(bad), *_calls(refused), *_calls(owed)):
+    for call in (*_calls(good), *_calls(bad), *_calls(refused), *chain.from_iterable(map(_calls, owed))):
         if token.encode() in call.request.body:
             looked_at(call.rollout)
             where = next((f"its {name}" for name, value in call.fields.items() if token in str(value)), "its body")
@@ -174,7 +178,7 @@ async def secret(kit: Kit) -> None:
     for answer in answers:
         if any(token in text for text in (answer.text, *answer.headers.values())):
             asked = f"{answer.request.method} {answer.request.url.path}"
-            for rollout in (good, bad, refused, owed):
+            for rollout in (good, bad, refused, *owed):
                 if asked.endswith(rollout.rollout_id):
                     looked_at(rollout)
             usually = QUOTED if answer.status_code == 422 else None

@@ -197,3 +197,28 @@ async def printed(kit: Kit) -> None:
 async def exit_code(kit: Kit) -> None:
     if ending := (await stop_of(kit)).ending:
         raise Failed("the end of the process after SIGTERM, with exit code 0", ending)
+
+
+@check("drain.owed_longer", "way-1 way-2", "What two processes have left is offered by the third, the same.", STOPPING)
+async def owed_longer(kit: Kit) -> None:
+    stop = await stop_of(kit)
+    restart = await reported(kit)
+    if restart.longer is not None:
+        raise restart.longer
+    if not stop.is_long_over.is_set():
+        raise NotExercised("nothing was owed by a process before the one that was killed")
+
+
+@check("drain.turned_away", "way-3", "An init that is refused after SIGTERM leaves nothing behind.", STOPPING)
+async def turned_away(kit: Kit) -> None:
+    stop = await stop_of(kit)
+    if stop.turned_away is None:
+        raise Skipped("no init was answered after SIGTERM: there was no connection")
+    if stop.state_of_turned_away is None:
+        raise NotExercised("the server did not come back after SIGTERM", cause="drain.kept")
+    looked_at(stop.turned_away)
+    if stop.turned_away.chats or stop.turned_away.completions:
+        raise Failed("no callback for an init that was refused after SIGTERM", stop.turned_away.calls_in_words)
+    if stop.state_of_turned_away.status_code != 404:
+        what = "404 to the state of a rollout whose init was refused after SIGTERM, from the next process"
+        raise Failed(what, describe(stop.state_of_turned_away))

@@ -1,6 +1,7 @@
 """Many rollouts: at once, beside failing ones, and more than the server takes."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import httpx
@@ -36,6 +37,8 @@ WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whol
 TIMES_FULL = 4
 """As others come and go, a moment with room is between two refusals now and then."""
 KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
+POLL_SECONDS = 0.1
+FEW_CONNECTIONS = "the HTTP client's pool has fewer connections to one host than rollouts may run: raise its limit"
 WAITING = 5
 """Of the newest so many are asked whether they wait."""
 NOT_OF_WAITING = "what has no task yet is not found among what runs: what waits for its turn is cancelled, too"
@@ -45,6 +48,10 @@ PLACE_KEPT = "a place is not given back however its rollout ends, as by a cancel
 async def _require_own_answers(kit: Kit, count: int) -> None:
     """Of ``count`` rollouts at once, each with another conversation, each ends with its own."""
     rollouts = await asyncio.gather(*(kit.start(answering(f"#### {number}")) for number in range(count)))
+    await _require_own_answer(rollouts)
+
+
+async def _require_own_answer(rollouts: Sequence[PlayedRollout]) -> None:
     for rollout in rollouts:
         result = await rollout.result()
         if result.get("status") != "COMPLETED":
@@ -59,7 +66,27 @@ async def _require_own_answers(kit: Kit, count: int) -> None:
 @check("load.concurrent", "way-8", "Many rollouts at once each end with their own answer.")
 async def concurrent(kit: Kit) -> None:
     kit.group()
-    await _require_own_answers(kit, kit.options.concurrent_rollouts)
+    model, count = kit.hold(), kit.options.concurrent_rollouts
+    rollouts = [kit.play(waiting_for(model, answering(f"#### {number}"))) for number in range(count)]
+    await asyncio.gather(*map(kit.send, rollouts))
+    await _require_calls(kit, rollouts)
+    model.set()
+    await _require_own_answer(rollouts)
+
+
+async def _require_calls(kit: Kit, rollouts: Sequence[PlayedRollout]) -> None:
+    """Of those that run each has called, while no call of the others is answered."""
+    deadline = time.monotonic() + kit.options.timeout_seconds
+    while silent := [one for one in rollouts if not one.chats]:
+        states = await asyncio.gather(*(kit.status(one.rollout_id) for one in silent))
+        running = [one for one, state in zip(silent, states, strict=True) if field_of(state, "state") == "running"]
+        if not running:
+            return
+        if time.monotonic() > deadline:
+            looked_at(running[0])
+            what = f"a call of each of {len(rollouts)} rollouts that run, while those of the others are not answered"
+            raise Failed(what, f"none of {len(running)} of them", usually=FEW_CONNECTIONS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 @check("load.beside_failing", "way-8", "Rollouts that fail, each in another way, do not disturb the others.")

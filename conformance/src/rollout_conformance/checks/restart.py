@@ -5,6 +5,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ class Restart:
     """By rollout_id: how many calls there were before."""
     before: dict[str, int] = field(default_factory=dict)
     """By rollout_id: how many deliveries there were before."""
+    longer: Failed | None = None
+    """Why what was owed since the process before is missing, or another result."""
     anew: PlayedRollout | None = None
     """Started, and ended, after it."""
 
@@ -123,6 +126,12 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         async with asyncio.timeout(SHORTENED_SECONDS):
             await restart.shortened.wait_until(lambda played: len(played.completions) > 1, "one without its messages")
     restart.is_read = await _is_read(kit, restart.delivered)
+    before = None if kit.trainer.stop is None else await asyncio.shield(kit.trainer.stop)
+    owed_longer = [] if before is None else before.owed_longer
+    with contextlib.suppress(TimeoutError, Failed):
+        async with asyncio.timeout(SHORTENED_SECONDS):
+            for rollout in owed_longer:
+                await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
     # Its 202 says that it is on record: nothing may lie between that and the kill.
     just_accepted = play(waiting_for(model, answering()))
     first[just_accepted.rollout_id] = await kit.send(just_accepted)
@@ -132,7 +141,7 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     restart.chats = {rollout.rollout_id: len(rollout.chats) for rollout in restart.rollouts}
     model.set()
     try:
-        if kit.trainer.stop is not None:
+        if before is not None:
             # Nothing but the checks of ``limits`` comes after it.
             kit.trainer.has_short_limit = await start_with_short_limit(command, "kill -9")
         else:
@@ -151,6 +160,9 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
             # What an init has started that was repeated is drain.repeated's matter.
             if not (rollout.rollout_id in restart.repeated and restart.is_run_again(rollout)):
                 restart.altered = restart.altered or _alteration(restart, rollout)
+        if before is not None:
+            before.is_long_over.set()
+        restart.longer = await _difference_of(owed_longer)
         restart.anew = await kit.start(calling_offered_tools(turns=2))
         await restart.anew.result()
     except Failed as failure:
@@ -162,6 +174,19 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     finally:
         is_back.set()
     return restart
+
+
+async def _difference_of(owed_longer: Sequence[PlayedRollout]) -> Failed | None:
+    """Of results that two processes have left."""
+    for rollout in owed_longer:
+        try:
+            await rollout.result()
+        except Failed as failure:
+            return failure
+        if text := rollout.contradiction():
+            looked_at(rollout)
+            return Failed("the same result from the process after the next one", text, usually=MADE_ANEW)
+    return None
 
 
 def _alteration(restart: Restart, rollout: PlayedRollout) -> Failed | None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import cycle
 
 from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
@@ -45,7 +46,7 @@ ABORTS = 4
 AWAY_SECONDS = 2.5
 """Of these a server that waits as the protocol's does has asked twice."""
 MONTH_SECONDS = 30 * 86_400
-KIND = {"Content-Type": "text/html"}
+KINDS_OF_PAGES = ("text/html; charset=utf-8", "text/html", "Text/HTML")
 FORGOTTEN = Answer(404, encoded({"detail": "no such rollout", "code": "unknown_rollout"}))
 
 
@@ -246,7 +247,10 @@ async def html(kit: Kit) -> None:
     page = b"<!DOCTYPE html><html><body>Blocked</body></html>"
     odd = b"\xef\xbb\xbf \r\n<HTML><body>Blocked</body></HTML>"
     pages = [*((one, page) for one in (400, 401, 402, 403, 409, 422, 451)), (403, odd)]
-    cases = {f"{status} with a page of HTML, {quoted(body[:20])}": Answer(status, body, KIND) for status, body in pages}
+    cases = {
+        f"{status} with a page of HTML, {quoted(body[:20])}, as {kind}": Answer(status, body, {"Content-Type": kind})
+        for (status, body), kind in zip(pages, cycle(KINDS_OF_PAGES), strict=False)
+    }
     named = by_turns({what: first(one, then=answering()) for what, one in cases.items()})
     await every({what: _require_recovery(kit, what, script) for what, script in named.items()})
 

@@ -13,6 +13,7 @@ import httpx
 from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
+from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import (
@@ -177,6 +178,25 @@ async def cancel(kit: Kit) -> None:
     # A call that was planned for the end of the pause, and goes on all the same, is seen by the audits too.
     await asyncio.sleep(PAUSE_SECONDS)
     await kit.settle()
+
+
+@check("state.cancel_one", "way-8", "A cancel ends the rollout of that very id, and none whose id is nearly alike.")
+async def cancel_one(kit: Kit) -> None:
+    model, own = kit.hold(), f"kit-{secrets.token_hex(4)}-a1"
+    meant = await kit.start(waiting_for(model, answering()), rollout_id=own)
+    others = f"{own}1", own.upper(), f"x{own}"
+    alike = {other: kit.play(waiting_for(model, answering()), rollout_id=other) for other in others}
+    await asyncio.gather(*map(kit.send, alike.values()))
+    for rollout in (meant, *alike.values()):
+        await rollout.first_chat()
+    await kit.cancel_where_it_runs(own)
+    await meant.result()
+    model.set()
+    for other, result in zip(alike, await kit.results(alike.values()), strict=True):
+        if result.get("status") != "COMPLETED":
+            looked_at(alike[other])
+            what = f"COMPLETED, of rollout_id {quoted(other)} when {quoted(own)} is cancelled"
+            raise Failed(what, f"{result.get('status')}: {quoted(result.get('error_message'))}")
 
 
 @check("state.cancel_again", "state-13", "A rollout that is cancelled twice has one result; the second is 202 or 409.")

@@ -62,6 +62,14 @@ class Stop:
     """Its result was answered 503 until the process had ended."""
     refused: dict[str, PlayedRollout] = field(default_factory=dict)
     """So are these, whose call was refused for a time just before; by how."""
+    owed_longer: list[PlayedRollout] = field(default_factory=list)
+    """Their results are answered 503 until the next process has ended, too: of one that had one, and one cut off."""
+    is_long_over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set then."""
+    turned_away: PlayedRollout | None = None
+    """Its init was answered 503."""
+    state_of_turned_away: httpx.Response | None = None
+    """As the next process told it."""
     problem: Failed | NotExercised | None = None
     """Why rollouts are missing, or inits were taken all the same; or that this machine was too late to tell."""
     during: dict[str, httpx.Response | None] = field(default_factory=dict)
@@ -112,7 +120,14 @@ async def _stop(kit: Kit) -> Stop:
     if not why_no_end_is_awaited(kit):
         stop.lasting = kit.play(waiting_for(is_over, answering()))
         asked.append(stop.lasting)
-    await asyncio.gather(*map(kit.send, (*asked, stop.owed)))
+        if kit.command is not None:
+            stop.owed_longer.append(kit.play(waiting_for(is_over, answering()), owing(stop.is_long_over)))
+            asked += stop.owed_longer
+    if kit.command is not None:
+        stop.owed_longer.append(kit.play(on_completed=owing(stop.is_long_over)))
+    for rollout in stop.owed_longer:
+        rollout.has_delivery_faults = True
+    await asyncio.gather(*map(kit.send, {*asked, *stop.owed_longer, stop.owed}))
     for rollout in asked:
         await rollout.first_chat()
     await stop.owed.wait_until(lambda played: bool(played.completions), "a terminal result")
@@ -148,6 +163,8 @@ async def _stop(kit: Kit) -> Stop:
             await stop.owed.result()
             if text := stop.owed.contradiction():
                 raise Failed("the same result after SIGTERM and a new start", text, usually=MADE_ANEW)
+            if stop.turned_away is not None:
+                stop.state_of_turned_away = await kit.status(stop.turned_away.rollout_id)
             with contextlib.suppress(Failed):  # another check's matter
                 stop.owed_state = await until_delivered(kit, stop.owed)
         except Failed as failure:
@@ -162,7 +179,7 @@ async def _go_on(kit: Kit, stop: Stop, model: asyncio.Event, left_waiting: async
         Failed: inits are taken, rollouts are not reported, or do not end as they should.
         NotExercised: this machine was too late to tell.
     """
-    late = await _refused_after_sigterm(kit)
+    late = await _refused_after_sigterm(kit, stop)
     # The model answers in its time, however long the server takes to say how it stands.
     asyncio.get_running_loop().call_later(STILL_RUNNING_SECONDS, model.set)
     wanted = {
@@ -248,7 +265,7 @@ def _terminate(kit: Kit) -> None:
             raise Failed(f"a process {kit.options.server_pid} to stop", error.strerror or "none") from None
 
 
-async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
+async def _refused_after_sigterm(kit: Kit, stop: Stop) -> list[PlayedRollout]:
     """Wait until inits are refused; what is still accepted in between is owed a result too."""
     late: list[PlayedRollout] = []
     deadline = time.monotonic() + kit.options.timeout_seconds
@@ -263,6 +280,7 @@ async def _refused_after_sigterm(kit: Kit) -> list[PlayedRollout]:
         except httpx.TransportError:
             return late
         if response.status_code == 503:
+            stop.turned_away = rollout
             if retry_after_seconds(response) is None:
                 raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response), usually=NO_TIME)
             if field_of(response, "code") != "shutting_down":

@@ -169,7 +169,7 @@ async def _redirected(kit: Kit, elsewhere: PlayedRollout, status: int) -> None:
     ended, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for one in left:
         one.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*waiting, return_exceptions=True)
     if waiting[0] in ended:
         await waiting[0]
 

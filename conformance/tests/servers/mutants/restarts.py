@@ -1,0 +1,43 @@
+"""Defects of what an end of the process leaves to the next one, and to the one after it."""
+
+import time
+from typing import Any
+
+from servers.model import Json, Refusal, Rollout
+from servers.mutants.mechanism import mutant
+from servers.small import SmallServer
+
+
+async def takes_up_the_last_alone(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    self.note({"settled": rollout.init, "state": "delivered"})
+    await usual(rollout)
+
+
+async def reports_it_anew(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    extra = (rollout.result or {}).get("extra_fields", {})
+    if extra.get("outcome") == "interrupted":
+        rollout.result["error_message"] = f"interrupted at {time.time()}"
+    await usual(rollout)
+
+
+async def records_what_it_turns_away(self: SmallServer, usual: Any, init: Json) -> Any:
+    try:
+        return await usual(init)
+    except Refusal:
+        if self.is_draining:
+            self.note({"accepted": init, "reply": "{}"})
+        raise
+
+
+def cancels_all_that_begin_so(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    own = rollout.init["rollout_id"]
+    usual(rollout)
+    for other in self.rollouts.values():
+        if other is not rollout and other.state == "running" and other.init["rollout_id"].startswith(own):
+            usual(other)
+
+
+mutant("takes-up-the-last-alone", "drain.owed_longer", silent=True, resume=takes_up_the_last_alone, needs="process")
+mutant("reports-what-was-cut-off-anew", "drain.owed_longer", resume=reports_it_anew, needs="process")
+mutant("records-what-it-turns-away", "drain.turned_away", accept=records_what_it_turns_away, needs="process")
+mutant("cancels-all-that-begin-so", "state.cancel_one", stop=cancels_all_that_begin_so)

@@ -99,7 +99,7 @@ class Posting:
 
     def is_page(self, response: httpx.Response) -> bool:
         """Whether somebody else answers, in HTML."""
-        return "text/html" in response.headers.get("content-type", "") and self.begins_as_page(response.text)
+        return "text/html" in response.headers.get("content-type", "").lower() and self.begins_as_page(response.text)
 
     def begins_as_page(self, text: str) -> bool:
         return text.lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype html", "<html"))

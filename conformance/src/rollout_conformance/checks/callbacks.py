@@ -258,7 +258,8 @@ async def trace(kit: Kit) -> None:
     }
     for number, (rollout, trace_id) in enumerate(rollouts.items()):
         rollout.has_delivery_faults = number == 0
-        headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "tracestate": f"kit={number}"}
+        name = "Traceparent" if number else "traceparent"  # names of headers have no case
+        headers = {name: f"00-{trace_id}-{secrets.token_hex(8)}-01", "tracestate": f"kit={number}"}
         kit.took(rollout, await kit.post(rollout.init, headers=headers))
         await rollout.first_chat()
     model.set()

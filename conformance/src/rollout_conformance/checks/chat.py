@@ -169,7 +169,7 @@ async def stop(kit: Kit) -> None:
 
 @check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
-    extra: dict[str, Any] = {"reasoning_content": "\n\nLet me see. \n", "x_own": {"a": [1, None, True]}}
+    extra: dict[str, Any] = {"reasoning_content": "\n\nLet me see. \n", "x_own": {"a": [1, None, True, LARGE]}}
     calling = calling_offered(lambda tools, turn: [call_of(tools[0], f"call_{turn}")], turns=2, **extra)
     rollout = await kit.start(calling)
     await rollout.result()
@@ -178,7 +178,7 @@ async def reply_intact(kit: Kit) -> None:
     if not replies:
         raise NotExercised("the agent does not call the model again after a tool call")
     for number, reply in enumerate(replies, start=1):
-        if lost := next((name for name, value in extra.items() if reply.get(name) != value), ""):
+        if lost := next((name for name, value in extra.items() if not is_same_json(reply.get(name), value)), ""):
             raise Failed(f"{lost} of the model's reply {number} in the next call", quoted(reply))
 
 

@@ -184,13 +184,14 @@ async def refused(kit: Kit) -> None:
 
     again = Answer(503, encoded({"detail": "not now"}), {"Retry-After": "0"})
     cases = {f"{one}": _require_rest(kit, one, calling_offered_tools()) for one in (400, 413, 422)}
+    cases["413 with a page of HTML"] = _require_rest(kit, 413, calling_offered_tools(), page=HTML)
     cases["422 to an ERROR"] = _require_rest(kit, 422, fails_later)
     cases["422 after 503"] = _require_rest(kit, 422, calling_offered_tools(), again)
     await every(cases)
 
 
-async def _require_rest(kit: Kit, status: int, on_chat: Script, *before: Answer) -> None:
-    refusal = Answer(status, encoded({"detail": "no"}))
+async def _require_rest(kit: Kit, status: int, on_chat: Script, *before: Answer, page: bytes = b"") -> None:
+    refusal = Answer(status, page, PAGE) if page else Answer(status, encoded({"detail": "no"}))
     rollout = kit.play(on_chat, first(*before, refusal, then=acknowledge))
     rollout.has_delivery_faults = True
     await kit.send(rollout)

@@ -65,6 +65,20 @@ async def concurrent(kit: Kit) -> None:
     await _require_one_run(kit, rollout)
 
 
+@check("idempotency.concurrent_conflict", "same-8", "Of two bodies at once under one key one is taken.")
+async def concurrent_conflict(kit: Kit) -> None:
+    rollout = kit.play()
+    bodies = [rollout.init, {**rollout.init, "metadata": {"ground_truth": "5"}}] * CONCURRENT_INITS
+    answers = await asyncio.gather(*(kit.post(body) for body in bodies))
+    taken = {n % 2 for n, answer in enumerate(answers) if answer.status_code == 202}
+    odd = next((one for n, one in enumerate(answers) if one.status_code != (202 if n % 2 in taken else 409)), None)
+    if len(taken) != 1 or odd is not None:
+        got = describe(odd) if len(taken) == 1 and odd is not None else f"202 to {len(taken)} of them"
+        raise Failed("202 to one of two bodies at once under one key, and 409 to the other", got)
+    kit.took(rollout, answers[taken.pop()])
+    await _require_one_run(kit, rollout)
+
+
 @check("idempotency.after_completion", "same-1", "An init repeated after the result gets the first answer.")
 async def after_completion(kit: Kit) -> None:
     rollout = kit.play()

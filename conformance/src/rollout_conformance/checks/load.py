@@ -112,6 +112,7 @@ async def beside_waiting(kit: Kit) -> None:
 
 @check("load.beside_paused", "way-8", "A trainer that asks for patience delays its own rollout, and no other.")
 async def beside_paused(kit: Kit) -> None:
+    kit.group()
     # A machine that stands still delays one now and then; a server that does, each.
     waits = [waited := await _wait_beside_pause(kit)]
     while waited >= PAUSE_SECONDS and len(waits) < PAUSES:

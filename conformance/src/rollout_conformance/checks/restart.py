@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from rollout_conformance.asking import describe
+from rollout_conformance.asking import describe, field_of
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
@@ -24,6 +24,7 @@ from rollout_conformance.scripts import (
     calling_offered_tools,
     encoded,
     owing,
+    refusing,
     waiting_for,
 )
 from rollout_conformance.strict_json import is_same_document
@@ -55,6 +56,10 @@ class Restart:
     """Its result is answered 422, so that it comes without messages, and then 503 until the server is back."""
     delivered: PlayedRollout
     """It has ended, and its result was acknowledged."""
+    offered: PlayedRollout
+    """Its result was not answered yet."""
+    refused: PlayedRollout
+    """Its result was refused for good."""
     is_read: bool = False
     """Whether the server had read that when it was killed."""
     problem: Failed | None = None
@@ -69,6 +74,8 @@ class Restart:
     """By rollout_id: how many calls there were before."""
     before: dict[str, int] = field(default_factory=dict)
     """By rollout_id: how many deliveries there were before."""
+    state_of_delivered: httpx.Response | None = None
+    """As the next process told it."""
     longer: Failed | None = None
     """Why what was owed since the process before is missing, or another result."""
     anew: PlayedRollout | None = None
@@ -87,7 +94,7 @@ class Restart:
     @property
     def rollouts(self) -> list[PlayedRollout]:
         """All of them."""
-        return [*self.running, self.owed, self.shortened, self.delivered]
+        return [*self.running, self.owed, self.shortened, self.delivered, self.offered, self.refused]
 
 
 async def restart_of(kit: Kit) -> Restart:
@@ -105,22 +112,27 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
     model, is_back = kit.hold(), asyncio.Event()
     kit.group()
 
-    def play(on_chat: Script, on_completed: Script = acknowledge) -> PlayedRollout:
-        return kit.play(on_chat, on_completed, api_key=secrets.token_urlsafe(12))
+    def play(on_chat: Script, on_completed: Script = acknowledge, **fields: str) -> PlayedRollout:
+        return kit.play(on_chat, on_completed, api_key=secrets.token_urlsafe(12), **fields)
 
     restart = Restart(
         [play(waiting_for(model, answering())) for _ in range(ROLLOUTS)],
-        play(calling_offered_tools(), owing(is_back, retry_after="0")),
+        play(calling_offered_tools(), owing(is_back, retry_after="0"), idempotency_key=secrets.token_hex(8)),
         play(calling_offered_tools(), owing(is_back, Answer(422, encoded({"detail": "no"})), retry_after="0")),
         play(answering()),
+        play(calling_offered_tools(), waiting_for(is_back, acknowledge)),
+        play(answering(), refusing(403, None, acknowledge)),
     )
-    restart.owed.has_delivery_faults = restart.shortened.has_delivery_faults = True
+    for rollout in (restart.owed, restart.shortened, restart.offered, restart.refused):
+        rollout.has_delivery_faults = True
+    restart.refused.is_refused_for_good = True
     answers = await asyncio.gather(*map(kit.send, restart.rollouts))
     first = {rollout.rollout_id: answer for rollout, answer in zip(restart.rollouts, answers, strict=True)}
     await restart.delivered.result()
     for rollout in restart.running:
         await rollout.first_chat()
-    await restart.owed.wait_until(lambda played: bool(played.completions), "a terminal result")
+    for rollout in (restart.owed, restart.offered, restart.refused):
+        await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
     # That it is offered again is another check's matter.
     with contextlib.suppress(TimeoutError, Failed):
         async with asyncio.timeout(SHORTENED_SECONDS):
@@ -146,13 +158,14 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
             kit.trainer.has_short_limit = await start_with_short_limit(command, "kill -9")
         else:
             await start_again(command, "kill -9")
-        for rollout in (restart.owed, restart.delivered, restart.running[0]):
+        restart.state_of_delivered = await kit.status(restart.delivered.rollout_id)
+        for rollout in (restart.owed, restart.delivered, restart.refused, restart.running[0]):
             own = rollout.rollout_id
             restart.repeated[own] = first[own], await kit.post(rollout.init)
         another = {**restart.delivered.init, "messages": [{"role": "user", "content": "another body"}]}
         restart.conflict = await kit.post(another)
         is_back.set()
-        owed = [*restart.running, restart.owed]
+        owed = [*restart.running, restart.owed, restart.offered]
         if restart.is_shortened:
             owed.append(restart.shortened)
         await require_reports([*owed, restart.delivered], "kill -9 and a new start")
@@ -325,6 +338,7 @@ async def repeated(kit: Kit) -> None:
 async def repeated_delivered(kit: Kit) -> None:
     restart = await restart_of(kit)
     _require_first_answer(restart, restart.delivered, "whose result was delivered")
+    _require_first_answer(restart, restart.refused, "whose result was refused for good")
     if restart.conflict is not None and restart.conflict.status_code != 409:
         what = "409 to another body under a key whose result was delivered before kill -9"
         usually = "the key is on record without what it stood for: keep a digest of the request beside it"
@@ -364,3 +378,17 @@ async def own_keys(kit: Kit) -> None:
         if call.key in before:
             looked_at(call.rollout)
             raise Failed("an Idempotency-Key of its own for each call, over a new start", f"{quoted(call.key)} again")
+
+
+@check("drain.state", "state-1", "The state of what was delivered before the kill is told after it, too.", STOPPING)
+async def state(kit: Kit) -> None:
+    restart = await restart_of(kit)
+    looked_at(restart.delivered)
+    told = restart.state_of_delivered
+    if told is None:
+        raise NotExercised("the server gave no answer after kill -9 and a new start", cause="drain.killed")
+    found = field_of(told, "state")
+    if told.status_code != 200 or (restart.is_read and found != "delivered"):
+        raise Failed(
+            "200 and the state 'delivered' of a rollout that was, before kill -9 and a new start", describe(told)
+        )

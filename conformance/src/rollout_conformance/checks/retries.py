@@ -304,7 +304,9 @@ async def not_whole(kit: Kit) -> None:
 @check("retries.final", "retry-8", "A call answered 3xx, 400, 401, 403, 409, 413 or 422 is not made again.")
 async def final(kit: Kit) -> None:
     statuses = (*range(300, 304), 307, 308, 400, 401, 402, 403, 406, 409, 413, 415, 418, 421, 422, 423, 424, 431, 451)
+    page = Answer(413, b"<!DOCTYPE html><html></html>", {"Content-Type": "text/html"})
     scripts = by_turns({f"{status}": refusing(status, 1, answering()) for status in statuses})
+    scripts["413 with a page of HTML"] = first(page, then=answering())
     rollouts = await asyncio.gather(*map(kit.start, scripts.values()))
     await kit.results(rollouts)
     for what, rollout in zip(scripts, rollouts, strict=True):

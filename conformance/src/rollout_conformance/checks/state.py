@@ -125,6 +125,9 @@ async def unknown(kit: Kit) -> None:
     fields = _fields(await kit.status(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the state of an unknown rollout")
     if fields.get("code") != "unknown_rollout":
         raise Failed("the code 'unknown_rollout' with the 404", quoted(fields))
+    known = await kit.start(rollout_id=f"Kit-{secrets.token_hex(4)}-Z")
+    what = "the state of an id that is known in another case"
+    _fields(await kit.status(known.rollout_id.swapcase()), 404, what)
     if (answer := await kit.ask("GET", "/v1/rollout/%FF")).status_code >= 500:
         raise Failed("a 4xx to GET /v1/rollout/%FF, which is no text", describe(answer))
 

@@ -23,7 +23,7 @@ from rollout_conformance.lateness import Lateness, watched
 from rollout_conformance.options import SHORT_DRAIN_SECONDS
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
-from rollout_conformance.scripts import answering, encoded, first, owing, waiting_for
+from rollout_conformance.scripts import answering, calling_offered_tools, encoded, first, owing, waiting_for
 from rollout_conformance.usual_causes import MADE_ANEW
 from rollout_conformance.vocabulary import Failed, NotExercised, Skipped, TooBusy
 
@@ -112,7 +112,8 @@ async def _stop(kit: Kit) -> Stop:
     owed = kit.play(on_completed=owing(is_back, retry_after=str(LONG_SECONDS)))
     owed.has_delivery_faults = True
     kit.group()
-    running = [kit.play(waiting_for(model, answering())) for _ in range(ROLLOUTS)]
+    scripts = [answering(), calling_offered_tools()] * (ROLLOUTS // 2)
+    running = [kit.play(waiting_for(model, script)) for script in scripts]
     stop = Stop(running, kit.play(waiting_for(left_waiting, answering())), owed)
     for what, answer in REFUSALS.items():
         stop.refused[what] = kit.play(first(answer, then=waiting_for(model, answering())))

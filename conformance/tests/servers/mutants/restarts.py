@@ -1,5 +1,6 @@
 """Defects of what an end of the process leaves to the next one, and to the one after it."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -29,6 +30,26 @@ async def records_what_it_turns_away(self: SmallServer, usual: Any, init: Json) 
         raise
 
 
+def forgets_what_was_delivered(self: SmallServer, usual: Any, rollout_id: str) -> Rollout:
+    found: Rollout = usual(rollout_id)
+    if found.state == "delivered" and not found.attempts:  # it ended before this process began
+        raise Refusal(404, "No such rollout", "unknown_rollout")
+    return found
+
+
+async def shares_the_first_answer(self: SmallServer, usual: Any, init: Json) -> Any:
+    async def late() -> Any:
+        await asyncio.sleep(0.1)
+        return await usual(init)
+
+    pending, key = self.__dict__.setdefault("pending", {}), self.key_of(init)
+    if key in self.rollouts:
+        return await usual(init)
+    if key not in pending:
+        pending[key] = asyncio.ensure_future(late())
+    return await asyncio.shield(pending[key])
+
+
 def cancels_all_that_begin_so(self: SmallServer, usual: Any, rollout: Rollout) -> None:
     own = rollout.init["rollout_id"]
     usual(rollout)
@@ -40,4 +61,6 @@ def cancels_all_that_begin_so(self: SmallServer, usual: Any, rollout: Rollout) -
 mutant("takes-up-the-last-alone", "drain.owed_longer", silent=True, resume=takes_up_the_last_alone, needs="process")
 mutant("reports-what-was-cut-off-anew", "drain.owed_longer", resume=reports_it_anew, needs="process")
 mutant("records-what-it-turns-away", "drain.turned_away", accept=records_what_it_turns_away, needs="process")
+mutant("forgets-what-was-delivered", "drain.state", named=forgets_what_was_delivered, needs="process")
+mutant("shares-the-first-answer", "idempotency.concurrent_conflict", accept=shares_the_first_answer)
 mutant("cancels-all-that-begin-so", "state.cancel_one", stop=cancels_all_that_begin_so)

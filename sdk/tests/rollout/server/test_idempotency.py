@@ -100,6 +100,30 @@ class TestOneKey:
         await clients.result()
         assert len(agent.tool_requests) == len(clients.made) == 1
 
+    @pytest.mark.parametrize("is_refused", [False, True])
+    async def test_another_body_at_the_same_time_is_judged_once_the_first_is(
+        self, clients: StandInClients, is_refused: bool
+    ) -> None:
+        asked, released = threading.Event(), threading.Event()
+
+        def slow(request: RolloutRequest) -> list[Any]:
+            asked.set()
+            released.wait()
+            if is_refused and request.messages:
+                raise RuntimeError("no tools for these")
+            return []
+
+        app = create_app(ScriptedAgent(tools=slow))
+        first = asyncio.create_task(post_init(app, init_body()))
+        await asyncio.to_thread(asked.wait)
+        others = [asyncio.create_task(post_init(app, init_body(messages=[]))) for _ in range(3)]
+        await asyncio.sleep(0)
+        released.set()
+        assert (await first).status_code == (500 if is_refused else 202)
+        assert {(await other).status_code for other in others} == {202 if is_refused else 409}
+        await clients.result()
+        assert len(clients.made) == 1
+
     @pytest.mark.parametrize("who", ["leader", "follower"])
     async def test_one_that_goes_away_takes_nobody_along(self, clients: StandInClients, who: str) -> None:
         asked, released = threading.Event(), threading.Event()

@@ -109,6 +109,10 @@ class Admission:
         else:
             init = _Init(request, body, trace, pull_key(request.rollout_id), terms.fingerprint, terms)
         future, leads = self._state.get_or_create_init_future(init.key)
+        while not leads and self._state.fingerprints.get(init.key) != init.fingerprint and not future.done():
+            # Another body has the key only if it is taken: it may be refused, or another process may have this one.
+            await asyncio.wait({future})
+            future, leads = self._state.get_or_create_init_future(init.key)
         if leads:
             self._state.fingerprints[init.key] = init.fingerprint
             self._spawn(self._lead(init, future))

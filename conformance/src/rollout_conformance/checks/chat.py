@@ -169,7 +169,7 @@ async def stop(kit: Kit) -> None:
 
 @check("chat.reply_intact", "chat-14", "Keys of a reply that the server does not know stay in the conversation.")
 async def reply_intact(kit: Kit) -> None:
-    extra: dict[str, Any] = {"reasoning_content": "\n\nLet me see. \n", "x_own": {"a": [1, None, True, LARGE]}}
+    extra: dict[str, Any] = {"reasoning_content": "\n\nLet me see. \n", "x_own": {"a": [1, None, True]}}
     calling = calling_offered(lambda tools, turn: [call_of(tools[0], f"call_{turn}")], turns=2, **extra)
     rollout = await kit.start(calling)
     await rollout.result()

@@ -38,7 +38,7 @@ def test_a_call_that_the_model_refuses_ends_its_rollout_and_no_other(
     out, err = capfd.readouterr()
     assert code == 1
     assert "Traceback" not in out + err
-    assert "1 x llm_error: LLM API error (HTTP 400): no such image" in out
+    assert "1 x refused request: LLM API error (HTTP 400): no such image" in out
     assert "Error: 1 of " in err
 
 

@@ -7,12 +7,14 @@ import pytest
 
 from osmosis_ai.rollout.core.llm_client import CompletionsResult
 from osmosis_ai.rollout.core.schemas import RolloutRequest, RolloutResponse, RolloutStatus
+from osmosis_ai.rollout.run.errors import PolicyError
 from osmosis_ai.rollout.run.tally import MAX_PROBLEMS, MAX_REWRITES_SHOWN, MAX_ROWS_NAMED, OTHER_PROBLEMS
+from osmosis_ai.rollout.run.train.call_watch import CallWatch
 from osmosis_ai.rollout.run.train.printer import MAX_TABLE_LINES, ReportPrinter
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
-from osmosis_ai.rollout.run.train.zero_watch import ZeroWatch
 from osmosis_ai.rollout.run.zero_reasons import CALLS_AS_TEXT, EMPTY, OUT_OF_TURNS, TRUNCATED
 from osmosis_ai.rollout.trainer import ChatCall, Ending, RolloutOutcome
+from osmosis_ai.rollout.trainer.errors import CallRefusedError
 
 
 def ended(
@@ -50,10 +52,10 @@ class TestZeros:
         async def complete(call: ChatCall) -> CompletionsResult:
             return CompletionsResult({"role": "assistant", "content": "7"}, [], [], {}, finish_reason)
 
-        watch = ZeroWatch(complete)
+        watch = CallWatch(complete)
         tools = [{"type": "function", "function": {"name": "add"}}]
         await watch(ChatCall("id-7", [], tools, {}))
-        return watch.reason(outcome)
+        return watch.zero_reason(outcome)
 
     @pytest.mark.parametrize(
         ("finish_reason", "result", "reason"),
@@ -74,6 +76,20 @@ class TestZeros:
         report.add(0, 0, outcome, found)
         assert f"Scored 0 or less: 1\n    1 of 1: {found}\n" in printed(report)
         assert report.summary()["zero_reasons"] == {found: 1}
+
+    async def test_a_call_that_failed_names_the_failure_of_its_rollout_as_test_does(self) -> None:
+        async def complete(call: ChatCall) -> CompletionsResult:
+            raise CallRefusedError("The policy failed.") from PolicyError("The policy failed.")
+
+        watch = CallWatch(complete)
+        for server_says, kind in (("llm_error", "policy"), ("agent_error", None)):
+            with pytest.raises(CallRefusedError):
+                await watch(ChatCall("id-7", [], [], {}))
+            outcome = ended(Ending.ERROR, None, "The policy failed.", extra_fields={"outcome": server_says})
+            assert watch.error_kind(outcome) == kind
+            report = RolloutReport(planned=1)
+            report.add(0, 0, outcome, error_kind=kind)
+            assert report.failures == {kind or server_says: 1}
 
     async def test_what_is_not_known_is_no_reason(self) -> None:
         assert await self.reason("length", ended(reward=1.0)) is None

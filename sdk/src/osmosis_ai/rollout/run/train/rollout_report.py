@@ -59,8 +59,15 @@ class RolloutReport(Tally):
         self.contradictions = 0
         self.late_results = 0
 
-    def add(self, row_index: int, repeat: int, outcome: RolloutOutcome, zero_reason: str | None = None) -> ReportLine:
-        """Count one rollout."""
+    def add(
+        self,
+        row_index: int,
+        repeat: int,
+        outcome: RolloutOutcome,
+        zero_reason: str | None = None,
+        error_kind: str | None = None,
+    ) -> ReportLine:
+        """Count one rollout; ``error_kind`` is for a failure that is known better than the server knows it."""
         line = ReportLine(
             row_index=row_index,
             repeat=repeat,
@@ -72,7 +79,7 @@ class RolloutReport(Tally):
             duration_ms=round(outcome.latency_seconds * 1000, 3),
             finish_reason=None if outcome.finish_reason is None else shortened(outcome.finish_reason, limit=40),
             error=None if outcome.problem is None else shortened(outcome.problem),
-            error_kind=None if outcome.problem is None else _kind(outcome),
+            error_kind=None if outcome.problem is None else error_kind or _kind(outcome),
             **_told(outcome),
             rewritten=shortened(outcome.rewrites[0]) if outcome.rewrites else None,
             reward_components=outcome.reward_components or None,

@@ -19,9 +19,9 @@ from osmosis_ai.rollout.run.data.dataset import dataset_row_to_request
 from osmosis_ai.rollout.run.driver import Job, drive
 from osmosis_ai.rollout.run.loading import Dataset
 from osmosis_ai.rollout.run.results.results_file import Record, ResultsFile
+from osmosis_ai.rollout.run.train.call_watch import CallWatch
 from osmosis_ai.rollout.run.train.options import Options
 from osmosis_ai.rollout.run.train.rollout_report import RolloutReport, record_of
-from osmosis_ai.rollout.run.train.zero_watch import ZeroWatch
 from osmosis_ai.rollout.trainer.server_process import ServerProcess
 from osmosis_ai.rollout.trainer.trainer import Trainer
 from osmosis_ai.rollout.trainer.vocabulary import Completer, RolloutOutcome, TrainerLimits
@@ -48,7 +48,7 @@ class Session:
         self._options = options
         self._dataset = dataset
         self._complete = complete
-        self._zero_watch = ZeroWatch(complete)
+        self._call_watch = CallWatch(complete)
         self._close = close
         self._run_id = secrets.token_hex(RUN_ID_BYTES)
         self._mcp = options.mcp and absolute_place(options.mcp)
@@ -113,7 +113,7 @@ class Session:
                     )
                 )
             trainer = Trainer(
-                self._zero_watch,
+                self._call_watch,
                 server_url=own.url if own else self._url or "",
                 server_api_key=own.api_key if own else options.server_key,
                 host=options.host,
@@ -153,7 +153,8 @@ class Session:
             return outcome, getattr(self._complete, "stop_reason", None)  # of a model that answers no more
 
         def take(job: Job, outcome: RolloutOutcome) -> None:
-            line = report.add(job.row_index, job.repeat, outcome, self._zero_watch.reason(outcome))
+            told = self._call_watch.zero_reason(outcome), self._call_watch.error_kind(outcome)
+            line = report.add(job.row_index, job.repeat, outcome, *told)
             record = record_of(line, outcome)
             results.add(job.slot, record)
             on_rollout(record)

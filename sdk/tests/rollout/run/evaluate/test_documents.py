@@ -275,6 +275,19 @@ class TestPlots:
         bars = [float(bar.get("height", 0)) for bar in plot.iter() if bar.tag.endswith("rect")]
         assert bars[-1] == max(bars) == pytest.approx(3 * bars[0], abs=0.5)
 
+    @pytest.mark.parametrize(
+        ("values", "ends"),
+        [
+            ([108, 51_250], ("108", "51,250")),
+            ([2.587, 6003.4], ("2.587", "6,003")),
+            ([-0.25, 1e100], ("-0.25", "1e+100")),
+            ([-41_000.0], ("-41,000",)),
+        ],
+    )
+    def test_the_ends_of_an_axis_read_as_the_tables_do(self, values: list[float], ends: tuple[str, ...]) -> None:
+        plot = ElementTree.fromstring(histogram("t", [Series("a", values)]))  # noqa: S314 - made here
+        assert tuple(end.text for end in plot.iterfind("p/span")) == ends
+
     def test_an_interval_is_drawn_to_scale(self) -> None:
         plot = ElementTree.fromstring(intervals("t", [Estimate("a", 0.5, Interval(0.25, 0.75))]))  # noqa: S314 - made here
         rail, bounds = [line for line in plot.iter() if line.tag.endswith("line")]

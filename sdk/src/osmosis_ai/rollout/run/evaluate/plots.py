@@ -56,7 +56,7 @@ def histogram(title: str, series: Sequence[Series], unit: str = "") -> str:
                 f'<rect class="{COLOURS[position % len(COLOURS)]}" x="{x:.1f}" y="{BAR_HEIGHT - height:.1f}"'
                 f' width="{thickness:.1f}" height="{height:.1f}"><title>{tip}</title></rect>'
             )
-    ends = f"<span>{low:,.4g}{_text(unit)}</span>" + (f"<span>{high:,.4g}{_text(unit)}</span>" if bins > 1 else "")
+    ends = "".join(f"<span>{_number(end)}{_text(unit)}</span>" for end in ([low, high] if bins > 1 else [low]))
     legend = "".join(
         f'<li><span class="key {COLOURS[position % len(COLOURS)]}"></span>{_text(one.name)}</li>'
         for position, one in enumerate(series)
@@ -67,6 +67,10 @@ def histogram(title: str, series: Sequence[Series], unit: str = "") -> str:
         f"{_svg(f'{title}: the highest bar is {highest:.0%} of runs', bars, BAR_HEIGHT)}"
         f'<p class="axis ends">{ends}</p>{f"<ul>{legend}</ul>" if len(series) > 1 else ""}</figure>'
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _binned(values: Sequence[float], low: float, high: float, bins: int) -> list[float]:

@@ -120,6 +120,12 @@ class TestIndex:
         assert (one.prompt, one.error, one.is_settled) == ("What is 1 + 2?", None, True)
         assert one.warnings == ["messages[0] changed"]
 
+    def test_an_id_of_many_digits_stays_the_one_it_is(self, tmp_path: Path) -> None:
+        told = {"small": 7, "snowflake": 1234567890123456789, "less": -(10**40), "whole": 1e300, "endless": 10**200}
+        TraceMaker("r1").start("Hi?", metadata=told).end().write(tmp_path / "1795600000")
+        [one] = indexed(tmp_path).rollouts
+        assert one.metadata == {"small": 7, "snowflake": "1234567890123456789", "less": f"-1{'0' * 40}"}
+
     def test_the_time_of_calls_that_failed_is_time_of_the_model(self, tmp_path: Path) -> None:
         maker = TraceMaker("r1").start("Hi?").add("chat_end", 27, turn=1, error="HTTP 500", latency_ms=27.0)
         maker.end(status="ERROR", error_message="HTTP 500", metrics={"llm_latency_ms": 0.0, "num_llm_calls": 0})

@@ -20,6 +20,8 @@ MAX_TEXT_CHARACTERS = 2000
 MAX_PIECE_CHARACTERS = 400
 MAX_WEIGHTS = 8
 _LARGEST_EXACT = 1 << 53
+"""A page's numbers are doubles: a larger integer, such as an id of 19 digits, is told as text, or would be another."""
+_LARGEST_BITS = 256
 
 
 def scalars_of(metadata: object) -> dict[str, Scalar]:
@@ -34,6 +36,8 @@ def scalars_of(metadata: object) -> dict[str, Scalar]:
             found[cut(key, MAX_KEY_CHARACTERS)] = cut(value, MAX_VALUE_CHARACTERS)
         elif isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= _LARGEST_EXACT):
             found[cut(key, MAX_KEY_CHARACTERS)] = value
+        elif isinstance(value, int) and value.bit_length() <= _LARGEST_BITS:
+            found[cut(key, MAX_KEY_CHARACTERS)] = str(value)
     return found
 
 

@@ -207,6 +207,15 @@ def test_two_rollouts_are_pinned_by_keys_and_stay_so_in_the_address(page: Browse
     page.wait_for("!document.querySelector('.detail.double') && document.querySelector('.conversation')")
 
 
+def test_an_opened_rollout_calls_its_run_what_the_other_views_do(page: Browser, two_runs: str) -> None:
+    page.open("about:blank")
+    page.open(f"{two_runs}#rollout=1700000001%2Fr0-0-0")
+    facts = "[...document.querySelectorAll('#detail .fact')]"
+    run = f"{facts}.find(e => e.innerText.startsWith('run'))?.querySelector('dd')"
+    page.wait_for(run)
+    assert page.evaluate(f"[{run}.innerText, {run}.title]") == [run_name("1700000001"), "1700000001"]
+
+
 def test_rollouts_without_metadata_are_grouped_by_what_was_asked(page: Browser, tmp_path: Path) -> None:
     long = "the same beginning " * 40
     for number in range(6):

@@ -53,8 +53,8 @@ const Detail = (() => {
   const rewardFact = (name, value, className) => fact(name, Text.reward(value), className, Text.whole(value));
 
   // What ends in what tells it from others: a run, an id of a dataset.
-  function named(name, value, className) {
-    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { class: "id", dir: "auto", title: Text.show(value) }, Text.middle(value)));
+  function named(name, value, className, shown = value) {
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { class: "id", dir: "auto", title: Text.show(value) }, Text.middle(shown)));
   }
 
   function header(rollout, pinned) {
@@ -81,7 +81,7 @@ const Detail = (() => {
         fact("turns", String(rollout.turns)), fact("tool calls", rollout.toolErrors ? `${rollout.tools} (${rollout.toolErrors} failed)` : String(rollout.tools)),
         fact("tokens", `${Text.count(rollout.promptTokens)} + ${Text.count(rollout.responseTokens)}`),
         fact("duration", Text.duration(rollout.duration)), fact("queue", Text.duration(rollout.queue)), fact("model time", Text.duration(rollout.llm)), fact("tool time", Text.duration(rollout.tool)),
-        fact("started", Text.when(rollout.started)), named("run", rollout.run), rollout.agent ? fact("agent", rollout.agent) : null,
+        fact("started", Text.when(rollout.started)), named("run", rollout.run, null, Text.runName(rollout.run)), rollout.agent ? fact("agent", rollout.agent) : null,
         rollout.weights?.length ? fact("weights", rollout.weights.join(", ")) : null,
         Object.entries(rollout.metadata ?? {}).map(([name, value]) => (typeof value === "string" ? named : fact)(name, String(value), "meta"))))];
   }

@@ -15,7 +15,7 @@ from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.cases import SOME
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
-from rollout_conformance.usual_causes import MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 
 CHECKS = {check.id: check for check in select()}
 
@@ -74,6 +74,18 @@ def test_results_that_are_made_anew_are_one_failure_wherever_they_are_seen() -> 
     anew, kept = (replace(failure(one), usually=MADE_ANEW) for one in ("drain.refused_same", "drain.kept"))
     assert causes(anew, kept) == {"drain.refused_same": "", "drain.kept": "drain.refused_same"}
     assert causes(anew, failure("drain.kept"))["drain.kept"] == ""
+
+
+def test_a_key_that_what_was_refused_has_kept_is_a_matter_of_a_full_server() -> None:
+    kept = [replace(failure(one), usually=KEY_KEPT) for one in ("init.bounds", "ids.odd")]
+    assert causes(*kept) == {"init.bounds": "", "ids.odd": "init.bounds"}
+    found = causes(*kept, failure("load.overload"))
+    assert found == {"init.bounds": "load.overload", "ids.odd": "load.overload", "load.overload": ""}
+
+
+def test_a_call_after_the_result_is_no_second_run() -> None:
+    order = failure("callbacks.order", subjects=["idempotency.after_error", "state.cancel"])
+    assert causes(failure("idempotency.after_error"), order)["idempotency.after_error"] == "callbacks.order"
 
 
 def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:

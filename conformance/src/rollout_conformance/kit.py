@@ -19,7 +19,7 @@ from rollout_conformance.played import PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import acknowledge, answering
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.tool_schemas import usable_tools
-from rollout_conformance.usual_causes import cause_of_refusal
+from rollout_conformance.usual_causes import KEY_KEPT, cause_of_refusal
 from rollout_conformance.vocabulary import Failed, Skipped
 
 if TYPE_CHECKING:
@@ -160,6 +160,10 @@ class Kit(Asking):
         Raises:
             Failed: it is no 202 with an object.
         """
+        if response.status_code == 409 and any(status in (429, 503) for status in rollout.statuses):
+            raise Failed(
+                "202 to an init that had been refused for want of room", describe(response), usually=KEY_KEPT
+            )
         if response.status_code != 202:
             raise Failed("202 to an init", describe(response), usually=cause_of_refusal(response.status_code))
         looked_at(rollout)

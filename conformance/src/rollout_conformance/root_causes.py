@@ -6,10 +6,11 @@ A failure follows from another one where
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
-   wait for one another; or there was no room, and the other one is ``FULL``;
+   wait for one another; or there was no room, or what was refused has kept its key, and the other one is
+   ``FULL``;
 5. it saw what was not on record yet, and so did the other one, ``RECORDER``;
-6. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw a result that
-   differs from the one before.
+6. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw the same of
+   ``ONE_CAUSE``, as a result that differs from the one before.
 
 What was not exercised because another check failed says so itself, and stands under that.
 
@@ -22,7 +23,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from rollout_conformance.cases import SOME
-from rollout_conformance.usual_causes import MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -82,7 +83,11 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 
 COURIER, RECORDER, FULL = "load.beside_owed", "drain.killed", "load.overload"
 
-BASIC = frozenset({"callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"})
+ONE_CAUSE = frozenset({MADE_ANEW, KEY_KEPT})
+
+BASIC = frozenset(
+    {"callbacks.order", "callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"}
+)
 """Audits of what nearly every check relies on."""
 
 _VARIABLE = re.compile(r"(?:GET|POST) \S+|'[^']*'|\"[^\"]*\"|\{.*\}|\[.*\]|\(rollout of .*\)|\d[\w.]*")
@@ -116,7 +121,7 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         (one.check.id for one in basic if one is not result and not result.subjects and own in _names(one.subjects)), ""
     ):
         return found
-    if result.usually == NO_ROOM and FULL in whole:
+    if own != FULL and result.usually in (NO_ROOM, KEY_KEPT) and FULL in whole:
         return FULL
     for pattern, root in RESTS_ON:
         if root in whole and root != own and fnmatchcase(own, pattern):
@@ -127,7 +132,7 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     alike = (
         one
         for one in before
-        if _plain(one.reason) == _plain(result.reason) or one.usually == result.usually == MADE_ANEW
+        if _plain(one.reason) == _plain(result.reason) or (one.usually == result.usually and one.usually in ONE_CAUSE)
     )
     return next((one.check.id for one in alike if result.subjects or not one.subjects), "")
 

@@ -25,7 +25,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import cause_of_refusal
+from rollout_conformance.usual_causes import KEY_KEPT, cause_of_refusal
 from rollout_conformance.vocabulary import LATE, Failed, NotExercised, TooBusy
 
 NEIGHBOURS = 8
@@ -36,7 +36,6 @@ PAUSE_SECONDS, PAUSES = 4, 3
 WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whole seconds"
 TIMES_FULL = 4
 """As others come and go, a moment with room is between two refusals now and then."""
-KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
 POLL_SECONDS = 0.1
 FEW_CONNECTIONS = "the HTTP client's pool has fewer connections to one host than rollouts may run: raise its limit"
 WAITING = 5

@@ -51,6 +51,11 @@ async def _ended(kit: Kit) -> list[PlayedRollout]:
             _play(sample.start(refusing(400, None, answering()))),
             _play(_with_faults(sample)),
         )
+    refused = kit.of_check("callbacks.refused")
+    sample_of_these = refused.play()
+    sample_of_these.init["messages"] = "no list"
+    with contextlib.suppress(Failed):
+        await refused.post(sample_of_these.init, insist=False)
     results = (rollout.over() for rollout in kit.trainer.rollouts if rollout.is_accepted)
     await asyncio.gather(*results, return_exceptions=True)
     return list(kit.trainer.rollouts)

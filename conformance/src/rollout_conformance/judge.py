@@ -20,7 +20,7 @@ from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.policy import Policy
 from rollout_conformance.root_causes import with_causes
 from rollout_conformance.server_command import ServerCommand
-from rollout_conformance.text import shortened
+from rollout_conformance.text import LEAST_SECRET_CHARACTERS, shortened
 from rollout_conformance.usual_causes import NO_ANSWER
 from rollout_conformance.vocabulary import (
     Check,
@@ -154,7 +154,9 @@ def _last_output(command: ServerCommand | None, results: Iterable[Result]) -> tu
 
 def _without_key(options: KitOptions, text: str) -> str:
     """Reasons quote answers, and reports are shown to others."""
-    return text.replace(options.api_key, "[the server's key]") if options.api_key else text
+    key = options.api_key or ""
+    # One so short is no secret, and stands in many words.
+    return text if len(key) < LEAST_SECRET_CHARACTERS else text.replace(key, "[the server's key]")
 
 
 async def _require_server(kit: Kit) -> None:

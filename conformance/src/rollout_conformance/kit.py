@@ -161,9 +161,7 @@ class Kit(Asking):
             Failed: it is no 202 with an object.
         """
         if response.status_code == 409 and any(status in (429, 503) for status in rollout.statuses):
-            raise Failed(
-                "202 to an init that had been refused for want of room", describe(response), usually=KEY_KEPT
-            )
+            raise Failed("202 to an init that had been refused for want of room", describe(response), usually=KEY_KEPT)
         if response.status_code != 202:
             raise Failed("202 to an init", describe(response), usually=cause_of_refusal(response.status_code))
         looked_at(rollout)

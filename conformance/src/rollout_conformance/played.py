@@ -17,7 +17,7 @@ from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import shortened
-from rollout_conformance.usual_causes import NEVER_BEGAN, NOT_DELIVERED
+from rollout_conformance.usual_causes import HELD_UP, NEVER_BEGAN, NOT_DELIVERED
 from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ class PlayedRollout:
             seen = self.calls_in_words + self._silence_in_words(timeout_seconds)
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
             usually = NOT_DELIVERED if self._was_answered else None if self.chats else NEVER_BEGAN
+            usually = HELD_UP if self._may_go_on else usually
             usually = None if self.completions else usually
             if usually is not None:
                 self.patience.lost += 1
@@ -217,9 +218,20 @@ class PlayedRollout:
     @property
     def _was_answered(self) -> bool:
         """Whether the model's last reply called no tool, so that its agent has ended."""
-        if not self.chats or self.chats[-1] not in self.answered_chats:
-            return False
-        return not any(map(call_ids, reply_in(self.chats[-1].answer.body if self.chats[-1].answer else b"")))
+        return self._has_last_reply and not self._calls_tools
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether it did, so that its agent may call the model again."""
+        return self._has_last_reply and self._calls_tools
+
+    @property
+    def _has_last_reply(self) -> bool:
+        return bool(self.chats) and self.chats[-1] in self.answered_chats
+
+    @property
+    def _calls_tools(self) -> bool:
+        return any(map(call_ids, reply_in(self.chats[-1].answer.body if self.chats[-1].answer else b"")))
 
     def _silence_in_words(self, seconds: float) -> str:
         """Since when none has begun at all; an empty text if others have."""
@@ -270,6 +282,11 @@ class PlayedRollout:
         return [
             call for call in self.chats if call.was_successful and is_whole(call.answer.body if call.answer else b"")
         ]
+
+    @property
+    def chats_before_result(self) -> list[Call]:
+        """Without those that come after it, which are a matter of their own."""
+        return [call for call in self.chats if not self.completions or call.order < self.completions[0].order]
 
     def contradiction(self) -> str:
         """How a later delivery differs from the one before; an empty text if all have the same content.

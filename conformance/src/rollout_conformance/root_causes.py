@@ -8,8 +8,9 @@ A failure follows from another one where
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
    wait for one another; or there was no room, or what was refused has kept its key, and the other one is
    ``FULL``;
-5. it saw what was not on record yet, and so did the other one, ``RECORDER``;
-6. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw the same of
+5. something was waited for in vain, and the other one is ``HOLDER``, which saw that a pause of one holds up others;
+6. it saw what was not on record yet, and so did the other one, ``RECORDER``;
+7. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw the same of
    ``ONE_CAUSE``, as a result that differs from the one before.
 
 What was not exercised because another check failed says so itself, and stands under that.
@@ -82,6 +83,10 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
 COURIER, RECORDER, FULL = "load.beside_owed", "drain.killed", "load.overload"
+HOLDER = "load.beside_paused"
+
+IN_VAIN = "; got none within "
+"""Of what was waited for."""
 
 ONE_CAUSE = frozenset({MADE_ANEW, KEY_KEPT})
 
@@ -112,7 +117,7 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     own = result.check.id
     whole = {one.check.id for one in failed if not (one.usually or "").startswith(SOME)}
     # What is not delivered keeps its place, so that there is none for others in the end.
-    is_waiting = result.usually in (NOT_DELIVERED, NO_ROOM) or "; got none within " in result.reason
+    is_waiting = result.usually in (NOT_DELIVERED, NO_ROOM) or IN_VAIN in result.reason
     if own != COURIER and is_waiting and _undelivered(failed):
         return COURIER
     if blamed := _blamed(result, failed):
@@ -121,6 +126,12 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         (one.check.id for one in basic if one is not result and not result.subjects and own in _names(one.subjects)), ""
     ):
         return found
+    if (
+        own != HOLDER
+        and IN_VAIN in result.reason
+        and any(one.check.id == HOLDER and IN_VAIN not in one.reason for one in failed)
+    ):
+        return HOLDER
     if own != FULL and result.usually in (NO_ROOM, KEY_KEPT) and FULL in whole:
         return FULL
     for pattern, root in RESTS_ON:

@@ -9,6 +9,7 @@ NOT_DELIVERED = (
     "the model's last reply was taken, and no result is sent: it is lost, or waits behind one that is not taken"
 )
 KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
+HELD_UP = "its next call does not come: it waits for something that another rollout has, or for an answer that it got"
 NO_ROOM = "there was no room for as long as the kit waits: it is made when rollouts end"
 NOT_ON_RECORD = "the 202 leaves before its init is on record, or results alone are kept: write it, then answer"
 MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"

@@ -240,9 +240,6 @@ async def refused(kit: Kit) -> None:
         was_refused = bool(rollout.statuses) and 202 not in rollout.statuses
         return f"{calls} callbacks" if calls and was_refused else ""
 
-    sample = kit.play()
-    sample.init["messages"] = "no list"
-    await kit.post(sample.init)
     first_problem(await audited(kit, refused_too=True), "no callbacks for a refused init", problem)
 
 

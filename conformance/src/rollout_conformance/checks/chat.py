@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -101,9 +100,7 @@ async def conversation(kit: Kit) -> None:
 )
 async def append_only(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
-        # What comes after the result is another check's matter.
-        ends = rollout.completions[0].order if rollout.completions else math.inf
-        calls = [call for call in rollout.answered_chats if call.order < ends]
+        calls = [call for call in rollout.chats_before_result if call in rollout.answered_chats]
         differences = (difference(one.continued, later.messages) for one, later in pairwise(calls))
         return next((f"{text} of a later call" for text in differences if text), "")
 

@@ -128,7 +128,7 @@ async def key(kit: Kit) -> None:
     def problem(rollout: PlayedRollout) -> str:
         if any(not call.key for call in rollout.chats):
             return "none"
-        for one, again in pairwise(rollout.chats):
+        for one, again in pairwise(rollout.chats_before_result):
             if _is_attempt_of(one, again) and one.key != again.key:
                 return f"{quoted(one.key)}, then {quoted(again.key)} after it was {one.answer_in_words}"
         return ""

@@ -298,7 +298,11 @@ async def hang_up(kit: Kit) -> None:
             raise too_late(late, LATE_SECONDS)
         looked_at(alone)
         raise Failed("the result of an init whose sender hung up and does not ask again", alone.calls_in_words)
-    await rollout.result()
+    for one in (rollout, *unread):
+        if (result := await one.result()).get("status") != "COMPLETED":
+            looked_at(one)
+            got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
+            raise Failed("COMPLETED, of an init whose sender hung up", got)
     await kit.settle()
     if len(rollout.completions) > 1 or len(rollout.chats) > 1:
         got = f"{len(rollout.chats)} calls and {len(rollout.completions)} results"

@@ -232,13 +232,14 @@ async def cancel_hangs_up(kit: Kit) -> None:
 
 @check("state.cancel_ended", "state-4", "The cancel of a rollout that has ended is 409, and changes nothing.")
 async def cancel_ended(kit: Kit) -> None:
-    rollout = await kit.start()
-    await rollout.result()
-    await until_delivered(kit, rollout)
-    fields = _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout that has ended")
-    if fields.get("code") != "not_running":
-        raise Failed("the code 'not_running' with the 409", quoted(fields))
-    await until_delivered(kit, rollout)
+    for how, script in (("has ended", answering()), ("has ended as ERROR", refusing(400, None, answering()))):
+        rollout = await kit.start(script)
+        await rollout.result()
+        await until_delivered(kit, rollout)
+        fields = _fields(await kit.cancel(rollout.rollout_id), 409, f"the cancel of a rollout that {how}")
+        if fields.get("code") != "not_running":
+            raise Failed("the code 'not_running' with the 409", quoted(fields))
+        await until_delivered(kit, rollout)
     await _cancel_owed(kit)
 
 

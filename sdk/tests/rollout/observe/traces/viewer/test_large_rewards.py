@@ -60,6 +60,29 @@ def test_what_is_reckoned_of_them_is_right(page: Browser, tmp_path: Path) -> Non
         "Stats.spread([1, 0], 2)": 0.5,
     }.items():
         assert page.evaluate(said) == pytest.approx(expected), said
+    # Student's t, by integration: Welch's degrees of freedom need not be whole.
+    for degrees, expected in {
+        1: 12.706,
+        1.35: 7.048,
+        1.75: 4.949,
+        2.5: 3.575,
+        3.61: 2.899,
+        4.9: 2.586,
+        24: 2.064,
+    }.items():
+        assert page.evaluate(f"Stats.quantile({degrees})") == pytest.approx(expected, rel=0.006), degrees
     assert page.evaluate(
         "[0.5, -0.25, 12.34, 99999.5, 1e5, -1234567.8, 1e21, 1e300, 1.7976e308, NaN, null].map(v => Text.reward(v))"
     ) == ["0.5", "-0.25", "12.3", "99999.5", "1e5", "-1.235e6", "1e21", "1e300", "> 1.8e308", "\u2013", "\u2013"]
+
+
+def test_a_change_of_groups_that_are_all_alike_is_of_every_sample(page: Browser, tmp_path: Path) -> None:
+    for run, reward in (("1700000001", 0.3), ("1700000002", 0.1)):
+        for sample in range(2):
+            maker = TraceMaker(f"r{sample}").start("1 + 1?").turn(1, saying("2"))
+            maker.end(reward=reward).write(tmp_path / "traces" / run)
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open("about:blank")
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    page.wait_for("document.querySelector('.pairs td.change')")
+    assert page.evaluate("document.querySelector('.pairs td.change').innerText") == "-0.2\nevery sample"

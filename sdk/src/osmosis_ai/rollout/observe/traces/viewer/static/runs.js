@@ -56,12 +56,13 @@ const Runs = (() => {
       told(without((pair) => pair.from === null && pair.to === null), "without a reward in both")].filter(Boolean).join(", ");
     const isBetter = (pair) => pair.difference > Stats.SAME && pair.groups[1].failed <= pair.groups[0].failed, isWorse = (pair) => lost(pair) || pair.difference < -Stats.SAME;
     const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { title: Text.whole(mean) }, Text.reward(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
-    // How much of a change may be chance; of samples that are all alike nothing can be said.
+    // How much of a change may be chance; none of it where each side's samples are all alike.
     const chance = (pair) => pair.difference === null ? null : Stats.welch(...pair.groups.map((group) => group.values));
+    const said = (pair, half = chance(pair)) => half === null ? null : half > 0 ? `± ${Text.reward(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
     const row = (pair) => el("tr", { "data-key": pair.key, class: isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
       el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key })),
-      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), chance(pair) ? el("span", { class: "chance", text: `± ${Text.reward(chance(pair))}` }) : null));
+      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),

@@ -27,9 +27,15 @@ const Stats = (() => {
   }
   const standardError = (values) => values.length < 2 ? null : spread(values) / Math.sqrt(values.length);
 
-  // The 97.5 % quantile of Student's t: a table, and beyond it Abramowitz and Stegun 26.7.5, good to three digits.
+  // The 97.5 % quantile of Student's t: a table, and beyond it Abramowitz and Stegun 26.7.5. Of fewer than five degrees,
+  // which Welch's need not be whole, its logarithm is nearly straight over their reciprocal: good to half a per cent.
+  const FEW = [[1, 12.706], [1.2, 8.603], [1.5, 6.017], [2, 4.303], [3, 3.182], [4, 2.776], [5, 2.571]];
   function quantile(degrees) {
-    if (degrees < 4.5) return [12.706, 4.303, 3.182, 2.776][Math.max(0, Math.round(degrees) - 1)];
+    const after = FEW.findIndex(([least]) => least > degrees);
+    if (after > 0) {
+      const [[low, high], [next, lower]] = FEW.slice(after - 1), way = (1 / low - 1 / degrees) / (1 / low - 1 / next);
+      return high * (lower / high) ** way;
+    }
     const z = 1.959964, g = [(z ** 3 + z) / 4, (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96, (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384];
     return z + g[0] / degrees + g[1] / degrees ** 2 + g[2] / degrees ** 3;
   }

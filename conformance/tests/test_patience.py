@@ -15,6 +15,7 @@ from rollout_conformance.lateness import watched
 from rollout_conformance.own_connections import OwnConnections
 from rollout_conformance.played import IMPATIENT_SECONDS, MANY_LOST, Call, Patience, PlayedRollout
 from rollout_conformance.scripts import acknowledge, answering
+from rollout_conformance.usual_causes import KEY_KEPT, NEVER_BEGAN
 from rollout_conformance.vocabulary import Failed
 
 
@@ -31,6 +32,15 @@ async def test_where_nothing_begins_any_more_it_is_said_since_when() -> None:
     patience.last_call.came_at = time.monotonic() - 30
     with pytest.raises(Failed, match=r"; none has begun since 'load\.overload', 30 s before\)$"):
         await lost.result()
+
+
+async def test_what_is_lost_though_it_was_accepted_after_a_refusal_is_a_matter_of_what_the_refusal_kept() -> None:
+    for statuses, usually in (([202], NEVER_BEGAN), ([429, 202], KEY_KEPT)):
+        lost = rollout_of("chat.stop", Patience(0.05))
+        lost.statuses += statuses
+        with pytest.raises(Failed) as caught:
+            await lost.result()
+        assert caught.value.usually == usually
 
 
 def test_once_many_are_lost_further_ones_are_not_waited_for_as_long() -> None:

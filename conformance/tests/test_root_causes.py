@@ -15,7 +15,7 @@ from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.cases import SOME
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
-from rollout_conformance.usual_causes import KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import A_PAGE, KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 
 CHECKS = {check.id: check for check in select()}
 
@@ -117,6 +117,18 @@ def test_what_was_not_on_record_yet_is_a_matter_of_what_a_kill_loses() -> None:
     newest, killed = (replace(failure(name), usually=NOT_ON_RECORD) for name in ("state.newest", "drain.killed"))
     assert causes(newest, killed) == {"state.newest": "drain.killed", "drain.killed": ""}
     assert causes(failure("state.newest", "another"), killed)["state.newest"] == ""
+
+
+def test_a_page_that_is_taken_for_the_trainers_word_is_one_matter_though_in_some_cases() -> None:
+    paused = replace(failure("retries.pause"), usually=A_PAGE)
+    page = replace(failure("retries.page"), usually=f"{SOME}: so with a 404 page, not with 405 'no'")
+    assert causes(paused, page) == {"retries.pause": "retries.page", "retries.page": ""}
+    assert causes(failure("retries.pause"), page)["retries.pause"] == ""
+
+
+def test_an_init_sent_again_after_a_hang_up_is_a_repeated_init() -> None:
+    found = causes(failure("init.hang_up"), failure("idempotency.after_completion"))
+    assert found == {"init.hang_up": "idempotency.after_completion", "idempotency.after_completion": ""}
 
 
 def test_nothing_follows_from_what_rests_on_it() -> None:

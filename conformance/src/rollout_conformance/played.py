@@ -17,7 +17,7 @@ from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import shortened
-from rollout_conformance.usual_causes import HELD_UP, NEVER_BEGAN, NOT_DELIVERED
+from rollout_conformance.usual_causes import HELD_UP, KEY_KEPT, NEVER_BEGAN, NOT_DELIVERED
 from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ class PlayedRollout:
         except TimeoutError:
             seen = self.calls_in_words + self._silence_in_words(timeout_seconds)
             seen += ", after its init was refused for want of room before" if self.was_refused_first else ""
-            usually = NOT_DELIVERED if self._was_answered else None if self.chats else NEVER_BEGAN
+            never_began = KEY_KEPT if self.was_refused_first else NEVER_BEGAN
+            usually = NOT_DELIVERED if self._was_answered else None if self.chats else never_began
             usually = HELD_UP if self._may_go_on else usually
             usually = None if self.completions else usually
             if usually is not None:

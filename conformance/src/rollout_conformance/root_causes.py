@@ -9,7 +9,7 @@ A failure follows from another one where
    wait for one another; or there was no room, or what was refused has kept its key, and the other one is
    ``FULL``;
 5. something was waited for in vain, and the other one is ``HOLDER``, which saw that a pause of one holds up others;
-6. it saw what was not on record yet, and so did the other one, ``RECORDER``;
+6. what usually lies behind it is what the other one is for, by ``WHERE``: what was not on record yet, a proxy's page;
 7. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw the same of
    ``ONE_CAUSE``, as a result that differs from the one before.
 
@@ -24,7 +24,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from rollout_conformance.cases import SOME
-from rollout_conformance.usual_causes import KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import A_PAGE, KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -32,6 +32,8 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("invalid.named", "invalid.fields"),
     ("invalid.odd_url", "invalid.server_url"),
     ("idempotency.*", "idempotency.while_running"),
+    ("init.hang_up", "idempotency.while_running"),
+    ("init.hang_up", "idempotency.after_completion"),
     ("tools.*", "tools.answered"),
     ("tools.*", "tools.parallel"),
     ("errors.*", "errors.refused"),
@@ -82,8 +84,10 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
-COURIER, RECORDER, FULL = "load.beside_owed", "drain.killed", "load.overload"
+COURIER, FULL = "load.beside_owed", "load.overload"
 HOLDER = "load.beside_paused"
+
+WHERE = {NOT_ON_RECORD: "drain.killed", A_PAGE: "retries.page"}
 
 IN_VAIN = "; got none within "
 """Of what was waited for."""
@@ -137,8 +141,9 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     for pattern, root in RESTS_ON:
         if root in whole and root != own and fnmatchcase(own, pattern):
             return root
-    if own != RECORDER and result.usually == NOT_ON_RECORD and RECORDER in whole:
-        return RECORDER
+    where = WHERE.get(result.usually or "", own)
+    if where != own and any(one.check.id == where for one in failed):
+        return where
     # What another audit finds is no cause of what a check saw for itself; so nothing can be its own cause in the end.
     alike = (
         one

@@ -8,6 +8,7 @@ NEVER_BEGAN = "what was accepted is not started, as where one that failed keeps 
 NOT_DELIVERED = (
     "the model's last reply was taken, and no result is sent: it is lost, or waits behind one that is not taken"
 )
+A_PAGE = "any 404 ends the rollout: one that is no JSON object is a proxy's, with nobody behind it"
 KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
 HELD_UP = "its next call does not come: it waits for something that another rollout has, or for an answer that it got"
 NO_ROOM = "there was no room for as long as the kit waits: it is made when rollouts end"
@@ -139,7 +140,7 @@ CAUSES: dict[str, str] = {
     "retries.long_wait": "a wait beyond the call's deadline ends the call: cut it to a delay of one's own",
     "retries.later": "only the first call of a rollout is tried again, or attempts are counted over all its calls",
     "retries.not_whole": "a reply that is not whole ends the call, or only some finish reasons are asked for again",
-    "retries.page": "any 404 ends the rollout: one that is no JSON object is a proxy's, with nobody behind it",
+    "retries.page": A_PAGE,
     "retries.html": "any 4xx is taken for the trainer's word: a page of HTML is a firewall's",
     "retries.no_connection": "a refused connection counts as an attempt, or ends the call: it is a pause",
     "errors.told": "the message says only that the reply cannot be used",

@@ -269,7 +269,7 @@ async def _require_room_again(kit: Kit, rollout: PlayedRollout, answer: httpx.Re
     answer = await kit.post(rollout.init)
     if answer.status_code == 202:
         kit.took(rollout, answer)
-        await rollout.result()
+        await rollout.wait_until(lambda one: one.is_over, "the result of an init that was taken once there was room")
         return
     what = "202 to an init that was refused, once the server is idle and Retry-After is over"
     raise Failed(what, describe(answer), usually=KEY_KEPT if answer.status_code == 409 else PLACE_KEPT)

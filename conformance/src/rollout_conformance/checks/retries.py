@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import cycle
@@ -32,6 +33,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
+from rollout_conformance.usual_causes import A_PAGE
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 RETRY_AFTER_SECONDS = 2
@@ -141,8 +143,12 @@ async def _require_waits(kit: Kit) -> None:
     nobody = Answer(404, b"no such backend", header)
     broken = asking_at_once(breaking_off("error", 1, answering()), header["Retry-After"])
     others: dict[str, Script] = {str(one): refusing(one, 1, answering(), header) for one in (408, 425, 500, 502, 504)}
-    others |= {"a 404 of a proxy": first(nobody, then=answering()), "a reply with finish_reason 'error'": broken}
-    also = asyncio.gather(*(_require_recovery(kit, *one) for one in others.items()))
+    others["a reply with finish_reason 'error'"] = broken
+    absent = {"a 404 of a proxy": first(nobody, then=answering())}
+    also = asyncio.gather(
+        *(_require_recovery(kit, *one) for one in others.items()),
+        *(_require_recovery(kit, *one, usually=A_PAGE) for one in absent.items()),
+    )
     told, dated, aborted, upper, lower, *_ = await asyncio.gather(
         _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
         _require_recovery(kit, "503", _refusing_until_a_date(answering())),
@@ -160,7 +166,7 @@ async def _require_waits(kit: Kit) -> None:
         _require_recovery(kit, "408", refusing(408, 1, answering())),
         _require_recovery(kit, "425", refusing(425, 1, answering())),
     )
-    answered = dict(zip(others, await also, strict=True))
+    answered = dict(zip((*others, *absent), await also, strict=True))
     for rollout, how, owed in (
         (told, f"{RETRY_AFTER_SECONDS}", RETRY_AFTER_SECONDS),
         (aborted, f"{RETRY_AFTER_SECONDS} (with an aborted reply)", RETRY_AFTER_SECONDS),
@@ -203,17 +209,18 @@ async def pause(kit: Kit) -> None:
     firewall = [Answer(429, b"<!DOCTYPE html><html></html>", {**header, "Content-Type": "text/html"})] * PAUSE_REFUSALS
     mixed = [Answer(status, b"{}", header) for status in (503, 503, 503, 500, 503, 503, 500, 503)]
     elsewhere = [Answer(405, b"<html></html>", header)] * PAUSE_REFUSALS
+    absent = {"404 of a proxy": first(*nobody, then=answering()), "405 of a proxy": first(*elsewhere, then=answering())}
     scripts = {
-        "404 of a proxy": first(*nobody, then=answering()),
         "429 with a page of HTML": first(*firewall, then=answering()),
-        "405 of a proxy": first(*elsewhere, then=answering()),
         **{str(status): refusing(status, PAUSE_REFUSALS, answering(), header) for status in (429, 502, 503, 504)},
     }
     many = first(*[Answer(503, b"{}", header)] * MANY_REFUSALS, then=answering())
     patient = _require_patience(kit, f"up to {MANY_REFUSALS} times 503", many)
     mixture = _require_patience(kit, "500 twice among 503", first(*mixed, then=answering()), usually=MIXED)
-    named = by_turns({f"{PAUSE_REFUSALS} times {what}": one for what, one in scripts.items()})
-    cases = {what: _require_recovery(kit, what, one) for what, one in named.items()}
+    cases: dict[str, Awaitable[object]] = {}
+    for each, usually in ((scripts, None), (absent, A_PAGE)):
+        named = by_turns({f"{PAUSE_REFUSALS} times {what}": one for what, one in each.items()})
+        cases |= {what: _require_recovery(kit, what, one, usually=usually) for what, one in named.items()}
     await every({f"{MANY_REFUSALS} times 503": patient, "500 among 503": mixture, **cases})
 
 

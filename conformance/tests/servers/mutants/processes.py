@@ -184,7 +184,14 @@ mutant("gives-up-a-pause-at-the-end", "drain.stopped", wait_as_told=gives_up_a_p
 mutant("drops-rollouts-at-the-end", "drain.stopped", silent=True, drain=drops_what_runs, needs="process")
 mutant("ends-with-an-error", "drain.exit_code", drain=ends_with_an_error, needs="process")
 mutant("is-ready-to-the-end", "drain.answers", ready=lambda s, usual, request: ready_for_ever(), needs="process")
-mutant("takes-inits-to-the-end", "drain.stopped", silent=True, require_room=lambda s, usual: None, needs="process")
+mutant(
+    "takes-inits-to-the-end",
+    "drain.stopped",
+    silent=True,
+    drain_seconds=2.5,
+    require_room=lambda s, usual: None,
+    needs="process",
+)
 mutant(
     "forgets-at-a-restart", "drain.killed drain.repeated", silent=True, take_over=lambda s, usual: None, needs="process"
 )

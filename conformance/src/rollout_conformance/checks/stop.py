@@ -38,6 +38,7 @@ MANY_TAKEN = 30
 ANSWER_SECONDS = 5.0
 """In which a worker that has nothing left to do has ended, however busy the machine is."""
 NO_TIME = "the refusal of a server that ends is made elsewhere than that of a full one: it has Retry-After, too"
+TAKES_INITS = "nothing notes that the server ends, or inits do not look at it: refuse them from SIGTERM on"
 ENDED_IN_A_PAUSE = "a call that waits for its next attempt is ended by SIGTERM: it is running like any other"
 REFUSALS = {
     f"{status} with Retry-After: 1": Answer(status, encoded({"detail": "not now"}), {"Retry-After": "1"})
@@ -294,7 +295,8 @@ async def _refused_after_sigterm(kit: Kit, stop: Stop) -> list[PlayedRollout]:
         late.append(rollout)
         await asyncio.sleep(POLL_SECONDS)
     seconds = time.monotonic() - stop.began_at
-    raise Failed("503, or no connection, to an init after SIGTERM", f"202 to {MANY_TAKEN}, for {seconds:.1f} s")
+    got = f"202 to {MANY_TAKEN}, for {seconds:.1f} s"
+    raise Failed("503, or no connection, to an init after SIGTERM", got, usually=TAKES_INITS)
 
 
 async def _end(kit: Kit, limit: float) -> str:

@@ -215,3 +215,24 @@ def test_whoever_opens_a_link_to_two_side_by_side_has_pinned_nothing(page: Brows
         page.wait_for("document.querySelector('#detail').hidden")
         assert "pin=" not in page.evaluate("location.hash")
         page.open("about:blank")
+
+
+def test_a_link_names_the_runs_that_are_compared_though_nobody_picked_them(page: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    write_two_runs(folder)
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        page.open(f"{address_of(viewer)}#view=runs")
+        link = page.wait_for("location.hash === '#view=runs&a=1700000001&b=1700000002' && location.href")
+        page.click("#to-problems")
+        page.wait_for("location.hash === '#view=problems'")
+        page.click("#to-runs")
+        page.wait_for("location.hash === '#view=runs&a=1700000001&b=1700000002'")
+        # One who stays sees the latest two.
+        TraceMaker("later", 1_800_000_000.0).start("Other?").end(reward=0.1).write(folder / "1800000000")
+        page.wait_for("location.hash === '#view=runs&a=1700000002&b=1800000000'")
+        page.open("about:blank")
+        page.open(link)
+        page.wait_for(f"{IS_READ} && document.querySelectorAll('.runs tbody tr').length === 3")
+        chosen = "[...document.querySelectorAll('.runs :checked')].map(e => [e.name, e.closest('tr').dataset.key])"
+        assert page.evaluate(chosen) == [["side-a", "1700000001"], ["side-b", "1700000002"]]
+        page.open("about:blank")

@@ -30,7 +30,7 @@ def test_what_changed_is_said(page: Browser, tmp_path: Path) -> None:
     page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
     page.wait_for(f"{IS_READ} && document.querySelector('.comparison')")
     rates = "[...document.querySelectorAll('.runs [data-head=\"Pass rate\"]')].map(e => e.innerText)"
-    assert page.evaluate(rates) == ["50%", "50%"]
+    assert [rate.split("\n")[0] for rate in page.evaluate(rates)] == ["50%", "50%"]
     assert page.text(".parts") == "form: only in B, mean 0.5"
     assert "made of different parts" in page.text(".comparison .notice")
 
@@ -44,6 +44,47 @@ def test_what_changed_is_said(page: Browser, tmp_path: Path) -> None:
     chips = "[...document.querySelectorAll('.side .chip')].map(e => [e.innerText, e.className.trim()])"
     assert page.evaluate(chips) == [["reward 0.3", "chip"], ["reward 0.1", "chip"]], "of one run"
     assert "1 turn \u00b7" in page.text(".side p")
+
+
+@pytest.mark.parametrize("weight", [0.9, 0.7])
+def test_equal_parts_that_earn_another_reward_are_said_to(page: Browser, tmp_path: Path, weight: float) -> None:
+    for run, of_right in enumerate((0.9, weight)):
+        for row in range(3):
+            for sample in range(4):
+                parts = {"right": float(sample % 2), "form": 1.0}
+                maker = TraceMaker(f"r{run}-{row}-{sample}", 1_700_000_000.0 + run)
+                maker.start(f"Number {row}?", metadata={"row_index": row}).turn(1, saying("#### 3"))
+                reward = of_right * parts["right"] + 1 - of_right if row else parts["right"]
+                told = {"outcome": "success", "reward_components": parts}
+                maker.end(reward=reward, extra_fields=told).write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    page.wait_for(f"{IS_READ} && document.querySelector('.comparison')")
+    said = page.evaluate("[...document.querySelectorAll('.comparison .notice')].map(e => e.innerText)")
+    changed = (
+        "Equal parts earned another reward in 2 of 3 problems where both have such samples, as form 1, right 0: "
+        "0.1 in A, 0.3 in B. What makes a reward of its parts may have changed, not the model."
+    )
+    assert said == ([] if weight == 0.9 else [changed])
+
+
+def test_how_many_changed_by_more_than_chance_is_said_and_coloured(page: Browser, tmp_path: Path) -> None:
+    before = ((0.0,) * 8, (0.0, 1.0) * 4, (1.0,) * 8, (1.0,) * 8)
+    after = ((1.0,) * 7 + (0.0,), (1.0,) * 5 + (0.0,) * 3, (0.0,) * 8, (1.0,) * 8)
+    page.open(f"{report_of(tmp_path, before, after)}#view=runs")
+    page.wait_for(f"{IS_READ} && document.querySelector('.comparison')")
+    tally = "[...document.querySelectorAll('.tally li')].map(e => e.innerText)"
+    assert page.evaluate(tally) == [
+        "2 problems better (1 beyond chance)",
+        "1 problem equal",
+        "1 problem worse (1 beyond chance)",
+    ]
+    assert page.evaluate("[...document.querySelectorAll('.pairs tbody tr')].map(e => e.className)") == [
+        "worse",
+        "better",
+        "",
+        "",
+    ]
 
 
 # What a right answer earns where the reward pays for brevity too: never quite 1.
@@ -96,7 +137,7 @@ def test_a_pass_rate_that_says_nothing_is_explained(page: Browser, tmp_path: Pat
     assert "In 1 of 2 runs no reward reaches 1, which lowers the pass rates: choose one run." in page.text(".says")
     page.click("#to-runs")
     title = "document.querySelector('.runs th:nth-child(5)').title"
-    assert page.evaluate(title) == "Share of the rewards that are at least 1"
+    assert page.evaluate(title).startswith("Share of the rewards that are at least 1")
 
 
 def test_a_facet_finds_what_is_whole_but_for_rounding(page: Browser, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from support.traces import TraceMaker, saying
 from support.viewer import IS_READ, ROWS
 
 from osmosis_ai.cli import main
+from osmosis_ai.rollout.run.evaluate.statistics import mean_interval
 
 pytestmark = browser_tests()
 
@@ -54,12 +55,29 @@ def test_what_is_reckoned_of_them_is_right(page: Browser, tmp_path: Path) -> Non
     for said, expected in {
         "Stats.mean([1e308, 1.5e308, 1e308]) / 1e308": 3.5 / 3,
         "Stats.mean([1.7e308, -1.7e308])": 0,
-        "Stats.spread([1e300, 3e300]) / 1e300": 2**0.5,
-        "Stats.spread([5e307, -5e307]) / 1e307": 5 * 2**0.5,
-        "Stats.spread([1, 0])": 0.5**0.5,
-        "Stats.spread([1, 0], 2)": 0.5,
+        "Stats.spread([1e300, 3e300]) / 1e300": 1,
+        "Stats.spread([5e307, -5e307]) / 1e307": 5,
+        "Stats.spread([1, 0])": 0.5,
+        "Stats.spread([1, 0], 1)": 0.5**0.5,
     }.items():
         assert page.evaluate(said) == pytest.approx(expected), said
+    # The interval of a mean is that of `osmosis eval`: of problems that are alike, not, whole, huge, alone, or none.
+    for rows in (
+        [[1.0, 0.0, 1.0], [1.0], [0.0, 0.0]],
+        [[1.0] * 8] * 5,
+        [[0.25, 0.5], [0.75]],
+        [[3.0, -1.0], [2.5], [-7.0, 1.0]],
+        [[2.0], [2.0]],
+        [[1.5e300], [-1e300, 1e300], [2e299]],
+        [[1.0]],
+        [[2.0]],
+        [],
+    ):
+        scale = 1e-290 if sum(map(sum, rows)) > 1e200 else 1
+        known = mean_interval([[value * scale for value in row] for row in rows])
+        found = page.evaluate(f"Stats.interval({rows})")
+        ends = None if known is None else [known.low / scale, known.high / scale]
+        assert found is None if ends is None else found == pytest.approx(ends, rel=2e-3), rows
     # Student's t, by integration: Welch's degrees of freedom need not be whole.
     for degrees, expected in {
         1: 12.706,

@@ -62,6 +62,21 @@ def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) 
     assert phone.evaluate("[...document.querySelectorAll('.differ .letter')].map(e => e.innerText).join('')") == "AB"
 
 
+def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(phone: Browser) -> None:
+    phone.click("#to-problems")
+    phone.wait_for("document.querySelector('.problems .small')")
+    nothing_is_cut(phone, ".problems .why")
+    shown = phone.evaluate(f"{ROWS}.map(row => row.querySelector('.why').innerText)")
+    assert sorted(shown) == ["row 0 · 2 runs", "row 1 · 2 runs", "row 2 · 2 runs", "row 3 · 2 runs", "row 7"]
+    phone.click("#to-runs")
+    phone.evaluate("document.querySelector('[data-key=\"1700000001\"] [name=side-b]').click()")
+    phone.wait_for("document.querySelector('.pairs')")
+    widths = "[...document.querySelectorAll('.pairs, .pairs th[scope=row]')].map(e => e.getBoundingClientRect().width)"
+    table, *problems = phone.evaluate(widths)
+    assert len(problems) == 4
+    assert {table} == set(problems)
+
+
 def test_two_rollouts_are_pinned_by_taps(phone: Browser) -> None:
     phone.click("#table .row")
     phone.click("[aria-label^='Pin,']")
@@ -82,8 +97,8 @@ def test_each_run_is_a_card_with_all_its_numbers(phone: Browser) -> None:
     told = dict(first)
     assert {
         "Run": run_name("1700000001"),
-        "Mean reward": "0.563",
-        "Pass rate": "56%",
+        "Mean reward": "0.563\n0.183 to\xa00.88",
+        "Pass rate": "56%\n18% to\xa088%",
         "Rollouts": "16",
         "Failed": "0",
     }.items() <= (told.items())

@@ -45,6 +45,9 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
         for sample in range(4)
     )
     assert all("Outcome Run Duration" in one for one in printed if "What is" in one)
+    bars = re.sub(r".*?Reward (?=mean)|Reward over.*", "", "".join(printed))
+    assert {"14", "18"} <= set(bars.split())  # how many have no reward and how many a whole one
+    assert bars.count("0.563") == 3, "of all, and of each run"
     page.click("#to-problems")
     page.wait_for(f"{ROWS}.length === 4")
     [only] = pages_of(page, tmp_path / "problems.pdf")
@@ -52,15 +55,22 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.call("Emulation.setEmulatedMedia", media="print")
     page.resize(739, 1000)  # a Letter between its margins
     longest = "document.querySelector('.row .c-signal .chip')"
-    page.evaluate(f"{longest}.textContent = 'only between runs'")
+    page.evaluate(f"{longest}.textContent = 'same in each run'")
     page.evaluate("document.querySelector('.problems .id').textContent = 'What is it, and of what? '.repeat(5)")
     cut = "filter(e => e.scrollWidth > e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
     assert page.evaluate(f"[...document.querySelectorAll('.problems .row :is(.c-signal, .id)')].{cut}") == []
+    # What is drawn within a box is drawn as lines across the page, and a control is none on paper.
+    assert page.evaluate("getComputedStyle(document.querySelector('.row.bad')).boxShadow") == "none"
+    assert page.evaluate("getComputedStyle(document.querySelector('#by')).appearance") == "none"
     page.call("Emulation.setEmulatedMedia", media="")
     page.call("Emulation.clearDeviceMetricsOverride")
     page.prefer(scheme)
     page.click("#to-runs")
     page.wait_for("document.querySelector('.comparison')")
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('.pairs tr')).breakInside") == "avoid"
+    page.call("Emulation.setEmulatedMedia", media="")
+    page.prefer(scheme)
     assert "What changed from A to B" in "".join(pages_of(page, tmp_path / "runs.pdf"))
     page.click("#to-rollouts")
     page.click(".row")

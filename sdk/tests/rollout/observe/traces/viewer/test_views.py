@@ -50,10 +50,10 @@ class TestProblems:
         cells = "['prompt', 'n', 'pass', 'mean', 'spread', 'length', 'signal']"
         told = page.evaluate(f"{ROWS}.map(row => {cells}.map(name => row.querySelector('.c-' + name).innerText))")
         assert {row[0].split("\n")[0]: row[1:] for row in told} == {
-            "What is 1 + 2?": ["8", "100%", "1", "0", "2", "no signal"],
-            "What is 2 + 2?": ["8", "0%", "0", "0", "2", "no signal"],
-            "What is 3 + 2?": ["8", "75%", "0.75", "0.463", "2", "none in 1 of 2"],
-            "What is 4 + 2?": ["8", "50%", "0.5", "0.535", "2", "signal"],
+            "What is 1 + 2?": ["8", "100%\n68% to\xa0100%", "1\n0.676 to\xa01", "0", "2", "no signal"],
+            "What is 2 + 2?": ["8", "0%\n0% to\xa032%", "0\n0 to\xa00.324", "0", "2", "no signal"],
+            "What is 3 + 2?": ["8", "75%\n41% to\xa093%", "0.75\n0.409 to\xa00.929", "0.433", "2", "none in 1 of 2"],
+            "What is 4 + 2?": ["8", "50%\n22% to\xa078%", "0.5\n0.215 to\xa00.785", "0.5", "2", "signal"],
         }
         title = f"{ROWS}.map(row => row.querySelector('.chip.open')?.title).find(Boolean)"
         assert page.evaluate(title) == f"All samples got the same reward in {run_name('1700000002')}."
@@ -110,21 +110,26 @@ class TestRuns:
         page.click("#to-runs")
         page.wait_for("document.querySelector('.comparison')")
         rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
-        assert [(row[2].strip(), row[5], row[3], row[4], row[10]) for row in rows] == [
-            (run_name("1700000001"), "16", "0.563", "56%", "2 of 4"),
-            (run_name("1700000002"), "16", "0.563", "56%", "3 of 4"),
+        assert [tuple(row[at].strip() for at in (2, 5, 3, 4, 10)) for row in rows] == [
+            (run_name("1700000001"), "16", "0.563\n0.183 to\xa00.88", "56%\n18% to\xa088%", "2 of 4"),
+            (run_name("1700000002"), "16", "0.563\n0.183 to\xa00.88", "56%\n18% to\xa088%", "3 of 4"),
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".verdict") == (
             "Mean reward 0 (95% interval -0.65 to +0.65). It may be chance: the interval holds 0."
         )
-        assert texts(page, ".tally li") == ["1 problem better", "2 problems equal", "1 problem worse"]
+        assert page.text(".rate") == "Pass rate 0 points (95% interval -65 to +65)."
+        assert texts(page, ".tally li") == [
+            "1 problem better (0 beyond chance)",
+            "2 problems equal",
+            "1 problem worse (0 beyond chance)",
+        ]
         assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
         pairs = page.evaluate(
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
         )
-        assert pairs[0] == ["What is 3 + 2?", "0.5", "1", "+0.5\n± 0.919"]
-        assert pairs[1] == ["What is 4 + 2?", "0.75", "0.25", "-0.5\n± 0.865"]
+        assert pairs[0] == ["What is 3 + 2?\nrow 2\n", "0.5", "1", "+0.5\n± 0.919"]
+        assert pairs[1] == ["What is 4 + 2?\nrow 3\n", "0.75", "0.25", "-0.5\n± 0.865"]
 
     def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
         page.click("#to-runs")
@@ -159,6 +164,21 @@ class TestRuns:
             page.wait_for(f"location.hash.includes('a={first}')")
             assert texts(page, ".parts li") == [f"format {sign}0.25 (95% interval {sign}0.25 to {sign}0.25)"]
             assert page.evaluate(f"document.querySelector(\"[data-key='{first}'] input[name=side-a]\").checked")
+
+
+@pytest.mark.usefixtures("two_runs")
+@pytest.mark.parametrize("view", ["rollouts", "problems", "runs"])
+def test_a_filter_that_leaves_nothing_is_said_and_cleared(page: Browser, view: str) -> None:
+    page.click(f"#to-{view}")
+    page.click("#search")
+    page.type("nothing of this kind")
+    page.wait_for("document.querySelector('.shown').textContent === '0 of 32 shown'")
+    page.wait_for("document.querySelector('#charts').hidden || document.querySelector('#view-rollouts').hidden")
+    assert page.text("#empty") == "The filters leave no rollout.\n\nClear the filters"
+    page.click("#clear")
+    page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
+    page.wait_for("document.querySelector('#empty').hidden && !document.querySelector('#charts').hidden")
+    assert page.evaluate("document.querySelector('#search').value") == ""
 
 
 @pytest.mark.usefixtures("two_runs")
@@ -281,7 +301,7 @@ def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_pat
         "#problem-head"
     )
     told = page.evaluate(f"['spread', 'signal'].map(name => {ROWS}[0].querySelector('.c-' + name).innerText)")
-    assert told == ["0.577", "between runs"]
+    assert told == ["0.5", "same in each run"]
 
 
 @pytest.mark.usefixtures("two_runs")

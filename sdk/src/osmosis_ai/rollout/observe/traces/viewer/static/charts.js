@@ -1,7 +1,7 @@
 // Small charts of the rollouts that pass the filter; SVG, made by hand.
 const Charts = (() => {
   const { el } = Text;
-  const W = 320, H = 96, PAD = 4;
+  const W = 320, H = 96, PAD = 4, HEAD = 16, MAX_WRITTEN = 8;
   const svg = (tag, attributes, ...children) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes ?? {})) node.setAttribute(name, value);
@@ -11,6 +11,9 @@ const Charts = (() => {
 
   // How far a value is from the low end to the high one; their difference may be larger than a number can be.
   const share = (value, low, high) => (value / 2 - low / 2) / (high / 2 - low / 2);
+
+  // What a bar says, upon it; where there is no room for that it is told when pointed at.
+  const written = (x, y, text) => svg("text", { x, y: Math.max(11, y - 3), class: "value", "aria-hidden": "true" }, document.createTextNode(text));
 
   function figure(title, said, picture, from, to) {
     return el("figure", null,
@@ -31,18 +34,21 @@ const Charts = (() => {
     for (const value of rewards) bins[binOf(value)] += 1;
     const top = Math.max(...bins);
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Reward histogram; a bar filters the table" });
+    const texts = bins.map((amount) => amount ? Text.count(amount) : "");
     bins.forEach((amount, index) => {
       const from = low + index * width, to = from + width;
-      const height = amount ? Math.max(2, (H - 2 * PAD) * amount / top) : 0;
+      const height = amount ? Math.max(2, (H - HEAD) * amount / top) : 0, wide = W / bins.length, x = index * wide;
       const label = `${amount.toLocaleString("en")} with reward ${Text.reward(from)} to ${Text.reward(to)}`;
-      const bar = svg("rect", { x: index * W / bins.length + 1, y: H - height, width: W / bins.length - 2, height, rx: 1.5, class: "bar" });
-      const hit = svg("rect", { x: index * W / bins.length, y: 0, width: W / bins.length, height: H, class: "hit" });
+      const bar = svg("rect", { x: x + 1, y: H - height, width: wide - 2, height, rx: 1.5, class: "bar" });
+      const hit = svg("rect", { x, y: 0, width: wide, height: H, class: "hit" });
       const group = svg("g", { role: "button", tabindex: amount ? 0 : -1, "aria-label": label }, bar, hit, svg("title", null, document.createTextNode(label)));
       if (chosen && Math.abs(chosen[0] - from) < width / 2) group.classList.add("chosen");
       const pick = () => { if (amount) choose([from, index === bins.length - 1 ? Infinity : to]); };
       group.addEventListener("click", pick);
       group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(); } });
       picture.append(group);
+      const isFree = [index - 1, index + 1].every((beside) => !texts[beside] || texts[index].length + texts[beside].length <= 4);
+      if (amount && isFree) picture.append(written(x + wide / 2, H - height, texts[index]));
     });
     return figure("Reward", `mean ${Text.reward(Stats.mean(rewards))} of ${rewards.length.toLocaleString("en")}`, picture, Text.reward(low), Text.reward(high));
   }
@@ -58,7 +64,7 @@ const Charts = (() => {
       if (one.run !== run) { run = one.run; starts.push([points.length, run]); }
       points.push(value);
     }
-    if (!points.length) return figure(title, "nothing yet", svg("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }), "", "");
+    if (!points.length) return figure(title, "no values", svg("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }), "", "");
     const buckets = Math.max(1, Math.min(60, Math.ceil(points.length / 4)));
     const line = Array.from({ length: buckets }, (_, index) => [(index + 0.5) / buckets, summarise(points.slice(Math.floor(index * points.length / buckets), Math.floor((index + 1) * points.length / buckets)))]);
     let low = 0, high = -Infinity;
@@ -79,10 +85,14 @@ const Charts = (() => {
     const bars = rewarded.filter(([, rewards]) => rewards.length).slice(-60).map(([name, rewards]) => [name, Stats.mean(rewards), rewards.length]);
     if (bars.length < 2) return null;
     const low = Math.min(0, ...bars.map(([, value]) => value)), high = Math.max(low + 1e-9, 0, ...bars.map(([, value]) => value));
-    const y = (value) => H - PAD - share(value, low, high) * (H - 2 * PAD), width = W / bars.length;
+    const y = (value) => H - PAD - share(value, low, high) * (H - PAD - HEAD), width = W / bars.length;
     const label = ([name, value, count]) => `${Text.runName(name)}: mean ${Text.reward(value)} of ${count.toLocaleString("en")}`;
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Reward by run. ${bars.slice(-6).map(label).join("; ")}` });
-    bars.forEach((bar, index) => picture.append(svg("rect", { x: index * width + width * 0.1, y: Math.min(y(bar[1]), y(0)), width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar))))));
+    bars.forEach((bar, index) => {
+      const top = Math.min(y(bar[1]), y(0));
+      picture.append(svg("rect", { x: index * width + width * 0.1, y: top, width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar)))));
+      if (bars.length <= MAX_WRITTEN) picture.append(written((index + 0.5) * width, top, Text.reward(bar[1])));
+    });
     return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.runName(bars[0][0]), Text.runName(bars[bars.length - 1][0]));
   }
 

@@ -8,6 +8,9 @@
   let rollouts = new Map(), about = {}, drawn = 0, hasMore = true, sorted = [];
   const knownKeys = new Set();
 
+  // A link names the two runs that are compared, though nobody picked them: a third would make them others.
+  const write = (isStep) => Address.write(state.view === "runs" && !hasMore ? { ...state, a: state.a ?? Runs.compared.a, b: state.b ?? Runs.compared.b } : state, isStep);
+
   // What the search says of a rollout, and, of a word, in whose tools it is, once that is known.
   let query = { words: [], facets: [] }, matched = null, inTools = new Map(), asking = 0;
   function readQuery() {
@@ -56,7 +59,8 @@
     if (state.view === "rollouts") Table.show(shown, true);
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
-    at("empty").textContent = rollouts.size ? "No rollout passes the filter." : hasMore ? "Reading the traces…" : `No rollouts yet in ${Text.show(about.source ?? "")}. They appear here as the server runs them.`;
+    at("clear").hidden = !rollouts.size;
+    at("says").textContent = rollouts.size ? "The filters leave no rollout." : hasMore ? "Reading the traces…" : `No rollouts yet in ${Text.show(about.source ?? "")}. They appear here as the server runs them.`;
     clearTimeout(later);
     if (delay) later = setTimeout(() => overview(shown), delay); else overview(shown);
     askTools(delay ? 120 : 0);
@@ -68,17 +72,20 @@
     Overview.cards(shown, before, state, set);
     if (state.view === "rollouts") {
       Overview.failures(before, state, set);
-      if (at("charts").open) Charts.draw(at("plots"), filtered("reward"), (range) => set({ reward: state.reward && state.reward[0] === range[0] ? null : range }), state.reward);
+      const charted = filtered("reward");
+      at("charts").hidden = !charted.length;
+      if (at("charts").open) Charts.draw(at("plots"), charted, (range) => set({ reward: state.reward && state.reward[0] === range[0] ? null : range }), state.reward);
     } else if (state.view === "problems") {
       Problems.draw(shown, sorted, state);
     } else {
       Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: (problem) => set({ problem, run: null, view: "rollouts" }) });
+      write(false);
     }
   }
 
   function set(change, isStep = true) {
     Object.assign(state, change);
-    Address.write(state, isStep);
+    write(isStep);
     update();
     if ("view" in change) window.scrollTo(0, 0);
   }
@@ -124,14 +131,14 @@
     const rollout = rollouts.get(key);
     if (!rollout) return;
     state.rollout = rollout.address;
-    Address.write(state, isStep);
+    write(isStep);
     showOpened();
   }
   // What best | worst or a link has pinned goes with the comparison; what the reader has pinned stays.
   let lent = state.rollout === null ? null : state.pin;
   function shut() {
     Object.assign(state, { rollout: null, tab: null }, lent !== null && state.pin === lent ? { pin: null } : {});
-    Address.write(state, true);
+    write(true);
     showOpened();
   }
   let opening = 0;
@@ -145,7 +152,7 @@
   const nextFailure = (by) => follow(Table.move(by, (one) => one.failed));
   function toTab(name) {
     state.tab = name === Detail.TABS[0] ? null : name;
-    Address.write(state, true);
+    write(true);
     showOpened();
   }
   const nextTab = (by) => { if (Detail.current !== null) toTab(Detail.TABS[(Detail.TABS.indexOf(Detail.tab) + by + Detail.TABS.length) % Detail.TABS.length]); };
@@ -176,9 +183,10 @@
 
   window.addEventListener("beforeprint", () => at("table").classList.toggle("many", Table.shown.some((one) => one.run !== Table.shown[0].run)));
   at("theme").addEventListener("click", theme);
+  at("clear").addEventListener("click", () => { set(NO_FILTER); at("search").focus({ preventScroll: true }); });
   at("help").addEventListener("click", Keys.help);
   at("skip").addEventListener("click", (event) => { event.preventDefault(); grid().focus(); });
-  at("search").addEventListener("input", (event) => { state.q = event.target.value.trim().toLowerCase(); Address.write(state, false); update(150); });
+  at("search").addEventListener("input", (event) => { state.q = event.target.value.trim().toLowerCase(); write(false); update(150); });
   at("sort-by").addEventListener("change", () => { if (at("sort-by").value) grid().sortBy(at("sort-by").value); at("sort-by").value = ""; });
   at("charts").addEventListener("toggle", () => update());
   for (const view of VIEWS) at(`to-${view}`).addEventListener("click", () => toView(view));

@@ -23,8 +23,8 @@ const Overview = (() => {
       else if (known.size < MAX_PARTS) known.set(name, [one.components[name]]);
     }
     return [...known].map(([name, values]) => {
-      const mean = Stats.mean(values), spread = Stats.spread(values, values.length) ?? 0;
-      return card(`mean ${Text.show(name)} ± sd`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : null);
+      const mean = Stats.mean(values), spread = Stats.spread(values) ?? 0;
+      return card(`mean ${Text.show(name)} ± sd`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : "sd: standard deviation over rollouts, with divisor n");
     });
   }
 

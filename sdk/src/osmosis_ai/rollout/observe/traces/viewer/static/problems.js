@@ -24,7 +24,7 @@ const Problems = (() => {
   function signal(cell, one) {
     cell.replaceChildren();
     if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
-    else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "between runs", title: "No signal: within each run all samples got the same reward. The spread is from run to run." }));
+    else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "same in each run", title: "No signal: in each run all samples got the same reward, though not the same as in another run." }));
     else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
     else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: `All samples got the same reward in ${one.silentRuns.slice(0, MAX_NAMED).map(Text.runName).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}.` }));
     else cell.append(el("span", { class: "chip ok", text: "signal" }));
@@ -48,14 +48,18 @@ const Problems = (() => {
     button.onclick = () => { grid.select(one.key); onCompare(best.key, worst.key); };
   }
 
+  // Of what a problem's samples earned, each by itself.
+  const INTERVAL = "below it its 95% interval, from the problem's own samples";
+  const intervalOf = (one, valueOf = (reward) => reward) => Stats.interval(one.rewards.map((reward) => [valueOf(reward)]));
+
   const grid = Grid({
     id: "problem-table", label: "Problems",
     columns: [
       { name: "prompt", label: "Problem", first: 1, value: (one) => one.row ?? one.prompt, draw: prompt },
       { name: "n", label: "n", first: -1, number: true, value: (one) => one.n, draw: plain((one) => one.n) },
-      { name: "pass", label: "Pass rate", first: 1, number: true, value: (one) => one.pass, draw: plain((one) => Text.percent(one.pass)), title: "Share of the rewards that are at least 1" },
-      { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: Text.rewardCell((one) => one.mean) },
-      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: Text.rewardCell((one) => one.spread), title: "Standard deviation of the rewards, of all runs together" },
+      { name: "pass", label: "Pass rate", first: 1, number: true, value: (one) => one.pass, draw: (cell, one) => cell.replaceChildren(...Text.withInterval(one.pass, intervalOf(one, Stats.whole), Text.percent)), title: `Share of the rewards that are at least 1; ${INTERVAL}` },
+      { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: (cell, one) => { cell.replaceChildren(...Text.withInterval(one.mean, intervalOf(one), Text.reward)); cell.title = Text.whole(one.mean) ?? ""; }, title: `Mean reward; ${INTERVAL}` },
+      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: Text.rewardCell((one) => one.spread), title: "Standard deviation of the rewards, of all runs together, with divisor n" },
       { name: "length", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => Text.number(one.turns, 1)), title: "Mean turns of a sample" },
       { name: "written", label: "Written", first: -1, number: true, value: (one) => one.written, draw: plain((one) => Text.count(Math.round(one.written))), title: "Mean tokens that the model wrote" },
       { name: "signal", label: "Signal", first: -1, value: (one) => one.groups ? one.silent / one.groups : null, draw: signal },
@@ -105,7 +109,7 @@ const Problems = (() => {
   }
 
   return Object.assign(grid, {
-    draw, problemOf, keysOf,
+    draw, problemOf, nameOf, keysOf,
     onOpen(callback) { onOpen = callback; }, onCompare(callback) { onCompare = callback; },
     onSilent(callback) { onSilent = callback; }, onBy(callback) { onBy = callback; },
   });

@@ -2,6 +2,7 @@
 const Runs = (() => {
   const { el, show } = Text;
   const MAX_RUNS = 200, MAX_PAIRS = 300;
+  let compared = { a: null, b: null };
 
   function runsOf(rollouts, problemOf) {
     const found = new Map();
@@ -17,7 +18,7 @@ const Runs = (() => {
       for (const one of list) started = Math.min(started, one.started ?? Infinity);
       return {
         name, list, n: list.length, failed: list.filter((one) => one.failed).length, mean: Stats.mean(rewards), pass: rewards.length ? rewards.filter(Stats.passes).length / rewards.length : null, best: Stats.best(rewards),
-        turns: Stats.mean(list.map((one) => one.turns)), tokens: list.reduce((sum, one) => sum + one.tokens, 0), duration: Text.median(durations), problems: problems.length,
+        turns: Stats.mean(list.map((one) => one.turns)), tokens: list.reduce((sum, one) => sum + one.tokens, 0), duration: Text.median(durations), problems: problems.length, rows: problems.map((one) => one.rewards).filter((rewards) => rewards.length),
         groups: problems.filter((one) => one.groups).length, silent: problems.filter((one) => one.groups && one.silent === one.groups).length, weights: [...weights].sort((a, b) => a.localeCompare(b, "en", { numeric: true })), started,
       };
     }).sort((a, b) => a.started - b.started);
@@ -34,7 +35,8 @@ const Runs = (() => {
     return "It may be chance: the interval holds 0.";
   }
 
-  const interval = (answer) => answer.half === null ? "" : ` (95% interval ${signed(answer.difference - answer.half)} to ${signed(answer.difference + answer.half)})`;
+  const points = (share) => share === null ? "–" : `${share > Stats.SAME ? "+" : ""}${Text.number(share * 100, 1)}`;
+  const interval = (answer, format = signed) => answer.half === null ? "" : ` (95% interval ${format(answer.difference - answer.half)} to ${format(answer.difference + answer.half)})`;
 
   // A part that only one run has is what somebody changed about the reward.
   function partOf(name, part) {
@@ -42,7 +44,15 @@ const Runs = (() => {
     return el("li", null, el("b", { dir: "auto", text: name }), alone ? `: ${alone}` : ` ${signed(part.difference)}${interval(part)}`);
   }
 
-  function comparison(a, b, problemOf, onProblem, onSwap) {
+  // Equal parts that earn another reward are somebody's change of the rule, too.
+  function repaidOf({ of, changed }) {
+    if (!changed.length) return null;
+    const [{ parts, from, to }] = changed, samples = parts.map(([name, value]) => `${show(name)} ${Text.reward(value)}`).join(", ");
+    return el("p", { class: "notice repaid", text: `Equal parts earned another reward in ${changed.length.toLocaleString("en")} of ${of.toLocaleString("en")} ${of === 1 ? "problem" : "problems"} where both have such samples, as ${samples}: ${Text.reward(from)} in A, ${Text.reward(to)} in B. What makes a reward of its parts may have changed, not the model.` });
+  }
+
+  function comparison(a, b, by, onProblem, onSwap) {
+    const problemOf = Problems.problemOf(by);
     const answer = Stats.compare(a.list, b.list, problemOf);
     const names = (run) => [...new Set(run.list.flatMap((one) => Object.keys(one.components ?? {})))].sort().join();
     const parts = new Set([...a.list, ...b.list].flatMap((one) => Object.keys(one.components ?? {})));
@@ -55,24 +65,26 @@ const Runs = (() => {
     const alone = [told(answer.onlyA, "only in A"), told(answer.onlyB, "only in B"), told(without(gained), "without a reward in A"), told(without(lost), "without a reward in B"),
       told(without((pair) => pair.from === null && pair.to === null), "without a reward in both")].filter(Boolean).join(", ");
     const isBetter = (pair) => pair.difference > Stats.SAME && pair.groups[1].failed <= pair.groups[0].failed, isWorse = (pair) => lost(pair) || pair.difference < -Stats.SAME;
-    const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { title: Text.whole(mean) }, Text.reward(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
-    // How much of a change may be chance; none of it where each side's samples are all alike.
-    const chance = (pair) => pair.difference === null ? null : Stats.welch(...pair.groups.map((group) => group.values));
-    const said = (pair, half = chance(pair)) => half === null ? null : half > 0 ? `± ${Text.reward(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
+    const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { role: "cell", title: Text.whole(mean) }, Text.reward(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
+    const isChance = (pair) => pair.half > 0 && !pair.isSure;
+    const said = (pair, half = pair.half ?? null) => half === null ? null : half > 0 ? `± ${Text.reward(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
+    const isKnown = answer.pairs.some((pair) => pair.half !== null), passed = Stats.compare(a.list, b.list, problemOf, (one) => one.reward === null ? null : Stats.whole(one.reward));
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
-    const row = (pair) => el("tr", { "data-key": pair.key, class: isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
-      el("th", { scope: "row" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key })),
-      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
+    const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: isChance(pair) ? "" : isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
+      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
+      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
       el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
-      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}`))),
+      a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${points(passed.difference)} points` }), `${interval(passed, points)}.`) : null,
+      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
       a.failed || b.failed ? el("p", { class: "failing", text: `Failed in A: ${failing(a)}; in B: ${failing(b)}. A mean is of the samples that have a reward.` }) : null,
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
       a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null,
-      pairs.length ? el("table", { class: "list pairs" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: "± is half of the 95% interval, reckoned from a problem's own samples: what changed by less may be chance." })),
-        el("thead", null, el("tr", null, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", text })))), el("tbody", null, pairs.slice(0, MAX_PAIRS).map(row))) : null,
+      repaidOf(Stats.repaid(a.list, b.list, problemOf)),
+      pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: "± is half of the 95% interval, reckoned from a problem's own samples: what changed by less may be chance, and is not coloured." })),
+        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, pairs.slice(0, MAX_PAIRS).map(row))) : null,
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
   }
 
@@ -83,23 +95,23 @@ const Runs = (() => {
     const absent = [["A", a], ["B", b]].filter(([, name]) => name !== null && !names.includes(name));
     // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
-    const titles = { "Pass rate": "Share of the rewards that are at least 1", Tokens: "Of the prompts and what the model wrote, of all turns" };
+    const titles = { "Mean reward": "Below it its 95% interval, as problems differ", "Pass rate": "Share of the rewards that are at least 1; below it its 95% interval, as problems differ", Tokens: "Of the prompts and what the model wrote, of all turns" };
     const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${Text.runName(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
     const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: Text.runName(run.name), title: show(run.name), onclick: () => onRun(run.name) })),
-      [Text.reward(run.mean), Text.percent(run.pass), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
-        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((text, index) => el("td", { role: "cell", "data-head": heads[index + 3], title: index ? null : Text.whole(run.mean), text: String(text) }))));
+      [Text.withInterval(run.mean, Stats.interval(run.rows), Text.reward), Text.withInterval(run.pass, Stats.interval(run.rows.map((rewards) => rewards.map(Stats.whole))), Text.percent), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
+        run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((told, index) => el("td", { role: "cell", "data-head": heads[index + 3], title: index ? null : Text.whole(run.mean) }, Array.isArray(told) ? told : show(told)))));
     const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", title: titles[text], text })))), el("tbody", { role: "rowgroup" }, rows));
     const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;
     // A reward in parts may never be whole: its pass rate is then no news of the model.
     const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${Text.runName(run.name)} is: its best is ${Text.reward(run.best)}.`);
     const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}`;
-    const compared = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
-      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), problemOf, (key) => onProblem(key), () => onPick({ a: b, b: a }))
+    const answer = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
+      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state.by, (key) => onProblem(key), () => onPick({ a: b, b: a }))
         : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });
-    Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), compared]));
+    Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), answer]));
     node.querySelector(".scroll").scrollLeft = scrolled;
-    return runs.length;
+    compared = a !== null && b !== null ? { a, b } : { a: null, b: null };
   }
 
   // While rollouts arrive: what stands at the top of the screen stays there. Gives what puts it back.
@@ -111,5 +123,6 @@ const Runs = (() => {
     return () => { const now = marks().find((one) => nameOf(one) === name); if (now) window.scrollBy(0, topOf(now) - was); };
   }
 
-  return { draw, hold };
+  // Which two are compared, picked or not; null and null before there are two.
+  return { draw, hold, get compared() { return compared; } };
 })();

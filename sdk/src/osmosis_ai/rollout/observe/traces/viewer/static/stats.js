@@ -2,9 +2,11 @@
 const Stats = (() => {
   const SAME = 1e-9;  // 0.7 + 0.2 + 0.1 is less than 1 by 1e-16
   const passes = (reward) => reward >= 1 - SAME;  // as in `osmosis eval`: a whole reward
+  const whole = (reward) => Number(passes(reward));
   const best = (values) => values.reduce((high, value) => Math.max(high, value), -Infinity);
   const HUGE = 2 ** 600;  // what is so large that its squares or sums are no numbers is reckoned with in units of this
   const LARGEST = Number.MAX_VALUE;
+  const Z = 1.959964;
 
   const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   function mean(values) {
@@ -14,8 +16,8 @@ const Stats = (() => {
   }
   const less = (value, other) => Math.max(-LARGEST, Math.min(LARGEST, value - other));
 
-  // Of the sample: with n - 1; null for fewer than two.
-  function spread(values, degrees = values.length - 1) {
+  // With divisor n, as `osmosis eval`, `test` and a trainer's groups have it; null for fewer than two.
+  function spread(values, degrees = values.length) {
     if (values.length < 2) return null;
     let found = deviation(values, degrees);
     if (!Number.isFinite(found)) found = Math.min(LARGEST, deviation(values.map((value) => value / HUGE), degrees) * HUGE);
@@ -25,7 +27,7 @@ const Stats = (() => {
     const middle = mean(values);
     return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / degrees);
   }
-  const standardError = (values) => values.length < 2 ? null : spread(values) / Math.sqrt(values.length);
+  const standardError = (values) => values.length < 2 ? null : spread(values, values.length - 1) / Math.sqrt(values.length);
 
   // The 97.5 % quantile of Student's t: a table, and beyond it Abramowitz and Stegun 26.7.5. Of fewer than five degrees,
   // which Welch's need not be whole, its logarithm is nearly straight over their reciprocal: good to half a per cent.
@@ -36,7 +38,7 @@ const Stats = (() => {
       const [[low, high], [next, lower]] = FEW.slice(after - 1), way = (1 / low - 1 / degrees) / (1 / low - 1 / next);
       return high * (lower / high) ** way;
     }
-    const z = 1.959964, g = [(z ** 3 + z) / 4, (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96, (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384];
+    const z = Z, g = [(z ** 3 + z) / 4, (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96, (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384];
     return z + g[0] / degrees + g[1] / degrees ** 2 + g[2] / degrees ** 3;
   }
 
@@ -46,6 +48,25 @@ const Stats = (() => {
     const [u, v] = [standardError(x), standardError(y)], both = Math.hypot(u, v);
     const degrees = both > 0 ? 1 / ((u / both) ** 4 / (x.length - 1) + (v / both) ** 4 / (y.length - 1)) : 1;
     return quantile(degrees) * both;
+  }
+
+  // The ends of the 95 % interval of the mean over all values, as `osmosis eval` has it: each of `rows` holds the values of
+  // a problem, which are not independent. Wilson's, of as many samples as the variance over problems is worth, where all
+  // lie within 0 and 1; else Student's, null where no row differs.
+  function interval(rows) {
+    const values = rows.flat(), largest = best(values.map(Math.abs)), unit = largest > HUGE / 2 ** 100 ? largest : 1;
+    if (!values.length) return null;
+    const estimate = mean(values) / unit, n = rows.length, size = values.length;
+    const residuals = rows.reduce((sum, row) => sum + row.reduce((rest, value) => rest + (value / unit - estimate), 0) ** 2, 0);
+    const found = n < 2 ? 0 : n / (n - 1) * residuals / size ** 2, variance = found > 1e-24 ? found : 0;
+    if (values.some((value) => value < -SAME || value > 1 + SAME)) {
+      if (variance === 0) return null;
+      const half = quantile(n - 1) * Math.sqrt(variance);
+      return [estimate - half, estimate + half].map((end) => Math.max(-LARGEST, Math.min(LARGEST, end * unit)));
+    }
+    const share = Math.max(0, Math.min(1, estimate)), worth = variance > 0 ? Math.max(n, share * (1 - share) / variance * (Z / quantile(n - 1)) ** 2) : n, squared = Z ** 2 / worth;
+    const centre = (share + squared / 2) / (1 + squared), half = Z * Math.sqrt(share * (1 - share) / worth + squared / worth / 4) / (1 + squared);
+    return [Math.min(Math.max(0, centre - half), share), Math.max(Math.min(1, centre + half), share)];
   }
 
   // Which samples of a group no mean and no rate is of.
@@ -89,7 +110,7 @@ const Stats = (() => {
       const found = new Map();
       for (const one of list) {
         const key = problemOf(one), value = valueOf(one);
-        if (!found.has(key)) found.set(key, { values: [], prompt: one.prompt, n: 0, failed: 0 });
+        if (!found.has(key)) found.set(key, { key, values: [], prompt: one.prompt, row: one.metadata?.row_index ?? null, n: 0, failed: 0 });
         const group = found.get(key);
         group.n += 1;
         group.failed += one.failed;
@@ -103,13 +124,20 @@ const Stats = (() => {
       const other = others.get(key);
       if (!other) continue;
       const from = mean(own.values), to = mean(other.values), isPair = from !== null && to !== null;
-      (isPair ? pairs : unscored).push({ key, prompt: own.prompt, from, to, difference: isPair ? less(to, from) : null, groups: [own, other] });
+      (isPair ? pairs : unscored).push({ key, prompt: own.prompt, row: own.row, from, to, difference: isPair ? less(to, from) : null, groups: [own, other] });
     }
-    const counts = { better: 0, equal: 0, worse: 0 };
-    for (const pair of pairs) counts[pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal"] += 1;
+    const counts = { better: 0, equal: 0, worse: 0 }, sure = { better: 0, equal: 0, worse: 0 };
+    for (const pair of pairs) {
+      // How much of a change may be chance: null for too few samples, 0 where each side's are all alike.
+      const word = pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal";
+      pair.half = welch(...pair.groups.map((group) => group.values));
+      pair.isSure = pair.half !== null && word !== "equal" && Math.abs(pair.difference) > pair.half;
+      counts[word] += 1;
+      sure[word] += pair.isSure;
+    }
     const means = [left, right].map((found) => mean([...found.values()].map((one) => mean(one.values))));
     const both = pairs.length + unscored.length;
-    const answer = { pairs, unscored, means, ...counts, onlyA: all.size - both, onlyB: others.size - both, isPaired: pairs.length > 1, difference: null, half: null };
+    const answer = { pairs, unscored, means, sure, ...counts, onlyA: all.size - both, onlyB: others.size - both, isPaired: pairs.length > 1, difference: null, half: null };
     if (answer.isPaired) {
       const differences = pairs.map((pair) => pair.difference);
       answer.difference = mean(differences);
@@ -123,5 +151,29 @@ const Stats = (() => {
     return answer;
   }
 
-  return { passes, SAME, best, mean, spread, standardError, quantile, welch, lacking, problems, compare };
+  // In which problems samples of equal parts, which in each run all earned the same, earned another reward in B than in A:
+  // what makes a reward of its parts has changed then. `of` is in how many there are such samples.
+  function repaid(a, b, problemOf) {
+    const earned = (list) => {
+      const found = new Map();
+      for (const one of list) {
+        const parts = Object.entries(one.components ?? {}).sort();
+        if (!parts.length || one.reward === null) continue;
+        const problem = problemOf(one), key = JSON.stringify([problem, parts]), known = found.get(key);
+        if (!known) found.set(key, { problem, parts, reward: one.reward, isOne: true });
+        else if (Math.abs(known.reward - one.reward) > SAME) known.isOne = false;
+      }
+      return found;
+    };
+    const [before, after] = [a, b].map(earned), of = new Set(), changed = new Map();
+    for (const [key, own] of before) {
+      const other = after.get(key);
+      if (!other || !own.isOne || !other.isOne) continue;
+      of.add(own.problem);
+      if (Math.abs(own.reward - other.reward) > SAME && !changed.has(own.problem)) changed.set(own.problem, { parts: own.parts, from: own.reward, to: other.reward });
+    }
+    return { of: of.size, changed: [...changed.values()] };
+  }
+
+  return { passes, whole, SAME, best, mean, spread, quantile, interval, lacking, problems, compare, repaid };
 })();

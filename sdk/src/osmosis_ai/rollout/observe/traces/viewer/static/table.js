@@ -18,7 +18,8 @@ const Table = (() => {
     const [id, why] = cell.children, problem = one.failed || one.status === "UNFINISHED" ? one.error : one.warning;
     id.replaceChildren(...middle(one.id));
     id.title = show(one.id);
-    why.textContent = Text.line(problem || one.prompt, 240);
+    const row = one.metadata?.row_index;
+    why.textContent = Text.line(problem || (row === undefined ? one.prompt : `row ${row} · ${one.prompt}`), 240);
     why.className = problem ? `why ${one.failed ? "error" : "warn"}` : "why";
   }
 

@@ -161,5 +161,8 @@ const Text = (() => {
 
   const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
 
-  return { el, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, sorted, median };
+  // A number, and below it, smaller, what its interval is.
+  const withInterval = (value, ends, format) => [format(value), ends ? el("span", { class: "chance", text: `${format(ends[0])} to\u00a0${format(ends[1])}` }) : null].filter((one) => one !== null);
+
+  return { el, withInterval, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, sorted, median };
 })();

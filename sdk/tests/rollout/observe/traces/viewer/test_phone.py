@@ -77,6 +77,17 @@ def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(
     assert {table} == set(problems)
 
 
+def test_between_a_phone_and_a_desk_no_table_is_wider_than_the_page(phone: Browser) -> None:
+    for width in (740, 820):
+        phone.resize(width, 900, mobile=True)
+        for view, numbers in {"rollouts": ".c-reward", "problems": ".c-mean", "runs": ".scroll + p"}.items():
+            phone.click(f"#to-{view}")
+            phone.wait_for(f"!document.querySelector('#view-{view}').hidden")
+            nothing_is_cut(phone, numbers)
+    phone.click("#to-problems")
+    nothing_is_cut(phone, ".problems .row :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .small)")
+
+
 def test_two_rollouts_are_pinned_by_taps(phone: Browser) -> None:
     phone.click("#table .row")
     phone.click("[aria-label^='Pin,']")

@@ -78,6 +78,11 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     printed = pages_of(page, tmp_path / "one.pdf")
     assert all(len(one) > 40 for one in printed)
     assert "The answer is" in "".join(printed)
+    page.call("Emulation.setEmulatedMedia", media="print")
+    asked = "getComputedStyle(document.querySelector('.message.user')).borderTopColor"
+    assert page.evaluate(asked) == page.evaluate(asked.replace("user", "system"))
+    page.call("Emulation.setEmulatedMedia", media="")
+    page.prefer(scheme)
     assert "with failed tools" not in "".join(printed)  # what lies behind it on the screen
     assert {"#2557d6", "#1a9a78"} <= colors_of(tmp_path / "one.pdf")  # the timeline's bars of model and tools
     page.press("Escape")

@@ -157,7 +157,7 @@ const Stats = (() => {
     const earned = (list) => {
       const found = new Map();
       for (const one of list) {
-        const parts = Object.entries(one.components ?? {}).sort();
+        const parts = Object.entries(one.components ?? {}).sort(([name], [other]) => name < other ? -1 : 1);
         if (!parts.length || one.reward === null) continue;
         const problem = problemOf(one), key = JSON.stringify([problem, parts]), known = found.get(key);
         if (!known) found.set(key, { problem, parts, reward: one.reward, isOne: true });

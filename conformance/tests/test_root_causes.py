@@ -86,6 +86,8 @@ def test_a_key_that_what_was_refused_has_kept_is_a_matter_of_a_full_server() -> 
 def test_a_call_that_does_not_come_is_a_matter_of_what_holds_up_others() -> None:
     held = failure("chat.default_limits", "expected a result; got none within 60 s")
     assert causes(held, failure("load.beside_paused"))["chat.default_limits"] == "load.beside_paused"
+    full = replace(failure("chat.default_limits"), usually=NO_ROOM)
+    assert causes(full, failure("load.beside_paused"))["chat.default_limits"] == "load.beside_paused"
     in_vain = failure("load.beside_paused", "expected a result of it; got none within 60 s")
     assert causes(held, in_vain)["chat.default_limits"] == ""
 

@@ -24,7 +24,7 @@ from rollout_conformance.played import init_in_words
 from rollout_conformance.scripts import encoded
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
-from rollout_conformance.usual_causes import NO_ANSWER
+from rollout_conformance.usual_causes import NO_ANSWER, NO_ROOM
 from rollout_conformance.vocabulary import Failed
 
 INIT_PATH = "/v1/rollout/init"
@@ -59,7 +59,7 @@ class Asking:
             in_chunks: send the body without a Content-Length.
 
         Raises:
-            Failed: there is no answer.
+            Failed: there is no answer, or no room for as long as the kit waits.
         """
         content = body if isinstance(body, bytes) else encoded(body)
         key = self.options.api_key if key is None else key
@@ -82,7 +82,7 @@ class Asking:
                 break
             if time.monotonic() + pause_seconds > deadline:
                 self.trainer.patience.lost += 1
-                break
+                raise Failed("room for an init, once rollouts have ended", describe(response), usually=NO_ROOM)
             await asyncio.sleep(max(pause_seconds, LEAST_PAUSE_SECONDS))
         return response
 

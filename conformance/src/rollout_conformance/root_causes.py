@@ -8,7 +8,8 @@ A failure follows from another one where
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
    wait for one another; or there was no room, or what was refused has kept its key, and the other one is
    ``FULL``;
-5. something was waited for in vain, and the other one is ``HOLDER``, which saw that a pause of one holds up others;
+5. something was waited for in vain, or there was no room, and the other one is ``HOLDER``, which saw that a pause of
+   one holds up others;
 6. what usually lies behind it is what the other one is for, by ``WHERE``: what was not on record yet, a proxy's page;
 7. both say the same, but for numbers and quoted values, as where no init is accepted at all; or both saw the same of
    ``ONE_CAUSE``, as a result that differs from the one before.
@@ -132,8 +133,8 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         return found
     if (
         own != HOLDER
-        and IN_VAIN in result.reason
-        and any(one.check.id == HOLDER and IN_VAIN not in one.reason for one in failed)
+        and (IN_VAIN in result.reason or result.usually == NO_ROOM)
+        and any(one.check.id == HOLDER and IN_VAIN not in one.reason and one.usually != NO_ROOM for one in failed)
     ):
         return HOLDER
     if own != FULL and result.usually in (NO_ROOM, KEY_KEPT) and FULL in whole:

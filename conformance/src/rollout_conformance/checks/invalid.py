@@ -96,6 +96,13 @@ ODD_URLS = (
     "http://127.0.0.1:1/a b",
     "http://127.0.0.1:port",
 )
+ANYWHERE: dict[str, Any] = {
+    "completion_params": {"x": "@"},
+    "metadata": {"x": "@"},
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "2 + 2?", "x": "@"}]}],
+    "x_unknown": ["@"],
+}
+"""Where a number may stand that is none, each with ``@`` in its place."""
 DEPTH = 50_000
 DIGITS = 5_000
 METADATA_BYTES = 2 * 1024 * 1024
@@ -177,10 +184,10 @@ async def nan(kit: Kit) -> None:
         _must_refuse(
             kit,
             f"an init with {constant.decode()} in {field}",
-            encoded(_changed(kit, field, {"x": "@"})).replace(b'"@"', constant),
+            encoded(_changed(kit, field, value)).replace(b'"@"', constant),
         )
         for constant in (b"NaN", b"Infinity", b"-Infinity")
-        for field in ("completion_params", "metadata")
+        for field, value in ANYWHERE.items()
     )
 
 
@@ -313,8 +320,8 @@ async def unreachable_id(kit: Kit) -> None:
 
 @check("invalid.number", "init-13", "A number beyond all numbers, such as 1e999, is refused.")
 async def number(kit: Kit) -> None:
-    for field in ("completion_params", "metadata"):
-        body = encoded(_changed(kit, field, {"x": "@"})).replace(b'"@"', b"1e999")
+    for field, value in ANYWHERE.items():
+        body = encoded(_changed(kit, field, value)).replace(b'"@"', b"1e999")
         await _must_refuse(kit, f"an init with 1e999 in {field}", body)
 
 

@@ -8,6 +8,7 @@ import httpx
 
 from rollout_conformance.asking import describe, field_of, retry_after_seconds
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks.refused import require_nothing
 from rollout_conformance.conversation import difference
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -157,7 +158,7 @@ async def beside_owed(kit: Kit) -> None:
 
 @check(
     "load.overload",
-    "limit-1 err-4 same-13 same-18 state-3",
+    "limit-1 err-4 same-13 same-18 state-3 way-3",
     "A server that is full refuses with 429 or 503 and Retry-After.",
     LATE,
 )
@@ -201,6 +202,7 @@ async def overload(kit: Kit) -> None:
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")
     # What was refused has left nothing behind: the same init is taken later, and so is another under its id.
+    await asyncio.gather(*(require_nothing(kit, one, "want of room") for one in {refused[0][0], refused[-1][0]}))
     refused[-1][0].init["metadata"] = {"ground_truth": "5"}
     await asyncio.gather(
         _require_room_again(kit, *refused[0]),
@@ -250,11 +252,7 @@ async def _require_as_many_again(kit: Kit, count: int) -> None:
 
     async def another() -> None:
         rollout = kit.play(waiting_for(model, answering()))
-        answer = await kit.post(rollout.init)
-        if answer.status_code != 202:
-            what = f"202 to each of {count} inits, once as many had been cancelled"
-            raise Failed(what, describe(answer), usually=PLACE_KEPT)
-        kit.took(rollout, answer)
+        await _take(kit, rollout, f"202 to each of {count} inits, once as many had been cancelled")
         await rollout.first_chat()
         await kit.cancel_where_it_runs(rollout.rollout_id)
         await rollout.result()
@@ -266,10 +264,15 @@ async def _require_as_many_again(kit: Kit, count: int) -> None:
 
 async def _require_room_again(kit: Kit, rollout: PlayedRollout, answer: httpx.Response) -> None:
     await asyncio.sleep(min(retry_after_seconds(answer) or 0, kit.options.timeout_seconds))
-    answer = await kit.post(rollout.init)
-    if answer.status_code == 202:
-        kit.took(rollout, answer)
-        await rollout.wait_until(lambda one: one.is_over, "the result of an init that was taken once there was room")
-        return
-    what = "202 to an init that was refused, once the server is idle and Retry-After is over"
-    raise Failed(what, describe(answer), usually=KEY_KEPT if answer.status_code == 409 else PLACE_KEPT)
+    await _take(kit, rollout, "202 to an init that was refused, once the server is idle and Retry-After is over")
+    await rollout.wait_until(lambda one: one.is_over, "the result of an init that was taken once there was room")
+
+
+async def _take(kit: Kit, rollout: PlayedRollout, what: str) -> None:
+    try:
+        answer = await kit.post(rollout.init)
+    except Failed as failure:
+        raise Failed(what, f"no answer but {failure}", usually=PLACE_KEPT) from None
+    if answer.status_code != 202:
+        raise Failed(what, describe(answer), usually=KEY_KEPT if answer.status_code == 409 else PLACE_KEPT)
+    kit.took(rollout, answer)

@@ -34,7 +34,7 @@ async def refused(kit: Kit) -> None:
         refusals["a wrong key"] = stranger, (await kit.post(stranger.init, key="wrong")).status_code
     # That one was taken is another check's matter.
     left = [(rollout, what) for what, (rollout, status) in refusals.items() if status != 202]
-    await asyncio.gather(*(_require_nothing(kit, *one) for one in left))
+    await asyncio.gather(*(require_nothing(kit, *one) for one in left))
 
 
 async def _status(kit: Kit, rollout: PlayedRollout, headers: dict[str, str] | None = None) -> int:
@@ -44,7 +44,8 @@ async def _status(kit: Kit, rollout: PlayedRollout, headers: dict[str, str] | No
     return answer.status_code
 
 
-async def _require_nothing(kit: Kit, rollout: PlayedRollout, what: str) -> None:
+async def require_nothing(kit: Kit, rollout: PlayedRollout, what: str) -> None:
+    """A rollout that was refused, for ``what``, is one that nobody knows."""
     for asked, answer in (
         ("the state", await kit.status(rollout.rollout_id)),
         ("the cancel", await kit.cancel(rollout.rollout_id)),

@@ -244,6 +244,11 @@ mutant(
     is_url=lambda s, usual, url: usual(url) or (isinstance(url, str) and url.startswith("http://127.0.0.1:1/")),
 )
 mutant("crashes-on-what-is-no-json", "invalid.not_json", parse=crashes_on_what_is_no_json)
+mutant(
+    "takes-nan-in-messages",
+    "invalid.nan",
+    parse=lambda s, usual, body: usual(without_numbers(body) if b'"2 + 2?", "x"' in body else body),
+)
 mutant("takes-nan", "invalid.nan", parse=lambda s, usual, body: usual(without_numbers(body)))
 mutant("takes-1e999", "invalid.number", parse=lambda s, usual, body: usual(body.replace(b"1e999", b"1")))
 mutant("takes-any-number", "invalid.bounds", rules=rule("max_turns", is_positive))

@@ -43,6 +43,17 @@ async def takes_the_newest_key(self: SmallServer, usual: Any, init: Json) -> Res
     return answer
 
 
+async def knows_what_it_had_no_room_for(self: SmallServer, usual: Any, init: Json) -> Response:
+    try:
+        answer: Response = await usual(init)
+    except Refusal as refusal:
+        if refusal.answer.status_code == 429:
+            self.rollouts[f"refused:{init['rollout_id']}"] = known = Rollout(init, "")
+            known.state = "queued"
+        raise
+    return answer
+
+
 async def keeps_the_key_where_it_is_full(self: SmallServer, usual: Any, init: Json) -> Any:
     key, fingerprint = self.key_of(init), self.fingerprint(init)
     if REFUSED_FOR_ROOM.get(key, fingerprint) != fingerprint:
@@ -90,6 +101,7 @@ mutant(
 )
 mutant("takes-the-newest-key", "idempotency.callback_key", accept=takes_the_newest_key)
 mutant("keeps-the-key-where-it-is-full", "load.overload", capacity=30, accept=keeps_the_key_where_it_is_full)
+mutant("knows-what-it-had-no-room-for", "load.overload", silent=True, capacity=30, accept=knows_what_it_had_no_room_for)
 mutant("remembers-what-it-refused", "idempotency.after_refusal", read=remembers_what_it_refused)
 
 # State and cancel

@@ -43,7 +43,10 @@ STEPS = ((Phase.TOGETHER, Phase.LATE), (Phase.ALONE,), (Phase.AUDIT, Phase.STOPP
 AT_ONCE = {Phase.TOGETHER: 48, Phase.LATE: 1, Phase.ALONE: 1, Phase.AUDIT: 1, Phase.STOPPING: 1}
 FIRST_STOPPING = "drain.stopped"
 """While the server takes its time to end, the audits wait for what must not come; one that is killed sends nothing."""
+FIRST = "load.beside_paused"
+"""Before all others: where the pause of one holds them up, they soon stand still, and nobody can tell why."""
 LONGEST = (
+    FIRST,
     *("delivery.persistent", "delivery.no_connection", "callbacks.secret", "retries.no_connection"),
     *("retries.too_many", "state.cancel", "delivery.refused_once", "delivery.slow"),
     *("delivery.delay", "delivery.retry_after", "retries.delay", "delivery.final"),
@@ -209,6 +212,8 @@ async def _run_phases(kit: Kit, checks: Sequence[Check], on_result: OnResult | N
                     await asyncio.sleep(HEAD_START_SECONDS)
                 has_head_start = check.id in LONGEST
                 group.create_task(take(check))
+                if check.id == FIRST:
+                    await asyncio.sleep(HEAD_START_SECONDS)
 
     count()
     for step in STEPS:

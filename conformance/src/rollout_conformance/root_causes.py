@@ -42,6 +42,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("retries.aborted_key", "retries.aborted"),
     ("delivery.*", "delivery.server_error"),
     ("load.*", "load.concurrent"),
+    ("load.*", "load.beside_paused"),
     ("state.*", "load.beside_owed"),
     ("idempotency.owed", "load.beside_owed"),
     ("completed.tool_counts", "completed.counts"),

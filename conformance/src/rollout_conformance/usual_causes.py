@@ -11,7 +11,9 @@ NOT_DELIVERED = (
 A_PAGE = "any 404 ends the rollout: one that is no JSON object is a proxy's, with nobody behind it"
 KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
 HELD_UP = "its next call does not come: it waits for something that another rollout has, or for an answer that it got"
-NO_ROOM = "there was no room for as long as the kit waits: it is made when rollouts end"
+NO_ROOM = (
+    "there was no room for as long as the kit waits: a place is free again however its rollout ends, as by a cancel"
+)
 NOT_ON_RECORD = "the 202 leaves before its init is on record, or results alone are kept: write it, then answer"
 MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"
 CAUSES: dict[str, str] = {

@@ -215,7 +215,7 @@ async def turned_away(kit: Kit) -> None:
     if stop.turned_away is None:
         raise Skipped("no init was answered after SIGTERM: there was no connection")
     if stop.state_of_turned_away is None:
-        raise NotExercised("the server did not come back after SIGTERM", cause="drain.kept")
+        raise NotExercised("the next process was not seen to deliver what was owed", cause="drain.kept")
     looked_at(stop.turned_away)
     if stop.turned_away.chats or stop.turned_away.completions:
         raise Failed("no callback for an init that was refused after SIGTERM", stop.turned_away.calls_in_words)

@@ -40,22 +40,16 @@ def open_regular(path: str | Path, flags: int, *, follow: bool = False) -> int:
         NotRegularError: something else lies there, a symbolic link included.
         OSError: as of ``os.open``.
     """
-    return open_known(path, flags, follow=follow)[0]
-
-
-def open_known(path: str | Path, flags: int, *, follow: bool = False) -> tuple[int, os.stat_result]:
-    """As ``open_regular``, and what it has learnt of the file."""
     try:
         descriptor = os.open(path, flags | _CAREFUL | (0 if follow else _NO_FOLLOW), FILE_MODE)
     except OSError as error:
         if error.errno in _NOT_REGULAR:
             raise NotRegularError(path) from None
         raise
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotRegularError(path)
-    return descriptor, status
+    return descriptor
 
 
 def make_folder(path: str | Path) -> None:

@@ -6,10 +6,9 @@ same file in another process, which then reads only what was added.
 
 import os
 import time
-from io import BytesIO
 from typing import Any
 
-from osmosis_ai.rollout.core.files import open_known
+from osmosis_ai.rollout.core.files import open_regular
 from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.observe.traces.reader import event_on, lines_in
 from osmosis_ai.rollout.observe.traces.store import Kept, state_of
@@ -22,7 +21,6 @@ MAX_WHOLE_BYTES = 16 * 1024 * 1024
 _COMPACT_START = b'{"event":"'
 """How the server's own events begin; the agent's, from ``ctx.log_event``, have a space after the colon."""
 _NAME_AT = len(_COMPACT_START)
-_LINE_END = ord("\n")
 _START = TraceEvent.TRACE_START.value
 _CHAT_START = TraceEvent.CHAT_START.value.encode()
 _START_LINE, _RESULT_LINE, _CHAT_START_LINE, _CHAT_END_LINE, _TOOL_CALL_LINE = (
@@ -112,13 +110,14 @@ class FollowedFile:
                 return
             if status.st_size == self._size and status.st_ino == self._inode:
                 return
-        descriptor, status = open_known(self.path, os.O_RDONLY)
+        descriptor = open_regular(self.path, os.O_RDONLY)
         try:
-            self._read_on(descriptor, status)
+            self._read_on(descriptor)
         finally:
             os.close(descriptor)
 
-    def _read_on(self, descriptor: int, status: os.stat_result) -> None:
+    def _read_on(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
         if (self._inode and status.st_ino != self._inode) or status.st_size < self._offset:
             # Another file of the same name; what its rollouts were stays with whoever has them.
             self._offset, self.lost, self.rollouts = 0, 0, []
@@ -155,25 +154,40 @@ class FollowedFile:
     def _take_in_whole(self, content: bytes) -> None:
         self._size = len(content)
         result_at, result = _result_in(content)
-        rollout = None
-        for line in BytesIO(content):
-            if line[-1] != _LINE_END:
-                break
-            end = self._offset + len(line)
-            if rollout is not None and end <= result_at and _is_told_again(line, rollout):
-                rollout.end = end
+        while end := content.find(b"\n", self._offset) + 1:
+            at = self._offset
+            self._take_in(content[at : end - 1], end, result if at and at == result_at else None)
+            self._offset = self._passed_over(content, end, result_at) if end < result_at else end
+
+    def _passed_over(self, content: bytes, at: int, until: int) -> int:
+        """Where, from the line ``at`` on, the first is that tells what its result does not tell again."""
+        rollout = self.rollouts[-1] if self.rollouts else None
+        if rollout is None or rollout.agent is None or rollout.started_at is None or not rollout.rollout_id:
+            return at
+        while at < until:
+            end = content.find(b"\n", at) + 1
+            if content.startswith(_TOOL_CALL_LINE, at):
+                if content.find(b'"outcome":"ok"', at, end) < 0:
+                    break
+            elif content.startswith(_CHAT_END_LINE, at):
+                if content.find(b'"error":', at, end) >= 0 or content.find(b'"weight_versions":', at, end) >= 0:
+                    break
+                rollout.knows_calls = True
+            elif content.startswith(_CHAT_START_LINE, at):
+                rollout.knows_calls = True
             else:
-                self._take_in(line[:-1], end, result if self._offset == result_at else None)
-                rollout = self.rollouts[-1] if self.rollouts and self.rollouts[-1].is_introduced else None
-            self._offset = end
+                break
+            rollout.end = at = end
+        return at
 
     def _take_in(self, line: bytes, end: int, event: dict[str, Any] | None = None) -> None:
         rollout = self.rollouts[-1] if self.rollouts else None
-        if event is None:
-            if rollout is not None and _is_of_no_concern(line, rollout):
-                rollout.end = end
-                return
-            event = (event_on(_without_tools(line)) if line.startswith(_START_LINE) else None) or event_on(line)
+        if rollout is not None and _is_of_no_concern(line, rollout):
+            rollout.end = end
+            return
+        if event is None and line.startswith(_START_LINE):
+            event = event_on(_without_tools(line))
+        event = event or event_on(line)
         if event is None:
             self.lost += 1
             return
@@ -202,15 +216,9 @@ def _without_tools(line: bytes) -> bytes:
     return line[:start] + line[end:] if 0 < start < end else line
 
 
-def _is_told_again(line: bytes, rollout: Summary) -> bool:
-    """Whether a result that tells all tells again what a line before it says."""
-    if line.startswith(_TOOL_CALL_LINE):
-        return b'"outcome":"ok"' in line
-    is_call = line.startswith(_CHAT_START_LINE) or (
-        line.startswith(_CHAT_END_LINE) and b'"error":' not in line and b'"weight_versions":' not in line
-    )
-    rollout.knows_calls |= is_call
-    return is_call
+def _name_of(line: bytes) -> bytes:
+    """The name of a server's own event; of any other line, empty or what is no name."""
+    return line[_NAME_AT : line.find(b'"', _NAME_AT)] if line.startswith(_COMPACT_START) else b""
 
 
 def _is_of_no_concern(line: bytes, rollout: Summary) -> bool:
@@ -219,6 +227,6 @@ def _is_of_no_concern(line: bytes, rollout: Summary) -> bool:
         return False
     if not line.startswith(_COMPACT_START):
         return not line.startswith(_OF_THE_CONTEXT)
-    name = line[_NAME_AT : line.find(b'"', _NAME_AT)]
+    name = _name_of(line)
     # The first call sends what the init asked: there is nothing new in it.
     return name not in _CONCERNING or (name == _CHAT_START and rollout.knows_calls and b'"at":0,' in line[:300])

@@ -99,11 +99,6 @@ class Summary:
         return None if self.error is None else alike(self.error)
 
     @property
-    def is_introduced(self) -> bool:
-        """Whether its trace has told who runs it, and since when."""
-        return self.agent is not None and self.started_at is not None and bool(self.rollout_id)
-
-    @property
     def is_settled(self) -> bool:
         """Whether its trainer has the result, so that nothing more is to come."""
         return self.delivery in ("acknowledged", "refused")
@@ -113,11 +108,9 @@ class Summary:
         self.end = end
         at = _number(event.get("time"))
         if at is not None:
-            if self.started_at is None:
-                self.started_at = at
+            self.started_at = self.started_at if self.started_at is not None else at
             self.last_at = at
-        if not self.rollout_id:
-            self.rollout_id = _text(event.get("rollout_id")) or ""
+        self.rollout_id = self.rollout_id or _text(event.get("rollout_id")) or ""
         handler = _HANDLERS.get(event["event"])
         if handler is not None:
             handler(self, event)

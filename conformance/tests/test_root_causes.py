@@ -15,7 +15,15 @@ from rollout_conformance import KitOptions, Report, Result, Status, run, select
 from rollout_conformance.cases import SOME
 from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
-from rollout_conformance.usual_causes import A_PAGE, KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import (
+    A_PAGE,
+    KEY_KEPT,
+    MADE_ANEW,
+    NO_ROOM,
+    NOT_DELIVERED,
+    NOT_ON_RECORD,
+    TAKEN_FOR_CUT_OFF,
+)
 
 CHECKS = {check.id: check for check in select()}
 
@@ -74,6 +82,12 @@ def test_results_that_are_made_anew_are_one_failure_wherever_they_are_seen() -> 
     anew, kept = (replace(failure(one), usually=MADE_ANEW) for one in ("drain.refused_same", "drain.kept"))
     assert causes(anew, kept) == {"drain.refused_same": "", "drain.kept": "drain.refused_same"}
     assert causes(anew, failure("drain.kept"))["drain.kept"] == ""
+
+
+def test_what_ended_is_told_from_what_is_built_anew() -> None:
+    cut_off = [replace(failure(one), usually=TAKEN_FOR_CUT_OFF) for one in ("drain.results", "drain.kept")]
+    assert causes(*cut_off)["drain.kept"] == "drain.results"
+    assert causes(replace(cut_off[0], usually=MADE_ANEW), cut_off[1])["drain.kept"] == ""
 
 
 def test_a_key_that_what_was_refused_has_kept_is_a_matter_of_a_full_server() -> None:

@@ -17,7 +17,7 @@ from rollout_conformance.endpoint import Answer, Request
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.strict_json import first_difference, is_same_document, parse_object
 from rollout_conformance.text import shortened
-from rollout_conformance.usual_causes import HELD_UP, KEY_KEPT, NEVER_BEGAN, NOT_DELIVERED
+from rollout_conformance.usual_causes import HELD_UP, KEY_KEPT, MADE_ANEW, NEVER_BEGAN, NOT_DELIVERED, TAKEN_FOR_CUT_OFF
 from rollout_conformance.vocabulary import Failed
 
 if TYPE_CHECKING:
@@ -305,6 +305,13 @@ class PlayedRollout:
                 )
                 return f"{before.result_in_words}, then {again.result_in_words}, which differ at {where}"
         return ""
+
+    @property
+    def why_contradicted(self) -> str:
+        """What usually lies behind that."""
+        extra = [call.fields.get("extra_fields") for call in self.completions]
+        is_cut_off = [isinstance(one, dict) and one.get("outcome") == "interrupted" for one in extra]
+        return TAKEN_FOR_CUT_OFF if any(is_cut_off) and not is_cut_off[0] else MADE_ANEW
 
     @property
     def sent(self) -> str:

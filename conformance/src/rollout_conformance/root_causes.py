@@ -25,7 +25,15 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from rollout_conformance.cases import SOME
-from rollout_conformance.usual_causes import A_PAGE, KEY_KEPT, MADE_ANEW, NO_ROOM, NOT_DELIVERED, NOT_ON_RECORD
+from rollout_conformance.usual_causes import (
+    A_PAGE,
+    KEY_KEPT,
+    MADE_ANEW,
+    NO_ROOM,
+    NOT_DELIVERED,
+    NOT_ON_RECORD,
+    TAKEN_FOR_CUT_OFF,
+)
 from rollout_conformance.vocabulary import Result, Status
 
 RESTS_ON: tuple[tuple[str, str], ...] = (
@@ -94,7 +102,7 @@ WHERE = {NOT_ON_RECORD: "drain.killed", A_PAGE: "retries.page"}
 IN_VAIN = "; got none within "
 """Of what was waited for."""
 
-ONE_CAUSE = frozenset({MADE_ANEW, KEY_KEPT})
+ONE_CAUSE = frozenset({MADE_ANEW, KEY_KEPT, TAKEN_FOR_CUT_OFF})
 
 BASIC = frozenset(
     {"callbacks.order", "callbacks.url", "callbacks.json", "callbacks.rollout_id", "callbacks.every", "completed.shape"}

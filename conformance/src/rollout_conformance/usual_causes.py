@@ -15,6 +15,7 @@ NO_ROOM = (
     "there was no room for as long as the kit waits: a place is free again however its rollout ends, as by a cancel"
 )
 NOT_ON_RECORD = "the 202 leaves before its init is on record, or results alone are kept: write it, then answer"
+TAKEN_FOR_CUT_OFF = "what had ended is taken for cut off by the next process: put a result on record before it is sent"
 MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",

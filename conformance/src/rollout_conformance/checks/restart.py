@@ -29,7 +29,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import MADE_ANEW, NOT_ON_RECORD, OFFERED_ONCE
+from rollout_conformance.usual_causes import NOT_ON_RECORD, OFFERED_ONCE
 from rollout_conformance.vocabulary import STOPPING, ConformanceError, Failed, NotExercised, Skipped
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Restart:
     """Its result was not answered yet."""
     refused: PlayedRollout
     """Its result was refused for good."""
+    failed: PlayedRollout
+    """It has ended as an ERROR, whose result is answered 503 until the server is back."""
+    cancelled: PlayedRollout
+    """So has this one, which was cancelled."""
     is_read: bool = False
     """Whether the server had read that when it was killed."""
     problem: Failed | None = None
@@ -94,7 +98,8 @@ class Restart:
     @property
     def rollouts(self) -> list[PlayedRollout]:
         """All of them."""
-        return [*self.running, self.owed, self.shortened, self.delivered, self.offered, self.refused]
+        ended = [self.owed, self.shortened, self.delivered, self.offered, self.refused, self.failed, self.cancelled]
+        return [*self.running, *ended]
 
 
 async def restart_of(kit: Kit) -> Restart:
@@ -122,16 +127,22 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         play(answering()),
         play(calling_offered_tools(), waiting_for(is_back, acknowledge)),
         play(answering(), refusing(403, None, acknowledge)),
+        play(refusing(400, None, answering()), owing(is_back, retry_after="0")),
+        play(waiting_for(model, answering()), owing(is_back, retry_after="0")),
     )
-    for rollout in (restart.owed, restart.shortened, restart.offered, restart.refused):
+    owed_ends = (restart.owed, restart.offered, restart.failed, restart.cancelled)
+    for rollout in (*owed_ends, restart.shortened, restart.refused):
         rollout.has_delivery_faults = True
     restart.refused.is_refused_for_good = True
     answers = await asyncio.gather(*map(kit.send, restart.rollouts))
     first = {rollout.rollout_id: answer for rollout, answer in zip(restart.rollouts, answers, strict=True)}
     await restart.delivered.result()
-    for rollout in restart.running:
+    for rollout in (*restart.running, restart.cancelled):
         await rollout.first_chat()
-    for rollout in (restart.owed, restart.offered, restart.refused):
+    with contextlib.suppress(Failed):
+        await kit.cancel_where_it_runs(restart.cancelled.rollout_id)
+        await restart.cancelled.wait_until(lambda played: bool(played.completions), "a terminal result")
+    for rollout in (restart.owed, restart.offered, restart.failed, restart.refused):
         await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
     # That it is offered again is another check's matter.
     with contextlib.suppress(TimeoutError, Failed):
@@ -165,7 +176,7 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         another = {**restart.delivered.init, "messages": [{"role": "user", "content": "another body"}]}
         restart.conflict = await kit.post(another)
         is_back.set()
-        owed = [*restart.running, restart.owed, restart.offered]
+        owed = [*restart.running, *owed_ends]
         if restart.is_shortened:
             owed.append(restart.shortened)
         await require_reports([*owed, restart.delivered], "kill -9 and a new start")
@@ -198,7 +209,7 @@ async def _difference_of(owed_longer: Sequence[PlayedRollout]) -> Failed | None:
             return failure
         if text := rollout.contradiction():
             looked_at(rollout)
-            return Failed("the same result from the process after the next one", text, usually=MADE_ANEW)
+            return Failed("the same result from the process after the next one", text, usually=rollout.why_contradicted)
     return None
 
 
@@ -206,7 +217,7 @@ def _alteration(restart: Restart, rollout: PlayedRollout) -> Failed | None:
     looked_at(rollout)
     if rollout is not restart.shortened and rollout.contradiction():
         what = "the same result after kill -9 and a new start"
-        return Failed(what, rollout.contradiction(), usually=MADE_ANEW)
+        return Failed(what, rollout.contradiction(), usually=rollout.why_contradicted)
     if len(keys := {call.key for call in rollout.completions}) > 1:
         what = "the same Idempotency-Key with a result after kill -9 and a new start"
         usually = "the key is made anew by each process: make it from the rollout_id"
@@ -356,7 +367,7 @@ async def refused_same(kit: Kit) -> None:
     if difference := restart.shortened.contradiction():
         has_messages = any(call.fields.get("final_messages") for call in restart.shortened.completions[2:])
         what = "the result without its messages again after kill -9 and a new start"
-        raise Failed(what, difference, usually=None if has_messages else MADE_ANEW)
+        raise Failed(what, difference, usually=None if has_messages else restart.shortened.why_contradicted)
 
 
 @check("drain.callback_key", "key-7", "What is delivered after the kill has the api_key of its init.", STOPPING)

@@ -24,7 +24,6 @@ from rollout_conformance.options import SHORT_DRAIN_SECONDS
 from rollout_conformance.played import PlayedRollout
 from rollout_conformance.processes import is_alive
 from rollout_conformance.scripts import answering, calling_offered_tools, encoded, first, owing, waiting_for
-from rollout_conformance.usual_causes import MADE_ANEW
 from rollout_conformance.vocabulary import Failed, NotExercised, Skipped, TooBusy
 
 ROLLOUTS = 4
@@ -166,7 +165,7 @@ async def _stop(kit: Kit) -> Stop:
             stop.is_back = True
             await stop.owed.result()
             if text := stop.owed.contradiction():
-                raise Failed("the same result after SIGTERM and a new start", text, usually=MADE_ANEW)
+                raise Failed("the same result after SIGTERM and a new start", text, usually=stop.owed.why_contradicted)
             if stop.turned_away is not None:
                 stop.state_of_turned_away = await kit.status(stop.turned_away.rollout_id)
             with contextlib.suppress(Failed):  # another check's matter

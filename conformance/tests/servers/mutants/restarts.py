@@ -30,6 +30,16 @@ async def records_what_it_turns_away(self: SmallServer, usual: Any, init: Json) 
         raise
 
 
+def notes_no_errors(self: SmallServer, usual: Any, event: Json) -> None:
+    if event.get("result", {}).get("status") != "ERROR":
+        usual(event)
+
+
+def notes_no_cancels(self: SmallServer, usual: Any, event: Json) -> None:
+    if event.get("result", {}).get("extra_fields", {}).get("outcome") != "cancelled":
+        usual(event)
+
+
 def forgets_what_was_delivered(self: SmallServer, usual: Any, rollout_id: str) -> Rollout:
     found: Rollout = usual(rollout_id)
     if found.state == "delivered" and not found.attempts:  # it ended before this process began
@@ -61,6 +71,8 @@ def cancels_all_that_begin_so(self: SmallServer, usual: Any, rollout: Rollout) -
 mutant("takes-up-the-last-alone", "drain.owed_longer", silent=True, resume=takes_up_the_last_alone, needs="process")
 mutant("reports-what-was-cut-off-anew", "drain.owed_longer", resume=reports_it_anew, needs="process")
 mutant("records-what-it-turns-away", "drain.turned_away", accept=records_what_it_turns_away, needs="process")
+mutant("notes-no-errors", "drain.results", silent=True, note=notes_no_errors, needs="process")
+mutant("notes-no-cancels", "drain.results", silent=True, note=notes_no_cancels, needs="process")
 mutant("forgets-what-was-delivered", "drain.state", named=forgets_what_was_delivered, needs="process")
 mutant("shares-the-first-answer", "idempotency.concurrent_conflict", accept=shares_the_first_answer)
 mutant("cancels-all-that-begin-so", "state.cancel_one", stop=cancels_all_that_begin_so)

@@ -49,6 +49,12 @@ def test_only_what_is_required_is_given() -> None:
     assert arguments_for(schema) == {"a": "text"}
 
 
+def test_a_number_has_a_fraction_where_it_may() -> None:
+    for schema, number in (({}, 2.5), ({"minimum": 7}, 8.5), ({"multipleOf": 3}, 2), ({"maximum": 1}, 1)):
+        properties = {"a": {"type": "number", **schema}, "b": {"type": "integer"}}
+        assert arguments_for({"type": "object", "properties": properties}) == {"a": number, "b": 2}
+
+
 def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "required": ["next"]}
     assert "next" in arguments_for({**node, "$defs": {"node": node}})

@@ -92,7 +92,10 @@ def _number(schema: dict[str, Any], *, whole: bool) -> float:
     value = 2 if lowest is None else max(2, lowest + step)
     if highest is not None and value > highest:
         value = highest if _finite(schema, "maximum") is not None else highest - step
-    return int(value) if whole else value
+    if whole:
+        return int(value)
+    # A number has a fraction where it may: who reads an integer fails by that.
+    return value + 0.5 if highest is None and "multipleOf" not in schema else value
 
 
 def _finite(schema: dict[str, Any], *keywords: str) -> float | None:

@@ -281,8 +281,8 @@ def _parts(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
 async def hang_up(kit: Kit) -> None:
     for _ in range(TRIES):
         alone = await _hang_up(kit)
-        # Nobody has read what it was answered: it may be that there was no room.
-        if alone is None or not kit.trainer.refused_for_room:
+        # Nobody has read what it was answered: where it is not known either, it may be that there was no room.
+        if alone is None or not kit.trainer.refused_for_room or not await _is_unknown(kit, alone):
             break
         await kit.must_serve()
     if alone:
@@ -322,8 +322,12 @@ async def _hang_up(kit: Kit) -> PlayedRollout | None:
 
 async def _over_if_known(kit: Kit, rollout: PlayedRollout) -> None:
     await kit.settle()
-    if rollout.chats or (await kit.status(rollout.rollout_id)).status_code != 404:
+    if rollout.chats or not await _is_unknown(kit, rollout):
         await rollout.over()
+
+
+async def _is_unknown(kit: Kit, rollout: PlayedRollout) -> bool:
+    return (await kit.status(rollout.rollout_id)).status_code == 404
 
 
 @check("http.ready", "state-7", "GET /ready answers 200 with 'ready' true, without a key.")

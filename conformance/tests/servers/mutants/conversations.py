@@ -238,6 +238,13 @@ def sorts_the_answers_of_many(self: SmallServer, usual: Any, rollout: Rollout, c
     return sorted(answers, key=lambda one: str(one["tool_call_id"])) if len(calls) > 9 else answers
 
 
+def breaks_on_a_fraction(self: SmallServer, usual: Any, call: Json) -> str:
+    arguments = call["function"]["arguments"]
+    if '"a"' in arguments:
+        assert json.loads(arguments)["a"] % 1 == 0
+    return str(usual(call))
+
+
 mutant("numbers-tool-calls-itself", f"{TOOLS} tools.order", answer_calls=number_calls)
 mutant(
     "answers-one-of-the-calls",
@@ -262,6 +269,7 @@ mutant(
     beside="tools.unknown",
     tool_result=lambda s, usual, call: None if call["function"]["name"] == "no_such_tool" else usual(call),
 )
+mutant("breaks-on-a-fraction", "tools.every_tool tools.parallel", tool_result=breaks_on_a_fraction)
 mutant("offers-what-it-cannot-call", "tools.every_tool tools.parallel", answer_calls=answers_what_it_can)
 mutant("crashes-on-malformed-arguments", "tools.malformed", tool_result=crashes_on_malformed_arguments)
 mutant("crashes-without-arguments", "tools.no_arguments", tool_result=crashes_without_arguments)

@@ -196,11 +196,11 @@ def cutting(times: int | None, then: Script) -> Script:
     return script
 
 
-def raw(body: bytes) -> Script:
-    """Answers 200 with this body."""
+def raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Script:
+    """Answers with this body, and nothing else."""
 
     async def script(call: Call) -> Answer:
-        return Answer(body=body)
+        return Answer(status, body, dict(headers or {}))
 
     return script
 

@@ -20,6 +20,7 @@ from rollout_conformance.scripts import (
     answering,
     asking_at_once,
     calling_offered_tools,
+    raw,
     refusing,
     saying,
     turn_of,
@@ -35,8 +36,9 @@ SLACK_SECONDS = 0.1
 HEADER = {"Retry-After": "1"}
 AWAY = "no connection"
 PAUSES: dict[str, Script] = {
-    "503": refusing(503, None, answering(), HEADER),
-    "429": refusing(429, None, answering(), HEADER),
+    **{f"{one}": refusing(one, None, answering(), HEADER) for one in (503, 429, 502, 504)},
+    "404 without a body": raw(b"", 404, HEADER),
+    "405 with a page": raw(b"<html></html>", 405, {**HEADER, "Content-Type": "text/html"}),
     "aborted replies": asking_at_once(saying("I was about", "abort"), HEADER["Retry-After"]),
 }
 

@@ -291,6 +291,16 @@ mutant(
     ran_seconds=lambda s, usual, r: time.monotonic() - r.began,
     needs="process",
 )
+for name, status in {"of-502": 502, "of-504": 504, "of-nobodys-405": 405}.items():
+    mutant(
+        f"counts-the-time-{name}",
+        "limits.paused",
+        is_pause=lambda s, usual, response, completion, status=status: (
+            response.status_code != status and usual(response, completion)
+        ),
+        attempts=50,
+        needs="process",
+    )
 mutant(
     "counts-the-time-of-aborts",
     "limits.paused",

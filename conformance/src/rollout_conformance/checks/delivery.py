@@ -170,7 +170,8 @@ async def _require_one(kit: Kit, answer: Answer) -> None:
     await kit.settle()
     if len(rollout.completions) > 1:
         looked_at(rollout)
-        said = answer.body[:40].decode("utf-8", "replace") or "without a body"
+        said = quoted(answer.body[:40].decode("utf-8", "replace")) if answer.body else "without a body"
+        said += f", as {answer.headers['Content-Type']}" if "Content-Type" in answer.headers else ""
         said += ", in chunks with a field behind the last" if answer.trailer else ""
         raise Failed(f"one delivery answered {answer.status} {said}", str(len(rollout.completions)))
 
@@ -213,7 +214,13 @@ async def _require_rest(kit: Kit, status: int, on_chat: Script, *before: Answer,
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
 async def any_body(kit: Kit) -> None:
     bodies = (b'{"status": "error"}', b"<html>", b"", b'{"detail": "Not Found"}', b"\xff")
-    answers = (Answer(ends_with_connection=True), WITH_TRAILER, *(Answer(body=body) for body in bodies))
+    # What only its type, or only its body would make a page is none.
+    no_pages = (
+        *(Answer(200, body, PAGE) for body in (b"ok", b"")),
+        Answer(200, HTML, {"Content-Type": "text/plain"}),
+        Answer(200, encoded({"page": HTML.decode()}), PAGE),
+    )
+    answers = (Answer(ends_with_connection=True), WITH_TRAILER, *(Answer(body=body) for body in bodies), *no_pages)
     await asyncio.gather(*(_require_one(kit, one) for one in answers))
 
 

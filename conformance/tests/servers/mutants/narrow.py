@@ -168,4 +168,11 @@ def offers_nothing_again(self: SmallServer, usual: Any, response: httpx.Response
 
 
 mutant("reads-errors-in-acknowledgements", "delivery.any_body", state_after=reads_errors)
+mutant(
+    "takes-the-type-for-a-page",
+    "delivery.any_body",
+    is_page=lambda s, usual, response: (
+        usual(response) or response.headers.get("content-type", "").startswith("text/html")
+    ),
+)
 mutant("offers-nothing-again", "delivery.nothing_left", state_after=offers_nothing_again)

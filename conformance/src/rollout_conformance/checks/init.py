@@ -23,8 +23,10 @@ from rollout_conformance.vocabulary import Failed
 METADATA_BYTES = 1024 * 1024
 ODD_CHUNK_BYTES, LARGE_CHUNK_BYTES = 300, 100_000
 LEAST_CONTENT_BYTES = 6_000
-HANG_UPS, TRIES = 2, 6
+HANG_UPS = 2
 """Beside the one that is sent again."""
+TRIES = 6
+"""Of hang-ups that may have met a server without room."""
 REQUIRED = ("rollout_id", "messages", "completion_params")
 
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks.restart import start_with_short_limit
+from rollout_conformance.checks.starting import start_with_short_limit
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit

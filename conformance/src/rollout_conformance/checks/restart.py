@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ import httpx
 
 from rollout_conformance.asking import describe, field_of
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks.starting import start_again, start_with_short_limit
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.options import RUN_VARIABLE, SHORT_RUN_SECONDS
 from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import (
     acknowledge,
@@ -30,7 +29,7 @@ from rollout_conformance.scripts import (
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import NOT_ON_RECORD, OFFERED_ONCE
-from rollout_conformance.vocabulary import STOPPING, ConformanceError, Failed, NotExercised, Skipped
+from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
 
 if TYPE_CHECKING:
     from rollout_conformance.server_command import ServerCommand
@@ -223,29 +222,6 @@ def _alteration(restart: Restart, rollout: PlayedRollout) -> Failed | None:
         usually = "the key is made anew by each process: make it from the rollout_id"
         return Failed(what, quoted(sorted(keys)), usually=usually)
     return None
-
-
-async def start_again(command: "ServerCommand", after: str) -> None:
-    """Start the server once more.
-
-    Raises:
-        Failed: it does not start.
-    """
-    try:
-        await command.start()
-    except ConformanceError as error:
-        usually = "what the process before has left, such as half of a last line, or a lock, is not coped with"
-        raise Failed(f"a server that can be started again after {after}", str(error), usually=usually) from None
-
-
-async def start_with_short_limit(command: "ServerCommand", after: str) -> bool:
-    """Start it once more: whether that is with ``SHORT_RUN_SECONDS``, which a server may refuse."""
-    if RUN_VARIABLE not in os.environ:
-        with contextlib.suppress(ConformanceError):
-            await command.start({RUN_VARIABLE: f"{SHORT_RUN_SECONDS:g}"})
-            return True
-    await start_again(command, after)
-    return False
 
 
 async def _is_read(kit: Kit, rollout: PlayedRollout) -> bool:

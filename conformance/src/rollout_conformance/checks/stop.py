@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from rollout_conformance.asking import INIT_PATH, describe, field_of, path_of, retry_after_seconds
-from rollout_conformance.checks.restart import require_reports, start_again
+from rollout_conformance.checks.restart import require_reports
+from rollout_conformance.checks.starting import start_again
 from rollout_conformance.checks.state import until_delivered
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at

@@ -18,7 +18,8 @@ def documents() -> Iterator[tuple[Path, str]]:
         yield DOCS / "schemas" / name, text
     page = DOCS / "protocol.md"
     parts = {**tables.tables(), "transcript": transcript.transcript()}
-    protocol = tables.fill(page.read_text(encoding="utf-8"), parts)
+    before = page.read_text(encoding="utf-8")
+    protocol = tables.fill(before, {**parts, "not-tried": sentences.not_tried(before)})
     yield page, protocol
     yield KIT / "sentences.json", sentences.as_json(protocol)
     page = DOCS / "protocol-0.3.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout_conformance import all_checks
-from rollout_conformance.sentences import WHY_NOT, Level, Sentence
+from rollout_conformance.sentences import PERMISSION, TRAINER, WHY_NOT, Level, Sentence
 
 PROTOCOL = Path(__file__).parents[1] / "protocol.md"
 MAX_SHOWN_CHARACTERS = 150
@@ -66,6 +66,13 @@ def table(page: str, mutants: dict[str, list[str]]) -> str:
         tried = "<br>".join(by_sentence.get(one.id, [])) or f"not checkable: {WHY_NOT[one.id]}"
         lines.append(f"| [{one.id}](protocol.md#{one.id}) | {one.level} | {_shown(one.text)} | {tried} |")
     return "\n".join(lines) + "\n"
+
+
+def not_tried(page: str) -> str:
+    """Which sentences that bind a server no check can try, for the top of the page."""
+    names = [one.id for one in sentences(page) if WHY_NOT.get(one.id, PERMISSION) not in {PERMISSION, TRAINER}]
+    links = ", ".join(f"[{name}](#{name})" for name in names)
+    return f"Of those that bind a server, none can try these from outside (the table says why):\n{links}.\n"
 
 
 def _blocks(page: str) -> Iterator[tuple[str, str]]:

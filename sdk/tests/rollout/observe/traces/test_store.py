@@ -19,7 +19,7 @@ from support.traces import TraceMaker, answer, call, calling, saying, write_rand
 
 from osmosis_ai.rollout.observe.traces import helpers
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
-from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Kept, Store, _sum_of
+from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Kept, Store, _sum_of, checked
 
 
 def made(rollout_id: str, reward: float = 1.0, **request: Any) -> TraceMaker:
@@ -145,6 +145,23 @@ def test_nobody_waits_for_what_is_kept(tmp_path: Path) -> None:
     index.refresh(limit_seconds=60)
     assert len(Store(tmp_path).load()) == 20
     assert told(opened(tmp_path)) == fresh(tmp_path)
+
+
+def test_what_is_kept_is_checked_a_few_files_at_a_time_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_random_traces(tmp_path, 20)
+    opened(tmp_path)
+    asked = []
+
+    def counted(contents: list[bytes]) -> list[Kept | None]:
+        asked.append(len(contents))
+        return checked(contents)
+
+    monkeypatch.setattr("osmosis_ai.rollout.observe.traces.index.CHECKED_AT_ONCE", 6)
+    monkeypatch.setattr("osmosis_ai.rollout.observe.traces.index.checked", counted)
+    assert told(opened(tmp_path)) == fresh(tmp_path)
+    assert asked == [6, 6, 6, 2]
 
 
 class TestHelpers:
@@ -291,8 +308,14 @@ def test_what_somebody_else_wrote_into_it_harms_nothing(tmp_path: Path, states: 
     file.rollouts[0].turns = "<b>"  # type: ignore[assignment]
     kept = file.kept() if states == "turns" else file.kept()._replace(states=states)
     Store(tmp_path).save([("r1.jsonl", kept)])
-    assert set(Store(tmp_path).load()) == {"r2.jsonl"}
+    assert known_in(tmp_path) == {"r2.jsonl"}
     assert told(opened(tmp_path)) == fresh(tmp_path)
+
+
+def known_in(folder: Path) -> set[str]:
+    """The files of which the store tells what can be used."""
+    known = Store(folder).load()
+    return {path for path, kept in zip(known, checked([*known.values()]), strict=True) if kept is not None}
 
 
 @pytest.mark.parametrize("field", Kept._fields[:-1])
@@ -320,8 +343,7 @@ def test_a_row_that_is_none_is_passed_over_and_those_beside_it_are_known(
         total = _sum_of(*row) if all(isinstance(one, bytes) for one in row) else None
         database.execute("UPDATE files SET (path, known, sum) = (?, ?, ?) WHERE rowid = 3", (*row, total))
         database.commit()
-    known = Store(tmp_path).load()
-    assert len(known.keys() & {f"1795600000/step0-{number:06d}.jsonl" for number in range(5)}) == 4
+    assert len(known_in(tmp_path) & {f"1795600000/step0-{number:06d}.jsonl" for number in range(5)}) == 4
     assert told(opened(tmp_path)) == fresh(tmp_path)
 
 

@@ -17,13 +17,15 @@ from typing import Any
 from osmosis_ai.rollout.observe.traces.followed import FollowedFile
 from osmosis_ai.rollout.observe.traces.helpers import Helpers
 from osmosis_ai.rollout.observe.traces.reader import events_of, trace_files
-from osmosis_ai.rollout.observe.traces.store import Kept, Store
+from osmosis_ai.rollout.observe.traces.store import Kept, Store, checked
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
 MANY_FILES = 2000
 """So many that have not been read before are read with the help of other processes, where the index is kept."""
 OWN_FILES = 10
 """How many the index then reads itself before it looks whether a helper has answered."""
+CHECKED_AT_ONCE = 500
+"""Files that are known, as each call of the validator costs as much as half of what it checks of one."""
 LISTING_SECONDS = 20.0
 """How often a folder that looks unchanged is listed all the same."""
 KEPT_AT_ONCE = 5000
@@ -48,7 +50,8 @@ class TraceIndex:
         self.rollouts: list[Summary] = []
         self.version = 0
         self._files: dict[str, FollowedFile] = {}
-        self._known: dict[str, Kept] = {}
+        self._known: dict[str, bytes] = {}
+        self._checked: dict[str, Kept | None] = {}
         self._folders: dict[str, int] = {}
         self._listed_at = -math.inf
         self._is_first_listing = True
@@ -143,7 +146,7 @@ class TraceIndex:
     def _folders_changed(self) -> bool:
         return any(_changed_at(folder) != at for folder, at in self._folders.items())
 
-    def _note(self, path: str, known: dict[str, Kept] | None = None) -> None:
+    def _note(self, path: str, known: dict[str, bytes] | None = None) -> None:
         if path not in self._files:
             name = self._name_of(path)
             # Its folder as seen from the root; of those in the root itself, the root's name.
@@ -168,7 +171,10 @@ class TraceIndex:
         return self._read(self._to_read.pop())
 
     def _read(self, file: FollowedFile, told: tuple[Any, ...] | None = None) -> bool:
-        known = self._known.pop(file.path, None)
+        if told is None and file.path in self._known:
+            self._check_some(file)
+        known = self._checked.pop(file.path, None)
+        self._known.pop(file.path, None)
         changed = file.read(known) if told is None else file.take_over(told)
         for one in changed:
             if not one.version:
@@ -177,6 +183,11 @@ class TraceIndex:
         if changed and self.store is not None and not file.is_kept:
             self._to_keep[self._name_of(file.path)] = file
         return bool(changed)
+
+    def _check_some(self, first: FollowedFile) -> None:
+        """Check what is known of ``first`` and of those that are read next; a reader would wait for all of them."""
+        paths = [file.path for file in (first, *self._to_read[1 - CHECKED_AT_ONCE :]) if file.path in self._known]
+        self._checked |= zip(paths, checked([self._known.pop(path) for path in paths]), strict=True)
 
     def _keep(self) -> None:
         """Keep some of what has been read."""

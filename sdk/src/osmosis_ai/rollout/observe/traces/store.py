@@ -11,8 +11,8 @@ known. A process that is killed leaves the last store that was whole; a machine 
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
@@ -38,8 +38,6 @@ _KEPT = tuple(one.name for one in fields(Summary))[1:-2]
 _SHAPE = zlib.crc32(repr((STORE_VERSION, _KEPT)).encode()) & 0x7FFFFFFF
 state_of = attrgetter(*_KEPT)
 """All that is known of a rollout but its place, as ``Summary`` takes it behind that."""
-CHECKED_AT_ONCE = 500
-"""Files, as each call of the validator costs as much as half of what it checks of one."""
 # With row ids, as rows come in no order of their paths: kept in that order, each save would move half of them.
 _TABLES = """
 CREATE TABLE files (path BLOB PRIMARY KEY, known BLOB, sum INTEGER);
@@ -71,8 +69,8 @@ class Store:
         self._is_given_up = False
         self._notes: dict[str, str] = {}
 
-    def load(self) -> dict[str, Kept]:
-        """What is known, by path as seen from the folder; nothing without a store. Makes none."""
+    def load(self) -> dict[str, bytes]:
+        """What is known, by path as seen from the folder, for ``checked``; nothing without a store. Makes none."""
         if not os.path.lexists(self.path):
             return {}
         return self._tried(self._load) or {}
@@ -155,20 +153,13 @@ class Store:
         return True
 
     @staticmethod
-    def _load(database: sqlite3.Connection) -> dict[str, Kept]:
-        known = {}
-        with closing(database.execute("SELECT path, known, sum FROM files")) as rows:
-            while some := rows.fetchmany(CHECKED_AT_ONCE):
-                # SQLite takes any value in any column, and does not notice a bit that fell over within one.
-                whole = {
-                    path: content
-                    for path, content, total in some
-                    if isinstance(path, bytes) and isinstance(content, bytes) and total == _sum_of(path, content)
-                }
-                for path, one in zip(whole, _checked([*whole.values()]), strict=True):
-                    if one is not None:
-                        known[os.fsdecode(path)] = Kept(*one)
-        return known
+    def _load(database: sqlite3.Connection) -> dict[str, bytes]:
+        # SQLite takes any value in any column, and does not notice a bit that fell over within one.
+        return {
+            os.fsdecode(path): content
+            for path, content, total in database.execute("SELECT path, known, sum FROM files")
+            if isinstance(path, bytes) and isinstance(content, bytes) and total == _sum_of(path, content)
+        }
 
     def _save(self, database: sqlite3.Connection, known: Iterable[tuple[str, Kept]], gone: Iterable[str]) -> None:
         contents = [(os.fsencode(path), to_json(kept)) for path, kept in known]
@@ -189,14 +180,14 @@ def _sum_of(path: bytes, content: bytes) -> int:
     return zlib.crc32(content, zlib.crc32(path))
 
 
-def _checked(contents: list[bytes]) -> Sequence[tuple[Any, ...] | None]:
+def checked(contents: list[bytes]) -> list[Kept | None]:
     """What they tell: the folder, and the store in it, may come from somebody else; ``None`` of what is no ``Kept``."""
     with suppress(ValueError):
         found = _known().validate_json(b"[%b]" % b",".join(contents))
         if len(found) == len(contents):
-            return found
+            return [Kept(*one) for one in found]
     half = len(contents) // 2
-    return [*_checked(contents[:half]), *_checked(contents[half:])] if half else [None]
+    return [*checked(contents[:half]), *checked(contents[half:])] if half else [None]
 
 
 @cache

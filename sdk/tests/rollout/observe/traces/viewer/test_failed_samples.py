@@ -51,7 +51,7 @@ def test_a_problem_that_lost_its_rewards_is_the_first_that_changed(page: Browser
     cells = "[...row.cells].map(cell => cell.innerText.trim().replace(/\\s+/g, ' '))"
     told = page.evaluate(f"[...document.querySelectorAll('.pairs tbody tr')].map(row => [row.className, {cells}])")
     assert [tuple(row) for row in told] == [
-        ("worse", ["lost?", "1", "\u2013 2 of 2 failed", "\u2013"]),
+        ("", ["lost?", "1", "\u2013 2 of 2 failed", "\u2013"]),
         ("", ["gained?", "\u2013 2 of 2 failed", "0.5", "\u2013"]),
         ("", ["half?", "0.5", "1 1 of 2 failed", "+0.5"]),
         ("", ["whole?", "0.25", "0.75 1 of 3 without a reward", "+0.5 \u00b1 1.521"]),
@@ -71,6 +71,35 @@ def test_on_a_phone_what_failed_leaves_room_for_the_problem(page: Browser, faile
     table, problem, *_ = page.evaluate(widths)
     assert problem > table / 3
     assert page.evaluate("document.querySelector('.comparison').scrollWidth - innerWidth") <= 0
+
+
+def test_what_is_counted_beyond_chance_is_coloured_failed_samples_or_not(page: Browser, tmp_path: Path) -> None:
+    changes: dict[str, tuple[tuple[float | None, ...], ...]] = {
+        "up": ((0.0,) * 4, (1.0,) * 4),
+        "up, with a failure": ((0.0,) * 4, (1.0, 1.0, 1.0, None)),
+        "down, with a failure": ((1.0,) * 4, (0.0, 0.0, 0.0, None)),
+        "perhaps": ((0.0, 1.0), (1.0, 1.0)),
+        "of one sample": ((0.0,), (1.0,)),
+    }
+    for name, runs in changes.items():
+        for run, rewards in enumerate(runs):
+            for sample, reward in enumerate(rewards):
+                maker = TraceMaker(f"{run}-{name}-{sample}", 1_700_000_000.0 + run).start(name).turn(1, saying("so"))
+                ended = {"status": "ERROR", "error_message": "no"} if reward is None else {"reward": reward}
+                maker.end(**ended).write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    page.wait_for("document.querySelector('.pairs')")
+    rows = "[...document.querySelectorAll('.pairs tbody tr')]"
+    assert dict(page.evaluate(f"{rows}.map(row => [row.querySelector('.link').innerText, row.className])")) == {
+        "up": "better",
+        "up, with a failure": "better",
+        "down, with a failure": "worse",
+        "perhaps": "",
+        "of one sample": "",
+    }
+    tally = page.evaluate("[...document.querySelectorAll('.tally li')].map(e => e.innerText)")
+    assert tally == ["4 problems better (2 beyond chance)", "0 problems equal", "1 problem worse (1 beyond chance)"]
 
 
 @pytest.mark.usefixtures("failed")

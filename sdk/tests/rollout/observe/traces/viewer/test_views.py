@@ -173,7 +173,7 @@ def test_a_filter_that_leaves_nothing_is_said_and_cleared(page: Browser, view: s
     page.click("#search")
     page.type("nothing of this kind")
     page.wait_for("document.querySelector('.shown').textContent === '0 of 32 shown'")
-    page.wait_for("document.querySelector('#charts').hidden || document.querySelector('#view-rollouts').hidden")
+    page.wait_for("document.querySelector('.card .value').textContent === '0'")  # drawn once the typing pauses
     assert page.text("#empty") == "The filters leave no rollout.\n\nClear the filters"
     page.click("#clear")
     page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")

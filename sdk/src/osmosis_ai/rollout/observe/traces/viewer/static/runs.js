@@ -64,13 +64,11 @@ const Runs = (() => {
     const unlike = answer.pairs.length ? `${answer.pairs.length.toLocaleString("en")} ${answer.pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
     const alone = [told(answer.onlyA, "only in A"), told(answer.onlyB, "only in B"), told(without(gained), "without a reward in A"), told(without(lost), "without a reward in B"),
       told(without((pair) => pair.from === null && pair.to === null), "without a reward in both")].filter(Boolean).join(", ");
-    const isBetter = (pair) => pair.difference > Stats.SAME && pair.groups[1].failed <= pair.groups[0].failed, isWorse = (pair) => lost(pair) || pair.difference < -Stats.SAME;
     const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { role: "cell", title: Text.whole(mean) }, Text.reward(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
-    const isChance = (pair) => pair.half > 0 && !pair.isSure;
     const said = (pair, half = pair.half ?? null) => half === null ? null : half > 0 ? `± ${Text.reward(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
     const isKnown = answer.pairs.some((pair) => pair.half !== null), passed = Stats.compare(a.list, b.list, problemOf, (one) => one.reward === null ? null : Stats.whole(one.reward));
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
-    const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: isChance(pair) ? "" : isBetter(pair) ? "better" : isWorse(pair) ? "worse" : "" },
+    const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: pair.sure ?? "" },
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
@@ -83,7 +81,7 @@ const Runs = (() => {
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
       a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null,
       repaidOf(Stats.repaid(a.list, b.list, problemOf)),
-      pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: "± is half of the 95% interval, reckoned from a problem's own samples: what changed by less may be chance, and is not coloured." })),
+      pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: isKnown ? "± is half of the 95% interval, reckoned from a problem's own samples: what changed by more is beyond chance, and coloured." : "No problem has two samples in both runs: none is known to be beyond chance, and none is coloured." })),
         el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, pairs.slice(0, MAX_PAIRS).map(row))) : null,
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
   }

@@ -128,12 +128,13 @@ const Stats = (() => {
     }
     const counts = { better: 0, equal: 0, worse: 0 }, sure = { better: 0, equal: 0, worse: 0 };
     for (const pair of pairs) {
-      // How much of a change may be chance: null for too few samples, 0 where each side's are all alike.
+      // How much of a change may be chance: null for too few samples, 0 where each side's are all alike. `sure` is what
+      // is beyond it: by this alone a change is counted so, and coloured.
       const word = pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal";
       pair.half = welch(...pair.groups.map((group) => group.values));
-      pair.isSure = pair.half !== null && word !== "equal" && Math.abs(pair.difference) > pair.half;
+      pair.sure = word !== "equal" && pair.half !== null && Math.abs(pair.difference) > pair.half ? word : null;
       counts[word] += 1;
-      sure[word] += pair.isSure;
+      if (pair.sure) sure[word] += 1;
     }
     const means = [left, right].map((found) => mean([...found.values()].map((one) => mean(one.values))));
     const both = pairs.length + unscored.length;

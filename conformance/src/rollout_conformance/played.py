@@ -88,6 +88,11 @@ class Call:
         value = self.fields.get("extra_fields")
         return value if isinstance(value, dict) else {}
 
+    def is_attempt_after(self, before: "Call") -> bool:
+        """Whether both are one call: ``before``, the one before it, got no answer, or a refusal."""
+        is_unanswered = before.answered_at is not None and not before.was_successful
+        return is_unanswered and is_same_document(before.request.body, self.request.body)
+
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation it sent; what is no object is left out."""
@@ -333,6 +338,16 @@ class PlayedRollout:
         if len(told) > MAX_TOLD_CALLS:
             told[MAX_TOLD_CALLS // 2 : -MAX_TOLD_CALLS // 2] = [f"{len(told) - MAX_TOLD_CALLS} more"]
         return "; ".join([f"the init: {inits}", *told])
+
+    def name_of(self, call: Call) -> str:
+        """Which one it is of the calls for a completion and their attempts, or of the deliveries of the result."""
+        if call in self.completions:
+            number = self.completions.index(call) + 1
+            return f"delivery {number} of the result" if number > 1 else "the result"
+        number = attempt = 1
+        for before, later in itertools.pairwise(self.chats[: self.chats.index(call) + 1]):
+            number, attempt = (number, attempt + 1) if later.is_attempt_after(before) else (number + 1, 1)
+        return f"{f'attempt {attempt} of ' if attempt > 1 else ''}call {number} for a completion"
 
     @property
     def acknowledged(self) -> Call | None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from itertools import chain
 
+from rollout_conformance.asking import field_of
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
@@ -29,6 +30,7 @@ POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
 ODD_PATH = "/a%2Fb%20c/d;e=f"
 NO_KEY = "an api_key that is empty, null or absent is none: then no Authorization header is sent"
 TOLD_BACK = "what the trainer answers to a call can repeat its key: take it out before it becomes the error_message"
+TOLD_BACK_IN_STATE = "what the trainer answers to a result can repeat its key: take it out before it becomes last_error"
 QUOTED = "the refusal of a field repeats its value, in a text or as the input: name the field and its rule"
 
 
@@ -97,7 +99,7 @@ async def key(kit: Kit) -> None:
         for call in _calls(rollout):
             sent = call.request.headers.get("authorization")
             if sent != expected:
-                where = f"with POST {_path(call)}"
+                where = f"with {rollout.name_of(call)}"
                 what = "'Authorization: Bearer <api_key>'" if expected else "no Authorization header"
                 usually = None if expected else NO_KEY
                 raise Failed(f"{what} {where}", quoted(sent) if sent else "none", usually=usually)
@@ -110,7 +112,7 @@ async def every_key(kit: Kit) -> None:
         expected = f"Bearer {own}" if own else None
         for call in [] if rollout.is_shared else _calls(rollout):
             if (sent := call.request.headers.get("authorization")) != expected:
-                where = f"with POST {_path(call)}"
+                where = f"with {rollout.name_of(call)}"
                 return (
                     f"{'another' if sent else 'none'} {where}" if expected else f"{quoted(sent)} {where}, without a key"
                 )
@@ -181,9 +183,10 @@ async def secret(kit: Kit) -> None:
             for rollout in (good, bad, refused, *owed):
                 if asked.endswith(rollout.rollout_id):
                     looked_at(rollout)
-            usually = QUOTED if answer.status_code == 422 else None
+            where = next((name for name in ("last_error", "result") if token in str(field_of(answer, name))), "")
+            usually = QUOTED if answer.status_code == 422 else TOLD_BACK_IN_STATE if where == "last_error" else None
             what = f"an answer {answer.status_code} to {asked} without the api_key"
-            raise Failed(what, "the api_key in it", usually=usually)
+            raise Failed(what, f"the api_key in its {where}" if where else "the api_key in it", usually=usually)
 
 
 def _bad_keys(token: str) -> tuple[str, ...]:
@@ -263,8 +266,8 @@ async def trace(kit: Kit) -> None:
     await kit.results(rollouts)
     for number, (rollout, trace_id) in enumerate(rollouts.items()):
         looked_at(rollout)
-        for count, call in enumerate(_calls(rollout), start=1):
-            where = "the result" if call in rollout.completions else f"call {count} for a completion"
+        for call in _calls(rollout):
+            where = rollout.name_of(call)
             sent = call.request.headers.get("traceparent", "none")
             if trace_id not in sent.split("-"):
                 is_other = any(one in sent for one in rollouts.values())

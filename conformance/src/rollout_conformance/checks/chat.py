@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import difference
 from rollout_conformance.endpoint import Answer
@@ -185,10 +186,25 @@ async def reply_intact(kit: Kit) -> None:
 
 @check("chat.null_fields", "answer-3", "A completion with null for usage, tool_calls and logprobs is taken.")
 async def null_fields(kit: Kit) -> None:
-    message = {"role": "assistant", "content": "#### 4", "tool_calls": None, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    body = {"id": "cmpl-0", "created": 0, "choices": [choice], "usage": None, "token_ids": None, "logprobs": None}
-    await require_completed(kit, "a completion with nulls", raw(encoded(body)))
+    def completion(in_message: dict[str, Any], in_choice: dict[str, Any], beside: dict[str, Any]) -> Script:
+        message = {"role": "assistant", "content": "#### 4", **in_message}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", **in_choice}
+        return raw(encoded({"id": "cmpl-0", "created": 0, "choices": [choice], **beside}))
+
+    nulls: tuple[dict[str, Any], ...] = (
+        {"tool_calls": None, "refusal": None},
+        {"logprobs": None},
+        {"usage": None, "token_ids": None, "logprobs": None},
+    )
+    places = ("in its message", "in its choice", "beside choices")
+    told = {"null for all that it need not have": completion(*nulls)}
+    for number, (where, names) in enumerate(zip(places, nulls, strict=True)):
+        for name in names:
+            one: list[dict[str, Any]] = [{}, {}, {}]
+            one[number] = {name: None}
+            told[f"null for {name}, {where}"] = completion(*one)
+    # One null by itself says which it is; all of them at once come last.
+    await every({what: require_completed(kit, f"a completion with {what}", told[what]) for what in reversed(told)})
 
 
 @check("chat.max_turns", "init-20", "A rollout makes no more calls for a completion than its max_turns.")

@@ -129,7 +129,7 @@ async def key(kit: Kit) -> None:
         if any(not call.key for call in rollout.chats):
             return "none"
         for one, again in pairwise(rollout.chats_before_result):
-            if _is_attempt_of(one, again) and one.key != again.key:
+            if again.is_attempt_after(one) and one.key != again.key:
                 return f"{quoted(one.key)}, then {quoted(again.key)} after it was {one.answer_in_words}"
         return ""
 
@@ -150,12 +150,6 @@ async def own_key(kit: Kit) -> None:
             looked_at(call.rollout)
             other = "another rollout" if before.rollout is not call.rollout else "the same rollout"
             raise Failed("an Idempotency-Key of its own for each call", f"{quoted(call.key)} of a call of {other} too")
-
-
-def _is_attempt_of(one: Call, again: Call) -> bool:
-    """Whether both are one call: the first got no answer, or a refusal."""
-    is_unanswered = one.answered_at is not None and not one.was_successful
-    return is_unanswered and is_same_document(one.request.body, again.request.body)
 
 
 @check("chat.one_at_a_time", "chat-19", "A call is made when the one before it is over.")

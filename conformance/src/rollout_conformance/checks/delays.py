@@ -11,7 +11,7 @@ from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.lateness import reaction_seconds, too_late, watched
 from rollout_conformance.played import Call, PlayedRollout
-from rollout_conformance.scripts import acknowledge, answering, refusing
+from rollout_conformance.scripts import acknowledge, answering, breaking_off, refusing
 from rollout_conformance.vocabulary import Failed, NotExercised
 
 ROLLOUTS = 6
@@ -22,6 +22,7 @@ LEAST_SECONDS = 0.2
 """Of three waits together."""
 GROWTH = 1.5
 """Of the third wait over the first: 4 where each is double, 1 where all are alike."""
+PAUSED = 2
 TRIES = 3
 """Of which all are looked at together."""
 
@@ -83,8 +84,37 @@ async def _one_by_one(kit: Kit, rollouts: Sequence[PlayedRollout]) -> None:
     await asyncio.gather(*(play(rollout, number * APART_SECONDS) for number, rollout in enumerate(rollouts)))
 
 
+async def _require_some_wait(kit: Kit, what: str, play: Callable[[], PlayedRollout]) -> None:
+    """Before the calls after what may be waited for in other steps; of several rollouts the longest waits count."""
+    rollouts = [play() for _ in range(PAUSED)]
+    await asyncio.gather(*map(kit.send, rollouts))
+    await kit.results(rollouts)
+    longest = max(rollouts, key=lambda rollout: sum(_waits(rollout.chats)))
+    waits = _waits(longest.chats)
+    if len(waits) == 3 and sum(waits) < LEAST_SECONDS:  # fewer calls are another check's matter
+        looked_at(longest)
+        told = ", ".join(f"{wait:.2f}" for wait in waits)
+        expected = f"at least {LEAST_SECONDS:g} s in all before the three calls after {what}, three times"
+        raise Failed(expected, f"no wait to speak of: {told} s", usually=f"after {what} it is asked again at once")
+
+
 @check("retries.delay", "retry-10", "Attempts are not made one right after the other; they wait longer each time.")
 async def calls(kit: Kit) -> None:
+    paused = {
+        "503": lambda: kit.play(refusing(503, 3, answering())),
+        "a reply with finish_reason 'abort'": lambda: kit.play(breaking_off("abort", 3, answering())),
+    }
+    *ends, growth = await asyncio.gather(
+        *(_require_some_wait(kit, what, play) for what, play in paused.items()),
+        _require_growth_of_calls(kit),
+        return_exceptions=True,
+    )
+    for end in (growth, *ends):
+        if isinstance(end, BaseException):
+            raise end
+
+
+async def _require_growth_of_calls(kit: Kit) -> None:
     async def play() -> list[tuple[PlayedRollout, list[Call]]]:
         rollouts = [kit.play(refusing(500, 3, answering())) for _ in range(ROLLOUTS)]
         await _one_by_one(kit, rollouts)

@@ -57,6 +57,7 @@ PATH = (
 )
 
 
+NOT_READ = "the call is made again as if this answer had no Retry-After: read it of each, and wait as long"
 MIXED = "attempts and pauses are counted together: one that meets a pause counts for nothing"
 
 
@@ -176,7 +177,8 @@ async def _require_waits(kit: Kit) -> None:
         waited = rollout.chats[1].came_at - (rollout.chats[0].answered_at or 0)
         if waited < owed - CLOCK_SLACK_SECONDS:
             looked_at(rollout)
-            raise Failed(f"no further call before 'Retry-After: {how}' is over", f"one after {waited:.2f} s")
+            got = f"one after {waited:.2f} s, without a wait for it"
+            raise Failed(f"no further call before 'Retry-After: {how}' is over", got, usually=NOT_READ)
 
 
 # Late: where a pause holds up others, this one would hold up all that comes after it.

@@ -1,5 +1,6 @@
 """Tool calls of the model. Each is answered by one tool message with its id, right after the model's message."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -189,7 +190,20 @@ async def order(kit: Kit) -> None:
     def many_at_once(tools: Tools, turn: int) -> Tools:
         return [call_of(tools[n % len(tools)], call_id) for n, call_id in enumerate(many)]
 
-    for calls_of, asked in ((unknown_first, ids), (odd_between, ids), (many_at_once, many)):
+    def nested_between(tools: Tools, turn: int) -> Tools:
+        calls = [call_of(tools[n % len(tools)], call_id) for n, call_id in enumerate(ids)]
+        for call in calls[:4:2]:
+            function = call["function"]
+            function["arguments"] = json.dumps({**json.loads(function["arguments"]), "x_nested": {"a": [{}, [1]]}})
+        return calls
+
+    cases = {
+        ", the first of a tool that was not offered": (unknown_first, ids),
+        ", two of which cannot be made": (odd_between, ids),
+        ", of which there are 12": (many_at_once, many),
+        ", of which the first and the third have an object within their arguments": (nested_between, ids),
+    }
+    for which, (calls_of, asked) in cases.items():
         rollout = await kit.start(calling_offered(calls_of))
         await rollout.result()
         need_tools(rollout.tools)
@@ -199,4 +213,5 @@ async def order(kit: Kit) -> None:
         answered = answered_ids(rollout.chats[1].messages[before:])
         if answered != asked:
             usually = SORTED if answered == sorted(asked) else FIRST_OR_LAST if set(answered) == set(asked) else None
-            raise Failed(f"tool messages in the order of the calls, {quoted(asked)}", quoted(answered), usually=usually)
+            what = f"tool messages in the order of the calls, {quoted(asked)}{which}"
+            raise Failed(what, quoted(answered), usually=usually)

@@ -1,13 +1,14 @@
 """Defects in one corner of the attempts at a call or a delivery: how long they go on, and what ends them."""
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
 
-from servers.model import Json, Rollout
+from servers.model import TRACE, Json, Rollout
 from servers.mutants.mechanism import mutant
-from servers.playing import COMPLETED
+from servers.playing import CHAT, COMPLETED
 from servers.small import SmallServer
 
 
@@ -92,3 +93,36 @@ mutant(
         "undeliverable" if response.status_code == 403 else usual(response, result)
     ),
 )
+
+
+MET: ContextVar[int] = ContextVar("MET", default=0)
+"""The status of the latest answer to a call of the current task."""
+
+
+def is_noted(self: SmallServer, usual: Any, response: httpx.Response, completion: Json | None) -> bool:
+    MET.set(response.status_code)
+    return bool(usual(response, completion))
+
+
+def waits_but_after(status: int) -> Any:
+    async def back_off(self: SmallServer, usual: Any, attempts: int) -> None:
+        if MET.get() != status:
+            await usual(attempts)
+
+    return back_off
+
+
+async def has_a_trace_for_new_calls(
+    self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str
+) -> httpx.Response:
+    token = TRACE.set({} if path == CHAT and key in self.kept else TRACE.get())
+    self.kept.append(key)
+    try:
+        return await usual(rollout, path, body, key)  # type: ignore[no-any-return]
+    finally:
+        TRACE.reset(token)
+
+
+mutant("asks-at-once-after-an-abort", "retries.delay", timed=True, is_pause=is_noted, back_off=waits_but_after(200))
+mutant("asks-at-once-in-a-pause", "retries.delay", timed=True, is_pause=is_noted, back_off=waits_but_after(503))
+mutant("has-a-trace-for-new-calls", "callbacks.trace", post=has_a_trace_for_new_calls)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from starlette.requests import Request
 
-from servers.model import ATTEMPTS, TRACE, Json, Refusal, Rollout
+from servers.model import ATTEMPTS, TRACE, ChatError, Json, Refusal, Rollout
 from servers.mutants.mechanism import mutant
 from servers.small import SmallServer
 
@@ -203,3 +203,32 @@ mutant(
     "state.health",
     active=lambda s, usual: usual() + sum(one.result.get("status") == "ERROR" for one in s.rollouts.values()),
 )
+
+
+def fails_on_a_null_usage(self: SmallServer, usual: Any, response: httpx.Response) -> Json | None:
+    found: Json | None = usual(response)
+    if found is not None and found.get("usage", {}) is None:
+        raise ChatError("'NoneType' object has no attribute 'get'")
+    return found
+
+
+def has_nested_arguments(call: Json) -> bool:
+    try:
+        return any(isinstance(value, dict) for value in json.loads(call["function"]["arguments"]).values())
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+async def tells_its_key_with_an_error(self: SmallServer, usual: Any, rollout: Rollout, result: Json) -> str:
+    state = str(await usual(rollout, result))
+    rollout.last_error = rollout.last_error and f"{rollout.last_error} for {rollout.init.get('api_key')}"
+    return state
+
+
+mutant("fails-on-a-null-usage", "chat.null_fields", completion_in=fails_on_a_null_usage)
+mutant(
+    "answers-nested-calls-last",
+    "tools.order",
+    answer_calls=lambda s, usual, r, calls: usual(r, sorted(calls, key=has_nested_arguments)),
+)
+mutant("tells-its-key-with-an-error", "callbacks.secret", offer=tells_its_key_with_an_error)

@@ -1,0 +1,28 @@
+"""Of several attempts, cases or places, the failure names the one that is wrong."""
+
+import pytest
+from servers.judging import KEY, failed, judged
+from servers.mutants import MUTANTS
+
+from rollout_conformance import select
+
+TIMEOUT_SECONDS = 30.0
+
+
+@pytest.mark.parametrize(
+    ("mutant", "check_id", "words"),
+    [
+        ("has-a-trace-for-new-calls", "callbacks.trace", "with attempt 2 of call 1 for a completion"),
+        ("sends-its-key-with-the-first-call", "callbacks.key", "with attempt 2 of call 1 for a completion"),
+        ("fails-on-a-null-usage", "chat.null_fields", "a completion with null for usage, beside choices"),
+        ("answers-nested-calls-last", "tools.order", "the first and the third have an object within their arguments"),
+        ("tells-its-key-with-an-error", "callbacks.secret", "got the api_key in its last_error"),
+        ("asks-at-once-after-an-abort", "retries.delay", "calls after a reply with finish_reason 'abort'"),
+        ("asks-at-once-in-a-pause", "retries.delay", "calls after 503, three times; got no wait to speak of"),
+        ("ignores-retry-after", "retries.too_many", "without a wait for it"),
+    ],
+)
+async def test_a_failure_names_the_attempt_the_case_or_the_place(mutant: str, check_id: str, words: str) -> None:
+    server = MUTANTS[mutant].server(api_key=KEY)
+    found = failed(await judged(server, select([check_id]), timeout_seconds=TIMEOUT_SECONDS))
+    assert words in found[check_id]

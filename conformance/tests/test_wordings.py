@@ -19,10 +19,11 @@ TIMEOUT_SECONDS = 30.0
         ("tells-its-key-with-an-error", "callbacks.secret", "got the api_key in its last_error"),
         ("asks-at-once-after-an-abort", "retries.delay", "calls after a reply with finish_reason 'abort'"),
         ("asks-at-once-in-a-pause", "retries.delay", "calls after 503, three times; got no wait to speak of"),
+        ("leaves-its-call", "callbacks.order", "got 1 after it, attempt 2 of call 1 for a completion"),
         ("ignores-retry-after", "retries.too_many", "without a wait for it"),
     ],
 )
 async def test_a_failure_names_the_attempt_the_case_or_the_place(mutant: str, check_id: str, words: str) -> None:
-    server = MUTANTS[mutant].server(api_key=KEY)
-    found = failed(await judged(server, select([check_id]), timeout_seconds=TIMEOUT_SECONDS))
+    server, checks = MUTANTS[mutant].server(api_key=KEY), select([check_id, *MUTANTS[mutant].beside])
+    found = failed(await judged(server, checks, timeout_seconds=TIMEOUT_SECONDS))
     assert words in found[check_id]

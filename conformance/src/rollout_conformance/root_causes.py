@@ -68,6 +68,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("state.encoded", "state.cancel"),
     ("state.cancel_again", "state.cancel"),
     ("state.cancel_hangs_up", "state.cancel"),
+    ("state.cancel_hangs_up", "callbacks.order"),
     ("state.health", "state.cancel"),
     ("idempotency.after_error", "state.cancel"),
     ("drain.repeated_delivered", "drain.repeated"),

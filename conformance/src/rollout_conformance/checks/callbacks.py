@@ -200,7 +200,7 @@ async def order(kit: Kit) -> None:
         if not rollout.completions or rollout.is_shared:
             return ""
         late = [chat for chat in rollout.chats if chat.order > rollout.completions[0].order]
-        return f"{len(late)} after it" if late else ""
+        return f"{len(late)} after it, {'first ' if len(late) > 1 else ''}{rollout.name_of(late[0])}" if late else ""
 
     first_problem(await audited(kit), "no call for a completion after the terminal result", problem)
 

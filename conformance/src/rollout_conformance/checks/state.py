@@ -15,7 +15,7 @@ from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import PlayedRollout
+from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.scripts import (
     acknowledge,
     answering,
@@ -147,23 +147,26 @@ async def encoded(kit: Kit) -> None:
     await rollout.result()
 
 
-async def _cancelled(kit: Kit, *, asks_again_after: int = 0) -> tuple[PlayedRollout, httpx.Response]:
-    """A rollout that waits for its model, or until it may ask again, and what its cancel was answered."""
-    away = refusing(503, None, answering(), {"Retry-After": str(asks_again_after)})
-    # One that goes on all the same has more to ask, which the audits see.
-    script = away if asks_again_after else waiting_for(kit.hold(), calling_offered_tools(turns=3))
+async def _cancelled(kit: Kit, script: Script, *, insist: bool = False) -> tuple[PlayedRollout, httpx.Response]:
+    """A rollout whose model is asked, and what its cancel was answered."""
     rollout = await kit.start(script, api_key=secrets.token_urlsafe(12))
     await rollout.first_chat()
-    # Nothing else ends one that backs off within the check.
-    cancel = kit.cancel_where_it_runs if asks_again_after else kit.cancel
-    return rollout, await cancel(rollout.rollout_id)
+    return rollout, await (kit.cancel_where_it_runs if insist else kit.cancel)(rollout.rollout_id)
 
 
 @check("state.cancel", "state-3", "A rollout that runs is cancelled: 202, and an ERROR result, outcome 'cancelled'.")
 async def cancel(kit: Kit) -> None:
+    model, at_once = kit.hold(), {"Retry-After": "0"}
+    # An agent that goes on all the same has more to ask, and a call that does is made again: the audits see both.
+    ends = calling_offered_tools(turns=3), refusing(500, None, answering(), at_once)
+    pauses = (
+        refusing(503, None, answering(), {"Retry-After": str(seconds)})
+        for seconds in (LONG_PAUSE_SECONDS, PAUSE_SECONDS)
+    )
     answers = await asyncio.gather(
-        *(_cancelled(kit) for _ in range(CANCELS)),
-        *(_cancelled(kit, asks_again_after=seconds) for seconds in (LONG_PAUSE_SECONDS, PAUSE_SECONDS)),
+        *(_cancelled(kit, waiting_for(model, ends[number % 2])) for number in range(CANCELS)),
+        # Nothing else ends one that backs off within the check.
+        *(_cancelled(kit, script, insist=True) for script in pauses),
     )
     # One of another server on the same journal is 409; workers of one server pass it on.
     taken = [(rollout, answer) for rollout, answer in answers if answer.status_code != 409]
@@ -178,7 +181,8 @@ async def cancel(kit: Kit) -> None:
         outcome = extra.get("outcome") if isinstance(extra, dict) else None
         if result.get("status") != "ERROR" or outcome != "cancelled":
             raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
-    # A call that was planned for the end of the pause, and goes on all the same, is seen by the audits too.
+    model.set()
+    # So is a call that was planned for the end of the pause.
     await asyncio.sleep(PAUSE_SECONDS)
     await kit.settle()
 

@@ -126,3 +126,14 @@ async def has_a_trace_for_new_calls(
 mutant("asks-at-once-after-an-abort", "retries.delay", timed=True, is_pause=is_noted, back_off=waits_but_after(200))
 mutant("asks-at-once-in-a-pause", "retries.delay", timed=True, is_pause=is_noted, back_off=waits_but_after(503))
 mutant("has-a-trace-for-new-calls", "callbacks.trace", post=has_a_trace_for_new_calls)
+
+
+async def leaves_its_call(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
+    calling = asyncio.ensure_future(usual(rollout))
+    self.kept.append(calling)
+    return dict(await asyncio.shield(calling))
+
+
+mutant(
+    "leaves-its-call", "callbacks.order state.cancel_hangs_up", beside="state.cancel", silent=True, chat=leaves_its_call
+)

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 30.0
         ("tells-its-key-with-an-error", "callbacks.secret", "got the api_key in its last_error"),
         ("asks-at-once-after-an-abort", "retries.delay", "calls after a reply with finish_reason 'abort'"),
         ("asks-at-once-in-a-pause", "retries.delay", "calls after 503, three times; got no wait to speak of"),
-        ("leaves-its-call", "callbacks.order", "got 1 after it, attempt 2 of call 1 for a completion"),
+        ("leaves-its-call", "callbacks.order", "after it, first attempt 2 of call 1 for a completion"),
         ("ignores-retry-after", "retries.too_many", "without a wait for it"),
     ],
 )

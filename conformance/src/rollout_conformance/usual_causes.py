@@ -71,7 +71,7 @@ CAUSES: dict[str, str] = {
     "callbacks.path": "the path of server_url is decoded, or joined anew: keep it as it is",
     "callbacks.secret": "the whole init, or a header, is echoed: in an error message, a state or metadata",
     "callbacks.secret_kept": "one kind of failure tells the request or its headers: take the key out of all texts",
-    "callbacks.order": "the agent's task, or a call that it had open, goes on after the result: cancel it, and await it",
+    "callbacks.order": "the agent's task, or a call that it had open, goes on after the result: cancel it, await it",
     "callbacks.once": "a delivery is made again although it was acknowledged, or its body is made anew each time",
     "callbacks.every": "an exception of the agent ends its task without a result: catch all of them in one place",
     "callbacks.refused": "the rollout is started before the init is looked at",

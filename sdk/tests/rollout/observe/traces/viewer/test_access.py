@@ -70,7 +70,13 @@ def test_the_help_says_what_each_key_does(opened: Browser) -> None:
     opened.press("?")
     said = opened.text("dialog")
     assert "[object" not in said
-    for line in ("next, previous row", "pin a rollout", "row_index:7", "what a tool was called with"):
+    for line in (
+        "next, previous row",
+        "pin a rollout",
+        "row_index:7",
+        "key:value narrows to a field",
+        "what a tool was called with",
+    ):
         assert line in said
     keys = opened.evaluate("[...document.querySelectorAll('dialog kbd')].map(key => key.innerText)")
     assert {"j", "k", "Enter", "Esc", "/", "e", "n", "p", "[", "]", "c", "g", "G", "t", "?"} <= set(keys)

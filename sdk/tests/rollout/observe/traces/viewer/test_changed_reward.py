@@ -68,6 +68,23 @@ def test_equal_parts_that_earn_another_reward_are_said_to(page: Browser, tmp_pat
     assert said == ([] if weight == 0.9 else [changed])
 
 
+def test_that_the_reward_changed_is_said_before_who_is_better(page: Browser, tmp_path: Path) -> None:
+    for run in range(2):
+        for row in range(4):
+            for sample in range(4):
+                maker = TraceMaker(f"r{run}-{row}-{sample}", 1_700_000_000.0 + run)
+                maker.start(f"Number {row}?", metadata={"row_index": row}).turn(1, saying("so"))
+                told = {"reward_components": {"form": 1.0, **({"right": 1.0} if run else {})}}
+                maker.end(reward=run + row / 100 + sample / 10, extra_fields=told)
+                maker.write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    said = page.text(".comparison")
+    assert page.text(".verdict").startswith("The reward itself has changed, so this is not the model's alone: mean")
+    assert "B is better" not in said
+    assert said.index("made of different parts") < said.index("mean reward +1")
+
+
 def test_how_many_changed_by_more_than_chance_is_said_and_coloured(page: Browser, tmp_path: Path) -> None:
     before = ((0.0,) * 8, (0.0, 1.0) * 4, (1.0,) * 8, (1.0,) * 8)
     after = ((1.0,) * 7 + (0.0,), (1.0,) * 5 + (0.0,) * 3, (0.0,) * 8, (1.0,) * 8)

@@ -115,6 +115,19 @@ SAID = 'The policy failed: ValueError: no "reply" for this (policy.py:12 in repl
 
 
 @pytest.mark.usefixtures("failed")
+def test_where_nothing_has_a_reward_that_is_said_and_no_chart_is_empty(page: Browser) -> None:
+    page.press("e")
+    page.wait_for("document.querySelector('.shown').textContent === '5 of 18 shown'")
+    assert page.text("#plots p") == "None of these rollouts has a reward."
+    titles = "[...document.querySelectorAll('#plots figcaption b')].map(e => e.innerText)"
+    assert page.evaluate(titles) == ["Length over rollouts", "Latency over rollouts"]
+    page.press("e")
+    page.wait_for("document.querySelector('.shown').textContent === '18 of 18 shown'")
+    assert page.evaluate(f"{titles}.includes('Reward')")
+    assert page.evaluate("document.querySelector('#plots p')") is None
+
+
+@pytest.mark.usefixtures("failed")
 def test_why_it_failed_begins_with_what_was_said(page: Browser) -> None:
     assert page.text(".reason .says").startswith(SAID)
     assert page.text(".row.bad .why").startswith(SAID)

@@ -176,7 +176,7 @@ def test_what_is_read_of_two_runs_stays_there(page: Browser, long: Path) -> None
     page.evaluate("getSelection().selectAllChildren(document.querySelector('.verdict'))")
     place = "[document.querySelector('.comparison h2').getBoundingClientRect().top, String(getSelection())]"
     top, selected = page.evaluate(place)
-    assert "Mean reward" in selected
+    assert "mean reward" in selected
     arriving(long, "one", 3)
     shown(page, 95)
     assert page.evaluate(place) == [pytest.approx(top, abs=1), selected]

@@ -9,6 +9,7 @@ from support.traces import TraceMaker, saying
 from support.viewer import IS_READ, ROWS, run_name, write_two_runs
 
 from osmosis_ai.cli import main
+from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS, static_file
 
 pytestmark = browser_tests()
 
@@ -86,6 +87,17 @@ def test_between_a_phone_and_a_desk_no_table_is_wider_than_the_page(phone: Brows
             nothing_is_cut(phone, numbers)
     phone.click("#to-problems")
     nothing_is_cut(phone, ".problems .row :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .small)")
+
+
+def test_charts_are_folded_where_the_style_says_so_and_nowhere_else(phone: Browser) -> None:
+    address = phone.evaluate("location.href")
+    for width, is_open in ((800, False), (801, True)):
+        phone.resize(width, 900)
+        phone.open("about:blank")
+        phone.open(address)
+        phone.wait_for(f"{IS_READ} && document.querySelector('#charts')")
+        assert phone.evaluate("document.querySelector('#charts').open") is is_open
+    assert [name for name in SCRIPTS if "max-width" in static_file(name)] == []
 
 
 def test_two_rollouts_are_pinned_by_taps(phone: Browser) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pypdf import PdfReader
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS, write_two_runs
+from support.viewer import IS_READ, ROWS, run_name, write_two_runs
 
 from osmosis_ai.cli import main
 
@@ -94,6 +94,24 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     assert "#ffe3a3" in colors_of(tmp_path / "two.pdf")  # what differs
     page.call("Emulation.setEmulatedMedia", media="print")
     assert page.evaluate("new Set([...document.querySelectorAll('.side')].map(e => e.offsetTop)).size") == 1
+
+
+def test_neither_the_help_nor_a_button_is_printed_and_a_and_b_are_letters(page: Browser, tmp_path: Path) -> None:
+    write_two_runs(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    page.wait_for(f"{IS_READ} && document.querySelector('.comparison')")
+    page.press("?")
+    page.wait_for("document.querySelector('dialog').open")
+    printed = " ".join(pages_of(page, tmp_path / "runs.pdf"))
+    assert "What changed from A to B" in printed
+    assert "next, previous row" not in printed
+    rows = printed[: printed.index("Pass rate: the share")].replace("- ", "-")
+    for letter, run in (("A", "1700000001"), ("B", "1700000002")):
+        assert f" {letter} {run_name(run)} " in rows
+    page.call("Emulation.setEmulatedMedia", media="print")
+    radios = "[...document.querySelectorAll('input[type=radio]')].filter(e => e.getClientRects().length).length"
+    assert page.evaluate(radios) == 0
 
 
 def test_each_page_that_is_printed_has_the_heads_of_the_table(page: Browser, tmp_path: Path) -> None:

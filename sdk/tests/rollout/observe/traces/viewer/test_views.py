@@ -115,10 +115,11 @@ class TestRuns:
             (run_name("1700000002"), "16", "0.563\n0.183 to\xa00.88", "56%\n18% to\xa088%", "3 of 4"),
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
+        assert page.text(".which") == f"A is {run_name('1700000001')}, B is {run_name('1700000002')}."
         assert page.text(".verdict") == (
-            "Mean reward 0 (95% interval -0.65 to +0.65). It may be chance: the interval holds 0."
+            "It may be chance: mean reward 0 (95% interval -0.65 to +0.65, which includes 0)."
         )
-        assert page.text(".rate") == "Pass rate 0 points (95% interval -65 to +65)."
+        assert page.text(".rate") == "Pass rate 0 points (95% interval -65 to +65, which includes 0)."
         assert texts(page, ".tally li") == [
             "1 problem better (0 beyond chance)",
             "2 problems equal",

@@ -24,7 +24,7 @@ const Charts = (() => {
 
   function histogram(rollouts, choose, chosen) {
     const rewards = rollouts.filter((one) => one.reward !== null).map((one) => one.reward);
-    if (!rewards.length) return figure("Reward", "no rewards", svg("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }), "", "");
+    if (!rewards.length) return null;
     let low = Infinity, high = -Infinity;
     for (const value of rewards) { low = Math.min(low, value); high = Math.max(high, value); }
     if (low >= 0 && high <= 1) { low = 0; high = 1; }
@@ -64,7 +64,7 @@ const Charts = (() => {
       if (one.run !== run) { run = one.run; starts.push([points.length, run]); }
       points.push(value);
     }
-    if (!points.length) return figure(title, "no values", svg("svg", { viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" }), "", "");
+    if (!points.length) return null;
     const buckets = Math.max(1, Math.min(60, Math.ceil(points.length / 4)));
     const line = Array.from({ length: buckets }, (_, index) => [(index + 0.5) / buckets, summarise(points.slice(Math.floor(index * points.length / buckets), Math.floor((index + 1) * points.length / buckets)))]);
     let low = 0, high = -Infinity;
@@ -103,12 +103,12 @@ const Charts = (() => {
     const firstOf = (list) => list.reduce((first, one) => Math.min(first, one.started ?? Infinity), Infinity);
     const runs = [...Map.groupBy(rollouts, (one) => one.run)].map(([name, list]) => ({ name, list, first: firstOf(list) })).sort((a, b) => a.first - b.first || (a.name < b.name ? -1 : 1));
     const ordered = runs.flatMap(({ list }) => list.sort((a, b) => (a.started ?? 0) - (b.started ?? 0) || a.key - b.key));
-    const rewards = byRun(runs);
-    Text.redraw(node, () => node.replaceChildren(
-      histogram(rollouts, choose, chosen), ...(rewards ? [rewards] : []),
+    const isPaid = rollouts.some((one) => one.reward !== null);
+    Text.redraw(node, () => node.replaceChildren(...[
+      isPaid ? null : el("p", { class: "dim", text: "None of these rollouts has a reward." }), histogram(rollouts, choose, chosen), byRun(runs),
       overRollouts(ordered, "Reward over rollouts", (one) => one.reward, Stats.mean, Text.reward, "mean"),
       overRollouts(ordered, "Length over rollouts", (one) => one.status === "UNFINISHED" ? null : one.turns, Stats.mean, (value) => `${Text.number(value, 1)} ${value === 1 ? "turn" : "turns"}`, "mean"),
-      overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median")));
+      overRollouts(ordered, "Latency over rollouts", (one) => one.duration, medianOf, Text.duration, "median")].filter(Boolean)));
   }
 
   return { draw };

@@ -8,7 +8,7 @@ const Keys = (() => {
 
   function help() {
     const dialog = document.getElementById("keys");
-    dialog.replaceChildren(el("h2", { id: "keys-title", tabindex: -1, autofocus: true, text: "Keyboard" }), list(HELP), el("h2", { text: "Search" }), el("p", { text: "Words are looked for in ids, prompts, errors, metadata and the texts of tools. Facets narrow:" }), list(FACETS),
+    dialog.replaceChildren(el("h2", { id: "keys-title", tabindex: -1, autofocus: true, text: "Keyboard" }), list(HELP), el("h2", { text: "Search" }), el("p", { text: "Words are looked for in ids, prompts, errors, metadata and the texts of tools. key:value narrows to a field, a key of the metadata or a part of the reward:" }), list(FACETS),
       el("button", { type: "button", text: "Close", onclick: () => dialog.close() }));
     dialog.showModal();
   }

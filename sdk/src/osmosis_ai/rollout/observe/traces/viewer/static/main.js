@@ -191,7 +191,7 @@
   at("charts").addEventListener("toggle", () => update());
   for (const view of VIEWS) at(`to-${view}`).addEventListener("click", () => toView(view));
   Keys.tabs(at("views"));
-  if (matchMedia("(max-width: 800px)").matches) at("charts").open = false;
+  if (getComputedStyle(at("charts")).getPropertyValue("--begins") === "folded") at("charts").open = false;
   const arrange = () => { Table.arrange(state.sort); Problems.arrange(state.order); sorted = Table.ordered([...rollouts.values()]); };
   window.addEventListener("popstate", () => { state = Address.read(); arrange(); update(); showOpened(); });
 

@@ -26,17 +26,19 @@ const Runs = (() => {
 
   const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : ""}${Text.reward(Math.abs(value))}`;
 
-  function verdict(answer) {
+  const holdsZero = ({ difference, half }) => Math.abs(difference) <= half + Stats.SAME;
+
+  // What is to be known of the difference before it is read.
+  function verdict(answer, isOtherReward) {
     if (answer.difference === null) return "There is nothing to compare: one of them has no rewards.";
-    if (answer.half === null) return "Too few problems for an interval.";
-    const { difference, half } = answer;
-    if (difference - half > 0) return "B is better: the interval does not hold 0.";
-    if (difference + half < 0) return "B is worse: the interval does not hold 0.";
-    return "It may be chance: the interval holds 0.";
+    if (answer.half === null) return "Too few problems to tell it from chance: ";
+    if (answer.half < Stats.SAME && holdsZero(answer)) return "Nothing changed: ";
+    if (holdsZero(answer)) return "It may be chance: ";
+    return isOtherReward ? "The reward itself has changed, so this is not the model's alone: " : answer.difference > 0 ? "B is better: " : "B is worse: ";
   }
 
   const points = (share) => share === null ? "–" : `${share > Stats.SAME ? "+" : ""}${Text.number(share * 100, 1)}`;
-  const interval = (answer, format = signed) => answer.half === null ? "" : ` (95% interval ${format(answer.difference - answer.half)} to ${format(answer.difference + answer.half)})`;
+  const interval = (answer, format = signed) => answer.half === null ? "" : ` (95% interval ${format(answer.difference - answer.half)} to ${format(answer.difference + answer.half)}${holdsZero(answer) && answer.half > Stats.SAME ? ", which includes 0" : ""})`;
 
   // A part that only one run has is what somebody changed about the reward.
   function partOf(name, part) {
@@ -71,16 +73,18 @@ const Runs = (() => {
     const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: pair.sure ?? "" },
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
+    const unlikeParts = a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null;
+    const repaid = repaidOf(Stats.repaid(a.list, b.list, problemOf));
+    // What a node says tells whether it stays, and does what it did: so the button names both.
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
-      el("p", { class: "verdict" }, el("b", { text: `Mean reward ${signed(answer.difference)}` }), `${interval(answer)}. ${verdict(answer)}`),
+      el("p", { class: "which", dir: "auto", text: `A is ${Text.runName(a.name)}, B is ${Text.runName(b.name)}.` }), unlikeParts, repaid,
+      el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${signed(answer.difference)}` }), `${interval(answer)}.`]),
       a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${points(passed.difference)} points` }), `${interval(passed, points)}.`) : null,
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
       a.failed || b.failed ? el("p", { class: "failing", text: `Failed in A: ${failing(a)}; in B: ${failing(b)}. A mean is of the samples that have a reward.` }) : null,
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
-      a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null,
-      repaidOf(Stats.repaid(a.list, b.list, problemOf)),
       pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: isKnown ? "± is half of the 95% interval, reckoned from a problem's own samples: what changed by more is beyond chance, and coloured." : "No problem has two samples in both runs: none is known to be beyond chance, and none is coloured." })),
         el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, pairs.slice(0, MAX_PAIRS).map(row))) : null,
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);

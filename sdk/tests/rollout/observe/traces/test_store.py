@@ -189,6 +189,11 @@ class TestHelpers:
         assert len(Store(tmp_path).load()) == 200
         assert told(opened(tmp_path)) == expected
 
+    def test_a_folder_of_which_a_part_is_known_is_told_whole(self, tmp_path: Path) -> None:
+        opened(tmp_path)
+        write_random_traces(tmp_path / "later", 220)
+        assert told(opened(tmp_path)) == fresh(tmp_path)
+
     @pytest.mark.parametrize(
         "start",
         [

@@ -186,7 +186,7 @@ class TraceIndex:
 
     def _check_some(self, first: FollowedFile) -> None:
         """Check what is known of ``first`` and of those that are read next; a reader would wait for all of them."""
-        paths = [file.path for file in (first, *self._to_read[1 - CHECKED_AT_ONCE :]) if file.path in self._known]
+        paths = {file.path for file in (first, *self._to_read[1 - CHECKED_AT_ONCE :])} & self._known.keys()
         self._checked |= zip(paths, checked([self._known.pop(path) for path in paths]), strict=True)
 
     def _keep(self) -> None:

@@ -89,6 +89,14 @@ def test_between_a_phone_and_a_desk_no_table_is_wider_than_the_page(phone: Brows
     nothing_is_cut(phone, ".problems .row :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .small)")
 
 
+def test_a_filter_of_many_words_keeps_the_sign_that_removes_it(phone: Browser) -> None:
+    phone.click("#to-problems")
+    phone.evaluate(f"{ROWS}.find(row => row.innerText.includes('12 yards')).click()")
+    phone.wait_for(f"{ROWS}.length === 3")
+    nothing_is_cut(phone, ".filter [aria-hidden]")
+    assert phone.evaluate("(e => e.scrollWidth > e.clientWidth)(document.querySelector('.filter .says'))")
+
+
 def test_charts_are_folded_where_the_style_says_so_and_nowhere_else(phone: Browser) -> None:
     address = phone.evaluate("location.href")
     for width, is_open in ((800, False), (801, True)):

@@ -59,6 +59,15 @@ class TestProblems:
         assert page.evaluate(title) == f"All samples got the same reward in {run_name('1700000002')}."
         page.click(".toggle")
         page.wait_for(f"{ROWS}.length === 2")
+        page.click(".toggle + .toggle")
+        page.wait_for(f"{ROWS}.length === 1")
+        assert page.text(".problems .row .id") == "What is 3 + 2?"
+        assert page.evaluate("[...document.querySelectorAll('.toggle')].map(e => e.ariaPressed)")[:2] == [
+            "false",
+            "true",
+        ]
+        page.click(".toggle + .toggle")
+        page.wait_for(f"{ROWS}.length === 4")
 
     def test_from_a_problem_to_its_samples_and_back(self, page: Browser) -> None:
         page.click("#to-problems")
@@ -158,6 +167,22 @@ class TestRuns:
         page.click(".runs .link")
         page.wait_for(f"{ROWS}.length === 16 && {ROWS}.every(row => row.rollout.run === '1700000001')")
 
+    def test_a_problem_opens_the_samples_of_a_and_then_those_of_b(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.click(".comparison h2 button")  # the later run is A
+        page.wait_for("location.hash.includes('a=1700000002')")
+        page.click(".pairs tbody .link")
+        page.wait_for(f"{ROWS}.length === 8")
+        letters = f"{ROWS}.map(row => [row.querySelector('.of-run')?.innerText, row.rollout.run])"
+        assert page.evaluate(letters) == [["A", "1700000002"]] * 4 + [["B", "1700000001"]] * 4
+        assert page.evaluate(f"{ROWS}.map(row => row.classList.contains('starts')).indexOf(true)") == 4
+        assert page.text("#asked") == (
+            f"Asked: What is 3 + 2? A is {run_name('1700000002')}, B is {run_name('1700000001')}."
+        )
+        page.click(".filter")
+        page.wait_for(f"{ROWS}.length > 8 && document.querySelector('.of-run') === null")
+        assert page.evaluate("document.querySelector('#asked').hidden")
+
     def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
         page.click("#to-runs")
         for first, sign in (("1700000002", "-"), ("1700000001", "+"), ("1700000002", "-")):
@@ -246,6 +271,32 @@ def test_rollouts_without_metadata_are_grouped_by_what_was_asked(page: Browser, 
     page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
     page.wait_for(f"{ROWS}.length === 3")
     assert "0 of 3 problems have no signal" in page.text("#problem-head")
+
+
+def test_a_prompt_has_the_width_and_is_whole(page: Browser, tmp_path: Path) -> None:
+    prompt = "A train leaves at nine, another at ten and twice as fast. " * 5 + "When does it pass?"
+    for run in range(2):
+        for sample in range(4):
+            maker = TraceMaker(f"r{run}-{sample}", 1_700_000_000.0 + run).start(prompt)
+            if sample == 3:
+                maker.end(status="ERROR", error_message="no").write(tmp_path / "traces" / f"170000000{run}")
+            else:
+                maker.turn(1, saying("so")).end(reward=sample / 2).write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.resize(1280, 800)
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    shown = prompt[:300] + "..."  # as much as a row has
+    assert page.text(".pairs tbody .link") == page.evaluate("document.querySelector('.pairs .link').title") == shown
+    widths = page.evaluate("[...document.querySelectorAll('.pairs, .pairs thead th')].map(e => e.offsetWidth)")
+    assert widths[1] > 0.6 * widths[0]
+    lines = "getComputedStyle(document.querySelector('.pairs .of-failed')).lineHeight"
+    assert page.evaluate(f"document.querySelector('.pairs .of-failed').offsetHeight < 1.5 * parseFloat({lines})")
+    page.click("#to-problems")
+    page.wait_for(f"{ROWS}.length === 1")
+    assert page.evaluate("document.querySelector('.problems .id').title") == shown
+    page.click(".problems .row")
+    page.wait_for(f"{ROWS}.length === 8")
+    page.wait_for(f"document.querySelector('#asked').innerText === {('Asked: ' + prompt)!r}")
 
 
 def test_one_row_of_two_datasets_is_two_problems(page: Browser, tmp_path: Path) -> None:

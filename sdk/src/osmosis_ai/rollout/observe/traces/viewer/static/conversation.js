@@ -144,5 +144,8 @@ const Conversation = (() => {
     return turns;
   }
 
-  return { render, turnsOf };
+  // What the init asked last: of this a row has the beginning.
+  const askedOf = (events) => textOf(events.find((event) => event.event === "trace_start")?.request?.messages?.at(-1));
+
+  return { render, turnsOf, askedOf };
 })();

@@ -61,11 +61,11 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
 
   function fill({ row, cells }, item, index, height) {
     const isSelected = item.key === selected, canBeTabbed = isSelected || (index === 0 && place(selected) < 0);
-    const told = `${index} ${height} ${isSelected} ${canBeTabbed}`;
+    const kind = classOf(item), told = `${index} ${height} ${isSelected} ${canBeTabbed} ${kind}`;
     if (row.rollout === item && row.told === told) return;  // nothing to draw, and nothing to lay out
     Object.assign(row, { rollout: item, told });
     row.style.transform = `translateY(${index * height}px)`;
-    row.className = `row ${classOf(item)}${isSelected ? " selected" : ""}`;
+    row.className = `row ${kind}${isSelected ? " selected" : ""}`;
     row.setAttribute("aria-rowindex", index + 2);
     row.setAttribute("aria-selected", isSelected);
     row.tabIndex = canBeTabbed ? 0 : -1;

@@ -52,11 +52,13 @@
   let later = 0;
   function update(delay = 0) {
     problemOf = Problems.problemOf(state.by);
+    if (Table.mark(state.problem === null ? null : state.a, state.b)) sorted = Table.ordered([...rollouts.values()]);
     readQuery();
     const shown = filtered();
     for (const view of VIEWS) at(`view-${view}`).hidden = state.view !== view;
     for (const tab of at("views").children) { const chosen = tab.id === `to-${state.view}`; tab.setAttribute("aria-selected", chosen); tab.tabIndex = chosen ? 0 : -1; }
     if (state.view === "rollouts") Table.show(shown, true);
+    asked(shown);
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
     at("clear").hidden = !rollouts.size;
@@ -78,9 +80,16 @@
     } else if (state.view === "problems") {
       Problems.draw(shown, sorted, state);
     } else {
-      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: (problem) => set({ problem, run: null, view: "rollouts" }) });
+      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: toSides });
       write(false);
     }
+  }
+
+  // A problem's samples as the comparison has them: those of A, then those of B.
+  function toSides(problem) {
+    Object.assign(state, { ...Runs.compared, problem, run: null, sort: "run" });
+    arrange();
+    set({ view: "rollouts" });
   }
 
   function set(change, isStep = true) {
@@ -90,10 +99,23 @@
     if ("view" in change) window.scrollTo(0, 0);
   }
 
+  // What the samples of one problem were asked, and which of them are A and B. A row has but the beginning of a long one.
+  let whole = { digest: null, text: "" };
+  function asked([one]) {
+    const wasCut = one?.prompt.endsWith("..."), prompt = el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one?.prompt });
+    const isOne = state.problem !== null && one !== undefined, sides = ["a", "b"].filter((side) => state[side] !== null).map((side) => `${side.toUpperCase()} is ${Text.runName(state[side])}`);
+    at("asked").hidden = !isOne;
+    if (isOne && wasCut && whole.digest !== one.digest) {
+      whole = { digest: one.digest, text: one.prompt };
+      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; asked([one]); }, () => {});
+    }
+    if (isOne) at("asked").replaceChildren(el("b", { text: "Asked: " }), prompt, sides.length ? el("span", { class: "which", text: ` ${sides.join(", ")}.` }) : "");
+  }
+
   let sorts = null;
   function filters(count) {
     const chips = [];
-    const chip = (text, clear) => chips.push(el("button", { type: "button", class: "filter", "aria-label": `Remove filter: ${text}`, onclick: () => set(clear) }, el("span", { dir: "auto", text }), el("span", { "aria-hidden": "true", text: " ✕" })));
+    const chip = (text, clear) => chips.push(el("button", { type: "button", class: "filter", "aria-label": `Remove filter: ${text}`, onclick: () => set(clear) }, el("span", { class: "says", dir: "auto", text }), el("span", { "aria-hidden": "true", text: "✕" })));
     if (state.status) chip({ ERROR: "failed", UNFINISHED: "no result", COMPLETED: "completed", toolErrors: "with failed tools" }[state.status] ?? state.status, { status: null });
     if (state.reason) chip(`failed: ${Text.line(state.reason, 80)}`, { reason: null });
     if (state.reward) chip(`reward ${Text.reward(state.reward[0])} to ${state.reward[1] === Infinity ? "max" : Text.reward(state.reward[1])}`, { reward: null });
@@ -201,7 +223,7 @@
   Problems.onSort(() => set({ order: Problems.sorting() }));
   Problems.onOpen(openProblem);
   Problems.onCompare((best, worst) => { const [a, b] = [rollouts.get(best), rollouts.get(worst)]; state.pin = lent = a.address; open(b.key); });
-  Problems.onSilent(() => set({ silent: state.silent ? null : "1" }));
+  Problems.onSilent((kind) => set({ silent: state.silent === kind ? null : kind }));
   Problems.onBy((by) => set({ by, problem: null }));
   Detail.on({ close: shut, step, nextFailure, tab: toTab, pin, unpin: () => { set({ pin: null }); showOpened(); } });
 

@@ -32,7 +32,7 @@ const Problems = (() => {
 
   function prompt(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
-    cell.children[0].textContent = Text.line(one.prompt, 240);
+    cell.children[0].textContent = cell.children[0].title = show(one.prompt);
     cell.children[1].textContent = show([one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
   }
 
@@ -73,9 +73,10 @@ const Problems = (() => {
 
   // What is chosen with stays in the page, as a list that is open would close.
   const says = el("p", { class: "says" });
-  const onlySilent = el("button", { type: "button", class: "toggle", text: "only without signal", onclick: () => onSilent() });
+  const toggle = (kind, text) => el("button", { type: "button", class: "toggle", text, onclick: () => onSilent(kind) });
+  const onlySilent = toggle("1", "only without signal"), onlySometimes = toggle("some", "only without signal in some runs");
   const by = el("select", { id: "by", onchange: () => onBy(by.value || null) });
-  document.getElementById("problem-head").append(says, onlySilent, el("label", { class: "by" }, "Told apart by ", by));
+  document.getElementById("problem-head").append(says, onlySilent, onlySometimes, el("label", { class: "by" }, "Told apart by ", by));
   let known = "";
 
   function draw(rollouts, all, state) {
@@ -93,18 +94,20 @@ const Problems = (() => {
     const short = [...ofRuns.values()].filter((best) => best < 1 - Stats.SAME && best > Stats.SAME).length;
     const mixed = high >= 1 - Stats.SAME && short ? ` In ${short} of ${ofRuns.size} runs no reward reaches 1, which lowers the pass rates: choose one run.` : "";
     const none = high < 1 - Stats.SAME && high > Stats.SAME ? ` No reward reaches 1, the best is ${Text.reward(high)}: so each pass rate is 0%.` : "";
-    const sometimes = found.filter((one) => one.silent && one.silent < one.groups).length;
+    const sometimes = found.filter((one) => one.silent && one.silent < one.groups);
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
     const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
     says.replaceChildren(el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
       silent.length ? `: ${[right.length ? `${right.length} always right` : null, wrong.length ? `${wrong.length} never right` : null, others.length ? `${others.length} always the same in a run (${between})` : null].filter(Boolean).join(", ")}.` : ".",
-      sometimes ? ` ${sometimes.toLocaleString("en")} more ${sometimes === 1 ? "has" : "have"} none in some of the runs.` : "", none || mixed);
-    onlySilent.setAttribute("aria-pressed", Boolean(state.silent));
+      sometimes.length ? ` ${sometimes.length.toLocaleString("en")} more ${sometimes.length === 1 ? "has" : "have"} none in some of the runs.` : "", none || mixed);
+    onlySilent.setAttribute("aria-pressed", state.silent === "1");
+    onlySometimes.setAttribute("aria-pressed", state.silent === "some");
+    onlySometimes.hidden = !sometimes.length && state.silent !== "some";
     const offered = JSON.stringify(options);
     if (offered !== known) by.replaceChildren(...options.map(([value, text]) => el("option", { value, text })));
     known = offered;
     if (by.value !== (state.by ?? "")) by.value = state.by ?? "";
-    grid.show(state.silent ? silent : found);
+    grid.show({ 1: silent, some: sometimes }[state.silent] ?? found);
     return found.length;
   }
 

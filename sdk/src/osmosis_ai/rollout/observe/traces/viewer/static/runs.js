@@ -26,19 +26,19 @@ const Runs = (() => {
 
   const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : ""}${Text.reward(Math.abs(value))}`;
 
-  const holdsZero = ({ difference, half }) => Math.abs(difference) <= half + Stats.SAME;
+  const holdsZero = ({ difference, half }) => Math.abs(difference) <= half + Stats.SAME, isNone = (answer) => answer.half < Stats.SAME && holdsZero(answer);
 
   // What is to be known of the difference before it is read.
   function verdict(answer, isOtherReward) {
     if (answer.difference === null) return "There is nothing to compare: one of them has no rewards.";
     if (answer.half === null) return "Too few problems to tell it from chance: ";
-    if (answer.half < Stats.SAME && holdsZero(answer)) return "Nothing changed: ";
+    if (isNone(answer)) return "Nothing changed: ";
     if (holdsZero(answer)) return "It may be chance: ";
     return isOtherReward ? "The reward itself has changed, so this is not the model's alone: " : answer.difference > 0 ? "B is better: " : "B is worse: ";
   }
 
   const points = (share) => share === null ? "–" : `${share > Stats.SAME ? "+" : ""}${Text.number(share * 100, 1)}`;
-  const interval = (answer, format = signed) => answer.half === null ? "" : ` (95% interval ${format(answer.difference - answer.half)} to ${format(answer.difference + answer.half)}${holdsZero(answer) && answer.half > Stats.SAME ? ", which includes 0" : ""})`;
+  const interval = (answer, format = signed) => answer.half === null ? "" : isNone(answer) ? " (no problem changed)" : ` (95% interval ${format(answer.difference - answer.half)} to ${format(answer.difference + answer.half)}${holdsZero(answer) ? ", which includes 0" : ""})`;
 
   // A part that only one run has is what somebody changed about the reward.
   function partOf(name, part) {
@@ -71,7 +71,7 @@ const Runs = (() => {
     const isKnown = answer.pairs.some((pair) => pair.half !== null), passed = Stats.compare(a.list, b.list, problemOf, (one) => one.reward === null ? null : Stats.whole(one.reward));
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
     const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: pair.sure ?? "" },
-      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: Text.line(pair.prompt, 120) || pair.key }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
+      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt || pair.key, title: show(pair.prompt) }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
     const unlikeParts = a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null;
     const repaid = repaidOf(Stats.repaid(a.list, b.list, problemOf));

@@ -3,7 +3,8 @@ const Table = (() => {
   const { el, show, middle } = Text;
   const STATUS = { COMPLETED: ["ok", "Completed"], ERROR: ["bad", "Failed"], UNFINISHED: ["open", "No result"] };
   const ORDER = { ERROR: 0, UNFINISHED: 1, COMPLETED: 2 };
-  let onOpen = () => {};
+  let onOpen = () => {}, sides = [null, null], starts = new Set();
+  const letterOf = (one) => ["A", "B"].find((_, side) => sides[side] === one.run) ?? "";
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
   function status(cell, one) {
@@ -16,9 +17,11 @@ const Table = (() => {
   function name(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
     const [id, why] = cell.children, problem = one.failed || one.status === "UNFINISHED" ? one.error : one.warning;
-    id.replaceChildren(...middle(one.id));
+    const letter = letterOf(one);
+    id.replaceChildren(...(letter ? [el("b", { class: "of-run", text: letter })] : []), ...middle(one.id));
     id.title = show(one.id);
     const row = one.metadata?.row_index;
+    why.title = show(problem || one.prompt);
     why.textContent = Text.line(problem || (row === undefined ? one.prompt : `row ${row} · ${one.prompt}`), 240);
     why.className = problem ? `why ${one.failed ? "error" : "warn"}` : "why";
   }
@@ -42,14 +45,30 @@ const Table = (() => {
       { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)), title: "Of the prompts and what the model wrote, of all turns" },
       { name: "finish", label: "Finish", first: 1, value: (one) => one.finish, draw: plain((one) => show(one.finish ?? "–")) },
       { name: "outcome", label: "Outcome", first: 1, value: (one) => one.outcome, draw: plain(outcome) },
-      { name: "run", label: "Run", first: 1, value: (one) => one.run, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: show(one.run) }, middle(Text.runName(one.run)))) },
+      { name: "run", label: "Run", first: 1, value: (one) => `${letterOf(one) || "~"} ${one.run}`, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: show(one.run) }, middle(Text.runName(one.run)))) },
       { name: "duration", label: "Duration", first: -1, number: true, value: (one) => one.duration, draw: plain((one) => Text.duration(one.duration)) },
       { name: "started", label: "Started", first: -1, number: true, value: (one) => one.started, draw: plain((one) => Text.when(one.started)) },
     ],
     order: { name: "started", direction: -1 },
     tieBreak: (a, b) => (b.started ?? 0) - (a.started ?? 0) || b.key - a.key,
-    classOf: (one) => (STATUS[one.status] ?? ["open"])[0],
+    classOf: (one) => [(STATUS[one.status] ?? ["open"])[0], letterOf(one), starts.has(one.key) ? "starts" : ""].join(" "),
     open: (key) => onOpen(key),
   });
-  return Object.assign(grid, { STATUS, onOpen(callback) { onOpen = callback; } });
+
+  // The runs that are A and B, if any; true where they are others than before, so that what goes by the run is to be
+  // ordered again.
+  function mark(a, b) {
+    const had = String(sides);
+    sides = a === null || b === null ? [null, null] : [a, b];
+    return String(sides) !== had;
+  }
+
+  // With A and B, a line is drawn where a run begins.
+  const { show: showAll } = grid;
+  function showSides(items, isOrdered) {
+    starts = new Set(sides[0] === null ? [] : items.filter((one, index) => index && items[index - 1].run !== one.run).map((one) => one.key));
+    showAll(items, isOrdered);
+  }
+
+  return Object.assign(grid, { STATUS, mark, show: showSides, onOpen(callback) { onOpen = callback; } });
 })();

@@ -20,6 +20,7 @@ TIMEOUT_SECONDS = 30.0
         ("asks-at-once-after-an-abort", "retries.delay", "calls after a reply with finish_reason 'abort'"),
         ("asks-at-once-in-a-pause", "retries.delay", "calls after 503, three times; got no wait to speak of"),
         ("leaves-its-call", "callbacks.order", "after it, first attempt 2 of call 1 for a completion"),
+        ("takes-a-reset-of-a-call-for-final", "retries.cut", "a connection that was reset before an answer; got ERROR"),
         ("ignores-retry-after", "retries.too_many", "without a wait for it"),
     ],
 )

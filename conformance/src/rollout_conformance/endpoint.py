@@ -1,5 +1,5 @@
-"""A small HTTP/1.1 endpoint that can do what a good one never does: cut a connection in place of an answer or within
-it, write more than the answer, or never come to its end.
+"""A small HTTP/1.1 endpoint that can do what a good one never does: close or reset a connection in place of an answer,
+or within it, write more than the answer, or never come to its end.
 
 The protocol is h11's; this is the loop around it. Each connection has a task, which ends with the endpoint.
 """
@@ -7,6 +7,7 @@ The protocol is h11's; this is the loop around it. Each connection has a task, w
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ STATUS_LINE = b"HTTP/1.1 200"
 PIECE_SECONDS = 0.05
 """After which the first piece has been read by itself."""
 LAST_CHUNK = b"0\r\n\r\n"
+AT_ONCE = struct.pack("ii", 1, 0)
+"""With it, the end of a connection is a reset (RST), which drops what is still on its way."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,10 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Instead of the usual ones, or beside them; an empty text leaves one out."""
     cut_within: str = ""
-    """``line`` (of the status), ``head`` or ``body``: where it ends, and the connection with it; ``tail``: in white
-    space behind the body's JSON; ``end``: before its last line break, of one in chunks."""
+    """``start``, ``line`` (of the status), ``head`` or ``body``: where it ends, and the connection with it; ``tail``:
+    in white space behind the body's JSON; ``end``: before its last line break, of one in chunks."""
+    is_reset: bool = False
+    """Whether the connection of one that is cut is reset, not closed."""
     is_chunked: bool = False
     """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
     trailer: Mapping[str, str] = field(default_factory=dict)
@@ -154,7 +159,6 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
             while (request := await _read(reader, writer, connection)) is not None:
                 answer = await handler(request)
                 if answer is None:
-                    # Not close(): what the server under test must cope with is a reset, with no answer before it.
                     writer.transport.abort()
                     return
                 if answer.flood is not None:
@@ -167,6 +171,10 @@ async def _serve_connection(handler: Handler, reader: asyncio.StreamReader, writ
                     await asyncio.sleep(PIECE_SECONDS)
                 writer.write(written)
                 await writer.drain()
+                if answer.is_reset:
+                    await asyncio.sleep(PIECE_SECONDS)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                    writer.transport.abort()
                 if answer.cut_within or answer.ends_with_connection:
                     return
                 if connection.our_state is not h11.DONE:
@@ -229,11 +237,12 @@ def cut_within_character(text: bytes) -> tuple[bytes, bytes]:
 
 
 def _cut(response: bytes, answer: Answer) -> bytes:
-    """The response up to its reason, to the end of its last header, which could be taken for that of the head, to half
-    of its body, or to the end of what its body says.
+    """Nothing of the response, or all up to its reason, to the end of its last header, which could be taken for that of
+    the head, to half of its body, or to the end of what its body says.
     """
     head, _, body = response.partition(b"\r\n\r\n")
     kept = {
+        "start": 0,
         "line": len(STATUS_LINE),
         "head": len(head) + 2,
         "body": len(head) + 4 + (len(body) - len(LAST_CHUNK) if answer.is_chunked else len(body) // 2),

@@ -110,6 +110,8 @@ class Call:
             return "not answered yet"
         if self.answer is None:
             return "cut"
+        if self.answer.is_reset:
+            return "its connection was reset"
         return f"answered {self.answer.status}{'' if self.answer.is_whole else ', not to its end'}"
 
     @property

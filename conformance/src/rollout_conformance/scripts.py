@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rollout_conformance.endpoint import Answer
@@ -135,6 +136,31 @@ def first(*answers: Answer | None, then: Script) -> Script:
         return left.pop(0) if left else await then(call)
 
     return script
+
+
+def at_first(change: Callable[[Answer], Answer], then: Script) -> Script:
+    """Answers as ``then`` does, the first time with a change."""
+    seen: list[Call] = []
+
+    async def script(call: Call) -> Answer | None:
+        seen.append(call)
+        answer = await then(call)
+        return answer if answer is None or len(seen) > 1 else change(answer)
+
+    return script
+
+
+def losing_connections(then: Script) -> dict[str, Script]:
+    """The first connection ends without a whole answer; by how."""
+    return {
+        "a cut connection": cutting(1, then),
+        **{
+            f"a connection that was reset {where} an answer": at_first(
+                partial(replace, cut_within=place, is_reset=True), then
+            )
+            for where, place in (("before", "start"), ("within", "body"))
+        },
+    }
 
 
 def changed(then: Script, change: Callable[[dict[str, Any], int], None]) -> Script:

@@ -18,10 +18,10 @@ from rollout_conformance.scripts import (
     acknowledge,
     answering,
     calling_offered_tools,
-    cutting,
     delayed,
     encoded,
     first,
+    losing_connections,
     paging,
     refusing,
     turn_of,
@@ -94,9 +94,14 @@ async def twice(kit: Kit) -> None:
     await _require_deliveries(kit, 3, "500 twice", refusing(500, 2, acknowledge))
 
 
-@check("delivery.cut", "deliver-3", "A result whose acknowledgement is lost is delivered again, the same.")
+@check(
+    "delivery.cut",
+    "deliver-3",
+    "A result whose acknowledgement is lost, by a cut or a reset, is delivered again, the same.",
+)
 async def cut(kit: Kit) -> None:
-    await _require_deliveries(kit, 2, "a cut connection", cutting(1, acknowledge))
+    cases = losing_connections(acknowledge)
+    await every({what: _require_deliveries(kit, 2, what, script) for what, script in cases.items()})
 
 
 @check("delivery.error_too", "deliver-2", "So is an ERROR.")

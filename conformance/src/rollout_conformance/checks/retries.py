@@ -22,9 +22,9 @@ from rollout_conformance.scripts import (
     breaking_off,
     by_turns,
     calling_offered_tools,
-    cutting,
     encoded,
     first,
+    losing_connections,
     need_tools,
     paging,
     refusing,
@@ -115,9 +115,10 @@ async def later(kit: Kit) -> None:
         raise Failed("the calls of two turns again after 500, twice each", got)
 
 
-@check("retries.cut", "retry-5", "A call whose connection is cut is made again, with the same body.")
+@check("retries.cut", "retry-5", "A call whose connection is cut, or reset, is made again, with the same body.")
 async def cut(kit: Kit) -> None:
-    await _require_recovery(kit, "a cut connection", cutting(1, answering()))
+    cases = losing_connections(answering())
+    await every({what: _require_recovery(kit, what, script) for what, script in cases.items()})
 
 
 def _refusing_until_a_date(then: Script) -> Script:

@@ -15,8 +15,8 @@ from rollout_conformance.checks.chat import require_completed
 from rollout_conformance.endpoint import Answer, Flood
 from rollout_conformance.kit import Kit
 from rollout_conformance.kit_trainer import CHAT_PATH, COMPLETED_PATH
-from rollout_conformance.played import Call, PlayedRollout, Script
-from rollout_conformance.scripts import acknowledge, answering, calling_offered_tools, changed, encoded, first
+from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.scripts import acknowledge, answering, at_first, calling_offered_tools, changed, encoded, first
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed, Phase
 
@@ -29,18 +29,6 @@ SPACES = b" " * MIB
 GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
 REFUSED = {"detail": "The kit refuses it, or seems to."}
-
-
-def _once(change: Callable[[Answer], Answer], then: Script) -> Script:
-    """Answers as ``then`` does, the first time with a change."""
-    seen: list[Call] = []
-
-    async def script(call: Call) -> Answer | None:
-        seen.append(call)
-        answer = await then(call)
-        return answer if answer is None or len(seen) > 1 else change(answer)
-
-    return script
 
 
 async def _require_answer_again(kit: Kit, after: str, on_chat: Script) -> PlayedRollout:
@@ -64,9 +52,9 @@ async def _require_none(kit: Kit, what: str, cut: Callable[[Answer], Answer]) ->
     """An answer that is cut so is none: a message, an acknowledgement, and a refusal of either."""
     refused = encoded(REFUSED)
     await asyncio.gather(
-        _require_answer_again(kit, f"a reply that was cut off {what}", _once(cut, answering())),
+        _require_answer_again(kit, f"a reply that was cut off {what}", at_first(cut, answering())),
         _require_answer_again(kit, f"a 400 cut off {what}", first(cut(Answer(400, refused)), then=answering())),
-        _require_delivery_again(kit, f"a 200 cut off {what}", _once(cut, acknowledge)),
+        _require_delivery_again(kit, f"a 200 cut off {what}", at_first(cut, acknowledge)),
         _require_delivery_again(kit, f"a 403 cut off {what}", first(cut(Answer(403, refused)), then=acknowledge)),
     )
 
@@ -95,7 +83,7 @@ async def interim(kit: Kit) -> None:
         return replace(answer, before=INTERIM)
 
     # Its connection ends with it, so that whoever takes it for the body of a 1xx need not wait for more.
-    rollout = await kit.start(_once(lambda answer: replace(after(answer), ends_with_connection=True), answering()))
+    rollout = await kit.start(at_first(lambda answer: replace(after(answer), ends_with_connection=True), answering()))
     result = await rollout.result()
     if result.get("status") != "COMPLETED" or len(rollout.chats) > 1:
         got = f"{result.get('status')} after {len(rollout.chats)} calls: {quoted(result.get('error_message'))}"
@@ -182,7 +170,7 @@ def _coded(answer: Answer, coding: str) -> Answer:
 @check("wire.gzip", "http-9", "A reply in gzip or deflate is taken, though nobody has asked for it.")
 async def gzipped(kit: Kit) -> None:
     for coding in ("gzip", "deflate"):
-        rollout = await kit.start(_once(partial(_coded, coding=coding), answering()))
+        rollout = await kit.start(at_first(partial(_coded, coding=coding), answering()))
         result = await rollout.result()
         if result.get("status") != "COMPLETED":
             got = f"{result.get('status')}: {quoted(result.get('error_message'))}"
@@ -201,11 +189,11 @@ async def coding_cut(kit: Kit) -> None:
 
     await asyncio.gather(
         *(
-            _require_answer_again(kit, f"a reply in {coding} without its last {n} bytes", _once(change, answering()))
+            _require_answer_again(kit, f"a reply in {coding} without its last {n} bytes", at_first(change, answering()))
             for coding, n in (("gzip", 8), ("gzip", 30), ("deflate", 4))
             for change in [partial(cut, coding=coding, left_out=n)]
         ),
-        _require_answer_again(kit, "a reply in gzip with another checksum", _once(other, answering())),
+        _require_answer_again(kit, "a reply in gzip with another checksum", at_first(other, answering())),
     )
 
 
@@ -226,7 +214,7 @@ async def bomb(kit: Kit) -> None:
         body = GZIP_HEAD + piece * (BODY_BYTES // MIB) + end + trailer
         return replace(answer, body=body, headers={**answer.headers, "Content-Encoding": "gzip"})
 
-    await _require_answer_again(kit, f"a reply of {BODY_BYTES // MIB} MiB in gzip", _once(packed, answering()))
+    await _require_answer_again(kit, f"a reply of {BODY_BYTES // MIB} MiB in gzip", at_first(packed, answering()))
 
 
 @check("wire.token_ids", "answer-6", "Token ids and log-probabilities in a reply are no part of the conversation.")

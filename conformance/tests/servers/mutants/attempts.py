@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from servers.model import TRACE, Json, Rollout
+from servers.model import TRACE, ChatError, Json, Rollout
 from servers.mutants.mechanism import mutant
 from servers.playing import CHAT, COMPLETED
 from servers.small import SmallServer
@@ -136,4 +136,25 @@ async def leaves_its_call(self: SmallServer, usual: Any, rollout: Rollout) -> Js
 
 mutant(
     "leaves-its-call", "callbacks.order state.cancel_hangs_up", beside="state.cancel", silent=True, chat=leaves_its_call
+)
+
+
+def takes_a_reset_for_final(path_of_it: str, ending: type[Exception]) -> Any:
+    async def post(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> httpx.Response:
+        try:
+            return await usual(rollout, path, body, key)  # type: ignore[no-any-return]
+        except httpx.ReadError:
+            if path == path_of_it:
+                raise ending("The trainer has reset the connection") from None
+            raise
+
+    return post
+
+
+mutant("takes-a-reset-of-a-call-for-final", "retries.cut", post=takes_a_reset_for_final(CHAT, ChatError))
+mutant(
+    "takes-a-reset-of-a-result-for-final",
+    "delivery.cut",
+    silent=True,
+    post=takes_a_reset_for_final(COMPLETED, ConnectionError),
 )

@@ -246,6 +246,7 @@ EARLIER: list[dict[str, Any]] = [
     {"role": "developer", "content": "Once more."},
     {"role": "user", "content": "What is 2 + 2?"},
 ]
+ODD_NUMBERS = [-2, 0, -0.5, 1e22, 1e-7, 2.0]
 LARGE_ARGUMENT = 12_345_678_901_234_567_890
 ODD_CONTENT = "  Let me see.\n\n"
 ODD_END = "It is 4.\n#### 4 \n"
@@ -259,7 +260,13 @@ async def reply_kept(kit: Kit) -> None:
         call = call_of(tools[0], "call_0")
         arguments = json.loads(call["function"]["arguments"])
         call["function"]["arguments"] = json.dumps(arguments, indent=2)
-        odd = json.dumps({**arguments, "x_large": LARGE_ARGUMENT, "x_null": None, "x_list": [None, {}]})
+        more: dict[str, Any] = {
+            "x_large": LARGE_ARGUMENT,
+            "x_null": None,
+            "x_list": [None, {}],
+            "x_numbers": ODD_NUMBERS,
+        }
+        odd = json.dumps({**arguments, **more})
         return [call, tool_call("call_1", call["function"]["name"], odd)]
 
     calling, ending = calling_offered(calls_of, content=ODD_CONTENT, name="solver"), saying(ODD_END)

@@ -1,10 +1,11 @@
 """Tool calls of the model. Each is answered by one tool message with its id, right after the model's message."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
 from rollout_conformance.conversation import answered_ids, difference
 from rollout_conformance.evidence import looked_at
@@ -26,10 +27,16 @@ from rollout_conformance.vocabulary import AUDIT, Failed, NotExercised
 FIRST_OR_LAST = "answers are appended as tools end, or those that cannot be made come first, or last"
 SORTED = "the answers are sorted by their ids, as texts: call_10 before call_2"
 PARALLEL_CALLS = 5
+NUMBERS = ("25e-1", "2.0", "-2.5", "-0", "0")
+"""As JSON spells them, for parameters that are any number."""
+ANY_NUMBER = frozenset({"type", "title", "description"})
 
 
-async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None:
-    """Each of the model's calls is answered by its id.
+async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools], *, which: str = "") -> Tools:
+    """Each of the model's calls is answered by its id; what the server offers.
+
+    Args:
+        which: what is odd about the calls, so that a tool may fail with them, and say so by its outcome.
 
     Raises:
         Skipped: the server has no tools.
@@ -42,7 +49,11 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
     need_tools(rollout.tools)
     ids = [call["id"] for call in calls_of(rollout.tools)]
     if result.get("status") == "ERROR":
-        raise Failed("tool messages that answer the model's calls", f"an ERROR: {quoted(result.get('error_message'))}")
+        extra = result.get("extra_fields")
+        if which and isinstance(extra, dict) and extra.get("outcome") == "tool_error":
+            return rollout.tools
+        got = f"an ERROR: {quoted(result.get('error_message'))}"
+        raise Failed(f"tool messages that answer the model's calls{which}", got)
     if len(rollout.chats) < 2:
         raise NotExercised("the agent does not call the model again after a tool call")
     messages = rollout.chats[1].messages
@@ -56,7 +67,8 @@ async def _require_answers(kit: Kit, calls_of: Callable[[Tools], Tools]) -> None
         if not answered and added:
             got = f"{quoted(added[0])} right behind the calls"
             usually = "something of one's own is put between the calls and their answers"
-        raise Failed(f"one tool message for each of the ids {quoted(ids)}", got, usually=usually)
+        raise Failed(f"one tool message for each of the ids {quoted(ids)}{which}", got, usually=usually)
+    return rollout.tools
 
 
 @check("tools.answered", "chat-15", "A tool call is answered by a tool message with its id.")
@@ -79,7 +91,30 @@ async def content(kit: Kit) -> None:
 
 @check("tools.every_tool", "offer-5", "Every offered tool can be called, with arguments made from its schema.")
 async def every_tool(kit: Kit) -> None:
-    await _require_answers(kit, lambda tools: [call_of(tool, f"call_{n}") for n, tool in enumerate(tools)])
+    offered = await _require_answers(kit, lambda tools: [call_of(tool, f"call_{n}") for n, tool in enumerate(tools)])
+    for_numbers = [tool for tool in offered if _any_numbers(tool)]
+
+    def spelled(number: str) -> Awaitable[Tools]:
+        calls = [_with_number(tool, f"call_{n}", number) for n, tool in enumerate(for_numbers)]
+        return _require_answers(kit, lambda _: calls, which=f", of which each has the number {number}")
+
+    await every({f"the number {number}": spelled(number) for number in (NUMBERS if for_numbers else ())})
+
+
+def _any_numbers(tool: dict[str, Any]) -> list[str]:
+    """The parameters that may be any number."""
+    parameters = tool["function"].get("parameters") or {}
+    properties = parameters.get("properties") or {}
+    made = json.loads(call_of(tool, "")["function"]["arguments"])
+    schemas = {name: schema for name, schema in properties.items() if name in made and isinstance(schema, dict)}
+    return [name for name, one in schemas.items() if one.get("type") == "number" and one.keys() <= ANY_NUMBER]
+
+
+def _with_number(tool: dict[str, Any], call_id: str, number: str) -> dict[str, Any]:
+    call, numbers = call_of(tool, call_id), _any_numbers(tool)
+    given = json.loads(call["function"]["arguments"])
+    members = (f"{json.dumps(name)}: {number if name in numbers else json.dumps(v)}" for name, v in given.items())
+    return tool_call(call_id, call["function"]["name"], "{" + ", ".join(members) + "}")
 
 
 @check("tools.parallel", "chat-15", f"Of {PARALLEL_CALLS} calls in one message each is answered once.")

@@ -232,3 +232,23 @@ mutant(
     answer_calls=lambda s, usual, r, calls: usual(r, sorted(calls, key=has_nested_arguments)),
 )
 mutant("tells-its-key-with-an-error", "callbacks.secret", offer=tells_its_key_with_an_error)
+
+
+def breaks_on(*spellings: str) -> Any:
+    """A tool whose numbers are read by a pattern of its own."""
+
+    def tool_result(self: SmallServer, usual: Any, call: Json) -> str:
+        assert not any(f": {one}" in str(call["function"]["arguments"]) for one in spellings)
+        return str(usual(call))
+
+    return tool_result
+
+
+def rounds_exponents(self: SmallServer, usual: Any, message: Json) -> Json:
+    text = json.dumps(message)
+    return dict(usual(json.loads(text.replace("1e-07", "0.0")) if "1e-07" in text else message))
+
+
+mutant("knows-no-exponents", "tools.every_tool", tool_result=breaks_on("25e-1"))
+mutant("knows-no-negative-numbers", "tools.every_tool", tool_result=breaks_on("-2.5", "-0"))
+mutant("rounds-exponents", "chat.reply_kept", recorded=rounds_exponents)

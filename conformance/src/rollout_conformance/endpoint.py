@@ -23,6 +23,7 @@ TAIL_BYTES = 64
 STATUS_LINE = b"HTTP/1.1 200"
 PIECE_SECONDS = 0.05
 """After which the first piece has been read by itself."""
+CHUNKED = b"chunked"
 LAST_CHUNK = b"0\r\n\r\n"
 AT_ONCE = struct.pack("ii", 1, 0)
 """With it, the end of a connection is a reset (RST), which drops what is still on its way."""
@@ -69,6 +70,8 @@ class Answer:
     """Whether the connection of one that is cut is reset, not closed."""
     is_chunked: bool = False
     """Whether its body comes in chunks; one that is cut within its body lacks the last, empty one alone."""
+    coding: bytes = CHUNKED
+    """How the coding of one in chunks is written: its name has no case (RFC 9112, 7)."""
     trailer: Mapping[str, str] = field(default_factory=dict)
     """Fields behind the last chunk of one in chunks (RFC 9112, 7.1.2)."""
     in_pieces: bool = False
@@ -261,6 +264,7 @@ def _encode(connection: h11.Connection, answer: Answer) -> bytes:
     end = h11.EndOfMessage(headers=list(answer.trailer.items()))
     events: tuple[h11.Event, ...] = (head, *(h11.Data(data=part) for part in parts), end)
     response = b"".join(connection.send(event) or b"" for event in events)
+    response = response.replace(b": " + CHUNKED, b": " + answer.coding, 1) if answer.is_chunked else response
     # No event of h11's: it would make chunks of such a body.
     length = f"Content-Length: {len(body)}".encode()
     return response.replace(length, b"Connection: close", 1) if answer.ends_with_connection else response

@@ -78,6 +78,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("state.refused", "state.unknown"),
     ("state.refused", "state.cancel_unknown"),
     ("drain.kept", "drain.killed"),
+    ("drain.owed_longer", "drain.results"),
     ("drain.results", "errors.no_reward"),
     ("drain.results", "completed.outcome"),
     ("drain.results", "completed.shape"),

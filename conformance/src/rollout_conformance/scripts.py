@@ -27,6 +27,8 @@ ANSWER_TEXT = "That is all.\n#### 4"
 
 WITH_TRAILER = Answer(is_chunked=True, headers={"Trailer": "X-Sum"}, trailer={"X-Sum": "1"})
 """A reply in chunks, whole with what stands behind the last of them."""
+IN_CAPITALS = Answer(is_chunked=True, coding=b"Chunked")
+"""A reply in chunks, too."""
 
 
 def encoded(value: Any) -> bytes:

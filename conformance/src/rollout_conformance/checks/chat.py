@@ -1,6 +1,5 @@
 """Calls for a completion: the conversation, and how the model is sampled."""
 
-import asyncio
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -15,6 +14,7 @@ from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, Script, objects_of
 from rollout_conformance.scripts import (
+    IN_CAPITALS,
     WITH_TRAILER,
     Tools,
     answering,
@@ -335,6 +335,8 @@ async def any_head(kit: Kit) -> None:
     answers = {f"with Content-Type {quoted(kind)}": Answer(body=body, headers={"Content-Type": kind}) for kind in kinds}
     answers["that ends with its connection"] = Answer(body=body, ends_with_connection=True)
     answers["in chunks, with a field behind the last"] = replace(WITH_TRAILER, body=body)
-    await asyncio.gather(
-        *(_require_taken(kit, f"a completion {how}", first(one, then=raw(body))) for how, one in answers.items())
-    )
+    answers["with 'Transfer-Encoding: Chunked'"] = replace(IN_CAPITALS, body=body)
+    taken = {
+        how: _require_taken(kit, f"a completion {how}", first(one, then=raw(body))) for how, one in answers.items()
+    }
+    await every(taken)

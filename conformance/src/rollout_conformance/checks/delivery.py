@@ -14,6 +14,7 @@ from rollout_conformance.lateness import told_in_time
 from rollout_conformance.played import Call, PlayedRollout, Script
 from rollout_conformance.scripts import (
     ABSENT,
+    IN_CAPITALS,
     WITH_TRAILER,
     acknowledge,
     answering,
@@ -178,6 +179,7 @@ async def _require_one(kit: Kit, answer: Answer) -> None:
         said = quoted(answer.body[:40].decode("utf-8", "replace")) if answer.body else "without a body"
         said += f", as {answer.headers['Content-Type']}" if "Content-Type" in answer.headers else ""
         said += ", in chunks with a field behind the last" if answer.trailer else ""
+        said += ", with 'Transfer-Encoding: Chunked'" if answer is IN_CAPITALS else ""
         raise Failed(f"one delivery answered {answer.status} {said}", str(len(rollout.completions)))
 
 
@@ -225,7 +227,13 @@ async def any_body(kit: Kit) -> None:
         Answer(200, HTML, {"Content-Type": "text/plain"}),
         Answer(200, encoded({"page": HTML.decode()}), PAGE),
     )
-    answers = (Answer(ends_with_connection=True), WITH_TRAILER, *(Answer(body=body) for body in bodies), *no_pages)
+    answers = (
+        Answer(ends_with_connection=True),
+        WITH_TRAILER,
+        IN_CAPITALS,
+        *(Answer(body=body) for body in bodies),
+        *no_pages,
+    )
     await asyncio.gather(*(_require_one(kit, one) for one in answers))
 
 

@@ -147,7 +147,7 @@ async def last_offer(kit: Kit) -> None:
 
 @check(
     "drain.results",
-    "result-1 result-3 result-4 result-6 result-8 way-1",
+    "way-1 way-4 result-1 result-3 result-4 result-6 result-8",
     "The results of what was cut off, or interrupted, are as those of any rollout.",
     STOPPING,
 )

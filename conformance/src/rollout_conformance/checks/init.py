@@ -179,20 +179,24 @@ async def chunked(kit: Kit) -> None:
     await rollout.result()
     by_hand = "the sizes of chunks are read by hand: what stands behind a semicolon is left out"
     bounded = "chunks have a bound of their own, in size or number: that of the body is the only one"
+    any_case = "Transfer-Encoding is compared with case: the name of a coding has none"
     await asyncio.gather(
         # As RFC 9112, 7.1 allows: zeros before sizes, capitals, an extension; fields behind the last chunk.
         _taken_in_chunks(kit, "whose sizes have an extension", ODD_CHUNK_BYTES, b"00%X;name=value", by_hand),
         _taken_in_chunks(kit, f"of {LARGE_CHUNK_BYTES} bytes", LARGE_CHUNK_BYTES, b"%x", bounded),
         _taken_in_chunks(kit, "of one byte, thousands of them", 1, b"%x", bounded),
+        _taken_in_chunks(kit, "with 'Transfer-Encoding: Chunked'", ODD_CHUNK_BYTES, b"%x", any_case, "Chunked"),
     )
 
 
-async def _taken_in_chunks(kit: Kit, what: str, chunk_bytes: int, size: bytes, usually: str) -> None:
+async def _taken_in_chunks(
+    kit: Kit, what: str, chunk_bytes: int, size: bytes, usually: str, coding: str = "chunked"
+) -> None:
     rollout = kit.play(messages=[{"role": "user", "content": "x" * max(chunk_bytes, LEAST_CONTENT_BYTES)}])
     body = encoded(rollout.init)
     pieces = [body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes)]
     chunks = b"".join(size % len(piece) + b"\r\n%b\r\n" % piece for piece in pieces)
-    status = await kit.post_raw("Transfer-Encoding: chunked", chunks + b"0\r\nX-More: 1\r\n\r\n")
+    status = await kit.post_raw(f"Transfer-Encoding: {coding}", chunks + b"0\r\nX-More: 1\r\n\r\n")
     if status != 202:
         raise Failed(f"202 to an init in chunks {what}", str(status) if status else "no answer", usually=usually)
     rollout.is_accepted = True

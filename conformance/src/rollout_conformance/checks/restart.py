@@ -13,6 +13,7 @@ import httpx
 from rollout_conformance.asking import describe, field_of
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks.starting import start_again, start_with_short_limit
+from rollout_conformance.checks.turns import NOT_BEGUN, many_more, require_reports_of
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ROLLOUTS = 4
 POLL_SECONDS = 0.05
 RUN_AGAIN = "the key of what was cut off is free: an init that is repeated then runs its rollout again"
+RUN_AGAIN_ENDED = "how it ended is not on record before its result is sent, as of an ERROR, so that it is run again"
 TAKEN_FOR_ONE = "what was cut off is kept by what rollouts share, as server_url or messages: keep each by its key"
 SHORTENED_SECONDS = 5.0
 READ_SECONDS = 5.0
@@ -154,6 +156,7 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         async with asyncio.timeout(SHORTENED_SECONDS):
             for rollout in owed_longer:
                 await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
+    many = await many_more(kit, waiting_for(model, answering()))
     # Its 202 says that it is on record: nothing may lie between that and the kill.
     just_accepted = play(waiting_for(model, answering()))
     first[just_accepted.rollout_id] = await kit.send(just_accepted)
@@ -179,6 +182,7 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         if restart.is_shortened:
             owed.append(restart.shortened)
         await require_reports([*owed, restart.delivered], "kill -9 and a new start")
+        await require_reports_of(many, "kill -9 and a new start")
         for rollout in owed:
             # What an init has started that was repeated is drain.repeated's matter.
             if not (rollout.rollout_id in restart.repeated and restart.is_run_again(rollout)):
@@ -193,6 +197,8 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         missing = [one for one in restart.running if not one.completions]
         if is_kept and missing:
             failure.usually = NOT_ON_RECORD if missing in ([just_accepted], restart.running) else TAKEN_FOR_ONE
+            if missing == [just_accepted] and any(not (one.chats or one.completions) for one in many):
+                failure.usually = NOT_BEGUN
         restart.problem = failure
     finally:
         is_back.set()
@@ -214,6 +220,10 @@ async def _difference_of(owed_longer: Sequence[PlayedRollout]) -> Failed | None:
 
 def _alteration(restart: Restart, rollout: PlayedRollout) -> Failed | None:
     looked_at(rollout)
+    if rollout not in restart.running and restart.is_run_again(rollout):
+        count = len(rollout.chats) - restart.chats[rollout.rollout_id]
+        what = "no further call for a completion of a rollout that had ended before kill -9 and a new start"
+        return Failed(what, f"{count}", usually=RUN_AGAIN_ENDED)
     if rollout is not restart.shortened and rollout.contradiction():
         what = "the same result after kill -9 and a new start"
         return Failed(what, rollout.contradiction(), usually=rollout.why_contradicted)

@@ -17,6 +17,7 @@ from rollout_conformance.asking import INIT_PATH, describe, field_of, path_of, r
 from rollout_conformance.checks.restart import require_reports
 from rollout_conformance.checks.starting import start_again
 from rollout_conformance.checks.state import until_delivered
+from rollout_conformance.checks.turns import many_more, require_reports_of
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -135,6 +136,7 @@ async def _stop(kit: Kit) -> Stop:
     for rollout in asked:
         await rollout.first_chat()
     await stop.owed.wait_until(lambda played: bool(played.completions), "a terminal result")
+    many = await many_more(kit, waiting_for(model, answering()))
     await asyncio.sleep(POLL_SECONDS)
     stop.offered_before = len(stop.owed.completions)
     stop.began_at = time.monotonic()
@@ -173,6 +175,11 @@ async def _stop(kit: Kit) -> Stop:
                 stop.owed_state = await until_delivered(kit, stop.owed)
         except Failed as failure:
             stop.missing = failure
+        try:
+            # By it or by the next process, as of what has not begun.
+            await require_reports_of(many, "SIGTERM, in all")
+        except Failed as failure:
+            stop.problem = stop.problem or failure
     return stop
 
 

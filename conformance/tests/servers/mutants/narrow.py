@@ -3,6 +3,7 @@
 import asyncio
 import json
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -119,30 +120,41 @@ mutant(
 mutant("answers-otherwise-after-a-restart", "drain.repeated", needs="process", take_over=answers_otherwise)
 
 
-async def reads_any_head(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
-    url, content = httpx.URL(self.callback_url(rollout, path)), self.encode(body)
-    headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", "Content-Length": str(len(content))}
-    headers |= {"Connection": "close", "Idempotency-Key": key, **self.credentials(rollout, path), **self.trace(path)}
-    lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    try:
-        reader, writer = await asyncio.open_connection(url.host, url.port, limit=10**9)
+def by_hand(read: Callable[[str], str]) -> Any:
+    """A client with a head of any length; ``read`` is how it reads the name of a coding."""
+
+    async def post(self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str) -> Any:
+        url, content = httpx.URL(self.callback_url(rollout, path)), self.encode(body)
+        headers = {"Host": url.netloc.decode(), "Content-Type": "application/json", "Content-Length": str(len(content))}
+        headers |= {
+            "Connection": "close",
+            "Idempotency-Key": key,
+            **self.credentials(rollout, path),
+            **self.trace(path),
+        }
+        lines = [f"POST {url.raw_path.decode()} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         try:
-            writer.write("\r\n".join([*lines, "", ""]).encode() + content)
-            status, *told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in told)}
-            packed = await _body(reader, fields, self.max_reply_bytes)
-        finally:
-            writer.transport.abort()
-    except (OSError, ValueError, EOFError) as error:
-        raise httpx.ReadError(str(error)) from error
-    kept = {name: value for name, value in fields.items() if name in ("retry-after", "content-type")}
-    content = self.unpacked(packed, fields.get("content-encoding", "identity"))
-    return httpx.Response(int(status.split()[1]), headers=kept, content=content)
+            reader, writer = await asyncio.open_connection(url.host, url.port, limit=10**9)
+            try:
+                writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+                status, *told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in told)}
+                packed = await _body(reader, fields, read(fields.get("transfer-encoding", "")), self.max_reply_bytes)
+            finally:
+                writer.transport.abort()
+        except (OSError, ValueError, EOFError) as error:
+            raise httpx.ReadError(str(error)) from error
+        kept = {name: value for name, value in fields.items() if name in ("retry-after", "content-type")}
+        content = self.unpacked(packed, fields.get("content-encoding", "identity"))
+        return httpx.Response(int(status.split()[1]), headers=kept, content=content)
+
+    return post
 
 
-async def _body(reader: asyncio.StreamReader, fields: dict[str, str], most_bytes: int) -> bytes:
-    if "transfer-encoding" not in fields:
-        return await reader.readexactly(int(fields.get("content-length", 0)))
+async def _body(reader: asyncio.StreamReader, fields: dict[str, str], coding: str, most_bytes: int) -> bytes:
+    if coding != "chunked":
+        length = fields.get("content-length")
+        return await (reader.read() if length is None else reader.readexactly(int(length)))
     body = b""
     while size := int(await reader.readuntil(b"\r\n"), 16):
         body += (await reader.readexactly(size + 2))[:-2]
@@ -152,7 +164,8 @@ async def _body(reader: asyncio.StreamReader, fields: dict[str, str], most_bytes
     return body
 
 
-mutant("reads-any-head", "wire.endless_head", timed=True, post=reads_any_head)
+mutant("reads-any-head", "wire.endless_head", timed=True, post=by_hand(str.lower))
+mutant("compares-codings-with-case", "chat.any_head", post=by_hand(str))
 
 
 def reads_errors(self: SmallServer, usual: Any, response: httpx.Response, result: Json) -> str:

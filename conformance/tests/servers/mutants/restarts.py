@@ -76,3 +76,67 @@ mutant("notes-no-cancels", "drain.results", silent=True, note=notes_no_cancels, 
 mutant("forgets-what-was-delivered", "drain.state", named=forgets_what_was_delivered, needs="process")
 mutant("shares-the-first-answer", "idempotency.concurrent_conflict", accept=shares_the_first_answer)
 mutant("cancels-all-that-begin-so", "state.cancel_one", stop=cancels_all_that_begin_so)
+
+
+# What waits for its turn
+
+
+AT_ONCE = 12
+
+
+async def runs_few_at_once(self: SmallServer, usual: Any, rollout: Rollout) -> str:
+    async with self.__dict__.setdefault("slots", asyncio.Semaphore(AT_ONCE)):
+        self.kept.append(rollout)
+        if held := self.__dict__.setdefault("held", {}).pop(self.key_of(rollout.init), None):
+            SmallServer.note(self, held)
+        return str(await usual(rollout))
+
+
+def notes_what_begins(self: SmallServer, usual: Any, event: Json) -> None:
+    if "accepted" in event:
+        self.__dict__.setdefault("held", {})[self.key_of(event["accepted"])] = event
+    else:
+        usual(event)
+
+
+async def drops_what_waits(self: SmallServer, usual: Any) -> None:
+    for task in self.running:
+        rollout = self.rollouts.get(task.get_name())
+        if rollout is not None and rollout.state == "running" and rollout not in self.kept:
+            self.note({"settled": rollout.init, "state": "undeliverable"})
+            rollout.state = "undeliverable"
+            task.cancel()
+    await usual()
+
+
+mutant(
+    "notes-what-begins", "drain.killed", silent=True, agent=runs_few_at_once, note=notes_what_begins, needs="process"
+)
+mutant(
+    "drops-what-waits", "drain.stopped", silent=True, agent=runs_few_at_once, drain=drops_what_waits, needs="process"
+)
+
+
+def notes_failures_as(**instead: Any) -> Any:
+    """An ERROR is put on record as something else."""
+
+    def note(self: SmallServer, usual: Any, event: Json) -> None:
+        is_error = event.get("result", {}).get("status") == "ERROR"
+        usual({"ended": event["ended"], **instead} if is_error else event)
+
+    return note
+
+
+async def runs_failures_again(self: SmallServer, usual: Any, rollout: Rollout) -> None:
+    was_noted, rollout.result = bool(rollout.result), rollout.result if "status" in rollout.result else {}
+    await (self.play(rollout) if was_noted and not rollout.result else usual(rollout))
+
+
+mutant("forgets-failures", "drain.killed", silent=True, note=notes_failures_as(state="undeliverable"), needs="process")
+mutant(
+    "runs-failures-again",
+    "drain.results",
+    note=notes_failures_as(result={"again": True}),
+    resume=runs_failures_again,
+    needs="process",
+)

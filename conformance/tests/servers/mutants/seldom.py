@@ -120,6 +120,13 @@ async def ends_its_namesake(self: SmallServer, usual: Any, init: Json) -> Respon
     return await usual(init)  # type: ignore[no-any-return]
 
 
+def knows_chunks_in_small_letters(self: SmallServer, usual: Any, request: Request) -> None:
+    usual(request)
+    if request.headers.get("transfer-encoding", "chunked") != "chunked":
+        raise Refusal(501, "The coding is not known")
+
+
+mutant("knows-chunks-in-small-letters", "init.chunked", require_json=knows_chunks_in_small_letters)
 mutant("reads-json-by-its-sound", "invalid.content_type", require_json=reads_json_by_its_sound)
 mutant("reads-json-in-small-letters", "init.json_types", require_json=reads_json_in_small_letters)
 mutant("names-no-bounds", "invalid.named", read=names_no_bounds)

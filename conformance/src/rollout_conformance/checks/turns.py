@@ -1,0 +1,48 @@
+"""More rollouts than a small server runs at once: some wait for their turn when it ends, and are owed a result, too."""
+
+import asyncio
+import contextlib
+
+from rollout_conformance.evidence import looked_at
+from rollout_conformance.kit import Kit
+from rollout_conformance.played import PlayedRollout
+from rollout_conformance.scripts import Script
+from rollout_conformance.vocabulary import Failed
+
+MANY = 24
+NOT_BEGUN = "what waits for its turn is in memory only, or dropped: it is on record from its 202 on, and reported"
+
+
+async def many_more(kit: Kit, on_chat: Script, **fields: str) -> list[PlayedRollout]:
+    """``MANY`` that were accepted, begun or not; none where there is no room for all of them."""
+    rollouts = [kit.play(on_chat, **fields) for _ in range(MANY)]
+    await asyncio.gather(*(_send(kit, rollout) for rollout in rollouts))
+    taken = [rollout for rollout in rollouts if rollout.is_accepted]
+    if len(taken) == MANY:
+        return taken
+    with contextlib.suppress(Failed):  # another check's matter
+        await asyncio.gather(*(kit.cancel_where_it_runs(rollout.rollout_id) for rollout in taken))
+        await kit.results(taken)
+    return []
+
+
+async def _send(kit: Kit, rollout: PlayedRollout) -> None:
+    answer = await kit.post(rollout.init, insist=False)
+    if answer.status_code == 202:
+        kit.took(rollout, answer)
+
+
+async def require_reports_of(many: list[PlayedRollout], after: str) -> None:
+    """A result of each.
+
+    Raises:
+        Failed: some are missing.
+    """
+    await asyncio.gather(*(rollout.over() for rollout in many), return_exceptions=True)
+    missing = [rollout for rollout in many if not rollout.is_over]
+    if missing:
+        looked_at(missing[0])
+        begun = sum(bool(rollout.chats) for rollout in missing)
+        what = f"a terminal result for each of {len(many)} rollouts that were accepted right before {after}"
+        got = f"none that was acknowledged for {len(missing)}, {begun or 'none'} of which had called the model"
+        raise Failed(what, got, usually=None if begun else NOT_BEGUN)

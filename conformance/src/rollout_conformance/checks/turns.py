@@ -5,17 +5,16 @@ import contextlib
 
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import PlayedRollout
-from rollout_conformance.scripts import Script
+from rollout_conformance.played import PlayedRollout, Script
 from rollout_conformance.vocabulary import Failed
 
 MANY = 24
 NOT_BEGUN = "what waits for its turn is in memory only, or dropped: it is on record from its 202 on, and reported"
 
 
-async def many_more(kit: Kit, on_chat: Script, **fields: str) -> list[PlayedRollout]:
+async def many_more(kit: Kit, on_chat: Script) -> list[PlayedRollout]:
     """``MANY`` that were accepted, begun or not; none where there is no room for all of them."""
-    rollouts = [kit.play(on_chat, **fields) for _ in range(MANY)]
+    rollouts = [kit.play(on_chat) for _ in range(MANY)]
     await asyncio.gather(*(_send(kit, rollout) for rollout in rollouts))
     taken = [rollout for rollout in rollouts if rollout.is_accepted]
     if len(taken) == MANY:

@@ -137,7 +137,9 @@ def by_hand(read: Callable[[str], str]) -> Any:
             reader, writer = await asyncio.open_connection(url.host, url.port, limit=10**9)
             try:
                 writer.write("\r\n".join([*lines, "", ""]).encode() + content)
-                status, *told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                status, told = "HTTP/1.1 100", list[str]()
+                while status.split()[1].startswith("1"):
+                    status, *told = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in told)}
                 packed = await _body(reader, fields, read(fields.get("transfer-encoding", "")), self.max_reply_bytes)
             finally:

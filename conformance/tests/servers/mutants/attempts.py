@@ -130,6 +130,7 @@ mutant("has-a-trace-for-new-calls", "callbacks.trace", post=has_a_trace_for_new_
 
 async def leaves_its_call(self: SmallServer, usual: Any, rollout: Rollout) -> Json:
     calling = asyncio.ensure_future(usual(rollout))
+    calling.add_done_callback(lambda done: done.cancelled() or done.exception())
     self.kept.append(calling)
     return dict(await asyncio.shield(calling))
 

@@ -207,7 +207,7 @@ class TestReport:
         page.open(self.report(tmp_path))
         page.wait_for(f"{ROWS}.length === 2")
         cards = page.evaluate("[...document.querySelectorAll('.card.part')].map(e => e.textContent)")
-        assert cards == ["0.5 ± 0.5mean accuracy ± sd", "0.5 ± 0mean <b>\u2039U+202E\u203aformat ± sd"]
+        assert cards == ["0.5 ± 0.5mean accuracy ± sd", "0.5 ± 0.0mean <b>\u2039U+202E\u203aformat ± sd"]
         page.click(".row")
         page.wait_for("document.querySelector('.fact.part')")
         facts = page.evaluate("[...document.querySelectorAll('.fact.part')].map(e => e.textContent)")

@@ -51,10 +51,10 @@ def test_a_problem_that_lost_its_rewards_is_the_first_that_changed(page: Browser
     cells = "[...row.cells].map(cell => cell.innerText.trim().replace(/\\s+/g, ' '))"
     told = page.evaluate(f"[...document.querySelectorAll('.pairs tbody tr')].map(row => [row.className, {cells}])")
     assert [tuple(row) for row in told] == [
-        ("", ["lost?", "1", "\u2013 2 of 2 failed", "\u2013"]),
-        ("", ["gained?", "\u2013 2 of 2 failed", "0.5", "\u2013"]),
-        ("", ["half?", "0.5", "1 1 of 2 failed", "+0.5"]),
-        ("", ["whole?", "0.25", "0.75 1 of 3 without a reward", "+0.5 \u00b1 1.521"]),
+        ("", ["lost?", "1.00", "\u2013 2 of 2 failed", "\u2013"]),
+        ("", ["gained?", "\u2013 2 of 2 failed", "0.50", "\u2013"]),
+        ("", ["half?", "0.50", "1.00 1 of 2 failed", "+0.500"]),
+        ("", ["whole?", "0.25", "0.75 1 of 3 without a reward", "+0.500 \u00b1 1.521"]),
     ]
     assert page.text(".comparison .dim").startswith(
         "2 problems in both; 1 only in A, 1 without a reward in A, 1 without a reward in B."

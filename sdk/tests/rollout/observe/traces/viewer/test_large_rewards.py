@@ -91,7 +91,51 @@ def test_what_is_reckoned_of_them_is_right(page: Browser, tmp_path: Path) -> Non
         assert page.evaluate(f"Stats.quantile({degrees})") == pytest.approx(expected, rel=0.006), degrees
     assert page.evaluate(
         "[0.5, -0.25, 12.34, 99999.5, 1e5, -1234567.8, 1e21, 1e300, 1.7976e308, NaN, null].map(v => Text.reward(v))"
-    ) == ["0.5", "-0.25", "12.3", "99999.5", "1e5", "-1.235e6", "1e21", "1e300", "> 1.8e308", "\u2013", "\u2013"]
+    ) == ["0.5", "-0.25", "12.34", "99999.5", "1e5", "-1.235e6", "1e21", "1e300", "> 1.8e308", "\u2013", "\u2013"]
+
+
+def test_numbers_of_a_column_are_written_alike_and_what_differs_is_seen(page: Browser, tmp_path: Path) -> None:
+    rewards = {0: (0.2956, 0.2951, 0.5, 1.0), 1: (0.99996, 1.0, 1.0, 1.0), 2: (1.0, 1.0, 1.0, 1.0), 3: (0.5, 1 / 3)}
+    for run in range(2):
+        for row, samples in rewards.items():
+            for sample, reward in enumerate(samples):
+                maker = TraceMaker(f"r{run}-{row}-{sample}", 1_700_000_000.0 + run)
+                maker.start(f"Number {row}?", metadata={"row_index": row}).turn(1, saying("so"))
+                maker.end(reward=reward - run * row * 1e-4).write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    url = (tmp_path / "report.html").as_uri()
+    columns = {
+        "#table .row .c-reward": ("", ["0.29510", "0.29560"]),
+        "#problem-table .row .c-mean": ("#view=problems", ["0.4165", "0.5227", "0.9999"]),
+        "#problem-table .row .c-spread": ("#view=problems", ["0.0001", "0.0833", "0.2880"]),
+        ".pairs td:nth-child(3)": ("#view=runs", ["0.4164", "0.5227", "0.9998", "0.9999"]),
+        ".runs td:nth-child(4)": ("#view=runs", ["0.7802", "0.7803"]),
+    }
+    for selector, (hash_, expected) in columns.items():
+        page.open("about:blank")
+        page.open(url + hash_)
+        page.wait_for(f"{IS_READ} && document.querySelector('{selector}')")
+        told = page.evaluate(f"[...document.querySelectorAll('{selector}')].map(e => e.innerText.split('\\n')[0])")
+        assert len({len(number) for number in told}) == 1, (selector, told)
+        assert sorted(set(told))[: len(expected)] == expected, selector
+    # Nothing else is as the whole reward, and a title has all digits.
+    page.open("about:blank")
+    page.open(f"{url}#q=row_index:1")
+    page.wait_for(f"{ROWS}.length === 8")
+    told = page.evaluate(f"{ROWS}.map(row => (c => [c.innerText, c.title])(row.querySelector('.c-reward')))")
+    assert ["0.99996", ""] in told
+    assert sum(number == "1.00000" for number, _ in told) == 3
+    page.open("about:blank")
+    page.open(f"{url}#q=row_index:3")
+    page.wait_for(f"{ROWS}.length === 4")
+    titles = page.evaluate(f"{ROWS}.map(row => row.querySelector('.c-reward').title)")
+    assert "0.3333333333333333" in titles
+    assert page.evaluate(
+        "[[0.25, 1], [4e-9, 1], [0, 1], [1234.5, 0.25], [1/8, 1]].map(([v, w]) => Text.column([v, w])(v))"
+    ) == ["0.25", "4e-9", "0", "1234.5", "0.125"]
+    assert page.evaluate(
+        "[[0, 0.5], [0.125, 0.5], [0.004, 0.5], [0.999, 1]].map(([v, w]) => Text.percents([v, w])(v))"
+    ) == ["0%", "13%", "0.4%", "99.9%"]
 
 
 def test_a_change_of_groups_that_are_all_alike_is_of_every_sample(page: Browser, tmp_path: Path) -> None:

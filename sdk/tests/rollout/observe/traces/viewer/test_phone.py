@@ -128,7 +128,7 @@ def test_each_run_is_a_card_with_all_its_numbers(phone: Browser) -> None:
     told = dict(first)
     assert {
         "Run": run_name("1700000001"),
-        "Mean reward": "0.563\n0.183 to\xa00.88",
+        "Mean reward": "0.563\n0.183 to\xa00.880",
         "Pass rate": "56%\n18% to\xa088%",
         "Rollouts": "16",
         "Failed": "0",

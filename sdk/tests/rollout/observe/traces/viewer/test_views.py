@@ -50,10 +50,10 @@ class TestProblems:
         cells = "['prompt', 'n', 'pass', 'mean', 'spread', 'length', 'signal']"
         told = page.evaluate(f"{ROWS}.map(row => {cells}.map(name => row.querySelector('.c-' + name).innerText))")
         assert {row[0].split("\n")[0]: row[1:] for row in told} == {
-            "What is 1 + 2?": ["8", "100%\n68% to\xa0100%", "1\n0.676 to\xa01", "0", "2", "no signal"],
-            "What is 2 + 2?": ["8", "0%\n0% to\xa032%", "0\n0 to\xa00.324", "0", "2", "no signal"],
-            "What is 3 + 2?": ["8", "75%\n41% to\xa093%", "0.75\n0.409 to\xa00.929", "0.433", "2", "none in 1 of 2"],
-            "What is 4 + 2?": ["8", "50%\n22% to\xa078%", "0.5\n0.215 to\xa00.785", "0.5", "2", "signal"],
+            "What is 1 + 2?": ["8", "100%\n68% to\xa0100%", "1.000\n0.676 to\xa01.000", "0.000", "2", "no signal"],
+            "What is 2 + 2?": ["8", "0%\n0% to\xa032%", "0.000\n0.000 to\xa00.324", "0.000", "2", "no signal"],
+            "What is 3 + 2?": ["8", "75%\n41% to\xa093%", "0.750\n0.409 to\xa00.929", "0.433", "2", "none in 1 of 2"],
+            "What is 4 + 2?": ["8", "50%\n22% to\xa078%", "0.500\n0.215 to\xa00.785", "0.500", "2", "signal"],
         }
         title = f"{ROWS}.map(row => row.querySelector('.chip.open')?.title).find(Boolean)"
         assert page.evaluate(title) == f"All samples got the same reward in {run_name('1700000002')}."
@@ -120,15 +120,15 @@ class TestRuns:
         page.wait_for("document.querySelector('.comparison')")
         rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
         assert [tuple(row[at].strip() for at in (2, 5, 3, 4, 10)) for row in rows] == [
-            (run_name("1700000001"), "16", "0.563\n0.183 to\xa00.88", "56%\n18% to\xa088%", "2 of 4"),
-            (run_name("1700000002"), "16", "0.563\n0.183 to\xa00.88", "56%\n18% to\xa088%", "3 of 4"),
+            (run_name("1700000001"), "16", "0.563\n0.183 to\xa00.880", "56%\n18% to\xa088%", "2 of 4"),
+            (run_name("1700000002"), "16", "0.563\n0.183 to\xa00.880", "56%\n18% to\xa088%", "3 of 4"),
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".which") == f"A is {run_name('1700000001')}, B is {run_name('1700000002')}."
         assert page.text(".verdict") == (
-            "It may be chance: mean reward 0 (95% interval -0.65 to +0.65, which includes 0)."
+            "It may be chance: mean reward 0.000 (95% interval -0.650 to +0.650, which includes 0)."
         )
-        assert page.text(".rate") == "Pass rate 0 points (95% interval -65 to +65, which includes 0)."
+        assert page.text(".rate") == "Pass rate 0.0 points (95% interval -65.0 to +65.0, which includes 0)."
         assert texts(page, ".tally li") == [
             "1 problem better (0 beyond chance)",
             "2 problems equal",
@@ -138,8 +138,8 @@ class TestRuns:
         pairs = page.evaluate(
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
         )
-        assert pairs[0] == ["What is 3 + 2?\nrow 2\n", "0.5", "1", "+0.5\n± 0.919"]
-        assert pairs[1] == ["What is 4 + 2?\nrow 3\n", "0.75", "0.25", "-0.5\n± 0.865"]
+        assert pairs[0] == ["What is 3 + 2?\nrow 2\n", "0.50", "1.00", "+0.500\n± 0.919"]
+        assert pairs[1] == ["What is 4 + 2?\nrow 3\n", "0.75", "0.25", "-0.500\n± 0.865"]
 
     def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
         page.click("#to-runs")

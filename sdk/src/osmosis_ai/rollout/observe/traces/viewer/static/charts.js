@@ -86,12 +86,12 @@ const Charts = (() => {
     if (bars.length < 2) return null;
     const low = Math.min(0, ...bars.map(([, value]) => value)), high = Math.max(low + 1e-9, 0, ...bars.map(([, value]) => value));
     const y = (value) => H - PAD - share(value, low, high) * (H - PAD - HEAD), width = W / bars.length;
-    const label = ([name, value, count]) => `${Text.runName(name)}: mean ${Text.reward(value)} of ${count.toLocaleString("en")}`;
+    const format = Text.column(bars.map(([, value]) => value), { most: 4 }), label = ([name, value, count]) => `${Text.runName(name)}: mean ${format(value)} of ${count.toLocaleString("en")}`;
     const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Reward by run. ${bars.slice(-6).map(label).join("; ")}` });
     bars.forEach((bar, index) => {
       const top = Math.min(y(bar[1]), y(0));
       picture.append(svg("rect", { x: index * width + width * 0.1, y: top, width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar)))));
-      if (bars.length <= MAX_WRITTEN) picture.append(written((index + 0.5) * width, top, Text.reward(bar[1])));
+      if (bars.length <= MAX_WRITTEN) picture.append(written((index + 0.5) * width, top, format(bar[1])));
     });
     return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.runName(bars[0][0]), Text.runName(bars[bars.length - 1][0]));
   }

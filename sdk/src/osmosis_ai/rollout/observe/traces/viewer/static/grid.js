@@ -1,5 +1,5 @@
 // A table of any length: only the rows in view are in the page. One row can be tabbed to; arrows go on from there.
-function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
+function Grid({ id, label, columns, order, tieBreak, classOf, open, formats = () => "" }) {
   const { el } = Text;
   const grid = document.getElementById(id);
   const head = el("div", { class: "head", role: "row", "aria-rowindex": 1 });
@@ -61,7 +61,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open }) {
 
   function fill({ row, cells }, item, index, height) {
     const isSelected = item.key === selected, canBeTabbed = isSelected || (index === 0 && place(selected) < 0);
-    const kind = classOf(item), told = `${index} ${height} ${isSelected} ${canBeTabbed} ${kind}`;
+    const kind = classOf(item), told = `${index} ${height} ${isSelected} ${canBeTabbed} ${kind} ${formats()}`;
     if (row.rollout === item && row.told === told) return;  // nothing to draw, and nothing to lay out
     Object.assign(row, { rollout: item, told });
     row.style.transform = `translateY(${index * height}px)`;

@@ -258,6 +258,7 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       sorted = Table.ordered([...rollouts.values()]);
+      Table.read(sorted);
       const keep = state.view === "runs" ? Runs.hold(at("run-list")) : grid().hold(Detail.current);
       update();
       if (!more) warm();

@@ -24,7 +24,7 @@ const Overview = (() => {
     }
     return [...known].map(([name, values]) => {
       const mean = Stats.mean(values), spread = Stats.spread(values) ?? 0;
-      return card(`mean ${Text.show(name)} ± sd`, `${Text.reward(mean)} ± ${Text.reward(spread)}`, "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : "sd: standard deviation over rollouts, with divisor n");
+      return card(`mean ${Text.show(name)} ± sd`, [mean, spread].map(Text.column([mean, spread], { most: 4 })).join(" ± "), "part", undefined, undefined, Text.whole(mean) ?? Text.whole(spread) ? `${mean} ± ${spread}` : "sd: standard deviation over rollouts, with divisor n");
     });
   }
 

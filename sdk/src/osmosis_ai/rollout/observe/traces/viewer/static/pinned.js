@@ -75,8 +75,9 @@ const Pinned = (() => {
 
   function parts(a, b) {
     const names = [...new Set([...Object.keys(a.components ?? {}), ...Object.keys(b.components ?? {})])];
+    const format = Text.column([a, b].flatMap((one) => Object.values(one.components ?? {})));
     return names.length ? el("table", { class: "list" }, el("thead", null, el("tr", null, ["Part", "A", "B"].map((text) => el("th", { scope: "col", text })))),
-      el("tbody", null, names.map((name) => el("tr", { class: Math.abs((a.components?.[name] ?? NaN) - (b.components?.[name] ?? NaN)) < Stats.SAME ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), el("td", { text: Text.reward(a.components?.[name]) }), el("td", { text: Text.reward(b.components?.[name]) }))))) : null;
+      el("tbody", null, names.map((name) => el("tr", { class: Math.abs((a.components?.[name] ?? NaN) - (b.components?.[name] ?? NaN)) < Stats.SAME ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), [a, b].map((one) => el("td", { text: format(one.components?.[name]) })))))) : null;
   }
 
   function render(panel, a, eventsOfA, b, eventsOfB, act) {

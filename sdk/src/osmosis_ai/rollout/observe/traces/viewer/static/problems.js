@@ -32,7 +32,8 @@ const Problems = (() => {
 
   function prompt(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
-    cell.children[0].textContent = cell.children[0].title = show(one.prompt);
+    cell.children[0].textContent = Text.line(one.prompt, 240);
+    cell.children[0].title = show(one.prompt);
     cell.children[1].textContent = show([one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
   }
 
@@ -52,15 +53,22 @@ const Problems = (() => {
   const INTERVAL = "below it its 95% interval, from the problem's own samples";
   const intervalOf = (one, valueOf = (reward) => reward) => Stats.interval(one.rewards.map((reward) => [valueOf(reward)]));
 
+  // How the numbers of each column are written.
+  let written = {};
+  function read(found) {
+    const all = (name) => found.map((one) => one[name]);
+    written = { pass: Text.percents(all("pass")), mean: Text.column(all("mean"), { fewest: 3, most: 4 }), spread: Text.column(all("spread"), { most: 4 }), turns: Text.column(all("turns"), { enough: 1, most: 1 }) };
+  }
+
   const grid = Grid({
     id: "problem-table", label: "Problems",
     columns: [
       { name: "prompt", label: "Problem", first: 1, value: (one) => one.row ?? one.prompt, draw: prompt },
       { name: "n", label: "n", first: -1, number: true, value: (one) => one.n, draw: plain((one) => one.n) },
-      { name: "pass", label: "Pass rate", first: 1, number: true, value: (one) => one.pass, draw: (cell, one) => cell.replaceChildren(...Text.withInterval(one.pass, intervalOf(one, Stats.whole), Text.percent)), title: `Share of the rewards that are at least 1; ${INTERVAL}` },
-      { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: (cell, one) => { cell.replaceChildren(...Text.withInterval(one.mean, intervalOf(one), Text.reward)); cell.title = Text.whole(one.mean) ?? ""; }, title: `Mean reward; ${INTERVAL}` },
-      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: Text.rewardCell((one) => one.spread), title: "Standard deviation of the rewards, of all runs together, with divisor n" },
-      { name: "length", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => Text.number(one.turns, 1)), title: "Mean turns of a sample" },
+      { name: "pass", label: "Pass rate", first: 1, number: true, value: (one) => one.pass, draw: (cell, one) => cell.replaceChildren(...Text.withInterval(one.pass, intervalOf(one, Stats.whole), written.pass)), title: `Share of the rewards that are at least 1; ${INTERVAL}` },
+      { name: "mean", label: "Mean", first: 1, number: true, value: (one) => one.mean, draw: (cell, one) => { Text.numberCell(cell, one.mean, written.mean(one.mean)); cell.replaceChildren(...Text.withInterval(one.mean, intervalOf(one), written.mean)); }, title: `Mean reward; ${INTERVAL}` },
+      { name: "spread", label: "Spread", first: -1, number: true, value: (one) => one.spread, draw: (cell, one) => Text.numberCell(cell, one.spread, written.spread(one.spread)), title: "Standard deviation of the rewards, of all runs together, with divisor n" },
+      { name: "length", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => written.turns(one.turns)), title: "Mean turns of a sample" },
       { name: "written", label: "Written", first: -1, number: true, value: (one) => one.written, draw: plain((one) => Text.count(Math.round(one.written))), title: "Mean tokens that the model wrote" },
       { name: "signal", label: "Signal", first: -1, value: (one) => one.groups ? one.silent / one.groups : null, draw: signal },
       { name: "samples", label: "Differ", first: -1, value: (one) => one.spread, draw: samples },
@@ -82,6 +90,7 @@ const Problems = (() => {
   function draw(rollouts, all, state) {
     const found = [...Stats.problems(rollouts, problemOf(state.by)).values()];
     for (const one of found) one.name = nameOf(one, state.by);
+    read(found);
     const silent = found.filter((one) => one.groups && one.silent === one.groups);
     // What is right is known where rewards go from 0 to 1, and of these two alone: 0.98 may be the best there is.
     const high = Stats.best(found.map((one) => Stats.best(one.rewards))), low = -Stats.best(found.map((one) => Stats.best(one.rewards.map((value) => -value))));

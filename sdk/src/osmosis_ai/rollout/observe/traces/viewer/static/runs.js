@@ -24,7 +24,8 @@ const Runs = (() => {
     }).sort((a, b) => a.started - b.started);
   }
 
-  const signed = (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : ""}${Text.reward(Math.abs(value))}`;
+  // A difference by its sign, written as `format` says.
+  const signed = (format) => (value) => value === null ? "–" : `${value > Stats.SAME ? "+" : value < -Stats.SAME ? "-" : ""}${format(Math.abs(value))}`;
 
   const holdsZero = ({ difference, half }) => Math.abs(difference) <= half + Stats.SAME, isNone = (answer) => answer.half < Stats.SAME && holdsZero(answer);
 
@@ -37,13 +38,18 @@ const Runs = (() => {
     return isOtherReward ? "The reward itself has changed, so this is not the model's alone: " : answer.difference > 0 ? "B is better: " : "B is worse: ";
   }
 
-  const points = (share) => share === null ? "–" : `${share > Stats.SAME ? "+" : ""}${Text.number(share * 100, 1)}`;
-  const interval = (answer, format = signed) => answer.half === null ? "" : isNone(answer) ? " (no problem changed)" : ` (95% interval ${format(answer.difference - answer.half)} to ${format(answer.difference + answer.half)}${holdsZero(answer) ? ", which includes 0" : ""})`;
+  // A difference, and its interval in brackets.
+  function withInterval({ difference, half }, unit = "", scale = 1, digits = { most: 4 }) {
+    const scaled = [difference, ...(half === null ? [] : [difference - half, difference + half])].map((value) => value === null ? null : value * scale);
+    const [middle, ...ends] = scaled.map(signed(Text.column(scaled, digits)));
+    const told = half === null ? "" : isNone({ difference, half }) ? " (no problem changed)" : ` (95% interval ${ends.join(" to ")}${holdsZero({ difference, half }) ? ", which includes 0" : ""})`;
+    return [`${middle}${unit}`, told];
+  }
 
   // A part that only one run has is what somebody changed about the reward.
   function partOf(name, part) {
     const [inA, inB] = part.means, alone = inA === null ? `only in B, mean ${Text.reward(inB)}` : inB === null ? `only in A, mean ${Text.reward(inA)}` : null;
-    return el("li", null, el("b", { dir: "auto", text: name }), alone ? `: ${alone}` : ` ${signed(part.difference)}${interval(part)}`);
+    return el("li", null, el("b", { dir: "auto", text: name }), alone ? `: ${alone}` : ` ${withInterval(part).join("")}`);
   }
 
   // Equal parts that earn another reward are somebody's change of the rule, too.
@@ -66,21 +72,23 @@ const Runs = (() => {
     const unlike = answer.pairs.length ? `${answer.pairs.length.toLocaleString("en")} ${answer.pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
     const alone = [told(answer.onlyA, "only in A"), told(answer.onlyB, "only in B"), told(without(gained), "without a reward in A"), told(without(lost), "without a reward in B"),
       told(without((pair) => pair.from === null && pair.to === null), "without a reward in both")].filter(Boolean).join(", ");
-    const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { role: "cell", title: Text.whole(mean) }, Text.reward(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
-    const said = (pair, half = pair.half ?? null) => half === null ? null : half > 0 ? `± ${Text.reward(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
+    const side = (pair, mean, at, { n, failed, values } = pair.groups[at]) => el("td", { role: "cell", title: Text.whole(mean) }, meanOf(mean), Stats.lacking(n, failed, values.length).map((text) => el("span", { class: "of-failed", text })));
     const isKnown = answer.pairs.some((pair) => pair.half !== null), passed = Stats.compare(a.list, b.list, problemOf, (one) => one.reward === null ? null : Stats.whole(one.reward));
+    const meanOf = Text.column(pairs.flatMap((pair) => [pair.from, pair.to]), { most: 4 }), changeOf = Text.column(answer.pairs.map((pair) => pair.difference), { fewest: answer.pairs.some((pair) => pair.half > 0) ? 3 : 0, most: 4 });
+    const said = (pair, half = pair.half ?? null) => half === null ? null : half > 0 ? `± ${changeOf(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
     const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
     const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: pair.sure ?? "" },
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt || pair.key, title: show(pair.prompt) }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
-      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
+      side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(changeOf)(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
+    const changed = withInterval(answer), changedRate = withInterval(passed, " points", 100, { enough: 1, most: 1 });
     const unlikeParts = a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null;
     const repaid = repaidOf(Stats.repaid(a.list, b.list, problemOf));
     // What a node says tells whether it stays, and does what it did: so the button names both.
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
       el("p", { class: "which", dir: "auto", text: `A is ${Text.runName(a.name)}, B is ${Text.runName(b.name)}.` }), unlikeParts, repaid,
-      el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${signed(answer.difference)}` }), `${interval(answer)}.`]),
-      a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${points(passed.difference)} points` }), `${interval(passed, points)}.`) : null,
+      el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${changed[0]}` }), `${changed[1]}.`]),
+      a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${changedRate[0]}` }), `${changedRate[1]}.`) : null,
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
       a.failed || b.failed ? el("p", { class: "failing", text: `Failed in A: ${failing(a)}; in B: ${failing(b)}. A mean is of the samples that have a reward.` }) : null,
@@ -98,10 +106,11 @@ const Runs = (() => {
     // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
     const titles = { "Mean reward": "Below it its 95% interval, as problems differ", "Pass rate": "Share of the rewards that are at least 1; below it its 95% interval, as problems differ", Tokens: "Of the prompts and what the model wrote, of all turns" };
+    const every = (name) => runs.map((run) => run[name]), meanOf = Text.column(every("mean"), { fewest: 3, most: 4 }), passOf = Text.percents(every("pass")), turnsOf = Text.column(every("turns"), { enough: 1, most: 1 });
     const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${Text.runName(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
     const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: Text.runName(run.name), title: show(run.name), onclick: () => onRun(run.name) })),
-      [Text.withInterval(run.mean, Stats.interval(run.rows), Text.reward), Text.withInterval(run.pass, Stats.interval(run.rows.map((rewards) => rewards.map(Stats.whole))), Text.percent), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), Text.number(run.turns, 1), Text.count(run.tokens), run.problems.toLocaleString("en"),
+      [Text.withInterval(run.mean, Stats.interval(run.rows), meanOf), Text.withInterval(run.pass, Stats.interval(run.rows.map((rewards) => rewards.map(Stats.whole))), passOf), run.n.toLocaleString("en"), run.failed.toLocaleString("en"), turnsOf(run.turns), Text.count(run.tokens), run.problems.toLocaleString("en"),
         run.groups ? `${run.silent} of ${run.groups}` : "–", Text.duration(run.duration), run.weights.length > 3 ? `${run.weights[0]} … ${run.weights[run.weights.length - 1]}` : run.weights.join(", ") || "–", Text.when(run.started === Infinity ? null : run.started)].map((told, index) => el("td", { role: "cell", "data-head": heads[index + 3], title: index ? null : Text.whole(run.mean) }, Array.isArray(told) ? told : show(told)))));
     const table = el("table", { class: "list runs", role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((text) => el("th", { scope: "col", role: "columnheader", title: titles[text], text })))), el("tbody", { role: "rowgroup" }, rows));
     const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;

@@ -3,7 +3,7 @@ const Table = (() => {
   const { el, show, middle } = Text;
   const STATUS = { COMPLETED: ["ok", "Completed"], ERROR: ["bad", "Failed"], UNFINISHED: ["open", "No result"] };
   const ORDER = { ERROR: 0, UNFINISHED: 1, COMPLETED: 2 };
-  let onOpen = () => {}, sides = [null, null], starts = new Set();
+  let onOpen = () => {}, sides = [null, null], starts = new Set(), rewardOf = Text.reward;
   const letterOf = (one) => ["A", "B"].find((_, side) => sides[side] === one.run) ?? "";
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
@@ -39,7 +39,7 @@ const Table = (() => {
     columns: [
       { name: "status", label: "Status", first: 1, value: (one) => ORDER[one.status] ?? 3, draw: status },
       { name: "id", label: "Rollout", first: 1, value: (one) => one.id, draw: name },
-      { name: "reward", label: "Reward", first: -1, number: true, value: (one) => one.reward, draw: Text.rewardCell((one) => one.reward) },
+      { name: "reward", label: "Reward", first: -1, number: true, value: (one) => one.reward, draw: (cell, one) => Text.numberCell(cell, one.reward, rewardOf(one.reward)) },
       { name: "turns", label: "Turns", first: -1, number: true, value: (one) => one.turns, draw: plain((one) => one.turns) },
       { name: "tools", label: "Tool calls", first: -1, number: true, value: (one) => one.tools, draw: tools },
       { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)), title: "Of the prompts and what the model wrote, of all turns" },
@@ -53,6 +53,7 @@ const Table = (() => {
     tieBreak: (a, b) => (b.started ?? 0) - (a.started ?? 0) || b.key - a.key,
     classOf: (one) => [(STATUS[one.status] ?? ["open"])[0], letterOf(one), starts.has(one.key) ? "starts" : ""].join(" "),
     open: (key) => onOpen(key),
+    formats: () => rewardOf.digits,
   });
 
   // The runs that are A and B, if any; true where they are others than before, so that what goes by the run is to be
@@ -70,5 +71,8 @@ const Table = (() => {
     showAll(items, isOrdered);
   }
 
-  return Object.assign(grid, { STATUS, mark, show: showSides, onOpen(callback) { onOpen = callback; } });
+  // Of all rollouts, whatever the filters leave: so a reward is written the same before and after a key.
+  const read = (all) => { rewardOf = Text.column(all.map((one) => one.reward)); };
+
+  return Object.assign(grid, { STATUS, mark, read, show: showSides, onOpen(callback) { onOpen = callback; } });
 })();

@@ -67,16 +67,34 @@ const Text = (() => {
   const number = (value, digits = 2) => value === null || value === undefined ? "–"
     : Number.isInteger(value) && digits === 0 ? value.toLocaleString("en") : String(Number(value.toFixed(digits)));
   // So short that it is never cut; what that leaves out of a large number, `whole` tells, for a title.
-  const LARGE = 1e5, LARGEST = 1.797e308;
-  function reward(value) {
+  const LARGE = 1e5, LARGEST = 1.797e308, SAME = 1e-9;
+
+  // How all numbers of a column are written: with as many digits behind the point as they need, from `fewest` to `enough`;
+  // with more, up to `most`, where two of them, or one and 0 or `full`, would look the same.
+  function column(values, { fewest = 0, enough = 3, most = 6, full = 1 } = {}) {
+    const points = [...new Set([0, full, ...values.filter((value) => value !== null && Math.abs(value) < LARGE)])];
+    if (points.some((value) => Math.abs(value) >= 100)) [fewest, enough, most] = [0, Math.min(enough, 1), Math.min(most, 3)];
+    const unlike = (digits) => new Set(points.map((value) => Math.round(value * 10 ** digits))).size;
+    let digits = fewest;
+    for (const value of points) while (digits < enough && Math.abs(value - Math.round(value * 10 ** digits) / 10 ** digits) > SAME) digits += 1;
+    for (const all = unlike(9); digits < most && unlike(digits) < all;) digits += 1;
+    return Object.assign((value) => written(value, digits), { digits });
+  }
+  function written(value, digits) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
     const size = Math.abs(value);
     if (size > LARGEST) return value > 0 ? "> 1.8e308" : "< -1.8e308";
     if (size >= LARGE) return value.toExponential(3).replace(/\.?0*e\+/, "e");
-    return (value + Math.sign(value) * 1e-9).toFixed(size < 10 ? 3 : 1).replace(/(\.\d*?[1-9])0+$|\.0+$/, "$1");
+    const text = (value + Math.sign(value) * SAME).toFixed(digits);
+    return Number(text) ? text : size > SAME ? value.toExponential(0) : (0).toFixed(digits);
   }
-  const rewardCell = (valueOf) => (cell, one) => { cell.textContent = reward(valueOf(one)); cell.title = whole(valueOf(one)) ?? ""; };
+  const reward = (value) => column([value ?? null])(value);
   const whole = (value) => Math.abs(value) >= LARGE && Number.isFinite(value) ? String(value) : null;
+  // A number in its cell, and all of its digits as the title.
+  function numberCell(cell, value, text) {
+    cell.textContent = text;
+    cell.title = whole(value) ?? (value !== null && Math.abs(Number(text) - value) > SAME ? String(value) : "");
+  }
   const count = (value) => value >= 1e9 ? reward(value) : value >= 1e6 ? `${(value / 1e6).toFixed(1)}M` : value >= 1e4 ? `${(value / 1e3).toFixed(1)}k` : value.toLocaleString("en");
   function when(seconds) {
     const date = new Date(seconds * 1000);
@@ -159,10 +177,15 @@ const Text = (() => {
     for (const old of had.slice(fresh.length)) old.remove();
   }
 
-  const percent = (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%`;
+  // Shares as percents; one digit behind the point is the most.
+  function percents(shares) {
+    const format = column(shares.map((share) => share === null ? null : share * 100), { enough: Number(shares.every((share) => share < 0.1)), most: 1, full: 100 });
+    return (share) => share === null || share === undefined || Number.isNaN(share) ? "–" : `${format(share * 100)}%`;
+  }
+  const percent = (share) => percents([share ?? null])(share);
 
   // A number, and below it, smaller, what its interval is.
   const withInterval = (value, ends, format) => [format(value), ends ? el("span", { class: "chance", text: `${format(ends[0])} to\u00a0${format(ends[1])}` }) : null].filter((one) => one !== null);
 
-  return { el, withInterval, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, block, json, duration, number, reward, rewardCell, whole, count, when, sorted, median };
+  return { el, withInterval, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, percents, block, json, duration, number, reward, column, numberCell, whole, count, when, sorted, median };
 })();

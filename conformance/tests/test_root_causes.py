@@ -23,6 +23,7 @@ from rollout_conformance.usual_causes import (
     NOT_DELIVERED,
     NOT_ON_RECORD,
     TAKEN_FOR_CUT_OFF,
+    WITHOUT_TIME,
 )
 
 CHECKS = {check.id: check for check in select()}
@@ -94,6 +95,12 @@ def test_a_key_that_what_was_refused_has_kept_is_a_matter_of_a_full_server() -> 
     kept = [replace(failure(one), usually=KEY_KEPT) for one in ("init.bounds", "ids.odd")]
     assert causes(*kept) == {"init.bounds": "", "ids.odd": "init.bounds"}
     found = causes(*kept, failure("load.overload"))
+    assert found == {"init.bounds": "load.overload", "ids.odd": "load.overload", "load.overload": ""}
+
+
+def test_a_refusal_that_says_no_time_is_a_matter_of_a_full_server() -> None:
+    without = [replace(failure(one), usually=WITHOUT_TIME) for one in ("init.bounds", "ids.odd")]
+    found = causes(*without, failure("load.overload"))
     assert found == {"init.bounds": "load.overload", "ids.odd": "load.overload", "load.overload": ""}
 
 

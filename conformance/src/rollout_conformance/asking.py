@@ -24,11 +24,12 @@ from rollout_conformance.played import init_in_words
 from rollout_conformance.scripts import encoded
 from rollout_conformance.strict_json import parse_object
 from rollout_conformance.text import MAX_QUOTED_CHARACTERS, quoted, shortened
-from rollout_conformance.usual_causes import NO_ANSWER, NO_ROOM
+from rollout_conformance.usual_causes import NO_ANSWER, NO_ROOM, WITHOUT_TIME
 from rollout_conformance.vocabulary import Failed
 
 INIT_PATH = "/v1/rollout/init"
 LEAST_PAUSE_SECONDS = 0.1
+TIME_TO_ASK = "429 or 503 with Retry-After to an init too many"
 BODY_SECONDS = 5.0
 """How long a server that wants the body first is given."""
 ELSEWHERE_SECONDS, ASKED_AGAIN_SECONDS = 15.0, 0.05
@@ -59,7 +60,7 @@ class Asking:
             in_chunks: send the body without a Content-Length.
 
         Raises:
-            Failed: there is no answer, or no room for as long as the kit waits.
+            Failed: there is no answer, no room for as long as the kit waits, or no word when to ask again.
         """
         content = body if isinstance(body, bytes) else encoded(body)
         key = self.options.api_key if key is None else key
@@ -77,9 +78,11 @@ class Asking:
             response = await self._answered("POST", INIT_PATH, content=sent_as, headers=pairs)
             if rollout is not None:
                 rollout.statuses.append(response.status_code)
-            pause_seconds = retry_after_seconds(response)
-            if response.status_code not in (429, 503) or pause_seconds is None or not insist:
+            if response.status_code not in (429, 503) or not insist:
                 break
+            pause_seconds = retry_after_seconds(response)
+            if pause_seconds is None:
+                raise Failed(TIME_TO_ASK, without_time(response), usually=WITHOUT_TIME)
             if time.monotonic() + pause_seconds > deadline:
                 self.trainer.patience.lost += 1
                 raise Failed("room for an init, once rollouts have ended", describe(response), usually=NO_ROOM)
@@ -284,6 +287,11 @@ def retry_after_seconds(answer: httpx.Response) -> float | None:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def without_time(response: httpx.Response) -> str:
+    """A refusal that does not say, as one can read it, when to ask again."""
+    return f"{describe(response)}, Retry-After {quoted(response.headers.get('retry-after'))}"
 
 
 def describe(response: httpx.Response) -> str:

@@ -6,8 +6,8 @@ A failure follows from another one where
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
 3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
 4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
-   wait for one another; or there was no room, or what was refused has kept its key, and the other one is
-   ``FULL``;
+   wait for one another; or there was no room, what was refused has kept its key, or it was not told when to
+   ask again, and the other one is ``FULL``;
 5. something was waited for in vain, or there was no room, and the other one is ``HOLDER``, which saw that a pause of
    one holds up others;
 6. what usually lies behind it is what the other one is for, by ``WHERE``: what was not on record yet, a proxy's page;
@@ -33,6 +33,7 @@ from rollout_conformance.usual_causes import (
     NOT_DELIVERED,
     NOT_ON_RECORD,
     TAKEN_FOR_CUT_OFF,
+    WITHOUT_TIME,
 )
 from rollout_conformance.vocabulary import Result, Status
 
@@ -148,7 +149,7 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         and any(one.check.id == HOLDER and IN_VAIN not in one.reason and one.usually != NO_ROOM for one in failed)
     ):
         return HOLDER
-    if own != FULL and result.usually in (NO_ROOM, KEY_KEPT) and FULL in whole:
+    if own != FULL and result.usually in (NO_ROOM, KEY_KEPT, WITHOUT_TIME) and FULL in whole:
         return FULL
     for pattern, root in RESTS_ON:
         if root in whole and root != own and fnmatchcase(own, pattern):

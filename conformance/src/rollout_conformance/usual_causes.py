@@ -11,6 +11,7 @@ NOT_DELIVERED = (
 A_PAGE = "any 404 ends the rollout: one that is no JSON object is a proxy's, with nobody behind it"
 KEY_KEPT = "the key is noted before there is room: note both in one step, or neither"
 HELD_UP = "its next call does not come: it waits for something that another rollout has, or for an answer that it got"
+WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whole seconds"
 NO_ROOM = (
     "there was no room for as long as the kit waits: a place is free again however its rollout ends, as by a cancel"
 )
@@ -197,7 +198,7 @@ CAUSES: dict[str, str] = {
     "state.cancel_ended": "the record, not what runs, is asked whether it can be cancelled",
     "load": "something is shared between rollouts, or they wait for one another",
     "load.beside_owed": "one task delivers all results, and stays with one until it is taken: deliver each by itself",
-    "load.beside_paused": "what a Retry-After delays is kept for the whole server: it is that call's alone",
+    "load.beside_paused": "a pause is the whole server's, or keeps a place among the calls at once: it is one call's alone",
     "load.overload": "nothing bounds the rollouts that run and wait: refuse with 429 and Retry-After",
     "ids": "an id becomes part of a path, a file name or a log line: encode it, or refuse it",
     "ids.long_text": "texts are cut on their way, as for a log",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from rollout_conformance.asking import describe, field_of, retry_after_seconds
+from rollout_conformance.asking import TIME_TO_ASK, describe, field_of, retry_after_seconds, without_time
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks.refused import require_nothing
 from rollout_conformance.conversation import difference
@@ -27,15 +27,16 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import KEY_KEPT, cause_of_refusal
+from rollout_conformance.usual_causes import KEY_KEPT, WITHOUT_TIME, cause_of_refusal
 from rollout_conformance.vocabulary import LATE, Failed, NotExercised, TooBusy
 
 NEIGHBOURS = 8
 STUCK, PAIR = 3, 2
+MANY = 20
+"""More than a pool has that somebody sized by hand; of a server with less room, as many as it takes."""
 BATCH, FEW = 50, 8
 SERVERS_ASKED = 8
 PAUSE_SECONDS, PAUSES, SLACK_SECONDS = 4, 3, 1.0
-WITHOUT_TIME = "the refusal does not say when to ask again: Retry-After, in whole seconds"
 TIMES_FULL = 4
 """As others come and go, a moment with room is between two refusals now and then."""
 POLL_SECONDS = 0.1
@@ -69,16 +70,21 @@ async def concurrent(kit: Kit) -> None:
     kit.group()
     model, count = kit.hold(), kit.options.concurrent_rollouts
     rollouts = [kit.play(waiting_for(model, answering(f"#### {number}"))) for number in range(count)]
-    # Those that a small server has no room for would be waited for in vain, as nobody's model answers before.
-    await asyncio.gather(*map(kit.send, rollouts[:PAIR]))
-    answers = await asyncio.gather(*(kit.post(one.init, insist=False) for one in rollouts[PAIR:]))
-    for rollout, answer in zip(rollouts[PAIR:], answers, strict=True):
-        if answer.status_code not in (429, 503):
-            kit.took(rollout, answer)
-    taken = [one for one in rollouts if one.is_accepted]
+    taken = await _send_as_many(kit, rollouts, PAIR)
     await _require_calls(kit, taken)
     model.set()
     await _require_own_answer(taken)
+
+
+async def _send_as_many(kit: Kit, rollouts: Sequence[PlayedRollout], at_least: int = 1) -> list[PlayedRollout]:
+    """Those of ``rollouts`` that there is room for."""
+    # Where all wait for something, a small server would be waited for in vain.
+    await asyncio.gather(*map(kit.send, rollouts[:at_least]))
+    answers = await asyncio.gather(*(kit.post(one.init, insist=False) for one in rollouts[at_least:]))
+    for rollout, answer in zip(rollouts[at_least:], answers, strict=True):
+        if answer.status_code not in (429, 503):
+            kit.took(rollout, answer)
+    return [one for one in rollouts if one.is_accepted]
 
 
 async def _require_calls(kit: Kit, rollouts: Sequence[PlayedRollout]) -> None:
@@ -126,20 +132,24 @@ async def beside_paused(kit: Kit) -> None:
         while waited >= PAUSE_SECONDS and len(waits) < PAUSES:
             waits.append(waited := await _wait_beside_pause(kit))
     if waited >= PAUSE_SECONDS:
-        what = f"the next call of a rollout while another's trainer answers 503 with Retry-After: {PAUSE_SECONDS}"
+        what = f"the next call of a rollout while the calls of others are answered 503, Retry-After: {PAUSE_SECONDS}"
         told = ", ".join(f"{seconds:.1f}" for seconds in waits)
         raise Failed(what, f"none until that was over, {told} s later")
 
 
 async def _wait_beside_pause(kit: Kit) -> float:
-    """Seconds from another's pause to the next call of a rollout that could go on at once, or until it was too late."""
+    """Seconds from the pauses of others to the next call of one that could go on at once, or until it was too late."""
     model = kit.hold()
     # It runs already: one that begins meanwhile may have to wait for its place.
     other = await kit.start(waiting_for(model, calling_offered_tools()))
     need_tools(other.tools)
     await other.first_chat()
-    paused = await kit.start(refusing(503, 1, answering(), {"Retry-After": str(PAUSE_SECONDS)}))
-    asked = await paused.first_chat()
+    pauses = [refusing(503, 1, answering(), {"Retry-After": str(PAUSE_SECONDS)}) for _ in range(MANY)]
+    paused = await _send_as_many(kit, [kit.play(pause) for pause in pauses])
+    asked = await paused[0].first_chat()
+    with contextlib.suppress(TimeoutError):  # not all run where few may
+        async with asyncio.timeout(SLACK_SECONDS):
+            await asyncio.gather(*(one.first_chat() for one in paused))
     model.set()
     looked_at(other)
     with contextlib.suppress(TimeoutError):
@@ -147,7 +157,7 @@ async def _wait_beside_pause(kit: Kit) -> float:
             await other.wait_until(lambda played: len(played.chats) > 1, "its next call")
     waited = (other.chats[1].came_at if len(other.chats) > 1 else time.monotonic()) - asked.came_at
     if waited < PAUSE_SECONDS:
-        await kit.results((paused, other))
+        await kit.results((*paused, other))
         looked_at(other)
     return waited
 
@@ -156,11 +166,11 @@ async def _wait_beside_pause(kit: Kit) -> float:
 async def beside_owed(kit: Kit) -> None:
     kit.group()
     is_back = kit.hold()
-    owed = [kit.play(on_completed=owing(is_back)) for _ in range(STUCK)]
-    owed += [kit.play(on_completed=waiting_for(is_back, acknowledge)) for _ in range(STUCK)]
+    ends = (owing(is_back) if number % 2 else waiting_for(is_back, acknowledge) for number in range(MANY))
+    owed = [kit.play(on_completed=end) for end in ends]
     for rollout in owed:
         rollout.has_delivery_faults = True
-    await asyncio.gather(*map(kit.send, owed))
+    owed = await _send_as_many(kit, owed, 2 * STUCK)
     for rollout in owed:
         await rollout.wait_until(
             lambda played: bool(played.completions), "its result, beside others that are not taken"
@@ -211,9 +221,8 @@ async def overload(kit: Kit) -> None:
     model.set()
     for _, answer in refused:
         if answer.status_code not in (429, 503) or retry_after_seconds(answer) is None:
-            got = f"{describe(answer)}, Retry-After {quoted(answer.headers.get('retry-after'))}"
             usually = WITHOUT_TIME if answer.status_code in (429, 503) else cause_of_refusal(answer.status_code)
-            raise Failed("429 or 503 with Retry-After to an init too many", got, usually=usually)
+            raise Failed(TIME_TO_ASK, without_time(answer), usually=usually)
     await kit.results(one for one, _ in accepted)
     if not refused:
         raise NotExercised(f"the server took {len(accepted)} rollouts without refusing one; --overload N sends more")

@@ -47,6 +47,16 @@ async def asks_nobody_in_a_pause(self: SmallServer, usual: Any, rollout: Rollout
     return await usual(rollout)
 
 
+def eight_at_a_time(step: str) -> Any:
+    """``step`` of a rollout under one of eight permits, which what it waits for does not free."""
+
+    async def one_of_eight(self: SmallServer, usual: Any, *arguments: Any) -> Any:
+        async with vars(self).setdefault(f"permits to {step}", asyncio.Semaphore(8)):
+            return await usual(*arguments)
+
+    return one_of_eight
+
+
 def refuses_without_retry_after(self: SmallServer, usual: Any) -> None:
     try:
         usual()
@@ -108,6 +118,8 @@ mutant(
     wait_as_told=keeps_a_pause_for_all,
     chat=asks_nobody_in_a_pause,
 )
+mutant("pauses-with-its-permit", "load.beside_paused", timed=True, chat=eight_at_a_time("chat"))
+mutant("is-owed-with-its-permit", "load.beside_owed", silent=True, deliver=eight_at_a_time("deliver"))
 mutant("refuses-without-retry-after", "load.overload", capacity=30, require_room=refuses_without_retry_after)
 mutant("keeps-places-but-for-ten", "load.overload", silent=True, capacity=30, require_room=keeps_places)
 mutant("runs-what-it-refuses", "callbacks.refused", read=runs_what_it_refuses)

@@ -198,7 +198,7 @@ CAUSES: dict[str, str] = {
     "state.cancel_ended": "the record, not what runs, is asked whether it can be cancelled",
     "load": "something is shared between rollouts, or they wait for one another",
     "load.beside_owed": "one task delivers all results, and stays with one until it is taken: deliver each by itself",
-    "load.beside_paused": "a pause is the whole server's, or keeps a place among the calls at once: it is one call's alone",
+    "load.beside_paused": "a pause is the whole server's, or keeps a place among its calls: it is one call's alone",
     "load.overload": "nothing bounds the rollouts that run and wait: refuse with 429 and Retry-After",
     "ids": "an id becomes part of a path, a file name or a log line: encode it, or refuse it",
     "ids.long_text": "texts are cut on their way, as for a log",

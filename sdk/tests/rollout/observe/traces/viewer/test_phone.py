@@ -89,6 +89,21 @@ def test_between_a_phone_and_a_desk_no_table_is_wider_than_the_page(phone: Brows
     nothing_is_cut(phone, ".problems .row :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .small)")
 
 
+def test_of_problems_three_are_on_the_first_screen(phone: Browser) -> None:
+    phone.resize(390, 844, mobile=True)
+    phone.click("#to-problems")
+    phone.wait_for(f"{ROWS}.length === 5")
+    phone.evaluate("window.scrollTo(0, 0)")
+    whole = f"{ROWS}.filter(row => row.getBoundingClientRect().bottom <= innerHeight).length"
+    assert phone.evaluate(whole) >= 3
+    nothing_is_cut(phone, ".problems .row :is(.c-n, .c-pass, .c-mean, .c-signal, .c-spread, .c-length, .c-written)")
+    # No cell lies upon another.
+    boxes = f"{ROWS}.map(row => [...row.children].filter(e => e.innerText).map(e => e.getBoundingClientRect()))"
+    upon = "a !== b && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1"
+    within = "boxes.slice(1)"  # the first is the prompt's, which leaves room for two of them
+    assert phone.evaluate(f"{boxes}.filter(boxes => {within}.some(a => {within}.some(b => {upon}))).length") == 0
+
+
 def test_a_filter_of_many_words_keeps_the_sign_that_removes_it(phone: Browser) -> None:
     phone.click("#to-problems")
     phone.evaluate(f"{ROWS}.find(row => row.innerText.includes('12 yards')).click()")

@@ -57,6 +57,7 @@ class TestProblems:
         }
         title = f"{ROWS}.map(row => row.querySelector('.chip.open')?.title).find(Boolean)"
         assert page.evaluate(title) == f"All samples got the same reward in {run_name('1700000002')}."
+        assert page.text(".only") == "Show only no signal (2) none in some runs (1)"
         page.click(".toggle")
         page.wait_for(f"{ROWS}.length === 2")
         page.click(".toggle + .toggle")

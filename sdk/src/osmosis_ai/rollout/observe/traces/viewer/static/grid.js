@@ -14,7 +14,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open, formats = ()
   let shown = [], selected = null, held = null, sort = order, onSort = () => {}, isPrinting = false;
   const MAX_PRINTED = 100;
 
-  const rowHeight = () => Number.parseFloat(getComputedStyle(grid).getPropertyValue("--row")) || 54;
+  const rowHeight = () => Number.parseFloat(getComputedStyle(grid).getPropertyValue("--row"));
 
   function header() {
     head.replaceChildren(...columns.map((column) => el("div", {

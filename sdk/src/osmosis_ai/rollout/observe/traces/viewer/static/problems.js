@@ -81,10 +81,10 @@ const Problems = (() => {
 
   // What is chosen with stays in the page, as a list that is open would close.
   const says = el("p", { class: "says" });
-  const toggle = (kind, text) => el("button", { type: "button", class: "toggle", text, onclick: () => onSilent(kind) });
-  const onlySilent = toggle("1", "only without signal"), onlySometimes = toggle("some", "only without signal in some runs");
+  const toggle = (kind) => el("button", { type: "button", class: "toggle", onclick: () => onSilent(kind) });
+  const onlySilent = toggle("1"), onlySometimes = toggle("some"), only = el("span", { class: "only" }, "Show only ", onlySilent, " ", onlySometimes);
   const by = el("select", { id: "by", onchange: () => onBy(by.value || null) });
-  document.getElementById("problem-head").append(says, onlySilent, onlySometimes, el("label", { class: "by" }, "Told apart by ", by));
+  document.getElementById("problem-head").append(says, only, el("label", { class: "by" }, "Told apart by ", by));
   let known = "";
 
   function draw(rollouts, all, state) {
@@ -111,6 +111,8 @@ const Problems = (() => {
       sometimes.length ? ` ${sometimes.length.toLocaleString("en")} more ${sometimes.length === 1 ? "has" : "have"} none in some of the runs.` : "", none || mixed);
     onlySilent.setAttribute("aria-pressed", state.silent === "1");
     onlySometimes.setAttribute("aria-pressed", state.silent === "some");
+    onlySilent.textContent = `no signal (${silent.length.toLocaleString("en")})`;
+    onlySometimes.textContent = `none in some runs (${sometimes.length.toLocaleString("en")})`;
     onlySometimes.hidden = !sometimes.length && state.silent !== "some";
     const offered = JSON.stringify(options);
     if (offered !== known) by.replaceChildren(...options.map(([value, text]) => el("option", { value, text })));

@@ -6,7 +6,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -68,18 +68,26 @@ class Asking:
         sent |= {"Authorization": f"Bearer {key}"} if key else {}
         sent |= headers or {}
         pairs = [(name.encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for name, v in sent.items()]
-        deadline = time.monotonic() + self.trainer.patience.seconds
         rollout = None if isinstance(body, bytes) else self.trainer.of_init(body)
         told = quoted(body) if isinstance(body, bytes) else init_in_words(body)
         sending(f"POST {INIT_PATH} {told}{_headers_in_words(sent, self.options.api_key)}", rollout)
-        # The checks open more rollouts at once than a small server need take, so being full is no fault of its.
-        while True:
+
+        async def once() -> httpx.Response:
             sent_as = _halves(content) if in_chunks else content
             response = await self._answered("POST", INIT_PATH, content=sent_as, headers=pairs)
             if rollout is not None:
                 rollout.statuses.append(response.status_code)
-            if response.status_code not in (429, 503) or not insist:
-                break
+            return response
+
+        return await (self._once_there_is_room(once) if insist else once())
+
+    async def _once_there_is_room(self, ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+        """The answer to what is asked again while the server is full: 429 or 503 with Retry-After.
+
+        The checks open more rollouts at once than a small server need take, so being full is no fault of its.
+        """
+        deadline = time.monotonic() + self.trainer.patience.seconds
+        while (response := await ask()).status_code in (429, 503):
             pause_seconds = retry_after_seconds(response)
             if pause_seconds is None:
                 raise Failed(TIME_TO_ASK, without_time(response), usually=WITHOUT_TIME)
@@ -136,26 +144,23 @@ class Asking:
             await asyncio.wait({answer}, timeout=seconds)
         return answer.done()
 
-    async def post_raw(self, framing: str, body: bytes) -> int | None:
-        """The status of an init whose body is framed by this header; ``None`` if there is no answer.
+    async def post_raw(self, framing: str, body: bytes) -> httpx.Response | None:
+        """The head of the answer to an init whose body is framed by this header; ``None`` if there is no answer.
 
-        It is sent again while the server is full.
+        Raises:
+            Failed: no room for as long as the kit waits.
         """
         sending(f"POST {INIT_PATH} with {framing!r}")
-        deadline = time.monotonic() + self.options.timeout_seconds
-        while True:
-            status = await self._raw(self._head_of_init(framing) + body, self.options.timeout_seconds)
-            if status not in (429, 503) or time.monotonic() > deadline:
-                return status
-            await asyncio.sleep(1.0)
-
-    async def _raw(self, request: bytes, timeout_seconds: float) -> int | None:
-        limit = asyncio.timeout(min(timeout_seconds, self.options.timeout_seconds))
-        with contextlib.suppress(OSError, TimeoutError, IndexError, ValueError):
-            async with limit, self.own_connection() as (reader, writer):
-                writer.write(request)
-                return int((await reader.readline()).split()[1])
+        with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, IndexError, ValueError):
+            return await self._once_there_is_room(lambda: self._raw(self._head_of_init(framing) + body))
         return None
+
+    async def _raw(self, request: bytes) -> httpx.Response:
+        async with asyncio.timeout(self.options.timeout_seconds), self.own_connection() as (reader, writer):
+            writer.write(request)
+            status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            fields = [(name, value.strip()) for name, colon, value in (one.partition(":") for one in lines) if colon]
+            return httpx.Response(int(status.split()[1]), headers=fields)
 
     def _head_of_init(self, framing: str) -> bytes:
         url = httpx.URL(f"{self.options.server_url}{INIT_PATH}")

@@ -196,9 +196,10 @@ async def _taken_in_chunks(
     body = encoded(rollout.init)
     pieces = [body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes)]
     chunks = b"".join(size % len(piece) + b"\r\n%b\r\n" % piece for piece in pieces)
-    status = await kit.post_raw(f"Transfer-Encoding: {coding}", chunks + b"0\r\nX-More: 1\r\n\r\n")
-    if status != 202:
-        raise Failed(f"202 to an init in chunks {what}", str(status) if status else "no answer", usually=usually)
+    answer = await kit.post_raw(f"Transfer-Encoding: {coding}", chunks + b"0\r\nX-More: 1\r\n\r\n")
+    if answer is None or answer.status_code != 202:
+        got = "no answer" if answer is None else str(answer.status_code)
+        raise Failed(f"202 to an init in chunks {what}", got, usually=usually)
     rollout.is_accepted = True
     rollout.accepted.set()
     await rollout.result()

@@ -141,45 +141,47 @@ async def too_many(kit: Kit) -> None:
 
 
 async def _require_waits(kit: Kit) -> None:
-    header = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    nobody = Answer(404, b"no such backend", header)
-    broken = asking_at_once(breaking_off("error", 1, answering()), header["Retry-After"])
-    others: dict[str, Script] = {str(one): refusing(one, 1, answering(), header) for one in (408, 425, 500, 502, 504)}
-    others["a reply with finish_reason 'error'"] = broken
-    absent = "a 404 of a proxy"
-    told, dated, aborted, upper, lower, *recovered = await asyncio.gather(
-        _require_recovery(kit, "429", refusing(429, 1, answering(), header)),
-        _require_recovery(kit, "503", _refusing_until_a_date(answering())),
-        _require_recovery(
-            kit, "an aborted reply", asking_at_once(breaking_off("abort", 1, answering()), header["Retry-After"])
-        ),
-        _require_recovery(kit, "429", refusing(429, 1, answering(), {"RETRY-AFTER": header["Retry-After"]})),
-        _require_recovery(kit, "429", refusing(429, 1, answering(), {"retry-after": header["Retry-After"]})),
-        *(
-            _require_recovery(
-                kit, f"503 with 'Retry-After: {odd}'", refusing(503, 1, answering(), {"Retry-After": odd})
+    told = str(RETRY_AFTER_SECONDS)
+    header, absent = {"Retry-After": told}, "a 404 of a proxy"
+
+    def refused(status: int, name: str = "Retry-After", value: str = told) -> Script:
+        return refusing(status, 1, answering(), {name: value})
+
+    owed = {
+        told: ("429", refused(429)),
+        f"{told} (with an aborted reply)": ("an aborted reply", asking_at_once(_broken("abort"), told)),
+        f"{told} (RETRY-AFTER)": ("429", refused(429, "RETRY-AFTER")),
+        f"{told} (retry-after)": ("429", refused(429, "retry-after")),
+        f"(a date, in {DATED_SECONDS} s)": ("503", _refusing_until_a_date(answering())),
+        f"{told} (with {absent})": (absent, first(Answer(404, b"no such backend", header), then=answering())),
+        **{f"{told} (with {one})": (str(one), refused(one)) for one in (408, 425, 500, 502, 504)},
+    }
+    broken = "a reply with finish_reason 'error'"
+    owed[f"{told} (with {broken})"] = broken, asking_at_once(_broken("error"), told)
+    # Nothing is owed, but that the call is made again.
+    odd = ("Thu, 01 Jan 2026 00:00:00 GMT", "-1", "soon")
+    free = {f"503 with 'Retry-After: {one}'": refused(503, value=one) for one in odd}
+    free |= {str(status): refusing(status, 1, answering()) for status in (408, 425)}
+    recovered, _ = await asyncio.gather(
+        asyncio.gather(
+            *(
+                _require_recovery(kit, after, script, usually=A_PAGE if after == absent else None)
+                for after, script in owed.values()
             )
-            for odd in ("Thu, 01 Jan 2026 00:00:00 GMT", "-1", "soon")
         ),
-        _require_recovery(kit, "408", refusing(408, 1, answering())),
-        _require_recovery(kit, "425", refusing(425, 1, answering())),
-        _require_recovery(kit, absent, first(nobody, then=answering()), usually=A_PAGE),
-        *(_require_recovery(kit, *one) for one in others.items()),
+        asyncio.gather(*(_require_recovery(kit, *one) for one in free.items())),
     )
-    answered = dict(zip((absent, *others), recovered[-len(others) - 1 :], strict=True))
-    for rollout, how, owed in (
-        (told, f"{RETRY_AFTER_SECONDS}", RETRY_AFTER_SECONDS),
-        (aborted, f"{RETRY_AFTER_SECONDS} (with an aborted reply)", RETRY_AFTER_SECONDS),
-        (upper, f"{RETRY_AFTER_SECONDS} (RETRY-AFTER)", RETRY_AFTER_SECONDS),
-        (lower, f"{RETRY_AFTER_SECONDS} (retry-after)", RETRY_AFTER_SECONDS),
-        (dated, f"(a date, in {DATED_SECONDS} s)", DATED_SECONDS - 2),
-        *((one, f"{RETRY_AFTER_SECONDS} (with {what})", RETRY_AFTER_SECONDS) for what, one in answered.items()),
-    ):
+    for how, rollout in zip(owed, recovered, strict=True):
+        seconds = DATED_SECONDS - 2 if "date" in how else RETRY_AFTER_SECONDS
         waited = rollout.chats[1].came_at - (rollout.chats[0].answered_at or 0)
-        if waited < owed - CLOCK_SLACK_SECONDS:
+        if waited < seconds - CLOCK_SLACK_SECONDS:
             looked_at(rollout)
             got = f"one after {waited:.2f} s, without a wait for it"
             raise Failed(f"no further call before 'Retry-After: {how}' is over", got, usually=NOT_READ)
+
+
+def _broken(reason: str) -> Script:
+    return breaking_off(reason, 1, answering())
 
 
 # Late: where a pause holds up others, this one would hold up all that comes after it.

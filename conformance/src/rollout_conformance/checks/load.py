@@ -70,13 +70,13 @@ async def concurrent(kit: Kit) -> None:
     kit.group()
     model, count = kit.hold(), kit.options.concurrent_rollouts
     rollouts = [kit.play(waiting_for(model, answering(f"#### {number}"))) for number in range(count)]
-    taken = await _send_as_many(kit, rollouts, PAIR)
+    taken = await send_as_many(kit, rollouts, PAIR)
     await _require_calls(kit, taken)
     model.set()
     await _require_own_answer(taken)
 
 
-async def _send_as_many(kit: Kit, rollouts: Sequence[PlayedRollout], at_least: int = 1) -> list[PlayedRollout]:
+async def send_as_many(kit: Kit, rollouts: Sequence[PlayedRollout], at_least: int = 1) -> list[PlayedRollout]:
     """Those of ``rollouts`` that there is room for."""
     # Where all wait for something, a small server would be waited for in vain.
     await asyncio.gather(*map(kit.send, rollouts[:at_least]))
@@ -145,7 +145,7 @@ async def _wait_beside_pause(kit: Kit) -> float:
     need_tools(other.tools)
     await other.first_chat()
     pauses = [refusing(503, 1, answering(), {"Retry-After": str(PAUSE_SECONDS)}) for _ in range(MANY)]
-    paused = await _send_as_many(kit, [kit.play(pause) for pause in pauses])
+    paused = await send_as_many(kit, [kit.play(pause) for pause in pauses])
     asked = await paused[0].first_chat()
     with contextlib.suppress(TimeoutError):  # not all run where few may
         async with asyncio.timeout(SLACK_SECONDS):
@@ -170,7 +170,7 @@ async def beside_owed(kit: Kit) -> None:
     owed = [kit.play(on_completed=end) for end in ends]
     for rollout in owed:
         rollout.has_delivery_faults = True
-    owed = await _send_as_many(kit, owed, 2 * STUCK)
+    owed = await send_as_many(kit, owed, 2 * STUCK)
     for rollout in owed:
         await rollout.wait_until(
             lambda played: bool(played.completions), "its result, beside others that are not taken"

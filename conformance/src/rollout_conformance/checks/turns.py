@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from rollout_conformance.checks.load import send_as_many
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import PlayedRollout, Script
@@ -14,21 +15,13 @@ NOT_BEGUN = "what waits for its turn is in memory only, or dropped: it is on rec
 
 async def many_more(kit: Kit, on_chat: Script) -> list[PlayedRollout]:
     """``MANY`` that were accepted, begun or not; none where there is no room for all of them."""
-    rollouts = [kit.play(on_chat) for _ in range(MANY)]
-    await asyncio.gather(*(_send(kit, rollout) for rollout in rollouts))
-    taken = [rollout for rollout in rollouts if rollout.is_accepted]
+    taken = await send_as_many(kit, [kit.play(on_chat) for _ in range(MANY)], 0)
     if len(taken) == MANY:
         return taken
     with contextlib.suppress(Failed):  # another check's matter
         await asyncio.gather(*(kit.cancel_where_it_runs(rollout.rollout_id) for rollout in taken))
         await kit.results(taken)
     return []
-
-
-async def _send(kit: Kit, rollout: PlayedRollout) -> None:
-    answer = await kit.post(rollout.init, insist=False)
-    if answer.status_code == 202:
-        kit.took(rollout, answer)
 
 
 async def require_reports_of(many: list[PlayedRollout], after: str) -> None:

@@ -68,7 +68,8 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.click("#to-runs")
     page.wait_for("document.querySelector('.comparison')")
     page.call("Emulation.setEmulatedMedia", media="print")
-    assert page.evaluate("getComputedStyle(document.querySelector('.pairs tr')).breakInside") == "avoid"
+    for whole in ("tr", "caption"):
+        assert page.evaluate(f"getComputedStyle(document.querySelector('.pairs {whole}')).breakInside") == "avoid"
     page.call("Emulation.setEmulatedMedia", media="")
     page.prefer(scheme)
     assert "What changed from A to B" in "".join(pages_of(page, tmp_path / "runs.pdf"))

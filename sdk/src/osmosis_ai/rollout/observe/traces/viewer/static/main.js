@@ -61,6 +61,7 @@
     asked(shown);
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
+    at("problem-head").hidden = at("run-list").hidden = !shown.length;
     at("clear").hidden = !rollouts.size;
     at("says").textContent = rollouts.size ? "The filters leave no rollout." : hasMore ? "Reading the traces…" : `No rollouts yet in ${Text.show(about.source ?? "")}. They appear here as the server runs them.`;
     clearTimeout(later);

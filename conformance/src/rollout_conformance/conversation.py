@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rollout_conformance.strict_json import is_same_json
+from rollout_conformance.strict_json import first_difference, is_same_json
 from rollout_conformance.text import quoted
 
 Message = dict[str, Any]
@@ -63,8 +63,12 @@ def added_field(before: Message, after: Message) -> str:
 def difference(before: Sequence[Message], after: Sequence[Message]) -> str:
     """Where ``after`` does not go on from ``before``, and by what; an empty text if it does."""
     for index, message in enumerate(before):
-        if index >= len(after) or not is_same(message, after[index]):
-            return f"{quoted(after[index]) if index < len(after) else 'nothing'} at index {index}"
+        if index >= len(after):
+            return f"nothing at index {index}"
+        if not is_same(message, after[index]):
+            one, other = (json.dumps({name: _shown(side, name) for name in SHOWN}) for side in (message, after[index]))
+            where = first_difference(one.encode(), other.encode())
+            return f"{quoted(after[index])} at index {index}, which differs at {where}"
     return ""
 
 

@@ -89,6 +89,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("retries.aborted_key", "retries.not_whole"),
     ("idempotency.owed", "delivery.server_error"),
     ("idempotency.owed", "delivery.twice"),
+    ("idempotency.owed", "idempotency.callback_key"),
     ("delivery.retry_after", "delivery.delay"),
     ("drain.finish_reasons", "errors.finish_reason"),
     ("drain.results", "delivery.server_error"),

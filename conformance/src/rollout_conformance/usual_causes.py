@@ -184,7 +184,6 @@ CAUSES: dict[str, str] = {
     "state": "there is no GET /v1/rollout/{rollout_id}, or POST .../cancel, or it answers another JSON",
     "state.running": "the rollout is not found by its id, or its state has another name, or unit, than the table's",
     "state.ended": "a rollout is forgotten with its result, or the result is not in its state: keep both",
-    "state.refused": "the rollout is put into the index by id before its init is looked at, or compared",
     "state.newest": "rollouts are kept by id, and the first one is not replaced",
     "state.encoded": "the path is split at slashes, or decoded twice",
     "state.cancel": "the agent's task is not cancelled, or its end is reported as any error",

@@ -191,6 +191,7 @@ class Failed(Exception):  # noqa: N818 - a verdict, not an error of the kit
         self, expected: str, got: str, subjects: frozenset[str] = frozenset(), *, usually: str | None = None
     ) -> None:
         super().__init__(f"expected {expected}; got {got}")
+        self.got = got
         self.subjects = subjects
         self.usually = usually
         self.evidence: Evidence = latest()

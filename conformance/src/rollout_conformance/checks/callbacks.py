@@ -221,13 +221,18 @@ async def once(kit: Kit) -> None:
 @check("callbacks.every", "way-1", "Every init that got a 202 ends in a terminal result.", AUDIT)
 async def every(kit: Kit) -> None:
     rollouts = await audited(kit)
-    lost = [rollout for rollout in rollouts if not rollout.is_over]
+    lost = [rollout for rollout in rollouts if _is_lost(rollout)]
     first_problem(
         rollouts,
         "a terminal result for every 202",
-        lambda rollout: "" if rollout.is_over else f"none that was acknowledged, after {rollout.calls_in_words}",
+        lambda rollout: f"none that was acknowledged, after {rollout.calls_in_words}" if _is_lost(rollout) else "",
         _usual_loss(lost),
     )
+
+
+def _is_lost(rollout: PlayedRollout) -> bool:
+    # One whose body was refused was offered; that it comes once more, without its messages, is a SHOULD of its own.
+    return not rollout.is_over and not (rollout.completions and rollout.completions[-1].refuses_body)
 
 
 def _usual_loss(lost: list[PlayedRollout]) -> str | None:

@@ -27,7 +27,7 @@ from rollout_conformance.scripts import (
     refusing,
     turn_of,
 )
-from rollout_conformance.strict_json import is_same_document
+from rollout_conformance.strict_json import first_difference, is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import MADE_ANEW
 from rollout_conformance.vocabulary import Failed, NotExercised
@@ -311,7 +311,11 @@ async def refused_same(kit: Kit) -> None:
         raise Failed(what, f"another at {differs}", usually=BUILT_ANEW)
     for again in later:
         if not is_same_document(without.request.body, again.request.body):
-            raise Failed("the result without its messages again after 503", again.result_in_words)
+            differs = first_difference(without.request.body, again.request.body)
+            is_whole = bool(again.fields.get("final_messages"))
+            usually = None if is_whole else MADE_ANEW
+            what = "the result without its messages again, the same, after 503"
+            raise Failed(what, f"{again.result_in_words}, which differs at {differs}", usually=usually)
 
 
 @check("delivery.html", "deliver-2", "A page of HTML acknowledges nothing, with a 200 either, nor does a redirect.")

@@ -122,7 +122,7 @@ async def two_keys(kit: Kit) -> None:
             raise Failed("COMPLETED, of each of two rollouts of one id that run at once under two keys", got)
 
 
-@check("idempotency.two_spaces", "same-4", "An idempotency_key that reads like another rollout's id is another key.")
+@check("idempotency.two_spaces", "same-17", "An idempotency_key that reads like another rollout's id is another key.")
 async def two_spaces(kit: Kit) -> None:
     one = kit.play()
     other = kit.play(idempotency_key=one.rollout_id, messages=one.init["messages"])
@@ -292,21 +292,24 @@ def _trace() -> tuple[str, dict[str, str]]:
     "A repeat with another api_key or traceparent does not change those of the callbacks.",
 )
 async def callback_key(kit: Kit) -> None:
-    model, own, (trace_id, headers) = kit.hold(), secrets.token_urlsafe(12), _trace()
+    model, own, (_, headers) = kit.hold(), secrets.token_urlsafe(12), _trace()
     rollout = kit.play(waiting_for(model, answering()), api_key=own)
     first = await kit.post(rollout.init, headers=headers)
     kit.took(rollout, first)
     await rollout.first_chat()
-    repeated = await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}, headers=_trace()[1])
+    other_id, others = _trace()
+    repeated = await kit.post({**rollout.init, "api_key": secrets.token_urlsafe(12)}, headers=others)
     _require_same(first, repeated)
     model.set()
     await _require_one_run(kit, rollout)
     for call in (*rollout.chats, *rollout.completions):
         if call.request.headers.get("authorization") != f"Bearer {own}":
-            raise Failed("the api_key of the first init in a callback", "another")
-        if (sent := call.request.headers.get("traceparent", trace_id)) and trace_id not in sent:
+            raise Failed("the api_key of the first init in a callback", f"another with {rollout.name_of(call)}")
+        # One that is neither's has nothing to do with the repeat.
+        if other_id in call.request.headers.get("traceparent", ""):
             usually = "a repeated init writes its traceparent into the record"
-            raise Failed("the trace of the first init in a callback", "another", usually=usually)
+            got = f"that of its repeat with {rollout.name_of(call)}"
+            raise Failed("the trace of the first init in a callback", got, usually=usually)
 
 
 @check(

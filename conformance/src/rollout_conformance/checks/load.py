@@ -297,7 +297,7 @@ async def _take(kit: Kit, rollout: PlayedRollout, what: str) -> None:
     try:
         answer = await kit.post(rollout.init)
     except Failed as failure:
-        raise Failed(what, f"no answer but {failure}", usually=PLACE_KEPT) from None
+        raise Failed(what, f"a server that stays full: {failure.got}", usually=PLACE_KEPT) from None
     if answer.status_code != 202:
         raise Failed(what, describe(answer), usually=KEY_KEPT if answer.status_code == 409 else PLACE_KEPT)
     kit.took(rollout, answer)

@@ -196,7 +196,9 @@ async def _restart(kit: Kit, command: "ServerCommand") -> Restart:
         is_kept = restart.owed.is_over and not restart.is_run_again(restart.owed)
         missing = [one for one in restart.running if not one.completions]
         if is_kept and missing:
-            failure.usually = NOT_ON_RECORD if missing in ([just_accepted], restart.running) else TAKEN_FOR_ONE
+            # The first one's init was sent again, so that it may have run as if it were new.
+            unknown = [just_accepted], restart.running, restart.running[1:]
+            failure.usually = NOT_ON_RECORD if missing in unknown else TAKEN_FOR_ONE
             if missing == [just_accepted] and any(not (one.chats or one.completions) for one in many):
                 failure.usually = NOT_BEGUN
         restart.problem = failure

@@ -256,7 +256,13 @@ mutant(
     },
 )
 mutant("takes-the-model-for-all", "completed.latency", measured=measured(forgets_pauses))
-mutant("leaves-messages-out-after-422-alone", "delivery.refused", silent=True, leaves_messages_out_after={422})
+mutant(
+    "leaves-messages-out-after-422-alone",
+    "delivery.refused",
+    silent=True,
+    beside="callbacks.every",
+    leaves_messages_out_after={422},
+)
 mutant("takes-501-for-good", "delivery.server_error", silent=True, state_after=after(501, "undeliverable"))
 mutant("calls-a-refusal-delivered", "state.undeliverable", state_after=after(403, "delivered"))
 mutant(

@@ -15,11 +15,13 @@ pytestmark = browser_tests()
 MARKDOWN = (
     "<think>hm</think>\n# Plan\n\n1. `a` and **b**\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n```python\nprint(1)\n```\n> so"
 )
+A_AND_B = "#view=runs&a=1700000001&b=1700000002"
 # What each view is reached by, and how it is known that it is there.
 VIEWS = {
     "rollouts": ("", [], f"{ROWS}.length > 5"),
     "problems": ("#view=problems", [], "document.querySelector('.problems .row')"),
-    "runs": ("#view=runs", [], "document.querySelector('.comparison')"),
+    "runs": (A_AND_B, [], "document.querySelector('.pairs')"),
+    "a and b": (A_AND_B, [".pairs .link"], "document.querySelector('.of-run')"),
     "one": ("#q=rich", [".row"], "document.querySelector('.fence')"),
     "failed": ("#status=ERROR", [".row"], "document.querySelector('.detail-head .problem + .facts')"),
     "turns": ("#tab=Turns", [".row"], "document.querySelector('.turns')"),
@@ -50,7 +52,7 @@ def opened(page: Browser, report: str) -> Browser:
     return page
 
 
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("width", [1440, 800, 390])
 def test_axe_finds_nothing(page: Browser, report: str, axe: str, width: int) -> None:
     page.resize(width, 900, mobile=width < 500)
     found = {}

@@ -273,7 +273,7 @@ async function deliver(record) { // [deliver-1..8]
   for (let round = 0; ; round++) {
     const answer = await post(record, '/v1/rollout/completed', JSON.stringify(record.result), key)
     const { status, headers, text } = answer, { final_messages, extra_fields } = record.result, isSuccess = status >= 200 && status < 300
-    const isNobody = isPage(answer) && (!isSuccess || /html/.test(headers['content-type'])), isDelivered = isSuccess && !isNobody
+    const isNobody = isPage(answer) && (!isSuccess || (/html/.test(headers['content-type']) && !headers['content-encoding'])), isDelivered = isSuccess && !isNobody
     change(record, { attempts: (record.attempts ?? 0) + 1, last_error: isDelivered ? null : `${status || text}` }) // [state-14]
     if ([400, 413, 422].includes(status) && !isNobody && final_messages.length && !extra_fields.messages_refused) { // on record before it is sent [deliver-6]
       change(record, { result: { ...record.result, final_messages: [], extra_fields: { ...extra_fields, messages_refused: true } } })

@@ -13,6 +13,8 @@ from servers.model import MAX_REFUSAL_BYTES, TRACE, Json, Rollout
 
 NO_PATH = re.compile(r'"(404 )?((page|route) )?not found\.?"|"no route matched with those values\.?"', re.IGNORECASE)
 MAX_REPLY_BYTES = 16 * 1024 * 1024
+IN_A_CODING = b"x-coding"
+"""Of a reply that is unpacked: what it came in."""
 TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """The kit speaks plain HTTP, and to load all that a server may trust takes as long as to judge one."""
 
@@ -43,8 +45,10 @@ class Posting:
                     raise httpx.ReadError("The reply is too large")
         finally:
             await response.aclose()
-        content = self.unpacked(bytes(packed), response.headers.get("content-encoding", "identity"))
+        coding = response.headers.get("content-encoding", "identity")
+        content = self.unpacked(bytes(packed), coding)
         told = [(name, value) for name, value in response.headers.raw if self.is_read(name)]
+        told += [] if coding == "identity" else [(IN_A_CODING, coding.encode())]
         return httpx.Response(response.status_code, headers=told, content=content)
 
     def is_read(self, name: bytes) -> bool:
@@ -99,7 +103,12 @@ class Posting:
 
     def is_page(self, response: httpx.Response) -> bool:
         """Whether somebody else answers, in HTML."""
-        return "text/html" in response.headers.get("content-type", "").lower() and self.begins_as_page(response.text)
+        is_html = "text/html" in response.headers.get("content-type", "").lower() and self.begins_as_page(response.text)
+        return is_html and not self.is_no_page(response)
+
+    def is_no_page(self, response: httpx.Response) -> bool:
+        """Whether it is none though it reads like one: a 2xx that came in a coding."""
+        return response.is_success and IN_A_CODING.decode() in response.headers
 
     def begins_as_page(self, text: str) -> bool:
         return text.lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype html", "<html"))

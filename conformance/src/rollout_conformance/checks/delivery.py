@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import Mapping
 from itertools import cycle
 
@@ -176,8 +177,10 @@ async def _require_one(kit: Kit, answer: Answer) -> None:
     await kit.settle()
     if len(rollout.completions) > 1:
         looked_at(rollout)
-        said = quoted(answer.body[:40].decode("utf-8", "replace")) if answer.body else "without a body"
+        body = gzip.decompress(answer.body) if "Content-Encoding" in answer.headers else answer.body
+        said = quoted(body[:40].decode("utf-8", "replace")) if body else "without a body"
         said += f", as {answer.headers['Content-Type']}" if "Content-Type" in answer.headers else ""
+        said += ", in gzip" if "Content-Encoding" in answer.headers else ""
         said += ", in chunks with a field behind the last" if answer.trailer else ""
         said += ", with 'Transfer-Encoding: Chunked'" if answer is IN_CAPITALS else ""
         raise Failed(f"one delivery answered {answer.status} {said}", str(len(rollout.completions)))
@@ -221,11 +224,12 @@ async def _require_rest(kit: Kit, status: int, on_chat: Script, *before: Answer,
 @check("delivery.any_body", "deliver-1", "A 2xx acknowledges a result, whatever its body says.")
 async def any_body(kit: Kit) -> None:
     bodies = (b'{"status": "error"}', b"<html>", b"", b'{"detail": "Not Found"}', b"\xff")
-    # What only its type, or only its body would make a page is none.
+    # What only its type, or only its body would make a page is none; so is one in a coding.
     no_pages = (
         *(Answer(200, body, PAGE) for body in (b"ok", b"")),
         Answer(200, HTML, {"Content-Type": "text/plain"}),
         Answer(200, encoded({"page": HTML.decode()}), PAGE),
+        Answer(200, gzip.compress(HTML), {**PAGE, "Content-Encoding": "gzip"}),
     )
     answers = (
         Answer(ends_with_connection=True),

@@ -191,3 +191,4 @@ mutant(
     ),
 )
 mutant("offers-nothing-again", "delivery.nothing_left", state_after=offers_nothing_again)
+mutant("reads-pages-in-gzip", "delivery.any_body", is_no_page=lambda s, usual, response: False)

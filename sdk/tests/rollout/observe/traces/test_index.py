@@ -29,6 +29,23 @@ def indexed(folder: Path) -> TraceIndex:
     return index
 
 
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("Let me see.\n\n#### 3\n", "#### 3"),
+        ([{"type": "text", "text": "so\n42"}], "42"),
+        (f"so it is {'9' * 90}", f"...{'9' * 77}"),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_an_answer_is_the_last_line_of_what_the_model_said_last(tmp_path: Path, said: Any, answer: str) -> None:
+    message = {"role": "assistant", "content": said}
+    made().end(reward=1.0, final_messages=[{"role": "user", "content": "#### 7"}, message]).write(tmp_path)
+    made("asked").end(reward=1.0, final_messages=[message, {"role": "user", "content": "#### 7"}]).write(tmp_path)
+    assert {one.rollout_id: one.answer for one in indexed(tmp_path).rollouts} == {"r1": answer, "asked": ""}
+
+
 class TestReading:
     def test_a_torn_last_line_waits_for_its_end(self, tmp_path: Path) -> None:
         path = tmp_path / "r.jsonl"

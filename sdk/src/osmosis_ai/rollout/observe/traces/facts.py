@@ -19,6 +19,7 @@ MAX_TEXT_CHARACTERS = 2000
 """Of the texts of a rollout's tools together: 50,000 of them fit into memory."""
 MAX_PIECE_CHARACTERS = 400
 MAX_WEIGHTS = 8
+MAX_ANSWER_CHARACTERS = 80
 _LARGEST_EXACT = 1 << 53
 """A page's numbers are doubles: a larger integer, such as an id of 19 digits, is told as text, or would be another."""
 _LARGEST_BITS = 256
@@ -82,6 +83,12 @@ def with_tools(text: str, messages: object) -> str:
             if isinstance(function, dict):
                 pieces.append(f"{function.get('name')} {function.get('arguments')}"[:MAX_PIECE_CHARACTERS])
     return "\n".join(pieces)[:MAX_TEXT_CHARACTERS].lower()
+
+
+def answer_of(text: str) -> str:
+    """The last line of what a model said last, where its answer stands; of a long one the end."""
+    line = text.rstrip().rpartition("\n")[2].lstrip()
+    return line if len(line) <= MAX_ANSWER_CHARACTERS else f"...{line[3 - MAX_ANSWER_CHARACTERS :]}"
 
 
 def last_answers(messages: object) -> list[Any]:

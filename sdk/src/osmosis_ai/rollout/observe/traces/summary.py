@@ -18,6 +18,7 @@ from osmosis_ai.rollout.core.trace.format import TraceEvent
 from osmosis_ai.rollout.core.where import MAX_PLACES
 from osmosis_ai.rollout.observe.traces.facts import (
     Scalar,
+    answer_of,
     digest_of,
     last_answers,
     question_of,
@@ -71,6 +72,8 @@ class Summary:
     delivery: str | None = None
     prompt: str = ""
     """How the last message of the init begins."""
+    answer: str = ""
+    """The last line of what the model said last, if the conversation ends with that."""
     warnings: list[str] = field(default_factory=list)
     """What the agent did that it should not, and yet ended: at most ``MAX_WARNINGS``, each told once."""
     metadata: dict[str, Scalar] = field(default_factory=dict)
@@ -198,6 +201,7 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
     messages = event.get("final_messages")
     summary.tool_text = with_tools("", messages)
+    summary.answer = _answer(messages)
     asked = [m for m in messages if _object(m).get("role") == "user"] if isinstance(messages, list) else []
     summary.prompt = summary.prompt or (_short(_content(asked[0])) if asked else "")
 
@@ -216,6 +220,7 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     error = _text(event.get("error_message"))
     summary.error = _failure(error) if error is not None else None
     messages = event.get("final_messages")
+    summary.answer = _answer(messages)
     if not summary.knows_calls:
         summary.tool_text = with_tools("", messages)
     elif _has_all_messages(event):
@@ -329,6 +334,11 @@ def _content(message: Any) -> str:
     if isinstance(content, list):  # parts, as in the multimodal form
         return " ".join(text for part in content if isinstance(text := _object(part).get("text"), str))
     return content if isinstance(content, str) else ""
+
+
+def _answer(messages: object) -> str:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return answer_of(_content(last)) if _object(last).get("role") == "assistant" else ""
 
 
 def _failure(text: str) -> str:

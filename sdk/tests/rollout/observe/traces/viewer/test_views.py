@@ -177,9 +177,10 @@ class TestRuns:
         letters = f"{ROWS}.map(row => [row.querySelector('.of-run')?.innerText, row.rollout.run])"
         assert page.evaluate(letters) == [["A", "1700000002"]] * 4 + [["B", "1700000001"]] * 4
         assert page.evaluate(f"{ROWS}.map(row => row.classList.contains('starts')).indexOf(true)") == 4
-        assert page.text("#asked") == (
-            f"Asked: What is 3 + 2? A is {run_name('1700000002')}, B is {run_name('1700000001')}."
-        )
+        assert page.text("#asked p") == "Asked: What is 3 + 2?"
+        a, b = texts(page, "#asked li")
+        assert a.startswith(f"A, {run_name('1700000002')}: ")
+        assert b.startswith(f"B, {run_name('1700000001')}: ")
         page.click(".filter")
         page.wait_for(f"{ROWS}.length > 8 && document.querySelector('.of-run') === null")
         assert page.evaluate("document.querySelector('#asked').hidden")
@@ -299,7 +300,47 @@ def test_a_prompt_has_the_width_and_is_whole(page: Browser, tmp_path: Path) -> N
     assert page.evaluate("document.querySelector('.problems .id').title") == shown
     page.click(".problems .row")
     page.wait_for(f"{ROWS}.length === 8")
-    page.wait_for(f"document.querySelector('#asked').innerText === {('Asked: ' + prompt)!r}")
+    page.wait_for(f"document.querySelector('#asked p').innerText === {('Asked: ' + prompt)!r}")
+
+
+def test_the_samples_of_a_problem_are_told_by_their_answers(page: Browser, tmp_path: Path) -> None:
+    asked = {"before": "Use the tools.", "after": "Be brief."}
+    for run, instruction in asked.items():
+        for sample in range(6):
+            maker = TraceMaker(f"{run}-{sample}")
+            maker.start(
+                "What is 1 + 2?",
+                messages=[{"role": "system", "content": instruction}, {"role": "user", "content": "What is 1 + 2?"}],
+                metadata={"ground_truth": "3", "kind": "sum"},
+            )
+            if sample == 5:
+                maker.end(status="ERROR", error_message="no")
+            else:
+                is_right = run == "before" or sample == 0
+                maker.turn(1, saying(f"Let me see.\n\n#### {3 if is_right else 4}\n")).end(reward=float(is_right))
+            maker.write(tmp_path / "traces" / run)
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
+    # Another system prompt is the agent's matter: the dataset asked the same.
+    page.wait_for(f"{ROWS}.length === 1")
+    page.click(".problems .row")
+    page.wait_for(f"{ROWS}.length === 12")
+    assert texts(page, "#asked li") == [
+        "after: 4 said #### 4 (reward 0), 1 said #### 3 (reward 1), 1 failed",
+        "before: 5 said #### 3 (reward 1), 1 failed",
+    ]
+    told = page.evaluate(f"{ROWS}.map(row => [row.rollout.id, row.querySelector('.why').innerText])")
+    assert dict(told)["after-0"] == "Answer: #### 3"
+    assert dict(told)["after-1"] == "Answer: #### 4"
+    assert dict(told)["after-5"] == "no"
+    page.click(".filter")
+    page.wait_for("document.querySelector('#asked').hidden")
+    assert page.evaluate(f"{ROWS}.find(row => row.rollout.id === 'after-1').querySelector('.why').innerText") == (
+        "What is 1 + 2?"
+    )
+    page.open("about:blank")
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#q=answer:4")
+    page.wait_for(f"{ROWS}.length === 4")
 
 
 def test_one_row_of_two_datasets_is_two_problems(page: Browser, tmp_path: Path) -> None:

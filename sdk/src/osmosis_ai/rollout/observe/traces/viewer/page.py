@@ -22,7 +22,7 @@ SCRIPTS = tuple(
             "runs",
             "overview",
         ),
-        *("markdown", "conversation", "timeline", "pinned", "detail", "main"),
+        *("markdown", "conversation", "asked", "timeline", "pinned", "detail", "main"),
     )
 )
 """In the order in which they are read: each uses only what stands before it."""

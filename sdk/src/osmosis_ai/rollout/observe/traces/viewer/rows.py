@@ -29,6 +29,7 @@ _FIELDS = {
     "where": "where",
     "delivery": "delivery",
     "prompt": "prompt",
+    "answer": "answer",
     "run": "run",
     "metadata": "metadata",
     "digest": "digest",

@@ -57,8 +57,9 @@
     const shown = filtered();
     for (const view of VIEWS) at(`view-${view}`).hidden = state.view !== view;
     for (const tab of at("views").children) { const chosen = tab.id === `to-${state.view}`; tab.setAttribute("aria-selected", chosen); tab.tabIndex = chosen ? 0 : -1; }
-    if (state.view === "rollouts") Table.show(shown, true);
-    asked(shown);
+    const isOne = state.problem !== null && Asked.areAlike(shown);
+    if (state.view === "rollouts") Table.show(shown, true, isOne);
+    Asked.draw(at("asked"), isOne ? shown : [], state);
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
     at("problem-head").hidden = at("run-list").hidden = !shown.length;
@@ -98,19 +99,6 @@
     write(isStep);
     update();
     if ("view" in change) window.scrollTo(0, 0);
-  }
-
-  // What the samples of one problem were asked, and which of them are A and B. A row has but the beginning of a long one.
-  let whole = { digest: null, text: "" };
-  function asked([one]) {
-    const wasCut = one?.prompt.endsWith("..."), prompt = el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one?.prompt });
-    const isOne = state.problem !== null && one !== undefined, sides = ["a", "b"].filter((side) => state[side] !== null).map((side) => `${side.toUpperCase()} is ${Text.runName(state[side])}`);
-    at("asked").hidden = !isOne;
-    if (isOne && wasCut && whole.digest !== one.digest) {
-      whole = { digest: one.digest, text: one.prompt };
-      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; asked([one]); }, () => {});
-    }
-    if (isOne) at("asked").replaceChildren(el("b", { text: "Asked: " }), prompt, sides.length ? el("span", { class: "which", text: ` ${sides.join(", ")}.` }) : "");
   }
 
   let sorts = null;

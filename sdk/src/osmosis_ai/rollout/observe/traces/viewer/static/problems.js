@@ -5,13 +5,14 @@ const Problems = (() => {
   let onOpen = () => {}, onCompare = () => {}, onSilent = () => {}, onBy = () => {};
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
-  // By the row of the dataset where the trainer told it, and what that row asked, as two datasets have both a row 0;
-  // else by what was asked; or by a key of the metadata.
+  // By what the dataset asked, whatever the system prompt, and its row where the trainer told that, as two rows may ask the
+  // same; or by the whole prompt; or by a key of the metadata.
   const problemOf = (by) => (one) => {
     if (by === "prompt") return one.digest || one.prompt || one.id;
     if (by) return one.metadata?.[by] === undefined ? `no ${by}` : String(one.metadata[by]);
     const row = one.metadata?.row_index;
-    return row === undefined ? one.digest || one.prompt || one.id : `row ${row} ${one.question || one.prompt}`;
+    const question = one.question || one.digest || one.prompt;
+    return row === undefined ? question || one.id : `row ${row} ${question}`;
   };
   const nameOf = (one, by) => !by && one.row !== null ? `row ${one.row}` : /^[0-9a-f]{12}$/.test(one.key) ? null : one.key;
 
@@ -105,7 +106,7 @@ const Problems = (() => {
     const none = high < 1 - Stats.SAME && high > Stats.SAME ? ` No reward reaches 1, the best is ${Text.reward(high)}: so each pass rate is 0%.` : "";
     const sometimes = found.filter((one) => one.silent && one.silent < one.groups);
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
-    const options = [["", "dataset row or prompt"], ["prompt", "prompt"], ...keysOf(all).map((key) => [key, key])];
+    const options = [["", "what was asked"], ["prompt", "the whole prompt"], ...keysOf(all).map((key) => [key, key])];
     says.replaceChildren(el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
       silent.length ? `: ${[right.length ? `${right.length} always right` : null, wrong.length ? `${wrong.length} never right` : null, others.length ? `${others.length} always the same in a run (${between})` : null].filter(Boolean).join(", ")}.` : ".",
       sometimes.length ? ` ${sometimes.length.toLocaleString("en")} more ${sometimes.length === 1 ? "has" : "have"} none in some of the runs.` : "", none || mixed);

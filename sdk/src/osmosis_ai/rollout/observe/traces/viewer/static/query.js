@@ -2,14 +2,14 @@
 const Query = (() => {
   const FIELDS = {
     id: (one) => one.id, run: (one) => one.run, agent: (one) => one.agent, status: (one) => [one.status, Table.STATUS[one.status]?.[1]], outcome: (one) => one.outcome,
-    finish: (one) => one.finish, delivery: (one) => one.delivery, prompt: (one) => one.prompt, error: (one) => one.error, warning: (one) => one.warning,
+    finish: (one) => one.finish, delivery: (one) => one.delivery, prompt: (one) => one.prompt, answer: (one) => one.answer, error: (one) => one.error, warning: (one) => one.warning,
     reward: (one) => one.reward, turns: (one) => one.turns, tools: (one) => one.tools, toolErrors: (one) => one.toolErrors, tokens: (one) => one.tokens,
     duration: (one) => one.duration, weights: (one) => one.weights,
   };
   const NUMBER = String.raw`(-?[\d.]+?(?:e[+-]?\d+)?)`, RANGE = new RegExp(`^${NUMBER}\\.\\.${NUMBER}$`), BOUND = new RegExp(`^([<>]=?)${NUMBER}$`);
   const names = Object.fromEntries(Object.keys(FIELDS).map((name) => [name.toLowerCase(), name]));
 
-  const haystackOf = (one) => one.haystack ??= [one.id, one.run, one.prompt, one.error, one.warning, one.outcome, one.finish, one.agent, one.status, ...Object.entries(one.metadata ?? {}).map(([name, value]) => `${name}:${value}`)].join("\n").toLowerCase();
+  const haystackOf = (one) => one.haystack ??= [one.id, one.run, one.prompt, one.answer, one.error, one.warning, one.outcome, one.finish, one.agent, one.status, ...Object.entries(one.metadata ?? {}).map(([name, value]) => `${name}:${value}`)].join("\n").toLowerCase();
 
   function valueOf(one, key) {
     if (names[key]) return FIELDS[names[key]](one);

@@ -3,7 +3,7 @@ const Table = (() => {
   const { el, show, middle } = Text;
   const STATUS = { COMPLETED: ["ok", "Completed"], ERROR: ["bad", "Failed"], UNFINISHED: ["open", "No result"] };
   const ORDER = { ERROR: 0, UNFINISHED: 1, COMPLETED: 2 };
-  let onOpen = () => {}, sides = [null, null], starts = new Set(), rewardOf = Text.reward;
+  let onOpen = () => {}, isOneProblem = false, sides = [null, null], starts = new Set(), rewardOf = Text.reward;
   const letterOf = (one) => ["A", "B"].find((_, side) => sides[side] === one.run) ?? "";
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
@@ -21,8 +21,10 @@ const Table = (() => {
     id.replaceChildren(...(letter ? [el("b", { class: "of-run", text: letter })] : []), ...middle(one.id));
     id.title = show(one.id);
     const row = one.metadata?.row_index;
-    why.title = show(problem || one.prompt);
-    why.textContent = Text.line(problem || (row === undefined ? one.prompt : `row ${row} · ${one.prompt}`), 240);
+    // What all were asked stands above the samples of one problem: what tells them apart is how each ended.
+    const said = isOneProblem ? one.answer && `Answer: ${one.answer}` : row === undefined ? one.prompt : `row ${row} · ${one.prompt}`;
+    why.title = show(problem || (isOneProblem ? one.answer : one.prompt));
+    why.textContent = Text.line(problem || said, 240);
     why.className = problem ? `why ${one.failed ? "error" : "warn"}` : "why";
   }
 
@@ -53,7 +55,7 @@ const Table = (() => {
     tieBreak: (a, b) => (b.started ?? 0) - (a.started ?? 0) || b.key - a.key,
     classOf: (one) => [(STATUS[one.status] ?? ["open"])[0], letterOf(one), starts.has(one.key) ? "starts" : ""].join(" "),
     open: (key) => onOpen(key),
-    formats: () => rewardOf.digits,
+    formats: () => `${rewardOf.digits} ${isOneProblem}`,
   });
 
   // The runs that are A and B, if any; true where they are others than before, so that what goes by the run is to be
@@ -64,9 +66,10 @@ const Table = (() => {
     return String(sides) !== had;
   }
 
-  // With A and B, a line is drawn where a run begins.
+  // With A and B, a line is drawn where a run begins. `isOne`: all were asked the same.
   const { show: showAll } = grid;
-  function showSides(items, isOrdered) {
+  function showSides(items, isOrdered, isOne) {
+    isOneProblem = isOne;
     starts = new Set(sides[0] === null ? [] : items.filter((one, index) => index && items[index - 1].run !== one.run).map((one) => one.key));
     showAll(items, isOrdered);
   }

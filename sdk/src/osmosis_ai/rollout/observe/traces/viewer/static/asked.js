@@ -1,0 +1,49 @@
+// What the samples of one problem were asked, and how those of each run ended: what tells them apart is often that alone.
+const Asked = (() => {
+  const { el } = Text;
+  const MAX_NAMED = 5, MAX_RUNS = 6;
+
+  // A row has but the beginning of a long prompt.
+  let whole = { digest: null, text: "" };
+
+  // How those of a run ended, what many did first: `7 said #### 300 (reward 1), 1 failed`.
+  function told(samples) {
+    const counts = new Map();
+    for (const one of samples) {
+      const end = one.failed ? "failed" : one.status === "UNFINISHED" ? "have no result" : one.answer ? "said " : "said nothing";
+      const said = end === "said " ? Text.line(one.answer, 80) : null, reward = one.failed ? null : one.reward, key = JSON.stringify([end, said, reward]);
+      const known = counts.get(key) ?? { end, said, reward, n: 0 };
+      known.n += 1;
+      counts.set(key, known);
+    }
+    const all = [...counts.values()].sort((a, b) => b.n - a.n), format = Text.column(all.map((one) => one.reward));
+    const named = all.slice(0, MAX_NAMED).map(({ end, said, reward, n }) => [`${n} ${end}`, said === null ? null : el("bdi", { class: "said", text: said }), reward === null ? "" : ` (reward ${format(reward)})`]);
+    if (all.length > MAX_NAMED) named.push(`${all.length - MAX_NAMED} more`);
+    return named.flatMap((one, index) => index ? [", ", one].flat() : one);
+  }
+
+  function answers(samples, { a, b }) {
+    const letters = a === null || b === null ? {} : { [a]: "A, ", [b]: "B, " };
+    const runs = [...Map.groupBy(samples, (one) => one.run)].sort(([one], [other]) => (letters[one] ?? "~").localeCompare(letters[other] ?? "~") || one.localeCompare(other));
+    const items = runs.slice(0, MAX_RUNS).map(([run, list]) => el("li", { dir: "auto" }, el("b", { text: `${letters[run] ?? ""}${Text.runName(run)}: ` }), told(list)));
+    if (runs.length > MAX_RUNS) items.push(el("li", { text: `${runs.length - MAX_RUNS} more runs` }));
+    return el("ul", { class: "answers", "aria-label": "Answers" }, items);
+  }
+
+  function draw(node, samples, state) {
+    const [one] = samples, wasCut = one?.prompt.endsWith("...");
+    node.hidden = !one;
+    if (!one) return;
+    if (wasCut && whole.digest !== one.digest) {
+      whole = { digest: one.digest, text: one.prompt };
+      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; draw(node, samples, state); }, () => {});
+    }
+    const prompt = el("p", { class: "prompt", dir: "auto" }, el("b", { text: "Asked: " }), el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one.prompt }));
+    Text.redraw(node, () => node.replaceChildren(prompt, answers(samples, state)));
+  }
+
+  // Whether all were asked the same: what is told apart by a key of the metadata may not have been.
+  const areAlike = (samples) => samples.every((one) => one.question === samples[0].question);
+
+  return { draw, areAlike };
+})();

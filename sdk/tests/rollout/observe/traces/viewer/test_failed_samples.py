@@ -59,7 +59,17 @@ def test_a_problem_that_lost_its_rewards_is_the_first_that_changed(page: Browser
     assert page.text(".comparison .dim").startswith(
         "2 problems in both; 1 only in A, 1 without a reward in A, 1 without a reward in B."
     )
-    assert page.text(".failing").startswith("Failed in A: 2 of 9 (22%); in B: 3 of 9 (33%).")
+
+
+@pytest.mark.usefixtures("failed")
+def test_what_is_left_out_is_said_with_what_it_would_change(page: Browser) -> None:
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.pairs')")
+    assert page.evaluate("document.querySelector('.verdict + .failing') !== null")
+    assert page.text(".failing") == (
+        "2 of A's 9 samples failed (22%) and 3 of B's 9 samples failed (33%): they are left out. With a failure as 0 the"
+        " change would be 0.000 (95% interval -1.125 to +1.125, which includes 0), 2 better and 1 worse."
+    )
 
 
 def test_on_a_phone_what_failed_leaves_room_for_the_problem(page: Browser, failed: str) -> None:
@@ -139,3 +149,25 @@ def test_side_by_side_the_truth_is_told_and_silence_is_no_agreement(page: Browse
     page.wait_for("document.querySelector('.detail.double .verdict')")
     assert page.text(".detail .verdict") == "Neither said anything."
     assert page.text(".truth") == "Truth: 84"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_numbers_of_what_changed_agree_with_each_other(page: Browser, tmp_path: Path, lost: bool) -> None:
+    # Written with three digits they would be 0.596, 0.661 and 0.064.
+    for run, rewards in enumerate(((0.2892, 0.5, 1.0), (0.4818, 0.5, 1.0))):
+        for row, reward in enumerate(rewards):
+            for sample in range(4):
+                maker = TraceMaker(f"{row}-{sample}", 1_700_000_000.0 + run).start(f"{row}?").turn(1, saying("so"))
+                ended = {"status": "ERROR", "error_message": "no"} if lost and run and row < 2 and sample else {}
+                maker.end(**(ended or {"reward": reward})).write(tmp_path / "traces" / f"170000000{run}")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    page.wait_for("document.querySelector('.pairs')")
+    assert page.text(".verdict").startswith(
+        "It may be chance: mean reward +0.0642, from 0.5964 to 0.6606 over the 3 problems where both have rewards (95%"
+    )
+    others = "The table's means are others, as there each rollout counts once."
+    assert (others in page.text(".comparison")) is lost
+    assert page.evaluate("document.querySelector('.failing')?.innerText.split(':')[0] ?? null") == (
+        "6 of B's 12 samples failed (50%) and none of A's" if lost else None
+    )

@@ -127,9 +127,12 @@ class TestRuns:
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".which") == f"A is {run_name('1700000001')}, B is {run_name('1700000002')}."
         assert page.text(".verdict") == (
-            "It may be chance: mean reward 0.000 (95% interval -0.650 to +0.650, which includes 0)."
+            "It may be chance: mean reward 0.000, from 0.563 to 0.563 over the 4 problems where both have rewards"
+            " (95% interval -0.650 to +0.650, which includes 0)."
         )
-        assert page.text(".rate") == "Pass rate 0.0 points (95% interval -65.0 to +65.0, which includes 0)."
+        assert page.text(".rate") == (
+            "Pass rate 0.0 points, from 56.3% to 56.3% (95% interval -65.0 to +65.0, which includes 0)."
+        )
         assert texts(page, ".tally li") == [
             "1 problem better (0 beyond chance)",
             "2 problems equal",

@@ -38,12 +38,22 @@ const Runs = (() => {
     return isOtherReward ? "The reward itself has changed, so this is not the model's alone: " : answer.difference > 0 ? "B is better: " : "B is worse: ";
   }
 
-  // A difference, and its interval in brackets.
-  function withInterval({ difference, half }, unit = "", scale = 1, digits = { most: 4 }) {
+  // Of numbers that are read together: with as many digits as it takes for the difference, as written, to be that of the
+  // two means, as written.
+  function agreeing([difference, from, to], values, digits) {
+    let format = Text.column([...values, from, to], digits);
+    const rounded = (value) => Math.round(value * 10 ** format.digits);
+    for (let more = format.digits + 1; more <= 6 && rounded(to) - rounded(from) !== rounded(difference); more += 1) format = Text.column(values, { fewest: more, enough: 0, most: 0 });
+    return format;
+  }
+
+  // A difference, what it is of, and its interval in brackets.
+  function withInterval({ difference, half, means }, { unit = "", scale = 1, sign = "", where = null, ...digits } = {}) {
     const scaled = [difference, ...(half === null ? [] : [difference - half, difference + half])].map((value) => value === null ? null : value * scale);
-    const [middle, ...ends] = scaled.map(signed(Text.column(scaled, digits)));
+    const [from, to] = means.map((value) => value * scale), format = where === null ? Text.column(scaled, { most: 4, ...digits }) : agreeing([scaled[0], from, to], scaled, { most: 4, ...digits });
+    const [middle, ...ends] = scaled.map(signed(format)), of = where === null ? "" : `, from ${format(from)}${sign} to ${format(to)}${sign}${where}`;
     const told = half === null ? "" : isNone({ difference, half }) ? " (no problem changed)" : ` (95% interval ${ends.join(" to ")}${holdsZero({ difference, half }) ? ", which includes 0" : ""})`;
-    return [`${middle}${unit}`, told];
+    return [`${middle}${unit}`, `${of}${told}`];
   }
 
   // A part that only one run has is what somebody changed about the reward.
@@ -57,6 +67,15 @@ const Runs = (() => {
     if (!changed.length) return null;
     const [{ parts, from, to }] = changed, samples = parts.map(([name, value]) => `${show(name)} ${Text.reward(value)}`).join(", ");
     return el("p", { class: "notice repaid", text: `Equal parts earned another reward in ${changed.length.toLocaleString("en")} of ${of.toLocaleString("en")} ${of === 1 ? "problem" : "problems"} where both have such samples, as ${samples}: ${Text.reward(from)} in A, ${Text.reward(to)} in B. What makes a reward of its parts may have changed, not the model.` });
+  }
+
+  // A failure is no reward of 0, but a run may look better for what it lost: so what it would be then is said too.
+  function failuresOf(a, b, problemOf) {
+    const sides = [["A", a], ["B", b]].map(([side, { list }]) => ({ side, n: list.length, lost: list.filter((one) => one.failed && one.reward === null).length }));
+    if (!sides.some(({ lost }) => lost)) return null;
+    const counted = ({ side, n, lost }) => lost ? `${lost.toLocaleString("en")} of ${side}'s ${n.toLocaleString("en")} samples failed (${Text.percent(lost / n)})` : `none of ${side}'s`;
+    const told = sides.sort((x, y) => Boolean(y.lost) - Boolean(x.lost)).map(counted).join(" and "), { better, worse, ...zero } = Stats.compare(a.list, b.list, problemOf, (one) => one.reward ?? (one.failed ? 0 : null));
+    return el("p", { class: "failing", text: `${told}: they are left out.${zero.difference === null ? "" : ` With a failure as 0 the change would be ${withInterval(zero).join("")}, ${better.toLocaleString("en")} better and ${worse.toLocaleString("en")} worse.`}` });
   }
 
   function comparison(a, b, by, onProblem, onSwap) {
@@ -76,22 +95,22 @@ const Runs = (() => {
     const isKnown = answer.pairs.some((pair) => pair.half !== null), passed = Stats.compare(a.list, b.list, problemOf, (one) => one.reward === null ? null : Stats.whole(one.reward));
     const meanOf = Text.column(pairs.flatMap((pair) => [pair.from, pair.to]), { most: 4 }), changeOf = Text.column(answer.pairs.map((pair) => pair.difference), { fewest: answer.pairs.some((pair) => pair.half > 0) ? 3 : 0, most: 4 });
     const said = (pair, half = pair.half ?? null) => half === null ? null : half > 0 ? `± ${changeOf(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
-    const failing = (run) => run.failed ? `${run.failed.toLocaleString("en")} of ${run.n.toLocaleString("en")} (${Text.percent(run.failed / run.n)})` : "none";
     const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: pair.sure ?? "" },
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt || pair.key, title: show(pair.prompt) }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(changeOf)(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
-    const changed = withInterval(answer), changedRate = withInterval(passed, " points", 100, { enough: 1, most: 1 });
+    const where = answer.isPaired ? ` over the ${answer.pairs.length.toLocaleString("en")} problems where both have rewards` : ", each over its run's problems";
+    const changed = withInterval(answer, { where }), changedRate = withInterval(passed, { unit: " points", scale: 100, sign: "%", where: "", enough: 1, most: 1 });
+    const isOtherMean = answer.difference !== null && [a.mean, b.mean].some((value, side) => Math.abs(value - answer.means[side]) > Stats.SAME);
     const unlikeParts = a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null;
     const repaid = repaidOf(Stats.repaid(a.list, b.list, problemOf));
     // What a node says tells whether it stays, and does what it did: so the button names both.
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
       el("p", { class: "which", dir: "auto", text: `A is ${Text.runName(a.name)}, B is ${Text.runName(b.name)}.` }), unlikeParts, repaid,
-      el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${changed[0]}` }), `${changed[1]}.`]),
+      el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${changed[0]}` }), `${changed[1]}.`]), failuresOf(a, b, problemOf),
       a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${changedRate[0]}` }), `${changedRate[1]}.`) : null,
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`))),
-      el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}` }),
-      a.failed || b.failed ? el("p", { class: "failing", text: `Failed in A: ${failing(a)}; in B: ${failing(b)}. A mean is of the samples that have a reward.` }) : null,
+      el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}${isOtherMean ? " The table's means are others, as there each rollout counts once." : ""}` }),
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
       pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: isKnown ? "± is half of the 95% interval, reckoned from a problem's own samples: what changed by more is beyond chance, and coloured." : "No problem has two samples in both runs: none is known to be beyond chance, and none is coloured." })),
         el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, pairs.slice(0, MAX_PAIRS).map(row))) : null,

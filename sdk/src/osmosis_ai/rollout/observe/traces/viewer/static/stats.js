@@ -104,7 +104,8 @@ const Stats = (() => {
     return found;
   }
 
-  // B less A. Samples of a problem are alike, so problems are what is counted: paired where both runs have them.
+  // B less A. Samples of a problem are alike, so problems are what is counted: paired where both runs have them. `means` are
+  // the two that `difference` is of.
   function compare(a, b, problemOf, valueOf = (one) => one.reward) {
     const grouped = (list) => {
       const found = new Map();
@@ -142,6 +143,7 @@ const Stats = (() => {
     if (answer.isPaired) {
       const differences = pairs.map((pair) => pair.difference);
       answer.difference = mean(differences);
+      answer.means = ["from", "to"].map((side) => mean(pairs.map((pair) => pair[side])));
       answer.half = quantile(pairs.length - 1) * standardError(differences);
     } else {
       // Nothing in common: over the problems of each run.

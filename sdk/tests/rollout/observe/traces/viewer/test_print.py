@@ -52,13 +52,14 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     page.wait_for(f"{ROWS}.length === 4")
     [only] = pages_of(page, tmp_path / "problems.pdf")
     assert "2 of 4 problems have no signal" in only
+    assert f"no signal in {run_name('1700000002')}" in only
     page.call("Emulation.setEmulatedMedia", media="print")
     page.resize(739, 1000)  # a Letter between its margins
     longest = "document.querySelector('.row .c-signal .chip')"
     page.evaluate(f"{longest}.textContent = 'same in each run'")
     page.evaluate("document.querySelector('.problems .id').textContent = 'What is it, and of what? '.repeat(5)")
     cut = "filter(e => e.scrollWidth > e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
-    assert page.evaluate(f"[...document.querySelectorAll('.problems .row :is(.c-signal, .id)')].{cut}") == []
+    assert page.evaluate(f"[...document.querySelectorAll('.problems .row :is(.c-signal, .id, .why)')].{cut}") == []
     # What is drawn within a box is drawn as lines across the page, and a control is none on paper.
     assert page.evaluate("getComputedStyle(document.querySelector('.row.bad')).boxShadow") == "none"
     assert page.evaluate("getComputedStyle(document.querySelector('#by')).appearance") == "none"

@@ -7,7 +7,7 @@ import pytest
 from support.browser import Browser, browser_tests
 from support.processes import Program
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS, run_name, write_two_runs
+from support.viewer import IS_READ, REWARDS, ROWS, run_name, write_two_runs
 
 from osmosis_ai.cli import main
 
@@ -55,13 +55,14 @@ class TestProblems:
             "What is 3 + 2?": ["8", "75%\n41% to\xa093%", "0.750\n0.409 to\xa00.929", "0.433", "2", "none in 1 of 2"],
             "What is 4 + 2?": ["8", "50%\n22% to\xa078%", "0.500\n0.215 to\xa00.785", "0.500", "2", "signal"],
         }
-        title = f"{ROWS}.map(row => row.querySelector('.chip.open')?.title).find(Boolean)"
-        assert page.evaluate(title) == f"All samples got the same reward in {run_name('1700000002')}."
+        assert f"row 2 · 2 runs · no signal in {run_name('1700000002')}" in texts(page, ".problems .why")
         assert page.text(".only") == "Show only no signal (2) none in some runs (1)"
         page.click(".toggle")
         page.wait_for(f"{ROWS}.length === 2")
+        assert page.text(".shown") == "2 of 4 problems shown"
         page.click(".toggle + .toggle")
         page.wait_for(f"{ROWS}.length === 1")
+        assert page.text(".shown") == "1 of 4 problems shown"
         assert page.text(".problems .row .id") == "What is 3 + 2?"
         assert page.evaluate("[...document.querySelectorAll('.toggle')].map(e => e.ariaPressed)")[:2] == [
             "false",
@@ -142,8 +143,8 @@ class TestRuns:
         pairs = page.evaluate(
             "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
         )
-        assert pairs[0] == ["What is 3 + 2?\nrow 2\n", "0.50", "1.00", "+0.500\n± 0.919"]
-        assert pairs[1] == ["What is 4 + 2?\nrow 3\n", "0.75", "0.25", "-0.500\n± 0.865"]
+        assert pairs[0] == ["What is 3 + 2?\nrow 2\nworst of A | best of B\n", "0.50", "1.00", "+0.500\n± 0.919"]
+        assert pairs[1] == ["What is 4 + 2?\nrow 3\nbest of A | worst of B\n", "0.75", "0.25", "-0.500\n± 0.865"]
 
     def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
         page.click("#to-runs")
@@ -187,6 +188,22 @@ class TestRuns:
         page.click(".filter")
         page.wait_for(f"{ROWS}.length > 8 && document.querySelector('.of-run') === null")
         assert page.evaluate("document.querySelector('#asked').hidden")
+
+    def test_a_sample_of_a_and_one_of_b_stand_side_by_side(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.pairs')")
+        offered = "[...document.querySelectorAll('.pairs tbody tr')].map(e => e.querySelector('.small')?.innerText)"
+        up, down = "worst of A | best of B", "best of A | worst of B"
+        assert page.evaluate(offered) == [up, down, None, None], "the other two are always, or never, right"
+        for row, rewards in ((1, ["reward 0", "reward 1"]), (2, ["reward 1", "reward 0"])):
+            page.click(f".pairs tbody tr:nth-child({row}) .small")
+            page.wait_for("document.querySelector('.detail.double .differ')")
+            assert texts(page, ".side .chip") == rewards
+            runs = [run_name(run) in side for run, side in zip(REWARDS, texts(page, ".side"), strict=True)]
+            assert runs == [True, True]
+            page.press("Escape")
+            page.wait_for("document.querySelector('#detail').hidden")
+            assert page.evaluate("!document.querySelector('#view-runs').hidden")
 
     def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
         page.click("#to-runs")
@@ -391,16 +408,29 @@ def test_of_how_many_groups_there_is_no_signal_is_not_cut(page: Browser, tmp_pat
 def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_path: Path) -> None:
     for run in range(2):
         for sample in range(2):
-            maker = TraceMaker(f"r{run}-{sample}").start("Hi?", metadata={"row_index": 0}).turn(1, saying("#### 3"))
-            maker.end(reward=float(run)).write(tmp_path / "traces" / f"170000000{run}")
+            maker = TraceMaker(f"r{run}-{sample}", 1_700_000_000.0 + run).start("Hi?", metadata={"row_index": 0})
+            maker.turn(1, saying("#### 3")).end(reward=float(run)).write(tmp_path / "traces" / f"170000000{run}")
     assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
     page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
     page.wait_for(f"{ROWS}.length === 1")
-    assert "1 of 1 problems have no signal (100%): 1 always the same in a run (rewards 0 to 1)." in page.text(
-        "#problem-head"
+    assert page.text(".says") == (
+        "1 of 1 problems have no signal (100%): 1 the same within each run but not between runs."
     )
     told = page.evaluate(f"['spread', 'signal'].map(name => {ROWS}[0].querySelector('.c-' + name).innerText)")
     assert told == ["0.5", "same in each run"]
+    page.click(".row .small")  # what differs between the runs can be looked at all the same
+    page.wait_for("document.querySelector('.detail.double .differ, .detail.double .verdict')")
+    assert [" ".join(side.split()) for side in texts(page, ".side h3")] == ["A r1-0", "B r0-0"]
+    page.press("Escape")
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.pairs')")
+    page.click(".pairs .small")
+    page.wait_for("document.querySelector('.detail.double .verdict')")
+    assert [" ".join(side.split()) for side in texts(page, ".side h3")] == ["A r0-0", "B r1-0"]
+    assert page.evaluate("!document.querySelector('#view-runs').hidden")
+    assert page.evaluate("document.querySelector('.pairs .small').ariaLabel") == (
+        "worst of A | best of B, of Hi?, side by side"
+    )
 
 
 @pytest.mark.usefixtures("two_runs")
@@ -428,6 +458,43 @@ class TestEscape:
         page.press("Escape")
         page.wait_for("document.querySelector('#search').value === ''")
         assert page.evaluate("!document.querySelector('#view-problems').hidden")
+
+    @pytest.mark.parametrize("view", ["problems", "runs"])
+    def test_a_problem_is_left_for_where_it_was_opened(self, page: Browser, view: str) -> None:
+        page.click(f"#to-{view}")
+        opened = {"problems": ".problems .row .id", "runs": ".pairs tbody tr:nth-child(2) .link"}[view]
+        page.wait_for(f"document.querySelector('{opened}')")
+        before = page.evaluate("location.hash")
+        prompt = page.text(opened)
+        page.click(opened)
+        page.wait_for(f"{ROWS}.length === 8 && document.activeElement.matches('#table .row')")
+        page.press("Enter")
+        page.wait_for("document.querySelector('.conversation')")
+        page.press("Escape")
+        page.wait_for("document.querySelector('#detail').hidden")
+        page.press("Escape")
+        page.wait_for(f"!document.querySelector('#view-{view}').hidden")
+        assert prompt in page.evaluate("document.activeElement.innerText")
+        assert page.evaluate("location.hash").split("&a=")[0] == before.split("&a=")[0], "and sorted as before"
+
+    @pytest.mark.parametrize("from_runs", [False, True])
+    def test_a_problem_that_a_link_opened_is_left_for_its_view(self, page: Browser, from_runs: bool) -> None:
+        page.click("#to-runs" if from_runs else "#to-problems")
+        page.click(".pairs .link" if from_runs else ".problems .row .id")
+        page.wait_for(f"{ROWS}.length === 8")
+        page.evaluate("location.reload()")
+        page.wait_for(f"performance.now() < 1e6 && {IS_READ} && {ROWS}.length === 8")
+        page.press("Escape")
+        page.wait_for(f"!document.querySelector('#view-{'runs' if from_runs else 'problems'}').hidden")
+
+    def test_another_problem_closes_the_comparison_of_the_first(self, page: Browser) -> None:
+        page.click("#to-problems")
+        page.click(".problems .row .small")
+        page.wait_for("document.querySelector('.detail.double .verdict')")
+        page.press("j")
+        page.press("Enter")
+        page.wait_for(f"document.querySelector('#detail').hidden && {ROWS}.length === 8")
+        assert "pin=" not in page.evaluate("location.hash")
 
     def test_the_search_is_left_and_what_was_typed_stays(self, page: Browser) -> None:
         page.click(".row")
@@ -475,6 +542,7 @@ def test_tab_goes_from_each_best_and_worst_to_the_next(page: Browser, tmp_path: 
     page.wait_for("document.querySelector('.row .small')")
     page.evaluate("document.querySelector('.row .small').focus()")
     for number in range(30):
-        page.wait_for(f"document.activeElement.matches('[aria-label=\"best | worst of row {number}, side by side\"]')")
+        label = f"best | worst of row {number}: Number {number}?, side by side"
+        page.wait_for(f"document.activeElement.ariaLabel === {label!r}")
         page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         page.press("Tab")

@@ -80,19 +80,16 @@
       at("charts").hidden = !charted.length;
       if (at("charts").open) Charts.draw(at("plots"), charted, (range) => set({ reward: state.reward && state.reward[0] === range[0] ? null : range }), state.reward);
     } else if (state.view === "problems") {
-      Problems.draw(shown, sorted, state);
+      const count = Problems.draw(shown, sorted, state);
+      if (state.silent !== null) at("chips").querySelector(".shown").textContent = `${Problems.shown.length.toLocaleString("en")} of ${count.toLocaleString("en")} problems shown`;
     } else {
-      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: toSides });
+      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: toSides, onCompare: compare });
       write(false);
     }
   }
 
   // A problem's samples as the comparison has them: those of A, then those of B.
-  function toSides(problem) {
-    Object.assign(state, { ...Runs.compared, problem, run: null, sort: "run" });
-    arrange();
-    set({ view: "rollouts" });
-  }
+  const toSides = (problem) => openProblem(problem, { ...Runs.compared, run: null, sort: "run" });
 
   function set(change, isStep = true) {
     Object.assign(state, change);
@@ -130,7 +127,7 @@
     if (rollout) {
       Table.select(rollout.key);
       Detail.open(rollout, state.tab, state.pin === null ? null : Source.at(state.pin));
-      if (isSought) Table.reveal(rollout.key);
+      if (isSought && state.view === "rollouts") Table.reveal(rollout.key);
     } else Detail.shut();
     const absent = hasMore ? [] : [state.rollout, state.pin].filter((name, place, all) => name !== null && !Source.at(name) && all.indexOf(name) === place);
     at("notice").hidden = !absent.length && !about.isReport;
@@ -147,8 +144,9 @@
   }
   // What best | worst or a link has pinned goes with the comparison; what the reader has pinned stays.
   let lent = state.rollout === null ? null : state.pin;
+  const closed = () => ({ rollout: null, tab: null, ...(lent !== null && state.pin === lent ? { pin: null } : {}) });
   function shut() {
-    Object.assign(state, { rollout: null, tab: null }, lent !== null && state.pin === lent ? { pin: null } : {});
+    Object.assign(state, closed());
     write(true);
     showOpened();
   }
@@ -190,7 +188,7 @@
     "/": () => at("search").focus(), e: () => set({ status: state.status === "ERROR" ? null : "ERROR", reason: null }),
     1: () => toView("rollouts"), 2: () => toView("problems"), 3: () => toView("runs"),
     n: () => nextFailure(1), p: () => nextFailure(-1), "[": () => nextTab(-1), "]": () => nextTab(1), c: pin, d: () => Detail.nextDifference(), t: theme, "?": Keys.help,
-  }, () => { if (Detail.current !== null) shut(); else set(NO_FILTER); }, () => { at("search").blur(); grid().move(1); });
+  }, () => { if (Detail.current !== null) shut(); else if (state.problem !== null && state.view === "rollouts") leaveProblem(); else set(NO_FILTER); }, () => { at("search").blur(); grid().move(1); });
 
   window.addEventListener("beforeprint", () => at("table").classList.toggle("many", Table.shown.some((one) => one.run !== Table.shown[0].run)));
   at("theme").addEventListener("click", theme);
@@ -204,14 +202,36 @@
   Keys.tabs(at("views"));
   if (getComputedStyle(at("charts")).getPropertyValue("--begins") === "folded") at("charts").open = false;
   const arrange = () => { Table.arrange(state.sort); Problems.arrange(state.order); sorted = Table.ordered([...rollouts.values()]); };
-  window.addEventListener("popstate", () => { state = Address.read(); arrange(); update(); showOpened(); });
+  window.addEventListener("popstate", () => { state = Address.read(); from = null; arrange(); update(); showOpened(); });
 
-  function openProblem(problem) { set({ problem, view: "rollouts" }); Table.focus(); }
+  // Where the samples of a problem were opened from, there Escape leads; a link to them tells no more than whether A and B are known.
+  let from = null;
+  function openProblem(problem, change = {}) {
+    from = { view: state.view, sort: state.sort, run: state.run };
+    Object.assign(state, closed(), change);
+    arrange();
+    set({ problem, view: "rollouts" });
+    showOpened();
+    Table.focus();
+  }
+  function leaveProblem() {
+    const { problem } = state;
+    Object.assign(state, from ?? { view: state.a === null ? "problems" : "runs", sort: null }, { problem: null });
+    arrange();
+    set({ view: state.view });
+    const row = [...at("run-list").querySelectorAll(".pairs tr")].find((one) => one.dataset.key === problem);
+    if (state.view === "problems") { Problems.select(problem); Problems.reveal(problem); Problems.focus(); } else row?.querySelector("button").focus();
+  }
+  function compare(left, right) {
+    const [a, b] = [rollouts.get(left), rollouts.get(right)];
+    state.pin = lent = a.address;
+    open(b.key);
+  }
   Table.onOpen((key) => open(key));
   Table.onSort(() => { sorted = Table.ordered([...rollouts.values()]); set({ sort: Table.sorting() }); });
   Problems.onSort(() => set({ order: Problems.sorting() }));
   Problems.onOpen(openProblem);
-  Problems.onCompare((best, worst) => { const [a, b] = [rollouts.get(best), rollouts.get(worst)]; state.pin = lent = a.address; open(b.key); });
+  Problems.onCompare(compare);
   Problems.onSilent((kind) => set({ silent: state.silent === kind ? null : kind }));
   Problems.onBy((by) => set({ by, problem: null }));
   Detail.on({ close: shut, step, nextFailure, tab: toTab, pin, unpin: () => { set({ pin: null }); showOpened(); } });

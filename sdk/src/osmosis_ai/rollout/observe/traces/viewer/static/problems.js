@@ -22,12 +22,14 @@ const Problems = (() => {
     return [...keys].sort((a, b) => b[1] - a[1]).slice(0, 30).map(([key]) => key);
   }
 
+  const silentIn = (one) => `no signal in ${one.silentRuns.slice(0, MAX_NAMED).map(Text.runName).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}`;
+
   function signal(cell, one) {
     cell.replaceChildren();
     if (!one.groups) cell.append(el("span", { class: "chip", text: "too few", title: "No run has two rewards of it." }));
     else if (one.silent === one.groups && one.spread > Stats.SAME) cell.append(el("span", { class: "chip bad", text: "same in each run", title: "No signal: in each run all samples got the same reward, though not the same as in another run." }));
     else if (one.silent === one.groups) cell.append(el("span", { class: "chip bad", text: "no signal", title: "All samples of a group got the same reward, so none is better than another." }));
-    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: `All samples got the same reward in ${one.silentRuns.slice(0, MAX_NAMED).map(Text.runName).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}.` }));
+    else if (one.silent) cell.append(el("span", { class: "chip open", text: `none in ${one.silent} of ${one.groups}`, title: "In these runs all samples got the same reward." }));
     else cell.append(el("span", { class: "chip ok", text: "signal" }));
   }
 
@@ -35,18 +37,20 @@ const Problems = (() => {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
     cell.children[0].textContent = Text.line(one.prompt, 240);
     cell.children[0].title = show(one.prompt);
-    cell.children[1].textContent = show([one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · "));
+    const known = [one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · ");
+    cell.children[1].replaceChildren(show(known), el("span", { class: "of-runs", text: one.silent && one.silent < one.groups ? `${known ? " · " : ""}${silentIn(one)}` : "" }));
+    cell.children[1].title = cell.children[1].textContent;
   }
 
   function samples(cell, one) {
-    // Of one run, as another may be paid differently: the one in which they lie farthest apart.
-    const runs = Map.groupBy(one.samples.filter((sample) => sample.reward !== null), (sample) => sample.run);
-    const ends = [...runs.values()].map((group) => group.sort((a, b) => a.reward - b.reward)).map((group) => [group[0], group[group.length - 1]]);
-    const [worst, best] = ends.reduce((far, pair) => !far || pair[1].reward - pair[0].reward > far[1].reward - far[0].reward ? pair : far, null) ?? [];
-    if (!best || best.reward - worst.reward < Stats.SAME) { cell.replaceChildren(); return; }
+    // Of one run, as another may be paid differently: the one in which they lie farthest apart. Of two only where no run has any.
+    const within = Stats.farthest([...Map.groupBy(one.samples, (sample) => sample.run).values()].map(Stats.ends));
+    const [worst, best] = within ?? Stats.farthest([Stats.ends(one.samples)]) ?? [];
+    if (!best) { cell.replaceChildren(); return; }
     // The button stays when the row is drawn anew, as it may have the focus.
-    const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst", title: "Best and worst sample of a run, side by side" }));
-    button.setAttribute("aria-label", `best | worst of ${one.name ?? one.key}, side by side`);
+    const button = cell.firstChild ?? cell.appendChild(el("button", { type: "button", class: "small", text: "best | worst" }));
+    button.title = `Best and worst sample of ${within ? "a run" : "two runs"}, side by side`;
+    button.setAttribute("aria-label", `best | worst of ${[one.name, Text.line(one.prompt, 80)].filter(Boolean).join(": ")}, side by side`);
     button.onclick = () => { grid.select(one.key); onCompare(best.key, worst.key); };
   }
 
@@ -97,7 +101,7 @@ const Problems = (() => {
     const high = Stats.best(found.map((one) => Stats.best(one.rewards))), low = -Stats.best(found.map((one) => Stats.best(one.rewards.map((value) => -value))));
     const isWhole = low > -Stats.SAME && high < 1 + Stats.SAME;
     const right = silent.filter((one) => isWhole && one.pass === 1), wrong = silent.filter((one) => isWhole && Stats.best(one.rewards) < Stats.SAME);
-    const others = silent.filter((one) => !right.includes(one) && !wrong.includes(one)), earned = others.flatMap((one) => one.rewards).sort((a, b) => a - b).map(Text.reward);
+    const unlike = silent.filter((one) => one.spread > Stats.SAME), others = silent.filter((one) => ![right, wrong, unlike].some((list) => list.includes(one))), earned = others.flatMap((one) => one.rewards).sort((a, b) => a - b).map(Text.reward);
     const between = earned[0] === earned[earned.length - 1] ? `reward ${earned[0]}` : `rewards ${earned[0]} to ${earned[earned.length - 1]}`;
     const ofRuns = new Map();
     for (const one of found) for (const [run, rewards] of one.runs) ofRuns.set(run, Math.max(ofRuns.get(run) ?? -Infinity, Stats.best(rewards)));
@@ -108,7 +112,7 @@ const Problems = (() => {
     const share = found.length ? ` (${Text.percent(silent.length / found.length)})` : "";
     const options = [["", "what was asked"], ["prompt", "the whole prompt"], ...keysOf(all).map((key) => [key, key])];
     says.replaceChildren(el("b", { text: `${silent.length.toLocaleString("en")} of ${found.length.toLocaleString("en")} problems have no signal${share}` }),
-      silent.length ? `: ${[right.length ? `${right.length} always right` : null, wrong.length ? `${wrong.length} never right` : null, others.length ? `${others.length} always the same in a run (${between})` : null].filter(Boolean).join(", ")}.` : ".",
+      silent.length ? `: ${[right.length ? `${right.length} always right` : null, wrong.length ? `${wrong.length} never right` : null, unlike.length ? `${unlike.length} the same within each run but not between runs` : null, others.length ? `${others.length} always the same in a run (${between})` : null].filter(Boolean).join(", ")}.` : ".",
       sometimes.length ? ` ${sometimes.length.toLocaleString("en")} more ${sometimes.length === 1 ? "has" : "have"} none in some of the runs.` : "", none || mixed);
     onlySilent.setAttribute("aria-pressed", state.silent === "1");
     onlySometimes.setAttribute("aria-pressed", state.silent === "some");

@@ -78,7 +78,16 @@ const Runs = (() => {
     return el("p", { class: "failing", text: `${told}: they are left out.${zero.difference === null ? "" : ` With a failure as 0 the change would be ${withInterval(zero).join("")}, ${better.toLocaleString("en")} better and ${worse.toLocaleString("en")} worse.`}` });
   }
 
-  function comparison(a, b, by, onProblem, onSwap) {
+  // A sample of A and one of B whose rewards differ most, as the problem changed where two pairs do.
+  function besideOf({ difference, groups, prompt, key }, onCompare) {
+    const [[worstA, bestA], [worstB, bestB]] = groups.map((group) => Stats.ends(group.scored)), down = [worstB, bestA], up = [worstA, bestB];
+    const found = Stats.farthest(difference < 0 ? [down, up] : [up, down]);
+    if (!found) return null;
+    const [left, right, text] = found === up ? [worstA, bestB, "worst of A | best of B"] : [bestA, worstB, "best of A | worst of B"];
+    return el("button", { type: "button", class: "small", text, title: `${show(left.id)} | ${show(right.id)}, side by side`, "aria-label": `${text}, of ${Text.line(prompt || key, 80)}, side by side`, onclick: () => onCompare(left.key, right.key) });
+  }
+
+  function comparison(a, b, by, { onProblem, onCompare, onSwap }) {
     const problemOf = Problems.problemOf(by);
     const answer = Stats.compare(a.list, b.list, problemOf);
     const names = (run) => [...new Set(run.list.flatMap((one) => Object.keys(one.components ?? {})))].sort().join();
@@ -96,7 +105,7 @@ const Runs = (() => {
     const meanOf = Text.column(pairs.flatMap((pair) => [pair.from, pair.to]), { most: 4 }), changeOf = Text.column(answer.pairs.map((pair) => pair.difference), { fewest: answer.pairs.some((pair) => pair.half > 0) ? 3 : 0, most: 4 });
     const said = (pair, half = pair.half ?? null) => half === null ? null : half > 0 ? `± ${changeOf(half)}` : Math.abs(pair.difference) > Stats.SAME ? "every sample" : null;
     const row = (pair) => el("tr", { role: "row", "data-key": pair.key, class: pair.sure ?? "" },
-      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt || pair.key, title: show(pair.prompt) }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null),
+      el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", onclick: () => onProblem(pair.key), text: pair.prompt || pair.key, title: show(pair.prompt) }), Problems.nameOf(pair, by) ? el("span", { class: "chance", dir: "auto", text: Problems.nameOf(pair, by) }) : null, besideOf(pair, onCompare)),
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(changeOf)(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
     const where = answer.isPaired ? ` over the ${answer.pairs.length.toLocaleString("en")} problems where both have rewards` : ", each over its run's problems";
     const changed = withInterval(answer, { where }), changedRate = withInterval(passed, { unit: " points", scale: 100, sign: "%", where: "", enough: 1, most: 1 });
@@ -117,7 +126,7 @@ const Runs = (() => {
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
   }
 
-  function draw(node, rollouts, state, { onRun, onPick, onProblem }) {
+  function draw(node, rollouts, state, { onRun, onPick, onProblem, onCompare }) {
     // Two runs that are picked, or that a link names, stay those two; else they are the latest two.
     const problemOf = Problems.problemOf(state.by), all = runsOf(rollouts, problemOf), runs = all.filter((run, index) => index >= all.length - MAX_RUNS || [state.a, state.b].includes(run.name)), names = runs.map((run) => run.name);
     const b = state.b ?? names.filter((name) => name !== state.a).pop() ?? null, a = state.a ?? names.filter((name) => name !== b).pop() ?? null;
@@ -137,7 +146,7 @@ const Runs = (() => {
     const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${Text.runName(run.name)} is: its best is ${Text.reward(run.best)}.`);
     const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}`;
     const answer = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
-      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state.by, (key) => onProblem(key), () => onPick({ a: b, b: a }))
+      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state.by, { onProblem, onCompare, onSwap: () => onPick({ a: b, b: a }) })
         : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });
     Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), answer]));
     node.querySelector(".scroll").scrollLeft = scrolled;

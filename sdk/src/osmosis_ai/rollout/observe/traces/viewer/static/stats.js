@@ -75,6 +75,15 @@ const Stats = (() => {
     return [failed ? `${failed} of ${n} failed` : null, silent > 0 ? `${silent} of ${n} without a reward` : null].filter(Boolean);
   }
 
+  // The worst and the best of some samples, of which none need have a reward.
+  function ends(samples) {
+    const ordered = samples.filter((one) => one.reward !== null).sort((a, b) => a.reward - b.reward);
+    return ordered.length ? [ordered[0], ordered[ordered.length - 1]] : [];
+  }
+  // Of pairs of a worse and a better sample, the one that lies farthest apart; null where none does.
+  const apart = ([worse, better]) => worse && better ? less(better.reward, worse.reward) : 0;
+  const farthest = (pairs) => pairs.reduce((far, pair) => apart(pair) > Math.max(SAME, far ? apart(far) : 0) ? pair : far, null);
+
   // Rollouts that share a problem, and, of these, those of a run: a group, as its advantages are reckoned.
   function problems(rollouts, problemOf) {
     const found = new Map();
@@ -111,11 +120,11 @@ const Stats = (() => {
       const found = new Map();
       for (const one of list) {
         const key = problemOf(one), value = valueOf(one);
-        if (!found.has(key)) found.set(key, { key, values: [], prompt: one.prompt, row: one.metadata?.row_index ?? null, n: 0, failed: 0 });
+        if (!found.has(key)) found.set(key, { key, values: [], scored: [], prompt: one.prompt, row: one.metadata?.row_index ?? null, n: 0, failed: 0 });
         const group = found.get(key);
         group.n += 1;
         group.failed += one.failed;
-        if (typeof value === "number") group.values.push(value);
+        if (typeof value === "number") { group.values.push(value); group.scored.push(one); }
       }
       return found;
     };
@@ -178,5 +187,5 @@ const Stats = (() => {
     return { of: of.size, changed: [...changed.values()] };
   }
 
-  return { passes, whole, SAME, best, mean, spread, quantile, interval, lacking, problems, compare, repaid };
+  return { passes, whole, SAME, best, mean, spread, quantile, interval, lacking, ends, farthest, problems, compare, repaid };
 })();

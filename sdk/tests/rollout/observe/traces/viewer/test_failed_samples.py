@@ -158,8 +158,9 @@ def test_the_numbers_of_what_changed_agree_with_each_other(page: Browser, tmp_pa
         for row, reward in enumerate(rewards):
             for sample in range(4):
                 maker = TraceMaker(f"{row}-{sample}", 1_700_000_000.0 + run).start(f"{row}?").turn(1, saying("so"))
-                ended = {"status": "ERROR", "error_message": "no"} if lost and run and row < 2 and sample else {}
-                maker.end(**(ended or {"reward": reward})).write(tmp_path / "traces" / f"170000000{run}")
+                is_lost = lost and run and row < 2 and sample
+                ended = {"status": "ERROR", "error_message": "no"} if is_lost else {"reward": reward}
+                maker.end(**ended).write(tmp_path / "traces" / f"170000000{run}")
     assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
     page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
     page.wait_for("document.querySelector('.pairs')")

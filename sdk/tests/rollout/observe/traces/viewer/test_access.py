@@ -28,6 +28,8 @@ VIEWS = {
     "events": ("#tab=Events", [".row", ".raw summary"], "document.querySelector('.raw pre')"),
     "request": ("#tab=Request", [".row"], "document.querySelector('.request')"),
     "side by side": ("#view=problems", [".row .small"], "document.querySelector('.differ')"),
+    "a beside b": (A_AND_B, [".pairs .small"], "document.querySelector('.differ')"),
+    "asked others": ("#pin=traces/rich&rollout=1700000001/r0-0-0", [], "document.querySelector('.differ .notice')"),
     "help": ("", ["#help"], "document.querySelector('dialog').open"),
     "nothing": ("#q=nothing+of+this+kind", [], "!document.querySelector('#empty').hidden"),
 }  # fmt: skip

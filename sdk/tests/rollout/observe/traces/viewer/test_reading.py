@@ -233,6 +233,55 @@ def test_side_by_side_the_next_difference_is_a_key_away_and_what_is_the_same_is_
     page.wait_for("document.querySelector('.reached').textContent === 'three.'")
 
 
+SYSTEM = "You are a careful calculator. Use the tools for every step."
+ALIKE = "Prompt, tools and sampling are the same."
+
+
+@pytest.mark.parametrize(
+    ("system", "asked", "temperature", "tool", "notices", "alike", "marks"),
+    [
+        (SYSTEM, "Which?", 0.8, "add", [], ALIKE, []),
+        (
+            SYSTEM.replace("careful", "quick"), "Which?", 0.8, "add",
+            ["Only the system prompt differs in what they were asked."],
+            "Tools and sampling are the same.", ["careful", "quick"],
+        ),
+        (
+            SYSTEM, "Which one?", 0.8, "add",
+            ["They were asked different things, from message 2 on."],
+            "Tools and sampling are the same.", ["Which?", "Which one?"],
+        ),
+        (
+            SYSTEM, "Which?", 0.5, "plus",
+            ["Tools that differ: add, plus.", "Sampling differs: temperature 0.8 | 0.5."],
+            "Prompt is the same.", [],
+        ),
+    ],
+)  # fmt: skip
+def test_side_by_side_what_they_were_asked_is_compared(
+    page: Browser,
+    tmp_path: Path,
+    system: str,
+    asked: str,
+    temperature: float,
+    tool: str,
+    notices: list[str],
+    alike: str,
+    marks: list[str],
+) -> None:
+    first = TraceMaker("r1").start("Which?").turn(1, saying("so")).end(reward=1.0)
+    other = TraceMaker("r2").start(asked, completion_params={"temperature": temperature})
+    other.lines[0] = other.lines[0].replace(SYSTEM, system).replace('"name":"add"', f'"name":"{tool}"')
+    show(page, tmp_path, first, other.turn(1, saying("so")).end(reward=0.0))
+    page.evaluate("location.hash = '#pin=traces/r1&rollout=traces/r2'")
+    page.wait_for("document.querySelector('.detail.double .verdict')")
+    assert shown(page, "#detail .notice") == notices
+    assert shown(page, "#detail .alike-asks") == [alike]
+    assert "".join(shown(page, "#detail mark")) == "".join(marks)
+    asks = page.evaluate("document.querySelector('#detail .asked')?.innerText ?? null")
+    assert asks == ("Asked: Which?" if asked == "Which?" else None)
+
+
 @pytest.mark.parametrize(
     ("changed", "marked"), [({200: "seven"}, ["seven"]), ({5: "seven", 350: "eight"}, ["seven 5", "eight 350"])]
 )

@@ -147,5 +147,5 @@ const Conversation = (() => {
   // What the init asked last: of this a row has the beginning.
   const askedOf = (events) => textOf(events.find((event) => event.event === "trace_start")?.request?.messages?.at(-1));
 
-  return { render, turnsOf, askedOf };
+  return { render, turnsOf, askedOf, textOf };
 })();

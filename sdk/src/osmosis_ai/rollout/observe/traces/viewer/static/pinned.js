@@ -80,6 +80,34 @@ const Pinned = (() => {
       el("tbody", null, names.map((name) => el("tr", { class: Math.abs((a.components?.[name] ?? NaN) - (b.components?.[name] ?? NaN)) < Stats.SAME ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), [a, b].map((one) => el("td", { text: format(one.components?.[name]) })))))) : null;
   }
 
+  // What the two were asked: the first message that differs, and what of the tools and the sampling does.
+  function asks(a, eventsOfA, b, eventsOfB) {
+    const starts = [eventsOfA, eventsOfB].map((events) => events.find((event) => event.event === "trace_start"));
+    const [x, y] = starts.map((start) => Array.isArray(start?.request?.messages) ? start.request.messages : []), json = JSON.stringify;
+    const asked = () => a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
+    if (!x.length || !y.length) return a.digest && a.digest !== b.digest ? [el("p", { class: "notice", text: "They were asked different things." })] : [asked()];
+    const unlike = (left, right) => [...new Set([...Object.keys(left), ...Object.keys(right)])].filter((name) => json(left[name]) !== json(right[name]));
+    const [at = null] = unlike(x, y), isSystem = (one) => one?.role === "system", rest = (messages) => json(messages.filter((one) => !isSystem(one))), isAlike = rest(x) === rest(y);
+    const tools = unlike(...starts.map((start) => Object.fromEntries((Array.isArray(start.tools) ? start.tools : []).map((tool) => [tool?.function?.name ?? "?", tool]))));
+    const settings = starts.map((start) => start.request.completion_params ?? {}), sampling = unlike(...settings);
+    const same = [["prompt", at === null], ["tools", !tools.length], ["sampling", !sampling.length]].filter(([, isSame]) => isSame).map(([name]) => name);
+    const list = same.length > 1 ? `${same.slice(0, -1).join(", ")} and ${same[same.length - 1]} are` : `${same[0]} ${same[0] === "tools" ? "are" : "is"}`;
+    return [
+      at === null ? null : el("section", { class: "differ", "aria-label": "What they were asked" },
+        el("p", { class: "notice", text: isAlike ? "Only the system prompt differs in what they were asked." : `They were asked different things, from message ${Number(at) + 1} on.` }), messagePair(x[at], y[at])),
+      tools.length ? el("p", { class: "notice", dir: "auto", text: `Tools that differ: ${Text.line(tools.join(", "), 400)}.` }) : null,
+      sampling.length ? el("p", { class: "notice", dir: "auto", text: `Sampling differs: ${sampling.map((name) => `${name} ${settings.map((one) => Text.line(json(one[name]) ?? "–", 80)).join(" | ")}`).join(", ")}.` }) : null,
+      same.length ? el("p", { class: "dim alike-asks", text: `${list[0].toUpperCase()}${list.slice(1)} the same.` }) : null,
+      isAlike ? asked() : null,
+    ];
+  }
+
+  function messagePair(...messages) {
+    const texts = messages.map(Conversation.textOf), isText = texts[0] !== texts[1], told = isText ? texts : messages.map((one) => one ? Text.json(one) : "");
+    const words = differences(...told);
+    return el("div", { class: "pair" }, messages.map((one, side) => el("div", null, letter(side), el("b", { class: "tool-name", dir: "auto", text: one?.role ?? "no message" }), marked(words[side]))));
+  }
+
   function render(panel, a, eventsOfA, b, eventsOfB, act) {
     const [left, right] = [Conversation.turnsOf(eventsOfA), Conversation.turnsOf(eventsOfB)], turns = Math.max(left.length, right.length);
     let first = -1;
@@ -99,7 +127,6 @@ const Pinned = (() => {
       if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, letter(0), cells[0]), el("div", null, letter(1), cells[1]))));
       else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, letter(side), own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
     }
-    const prompts = a.digest && a.digest !== b.digest ? el("p", { class: "notice", text: "They were asked different things." }) : a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
     const truths = [a, b].map((one) => one.metadata?.ground_truth), known = truths.some((one) => one !== undefined);
     const truth = known ? el("p", { class: "truth", dir: "auto" }, el("b", { text: "Truth: " }), show(truths[0] === truths[1] ? truths[0] : truths.map((one, side) => `${"AB"[side]} ${one ?? "–"}`).join(" · "))) : null;
     Text.redraw(panel, () => Text.settle(panel, [
@@ -110,7 +137,7 @@ const Pinned = (() => {
         el("button", { type: "button", "aria-label": "Next rollout as B", title: "Next as B (j)", text: "↓", onclick: () => act.step(1) }),
         el("button", { type: "button", "aria-label": "Unpin", title: "Unpin A (c)", text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
         el("button", { type: "button", id: "close", "aria-label": "Close", title: "Close (Esc)", text: "✕", onclick: () => act.close() }))),
-      el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), prompts, truth,
+      el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), ...asks(a, eventsOfA, b, eventsOfB), truth,
       el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean)), () => panel.querySelector("#close"));
   }
 

@@ -79,7 +79,7 @@ def test_a_failure_says_what_was_sent_what_was_seen_and_the_usual_cause_and_has_
     lines = [line.strip() for line in table().splitlines()]
     start = next(number for number, line in enumerate(lines) if line.startswith("tools.answered"))
     promised, sent, seen, usually, consequence = lines[start + 1 : start + 6]
-    assert promised == f"promised: {CHECKS['tools.answered'].summary}"
+    assert promised == f"promised: {CHECKS['tools.answered'].summary} ({', '.join(CHECKS['tools.answered'].sentences)})"
     assert (sent, seen) == ("sent: POST /x {}", "seen: the init: 202")
     assert usually.startswith("usually: an exception in a tool")
     assert consequence == "so too: tools.parallel (MUST, FAIL): expected c; got d"

@@ -96,6 +96,11 @@ def test_a_key_that_what_was_refused_has_kept_is_a_matter_of_a_full_server() -> 
     assert causes(*kept) == {"init.bounds": "", "ids.odd": "init.bounds"}
     found = causes(*kept, failure("load.overload"))
     assert found == {"init.bounds": "load.overload", "ids.odd": "load.overload", "load.overload": ""}
+    lost = replace(failure("callbacks.every", subjects=["init.bounds", "ids.odd", "load.overload"]), usually=KEY_KEPT)
+    assert set(causes(lost, *kept, replace(failure("load.overload"), usually=KEY_KEPT)).items()) == {
+        ("callbacks.every", "load.overload"),
+        *found.items(),
+    }
 
 
 def test_a_refusal_that_says_no_time_is_a_matter_of_a_full_server() -> None:

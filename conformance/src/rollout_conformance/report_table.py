@@ -79,7 +79,7 @@ class TablePrinter:
         if result.status is not Status.FAILED:
             return
         told = {
-            "promised": result.check.summary,
+            "promised": f"{result.check.summary} ({', '.join(result.check.sentences)})",
             "sent": result.sent,
             "seen": result.seen,
             "usually": cause_of(result),

@@ -44,6 +44,7 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("idempotency.*", "idempotency.while_running"),
     ("init.hang_up", "idempotency.while_running"),
     ("init.hang_up", "idempotency.after_completion"),
+    ("init.hang_up", "idempotency.concurrent"),
     ("tools.*", "tools.answered"),
     ("tools.*", "tools.parallel"),
     ("errors.*", "errors.refused"),
@@ -119,7 +120,8 @@ _VARIABLE = re.compile(r"(?:GET|POST) \S+|'[^']*'|\"[^\"]*\"|\{.*\}|\[.*\]|\(rol
 def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
     """The results, each consequence with its ``cause``."""
     failed = [result for result in results if result.status is Status.FAILED]
-    basic = [one for one in failed if one.check.id in BASIC and not _blamed(one, failed)]
+    # A key that is kept shows in whatever finds no room; ``FULL`` is what it is a matter of.
+    basic = [one for one in failed if one.check.id in BASIC and one.usually != KEY_KEPT and not _blamed(one, failed)]
     causes: dict[str, str] = {}
     for position, result in enumerate(failed):
         cause = _cause(result, failed[:position], failed, basic)
@@ -162,7 +164,8 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     alike = (
         one
         for one in before
-        if _plain(one.reason) == _plain(result.reason) or (one.usually == result.usually and one.usually in ONE_CAUSE)
+        if _plain(one.reason) == _plain(result.reason)
+        or (one.usually == result.usually and one.usually in ONE_CAUSE and own != FULL)
     )
     return next((one.check.id for one in alike if result.subjects or not one.subjects), "")
 

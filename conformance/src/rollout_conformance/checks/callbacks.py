@@ -23,7 +23,7 @@ from rollout_conformance.scripts import (
     waiting_for,
 )
 from rollout_conformance.text import LEAST_SECRET_CHARACTERS, quoted
-from rollout_conformance.usual_causes import MADE_ANEW, NEVER_BEGAN, NOT_DELIVERED, OFFERED_ONCE
+from rollout_conformance.usual_causes import KEY_KEPT, MADE_ANEW, NEVER_BEGAN, NOT_DELIVERED, OFFERED_ONCE
 from rollout_conformance.vocabulary import AUDIT, Failed
 
 POLL_SECONDS, OWED_SECONDS = 0.05, 3.0
@@ -238,7 +238,9 @@ def _is_lost(rollout: PlayedRollout) -> bool:
 def _usual_loss(lost: list[PlayedRollout]) -> str | None:
     if any(rollout.completions for rollout in lost):
         return OFFERED_ONCE
-    return NOT_DELIVERED if any(rollout.chats for rollout in lost) else NEVER_BEGAN
+    if any(rollout.chats for rollout in lost):
+        return NOT_DELIVERED
+    return KEY_KEPT if 2 * sum(rollout.was_refused_first for rollout in lost) > len(lost) else NEVER_BEGAN
 
 
 @check("callbacks.refused", "way-3", "An init that was refused starts nothing.", AUDIT)

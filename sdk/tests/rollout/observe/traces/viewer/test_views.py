@@ -205,6 +205,16 @@ class TestRuns:
             page.wait_for("document.querySelector('#detail').hidden")
             assert page.evaluate("!document.querySelector('#view-runs').hidden")
 
+    def test_what_stands_side_by_side_leaves_the_page_where_it_was(self, page: Browser) -> None:
+        page.wait_for(f"{ROWS}.length > 5")  # the table of all, which is then hidden, would scroll to the row
+        page.click("#to-runs")
+        page.click(".comparison h2 button")  # B is of the earlier run then, far below
+        page.wait_for("location.hash.includes('a=1700000002')")
+        before = page.evaluate("(document.querySelector('.pairs .small').scrollIntoView(), window.scrollY)")
+        page.evaluate("document.querySelector('.pairs .small').click()")
+        page.wait_for("document.querySelector('.detail.double .differ')")
+        assert page.evaluate("window.scrollY") == before
+
     def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
         page.click("#to-runs")
         for first, sign in (("1700000002", "-"), ("1700000001", "+"), ("1700000002", "-")):

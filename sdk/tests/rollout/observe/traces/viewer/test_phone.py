@@ -66,6 +66,12 @@ def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) 
 def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(phone: Browser) -> None:
     phone.click("#to-problems")
     phone.wait_for("document.querySelector('.problems .small')")
+    phone_width = phone.evaluate("innerWidth")
+    phone.resize(740, 900, mobile=True)
+    phone.wait_for(f"{ROWS}.some(row => row.querySelector('.why').innerText.includes('no signal in'))")
+    nothing_is_cut(phone, ".problems .why")
+    phone.resize(phone_width, 844, mobile=True)
+    phone.wait_for(f"{ROWS}.every(row => !row.querySelector('.why').innerText.includes('no signal in'))")
     nothing_is_cut(phone, ".problems .why")
     shown = phone.evaluate(f"{ROWS}.map(row => row.querySelector('.why').innerText)")
     assert sorted(shown) == ["row 0 · 2 runs", "row 1 · 2 runs", "row 2 · 2 runs", "row 3 · 2 runs", "row 7"]

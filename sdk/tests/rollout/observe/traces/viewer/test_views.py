@@ -365,6 +365,11 @@ def test_the_samples_of_a_problem_are_told_by_their_answers(page: Browser, tmp_p
     assert dict(told)["after-5"] == "no"
     page.click(".filter")
     page.wait_for("document.querySelector('#asked').hidden")
+    assert "mean, 2 runs; 2 unscored" in page.text("#plots")
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.pairs caption')?.innerText.includes('luck alone makes about one problem')")
+    page.click("#to-rollouts")
+    page.wait_for(f"{ROWS}.length === 12")
     assert page.evaluate(f"{ROWS}.find(row => row.rollout.id === 'after-1').querySelector('.why').innerText") == (
         "What is 1 + 2?"
     )

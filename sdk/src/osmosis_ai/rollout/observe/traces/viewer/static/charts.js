@@ -93,7 +93,8 @@ const Charts = (() => {
       picture.append(svg("rect", { x: index * width + width * 0.1, y: top, width: width * 0.8, height: Math.max(1, Math.abs(y(0) - y(bar[1]))), rx: 1.5, class: "bar" }, svg("title", null, document.createTextNode(label(bar)))));
       if (bars.length <= MAX_WRITTEN) picture.append(written((index + 0.5) * width, top, format(bar[1])));
     });
-    return figure("Reward by run", `mean, ${bars.length} runs`, picture, Text.runName(bars[0][0]), Text.runName(bars[bars.length - 1][0]));
+    const missing = runs.reduce((sum, { list }) => sum + list.length, 0) - rewarded.reduce((sum, [, rewards]) => sum + rewards.length, 0);
+    return figure("Reward by run", `mean, ${bars.length} runs${missing ? `; ${missing.toLocaleString("en")} unscored` : ""}`, picture, Text.runName(bars[0][0]), Text.runName(bars[bars.length - 1][0]));
   }
 
   const medianOf = (values) => Text.median(Text.sorted(values));

@@ -99,6 +99,7 @@ async def test_nobody_there_is_no_shortage() -> None:
         (OSError(errno.EMFILE, ""), True),
         (OSError(errno.ENOBUFS, ""), True),
         (OSError(errno.ECONNREFUSED, ""), False),
+        (OSError(errno.EBUSY, ""), False),
         (ExceptionGroup("", [OSError(errno.ECONNREFUSED, ""), OSError(errno.ENFILE, "")]), True),
         (socket.gaierror(socket.EAI_NONAME, ""), False),
         (ValueError(), False),
@@ -108,8 +109,8 @@ def test_what_is_a_shortage(error: Exception, is_one: bool) -> None:
     assert is_local_shortage(error) is is_one
 
 
-async def test_a_name_that_the_resolver_could_not_look_up_is_a_shortage() -> None:
-    error = socket.gaierror(socket.EAI_NONAME, "")
+@pytest.mark.parametrize("error", [socket.gaierror(socket.EAI_NONAME, ""), OSError(errno.EBUSY, "")], ids=repr)
+async def test_a_name_that_the_resolver_could_not_look_up_is_a_shortage(error: OSError) -> None:
     with no_descriptors():
         assert is_local_shortage(error)
 

@@ -28,10 +28,13 @@ def is_local_shortage(error: BaseException) -> bool:
 
 
 def _is_short(error: BaseException) -> bool:
-    if isinstance(error, socket.gaierror):
-        # The resolver opens files and sockets, and says that a name is unknown where it could not.
+    if not isinstance(error, OSError):
+        return False
+    # The resolver opens files and sockets. Where it could not it says that a name is unknown, or, with multicast DNS
+    # (libnss-mdns), that something is busy, which is no gaierror.
+    if isinstance(error, socket.gaierror) or error.errno == errno.EBUSY:
         return error.errno in _RESOLVER_ERRNOS or not can_open_a_file()
-    return isinstance(error, OSError) and error.errno in _ERRNOS
+    return error.errno in _ERRNOS
 
 
 def can_open_a_file() -> bool:

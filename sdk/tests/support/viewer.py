@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from support.browser import Browser
 from support.traces import TraceMaker, answer, call, calling, saying
 
 ROWS = "[...document.querySelectorAll('.row')].filter(row => !row.hidden && row.getClientRects().length)"
@@ -31,3 +32,9 @@ def write_two_runs(folder: Path) -> None:
                 maker.turn(2, saying(f"The answer is {'three' if reward else 'four'}."), weight_versions=[run + 5])
                 told = {"outcome": "success", "reward_components": {"format": 0.5 + run / 4}}
                 maker.end(reward=float(reward), extra_fields=told).delivered().write(folder / name)
+
+
+def texts(page: Browser, selector: str) -> list[str]:
+    """What each of the nodes says."""
+    found: list[str] = page.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)")
+    return found

@@ -1,44 +1,17 @@
-"""Problems, runs, two rollouts side by side, and the search: what each says of rollouts whose rewards are known."""
+"""Problems, two rollouts side by side, and the search: what each says of rollouts whose rewards are known."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.browser import Browser, browser_tests
-from support.processes import Program
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, REWARDS, ROWS, run_name, write_two_runs
+from support.viewer import ROWS, run_name, texts
 
 from osmosis_ai.cli import main
 
 pytestmark = browser_tests()
 
 NAMES = f"{ROWS}.map(row => row.rollout.id)"
-
-
-@pytest.fixture(params=["served", "report"])
-def two_runs(tmp_path: Path, page: Browser, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The page with both runs in it, as a server shows it and as a report."""
-    folder = tmp_path / "traces"
-    write_two_runs(folder)
-    if request.param == "report":
-        assert main(["view", str(folder), "-o", str(tmp_path / "report.html")]) == 0
-        url = (tmp_path / "report.html").as_uri()
-        page.open(url)
-        page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
-        yield url
-        return
-    with Program(tmp_path, "view", str(folder)) as viewer:
-        url = viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0]
-        page.open(url)
-        page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
-        yield url
-        page.open("about:blank")
-
-
-def texts(page: Browser, selector: str) -> list[str]:
-    found: list[str] = page.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)")
-    return found
 
 
 @pytest.mark.usefixtures("two_runs")
@@ -113,115 +86,6 @@ class TestProblems:
         page.evaluate(f"{compared}.querySelector('.small').click()")
         page.wait_for("document.querySelector('.detail.double .verdict')")
         assert page.evaluate("document.querySelector('.problems .row.selected').rollout.prompt") == prompt
-
-
-@pytest.mark.usefixtures("two_runs")
-class TestRuns:
-    def test_it_says_what_changed_from_one_to_the_other(self, page: Browser) -> None:
-        page.click("#to-runs")
-        page.wait_for("document.querySelector('.comparison')")
-        rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
-        assert [tuple(row[at].strip() for at in (2, 5, 3, 4, 10)) for row in rows] == [
-            (run_name("1700000001"), "16", "0.563\n0.183 to\xa00.880", "56%\n18% to\xa088%", "2 of 4"),
-            (run_name("1700000002"), "16", "0.563\n0.183 to\xa00.880", "56%\n18% to\xa088%", "3 of 4"),
-        ]
-        assert [row[12] for row in rows] == ["5", "6"]  # weights
-        assert page.text(".which") == f"A is {run_name('1700000001')}, B is {run_name('1700000002')}."
-        assert page.text(".verdict") == (
-            "It may be chance: mean reward 0.000, from 0.563 to 0.563 over the 4 problems where both have rewards"
-            " (95% interval -0.650 to +0.650, which includes 0)."
-        )
-        assert page.text(".rate") == (
-            "Pass rate 0.0 points, from 56.3% to 56.3% (95% interval -65.0 to +65.0, which includes 0)."
-        )
-        assert texts(page, ".tally li") == [
-            "1 problem better (0 beyond chance)",
-            "2 problems equal",
-            "1 problem worse (0 beyond chance)",
-        ]
-        assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
-        pairs = page.evaluate(
-            "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
-        )
-        assert pairs[0] == ["What is 3 + 2?\nrow 2\nworst of A | best of B\n", "0.50", "1.00", "+0.500\n± 0.919"]
-        assert pairs[1] == ["What is 4 + 2?\nrow 3\nbest of A | worst of B\n", "0.75", "0.25", "-0.500\n± 0.865"]
-
-    def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
-        page.click("#to-runs")
-        page.wait_for("document.querySelector('.comparison')")
-        page.click(".runs .link")
-        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
-        page.press("3")
-        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
-        assert texts(page, ".filter") == []
-        assert page.text(".card .value") == "32"
-        page.press("1")
-        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
-        assert f"run {run_name('1700000001')}" in page.text(".filter")
-
-    def test_a_and_b_can_be_chosen_and_a_problem_opens_its_samples(self, page: Browser) -> None:
-        page.click("#to-runs")
-        page.click("[data-key='1700000002'] input[name=side-a]")
-        page.click("[data-key='1700000001'] input[name=side-b]")
-        page.wait_for("document.querySelector('.pairs tbody tr').innerText.includes('-0.5')")
-        assert "a=1700000002" in page.evaluate("location.hash")
-        page.click(".pairs tbody .link")
-        page.wait_for(f"{ROWS}.length === 8")
-        page.click("#to-runs")
-        page.click(".filter")
-        page.click(".runs .link")
-        page.wait_for(f"{ROWS}.length === 16 && {ROWS}.every(row => row.rollout.run === '1700000001')")
-
-    def test_a_problem_opens_the_samples_of_a_and_then_those_of_b(self, page: Browser) -> None:
-        page.click("#to-runs")
-        page.click(".comparison h2 button")  # the later run is A
-        page.wait_for("location.hash.includes('a=1700000002')")
-        page.click(".pairs tbody .link")
-        page.wait_for(f"{ROWS}.length === 8")
-        letters = f"{ROWS}.map(row => [row.querySelector('.of-run')?.innerText, row.rollout.run])"
-        assert page.evaluate(letters) == [["A", "1700000002"]] * 4 + [["B", "1700000001"]] * 4
-        assert page.evaluate(f"{ROWS}.map(row => row.classList.contains('starts')).indexOf(true)") == 4
-        assert page.text("#asked p") == "Asked: What is 3 + 2?"
-        a, b = texts(page, "#asked li")
-        assert a.startswith(f"A, {run_name('1700000002')}: ")
-        assert b.startswith(f"B, {run_name('1700000001')}: ")
-        page.click(".filter")
-        page.wait_for(f"{ROWS}.length > 8 && document.querySelector('.of-run') === null")
-        assert page.evaluate("document.querySelector('#asked').hidden")
-
-    def test_a_sample_of_a_and_one_of_b_stand_side_by_side(self, page: Browser) -> None:
-        page.click("#to-runs")
-        page.wait_for("document.querySelector('.pairs')")
-        offered = "[...document.querySelectorAll('.pairs tbody tr')].map(e => e.querySelector('.small')?.innerText)"
-        up, down = "worst of A | best of B", "best of A | worst of B"
-        assert page.evaluate(offered) == [up, down, None, None], "the other two are always, or never, right"
-        for row, rewards in ((1, ["reward 0", "reward 1"]), (2, ["reward 1", "reward 0"])):
-            page.click(f".pairs tbody tr:nth-child({row}) .small")
-            page.wait_for("document.querySelector('.detail.double .differ')")
-            assert texts(page, ".side .chip") == rewards
-            runs = [run_name(run) in side for run, side in zip(REWARDS, texts(page, ".side"), strict=True)]
-            assert runs == [True, True]
-            page.press("Escape")
-            page.wait_for("document.querySelector('#detail').hidden")
-            assert page.evaluate("!document.querySelector('#view-runs').hidden")
-
-    def test_what_stands_side_by_side_leaves_the_page_where_it_was(self, page: Browser) -> None:
-        page.wait_for(f"{ROWS}.length > 5")  # the table of all, which is then hidden, would scroll to the row
-        page.click("#to-runs")
-        page.click(".comparison h2 button")  # B is of the earlier run then, far below
-        page.wait_for("location.hash.includes('a=1700000002')")
-        before = page.evaluate("(document.querySelector('.pairs .small').scrollIntoView(), window.scrollY)")
-        page.evaluate("document.querySelector('.pairs .small').click()")
-        page.wait_for("document.querySelector('.detail.double .differ')")
-        assert page.evaluate("window.scrollY") == before
-
-    def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
-        page.click("#to-runs")
-        for first, sign in (("1700000002", "-"), ("1700000001", "+"), ("1700000002", "-")):
-            page.click(".comparison h2 button")
-            page.wait_for(f"location.hash.includes('a={first}')")
-            assert texts(page, ".parts li") == [f"format {sign}0.25 (95% interval {sign}0.25 to {sign}0.25)"]
-            assert page.evaluate(f"document.querySelector(\"[data-key='{first}'] input[name=side-a]\").checked")
 
 
 @pytest.mark.usefixtures("two_runs")
@@ -446,106 +310,6 @@ def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_pat
     assert page.evaluate("document.querySelector('.pairs .small').ariaLabel") == (
         "worst of A | best of B, of Hi?, side by side"
     )
-
-
-@pytest.mark.usefixtures("two_runs")
-class TestEscape:
-    """It ends what was begun last, and that alone."""
-
-    def test_side_by_side_then_the_filters(self, page: Browser) -> None:
-        page.click("#search")
-        page.type("reward:>=0")
-        page.press("Enter")
-        page.click("#to-problems")
-        page.wait_for("document.querySelector('.problems .row .small')")
-        page.click(".problems .row .small")
-        page.wait_for("document.querySelector('.verdict')")
-        assert "Asked: What is" in page.text(".asked")
-        page.press("?")
-        page.wait_for("document.querySelector('dialog').open")
-        page.press("Escape")
-        page.wait_for("!document.querySelector('dialog').open")
-        assert page.evaluate("!document.querySelector('#detail').hidden && !!document.querySelector('.verdict')")
-        page.press("Escape")
-        page.wait_for("document.querySelector('#detail').hidden")
-        assert page.evaluate("document.querySelector('#search').value") == "reward:>=0"
-        assert page.evaluate("!document.querySelector('#view-problems').hidden")
-        page.press("Escape")
-        page.wait_for("document.querySelector('#search').value === ''")
-        assert page.evaluate("!document.querySelector('#view-problems').hidden")
-
-    @pytest.mark.parametrize("view", ["problems", "runs"])
-    def test_a_problem_is_left_for_where_it_was_opened(self, page: Browser, view: str) -> None:
-        page.click(f"#to-{view}")
-        opened = {"problems": ".problems .row .id", "runs": ".pairs tbody tr:nth-child(2) .link"}[view]
-        page.wait_for(f"document.querySelector('{opened}')")
-        before = page.evaluate("location.hash")
-        prompt = page.text(opened)
-        page.click(opened)
-        page.wait_for(f"{ROWS}.length === 8 && document.activeElement.matches('#table .row')")
-        page.press("Enter")
-        page.wait_for("document.querySelector('.conversation')")
-        page.press("Escape")
-        page.wait_for("document.querySelector('#detail').hidden")
-        page.press("Escape")
-        page.wait_for(f"!document.querySelector('#view-{view}').hidden")
-        assert prompt in page.evaluate("document.activeElement.innerText")
-        assert page.evaluate("location.hash").split("&a=")[0] == before.split("&a=")[0], "and sorted as before"
-
-    @pytest.mark.parametrize("from_runs", [False, True])
-    def test_a_problem_that_a_link_opened_is_left_for_its_view(self, page: Browser, from_runs: bool) -> None:
-        page.click("#to-runs" if from_runs else "#to-problems")
-        page.click(".pairs .link" if from_runs else ".problems .row .id")
-        page.wait_for(f"{ROWS}.length === 8")
-        link = page.evaluate("location.href")
-        page.open("about:blank")
-        page.open(link)
-        page.wait_for(f"{IS_READ} && {ROWS}.length === 8")
-        page.press("Escape")
-        page.wait_for(f"!document.querySelector('#view-{'runs' if from_runs else 'problems'}').hidden")
-
-    def test_another_problem_closes_the_comparison_of_the_first(self, page: Browser) -> None:
-        page.click("#to-problems")
-        page.click(".problems .row .small")
-        page.wait_for("document.querySelector('.detail.double .verdict')")
-        page.press("j")
-        page.press("Enter")
-        page.wait_for(f"document.querySelector('#detail').hidden && {ROWS}.length === 8")
-        assert "pin=" not in page.evaluate("location.hash")
-
-    def test_the_search_is_left_and_what_was_typed_stays(self, page: Browser) -> None:
-        page.click(".row")
-        page.wait_for("document.querySelector('.conversation')")
-        opened = page.text("#detail h2")
-        page.press("/")
-        page.type("r1-")
-        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
-        page.press("Escape")
-        page.wait_for("document.activeElement.id !== 'search'")
-        assert page.evaluate("document.querySelector('#search').value") == "r1-"
-        assert (page.text("#detail h2"), page.text(".shown")) == (opened, "16 of 32 shown")
-        page.press("Escape")
-        page.wait_for("document.querySelector('#detail').hidden")
-        assert page.text(".shown") == "16 of 32 shown"
-        page.press("Escape")
-        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
-
-
-def test_best_and_worst_pin_nothing_once_they_are_closed(page: Browser, tmp_path: Path) -> None:
-    for reward in (0.0, 1.0):
-        maker = TraceMaker(f"r-{reward:.0f}").start("Which?", metadata={"row_index": 0})
-        maker.turn(1, saying(f"so {reward}")).end(reward=reward).write(tmp_path / "traces")
-    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
-    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=problems")
-    page.wait_for("document.querySelector('.row .small')")
-    page.click(".row .small")
-    page.wait_for("document.querySelector('.differ')")
-    page.press("Escape")
-    page.wait_for("document.querySelector('#detail').hidden")
-    page.click("#to-rollouts")
-    page.click("#view-rollouts .row")
-    page.wait_for("document.querySelector('.conversation')")
-    assert page.evaluate("document.querySelector('.differ') === null")
 
 
 def test_tab_goes_from_each_best_and_worst_to_the_next(page: Browser, tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""The runs, two of them compared: what changed from A to B, and where that leads."""
+
+import pytest
+from support.browser import Browser, browser_tests
+from support.viewer import REWARDS, ROWS, run_name, texts
+
+pytestmark = browser_tests()
+
+
+@pytest.mark.usefixtures("two_runs")
+class TestRuns:
+    def test_it_says_what_changed_from_one_to_the_other(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.comparison')")
+        rows = page.evaluate("[...document.querySelectorAll('.runs tbody tr')].map(row => row.innerText.split('\\t'))")
+        assert [tuple(row[at].strip() for at in (2, 5, 3, 4, 10)) for row in rows] == [
+            (run_name("1700000001"), "16", "0.563\n0.183 to\xa00.880", "56%\n18% to\xa088%", "2 of 4"),
+            (run_name("1700000002"), "16", "0.563\n0.183 to\xa00.880", "56%\n18% to\xa088%", "3 of 4"),
+        ]
+        assert [row[12] for row in rows] == ["5", "6"]  # weights
+        assert page.text(".which") == f"A is {run_name('1700000001')}, B is {run_name('1700000002')}."
+        assert page.text(".verdict") == (
+            "It may be chance: mean reward 0.000, from 0.563 to 0.563 over the 4 problems where both have rewards"
+            " (95% interval -0.650 to +0.650, which includes 0)."
+        )
+        assert page.text(".rate") == (
+            "Pass rate 0.0 points, from 56.3% to 56.3% (95% interval -65.0 to +65.0, which includes 0)."
+        )
+        assert texts(page, ".tally li") == [
+            "1 problem better (0 beyond chance)",
+            "2 problems equal",
+            "1 problem worse (0 beyond chance)",
+        ]
+        assert texts(page, ".parts li") == ["format +0.25 (95% interval +0.25 to +0.25)"]
+        pairs = page.evaluate(
+            "[...document.querySelectorAll('.pairs tbody tr')].map(row => row.innerText.split('\\t'))"
+        )
+        assert pairs[0] == ["What is 3 + 2?\nrow 2\nworst of A | best of B\n", "0.50", "1.00", "+0.500\n± 0.919"]
+        assert pairs[1] == ["What is 4 + 2?\nrow 3\nbest of A | worst of B\n", "0.75", "0.25", "-0.500\n± 0.865"]
+
+    def test_a_chosen_run_narrows_neither_the_runs_nor_their_numbers(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.comparison')")
+        page.click(".runs .link")
+        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
+        page.press("3")
+        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
+        assert texts(page, ".filter") == []
+        assert page.text(".card .value") == "32"
+        page.press("1")
+        page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
+        assert f"run {run_name('1700000001')}" in page.text(".filter")
+
+    def test_a_and_b_can_be_chosen_and_a_problem_opens_its_samples(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.click("[data-key='1700000002'] input[name=side-a]")
+        page.click("[data-key='1700000001'] input[name=side-b]")
+        page.wait_for("document.querySelector('.pairs tbody tr').innerText.includes('-0.5')")
+        assert "a=1700000002" in page.evaluate("location.hash")
+        page.click(".pairs tbody .link")
+        page.wait_for(f"{ROWS}.length === 8")
+        page.click("#to-runs")
+        page.click(".filter")
+        page.click(".runs .link")
+        page.wait_for(f"{ROWS}.length === 16 && {ROWS}.every(row => row.rollout.run === '1700000001')")
+
+    def test_a_problem_opens_the_samples_of_a_and_then_those_of_b(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.click(".comparison h2 button")  # the later run is A
+        page.wait_for("location.hash.includes('a=1700000002')")
+        page.click(".pairs tbody .link")
+        page.wait_for(f"{ROWS}.length === 8")
+        letters = f"{ROWS}.map(row => [row.querySelector('.of-run')?.innerText, row.rollout.run])"
+        assert page.evaluate(letters) == [["A", "1700000002"]] * 4 + [["B", "1700000001"]] * 4
+        assert page.evaluate(f"{ROWS}.map(row => row.classList.contains('starts')).indexOf(true)") == 4
+        assert page.text("#asked p") == "Asked: What is 3 + 2?"
+        a, b = texts(page, "#asked li")
+        assert a.startswith(f"A, {run_name('1700000002')}: ")
+        assert b.startswith(f"B, {run_name('1700000001')}: ")
+        page.click(".filter")
+        page.wait_for(f"{ROWS}.length > 8 && document.querySelector('.of-run') === null")
+        assert page.evaluate("document.querySelector('#asked').hidden")
+
+    def test_a_sample_of_a_and_one_of_b_stand_side_by_side(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.pairs')")
+        offered = "[...document.querySelectorAll('.pairs tbody tr')].map(e => e.querySelector('.small')?.innerText)"
+        up, down = "worst of A | best of B", "best of A | worst of B"
+        assert page.evaluate(offered) == [up, down, None, None], "the other two are always, or never, right"
+        for row, rewards in ((1, ["reward 0", "reward 1"]), (2, ["reward 1", "reward 0"])):
+            page.click(f".pairs tbody tr:nth-child({row}) .small")
+            page.wait_for("document.querySelector('.detail.double .differ')")
+            assert texts(page, ".side .chip") == rewards
+            runs = [run_name(run) in side for run, side in zip(REWARDS, texts(page, ".side"), strict=True)]
+            assert runs == [True, True]
+            page.press("Escape")
+            page.wait_for("document.querySelector('#detail').hidden")
+            assert page.evaluate("!document.querySelector('#view-runs').hidden")
+
+    def test_what_stands_side_by_side_leaves_the_page_where_it_was(self, page: Browser) -> None:
+        page.wait_for(f"{ROWS}.length > 5")  # the table of all, which is then hidden, would scroll to the row
+        page.click("#to-runs")
+        page.click(".comparison h2 button")  # B is of the earlier run then, far below
+        page.wait_for("location.hash.includes('a=1700000002')")
+        before = page.evaluate("(document.querySelector('.pairs .small').scrollIntoView(), window.scrollY)")
+        page.evaluate("document.querySelector('.pairs .small').click()")
+        page.wait_for("document.querySelector('.detail.double .differ')")
+        assert page.evaluate("window.scrollY") == before
+
+    def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
+        page.click("#to-runs")
+        for first, sign in (("1700000002", "-"), ("1700000001", "+"), ("1700000002", "-")):
+            page.click(".comparison h2 button")
+            page.wait_for(f"location.hash.includes('a={first}')")
+            assert texts(page, ".parts li") == [f"format {sign}0.25 (95% interval {sign}0.25 to {sign}0.25)"]
+            assert page.evaluate(f"document.querySelector(\"[data-key='{first}'] input[name=side-a]\").checked")

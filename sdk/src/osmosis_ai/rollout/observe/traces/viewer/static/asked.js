@@ -10,7 +10,7 @@ const Asked = (() => {
   function told(samples) {
     const counts = new Map();
     for (const one of samples) {
-      const end = one.failed ? "failed" : one.status === "UNFINISHED" ? "have no result" : one.answer ? "said " : "said nothing";
+      const end = one.failed ? "failed" : one.status === "UNFINISHED" ? "without a result" : one.answer ? "said " : "said nothing";
       const said = end === "said " ? Text.line(one.answer, 80) : null, reward = one.failed ? null : one.reward, key = JSON.stringify([end, said, reward]);
       const known = counts.get(key) ?? { end, said, reward, n: 0 };
       known.n += 1;
@@ -38,7 +38,7 @@ const Asked = (() => {
       whole = { digest: one.digest, text: one.prompt };
       Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; draw(node, samples, state); }, () => {});
     }
-    const prompt = el("p", { class: "prompt", dir: "auto" }, el("b", { text: "Asked: " }), el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one.prompt }));
+    const prompt = el("p", { dir: "auto" }, el("b", { text: "Asked: " }), el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one.prompt }));
     Text.redraw(node, () => node.replaceChildren(prompt, answers(samples, state)));
   }
 

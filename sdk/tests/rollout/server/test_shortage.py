@@ -17,7 +17,7 @@ from support.http_peer import HttpPeer
 from support.plain_http import PLAIN
 
 from osmosis_ai.rollout.core.offload import DaemonThreads
-from osmosis_ai.rollout.core.shortage import is_local_shortage
+from osmosis_ai.rollout.core.shortage import hindered_connecting, is_local_shortage
 from osmosis_ai.rollout.observe.traces.buffer import BufferedTrace
 from osmosis_ai.rollout.openai_api import endpoint
 from osmosis_ai.rollout.openai_api.answers import Generated
@@ -102,6 +102,7 @@ async def test_nobody_there_is_no_shortage() -> None:
         (OSError(errno.EBUSY, ""), False),
         (ExceptionGroup("", [OSError(errno.ECONNREFUSED, ""), OSError(errno.ENFILE, "")]), True),
         (socket.gaierror(socket.EAI_NONAME, ""), False),
+        (socket.gaierror(socket.EAI_MEMORY, ""), True),
         (ValueError(), False),
     ],
 )
@@ -109,10 +110,13 @@ def test_what_is_a_shortage(error: Exception, is_one: bool) -> None:
     assert is_local_shortage(error) is is_one
 
 
-@pytest.mark.parametrize("error", [socket.gaierror(socket.EAI_NONAME, ""), OSError(errno.EBUSY, "")], ids=repr)
-async def test_a_name_that_the_resolver_could_not_look_up_is_a_shortage(error: OSError) -> None:
+@pytest.mark.parametrize(
+    "error", [socket.gaierror(socket.EAI_NONAME, ""), OSError(errno.EBUSY, ""), OSError(errno.EINVAL, "")], ids=repr
+)
+async def test_whatever_the_resolver_says_without_a_descriptor_is_a_shortage(error: OSError) -> None:
     with no_descriptors():
-        assert is_local_shortage(error)
+        assert hindered_connecting(error)
+    assert not hindered_connecting(error)
 
 
 @pytest.fixture

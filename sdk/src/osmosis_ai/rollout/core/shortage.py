@@ -9,7 +9,6 @@ ASSUMED_DESCRIPTORS = 1024
 """Where the system does not say how many there may be."""
 
 _ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-_RESOLVER_ERRNOS = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
 
 
 def descriptor_limit() -> int:
@@ -27,14 +26,19 @@ def is_local_shortage(error: BaseException) -> bool:
     return any(_is_short(cause) for cause in _causes(error))
 
 
+def hindered_connecting(error: BaseException) -> bool:
+    """Whether ``error``, of an attempt to connect that has just failed, came about because of a local shortage.
+
+    The resolver opens files and sockets. Where it could not, it says whatever came last: that a name is unknown, that
+    something is busy, that an argument is invalid. So what it says counts only where a file can be opened.
+    """
+    return is_local_shortage(error) or not can_open_a_file()
+
+
 def _is_short(error: BaseException) -> bool:
-    if not isinstance(error, OSError):
-        return False
-    # The resolver opens files and sockets. Where it could not it says that a name is unknown, or, with multicast DNS
-    # (libnss-mdns), that something is busy, which is no gaierror.
-    if isinstance(error, socket.gaierror) or error.errno == errno.EBUSY:
-        return error.errno in _RESOLVER_ERRNOS or not can_open_a_file()
-    return error.errno in _ERRNOS
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_MEMORY
+    return isinstance(error, OSError) and error.errno in _ERRNOS
 
 
 def can_open_a_file() -> bool:

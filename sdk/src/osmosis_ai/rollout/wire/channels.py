@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from osmosis_ai.rollout.core.shortage import descriptor_limit, is_local_shortage
+from osmosis_ai.rollout.core.shortage import descriptor_limit, hindered_connecting
 from osmosis_ai.rollout.wire.addresses import proxy_for
 from osmosis_ai.rollout.wire.channel import MAX_REPLY_BYTES, Limits, Origin, Reply, TrainerChannel, target_of
 
@@ -68,7 +68,7 @@ class TrainerChannels:
                     await _close_surplus(channels)
                 return await open_.channel.post(url, body, headers, limit_seconds, only_status=only_status)
             except (httpx.ConnectError, httpx.ConnectTimeout, OSError) as error:
-                if not is_local_shortage(error):
+                if not hindered_connecting(error):
                     raise
                 # Nothing has been sent, and it is no failure of the trainer's.
                 self._tell_of_shortage()

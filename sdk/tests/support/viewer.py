@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from osmosis_ai.cli import main
 from support.browser import Browser
 from support.traces import TraceMaker, answer, call, calling, saying
 
@@ -38,3 +39,18 @@ def texts(page: Browser, selector: str) -> list[str]:
     """What each of the nodes says."""
     found: list[str] = page.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)")
     return found
+
+
+def shown(page: Browser, selector: str) -> list[str]:
+    """The whole text of each of the nodes, that of folded ones too."""
+    found: list[str] = page.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.textContent)")
+    return found
+
+
+def show(page: Browser, tmp_path: Path, *makers: TraceMaker) -> None:
+    """Open the report of these rollouts."""
+    for maker in makers:
+        maker.write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open((tmp_path / "report.html").as_uri())
+    page.wait_for(f"{IS_READ} && {ROWS}.length === {len(makers)}")

@@ -18,6 +18,7 @@ _MODULES = (
     "delays",
     "wire",
     "state",
+    "cancels",
     "refused",
     "load",
     "ids",

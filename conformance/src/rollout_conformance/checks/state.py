@@ -1,4 +1,4 @@
-"""How a rollout stands, and its end on request."""
+"""How a rollout stands."""
 
 import asyncio
 import re
@@ -13,13 +13,11 @@ import httpx
 from rollout_conformance.asking import describe
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
-from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
-from rollout_conformance.played import PlayedRollout, Script
+from rollout_conformance.played import PlayedRollout
 from rollout_conformance.scripts import (
     acknowledge,
     answering,
-    calling_offered_tools,
     first,
     owing,
     refusing,
@@ -27,7 +25,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_number, is_same_json, parse_object
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import MADE_ANEW, NOT_ON_RECORD
+from rollout_conformance.usual_causes import NOT_ON_RECORD
 from rollout_conformance.vocabulary import Failed, NotExercised, Phase
 
 BEFORE_ITS_END = ("queued", "running", "recording", "accepted")
@@ -38,16 +36,16 @@ TIMES = ("accepted_at", "started_at", "finished_at", "settled_at")
 YEARS_SECONDS = 10 * 365 * 86_400
 """As far as a clock may be wrong."""
 ENDED, ACTIVE_SECONDS = 8, 6.0
-CANCELS = 6
-"""Rollouts that are cancelled at once: where a server has several processes, another may answer for some."""
-LONG_PAUSE_SECONDS = 600
-PAUSE_SECONDS = 3
-"""Long enough for a cancel within it, on a machine that stands still for a while."""
 ON_RECORD_SECONDS = 2.0
 """In which what was not on record when its 202 left is there."""
 
 
-def _fields(answer: httpx.Response, status: int, what: str) -> dict[str, Any]:
+def fields_of(answer: httpx.Response, status: int, what: str) -> dict[str, Any]:
+    """The object that an answer with this status holds.
+
+    Raises:
+        Failed: it has another status, or holds none.
+    """
     if answer.status_code != status:
         raise Failed(f"{status} to {what}", describe(answer))
     try:
@@ -58,7 +56,7 @@ def _fields(answer: httpx.Response, status: int, what: str) -> dict[str, Any]:
 
 async def _view(kit: Kit, rollout: PlayedRollout, what: str) -> dict[str, Any]:
     """Its state, which is one of the table."""
-    fields = _fields(await kit.status(rollout.rollout_id), 200, f"GET /v1/rollout/{{rollout_id}} of {what}")
+    fields = fields_of(await kit.status(rollout.rollout_id), 200, f"GET /v1/rollout/{{rollout_id}} of {what}")
     if fields.get("rollout_id") != rollout.rollout_id:
         raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in its state", quoted(fields.get("rollout_id")))
     if fields.get("state") not in STATES:
@@ -122,12 +120,12 @@ async def ended(kit: Kit) -> None:
 
 @check("state.unknown", "state-2", "The state of a rollout that nobody knows is 404, a JSON object.")
 async def unknown(kit: Kit) -> None:
-    fields = _fields(await kit.status(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the state of an unknown rollout")
+    fields = fields_of(await kit.status(f"kit-nobody-{secrets.token_hex(4)}"), 404, "the state of an unknown rollout")
     if fields.get("code") != "unknown_rollout":
         raise Failed("the code 'unknown_rollout' with the 404", quoted(fields))
     known = await kit.start(rollout_id=f"Kit-{secrets.token_hex(4)}-Z")
     what = "the state of an id that is known in another case"
-    _fields(await kit.status(known.rollout_id.swapcase()), 404, what)
+    fields_of(await kit.status(known.rollout_id.swapcase()), 404, what)
     if (answer := await kit.ask("GET", "/v1/rollout/%FF")).status_code >= 500:
         raise Failed("a 4xx to GET /v1/rollout/%FF, which is no text", describe(answer))
 
@@ -141,113 +139,15 @@ async def encoded(kit: Kit) -> None:
     if (answer := await kit.ask("GET", path)).status_code != 200:
         usually = "the path is decoded like a form, where + is a space, or hex digits in lower case are not"
         raise Failed(f"200 to GET {path}, an id with a + in it", describe(answer), usually=usually)
-    fields = _fields(await kit.cancel_where_it_runs(rollout.rollout_id), 202, "the cancel of a rollout with an odd id")
+    fields = fields_of(
+        await kit.cancel_where_it_runs(rollout.rollout_id), 202, "the cancel of a rollout with an odd id"
+    )
     if fields.get("rollout_id") != rollout.rollout_id:
         raise Failed(f"rollout_id {quoted(rollout.rollout_id)} in the answer to its cancel", quoted(fields))
     await rollout.result()
 
 
-async def _cancelled(kit: Kit, script: Script, *, insist: bool = False) -> tuple[PlayedRollout, httpx.Response]:
-    """A rollout whose model is asked, and what its cancel was answered."""
-    rollout = await kit.start(script, api_key=secrets.token_urlsafe(12))
-    await rollout.first_chat()
-    return rollout, await (kit.cancel_where_it_runs if insist else kit.cancel)(rollout.rollout_id)
-
-
-@check("state.cancel", "state-3", "A rollout that runs is cancelled: 202, and an ERROR result, outcome 'cancelled'.")
-async def cancel(kit: Kit) -> None:
-    model, at_once = kit.hold(), {"Retry-After": "0"}
-    # An agent that goes on all the same has more to ask, and a call that does is made again: the audits see both.
-    ends = calling_offered_tools(turns=3), refusing(500, None, answering(), at_once)
-    pauses = (
-        refusing(503, None, answering(), {"Retry-After": str(seconds)})
-        for seconds in (LONG_PAUSE_SECONDS, PAUSE_SECONDS)
-    )
-    answers = await asyncio.gather(
-        *(_cancelled(kit, waiting_for(model, ends[number % 2])) for number in range(CANCELS)),
-        # Nothing else ends one that backs off within the check.
-        *(_cancelled(kit, script, insist=True) for script in pauses),
-    )
-    # One of another server on the same journal is 409; workers of one server pass it on.
-    taken = [(rollout, answer) for rollout, answer in answers if answer.status_code != 409]
-    if not taken:
-        raise Failed("202 to the cancel of a rollout that runs", describe(answers[0][1]))
-    for rollout, answer in taken:
-        fields = _fields(answer, 202, "the cancel of a rollout that runs")
-        if fields.get("rollout_id") != rollout.rollout_id or fields.get("state") != "cancelling":
-            raise Failed("the rollout_id and state 'cancelling' in the answer to a cancel", quoted(fields))
-        result = await rollout.result()
-        extra = result.get("extra_fields")
-        outcome = extra.get("outcome") if isinstance(extra, dict) else None
-        if result.get("status") != "ERROR" or outcome != "cancelled":
-            raise Failed("an ERROR with the outcome 'cancelled'", f"{result.get('status')}, {quoted(outcome)}")
-    model.set()
-    # So is a call that was planned for the end of the pause.
-    await asyncio.sleep(PAUSE_SECONDS)
-    await kit.settle()
-
-
-@check("state.cancel_one", "way-8", "A cancel ends the rollout of that very id, and none whose id is nearly alike.")
-async def cancel_one(kit: Kit) -> None:
-    model, own = kit.hold(), f"kit-{secrets.token_hex(4)}-a1"
-    meant = await kit.start(waiting_for(model, answering()), rollout_id=own)
-    others = f"{own}1", own.upper(), f"x{own}"
-    alike = {other: kit.play(waiting_for(model, answering()), rollout_id=other) for other in others}
-    await asyncio.gather(*map(kit.send, alike.values()))
-    for rollout in (meant, *alike.values()):
-        await rollout.first_chat()
-    await kit.cancel_where_it_runs(own)
-    await meant.result()
-    model.set()
-    for other, result in zip(alike, await kit.results(alike.values()), strict=True):
-        if result.get("status") != "COMPLETED":
-            looked_at(alike[other])
-            what = f"COMPLETED, of rollout_id {quoted(other)} when {quoted(own)} is cancelled"
-            raise Failed(what, f"{result.get('status')}: {quoted(result.get('error_message'))}")
-
-
-@check("state.cancel_again", "state-13", "A rollout that is cancelled twice has one result; the second is 202 or 409.")
-async def cancel_again(kit: Kit) -> None:
-    rollout = await kit.start(waiting_for(kit.hold(), answering()))
-    await rollout.first_chat()
-    await kit.cancel_where_it_runs(rollout.rollout_id)
-    if (again := await kit.cancel(rollout.rollout_id)).status_code not in (202, 409):
-        raise Failed("202 or 409 to the second cancel of a rollout", describe(again))
-    await rollout.result()
-    await kit.settle()
-    if len(rollout.completions) > 1:
-        raise Failed("one result of a rollout that was cancelled twice", f"{len(rollout.completions)}")
-
-
-@check(
-    "state.cancel_hangs_up", "order-3", "The connection of a call that waits is closed when its rollout is cancelled."
-)
-async def cancel_hangs_up(kit: Kit) -> None:
-    rollout = await kit.start(waiting_for(kit.hold(), answering()))
-    call = await rollout.first_chat()
-    await kit.cancel_where_it_runs(rollout.rollout_id)
-    await rollout.result()
-    deadline = time.monotonic() + kit.options.timeout_seconds
-    while not call.request.is_abandoned():
-        if time.monotonic() > deadline:
-            raise Failed("the connection of its call closed once a rollout was cancelled", "an open one")
-        await asyncio.sleep(POLL_SECONDS)
-
-
-@check("state.cancel_ended", "state-4", "The cancel of a rollout that has ended is 409, and changes nothing.")
-async def cancel_ended(kit: Kit) -> None:
-    for how, script in (("has ended", answering()), ("has ended as ERROR", refusing(400, None, answering()))):
-        rollout = await kit.start(script)
-        await rollout.result()
-        await until_delivered(kit, rollout)
-        fields = _fields(await kit.cancel(rollout.rollout_id), 409, f"the cancel of a rollout that {how}")
-        if fields.get("code") != "not_running":
-            raise Failed("the code 'not_running' with the 409", quoted(fields))
-        await until_delivered(kit, rollout)
-    await _cancel_owed(kit)
-
-
-async def _owed(kit: Kit) -> tuple[PlayedRollout, asyncio.Event]:
+async def start_owed(kit: Kit) -> tuple[PlayedRollout, asyncio.Event]:
     """One that has ended, and whose result is answered 503 until the event is set."""
     is_back = kit.hold()
     rollout = kit.play(on_completed=owing(is_back))
@@ -255,22 +155,6 @@ async def _owed(kit: Kit) -> tuple[PlayedRollout, asyncio.Event]:
     await kit.send(rollout)
     await rollout.wait_until(lambda played: bool(played.completions), "a terminal result")
     return rollout, is_back
-
-
-async def _cancel_owed(kit: Kit) -> None:
-    """The cancel of one that has ended, and whose result is answered 503."""
-    rollout, is_back = await _owed(kit)
-    _fields(await kit.cancel(rollout.rollout_id), 409, "the cancel of a rollout whose result is owed")
-    count = len(rollout.completions)
-    is_back.set()
-    try:
-        await rollout.result()
-    except Failed:
-        got = f"none; it had been answered 503 before it, {count} times"
-        usually = "the cancel ends the delivery, too: what has ended is not cancelled any more"
-        raise Failed("the result again after a cancel that was answered 409", got, usually=usually) from None
-    if contradiction := rollout.contradiction():
-        raise Failed("the same result after the cancel of a rollout that had ended", contradiction, usually=MADE_ANEW)
 
 
 @check("state.newest", "state-1", "Of two rollouts of one id, the newest one's state is told.")
@@ -298,17 +182,9 @@ async def newest(kit: Kit) -> None:
         raise Failed(what, f"{quoted(state)}{', and the right one later' if usually else ''}", usually=usually)
 
 
-@check("state.cancel_unknown", "state-5", "The cancel of a rollout that nobody knows is 404.")
-async def cancel_unknown(kit: Kit) -> None:
-    nobody = f"kit-nobody-{secrets.token_hex(4)}"
-    fields = _fields(await kit.cancel(nobody), 404, "the cancel of an unknown rollout")
-    if fields.get("code") != "unknown_rollout":
-        raise Failed("the code 'unknown_rollout' with the 404", quoted(fields))
-
-
 @check("state.undelivered", "state-11", "A result that is not acknowledged yet is 'finished', not 'delivered'.")
 async def undelivered(kit: Kit) -> None:
-    rollout, is_back = await _owed(kit)
+    rollout, is_back = await start_owed(kit)
     # When it is offered again, the server has read the first answer.
     await rollout.wait_until(lambda played: len(played.completions) > 1, "the result again after 503")
     owed = await _view(kit, rollout, "a rollout whose result was answered 503")
@@ -329,7 +205,7 @@ async def undelivered(kit: Kit) -> None:
     "state.attempts", "state-14", "The offers of a result are counted; once it is delivered, there is no last_error."
 )
 async def attempts(kit: Kit) -> None:
-    rollout, is_back = await _owed(kit)
+    rollout, is_back = await start_owed(kit)
     is_back.set()
     await rollout.result()
     told, count = await until_delivered(kit, rollout), len(rollout.completions)
@@ -349,7 +225,7 @@ def require_attempts(told: dict[str, Any], least: int, count: int, by: str = "",
 @check("state.health", "state-6", "GET /health does not count rollouts as active that have ended.", Phase.ALONE)
 async def health(kit: Kit) -> None:
     before = await _active(kit)
-    owed = [rollout for rollout, _ in await asyncio.gather(*(_owed(kit) for _ in range(ENDED)))]
+    owed = [rollout for rollout, _ in await asyncio.gather(*(start_owed(kit) for _ in range(ENDED)))]
     # What is offered again was read by the server before.
     await _require_inactive(
         kit, before, "results that are offered again", lambda: all(len(one.completions) > 1 for one in owed)
@@ -375,7 +251,7 @@ async def _require_inactive(kit: Kit, before: int, what: str, is_settled: Callab
 
 
 async def _active(kit: Kit) -> int:
-    count = _fields(await kit.get("/health"), 200, "GET /health").get("active_rollouts")
+    count = fields_of(await kit.get("/health"), 200, "GET /health").get("active_rollouts")
     if not isinstance(count, int) or count < 0:
         raise Failed("active_rollouts, a whole number, in the answer of GET /health", quoted(count))
     return count
@@ -399,6 +275,6 @@ async def _require_undeliverable(kit: Kit, status: int) -> None:
         if state == "delivered" or time.monotonic() > deadline:
             raise Failed(f"the state 'undeliverable' of {what}", quoted(state))
         await asyncio.sleep(POLL_SECONDS)
-    _fields(await kit.cancel(rollout.rollout_id), 409, f"the cancel of {what}")
+    fields_of(await kit.cancel(rollout.rollout_id), 409, f"the cancel of {what}")
     if (state := (await _view(kit, rollout, what))["state"]) != "undeliverable":
         raise Failed(f"the state 'undeliverable' of {what}, after its cancel was 409", quoted(state))

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, answer, call, calling, saying
-from support.viewer import IS_READ, ROWS
-
-from osmosis_ai.cli import main
+from support.viewer import show, shown
 
 pytestmark = browser_tests()
 
@@ -41,22 +39,9 @@ print("<script>alert(2)</script>")
 #### 42"""
 
 
-def show(page: Browser, tmp_path: Path, *makers: TraceMaker) -> None:
-    for maker in makers:
-        maker.write(tmp_path / "traces")
-    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
-    page.open((tmp_path / "report.html").as_uri())
-    page.wait_for(f"{IS_READ} && {ROWS}.length === {len(makers)}")
-
-
 def opened(page: Browser) -> None:
     page.click(".row")
     page.wait_for("document.querySelector('.conversation')")
-
-
-def shown(page: Browser, selector: str) -> list[str]:
-    found: list[str] = page.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.textContent)")
-    return found
 
 
 def test_a_reply_is_markdown_and_nothing_in_it_is_html(page: Browser, tmp_path: Path) -> None:
@@ -105,76 +90,6 @@ def test_what_was_thought_is_folded_and_nothing_else(page: Browser, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("ends", "verdict"),
-    [
-        (("x", "x"), "They part in turn 1, in what they thought alone."),
-        (("x", "y"), "They part in turn 1, in what they thought; in what they said or did, in turn 2."),
-    ],
-)
-def test_side_by_side_thoughts_are_folded_too(
-    page: Browser, tmp_path: Path, ends: tuple[str, str], verdict: str
-) -> None:
-    told = {"a": "<think>It is three.</think>So three.", "b": "<think>It is four.</think>So three."}
-    makers = []
-    for (name, text), said in zip(told.items(), ends, strict=True):
-        reply = saying(text) | {"reasoning_content": "Long before."}
-        maker = (
-            TraceMaker(name)
-            .start("Hi?")
-            .turn(1, reply)
-            .turn(2, saying(f"<think>Now {name}.</think>{said}"))
-            .end(reward=1.0)
-        )
-        makers.append(maker)
-    show(page, tmp_path, *makers)
-    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
-    page.wait_for("document.querySelector('.differ')")
-    assert shown(page, "#detail .verdict") == [verdict]
-    assert shown(page, "#detail .said") == ["So three.", "So three.", *ends]
-    assert shown(page, "#detail .reasoning .text") == [
-        "Long before.\n\nIt is three.",
-        "Long before.\n\nIt is four.",
-        "Now a.",
-        "Now b.",
-    ]
-    assert shown(page, "#detail .reasoning mark") == ["three.", "four.", "a.", "b."]
-    assert shown(page, "#detail summary") == [
-        f"Thinking ({length} characters, not the same)" for length in (26, 25, 6, 6)
-    ]
-    assert page.evaluate("[...document.querySelectorAll('#detail details')].every(one => !one.open)")
-
-
-@pytest.mark.parametrize(
-    ("given", "sums", "ends", "verdict"),
-    [
-        (('{"a": 1, "b": 2}', '{"b":2,"a":1}'), "33", "xx", "Both said the same, turn by turn."),
-        (('{"a": 1, "b": 2}', '{"a": 2, "b": 1}'), "33", "xx", "in arguments that led to the same alone."),
-        (
-            ('{"a": 1, "b": 2}', '{"a": 2, "b": 1}'),
-            "33",
-            "xy",
-            "in arguments that led to the same; in what they said or did, in turn 2.",
-        ),
-        (('{"a": 1, "b": 2}', '{"a": 2, "b": 2}'), "34", "xy", "They part in turn 1."),
-    ],
-    ids=["another order", "swapped", "swapped before", "others"],
-)
-def test_side_by_side_arguments_that_led_to_the_same_decide_nothing(
-    page: Browser, tmp_path: Path, given: tuple[str, str], sums: str, ends: str, verdict: str
-) -> None:
-    makers = []
-    for name, arguments, total, end in zip("ab", given, sums, ends, strict=True):
-        asked = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": arguments}}
-        maker = TraceMaker(name).start("Hi?").turn(1, calling(asked), [answer(1, total)])
-        makers.append(maker.turn(2, saying(end)).end(reward=1.0))
-    show(page, tmp_path, *makers)
-    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
-    page.wait_for("document.querySelector('#detail .verdict')")
-    [said] = shown(page, "#detail .verdict")
-    assert said.removeprefix("They part in turn 1, ") == verdict
-
-
-@pytest.mark.parametrize(
     ("error", "said"),
     [
         ('OsmosisServerError: {"detail": "no GPU {0} is free"} (HTTP 500)', "no GPU {0} is free (HTTP 500)"),
@@ -211,93 +126,6 @@ def test_what_is_cut_says_so(page: Browser, tmp_path: Path) -> None:
     page.evaluate("location.hash = '#view=problems'")
     page.wait_for("document.querySelector('.problems .row')")
     assert sorted(shown(page, ".problems .row .id")) == [f"{n}" * 240 + "…" for n in (1, 2)]
-
-
-def test_side_by_side_the_next_difference_is_a_key_away_and_what_is_the_same_is_folded(
-    page: Browser, tmp_path: Path
-) -> None:
-    lines = "\n".join(f"line {number}" for number in range(30))
-    makers = []
-    for name, given, said in (("a", (1, 2), "three."), ("b", (2, 1), "four.")):
-        maker = TraceMaker(name).start("Hi?").turn(1, calling(call(1, "add", a=given[0], b=given[1])), [answer(1, "3")])
-        makers.append(maker.turn(2, saying(f"{lines}\nThe answer is {said}")).end(reward=1.0))
-    show(page, tmp_path, *makers)
-    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
-    page.wait_for("document.querySelector('.differ')")
-    assert shown(page, ".alike summary") == ["25 lines, the same"] * 2
-    assert lines.splitlines()[10] in page.evaluate("document.querySelector('.alike').textContent")
-    for reached in ("1,", "three.", "1,"):
-        page.press("d")
-        page.wait_for(f"document.querySelector('.reached')?.textContent === '{reached}'")
-    page.click("[aria-label='Next difference']")
-    page.wait_for("document.querySelector('.reached').textContent === 'three.'")
-
-
-SYSTEM = "You are a careful calculator. Use the tools for every step."
-ALIKE = "Prompt, tools and sampling are the same."
-
-
-@pytest.mark.parametrize(
-    ("system", "asked", "temperature", "tool", "notices", "alike", "marks"),
-    [
-        (SYSTEM, "Which?", 0.8, "add", [], ALIKE, []),
-        (
-            SYSTEM.replace("careful", "quick"), "Which?", 0.8, "add",
-            ["Only the system prompt differs in what they were asked."],
-            "Tools and sampling are the same.", ["careful", "quick"],
-        ),
-        (
-            SYSTEM, "Which one?", 0.8, "add",
-            ["They were asked different things, from message 2 on."],
-            "Tools and sampling are the same.", ["Which?", "Which one?"],
-        ),
-        (
-            SYSTEM, "Which?", 0.5, "plus",
-            ["Tools that differ: add, plus.", "Sampling differs: temperature 0.8 | 0.5."],
-            "Prompt is the same.", [],
-        ),
-    ],
-)  # fmt: skip
-def test_side_by_side_what_they_were_asked_is_compared(
-    page: Browser,
-    tmp_path: Path,
-    system: str,
-    asked: str,
-    temperature: float,
-    tool: str,
-    notices: list[str],
-    alike: str,
-    marks: list[str],
-) -> None:
-    first = TraceMaker("r1").start("Which?").turn(1, saying("so")).end(reward=1.0)
-    other = TraceMaker("r2").start(asked, completion_params={"temperature": temperature})
-    other.lines[0] = other.lines[0].replace(SYSTEM, system).replace('"name":"add"', f'"name":"{tool}"')
-    show(page, tmp_path, first, other.turn(1, saying("so")).end(reward=0.0))
-    page.evaluate("location.hash = '#pin=traces/r1&rollout=traces/r2'")
-    page.wait_for("document.querySelector('.detail.double .verdict')")
-    assert shown(page, "#detail .notice") == notices
-    assert shown(page, "#detail .alike-asks") == [alike]
-    assert "".join(shown(page, "#detail mark")) == "".join(marks)
-    asks = page.evaluate("document.querySelector('#detail .asked')?.innerText ?? null")
-    assert asks == ("Asked: Which?" if asked == "Which?" else None)
-
-
-@pytest.mark.parametrize(
-    ("changed", "marked"), [({200: "seven"}, ["seven"]), ({5: "seven", 350: "eight"}, ["seven 5", "eight 350"])]
-)
-def test_side_by_side_long_texts_are_marked_only_where_they_differ(
-    page: Browser, tmp_path: Path, changed: dict[int, str], marked: list[str]
-) -> None:
-    texts = ["\n".join(f"{words.get(number, 'word')} {number}" for number in range(400)) for words in ({}, changed)]
-    makers = [
-        TraceMaker(name).start("Hi?").turn(1, saying(text)).end(reward=1.0)
-        for name, text in zip("ab", texts, strict=True)
-    ]
-    show(page, tmp_path, *makers)
-    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
-    page.wait_for("document.querySelector('.differ')")
-    ofb = "[...document.querySelectorAll('.differ .pair > div:last-child mark')].map(mark => mark.textContent.trim())"
-    assert page.evaluate(ofb) == marked
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ MESSAGES: dict[str, tuple[type[BaseModel], Extra]] = {
                     "The first one counts; the others are ignored. Token ids and log-probabilities stand in it.",
                     minItems=1,
                 ),
-                "usage": says("Token counts; what is absent counts as 0."),
+                "usage": says("Token counts; what is absent or null counts as 0."),
                 "token_ids": says("Where ids stood before; those of `choices[0]` win."),
                 "prompt_token_ids": says("Ids of the prompt's tokens; ignored."),
                 "logprobs": says("Where log-probabilities stood before; those of `choices[0]` win."),

@@ -123,7 +123,7 @@ CAUSES: dict[str, str] = {
     "completed.key": "Idempotency-Key is sent with chat calls only, or made anew for each delivery",
     "completed.tool_counts": "calls that could not be made are not counted, or only one of each message",
     "completed.own_key": "the key is a constant, or that of the last call: make it from the rollout_id",
-    "completed.usage": "prompt_tokens and completion_tokens are taken for there: what is absent is 0",
+    "completed.usage": "prompt_tokens and completion_tokens are taken for there: what is absent or null is 0",
     "completed.metrics": "counts are taken from what was asked, not from what was answered",
     "completed.max_context": "it is the last prompt, or a sum: take the largest prompt_tokens of any reply",
     "completed.latency": "the clock is around the call with all its attempts, or stands still between them",

@@ -328,19 +328,23 @@ async def taken(kit: Kit) -> None:
     _require_counts(given, {"num_llm_calls": 1, **tokens, "response_tokens": COMPLETION_TOKENS})
 
 
-@check("completed.usage", "metric-3 metric-4", "What a usage leaves out counts as 0.")
+@check("completed.usage", "metric-3 metric-4", "What a usage leaves out, or has as null, counts as 0.")
 async def usage(kit: Kit) -> None:
-    def without(*names: str) -> Callable[[Fields, int], None]:
+    def given_as(counts: Fields) -> Callable[[Fields, int], None]:
         def change(body: Fields, turn: int) -> None:
-            body["usage"] = {name: value for name, value in body["usage"].items() if name not in names}
+            body["usage"] = {name: body["usage"][name] if count is ... else count for name, count in counts.items()}
 
         return change
 
-    for names, prompt, response in (
-        (("completion_tokens",), PROMPT_TOKENS_PER_MESSAGE, 0),
-        (("prompt_tokens", "total_tokens"), 0, COMPLETION_TOKENS),
+    prompt_alone, reply_alone = {"prompt_tokens": ..., "total_tokens": ...}, {"completion_tokens": ...}
+    for how, counts, prompt, response in (
+        ("without completion_tokens", prompt_alone, PROMPT_TOKENS_PER_MESSAGE, 0),
+        ("without prompt_tokens", reply_alone, 0, COMPLETION_TOKENS),
+        ("with null for completion_tokens", {**prompt_alone, "completion_tokens": None}, PROMPT_TOKENS_PER_MESSAGE, 0),
+        ("with null for prompt_tokens", {**reply_alone, "prompt_tokens": None}, 0, COMPLETION_TOKENS),
+        ("without any count", {}, 0, 0),
     ):
-        rollout = await require_completed(kit, f"a usage without {names[0]}", changed(answering(), without(*names)))
+        rollout = await require_completed(kit, f"a usage {how}", changed(answering(), given_as(counts)))
         given = (await rollout.result()).get("metrics")
         if not isinstance(given, dict) or len(rollout.answered_chats) != 1:
             raise NotExercised("the agent sends no metrics, or makes more than one call")

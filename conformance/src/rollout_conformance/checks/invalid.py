@@ -95,6 +95,7 @@ ODD_URLS = (
     "http://user:password@127.0.0.1:1",
     "http://127.0.0.1:1/a b",
     "http://127.0.0.1:port",
+    "http://127.0.0.1:0",
 )
 ANYWHERE: dict[str, Any] = {
     "completion_params": {"x": "@"},

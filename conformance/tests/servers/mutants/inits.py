@@ -243,6 +243,7 @@ mutant(
     "invalid.odd_url",
     is_url=lambda s, usual, url: usual(url) or (isinstance(url, str) and url.startswith("http://127.0.0.1:1/")),
 )
+mutant("takes-port-0", "invalid.odd_url", is_url=lambda s, usual, url: usual(url) or url == "http://127.0.0.1:0")
 mutant("crashes-on-what-is-no-json", "invalid.not_json", parse=crashes_on_what_is_no_json)
 mutant(
     "takes-nan-in-messages",

@@ -205,6 +205,13 @@ mutant(
 )
 
 
+def adds_up_null_counts(self: SmallServer, usual: Any, response: httpx.Response) -> Json | None:
+    found: Json | None = usual(response)
+    if found is not None and None in (found.get("usage") or {}).values():
+        raise ChatError("TypeError: int + None")
+    return found
+
+
 def fails_on_a_null_usage(self: SmallServer, usual: Any, response: httpx.Response) -> Json | None:
     found: Json | None = usual(response)
     if found is not None and found.get("usage", {}) is None:
@@ -225,6 +232,7 @@ async def tells_its_key_with_an_error(self: SmallServer, usual: Any, rollout: Ro
     return state
 
 
+mutant("adds-up-null-counts", "completed.usage", completion_in=adds_up_null_counts)
 mutant("fails-on-a-null-usage", "chat.null_fields", completion_in=fails_on_a_null_usage)
 mutant(
     "answers-nested-calls-last",

@@ -174,6 +174,13 @@ def test_nothing_follows_from_what_rests_on_it() -> None:
         ({"a": 1}, {"a": 1.0}, "a 1, then 1.0"),
         ({"a": [1]}, {"a": [1, 2]}, "a of 1 items, then 2"),
         ({"a": "x" * 200 + "y"}, {"a": "x" * 200 + "z"}, f"a from character 180: '{'x' * 20}y', then '{'x' * 20}z'"),
+        (
+            {"a": "cafe\u0301"},
+            {"a": "caf\u00e9"},
+            "a 'cafe\u0301', then 'caf\u00e9'; at character 3: U+0065 U+0301, then U+00E9",
+        ),
+        ({"a": "x\ufe0fy"}, {"a": "xy"}, "a 'x\ufe0fy', then 'xy'; at character 1: U+FE0F, then nothing"),
+        ({"a": "x  y"}, {"a": "x y"}, "a 'x y', then 'x y'; at character 2: U+0020, then nothing"),
     ],
 )
 def test_two_that_read_alike_are_told_apart_by_where_they_differ(one: Json, other: Json, where: str) -> None:

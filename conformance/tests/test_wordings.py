@@ -19,6 +19,7 @@ TIMEOUT_SECONDS = 30.0
         ("tells-its-key-with-an-error", "callbacks.secret", "got the api_key in its last_error"),
         ("asks-at-once-after-an-abort", "retries.delay", "calls after a reply with finish_reason 'abort'"),
         ("asks-at-once-in-a-pause", "retries.delay", "calls after 503, three times; got no wait to speak of"),
+        ("composes-texts", "ids.text", "; at character 19: U+0065 U+0301, then U+00E9"),
         ("rounds-exponents", "chat.reply_kept", "at index 2, which differs at tool_calls"),
         ("leaves-its-call", "callbacks.order", "after it, first attempt 2 of call 1 for a completion"),
         ("takes-a-reset-of-a-call-for-final", "retries.cut", "a connection that was reset before an answer; got ERROR"),

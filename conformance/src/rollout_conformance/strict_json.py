@@ -1,11 +1,15 @@
 """JSON as RFC 8259 has it, and when two documents are the same."""
 
 import json
+from collections.abc import Sequence
+from itertools import takewhile
+from operator import eq
 from typing import Any, NoReturn
 
 from rollout_conformance.text import quoted
 
 LONG_CHARACTERS = 100
+MAX_CODE_POINTS = 4
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def first_difference(one: bytes, other: bytes) -> str:
         found = ""
     if found:
         return found
-    at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    at = _alike(one, other)
     around = slice(max(0, at - 10), at + 30)
     return f"byte {at}: {quoted(one[around])}, then {quoted(other[around])}"
 
@@ -86,12 +90,30 @@ def _difference(path: str, one: Any, other: Any) -> str:
         return "" if len(one) == len(other) else f"{path} of {len(one)} items, then {len(other)}"
     if type(one) is type(other) and one == other:
         return ""
-    return f"{path} {_ends(one, other)}"
+    is_text = isinstance(one, str) and isinstance(other, str)
+    return f"{path} {difference_of_texts(one, other) if is_text else f'{quoted(one)}, then {quoted(other)}'}"
 
 
-def _ends(one: Any, other: Any) -> str:
-    if isinstance(one, str) and isinstance(other, str) and max(len(one), len(other)) > LONG_CHARACTERS:
-        at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-        start = max(0, at - 20)
-        return f"from character {start}: {quoted(one[start : at + 60])}, then {quoted(other[start : at + 60])}"
-    return f"{quoted(one)}, then {quoted(other)}"
+def difference_of_texts(one: str, other: str) -> str:
+    """What each has where two texts differ, and by code point where that may not be seen."""
+    at = _alike(one, other)
+    is_long = max(len(one), len(other)) > LONG_CHARACTERS
+    start = max(0, at - 20) if is_long else 0
+    around = slice(start, at + 60 if is_long else None)
+    where = f"from character {start}: " if is_long else ""
+    return f"{where}{quoted(one[around])}, then {quoted(other[around])}{_code_points(one[at:], other[at:], at)}"
+
+
+def _alike(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many items both begin with."""
+    return sum(takewhile(bool, map(eq, one, other)))
+
+
+def _code_points(one: str, other: str, at: int) -> str:
+    alike = _alike(one[::-1], other[::-1])
+    parts = [side[: len(side) - alike] for side in (one, other)]
+    # Anything else may look like another, or like nothing: a letter and its accent, a mark without width, a space.
+    if all(part.isascii() and part.isprintable() and not part.isspace() for part in parts):
+        return ""
+    told = [" ".join(f"U+{ord(character):04X}" for character in part[:MAX_CODE_POINTS]) or "nothing" for part in parts]
+    return f"; at character {at}: {told[0]}, then {told[1]}"

@@ -11,7 +11,7 @@ from rollout_conformance.endpoint import Answer
 from rollout_conformance.kit import Kit
 from rollout_conformance.played import Call, PlayedRollout, objects_of
 from rollout_conformance.scripts import saying, turn_of
-from rollout_conformance.strict_json import parse_object
+from rollout_conformance.strict_json import difference_of_texts, parse_object
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import Failed
 
@@ -144,7 +144,9 @@ async def _require_kept(rollout: PlayedRollout, text: str) -> None:
     final = [message.get("content") for message in result.get("final_messages", []) if isinstance(message, dict)]
     for where, texts, count in (("the call for a completion", sent, 1), ("final_messages", final, 2)):
         if texts.count(text) < count:
-            raise Failed(f"the text unchanged in {where}", quoted(texts))
+            other = next((one for one in texts if isinstance(one, str) and one != text), None)
+            got = quoted(texts) if other is None else f"another: {difference_of_texts(text, other)}"
+            raise Failed(f"the text unchanged in {where}", got)
 
 
 @check("ids.surrogate_reply", "http-6", "A reply of the model with a lone surrogate ends in a result all the same.")

@@ -71,10 +71,15 @@ def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(
     phone.wait_for(f"{ROWS}.some(row => row.querySelector('.why').innerText.includes('no signal in'))")
     nothing_is_cut(phone, ".problems .why")
     phone.resize(phone_width, 844, mobile=True)
-    phone.wait_for(f"{ROWS}.every(row => !row.querySelector('.why').innerText.includes('no signal in'))")
-    nothing_is_cut(phone, ".problems .why")
+    phone.wait_for("document.querySelector('.problems .of-first').getClientRects().length")
+    nothing_is_cut(phone, ".problems .why, .problems .why span")
     shown = phone.evaluate(f"{ROWS}.map(row => row.querySelector('.why').innerText)")
-    assert sorted(shown) == ["row 0 · 2 runs", "row 1 · 2 runs", "row 2 · 2 runs", "row 3 · 2 runs", "row 7"]
+    shown = [" ".join(one.split()) for one in shown]
+    assert sorted(shown) == [
+        *("row 0 · 2 runs", "row 1 · 2 runs"),
+        f"row 2 · 2 runs no signal in {run_name('1700000002')}",
+        *("row 3 · 2 runs", "row 7"),
+    ]
     phone.click("#to-runs")
     phone.evaluate("document.querySelector('[data-key=\"1700000001\"] [name=side-b]').click()")
     phone.wait_for("document.querySelector('.pairs')")
@@ -82,6 +87,25 @@ def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(
     table, *problems = phone.evaluate(widths)
     assert len(problems) == 4
     assert {table} == set(problems)
+
+
+def test_of_many_runs_without_signal_one_is_named_and_the_others_are_counted(phone: Browser, tmp_path: Path) -> None:
+    for run in range(13):
+        for sample in range(2):
+            maker = TraceMaker(f"r{sample}", 1_700_000_000.0 - run).start("Hi? " * 40, metadata={"row_index": 0})
+            maker.turn(1, saying("so")).end(reward=float(sample and not run))
+            maker.write(tmp_path / "many" / f"17000000{run + 10}")
+    assert main(["view", str(tmp_path / "many"), "-o", str(tmp_path / "many.html")]) == 0
+    phone.open(f"{(tmp_path / 'many.html').as_uri()}#view=problems")
+    phone.wait_for(f"{IS_READ} && {ROWS}.length === 1")
+    told = " ".join(phone.text(".problems .of-first").split())
+    assert told == f"no signal in {run_name('1700000011')} + 11 more"
+    nothing_is_cut(phone, ".problems .why, .problems .why span, .problems .row .c-signal")
+    top, bottom = phone.evaluate(
+        "['.c-n', '.of-first'].map((one, end) => document.querySelector(`.problems .row ${one}`)"
+        ".getBoundingClientRect()[end ? 'bottom' : 'top'])"
+    )
+    assert bottom <= top + 1, "it lies above the numbers, not upon them"
 
 
 def test_between_a_phone_and_a_desk_no_table_is_wider_than_the_page(phone: Browser) -> None:

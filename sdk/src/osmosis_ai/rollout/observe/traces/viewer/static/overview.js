@@ -43,9 +43,9 @@ const Overview = (() => {
       card("completed", counts.COMPLETED.toLocaleString("en"), "ok", pick("COMPLETED"), state.status === "COMPLETED"),
       card("with failed tools", toolErrors.toLocaleString("en"), toolErrors ? "open" : "", pick("toolErrors"), state.status === "toolErrors"),
       card("mean reward", Text.reward(reward), "", undefined, undefined, Text.whole(reward)), ...parts(shown),
-      card("mean turns", Text.number(Stats.mean(shown.map((one) => one.turns)), 1), "turns"),
+      card("mean turns", Text.number(Stats.mean(shown.map((one) => one.turns)), 1)),
       card("tokens", Text.count(tokens)),
-      card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`, "wide")));
+      card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`)));
   }
 
   function failures(before, state, set) {

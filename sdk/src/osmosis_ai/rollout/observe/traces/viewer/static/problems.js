@@ -38,8 +38,10 @@ const Problems = (() => {
     cell.children[0].textContent = Text.line(one.prompt, 240);
     cell.children[0].title = show(one.prompt);
     const known = [one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · ");
-    cell.children[1].replaceChildren(show(known), el("span", { class: "of-runs", text: one.silent && one.silent < one.groups ? `${known ? " · " : ""}${silentIn(one)}` : "" }));
-    cell.children[1].title = cell.children[1].textContent;
+    const told = one.silent && one.silent < one.groups ? silentIn(one) : "", [first] = one.silentRuns;
+    cell.children[1].title = [show(known), told].filter(Boolean).join(" · ");
+    cell.children[1].replaceChildren(el("span", { class: "known", text: known }), el("span", { class: "of-runs", text: told && known ? ` · ${told}` : told }),
+      told ? el("span", { class: "of-first" }, "no signal in ", el("span", { class: "run-name" }, Text.middle(Text.runName(first))), one.silent > 1 ? ` + ${one.silent - 1} more` : "") : "");
   }
 
   function samples(cell, one) {

@@ -22,8 +22,11 @@ from rollout_conformance.usual_causes import (
     NO_ROOM,
     NOT_DELIVERED,
     NOT_ON_RECORD,
+    OFFERED_ONCE,
     TAKEN_FOR_CUT_OFF,
     WITHOUT_TIME,
+    cause_of,
+    usual_cause,
 )
 
 CHECKS = {check.id: check for check in select()}
@@ -45,6 +48,19 @@ def test_a_failure_that_takes_another_promise_for_granted_follows_from_it() -> N
     assert (
         causes(failure("retries.aborted"), failure("retries.aborted_key"))["retries.aborted_key"] == "retries.aborted"
     )
+
+
+def test_a_consequence_has_the_hint_of_its_cause_and_none_of_its_own() -> None:
+    own = replace(failure("callbacks.every", subjects=["wire.behind"]), usually=OFFERED_ONCE)
+    root, alone = failure("wire.behind"), failure("ids.odd")
+    found = {one.check.id: cause_of(one) for one in with_causes([own, root, alone])}
+    assert found == {
+        "callbacks.every": usual_cause("wire.behind"),
+        "wire.behind": usual_cause("wire.behind"),
+        "ids.odd": usual_cause("ids.odd"),
+    }
+    [by_itself] = with_causes([own])
+    assert cause_of(by_itself) == OFFERED_ONCE
 
 
 def test_what_was_not_exercised_for_want_of_another_stands_under_it_where_that_failed() -> None:

@@ -17,6 +17,7 @@ A failure follows from another one where
 What was not exercised because another check failed says so itself, and stands under that.
 
 A consequence is told too, under its cause, and decides the verdict like any failure: it may have a cause of its own.
+What usually lies behind it is what lies behind its cause: a hint of its own would send whoever follows it elsewhere.
 """
 
 import re
@@ -34,6 +35,7 @@ from rollout_conformance.usual_causes import (
     NOT_ON_RECORD,
     TAKEN_FOR_CUT_OFF,
     WITHOUT_TIME,
+    cause_of,
 )
 from rollout_conformance.vocabulary import Result, Status
 
@@ -118,7 +120,7 @@ _VARIABLE = re.compile(r"(?:GET|POST) \S+|'[^']*'|\"[^\"]*\"|\{.*\}|\[.*\]|\(rol
 
 
 def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
-    """The results, each consequence with its ``cause``."""
+    """The results, each consequence with its ``cause``, and the hint of that."""
     failed = [result for result in results if result.status is Status.FAILED]
     # A key that is kept shows in whatever finds no room; ``FULL`` is what it is a matter of.
     basic = [one for one in failed if one.check.id in BASIC and one.usually != KEY_KEPT and not _blamed(one, failed)]
@@ -127,10 +129,14 @@ def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
         cause = _cause(result, failed[:position], failed, basic)
         # Of two that each follow from the other, the later one stands for itself.
         causes[result.check.id] = "" if _root(cause, causes, cause) == result.check.id else cause
-    # What was not exercised says itself for want of what.
-    return tuple(
-        replace(one, cause=_root(one.check.id, causes, one.cause if one.cause in causes else "")) for one in results
-    )
+    hints = {one.check.id: cause_of(one) for one in failed}
+
+    def under_its_cause(one: Result) -> Result:
+        # What was not exercised says itself for want of what.
+        root = _root(one.check.id, causes, one.cause if one.cause in causes else "")
+        return replace(one, cause=root, usually=hints.get(root, one.usually))
+
+    return tuple(map(under_its_cause, results))
 
 
 def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], basic: Sequence[Result]) -> str:

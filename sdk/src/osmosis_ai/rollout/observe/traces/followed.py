@@ -1,7 +1,9 @@
 """One file of traces, followed while it grows: each reading takes in the whole lines that were added since.
 
 A trace is only ever appended to. What is known of a file can be kept (``kept``) and given back (``restore``) to the
-same file in another process, which then reads only what was added.
+same file in another process, which then reads only what was added. Another file may come in its place all the same, as
+with each pass of rsync: a rollout that is in it again, by its id, stays the one it was, and one that is not has lost
+its file.
 """
 
 import os
@@ -16,6 +18,8 @@ from osmosis_ai.rollout.observe.traces.summary import CONCERNING, Summary, tells
 
 RECENT_SECONDS = 60.0
 """How long after its last event a file is watched for more."""
+MAX_ROLLOUTS = 100_000
+"""Of one file; what begins beyond them is passed over, as a line of it can be a thousandth of what is known of it."""
 MAX_WHOLE_BYTES = 16 * 1024 * 1024
 """A file up to this size is looked at from its end: what the result has again need not be read before it."""
 _COMPACT_START = b'{"event":"'
@@ -50,7 +54,7 @@ class FollowedFile:
     """
 
     __slots__ = (
-        *("_changed_at", "_inode", "_offset", "_seen_at", "_size"),
+        *("_changed_at", "_former", "_inode", "_offset", "_seen_at", "_size"),
         *("is_kept", "is_unreadable", "lost", "path", "rollouts", "run"),
     )
 
@@ -60,6 +64,7 @@ class FollowedFile:
         self.rollouts: list[Summary] = []
         self.lost = 0
         self.is_unreadable = self.is_kept = False
+        self._former: dict[str, list[Summary]] | None = None
         self._size = self._offset = self._inode = self._changed_at = 0
         self._seen_at = time.monotonic()
 
@@ -78,6 +83,8 @@ class FollowedFile:
         except OSError:
             self.is_unreadable = True
         new = [one for one in self.rollouts if not one.version]
+        if self._former and new:
+            new = self._recognised()
         return new if self._offset == before else growing + new
 
     def kept(self) -> Kept:
@@ -118,9 +125,10 @@ class FollowedFile:
 
     def _read_on(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
-        if (self._inode and status.st_ino != self._inode) or status.st_size < self._offset:
-            # Another file of the same name; what its rollouts were stays with whoever has them.
-            self._offset, self.lost, self.rollouts = 0, 0, []
+        is_another = (self._inode and status.st_ino != self._inode) or status.st_size < self._offset
+        # What was written anew in its place has no line that ends just there.
+        if is_another or (self._offset and os.pread(descriptor, 1, self._offset - 1) != b"\n"):
+            self._begin_anew()
         self._saw(status.st_size, status.st_ino, status.st_mtime_ns)
         self.is_unreadable = self.is_kept = False
         if self._offset == 0 and status.st_size <= MAX_WHOLE_BYTES:
@@ -129,6 +137,26 @@ class FollowedFile:
         for line, end in lines_in(descriptor, self._offset):
             self._take_in(line, end)
             self._offset = end
+
+    def _begin_anew(self) -> None:
+        self._former = self._former or {}
+        for one in self.rollouts:
+            self._former.setdefault(one.rollout_id, []).append(one)
+            one.file = ""  # whoever has it still must not be given what lies there now
+        self._offset, self.lost, self.rollouts = 0, 0, []
+
+    def _recognised(self) -> list[Summary]:
+        """Those that are new; in place of one that was in the former file, that one, with what is known now."""
+        new: list[Summary] = []
+        for place, one in enumerate(self.rollouts):
+            if one.version:
+                continue
+            if self._former and (former := self._former.get(one.rollout_id)):
+                again = former.pop(0)
+                again.become(one)
+                self.rollouts[place] = one = again
+            new.append(one)
+        return new
 
     def _restored(self, kept: Kept, status: os.stat_result) -> bool:
         """Take in what is kept, if this is still that file; whether that is all there is to know."""
@@ -192,6 +220,9 @@ class FollowedFile:
             self.lost += 1
             return
         if rollout is None or event["event"] == _START:
+            if len(self.rollouts) == MAX_ROLLOUTS:
+                self.lost += 1
+                return
             rollout = Summary(self.path, self._offset, end, run=self.run)
             self.rollouts.append(rollout)
         rollout.add(event, end)

@@ -14,12 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from osmosis_ai.rollout.core.text import encodable
 from osmosis_ai.rollout.observe.traces.followed import FollowedFile
 from osmosis_ai.rollout.observe.traces.helpers import Helpers
 from osmosis_ai.rollout.observe.traces.reader import events_of, trace_files
 from osmosis_ai.rollout.observe.traces.store import Kept, Store, checked
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
+MAX_ROLLOUTS = 500_000
+"""Of all files, so that a gigabyte holds what is known of them; a file that is found beyond them is not read."""
 MANY_FILES = 2000
 """So many that have not been read before are read with the help of other processes, where the index is kept."""
 OWN_FILES = 10
@@ -39,10 +42,12 @@ class TraceIndex:
 
     Attributes:
         rollouts: by position, which stays what it is.
+        place: ``root`` as text that can be sent and shown, whatever bytes it is named by.
     """
 
     def __init__(self, root: str | Path, *, keep: bool = False) -> None:
         self.root = Path(root)
+        self.place = encodable(str(self.root))
         self.store = Store(self.root) if keep and self.root.is_dir() else None
         place = self.root.absolute() if self.root.name not in ("", "..") else self.root.resolve()
         self._own_name = place.name if self.root.is_dir() else place.parent.name
@@ -150,7 +155,7 @@ class TraceIndex:
         if path not in self._files:
             name = self._name_of(path)
             # Its folder as seen from the root; of those in the root itself, the root's name.
-            self._files[path] = FollowedFile(path, name.rpartition("/")[0] or self._own_name)
+            self._files[path] = FollowedFile(path, encodable(name.rpartition("/")[0] or self._own_name))
             if known and (kept := known.pop(name, None)) is not None:
                 self._known[path] = kept
 
@@ -171,6 +176,9 @@ class TraceIndex:
         return self._read(self._to_read.pop())
 
     def _read(self, file: FollowedFile, told: tuple[Any, ...] | None = None) -> bool:
+        if len(self.rollouts) >= MAX_ROLLOUTS and not file.rollouts:
+            file.is_unreadable = True
+            return False
         if told is None and file.path in self._known:
             self._check_some(file)
         known = self._checked.pop(file.path, None)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 STORE_NAME = ".osmosis-index.sqlite3"
-STORE_VERSION = 12
+STORE_VERSION = 13
 """Goes up with each change of ``Summary`` or of how it is gathered; a store of another version is made anew."""
 BUSY_SECONDS = 0.5
 MAX_STORE_BYTES = 1024 * 1024 * 1024

@@ -5,7 +5,7 @@ Nothing here keeps messages: 50,000 summaries fit into memory.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from osmosis_ai.rollout.core.alike import alike
@@ -28,6 +28,8 @@ from osmosis_ai.rollout.observe.traces.facts import (
 )
 
 MAX_TEXT_CHARACTERS = 300
+MAX_NAME_CHARACTERS = 300
+"""Of an id, which the protocol bounds by 256, and of what is one word: an outcome, say."""
 MAX_WARNINGS = 5
 _LARGEST = sys.float_info.max
 
@@ -42,6 +44,7 @@ class Summary:
     """One rollout. Times are unix seconds; ``None`` is what its trace does not tell."""
 
     file: str
+    """Empty once another file lies there, without it."""
     start: int
     """Offset of its first line in ``file``."""
     end: int
@@ -106,6 +109,13 @@ class Summary:
         """Whether its trainer has the result, so that nothing more is to come."""
         return self.delivery in ("acknowledged", "refused")
 
+    def become(self, other: "Summary") -> None:
+        """Take over all that is known of ``other``, but for when it was read."""
+        version = self.version
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
+        self.version = version
+
     def add(self, event: Mapping[str, Any], end: int) -> None:
         """Take in the next event, whose line ends at ``end``."""
         self.end = end
@@ -113,14 +123,14 @@ class Summary:
         if at is not None:
             self.started_at = self.started_at if self.started_at is not None else at
             self.last_at = at
-        self.rollout_id = self.rollout_id or _text(event.get("rollout_id")) or ""
+        self.rollout_id = self.rollout_id or _name(event.get("rollout_id")) or ""
         handler = _HANDLERS.get(event["event"])
         if handler is not None:
             handler(self, event)
 
 
 def _on_start(summary: Summary, event: Mapping[str, Any]) -> None:
-    summary.agent = _text(event.get("agent"))
+    summary.agent = _name(event.get("agent"))
     request = _object(event.get("request"))
     messages = request.get("messages")
     if isinstance(messages, list) and messages:
@@ -196,7 +206,7 @@ def _on_complete(summary: Summary, event: Mapping[str, Any]) -> None:
         return
     summary.status, summary.outcome = COMPLETED, "success"
     _take_reward(summary, event.get("reward"))
-    summary.finish_reason = _text(event.get("finish_reason"))
+    summary.finish_reason = _name(event.get("finish_reason"))
     if summary.started_at is not None and summary.last_at is not None:
         summary.duration_ms = max(0.0, (summary.last_at - summary.started_at) * 1000)
     messages = event.get("final_messages")
@@ -215,7 +225,7 @@ def _on_error(summary: Summary, event: Mapping[str, Any]) -> None:
 
 def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     summary.status = COMPLETED if event.get("status") == COMPLETED else ERROR
-    summary.finish_reason = _text(event.get("finish_reason"))
+    summary.finish_reason = _name(event.get("finish_reason"))
     _take_reward(summary, event.get("reward"))
     error = _text(event.get("error_message"))
     summary.error = _failure(error) if error is not None else None
@@ -228,7 +238,7 @@ def _on_result(summary: Summary, event: Mapping[str, Any]) -> None:
     else:
         summary.tool_text = with_tools(summary.tool_text, last_answers(messages))
     extra = _object(event.get("extra_fields"))
-    summary.outcome = _text(extra.get("outcome"))
+    summary.outcome = _name(extra.get("outcome"))
     given = _object(extra.get(REWARD_COMPONENTS))
     summary.components = (readable_components(given) or None) if given else None
     if others := len(given) - len(summary.components or ()):
@@ -300,7 +310,7 @@ def _warn_of_blocks(summary: Summary, blocks: object) -> None:
 
 
 def _on_delivery(summary: Summary, event: Mapping[str, Any]) -> None:
-    summary.delivery = _text(event.get("verdict"))
+    summary.delivery = _name(event.get("verdict"))
 
 
 _HANDLERS = {
@@ -355,6 +365,10 @@ def _object(value: object) -> dict[str, Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _name(value: object) -> str | None:
+    return cut(value, MAX_NAME_CHARACTERS) if isinstance(value, str) else None
 
 
 def _number(value: object) -> float | None:

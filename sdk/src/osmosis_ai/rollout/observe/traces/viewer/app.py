@@ -18,14 +18,16 @@ from starlette.routing import Route
 
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS, SERVED_POLICY, STYLE, served_page, static_file
+from osmosis_ai.rollout.observe.traces.viewer.report import MAX_EVENTS
 from osmosis_ai.rollout.observe.traces.viewer.rows import COLUMNS, row_of
-from osmosis_ai.rollout.wire.loopback import App, LoopbackGuard
+from osmosis_ai.rollout.wire.loopback import App, LoopbackGuard, refuse
 
 MAX_EVENT_BYTES_SHOWN = 64 * 1024 * 1024
 REFRESH_SECONDS = 0.7
 """How long the page waits for a large folder before it gets a part of it."""
 FIRST_SECONDS = 0.2
 """The same for the first part, so that there is something to read."""
+_MAX_DIGITS = 16
 MAX_WORDS, MAX_WORD_CHARACTERS = 8, 200
 _CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
 _HEADERS = {
@@ -46,12 +48,26 @@ def viewer_app(index: TraceIndex) -> App:
             Route("/", viewer.page),
             Route("/static/{name}", viewer.static),
             Route("/api/rollouts", viewer.rollouts),
-            Route("/api/rollouts/{key:int}", viewer.rollout),
+            Route("/api/rollouts/{key}", viewer.rollout),
             Route("/api/search", viewer.search),
         ],
         lifespan=viewer.lifespan,
     )
-    return LoopbackGuard(always=True).before(app)
+    return LoopbackGuard(always=True).before(_for_its_own_page(app))
+
+
+def _for_its_own_page(app: App) -> App:
+    """``app``, whose data another page cannot even ask for: how long a search takes would tell what it found."""
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/api/"):
+            site = dict(scope["headers"]).get(b"sec-fetch-site", b"none")
+            if site not in (b"none", b"same-origin"):
+                await refuse({"detail": "A page of another origin may not do this.", "code": "foreign_origin"}, send)
+                return
+        await app(scope, receive, send)
+
+    return guarded
 
 
 class _Viewer:
@@ -81,15 +97,15 @@ class _Viewer:
         """The rows that changed after the version ``since`` of the start ``epoch``."""
         since = request.query_params.get("since", "0") if self._is_of_this_start(request) else "0"
         async with self._reading:
-            body = await asyncio.to_thread(self._changes, int(since) if since.isdecimal() else 0)
+            body = await asyncio.to_thread(self._changes, _number(since) or 0)
         return Response(body, media_type="application/json", headers=_HEADERS)
 
     async def rollout(self, request: Request) -> Response:
         """The events of one rollout."""
-        key = request.path_params["key"]
+        key = _number(request.path_params["key"])
         if not self._is_of_this_start(request):
             return PlainTextResponse("The viewer was started anew\n", HTTPStatus.CONFLICT, _HEADERS)
-        if key >= len(self._index.rollouts):
+        if key is None or key >= len(self._index.rollouts):
             return PlainTextResponse("No such rollout\n", HTTPStatus.NOT_FOUND, _HEADERS)
         try:
             async with self._reading:
@@ -125,20 +141,23 @@ class _Viewer:
             "more": self._index.is_behind,
         }
         if since == 0:
-            answer |= {"columns": COLUMNS, "source": str(self._index.root)}
+            answer |= {"columns": COLUMNS, "source": self._index.place}
         return to_json(answer | {"unreadable": self._index.unreadable_lines}, inf_nan_mode="null")
 
     def _events(self, key: int) -> bytes:
         rollout = self._index.rollouts[key]
+        is_large = rollout.end - rollout.start > MAX_EVENT_BYTES_SHOWN
         events: list[dict[str, Any]] = []
-        shown = 0
-        if rollout.end - rollout.start <= MAX_EVENT_BYTES_SHOWN:
-            events = list(self._index.events(key))
-        else:
-            for event in self._index.events(key):
-                shown += len(to_json(event, inf_nan_mode="null"))
-                if shown > MAX_EVENT_BYTES_SHOWN:
-                    break
-                events.append(event)
-        answer = {"events": events, "bytes": rollout.end - rollout.start, "cut": shown > MAX_EVENT_BYTES_SHOWN}
+        shown, cut = 0, False
+        for event in self._index.events(key):
+            shown += len(to_json(event, inf_nan_mode="null")) if is_large else 0
+            if cut := shown > MAX_EVENT_BYTES_SHOWN or len(events) == MAX_EVENTS:
+                break
+            events.append(event)
+        answer = {"events": events, "bytes": rollout.end - rollout.start, "cut": cut}
         return to_json(answer, inf_nan_mode="null")
+
+
+def _number(text: str) -> int | None:
+    """A position or a version; ``int`` alone takes other digits, and fails for thousands of them."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _MAX_DIGITS else None

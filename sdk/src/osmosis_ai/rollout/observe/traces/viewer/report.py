@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from gzip import compress
+from itertools import islice
 from pathlib import Path
 
 from pydantic_core import to_json
@@ -22,6 +23,8 @@ from osmosis_ai.rollout.observe.traces.viewer.rows import COLUMNS, row_of
 
 MAX_ROWS = 50_000
 MAX_REPORT_BYTES = 9 * 1024 * 1024
+MAX_EVENTS = 20_000
+"""Of a rollout, as many as a page can list."""
 BLOCK_BYTES = 1024 * 1024
 """Of a block, before it is compressed; a rollout larger than that is a block of its own."""
 MAX_ROLLOUT_BYTES = 64 * 1024 * 1024
@@ -75,7 +78,7 @@ def write_report(index: TraceIndex, path: Path, *, max_bytes: int = MAX_REPORT_B
         "listed": written.rows,
         "whole": written.whole,
         "leftOut": written.left_out,
-        "source": str(index.root),
+        "source": index.place,
         "unreadable": index.unreadable_lines,
     }
     page, _ = report_page(to_json(data).decode().replace("<", "\\u003c"))
@@ -90,8 +93,10 @@ def _whole_ones(
         if rollout.end - rollout.start > MAX_ROLLOUT_BYTES:
             continue
         try:
-            events = list(index.events(key))
+            events = list(islice(index.events(key), MAX_EVENTS + 1))
         except OSError:
+            continue
+        if len(events) > MAX_EVENTS:
             continue
         for number, event in enumerate(events):
             for name in _SAMPLED:

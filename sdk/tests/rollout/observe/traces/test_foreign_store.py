@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.processes import Program
 from support.trace_index import fresh, opened, told
 from support.traces import write_random_traces
 
@@ -114,3 +115,17 @@ def test_pages_that_hold_more_than_a_store_can_are_not_read_to_their_end(
 ) -> None:
     damage(folder / STORE_NAME)
     is_made_anew(folder)
+
+
+def test_a_status_that_there_is_not_is_not_believed(folder: Path) -> None:
+    index = opened(folder)
+    [name, file] = next((index._name_of(path), file) for path, file in index._files.items())
+    file.rollouts[0].status = "constructor"  # type: ignore[assignment]
+    Store(folder).save([(name, file.kept())])
+    assert told(opened(folder)) == fresh(folder)
+
+
+def test_a_port_of_thousands_of_digits_is_none(folder: Path, tmp_path: Path) -> None:
+    Store(folder).keep_note("port", "9" * 5000)
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        assert viewer.wait_for(r"http://127\.0\.0\.1:\d+/")

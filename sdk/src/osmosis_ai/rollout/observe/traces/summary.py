@@ -6,7 +6,7 @@ Nothing here keeps messages: 50,000 summaries fit into memory.
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final, Literal
 
 from osmosis_ai.rollout.core.alike import alike
 from osmosis_ai.rollout.core.loop_blocks import LOOP_BLOCKS, known_blocks
@@ -33,9 +33,9 @@ MAX_NAME_CHARACTERS = 300
 MAX_WARNINGS = 5
 _LARGEST = sys.float_info.max
 
-COMPLETED = "COMPLETED"
-ERROR = "ERROR"
-UNFINISHED = "UNFINISHED"
+COMPLETED: Final = "COMPLETED"
+ERROR: Final = "ERROR"
+UNFINISHED: Final = "UNFINISHED"
 """There is no result: the rollout runs, or its server was killed."""
 
 
@@ -53,7 +53,7 @@ class Summary:
     agent: str | None = None
     started_at: float | None = None
     last_at: float | None = None
-    status: str = UNFINISHED
+    status: Literal["COMPLETED", "ERROR", "UNFINISHED"] = UNFINISHED
     outcome: str | None = None
     finish_reason: str | None = None
     reward: float | None = None

@@ -73,3 +73,13 @@ async def test_of_more_events_than_a_page_can_list_it_gets_the_first(
     index = TraceIndex(tmp_path / "traces")
     index.refresh()
     assert write_report(index, tmp_path / "report.html").whole == 0
+
+
+def test_a_report_is_bounded_also_where_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        TraceMaker(f"r{number}").start("0" * 100_000).end().write(tmp_path / "traces")
+    index = TraceIndex(tmp_path / "traces")
+    index.refresh()
+    monkeypatch.setattr(report, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(report, "MAX_UNPACKED_BYTES", 150_000)
+    assert write_report(index, tmp_path / "report.html").whole == 1

@@ -27,6 +27,8 @@ MAX_EVENTS = 20_000
 """Of a rollout, as many as a page can list."""
 BLOCK_BYTES = 1024 * 1024
 """Of a block, before it is compressed; a rollout larger than that is a block of its own."""
+MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+"""Of all blocks: a search opens each of them, and what says little may be a thousandth of its size when compressed."""
 MAX_ROLLOUT_BYTES = 64 * 1024 * 1024
 MAX_MISSES = 4
 """How many blocks that do not fit are tried: what comes may be smaller, but all of a large folder need not be read."""
@@ -54,13 +56,13 @@ def write_report(index: TraceIndex, path: Path, *, max_bytes: int = MAX_REPORT_B
     order = sorted(enumerate(index.rollouts), key=lambda item: _rank(item[1]))[:MAX_ROWS]
     written = Written(rows=len(order))
     rows = _packed(to_json([row_of(key, rollout) for key, rollout in order], inf_nan_mode="null"))
-    room = max_bytes - len(rows)
+    room, unpacked_room = max_bytes - len(rows), MAX_UNPACKED_BYTES
     blocks: list[str] = []
     misses = 0
     places: dict[str, tuple[int, int]] = {}
     for members, content in _blocks(_whole_ones(index, order, written)):
         block = _packed(content)
-        if len(block) > room:
+        if len(block) > room or len(content) > unpacked_room:
             misses += 1
             if misses == MAX_MISSES:
                 break
@@ -68,6 +70,7 @@ def write_report(index: TraceIndex, path: Path, *, max_bytes: int = MAX_REPORT_B
         places |= {str(key): (len(blocks), place) for place, key in enumerate(members)}
         blocks.append(block)
         room -= len(block)
+        unpacked_room -= len(content)
     written.whole = len(places)
     data = {
         "columns": COLUMNS,

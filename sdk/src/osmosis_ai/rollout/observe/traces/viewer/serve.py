@@ -50,7 +50,7 @@ def serve_viewer(index: TraceIndex, port: int, tell: Callable[[str], None]) -> N
 
 def _bind(listener: socket.socket, port: int, index: TraceIndex) -> None:
     kept = index.store.note(_PORT) if index.store is not None and port == 0 else None
-    if kept is not None and kept.isdecimal() and 1024 <= int(kept) <= 65535:
+    if kept is not None and kept.isdecimal() and len(kept) < 6 and 1024 <= int(kept) <= 65535:
         try:
             listener.bind((HOST, int(kept)))
             return

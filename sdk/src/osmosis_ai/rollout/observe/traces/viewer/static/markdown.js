@@ -31,7 +31,7 @@ const Markdown = (() => {
     const flush = () => { if (paragraph.length) root.append(el("p", null, inline(paragraph.join("\n")))); paragraph = []; list = null; };
     for (let at = 0; at < lines.length; at += 1) {
       const line = lines[at];
-      const fence = /^\s{0,3}(```+|~~~+)\s*([\w+#.-]*)/.exec(line), heading = /^(#{1,6})\s+(.+?)\s*$/.exec(line);
+      const fence = /^\s{0,3}(```+|~~~+)\s*([\w+#.-]*)/.exec(line), heading = /^(#{1,6})\s+(\S.*)$/.exec(line);
       const item = /^\s{0,8}(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/.exec(line), quote = /^>\s?(.*)$/.exec(line);
       if (fence) {
         let end = at + 1;
@@ -41,7 +41,7 @@ const Markdown = (() => {
         at = end;
       } else if (heading && !/^\d/.test(heading[2])) {  // "#### 42" is how some agents write an answer
         flush();
-        root.append(el("p", { class: `heading h${heading[1].length}` }, inline(heading[2])));
+        root.append(el("p", { class: `heading h${heading[1].length}` }, inline(heading[2].trimEnd())));
       } else if (/^\s*\|.*\|\s*$/.test(line) && /^\s*\|[\s:|-]+\|\s*$/.test(lines[at + 1] ?? "")) {
         flush();
         const rows = [];

@@ -6,7 +6,8 @@ const Query = (() => {
     reward: (one) => one.reward, turns: (one) => one.turns, tools: (one) => one.tools, toolErrors: (one) => one.toolErrors, tokens: (one) => one.tokens,
     duration: (one) => one.duration, weights: (one) => one.weights,
   };
-  const NUMBER = String.raw`(-?[\d.]+?(?:e[+-]?\d+)?)`, RANGE = new RegExp(`^${NUMBER}\\.\\.${NUMBER}$`), BOUND = new RegExp(`^([<>]=?)${NUMBER}$`);
+  // As long as any number that is told apart: what is tried in two places is tried in their product.
+  const NUMBER = String.raw`(-?[\d.]{1,40}?(?:e[+-]?\d+)?)`, RANGE = new RegExp(`^${NUMBER}\\.\\.${NUMBER}$`), BOUND = new RegExp(`^([<>]=?)${NUMBER}$`);
   const names = Object.fromEntries(Object.keys(FIELDS).map((name) => [name.toLowerCase(), name]));
 
   const haystackOf = (one) => one.haystack ??= [one.id, one.run, one.prompt, one.answer, one.error, one.warning, one.outcome, one.finish, one.agent, one.status, ...Object.entries(one.metadata ?? {}).map(([name, value]) => `${name}:${value}`)].join("\n").toLowerCase();

@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from support.processes import Program
 from support.trace_index import fresh, opened, told
 from support.traces import write_random_traces
 
+from osmosis_ai.rollout.observe.traces import store
 from osmosis_ai.rollout.observe.traces.store import STORE_NAME, Store
 
 JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
@@ -129,3 +131,9 @@ def test_a_port_of_thousands_of_digits_is_none(folder: Path, tmp_path: Path) -> 
     Store(folder).keep_note("port", "9" * 5000)
     with Program(tmp_path, "view", str(folder)) as viewer:
         assert viewer.wait_for(r"http://127\.0\.0\.1:\d+/")
+
+
+def test_of_many_states_that_are_none_the_first_is_enough() -> None:
+    with pytest.raises(ValidationError) as refused:
+        store._known().validate_json(b"[[1, 1, 1, 1, [0, 0, 0, 0]]]")
+    assert refused.value.error_count() == 1

@@ -13,7 +13,10 @@ from support.trace_index import fresh, opened, told
 from support.traces import write_random_traces
 
 from osmosis_ai.rollout.observe.traces import helpers
+from osmosis_ai.rollout.observe.traces.followed import FollowedFile
+from osmosis_ai.rollout.observe.traces.helpers import Helpers
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
+from osmosis_ai.rollout.observe.traces.reader import trace_files
 from osmosis_ai.rollout.observe.traces.store import Store
 
 
@@ -59,6 +62,17 @@ class TestHelpers:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
     ) -> None:
         monkeypatch.setattr("osmosis_ai.rollout.observe.traces.helpers.START", start)
+        assert told(opened(tmp_path)) == fresh(tmp_path)
+
+    def test_a_helper_reads_no_more_rollouts_than_it_can_hold(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = f"from {helpers.__name__} import help_out; help_out.__globals__['MAX_BATCH_ROLLOUTS'] = 3; help_out()"
+        monkeypatch.setattr("osmosis_ai.rollout.observe.traces.helpers.START", start)
+        asked = Helpers()
+        asked.ask([FollowedFile(entry.path) for entry in trace_files(tmp_path)][:10])
+        assert [told is not None for _, told in asked.answered(None)] == [True] * 3 + [False] * 7
+        asked.close()
         assert told(opened(tmp_path)) == fresh(tmp_path)
 
 

@@ -91,6 +91,9 @@ def test_names_are_cut_and_rollouts_counted(tmp_path: Path, monkeypatch: pytest.
     [one, *_] = reader.rollouts
     names = [one.rollout_id, one.agent, one.finish_reason, one.outcome, one.delivery]
     assert [name and len(name) for name in names] == [303] * 5
+    replace(path, text_of(*(TraceMaker(f"another-{number}").start("Go on.") for number in range(3))))
+    reader.refresh()
+    assert len(reader.rollouts) == 3
     TraceMaker("r2").start("Go on.").write(tmp_path / "later")
     reader.refresh()
     assert (len(reader.rollouts), reader.unreadable_files) == (3, 1)

@@ -8,6 +8,7 @@ its file.
 
 import os
 import time
+from collections import deque
 from typing import Any
 
 from osmosis_ai.rollout.core.files import open_regular
@@ -64,7 +65,7 @@ class FollowedFile:
         self.rollouts: list[Summary] = []
         self.lost = 0
         self.is_unreadable = self.is_kept = False
-        self._former: dict[str, list[Summary]] | None = None
+        self._former: dict[str, deque[Summary]] | None = None
         self._size = self._offset = self._inode = self._changed_at = 0
         self._seen_at = time.monotonic()
 
@@ -141,7 +142,7 @@ class FollowedFile:
     def _begin_anew(self) -> None:
         self._former = self._former or {}
         for one in self.rollouts:
-            self._former.setdefault(one.rollout_id, []).append(one)
+            self._former.setdefault(one.rollout_id, deque()).append(one)
             one.file = ""  # whoever has it still must not be given what lies there now
         self._offset, self.lost, self.rollouts = 0, 0, []
 
@@ -152,7 +153,7 @@ class FollowedFile:
             if one.version:
                 continue
             if self._former and (former := self._former.get(one.rollout_id)):
-                again = former.pop(0)
+                again = former.popleft()
                 again.become(one)
                 self.rollouts[place] = one = again
             new.append(one)

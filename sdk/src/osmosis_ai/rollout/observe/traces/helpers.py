@@ -18,6 +18,8 @@ from osmosis_ai.rollout.observe.traces.followed import FollowedFile
 
 BATCH_FILES = 300
 """A tenth of a second's work: so long an index may be busy with what it has read."""
+MAX_BATCH_ROLLOUTS = 100_000
+"""A helper that has read so many reads no further file of its batch: the index does, or does without."""
 MAX_HELPERS = 4
 SIZE_BYTES = 8
 """So many that words which are no message are too large for one."""
@@ -104,10 +106,12 @@ def help_out() -> None:
             paths: list[str] = _received(sys.stdin.buffer)
         except EOFError:
             return
-        _send(sys.stdout.buffer, [_read(path) for path in paths])
-
-
-def _read(path: str) -> tuple[Any, ...] | None:
-    file = FollowedFile(path)
-    file.read()
-    return file.told() if file.rollouts else None
+        told: list[tuple[Any, ...] | None] = []
+        count = 0
+        for path in paths:
+            file = FollowedFile(path)
+            if count < MAX_BATCH_ROLLOUTS:
+                file.read()
+            count += len(file.rollouts)
+            told.append(file.told() if file.rollouts else None)
+        _send(sys.stdout.buffer, told)

@@ -185,7 +185,7 @@ class TraceIndex:
         self._known.pop(file.path, None)
         changed = file.read(known) if told is None else file.take_over(told)
         for one in changed:
-            if not one.version:
+            if not one.version and len(self.rollouts) < MAX_ROLLOUTS:
                 self.rollouts.append(one)
             one.version = self.version
         if changed and self.store is not None and not file.is_kept:

@@ -1,5 +1,7 @@
 """The words of an error, without the JSON that carried them."""
 
+import tracemalloc
+
 import pytest
 
 from osmosis_ai.rollout.core.said import unwrapped
@@ -24,3 +26,13 @@ BEHIND = " (HTTP 500, chat call, http://127.0.0.1:9/v1)"
 )
 def test_what_was_said_is_left_and_what_says_nothing_stays(text: str, said: str | None) -> None:
     assert unwrapped(text) == (text if said is None else said)
+
+
+@pytest.mark.parametrize("detail", ["a" * 1_000_000, "\\n" * 500_000], ids=["plain", "escaped"])
+def test_a_long_torn_detail_costs_little_more_than_itself(detail: str) -> None:
+    tracemalloc.start()
+    said = unwrapped(f'OsmosisServerError: {{"detail": "{detail}')
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(said) == len(detail.replace("\\n", "\n"))
+    assert peak_bytes < 10_000_000

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 _WRAPPER = re.compile(r"\w+: (?=\{)")
-_TORN = re.compile(r'\{\s*"detail":\s*("(?:[^"\\]|\\.)*)', re.DOTALL)
+_TORN = re.compile(r'\{\s*"detail":\s*("(?:[^"\\]++|\\.)*+)', re.DOTALL)
 _decoder = json.JSONDecoder(strict=False)
 
 

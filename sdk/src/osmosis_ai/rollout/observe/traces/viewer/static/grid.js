@@ -9,7 +9,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open, formats = ()
   grid.setAttribute("aria-label", label);
   const more = el("p", { class: "grid-more" });
   grid.append(heads, body);
-  grid.after(more);
+  grid.before(more);
   const painted = new Map();
   let shown = [], selected = null, held = null, sort = order, onSort = () => {}, isPrinting = false;
   const MAX_PRINTED = 100;
@@ -80,7 +80,7 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open, formats = ()
     const above = Math.max(0, -body.getBoundingClientRect().top);
     const first = isPrinting ? 0 : Math.max(0, Math.floor(above / height) - 8);
     const last = isPrinting ? Math.min(shown.length, MAX_PRINTED) : Math.min(shown.length, first + Math.ceil(window.innerHeight / height) + 16);
-    if (isPrinting) more.textContent = last < shown.length ? `${(shown.length - last).toLocaleString("en")} more are not printed.` : "";
+    if (isPrinting) more.textContent = last < shown.length ? `Of these ${shown.length.toLocaleString("en")} rows, by ${columns.find((column) => column.name === sort.name).label} ${sort.direction > 0 ? "▲" : "▼"}, the top ${last} are printed.` : "";
     for (const [index, entry] of painted) if ((index < first || index >= last) && !entry.row.contains(document.activeElement)) { entry.row.remove(); painted.delete(index); }
     const wanted = [];
     for (let index = first; index < last; index += 1) wanted.push(index);

@@ -61,15 +61,17 @@ function Grid({ id, label, columns, order, tieBreak, classOf, open, formats = ()
 
   function fill({ row, cells }, item, index, height) {
     const isSelected = item.key === selected, canBeTabbed = isSelected || (index === 0 && place(selected) < 0);
-    const kind = classOf(item), told = `${index} ${height} ${isSelected} ${canBeTabbed} ${kind} ${formats()}`;
-    if (row.rollout === item && row.told === told) return;  // nothing to draw, and nothing to lay out
-    Object.assign(row, { rollout: item, told });
+    const kind = classOf(item), told = `${kind} ${formats()}`, at = `${index} ${height} ${isSelected} ${canBeTabbed}`;
+    const isDrawn = row.rollout === item && row.told === told;
+    if (isDrawn && row.at === at) return;  // nothing to draw, and nothing to lay out
+    Object.assign(row, { rollout: item, told, at });
     row.style.transform = `translateY(${index * height}px)`;
     row.className = `row ${kind}${isSelected ? " selected" : ""}`;
     row.setAttribute("aria-rowindex", index + 2);
     row.setAttribute("aria-selected", isSelected);
     row.tabIndex = canBeTabbed ? 0 : -1;
-    columns.forEach((column, at) => column.draw(cells[at], item));
+    // What is pressed selects its row, and is no click once it is drawn anew.
+    if (!isDrawn) columns.forEach((column, nth) => column.draw(cells[nth], item));
   }
 
   // Rows stay in their order in the page, as that is the order in which they are read out.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS, run_name, write_two_runs
+from support.viewer import IS_READ, ROWS, run_name, texts, write_two_runs
 
 from osmosis_ai.cli import main
 from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS, static_file
@@ -60,7 +60,8 @@ def test_the_samples_of_a_problem_are_set_side_by_side_by_a_tap(phone: Browser) 
     nothing_is_cut(phone, ".side")
     nothing_is_cut(phone, ".differ .pair > div")
     # One below the other, each says whose it is.
-    assert phone.evaluate("[...document.querySelectorAll('.differ .letter')].map(e => e.innerText).join('')") == "AB"
+    assert texts(phone, ".differ .whose") == texts(phone, ".side h3")
+    assert len(set(texts(phone, ".side h3"))) == 2
 
 
 def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(phone: Browser) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, answer, call, calling, saying
-from support.viewer import show, shown
+from support.viewer import show, shown, texts
+
+from osmosis_ai.cli import main
 
 pytestmark = browser_tests()
 
@@ -161,3 +163,38 @@ def test_long_texts_are_marked_only_where_they_differ(
     page.wait_for("document.querySelector('.differ')")
     ofb = "[...document.querySelectorAll('.differ .pair > div:last-child mark')].map(mark => mark.textContent.trim())"
     assert page.evaluate(ofb) == marked
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(
+    ("pinned", "opened", "names"),
+    [
+        ("before/r1", "after/r2", ["r1", "r2"]),
+        ("before/r1", "after/r1", ["before/r1", "after/r1"]),
+        ("after/r2", "after/r2~2", ["after/r2", "after/r2~2"]),
+    ],
+)
+def test_side_by_side_each_is_called_by_its_name_as_a_and_b_are_runs(
+    page: Browser, tmp_path: Path, width: int, pinned: str, opened: str, names: list[str]
+) -> None:
+    kept = {"before/r1": "r1", "after/r1": "r1", "after/again": "r2", "after/r2": "r2"}
+    for place, (name, id_) in enumerate(kept.items()):
+        maker = TraceMaker(id_, 1_700_000_000.0 + place).start("Hi?", metadata={"ground_truth": str(place)})
+        told = {"outcome": "success", "reward_components": {"format": place / 4}}
+        maker.turn(1, saying(f"so {place}")).end(reward=0.5, extra_fields=told)
+        maker.write(tmp_path / "traces" / name.split("/")[0]).rename(tmp_path / "traces" / f"{name}.jsonl")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.resize(width, 844, mobile=width < 500)
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#pin={pinned}&rollout={opened}")
+    page.wait_for("document.querySelector('.detail.double .differ')")
+    assert texts(page, ".side h3") == names
+    assert texts(page, ".detail .list thead th") == ["Part", *names]
+    assert page.text(".truth") == "Truth: " + " · ".join(
+        f"{name}: {place}" for name, place in zip(names, texts(page, ".differ mark"), strict=True)
+    )
+    seen = "[...document.querySelectorAll('.differ .whose')].filter(e => e.getClientRects().length)"
+    assert page.evaluate(f"{seen}.map(e => e.innerText)") == (names if width < 500 else [])
+    buttons = page.evaluate("[...document.querySelectorAll('.detail-buttons button')].map(e => e.ariaLabel)")
+    assert {f"Next rollout, beside {names[0]}", f"Unpin {names[0]}"} <= set(buttons)
+    cut = "filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
+    assert page.evaluate(f"[...document.querySelectorAll('.side h3, .detail .list th, .detail .list td')].{cut}") == []

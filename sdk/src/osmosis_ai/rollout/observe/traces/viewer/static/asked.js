@@ -22,24 +22,24 @@ const Asked = (() => {
     return named.flatMap((one, index) => index ? [", ", one].flat() : one);
   }
 
-  function answers(samples, { a, b }) {
-    const letters = a === null || b === null ? {} : { [a]: "A, ", [b]: "B, " };
-    const runs = [...Map.groupBy(samples, (one) => one.run)].sort(([one], [other]) => (letters[one] ?? "~").localeCompare(letters[other] ?? "~") || one.localeCompare(other));
-    const items = runs.slice(0, MAX_RUNS).map(([run, list]) => el("li", { dir: "auto" }, el("b", { text: `${letters[run] ?? ""}${Text.runName(run)}: ` }), told(list)));
+  function answers(samples) {
+    const place = (run) => Table.letterOf(run) || "~";
+    const runs = [...Map.groupBy(samples, (one) => one.run)].sort(([one], [other]) => place(one).localeCompare(place(other)) || one.localeCompare(other));
+    const items = runs.slice(0, MAX_RUNS).map(([run, list]) => el("li", { dir: "auto" }, el("b", { text: `${[Table.letterOf(run), Text.runName(run)].filter(Boolean).join(", ")}: ` }), told(list)));
     if (runs.length > MAX_RUNS) items.push(el("li", { text: `${runs.length - MAX_RUNS} more runs` }));
     return el("ul", { class: "answers", "aria-label": "Answers" }, items);
   }
 
-  function draw(node, samples, state) {
+  function draw(node, samples) {
     const [one] = samples, wasCut = one?.prompt.endsWith("...");
     node.hidden = !one;
     if (!one) return;
     if (wasCut && whole.digest !== one.digest) {
       whole = { digest: one.digest, text: one.prompt };
-      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; draw(node, samples, state); }, () => {});
+      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; draw(node, samples); }, () => {});
     }
     const prompt = el("p", { dir: "auto" }, el("b", { text: "Asked: " }), el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one.prompt }));
-    Text.redraw(node, () => node.replaceChildren(prompt, answers(samples, state)));
+    Text.redraw(node, () => node.replaceChildren(prompt, answers(samples)));
   }
 
   // Whether all were asked the same: what is told apart by a key of the metadata may not have been.

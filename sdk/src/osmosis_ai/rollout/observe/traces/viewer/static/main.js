@@ -59,7 +59,7 @@
     for (const tab of at("views").children) { const chosen = tab.id === `to-${state.view}`; tab.setAttribute("aria-selected", chosen); tab.tabIndex = chosen ? 0 : -1; }
     const isOne = state.problem !== null && Asked.areAlike(shown);
     if (state.view === "rollouts") Table.show(shown, true, isOne);
-    Asked.draw(at("asked"), isOne ? shown : [], state);
+    Asked.draw(at("asked"), isOne ? shown : []);
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
     at("problem-head").hidden = at("run-list").hidden = !shown.length;
@@ -108,7 +108,7 @@
     if (state.run !== null && state.view !== "runs") chip(`run ${Text.runName(state.run)}`, { run: null });
     if (state.problem !== null && state.view !== "problems") { const one = sorted.find(passes.problem); chip(`problem: ${Text.line(one?.prompt || state.problem, 60)}`, { problem: null }); }
     if (state.q) chip(`“${state.q}”`, { q: "" });
-    if (state.pin !== null) chip(`pinned as A: ${state.pin.slice(state.pin.lastIndexOf("/") + 1).slice(-24)}`, { pin: null });
+    if (state.pin !== null) chip(`pinned: ${state.pin.slice(state.pin.lastIndexOf("/") + 1).slice(-24)}`, { pin: null });
     if (document.activeElement !== at("search")) at("search").value = state.q;
     const had = at("chips").contains(document.activeElement);
     Text.redraw(at("chips"), () => at("chips").replaceChildren(el("span", { class: "shown", text: `${count.toLocaleString("en")} of ${rollouts.size.toLocaleString("en")} shown` }), ...chips));

@@ -49,8 +49,12 @@ const Pinned = (() => {
   const sayings = (turn) => turn ? [["", turn.thought], ["", turn.text], ...turn.calls.flatMap((call) => [[call.name, call.arguments], ["→", call.result ?? "no result"]])] : [];
   const isSame = (a, b) => a && b && JSON.stringify(sayings(a)) === JSON.stringify(sayings(b));
 
+  // What the two are called: A and B are runs. Ids are those of a trainer, who may give one twice.
+  const WAYS = [(one) => one.id, (one) => `${Text.runName(one.run)}/${one.id}`, (one) => one.address];
+  const namesOf = (a, b) => { const nameOf = WAYS.find((way) => way(a) !== way(b)); return [a, b].map((one) => show(nameOf(one) || "(no id)")); };
+
   // Where they stand one below the other, as on a phone, each says whose it is.
-  const letter = (side) => el("b", { class: "letter", text: "AB"[side] });
+  const whose = (name) => el("b", { class: "whose", dir: "auto", text: name });
 
   function cellsOf(left, right) {
     const [a, b] = [sayings(left), sayings(right)], cells = [[], []];
@@ -66,22 +70,22 @@ const Pinned = (() => {
     return cells;
   }
 
-  function column(rollout, letter) {
+  function column(rollout, name) {
     const kind = rollout.failed ? "bad" : rollout.status !== "COMPLETED" ? "open" : Stats.passes(rollout.reward ?? 0) ? "ok" : "";
-    return el("div", { class: "side" }, el("h3", null, `${letter} `, el("span", { class: "id", dir: "auto", title: show(rollout.id) }, Text.middle(rollout.id))),
+    return el("div", { class: "side" }, el("h3", { class: "id", dir: "auto", title: name }, Text.middle(name)),
       el("p", null, el("span", { class: `chip ${kind}`, text: `reward ${Text.reward(rollout.reward)}` }), ` ${[Text.runName(rollout.run), rollout.outcome, rollout.finish, `${rollout.turns} ${rollout.turns === 1 ? "turn" : "turns"}`, Text.duration(rollout.duration)].filter(Boolean).map(show).join(" · ")}`),
       rollout.error ? el("p", { class: "error", dir: "auto", text: rollout.error.split("\n")[0] }) : null);
   }
 
-  function parts(a, b) {
+  function parts(a, b, samples) {
     const names = [...new Set([...Object.keys(a.components ?? {}), ...Object.keys(b.components ?? {})])];
     const format = Text.column([a, b].flatMap((one) => Object.values(one.components ?? {})));
-    return names.length ? el("table", { class: "list" }, el("thead", null, el("tr", null, ["Part", "A", "B"].map((text) => el("th", { scope: "col", text })))),
+    return names.length ? el("table", { class: "list parts-of" }, el("thead", null, el("tr", null, ["Part", ...samples].map((text) => el("th", { scope: "col", dir: "auto", text })))),
       el("tbody", null, names.map((name) => el("tr", { class: Math.abs((a.components?.[name] ?? NaN) - (b.components?.[name] ?? NaN)) < Stats.SAME ? "" : "worse" }, el("th", { scope: "row", dir: "auto", text: name }), [a, b].map((one) => el("td", { text: format(one.components?.[name]) })))))) : null;
   }
 
   // What the two were asked: the first message that differs, and what of the tools and the sampling does.
-  function asks(a, eventsOfA, b, eventsOfB) {
+  function asks(a, eventsOfA, b, eventsOfB, names) {
     const starts = [eventsOfA, eventsOfB].map((events) => events.find((event) => event.event === "trace_start"));
     const [x, y] = starts.map((start) => Array.isArray(start?.request?.messages) ? start.request.messages : []), json = JSON.stringify;
     const asked = () => a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
@@ -94,7 +98,7 @@ const Pinned = (() => {
     const list = same.length > 1 ? `${same.slice(0, -1).join(", ")} and ${same[same.length - 1]} are` : `${same[0]} ${same[0] === "tools" ? "are" : "is"}`;
     return [
       at === null ? null : el("section", { class: "differ", "aria-label": "What they were asked" },
-        el("p", { class: "notice", text: isAlike ? "Only the system prompt differs in what they were asked." : `They were asked different things, from message ${Number(at) + 1} on.` }), messagePair(x[at], y[at])),
+        el("p", { class: "notice", text: isAlike ? "Only the system prompt differs in what they were asked." : `They were asked different things, from message ${Number(at) + 1} on.` }), messagePair(names, x[at], y[at])),
       tools.length ? el("p", { class: "notice", dir: "auto", text: `Tools that differ: ${Text.line(tools.join(", "), 400)}.` }) : null,
       sampling.length ? el("p", { class: "notice", dir: "auto", text: `Sampling differs: ${sampling.map((name) => `${name} ${settings.map((one) => Text.line(json(one[name]) ?? "–", 80)).join(" | ")}`).join(", ")}.` }) : null,
       same.length ? el("p", { class: "dim alike-asks", text: `${list[0].toUpperCase()}${list.slice(1)} the same.` }) : null,
@@ -102,14 +106,15 @@ const Pinned = (() => {
     ];
   }
 
-  function messagePair(...messages) {
+  function messagePair(names, ...messages) {
     const texts = messages.map(Conversation.textOf), isText = texts[0] !== texts[1], told = isText ? texts : messages.map((one) => one ? Text.json(one) : "");
     const words = differences(...told);
-    return el("div", { class: "pair" }, messages.map((one, side) => el("div", null, letter(side), el("b", { class: "tool-name", dir: "auto", text: one?.role ?? "no message" }), marked(words[side]))));
+    return el("div", { class: "pair" }, messages.map((one, side) => el("div", null, whose(names[side]), el("b", { class: "tool-name", dir: "auto", text: one?.role ?? "no message" }), marked(words[side]))));
   }
 
   function render(panel, a, eventsOfA, b, eventsOfB, act) {
     const [left, right] = [Conversation.turnsOf(eventsOfA), Conversation.turnsOf(eventsOfB)], turns = Math.max(left.length, right.length);
+    const names = namesOf(a, b);
     let first = -1;
     for (let index = 0; index < turns && first < 0; index += 1) if (!isSame(left[index], right[index])) first = index;
     // Thoughts, and arguments that led to the same result, decide nothing.
@@ -124,20 +129,20 @@ const Pinned = (() => {
     for (let index = 0; index < turns; index += 1) {
       const same = isSame(left[index], right[index]), cells = cellsOf(left[index], right[index]);
       const heading = el("h4", { text: `Turn ${index + 1}${same ? ": the same" : ""}` });
-      if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, letter(0), cells[0]), el("div", null, letter(1), cells[1]))));
-      else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, letter(side), own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
+      if (same) rows.push(el("details", { class: "same" }, el("summary", { text: `Turn ${index + 1}: the same` }), el("div", { class: "pair" }, el("div", null, whose(names[0]), cells[0]), el("div", null, whose(names[1]), cells[1]))));
+      else rows.push(el("section", { class: `differ${index === first ? " first" : ""}`, "aria-label": `Turn ${index + 1}` }, heading, el("div", { class: "pair" }, [left, right].map((own, side) => el("div", null, whose(names[side]), own[index] ? cells[side].length ? cells[side] : el("p", { class: "dim", text: "(empty)" }) : el("p", { class: "dim", text: "(it had ended)" }))))));
     }
     const truths = [a, b].map((one) => one.metadata?.ground_truth), known = truths.some((one) => one !== undefined);
-    const truth = known ? el("p", { class: "truth", dir: "auto" }, el("b", { text: "Truth: " }), show(truths[0] === truths[1] ? truths[0] : truths.map((one, side) => `${"AB"[side]} ${one ?? "–"}`).join(" · "))) : null;
+    const truth = known ? el("p", { class: "truth", dir: "auto" }, el("b", { text: "Truth: " }), show(truths[0] === truths[1] ? truths[0] : truths.map((one, side) => `${names[side]}: ${one ?? "–"}`).join(" · "))) : null;
     Text.redraw(panel, () => Text.settle(panel, [
       el("header", { class: "detail-title" }, el("h2", { text: "Side by side" }), el("div", { class: "detail-buttons" },
         Text.copyButton("link", () => location.href),
         el("button", { type: "button", "aria-label": "Next difference", title: "Next difference (d)", text: "≠", onclick: () => nextDifference(panel) }),
-        el("button", { type: "button", "aria-label": "Previous rollout as B", title: "Previous as B (k)", text: "↑", onclick: () => act.step(-1) }),
-        el("button", { type: "button", "aria-label": "Next rollout as B", title: "Next as B (j)", text: "↓", onclick: () => act.step(1) }),
-        el("button", { type: "button", "aria-label": "Unpin", title: "Unpin A (c)", text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
+        el("button", { type: "button", "aria-label": `Previous rollout, beside ${names[0]}`, title: `Previous, beside ${names[0]} (k)`, text: "↑", onclick: () => act.step(-1) }),
+        el("button", { type: "button", "aria-label": `Next rollout, beside ${names[0]}`, title: `Next, beside ${names[0]} (j)`, text: "↓", onclick: () => act.step(1) }),
+        el("button", { type: "button", "aria-label": `Unpin ${names[0]}`, title: `Unpin ${names[0]} (c)`, text: "⇹", "aria-pressed": true, onclick: () => act.unpin() }),
         el("button", { type: "button", id: "close", "aria-label": "Close", title: "Close (Esc)", text: "✕", onclick: () => act.close() }))),
-      el("div", { class: "pair heads" }, column(a, "A"), column(b, "B")), parts(a, b), ...asks(a, eventsOfA, b, eventsOfB), truth,
+      el("div", { class: "pair heads" }, column(a, names[0]), column(b, names[1])), parts(a, b, names), ...asks(a, eventsOfA, b, eventsOfB, names), truth,
       el("p", { class: "verdict" }, el("b", { text: verdict })), ...rows].filter(Boolean)), () => panel.querySelector("#close"));
   }
 

@@ -4,7 +4,8 @@ const Table = (() => {
   const STATUS = { COMPLETED: ["ok", "Completed"], ERROR: ["bad", "Failed"], UNFINISHED: ["open", "No result"] };
   const ORDER = { ERROR: 0, UNFINISHED: 1, COMPLETED: 2 };
   let onOpen = () => {}, isOneProblem = false, sides = [null, null], starts = new Set(), rewardOf = Text.reward;
-  const letterOf = (one) => ["A", "B"].find((_, side) => sides[side] === one.run) ?? "";
+  // Which letter a run has, if any, as long as the samples of a problem stand as those of A and those of B.
+  const letterOf = (run) => ["A", "B"].find((_, side) => sides[side] === run) ?? "";
   const plain = (textOf) => (cell, one) => { cell.textContent = textOf(one); };
 
   function status(cell, one) {
@@ -17,7 +18,7 @@ const Table = (() => {
   function name(cell, one) {
     if (!cell.firstChild) cell.append(el("div", { class: "id", dir: "auto" }), el("div", { class: "why", dir: "auto" }));
     const [id, why] = cell.children, problem = one.failed || one.status === "UNFINISHED" ? one.error : one.warning;
-    const letter = letterOf(one);
+    const letter = letterOf(one.run);
     id.replaceChildren(...(letter ? [el("b", { class: "of-run", text: letter })] : []), ...middle(one.id));
     id.title = show(one.id);
     const row = one.metadata?.row_index;
@@ -47,13 +48,13 @@ const Table = (() => {
       { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)), title: "Of the prompts and what the model wrote, of all turns" },
       { name: "finish", label: "Finish", first: 1, value: (one) => one.finish, draw: plain((one) => show(one.finish ?? "–")) },
       { name: "outcome", label: "Outcome", first: 1, value: (one) => one.outcome, draw: plain(outcome) },
-      { name: "run", label: "Run", first: 1, value: (one) => `${letterOf(one) || "~"} ${one.run}`, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: show(one.run) }, middle(Text.runName(one.run)))) },
+      { name: "run", label: "Run", first: 1, value: (one) => `${letterOf(one.run) || "~"} ${one.run}`, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: show(one.run) }, middle(Text.runName(one.run)))) },
       { name: "duration", label: "Duration", first: -1, number: true, value: (one) => one.duration, draw: plain((one) => Text.duration(one.duration)) },
       { name: "started", label: "Started", first: -1, number: true, value: (one) => one.started, draw: plain((one) => Text.when(one.started)) },
     ],
     order: { name: "started", direction: -1 },
     tieBreak: (a, b) => (b.started ?? 0) - (a.started ?? 0) || b.key - a.key,
-    classOf: (one) => [(STATUS[one.status] ?? ["open"])[0], letterOf(one), starts.has(one.key) ? "starts" : ""].join(" "),
+    classOf: (one) => [(STATUS[one.status] ?? ["open"])[0], letterOf(one.run), starts.has(one.key) ? "starts" : ""].join(" "),
     open: (key) => onOpen(key),
     formats: () => `${rewardOf.digits} ${isOneProblem}`,
   });
@@ -77,5 +78,5 @@ const Table = (() => {
   // Of all rollouts, whatever the filters leave: so a reward is written the same before and after a key.
   const read = (all) => { rewardOf = Text.column(all.map((one) => one.reward)); };
 
-  return Object.assign(grid, { STATUS, mark, read, show: showSides, onOpen(callback) { onOpen = callback; } });
+  return Object.assign(grid, { STATUS, mark, letterOf, read, show: showSides, onOpen(callback) { onOpen = callback; } });
 })();

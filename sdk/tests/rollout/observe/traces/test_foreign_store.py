@@ -41,7 +41,11 @@ def is_made_anew(folder: Path) -> None:
     assert made == {"files", "notes"}
 
 
-def test_a_journal_cannot_have_another_file_removed(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_open", [False, True], ids=["before", "while it is open"])
+def test_a_journal_cannot_have_another_file_removed(folder: Path, tmp_path: Path, is_open: bool) -> None:
+    used = Store(folder)
+    if is_open:
+        used.keep_note("port", "1")
     precious = tmp_path / "precious"
     precious.write_text("A file of somebody's.\n")
     name, pages = os.fsencode(precious), (folder / STORE_NAME).stat().st_size // PAGE_BYTES
@@ -49,6 +53,8 @@ def test_a_journal_cannot_have_another_file_removed(folder: Path, tmp_path: Path
     of_no_page = struct.pack(">I", 0x40000000 // PAGE_BYTES + 1)
     names = of_no_page + name + struct.pack(">II", len(name), sum(name)) + JOURNAL_MAGIC
     (folder / f"{STORE_NAME}-journal").write_bytes(header.ljust(SECTOR_BYTES, b"\0") + names)
+    used.keep_note("port", "2")
+    used.close()
     is_made_anew(folder)
     assert precious.read_text() == "A file of somebody's.\n"
 
@@ -104,6 +110,13 @@ def _often_the_same_page(path: Path) -> None:
     path.write_bytes(b"".join(pages))
 
 
+def _often_what_is_no_row(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE files SET known = NULL")
+        database.commit()
+    _often_the_same_page(path)
+
+
 def _a_row_larger_than_memory(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         database.execute("UPDATE files SET known = zeroblob(100000000) WHERE rowid = 1")
@@ -111,7 +124,7 @@ def _a_row_larger_than_memory(path: Path) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("damage", [_often_the_same_page, _a_row_larger_than_memory])
+@pytest.mark.parametrize("damage", [_often_the_same_page, _often_what_is_no_row, _a_row_larger_than_memory])
 def test_pages_that_hold_more_than_a_store_can_are_not_read_to_their_end(
     folder: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -121,6 +121,7 @@ class Store:
             if self._is_given_up:
                 return None
             try:
+                self._check_beside()  # each time, as SQLite looks for them with each lock
                 if self._database is None:
                     self._database = self._opened()
                 _bound(self._database)
@@ -140,7 +141,7 @@ class Store:
         self._is_given_up = True
 
     def _opened(self) -> sqlite3.Connection:
-        self._check_files()
+        self._check_file()
         database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
         try:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
@@ -159,8 +160,8 @@ class Store:
             raise
         return database
 
-    def _check_files(self) -> None:
-        """Make the file if there is none; what SQLite would be led astray by raises ``ValueError``."""
+    def _check_file(self) -> None:
+        """Make the file if there is none; what is no store raises ``ValueError``."""
         descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)  # private from the first moment; follows no link
         try:
             if os.fstat(descriptor).st_size > MAX_STORE_BYTES:
@@ -169,6 +170,9 @@ class Store:
                 raise ValueError("no store, or in WAL mode")
         finally:
             os.close(descriptor)
+
+    def _check_beside(self) -> None:
+        """What lies beside the file and would lead SQLite astray raises ``ValueError``."""
         if any(os.path.lexists(f"{self.path}{suffix}") for suffix in _OF_WAL):
             raise ValueError("in WAL mode")
         with suppress(FileNotFoundError):
@@ -193,12 +197,12 @@ class Store:
         left = self.path.stat().st_size
         known: dict[str, bytes] = {}
         for path, content, total in database.execute("SELECT path, known, sum FROM files"):
+            left -= 1 + (len(content) if isinstance(content, bytes) else 0)
+            if left < 0:
+                raise ValueError("it holds more than it is large: pages are in it many times")
             # SQLite takes any value in any column, and does not notice a bit that fell over within one.
             if isinstance(path, bytes) and isinstance(content, bytes) and total == _sum_of(path, content):
                 known[os.fsdecode(path)] = content
-                left -= len(content)
-                if left < 0:
-                    raise ValueError("it holds more than it is large: pages are in it many times")
         return known
 
     def _save(self, database: sqlite3.Connection, known: Iterable[tuple[str, Kept]], gone: Iterable[str]) -> None:

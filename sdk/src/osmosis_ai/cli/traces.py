@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 nothing was exported, 2 usage.
 """
 
 import json
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,9 +101,15 @@ def index_of(path: Path, *, keep: bool = False) -> "TraceIndex":
     """The traces at ``path``, which has to be there; ``keep`` keeps beside them what is read."""
     from osmosis_ai.rollout.observe.traces.index import TraceIndex
 
-    if not path.exists():
-        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.")
-    if not (path.is_dir() or path.is_file()):
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path} does not exist: name the folder that osmosis serve --log writes to.") from None
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror}): name the folder of the traces, or one trace."
+        ) from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise UsageError(f"{path} is neither a folder nor a regular file: name the folder of the traces, or one trace.")
     return TraceIndex(path, keep=keep)
 

@@ -120,7 +120,7 @@ class TraceIndex:
 
     def _files_to_look_at(self) -> list[FollowedFile]:
         now = time.monotonic()
-        if self.root.is_file():
+        if os.path.isfile(self.root):  # noqa: PTH113 - `Path.is_file` raises where a folder above cannot be entered
             # What the user names may be a link; no other link is followed.
             self._note(os.path.realpath(self.root))
         elif now - self._listed_at >= LISTING_SECONDS or self._folders_changed():

@@ -182,6 +182,26 @@ def test_a_folder_that_cannot_be_written_to_is_shown_all_the_same(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["folder", "trace"])
+def test_what_can_no_longer_be_reached_is_shown_as_it_was(tmp_path: Path, what: str) -> None:
+    above = tmp_path / "above"
+    trace = rollout("r1").end(reward=1.0).write(above / "traces")
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may read everywhere, and there is no setpriv here")
+    program = WithoutPowers if os.geteuid() == 0 else Program
+    with program(tmp_path, "view", str(trace if what == "trace" else trace.parent)) as viewer:
+        url = viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0]
+        assert len(rows(httpx.get(f"{url}api/rollouts", **PLAIN))) == 1
+        above.chmod(0)
+        try:
+            assert len(rows(httpx.get(f"{url}api/rollouts", **PLAIN))) == 1
+            assert httpx.get(f"{url}api/rollouts/0", **PLAIN).status_code == 410
+        finally:
+            above.chmod(0o700)
+        assert httpx.get(f"{url}api/rollouts/0", **PLAIN).status_code == 200
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_it_has_read_is_kept_though_it_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "traces"

@@ -114,6 +114,7 @@ def test_it_is_never_larger_than_10_mb(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["nowhere"], 2, "does not exist"),
+        (["x" * 300], 2, "cannot be read (File name too long)"),
         ([".", "-o", "report.html"], 1, "holds no rollouts"),
     ],
 )

@@ -11,15 +11,19 @@ from training.tests.pupil import PROBLEMS
 from training.tests.test_trl import train
 from training.weights import Model
 
-STEPS = 16
+STEPS, SAMPLES = 24, 32
 QUARTER = STEPS // 4
 LEAST_RISE = 0.2
-"""It was 0.42. A quarter is 128 rollouts, so its mean is good to 0.04."""
+"""It was 0.31 to 0.34 in eight runs. A quarter is 384 rollouts, so its mean is good to 0.03.
+
+No two runs are alike, as rollouts end in another order. Twice the learning rate with half of the samples rose by 0.28
+to 0.48 in six runs, and fell by 0.24 in another.
+"""
 
 
 def test_the_reward_goes_up(tmp_path: Path, pupil: Model) -> None:
-    shape = ("--problems", PROBLEMS, "--problems-per-step", PROBLEMS, "--samples", 16, "--threads", 1)
-    steps = train(tmp_path, "--model", pupil.folder, "--steps", STEPS, "--learning-rate", 2e-3, *shape)
+    shape = ("--problems", PROBLEMS, "--problems-per-step", PROBLEMS, "--samples", SAMPLES, "--threads", 1)
+    steps = train(tmp_path, "--model", pupil.folder, "--steps", STEPS, "--learning-rate", 1e-3, *shape)
     rewards = [step["reward"] for step in steps]
     assert len(rewards) == STEPS
     assert fmean(rewards[-QUARTER:]) - fmean(rewards[:QUARTER]) >= LEAST_RISE, rewards

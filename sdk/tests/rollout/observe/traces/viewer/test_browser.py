@@ -212,6 +212,7 @@ class TestReport:
         page.wait_for("document.querySelector('.fact.part')")
         facts = page.evaluate("[...document.querySelectorAll('.fact.part')].map(e => e.textContent)")
         assert sorted(facts) in (["<b>\u2039U+202E\u203aformat0.5", f"accuracy{n}"] for n in ("0", "1"))
+        assert "tokens in + out" in page.evaluate("[...document.querySelectorAll('.fact dt')].map(e => e.innerText)")
 
     def test_hostile_text_is_text(self, page: Browser, tmp_path: Path) -> None:
         maker = TraceMaker("r\u202e<b>1</b>").start(HOSTILE, metadata={"deep": HOSTILE})

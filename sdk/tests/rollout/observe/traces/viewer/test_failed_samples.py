@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ
+from support.viewer import IS_READ, texts
 
 from osmosis_ai.cli import main
 
@@ -59,6 +59,23 @@ def test_a_problem_that_lost_its_rewards_is_the_first_that_changed(page: Browser
     assert page.text(".comparison .dim").startswith(
         "2 problems in both; 1 only in A, 1 without a reward in A, 1 without a reward in B."
     )
+
+
+@pytest.mark.usefixtures("failed")
+def test_of_how_many_a_mean_is_and_what_is_counted_is_said(page: Browser) -> None:
+    labels = texts(page, ".card .label")
+    assert {"mean reward of 12", "duration, median · p95"} <= set(labels)  # 5 failed, and 1 has no reward
+    page.click("#to-problems")
+    page.wait_for("document.querySelector('.shown').textContent === '18 of 18 rollouts shown'")
+    page.click("#to-runs")
+    page.wait_for("document.querySelector('.scroll + .dim')")
+    assert page.text(".scroll + .dim") == (
+        "Pass rate: the share of rewards that are at least 1. What failed without a reward is neither in it nor in the"
+        " mean."
+    )
+    page.evaluate("location.hash = '#q=status:completed+reward:>0'")
+    page.wait_for("document.querySelector('.card .value').innerText === '10'")
+    assert "mean reward" in texts(page, ".card .label")
 
 
 @pytest.mark.usefixtures("failed")

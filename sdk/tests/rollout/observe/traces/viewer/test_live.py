@@ -111,7 +111,7 @@ def long(tmp_path: Path, page: Browser) -> Iterator[Path]:
 
 
 def shown(page: Browser, count: int) -> None:
-    page.wait_for(f"document.querySelector('.shown').textContent.includes('of {count} shown')")
+    page.wait_for(f"document.querySelector('.shown').textContent.includes('of {count} ')")
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 

@@ -99,6 +99,20 @@ def test_what_is_printed_is_what_the_screen_shows_without_blank_pages(
     assert page.evaluate("new Set([...document.querySelectorAll('.side')].map(e => e.offsetTop)).size") == 1
 
 
+def test_why_a_rollout_failed_is_printed_whole(page: Browser, tmp_path: Path) -> None:
+    says = "ToolExecutionError: divide: b must not be 0, and here it was 0"
+    TraceMaker("r").start("Hi?").end(status="ERROR", error_message=says).write(tmp_path / "traces")
+    TraceMaker("s").start("Hi?").turn(1, saying("so")).end(reward=1.0).write(tmp_path / "traces")
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open((tmp_path / "report.html").as_uri())
+    page.wait_for(f"{IS_READ} && {ROWS}.length === 2")
+    page.call("Emulation.setEmulatedMedia", media="print")
+    page.resize(739, 1000)
+    cut = "filter(e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight + 1).map(e => e.innerText)"
+    assert page.evaluate(f"[...document.querySelectorAll('#table .row :is(.why, .c-status)')].{cut}") == []
+    page.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_neither_the_help_nor_a_button_is_printed_and_a_and_b_are_letters(page: Browser, tmp_path: Path) -> None:
     write_two_runs(tmp_path / "traces")
     assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0

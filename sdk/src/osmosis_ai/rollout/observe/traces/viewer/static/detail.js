@@ -79,7 +79,7 @@ const Detail = (() => {
         rewardFact("reward", rollout.reward, "strong"),
         Object.entries(rollout.components ?? {}).map(([name, value]) => rewardFact(name, value, "part")), fact("finish", rollout.finish ?? "–"), fact("outcome", rollout.outcome ?? "–"),
         fact("turns", String(rollout.turns)), fact("tool calls", rollout.toolErrors ? `${rollout.tools} (${rollout.toolErrors} failed)` : String(rollout.tools)),
-        fact("tokens", `${Text.count(rollout.promptTokens)} + ${Text.count(rollout.responseTokens)}`),
+        fact("tokens in + out", `${Text.count(rollout.promptTokens)} + ${Text.count(rollout.responseTokens)}`),
         fact("duration", Text.duration(rollout.duration)), fact("queue", Text.duration(rollout.queue)), fact("model time", Text.duration(rollout.llm)), fact("tool time", Text.duration(rollout.tool)),
         fact("started", Text.when(rollout.started)), named("run", rollout.run, null, Text.runName(rollout.run)), rollout.agent ? fact("agent", rollout.agent) : null,
         rollout.weights?.length ? fact("weights", rollout.weights.join(", ")) : null,

@@ -111,7 +111,7 @@
     if (state.pin !== null) chip(`pinned: ${state.pin.slice(state.pin.lastIndexOf("/") + 1).slice(-24)}`, { pin: null });
     if (document.activeElement !== at("search")) at("search").value = state.q;
     const had = at("chips").contains(document.activeElement);
-    Text.redraw(at("chips"), () => at("chips").replaceChildren(el("span", { class: "shown", text: `${count.toLocaleString("en")} of ${rollouts.size.toLocaleString("en")} shown` }), ...chips));
+    Text.redraw(at("chips"), () => at("chips").replaceChildren(el("span", { class: "shown", text: `${count.toLocaleString("en")} of ${rollouts.size.toLocaleString("en")} ${state.view === "rollouts" ? "" : "rollouts "}shown` }), ...chips));
     if (had && !chips.length) at("search").focus({ preventScroll: true });
     at("sort").hidden = state.view === "runs";
     if (sorts !== grid()) {

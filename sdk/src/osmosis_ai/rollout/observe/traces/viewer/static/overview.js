@@ -35,17 +35,19 @@ const Overview = (() => {
     for (const one of shown) tokens += one.tokens;
     const durations = Text.sorted(shown.map((one) => one.duration));
     const pick = (status) => () => set({ status: state.status === status ? null : status, reason: null });
-    const reward = Stats.mean(shown.filter((one) => one.reward !== null).map((one) => one.reward));
+    const rewards = shown.filter((one) => one.reward !== null).map((one) => one.reward), reward = Stats.mean(rewards);
+    // A failure is no reward of 0: so of how many it is.
+    const ofSome = rewards.length && rewards.length < shown.length ? ` of ${rewards.length.toLocaleString("en")}` : "";
     Text.redraw(at("summary"), () => at("summary").replaceChildren(
       card("rollouts", before.length.toLocaleString("en"), "", pick(null), state.status === null && state.reason === null),
       card("failed", counts.ERROR.toLocaleString("en"), counts.ERROR ? "bad" : "", pick("ERROR"), state.status === "ERROR"),
       card("no result", counts.UNFINISHED.toLocaleString("en"), counts.UNFINISHED ? "open" : "", pick("UNFINISHED"), state.status === "UNFINISHED"),
       card("completed", counts.COMPLETED.toLocaleString("en"), "ok", pick("COMPLETED"), state.status === "COMPLETED"),
       card("with failed tools", toolErrors.toLocaleString("en"), toolErrors ? "open" : "", pick("toolErrors"), state.status === "toolErrors"),
-      card("mean reward", Text.reward(reward), "", undefined, undefined, Text.whole(reward)), ...parts(shown),
+      card(`mean reward${ofSome}`, Text.reward(reward), "", undefined, undefined, Text.whole(reward)), ...parts(shown),
       card("mean turns", Text.number(Stats.mean(shown.map((one) => one.turns)), 1)),
       card("tokens", Text.count(tokens)),
-      card("median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`)));
+      card("duration, median · p95", `${Text.duration(Text.median(durations))} · ${Text.duration(Text.median(durations, 0.95))}`)));
   }
 
   function failures(before, state, set) {

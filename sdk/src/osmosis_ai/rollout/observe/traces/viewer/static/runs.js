@@ -144,7 +144,7 @@ const Runs = (() => {
     const scrolled = node.querySelector(".scroll")?.scrollLeft ?? 0;
     // A reward in parts may never be whole: its pass rate is then no news of the model.
     const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${Text.runName(run.name)} is: its best is ${Text.reward(run.best)}.`);
-    const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}`;
+    const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}${rollouts.some((one) => one.failed && one.reward === null) ? " What failed without a reward is neither in it nor in the mean." : ""}`;
     const answer = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
       : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state.by, { onProblem, onCompare, onSwap: () => onPick({ a: b, b: a }) })
         : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });

@@ -3,6 +3,7 @@
 Who runs agents puts a ``WatchedRun`` into ``CURRENT_RUN``; the watchdog (``server/watchdog.py``) finds it there.
 """
 
+import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -72,4 +73,5 @@ def known_blocks(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
         if isinstance(each, dict)
         and isinstance(place := each.get("place"), str)
         and isinstance(seconds := each.get("seconds"), int | float)
+        and abs(seconds) <= sys.float_info.max
     ]

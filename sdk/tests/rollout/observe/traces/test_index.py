@@ -10,10 +10,11 @@ import pytest
 from support.traces import TraceMaker, answer, call, calling, saying, write_random_traces
 
 from osmosis_ai.rollout.core.trace.writer import TraceWriter
-from osmosis_ai.rollout.observe.traces import reader
+from osmosis_ai.rollout.observe.traces import reader, summary
 from osmosis_ai.rollout.observe.traces.conversation import conversation_of
 from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.reader import READ_BYTES, events_of, lines_of
+from osmosis_ai.rollout.observe.traces.summary import Summary
 
 
 def made(rollout_id: str = "r1") -> TraceMaker:
@@ -87,6 +88,15 @@ class TestReading:
         path = tmp_path / "r.jsonl"
         path.write_bytes(line + b'\n{"event":"a"}\n')
         assert [event["event"] for event in events_of(path)] == ["a"]
+
+    @pytest.mark.parametrize("value", ["{}", "0"])
+    def test_a_line_of_millions_of_values_is_passed_over(self, tmp_path: Path, value: str) -> None:
+        maker = made()
+        many = ",".join([value] * (1 + (reader.MAX_OBJECTS if value == "{}" else reader.MAX_VALUES)))
+        maker.lines.append(f'{{"event":"chat_end","reply":[{many}]}}')
+        maker.write(tmp_path)
+        index = indexed(tmp_path)
+        assert (len(index.rollouts), index.unreadable_lines) == (1, 1)
 
     def test_only_regular_files_are_read(self, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
@@ -259,6 +269,18 @@ class TestIndex:
         assert len(index.rollouts) == len(wrong)
         for position in range(len(index.rollouts)):
             conversation_of(index.events(position))
+
+    def test_an_event_that_nobody_thought_of_costs_itself_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def divide(summary: Summary, event: dict[str, Any]) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setitem(summary._HANDLERS, "run_start", divide)
+        made().end(reward=1.0).write(tmp_path)
+        index = indexed(tmp_path)
+        assert [(one.reward, one.turns) for one in index.rollouts] == [(1.0, 2)]
+        assert index.unreadable_lines == 1
 
     def test_many_are_read_at_once(self, tmp_path: Path) -> None:
         write_random_traces(tmp_path, 300)

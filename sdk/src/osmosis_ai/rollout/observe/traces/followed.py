@@ -226,7 +226,10 @@ class FollowedFile:
                 return
             rollout = Summary(self.path, self._offset, end, run=self.run)
             self.rollouts.append(rollout)
-        rollout.add(event, end)
+        try:
+            rollout.add(event, end)
+        except Exception:  # noqa: BLE001 - what a foreign event may hold that nobody thought of costs that event alone
+            self.lost += 1
 
 
 def _result_in(content: bytes) -> tuple[int, dict[str, Any] | None]:

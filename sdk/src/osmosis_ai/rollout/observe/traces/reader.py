@@ -2,7 +2,7 @@
 
 Everything read is foreign. What is no JSON object with an ``event`` is counted and passed over; a last line without its
 end is left for the next time. Only regular files are opened, no symbolic link is followed, and a file larger than
-``MAX_READ_BYTES`` is no trace.
+``MAX_READ_BYTES`` is no trace, nor is a line of millions of tiny values an event.
 """
 
 import errno
@@ -19,12 +19,19 @@ from osmosis_ai.rollout.core.trace.format import TRACE_SUFFIX
 
 READ_BYTES = 256 * 1024
 MAX_LINE_BYTES = 128 * 1024 * 1024
+LARGE_LINE_BYTES = 4 * 1024 * 1024
+MAX_OBJECTS, MAX_VALUES = 2_000_000, 10_000_000
+"""Of a large line: each takes up to thirty times as much when it is decoded, and a gigabyte is enough for all."""
 MAX_READ_BYTES = 2 * MAX_FILE_BYTES
 """Twice what a writer makes, as two may write to one file at once."""
 
 
 def event_on(line: bytes) -> dict[str, Any] | None:
     """The event on a line; ``None`` if it is none."""
+    if len(line) > LARGE_LINE_BYTES and (
+        line.count(b"{") + line.count(b"[") > MAX_OBJECTS or line.count(b",") > MAX_VALUES
+    ):
+        return None
     try:
         event = from_json(line, cache_strings="keys")  # values are seldom alike
     except (ValueError, RecursionError):

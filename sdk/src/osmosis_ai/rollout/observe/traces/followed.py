@@ -20,7 +20,7 @@ from osmosis_ai.rollout.observe.traces.summary import CONCERNING, Summary, tells
 RECENT_SECONDS = 60.0
 """How long after its last event a file is watched for more."""
 MAX_ROLLOUTS = 100_000
-"""Of one file; what begins beyond them is passed over, as a line of it can be a thousandth of what is known of it."""
+"""Of one file; what begins beyond them is passed over: the line that begins one may be a fiftieth of what is kept."""
 MAX_WHOLE_BYTES = 16 * 1024 * 1024
 """A file up to this size is looked at from its end: what the result has again need not be read before it."""
 _COMPACT_START = b'{"event":"'

@@ -22,7 +22,7 @@ from osmosis_ai.rollout.observe.traces.store import Kept, Store, checked
 from osmosis_ai.rollout.observe.traces.summary import Summary
 
 MAX_ROLLOUTS = 500_000
-"""Of all files, so that a gigabyte holds what is known of them; a file that is found beyond them is not read."""
+"""Of all files: what is known of one takes a kilobyte at least. A file that is found beyond them is not read."""
 MANY_FILES = 2000
 """So many that have not been read before are read with the help of other processes, where the index is kept."""
 OWN_FILES = 10

@@ -44,7 +44,7 @@ class TestRuns:
         page.click(".runs .link")
         page.wait_for("document.querySelector('.shown').textContent === '16 of 32 shown'")
         page.press("3")
-        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 shown'")
+        page.wait_for("document.querySelector('.shown').textContent === '32 of 32 rollouts shown'")
         assert texts(page, ".filter") == []
         assert page.text(".card .value") == "32"
         page.press("1")

@@ -25,7 +25,7 @@ async def judge(mutant: Mutant) -> Report:
     limit = SILENT_SECONDS if mutant.is_silent else PATIENT_SECONDS
     # That a drain is too short is found where its length is said; what comes at its end, without.
     drain_seconds = DRAIN_SECONDS if mutant.name == "ends-what-lasts-too-soon" else None
-    checks = select(sorted(mutant.finds))
+    checks = select(sorted(mutant.finds | mutant.beside))
     return await judged_process(mutant.name, checks, timeout_seconds=limit, drain_seconds=drain_seconds)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
+from servers.judging import judged
+from servers.mutants import MUTANTS
 from servers.serving import serving
 from servers.small import Json, Rollout, SmallServer
 from starlette.responses import Response
@@ -17,6 +19,7 @@ from rollout_conformance.root_causes import RESTS_ON, with_causes
 from rollout_conformance.strict_json import first_difference
 from rollout_conformance.usual_causes import (
     A_PAGE,
+    FEW_CONNECTIONS,
     KEY_KEPT,
     MADE_ANEW,
     NO_ROOM,
@@ -157,6 +160,26 @@ def test_a_result_that_waits_for_another_is_a_matter_of_who_delivers() -> None:
     )
 
 
+def test_what_waits_where_calls_wait_for_a_connection_is_a_matter_of_the_pool() -> None:
+    few = replace(failure("load.concurrent"), usually=FEW_CONNECTIONS)
+    in_vain = [failure(name, "expected a result; got none within 60 s") for name in ("callbacks.key", "errors.told")]
+    late = [*in_vain, replace(failure("idempotency.after_error"), usually=NO_ROOM)]
+    paused = failure("load.beside_paused", "expected a result; got none within 60 s")
+    owed = replace(failure("load.beside_owed"), usually=NOT_DELIVERED)
+    found = causes(*late, few, paused, owed)
+    assert found.pop("load.concurrent") == ""
+    assert set(found.values()) == {"load.concurrent"}
+    assert causes(*late, failure("load.concurrent"))["callbacks.key"] == ""
+    assert causes(failure("callbacks.key", "another"), few)["callbacks.key"] == ""
+
+
+def test_an_answer_that_is_cut_off_is_one_matter_with_a_connection_that_is_reset_within_it() -> None:
+    some = replace(failure("delivery.cut"), usually=f"{SOME}: it fails for one; it holds for another")
+    cut_off = failure("wire.cut_body", "another")
+    assert causes(some, cut_off) == {"delivery.cut": "wire.cut_body", "wire.cut_body": ""}
+    assert causes(failure("delivery.cut"), cut_off) == {"delivery.cut": "", "wire.cut_body": "delivery.cut"}
+
+
 def test_what_was_not_on_record_yet_is_a_matter_of_what_a_kill_loses() -> None:
     newest, killed = (replace(failure(name), usually=NOT_ON_RECORD) for name in ("state.newest", "drain.killed"))
     assert causes(newest, killed) == {"state.newest": "drain.killed", "drain.killed": ""}
@@ -227,6 +250,15 @@ class AnswersTwice(SmallServer):
 async def _judged(server: SmallServer, *only: str) -> Report:
     async with serving(server) as url:
         return await run(KitOptions(url, settle_seconds=0.2), select(only))
+
+
+@pytest.mark.slow
+def test_a_server_with_ten_connections_has_one_failure_and_its_consequences() -> None:
+    # The others wait for delays, so that they go on while no connection is free.
+    checks = select(["load.concurrent", "retries.delay", "retries.twice", "delivery.delay", "delivery.persistent"])
+    report = asyncio.run(judged(MUTANTS["has-ten-connections"].server(), checks, timeout_seconds=8.0))
+    assert len(report.failures) > 1
+    assert {result.cause or result.check.id for result in report.failures} == {"load.concurrent"}
 
 
 @pytest.mark.slow

@@ -20,9 +20,13 @@ async def every(cases: Mapping[str, Awaitable[object]]) -> None:
     broken = {name: end for name, end in ended.items() if isinstance(end, BaseException)}
     for end in broken.values():
         if isinstance(end, Failed) and end.usually is None and len(broken) < len(cases):
-            end.usually = f"{SOME}: so with {_list(list(broken))}"
-            end.usually += f", not with {_list([name for name in ended if name not in broken])}"
+            end.usually = depends_on(list(broken), [name for name in ended if name not in broken])
         raise end
+
+
+def depends_on(broken: list[str], others: list[str]) -> str:
+    """What usually lies behind it: that the two differ."""
+    return f"{SOME}: it fails for {_list(broken)}; it holds for {_list(others)}"
 
 
 def _list(names: list[str]) -> str:

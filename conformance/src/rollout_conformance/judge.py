@@ -136,13 +136,19 @@ async def _unless_failed(trainer: KitTrainer, phases: Coroutine[Any, Any, dict[s
 
 
 def _agent_failure(trainer: KitTrainer) -> str:
-    """The first error that is the agent's own: no fault of the kit's leads to one."""
-    for rollout in trainer.rollouts:
-        for call in rollout.completions:
-            extra = call.fields.get("extra_fields")
-            if isinstance(extra, dict) and extra.get("outcome") in ("agent_error", "reward_error"):
-                return shortened(str(call.fields.get("error_message")))
-    return ""
+    """The first error that is the agent's own, if no more rollouts are COMPLETED than end so.
+
+    An agent that cannot do with the kit's inits and replies fails with most; one that breaks on a rare reply does not.
+    """
+    results = [rollout.completions[0].fields for rollout in trainer.rollouts if rollout.completions]
+    failed = [result for result in results if _outcome(result) in ("agent_error", "reward_error")]
+    is_most = len(failed) >= sum(result.get("status") == "COMPLETED" for result in results)
+    return shortened(str(failed[0].get("error_message"))) if failed and is_most else ""
+
+
+def _outcome(result: dict[str, Any]) -> object:
+    extra = result.get("extra_fields")
+    return extra.get("outcome") if isinstance(extra, dict) else None
 
 
 def _last_output(command: ServerCommand | None, results: Iterable[Result]) -> tuple[str, ...]:

@@ -4,10 +4,11 @@ A failure follows from another one where
 
 1. it is an audit's, and every rollout that it is about was played by a check that failed as well;
 2. the earlier one is an audit of ``BASIC``, not so itself, and found fault with rollouts of this check;
-3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases;
-4. something was waited for in vain, or there was no room, and the other one is ``COURIER``, which found that results
-   wait for one another; or there was no room, what was refused has kept its key, or it was not told when to
-   ask again, and the other one is ``FULL``;
+3. ``RESTS_ON`` says that what it checks takes for granted what the other one checks, which fails in all its cases; or
+   it fails in some, and by ``IN_SOME_CASES`` those are the other one's;
+4. something was waited for in vain, or there was no room, and the other one is ``POOL``, which found that calls wait
+   for a connection, or ``COURIER``, which found that results wait for one another; or there was no room, what was
+   refused has kept its key, or it was not told when to ask again, and the other one is ``FULL``;
 5. something was waited for in vain, or there was no room, and the other one is ``HOLDER``, which saw that a pause of
    one holds up others;
 6. what usually lies behind it is what the other one is for, by ``WHERE``: what was not on record yet, a proxy's page;
@@ -28,6 +29,7 @@ from fnmatch import fnmatchcase
 from rollout_conformance.cases import SOME
 from rollout_conformance.usual_causes import (
     A_PAGE,
+    FEW_CONNECTIONS,
     KEY_KEPT,
     MADE_ANEW,
     NO_ROOM,
@@ -77,6 +79,8 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("idempotency.after_error", "state.cancel"),
     ("drain.repeated_delivered", "drain.repeated"),
     ("drain.delivered", "drain.repeated_delivered"),
+    ("drain.state", "drain.repeated_delivered"),
+    ("drain.refused_same", "delivery.refused_same"),
     ("drain.repeated", "drain.killed"),
     ("drain.repeated", "drain.cut_off"),
     ("state.refused", "state.unknown"),
@@ -98,10 +102,15 @@ RESTS_ON: tuple[tuple[str, str], ...] = (
     ("drain.results", "delivery.server_error"),
     ("drain.kept", "delivery.server_error"),
     ("state.cancel_ended", "delivery.server_error"),
+    ("wire.cut_body", "delivery.cut"),
+    ("wire.cut_body", "retries.cut"),
 )
 """Patterns of checks, each with the check whose promise they take for granted; an order within a group."""
 
-COURIER, FULL = "load.beside_owed", "load.overload"
+IN_SOME_CASES = {"delivery.cut": "wire.cut_body", "retries.cut": "wire.cut_body"}
+"""Where not all of its cases fail, they are those of the other one."""
+
+POOL, COURIER, FULL = "load.concurrent", "load.beside_owed", "load.overload"
 HOLDER = "load.beside_paused"
 
 WHERE = {NOT_ON_RECORD: "drain.killed", A_PAGE: "retries.page"}
@@ -142,10 +151,13 @@ def with_causes(results: Sequence[Result]) -> tuple[Result, ...]:
 def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], basic: Sequence[Result]) -> str:
     own = result.check.id
     whole = {one.check.id for one in failed if not (one.usually or "").startswith(SOME)}
+    if own == POOL and result.usually == FEW_CONNECTIONS:
+        return ""
     # What is not delivered keeps its place, so that there is none for others in the end.
     is_waiting = result.usually in (NOT_DELIVERED, NO_ROOM) or IN_VAIN in result.reason
-    if own != COURIER and is_waiting and _undelivered(failed):
-        return COURIER
+    for root, usually in ((POOL, FEW_CONNECTIONS), (COURIER, NOT_DELIVERED)):
+        if own != root and is_waiting and any(one.check.id == root and one.usually == usually for one in failed):
+            return root
     if blamed := _blamed(result, failed):
         return blamed
     if found := next(
@@ -163,6 +175,8 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
     for pattern, root in RESTS_ON:
         if root in whole and root != own and fnmatchcase(own, pattern):
             return root
+    if own not in whole and IN_SOME_CASES.get(own) in whole:
+        return IN_SOME_CASES[own]
     where = WHERE.get(result.usually or "", own)
     if where != own and any(one.check.id == where for one in failed):
         return where
@@ -174,10 +188,6 @@ def _cause(result: Result, before: Sequence[Result], failed: Sequence[Result], b
         or (one.usually == result.usually and one.usually in ONE_CAUSE and own != FULL)
     )
     return next((one.check.id for one in alike if result.subjects or not one.subjects), "")
-
-
-def _undelivered(failed: Sequence[Result]) -> bool:
-    return any(one.check.id == COURIER and one.usually == NOT_DELIVERED for one in failed)
 
 
 def _blamed(audit: Result, failed: Sequence[Result]) -> str:

@@ -17,6 +17,7 @@ NO_ROOM = (
 )
 NOT_ON_RECORD = "the 202 leaves before its init is on record, or results alone are kept: write it, then answer"
 TAKEN_FOR_CUT_OFF = "what had ended is taken for cut off by the next process: put a result on record before it is sent"
+FEW_CONNECTIONS = "the HTTP client's pool has fewer connections to one host than rollouts may run: raise its limit"
 MADE_ANEW = "a result is built for each delivery, or a rollout ends twice: build it once, and keep it as it is"
 CAUSES: dict[str, str] = {
     "init": "the init is not read as the table of its fields says",
@@ -225,6 +226,7 @@ CAUSES: dict[str, str] = {
     "drain.turned_away": "an init is put on record before it is refused: look whether the server ends first",
     "drain.exit_code": "the process ends by the signal, or by an exception while it closes",
     "limits.run": "the limit is that of a call, or its end is reported as any error of the agent",
+    "limits.result": "the end of such a run is built by other code, or tells an exception that has no text",
     "limits.paused": "the run's clock goes on in a pause: it stands still from the first attempt to the one answered",
     "drain.stopped": "SIGTERM ends the process at once: refuse inits, wait for what runs, report it, then end with 0",
     "retries.twice": "a call is made again once only: CLIENT_MAX_RETRIES, 3, is how often",

@@ -22,11 +22,12 @@ TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 class Posting:
     """Each step is a method, so that a mutant replaces one at a time."""
 
+    max_connections: int | None = None
     keeps_connections = 0
     max_reply_bytes = MAX_REPLY_BYTES
 
     def __init__(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.keeps_connections)
+        limits = httpx.Limits(max_connections=self.max_connections, max_keepalive_connections=self.keeps_connections)
         headers = {"Accept-Encoding": "identity"}
         self.http = httpx.AsyncClient(trust_env=False, timeout=30, limits=limits, headers=headers, verify=TRUSTS_NOBODY)
 

@@ -8,6 +8,7 @@ from itertools import chain
 
 from rollout_conformance.asking import field_of
 from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.cases import depends_on
 from rollout_conformance.catalogue import check
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
@@ -273,16 +274,23 @@ async def trace(kit: Kit) -> None:
     await kit.results(rollouts)
     for number, (rollout, trace_id) in enumerate(rollouts.items()):
         looked_at(rollout)
+        without = [rollout.name_of(call) for call in _calls(rollout) if not _is_of_trace(call, trace_id)]
+        having = [rollout.name_of(call) for call in _calls(rollout) if _is_of_trace(call, trace_id)]
         for call in _calls(rollout):
             where = rollout.name_of(call)
             sent = call.request.headers.get("traceparent", "none")
-            if trace_id not in sent.split("-"):
+            if where in without:
                 is_other = any(one in sent for one in rollouts.values())
-                usually = "the trace is kept for the process: keep it with the rollout" if is_other else None
+                usually = depends_on(without, having) if having else None
+                usually = "the trace is kept for the process: keep it with the rollout" if is_other else usually
                 raise Failed(f"a traceparent of the trace {trace_id} with {where}", quoted(sent), usually=usually)
             state = call.request.headers.get("tracestate", "none")
             if f"kit={number}" not in state:
                 raise Failed(f"the tracestate 'kit={number}' with {where}", quoted(state))
+
+
+def _is_of_trace(call: Call, trace_id: str) -> bool:
+    return trace_id in call.request.headers.get("traceparent", "").split("-")
 
 
 @check("callbacks.tracestate", "http-19", "Several lines of tracestate are passed on, all of them, in their order.")

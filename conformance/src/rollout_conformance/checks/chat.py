@@ -332,11 +332,11 @@ async def bare(kit: Kit) -> None:
 async def any_head(kit: Kit) -> None:
     body = encoded({"choices": [{"message": {"role": "assistant", "content": "#### 4"}, "finish_reason": "stop"}]})
     kinds = ("", "text/plain", "application/octet-stream")
-    answers = {f"with Content-Type {quoted(kind)}": Answer(body=body, headers={"Content-Type": kind}) for kind in kinds}
-    answers["that ends with its connection"] = Answer(body=body, ends_with_connection=True)
-    answers["in chunks, with a field behind the last"] = replace(WITH_TRAILER, body=body)
-    answers["with 'Transfer-Encoding: Chunked'"] = replace(IN_CAPITALS, body=body)
+    answers = {f"Content-Type {quoted(kind)}": Answer(body=body, headers={"Content-Type": kind}) for kind in kinds}
+    answers["no end but that of its connection"] = Answer(body=body, ends_with_connection=True)
+    answers["a field behind its last chunk"] = replace(WITH_TRAILER, body=body)
+    answers["'Transfer-Encoding: Chunked'"] = replace(IN_CAPITALS, body=body)
     taken = {
-        how: _require_taken(kit, f"a completion {how}", first(one, then=raw(body))) for how, one in answers.items()
+        how: _require_taken(kit, f"a completion with {how}", first(one, then=raw(body))) for how, one in answers.items()
     }
     await every(taken)

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
+from rollout_conformance.cases import depends_on
 from rollout_conformance.catalogue import check
 from rollout_conformance.checks.chat import SAMPLING, require_completed
 from rollout_conformance.conversation import added_field
@@ -133,7 +134,16 @@ async def key(kit: Kit) -> None:
                 return f"{quoted(one.key)}, then {quoted(again.key)} after it was {one.answer_in_words}"
         return ""
 
-    first_problem(await audited(kit), "an Idempotency-Key, the same for each attempt of a call", problem)
+    rollouts = await audited(kit)
+    kept: dict[bool, set[str]] = {True: set(), False: set()}
+    for rollout in rollouts:
+        for one, again in pairwise(rollout.chats_before_result):
+            if again.is_attempt_after(one):
+                how = one.answer_in_words.removeprefix("its connection was ")
+                kept[one.key == again.key].add(f"what was {how}")
+    usually = depends_on(sorted(kept[False]), sorted(kept[True])) if kept[True].isdisjoint(kept[False]) else None
+    usually = usually if all(kept.values()) else None
+    first_problem(rollouts, "an Idempotency-Key, the same for each attempt of a call", problem, usually)
 
 
 @check("chat.own_key", "chat-8", "No two calls have one Idempotency-Key, of one rollout or of several.", AUDIT)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
@@ -36,17 +36,25 @@ COUNTS = ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens",
 Fields = dict[str, Any]
 
 
-async def _every_result(kit: Kit, expected: str, problem_of: Callable[[Fields], str]) -> None:
+def _every_result(
+    rollouts: Sequence[PlayedRollout], expected: str, problem_of: Callable[[Fields], str], usually: str | None = None
+) -> None:
     def problem(rollout: PlayedRollout) -> str:
         return next(
             (text for call in rollout.completions if not call.problem and (text := problem_of(call.fields))), ""
         )
 
-    first_problem(await audited(kit), expected, problem)
+    first_problem(rollouts, expected, problem, usually)
 
 
 @check("completed.shape", "result-1 result-13", "A result has the fields and types of the protocol.", AUDIT)
 async def shape(kit: Kit) -> None:
+    require_shape(await audited(kit))
+
+
+def require_shape(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+    """Raise ``Failed`` for a result that is not as the table has it."""
+
     def problem(result: Fields) -> str:
         missing = [name for name in REQUIRED if name not in result]
         if missing:
@@ -66,7 +74,7 @@ async def shape(kit: Kit) -> None:
         reward = result.get("reward")
         return "" if reward is None or is_number(reward) else f"reward {quoted(reward)}"
 
-    await _every_result(kit, "a result as the protocol has it", problem)
+    _every_result(rollouts, "a result as the protocol has it", problem, usually)
 
 
 @check(
@@ -245,13 +253,19 @@ CLOCK_SLACK_MS = 50
 
 @check("completed.outcome", "result-4", "extra_fields.outcome is one of the table, and fits the status.", AUDIT)
 async def outcome(kit: Kit) -> None:
+    require_outcomes(await audited(kit))
+
+
+def require_outcomes(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+    """Raise ``Failed`` for a result whose outcome is none, or does not fit."""
+
     def problem(result: Fields) -> str:
         extra = result.get("extra_fields")
         told = extra.get("outcome") if isinstance(extra, dict) else None
         fits = isinstance(told, str) and OUTCOMES.get(told) == result.get("status")
         return "" if fits else f"{result.get('status')} with the outcome {quoted(told)}"
 
-    await _every_result(kit, f"extra_fields.outcome that fits: {', '.join(OUTCOMES)}", problem)
+    _every_result(rollouts, f"extra_fields.outcome that fits: {', '.join(OUTCOMES)}", problem, usually)
 
 
 @check("completed.nulls", "result-2", "A result has no nulls but those in messages.", AUDIT)
@@ -259,7 +273,7 @@ async def nulls(kit: Kit) -> None:
     def problem(result: Fields) -> str:
         return next((f"{name} null" for name, value in result.items() if value is None), "")
 
-    await _every_result(kit, "a result without nulls", problem)
+    _every_result(await audited(kit), "a result without nulls", problem)
 
 
 @check("completed.key", "result-3", "A result has an Idempotency-Key, the same in every delivery.", AUDIT)
@@ -302,7 +316,7 @@ async def components(kit: Kit) -> None:
                 return f"{quoted(name)} {quoted(value)}"
         return ""
 
-    await _every_result(kit, "reward_components that are named, finite numbers of a COMPLETED result", problem)
+    _every_result(await audited(kit), "reward_components that are named, finite numbers of a COMPLETED result", problem)
 
 
 @check("completed.max_context", "metric-4", "max_context_tokens is the largest prompt, not the last one, nor a sum.")

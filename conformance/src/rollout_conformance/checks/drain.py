@@ -1,13 +1,12 @@
 """The end of the server on SIGTERM: what it has accepted is reported, by itself or by its successor."""
 
-import asyncio
 import contextlib
 import secrets
 
 from rollout_conformance.asking import describe, field_of
 from rollout_conformance.catalogue import check
-from rollout_conformance.checks import completed, errors
-from rollout_conformance.checks.limits import limited_of
+from rollout_conformance.checks import errors
+from rollout_conformance.checks.limits import LIMITED, limited_of
 from rollout_conformance.checks.restart import READ_SECONDS, reported, restart_of
 from rollout_conformance.checks.state import require_attempts
 from rollout_conformance.checks.stop import (
@@ -27,12 +26,13 @@ LEAST_KEY_CHARACTERS = 8
 
 @check(
     "drain.stopped",
-    "drain-1 drain-2",
+    "drain-1 drain-2 err-4",
     "After SIGTERM inits are refused, and every rollout that was accepted is reported.",
     STOPPING,
 )
 async def stopped(kit: Kit) -> None:
-    if problem := (await stop_of(kit)).problem:
+    stop = await stop_of(kit)
+    if problem := stop.refused_badly or stop.problem:
         raise problem
 
 
@@ -49,7 +49,7 @@ async def answers(kit: Kit) -> None:
     stop = await stop_of(kit)
     during = stop.during
     if not during:
-        raise NotExercised("rollouts were not seen to go on after SIGTERM", cause="drain.stopped")
+        raise NotExercised("inits were taken after SIGTERM, so that nothing else was asked", cause="drain.stopped")
     for what, response in during.items():
         if response is None or response.status_code != expected[what]:
             if stop.was_asked_late:
@@ -155,15 +155,8 @@ async def results(kit: Kit) -> None:
     await stop_of(kit)
     if kit.command is not None and (altered := (await restart_of(kit)).altered):
         raise altered
-    _look_at_all(kit)
-    for audit in (completed.shape, completed.outcome, errors.no_reward, errors.message):
-        await audit(kit)
-
-
-def _look_at_all(kit: Kit) -> None:
-    """What the audits looked at before is looked at again, which harms nothing."""
-    kit.trainer.audited = asyncio.get_running_loop().create_future()
-    kit.trainer.audited.set_result(list(kit.trainer.rollouts))
+    # What ends by its limit is that check's matter.
+    errors.require_as_any([one for one in kit.trainer.rollouts if one.is_accepted and one.check_id != LIMITED])
 
 
 @check(
@@ -176,8 +169,7 @@ async def finish_reasons(kit: Kit) -> None:
     await stop_of(kit)
     if kit.command is not None:
         await restart_of(kit)
-    _look_at_all(kit)
-    await errors.finish_reason(kit)
+    errors.require_finish_reasons([one for one in kit.trainer.rollouts if one.is_accepted])
 
 
 @check("drain.printed", "key-11", "No key is in what the process has printed.", STOPPING)

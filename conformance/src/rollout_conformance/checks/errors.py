@@ -1,11 +1,13 @@
 """Rollouts that fail: an ERROR with a message, never a reward."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from rollout_conformance.audit import audited, first_problem
 from rollout_conformance.cases import every
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks import completed
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
 from rollout_conformance.kit import Kit
@@ -129,11 +131,15 @@ async def unreachable(kit: Kit) -> None:
 
 @check("errors.no_reward", "result-6", "An ERROR has no reward: a failure never looks like a bad answer.", AUDIT)
 async def no_reward(kit: Kit) -> None:
+    _require_no_reward(await audited(kit))
+
+
+def _require_no_reward(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
     def problem(rollout: PlayedRollout) -> str:
         rewards = [call.fields.get("reward") for call in rollout.completions if call.fields.get("status") == "ERROR"]
         return next((f"reward {quoted(reward)}" for reward in rewards if reward is not None), "")
 
-    first_problem(await audited(kit), "no reward with an ERROR", problem)
+    first_problem(rollouts, "no reward with an ERROR", problem, usually)
 
 
 @check(
@@ -143,6 +149,10 @@ async def no_reward(kit: Kit) -> None:
     AUDIT,
 )
 async def message(kit: Kit) -> None:
+    _require_messages(await audited(kit))
+
+
+def _require_messages(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
             text = call.fields.get("error_message")
@@ -152,7 +162,17 @@ async def message(kit: Kit) -> None:
                 return f"a COMPLETED result with error_message {quoted(text)}"
         return ""
 
-    first_problem(await audited(kit), "an error_message with an ERROR, and only there", problem)
+    first_problem(rollouts, "an error_message with an ERROR, and only there", problem, usually)
+
+
+def require_as_any(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+    """Raise ``Failed`` for a result that no rollout may have, whatever its end.
+
+    Args:
+        usually: what usually lies behind it, where that is not what lies behind the check's other failures.
+    """
+    for require in (completed.require_shape, completed.require_outcomes, _require_no_reward, _require_messages):
+        require(rollouts, usually)
 
 
 @check("errors.counts", "metric-2 metric-3", "The metrics of an ERROR count the replies that were taken before it.")
@@ -211,6 +231,12 @@ def _second_turn(then: Script) -> Script:
 
 @check("errors.finish_reason", "result-17", "The finish_reason of an ERROR is 'error', or 'cancelled'.", AUDIT)
 async def finish_reason(kit: Kit) -> None:
+    require_finish_reasons(await audited(kit))
+
+
+def require_finish_reasons(rollouts: Sequence[PlayedRollout]) -> None:
+    """Raise ``Failed`` for an ERROR that has another than its own."""
+
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
             reason = call.fields.get("finish_reason")
@@ -222,4 +248,4 @@ async def finish_reason(kit: Kit) -> None:
                 return f"finish_reason {quoted(reason)} of one {'that was' if is_cancelled else 'not'} cancelled"
         return ""
 
-    first_problem(await audited(kit), "the finish_reason 'error' or 'cancelled' with an ERROR", problem)
+    first_problem(rollouts, "the finish_reason 'error' or 'cancelled' with an ERROR", problem)

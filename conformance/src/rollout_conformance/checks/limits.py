@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from rollout_conformance.catalogue import check
+from rollout_conformance.checks import errors
 from rollout_conformance.checks.starting import start_with_short_limit
 from rollout_conformance.endpoint import Answer
 from rollout_conformance.evidence import looked_at
@@ -29,6 +30,8 @@ from rollout_conformance.scripts import (
 from rollout_conformance.text import quoted
 from rollout_conformance.vocabulary import STOPPING, Failed, NotExercised, Skipped
 
+LIMITED = "limits.run"
+"""The check that the rollouts of this module are played for."""
 PAUSE_SECONDS = 2 * SHORT_RUN_SECONDS
 END_SECONDS = 8.0
 """In which a run that has met its limit has been reported."""
@@ -72,7 +75,7 @@ async def limited_of(kit: Kit) -> Limited:
     if not kit.trainer.has_short_limit:
         raise Skipped(f"{RUN_VARIABLE} is set already, or the server does not start with {SHORT_RUN_SECONDS:g} there")
     if kit.trainer.limited is None:
-        kit.trainer.limited = asyncio.create_task(_play(kit))
+        kit.trainer.limited = asyncio.create_task(_play(kit.of_check(LIMITED)))
     return await asyncio.shield(kit.trainer.limited)
 
 
@@ -147,7 +150,7 @@ def _for_a_while(faulty: Script, then: Script) -> Script:
     return script
 
 
-@check("limits.run", "limit-2", "A run beyond its limit is an ERROR, outcome 'timeout', also after a pause.", STOPPING)
+@check(LIMITED, "limit-2", "A run beyond its limit is an ERROR, outcome 'timeout', also after a pause.", STOPPING)
 async def run(kit: Kit) -> None:
     limited = await limited_of(kit)
     _require_limit(limited)
@@ -176,6 +179,18 @@ async def run(kit: Kit) -> None:
 def _require_limit(limited: Limited) -> None:
     if not limited.held.completions:
         raise Skipped(f"the server does not take the limit of a run from {RUN_VARIABLE}")
+
+
+@check(
+    "limits.result",
+    "result-1 result-4 result-6 result-8",
+    "The result of such a run is as that of any rollout.",
+    STOPPING,
+)
+async def result(kit: Kit) -> None:
+    limited = await limited_of(kit)
+    errors.require_as_any([limited.held, limited.held_later, *limited.paused.values()])
+    _require_limit(limited)
 
 
 @check("limits.paused", "retry-13", "What a call waits while its trainer pauses is not counted in that.", STOPPING)

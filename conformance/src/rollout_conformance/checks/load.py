@@ -27,7 +27,7 @@ from rollout_conformance.scripts import (
 )
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
-from rollout_conformance.usual_causes import KEY_KEPT, WITHOUT_TIME, cause_of_refusal
+from rollout_conformance.usual_causes import FEW_CONNECTIONS, KEY_KEPT, WITHOUT_TIME, cause_of_refusal
 from rollout_conformance.vocabulary import LATE, Failed, NotExercised, TooBusy
 
 NEIGHBOURS = 8
@@ -40,7 +40,6 @@ PAUSE_SECONDS, PAUSES, SLACK_SECONDS = 4, 3, 1.0
 TIMES_FULL = 4
 """As others come and go, a moment with room is between two refusals now and then."""
 POLL_SECONDS = 0.1
-FEW_CONNECTIONS = "the HTTP client's pool has fewer connections to one host than rollouts may run: raise its limit"
 WAITING = 5
 """Of the newest so many are asked whether they wait."""
 NOT_OF_WAITING = "what has no task yet is not found among what runs: what waits for its turn is cancelled, too"

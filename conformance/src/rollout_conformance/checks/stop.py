@@ -74,6 +74,8 @@ class Stop:
     """Its init was answered 503."""
     state_of_turned_away: httpx.Response | None = None
     """As the next process told it."""
+    refused_badly: Failed | None = None
+    """What was wrong with the refusal of an init; all else is looked at all the same."""
     problem: Failed | NotExercised | None = None
     """Why rollouts are missing, or inits were taken all the same; or that this machine was too late to tell."""
     during: dict[str, httpx.Response | None] = field(default_factory=dict)
@@ -291,19 +293,25 @@ async def _refused_after_sigterm(kit: Kit, stop: Stop) -> list[PlayedRollout]:
             return late
         if response.status_code == 503:
             stop.turned_away = rollout
-            if retry_after_seconds(response) is None:
-                raise Failed("Retry-After with the 503 to an init after SIGTERM", describe(response), usually=NO_TIME)
-            if field_of(response, "code") != "shutting_down":
-                raise Failed("the code 'shutting_down' with the 503 to an init after SIGTERM", describe(response))
-            return late
         if response.status_code != 202:
-            raise Failed("503, or no connection, to an init after SIGTERM", describe(response))
+            stop.refused_badly = _fault_of_refusal(response)
+            return late
         kit.took(rollout, response)
         late.append(rollout)
         await asyncio.sleep(POLL_SECONDS)
     seconds = time.monotonic() - stop.began_at
     got = f"202 to {MANY_TAKEN}, for {seconds:.1f} s"
     raise Failed("503, or no connection, to an init after SIGTERM", got, usually=TAKES_INITS)
+
+
+def _fault_of_refusal(response: httpx.Response) -> Failed | None:
+    if response.status_code != 503:
+        return Failed("503, or no connection, to an init after SIGTERM", describe(response))
+    if retry_after_seconds(response) is None:
+        return Failed("Retry-After with the 503 to an init after SIGTERM", describe(response), usually=NO_TIME)
+    if field_of(response, "code") != "shutting_down":
+        return Failed("the code 'shutting_down' with the 503 to an init after SIGTERM", describe(response))
+    return None
 
 
 async def _end(kit: Kit, limit: float) -> str:

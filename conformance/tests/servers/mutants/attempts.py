@@ -125,6 +125,21 @@ async def has_a_trace_for_new_calls(
 
 mutant("asks-at-once-after-an-abort", "retries.delay", timed=True, is_pause=is_noted, back_off=waits_but_after(200))
 mutant("asks-at-once-in-a-pause", "retries.delay", timed=True, is_pause=is_noted, back_off=waits_but_after(503))
+
+
+async def keys_anew_after_a_cut(
+    self: SmallServer, usual: Any, rollout: Rollout, path: str, body: Json, key: str
+) -> Any:
+    lost = self.__dict__.setdefault("lost", set())
+    try:
+        return await usual(rollout, path, body, f"{key}-again" if key in lost else key)
+    except httpx.TransportError:
+        if path == CHAT:
+            lost.add(key)
+        raise
+
+
+mutant("keys-a-call-anew-after-a-cut", "chat.key", beside="retries.cut retries.twice", post=keys_anew_after_a_cut)
 mutant("has-a-trace-for-new-calls", "callbacks.trace", post=has_a_trace_for_new_calls)
 
 

@@ -52,6 +52,7 @@ mutant("runs-one-of-a-trainer-at-a-time", "load.beside_waiting", silent=True, ag
 mutant("delivers-one-at-a-time-to-a-trainer", "load.beside_owed", silent=True, deliver=delivers_one_at_a_time)
 mutant("gives-up-a-trainer", "load.beside_failing", chat=gives_up_a_trainer)
 mutant("asks-once-for-a-prompt", "load.concurrent", chat=asks_once_for_a_prompt)
+mutant("has-ten-connections", "load.concurrent", silent=True, max_connections=10)
 mutant(
     "makes-keys-of-the-conversation",
     "chat.own_key",

@@ -327,6 +327,12 @@ mutant(
     outcome_of=lambda s, usual, error: usual(error).replace("timeout", "agent_error"),
     needs="process",
 )
+mutant(
+    "says-nothing-of-its-limit",
+    "limits.result",
+    failed=lambda s, usual, r, e, o: usual(r, e, o) | ({"error_message": ""} if o == "timeout" else {}),
+    needs="process",
+)
 mutant("forgets-what-is-delivered", "drain.repeated_delivered", take_over=forgets_what_is_delivered, needs="process")
 mutant("offers-everything-anew", "drain.delivered", take_over=offers_everything_anew, needs="process")
 mutant("forgets-the-api-keys-at-a-restart", "drain.callback_key", take_over=forgets_the_api_keys, needs="process")
@@ -377,4 +383,11 @@ def refuses_in_a_word(self: SmallServer, usual: Any) -> None:
         raise Refusal(refusal.answer.status_code, "Not now") from None
 
 
-mutant("refuses-in-a-word-at-the-end", "drain.stopped", silent=True, require_room=refuses_in_a_word, needs="process")
+mutant(
+    "refuses-in-a-word-at-the-end",
+    "drain.stopped",
+    silent=True,
+    beside="drain.answers",
+    require_room=refuses_in_a_word,
+    needs="process",
+)

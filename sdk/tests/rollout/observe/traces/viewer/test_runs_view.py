@@ -1,8 +1,13 @@
 """The runs, two of them compared: what changed from A to B, and where that leads."""
 
+from pathlib import Path
+
 import pytest
 from support.browser import Browser, browser_tests
+from support.traces import TraceMaker, saying
 from support.viewer import REWARDS, ROWS, run_name, texts
+
+from osmosis_ai.cli import main
 
 pytestmark = browser_tests()
 
@@ -19,6 +24,9 @@ class TestRuns:
         ]
         assert [row[12] for row in rows] == ["5", "6"]  # weights
         assert page.text(".which") == f"A is {run_name('1700000001')}, B is {run_name('1700000002')}."
+        page.wait_for("!document.querySelector('.comparison .alike-asks').hidden")
+        asked = page.text(".comparison .alike-asks").removeprefix("What a sample of each was asked, of “What is ")
+        assert asked[1:] == " + 2?”: Prompt, tools and sampling are the same."
         assert page.text(".verdict") == (
             "It may be chance: mean reward 0.000, from 0.563 to 0.563 over the 4 problems where both have rewards"
             " (95% interval -0.650 to +0.650, which includes 0)."
@@ -114,3 +122,52 @@ class TestRuns:
             page.wait_for(f"location.hash.includes('a={first}')")
             assert texts(page, ".parts li") == [f"format {sign}0.25 (95% interval {sign}0.25 to {sign}0.25)"]
             assert page.evaluate(f"document.querySelector(\"[data-key='{first}'] input[name=side-a]\").checked")
+
+
+def test_what_differs_in_what_two_runs_were_asked_is_said(page: Browser, tmp_path: Path) -> None:
+    for place, (run, temperature) in enumerate({"before": 0.8, "after": 0.3}.items()):
+        maker = TraceMaker(run, 1_700_000_000.0 + place)
+        maker.start("Which?", completion_params={"temperature": temperature})
+        if place:  # another agent's system prompt makes no other problem
+            maker.lines[0] = maker.lines[0].replace("careful calculator", "quick calculator")
+        maker.turn(1, saying("so")).end(reward=1.0).write(tmp_path / "traces" / run)
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    for values in ("0.8 | 0.3", "0.3 | 0.8"):
+        told = f"Sampling differs: temperature {values}."
+        page.wait_for(f"document.querySelector('.comparison .alike-asks')?.innerText.includes('{told}')")
+        assert page.text(".comparison .alike-asks") == (
+            "What a sample of each was asked, of “Which?”: Only the system prompt differs in what they were asked."
+            f" {told} Tools are the same."
+        )
+        page.click(".comparison h2 button")
+
+
+MORE, LESS = "a problem with more samples counts more", "a problem with more failures counts less"
+
+
+@pytest.mark.parametrize(
+    ("rows", "means", "causes"),
+    [
+        ((("x", (1, 1)), ("y", (0,))), "1.000 and 0.667", MORE),
+        ((("x", (1, 1)), ("y", (0, None))), "1.000 and 0.667", LESS),
+        (
+            (("x", (1, 1)), ("y", (1, 1)), ("z", (0, 0))),
+            "1.000 and 0.667", "problems that have rewards in one run alone count too",
+        ),
+    ],
+)  # fmt: skip
+def test_why_the_table_has_other_means_is_said(
+    page: Browser, tmp_path: Path, rows: tuple[tuple[str, tuple[float | None, ...]], ...], means: str, causes: str
+) -> None:
+    for run, problems in (("before", (("x", (1, 1)), ("y", (1, 1)))), ("later", rows)):
+        for problem, rewards in problems:
+            for sample, reward in enumerate(rewards):
+                maker = TraceMaker(f"{problem}-{sample}", 1_700_000_000.0 + (run == "later")).start(problem)
+                ended = {"status": "ERROR", "error_message": "no"} if reward is None else {"reward": float(reward)}
+                maker.turn(1, saying("so")).end(**ended).write(tmp_path / "traces" / run)
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs")
+    page.wait_for("document.querySelector('.tally + .dim')")
+    told = f"The table's means, {means}, are over rollouts: there, {causes}."
+    assert page.text(".tally + .dim").endswith(told)

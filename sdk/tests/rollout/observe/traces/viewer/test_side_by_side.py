@@ -98,6 +98,20 @@ def test_the_next_difference_is_a_key_away_and_what_is_the_same_is_folded(page: 
     page.wait_for("document.querySelector('.reached').textContent === 'three.'")
 
 
+def test_another_tool_is_a_difference_and_no_error(page: Browser, tmp_path: Path) -> None:
+    makers = []
+    for name, tool in (("a", "add"), ("b", "multiply")):
+        maker = TraceMaker(name).start("Hi?").turn(1, calling(call(1, tool, a=2, b=2)), [answer(1, "4")])
+        makers.append(maker.turn(2, saying("4")).end(reward=1.0))
+    show(page, tmp_path, *makers)
+    page.evaluate("location.hash = '#pin=traces/a&rollout=traces/b'")
+    page.wait_for("document.querySelector('.differ')")
+    assert shown(page, ".differ mark") == ["add", "multiply"]
+    named = "['.said .tool-name', '.said .tool-name mark', 'body'].map(e => document.querySelector(e))"
+    colours = f"{named}.map(e => getComputedStyle(e).color)"
+    assert len(set(page.evaluate(colours))) == 1
+
+
 SYSTEM = "You are a careful calculator. Use the tools for every step."
 ALIKE = "Prompt, tools and sampling are the same."
 

@@ -19,10 +19,9 @@ SCRIPTS = tuple(
             "grid",
             "table",
             "problems",
-            "runs",
             "overview",
         ),
-        *("markdown", "conversation", "asked", "timeline", "pinned", "detail", "main"),
+        *("markdown", "conversation", "asked", "runs", "timeline", "pinned", "detail", "main"),
     )
 )
 """In the order in which they are read: each uses only what stands before it."""

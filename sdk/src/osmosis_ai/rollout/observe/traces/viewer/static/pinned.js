@@ -64,7 +64,7 @@ const Pinned = (() => {
         if (!own[index] || (!own[index][1] && index < 2)) return;
         const [name, text] = own[index], other = (side ? a : b)[index];
         if (index === 0) { cells[side].push(Markdown.folded(text, other?.[1] === text ? "" : ", not the same", marked(pair[side]))); return; }
-        cells[side].push(el("div", { class: `said${name && name !== "→" ? " arguments" : ""}` }, name ? el("b", { class: `tool-name${other && other[0] !== name ? " other" : ""}`, dir: "auto", text: name }) : null, marked(pair[side])));
+        cells[side].push(el("div", { class: `said${name && name !== "→" ? " arguments" : ""}` }, name ? el("b", { class: "tool-name", dir: "auto" }, other && other[0] !== name ? el("mark", { text: name }) : show(name)) : null, marked(pair[side])));
       });
     }
     return cells;
@@ -86,23 +86,14 @@ const Pinned = (() => {
 
   // What the two were asked: the first message that differs, and what of the tools and the sampling does.
   function asks(a, eventsOfA, b, eventsOfB, names) {
-    const starts = [eventsOfA, eventsOfB].map((events) => events.find((event) => event.event === "trace_start"));
-    const [x, y] = starts.map((start) => Array.isArray(start?.request?.messages) ? start.request.messages : []), json = JSON.stringify;
+    const found = Asked.between(eventsOfA, eventsOfB), notice = (text) => el("p", { class: "notice", dir: "auto", text });
     const asked = () => a.prompt ? el("p", { class: "asked", dir: "auto" }, el("b", { text: "Asked: " }), show(a.prompt)) : null;
-    if (!x.length || !y.length) return a.digest && a.digest !== b.digest ? [el("p", { class: "notice", text: "They were asked different things." })] : [asked()];
-    const unlike = (left, right) => [...new Set([...Object.keys(left), ...Object.keys(right)])].filter((name) => json(left[name]) !== json(right[name]));
-    const [at = null] = unlike(x, y), isSystem = (one) => one?.role === "system", rest = (messages) => json(messages.filter((one) => !isSystem(one))), isAlike = rest(x) === rest(y);
-    const tools = unlike(...starts.map((start) => Object.fromEntries((Array.isArray(start.tools) ? start.tools : []).map((tool) => [tool?.function?.name ?? "?", tool]))));
-    const settings = starts.map((start) => start.request.completion_params ?? {}), sampling = unlike(...settings);
-    const same = [["prompt", at === null], ["tools", !tools.length], ["sampling", !sampling.length]].filter(([, isSame]) => isSame).map(([name]) => name);
-    const list = same.length > 1 ? `${same.slice(0, -1).join(", ")} and ${same[same.length - 1]} are` : `${same[0]} ${same[0] === "tools" ? "are" : "is"}`;
+    if (!found) return a.digest && a.digest !== b.digest ? [notice("They were asked different things.")] : [asked()];
     return [
-      at === null ? null : el("section", { class: "differ", "aria-label": "What they were asked" },
-        el("p", { class: "notice", text: isAlike ? "Only the system prompt differs in what they were asked." : `They were asked different things, from message ${Number(at) + 1} on.` }), messagePair(names, x[at], y[at])),
-      tools.length ? el("p", { class: "notice", dir: "auto", text: `Tools that differ: ${Text.line(tools.join(", "), 400)}.` }) : null,
-      sampling.length ? el("p", { class: "notice", dir: "auto", text: `Sampling differs: ${sampling.map((name) => `${name} ${settings.map((one) => Text.line(json(one[name]) ?? "–", 80)).join(" | ")}`).join(", ")}.` }) : null,
-      same.length ? el("p", { class: "dim alike-asks", text: `${list[0].toUpperCase()}${list.slice(1)} the same.` }) : null,
-      isAlike ? asked() : null,
+      found.prompt ? el("section", { class: "differ", "aria-label": "What they were asked" }, notice(found.prompt), messagePair(names, ...found.messages)) : null,
+      ...found.others.map(notice),
+      found.same ? el("p", { class: "dim alike-asks", text: found.same }) : null,
+      found.isAlike ? asked() : null,
     ];
   }
 

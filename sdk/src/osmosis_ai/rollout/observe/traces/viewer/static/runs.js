@@ -1,8 +1,8 @@
 // The runs, a row each, and what changed from one to another.
 const Runs = (() => {
   const { el, show } = Text;
-  const MAX_RUNS = 200, MAX_PAIRS = 300;
-  let compared = { a: null, b: null };
+  const MAX_RUNS = 200, MAX_PAIRS = 300, MEANS = { fewest: 3, most: 4 };
+  let compared = { a: null, b: null }, again = () => {}, asks = { of: null, told: () => null };
 
   function runsOf(rollouts, problemOf) {
     const found = new Map();
@@ -87,6 +87,23 @@ const Runs = (() => {
     return el("button", { type: "button", class: "small", text, title: `${show(left.id)} | ${show(right.id)}, side by side`, "aria-label": `${text}, of ${Text.line(prompt || key, 80)}, side by side`, onclick: () => onCompare(left.key, right.key) });
   }
 
+  // What a run asked is in the events of its rollouts alone: those of one of A and one of B that were to solve the same tell it.
+  function asksOf(a, b) {
+    const of = JSON.stringify([a.name, b.name]), problemOf = Problems.problemOf(null);
+    if (asks.of !== of) {
+      const others = new Map(b.list.map((one) => [problemOf(one), one])), left = a.list.find((one) => others.has(problemOf(one)));
+      if (!left) return null;
+      asks = { of, told: () => null };
+      Promise.all([left, others.get(problemOf(left))].map((one) => Source.detail(one.key))).then((both) => {
+        const found = asks.of === of ? Asked.between(...both.map(({ events }) => events)) : null;
+        if (!found) return;
+        asks.told = () => ["What a sample of each was asked, of “", el("bdi", { text: Text.line(left.prompt || left.id, 60) }), `”: ${[found.prompt, ...found.others, found.same].filter(Boolean).join(" ")}`];
+        again();
+      }, () => {});
+    }
+    return asks.told();
+  }
+
   function comparison(a, b, by, { onProblem, onCompare, onSwap }) {
     const problemOf = Problems.problemOf(by);
     const answer = Stats.compare(a.list, b.list, problemOf);
@@ -109,32 +126,38 @@ const Runs = (() => {
       side(pair, pair.from, 0), side(pair, pair.to, 1), el("td", { role: "cell", class: "change", title: Text.whole(pair.difference) }, signed(changeOf)(pair.difference), said(pair) ? el("span", { class: "chance", text: said(pair) }) : null));
     const where = answer.isPaired ? ` over the ${answer.pairs.length.toLocaleString("en")} problems where both have rewards` : ", each over its run's problems";
     const changed = withInterval(answer, { where }), changedRate = withInterval(passed, { unit: " points", scale: 100, sign: "%", where: "", enough: 1, most: 1 });
-    const isOtherMean = answer.difference !== null && [a.mean, b.mean].some((value, side) => Math.abs(value - answer.means[side]) > Stats.SAME);
+    const ofTable = Text.column([a.mean, b.mean], MEANS), isOtherMean = answer.difference !== null && [a.mean, b.mean].some((value, side) => Math.abs(value - answer.means[side]) > Stats.SAME);
+    const asked = asksOf(a, b);
+    // Which weighs in the table but not here, or the other way about.
+    const isUneven = [a, b].some(({ rows }) => new Set(rows.map((rewards) => rewards.length)).size > 1), isLess = [a, b].some(({ list }) => list.some((one) => one.failed && one.reward === null));
+    const causes = [isUneven ? `a problem with ${isLess ? "more failures counts less" : "more samples counts more"}` : null, answer.isPaired && (answer.onlyA || answer.onlyB || without(gained) || without(lost)) ? "problems that have rewards in one run alone count too" : null].filter(Boolean).join(", and ");
     const unlikeParts = a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null;
     const repaid = repaidOf(Stats.repaid(a.list, b.list, problemOf));
     // What a node says tells whether it stays, and does what it did: so the button names both.
     return el("section", { class: "comparison", "aria-label": "B compared with A" },
       el("h2", null, "What changed from A to B ", el("button", { type: "button", class: "small", text: "swap A and B", title: `A is ${show(a.name)}, B is ${show(b.name)}`, onclick: onSwap })),
-      el("p", { class: "which", dir: "auto", text: `A is ${Text.runName(a.name)}, B is ${Text.runName(b.name)}.` }), unlikeParts, repaid,
+      el("p", { class: "which", dir: "auto", text: `A is ${Text.runName(a.name)}, B is ${Text.runName(b.name)}.` }), el("p", { class: "alike-asks", hidden: !asked }, asked), unlikeParts, repaid,
       el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${changed[0]}` }), `${changed[1]}.`]), failuresOf(a, b, problemOf),
       a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${changedRate[0]}` }), `${changedRate[1]}.`) : null,
       el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`))),
-      el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}${isOtherMean ? " The table's means are others, as there each rollout counts once." : ""}` }),
+      el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}${isOtherMean ? ` The table's means, ${ofTable(a.mean)} and ${ofTable(b.mean)}, are over rollouts: there, ${causes}.` : ""}` }),
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
       pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: isKnown ? "± is half of the 95% interval, reckoned from a problem's own samples: what changed by more is beyond chance, and coloured. Where nothing has changed, luck alone makes about one problem in twenty look so." : "No problem has two samples in both runs: none is known to be beyond chance, and none is coloured." })),
         el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, pairs.slice(0, MAX_PAIRS).map(row))) : null,
       pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
   }
 
-  function draw(node, rollouts, state, { onRun, onPick, onProblem, onCompare }) {
+  function draw(node, rollouts, state, acts) {
+    const { onRun, onPick, onProblem, onCompare } = acts;
+    again = () => draw(node, rollouts, state, acts);
     // Two runs that are picked, or that a link names, stay those two; else they are the latest two.
     const problemOf = Problems.problemOf(state.by), all = runsOf(rollouts, problemOf), runs = all.filter((run, index) => index >= all.length - MAX_RUNS || [state.a, state.b].includes(run.name)), names = runs.map((run) => run.name);
     const b = state.b ?? names.filter((name) => name !== state.a).pop() ?? null, a = state.a ?? names.filter((name) => name !== b).pop() ?? null;
     const absent = [["A", a], ["B", b]].filter(([, name]) => name !== null && !names.includes(name));
     // Where a row is a card, each cell says what it is, and what its roles are is said anew.
     const heads = ["A", "B", "Run", "Mean reward", "Pass rate", "Rollouts", "Failed", "Turns", "Tokens", "Problems", "No signal", "Median time", "Weights", "Started"];
-    const titles = { "Mean reward": "Below it its 95% interval, as problems differ", "Pass rate": "Share of the rewards that are at least 1; below it its 95% interval, as problems differ", Tokens: "Of the prompts and what the model wrote, of all turns" };
-    const every = (name) => runs.map((run) => run[name]), meanOf = Text.column(every("mean"), { fewest: 3, most: 4 }), passOf = Text.percents(every("pass")), turnsOf = Text.column(every("turns"), { enough: 1, most: 1 });
+    const titles = { "Mean reward": "Over its rollouts; below it its 95% interval, as problems differ", "Pass rate": "Share of the rewards that are at least 1; below it its 95% interval, as problems differ", Tokens: "Of the prompts and what the model wrote, of all turns" };
+    const every = (name) => runs.map((run) => run[name]), meanOf = Text.column(every("mean"), MEANS), passOf = Text.percents(every("pass")), turnsOf = Text.column(every("turns"), { enough: 1, most: 1 });
     const pick = (side, name, chosen) => el("td", { role: "cell", class: "pick" }, el("label", { "data-head": side.toUpperCase() }, el("input", { type: "radio", name: `side-${side}`, "aria-label": `${Text.runName(name)} is ${side.toUpperCase()}`, checked: chosen, onchange: () => onPick({ a, b, [side]: name }) })));
     const rows = runs.map((run) => el("tr", { role: "row", "data-key": run.name }, pick("a", run.name, run.name === a), pick("b", run.name, run.name === b),
       el("th", { scope: "row", role: "rowheader" }, el("button", { type: "button", class: "link", dir: "auto", text: Text.runName(run.name), title: show(run.name), onclick: () => onRun(run.name) })),

@@ -57,6 +57,18 @@ def test_a_schema_is_one(message: str) -> None:
     Draft202012Validator.check_schema(schemas.schema(message))
 
 
+def test_each_schema_stands_in_the_list() -> None:
+    folder = ROOT / "docs/schemas"
+    listed = re.findall(r"^- \[(.+)\]\(\1\)$", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in folder.glob("*.schema.json"))
+
+
+@pytest.mark.parametrize("server_url", ["http://trainer:8000", "HTTP://trainer:8000", "Https://[::1]:8000/run"])
+def test_the_scheme_of_a_server_url_has_no_case(server_url: str) -> None:
+    init = {"rollout_id": "r", "server_url": server_url, "messages": [], "completion_params": {}}
+    assert problems("init-request", init) == []
+
+
 # --- real traffic
 
 

@@ -24,8 +24,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # The end of the text in every dialect; "$" may stand before a last line break.
 END = r"(?![\s\S])"
-# As check_server_url: a host, no user info, no query, no fragment, no whitespace.
-BASE_URL = r"^https?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?" + END
+# As check_server_url: the scheme in any case, a host, no user info, no query, no fragment, no whitespace.
+BASE_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/\s?#@<>\\^|\"`{}]+(/[^\s?#]*)?" + END
 
 # What str.strip takes away, spelled out, as dialects differ in what "\\s" is.
 _BLANK = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"

@@ -46,6 +46,7 @@ def lone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
         ({"ids": ["a-old-1", "a-new-2", "nobody"]}, ["a-new-2", "a-old-1"]),
         ({"prefix": "b-old-"}, ["b-old-0", "b-old-1", "b-old-2"]),
         ({"all": True}, [f"c-{step}-{number}" for step in ("new", "old") for number in range(3)]),
+        ({"ids": ["e-new-0"], "of_a_later_version": True}, ["e-new-0"]),
         ({"ids": []}, []),
     ],
 )
@@ -76,6 +77,19 @@ def test_a_body_that_does_not_say_one_thing_is_refused_and_cancels_nothing(
         assert lone_server.client.post(CANCEL, json=body).status_code == 422, body
     assert lone_server.state("goes_on") == "running"
     assert lone_server.client.post(CANCEL, json={"prefix": "goes_on"}).json() == {"cancelling": 1}
+
+
+@pytest.mark.slow
+def test_one_cancel_ends_each_rollout_of_its_id_which_may_be_cancel(
+    lone_server: ServerProcess, trainer: FaultyTrainer
+) -> None:
+    trainer.hold_chats()
+    for key in ("one", "two"):
+        assert lone_server.init("cancel", trainer.url, "hang", idempotency_key=key).status_code == 202
+    assert lone_server.client.post("/v1/rollout/cancel/cancel").status_code == 202
+    trainer.wait_for_post("cancel", times=2)
+    lone_server.wait_for_state("cancel", "delivered")
+    assert trainer.result("cancel")["finish_reason"] == "cancelled"
 
 
 @pytest.fixture(scope="module")

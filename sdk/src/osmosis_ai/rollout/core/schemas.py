@@ -272,8 +272,6 @@ class InitResponse(BaseModel):
 class CancelRequest(BaseModel):
     """Which rollouts to cancel: exactly one of the three."""
 
-    model_config = ConfigDict(extra="forbid")
-
     ids: list[str] | None = None
     prefix: Annotated[str, Field(min_length=1)] | None = None
     all: Literal[True] | None = None

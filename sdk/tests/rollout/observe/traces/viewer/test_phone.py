@@ -69,7 +69,7 @@ def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(
     phone.wait_for("document.querySelector('.problems .small')")
     phone_width = phone.evaluate("innerWidth")
     phone.resize(740, 900, mobile=True)
-    phone.wait_for(f"{ROWS}.some(row => row.querySelector('.why').innerText.includes('no signal in'))")
+    phone.wait_for(f"{ROWS}.some(row => row.querySelector('.why').innerText.includes('always 1 in'))")
     nothing_is_cut(phone, ".problems .why")
     phone.resize(phone_width, 844, mobile=True)
     phone.wait_for("document.querySelector('.problems .of-first').getClientRects().length")
@@ -78,7 +78,7 @@ def test_a_problem_is_told_from_others_by_its_row_and_has_the_width_of_the_page(
     shown = [" ".join(one.split()) for one in shown]
     assert sorted(shown) == [
         *("row 0 · 2 runs", "row 1 · 2 runs"),
-        f"row 2 · 2 runs no signal in {run_name('1700000002')}",
+        f"row 2 · 2 runs always 1 in {run_name('1700000002')}",
         *("row 3 · 2 runs", "row 7"),
     ]
     phone.click("#to-runs")
@@ -100,13 +100,31 @@ def test_of_many_runs_without_signal_one_is_named_and_the_others_are_counted(pho
     phone.open(f"{(tmp_path / 'many.html').as_uri()}#view=problems")
     phone.wait_for(f"{IS_READ} && {ROWS}.length === 1")
     told = " ".join(phone.text(".problems .of-first").split())
-    assert told == f"no signal in {run_name('1700000011')} + 11 more"
+    assert told == f"always 0 in {run_name('1700000011')} + 11 more"
     nothing_is_cut(phone, ".problems .why, .problems .why span, .problems .row .c-signal")
     top, bottom = phone.evaluate(
         "['.c-n', '.of-first'].map((one, end) => document.querySelector(`.problems .row ${one}`)"
         ".getBoundingClientRect()[end ? 'bottom' : 'top'])"
     )
     assert bottom <= top + 1, "it lies above the numbers, not upon them"
+
+
+@pytest.mark.parametrize("names", [("baseline", "longer-prompt"), ("a" * 40, "b" * 40)])
+def test_runs_are_named_whole_on_one_line_where_there_is_room(
+    phone: Browser, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for run, name in enumerate(names):
+        for sample in range(2):
+            maker = TraceMaker(f"r{sample}", 1_700_000_000.0 + run).start("Hi? " * 40, metadata={"row_index": 0})
+            maker.turn(1, saying("so")).end(reward=float(run)).write(tmp_path / "two" / name)
+    assert main(["view", str(tmp_path / "two"), "-o", str(tmp_path / "two.html")]) == 0
+    phone.open(f"{(tmp_path / 'two.html').as_uri()}#view=problems")
+    phone.wait_for(f"{IS_READ} && {ROWS}.length === 1")
+    line = "document.querySelector('.problems .of-first')"
+    assert phone.evaluate(f"{line}.textContent") == f"always 0 in {names[0]}, 1 in {names[1]}"
+    assert phone.evaluate(f"{line}.getBoundingClientRect().height < 24 && {line}.scrollWidth <= {line}.clientWidth")
+    starts = "[...document.querySelectorAll('.of-first .id-start')].map(e => e.scrollWidth > e.clientWidth)"
+    assert phone.evaluate(starts) == [len(name) > 20 for name in names]
 
 
 def test_between_a_phone_and_a_desk_no_table_is_wider_than_the_page(phone: Browser) -> None:

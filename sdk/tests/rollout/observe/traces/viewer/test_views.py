@@ -28,7 +28,7 @@ class TestProblems:
             "What is 3 + 2?": ["8", "75%\n41% to\xa093%", "0.750\n0.409 to\xa00.929", "0.433", "2", "none in 1 of 2"],
             "What is 4 + 2?": ["8", "50%\n22% to\xa078%", "0.500\n0.215 to\xa00.785", "0.500", "2", "signal"],
         }
-        assert f"row 2 · 2 runs · no signal in {run_name('1700000002')}" in texts(page, ".problems .why")
+        assert f"row 2 · 2 runs · always 1 in {run_name('1700000002')}" in texts(page, ".problems .why")
         assert page.text(".only") == "Show only no signal (2) none in some runs (1)"
         page.click(".toggle")
         page.wait_for(f"{ROWS}.length === 2")
@@ -307,6 +307,8 @@ def test_a_spread_from_run_to_run_is_said_to_be_no_signal(page: Browser, tmp_pat
     )
     told = page.evaluate(f"['spread', 'signal'].map(name => {ROWS}[0].querySelector('.c-' + name).innerText)")
     assert told == ["0.5", "same in each run"]
+    known = f"2 runs · always 0 in {run_name('1700000000')}, 1 in {run_name('1700000001')}"
+    assert page.text(".row .why").endswith(known)
     page.click(".row .small")  # what differs between the runs can be looked at all the same
     page.wait_for("document.querySelector('.detail.double .differ, .detail.double .verdict')")
     assert texts(page, ".side h3") == ["r1-0", "r0-0"]  # the best, whose run is B: on the left, so no letter is told

@@ -22,7 +22,11 @@ const Problems = (() => {
     return [...keys].sort((a, b) => b[1] - a[1]).slice(0, 30).map(([key]) => key);
   }
 
-  const silentIn = (one) => `no signal in ${one.silentRuns.slice(0, MAX_NAMED).map(Text.runName).join(", ")}${one.silent > MAX_NAMED ? ` and ${one.silent - MAX_NAMED} more` : ""}`;
+  // In which runs all samples got the same, and what that was.
+  function silentIn(one, most, named) {
+    const told = one.silentRuns.slice(0, most).flatMap((run, index) => [`${index ? ", " : ""}${Text.reward(one.runs.get(run)[0])} in `, named(run)]);
+    return ["always ", ...told, one.silent > most ? ` + ${one.silent - most} more` : ""];
+  }
 
   function signal(cell, one) {
     cell.replaceChildren();
@@ -38,10 +42,10 @@ const Problems = (() => {
     cell.children[0].textContent = Text.line(one.prompt, 240);
     cell.children[0].title = show(one.prompt);
     const known = [one.name, ...Stats.lacking(one.n, one.failed, one.rewards.length), one.runs.size > 1 ? `${one.runs.size} runs` : null].filter(Boolean).join(" · ");
-    const told = one.silent && one.silent < one.groups ? silentIn(one) : "", [first] = one.silentRuns;
+    const isToldOf = one.silent && (one.silent < one.groups || one.spread > Stats.SAME), told = isToldOf ? silentIn(one, MAX_NAMED, Text.runName).join("") : "";
     cell.children[1].title = [show(known), told].filter(Boolean).join(" · ");
     cell.children[1].replaceChildren(el("span", { class: "known", text: known }), el("span", { class: "of-runs", text: told && known ? ` · ${told}` : told }),
-      told ? el("span", { class: "of-first" }, "no signal in ", el("span", { class: "run-name" }, Text.middle(Text.runName(first))), one.silent > 1 ? ` + ${one.silent - 1} more` : "") : "");
+      told ? el("span", { class: "of-first" }, silentIn(one, one.silent === 2 ? 2 : 1, (run) => el("span", { class: "run-name" }, Text.middle(Text.runName(run))))) : "");
   }
 
   function samples(cell, one) {

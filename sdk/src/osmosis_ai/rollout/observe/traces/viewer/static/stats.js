@@ -107,7 +107,7 @@ const Stats = (() => {
       problem.written = mean(samples.map((one) => one.responseTokens));
       const groups = [...problem.runs].filter(([, group]) => group.length > 1);
       problem.groups = groups.length;
-      problem.silentRuns = groups.filter(([, group]) => Math.max(...group) - Math.min(...group) < SAME).map(([run]) => run);
+      problem.silentRuns = groups.filter(([, group]) => Math.max(...group) - Math.min(...group) < SAME).map(([run]) => run).sort();
       problem.silent = problem.silentRuns.length;
     }
     return found;

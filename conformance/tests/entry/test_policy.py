@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from servers.judging import judged
 from servers.serving import serving, serving_in_a_thread
 from servers.small import Json, Rollout, SmallServer
 
@@ -27,6 +28,16 @@ class ParsesItsReplies(SmallServer):
         if not str(message["content"]).startswith("SQL:"):
             raise ValueError(f"no query in {message['content']}")
         return message
+
+
+class BreaksOnANullUsage(SmallServer):
+    """Fails where a reply has a null that every agent has to do with."""
+
+    async def chat(self, rollout: Rollout) -> Json:
+        completion = await super().chat(rollout)
+        if completion.get("usage", {}) is None:
+            raise ValueError("no usage")
+        return completion
 
 
 class AsksTheUser:
@@ -85,6 +96,15 @@ async def test_an_agent_that_needs_its_own_replies_passes_with_them_and_not_with
     with_policy, without = await _judged(["SQL: select 1"]), await _judged(None)
     assert [result.reason for result in with_policy.results if result.status is not Status.PASSED] == []
     assert all(result.status is Status.FAILED for result in without.results)
+    assert without.agent_failure.startswith("ValueError: no query in ")
+
+
+async def test_an_agent_that_breaks_on_one_odd_reply_is_not_said_to_need_its_own() -> None:
+    checks = select(["chat.null_fields", "chat.no_finish_reason"])
+    report = await judged(BreaksOnANullUsage(), checks, timeout_seconds=30.0)
+    [failure] = report.failures
+    assert failure.check.id == "chat.null_fields"
+    assert report.agent_failure == ""
 
 
 def test_what_a_policy_raises_is_told_once_with_its_place(

@@ -51,6 +51,13 @@ def show(page: Browser, tmp_path: Path, *makers: TraceMaker) -> None:
     """Open the report of these rollouts."""
     for maker in makers:
         maker.write(tmp_path / "traces")
-    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
-    page.open((tmp_path / "report.html").as_uri())
-    page.wait_for(f"{IS_READ} && {ROWS}.length === {len(makers)}")
+    open_report(page, tmp_path / "traces")
+    page.wait_for(f"{ROWS}.length === {len(makers)}")
+
+
+def open_report(page: Browser, folder: Path) -> None:
+    """Open the report of a folder, which is written beside it."""
+    report = folder.parent / "report.html"
+    assert main(["view", str(folder), "-o", str(report)]) == 0
+    page.open(report.as_uri())
+    page.wait_for(f"{IS_READ} && {ROWS}.length > 0")

@@ -4,18 +4,9 @@ from pathlib import Path
 
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, ROWS
-
-from osmosis_ai.cli import main
+from support.viewer import open_report
 
 pytestmark = browser_tests()
-
-
-def open_report(page: Browser, folder: Path) -> None:
-    report = folder.parent / "report.html"
-    assert main(["view", str(folder), "-o", str(report)]) == 0
-    page.open(report.as_uri())
-    page.wait_for(f"{IS_READ} && {ROWS}.length > 0")
 
 
 def test_a_heading_of_spaces_is_read_once(page: Browser, tmp_path: Path) -> None:

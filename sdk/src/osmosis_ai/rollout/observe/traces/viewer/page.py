@@ -10,6 +10,7 @@ SCRIPTS = tuple(
     for name in (
         *(
             "text",
+            "events",
             "source",
             "stats",
             "query",

@@ -48,11 +48,11 @@ const Asked = (() => {
   // How what two were asked differs, sentence by sentence, and in which messages first; null where one does not tell.
   function between(...both) {
     const starts = both.map((events) => events.find((event) => event.event === "trace_start")), json = JSON.stringify;
-    const [x, y] = starts.map((start) => Array.isArray(start?.request?.messages) ? start.request.messages : []);
+    const [x, y] = starts.map((start) => start?.request?.messages ?? []);
     if (!x.length || !y.length) return null;
     const unlike = (left, right) => [...new Set([...Object.keys(left), ...Object.keys(right)])].filter((name) => json(left[name]) !== json(right[name]));
     const [at = null] = unlike(x, y), rest = (messages) => json(messages.filter((one) => one?.role !== "system")), isAlike = rest(x) === rest(y);
-    const tools = unlike(...starts.map((start) => Object.fromEntries((Array.isArray(start.tools) ? start.tools : []).map((tool) => [tool?.function?.name ?? "?", tool]))));
+    const tools = unlike(...starts.map((start) => Object.fromEntries((start.tools ?? []).map((tool) => [tool.function?.name ?? "?", tool]))));
     const settings = starts.map((start) => start.request.completion_params ?? {}), sampling = unlike(...settings);
     const same = [["prompt", at === null], ["tools", !tools.length], ["sampling", !sampling.length]].filter(([, isSame]) => isSame).map(([name]) => name);
     const list = same.length > 1 ? `${same.slice(0, -1).join(", ")} and ${same[same.length - 1]} are` : `${same[0]} ${same[0] === "tools" ? "are" : "is"}`;

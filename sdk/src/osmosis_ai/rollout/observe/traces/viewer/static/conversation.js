@@ -3,15 +3,14 @@ const Conversation = (() => {
   const { el, block } = Text;
 
   const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-  const isMessages = (value) => Array.isArray(value) && value.every(isObject);
 
   function messagesOf(events) {
     let messages = [], final = false, prompt = 0;
     for (const event of events) {
-      if (event.event === "trace_start" && isMessages(event.request?.messages)) {
-        messages = [...event.request.messages];
+      if (event.event === "trace_start" && event.request?.messages) {
+        messages = event.request.messages;
         prompt = messages.length;
-      } else if ((event.event === "rollout_result" || event.event === "rollout_complete") && isMessages(event.final_messages)) {
+      } else if ((event.event === "rollout_result" || event.event === "rollout_complete") && event.final_messages) {
         // A rollout that failed before its first turn has no messages in its result, but it was asked something.
         if ((event.event === "rollout_result" || !final) && event.final_messages.length) messages = event.final_messages;
         final = true;
@@ -19,9 +18,9 @@ const Conversation = (() => {
         final = true;  // a report leaves out what is in the turns
       } else if (final) {
         continue;
-      } else if (event.event === "chat_start" && Number.isInteger(event.at) && isMessages(event.appended)) {
+      } else if (event.event === "chat_start" && event.at !== undefined && event.appended) {
         messages = [...messages.slice(0, event.at), ...event.appended];
-      } else if (event.event === "chat_end" && isObject(event.reply)) {
+      } else if (event.event === "chat_end" && event.reply) {
         messages = [...messages, event.reply];
       }
     }
@@ -33,13 +32,13 @@ const Conversation = (() => {
   // Images are shown from data URLs alone: nothing is fetched, so nobody learns that a trace was read.
   function part(one, asReply) {
     if (typeof one?.text === "string") return asReply ? Markdown.reply(one.text) : block(one.text);
-    const url = typeof one?.image_url === "string" ? one.image_url : one?.image_url?.url;
+    const url = one?.image_url?.url ?? one?.image_url;
     if (typeof url === "string") {
       if (IMAGE.test(url)) return el("img", { class: "picture", src: url, alt: "Image of the message", loading: "lazy" });
       return el("div", { class: "attached", dir: "auto", text: `image, not fetched: ${url.startsWith("data:") ? `${url.slice(0, 40)}… (${url.length.toLocaleString("en")} characters)` : url.slice(0, 500)}` });
     }
     const audio = one?.input_audio?.data;
-    if (typeof audio === "string") return el("div", { class: "attached", text: `audio, ${Text.show(one.input_audio.format ?? "unknown format")}, ${Math.round(audio.length * 0.75 / 1000).toLocaleString("en")} kB` });
+    if (typeof audio === "string") return el("div", { class: "attached", text: `audio, ${one.input_audio.format ?? "unknown format"}, ${Math.round(audio.length * 0.75 / 1000).toLocaleString("en")} kB` });
     return block(Text.json(one), "code");
   }
 
@@ -55,7 +54,7 @@ const Conversation = (() => {
 
   const inOrder = (_, value) => isObject(value) ? Object.fromEntries(Object.entries(value).sort()) : value;
   function argumentsOf(call, revive) {
-    const given = call?.function?.arguments;
+    const given = call.function?.arguments;
     if (typeof given !== "string") return given === undefined || given === null ? "" : Text.json(given);
     try {
       const parsed = JSON.parse(given, revive);
@@ -70,11 +69,11 @@ const Conversation = (() => {
     const missing = !result;
     return el("div", { class: `call${failed || missing ? " failed" : ""}` },
       el("div", { class: "call-head" },
-        el("span", { class: "tool-name", dir: "auto", text: call?.function?.name ?? "unknown tool" }),
+        el("span", { class: "tool-name", dir: "auto", text: call.function?.name ?? "unknown tool" }),
         failed ? el("span", { class: "chip bad", text: told?.outcome ?? "error" }) : null,
         told ? el("span", { class: "dim", text: Text.duration(told.latency_ms) }) : null,
-        call?.id ? el("span", { class: "dim call-id", dir: "auto", text: call.id }) : null,
-        Text.copyButton("call", () => Text.json({ name: call?.function?.name, arguments: call?.function?.arguments, result: content }))),
+        call.id ? el("span", { class: "dim call-id", dir: "auto", text: call.id }) : null,
+        Text.copyButton("call", () => Text.json({ name: call.function?.name, arguments: call.function?.arguments, result: content }))),
       block(argumentsOf(call), "code arguments"),
       missing ? el("div", { class: "result none", text: "no result in the conversation" })
         : el("div", { class: "result" }, el("span", { class: "arrow", "aria-hidden": "true", text: "→" }), block(content, "code")));
@@ -92,35 +91,35 @@ const Conversation = (() => {
     let turn = 0;
     for (let index = 0; index < messages.length; index += 1) {
       const message = messages[index];
-      const role = typeof message.role === "string" ? message.role : "unknown";
+      const role = message.role ?? "unknown";
       const isReply = role === "assistant" && index >= prompt;
       const end = isReply ? replies[turn] : null;
       if (isReply) turn += 1;
-      const calls = Array.isArray(message.tool_calls) ? message.tool_calls : [];
+      const calls = message.tool_calls ?? [];
       const results = [];
       if (calls.length) {
         while (index + 1 < messages.length && messages[index + 1].role === "tool") results.push(messages[index += 1]);
       }
-      const was = isRewritten && isObject(end?.reply) && saidBy(end.reply) !== saidBy(message) ? end.reply : null;
-      const usage = isObject(end?.usage) ? end.usage : null;
+      const was = isRewritten && end?.reply && saidBy(end.reply) !== saidBy(message) ? end.reply : null;
+      const usage = end?.usage;
       const paired = calls.map((call, position) => {
-        let at = results.findIndex((result) => result.tool_call_id === call?.id);
+        let at = results.findIndex((result) => result.tool_call_id === call.id);
         if (at < 0 && results.length && results[0].tool_call_id === undefined) at = 0;
-        return callNode(call, at < 0 ? null : results.splice(at, 1)[0], told.get(`${end?.turn}/${call?.id}`));
+        return callNode(call, at < 0 ? null : results.splice(at, 1)[0], told.get(`${end?.turn}/${call.id}`));
       });
       nodes.push(el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}${was ? " rewritten" : ""}`, id: isReply ? `turn-${end?.turn ?? turn}` : null },
         el("header", null, el("b", { text: isReply ? `assistant · turn ${end?.turn ?? turn}` : role }),
           message.name ? el("span", { class: "dim", text: message.name }) : null,
           end ? el("span", { class: "dim", text: [Text.duration(end.latency_ms), usage ? `${usage.prompt_tokens ?? "?"} + ${usage.completion_tokens ?? "?"} tokens` : null, end.finish_reason].filter(Boolean).join(" · ") }) : null,
           textOf(message) ? Text.copyButton("message", () => textOf(message)) : null),
-        typeof message.reasoning_content === "string" && message.reasoning_content ? el("details", { class: "reasoning" }, el("summary", { text: "Reasoning" }), block(message.reasoning_content)) : null,
+        message.reasoning_content ? el("details", { class: "reasoning" }, el("summary", { text: "Reasoning" }), block(message.reasoning_content)) : null,
         contentOf(message) ?? (calls.length ? null : el("div", { class: "dim", text: "(empty)" })),
         was ? el("div", { class: "rewrite" }, el("b", { text: "Changed by the agent. The model had said:" }), contentOf(was, false) ?? block("(no text)")) : null,
         paired,
         results.map((result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
     }
     for (const end of ends.filter((event) => event.error !== undefined)) {
-      nodes.push(el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(Text.saidBy(end.error))));
+      nodes.push(el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn ?? "?"} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(Text.saidBy(end.error))));
     }
     if (!final && messages.length) nodes.push(el("p", { class: "dim", text: "No result yet: this is what was said so far." }));
     if (!nodes.length) nodes.push(el("p", { class: "dim", text: "The trace holds no messages." }));
@@ -133,13 +132,12 @@ const Conversation = (() => {
     for (let index = prompt; index < messages.length; index += 1) {
       const message = messages[index];
       if (message.role !== "assistant") continue;
-      const calls = (Array.isArray(message.tool_calls) ? message.tool_calls : []).map((call) => {
-        const result = messages.slice(index + 1).find((one) => one.role === "tool" && one.tool_call_id === call?.id);
-        return { name: String(call?.function?.name ?? "unknown tool"), arguments: argumentsOf(call, inOrder), result: result ? textOf(result) : null };
+      const calls = (message.tool_calls ?? []).map((call) => {
+        const result = messages.slice(index + 1).find((one) => one.role === "tool" && one.tool_call_id === call.id);
+        return { name: call.function?.name ?? "unknown tool", arguments: argumentsOf(call, inOrder), result: result ? textOf(result) : null };
       });
       const pieces = Markdown.parts(textOf(message)), joined = (isThought) => pieces.filter((one) => one.isThought === isThought).map((one) => one.text);
-      const reasoning = typeof message.reasoning_content === "string" ? message.reasoning_content : "";
-      turns.push({ thought: [reasoning, ...joined(true)].filter(Boolean).join("\n\n"), text: joined(false).join("\n\n"), calls });
+      turns.push({ thought: [message.reasoning_content, ...joined(true)].filter(Boolean).join("\n\n"), text: joined(false).join("\n\n"), calls });
     }
     return turns;
   }

@@ -27,14 +27,14 @@ const Detail = (() => {
       return lazyJson(el("summary", null,
         el("span", { class: "offset", text: `+${Text.duration(Math.max(0, ((event.time ?? first) - first) * 1000))}` }),
         el("b", { class: bad ? "error" : null, dir: "auto", text: event.event }),
-        el("span", { class: "dim", dir: "auto", text: gist(event, Timeline.AGENTS.has(event.event) ? shift : 0) })), event);
+        el("span", { class: "dim", dir: "auto", text: gist(event, Timeline.AGENTS.has(event.event) ? shift : 0) })), Events.given(event));
     }));
   }
 
   function gist(event, shift) {
     const turn = event.turn + shift;
     const parts = [turn ? `turn ${turn}` : null, event.name, event.outcome, event.status, event.verdict, event.finish_reason, event.error ?? event.error_message ?? event.problem];
-    return Text.line(parts.filter((part) => typeof part === "string" && part).join(" · "), 200);
+    return Text.line(parts.filter(Boolean).join(" · "), 200);
   }
 
   function requestNode(events) {
@@ -44,7 +44,7 @@ const Detail = (() => {
     return el("div", { class: "request" },
       el("h3", { text: "Settings and metadata" }), Text.copyButton("JSON", () => Text.json(start.request)), block(Text.json(rest), "code"),
       el("h3", { text: `Tools (${start.tools?.length ?? 0})` }),
-      (start.tools ?? []).map((tool) => lazyJson(el("summary", null, el("b", { text: tool?.function?.name ?? "?" }), el("span", { class: "dim", text: Text.line(tool?.function?.description, 160) })), tool)));
+      (start.tools ?? []).map((tool) => lazyJson(el("summary", null, el("b", { text: tool.function?.name ?? "?" }), el("span", { class: "dim", text: Text.line(tool.function?.description, 160) })), tool)));
   }
 
   function fact(name, value, className, title = null) {
@@ -88,7 +88,12 @@ const Detail = (() => {
 
   function toTurn(number) {
     if (tab !== TABS[0]) { act.tab(TABS[0]); }
-    requestAnimationFrame(() => panel.querySelector(`#turn-${number}`)?.scrollIntoView({ block: "start" }));
+    requestAnimationFrame(() => document.getElementById(`turn-${number}`)?.scrollIntoView({ block: "start" }));
+  }
+
+  // What cannot be drawn says so in its place, and leaves the others.
+  function drawn(part) {
+    try { return part(); } catch (error) { return el("p", { class: "notice", text: `This part cannot be shown: ${error.message}` }); }
   }
 
   function render(rollout, answer) {
@@ -97,8 +102,8 @@ const Detail = (() => {
       type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "tab-body", "aria-selected": name === tab, tabindex: name === tab ? 0 : -1,
       text: name === "Events" ? `Events (${answer.events.length})` : name, onclick: () => act.tab(name) })));
     Keys.tabs(tabs);
-    const bodyNode = el("div", { class: "tab-body", id: "tab-body", role: "tabpanel", "aria-labelledby": `tab-${tab}`, tabindex: 0 }, views[tab]());
-    Text.redraw(panel, () => Text.settle(panel, [...header(rollout, pinnedNow), Timeline.render(answer.events, toTurn), tabs, answer.cut ? el("p", { class: "notice", text: "The trace is too large to show; this is its beginning." }) : null, bodyNode].filter(Boolean)),
+    const bodyNode = el("div", { class: "tab-body", id: "tab-body", role: "tabpanel", "aria-labelledby": `tab-${tab}`, tabindex: 0 }, drawn(views[tab]));
+    Text.redraw(panel, () => Text.settle(panel, [...header(rollout, pinnedNow), drawn(() => Timeline.render(answer.events, toTurn)), tabs, answer.cut ? el("p", { class: "notice", text: "The trace is too large to show; this is its beginning." }) : null, bodyNode].filter(Boolean)),
       () => panel.querySelector('[role="tab"][aria-selected="true"]'));
   }
 

@@ -8,7 +8,7 @@ const Query = (() => {
   };
   // As long as any number that is told apart: what is tried in two places is tried in their product.
   const NUMBER = String.raw`(-?[\d.]{1,40}?(?:e[+-]?\d+)?)`, RANGE = new RegExp(`^${NUMBER}\\.\\.${NUMBER}$`), BOUND = new RegExp(`^([<>]=?)${NUMBER}$`);
-  const names = Object.fromEntries(Object.keys(FIELDS).map((name) => [name.toLowerCase(), name]));
+  const names = Object.assign(Object.create(null), Object.fromEntries(Object.keys(FIELDS).map((name) => [name.toLowerCase(), name])));
 
   const haystackOf = (one) => one.haystack ??= [one.id, one.run, one.prompt, one.answer, one.error, one.warning, one.outcome, one.finish, one.agent, one.status, ...Object.entries(one.metadata ?? {}).map(([name, value]) => `${name}:${value}`)].join("\n").toLowerCase();
 

@@ -21,6 +21,7 @@ const Source = (() => {
     for (const row of rows) {
       const rollout = { ...blank };
       for (let index = 0; index < columns.length; index += 1) rollout[columns[index]] = row[index];
+      for (const foreign of [rollout.metadata, rollout.components]) if (foreign) Object.setPrototypeOf(foreign, null);  // a key may be "constructor"
       rollout.failed = rollout.status === "ERROR";
       rollout.tokens = rollout.promptTokens + rollout.responseTokens;
       rollout.address = rollouts.get(rollout.key)?.address ?? addressed(rollout);
@@ -82,10 +83,13 @@ const Source = (() => {
   }
 
   async function detail(key) {
-    if (!report) return fetched(`/api/rollouts/${key}?epoch=${epoch}`);
+    if (!report) {
+      const answer = await fetched(`/api/rollouts/${key}?epoch=${epoch}`);
+      return { ...answer, events: Events.read(answer.events) };
+    }
     const place = report.places[key];
     if (!place) throw new Error("This report holds only the row of this rollout: it is bounded in size. Run osmosis view on the folder to see the whole.");
-    return { events: (await block(place[0]))[place[1]], cut: false };
+    return { events: Events.read((await block(place[0]))[place[1]]), cut: false };
   }
 
   // The texts of tools are not in the rows. A report has them in its blocks, which are read once, when first searched.

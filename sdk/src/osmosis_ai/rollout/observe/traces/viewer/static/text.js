@@ -9,7 +9,7 @@ const Text = (() => {
     return code < 0x20 ? String.fromCodePoint(0x2400 + code)
       : code === 0x7f ? "\u2421" : `\u2039U+${code.toString(16).toUpperCase().padStart(4, "0")}\u203a`;
   };
-  const show = (value) => String(value ?? "").replace(HIDDEN, seen);
+  const show = (value) => (value !== null && typeof value === "object" ? json(value) : String(value ?? "")).replace(HIDDEN, seen);
   // On one line, of so many characters; what is cut says so.
   function line(value, limit) {
     const text = show(value).replace(/\s+/g, " ");
@@ -21,7 +21,7 @@ const Text = (() => {
     const text = String(error), decoded = (json) => { try { return JSON.parse(json); } catch { return null; } };
     const [, body, behind] = /^\w+: (\{.*\})(.*)$/s.exec(text) ?? [], [, torn] = /^\w+: \{\s*"detail":\s*("(?:[^"\\]|\\.)*)/s.exec(text) ?? [];
     const found = decoded(body), inner = found?.error, said = inner?.message ?? inner ?? found?.message ?? found?.detail;
-    if (typeof said === "string") return `${said}${inner?.code && !said.includes(inner.code) ? ` (${inner.code})` : ""}${behind}`;
+    if (typeof said === "string") return `${said}${typeof inner?.code === "string" && !said.includes(inner.code) ? ` (${inner.code})` : ""}${behind}`;
     return decoded(`${torn}"`) ?? text;
   }
 

@@ -17,17 +17,17 @@ const Timeline = (() => {
       if (event.event === "run_start") add("Queue", event.time, event.queue_ms, `waited ${Text.duration(event.queue_ms)}`);
       else if (event.event === "chat_end") {
         ended.add(event.turn);
-        add("Model", event.time, event.latency_ms, `turn ${event.turn}: ${event.error ? "failed after" : "model"} ${Text.duration(event.latency_ms)}`, event.error !== undefined, event.turn);
-      } else if (event.event === "pause_end") add("Pause", event.time - event.ago_ms / 1000, event.pause_ms, `turn ${event.turn}: the trainer paused for ${Text.duration(event.pause_ms)}${event.answered ? "" : ", and was given up"}`, !event.answered, event.turn);
-      else if (event.event === "tool_call") add("Tools", event.time, event.latency_ms, `turn ${event.turn}: ${event.name} ${Text.duration(event.latency_ms)}${event.outcome === "ok" ? "" : `, ${event.outcome}`}`, event.outcome !== "ok", event.turn);
+        add("Model", event.time, event.latency_ms, `turn ${event.turn ?? "?"}: ${event.error ? "failed after" : "model"} ${Text.duration(event.latency_ms)}`, event.error !== undefined, event.turn);
+      } else if (event.event === "pause_end") add("Pause", event.time - event.ago_ms / 1000, event.pause_ms, `turn ${event.turn ?? "?"}: the trainer paused for ${Text.duration(event.pause_ms)}${event.answered ? "" : ", and was given up"}`, !event.answered, event.turn);
+      else if (event.event === "tool_call") add("Tools", event.time, event.latency_ms, `turn ${event.turn ?? "?"}: ${event.name} ${Text.duration(event.latency_ms)}${event.outcome === "ok" ? "" : `, ${event.outcome}`}`, event.outcome !== "ok", event.turn);
       else if (event.event === "delivery") add("Delivery", event.time, event.latency_ms, `attempt ${event.attempt}: ${event.verdict}, ${Text.duration(event.latency_ms)}`, event.verdict !== "acknowledged");
-      else if (!isServers && event.event === "llm_response") add("Model", event.time, event.latency_ms, `turn ${event.turn + shift}: model ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
-      else if (!isServers && event.event === "tool_results") add("Tools", event.time, event.latency_ms, `turn ${event.turn + shift}: tools ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
+      else if (!isServers && event.event === "llm_response") add("Model", event.time, event.latency_ms, `turn ${event.turn + shift || "?"}: model ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
+      else if (!isServers && event.event === "tool_results") add("Tools", event.time, event.latency_ms, `turn ${event.turn + shift || "?"}: tools ${Text.duration(event.latency_ms)}`, false, event.turn + shift);
     }
     const last = events.reduce((latest, event) => Math.max(latest, event.time || 0), 0);
     const finished = events.some((event) => event.event === "rollout_result");
     for (const event of events) {
-      if (event.event === "chat_start" && !ended.has(event.turn) && !finished) segments.push({ lane: "Model", from: event.time, to: Math.max(last, event.time), label: `turn ${event.turn}: waiting for the model`, waiting: true, turn: event.turn });
+      if (event.event === "chat_start" && !ended.has(event.turn) && !finished) segments.push({ lane: "Model", from: event.time, to: Math.max(last, event.time), label: `turn ${event.turn ?? "?"}: waiting for the model`, waiting: true, turn: event.turn });
     }
     return segments;
   }
@@ -35,7 +35,7 @@ const Timeline = (() => {
   function timeline(events, go) {
     const segments = segmentsOf(events);
     if (!segments.length) return null;
-    const from = Math.min(...segments.map((one) => one.from)), to = Math.max(...segments.map((one) => one.to), ...events.filter((event) => event.event === "rollout_result").map((event) => event.time));
+    const from = Math.min(...segments.map((one) => one.from)), to = Math.max(...segments.map((one) => one.to), ...events.filter((event) => event.event === "rollout_result").map((event) => event.time ?? from));
     const span = Math.max(to - from, 1e-4);
     const lanes = ["Queue", "Model", "Pause", "Tools", "Delivery"].map((name) => {
       const own = segments.filter((one) => one.lane === name).sort((a, b) => a.from - b.from);
@@ -72,7 +72,7 @@ const Timeline = (() => {
     for (const event of events) {
       if (event.event === "chat_end") Object.assign(turn(event.turn), { model: (turn(event.turn).model ?? 0) + (event.latency_ms ?? 0), usage: event.usage ?? null, finish: event.finish_reason ?? null, error: event.error ?? null, weights: event.weight_versions ?? null });
       else if (event.event === "tool_call") { const one = turn(event.turn); one.tools += event.latency_ms ?? 0; one.calls.push(event.name); one.failed += event.outcome !== "ok"; }
-      else if (!isServers && event.event === "llm_response") Object.assign(turn(event.turn + shift), { model: event.latency_ms ?? null, finish: event.finish_reason ?? null, calls: (Array.isArray(event.tool_calls) ? event.tool_calls : []).map((call) => call?.function?.name) });
+      else if (!isServers && event.event === "llm_response") Object.assign(turn(event.turn + shift), { model: event.latency_ms ?? null, finish: event.finish_reason ?? null, calls: (event.tool_calls ?? []).map((call) => call.function?.name) });
       else if (!isServers && event.event === "tool_results") turn(event.turn + shift).tools += event.latency_ms ?? 0;
     }
     return [...turns.values()].filter((one) => Number.isInteger(one.number)).sort((a, b) => a.number - b.number);

@@ -83,7 +83,8 @@ def put(value: Any, path: tuple[str, ...], new: Any) -> None:
     name, *rest = path
     if not isinstance(value, dict | list):
         return
-    for key in range(len(value)) if isinstance(value, list) and name == "*" else [name] if name in value else []:
+    keys: Any = range(len(value)) if isinstance(value, list) and name == "*" else [name] if name in value else []
+    for key in keys:
         if rest:
             put(value[key], tuple(rest), new)
         else:

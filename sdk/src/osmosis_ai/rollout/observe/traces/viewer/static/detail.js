@@ -48,13 +48,13 @@ const Detail = (() => {
   }
 
   function fact(name, value, className, title = null) {
-    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { dir: "auto", text: value, title }));
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: name }), el("dd", { dir: "auto", text: value, title }));
   }
   const rewardFact = (name, value, className) => fact(name, Text.reward(value), className, Text.whole(value));
 
   // What ends in what tells it from others: a run, an id of a dataset.
   function named(name, value, className, shown = value) {
-    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: Text.show(name) }), el("dd", { class: "id", dir: "auto", title: Text.show(value) }, Text.middle(shown)));
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: name }), el("dd", { class: "id", dir: "auto", title: Text.show(value) }, Text.middle(shown)));
   }
 
   function header(rollout, pinned) {
@@ -63,7 +63,7 @@ const Detail = (() => {
     const button = (text, label, title, onclick, more) => el("button", { type: "button", "aria-label": label, title, text, onclick, ...more });
     return [el("header", { class: "detail-title" },
         el("span", { class: `chip ${kind}`, text: word }),
-        el("h2", { dir: "auto", title: rollout.id, "aria-label": Text.show(rollout.id || "(no id)") }, Text.middle(rollout.id || "(no id)")),
+        el("h2", { dir: "auto", title: rollout.id, "aria-label": rollout.id || "(no id)" }, Text.middle(rollout.id || "(no id)")),
         el("div", { class: "detail-buttons" },
           Text.copyButton("link", () => Address.linkOf(rollout)),
           button("⇹", pinned ? "Unpin" : "Pin, to compare with another", pinned ? "Unpin (c)" : "Pin, to compare with the next that is opened (c)", () => act.pin(), { "aria-pressed": Boolean(pinned) }),

@@ -123,7 +123,7 @@
   // A rollout beside the table, as the address names it, and the pinned one beside that.
   function showOpened(isSought = true) {
     const rollout = state.rollout === null ? null : Source.at(state.rollout);
-    document.title = rollout ? `${rollout.id} · Rollouts` : "Rollouts";
+    document.title = rollout ? `${Text.show(rollout.id)} · Rollouts` : "Rollouts";
     if (rollout) {
       Table.select(rollout.key);
       Detail.open(rollout, state.tab, state.pin === null ? null : Source.at(state.pin));

@@ -48,7 +48,7 @@ const Table = (() => {
       { name: "tokens", label: "Tokens", first: -1, number: true, value: (one) => one.tokens, draw: plain((one) => Text.count(one.tokens)), title: "Of the prompts and what the model wrote, of all turns" },
       { name: "finish", label: "Finish", first: 1, value: (one) => one.finish, draw: plain((one) => show(one.finish ?? "–")) },
       { name: "outcome", label: "Outcome", first: 1, value: (one) => one.outcome, draw: plain(outcome) },
-      { name: "run", label: "Run", first: 1, value: (one) => `${letterOf(one.run) || "~"} ${one.run}`, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: show(one.run) }, middle(Text.runName(one.run)))) },
+      { name: "run", label: "Run", first: 1, value: (one) => `${letterOf(one.run) || "~"} ${one.run}`, draw: (cell, one) => cell.replaceChildren(el("span", { class: "id", title: one.run }, middle(Text.runName(one.run)))) },
       { name: "duration", label: "Duration", first: -1, number: true, value: (one) => one.duration, draw: plain((one) => Text.duration(one.duration)) },
       { name: "started", label: "Started", first: -1, number: true, value: (one) => one.started, draw: plain((one) => Text.when(one.started)) },
     ],

@@ -1,7 +1,9 @@
 "use strict";
 // Text of models and tools goes into the page as text nodes only, with what cannot be seen made visible.
 const Text = (() => {
-  const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
+  // What cannot be seen, but for what scripts and emoji need: a joiner, a selector behind what has variants, a flag's tags.
+  const NEEDED = [/(?<![\u200c\u200d])[\u200c\u200d]/u, /(?<=\p{Extended_Pictographic})[\ufe0e\ufe0f]|\ufe0f(?=\u20e3)/u, /(?<=\p{Script=Han})[\ufe00-\ufe02\u{e0100}-\u{e01ef}]/u, /(?<=\p{Script=Mongolian})[\u180b-\u180f]/u, /\u{1f3f4}[\u{e0030}-\u{e007a}]{1,6}\u{e007f}/u];
+  const HIDDEN = new RegExp(`(${NEEDED.map((one) => one.source).join("|")})|[\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\ufff9-\\ufffb\\p{Default_Ignorable_Code_Point}]`, "gu");
   const PREVIEW_CHARACTERS = 3000;
 
   const seen = (character) => {
@@ -9,20 +11,28 @@ const Text = (() => {
     return code < 0x20 ? String.fromCodePoint(0x2400 + code)
       : code === 0x7f ? "\u2421" : `\u2039U+${code.toString(16).toUpperCase().padStart(4, "0")}\u203a`;
   };
-  const show = (value) => (value !== null && typeof value === "object" ? json(value) : String(value ?? "")).replace(HIDDEN, seen);
+  const show = (value) => (value !== null && typeof value === "object" ? json(value) : String(value ?? "")).replace(HIDDEN, (hidden, needed) => needed ?? seen(hidden));
   // On one line, of so many characters; what is cut says so.
   function line(value, limit) {
     const text = show(value).replace(/\s+/g, " ");
     return text.length > limit ? `${text.slice(0, limit)}…` : text;
   }
 
+  // What of a JSON string begins here, up to its end or that of the text. A pattern of one branch a character, as this
+  // would be, overflows the stack.
+  function stringAt(text, from) {
+    let at = from;
+    while (at < text.length && text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
+    return text.slice(from, at > text.length ? -1 : at);
+  }
+
   // The words of an error without the JSON that it came in, as `core/said.py` has them for the rows.
   function saidBy(error) {
     const text = String(error), decoded = (json) => { try { return JSON.parse(json); } catch { return null; } };
-    const [, body, behind] = /^\w+: (\{.*\})(.*)$/s.exec(text) ?? [], [, torn] = /^\w+: \{\s*"detail":\s*("(?:[^"\\]|\\.)*)/s.exec(text) ?? [];
+    const [, body, behind] = /^\w+: (\{.*\})(.*)$/s.exec(text) ?? [], torn = /^\w+: \{\s*"detail":\s*"/.exec(text);
     const found = decoded(body), inner = found?.error, said = inner?.message ?? inner ?? found?.message ?? found?.detail;
     if (typeof said === "string") return `${said}${typeof inner?.code === "string" && !said.includes(inner.code) ? ` (${inner.code})` : ""}${behind}`;
-    return decoded(`${torn}"`) ?? text;
+    return (torn && decoded(`"${stringAt(text, torn[0].length)}"`)) ?? text;
   }
 
   function el(tag, attributes, ...children) {
@@ -32,6 +42,7 @@ const Text = (() => {
       if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
       else if (name === "class") node.className = value;
       else if (name === "text") node.textContent = show(value);
+      else if (name === "title" || name === "aria-label") node.setAttribute(name, show(value));
       else node.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : value);
     }
     for (const child of children.flat(Infinity)) if (child !== null && child !== undefined) node.append(child);

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.browser import Browser, browser_tests
 from support.traces import TraceMaker, saying
-from support.viewer import IS_READ, texts
+from support.viewer import IS_READ, run_name, texts
 
 from osmosis_ai.cli import main
 
@@ -166,6 +166,22 @@ def test_side_by_side_the_truth_is_told_and_silence_is_no_agreement(page: Browse
     page.wait_for("document.querySelector('.detail.double .verdict')")
     assert page.text(".detail .verdict") == "Neither said anything."
     assert page.text(".truth") == "Truth: 84"
+
+
+def test_of_one_problem_the_truth_is_told_and_the_best_and_the_worst_of_a_run(page: Browser, failed: str) -> None:
+    page.open("about:blank")
+    page.open(f"{failed}#q=whole?")
+    page.wait_for("document.querySelector('.row')")
+    page.click("#to-problems")
+    page.wait_for("document.querySelector('.problems .row')")
+    page.click(".problems .row .id")
+    page.wait_for("!document.querySelector('#asked').hidden")
+    assert page.text("#asked .truth") == "Truth: 84"
+    labels = page.evaluate("[...document.querySelectorAll('#asked .small')].map(e => e.ariaLabel)")
+    assert labels == [f"best | worst of {run_name(run)}, side by side" for run in SAMPLES]
+    page.click("#asked .small")
+    page.wait_for("document.querySelector('.detail.double .verdict')")
+    assert texts(page, ".side .chip") == ["reward 0.5", "reward 0"]
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -115,6 +115,23 @@ class TestRuns:
         page.wait_for("document.querySelector('.detail.double .differ')")
         assert page.evaluate("window.scrollY") == before
 
+    def test_those_that_got_better_or_worse_are_listed_alone(self, page: Browser) -> None:
+        page.click("#to-runs")
+        page.wait_for("document.querySelector('.pairs')")
+        pressed = "[...document.querySelectorAll('.tally button')].map(e => e.ariaPressed)"
+        for word, problems in (("worse", ["What is 4 + 2?"]), ("better", ["What is 3 + 2?"])):
+            page.click(f".tally .{word} button")
+            page.wait_for(f"location.hash.includes('change={word}')")
+            assert texts(page, ".pairs .link") == problems
+            assert page.evaluate("document.querySelector('.pairs caption').firstChild.data") == (
+                f"Problems, {word} alone, the most changed first"
+            )
+            assert page.evaluate(pressed) == [str(word == one).lower() for one in ("better", "equal", "worse")]
+            assert page.evaluate("document.activeElement.closest('.tally') !== null"), "it keeps the focus"
+        page.click(".tally .better button")
+        page.wait_for("document.querySelectorAll('.pairs .link').length === 4")
+        assert page.evaluate(pressed) == ["false"] * 3
+
     def test_they_are_swapped_and_swapped_back(self, page: Browser) -> None:
         page.click("#to-runs")
         for first, sign in (("1700000002", "-"), ("1700000001", "+"), ("1700000002", "-")):

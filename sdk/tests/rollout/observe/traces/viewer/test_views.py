@@ -221,7 +221,7 @@ def test_the_samples_of_a_problem_are_told_by_their_answers(page: Browser, tmp_p
     page.click(".problems .row")
     page.wait_for(f"{ROWS}.length === 12")
     assert texts(page, "#asked li") == [
-        "after: 4 said #### 4 (reward 0), 1 said #### 3 (reward 1), 1 failed",
+        "after: 4 said #### 4 (reward 0), 1 said #### 3 (reward 1), 1 failed best | worst",
         "before: 5 said #### 3 (reward 1), 1 failed",
     ]
     told = page.evaluate(f"{ROWS}.map(row => [row.rollout.id, row.querySelector('.why').innerText])")

@@ -1,6 +1,6 @@
 // What the page shows, in its address: a link shows the same to whoever opens it, and the browser goes back and forward.
 const Address = (() => {
-  const EMPTY = { view: "rollouts", q: "", status: null, reason: null, reward: null, run: null, problem: null, by: null, sort: null, order: null, silent: null, a: null, b: null, rollout: null, pin: null, tab: null };
+  const EMPTY = { view: "rollouts", q: "", status: null, reason: null, reward: null, run: null, problem: null, by: null, sort: null, order: null, silent: null, a: null, b: null, change: null, rollout: null, pin: null, tab: null };
   const NAMES = Object.keys(EMPTY);
 
   function read() {
@@ -11,6 +11,7 @@ const Address = (() => {
       state.reward = Number.isNaN(from) ? null : [from, Number.isNaN(to) ? Infinity : to];
     }
     if (!["rollouts", "problems", "runs"].includes(state.view)) state.view = EMPTY.view;
+    if (!["better", "equal", "worse"].includes(state.change)) state.change = null;
     return state;
   }
 

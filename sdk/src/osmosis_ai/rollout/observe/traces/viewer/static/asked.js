@@ -22,24 +22,31 @@ const Asked = (() => {
     return named.flatMap((one, index) => index ? [", ", one].flat() : one);
   }
 
-  function answers(samples) {
+  function besideOf(run, list, onCompare) {
+    const [worst, best] = Stats.farthest([Stats.ends(list)]) ?? [];
+    return best ? el("button", { type: "button", class: "small", text: "best | worst", "aria-label": `best | worst of ${Text.runName(run)}, side by side`, onclick: () => onCompare(best.key, worst.key) }) : null;
+  }
+
+  function answers(samples, onCompare) {
     const place = (run) => Table.letterOf(run) || "~";
     const runs = [...Map.groupBy(samples, (one) => one.run)].sort(([one], [other]) => place(one).localeCompare(place(other)) || one.localeCompare(other));
-    const items = runs.slice(0, MAX_RUNS).map(([run, list]) => el("li", { dir: "auto" }, el("b", { text: `${[Table.letterOf(run), Text.runName(run)].filter(Boolean).join(", ")}: ` }), told(list)));
+    const items = runs.slice(0, MAX_RUNS).map(([run, list]) => el("li", { dir: "auto" }, el("b", { text: `${[Table.letterOf(run), Text.runName(run)].filter(Boolean).join(", ")}: ` }), told(list), " ", besideOf(run, list, onCompare)));
     if (runs.length > MAX_RUNS) items.push(el("li", { text: `${runs.length - MAX_RUNS} more runs` }));
     return el("ul", { class: "answers", "aria-label": "Answers" }, items);
   }
 
-  function draw(node, samples) {
+  function draw(node, samples, onCompare) {
     const [one] = samples, wasCut = one?.prompt.endsWith("...");
     node.hidden = !one;
     if (!one) return;
     if (wasCut && whole.digest !== one.digest) {
       whole = { digest: one.digest, text: one.prompt };
-      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; draw(node, samples); }, () => {});
+      Source.detail(one.key).then(({ events }) => { whole.text = Conversation.askedOf(events) || one.prompt; draw(node, samples, onCompare); }, () => {});
     }
     const prompt = el("p", { dir: "auto" }, el("b", { text: "Asked: " }), el("span", { text: wasCut && whole.digest === one.digest ? whole.text : one.prompt }));
-    Text.redraw(node, () => node.replaceChildren(prompt, answers(samples)));
+    const truths = new Set(samples.map(({ metadata }) => metadata?.ground_truth)), [truth] = truths;
+    const known = truths.size === 1 && truth !== undefined ? [el("p", { class: "truth", dir: "auto" }, el("b", { text: "Truth: " }), Text.show(truth))] : [];
+    Text.redraw(node, () => node.replaceChildren(prompt, ...known, answers(samples, onCompare)));
   }
 
   // Whether all were asked the same: what is told apart by a key of the metadata may not have been.

@@ -59,7 +59,7 @@
     for (const tab of at("views").children) { const chosen = tab.id === `to-${state.view}`; tab.setAttribute("aria-selected", chosen); tab.tabIndex = chosen ? 0 : -1; }
     const isOne = state.problem !== null && Asked.areAlike(shown);
     if (state.view === "rollouts") Table.show(shown, true, isOne);
-    Asked.draw(at("asked"), isOne ? shown : []);
+    Asked.draw(at("asked"), isOne ? shown : [], compare);
     filters(shown.length);
     at("empty").hidden = shown.length > 0;
     at("problem-head").hidden = at("run-list").hidden = !shown.length;
@@ -83,7 +83,7 @@
       const count = Problems.draw(shown, sorted, state);
       if (state.silent !== null) at("chips").querySelector(".shown").textContent = `${Problems.shown.length.toLocaleString("en")} of ${count.toLocaleString("en")} problems shown`;
     } else {
-      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: toSides, onCompare: compare });
+      Runs.draw(at("run-list"), shown, state, { onRun: (run) => set({ run, view: "rollouts" }), onPick: (sides) => set(sides), onProblem: toSides, onCompare: compare, onChange: (change) => set({ change }) });
       write(false);
     }
   }

@@ -104,7 +104,7 @@ const Runs = (() => {
     return asks.told();
   }
 
-  function comparison(a, b, by, { onProblem, onCompare, onSwap }) {
+  function comparison(a, b, { by, change }, { onProblem, onCompare, onChange, onSwap }) {
     const problemOf = Problems.problemOf(by);
     const answer = Stats.compare(a.list, b.list, problemOf);
     const names = (run) => [...new Set(run.list.flatMap((one) => Object.keys(one.components ?? {})))].sort().join();
@@ -113,6 +113,7 @@ const Runs = (() => {
     const lost = (pair) => pair.from !== null && pair.to === null, gained = (pair) => pair.from === null && pair.to !== null;
     const size = (pair) => lost(pair) ? Infinity : gained(pair) ? Number.MAX_VALUE : Math.abs(pair.difference ?? -1);
     const pairs = [...answer.pairs, ...answer.unscored].sort((x, y) => size(x) === size(y) ? (String(x.key) < String(y.key) ? -1 : 1) : size(y) > size(x) ? 1 : -1);
+    const listed = change === null ? pairs : pairs.filter((pair) => pair.word === change);
     const told = (count, where) => count ? `${count.toLocaleString("en")} ${where}` : null, without = (isSo) => answer.unscored.filter(isSo).length;
     const unlike = answer.pairs.length ? `${answer.pairs.length.toLocaleString("en")} ${answer.pairs.length === 1 ? "problem" : "problems"} in both` : "no problem in both";
     const alone = [told(answer.onlyA, "only in A"), told(answer.onlyB, "only in B"), told(without(gained), "without a reward in A"), told(without(lost), "without a reward in B"),
@@ -139,16 +140,17 @@ const Runs = (() => {
       el("p", { class: "which", dir: "auto", text: `A is ${Text.runName(a.name)}, B is ${Text.runName(b.name)}.` }), el("p", { class: "alike-asks", hidden: !asked }, asked), unlikeParts, repaid,
       el("p", { class: "verdict" }, verdict(answer, Boolean(unlikeParts ?? repaid)), answer.difference === null ? null : [el("b", { text: `mean reward ${changed[0]}` }), `${changed[1]}.`]), failuresOf(a, b, problemOf),
       a.pass || b.pass ? el("p", { class: "rate" }, el("b", { text: `Pass rate ${changedRate[0]}` }), `${changedRate[1]}.`) : null,
-      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`))),
+      el("ul", { class: "tally" }, ["better", "equal", "worse"].map((word) => el("li", { class: word }, el("button", { type: "button", "aria-pressed": change === word, title: "Show only these", onclick: () => onChange(change === word ? null : word) },
+        el("b", { text: answer[word].toLocaleString("en") }), ` ${answer[word] === 1 ? "problem" : "problems"} ${word}${word !== "equal" && answer[word] && isKnown ? ` (${answer.sure[word].toLocaleString("en")} beyond chance)` : ""}`)))),
       el("p", { class: "dim", text: `${unlike}${alone ? `; ${alone}` : ""}. ${answer.isPaired ? "The difference is the mean over problems of B's mean less A's." : "The difference is of the means over each run's problems."}${isOtherMean ? ` The table's means, ${ofTable(a.mean)} and ${ofTable(b.mean)}, are over rollouts: there, ${causes}.` : ""}` }),
       parts.size ? el("ul", { class: "parts" }, [...parts].slice(0, 12).map((name) => partOf(name, Stats.compare(a.list, b.list, problemOf, (one) => one.components?.[name])))) : null,
-      pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, "Problems, the most changed first", el("span", { class: "chance", text: isKnown ? "± is half of the 95% interval, reckoned from a problem's own samples: what changed by more is beyond chance, and coloured. Where nothing has changed, luck alone makes about one problem in twenty look so." : "No problem has two samples in both runs: none is known to be beyond chance, and none is coloured." })),
-        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, pairs.slice(0, MAX_PAIRS).map(row))) : null,
-      pairs.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(pairs.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
+      pairs.length ? el("table", { class: "list pairs", role: "table" }, el("caption", null, `Problems${change === null ? "" : `, ${change} alone`}, the most changed first`, el("span", { class: "chance", text: isKnown ? "± is half of the 95% interval, reckoned from a problem's own samples: what changed by more is beyond chance, and coloured. Where nothing has changed, luck alone makes about one problem in twenty look so." : "No problem has two samples in both runs: none is known to be beyond chance, and none is coloured." })),
+        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Problem", "A", "B", "Change"].map((text) => el("th", { scope: "col", role: "columnheader", text })))), el("tbody", { role: "rowgroup" }, listed.slice(0, MAX_PAIRS).map(row))) : null,
+      listed.length > MAX_PAIRS ? el("p", { class: "dim", text: `${(listed.length - MAX_PAIRS).toLocaleString("en")} more changed less.` }) : null);
   }
 
   function draw(node, rollouts, state, acts) {
-    const { onRun, onPick, onProblem, onCompare } = acts;
+    const { onRun, onPick } = acts;
     again = () => draw(node, rollouts, state, acts);
     // Two runs that are picked, or that a link names, stay those two; else they are the latest two.
     const problemOf = Problems.problemOf(state.by), all = runsOf(rollouts, problemOf), runs = all.filter((run, index) => index >= all.length - MAX_RUNS || [state.a, state.b].includes(run.name)), names = runs.map((run) => run.name);
@@ -169,7 +171,7 @@ const Runs = (() => {
     const below = runs.filter((run) => run.pass === 0 && run.best > Stats.SAME), told = below.slice(0, 3).map((run) => ` No reward of ${Text.runName(run.name)} is: its best is ${Text.reward(run.best)}.`);
     const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}${rollouts.some((one) => one.failed && one.reward === null) ? " What failed without a reward is neither in it nor in the mean." : ""}`;
     const answer = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
-      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state.by, { onProblem, onCompare, onSwap: () => onPick({ a: b, b: a }) })
+      : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state, { ...acts, onSwap: () => onPick({ a: b, b: a }) })
         : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });
     Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), answer]));
     node.querySelector(".scroll").scrollLeft = scrolled;

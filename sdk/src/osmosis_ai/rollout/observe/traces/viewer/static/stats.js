@@ -141,6 +141,7 @@ const Stats = (() => {
       // How much of a change may be chance: null for too few samples, 0 where each side's are all alike. `sure` is what
       // is beyond it: by this alone a change is counted so, and coloured.
       const word = pair.difference > SAME ? "better" : pair.difference < -SAME ? "worse" : "equal";
+      pair.word = word;
       pair.half = welch(...pair.groups.map((group) => group.values));
       pair.sure = word !== "equal" && pair.half !== null && Math.abs(pair.difference) > pair.half ? word : null;
       counts[word] += 1;

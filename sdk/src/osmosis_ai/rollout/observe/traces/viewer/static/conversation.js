@@ -46,7 +46,7 @@ const Conversation = (() => {
     const content = message.content;
     if (content === null || content === undefined || content === "") return null;
     if (typeof content === "string") return asReply ? Markdown.reply(content) : block(content);
-    if (Array.isArray(content)) return el("div", null, content.map((one) => part(one, asReply)));
+    if (Array.isArray(content)) return el("div", null, Text.first(content, "parts", (one) => part(one, asReply)));
     return block(Text.json(content), "code");
   }
 
@@ -81,13 +81,13 @@ const Conversation = (() => {
 
   const saidBy = (message) => JSON.stringify([message.content || "", message.tool_calls ?? []]);
 
-  function render(events) {
+  function render(events, longer) {
     const isRewritten = events.some((event) => event.event === "messages_rewritten" || event.extra_fields?.messages_rewritten);
     const { messages, prompt, final } = messagesOf(events);
     const ends = events.filter((event) => event.event === "chat_end");
     const replies = ends.filter((event) => event.error === undefined);
     const told = new Map(events.filter((event) => event.event === "tool_call").map((event) => [`${event.turn}/${event.tool_call_id}`, event]));
-    const nodes = [];
+    const said = [];
     let turn = 0;
     for (let index = 0; index < messages.length; index += 1) {
       const message = messages[index];
@@ -95,6 +95,7 @@ const Conversation = (() => {
       const isReply = role === "assistant" && index >= prompt;
       const end = isReply ? replies[turn] : null;
       if (isReply) turn += 1;
+      const number = end?.turn ?? turn;
       const calls = message.tool_calls ?? [];
       const results = [];
       if (calls.length) {
@@ -105,22 +106,21 @@ const Conversation = (() => {
       const paired = calls.map((call, position) => {
         let at = results.findIndex((result) => result.tool_call_id === call.id);
         if (at < 0 && results.length && results[0].tool_call_id === undefined) at = 0;
-        return callNode(call, at < 0 ? null : results.splice(at, 1)[0], told.get(`${end?.turn}/${call.id}`));
+        return [call, at < 0 ? null : results.splice(at, 1)[0], told.get(`${end?.turn}/${call.id}`)];
       });
-      nodes.push(el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}${was ? " rewritten" : ""}`, id: isReply ? `turn-${end?.turn ?? turn}` : null },
-        el("header", null, el("b", { text: isReply ? `assistant · turn ${end?.turn ?? turn}` : role }),
+      said.push(() => el("article", { class: `message ${["system", "user", "assistant", "tool"].includes(role) ? role : "other"}${was ? " rewritten" : ""}`, id: isReply ? `turn-${number}` : null },
+        el("header", null, el("b", { text: isReply ? `assistant · turn ${number}` : role }),
           message.name ? el("span", { class: "dim", text: message.name }) : null,
           end ? el("span", { class: "dim", text: [Text.duration(end.latency_ms), usage ? `${usage.prompt_tokens ?? "?"} + ${usage.completion_tokens ?? "?"} tokens` : null, end.finish_reason].filter(Boolean).join(" · ") }) : null,
           textOf(message) ? Text.copyButton("message", () => textOf(message)) : null),
         message.reasoning_content ? el("details", { class: "reasoning" }, el("summary", { text: "Reasoning" }), block(message.reasoning_content)) : null,
         contentOf(message) ?? (calls.length ? null : el("div", { class: "dim", text: "(empty)" })),
         was ? el("div", { class: "rewrite" }, el("b", { text: "Changed by the agent. The model had said:" }), contentOf(was, false) ?? block("(no text)")) : null,
-        paired,
-        results.map((result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
+        Text.first(paired, "calls", (one) => callNode(...one)),
+        Text.first(results, "results", (result) => el("div", { class: "call failed" }, el("div", { class: "result none", text: `result for a call that was not made (${result.tool_call_id ?? "no id"})` }), contentOf(result)))));
     }
-    for (const end of ends.filter((event) => event.error !== undefined)) {
-      nodes.push(el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn ?? "?"} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(Text.saidBy(end.error))));
-    }
+    const failure = (end) => el("article", { class: "message failure" }, el("header", null, el("b", { text: `model call ${end.turn ?? "?"} failed` }), el("span", { class: "dim", text: Text.duration(end.latency_ms) })), block(Text.saidBy(end.error)));
+    const nodes = [...Text.first(said, "messages", (draw) => draw(), longer), ...Text.first(ends.filter((event) => event.error !== undefined), "failed calls", failure)];
     if (!final && messages.length) nodes.push(el("p", { class: "dim", text: "No result yet: this is what was said so far." }));
     if (!nodes.length) nodes.push(el("p", { class: "dim", text: "The trace holds no messages." }));
     return el("div", { class: "conversation" }, nodes);

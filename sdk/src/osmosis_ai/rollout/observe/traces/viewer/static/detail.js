@@ -4,7 +4,7 @@ const Detail = (() => {
   const panel = document.getElementById("detail");
   const JSON_CHARACTERS = 100_000;
   const TABS = ["Conversation", "Turns", "Events", "Request"];
-  let current = null, beside = null, tab = TABS[0], before = null, pinnedNow = null;
+  let current = null, beside = null, longer = {}, tab = TABS[0], before = null, pinnedNow = null;
   let act = { close() {}, step() {}, nextFailure() {}, tab() {}, pin() {}, unpin() {} };
 
   function lazyJson(summary, value) {
@@ -22,13 +22,13 @@ const Detail = (() => {
   function eventsNode(events) {
     const shift = Timeline.agentsFirst(events);
     const first = events[0]?.time ?? 0;
-    return el("div", { class: "events" }, events.map((event) => {
+    return el("div", { class: "events" }, Text.first(events, "events", (event) => {
       const bad = event.error !== undefined || event.status === "ERROR" || (event.outcome !== undefined && event.outcome !== "ok");
       return lazyJson(el("summary", null,
         el("span", { class: "offset", text: `+${Text.duration(Math.max(0, ((event.time ?? first) - first) * 1000))}` }),
         el("b", { class: bad ? "error" : null, dir: "auto", text: event.event }),
         el("span", { class: "dim", dir: "auto", text: gist(event, Timeline.AGENTS.has(event.event) ? shift : 0) })), Events.given(event));
-    }));
+    }, longer));
   }
 
   function gist(event, shift) {
@@ -44,7 +44,7 @@ const Detail = (() => {
     return el("div", { class: "request" },
       el("h3", { text: "Settings and metadata" }), Text.copyButton("JSON", () => Text.json(start.request)), block(Text.json(rest), "code"),
       el("h3", { text: `Tools (${start.tools?.length ?? 0})` }),
-      (start.tools ?? []).map((tool) => lazyJson(el("summary", null, el("b", { text: tool.function?.name ?? "?" }), el("span", { class: "dim", text: Text.line(tool.function?.description, 160) })), tool)));
+      Text.first(start.tools ?? [], "tools", (tool) => lazyJson(el("summary", null, el("b", { text: tool.function?.name ?? "?" }), el("span", { class: "dim", text: Text.line(tool.function?.description, 160) })), tool), longer));
   }
 
   function fact(name, value, className, title = null) {
@@ -88,7 +88,11 @@ const Detail = (() => {
 
   function toTurn(number) {
     if (tab !== TABS[0]) { act.tab(TABS[0]); }
-    requestAnimationFrame(() => document.getElementById(`turn-${number}`)?.scrollIntoView({ block: "start" }));
+    requestAnimationFrame(() => {
+      const find = () => document.getElementById(`turn-${number}`);
+      if (!find()) panel.querySelector(".conversation > .more")?.click();
+      find()?.scrollIntoView({ block: "start" });
+    });
   }
 
   // What cannot be drawn says so in its place, and leaves the others.
@@ -97,7 +101,7 @@ const Detail = (() => {
   }
 
   function render(rollout, answer) {
-    const views = { Conversation: () => Conversation.render(answer.events), Turns: () => Timeline.table(answer.events, toTurn), Events: () => eventsNode(answer.events), Request: () => requestNode(answer.events) };
+    const views = { Conversation: () => Conversation.render(answer.events, longer), Turns: () => Timeline.table(answer.events, toTurn), Events: () => eventsNode(answer.events), Request: () => requestNode(answer.events) };
     const tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Of this rollout" }, TABS.map((name) => el("button", {
       type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "tab-body", "aria-selected": name === tab, tabindex: name === tab ? 0 : -1,
       text: name === "Events" ? `Events (${answer.events.length})` : name, onclick: () => act.tab(name) })));
@@ -114,7 +118,9 @@ const Detail = (() => {
     const isNew = current !== rollout.key || beside !== (other?.key ?? null);
     [current, beside] = [rollout.key, other?.key ?? null];
     pinnedNow = pinned;
+    const had = tab;
     tab = TABS.includes(wanted) ? wanted : TABS[0];
+    if (isNew || tab !== had) longer = {};
     panel.hidden = false;
     panel.classList.toggle("double", Boolean(other));
     document.body.classList.add("with-detail");

@@ -4,7 +4,7 @@ const Text = (() => {
   // What cannot be seen, but for what scripts and emoji need: a joiner, a selector behind what has variants, a flag's tags.
   const NEEDED = [/(?<![\u200c\u200d])[\u200c\u200d]/u, /(?<=\p{Extended_Pictographic})[\ufe0e\ufe0f]|\ufe0f(?=\u20e3)/u, /(?<=\p{Script=Han})[\ufe00-\ufe02\u{e0100}-\u{e01ef}]/u, /(?<=\p{Script=Mongolian})[\u180b-\u180f]/u, /\u{1f3f4}[\u{e0030}-\u{e007a}]{1,6}\u{e007f}/u];
   const HIDDEN = new RegExp(`(${NEEDED.map((one) => one.source).join("|")})|[\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\ufff9-\\ufffb\\p{Default_Ignorable_Code_Point}]`, "gu");
-  const PREVIEW_CHARACTERS = 3000;
+  const PREVIEW_CHARACTERS = 3000, MAX_DRAWN = 500;
 
   const seen = (character) => {
     const code = character.codePointAt(0);
@@ -61,6 +61,13 @@ const Text = (() => {
     const more = el("button", { type: "button", class: "more", text: `Show all ${text.length.toLocaleString("en")} characters` });
     more.addEventListener("click", () => { node.textContent = text; });
     return el("div", null, node, more);
+  }
+
+  // Of very many things the first are drawn, until all are asked for: `longer.all` then, also where they are drawn anew.
+  function first(things, what, draw, longer = {}) {
+    if (things.length <= MAX_DRAWN || longer.all) return things.map(draw);
+    const more = el("button", { type: "button", class: "more", text: `Show all ${things.length.toLocaleString("en")} ${what}`, onclick: () => { longer.all = true; more.replaceWith(...things.slice(MAX_DRAWN).map(draw)); } });
+    return [...things.slice(0, MAX_DRAWN).map(draw), more];
   }
 
   const json = (value) => {
@@ -198,5 +205,5 @@ const Text = (() => {
   // A number, and below it, smaller, what its interval is.
   const withInterval = (value, ends, format) => [format(value), ends ? el("span", { class: "chance", text: `${format(ends[0])} to\u00a0${format(ends[1])}` }) : null].filter((one) => one !== null);
 
-  return { el, withInterval, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, percents, block, json, duration, number, reward, column, numberCell, whole, count, when, sorted, median };
+  return { el, withInterval, show, line, saidBy, runName, redraw, settle, middle, copyButton, percent, percents, block, first, json, duration, number, reward, column, numberCell, whole, count, when, sorted, median };
 })();

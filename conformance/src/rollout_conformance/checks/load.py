@@ -28,7 +28,7 @@ from rollout_conformance.scripts import (
 from rollout_conformance.strict_json import is_same_document
 from rollout_conformance.text import quoted
 from rollout_conformance.usual_causes import FEW_CONNECTIONS, KEY_KEPT, WITHOUT_TIME, cause_of_refusal
-from rollout_conformance.vocabulary import LATE, Failed, NotExercised, TooBusy
+from rollout_conformance.vocabulary import LATE, Failed, NotExercised, Phase, TooBusy
 
 NEIGHBOURS = 8
 STUCK, PAIR = 3, 2
@@ -64,8 +64,9 @@ async def _require_own_answer(rollouts: Sequence[PlayedRollout]) -> None:
             raise Failed(f"the rollout's own answer {quoted(own[-1:])}", quoted(messages[-1:]))
 
 
-@check("load.concurrent", "way-8", "Many rollouts at once each end with their own answer.")
+@check("load.concurrent", "way-8", "Many rollouts at once each end with their own answer.", Phase.ALONE)
 async def concurrent(kit: Kit) -> None:
+    # By itself: beside others a server that takes few has no room for more rollouts than its pool has connections.
     kit.group()
     model, count = kit.hold(), kit.options.concurrent_rollouts
     rollouts = [kit.play(waiting_for(model, answering(f"#### {number}"))) for number in range(count)]

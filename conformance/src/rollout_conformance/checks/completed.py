@@ -36,15 +36,13 @@ COUNTS = ("num_llm_calls", "num_tool_calls", "prompt_tokens", "response_tokens",
 Fields = dict[str, Any]
 
 
-def _every_result(
-    rollouts: Sequence[PlayedRollout], expected: str, problem_of: Callable[[Fields], str], usually: str | None = None
-) -> None:
+def _every_result(rollouts: Sequence[PlayedRollout], expected: str, problem_of: Callable[[Fields], str]) -> None:
     def problem(rollout: PlayedRollout) -> str:
         return next(
             (text for call in rollout.completions if not call.problem and (text := problem_of(call.fields))), ""
         )
 
-    first_problem(rollouts, expected, problem, usually)
+    first_problem(rollouts, expected, problem)
 
 
 @check("completed.shape", "result-1 result-13", "A result has the fields and types of the protocol.", AUDIT)
@@ -52,7 +50,7 @@ async def shape(kit: Kit) -> None:
     require_shape(await audited(kit))
 
 
-def require_shape(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+def require_shape(rollouts: Sequence[PlayedRollout]) -> None:
     """Raise ``Failed`` for a result that is not as the table has it."""
 
     def problem(result: Fields) -> str:
@@ -74,7 +72,7 @@ def require_shape(rollouts: Sequence[PlayedRollout], usually: str | None = None)
         reward = result.get("reward")
         return "" if reward is None or is_number(reward) else f"reward {quoted(reward)}"
 
-    _every_result(rollouts, "a result as the protocol has it", problem, usually)
+    _every_result(rollouts, "a result as the protocol has it", problem)
 
 
 @check(
@@ -256,7 +254,7 @@ async def outcome(kit: Kit) -> None:
     require_outcomes(await audited(kit))
 
 
-def require_outcomes(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+def require_outcomes(rollouts: Sequence[PlayedRollout]) -> None:
     """Raise ``Failed`` for a result whose outcome is none, or does not fit."""
 
     def problem(result: Fields) -> str:
@@ -265,7 +263,7 @@ def require_outcomes(rollouts: Sequence[PlayedRollout], usually: str | None = No
         fits = isinstance(told, str) and OUTCOMES.get(told) == result.get("status")
         return "" if fits else f"{result.get('status')} with the outcome {quoted(told)}"
 
-    _every_result(rollouts, f"extra_fields.outcome that fits: {', '.join(OUTCOMES)}", problem, usually)
+    _every_result(rollouts, f"extra_fields.outcome that fits: {', '.join(OUTCOMES)}", problem)
 
 
 @check("completed.nulls", "result-2", "A result has no nulls but those in messages.", AUDIT)

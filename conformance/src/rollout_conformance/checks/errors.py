@@ -134,12 +134,12 @@ async def no_reward(kit: Kit) -> None:
     _require_no_reward(await audited(kit))
 
 
-def _require_no_reward(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+def _require_no_reward(rollouts: Sequence[PlayedRollout]) -> None:
     def problem(rollout: PlayedRollout) -> str:
         rewards = [call.fields.get("reward") for call in rollout.completions if call.fields.get("status") == "ERROR"]
         return next((f"reward {quoted(reward)}" for reward in rewards if reward is not None), "")
 
-    first_problem(rollouts, "no reward with an ERROR", problem, usually)
+    first_problem(rollouts, "no reward with an ERROR", problem)
 
 
 @check(
@@ -152,7 +152,7 @@ async def message(kit: Kit) -> None:
     _require_messages(await audited(kit))
 
 
-def _require_messages(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
+def _require_messages(rollouts: Sequence[PlayedRollout]) -> None:
     def problem(rollout: PlayedRollout) -> str:
         for call in rollout.completions:
             text = call.fields.get("error_message")
@@ -162,17 +162,13 @@ def _require_messages(rollouts: Sequence[PlayedRollout], usually: str | None = N
                 return f"a COMPLETED result with error_message {quoted(text)}"
         return ""
 
-    first_problem(rollouts, "an error_message with an ERROR, and only there", problem, usually)
+    first_problem(rollouts, "an error_message with an ERROR, and only there", problem)
 
 
-def require_as_any(rollouts: Sequence[PlayedRollout], usually: str | None = None) -> None:
-    """Raise ``Failed`` for a result that no rollout may have, whatever its end.
-
-    Args:
-        usually: what usually lies behind it, where that is not what lies behind the check's other failures.
-    """
+def require_as_any(rollouts: Sequence[PlayedRollout]) -> None:
+    """Raise ``Failed`` for a result that no rollout may have, whatever its end."""
     for require in (completed.require_shape, completed.require_outcomes, _require_no_reward, _require_messages):
-        require(rollouts, usually)
+        require(rollouts)
 
 
 @check("errors.counts", "metric-2 metric-3", "The metrics of an ERROR count the replies that were taken before it.")

@@ -16,6 +16,8 @@ from osmosis_ai.rollout.wire.addresses import is_loopback
 
 _PORT = re.compile(r":\d*\Z")
 _USUAL = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+FOREIGN_ORIGIN = {"detail": "A page of another origin may not do this.", "code": "foreign_origin"}
+"""The body of a refusal."""
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -49,7 +51,7 @@ class LoopbackGuard:
             return {"detail": "This server answers to localhost only; the Host is another.", "code": "foreign_host"}
         # "null" is the origin of a page that has none, or hides it.
         if origins and scope["method"] not in _READING and origins[0].rpartition("//")[2] != hosts[0]:
-            return {"detail": "A page of another origin may not do this.", "code": "foreign_origin"}
+            return FOREIGN_ORIGIN
         return None
 
     def before(self, app: App) -> App:

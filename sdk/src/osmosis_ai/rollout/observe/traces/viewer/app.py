@@ -20,7 +20,7 @@ from osmosis_ai.rollout.observe.traces.index import TraceIndex
 from osmosis_ai.rollout.observe.traces.viewer.page import SCRIPTS, SERVED_POLICY, STYLE, served_page, static_file
 from osmosis_ai.rollout.observe.traces.viewer.report import MAX_EVENTS
 from osmosis_ai.rollout.observe.traces.viewer.rows import COLUMNS, row_of
-from osmosis_ai.rollout.wire.loopback import App, LoopbackGuard, refuse
+from osmosis_ai.rollout.wire.loopback import FOREIGN_ORIGIN, App, LoopbackGuard, refuse
 
 MAX_EVENT_BYTES_SHOWN = 64 * 1024 * 1024
 REFRESH_SECONDS = 0.7
@@ -63,7 +63,7 @@ def _for_its_own_page(app: App) -> App:
         if scope["type"] == "http" and scope["path"].startswith("/api/"):
             site = dict(scope["headers"]).get(b"sec-fetch-site", b"none")
             if site not in (b"none", b"same-origin"):
-                await refuse({"detail": "A page of another origin may not do this.", "code": "foreign_origin"}, send)
+                await refuse(FOREIGN_ORIGIN, send)
                 return
         await app(scope, receive, send)
 

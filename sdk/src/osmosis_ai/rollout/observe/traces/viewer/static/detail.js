@@ -54,7 +54,7 @@ const Detail = (() => {
 
   // What ends in what tells it from others: a run, an id of a dataset.
   function named(name, value, className, shown = value) {
-    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: name }), el("dd", { class: "id", dir: "auto", title: Text.show(value) }, Text.middle(shown)));
+    return el("div", { class: `fact ${className ?? ""}` }, el("dt", { text: name, title: name }), el("dd", { class: "id", dir: "auto", title: value }, Text.middle(shown)));
   }
 
   function header(rollout, pinned) {

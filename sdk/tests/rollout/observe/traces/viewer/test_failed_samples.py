@@ -200,7 +200,7 @@ def test_the_numbers_of_what_changed_agree_with_each_other(page: Browser, tmp_pa
     assert page.text(".verdict").startswith(
         "It may be chance: mean reward +0.0642, from 0.5964 to 0.6606 over the 3 problems where both have rewards (95%"
     )
-    others = "are over rollouts: there, a problem with more failures counts less."
+    others = "are over rollouts: there, a problem with more rewards counts more, and what failed has none."
     assert (others in page.text(".comparison")) is lost
     assert page.evaluate("document.querySelector('.failing')?.innerText.split(':')[0] ?? null") == (
         "6 of B's 12 samples failed (50%) and none of A's" if lost else None

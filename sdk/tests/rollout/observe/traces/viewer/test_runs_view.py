@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import Browser, browser_tests
+from support.processes import Program
 from support.traces import TraceMaker, saying
 from support.viewer import REWARDS, ROWS, run_name, texts
 
@@ -160,7 +161,53 @@ def test_what_differs_in_what_two_runs_were_asked_is_said(page: Browser, tmp_pat
         page.click(".comparison h2 button")
 
 
-MORE, LESS = "a problem with more samples counts more", "a problem with more failures counts less"
+def write_one_each(folder: Path, temperature: float, questions: tuple[str, str] = ("Which?", "Which?")) -> None:
+    """A sample of one row in each of two runs, the later one with ``temperature``."""
+    for place, (run, question) in enumerate(zip(("before", "later"), questions, strict=True)):
+        maker = TraceMaker(run, 1_700_000_000.0 + place)
+        maker.start(question, metadata={"row": 3}, completion_params={"temperature": temperature if place else 0.8})
+        maker.turn(1, saying("so")).end(reward=1.0).write(folder / run)
+
+
+def test_what_was_asked_is_told_anew_where_a_trace_is_written_anew(page: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    write_one_each(folder, 0.2)
+    with Program(tmp_path, "view", str(folder)) as viewer:
+        page.open(viewer.wait_for(r"http://127\.0\.0\.1:\d+/")[0] + "#view=runs")
+        for temperature in (0.2, 0.5):
+            write_one_each(tmp_path / "new", temperature)
+            for file in (tmp_path / "new/later").iterdir():
+                file.rename(folder / "later" / file.name)
+            told = f"temperature 0.8 | {temperature}."
+            page.wait_for(f"document.querySelector('.comparison .alike-asks')?.innerText.includes('{told}')")
+        page.open("about:blank")
+
+
+def test_two_that_are_one_problem_by_a_key_alone_are_compared_in_what_they_were_asked(
+    page: Browser, tmp_path: Path
+) -> None:
+    write_one_each(tmp_path / "traces", 0.8, ("Which?", "Which one?"))
+    assert main(["view", str(tmp_path / "traces"), "-o", str(tmp_path / "report.html")]) == 0
+    page.open(f"{(tmp_path / 'report.html').as_uri()}#view=runs&by=row")
+    page.wait_for("document.querySelector('.comparison .alike-asks')?.hidden === false")
+    assert page.text(".comparison .alike-asks") == (
+        "What a sample of each was asked, of “Which?”: They were asked different things, from message 2 on."
+        " Tools and sampling are the same."
+    )
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_a_filter_that_leaves_one_run_is_no_folder_of_one(page: Browser) -> None:
+    page.click("#to-runs")
+    page.click("#search")
+    page.type("run:1700000001")
+    page.wait_for("document.querySelectorAll('.runs tbody tr').length === 1")
+    page.wait_for("!document.querySelector('.comparison')")
+    assert "With a second run among those shown, both can be compared here." in page.text("main")
+
+
+MORE = "a problem with more rewards counts more"
+LESS = f"{MORE}, and what failed has none"
 
 
 @pytest.mark.parametrize(
@@ -168,6 +215,7 @@ MORE, LESS = "a problem with more samples counts more", "a problem with more fai
     [
         ((("x", (1, 1)), ("y", (0,))), "1.000 and 0.667", MORE),
         ((("x", (1, 1)), ("y", (0, None))), "1.000 and 0.667", LESS),
+        ((("x", (1, 1, 1, None)), ("y", (0, 0))), "1.000 and 0.600", LESS),  # the one that failed counts more
         (
             (("x", (1, 1)), ("y", (1, 1)), ("z", (0, 0))),
             "1.000 and 0.667", "problems that have rewards in one run alone count too",

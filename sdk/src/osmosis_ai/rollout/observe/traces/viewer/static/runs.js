@@ -2,7 +2,7 @@
 const Runs = (() => {
   const { el, show } = Text;
   const MAX_RUNS = 200, MAX_PAIRS = 300, MEANS = { fewest: 3, most: 4 };
-  let compared = { a: null, b: null }, again = () => {}, asks = { of: null, told: () => null };
+  let compared = { a: null, b: null }, again = () => {}, asks = { pair: [null, null], told: () => null };
 
   function runsOf(rollouts, problemOf) {
     const found = new Map();
@@ -87,17 +87,21 @@ const Runs = (() => {
     return el("button", { type: "button", class: "small", text, title: `${show(left.id)} | ${show(right.id)}, side by side`, "aria-label": `${text}, of ${Text.line(prompt || key, 80)}, side by side`, onclick: () => onCompare(left.key, right.key) });
   }
 
-  // What a run asked is in the events of its rollouts alone: those of one of A and one of B that were to solve the same tell it.
-  function asksOf(a, b) {
-    const of = JSON.stringify([a.name, b.name]), problemOf = Problems.problemOf(null);
-    if (asks.of !== of) {
-      const others = new Map(b.list.map((one) => [problemOf(one), one])), left = a.list.find((one) => others.has(problemOf(one)));
-      if (!left) return null;
-      asks = { of, told: () => null };
-      Promise.all([left, others.get(problemOf(left))].map((one) => Source.detail(one.key))).then((both) => {
-        const found = asks.of === of ? Asked.between(...both.map(({ events }) => events)) : null;
+  // What a run asked is in the events of its rollouts alone: those of one of A and one of B that were to solve the same tell
+  // it. A row that changes is another object, so what was told of it is asked for again.
+  function pairOf(a, b, by) {
+    const problemOf = Problems.problemOf(by), others = new Map(b.list.toReversed().map((one) => [problemOf(one), one])), left = a.list.find((one) => others.has(problemOf(one)));
+    return left ? [left, others.get(problemOf(left))] : null;
+  }
+  function asksOf(a, b, by) {
+    const pair = pairOf(a, b, null) ?? (by === null ? null : pairOf(a, b, by));
+    if (!pair) return null;
+    if (asks.pair.some((one, side) => one !== pair[side])) {
+      const own = asks = { pair, told: () => null }, [left] = pair;
+      Promise.all(pair.map((one) => Source.detail(one.key))).then((both) => {
+        const found = asks === own ? Asked.between(...both.map(({ events }) => events)) : null;
         if (!found) return;
-        asks.told = () => ["What a sample of each was asked, of “", el("bdi", { text: Text.line(left.prompt || left.id, 60) }), `”: ${[found.prompt, ...found.others, found.same].filter(Boolean).join(" ")}`];
+        own.told = () => ["What a sample of each was asked, of “", el("bdi", { text: Text.line(left.prompt || left.id, 60) }), `”: ${[found.prompt, ...found.others, found.same].filter(Boolean).join(" ")}`];
         again();
       }, () => {});
     }
@@ -128,10 +132,10 @@ const Runs = (() => {
     const where = answer.isPaired ? ` over the ${answer.pairs.length.toLocaleString("en")} problems where both have rewards` : ", each over its run's problems";
     const changed = withInterval(answer, { where }), changedRate = withInterval(passed, { unit: " points", scale: 100, sign: "%", where: "", enough: 1, most: 1 });
     const ofTable = Text.column([a.mean, b.mean], MEANS), isOtherMean = answer.difference !== null && [a.mean, b.mean].some((value, side) => Math.abs(value - answer.means[side]) > Stats.SAME);
-    const asked = asksOf(a, b);
+    const asked = asksOf(a, b, by);
     // Which weighs in the table but not here, or the other way about.
     const isUneven = [a, b].some(({ rows }) => new Set(rows.map((rewards) => rewards.length)).size > 1), isLess = [a, b].some(({ list }) => list.some((one) => one.failed && one.reward === null));
-    const causes = [isUneven ? `a problem with ${isLess ? "more failures counts less" : "more samples counts more"}` : null, answer.isPaired && (answer.onlyA || answer.onlyB || without(gained) || without(lost)) ? "problems that have rewards in one run alone count too" : null].filter(Boolean).join(", and ");
+    const causes = [isUneven ? `a problem with more rewards counts more${isLess ? ", and what failed has none" : ""}` : null, answer.isPaired && (answer.onlyA || answer.onlyB || without(gained) || without(lost)) ? "problems that have rewards in one run alone count too" : null].filter(Boolean).join(", and ");
     const unlikeParts = a.mean !== null && b.mean !== null && names(a) !== names(b) ? el("p", { class: "notice", text: "The rewards of A and B are made of different parts: a difference may be the reward's, not the model's." }) : null;
     const repaid = repaidOf(Stats.repaid(a.list, b.list, problemOf));
     // What a node says tells whether it stays, and does what it did: so the button names both.
@@ -172,7 +176,7 @@ const Runs = (() => {
     const rate = `Pass rate: the share of rewards that are at least 1.${told.join("")}${below.length > 3 ? ` So it is with ${below.length - 3} more.` : ""}${rollouts.some((one) => one.failed && one.reward === null) ? " What failed without a reward is neither in it nor in the mean." : ""}`;
     const answer = absent.length ? el("p", { class: "notice", text: absent.map(([side, name]) => `The run ${Text.runName(name)}, which is to be ${side}, is not among those shown.`).join(" ") })
       : a !== null && b !== null && a !== b ? comparison(runs.find((run) => run.name === a), runs.find((run) => run.name === b), state, { ...acts, onSwap: () => onPick({ a: b, b: a }) })
-        : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run in the folder, both can be compared here." });
+        : el("p", { class: "dim", text: runs.length > 1 ? "Choose two runs to compare." : "With a second run among those shown, both can be compared here." });
     Text.redraw(node, () => Text.settle(node, [el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs" }, table), el("p", { class: "dim", text: rate }), answer]));
     node.querySelector(".scroll").scrollLeft = scrolled;
     compared = a !== null && b !== null ? { a, b } : { a: null, b: null };
